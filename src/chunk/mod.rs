@@ -1,0 +1,1 @@
+//! Cutting, identity, and the index that finds equal subchunks.

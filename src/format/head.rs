@@ -1,0 +1,192 @@
+//! Head slots: the only bytes of an image that are ever written twice (section 3).
+
+use super::frame::FRAME_HEADER;
+use super::ids::LogOffset;
+use super::layout::on_disk;
+use super::params::{Params, RawParams};
+use super::place::{Place, RawPlace};
+use super::{FormatError, limits, sums};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+/// First bytes of an image.
+pub const HEAD_MAGIC: [u8; 4] = *b"FLOE";
+/// The format version this program writes and reads.
+pub const VERSION: u16 = 1;
+
+/// Incompatible feature bits.
+pub mod incompat {
+    /// Some subchunk has a recipe.
+    pub const RECIPES: u64 = 1;
+    /// Some superchunk has parts.
+    pub const PARTS: u64 = 1 << 1;
+    /// Codec xz is used.
+    pub const XZ: u64 = 1 << 2;
+    /// Dictionaries are used.
+    pub const DICTIONARY: u64 = 1 << 3;
+    /// Filters are used.
+    pub const FILTERS: u64 = 1 << 4;
+    /// What this program can read.
+    pub const KNOWN: u64 = RECIPES | PARTS | XZ | DICTIONARY | FILTERS;
+}
+
+on_disk! {
+    /// A head slot as it stands on disk.
+    pub struct RawHeadSlot {
+        /// [`HEAD_MAGIC`].
+        magic: [u8; 4],
+        /// [`VERSION`].
+        version: U16,
+        /// Minor version.
+        minor: U16,
+        /// Bits that may be ignored.
+        compat: U64,
+        /// Bits needed to write.
+        ro_compat: U64,
+        /// Bits needed to read.
+        incompat: U64,
+        /// Of this image.
+        uuid: [u8; 16],
+        /// Of this history.
+        lineage: [u8; 16],
+        /// One more with each head.
+        generation: U64,
+        /// Newest root.
+        root: RawPlace,
+        /// BLAKE3 of its logical part.
+        root_hash: [u8; 32],
+        /// Of the image's log.
+        log_id: U64,
+        /// Raised before a writer appends.
+        epoch: U32,
+        /// Bit 0: clean.
+        flags: U32,
+        /// Where the log ends.
+        log_end: U64,
+        /// Of the thaw log that continues this image.
+        thaw_log_id: U64,
+        /// Parameters.
+        params: RawParams,
+        /// Zero.
+        reserved: [u8; 252],
+        /// CRC-32 of all before.
+        crc: U32,
+    }
+}
+
+/// A head that was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Bits that may be ignored.
+    pub compat: u64,
+    /// Bits needed to write.
+    pub ro_compat: u64,
+    /// Bits needed to read.
+    pub incompat: u64,
+    /// Of this image.
+    pub uuid: [u8; 16],
+    /// Of this history.
+    pub lineage: [u8; 16],
+    /// One more with each head.
+    pub generation: u64,
+    /// Newest root.
+    pub root: Place,
+    /// BLAKE3 of its logical part.
+    pub root_hash: [u8; 32],
+    /// Of the image's log.
+    pub log_id: u64,
+    /// The writer's session.
+    pub epoch: u32,
+    /// No writer and no thaw log.
+    pub clean: bool,
+    /// Where the log ends.
+    pub log_end: LogOffset,
+    /// Of the thaw log that continues this image, 0 for none.
+    pub thaw_log_id: u64,
+    /// Parameters.
+    pub params: Params,
+}
+
+impl Head {
+    /// The slot's 512 bytes, with their checksum.
+    pub fn encode(&self) -> [u8; RawHeadSlot::SIZE] {
+        let mut raw = RawHeadSlot {
+            magic: HEAD_MAGIC,
+            version: VERSION.into(),
+            minor: 0.into(),
+            compat: self.compat.into(),
+            ro_compat: self.ro_compat.into(),
+            incompat: self.incompat.into(),
+            uuid: self.uuid,
+            lineage: self.lineage,
+            generation: self.generation.into(),
+            root: Some(self.root).into(),
+            root_hash: self.root_hash,
+            log_id: self.log_id.into(),
+            epoch: self.epoch.into(),
+            flags: u32::from(self.clean).into(),
+            log_end: self.log_end.0.into(),
+            thaw_log_id: self.thaw_log_id.into(),
+            params: (&self.params).into(),
+            reserved: [0; 252],
+            crc: 0.into(),
+        };
+        raw.crc = sums::crc32(&raw.as_bytes()[..RawHeadSlot::SIZE - 4]).into();
+        let mut out = [0; RawHeadSlot::SIZE];
+        out.copy_from_slice(raw.as_bytes());
+        out
+    }
+}
+
+impl RawHeadSlot {
+    /// The head, if the slot verifies and this program can read such an image.
+    ///
+    /// # Errors
+    /// Magic, checksum, version and features, then the fields, in this order.
+    pub fn validate(&self) -> Result<Head, FormatError> {
+        if self.magic != HEAD_MAGIC {
+            return Err(FormatError::Magic { what: "head slot", found: self.magic });
+        }
+        let computed = sums::crc32(&self.as_bytes()[..Self::SIZE - 4]);
+        if computed != self.crc.get() {
+            return Err(FormatError::Checksum {
+                what: "head slot",
+                stored: self.crc.get().into(),
+                computed: computed.into(),
+            });
+        }
+        let (version, features) = (self.version.get(), self.incompat.get());
+        if version != VERSION || features & !incompat::KNOWN != 0 {
+            return Err(FormatError::Unsupported { version, incompat: features, known: incompat::KNOWN });
+        }
+        let root = self.root.validate()?.ok_or(FormatError::invalid("head slot", "it names no root"))?;
+        let log_end = self.log_end.get();
+        if !(limits::LOG_START..=limits::IMAGE_LEN).contains(&log_end) {
+            return Err(FormatError::Limit { what: "end of the log", value: log_end, limit: limits::IMAGE_LEN });
+        }
+        for offset in root.offsets() {
+            if offset.0 + root.frame_len() > log_end {
+                return Err(FormatError::invalid("head slot", "its root lies behind the end of the log"));
+            }
+        }
+        if root.raw_len != root.stored_len || root.codec != 0 || (root.stored_len as usize) < FRAME_HEADER {
+            return Err(FormatError::invalid("head slot", "the place of its root is not one of a root"));
+        }
+        Ok(Head {
+            compat: self.compat.get(),
+            ro_compat: self.ro_compat.get(),
+            incompat: features,
+            uuid: self.uuid,
+            lineage: self.lineage,
+            generation: self.generation.get(),
+            root,
+            root_hash: self.root_hash,
+            log_id: self.log_id.get(),
+            epoch: self.epoch.get(),
+            clean: self.flags.get() & 1 != 0,
+            log_end: LogOffset(log_end),
+            thaw_log_id: self.thaw_log_id.get(),
+            params: self.params.validate()?,
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! On-disk structs whose field offsets a test can lay beside the tables of `format-spec.md`.
+
+/// One field of an on-disk struct: where it lies and how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// Name, as in the table of the specification.
+    pub name: &'static str,
+    /// Bytes from the beginning of the struct.
+    pub offset: usize,
+    /// Length in bytes.
+    pub size: usize,
+}
+
+/// Declares a `zerocopy` struct of unaligned little-endian fields, with `FIELDS` and `SIZE` beside it.
+macro_rules! on_disk {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* $field:ident : $ty:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq,
+            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout, zerocopy::Unaligned,
+        )]
+        #[repr(C)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
+
+        impl $name {
+            /// Length on disk, in bytes.
+            pub const SIZE: usize = core::mem::size_of::<$name>();
+            /// The fields in order, as the specification's table has them.
+            pub const FIELDS: &'static [$crate::format::Field] = &[
+                $($crate::format::Field {
+                    name: stringify!($field),
+                    offset: core::mem::offset_of!($name, $field),
+                    size: core::mem::size_of::<$ty>(),
+                },)*
+            ];
+
+            /// Takes the struct from the beginning of `bytes`; `what` names it in the error.
+            ///
+            /// # Errors
+            /// `Truncated` if `bytes` is shorter than [`Self::SIZE`].
+            pub fn read(bytes: &[u8], what: &'static str) -> Result<Self, $crate::format::FormatError> {
+                match <Self as zerocopy::FromBytes>::read_from_prefix(bytes) {
+                    Ok((value, _)) => Ok(value),
+                    Err(_) => Err($crate::format::FormatError::Truncated {
+                        what,
+                        need: Self::SIZE as u64,
+                        have: bytes.len() as u64,
+                    }),
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use on_disk;

@@ -1,0 +1,56 @@
+//! The limits of section 14, and the sizes that bound what a reader allocates.
+
+/// Bytes of a head slot in the file.
+pub const HEAD_SLOT_SPAN: u64 = 16 * 1024;
+/// Where the log begins.
+pub const LOG_START: u64 = 2 * HEAD_SLOT_SPAN;
+/// A synced block of this size is never written to again.
+pub const SYNC_BLOCK: u64 = 4096;
+/// Clear part of a frame.
+pub const CLEAR_LEN: u64 = 64 << 20;
+/// Raw bytes of a superchunk and of a frame.
+pub const RAW_LEN: u64 = 64 << 20;
+/// Stored bytes of a frame: raw, and the largest part table (4 KiB parts of 64 MiB, 12 bytes each) with room.
+pub const STORED_LEN: u64 = RAW_LEN + (1 << 20);
+/// Smallest superchunk size that can be set.
+pub const SUPERCHUNK_MIN: u32 = 1 << 20;
+/// Largest superchunk size that can be set.
+pub const SUPERCHUNK_MAX: u32 = 64 << 20;
+/// Smallest part.
+pub const PART_MIN: u32 = 4096;
+/// Raw bytes of a table block.
+pub const TABLE_BLOCK: u64 = 256 * 1024;
+/// Raw bytes of a table group, so that a lookup inflates no more.
+pub const TABLE_GROUP: u64 = 256 * 1024;
+/// Levels of a tree: with two children a block this is far beyond any image.
+pub const TREE_LEVELS: u8 = 12;
+/// Bytes of a subchunk.
+pub const SUBCHUNK_LEN: u64 = 1 << 20;
+/// Pieces of a recipe.
+pub const RECIPE_PIECES: u64 = 4096;
+/// Bytes of a name.
+pub const NAME_LEN: usize = 255;
+/// Bytes of a symlink target.
+pub const SYMLINK_LEN: usize = 4095;
+/// Bytes of the value of an xattr.
+pub const XATTR_VALUE: usize = 64 * 1024;
+/// Bytes of a set of xattrs.
+pub const XATTR_SET: usize = 1 << 20;
+/// Sets up to this many bytes stand in the inode's row.
+pub const XATTR_INLINE: usize = 128;
+/// Bytes of one row's piece of an xattr set.
+pub const XATTR_PIECE: usize = 32 * 1024;
+/// Contents below this stand in the tiny table.
+pub const TINY_LEN: u64 = 512;
+/// Inode numbers are below.
+pub const INODE: u64 = 1 << 48;
+/// Ids of subchunks, superchunks, contents, tiny contents and xattr sets are below.
+pub const ID: u64 = 1 << 62;
+/// Offsets in the image are below.
+pub const IMAGE_LEN: u64 = 1 << 62;
+/// Most subchunks in one run of contents, map or clear list row.
+pub const RUN: u64 = 128;
+/// Most identities in one row.
+pub const IDENTITY_RUN: u64 = 64;
+/// Dictionary of table blocks.
+pub const DICTIONARY_LEN: u64 = 1 << 20;

@@ -1,0 +1,269 @@
+//! What an image was made with (section 4).
+
+use super::layout::on_disk;
+use super::{FormatError, limits};
+use zerocopy::little_endian::{U32, U64};
+
+on_disk! {
+    /// [`Params`] as they stand in heads and roots.
+    pub struct RawParams {
+        /// Raw bytes of a superchunk.
+        superchunk_size: U32,
+        /// Raw bytes of a part, or 0.
+        part_size: U32,
+        /// Shortest subchunk.
+        chunk_min: U32,
+        /// Average subchunk.
+        chunk_avg: U32,
+        /// Longest subchunk.
+        chunk_max: U32,
+        /// 1 fastcdc, 2 fixed.
+        chunker: u8,
+        /// 1 BLAKE3-24, 2 XXH3-128.
+        hash: u8,
+        /// Default codec.
+        codec: u8,
+        /// Its level.
+        level: i8,
+        /// Most source superchunks of one superchunk's recipes.
+        max_sources: u8,
+        /// Profile.
+        profile: u8,
+        /// Zero.
+        reserved0: [u8; 2],
+        /// Working set a reader should have, MiB.
+        working_set: U32,
+        /// Raw bytes of a table block.
+        table_block: U32,
+        /// Shortest range of another subchunk in a recipe.
+        min_match: U32,
+        /// Key of the gear table.
+        chunk_key: [u8; 16],
+        /// Superchunk with the dictionary.
+        dictionary: U64,
+        /// Zero.
+        reserved1: [u8; 16],
+    }
+}
+
+/// How file data is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chunker {
+    /// Content-defined, section 15. Lengths in bytes; `avg` is a power of two.
+    FastCdc {
+        /// Shortest subchunk but the last.
+        min: u32,
+        /// Average.
+        avg: u32,
+        /// Longest.
+        max: u32,
+    },
+    /// Every so many bytes.
+    Fixed(u32),
+}
+
+impl Chunker {
+    /// FastCDC with 8, 32 and 128 KiB.
+    pub const DEFAULT: Chunker = Chunker::FastCdc { min: 8 << 10, avg: 32 << 10, max: 128 << 10 };
+
+    /// The longest subchunk it makes, in bytes.
+    pub fn max_len(self) -> u32 {
+        match self {
+            Chunker::FastCdc { max, .. } => max,
+            Chunker::Fixed(len) => len,
+        }
+    }
+}
+
+/// What identity is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashKind {
+    /// BLAKE3-24.
+    Blake3,
+    /// XXH3-128: fast, but proves nothing against a hostile file; the image is `trusted`.
+    Xxh3,
+}
+
+impl HashKind {
+    /// Bytes of an identity on disk.
+    pub fn width(self) -> usize {
+        match self {
+            HashKind::Blake3 => 24,
+            HashKind::Xxh3 => 16,
+        }
+    }
+}
+
+/// What an image was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Params {
+    /// Raw bytes of a superchunk at most.
+    pub superchunk_size: u32,
+    /// Raw bytes of a part.
+    pub part_size: Option<u32>,
+    /// How data is cut.
+    pub chunker: Chunker,
+    /// Key of the chunker's gear table.
+    pub chunk_key: [u8; 16],
+    /// Identity.
+    pub hash: HashKind,
+    /// Default codec number.
+    pub codec: u8,
+    /// Its level.
+    pub level: i8,
+    /// Most source superchunks of one superchunk's recipes.
+    pub max_sources: u8,
+    /// Profile number.
+    pub profile: u8,
+    /// Working set a reader should have, MiB; 0 not said.
+    pub working_set: u32,
+    /// Raw bytes a table block aims at.
+    pub table_block: u32,
+    /// Shortest range of another subchunk in a recipe.
+    pub min_match: u32,
+    /// Superchunk that holds the dictionary; 0 none.
+    pub dictionary: u64,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Params {
+            superchunk_size: 4 << 20,
+            part_size: None,
+            chunker: Chunker::DEFAULT,
+            chunk_key: [0; 16],
+            hash: HashKind::Blake3,
+            codec: 1,
+            level: 12,
+            max_sources: 8,
+            profile: 0,
+            working_set: 64,
+            table_block: 64 << 10,
+            min_match: 0,
+            dictionary: 0,
+        }
+    }
+}
+
+impl From<&Params> for RawParams {
+    fn from(p: &Params) -> Self {
+        let (chunker, min, avg, max) = match p.chunker {
+            Chunker::FastCdc { min, avg, max } => (1, min, avg, max),
+            Chunker::Fixed(len) => (2, len, len, len),
+        };
+        RawParams {
+            superchunk_size: p.superchunk_size.into(),
+            part_size: p.part_size.unwrap_or(0).into(),
+            chunk_min: min.into(),
+            chunk_avg: avg.into(),
+            chunk_max: max.into(),
+            chunker,
+            hash: match p.hash {
+                HashKind::Blake3 => 1,
+                HashKind::Xxh3 => 2,
+            },
+            codec: p.codec,
+            level: p.level,
+            max_sources: p.max_sources,
+            profile: p.profile,
+            reserved0: [0; 2],
+            working_set: p.working_set.into(),
+            table_block: p.table_block.into(),
+            min_match: p.min_match.into(),
+            chunk_key: p.chunk_key,
+            dictionary: p.dictionary.into(),
+            reserved1: [0; 16],
+        }
+    }
+}
+
+impl RawParams {
+    /// The parameters, if they are within the limits.
+    ///
+    /// # Errors
+    /// `Limit` or `Invalid`, naming the first field that is not.
+    pub fn validate(&self) -> Result<Params, FormatError> {
+        let within = |what, value: u32, min: u32, max: u32| {
+            if (min..=max).contains(&value) {
+                Ok(value)
+            } else {
+                Err(FormatError::Limit { what, value: value.into(), limit: if value < min { min } else { max }.into() })
+            }
+        };
+        let superchunk_size =
+            within("superchunk size", self.superchunk_size.get(), limits::SUPERCHUNK_MIN, limits::SUPERCHUNK_MAX)?;
+        let part_size = match self.part_size.get() {
+            0 => None,
+            size => Some(within("part size", size, limits::PART_MIN, superchunk_size)?),
+        };
+        let longest = limits::SUBCHUNK_LEN as u32;
+        let max = within("longest subchunk", self.chunk_max.get(), 64, longest)?;
+        let avg = within("average subchunk", self.chunk_avg.get(), 64, max)?;
+        let min = within("shortest subchunk", self.chunk_min.get(), 1, avg)?;
+        let chunker = match self.chunker {
+            1 if avg.is_power_of_two() => Chunker::FastCdc { min, avg, max },
+            1 => return Err(FormatError::invalid("parameters", "the average subchunk is no power of two")),
+            2 if min == max => Chunker::Fixed(max),
+            2 => return Err(FormatError::invalid("parameters", "a fixed chunker with different lengths")),
+            _ => return Err(FormatError::invalid("parameters", "unknown chunker")),
+        };
+        let hash = match self.hash {
+            1 => HashKind::Blake3,
+            2 => HashKind::Xxh3,
+            _ => return Err(FormatError::invalid("parameters", "unknown hash")),
+        };
+        let table_block = within("table block", self.table_block.get(), 1024, limits::TABLE_BLOCK as u32)?;
+        Ok(Params {
+            superchunk_size,
+            part_size,
+            chunker,
+            chunk_key: self.chunk_key,
+            hash,
+            codec: self.codec,
+            level: self.level,
+            max_sources: self.max_sources,
+            profile: self.profile,
+            working_set: self.working_set.get(),
+            table_block,
+            min_match: self.min_match.get(),
+            dictionary: self.dictionary.get(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_parameters_are_valid_and_come_back() {
+        for params in [
+            Params::default(),
+            Params {
+                chunker: Chunker::Fixed(32 << 10),
+                part_size: Some(128 << 10),
+                hash: HashKind::Xxh3,
+                ..Params::default()
+            },
+        ] {
+            assert_eq!(RawParams::from(&params).validate().unwrap(), params);
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_the_limits_are_refused() {
+        let bad = |change: fn(&mut RawParams)| {
+            let mut raw = RawParams::from(&Params::default());
+            change(&mut raw);
+            raw.validate().is_err()
+        };
+        assert!(bad(|p| p.superchunk_size = 0.into()));
+        assert!(bad(|p| p.superchunk_size = u32::MAX.into()));
+        assert!(bad(|p| p.part_size = 1.into()));
+        assert!(bad(|p| p.chunk_avg = 33_000.into()));
+        assert!(bad(|p| p.chunk_max = u32::MAX.into()));
+        assert!(bad(|p| p.hash = 3));
+        assert!(bad(|p| p.chunker = 0));
+        assert!(bad(|p| p.table_block = 0.into()));
+    }
+}

@@ -1,0 +1,138 @@
+//! Where a frame lies, and how to tell that its stored bytes are right (section 3.1).
+
+use super::frame::{FRAME_HEADER, Flags};
+use super::ids::LogOffset;
+use super::layout::on_disk;
+use super::{FormatError, limits};
+use zerocopy::little_endian::{U16, U32, U64};
+
+on_disk! {
+    /// A [`Place`] as it stands in heads and roots.
+    pub struct RawPlace {
+        /// Offset of the header.
+        offset: U64,
+        /// Offset of the copy's header, or 0.
+        copy: U64,
+        /// Bytes of the clear part.
+        clear_len: U32,
+        /// Bytes stored.
+        stored_len: U32,
+        /// Bytes after decoding.
+        raw_len: U32,
+        /// Codec.
+        codec: u8,
+        /// Zero.
+        reserved: u8,
+        /// Flags of the header.
+        flags: U16,
+        /// XXH3 of the stored bytes.
+        sum: U64,
+    }
+}
+
+/// Where a frame lies, with all that is needed to read and verify its stored bytes without its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Offset of the header, at least [`limits::LOG_START`].
+    pub offset: LogOffset,
+    /// Offset of a second frame with the same contents.
+    pub copy: Option<LogOffset>,
+    /// Bytes of the clear part.
+    pub clear_len: u32,
+    /// Bytes stored.
+    pub stored_len: u32,
+    /// Bytes after decoding, at most [`limits::RAW_LEN`].
+    pub raw_len: u32,
+    /// Codec number (known or not).
+    pub codec: u8,
+    /// Flags of the frame.
+    pub flags: Flags,
+    /// XXH3 of the stored bytes.
+    pub sum: u64,
+}
+
+impl Place {
+    /// Offset of the first stored byte of the frame at `offset` (that of the frame itself or of its copy).
+    pub fn stored_at(&self, offset: LogOffset) -> u64 {
+        offset.0 + FRAME_HEADER as u64 + u64::from(self.clear_len)
+    }
+
+    /// Bytes of the whole frame.
+    pub fn frame_len(&self) -> u64 {
+        FRAME_HEADER as u64 + u64::from(self.clear_len) + u64::from(self.stored_len)
+    }
+
+    /// The offsets to try, the frame's own first.
+    pub fn offsets(&self) -> impl Iterator<Item = LogOffset> + use<> {
+        std::iter::once(self.offset).chain(self.copy)
+    }
+
+    /// Checks the numbers against the limits.
+    ///
+    /// # Errors
+    /// `Limit` or `Invalid` where one is beyond.
+    pub fn checked(self) -> Result<Self, FormatError> {
+        for offset in self.offsets() {
+            if offset.0 < limits::LOG_START || offset.0 > limits::IMAGE_LEN {
+                return Err(FormatError::Limit {
+                    what: "offset of a frame",
+                    value: offset.0,
+                    limit: limits::IMAGE_LEN,
+                });
+            }
+        }
+        for (what, value, limit) in [
+            ("clear part of a frame", self.clear_len, limits::CLEAR_LEN),
+            ("stored bytes of a frame", self.stored_len, limits::STORED_LEN),
+            ("raw bytes of a frame", self.raw_len, limits::RAW_LEN),
+        ] {
+            if u64::from(value) > limit {
+                return Err(FormatError::Limit { what, value: value.into(), limit });
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl RawPlace {
+    /// The place, or `None` where all is zero.
+    ///
+    /// # Errors
+    /// As [`Place::checked`].
+    pub fn validate(&self) -> Result<Option<Place>, FormatError> {
+        if self.offset.get() == 0 {
+            return Ok(None);
+        }
+        Place {
+            offset: LogOffset(self.offset.get()),
+            copy: (self.copy.get() != 0).then(|| LogOffset(self.copy.get())),
+            clear_len: self.clear_len.get(),
+            stored_len: self.stored_len.get(),
+            raw_len: self.raw_len.get(),
+            codec: self.codec,
+            flags: Flags(self.flags.get()),
+            sum: self.sum.get(),
+        }
+        .checked()
+        .map(Some)
+    }
+}
+
+impl From<Option<Place>> for RawPlace {
+    fn from(place: Option<Place>) -> Self {
+        let Some(p) = place else {
+            return zerocopy::FromZeros::new_zeroed();
+        };
+        RawPlace {
+            offset: p.offset.0.into(),
+            copy: p.copy.map_or(0, |c| c.0).into(),
+            clear_len: p.clear_len.into(),
+            stored_len: p.stored_len.into(),
+            raw_len: p.raw_len.into(),
+            codec: p.codec,
+            reserved: 0,
+            flags: p.flags.0.into(),
+            sum: p.sum.into(),
+        }
+    }
+}

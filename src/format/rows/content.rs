@@ -1,0 +1,121 @@
+//! Extents of contents (section 8.3).
+
+use crate::format::bytes::{Cursor, put_varint};
+use crate::format::ids::SubchunkId;
+use crate::format::{FormatError, limits};
+
+/// A piece of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing: reads as zeros.
+    Hole,
+    /// The range `[skip, skip + length)` of a subchunk.
+    Slice {
+        /// The subchunk.
+        subchunk: SubchunkId,
+        /// First byte.
+        skip: u32,
+    },
+    /// Whole subchunks with neighbouring ids.
+    Run {
+        /// The first; the ids ascend by one.
+        first: SubchunkId,
+        /// Their lengths in bytes; 2 to [`limits::RUN`] of them.
+        lens: Vec<u32>,
+    },
+}
+
+/// A row of contents, without its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentRow {
+    /// Bytes of the file it covers, at least 1.
+    pub length: u64,
+    /// What stands there.
+    pub extent: Extent,
+}
+
+impl ContentRow {
+    /// The integers and the tail of the row.
+    pub fn encode(&self) -> ([u64; 4], Vec<u8>) {
+        let mut tail = Vec::new();
+        let ints = match &self.extent {
+            Extent::Hole => [0, 0, 0, self.length],
+            Extent::Slice { subchunk, skip } => [subchunk.0, 1, (*skip).into(), self.length],
+            Extent::Run { first, lens } => {
+                for &len in &lens[..lens.len() - 1] {
+                    put_varint(&mut tail, len.into());
+                }
+                [first.0, lens.len() as u64, 0, self.length]
+            }
+        };
+        (ints, tail)
+    }
+
+    /// From the integers and tail of a row that begins at `offset` in its file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(offset: u64, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
+        const WHAT: &str = "extent of a content";
+        let &[subchunk, count, skip, length] = ints else {
+            return Err(FormatError::invalid(WHAT, "wrong number of columns"));
+        };
+        if length == 0 || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(FormatError::Limit { what: WHAT, value: length, limit: i64::MAX as u64 });
+        }
+        let extent = match (subchunk, count) {
+            (0, 0) if skip == 0 && tail.is_empty() => Extent::Hole,
+            (1.., 1) if tail.is_empty() => {
+                if skip.checked_add(length).is_none_or(|end| end > limits::SUBCHUNK_LEN) {
+                    return Err(FormatError::Limit { what: WHAT, value: length, limit: limits::SUBCHUNK_LEN });
+                }
+                Extent::Slice { subchunk: SubchunkId(subchunk), skip: skip as u32 }
+            }
+            (1.., 2..=limits::RUN) if skip == 0 => {
+                if subchunk + count > limits::ID {
+                    return Err(FormatError::Limit { what: WHAT, value: subchunk, limit: limits::ID });
+                }
+                let mut cursor = Cursor::new(tail, WHAT);
+                let mut lens = Vec::with_capacity(count as usize);
+                let mut left = length;
+                for _ in 1..count {
+                    let len = cursor.varint_to(limits::SUBCHUNK_LEN.min(left), "length of a subchunk")?;
+                    if len == 0 {
+                        return Err(FormatError::invalid(WHAT, "an empty subchunk"));
+                    }
+                    left -= len;
+                    lens.push(len as u32);
+                }
+                cursor.end()?;
+                if left == 0 || left > limits::SUBCHUNK_LEN {
+                    return Err(FormatError::Limit { what: WHAT, value: left, limit: limits::SUBCHUNK_LEN });
+                }
+                lens.push(left as u32);
+                Extent::Run { first: SubchunkId(subchunk), lens }
+            }
+            _ => return Err(FormatError::invalid(WHAT, "neither hole, slice nor run")),
+        };
+        Ok(ContentRow { length, extent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn extents_come_back_as_they_went_in(first in 1u64..1 << 40, lens in prop::collection::vec(1u32..1 << 17, 2..128), skip in 0u32..1000) {
+            let length = lens.iter().map(|&l| u64::from(l)).sum();
+            for row in [
+                ContentRow { length, extent: Extent::Hole },
+                ContentRow { length: lens[0].into(), extent: Extent::Slice { subchunk: SubchunkId(first), skip } },
+                ContentRow { length, extent: Extent::Run { first: SubchunkId(first), lens: lens.clone() } },
+            ] {
+                let (ints, tail) = row.encode();
+                prop_assert_eq!(ContentRow::decode(7, &ints, &tail).unwrap(), row);
+            }
+        }
+    }
+}

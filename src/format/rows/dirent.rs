@@ -1,0 +1,104 @@
+//! Entries of directories (section 8.2).
+
+use crate::format::ids::InodeId;
+use crate::format::{FormatError, limits};
+
+/// Type of a file, as in `st_mode` and `d_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileType {
+    /// Named pipe.
+    Fifo,
+    /// Character device.
+    CharDevice,
+    /// Directory.
+    Directory,
+    /// Block device.
+    BlockDevice,
+    /// Regular file.
+    Regular,
+    /// Symbolic link.
+    Symlink,
+    /// Socket.
+    Socket,
+}
+
+impl FileType {
+    /// By the number in the upper four bits of a mode, which is also d_type's.
+    pub fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            1 => Self::Fifo,
+            2 => Self::CharDevice,
+            4 => Self::Directory,
+            6 => Self::BlockDevice,
+            8 => Self::Regular,
+            10 => Self::Symlink,
+            12 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The inverse of [`FileType::from_number`].
+    pub fn number(self) -> u64 {
+        match self {
+            Self::Fifo => 1,
+            Self::CharDevice => 2,
+            Self::Directory => 4,
+            Self::BlockDevice => 6,
+            Self::Regular => 8,
+            Self::Symlink => 10,
+            Self::Socket => 12,
+        }
+    }
+
+    /// The type in a mode.
+    pub fn of_mode(mode: u32) -> Option<Self> {
+        Self::from_number(u64::from(mode >> 12))
+    }
+}
+
+/// What a directory says of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirentRow {
+    /// The inode.
+    pub inode: InodeId,
+    /// Its type.
+    pub file_type: FileType,
+}
+
+impl DirentRow {
+    /// The integers of the row.
+    pub fn encode(&self) -> [u64; 2] {
+        [self.inode.0, self.file_type.number()]
+    }
+
+    /// From the integers of a row whose key has this name.
+    ///
+    /// # Errors
+    /// If name, inode or type are not allowed.
+    pub fn decode(name: &[u8], ints: &[u64]) -> Result<Self, FormatError> {
+        check_name(name)?;
+        let &[inode, file_type] = ints else {
+            return Err(FormatError::invalid("directory entry", "wrong number of columns"));
+        };
+        if inode == 0 || inode >= limits::INODE {
+            return Err(FormatError::Limit { what: "inode of a directory entry", value: inode, limit: limits::INODE });
+        }
+        let file_type =
+            FileType::from_number(file_type).ok_or(FormatError::invalid("directory entry", "unknown file type"))?;
+        Ok(DirentRow { inode: InodeId(inode), file_type })
+    }
+}
+
+/// Whether a directory may hold this name.
+///
+/// # Errors
+/// If it is empty, too long, `.`, `..`, or holds `/` or a zero byte.
+pub fn check_name(name: &[u8]) -> Result<(), FormatError> {
+    if name.is_empty() || name.len() > limits::NAME_LEN {
+        return Err(FormatError::Limit { what: "name", value: name.len() as u64, limit: limits::NAME_LEN as u64 });
+    }
+    if name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
+        return Err(FormatError::invalid("name", "it is one that no directory may hold"));
+    }
+    Ok(())
+}

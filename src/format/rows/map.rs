@@ -1,0 +1,188 @@
+//! Rows of the map (section 8.8): where superchunks and subchunks lie.
+
+use crate::format::bytes::{Cursor, put_varint};
+use crate::format::frame::{Flags, FrameKind};
+use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
+use crate::format::place::Place;
+use crate::format::{FormatError, limits};
+
+/// `a` of the rows of superchunks.
+pub const SPACE_SUPERCHUNKS: u64 = 0;
+/// `a` of the rows of runs of subchunks.
+pub const SPACE_SUBCHUNKS: u64 = 1;
+/// `a` of the rows of recipes.
+pub const SPACE_RECIPES: u64 = 2;
+
+/// Columns of the table.
+pub const MAP_COLUMNS: usize = 8;
+
+/// Where a superchunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuperchunkRow {
+    /// Superchunk or table group.
+    pub kind: FrameKind,
+    /// Its frame.
+    pub place: Place,
+}
+
+impl SuperchunkRow {
+    /// The integers and the tail of the row.
+    pub fn encode(&self) -> ([u64; MAP_COLUMNS], [u8; 8]) {
+        let p = &self.place;
+        let ints = [
+            self.kind.0.into(),
+            p.offset.0,
+            p.copy.map_or(0, |c| c.0),
+            p.clear_len.into(),
+            p.stored_len.into(),
+            p.raw_len.into(),
+            p.codec.into(),
+            p.flags.0.into(),
+        ];
+        (ints, p.sum.to_le_bytes())
+    }
+
+    /// From the integers and tail of a row in space 0.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
+        const WHAT: &str = "superchunk in the map";
+        let &[kind, offset, copy, clear_len, stored_len, raw_len, codec, flags] = ints else {
+            return Err(FormatError::invalid(WHAT, "wrong number of columns"));
+        };
+        let kind = match kind {
+            1 => FrameKind::SUPERCHUNK,
+            2 => FrameKind::TABLE_GROUP,
+            _ => return Err(FormatError::invalid(WHAT, "it is of no kind that holds subchunks")),
+        };
+        Ok(SuperchunkRow { kind, place: place(offset, copy, clear_len, [stored_len, raw_len, codec, flags], tail)? })
+    }
+}
+
+/// A place from integers as the map has them; `rest` is stored length, raw length, codec and flags.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn place(offset: u64, copy: u64, clear_len: u64, rest: [u64; 4], tail: &[u8]) -> Result<Place, FormatError> {
+    const WHAT: &str = "place in the map";
+    let narrow =
+        |value: u64| u32::try_from(value).map_err(|_| FormatError::Limit { what: WHAT, value, limit: u32::MAX.into() });
+    let [stored_len, raw_len, codec, flags] = rest;
+    Place {
+        offset: LogOffset(offset),
+        copy: (copy != 0).then_some(LogOffset(copy)),
+        clear_len: narrow(clear_len)?,
+        stored_len: narrow(stored_len)?,
+        raw_len: narrow(raw_len)?,
+        codec: u8::try_from(codec).map_err(|_| FormatError::invalid(WHAT, "unknown codec"))?,
+        flags: Flags(u16::try_from(flags).map_err(|_| FormatError::invalid(WHAT, "unknown flags"))?),
+        sum: u64::from_le_bytes(tail.try_into().map_err(|_| FormatError::invalid(WHAT, "its sum is not 8 bytes"))?),
+    }
+    .checked()
+}
+
+/// Subchunks with neighbouring ids whose stored parts lie one behind another in a superchunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubchunkRun {
+    /// Id of the first.
+    pub first: SubchunkId,
+    /// Where they lie.
+    pub superchunk: SuperchunkId,
+    /// Position of the first one's stored part in the raw superchunk.
+    pub position: u32,
+    /// Lengths of the stored parts, 1 to [`limits::RUN`] of them.
+    pub lens: Vec<u32>,
+    /// Which of them are composed; empty if none is.
+    pub composed: Vec<bool>,
+}
+
+impl SubchunkRun {
+    /// The integers and the tail of the row; its key is (1, first).
+    pub fn encode(&self) -> ([u64; MAP_COLUMNS], Vec<u8>) {
+        let mut tail = Vec::new();
+        for &len in &self.lens {
+            put_varint(&mut tail, len.into());
+        }
+        let composed = self.composed.contains(&true);
+        if composed {
+            for byte in self.composed.chunks(8) {
+                tail.push(byte.iter().enumerate().map(|(bit, &set)| u8::from(set) << bit).sum());
+            }
+        }
+        let ints = [self.superchunk.0, self.position.into(), 0, self.lens.len() as u64, composed.into(), 0, 0, 0];
+        (ints, tail)
+    }
+
+    /// From the key, integers and tail of a row in space 1.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(first: SubchunkId, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
+        const WHAT: &str = "subchunks in the map";
+        let &[superchunk, position, 0, count @ 1..=limits::RUN, composed @ (0 | 1), 0, 0, 0] = ints else {
+            return Err(FormatError::invalid(WHAT, "its columns are not those of a run"));
+        };
+        if first.0 == 0 || superchunk == 0 || first.0 + count > limits::ID {
+            return Err(FormatError::Limit { what: WHAT, value: first.0, limit: limits::ID });
+        }
+        let mut cursor = Cursor::new(tail, WHAT);
+        let mut lens = Vec::with_capacity(count as usize);
+        let mut end = position;
+        for _ in 0..count {
+            let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")?;
+            end = end.saturating_add(len);
+            lens.push(len as u32);
+        }
+        if end > limits::RAW_LEN {
+            return Err(FormatError::Limit { what: WHAT, value: end, limit: limits::RAW_LEN });
+        }
+        let composed = if composed == 1 {
+            let bits = cursor.take((count as usize).div_ceil(8))?;
+            (0..count as usize).map(|i| bits[i / 8] >> (i % 8) & 1 == 1).collect()
+        } else {
+            Vec::new()
+        };
+        cursor.end()?;
+        Ok(SubchunkRun { first, superchunk: SuperchunkId(superchunk), position: position as u32, lens, composed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_with_and_without_composed_subchunks_come_back() {
+        for composed in [vec![], vec![false, true, false, false, false, false, false, false, true]] {
+            let run = SubchunkRun {
+                first: SubchunkId(5),
+                superchunk: SuperchunkId(2),
+                position: 77,
+                lens: vec![0, 10, 200, 3, 4, 5, 6, 7, 8],
+                composed,
+            };
+            let (ints, tail) = run.encode();
+            assert_eq!(SubchunkRun::decode(SubchunkId(5), &ints, &tail).unwrap(), run);
+        }
+    }
+
+    #[test]
+    fn a_superchunk_row_comes_back() {
+        let row = SuperchunkRow {
+            kind: FrameKind::SUPERCHUNK,
+            place: Place {
+                offset: LogOffset(1 << 40),
+                copy: Some(LogOffset(1 << 41)),
+                clear_len: 5,
+                stored_len: 6,
+                raw_len: 7,
+                codec: 1,
+                flags: Flags(Flags::PARTS),
+                sum: u64::MAX,
+            },
+        };
+        let (ints, tail) = row.encode();
+        assert_eq!(SuperchunkRow::decode(&ints, &tail).unwrap(), row);
+    }
+}

@@ -1,0 +1,15 @@
+//! Rows of the tables as typed values (section 8): `decode` checks what a block's columns hold, `encode` makes them.
+
+pub mod content;
+pub mod dirent;
+pub mod identity;
+pub mod inode;
+pub mod map;
+pub mod xattr;
+
+pub use content::{ContentRow, Extent};
+pub use dirent::{DirentRow, FileType};
+pub use identity::Identity;
+pub use inode::{ContentRef, InodeRow, Time};
+pub use map::{SubchunkRun, SuperchunkRow};
+pub use xattr::{Xattr, XattrSet};

@@ -1,0 +1,83 @@
+//! Sets of extended attributes (section 8.4).
+
+use crate::format::bytes::{Cursor, put_varint};
+use crate::format::{FormatError, limits};
+
+/// One attribute: its name with prefix, and its value as the kernel gives it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Xattr {
+    /// `user.x`, `security.capability`, `system.posix_acl_access` …
+    pub name: Vec<u8>,
+    /// Bytes.
+    pub value: Vec<u8>,
+}
+
+/// The attributes of an inode, ascending by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct XattrSet(pub Vec<Xattr>);
+
+impl XattrSet {
+    /// A set of these attributes, in any order; of two with one name the first counts.
+    pub fn new(mut attributes: Vec<Xattr>) -> Self {
+        attributes.sort();
+        attributes.dedup_by(|later, first| later.name == first.name);
+        XattrSet(attributes)
+    }
+
+    /// The value of the attribute with this name.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        let at = self.0.binary_search_by(|x| x.name.as_slice().cmp(name)).ok()?;
+        Some(&self.0[at].value)
+    }
+
+    /// The set's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for Xattr { name, value } in &self.0 {
+            for bytes in [name, value] {
+                put_varint(&mut out, bytes.len() as u64);
+                out.extend_from_slice(bytes);
+            }
+        }
+        out
+    }
+
+    /// The set that fills `bytes`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        const WHAT: &str = "xattr set";
+        if bytes.len() > limits::XATTR_SET {
+            return Err(FormatError::Limit { what: WHAT, value: bytes.len() as u64, limit: limits::XATTR_SET as u64 });
+        }
+        let mut cursor = Cursor::new(bytes, WHAT);
+        let mut out: Vec<Xattr> = Vec::new();
+        while cursor.remaining() > 0 {
+            let len = cursor.varint_to(255, "name of an xattr")? as usize;
+            let name = cursor.take(len)?.to_vec();
+            let len = cursor.varint_to(limits::XATTR_VALUE as u64, "value of an xattr")? as usize;
+            let value = cursor.take(len)?.to_vec();
+            if name.is_empty() || name.contains(&0) || out.last().is_some_and(|last| last.name >= name) {
+                return Err(FormatError::invalid(WHAT, "names are empty, hold a zero byte, or do not ascend"));
+            }
+            out.push(Xattr { name, value });
+        }
+        Ok(XattrSet(out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_comes_back_sorted() {
+        let x = |name: &str, value: &[u8]| Xattr { name: name.into(), value: value.into() };
+        let set = XattrSet::new(vec![x("user.b", b""), x("trusted.a", b"\0\xff"), x("user.b", b"later")]);
+        assert_eq!(XattrSet::decode(&set.encode()).unwrap(), set);
+        assert_eq!(set.get(b"trusted.a"), Some(&b"\0\xff"[..]));
+        assert_eq!(set.get(b"user.b"), Some(&b""[..]));
+        assert_eq!(set.get(b"user.c"), None);
+    }
+}

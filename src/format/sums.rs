@@ -1,0 +1,24 @@
+//! The three checksums of the format, under names that say what they are for.
+
+/// BLAKE3-24 of a table block or subchunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hash24(pub [u8; 24]);
+
+impl Hash24 {
+    /// The first 24 bytes of BLAKE3 of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut out = [0; 24];
+        out.copy_from_slice(&blake3::hash(bytes).as_bytes()[..24]);
+        Hash24(out)
+    }
+}
+
+/// XXH3-64 of stored bytes.
+pub fn xxh3(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// CRC-32 of headers and clear parts.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}

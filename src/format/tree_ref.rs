@@ -1,0 +1,88 @@
+//! How a root names the newest block of a table (section 7.4).
+
+use super::ids::SubchunkId;
+use super::layout::on_disk;
+use super::schema::TableId;
+use super::sums::Hash24;
+use super::{FormatError, limits};
+use zerocopy::little_endian::U64;
+
+on_disk! {
+    /// A [`TreeRef`] as it stands in roots and snapshots.
+    pub struct RawTreeRef {
+        /// Number of the table.
+        table: u8,
+        /// 0 empty, 1 the root block is a leaf.
+        levels: u8,
+        /// Zero.
+        reserved: [u8; 6],
+        /// Subchunk id of the root block.
+        block: U64,
+        /// BLAKE3-24 of its raw bytes.
+        hash: [u8; 24],
+        /// Rows in all leaves.
+        rows: U64,
+    }
+}
+
+/// The newest root block of a table, or that the table is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TreeRef {
+    /// Root block and how many levels the tree has; `None` if it is empty.
+    pub root: Option<TreeRoot>,
+    /// Rows in all leaves.
+    pub rows: u64,
+}
+
+/// The root block of a tree that is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeRoot {
+    /// Subchunk id of the block.
+    pub block: SubchunkId,
+    /// Hash of its raw bytes.
+    pub hash: Hash24,
+    /// 1 if the root block is a leaf.
+    pub levels: u8,
+}
+
+impl TreeRef {
+    /// The bytes of a reference to the table `table`.
+    pub fn encode(&self, table: TableId) -> RawTreeRef {
+        RawTreeRef {
+            table: table.0,
+            levels: self.root.map_or(0, |r| r.levels),
+            reserved: [0; 6],
+            block: self.root.map_or(0, |r| r.block.0).into(),
+            hash: self.root.map_or([0; 24], |r| r.hash.0),
+            rows: self.rows.into(),
+        }
+    }
+}
+
+impl RawTreeRef {
+    /// The reference, if it is one to `table`.
+    ///
+    /// # Errors
+    /// `Invalid` for another table, `Limit` for too many levels.
+    pub fn validate(&self, table: TableId) -> Result<TreeRef, FormatError> {
+        if self.table != table.0 {
+            return Err(FormatError::invalid("tree reference", "it names another table"));
+        }
+        if self.levels > limits::TREE_LEVELS {
+            return Err(FormatError::Limit {
+                what: "levels of a tree",
+                value: self.levels.into(),
+                limit: limits::TREE_LEVELS.into(),
+            });
+        }
+        let block = self.block.get();
+        let root = match self.levels {
+            0 => None,
+            _ if block == 0 || block >= limits::ID => {
+                return Err(FormatError::Limit { what: "block of a tree", value: block, limit: limits::ID });
+            }
+            levels => Some(TreeRoot { block: SubchunkId(block), hash: Hash24(self.hash), levels }),
+        };
+        Ok(TreeRef { root, rows: self.rows.get() })
+    }
+}

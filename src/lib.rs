@@ -1,0 +1,10 @@
+//! floe: an archival filesystem that you can write to.
+
+pub mod chunk;
+pub mod format;
+pub mod inflate;
+pub mod log;
+pub mod meta;
+pub mod pack;
+pub mod storage;
+pub mod table;

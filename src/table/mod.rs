@@ -1,0 +1,1 @@
+//! Copy-on-write trees of table blocks.
