@@ -1,1 +1,2 @@
 //! The packing pipeline.
+pub mod filter;
