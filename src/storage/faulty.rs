@@ -1,0 +1,202 @@
+//! A storage that fails on purpose.
+//!
+//! Part of the library, for the tests of every layer above: wrap a storage, say which operation is to fail and how, and
+//! see that the error comes out, that nothing durable is lost, and that nobody writes on. It records every operation in
+//! order, so a test can also assert that a sync came before a head was written. Not for use outside tests.
+//!
+//! The usual loop: run once to learn [`FaultyStorage::count`], then once for each N with `fail_nth(N, …)`.
+
+use super::{HeadBytes, HeadIndex, Operation, Storage, StorageError};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+/// How an operation fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Input/output error (EIO).
+    Eio,
+    /// No space left (ENOSPC).
+    Enospc,
+}
+
+/// One operation as it was asked for, whether it then failed or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Which.
+    pub operation: Operation,
+    /// Where; 0 for those without a place, and for `append`, whose place only the inner storage knows.
+    pub offset: u64,
+    /// Bytes concerned; 0 for those without.
+    pub len: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// Only operations of this kind are counted down; any if `None`.
+    operation: Option<Operation>,
+    /// How many of them still succeed.
+    left: u64,
+    fault: Fault,
+    /// How many bytes of a failing append still reach the inner storage.
+    written: usize,
+    /// Whether all after the first that fails do so too.
+    lasting: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    records: Vec<Record>,
+    plans: Vec<Plan>,
+}
+
+/// Wraps a storage; see the module.
+#[derive(Debug)]
+pub struct FaultyStorage<S> {
+    inner: S,
+    state: Mutex<State>,
+}
+
+impl<S: Storage> FaultyStorage<S> {
+    /// Passes everything on until told otherwise.
+    pub fn new(inner: S) -> Self {
+        FaultyStorage { inner, state: Mutex::default() }
+    }
+
+    /// Lets the `n`-th operation from now fail, once; 0 is the next.
+    pub fn fail_nth(&self, n: u64, fault: Fault) {
+        self.plan(Plan { operation: None, left: n, fault, written: 0, lasting: false });
+    }
+
+    /// Lets the `n`-th operation of the given kind from now fail, once; 0 is the next.
+    pub fn fail_nth_of(&self, operation: Operation, n: u64, fault: Fault) {
+        self.plan(Plan { operation: Some(operation), left: n, fault, written: 0, lasting: false });
+    }
+
+    /// Lets the `n`-th append from now fail after `written` of its bytes (or all but one, if it has fewer) are there.
+    pub fn fail_short(&self, n: u64, written: usize, fault: Fault) {
+        self.plan(Plan { operation: Some(Operation::Append), left: n, fault, written, lasting: false });
+    }
+
+    /// Lets the `n`-th operation from now, and all that follow, fail: the device is gone.
+    pub fn fail_from(&self, n: u64, fault: Fault) {
+        self.plan(Plan { operation: None, left: n, fault, written: 0, lasting: true });
+    }
+
+    /// Lets the `n`-th operation of the given kind from now, and all of that kind that follow, fail.
+    pub fn fail_from_of(&self, operation: Operation, n: u64, fault: Fault) {
+        self.plan(Plan { operation: Some(operation), left: n, fault, written: 0, lasting: true });
+    }
+
+    /// Forgets all that was to fail.
+    pub fn fail_no_more(&self) {
+        self.state.lock().plans.clear();
+    }
+
+    /// How many operations were asked for.
+    pub fn count(&self) -> u64 {
+        self.state.lock().records.len() as u64
+    }
+
+    /// All operations in the order they were asked for.
+    pub fn records(&self) -> Vec<Record> {
+        self.state.lock().records.clone()
+    }
+
+    /// The storage inside.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    fn plan(&self, plan: Plan) {
+        self.state.lock().plans.push(plan);
+    }
+
+    /// Records the operation; if it is to fail, how, and after how many bytes.
+    fn enter(&self, operation: Operation, offset: u64, len: u64) -> Result<(), (usize, StorageError)> {
+        let mut state = self.state.lock();
+        state.records.push(Record { operation, offset, len });
+        let mut failing = None;
+        state.plans.retain_mut(|plan| {
+            if plan.operation.is_some_and(|only| only != operation) {
+                return true;
+            }
+            if plan.left > 0 {
+                plan.left -= 1;
+                return true;
+            }
+            failing.get_or_insert(*plan);
+            plan.lasting
+        });
+        match failing {
+            None => Ok(()),
+            Some(plan) => {
+                let errno = match plan.fault {
+                    Fault::Eio => Errno::IO,
+                    Fault::Enospc => Errno::NOSPC,
+                };
+                let source = errno.into();
+                Err((plan.written, StorageError::Io { operation, offset: Some(offset), path: None, source }))
+            }
+        }
+    }
+
+    fn pass(&self, operation: Operation, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.enter(operation, offset, len).map_err(|(_, error)| error)
+    }
+}
+
+/// The first `n` bytes of `parts`.
+fn first_bytes(parts: &[&[u8]], n: usize) -> Vec<u8> {
+    parts.iter().copied().flatten().copied().take(n).collect()
+}
+
+impl<S: Storage> Storage for FaultyStorage<S> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.pass(Operation::Read, offset, buf.len() as u64)?;
+        self.inner.read_at(offset, buf)
+    }
+
+    fn len(&self) -> Result<u64, StorageError> {
+        self.pass(Operation::Len, 0, 0)?;
+        self.inner.len()
+    }
+
+    fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
+        let len: usize = parts.iter().map(|p| p.len()).sum();
+        match self.enter(Operation::Append, 0, len as u64) {
+            Ok(()) => self.inner.append(parts),
+            Err((written, error)) => {
+                let some = first_bytes(parts, written.min(len.saturating_sub(1)));
+                if !some.is_empty() {
+                    self.inner.append(&[&some])?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.pass(Operation::Sync, 0, 0)?;
+        self.inner.sync()
+    }
+
+    fn truncate(&self, len: u64) -> Result<(), StorageError> {
+        self.pass(Operation::Truncate, len, 0)?;
+        self.inner.truncate(len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.pass(Operation::Punch, offset, len)?;
+        self.inner.punch(offset, len)
+    }
+
+    fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {
+        self.pass(Operation::ReadHead, slot.offset(), size_of::<HeadBytes>() as u64)?;
+        self.inner.read_head(slot)
+    }
+
+    fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError> {
+        self.pass(Operation::ReplaceHead, slot.offset(), new.len() as u64)?;
+        self.inner.replace_head(slot, expected, new)
+    }
+}

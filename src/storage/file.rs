@@ -1,0 +1,236 @@
+//! An image in a local file or on a block device, or inside a larger file.
+//!
+//! Reads with `pread` and writes with `pwrite`, never through a map: a file that somebody shortens gives an error, not
+//! a signal. Only a regular file can be written to, and only one whose first byte is the image's.
+
+use super::{HeadBytes, HeadIndex, Operation, Storage, StorageError};
+use parking_lot::Mutex;
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
+use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Most parts Linux takes in one `pwritev` (IOV_MAX).
+const MAX_PARTS: usize = 1024;
+
+/// What a [`FileStorage`] may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read.
+    ReadOnly,
+    /// Read, append, replace heads, punch, truncate.
+    ReadWrite,
+}
+
+/// The bytes of an image in a file.
+#[derive(Debug)]
+pub struct FileStorage {
+    file: File,
+    path: PathBuf,
+    access: Access,
+    base: u64,
+    device: bool,
+    /// Held while an append runs, for that is what puts appends one behind another. No other lock is taken under it.
+    appending: Mutex<()>,
+}
+
+impl FileStorage {
+    /// Opens the file at `path`, which must exist.
+    ///
+    /// # Errors
+    /// [`StorageError::NotAnImage`] for anything but a regular file or, for reading, a block device.
+    pub fn open(path: &Path, access: Access) -> Result<Self, StorageError> {
+        let failed = |source| io_error(Operation::Open, None, path, source);
+        // Without O_NONBLOCK the opening of a pipe would wait for its other end. Files take no notice of it.
+        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+        let opened = OpenOptions::new().read(true).write(access == Access::ReadWrite).custom_flags(flags).open(path);
+        match opened {
+            Ok(file) => Self::from_file(file, path.to_owned(), access),
+            Err(source) => {
+                // A folder or socket fails to open with an error that says less than what it is.
+                if let Ok(metadata) = std::fs::metadata(path) {
+                    kind_of(path, &metadata, access)?;
+                }
+                Err(failed(source))
+            }
+        }
+    }
+
+    /// Opens, for reading, an image that begins `base` bytes into the file at `path`.
+    ///
+    /// # Errors
+    /// As [`FileStorage::open`], and [`StorageError::Short`] if the file ends before `base`.
+    pub fn open_within(path: &Path, base: u64) -> Result<Self, StorageError> {
+        let whole = Self::open(path, Access::ReadOnly)?;
+        let len = whole.len()?;
+        if len < base {
+            return Err(StorageError::Short { offset: base, wanted: 1, got: 0, path: Some(whole.path) });
+        }
+        Ok(FileStorage { base, ..whole })
+    }
+
+    /// Takes a file that is already open, and with the rights that `access` says; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`FileStorage::open`].
+    pub fn from_file(file: File, path: PathBuf, access: Access) -> Result<Self, StorageError> {
+        let metadata = file.metadata().map_err(|source| io_error(Operation::Open, None, &path, source))?;
+        let device = kind_of(&path, &metadata, access)?;
+        Ok(FileStorage { file, path, access, base: 0, device, appending: Mutex::new(()) })
+    }
+
+    /// The file, for locking it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The name it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where in the file the image begins, in bytes.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    fn failed(&self, operation: Operation, offset: Option<u64>, source: io::Error) -> StorageError {
+        io_error(operation, offset, &self.path, source)
+    }
+
+    fn writable(&self, operation: Operation) -> Result<(), StorageError> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(StorageError::ReadOnly { operation, path: Some(self.path.clone()) }),
+        }
+    }
+
+    fn fill(&self, operation: Operation, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        let wanted = buf.len() as u64;
+        let mut got = 0;
+        while got < buf.len() {
+            let short = || StorageError::Short { offset, wanted, got: got as u64, path: Some(self.path.clone()) };
+            // Beyond what the kernel can address there are no bytes.
+            let at = self.base.checked_add(offset).and_then(|at| at.checked_add(got as u64));
+            let at = at.filter(|&at| at <= i64::MAX as u64).ok_or_else(short)?;
+            match self.file.read_at(&mut buf[got..], at) {
+                Ok(0) => return Err(short()),
+                Ok(n) => got += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed(operation, Some(offset), e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_parts(&self, mut at: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+        let mut left = slices.as_mut_slice();
+        while !left.is_empty() {
+            match rustix::io::pwritev(&self.file, &left[..left.len().min(MAX_PARTS)], at) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    at += n as u64;
+                    IoSlice::advance_slices(&mut left, n);
+                }
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Storage for FileStorage {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.fill(Operation::Read, offset, buf)
+    }
+
+    fn len(&self) -> Result<u64, StorageError> {
+        let failed = |source| self.failed(Operation::Len, None, source);
+        let all = if self.device {
+            // A device's metadata says 0. The file position that this moves is used by nobody.
+            (&self.file).seek(SeekFrom::End(0)).map_err(failed)?
+        } else {
+            self.file.metadata().map_err(failed)?.len()
+        };
+        Ok(all.saturating_sub(self.base))
+    }
+
+    fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
+        self.writable(Operation::Append)?;
+        let _one_at_a_time = self.appending.lock();
+        let offset = self.len()?;
+        self.write_parts(offset, parts).map_err(|source| self.failed(Operation::Append, Some(offset), source))?;
+        Ok(offset)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.file.sync_data().map_err(|source| self.failed(Operation::Sync, None, source))
+    }
+
+    fn truncate(&self, wanted: u64) -> Result<(), StorageError> {
+        self.writable(Operation::Truncate)?;
+        let _no_append_meanwhile = self.appending.lock();
+        let len = self.len()?;
+        if wanted > len {
+            return Err(StorageError::Longer { wanted, len, path: Some(self.path.clone()) });
+        }
+        self.file.set_len(wanted).map_err(|source| self.failed(Operation::Truncate, Some(wanted), source))
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.writable(Operation::Punch)?;
+        // What lies behind the end is no concern of ours, and fallocate would refuse it beyond the largest file.
+        let len = len.min(self.len()?.saturating_sub(offset));
+        if len == 0 {
+            return Ok(()); // which fallocate would call invalid
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        loop {
+            match rustix::fs::fallocate(&self.file, flags, offset, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(self.failed(Operation::Punch, Some(offset), e.into())),
+            }
+        }
+    }
+
+    fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {
+        let mut head = [0; size_of::<HeadBytes>()];
+        self.fill(Operation::ReadHead, slot.offset(), &mut head)?;
+        Ok(head)
+    }
+
+    fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError> {
+        self.writable(Operation::ReplaceHead)?;
+        if self.read_head(slot)? != *expected {
+            return Err(StorageError::HeadChanged { slot, path: Some(self.path.clone()) });
+        }
+        self.file
+            .write_all_at(new, slot.offset())
+            .map_err(|source| self.failed(Operation::ReplaceHead, Some(slot.offset()), source))
+    }
+}
+
+fn io_error(operation: Operation, offset: Option<u64>, path: &Path, source: io::Error) -> StorageError {
+    StorageError::Io { operation, offset, path: Some(path.to_owned()), source }
+}
+
+/// Whether it is a block device.
+fn kind_of(path: &Path, metadata: &Metadata, access: Access) -> Result<bool, StorageError> {
+    let kind: FileType = metadata.file_type();
+    let found = match kind {
+        k if k.is_file() => return Ok(false),
+        k if k.is_block_device() && access == Access::ReadOnly => return Ok(true),
+        k if k.is_block_device() => "block device, which cannot grow: open it for reading",
+        k if k.is_dir() => "folder",
+        k if k.is_fifo() => "pipe",
+        k if k.is_socket() => "socket",
+        k if k.is_char_device() => "character device",
+        _ => "file of an unknown kind",
+    };
+    Err(StorageError::NotAnImage { path: path.to_owned(), found })
+}

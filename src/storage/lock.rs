@@ -1,0 +1,272 @@
+//! Who may do what with an image at the same time (section 16).
+//!
+//! Byte 0 is locked by the writer, byte 1 by readers (shared) and by gc while it frees (exclusive); so readers never
+//! exclude the writer. The locks belong to the open file description: they end with it, however the process ends.
+//! They count between two `File`s that were opened apart, in one process too, but not between a `File` and its
+//! `try_clone`. `IMAGE.lock` only tells people who the writer is; nothing is decided by it.
+
+use rustix::fs::OFlags;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Byte that the writer locks.
+const WRITER: i64 = 0;
+/// Byte that readers share, and that gc locks for itself while it frees.
+const READERS: i64 = 1;
+/// More than an `IMAGE.lock` that floe wrote ever holds, in bytes.
+const NOTE_LEN: u64 = 4096;
+
+/// Why a lock was not got.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// Somebody else is writing; what `IMAGE.lock` says of them.
+    #[error("{}: in use by another writer{}", image.display(), who(.host, .pid))]
+    Held {
+        /// The image.
+        image: PathBuf,
+        /// Name of the machine the writer runs on, if known.
+        host: Option<String>,
+        /// Process id of the writer there, if known.
+        pid: Option<u32>,
+    },
+    /// A reader could not begin because gc is freeing space just now.
+    #[error("gc is freeing space in the image just now: try again in a moment")]
+    Freeing,
+    /// gc could not begin because somebody reads the image.
+    #[error("somebody reads the image: space can be freed when they have ended")]
+    Read,
+    /// The file system has no such locks. A reader may go on without.
+    #[error("the file system cannot lock the image: {0}")]
+    Unsupported(#[source] io::Error),
+    /// Anything else.
+    #[error("cannot lock the image: {0}")]
+    Io(#[source] io::Error),
+}
+
+fn who(host: &Option<String>, pid: &Option<u32>) -> String {
+    match (host, pid) {
+        (Some(host), Some(pid)) => format!(": process {pid} on {host}"),
+        _ => String::new(),
+    }
+}
+
+/// Which process writes, as `IMAGE.lock` tells people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Name of the machine.
+    pub host: String,
+    /// Id of its boot, empty if unknown: a process id of another boot means nothing.
+    pub boot: String,
+    /// Process id.
+    pub pid: u32,
+}
+
+impl Owner {
+    /// This process. The one place of the library that asks the kernel who it is; callers hand the answer down.
+    pub fn current() -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Owner {
+            host: one_line(&rustix::system::uname().nodename().to_string_lossy()),
+            boot: one_line(&boot),
+            pid: std::process::id(),
+        }
+    }
+
+    fn note(&self) -> String {
+        format!("host={}\nboot={}\npid={}\n", one_line(&self.host), one_line(&self.boot), self.pid)
+    }
+
+    fn parse(note: &str) -> Option<Self> {
+        let value = |key: &str| note.lines().find_map(|line| line.strip_prefix(key));
+        let pid = value("pid=")?.parse().ok()?;
+        Some(Owner { host: one_line(value("host=")?), boot: one_line(value("boot=")?), pid })
+    }
+}
+
+/// Without what would disturb a terminal or the lines of the note, and not longer than a name.
+fn one_line(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(255).collect()
+}
+
+/// Byte 0: there is no other writer while this lives. Dropping it removes `IMAGE.lock` and lets go.
+#[derive(Debug)]
+pub struct WriterLock {
+    note: io::Result<PathBuf>,
+    // Let go after the note is removed, so that it is never the next writer's note that goes.
+    _lock: ByteLock,
+}
+
+impl WriterLock {
+    /// Becomes the writer of the image that `file`, open for writing, holds; `image` is its path.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] if there is one; never waits.
+    pub fn try_acquire(file: &File, image: &Path, owner: &Owner) -> Result<Self, LockError> {
+        let path = note_path(image);
+        match ByteLock::acquire(file, WRITER, Share::Exclusive)? {
+            Some(lock) => Ok(WriterLock { note: write_note(&path, owner).map(|()| path), _lock: lock }),
+            None => {
+                let (host, pid) = read_note(&path).ok().flatten().map(|o| (o.host, o.pid)).unzip();
+                Err(LockError::Held { image: image.to_owned(), host, pid })
+            }
+        }
+    }
+
+    /// Why there is no `IMAGE.lock`, if it could not be written (a folder that is read-only, or a file of that name
+    /// that floe did not write). The lock holds all the same.
+    pub fn note_error(&self) -> Option<&io::Error> {
+        self.note.as_ref().err()
+    }
+}
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        if let Ok(path) = &self.note {
+            // A note left behind misleads nobody for long: the next writer replaces it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Byte 1, shared: nothing is freed while this lives.
+#[derive(Debug)]
+pub struct ReaderLock {
+    _lock: ByteLock,
+}
+
+impl ReaderLock {
+    /// Becomes a reader of the image that `file` holds.
+    ///
+    /// # Errors
+    /// [`LockError::Freeing`] while gc frees; never waits. [`LockError::Unsupported`] may be ignored.
+    pub fn shared(file: &File) -> Result<Self, LockError> {
+        let lock = ByteLock::acquire(file, READERS, Share::Shared)?.ok_or(LockError::Freeing)?;
+        Ok(ReaderLock { _lock: lock })
+    }
+}
+
+/// Byte 1, exclusive: nobody reads while this lives.
+#[derive(Debug)]
+pub struct GcLock {
+    _lock: ByteLock,
+}
+
+impl GcLock {
+    /// Keeps readers out of the image that `file`, open for writing, holds. A [`ReaderLock`] of the same `File` does
+    /// not keep it from that, and is used up by it.
+    ///
+    /// # Errors
+    /// [`LockError::Read`] while there are readers; never waits.
+    pub fn try_acquire(file: &File) -> Result<Self, LockError> {
+        let lock = ByteLock::acquire(file, READERS, Share::Exclusive)?.ok_or(LockError::Read)?;
+        Ok(GcLock { _lock: lock })
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Share {
+    Shared,
+    Exclusive,
+    Released,
+}
+
+/// One locked byte of an open file description, let go when dropped.
+#[derive(Debug)]
+pub(super) struct ByteLock {
+    file: File,
+    byte: i64,
+}
+
+impl ByteLock {
+    /// Byte 0 for its only writer; `None` if somebody else has it.
+    pub(super) fn writer(file: &File) -> Result<Option<Self>, LockError> {
+        Self::acquire(file, WRITER, Share::Exclusive)
+    }
+
+    fn acquire(file: &File, byte: i64, share: Share) -> Result<Option<Self>, LockError> {
+        // Before the lock is taken, so that an error here leaves nothing locked.
+        let file = file.try_clone().map_err(LockError::Io)?;
+        match set_lock(&file, byte, share) {
+            Ok(()) => Ok(Some(ByteLock { file, byte })),
+            Err(e) => match e.raw_os_error() {
+                Some(libc::EAGAIN | libc::EACCES) => Ok(None),
+                Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::EINVAL) => Err(LockError::Unsupported(e)),
+                _ => Err(LockError::Io(e)),
+            },
+        }
+    }
+}
+
+impl Drop for ByteLock {
+    fn drop(&mut self) {
+        // If this fails, the lock ends with the last descriptor of the file.
+        let _ = set_lock(&self.file, self.byte, Share::Released);
+    }
+}
+
+fn set_lock(file: &File, byte: i64, share: Share) -> io::Result<()> {
+    let kind = match share {
+        Share::Shared => libc::F_RDLCK,
+        Share::Exclusive => libc::F_WRLCK,
+        Share::Released => libc::F_UNLCK,
+    };
+    // SAFETY: `flock` is plain integers, for which all zeros is a value; zero is also what l_pid must be.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = byte;
+    lock.l_len = 1;
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed; F_OFD_SETLK reads one `flock`, which
+        // outlives the call.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// `IMAGE.lock` beside the image.
+fn note_path(image: &Path) -> PathBuf {
+    let mut path = OsString::from(image);
+    path.push(".lock");
+    path.into()
+}
+
+/// What the note says; `None` if it is not one of floe's.
+fn read_note(path: &Path) -> io::Result<Option<Owner>> {
+    // Whatever a stranger put there (a link, a pipe) must not lead elsewhere or make us wait.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut note = Vec::new();
+    file.take(NOTE_LEN).read_to_end(&mut note)?;
+    Ok(Owner::parse(&String::from_utf8_lossy(&note)))
+}
+
+/// Writes the note anew. Called with byte 0 locked, so that what floe left there is a dead writer's. Another program's
+/// file is left alone: an image called `Cargo` must not cost anybody their `Cargo.lock`.
+fn write_note(path: &Path, owner: &Owner) -> io::Result<()> {
+    match read_note(path) {
+        Ok(Some(_)) => std::fs::remove_file(path)?,
+        Ok(None) => return Err(ErrorKind::AlreadyExists.into()),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.write_all(owner.note().as_bytes()).inspect_err(|_| {
+        // Half a note would never be replaced, as it is not recognised; the error of the write is the one that counts.
+        let _ = std::fs::remove_file(path);
+    })
+}

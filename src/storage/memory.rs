@@ -1,0 +1,122 @@
+//! An image in memory: for tests, for fuzzing, and for what `check` says about damage.
+//!
+//! Behaves as [`FileStorage`](super::FileStorage) does, so a test of one is a test of the other. Never syncs anything
+//! anywhere: what is written is there.
+
+use super::{HeadBytes, HeadIndex, Storage, StorageError};
+use parking_lot::RwLock;
+
+/// The bytes of an image, in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStorage {
+    bytes: RwLock<Vec<u8>>,
+}
+
+impl MemoryStorage {
+    /// No bytes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The given bytes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        MemoryStorage { bytes: RwLock::new(bytes) }
+    }
+
+    /// A copy of all bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.bytes.read().clone()
+    }
+
+    /// Damages one byte: every bit that is set in `mask` is turned over.
+    ///
+    /// # Errors
+    /// [`StorageError::Short`] if there is no such byte.
+    pub fn flip(&self, offset: u64, mask: u8) -> Result<(), StorageError> {
+        let mut bytes = self.bytes.write();
+        match usize::try_from(offset).ok().and_then(|at| bytes.get_mut(at)) {
+            Some(byte) => {
+                *byte ^= mask;
+                Ok(())
+            }
+            None => Err(StorageError::Short { offset, wanted: 1, got: 0, path: None }),
+        }
+    }
+}
+
+/// As much of `[offset, offset + wanted)` as there is.
+fn clip(bytes: &[u8], offset: u64, wanted: u64) -> std::ops::Range<usize> {
+    let all = bytes.len() as u64;
+    let start = offset.min(all);
+    let end = offset.saturating_add(wanted).min(all);
+    start as usize..end as usize
+}
+
+fn read_exact(bytes: &[u8], offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+    let found = &bytes[clip(bytes, offset, buf.len() as u64)];
+    if found.len() != buf.len() {
+        let (wanted, got) = (buf.len() as u64, found.len() as u64);
+        return Err(StorageError::Short { offset, wanted, got, path: None });
+    }
+    buf.copy_from_slice(found);
+    Ok(())
+}
+
+impl Storage for MemoryStorage {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        read_exact(&self.bytes.read(), offset, buf)
+    }
+
+    fn len(&self) -> Result<u64, StorageError> {
+        Ok(self.bytes.read().len() as u64)
+    }
+
+    fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
+        let mut bytes = self.bytes.write();
+        let offset = bytes.len() as u64;
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
+        Ok(offset)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> Result<(), StorageError> {
+        let mut bytes = self.bytes.write();
+        match usize::try_from(len) {
+            Ok(keep) if keep <= bytes.len() => {
+                bytes.truncate(keep);
+                Ok(())
+            }
+            _ => Err(StorageError::Longer { wanted: len, len: bytes.len() as u64, path: None }),
+        }
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let mut bytes = self.bytes.write();
+        let range = clip(&bytes, offset, len);
+        bytes[range].fill(0);
+        Ok(())
+    }
+
+    fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {
+        let mut head = [0; size_of::<HeadBytes>()];
+        self.read_at(slot.offset(), &mut head)?;
+        Ok(head)
+    }
+
+    fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError> {
+        let mut bytes = self.bytes.write();
+        let mut found = [0; size_of::<HeadBytes>()];
+        read_exact(&bytes, slot.offset(), &mut found)?;
+        if found != *expected {
+            return Err(StorageError::HeadChanged { slot, path: None });
+        }
+        let range = clip(&bytes, slot.offset(), new.len() as u64);
+        bytes[range].copy_from_slice(new);
+        Ok(())
+    }
+}
