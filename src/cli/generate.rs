@@ -1,5 +1,6 @@
 //! Shell completions and the manual page, from the definition of the command line.
 
+use super::sentence::told;
 use super::{Cli, Exit, exit, output};
 use clap::CommandFactory;
 use std::io::Write;
@@ -40,10 +41,9 @@ pub fn man(args: ManArgs) -> anyhow::Result<Exit> {
     let command = match &args.command {
         None => all.after_long_help(format!("{}\n{}", super::EXAMPLES, exit::help())),
         Some(name) => {
+            // Built, it knows that its page is called `floe-NAME`.
             let command = all.find_subcommand(name).cloned();
-            let command =
-                command.ok_or_else(|| super::sentence::told(Exit::Usage, format!("there is no command '{name}'")))?;
-            command.name(format!("floe-{name}"))
+            command.ok_or_else(|| told(Exit::Usage, format!("there is no command '{name}'")))?
         }
     };
     let mut page = Vec::new();
