@@ -3,6 +3,8 @@
 //! Everything that can be found wrong without a mount is found before the process goes into the background, so errors reach
 //! whoever typed the command with their own exit status; the rest is reported through a pipe.
 
+use super::open::shown;
+use super::sentence::{sentence, told};
 use super::{Context, Exit};
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountOptions, daemon};
@@ -40,10 +42,11 @@ pub struct Args {
 pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     let mut options = MountOptions::default();
     for list in &args.options {
-        options.take(list)?;
+        options.take(list).map_err(|error| told(Exit::Usage, error.to_string()))?;
     }
     if options.writable {
-        bail!("cannot mount {} for writing: this version mounts read-only (leave out 'rw')", args.image.display());
+        let image = shown(&args.image);
+        bail!("cannot mount '{image}' for writing: this version mounts read-only (leave out 'rw')");
     }
     mount(&args.image, &args.dir, &options, args.foreground)?;
     Ok(Exit::Done)
@@ -72,7 +75,7 @@ fn serve_in_background(opened: Opened, dir: &Path, options: &MountOptions, annou
         Ok(()) => 0,
         Err(error) => {
             if let Some(announcer) = announcer {
-                announcer.failed(&format!("{error:#}"));
+                announcer.failed(&sentence(&error));
             }
             1
         }
@@ -88,7 +91,7 @@ struct Opened {
 
 impl Opened {
     fn open(path: &Path, options: &MountOptions) -> anyhow::Result<Self> {
-        let context = || format!("cannot open image '{}'", path.display());
+        let context = || format!("cannot open image '{}'", shown(path));
         let storage = FileStorage::open_within(path, options.offset).with_context(context)?;
         let path = path.canonicalize().with_context(context)?;
         // Before the head is read: what it names is not freed from here on.
@@ -102,7 +105,7 @@ impl Opened {
         };
         let image = Image::open(Arc::new(storage), ImageOptions::default()).with_context(context)?;
         for warning in image.warnings() {
-            eprintln!("warning: {}: {warning}", path.display());
+            eprintln!("warning: {}: {warning}", shown(&path));
         }
         Ok(Opened { path, image, lock })
     }
@@ -137,7 +140,7 @@ fn serve_until_unmounted(
     let fs_options = FsOptions {
         cache: options.cache.unwrap_or(defaults.cache),
         readahead: options.readahead.unwrap_or(defaults.readahead),
-        ..defaults
+        verify: options.verify,
     };
     let fs = Fs::new(Arc::new(image), fs_options);
     let mounted = fuse::mount(fs, dir, path.as_os_str(), daemon::identity(), options)?;
@@ -162,14 +165,6 @@ fn limit_arenas() {
     }
 }
 
-/// mount(8)'s exit statuses.
-mod status {
-    /// The command line is wrong.
-    pub const USAGE: i32 = 1;
-    /// The mount failed.
-    pub const FAILED: i32 = 32;
-}
-
 /// Whether a command line is mount(8)'s: called `mount.floe` (or `mount.fuse.floe`), or as `floe IMAGE DIR -o …`, which is
 /// how mount(8) runs the program of a `fuse.floe` entry in fstab.
 pub fn is_helper_call(argv: &[OsString]) -> bool {
@@ -187,12 +182,12 @@ pub fn run_helper(argv: &[OsString]) -> i32 {
         Ok(call) => call,
         Err(message) => {
             eprintln!("error: {message}\nusage: mount.floe IMAGE DIR [-sfnv] [-o OPTIONS]");
-            return status::USAGE;
+            return Exit::MountUsage.code().into();
         }
     };
     if call.options.writable {
         // mount(8) says rw wherever nobody says ro; with a read-only medium it goes on likewise.
-        eprintln!("warning: {} is mounted read-only", call.image.display());
+        eprintln!("warning: '{}' is mounted read-only", shown(&call.image));
     }
     let result = match call.fake {
         true => Opened::open(&call.image, &call.options).map(drop),
@@ -201,8 +196,8 @@ pub fn run_helper(argv: &[OsString]) -> i32 {
     match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            status::FAILED
+            eprintln!("error: {}", sentence(&error));
+            Exit::MountFailed.code().into()
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `floe umount DIR`: gives a mount up, and returns when its daemon has ended.
 
+use super::open::shown;
 use super::{Context, Exit};
 use crate::fuse::daemon::Daemon;
 use crate::fuse::{self, DAEMON_XATTR, Unmount};
@@ -24,7 +25,7 @@ pub struct Args {
 /// # Errors
 /// No image is mounted there, it is in use, or the daemon does not end.
 pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
-    let named = args.dir.display();
+    let named = shown(&args.dir);
     let dir = fuse::absolute(&args.dir).with_context(|| format!("cannot unmount {named}"))?;
     if fuse::clear_dead(&dir)? {
         eprintln!("note: the daemon of {named} had died; what was left of its mount is taken away");
