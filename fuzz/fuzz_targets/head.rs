@@ -3,11 +3,11 @@
 #![no_main]
 
 use floe::format::head::{HEAD_MAGIC, RawHeadSlot};
+use floe::format::limits;
 use floe::format::params::RawParams;
 use floe::format::place::RawPlace;
 use floe::format::root::Root;
 use floe::format::sums::crc32;
-use floe::format::limits;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

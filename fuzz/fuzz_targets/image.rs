@@ -65,7 +65,11 @@ fn mend(image: &mut [u8]) {
             let place = slot + offset_of!(RawHeadSlot, root);
             let len = ((end - stored) as u32).to_le_bytes();
             put(image, place + offset_of!(RawPlace, offset), &(frame as u64).to_le_bytes());
-            put(image, place + offset_of!(RawPlace, clear_len), &((stored - frame - FRAME_HEADER) as u32).to_le_bytes());
+            put(
+                image,
+                place + offset_of!(RawPlace, clear_len),
+                &((stored - frame - FRAME_HEADER) as u32).to_le_bytes(),
+            );
             put(image, place + offset_of!(RawPlace, stored_len), &len);
             put(image, place + offset_of!(RawPlace, raw_len), &len);
             put(image, place + offset_of!(RawPlace, sum), &sum);

@@ -4,11 +4,11 @@
 
 use floe::format::block::{Block, BlockBuilder};
 use floe::format::ids::SubchunkId;
+use floe::format::limits;
 use floe::format::params::HashKind;
 use floe::format::recipe::Recipe;
 use floe::format::rows::{ContentRow, DirentRow, InodeRow, SubchunkRun, SuperchunkRow, XattrSet, identity, map};
 use floe::format::schema::{Coding, TABLES, Table};
-use floe::format::limits;
 use libfuzzer_sys::fuzz_target;
 
 fn typed(table: &Table, key: floe::format::block::KeyRef<'_>, ints: &[u64], tail: &[u8]) {
@@ -58,6 +58,9 @@ fuzz_target!(|data: &[u8]| {
     let again = Block::decode(table, level, &again).expect("what was just written can be read");
     assert_eq!(again.len(), block.len());
     for row in 0..block.len() {
-        assert_eq!((again.key(row), again.ints(row), again.tail(row)), (block.key(row), block.ints(row), block.tail(row)));
+        assert_eq!(
+            (again.key(row), again.ints(row), again.tail(row)),
+            (block.key(row), block.ints(row), block.tail(row))
+        );
     }
 });
