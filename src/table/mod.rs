@@ -1,1 +1,87 @@
-//! Copy-on-write trees of table blocks.
+//! Copy-on-write trees of table blocks (section 7): look up, walk in order, load in bulk, change.
+//!
+//! A [`Tree`] is a name for a root block; blocks never change, so a tree stays readable for ever beside the trees made
+//! from it. This module knows no row's meaning and does no I/O: blocks come from a [`BlockSource`] and go to a
+//! [`BlockSink`]. Called by `meta`, `pack` and `care`.
+//!
+//! # Trees made by strangers
+//!
+//! Each block that is read is checked against what its parent says: its level is one less, and its rows lie in
+//! `[its key in the parent, the next key there)`, or up to the parent's own bound for the last child. From this follows:
+//!
+//! - A path has at most [`limits::TREE_LEVELS`](crate::format::limits::TREE_LEVELS) blocks, so nothing loops.
+//! - Rows ascend strictly over a whole tree, whatever its blocks hold: keys ascend within a block, and the ranges of
+//!   the children of a block are disjoint and ascend.
+//! - The blocks accepted at one level all have disjoint ranges. Each has at least one row, whose key lies in its range;
+//!   so no block is accepted twice, however many parents name it. Going over a whole tree therefore reads at most as
+//!   many blocks as the image holds different ones, each once, and is refused at most once for each row in them.
+
+mod apply;
+mod bulk;
+mod child;
+mod cursor;
+mod error;
+mod rewrite;
+mod row;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod walk;
+mod write;
+
+pub use apply::{Applied, Change, apply};
+pub use bulk::BulkLoader;
+pub use child::ChildRef;
+pub use cursor::Cursor;
+pub use error::TableError;
+pub use row::{RowRef, RowView};
+pub use tree::Tree;
+pub use walk::{Onward, Visit};
+
+use crate::format::block::{Block, KeyRef};
+use crate::format::schema::Table;
+use std::sync::Arc;
+
+/// Gives checked blocks.
+pub trait BlockSource {
+    /// The block that `child` names, decoded as one of `table` at `level`, and verified by hash or sum.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being had.
+    fn block(&self, table: &'static Table, level: u8, child: &ChildRef) -> Result<Arc<Block>, TableError>;
+}
+
+/// Takes new blocks.
+pub trait BlockSink {
+    /// Takes the raw bytes of a block of `table` at `level`, and says how parents are to name it: by id and hash, or in
+    /// the map by a place without clear part.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being stored.
+    fn put(&mut self, table: &'static Table, level: u8, raw: Vec<u8>) -> Result<ChildRef, TableError>;
+}
+
+/// Gets a block and checks that it is of `level` and that its rows lie in `[lower, upper)`.
+fn fetch(
+    source: &dyn BlockSource,
+    table: &'static Table,
+    level: u8,
+    child: &ChildRef,
+    lower: Option<KeyRef<'_>>,
+    upper: Option<KeyRef<'_>>,
+) -> Result<Arc<Block>, TableError> {
+    let block = source.block(table, level, child)?;
+    if block.level() != level {
+        return Err(TableError::OutOfRange { table: table.name, level, child: *child });
+    }
+    let (first, last) = (block.key(0), block.key(block.len() - 1));
+    if lower.is_some_and(|lower| first < lower) || upper.is_some_and(|upper| last >= upper) {
+        return Err(TableError::OutOfRange { table: table.name, level, child: *child });
+    }
+    Ok(block)
+}
+
+/// The child that row `row` of an interior block names.
+fn child_at(table: &'static Table, block: &Block, row: usize) -> Result<ChildRef, TableError> {
+    ChildRef::decode(table, block.ints(row), block.tail(row)).map_err(TableError::format(table))
+}

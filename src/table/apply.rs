@@ -1,0 +1,263 @@
+//! Changing a tree: a sorted batch of changes gives a new tree that shares all blocks no change concerns (section 7.5).
+
+use super::rewrite::{Context, Item, Level, TARGET_MAX, items_of};
+use super::write::{TARGET_MIN, check_level, check_row};
+use super::{BlockSink, BlockSource, ChildRef, RowRef, TableError, Tree, child_at, fetch};
+use crate::format::FormatError;
+use crate::format::block::{Block, Key, KeyRef, Row};
+use crate::format::schema::Table;
+use std::sync::Arc;
+
+/// A change to one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The row is there afterwards, whether or not one with its key was before.
+    Put(Row),
+    /// No row with this key is there afterwards.
+    Delete(Key),
+}
+
+impl Change {
+    /// Key of the row.
+    pub fn key(&self) -> KeyRef<'_> {
+        match self {
+            Change::Put(row) => row.key.as_ref(),
+            Change::Delete(key) => key.as_ref(),
+        }
+    }
+}
+
+/// What [`apply`] made.
+#[derive(Debug)]
+pub struct Applied {
+    /// The new tree.
+    pub tree: Tree,
+    /// Blocks that it does not refer to: those of the old tree that it does without (other trees may refer to them),
+    /// and rarely one just handed to the sink, when a tree has lost levels.
+    pub replaced: Vec<ChildRef>,
+}
+
+/// Applies changes whose keys ascend strictly.
+///
+/// New blocks have about `target_bytes` raw bytes (heeded between 1 KiB and 128 KiB): those that would have more than
+/// twice as many are split, those with less than a quarter join a neighbour under the same parent. Changes that change
+/// nothing cause no writing. The old tree stays as it is, also after an error; blocks may have gone to the sink then.
+///
+/// # Errors
+/// What the source or sink gives; `OutOfOrder`, `RowTooLarge` and `Misfit` for changes; `OutOfRange` and `Format` for
+/// the old tree's blocks; `TooDeep`.
+pub fn apply(
+    tree: &Tree,
+    source: &dyn BlockSource,
+    sink: &mut dyn BlockSink,
+    target_bytes: usize,
+    changes: &mut dyn Iterator<Item = Change>,
+) -> Result<Applied, TableError> {
+    let table = tree.table;
+    let target = target_bytes.clamp(TARGET_MIN, TARGET_MAX);
+    let context = Context { table, source, sink, target, replaced: Vec::new(), singles: Vec::new() };
+    let changes = Changes::new(table, changes)?;
+    let mut apply = Apply { table, changes, context, added: 0, removed: 0 };
+    let (mut level, blocks) = match tree.root_child()? {
+        None => (0, apply.fill()?),
+        Some((child, level)) => {
+            let root = fetch(source, table, level, &child, None, None)?;
+            let mut top = Level::new(table, level, None);
+            if !apply.rewrite(&root, None, &mut top)? {
+                return Ok(Applied { tree: *tree, replaced: Vec::new() });
+            }
+            apply.context.replaced.push(child);
+            match top.single() {
+                Some(child) => (level - 1, vec![child]),
+                None => (level, top.finish(&mut apply.context)?),
+            }
+        }
+    };
+    let only = apply.grow(&mut level, blocks)?;
+    let root = match only {
+        None => None,
+        Some(item) => Some((apply.shrink(&mut level, item)?, level + 1)),
+    };
+    let rows = tree.rows.checked_add(apply.added).and_then(|rows| rows.checked_sub(apply.removed));
+    match rows {
+        Some(rows) if (rows == 0) == root.is_none() => {
+            Ok(Applied { tree: Tree { table, root, rows }, replaced: apply.context.replaced })
+        }
+        _ => Err(TableError::format(table)(FormatError::invalid("tree", "it has not as many rows as its root says"))),
+    }
+}
+
+/// The batch, one change ahead.
+struct Changes<'a> {
+    table: &'static Table,
+    rest: &'a mut dyn Iterator<Item = Change>,
+    next: Option<Change>,
+}
+
+impl<'a> Changes<'a> {
+    fn new(table: &'static Table, rest: &'a mut dyn Iterator<Item = Change>) -> Result<Self, TableError> {
+        let mut changes = Changes { table, rest, next: None };
+        changes.take()?;
+        Ok(changes)
+    }
+
+    /// The next change, if it is below `upper`.
+    fn below(&self, upper: Option<KeyRef<'_>>) -> Option<&Change> {
+        self.next.as_ref().filter(|next| upper.is_none_or(|upper| next.key() < upper))
+    }
+
+    /// Takes the next change; checks the one after it.
+    fn take(&mut self) -> Result<Option<Change>, TableError> {
+        let taken = std::mem::replace(&mut self.next, self.rest.next());
+        if let (Some(taken), Some(next)) = (&taken, &self.next)
+            && taken.key() >= next.key()
+        {
+            return Err(TableError::OutOfOrder { table: self.table.name });
+        }
+        if let Some(Change::Put(row)) = &self.next {
+            check_row(self.table, 0, row.key.as_ref(), &row.ints, &row.tail)?;
+        }
+        Ok(taken)
+    }
+}
+
+struct Apply<'a> {
+    table: &'static Table,
+    changes: Changes<'a>,
+    context: Context<'a>,
+    /// Rows put where none was.
+    added: u64,
+    /// Rows deleted.
+    removed: u64,
+}
+
+impl Apply<'_> {
+    /// The leaves of what was an empty tree.
+    fn fill(&mut self) -> Result<Vec<Item>, TableError> {
+        let mut leaves = Level::new(self.table, 0, None);
+        while let Some(change) = self.changes.take()? {
+            if let Change::Put(row) = change {
+                leaves.push(&mut self.context, Item::New(row))?;
+                self.added += 1;
+            }
+        }
+        leaves.finish(&mut self.context)
+    }
+
+    /// Applies the changes below `upper` to a block: its new rows go to `out`, and it is for the caller to note the
+    /// block as replaced. If no change has an effect, nothing happens and the answer is false.
+    fn rewrite(&mut self, block: &Arc<Block>, upper: Option<KeyRef<'_>>, out: &mut Level) -> Result<bool, TableError> {
+        if block.level() == 0 {
+            return self.rewrite_leaf(block, upper, out);
+        }
+        let level = block.level() - 1;
+        let mut below = Level::new(self.table, level, upper);
+        let mut changed = false;
+        for row in 0..block.len() {
+            let upper = if row + 1 < block.len() { Some(block.key(row + 1)) } else { upper };
+            if self.changes.below(upper).is_some() {
+                let child = child_at(self.table, block, row)?;
+                let old = fetch(self.context.source, self.table, level, &child, Some(block.key(row)), upper)?;
+                if self.rewrite(&old, upper, &mut below)? {
+                    self.context.replaced.push(child);
+                    below.boundary(&mut self.context)?;
+                    changed = true;
+                    continue;
+                }
+            }
+            below.keep(&mut self.context, RowRef::new(block, row))?;
+        }
+        if changed {
+            for item in below.finish(&mut self.context)? {
+                out.push(&mut self.context, item)?;
+            }
+        }
+        Ok(changed)
+    }
+
+    fn rewrite_leaf(
+        &mut self,
+        leaf: &Arc<Block>,
+        upper: Option<KeyRef<'_>>,
+        out: &mut Level,
+    ) -> Result<bool, TableError> {
+        // What changes nothing is passed over first, so that a leaf that meets nothing else is left alone.
+        while self.changes.below(upper).is_some_and(|change| !has_effect(leaf, change)) {
+            self.changes.take()?;
+        }
+        if self.changes.below(upper).is_none() {
+            return Ok(false);
+        }
+        let mut row = 0;
+        while self.changes.below(upper).is_some()
+            && let Some(change) = self.changes.take()?
+        {
+            let at = leaf.lower_bound(change.key());
+            let exists = at < leaf.len() && leaf.key(at) == change.key();
+            for item in items_of(leaf, row..at) {
+                out.push(&mut self.context, item)?;
+            }
+            row = at + usize::from(exists);
+            match change {
+                Change::Put(new) => {
+                    out.push(&mut self.context, Item::New(new))?;
+                    self.added += u64::from(!exists);
+                }
+                Change::Delete(_) => self.removed += u64::from(exists),
+            }
+        }
+        for item in items_of(leaf, row..leaf.len()) {
+            out.push(&mut self.context, item)?;
+        }
+        Ok(true)
+    }
+
+    /// Puts levels above until one block is left; `level` is that of the blocks, then of the one.
+    fn grow(&mut self, level: &mut u8, mut blocks: Vec<Item>) -> Result<Option<Item>, TableError> {
+        while blocks.len() > 1 {
+            *level += 1;
+            check_level(self.table, *level)?;
+            let mut above = Level::new(self.table, *level, None);
+            for item in blocks {
+                above.push(&mut self.context, item)?;
+            }
+            blocks = above.finish(&mut self.context)?;
+        }
+        Ok(blocks.pop())
+    }
+
+    /// Goes down from a root block as long as it has one child only.
+    fn shrink(&mut self, level: &mut u8, mut root: Item) -> Result<ChildRef, TableError> {
+        loop {
+            let child = root.child(self.table)?;
+            if *level == 0 {
+                return Ok(child);
+            }
+            let single = self.context.singles.iter().position(|(single, _)| *single == child);
+            let only = match (&root, single) {
+                (_, Some(at)) => self.context.singles.swap_remove(at).1,
+                (Item::Old(row), None) => {
+                    let block = fetch(self.context.source, self.table, *level, &child, Some(row.key()), None)?;
+                    if block.len() > 1 {
+                        return Ok(child);
+                    }
+                    Item::Old(RowRef::new(&block, 0))
+                }
+                (Item::New(_), None) => return Ok(child),
+            };
+            self.context.replaced.push(child);
+            root = only;
+            *level -= 1;
+        }
+    }
+}
+
+/// Whether a leaf is another with this change.
+fn has_effect(leaf: &Block, change: &Change) -> bool {
+    let at = leaf.lower_bound(change.key());
+    let exists = at < leaf.len() && leaf.key(at) == change.key();
+    match change {
+        Change::Delete(_) => exists,
+        Change::Put(row) => !exists || leaf.ints(at) != row.ints || leaf.tail(at) != row.tail,
+    }
+}

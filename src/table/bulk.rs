@@ -1,0 +1,132 @@
+//! Loading a whole table in key order: full blocks, leaves as they fill, what is above them at the end.
+
+use super::write::{BLOCK_MAX, TARGET_MIN, check_level, check_row, child_row, put};
+use super::{BlockSink, ChildRef, TableError, Tree};
+use crate::format::block::{BlockBuilder, Key, KeyRef};
+use crate::format::schema::Table;
+
+/// Makes a tree of rows that come in key order.
+///
+/// A leaf goes to the sink when the next row might take it beyond the target. Interior blocks go there in
+/// [`BulkLoader::finish`], level by level, so that they lie together. Memory: one leaf, and a key and a name for each
+/// leaf written.
+#[derive(Debug)]
+pub struct BulkLoader {
+    table: &'static Table,
+    target: usize,
+    leaf: BlockBuilder,
+    /// First key of `leaf`, if it has rows.
+    first: Key,
+    /// Last key pushed, if there are rows.
+    last: Key,
+    rows: u64,
+    leaves: Vec<(Key, ChildRef)>,
+}
+
+impl BulkLoader {
+    /// An empty tree of `table`. Blocks have at most `target_bytes` raw bytes (heeded between 1 KiB and 256 KiB), or
+    /// one row.
+    pub fn new(table: &'static Table, target_bytes: usize) -> Self {
+        BulkLoader {
+            table,
+            target: target_bytes.clamp(TARGET_MIN, BLOCK_MAX),
+            leaf: BlockBuilder::new(table, 0),
+            first: Key::default(),
+            last: Key::default(),
+            rows: 0,
+            leaves: Vec::new(),
+        }
+    }
+
+    /// Rows pushed so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Appends a row.
+    ///
+    /// # Errors
+    /// `OutOfOrder` if its key is not above the one before; `RowTooLarge` or `Misfit` if no block can hold it; what the
+    /// sink gives. After an error of the sink the loader is of no more use.
+    pub fn push(
+        &mut self,
+        sink: &mut dyn BlockSink,
+        key: KeyRef<'_>,
+        ints: &[u64],
+        tail: &[u8],
+    ) -> Result<(), TableError> {
+        if self.rows > 0 && key <= self.last.as_ref() {
+            return Err(TableError::OutOfOrder { table: self.table.name });
+        }
+        check_row(self.table, 0, key, ints, tail)?;
+        if !self.leaf.is_empty() && self.leaf.len() + BlockBuilder::row_bound(key, ints, tail) > self.target {
+            self.finish_leaves(sink)?;
+        }
+        if self.leaf.is_empty() {
+            self.first = key.to_key();
+        }
+        self.leaf.push(key, ints, tail);
+        self.last.a = key.a;
+        self.last.b = key.b;
+        self.last.name.clear();
+        self.last.name.extend_from_slice(key.name);
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Hands the leaf begun to the sink. Rows may still follow.
+    ///
+    /// # Errors
+    /// What the sink gives.
+    pub fn finish_leaves(&mut self, sink: &mut dyn BlockSink) -> Result<(), TableError> {
+        if !self.leaf.is_empty() {
+            let child = put(sink, self.table, 0, self.leaf.finish())?;
+            self.leaves.push((std::mem::take(&mut self.first), child));
+        }
+        Ok(())
+    }
+
+    /// Hands everything left to the sink.
+    ///
+    /// # Errors
+    /// What the sink gives; `TooDeep` for a tree higher than any may be.
+    pub fn finish(mut self, sink: &mut dyn BlockSink) -> Result<Tree, TableError> {
+        self.finish_leaves(sink)?;
+        let mut children = std::mem::take(&mut self.leaves);
+        let mut level = 0;
+        while children.len() > 1 {
+            level += 1;
+            check_level(self.table, level)?;
+            children = self.parents(sink, level, children)?;
+        }
+        Ok(Tree { table: self.table, root: children.pop().map(|(_, child)| (child, level + 1)), rows: self.rows })
+    }
+
+    /// Writes the level above `children`. Blocks but the last have two rows or more (see [`TARGET_MIN`]).
+    fn parents(
+        &self,
+        sink: &mut dyn BlockSink,
+        level: u8,
+        children: Vec<(Key, ChildRef)>,
+    ) -> Result<Vec<(Key, ChildRef)>, TableError> {
+        let mut parents = Vec::new();
+        let mut block = BlockBuilder::new(self.table, level);
+        let mut first = Key::default();
+        for (key, child) in children {
+            let row = child_row(key, &child);
+            let bound = BlockBuilder::row_bound(row.key.as_ref(), &row.ints, &row.tail);
+            if !block.is_empty() && block.len() + bound > self.target {
+                let child = put(sink, self.table, level, block.finish())?;
+                parents.push((std::mem::take(&mut first), child));
+            }
+            let is_first = block.is_empty();
+            block.push(row.key.as_ref(), &row.ints, &row.tail);
+            if is_first {
+                first = row.key;
+            }
+        }
+        let child = put(sink, self.table, level, block.finish())?;
+        parents.push((first, child));
+        Ok(parents)
+    }
+}

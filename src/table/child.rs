@@ -1,0 +1,89 @@
+//! How a parent names a child (section 7.3).
+
+use crate::format::FormatError;
+use crate::format::ids::SubchunkId;
+use crate::format::limits;
+use crate::format::place::Place;
+use crate::format::rows::map;
+use crate::format::schema::{self, Table};
+use crate::format::sums::Hash24;
+use std::fmt;
+
+/// How a parent names a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildRef {
+    /// In all tables but the map.
+    Block {
+        /// Its subchunk id.
+        id: SubchunkId,
+        /// Hash of its raw bytes.
+        hash: Hash24,
+    },
+    /// In the map. Has no clear part.
+    Frame(Place),
+}
+
+impl ChildRef {
+    /// The integers and the tail of the parent's row.
+    pub fn encode(&self) -> (Vec<u64>, Vec<u8>) {
+        match self {
+            ChildRef::Block { id, hash } => (vec![id.0], hash.0.to_vec()),
+            ChildRef::Frame(p) => (
+                vec![
+                    p.offset.0,
+                    p.copy.map_or(0, |copy| copy.0),
+                    p.stored_len.into(),
+                    p.raw_len.into(),
+                    p.codec.into(),
+                    p.flags.0.into(),
+                ],
+                p.sum.to_le_bytes().to_vec(),
+            ),
+        }
+    }
+
+    /// From the integers and the tail of a row in an interior block of `table`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(table: &'static Table, ints: &[u64], tail: &[u8]) -> Result<ChildRef, FormatError> {
+        const WHAT: &str = "child of a table block";
+        match *ints {
+            [offset, copy, stored_len, raw_len, codec, flags] if is_map(table) => {
+                if raw_len > limits::TABLE_BLOCK {
+                    return Err(FormatError::Limit { what: WHAT, value: raw_len, limit: limits::TABLE_BLOCK });
+                }
+                map::place(offset, copy, 0, [stored_len, raw_len, codec, flags], tail).map(ChildRef::Frame)
+            }
+            [id] if !is_map(table) => {
+                if id == 0 || id >= limits::ID {
+                    return Err(FormatError::Limit { what: WHAT, value: id, limit: limits::ID });
+                }
+                let hash = tail.try_into().map_err(|_| FormatError::invalid(WHAT, "its hash is not 24 bytes"))?;
+                Ok(ChildRef::Block { id: SubchunkId(id), hash: Hash24(hash) })
+            }
+            _ => Err(FormatError::invalid(WHAT, "wrong number of columns")),
+        }
+    }
+
+    /// Whether a row of `table` can hold it.
+    pub(super) fn fits(&self, table: &'static Table) -> bool {
+        match self {
+            ChildRef::Block { id, .. } => !is_map(table) && (1..limits::ID).contains(&id.0),
+            ChildRef::Frame(place) => is_map(table) && place.clear_len == 0,
+        }
+    }
+}
+
+fn is_map(table: &'static Table) -> bool {
+    table.id() == schema::MAP.id()
+}
+
+impl fmt::Display for ChildRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChildRef::Block { id, .. } => write!(f, "subchunk {id}"),
+            ChildRef::Frame(place) => write!(f, "frame at {}", place.offset),
+        }
+    }
+}

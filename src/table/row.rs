@@ -1,0 +1,90 @@
+//! Rows without copies: kept alive by their block, or borrowed from it.
+
+use crate::format::block::{Block, KeyRef, Row};
+use std::sync::Arc;
+
+/// A row within a block, which it keeps alive.
+#[derive(Debug, Clone)]
+pub struct RowRef {
+    block: Arc<Block>,
+    row: usize,
+}
+
+impl RowRef {
+    /// `row` must be below the block's length.
+    pub(super) fn new(block: &Arc<Block>, row: usize) -> Self {
+        debug_assert!(row < block.len());
+        RowRef { block: Arc::clone(block), row }
+    }
+
+    /// Its key.
+    pub fn key(&self) -> KeyRef<'_> {
+        self.block.key(self.row)
+    }
+
+    /// Its integers.
+    pub fn ints(&self) -> &[u64] {
+        self.block.ints(self.row)
+    }
+
+    /// Its tail.
+    pub fn tail(&self) -> &[u8] {
+        self.block.tail(self.row)
+    }
+
+    /// A copy.
+    pub fn to_row(&self) -> Row {
+        self.block.row(self.row)
+    }
+
+    /// The row, borrowed.
+    pub fn view(&self) -> RowView<'_> {
+        RowView { block: &self.block, row: self.row }
+    }
+
+    pub(super) fn block(&self) -> &Arc<Block> {
+        &self.block
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.row
+    }
+}
+
+/// A row, borrowed from its block.
+#[derive(Debug, Clone, Copy)]
+pub struct RowView<'a> {
+    block: &'a Arc<Block>,
+    row: usize,
+}
+
+impl<'a> RowView<'a> {
+    pub(super) fn new(block: &'a Arc<Block>, row: usize) -> Self {
+        RowView { block, row }
+    }
+
+    /// Its key.
+    pub fn key(&self) -> KeyRef<'a> {
+        self.block.key(self.row)
+    }
+
+    /// Its integers.
+    pub fn ints(&self) -> &'a [u64] {
+        self.block.ints(self.row)
+    }
+
+    /// Its tail.
+    pub fn tail(&self) -> &'a [u8] {
+        self.block.tail(self.row)
+    }
+
+    /// A copy.
+    pub fn to_row(&self) -> Row {
+        self.block.row(self.row)
+    }
+
+    /// The row, kept alive for as long as one likes.
+    pub fn to_row_ref(&self) -> RowRef {
+        RowRef::new(self.block, self.row)
+    }
+}

@@ -1,0 +1,148 @@
+//! A tree by its root block, and looking up rows in it.
+
+use super::{BlockSource, ChildRef, Cursor, RowRef, TableError, child_at, fetch};
+use crate::format::block::{Block, KeyRef};
+use crate::format::limits;
+use crate::format::root::MapRef;
+use crate::format::schema::{self, Table};
+use crate::format::tree_ref::{TreeRef, TreeRoot};
+use std::sync::Arc;
+
+/// One version of one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Whose rows.
+    pub table: &'static Table,
+    /// The root block, and how many levels the tree has (1 if the root block is a leaf, at most
+    /// [`limits::TREE_LEVELS`]); `None` if there are no rows.
+    pub root: Option<(ChildRef, u8)>,
+    /// Rows in all leaves, as the root says; only going over all leaves shows whether it is true.
+    pub rows: u64,
+}
+
+impl Tree {
+    /// A tree without rows.
+    pub fn empty(table: &'static Table) -> Self {
+        Tree { table, root: None, rows: 0 }
+    }
+
+    /// The tree of any table but the map.
+    pub fn from_ref(table: &'static Table, tree: &TreeRef) -> Self {
+        let root = tree.root.map(|root| (ChildRef::Block { id: root.block, hash: root.hash }, root.levels));
+        Tree { table, root, rows: tree.rows }
+    }
+
+    /// The map.
+    pub fn from_map(map: &MapRef) -> Self {
+        let root = map.root.map(|(place, levels)| (ChildRef::Frame(place), levels));
+        Tree { table: &schema::MAP, root, rows: map.rows }
+    }
+
+    /// What [`Tree::from_ref`] makes this tree of.
+    ///
+    /// # Panics
+    /// If it is the map: that is a bug of the caller.
+    pub fn to_ref(&self) -> TreeRef {
+        let root = self.root.map(|(child, levels)| match child {
+            ChildRef::Block { id, hash } => TreeRoot { block: id, hash, levels },
+            ChildRef::Frame(_) => panic!("the map has no tree reference"),
+        });
+        TreeRef { root, rows: self.rows }
+    }
+
+    /// What [`Tree::from_map`] makes this tree of.
+    ///
+    /// # Panics
+    /// If it is not the map: that is a bug of the caller.
+    pub fn to_map_ref(&self) -> MapRef {
+        let root = self.root.map(|(child, levels)| match child {
+            ChildRef::Frame(place) => (place, levels),
+            ChildRef::Block { .. } => panic!("only the map has a map reference"),
+        });
+        MapRef { root, rows: self.rows }
+    }
+
+    /// The root block's name and level; `None` if the tree is empty.
+    pub(super) fn root_child(&self) -> Result<Option<(ChildRef, u8)>, TableError> {
+        match self.root {
+            None => Ok(None),
+            Some((child, levels @ 1..=limits::TREE_LEVELS)) => Ok(Some((child, levels - 1))),
+            Some((_, levels)) => Err(TableError::TooDeep { table: self.table.name, levels }),
+        }
+    }
+
+    /// The root block; `None` if the tree is empty.
+    pub(super) fn root_block(&self, source: &dyn BlockSource) -> Result<Option<Arc<Block>>, TableError> {
+        match self.root_child()? {
+            None => Ok(None),
+            Some((child, level)) => fetch(source, self.table, level, &child, None, None).map(Some),
+        }
+    }
+
+    /// The row with this key. Reads one block a level.
+    ///
+    /// # Errors
+    /// What keeps a block on the way from being had or believed.
+    pub fn get(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Option<RowRef>, TableError> {
+        let Some(mut block) = self.root_block(source)? else { return Ok(None) };
+        let mut upper = None;
+        while let Some(row) = block.floor(key) {
+            if block.level() == 0 {
+                return Ok((block.key(row) == key).then(|| RowRef::new(&block, row)));
+            }
+            block = self.step(source, &block, row, &mut upper)?;
+        }
+        Ok(None)
+    }
+
+    /// The last row whose key is not above `key`. Reads at most two blocks a level.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn floor(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Option<RowRef>, TableError> {
+        let Some(mut block) = self.root_block(source)? else { return Ok(None) };
+        let mut upper = None;
+        // The child to the left of the way, as near to the leaf as there is one.
+        let mut left: Option<RowRef> = None;
+        while let Some(row) = block.floor(key) {
+            if block.level() == 0 {
+                return Ok(Some(RowRef::new(&block, row)));
+            }
+            if row > 0 {
+                left = Some(RowRef::new(&block, row - 1));
+            }
+            block = self.step(source, &block, row, &mut upper)?;
+        }
+        // All rows here are above `key`, though the parent's key for this block is not: the row before is the one.
+        let Some(left) = left else { return Ok(None) };
+        let mut block = self.step(source, left.block(), left.index(), &mut upper)?;
+        while block.level() > 0 {
+            block = self.step(source, &block, block.len() - 1, &mut upper)?;
+        }
+        Ok(Some(RowRef::new(&block, block.len() - 1)))
+    }
+
+    /// A cursor on the first row whose key is not below `key`.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn cursor_at(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Cursor, TableError> {
+        Cursor::at(self, source, key)
+    }
+
+    /// From an interior block to the child of `row`; `upper` is the row whose key bounds it.
+    fn step(
+        &self,
+        source: &dyn BlockSource,
+        block: &Arc<Block>,
+        row: usize,
+        upper: &mut Option<RowRef>,
+    ) -> Result<Arc<Block>, TableError> {
+        if row + 1 < block.len() {
+            *upper = Some(RowRef::new(block, row + 1));
+        }
+        let child = child_at(self.table, block, row)?;
+        let upper = upper.as_ref().map(RowRef::key);
+        fetch(source, self.table, block.level() - 1, &child, Some(block.key(row)), upper)
+    }
+}
