@@ -2,6 +2,7 @@
 
 pub mod chunk;
 pub mod format;
+pub mod fs;
 pub mod inflate;
 pub mod log;
 pub mod meta;

@@ -1,0 +1,106 @@
+//! How strongly to compress, as people say it and as parameters record it.
+
+use super::{CODECS, Codec, FormatError, RAW, XZ, ZSTD, codec};
+use std::fmt;
+use std::str::FromStr;
+
+/// A codec and its level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Stored as it is.
+    None,
+    /// zstd, levels 1 to 22.
+    Zstd(i32),
+    /// xz, presets 0 to 9.
+    Xz(u32),
+}
+
+impl Compression {
+    /// The number frames and parameters name it by.
+    pub const fn codec_number(self) -> u8 {
+        match self {
+            Compression::None => RAW,
+            Compression::Zstd(_) => ZSTD,
+            Compression::Xz(_) => XZ,
+        }
+    }
+
+    /// The level as parameters record it, 0 for none.
+    pub fn level(self) -> i8 {
+        self.wide_level().clamp(i8::MIN.into(), i8::MAX.into()) as i8
+    }
+
+    /// The compression that parameters record by these numbers.
+    ///
+    /// # Errors
+    /// `Invalid` for an unknown codec, `Limit` for a level it does not have.
+    pub fn from_numbers(number: u8, level: i8) -> Result<Self, FormatError> {
+        let compression = match number {
+            RAW => Compression::None,
+            ZSTD => Compression::Zstd(level.into()),
+            XZ => Compression::Xz(u32::try_from(level).unwrap_or(u32::MAX)),
+            _ => return Err(FormatError::invalid("codec", "this version does not know it")),
+        };
+        compression.validate().map(|_| compression)
+    }
+
+    pub(super) fn wide_level(self) -> i32 {
+        match self {
+            Compression::None => 0,
+            Compression::Zstd(level) => level,
+            Compression::Xz(preset) => i32::try_from(preset).unwrap_or(i32::MAX),
+        }
+    }
+
+    /// The codec, if it has the level.
+    pub(super) fn validate(self) -> Result<&'static Codec, FormatError> {
+        let codec = codec(self.codec_number())?;
+        let level = self.wide_level();
+        if codec.levels.contains(&level) {
+            return Ok(codec);
+        }
+        let limit = if level < *codec.levels.start() { codec.levels.start() } else { codec.levels.end() };
+        Err(FormatError::Limit { what: "compression level", value: level.max(0) as u64, limit: *limit as u64 })
+    }
+}
+
+impl Default for Compression {
+    /// zstd at its default level.
+    fn default() -> Self {
+        Compression::Zstd(super::zstd::CODEC.default_level)
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(super::name(self.codec_number()))?;
+        match self {
+            Compression::None => Ok(()),
+            _ => write!(f, ":{}", self.wide_level()),
+        }
+    }
+}
+
+impl FromStr for Compression {
+    type Err = FormatError;
+
+    /// `none`, `zstd`, `zstd:15`, `xz`, `xz:9`.
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level)),
+            None => (text, None),
+        };
+        let codec = CODECS
+            .iter()
+            .find(|codec| codec.name == name)
+            .ok_or(FormatError::invalid("compression", "use none, zstd:1 to zstd:22, or xz:0 to xz:9"))?;
+        let level = match level {
+            None => codec.default_level as i8,
+            Some(_) if codec.number == RAW => return Err(FormatError::invalid("compression", "none has no level")),
+            Some(level) => {
+                level.parse().map_err(|_| FormatError::invalid("compression", "the level is no small number"))?
+            }
+        };
+        Compression::from_numbers(codec.number, level)
+    }
+}

@@ -1,0 +1,166 @@
+//! Stored bytes of a frame to raw bytes.
+
+use super::parts::{Part, PartTable, check_raw_len};
+use super::{CODECS, Decompress, FormatError, RAW, XZ, codec, decode_filter};
+use crate::format::frame::Flags;
+use crate::format::sums;
+
+/// Decodes frames one after another; one a thread, contexts kept.
+#[derive(Default)]
+pub struct Decoder {
+    /// By codec number, made when first needed.
+    contexts: [Option<Box<dyn Decompress>>; CODECS.len()],
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// A decoder without contexts; they are made when first needed.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces what is in `out` by the raw bytes, exactly `raw_len` of them, parts or not. The caller has verified the
+    /// frame's `sum`; the sums of parts are not looked at again.
+    ///
+    /// A buffer that is used again is cheaper than a new one: it is not cleared first.
+    ///
+    /// # Errors
+    /// `Limit`, `Invalid` or `Decode`; `out` is then empty. Memory is bounded by the limits, whatever the bytes claim.
+    pub fn decode(
+        &mut self,
+        codec: u8,
+        flags: Flags,
+        stored: &[u8],
+        raw_len: u32,
+        dictionary: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        let result = self.decode_frame(codec, flags, stored, raw_len, dictionary, out);
+        if result.is_err() {
+            out.clear();
+        }
+        result
+    }
+
+    fn decode_frame(
+        &mut self,
+        codec: u8,
+        flags: Flags,
+        stored: &[u8],
+        raw_len: u32,
+        dictionary: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        let dictionary = check_flags(codec, flags, dictionary)?;
+        let table = if flags.parts() {
+            Some(PartTable::decode(stored, raw_len, u32::try_from(stored.len()).unwrap_or(u32::MAX))?)
+        } else {
+            None
+        };
+        set_len(out, check_raw_len(raw_len)?);
+        let Some(table) = table else { return self.unit(codec, flags, stored, dictionary, out) };
+        for (part, out) in table.parts.iter().zip(out.chunks_mut(table.part_size as usize)) {
+            self.unit(part_codec(codec, part), flags, part.stored(stored)?, dictionary, out)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces what is in `out` by the raw bytes of one part, `stored` being that part's bytes, whose sum is verified.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], and `Checksum`.
+    pub fn decode_part(
+        &mut self,
+        codec: u8,
+        flags: Flags,
+        part: &Part,
+        stored: &[u8],
+        dictionary: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
+        let mut decode = || {
+            let dictionary = check_flags(codec, flags, dictionary)?;
+            let raw_len = check_raw_len(part.raw_len)?;
+            let computed = sums::xxh3(stored);
+            if computed != part.sum {
+                return Err(FormatError::Checksum { what: "part", stored: part.sum, computed });
+            }
+            set_len(out, raw_len);
+            self.unit(part_codec(codec, part), flags, stored, dictionary, out)
+        };
+        let result = decode();
+        if result.is_err() {
+            out.clear();
+        }
+        result
+    }
+
+    /// Fills `out` from what is decodable alone: a frame without parts, or a part.
+    pub(super) fn unit(
+        &mut self,
+        codec: u8,
+        flags: Flags,
+        stored: &[u8],
+        dictionary: Option<&[u8]>,
+        out: &mut [u8],
+    ) -> Result<(), FormatError> {
+        self.context(codec)?.decompress(stored, out, dictionary)?;
+        decode_filter(flags.filter(), out)
+    }
+
+    pub(super) fn context(&mut self, number: u8) -> Result<&mut dyn Decompress, FormatError> {
+        let codec = codec(number)?;
+        let slot = &mut self.contexts[usize::from(number)];
+        if slot.is_none() {
+            *slot = Some((codec.decompressor)()?);
+        }
+        match slot {
+            Some(context) => Ok(context.as_mut()),
+            None => Err(FormatError::invalid("codec", "it has no context")),
+        }
+    }
+}
+
+impl Part {
+    /// The part's bytes within those of its frame.
+    pub(super) fn stored<'a>(&self, frame: &'a [u8]) -> Result<&'a [u8], FormatError> {
+        let start = self.offset as usize;
+        frame.get(start..start.saturating_add(self.stored_len as usize)).ok_or(FormatError::Truncated {
+            what: "part",
+            need: u64::from(self.offset) + u64::from(self.stored_len),
+            have: frame.len() as u64,
+        })
+    }
+}
+
+/// The codec a part is in: what did not shrink is raw.
+pub(super) fn part_codec(codec: u8, part: &Part) -> u8 {
+    if part.stored_len == part.raw_len { RAW } else { codec }
+}
+
+/// The dictionary to decode with, if codec and flags make sense together.
+pub(super) fn check_flags(codec: u8, flags: Flags, dictionary: Option<&[u8]>) -> Result<Option<&[u8]>, FormatError> {
+    if codec == XZ && flags.filter() != 0 {
+        return Err(FormatError::invalid("flags", "codec xz with a filter outside of its stream"));
+    }
+    match (flags.dictionary(), dictionary) {
+        (false, _) => Ok(None),
+        (true, Some(_)) => Ok(dictionary),
+        (true, None) => Err(FormatError::invalid("flags", "a dictionary is needed, and the image has none")),
+    }
+}
+
+/// Makes `out` that long without caring for what is in it: all will be overwritten.
+fn set_len(out: &mut Vec<u8>, len: usize) {
+    if out.capacity() < len {
+        // Pages of zeros from the system rather than written ones.
+        *out = vec![0; len];
+    } else {
+        out.resize(len, 0);
+    }
+}

@@ -1,0 +1,89 @@
+//! Raw bytes of a frame to stored bytes.
+
+use super::parts::{PartTable, check_raw_len};
+use super::{Compression, FormatError, RAW, codec, probe};
+use crate::format::frame::Flags;
+use crate::format::{limits, sums};
+
+/// The stored bytes of a frame, and what its header says of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Codec number.
+    pub codec: u8,
+    /// Flags.
+    pub flags: Flags,
+    /// Stored bytes: no more than raw, and the part table if there are parts.
+    pub stored: Vec<u8>,
+    /// XXH3 of the stored bytes.
+    pub sum: u64,
+}
+
+/// Encodes frames one after another; one a thread.
+#[derive(Debug)]
+pub struct Encoder {
+    compression: Compression,
+    part_size: Option<u32>,
+}
+
+impl Encoder {
+    /// An encoder that cuts what is longer than `part_size` raw bytes into parts. Wrong parameters are reported by
+    /// [`Encoder::encode`].
+    pub fn new(compression: Compression, part_size: Option<u32>) -> Self {
+        Encoder { compression, part_size }
+    }
+
+    /// How many bytes [`Encoder::encode`] takes for its contexts and its output, for `raw_len` bytes of input. With parts,
+    /// `raw_len` is that of a part.
+    pub fn memory(compression: Compression, raw_len: usize) -> usize {
+        let contexts = codec(compression.codec_number()).map_or(0, |c| (c.memory)(compression.wide_level(), raw_len));
+        contexts.saturating_add(raw_len)
+    }
+
+    /// Encodes one frame; raw if it would not become smaller.
+    ///
+    /// # Errors
+    /// `Limit` if `raw` is longer than a frame may be, or the level or part size given to [`Encoder::new`] do not
+    /// exist; `Decode` if the compressor fails, as for want of memory.
+    pub fn encode(&mut self, raw: &[u8]) -> Result<Encoded, FormatError> {
+        let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+        check_raw_len(raw_len)?;
+        self.compression.validate()?;
+        match self.part_size {
+            Some(size) if size < limits::PART_MIN => {
+                Err(FormatError::Limit { what: "part size", value: size.into(), limit: limits::PART_MIN.into() })
+            }
+            Some(size) if raw_len > size => self.encode_parts(raw, size),
+            _ => {
+                let mut stored = Vec::new();
+                let codec = self.append(raw, &mut stored)?;
+                Ok(finish(codec, Flags::default(), stored))
+            }
+        }
+    }
+
+    fn encode_parts(&self, raw: &[u8], part_size: u32) -> Result<Encoded, FormatError> {
+        let (mut stored, mut lens, mut codec) = (Vec::new(), Vec::new(), RAW);
+        for part in raw.chunks(part_size as usize) {
+            let start = stored.len();
+            codec = codec.max(self.append(part, &mut stored)?);
+            lens.push((stored.len() - start) as u32);
+        }
+        Ok(finish(codec, Flags(Flags::PARTS), PartTable::assemble(part_size, &lens, &stored)))
+    }
+
+    /// Appends the stored bytes of `raw`; returns the codec they are in.
+    fn append(&self, raw: &[u8], out: &mut Vec<u8>) -> Result<u8, FormatError> {
+        let codec = self.compression.validate()?;
+        let level = self.compression.wide_level();
+        let hopeless = raw.is_empty() || level >= codec.probe_from && probe::is_hopeless(raw)?;
+        if !hopeless && (codec.compress)(level, raw, out)? {
+            return Ok(codec.number);
+        }
+        out.extend_from_slice(raw);
+        Ok(RAW)
+    }
+}
+
+fn finish(codec: u8, flags: Flags, stored: Vec<u8>) -> Encoded {
+    Encoded { codec, flags, sum: sums::xxh3(&stored), stored }
+}

@@ -1,0 +1,45 @@
+//! Branch filters of the flags (section 6.6): jump targets of machine code made absolute, so that they repeat.
+
+use super::FormatError;
+use liblzma_sys::{lzma_bcj_arm64_decode, lzma_bcj_arm64_encode, lzma_bcj_x86_decode, lzma_bcj_x86_encode};
+
+/// Filter number of x86 code.
+pub const FILTER_X86: u8 = 1;
+/// Filter number of ARM64 code.
+pub const FILTER_ARM64: u8 = 2;
+
+type Bcj = unsafe extern "C" fn(start_offset: u32, buf: *mut u8, size: usize) -> usize;
+
+fn run(bcj: Bcj, bytes: &mut [u8]) {
+    // SAFETY: pointer and length are those of a slice we may write to, and the filter stays within them. What it returns, how
+    // many bytes it could judge, does not matter: those behind are left as they are, in both directions.
+    unsafe { bcj(0, bytes.as_mut_ptr(), bytes.len()) };
+}
+
+/// Undoes filter `number` on all bytes of a superchunk or part; 0 is no filter.
+///
+/// # Errors
+/// `Invalid` if this version does not know the filter.
+pub fn decode_filter(number: u8, bytes: &mut [u8]) -> Result<(), FormatError> {
+    match number {
+        0 => {}
+        FILTER_X86 => run(lzma_bcj_x86_decode, bytes),
+        FILTER_ARM64 => run(lzma_bcj_arm64_decode, bytes),
+        _ => return Err(FormatError::invalid("filter", "this version does not know it")),
+    }
+    Ok(())
+}
+
+/// Applies filter `number` to all bytes of a superchunk or part, before the codec.
+///
+/// # Errors
+/// `Invalid` if this version does not know the filter.
+pub fn encode_filter(number: u8, bytes: &mut [u8]) -> Result<(), FormatError> {
+    match number {
+        0 => {}
+        FILTER_X86 => run(lzma_bcj_x86_encode, bytes),
+        FILTER_ARM64 => run(lzma_bcj_arm64_encode, bytes),
+        _ => return Err(FormatError::invalid("filter", "this version does not know it")),
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Which machine's code bytes may be: a count of the calls that a branch filter would rewrite.
+//!
+//! Headers of executables would not do, as most of a large program's superchunks have none. The guess is only a candidate:
+//! whoever asks tries the filter on the [`sample`] before using it. Both are functions of the bytes alone.
+
+/// Machines that have a filter in xz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Machine {
+    /// 32 and 64 bits.
+    X86,
+    Arm64,
+    /// 32 bits, ARM mode.
+    Arm,
+    /// Big-endian.
+    PowerPc,
+}
+
+/// One call in so many bytes makes code likely: random bytes have a sixteenth of that, code several times as many.
+const BYTES_A_CALL: usize = 1024;
+/// Samples are at most this many pieces ...
+const PIECES: usize = 8;
+/// ... of so many bytes.
+const PIECE: usize = 128 << 10;
+/// Pieces begin at multiples of this, so that instructions stay aligned.
+const ALIGNMENT: usize = 16;
+
+/// The machine whose calls are most frequent, if they are frequent enough.
+pub(super) fn likely(bytes: &[u8]) -> Option<Machine> {
+    let (words, _) = bytes.as_chunks::<4>();
+    let mut counts = [(0, Machine::X86), (0, Machine::Arm64), (0, Machine::Arm), (0, Machine::PowerPc)];
+    counts[0].0 = bytes.windows(5).filter(|w| w[0] & 0xfe == 0xe8 && matches!(w[4], 0x00 | 0xff)).count();
+    for &word in words {
+        let little = u32::from_le_bytes(word);
+        let big = u32::from_be_bytes(word);
+        counts[1].0 += usize::from(little >> 26 == 0b100101 && is_near(little, 26));
+        counts[2].0 += usize::from(little >> 24 == 0xeb && is_near(little, 24));
+        counts[3].0 += usize::from(big & 0xfc00_0003 == 0x4800_0001 && is_near(big, 26));
+    }
+    let (count, machine) = counts.into_iter().max_by_key(|(count, _)| *count)?;
+    (count > bytes.len() / BYTES_A_CALL).then_some(machine)
+}
+
+/// Whether the upper five bits of a distance of so many bits are equal: calls do not go far.
+fn is_near(word: u32, bits: u32) -> bool {
+    matches!((word >> (bits - 5)) & 0x1f, 0 | 0x1f)
+}
+
+/// All of the bytes if they are few, else pieces from all over them.
+pub(super) fn sample(bytes: &[u8]) -> Vec<u8> {
+    if bytes.len() <= PIECES * PIECE {
+        return bytes.to_vec();
+    }
+    let stride = (bytes.len() - PIECE) / (PIECES - 1) / ALIGNMENT * ALIGNMENT;
+    (0..PIECES).flat_map(|i| &bytes[i * stride..i * stride + PIECE]).copied().collect()
+}

@@ -1,0 +1,137 @@
+//! The table in front of stored bytes that are made of parts (section 6.4).
+
+use crate::format::bytes::Cursor;
+use crate::format::{FormatError, limits, sums};
+
+const WHAT: &str = "part table";
+const PART_SIZE_FIELD: usize = 4;
+/// Stored length and sum.
+const ENTRY: usize = 4 + 8;
+const CRC: usize = 4;
+
+/// Where a part lies, and what it becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// From the beginning of the frame's stored bytes, which is that of the table.
+    pub offset: u32,
+    /// Bytes stored; as many as `raw_len` if the part is stored raw.
+    pub stored_len: u32,
+    /// XXH3 of the stored bytes.
+    pub sum: u64,
+    /// Bytes after decoding.
+    pub raw_len: u32,
+}
+
+/// A part table that was verified: its parts fill the stored bytes and decode to the raw bytes, without gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartTable {
+    /// Raw bytes of each part but the last.
+    pub part_size: u32,
+    /// In order.
+    pub parts: Vec<Part>,
+}
+
+fn count(raw_len: u32, part_size: u32) -> usize {
+    raw_len.div_ceil(part_size) as usize
+}
+
+fn checked_part_size(part_size: u32) -> Result<u32, FormatError> {
+    if part_size < limits::PART_MIN {
+        return Err(FormatError::Limit { what: "part size", value: part_size.into(), limit: limits::PART_MIN.into() });
+    }
+    Ok(part_size)
+}
+
+impl PartTable {
+    /// Bytes of the table of a frame of `raw_len` raw bytes in parts of `part_size`, which must not be 0.
+    pub fn byte_len(raw_len: u32, part_size: u32) -> usize {
+        PART_SIZE_FIELD + ENTRY * count(raw_len, part_size) + CRC
+    }
+
+    /// Bytes of the table that begins with these (at least four) bytes: how much of a frame [`PartTable::decode`] needs.
+    ///
+    /// # Errors
+    /// `Truncated`, or `Limit` if the part size or `raw_len` is out of bounds.
+    pub fn byte_len_of(bytes: &[u8], raw_len: u32) -> Result<usize, FormatError> {
+        check_raw_len(raw_len)?;
+        let part_size = checked_part_size(Cursor::new(bytes, WHAT).u32()?)?;
+        Ok(Self::byte_len(raw_len, part_size))
+    }
+
+    /// The table at the beginning of `bytes`, of a frame with these lengths. Bytes behind the table are not looked at.
+    ///
+    /// # Errors
+    /// `Truncated`, `Checksum`, `Limit`, or `Invalid` if the parts do not fill the frame.
+    pub fn decode(bytes: &[u8], raw_len: u32, stored_len: u32) -> Result<Self, FormatError> {
+        let len = Self::byte_len_of(bytes, raw_len)?;
+        let table = Cursor::new(bytes, WHAT).take(len)?;
+        let (body, crc) = table.split_at(len - CRC);
+        let stored = Cursor::new(crc, WHAT).u32()?;
+        let computed = sums::crc32(body);
+        if stored != computed {
+            return Err(FormatError::Checksum { what: WHAT, stored: stored.into(), computed: computed.into() });
+        }
+        let table = Self::parse(body, raw_len, stored_len)?;
+        let end = table.parts.last().map_or(len as u64, |last| u64::from(last.offset) + u64::from(last.stored_len));
+        if table.parts.len() != count(raw_len, table.part_size) || end != u64::from(stored_len) {
+            return Err(FormatError::invalid(WHAT, "the parts do not fill the frame"));
+        }
+        Ok(table)
+    }
+
+    /// What a damaged table still says: its parts up to the first that cannot be.
+    ///
+    /// # Errors
+    /// As [`PartTable::decode`], but not for a wrong checksum or parts that do not fill the frame.
+    pub(super) fn decode_damaged(bytes: &[u8], raw_len: u32) -> Result<Self, FormatError> {
+        let len = Self::byte_len_of(bytes, raw_len)?;
+        let body = Cursor::new(bytes, WHAT).take(len - CRC)?;
+        Self::parse(body, raw_len, bytes.len().min(u32::MAX as usize) as u32)
+    }
+
+    /// Parts as long as they lie within the stored bytes and do not grow.
+    fn parse(body: &[u8], raw_len: u32, stored_len: u32) -> Result<Self, FormatError> {
+        let mut cursor = Cursor::new(body, WHAT);
+        let part_size = checked_part_size(cursor.u32()?)?;
+        let count = count(raw_len, part_size);
+        let mut parts = Vec::with_capacity(count.min(cursor.remaining() / ENTRY));
+        let mut offset = (body.len() + CRC) as u32;
+        let mut left = raw_len;
+        for _ in 0..count {
+            let part = Part { offset, stored_len: cursor.u32()?, sum: cursor.u64()?, raw_len: left.min(part_size) };
+            let end = offset.checked_add(part.stored_len).filter(|&end| end <= stored_len);
+            match end {
+                Some(end) if part.stored_len <= part.raw_len => offset = end,
+                _ => break,
+            }
+            left -= part.raw_len;
+            parts.push(part);
+        }
+        Ok(PartTable { part_size, parts })
+    }
+
+    /// Stored bytes of a frame: the table, and these parts' stored bytes behind it.
+    pub(super) fn assemble(part_size: u32, lens: &[u32], stored: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(PART_SIZE_FIELD + ENTRY * lens.len() + CRC + stored.len());
+        out.extend_from_slice(&part_size.to_le_bytes());
+        let mut rest = stored;
+        for &len in lens {
+            let (part, behind) = rest.split_at(len as usize);
+            out.extend_from_slice(&len.to_le_bytes());
+            out.extend_from_slice(&sums::xxh3(part).to_le_bytes());
+            rest = behind;
+        }
+        let crc = sums::crc32(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_slice(stored);
+        out
+    }
+}
+
+/// `raw_len`, if a frame may have so many raw bytes.
+pub(super) fn check_raw_len(raw_len: u32) -> Result<usize, FormatError> {
+    if u64::from(raw_len) > limits::RAW_LEN {
+        return Err(FormatError::Limit { what: "raw bytes of a frame", value: raw_len.into(), limit: limits::RAW_LEN });
+    }
+    Ok(raw_len as usize)
+}

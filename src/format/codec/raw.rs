@@ -1,0 +1,32 @@
+//! Bytes stored as they are.
+
+use super::{Codec, Decompress, FormatError, RAW, failed};
+
+pub(super) const CODEC: Codec = Codec {
+    number: RAW,
+    name: "none",
+    levels: 0..=0,
+    default_level: 0,
+    probe_from: i32::MAX,
+    compress: |_, _, _| Ok(false),
+    memory: |_, _| 0,
+    decompressor: || Ok(Box::new(Raw)),
+};
+
+struct Raw;
+
+impl Decompress for Raw {
+    fn decompress(&mut self, stored: &[u8], out: &mut [u8], _: Option<&[u8]>) -> Result<(), FormatError> {
+        if stored.len() != out.len() {
+            return Err(failed("raw bytes", format!("{} are stored, {} were promised", stored.len(), out.len())));
+        }
+        out.copy_from_slice(stored);
+        Ok(())
+    }
+
+    fn salvage(&mut self, stored: &[u8], out: &mut [u8], _: Option<&[u8]>) -> usize {
+        let len = stored.len().min(out.len());
+        out[..len].copy_from_slice(&stored[..len]);
+        len
+    }
+}

@@ -1,0 +1,165 @@
+//! zstd: one frame, its content size in it, no checksum, the window as large as the input.
+//!
+//! Each frame is compressed in a new context. A kept one would salt its row hashes with what it compressed before
+//! (`ZSTD_advanceHashSalt`), and the stored bytes would depend on which superchunks the thread happened to get.
+//! Decoding contexts are kept: they have no such memory.
+
+use super::{Codec, Decompress, FormatError, ZSTD, failed};
+use crate::format::limits;
+use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, zstd_sys};
+
+/// log2 of the largest window a frame may ask a reader for.
+const WINDOW_LOG_MAX: u32 = 26;
+/// log2 of the smallest window zstd has.
+const WINDOW_LOG_MIN: u32 = 10;
+const WHAT: &str = "zstd";
+const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
+/// Bytes of the shortest frame header, with which a decoder wants to begin.
+const FIRST_BYTES: usize = 5;
+
+pub(super) const CODEC: Codec = Codec {
+    number: ZSTD,
+    name: "zstd",
+    levels: 1..=22,
+    // Level 15 costs three times as much for two hundredths of the size.
+    default_level: 12,
+    probe_from: 13,
+    compress,
+    memory,
+    decompressor: || Ok(Box::new(Unzstd { context: context()? })),
+};
+
+/// The smallest window that holds all of the input.
+fn window_log(raw_len: usize) -> u32 {
+    raw_len.next_power_of_two().trailing_zeros().clamp(WINDOW_LOG_MIN, WINDOW_LOG_MAX)
+}
+
+/// As [`super::Compress`].
+pub(super) fn compress(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError> {
+    let refused = |code| failed(WHAT, zstd_safe::get_error_name(code));
+    let mut context = CCtx::try_create().ok_or_else(|| failed(WHAT, "no memory for a context"))?;
+    for parameter in [
+        CParameter::CompressionLevel(level),
+        CParameter::WindowLog(window_log(raw.len())),
+        CParameter::ContentSizeFlag(true),
+        CParameter::ChecksumFlag(false),
+        CParameter::DictIdFlag(false),
+    ] {
+        context.set_parameter(parameter).map_err(refused)?;
+    }
+    // With all the room it may ask for: in a smaller buffer it fails even where the result would have fitted.
+    let mut compressed = Vec::with_capacity(zstd_safe::compress_bound(raw.len()));
+    context.compress2(&mut compressed, raw).map_err(refused)?;
+    if compressed.len() >= raw.len() {
+        return Ok(false);
+    }
+    if out.is_empty() {
+        compressed.shrink_to_fit();
+        *out = compressed;
+    } else {
+        out.extend_from_slice(&compressed);
+    }
+    Ok(true)
+}
+
+fn memory(level: i32, raw_len: usize) -> usize {
+    // SAFETY: three functions of numbers; they touch no memory of ours.
+    unsafe {
+        let mut parameters = zstd_sys::ZSTD_getCParams(level, raw_len as u64, 0);
+        parameters.windowLog = window_log(raw_len);
+        let parameters = zstd_sys::ZSTD_adjustCParams(parameters, raw_len as u64, 0);
+        zstd_sys::ZSTD_estimateCCtxSize_usingCParams(parameters)
+    }
+}
+
+fn context() -> Result<DCtx<'static>, FormatError> {
+    let mut context = DCtx::try_create().ok_or_else(|| failed(WHAT, "no memory for a context"))?;
+    context
+        .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
+        .map_err(|code| failed(WHAT, zstd_safe::get_error_name(code)))?;
+    Ok(context)
+}
+
+/// The window a frame asks for; 0 if it is as large as the content. `None` if there is no header.
+fn window(stored: &[u8]) -> Option<u64> {
+    const SINGLE_SEGMENT: u8 = 1 << 5;
+    if stored.get(4)? & SINGLE_SEGMENT != 0 {
+        return Some(0);
+    }
+    let descriptor = stored.get(5)?;
+    let base = 1u64 << (10 + (descriptor >> 3));
+    Some(base + base / 8 * u64::from(descriptor & 7))
+}
+
+/// Checks what the header promises, and that there is exactly one frame: zstd itself would decode several.
+fn check_header(stored: &[u8], raw_len: usize) -> Result<(), FormatError> {
+    if !stored.starts_with(&MAGIC) {
+        return Err(failed(WHAT, "it does not begin with a zstd frame"));
+    }
+    match zstd_safe::get_frame_content_size(stored) {
+        Ok(Some(len)) if len != raw_len as u64 => {
+            return Err(failed(WHAT, format!("it claims {len} bytes, {raw_len} were promised")));
+        }
+        Ok(_) => {}
+        Err(_) => return Err(failed(WHAT, "the frame header is broken")),
+    }
+    let window = window(stored).ok_or_else(|| failed(WHAT, "the frame header is broken"))?;
+    if window > 1 << WINDOW_LOG_MAX {
+        return Err(FormatError::Limit { what: "window of a zstd frame", value: window, limit: 1 << WINDOW_LOG_MAX });
+    }
+    match zstd_safe::find_frame_compressed_size(stored) {
+        Ok(len) if len == stored.len() => Ok(()),
+        Ok(_) => Err(failed(WHAT, "bytes follow the frame")),
+        Err(code) => Err(failed(WHAT, zstd_safe::get_error_name(code))),
+    }
+}
+
+struct Unzstd {
+    context: DCtx<'static>,
+}
+
+impl Decompress for Unzstd {
+    fn decompress(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> Result<(), FormatError> {
+        check_header(stored, out.len())?;
+        let len = match dictionary {
+            None => self.context.decompress(out, stored),
+            Some(bytes) if bytes.len() as u64 > limits::DICTIONARY_LEN => {
+                return Err(FormatError::Limit {
+                    what: "bytes of a dictionary",
+                    value: bytes.len() as u64,
+                    limit: limits::DICTIONARY_LEN,
+                });
+            }
+            Some(bytes) => self.context.decompress_using_dict(out, stored, bytes),
+        }
+        .map_err(|code| failed(WHAT, zstd_safe::get_error_name(code)))?;
+        if len != out.len() {
+            return Err(failed(WHAT, format!("it has {len} bytes, {} were promised", out.len())));
+        }
+        Ok(())
+    }
+
+    fn salvage(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> usize {
+        // A new context: one that failed in the middle of a stream is not to be used again.
+        let Ok(mut context) = context() else { return 0 };
+        if dictionary.is_some_and(|bytes| context.load_dictionary(bytes).is_err()) {
+            return 0;
+        }
+        let (mut read, mut written, mut wanted) = (0, 0, FIRST_BYTES);
+        // Block by block, as a call that fails says nothing of the blocks it decoded before.
+        while read < stored.len() && written < out.len() && wanted > 0 {
+            let next = &stored[read..stored.len().min(read + wanted)];
+            let mut input = InBuffer::around(next);
+            let mut output = OutBuffer::around(&mut out[written..]);
+            match context.decompress_stream(&mut output, &mut input) {
+                Ok(hint) if input.pos() > 0 || output.pos() > 0 => {
+                    wanted = hint;
+                    read += input.pos();
+                    written += output.pos();
+                }
+                _ => break,
+            }
+        }
+        written
+    }
+}
