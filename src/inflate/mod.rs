@@ -1,1 +1,14 @@
-//! The working set.
+//! The working set: inflated superchunks, bounded by bytes, each inflated by one thread however many wait for it.
+//!
+//! [`WorkingSet`] answers [`WorkingSet::read_subchunk`]. A read copies out of one superchunk after another and never
+//! holds two, so the budget can be as small as one superchunk. Superchunks whose checksum is wrong are decoded as far as
+//! it goes, and every subchunk taken from one is judged by its own identity. Callers: fs, care.
+
+mod ahead;
+mod budget;
+mod error;
+mod load;
+mod working_set;
+
+pub use error::InflateError;
+pub use working_set::{InflateCounters, WorkingSet};

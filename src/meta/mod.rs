@@ -1,1 +1,24 @@
-//! The tables by name.
+//! The tables by name: what an image says, read lazily through a bounded cache, and what a writer adds to it.
+//!
+//! [`Image`] is the reading side: it opens head and root and answers typed questions, each by a walk down one tree.
+//! Nothing is read before it is asked for, and every table block is checked by hash before its first row is used.
+//! [`TableWriter`] is the writing side: it groups new blocks, appends them, and keeps the rows the map needs for them.
+//! Callers: inflate, pack, fs, care.
+
+mod blocks;
+mod cache;
+mod error;
+mod image;
+mod lists;
+mod open;
+mod salvage;
+mod writer;
+
+pub use cache::{ByteLru, CacheCounters};
+pub use error::MetaError;
+pub use image::{Image, ImageOptions, Located};
+pub use lists::{Dirents, Extents};
+pub use open::{HeadState, read_heads};
+pub use writer::{MapRows, TableBytes, TableWriter, append_twice};
+
+pub(crate) use blocks::with_decoder;

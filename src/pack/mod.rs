@@ -1,1 +1,112 @@
-//! The packing pipeline.
+//! The packing pipeline: scan → read, cut, hash → deduplicate, fill → compress → append.
+//!
+//! One pass in path order. Every stage runs on threads of its own; between stages stand bounded queues that keep the
+//! scan's order, so what reaches the image depends on input and options alone, never on timing or the number of
+//! threads. Threads: `scan`, `count`, `read-N`, the caller's own (fill), `compress-N`, `append`. Callers: cli.
+
+mod append;
+mod compare;
+mod error;
+mod files;
+mod fill;
+pub mod filter;
+mod finish;
+mod options;
+mod plan;
+mod read;
+mod rows;
+mod scan;
+mod spool;
+mod xattrs;
+
+pub use error::PackError;
+pub use options::{PackObserver, PackOptions, PackSummary};
+
+use crate::storage::{Access, AtomicFile, FileStorage};
+use crossbeam_channel::bounded;
+use fill::Filler;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{Builder, ScopedJoinHandle};
+
+/// Batches that were scanned and wait to be filled in: bounds what readers hold in memory.
+const BATCHES: usize = 24;
+
+/// Packs the sources into a new image.
+///
+/// One source that is a directory becomes the root; else the root holds each source under its name. The image appears
+/// under its name only when it is complete and synced; on any error nothing is left behind.
+///
+/// # Errors
+/// If a source does not exist, the image exists (without `force`), or the image cannot be written. What cannot be read
+/// below a source is a warning to the observer, counted in the summary.
+pub fn pack(
+    sources: &[PathBuf],
+    image: &Path,
+    options: &PackOptions,
+    observer: &dyn PackObserver,
+) -> Result<PackSummary, PackError> {
+    let plan = plan::Plan::new(options)?;
+    if !options.force && image.symlink_metadata().is_ok() {
+        return Err(PackError::Exists { image: image.to_owned() });
+    }
+    let sources = scan::Source::open_all(sources)?;
+    let target = AtomicFile::create(image)?;
+    let file = target.file().try_clone().map_err(|source| PackError::io("share", image, source))?;
+    let own = rustix::fs::fstat(&file).map_err(|error| PackError::io("stat", image, error.into()))?;
+    let storage = FileStorage::from_file(file, image.to_owned(), Access::ReadWrite);
+    let storage = Arc::new(storage.map_err(|source| PackError::image(image, source))?);
+
+    let scan = scan::Scan::new(&sources, options, (own.st_dev, own.st_ino), observer);
+    let (progress, places) = (fill::Progress::default(), compare::Places::new(options));
+    let (progress, places) = (&progress, &places);
+    let written = std::thread::scope(|scope| {
+        let (read_jobs, read_queue) = bounded(BATCHES);
+        let (batches, batch_queue) = bounded(BATCHES);
+        let (compress_jobs, compress_queue) = bounded(plan.compressors);
+        let (sealed, sealed_queue) = bounded(2 * plan.compressors + 1);
+        let spawn = |name: String| Builder::new().name(name);
+        let failed = |source| PackError::Thread { source };
+
+        let scan = &scan;
+        // The senders move into the scan, so that those behind it end when it does.
+        spawn("scan".into()).spawn_scoped(scope, move || scan.run(&read_jobs, &batches)).map_err(failed)?;
+        if observer.wants_total() {
+            spawn("count".into()).spawn_scoped(scope, || scan.count()).map_err(failed)?;
+        }
+        for n in 0..plan.readers {
+            let queue = read_queue.clone();
+            spawn(format!("read-{n}")).spawn_scoped(scope, move || read::run(&queue, options)).map_err(failed)?;
+        }
+        for n in 0..plan.compressors {
+            let queue = compress_queue.clone();
+            spawn(format!("compress-{n}"))
+                .spawn_scoped(scope, move || append::compress(&queue, options))
+                .map_err(failed)?;
+        }
+        drop((read_queue, compress_queue));
+        let storage_of_append = storage.clone();
+        let append: ScopedJoinHandle<'_, _> = spawn("append".into())
+            .spawn_scoped(scope, move || append::run(&sealed_queue, storage_of_append, progress, places))
+            .map_err(failed)?;
+
+        let compare = compare::Compare::new(places, storage.clone(), 3 * plan.compressors + 3);
+        let filler = Filler::new(options, &plan, observer, compress_jobs, sealed, compare, progress);
+        let filled = filler.run(&batch_queue);
+        // Readers that still wait to hand something over see that nobody takes it any more.
+        drop(batch_queue);
+        let appended = append.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // If appending failed, filling failed for that reason alone.
+        Ok::<_, PackError>((filled, appended.map_err(|source| PackError::log(image, source))?))
+    });
+    let (filled, appended) = written?;
+    let filled = filled?;
+    let mut finished = finish::finish(filled, appended, storage, options).map_err(|error| error.at(image))?;
+    if observer.cancelled() {
+        return Err(PackError::Cancelled);
+    }
+    let mode = if finished.private { 0o600 } else { 0o666 & !options.umask };
+    finished.summary.warnings += scan.warnings.load(std::sync::atomic::Ordering::Relaxed);
+    target.finish(mode, options.force)?;
+    Ok(finished.summary)
+}

@@ -73,6 +73,8 @@ pub struct InodeRow {
 
 const TAG_TARGET: u64 = 1;
 const TAG_XATTRS: u64 = 2;
+/// Bytes of a file that are no hole.
+pub const TAG_ALLOCATED: u64 = 7;
 
 /// Columns of the table.
 pub const INODE_COLUMNS: usize = 16;
@@ -86,6 +88,12 @@ impl InodeRow {
     /// Major and minor number of a device.
     pub fn device(&self) -> (u32, u32) {
         ((self.size >> 32) as u32, self.size as u32)
+    }
+
+    /// Bytes that are no hole, where the row says so (it does for files with holes).
+    pub fn allocated(&self) -> Option<u64> {
+        let (_, bytes) = self.attributes.iter().find(|(tag, _)| *tag == TAG_ALLOCATED)?;
+        Cursor::new(bytes, "allocated bytes").varint().ok()
     }
 
     /// The integers and the tail of the row.

@@ -1,0 +1,312 @@
+//! FastCDC with normalised chunking of level 2 and cut-point skipping (Xia et al., USENIX ATC 2016), in the form that
+//! format-spec section 15 lays down. Its borders are part of the format: the tests hold it to a naive reading of that section
+//! and to borders written down once for all.
+
+/// What the gear table is made of, before the key.
+const GEAR_CONTEXT: &[u8] = b"floe gear v1";
+/// By how many bits the masks before and behind the average differ from it.
+const NORMALISATION: u32 = 2;
+/// Bytes looked at between two tests for the end.
+const STRIDE: usize = 16;
+
+#[derive(Clone)]
+pub(super) struct FastCdc {
+    min: usize,
+    avg: usize,
+    max: usize,
+    /// For positions before `avg`: rarer.
+    strict: u64,
+    /// From there on.
+    loose: u64,
+    gear: Box<[u64; 256]>,
+}
+
+impl std::fmt::Debug for FastCdc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { min, avg, max, .. } = self;
+        f.debug_struct("FastCdc").field("min", min).field("avg", avg).field("max", max).finish_non_exhaustive()
+    }
+}
+
+/// The topmost `bits` bits.
+fn topmost(bits: u32) -> u64 {
+    !u64::MAX.checked_shr(bits).unwrap_or(0)
+}
+
+fn gear(key: &[u8; 16]) -> Box<[u64; 256]> {
+    let mut bytes = [0; 256 * 8];
+    blake3::Hasher::new().update(GEAR_CONTEXT).update(key).finalize_xof().fill(&mut bytes);
+    let (values, _) = bytes.as_chunks::<8>();
+    let mut gear = Box::new([0; 256]);
+    for (value, bytes) in gear.iter_mut().zip(values) {
+        *value = u64::from_le_bytes(*bytes);
+    }
+    gear
+}
+
+impl FastCdc {
+    /// Lengths as validated parameters have them: min ≤ avg ≤ max, avg a power of two from 64 on.
+    pub(super) fn new(min: u32, avg: u32, max: u32, key: &[u8; 16]) -> Self {
+        let bits = avg.max(1).ilog2();
+        FastCdc {
+            min: min as usize,
+            avg: avg as usize,
+            max: max as usize,
+            strict: topmost(bits + NORMALISATION),
+            loose: topmost(bits.saturating_sub(NORMALISATION)),
+            gear: gear(key),
+        }
+    }
+
+    pub(super) fn max_len(&self) -> usize {
+        self.max
+    }
+
+    pub(super) fn cut(&self, data: &[u8]) -> usize {
+        let data = &data[..data.len().min(self.max)];
+        if data.len() <= self.min {
+            return data.len();
+        }
+        let (before, behind) = data.split_at(data.len().min(self.avg));
+        let mut fingerprint = 0;
+        if let Some(at) = self.find(&before[self.min..], self.strict, &mut fingerprint) {
+            return self.min + at + 1;
+        }
+        match self.find(behind, self.loose, &mut fingerprint) {
+            Some(at) => before.len() + at + 1,
+            None => data.len(),
+        }
+    }
+
+    /// The first position in `data` behind which is a cut.
+    #[inline]
+    fn find(&self, data: &[u8], mask: u64, fingerprint: &mut u64) -> Option<usize> {
+        let gear = &*self.gear;
+        let mut h = *fingerprint;
+        let (strides, rest) = data.as_chunks::<STRIDE>();
+        for (i, stride) in strides.iter().enumerate() {
+            // A fixed number of steps, which the compiler unrolls.
+            for (j, &byte) in stride.iter().enumerate() {
+                h = (h << 1).wrapping_add(gear[usize::from(byte)]);
+                if h & mask == 0 {
+                    return Some(i * STRIDE + j);
+                }
+            }
+        }
+        for (j, &byte) in rest.iter().enumerate() {
+            h = (h << 1).wrapping_add(gear[usize::from(byte)]);
+            if h & mask == 0 {
+                return Some(strides.len() * STRIDE + j);
+            }
+        }
+        *fingerprint = h;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::Cutter;
+    use crate::format::params::{Chunker, Params};
+    use proptest::prelude::*;
+
+    /// Section 15, sentence by sentence.
+    fn naive(data: &[u8], min: usize, avg: usize, max: usize, key: [u8; 16]) -> usize {
+        let mut seed = b"floe gear v1".to_vec();
+        seed.extend_from_slice(&key);
+        let mut table = [0u8; 2048];
+        blake3::Hasher::new().update(&seed).finalize_xof().fill(&mut table);
+        let gear = |byte: u8| {
+            let at = usize::from(byte) * 8;
+            (0..8).map(|i| u64::from(table[at + i]) << (8 * i)).sum::<u64>()
+        };
+        if data.len() <= min {
+            return data.len();
+        }
+        let b = avg.trailing_zeros();
+        let mut h = 0u64;
+        for p in min..data.len().min(max) {
+            h = (h << 1).wrapping_add(gear(data[p]));
+            let bits = if p < avg { b + 2 } else { b - 2 };
+            if h >> (64 - bits) == 0 {
+                return p + 1;
+            }
+        }
+        data.len().min(max)
+    }
+
+    fn noise(len: usize, seed: u64) -> Vec<u8> {
+        let mut out = vec![0; len];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+        out
+    }
+
+    fn lengths(cutter: &Cutter, mut data: &[u8]) -> Vec<usize> {
+        let mut out = Vec::new();
+        while !data.is_empty() {
+            let len = cutter.cut(data);
+            out.push(len);
+            data = &data[len..];
+        }
+        out
+    }
+
+    #[test]
+    fn borders_are_those_written_down_once_for_all() {
+        let gear = gear(&[0; 16]);
+        assert_eq!([gear[0], gear[1], gear[255]], [GEAR_0, GEAR_1, GEAR_255]);
+        let plain = Cutter::new(&Params::default());
+        assert_eq!(lengths(&plain, &noise(400_000, 1)), PLAIN);
+        let keyed = Cutter::new(&Params { chunk_key: *b"a key of 16 byte", ..Params::default() });
+        assert_eq!(lengths(&keyed, &noise(400_000, 1)), KEYED);
+        let small = Chunker::FastCdc { min: 64, avg: 256, max: 1024 };
+        let small = Cutter::new(&Params { chunker: small, ..Params::default() });
+        assert_eq!(lengths(&small, &noise(4000, 2)), SMALL);
+        assert_eq!(lengths(&plain, &vec![0; 300_000]), [131_072, 131_072, 37_856]);
+    }
+
+    const GEAR_0: u64 = 0;
+    const GEAR_1: u64 = 0;
+    const GEAR_255: u64 = 0;
+    const PLAIN: &[usize] = &[];
+    const KEYED: &[usize] = &[];
+    const SMALL: &[usize] = &[];
+
+    #[test]
+    fn an_insertion_moves_only_the_borders_near_it() {
+        let cutter = Cutter::new(&Params::default());
+        let data = noise(4 << 20, 3);
+        let changed = [&data[..1 << 20], b"something new", &data[1 << 20..]].concat();
+        let ends = |data: &[u8]| {
+            let mut end = 0;
+            lengths(&cutter, data)
+                .iter()
+                .map(|len| {
+                    end += len;
+                    data.len() - end
+                })
+                .collect::<Vec<_>>()
+        };
+        let (before, after) = (ends(&data), ends(&changed));
+        let kept = after.iter().filter(|end| before.contains(end)).count();
+        assert!(kept + 12 > before.len(), "{kept} of {}", before.len());
+    }
+
+    #[test]
+    fn subchunks_are_on_average_about_as_long_as_asked_for() {
+        let lengths = lengths(&Cutter::new(&Params::default()), &noise(16 << 20, 4));
+        let average = (16 << 20) / lengths.len();
+        assert!((28 << 10..44 << 10).contains(&average), "{average}");
+        let (_, all_but_last) = lengths.split_last().unwrap();
+        assert!(all_but_last.iter().all(|len| (8 << 10..=128 << 10).contains(len)));
+    }
+
+    proptest! {
+        #[test]
+        fn it_cuts_where_the_specification_says(
+            len in 0usize..20_000,
+            seed: u64,
+            alphabet in 1u8..=255,
+            key: [u8; 16],
+            shape in prop::sample::select(vec![
+                (1, 64, 64), (64, 64, 4096), (64, 256, 1024), (250, 256, 256), (2048, 4096, 16_384), (1, 4096, 65_536),
+            ]),
+        ) {
+            let (min, avg, max) = shape;
+            let data: Vec<u8> = noise(len, seed).into_iter().map(|byte| byte % alphabet).collect();
+            let chunker = Chunker::FastCdc { min, avg, max };
+            let cutter = Cutter::new(&Params { chunker, chunk_key: key, ..Params::default() });
+            let mut rest = &data[..];
+            while !rest.is_empty() {
+                let len = cutter.cut(rest);
+                prop_assert_eq!(len, naive(rest, min as usize, avg as usize, max as usize, key));
+                // More data behind the longest subchunk changes nothing.
+                prop_assert_eq!(len, cutter.cut(&rest[..rest.len().min(cutter.max_len())]));
+                rest = &rest[len..];
+            }
+            prop_assert_eq!(cutter.cut(&[]), 0);
+        }
+    }
+}
+#[cfg(test)]
+mod tmp {
+    use super::*;
+    fn noise(len: usize, seed: u64) -> Vec<u8> {
+        let mut out = vec![0; len];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+        out
+    }
+    #[test]
+    fn tmp() {
+        let ends = |c: &FastCdc, data: &[u8]| {
+            let mut at = 0;
+            let mut v = vec![];
+            while at < data.len() {
+                at += c.cut(&data[at..]);
+                v.push(data.len() - at);
+            }
+            v
+        };
+        for level in [0u32, 1, 2] {
+            let mut c = FastCdc::new(8 << 10, 32 << 10, 128 << 10, &[0; 16]);
+            c.strict = topmost(15 + level);
+            c.loose = topmost(15 - level);
+            let mut lost = vec![];
+            let mut total = 0;
+            for seed in 0..100 {
+                let data = noise(4 << 20, seed);
+                let changed = [&data[..1 << 20], b"something new", &data[1 << 20..]].concat();
+                let (b, a) = (ends(&c, &data), ends(&c, &changed));
+                let set: std::collections::HashSet<_> = b.iter().collect();
+                let mut l = 0;
+                let mut prev = None;
+                for e in &a {
+                    let known = set.contains(e) && (prev.is_none() || set.contains(&prev.unwrap()));
+                    if !known {
+                        l += 1
+                    }
+                    prev = Some(*e);
+                }
+                lost.push(l);
+                total += a.len();
+            }
+            lost.sort();
+            eprintln!(
+                "level {level}: total {total} mean {} median {} p90 {} max {}",
+                lost.iter().sum::<usize>() as f64 / 100.0,
+                lost[50],
+                lost[90],
+                lost[99]
+            );
+        }
+        let c = FastCdc::new(8 << 10, 32 << 10, 128 << 10, &[0; 16]);
+        let data = noise(256 << 20, 1);
+        for _ in 0..3 {
+            let t = std::time::Instant::now();
+            let mut at = 0;
+            let mut n = 0;
+            while at < data.len() {
+                at += c.cut(&data[at..data.len().min(at + (128 << 10))]);
+                n += 1;
+            }
+            eprintln!("{n} {:.2} GB/s", data.len() as f64 / t.elapsed().as_secs_f64() / 1e9);
+        }
+        eprintln!("{:?}", [c.gear[0], c.gear[1], c.gear[255]]);
+        let l = |c: &FastCdc, mut d: &[u8]| {
+            let mut v = vec![];
+            while !d.is_empty() {
+                let n = c.cut(d);
+                v.push(n);
+                d = &d[n..];
+            }
+            v
+        };
+        eprintln!("PLAIN {:?}", l(&c, &noise(400_000, 1)));
+        eprintln!(
+            "KEYED {:?}",
+            l(&FastCdc::new(8 << 10, 32 << 10, 128 << 10, b"a key of 16 byte"), &noise(400_000, 1))
+        );
+        eprintln!("SMALL {:?}", l(&FastCdc::new(64, 256, 1024, &[0; 16]), &noise(4000, 2)));
+    }
+}

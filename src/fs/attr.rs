@@ -1,0 +1,114 @@
+//! Attributes, as stat(2) and statfs(2) want them.
+
+use super::{Fs, FsError};
+use crate::format::ids::InodeId;
+use crate::format::rows::{ContentRef, Extent, FileType, InodeRow, Time};
+
+/// What stat(2) tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub inode: InodeId,
+    /// Type.
+    pub file_type: FileType,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub permissions: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Link count.
+    pub links: u64,
+    /// Bytes; of a symlink those of its target; of others 0.
+    pub size: u64,
+    /// Units of 512 bytes that are no hole.
+    pub blocks: u64,
+    /// Last change of the contents.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+    /// Last read.
+    pub atime: Time,
+    /// Major and minor number of a device, else 0.
+    pub device: (u32, u32),
+}
+
+impl Attr {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.file_type == FileType::Directory
+    }
+
+    /// Whether it is a symlink.
+    pub fn is_symlink(&self) -> bool {
+        self.file_type == FileType::Symlink
+    }
+}
+
+/// What statfs(2) tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatFs {
+    /// Blocks of `block_size` that the files have.
+    pub blocks: u64,
+    /// Bytes.
+    pub block_size: u32,
+    /// Inodes.
+    pub files: u64,
+}
+
+const STAT_BLOCK: u64 = 512;
+const STATFS_BLOCK: u32 = 4096;
+
+impl Fs {
+    pub(super) fn attr_of(&self, inode: InodeId, row: &InodeRow) -> Result<Attr, FsError> {
+        let device = matches!(row.file_type, FileType::BlockDevice | FileType::CharDevice);
+        let (size, allocated) = match (row.file_type, row.content) {
+            (FileType::Regular, ContentRef::None) => (row.size, 0),
+            (FileType::Regular, ContentRef::Content(_)) => (row.size, self.allocated(inode, row)?),
+            (FileType::Regular, _) => (row.size, row.size),
+            (FileType::Symlink, _) => (row.size, 0),
+            _ => (0, 0),
+        };
+        Ok(Attr {
+            inode,
+            file_type: row.file_type,
+            permissions: row.permissions,
+            uid: row.uid,
+            gid: row.gid,
+            links: row.links,
+            size,
+            blocks: allocated.div_ceil(STAT_BLOCK),
+            mtime: row.mtime,
+            ctime: row.ctime,
+            atime: row.atime,
+            device: if device { row.device() } else { (0, 0) },
+        })
+    }
+
+    /// Bytes of a file with extents that are no hole.
+    fn allocated(&self, inode: InodeId, row: &InodeRow) -> Result<u64, FsError> {
+        if let Some(allocated) = row.allocated() {
+            return Ok(allocated.min(row.size));
+        }
+        if let Some(known) = self.allocated.get(&inode) {
+            return Ok(known);
+        }
+        let mut allocated = 0;
+        if let ContentRef::Content(content) = row.content {
+            let mut extents = self.image.extents(content, 0)?;
+            while let Some((_, extent)) = extents.next(&self.image)? {
+                if extent.extent != Extent::Hole {
+                    allocated += extent.length;
+                }
+            }
+        }
+        self.allocated.insert(inode, allocated, 64);
+        Ok(allocated)
+    }
+
+    /// What the whole filesystem has.
+    pub fn statfs(&self) -> StatFs {
+        let root = self.image.root();
+        StatFs { blocks: root.bytes.div_ceil(STATFS_BLOCK.into()), block_size: STATFS_BLOCK, files: root.inodes }
+    }
+}

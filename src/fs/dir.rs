@@ -1,0 +1,100 @@
+//! Reading directories, from the beginning or from where a reader stopped.
+
+use super::{Attr, Fs, FsError};
+use crate::format::ids::InodeId;
+use crate::format::rows::FileType;
+use crate::meta::ByteLru;
+
+/// An entry of a directory.
+#[derive(Debug, Clone, Copy)]
+pub struct DirEntry<'a> {
+    /// Its inode.
+    pub inode: InodeId,
+    /// Its type.
+    pub file_type: FileType,
+    /// Its name.
+    pub name: &'a [u8],
+    /// To go on behind it.
+    pub cookie: u64,
+}
+
+/// Cookies 0 to this are those of the beginning, `.` and `..`; the entry of rank r (from 0) has this + 1 + r.
+pub const FIRST_COOKIES: u64 = 2;
+/// Bytes for names to resume from. One that was forgotten costs a walk from the directory's beginning, no error.
+const RESUME_BYTES: usize = 1 << 20;
+
+/// Where readers of directories stopped: rank to name, since rows are found by name.
+pub(super) struct Resumes(ByteLru<(InodeId, u64), Box<[u8]>>);
+
+impl Resumes {
+    pub(super) fn new() -> Self {
+        Resumes(ByteLru::new(RESUME_BYTES, 4))
+    }
+}
+
+impl Fs {
+    /// Gives the entries of `dir` behind `cookie` to `each`, in order of their names' bytes, until it returns false; an
+    /// entry it returned false for is the first of the next call with the cookie before. `.` and `..` are not given.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `NotFound` or `Io`.
+    pub fn read_dir(
+        &self,
+        dir: InodeId,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        let mut at = cookie.max(FIRST_COOKIES);
+        let mut entries = match self.resumes.0.get(&(dir, at)) {
+            Some(name) => self.image.dirents(dir, Some(&name))?,
+            None => {
+                if self.row(dir)?.parent.is_none() {
+                    return Err(FsError::NotDirectory);
+                }
+                let mut entries = self.image.dirents(dir, None)?;
+                for _ in FIRST_COOKIES..at {
+                    if entries.peek()?.is_none() {
+                        return Ok(());
+                    }
+                    entries.advance(&self.image)?;
+                }
+                entries
+            }
+        };
+        // The name that the last entry given has, to go on from.
+        let mut last: Vec<u8> = Vec::new();
+        while let Some((name, row)) = entries.peek()? {
+            let entry = DirEntry { inode: row.inode, file_type: row.file_type, name, cookie: at + 1 };
+            if !each(entry) {
+                if !last.is_empty() {
+                    let weight = 64 + last.len();
+                    self.resumes.0.insert((dir, at), last.into(), weight);
+                }
+                return Ok(());
+            }
+            last.clear();
+            last.extend_from_slice(name);
+            at += 1;
+            entries.advance(&self.image)?;
+        }
+        // At the end a reader asks once more: it shall find the end without a walk.
+        if !last.is_empty() {
+            let weight = 64 + last.len();
+            self.resumes.0.insert((dir, at), last.into(), weight);
+        }
+        Ok(())
+    }
+
+    /// As [`Fs::read_dir`], with the attributes of each entry.
+    ///
+    /// # Errors
+    /// As [`Fs::read_dir`]; an inode that cannot be read is given as its error.
+    pub fn read_dir_plus(
+        &self,
+        dir: InodeId,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>, Result<Attr, FsError>) -> bool,
+    ) -> Result<(), FsError> {
+        self.read_dir(dir, cookie, &mut |entry| each(entry, self.attr(entry.inode)))
+    }
+}

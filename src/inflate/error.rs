@@ -1,0 +1,56 @@
+//! Why bytes of a subchunk cannot be had.
+
+use crate::format::FormatError;
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::log::LogError;
+use crate::meta::MetaError;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why bytes of a subchunk cannot be had. Cheap to clone: one failure is told to all who wait for it.
+#[derive(Debug, Clone, Error)]
+pub enum InflateError {
+    /// The tables do not say where it lies.
+    #[error("cannot find subchunk {id}: {source}")]
+    Lookup {
+        /// The subchunk.
+        id: SubchunkId,
+        /// Why.
+        #[source]
+        source: Arc<MetaError>,
+    },
+    /// The map has no such subchunk or superchunk, or they contradict each other.
+    #[error("subchunk {id}: {why}")]
+    Inconsistent {
+        /// The subchunk.
+        id: SubchunkId,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The superchunk cannot be read at all.
+    #[error("cannot read superchunk {id}: {source}")]
+    Read {
+        /// The superchunk.
+        id: SuperchunkId,
+        /// Why.
+        #[source]
+        source: Arc<LogError>,
+    },
+    /// The superchunk does not decode, though its checksum is right.
+    #[error("cannot inflate superchunk {id}: {source}")]
+    Decode {
+        /// The superchunk.
+        id: SuperchunkId,
+        /// Why.
+        #[source]
+        source: FormatError,
+    },
+    /// The bytes are damaged.
+    #[error("subchunk {id} is damaged: its bytes in superchunk {superchunk} do not have its identity")]
+    Damaged {
+        /// The subchunk.
+        id: SubchunkId,
+        /// Where it lies.
+        superchunk: SuperchunkId,
+    },
+}

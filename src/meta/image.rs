@@ -1,0 +1,283 @@
+//! An open image: typed questions to its tables.
+
+use super::blocks::BlockCache;
+use super::salvage::ClearLists;
+use super::{Dirents, Extents, MetaError, open};
+use crate::format::block::KeyRef;
+use crate::format::head::Head;
+use crate::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId, TinyId};
+use crate::format::limits;
+use crate::format::params::Params;
+use crate::format::recipe::Recipe;
+use crate::format::root::Root;
+use crate::format::rows::inode::XattrRef;
+use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::rows::{DirentRow, Identity, InodeRow, SubchunkRun, SuperchunkRow, XattrSet, identity};
+use crate::format::schema::{self, Table};
+use crate::log::LogReader;
+use crate::storage::Storage;
+use crate::table::Tree;
+use std::sync::{Arc, OnceLock};
+
+/// How to open an image.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageOptions {
+    /// Bytes of memory for table blocks.
+    pub block_cache: usize,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        ImageOptions { block_cache: 32 << 20 }
+    }
+}
+
+/// Where a subchunk's stored part lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Located {
+    /// In which superchunk.
+    pub superchunk: SuperchunkId,
+    /// First byte in the raw superchunk.
+    pub position: u32,
+    /// Bytes of the stored part.
+    pub len: u32,
+    /// Whether the subchunk has a recipe.
+    pub composed: bool,
+}
+
+/// An open image, for reading. Shared by threads; takes no lock while it reads.
+pub struct Image {
+    head: Head,
+    root: Root,
+    log: LogReader,
+    warnings: Vec<String>,
+    pub(super) blocks: BlockCache,
+    pub(super) clear_lists: OnceLock<ClearLists>,
+    pub(super) dictionary: OnceLock<Option<Arc<Vec<u8>>>>,
+}
+
+impl Image {
+    /// Opens the image: two reads for the heads, one for the root.
+    ///
+    /// # Errors
+    /// If no head and root can be used.
+    pub fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<Self, MetaError> {
+        open::open(storage, options)
+    }
+
+    pub(super) fn new(head: Head, root: Root, log: LogReader, warnings: Vec<String>, options: ImageOptions) -> Self {
+        Image {
+            head,
+            root,
+            log,
+            warnings,
+            blocks: BlockCache::new(options.block_cache),
+            clear_lists: OnceLock::new(),
+            dictionary: OnceLock::new(),
+        }
+    }
+
+    /// The head it was opened by.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Its root.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// What it was made with.
+    pub fn params(&self) -> &Params {
+        &self.root.params
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &LogReader {
+        &self.log
+    }
+
+    /// What was wrong at opening, though it could be opened.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The tree of a table.
+    pub fn tree(&self, table: &'static Table) -> Tree {
+        let t = &self.root.trees;
+        let tree = match table.id().0 {
+            1 => &t.inodes,
+            2 => &t.dirents,
+            3 => &t.contents,
+            4 => &t.xattrs,
+            5 => &t.tiny,
+            6 => &t.orphans,
+            7 => &t.identities,
+            9 => &t.snapshots,
+            _ => return Tree::from_map(&self.root.map),
+        };
+        Tree::from_ref(table, tree)
+    }
+
+    /// The inode's row.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn inode(&self, inode: InodeId) -> Result<Option<InodeRow>, MetaError> {
+        match self.tree(&schema::INODES).get(self, KeyRef::new(inode.0, 0))? {
+            Some(row) => Ok(Some(InodeRow::decode(row.ints(), row.tail())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// What directory `dir` says of `name`.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<DirentRow>, MetaError> {
+        match self.tree(&schema::DIRENTS).get(self, KeyRef::named(dir.0, name))? {
+            Some(row) => Ok(Some(DirentRow::decode(row.key().name, row.ints())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The entries of `dir` behind the name `after`, in order of their bytes.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn dirents(&self, dir: InodeId, after: Option<&[u8]>) -> Result<Dirents, MetaError> {
+        Dirents::new(self, dir, after)
+    }
+
+    /// The extents of `content` from the one that covers `offset` on.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn extents(&self, content: ContentId, offset: u64) -> Result<Extents, MetaError> {
+        Extents::new(self, content, offset)
+    }
+
+    /// The bytes of a tiny content.
+    ///
+    /// # Errors
+    /// If the table cannot be read or has no such row.
+    pub fn tiny(&self, id: TinyId) -> Result<Vec<u8>, MetaError> {
+        match self.tree(&schema::TINY).get(self, KeyRef::new(id.0, 0))? {
+            Some(row) => Ok(row.tail().to_vec()),
+            None => Err(MetaError::Missing { table: schema::TINY.name, id: id.0 }),
+        }
+    }
+
+    /// The xattrs of an inode.
+    ///
+    /// # Errors
+    /// If the table cannot be read, has no such set, or the set is wrong.
+    pub fn xattrs(&self, inode: &InodeRow) -> Result<XattrSet, MetaError> {
+        let id = match &inode.xattrs {
+            XattrRef::None => return Ok(XattrSet::default()),
+            XattrRef::Inline(bytes) => return Ok(XattrSet::decode(bytes)?),
+            XattrRef::Set(id) => *id,
+        };
+        let tree = self.tree(&schema::XATTRS);
+        let mut bytes = Vec::new();
+        for piece in 0..=(limits::XATTR_SET / limits::XATTR_PIECE) as u64 {
+            match tree.get(self, KeyRef::new(id.0, piece))? {
+                Some(row) => bytes.extend_from_slice(row.tail()),
+                None if piece == 0 => return Err(MetaError::Missing { table: schema::XATTRS.name, id: id.0 }),
+                None => break,
+            }
+        }
+        Ok(XattrSet::decode(&bytes)?)
+    }
+
+    /// The identity of a subchunk of file data.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn identity(&self, id: SubchunkId) -> Result<Option<Identity>, MetaError> {
+        match self.tree(&schema::IDENTITIES).floor(self, KeyRef::new(id.0, 0))? {
+            Some(row) => Ok(identity::decode_one(self.params().hash, row.ints(), row.tail(), id.0 - row.key().a)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Where a subchunk's stored part lies; if the map is damaged there, by the clear lists.
+    ///
+    /// # Errors
+    /// If neither can be read.
+    pub fn locate(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
+        match self.locate_by_map(id) {
+            Err(error) => self.by_clear_lists(error, |lists| lists.locate(id)),
+            located => located,
+        }
+    }
+
+    fn locate_by_map(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
+        let Some(row) = self.tree(&schema::MAP).floor(self, KeyRef::new(SPACE_SUBCHUNKS, id.0))? else {
+            return Ok(None);
+        };
+        let key = row.key();
+        if key.a != SPACE_SUBCHUNKS {
+            return Ok(None);
+        }
+        let run = SubchunkRun::decode(SubchunkId(key.b), row.ints(), row.tail())?;
+        let index = (id.0 - key.b) as usize;
+        let Some(&len) = run.lens.get(index) else {
+            return Ok(None);
+        };
+        Ok(Some(Located {
+            superchunk: run.superchunk,
+            position: run.position + run.lens[..index].iter().sum::<u32>(),
+            len,
+            composed: run.composed.get(index).copied().unwrap_or(false),
+        }))
+    }
+
+    /// Where a superchunk lies; if the map is damaged there, by the frames.
+    ///
+    /// # Errors
+    /// If neither can be read.
+    pub fn superchunk(&self, id: SuperchunkId) -> Result<Option<SuperchunkRow>, MetaError> {
+        let by_map = || match self.tree(&schema::MAP).get(self, KeyRef::new(SPACE_SUPERCHUNKS, id.0))? {
+            Some(row) => Ok(Some(SuperchunkRow::decode(row.ints(), row.tail())?)),
+            None => Ok(None),
+        };
+        match by_map() {
+            Err(error) => self.by_clear_lists(error, |lists| lists.superchunk(id)),
+            row => row,
+        }
+    }
+
+    /// The recipe of a composed subchunk; if the map is damaged there, by the clear lists.
+    ///
+    /// # Errors
+    /// If neither can be read.
+    pub fn recipe(&self, id: SubchunkId) -> Result<Option<Recipe>, MetaError> {
+        let by_map = || match self.tree(&schema::MAP).get(self, KeyRef::new(SPACE_RECIPES, id.0))? {
+            Some(row) => Ok(Some(Recipe::decode(id, row.tail())?)),
+            None => Ok(None),
+        };
+        match by_map() {
+            Err(error) => self.by_clear_lists(error, |lists| lists.recipe(id)),
+            recipe => recipe,
+        }
+    }
+
+    /// Answers from the clear lists what the map could not; its `error` stands if they know nothing either.
+    fn by_clear_lists<T>(
+        &self,
+        error: MetaError,
+        ask: impl FnOnce(&ClearLists) -> Option<T>,
+    ) -> Result<Option<T>, MetaError> {
+        tracing::warn!("the map is damaged ({error}): looking at the clear lists instead");
+        match ask(self.clear_lists.get_or_init(|| ClearLists::scan(&self.log))) {
+            Some(found) => Ok(Some(found)),
+            None => Err(error),
+        }
+    }
+
+    /// Memory that table blocks take now, in bytes.
+    pub fn block_memory(&self) -> usize {
+        self.blocks.bytes()
+    }
+}

@@ -1,0 +1,99 @@
+//! Rows one after another: a directory's entries, a content's extents.
+
+use super::{Image, MetaError};
+use crate::format::FormatError;
+use crate::format::block::KeyRef;
+use crate::format::ids::{ContentId, InodeId};
+use crate::format::rows::{ContentRow, DirentRow};
+use crate::format::schema;
+use crate::table::Cursor;
+
+/// The entries of a directory, in order of their names' bytes.
+pub struct Dirents {
+    dir: InodeId,
+    cursor: Cursor,
+}
+
+impl Dirents {
+    pub(super) fn new(image: &Image, dir: InodeId, after: Option<&[u8]>) -> Result<Self, MetaError> {
+        let from = KeyRef::named(dir.0, after.unwrap_or(&[]));
+        let mut cursor = image.tree(&schema::DIRENTS).cursor_at(image, from)?;
+        if after.is_some() && cursor.row().is_some_and(|row| row.key() == from) {
+            cursor.advance(image)?;
+        }
+        Ok(Dirents { dir, cursor })
+    }
+
+    /// The entry the list stands at, its name borrowed; `None` at the end.
+    ///
+    /// # Errors
+    /// If the row is wrong.
+    pub fn peek(&self) -> Result<Option<(&[u8], DirentRow)>, MetaError> {
+        match self.cursor.row() {
+            Some(row) if row.key().a == self.dir.0 => {
+                let name = row.key().name;
+                Ok(Some((name, DirentRow::decode(name, row.ints())?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Goes on to the next entry.
+    ///
+    /// # Errors
+    /// If the table cannot be read there.
+    pub fn advance(&mut self, image: &Image) -> Result<(), MetaError> {
+        Ok(self.cursor.advance(image)?)
+    }
+
+    /// The next entry, and on.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn next(&mut self, image: &Image) -> Result<Option<(Vec<u8>, DirentRow)>, MetaError> {
+        let Some((name, row)) = self.peek()? else {
+            return Ok(None);
+        };
+        let entry = (name.to_vec(), row);
+        self.advance(image)?;
+        Ok(Some(entry))
+    }
+}
+
+/// The extents of a content, without a gap between them.
+pub struct Extents {
+    content: ContentId,
+    expected: Option<u64>,
+    cursor: Cursor,
+}
+
+impl Extents {
+    pub(super) fn new(image: &Image, content: ContentId, offset: u64) -> Result<Self, MetaError> {
+        let tree = image.tree(&schema::CONTENTS);
+        let covering = tree.floor(image, KeyRef::new(content.0, offset))?;
+        let from = match &covering {
+            Some(row) if row.key().a == content.0 => row.key().b,
+            _ => return Err(MetaError::Missing { table: schema::CONTENTS.name, id: content.0 }),
+        };
+        Ok(Extents { content, expected: None, cursor: tree.cursor_at(image, KeyRef::new(content.0, from))? })
+    }
+
+    /// The next extent and where in the file it begins, and on; `None` behind the last.
+    ///
+    /// # Errors
+    /// If the table cannot be read, a row is wrong, or there is a gap.
+    pub fn next(&mut self, image: &Image) -> Result<Option<(u64, ContentRow)>, MetaError> {
+        let (offset, row) = match self.cursor.row() {
+            Some(row) if row.key().a == self.content.0 => {
+                (row.key().b, ContentRow::decode(row.key().b, row.ints(), row.tail())?)
+            }
+            _ => return Ok(None),
+        };
+        if self.expected.is_some_and(|expected| expected != offset) {
+            return Err(FormatError::invalid("content", "its extents do not follow one another").into());
+        }
+        self.expected = Some(offset + row.length);
+        self.cursor.advance(image)?;
+        Ok(Some((offset, row)))
+    }
+}

@@ -1,0 +1,287 @@
+//! Writing tables: blocks are gathered into groups, groups appended as frames, and the map learns where they lie.
+
+use crate::format::block::{KeyRef, Row};
+use crate::format::clear::ClearList;
+use crate::format::codec::{Compression, Encoder};
+use crate::format::frame::{Flags, FrameKind};
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::place::Place;
+use crate::format::recipe::Recipe;
+use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::rows::{SubchunkRun, SuperchunkRow};
+use crate::format::schema::{self, Table};
+use crate::format::sums::Hash24;
+use crate::format::{FormatError, limits};
+use crate::log::{LogWriter, NewFrame};
+use crate::table::{BlockSink, BulkLoader, ChildRef, TableError, Tree};
+use std::collections::BTreeMap;
+
+/// Rows for the map, gathered while superchunks and table groups are written.
+///
+/// Memory: about 48 bytes a superchunk and 3 bytes a subchunk.
+#[derive(Debug, Default)]
+pub struct MapRows {
+    superchunks: BTreeMap<SuperchunkId, SuperchunkRow>,
+    runs: BTreeMap<SubchunkId, ([u64; 8], Box<[u8]>)>,
+    recipes: BTreeMap<SubchunkId, Box<[u8]>>,
+}
+
+impl MapRows {
+    /// Notes where a superchunk lies, and with it the subchunks of its clear list.
+    pub fn add(&mut self, kind: FrameKind, place: Place, list: &ClearList) {
+        self.superchunks.insert(list.superchunk, SuperchunkRow { kind, place });
+        let composed: std::collections::HashSet<_> = list.recipes.iter().map(|(id, _)| *id).collect();
+        let mut position = 0;
+        for neighbours in list.subchunks.chunk_by(|a, b| b.0.0 == a.0.0 + 1) {
+            for run in neighbours.chunks(limits::RUN as usize) {
+                let row = SubchunkRun {
+                    first: run[0].0,
+                    superchunk: list.superchunk,
+                    position,
+                    lens: run.iter().map(|(_, len)| *len).collect(),
+                    composed: run.iter().map(|(id, _)| composed.contains(id)).collect(),
+                };
+                position += row.lens.iter().sum::<u32>();
+                let (ints, tail) = row.encode();
+                self.runs.insert(row.first, (ints, tail.into()));
+            }
+        }
+        for (id, recipe) in &list.recipes {
+            self.add_recipe(*id, recipe);
+        }
+    }
+
+    fn add_recipe(&mut self, id: SubchunkId, recipe: &Recipe) {
+        let mut bytes = Vec::new();
+        recipe.encode(id, &mut bytes);
+        self.recipes.insert(id, bytes.into());
+    }
+
+    /// Notes the second frame of a superchunk.
+    fn set_copy(&mut self, id: SuperchunkId, copy: Place) {
+        if let Some(row) = self.superchunks.get_mut(&id) {
+            row.place.copy = Some(copy.offset);
+        }
+    }
+
+    /// All rows in key order.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        let row = |a, b, ints: [u64; 8], tail: &[u8]| Row {
+            key: KeyRef::new(a, b).to_key(),
+            ints: ints.to_vec(),
+            tail: tail.to_vec(),
+        };
+        let superchunks = self.superchunks.iter().map(move |(id, place)| {
+            let (ints, tail) = place.encode();
+            row(SPACE_SUPERCHUNKS, id.0, ints, &tail)
+        });
+        let runs = self.runs.iter().map(move |(id, (ints, tail))| row(SPACE_SUBCHUNKS, id.0, *ints, tail));
+        let recipes = self.recipes.iter().map(move |(id, bytes)| row(SPACE_RECIPES, id.0, [0; 8], bytes));
+        superchunks.chain(runs).chain(recipes)
+    }
+}
+
+/// One group that is being filled.
+#[derive(Default)]
+struct Group {
+    raw: Vec<u8>,
+    blocks: Vec<(SubchunkId, u32)>,
+}
+
+/// Bytes that tables took, by what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TableBytes {
+    /// Frames of table groups, copies included.
+    pub groups: u64,
+    /// Frames of the map, copies included.
+    pub map: u64,
+}
+
+/// Takes new table blocks and appends them. Leaves go out as they fill a group; interior blocks are held back until
+/// [`TableWriter::flush_interior`], which writes them twice, together.
+pub struct TableWriter<'a> {
+    log: &'a mut LogWriter,
+    map: &'a mut MapRows,
+    encoder: Encoder,
+    next_subchunk: &'a mut u64,
+    next_superchunk: &'a mut u64,
+    leaves: Group,
+    interior: Vec<Group>,
+    target: usize,
+    bytes: TableBytes,
+}
+
+impl<'a> TableWriter<'a> {
+    /// Writes to `log`; ids come from the counters, places go to `map`. `target` is the raw size of a block, in bytes.
+    pub fn new(
+        log: &'a mut LogWriter,
+        map: &'a mut MapRows,
+        next_subchunk: &'a mut u64,
+        next_superchunk: &'a mut u64,
+        compression: Compression,
+        target: usize,
+    ) -> Self {
+        TableWriter {
+            log,
+            map,
+            encoder: Encoder::new(compression, None),
+            next_subchunk,
+            next_superchunk,
+            leaves: Group::default(),
+            interior: Vec::new(),
+            target,
+            bytes: TableBytes::default(),
+        }
+    }
+
+    /// A table out of rows in key order.
+    ///
+    /// # Errors
+    /// If a row does not fit, rows do not ascend, or the log cannot be written.
+    pub fn load(
+        &mut self,
+        table: &'static Table,
+        rows: impl Iterator<Item = Result<Row, TableError>>,
+    ) -> Result<Tree, TableError> {
+        let mut loader = BulkLoader::new(table, self.target);
+        for row in rows {
+            let row = row?;
+            loader.push(self, row.key.as_ref(), &row.ints, &row.tail)?;
+        }
+        let tree = loader.finish(self)?;
+        // Groups do not mix tables: a lost group then hits one table only.
+        self.flush_leaves()?;
+        Ok(tree)
+    }
+
+    fn flush_leaves(&mut self) -> Result<(), TableError> {
+        let group = std::mem::take(&mut self.leaves);
+        self.write_group(group, false)
+    }
+
+    /// Appends the interior blocks gathered so far, twice. Returns where the first of these frames begins.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn flush_interior(&mut self) -> Result<u64, TableError> {
+        self.flush_leaves()?;
+        let begin = self.log.end();
+        for group in std::mem::take(&mut self.interior) {
+            self.write_group(group, true)?;
+        }
+        Ok(begin)
+    }
+
+    fn write_group(&mut self, group: Group, twice: bool) -> Result<(), TableError> {
+        if group.blocks.is_empty() {
+            return Ok(());
+        }
+        let list =
+            ClearList { superchunk: SuperchunkId(*self.next_superchunk), subchunks: group.blocks, recipes: Vec::new() };
+        *self.next_superchunk += 1;
+        let clear = list.encode();
+        let encoded = self.encoder.encode(&group.raw).map_err(failed)?;
+        let frame = NewFrame {
+            kind: FrameKind::TABLE_GROUP,
+            codec: encoded.codec,
+            flags: encoded.flags,
+            clear: &clear,
+            stored: &encoded.stored,
+            raw_len: group.raw.len() as u32,
+            sum: encoded.sum,
+        };
+        let place = self.log.append(frame).map_err(failed)?;
+        self.map.add(FrameKind::TABLE_GROUP, place, &list);
+        self.bytes.groups += place.frame_len();
+        if twice {
+            let copy = self.log.append(frame).map_err(failed)?;
+            self.map.set_copy(list.superchunk, copy);
+            self.bytes.groups += place.frame_len();
+        }
+        Ok(())
+    }
+
+    /// Writes the map, with what was gathered so far in it: leaves once, interior blocks and the root block twice.
+    ///
+    /// # Errors
+    /// If the log cannot be written.
+    pub fn finish_map(mut self) -> Result<(Tree, TableBytes), TableError> {
+        let rows = std::mem::take(self.map);
+        let mut loader = BulkLoader::new(&schema::MAP, self.target);
+        for row in rows.rows() {
+            loader.push(&mut self, row.key.as_ref(), &row.ints, &row.tail)?;
+        }
+        let tree = loader.finish(&mut self)?;
+        *self.map = rows;
+        Ok((tree, self.bytes))
+    }
+
+    fn put_map_block(&mut self, level: u8, raw: &[u8]) -> Result<ChildRef, TableError> {
+        let encoded = self.encoder.encode(raw).map_err(failed)?;
+        let frame = NewFrame {
+            kind: FrameKind::MAP_BLOCK,
+            codec: encoded.codec,
+            flags: encoded.flags,
+            clear: &[],
+            stored: &encoded.stored,
+            raw_len: raw.len() as u32,
+            sum: encoded.sum,
+        };
+        let mut place = self.log.append(frame).map_err(failed)?;
+        self.bytes.map += place.frame_len();
+        if level > 0 {
+            place.copy = Some(self.log.append(frame).map_err(failed)?.offset);
+            self.bytes.map += place.frame_len();
+        }
+        Ok(ChildRef::Frame(place))
+    }
+}
+
+impl BlockSink for TableWriter<'_> {
+    fn put(&mut self, table: &'static Table, level: u8, raw: Vec<u8>) -> Result<ChildRef, TableError> {
+        if table.id() == schema::MAP.id() {
+            return self.put_map_block(level, &raw);
+        }
+        if raw.len() as u64 > limits::TABLE_BLOCK {
+            let error = FormatError::Limit { what: "table block", value: raw.len() as u64, limit: limits::TABLE_BLOCK };
+            return Err(failed(error));
+        }
+        let id = SubchunkId(*self.next_subchunk);
+        *self.next_subchunk += 1;
+        let child = ChildRef::Block { id, hash: Hash24::of(&raw) };
+        let fits = |group: &Group| group.raw.len() + raw.len() <= limits::TABLE_GROUP as usize;
+        if level == 0 {
+            if !fits(&self.leaves) {
+                self.flush_leaves()?;
+            }
+        } else if !self.interior.last().is_some_and(fits) {
+            self.interior.push(Group::default());
+        }
+        let group = if level == 0 { Some(&mut self.leaves) } else { self.interior.last_mut() };
+        if let Some(group) = group {
+            group.blocks.push((id, raw.len() as u32));
+            group.raw.extend_from_slice(&raw);
+        }
+        Ok(child)
+    }
+}
+
+/// A root's frames need these, too: a raw frame written twice.
+pub fn append_twice(log: &mut LogWriter, kind: FrameKind, stored: &[u8]) -> Result<Place, crate::log::LogError> {
+    let frame = NewFrame {
+        kind,
+        codec: crate::format::codec::RAW,
+        flags: Flags::default(),
+        clear: &[],
+        stored,
+        raw_len: stored.len() as u32,
+        sum: crate::format::sums::xxh3(stored),
+    };
+    let first = log.append(frame)?;
+    let copy = log.append(frame)?;
+    Ok(Place { copy: Some(copy.offset), ..first })
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> TableError {
+    TableError::Source(Box::new(error))
+}

@@ -1,0 +1,86 @@
+//! Compressing superchunks on all cores, and appending them in the order they were sealed.
+
+use super::PackOptions;
+use super::compare::Places;
+use super::fill::Progress;
+use crate::format::FormatError;
+use crate::format::clear::ClearList;
+use crate::format::codec::{Encoded, Encoder};
+use crate::format::frame::FrameKind;
+use crate::format::limits;
+use crate::log::{LogError, LogWriter, NewFrame};
+use crate::meta::MapRows;
+use crate::storage::{FileStorage, Storage};
+use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Raw bytes of a sealed superchunk, and where its stored bytes go.
+pub(super) type CompressJob = (Arc<Vec<u8>>, Sender<Result<Encoded, FormatError>>);
+
+/// A superchunk that is complete.
+pub(super) struct Sealed {
+    pub(super) list: ClearList,
+    pub(super) raw_len: u32,
+    pub(super) encoded: Receiver<Result<Encoded, FormatError>>,
+    /// Id of the log, for the first one to begin it.
+    pub(super) log_id: u64,
+}
+
+/// What was appended.
+pub(super) struct Appended {
+    /// `None` if there was no superchunk.
+    pub(super) log: Option<LogWriter>,
+    pub(super) map: MapRows,
+    pub(super) superchunks: u64,
+}
+
+/// Compresses until there is no more.
+pub(super) fn compress(queue: &Receiver<CompressJob>, options: &PackOptions) {
+    let mut encoder = Encoder::new(options.compression, options.params.part_size);
+    while let Ok((raw, done)) = queue.recv() {
+        // If appending has failed nobody waits for this; its error is told there.
+        let _ = done.send(encoder.encode(&raw));
+    }
+}
+
+/// A new log in an empty storage: room for the head slots, then frames.
+pub(super) fn begin_log(storage: Arc<dyn Storage>, log_id: u64) -> Result<LogWriter, LogError> {
+    storage.append(&[&vec![0; limits::LOG_START as usize]])?;
+    LogWriter::new(storage, log_id, 1, 1, limits::LOG_START)
+}
+
+/// Appends superchunks in order until there are no more.
+pub(super) fn run(
+    queue: &Receiver<Sealed>,
+    storage: Arc<FileStorage>,
+    progress: &Progress,
+    places: &Places,
+) -> Result<Appended, LogError> {
+    let mut appended = Appended { log: None, map: MapRows::default(), superchunks: 0 };
+    while let Ok(sealed) = queue.recv() {
+        // A compressor that is gone has panicked: the scope it runs in passes that on.
+        let Ok(encoded) = sealed.encoded.recv() else { break };
+        let encoded =
+            encoded.map_err(|source| LogError::Format { offset: crate::format::ids::LogOffset(0), source })?;
+        if appended.log.is_none() {
+            appended.log = Some(begin_log(storage.clone(), sealed.log_id)?);
+        }
+        let Some(log) = &mut appended.log else { break };
+        let clear = sealed.list.encode();
+        let place = log.append(NewFrame {
+            kind: FrameKind::SUPERCHUNK,
+            codec: encoded.codec,
+            flags: encoded.flags,
+            clear: &clear,
+            stored: &encoded.stored,
+            raw_len: sealed.raw_len,
+            sum: encoded.sum,
+        })?;
+        appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list);
+        places.add(sealed.list.superchunk, place);
+        appended.superchunks += 1;
+        progress.stored.store(log.end(), Ordering::Relaxed);
+    }
+    Ok(appended)
+}

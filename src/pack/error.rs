@@ -1,0 +1,120 @@
+//! Why nothing was packed.
+
+use crate::format::FormatError;
+use crate::log::LogError;
+use crate::storage::{AtomicError, StorageError};
+use crate::table::TableError;
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why nothing was packed.
+#[derive(Debug, Error)]
+pub enum PackError {
+    /// The image is there already.
+    #[error("'{}' exists (--force replaces it)", image.display())]
+    Exists {
+        /// The image.
+        image: PathBuf,
+    },
+    /// A source cannot be packed.
+    #[error("cannot {action} '{}': {source}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Two sources have one name.
+    #[error("two sources are named '{name}': they cannot both stand in the root")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// There is nothing to pack.
+    #[error("no source was named")]
+    NoSource,
+    /// The image cannot be written.
+    #[error("cannot write '{}': {source}", image.display())]
+    Image {
+        /// The image.
+        image: PathBuf,
+        /// Why.
+        #[source]
+        source: StorageError,
+    },
+    /// The image cannot appear under its name.
+    #[error(transparent)]
+    Appear(#[from] AtomicError),
+    /// The image's log cannot be written.
+    #[error("cannot write '{}': {source}", image.display())]
+    Log {
+        /// The image.
+        image: PathBuf,
+        /// Why.
+        #[source]
+        source: LogError,
+    },
+    /// The image's tables cannot be written.
+    #[error("cannot write the tables: {0}")]
+    Table(#[from] TableError),
+    /// An option or a value does not fit the format.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The memory given is too little for the codec.
+    #[error("--memory {given} is too little: {need} bytes are needed with this codec and superchunk size")]
+    Memory {
+        /// Bytes given.
+        given: u64,
+        /// Bytes needed.
+        need: u64,
+    },
+    /// Something that did not fit in memory could not be kept in a temporary file.
+    #[error("cannot keep intermediate data in '{}': {source}", dir.display())]
+    Spill {
+        /// Folder.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another stage has failed; its error is the one that counts.
+    #[error("packing stopped")]
+    Stopped,
+    /// The observer asked to stop.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl PackError {
+    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        PackError::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(super) fn image(image: &Path, source: StorageError) -> Self {
+        PackError::Image { image: image.to_owned(), source }
+    }
+
+    pub(super) fn log(image: &Path, source: LogError) -> Self {
+        PackError::Log { image: image.to_owned(), source }
+    }
+
+    /// The error with the image's name where it had none.
+    pub(super) fn at(self, image: &Path) -> Self {
+        match self {
+            PackError::Image { source, .. } => PackError::image(image, source),
+            PackError::Log { source, .. } => PackError::log(image, source),
+            other => other,
+        }
+    }
+}

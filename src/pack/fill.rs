@@ -1,0 +1,312 @@
+//! The one thread that sees everything in order: deduplicates, fills superchunks, makes rows.
+
+use super::append::{CompressJob, Sealed};
+use super::compare::Compare;
+use super::files::{Batch, Entry, FilePart, Meta, ReadEnd, ReadExtent, Segment};
+use super::plan::Plan;
+use super::rows::{ContentBuilder, TreeRows};
+use super::{PackError, PackObserver, PackOptions, PackSummary};
+use crate::chunk::DedupIndex;
+use crate::format::clear::ClearList;
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::limits;
+use crate::format::params::RawParams;
+use crate::format::rows::{ContentRef, Extent, FileType, Identity};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use zerocopy::IntoBytes;
+
+/// Figures that other threads have.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Bytes of the image.
+    pub(super) stored: AtomicU64,
+}
+
+/// Everything that is known when the last file is in.
+pub(super) struct Filled {
+    pub(super) rows: TreeRows,
+    pub(super) index: DedupIndex,
+    pub(super) next_subchunk: u64,
+    pub(super) next_superchunk: u64,
+    pub(super) log_id: Option<u64>,
+    pub(super) summary: PackSummary,
+}
+
+pub(super) struct Filler<'a> {
+    options: &'a PackOptions,
+    observer: &'a dyn PackObserver,
+    compress: Sender<CompressJob>,
+    sealed: Sender<Sealed>,
+    compare: Compare<'a>,
+    progress: &'a Progress,
+    rows: TreeRows,
+    index: DedupIndex,
+    open: Vec<u8>,
+    open_list: Vec<(SubchunkId, u32)>,
+    next_subchunk: u64,
+    next_superchunk: u64,
+    log_id: Option<u64>,
+    summary: PackSummary,
+    /// Path of the entry at hand, for messages, and where each directory's part of it begins.
+    path: Vec<u8>,
+    borders: Vec<usize>,
+}
+
+impl<'a> Filler<'a> {
+    pub(super) fn new(
+        options: &'a PackOptions,
+        plan: &Plan,
+        observer: &'a dyn PackObserver,
+        compress: Sender<CompressJob>,
+        sealed: Sender<Sealed>,
+        compare: Compare<'a>,
+        progress: &'a Progress,
+    ) -> Self {
+        Filler {
+            options,
+            observer,
+            compress,
+            sealed,
+            compare,
+            progress,
+            rows: TreeRows::new(plan.spill_after, options),
+            index: DedupIndex::new(plan.spill_after, &options.temp_dir),
+            open: Vec::new(),
+            open_list: Vec::new(),
+            next_subchunk: 1,
+            next_superchunk: 1,
+            log_id: None,
+            summary: PackSummary::default(),
+            path: Vec::new(),
+            borders: Vec::new(),
+        }
+    }
+
+    /// Takes batches until there are no more, and seals the last superchunk.
+    pub(super) fn run(mut self, batches: &Receiver<(Arc<Batch>, Receiver<Segment>)>) -> Result<Filled, PackError> {
+        while let Ok((batch, segments)) = batches.recv() {
+            if self.observer.cancelled() {
+                return Err(PackError::Cancelled);
+            }
+            let mut parts = Parts { segments, parts: Vec::new().into_iter(), bytes: Vec::new(), used: 0 };
+            for entry in &batch.entries {
+                self.entry(entry, &mut parts)?;
+            }
+            let stored = self.progress.stored.load(Ordering::Relaxed);
+            self.observer.progress(self.summary.files, self.summary.bytes, stored);
+        }
+        if !self.borders.is_empty() {
+            // The scan has ended in the middle of a directory: its thread has panicked, which its scope passes on.
+            return Err(PackError::Stopped);
+        }
+        self.seal()?;
+        Ok(Filled {
+            rows: self.rows,
+            index: self.index,
+            next_subchunk: self.next_subchunk,
+            next_superchunk: self.next_superchunk,
+            log_id: self.log_id,
+            summary: self.summary,
+        })
+    }
+
+    fn entry(&mut self, entry: &Entry, parts: &mut Parts) -> Result<(), PackError> {
+        match entry {
+            Entry::Enter { name, meta } => {
+                self.borders.push(self.path.len());
+                self.push_name(name);
+                TreeRows::count(&mut self.summary, FileType::Directory);
+                self.rows.enter(name, meta)
+            }
+            Entry::Leave => {
+                self.path.truncate(self.borders.pop().unwrap_or(0));
+                self.rows.leave()
+            }
+            Entry::File { meta, job } => self.file(&job.name, meta, parts),
+            Entry::Other { name, meta, target } => {
+                let Some(file_type) = FileType::of_mode(meta.mode) else { return Ok(()) };
+                let size = match file_type {
+                    FileType::Symlink => target.len() as u64,
+                    FileType::BlockDevice | FileType::CharDevice => {
+                        u64::from(rustix::fs::major(meta.rdev)) << 32 | u64::from(rustix::fs::minor(meta.rdev))
+                    }
+                    _ => 0,
+                };
+                TreeRows::count(&mut self.summary, file_type);
+                self.rows.leaf(name, meta, file_type, ContentRef::None, size, target, None)
+            }
+            Entry::Link { name, key } => {
+                if self.rows.link(name, *key) {
+                    self.summary.hard_links += 1;
+                } else {
+                    self.warn(name, "left out, as the first name of the same file was");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn push_name(&mut self, name: &[u8]) {
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+    }
+
+    fn warn(&mut self, name: &[u8], message: &str) {
+        let before = self.path.len();
+        self.push_name(name);
+        self.summary.warnings += 1;
+        self.observer.warning(&self.path, message);
+        self.path.truncate(before);
+    }
+
+    fn file(&mut self, name: &[u8], meta: &Meta, parts: &mut Parts) -> Result<(), PackError> {
+        let mut builder = ContentBuilder::default();
+        let mut tiny = None;
+        let end = loop {
+            let part = parts.next()?;
+            let whole = builder.rows.is_empty() && part.end.is_some();
+            if let ([ReadExtent::Data { len, .. }], true) = (&part.extents[..], whole)
+                && u64::from(*len) < limits::TINY_LEN
+            {
+                let bytes = parts.take(*len as usize)?;
+                if !matches!(part.end, Some(ReadEnd::Failed(_))) {
+                    tiny = Some(self.rows.tiny(bytes)?);
+                    builder.size = u64::from(*len);
+                }
+            } else {
+                for extent in &part.extents {
+                    match extent {
+                        ReadExtent::Hole(len) => builder.hole(*len),
+                        ReadExtent::Data { len, identity } => {
+                            let bytes = parts.take(*len as usize)?;
+                            let id = self.subchunk(identity, bytes)?;
+                            builder.subchunk(id, *len, identity);
+                        }
+                    }
+                }
+            }
+            if let Some(end) = part.end {
+                break end;
+            }
+        };
+        match end {
+            ReadEnd::Whole => {}
+            ReadEnd::Changed(what) => self.warn(name, &what),
+            ReadEnd::Failed(why) => {
+                self.warn(name, &format!("{why}; it is left out"));
+                return Ok(());
+            }
+        }
+        if let Some((_, true)) = tiny {
+            self.summary.shared_bytes += builder.size;
+        }
+        let content = match (tiny, &builder.rows[..]) {
+            (Some((id, _)), _) => ContentRef::Tiny(id),
+            (None, []) => ContentRef::None,
+            (None, [row]) if row.extent == Extent::Hole => ContentRef::None,
+            (None, [row]) => match &row.extent {
+                Extent::Slice { subchunk, .. } => ContentRef::Subchunk(*subchunk),
+                _ => ContentRef::Content(self.rows.content(builder.hash(), &builder.rows)?),
+            },
+            (None, rows) => ContentRef::Content(self.rows.content(builder.hash(), rows)?),
+        };
+        let sparse = matches!(content, ContentRef::Content(_)) && builder.allocated < builder.size;
+        self.summary.bytes += builder.size;
+        TreeRows::count(&mut self.summary, FileType::Regular);
+        let allocated = sparse.then_some(builder.allocated);
+        self.rows.leaf(name, meta, FileType::Regular, content, builder.size, &[], allocated)
+    }
+
+    /// The id of a subchunk with these bytes: an earlier one, or a new one in the open superchunk.
+    fn subchunk(&mut self, identity: &Identity, bytes: &[u8]) -> Result<SubchunkId, PackError> {
+        if let Some(id) = self.index.get(identity) {
+            let open = (SuperchunkId(self.next_superchunk), self.open.as_slice());
+            if !self.compare.needed() || self.compare.equal(id, bytes, open, self.log_id.unwrap_or(0))? {
+                self.summary.shared_bytes += bytes.len() as u64;
+                return Ok(id);
+            }
+        }
+        if self.open.len() + bytes.len() > self.options.params.superchunk_size as usize {
+            self.seal()?;
+        }
+        let id = SubchunkId(self.next_subchunk);
+        self.next_subchunk += 1;
+        self.compare.add(SuperchunkId(self.next_superchunk), self.open.len() as u32, bytes.len() as u32);
+        self.open_list.push((id, bytes.len() as u32));
+        self.open.extend_from_slice(bytes);
+        let spill = |error| PackError::Spill {
+            dir: PathBuf::from(&self.options.temp_dir),
+            source: std::io::Error::other(error),
+        };
+        self.index.insert(*identity, id).map_err(spill)?;
+        self.summary.unique_bytes += bytes.len() as u64;
+        self.summary.subchunks += 1;
+        Ok(id)
+    }
+
+    /// Hands the open superchunk on.
+    fn seal(&mut self) -> Result<(), PackError> {
+        if self.open_list.is_empty() {
+            return Ok(());
+        }
+        let next = Vec::with_capacity(self.options.params.superchunk_size as usize);
+        let raw = Arc::new(std::mem::replace(&mut self.open, next));
+        let log_id = *self.log_id.get_or_insert_with(|| log_id(self.options, &raw));
+        let list = ClearList {
+            superchunk: SuperchunkId(self.next_superchunk),
+            subchunks: std::mem::take(&mut self.open_list),
+            recipes: Vec::new(),
+        };
+        self.next_superchunk += 1;
+        self.summary.superchunks += 1;
+        self.compare.sealed(list.superchunk, &raw);
+        let (done, encoded) = bounded(1);
+        let raw_len = raw.len() as u32;
+        // A stage that is gone has failed: its error is the one that counts.
+        self.compress.send((raw, done)).map_err(|_| PackError::Stopped)?;
+        self.sealed.send(Sealed { list, raw_len, encoded, log_id }).map_err(|_| PackError::Stopped)
+    }
+}
+
+/// The log's id: a function of options and content, so that the same input gives the same bytes.
+pub(super) fn log_id(options: &PackOptions, first: &[u8]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"floe log id").update(RawParams::from(&options.params).as_bytes()).update(first);
+    let mut id = [0; 8];
+    hasher.finalize_xof().fill(&mut id);
+    u64::from_le_bytes(id)
+}
+
+/// The parts of a batch's files, one after another.
+struct Parts {
+    segments: Receiver<Segment>,
+    parts: std::vec::IntoIter<FilePart>,
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Parts {
+    fn next(&mut self) -> Result<FilePart, PackError> {
+        loop {
+            if let Some(part) = self.parts.next() {
+                return Ok(part);
+            }
+            // A reader that is gone before its batch is complete has panicked, which its scope passes on.
+            let segment = self.segments.recv().map_err(|_| PackError::Stopped)?;
+            self.parts = segment.parts.into_iter();
+            self.bytes = segment.bytes;
+            self.used = 0;
+        }
+    }
+
+    fn take(&mut self, len: usize) -> Result<&[u8], PackError> {
+        let bytes = self.bytes.get(self.used..self.used + len).ok_or(PackError::Stopped)?;
+        self.used += len;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,371 @@
+//! Which entries of a source tree are packed, and why.
+//!
+//! [`Filter`] is what the scan asks; [`FilterRules`] answers from the options people give: gitignore patterns, a list of
+//! names, tagged directories, a size. The invariants: an answer depends on the path, kind and size of an entry (and, for a directory,
+//! on what stands in it) and on nothing else; a directory that is left out is never walked. Called by `pack`'s scan;
+//! built by `cli`. Does no I/O itself: the scan hands in what a directory holds.
+
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The file that marks a cache directory (<https://bford.info/cachedir/>), and how it must begin.
+pub const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
+/// First bytes of a valid [`CACHE_TAG`].
+pub const CACHE_TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// An entry the scan came upon.
+#[derive(Debug, Clone, Copy)]
+pub struct FilterEntry<'a> {
+    /// Path relative to its source, without a leading slash, components separated by `/`. Never empty: the source itself is always taken.
+    pub path: &'a [u8],
+    /// Whether it is a directory (a symlink to one is not).
+    pub is_dir: bool,
+    /// Bytes of a regular file, 0 for everything else.
+    pub size: u64,
+}
+
+/// A directory that was taken and is about to be walked. The source itself has an empty path.
+pub struct FilterDir<'a> {
+    /// Path relative to its source, empty for the source itself.
+    pub path: &'a [u8],
+    /// Whether the directory holds an entry of this name.
+    pub has: &'a dyn Fn(&[u8]) -> bool,
+    /// At most this many first bytes of the regular file of this name in it; `None` if it cannot be read or is no regular file.
+    pub head: &'a dyn Fn(&[u8], usize) -> Option<Vec<u8>>,
+}
+
+/// What made a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why<'a> {
+    /// No rule speaks of it.
+    Default,
+    /// A pattern, and the file it was read from.
+    Pattern {
+        /// As it was given.
+        pattern: &'a str,
+        /// Where it stands; `None` if on the command line.
+        from: Option<&'a Path>,
+    },
+    /// There are `--include` patterns and none matches.
+    NotIncluded,
+    /// A directory that may hold something that is to be taken.
+    OnTheWay,
+    /// It stands in the list of names, or below a directory that does.
+    Listed,
+    /// There is a list of names and it is not in it.
+    NotListed,
+    /// Larger than this many bytes.
+    Larger(u64),
+}
+
+/// Whether an entry is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// It is; a directory is walked.
+    Take(Why<'a>),
+    /// It is not, nor is anything below it.
+    Skip(Why<'a>),
+}
+
+impl Decision<'_> {
+    /// Whether the entry is packed.
+    pub fn is_take(&self) -> bool {
+        matches!(self, Decision::Take(_))
+    }
+}
+
+/// What of a directory is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents<'a> {
+    /// Every entry that [`Filter::decide`] takes.
+    All,
+    /// Of its entries only the one of this name, which tags the directory as one to leave out.
+    Only(&'a [u8]),
+}
+
+/// What the scan asks. Answers must be the same however often and from whatever thread they are asked for.
+pub trait Filter: Send + Sync {
+    /// Whether `entry`, whose parents were all taken, is packed.
+    fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'_>;
+
+    /// What of a directory, which was taken, is packed. Asked before its entries are.
+    fn enter(&self, dir: &FilterDir<'_>) -> Contents<'_>;
+}
+
+/// Takes everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TakeAll;
+
+impl Filter for TakeAll {
+    fn decide(&self, _: &FilterEntry<'_>) -> Decision<'_> {
+        Decision::Take(Why::Default)
+    }
+
+    fn enter(&self, _: &FilterDir<'_>) -> Contents<'_> {
+        Contents::All
+    }
+}
+
+/// A pattern that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("'{pattern}' is not a pattern{}: {message}", place(.from))]
+pub struct PatternError {
+    pattern: String,
+    from: Option<PathBuf>,
+    message: String,
+}
+
+fn place(from: &Option<PathBuf>) -> String {
+    from.as_ref().map_or_else(String::new, |path| format!(" (in '{}')", path.display()))
+}
+
+/// Gitignore patterns in the order they were given: the last that matches counts, `!` turns one around.
+#[derive(Debug)]
+pub struct Patterns(GitignoreBuilder, bool);
+
+impl Default for Patterns {
+    fn default() -> Self {
+        Patterns(GitignoreBuilder::new(""), false)
+    }
+}
+
+impl Patterns {
+    /// Adds a pattern from the command line, where `#` begins no comment.
+    ///
+    /// # Errors
+    /// If it is not a valid pattern.
+    pub fn add(&mut self, pattern: &str) -> Result<(), PatternError> {
+        let escaped = if pattern.starts_with('#') { format!("\\{pattern}") } else { pattern.to_owned() };
+        self.line(&escaped, None)
+    }
+
+    /// Adds the lines of a file of patterns: empty lines and comments (`#`) are passed over.
+    ///
+    /// # Errors
+    /// The first line that is not a valid pattern.
+    pub fn add_lines(&mut self, text: &str, from: &Path) -> Result<(), PatternError> {
+        text.trim_start_matches('\u{feff}').lines().try_for_each(|line| self.line(line, Some(from)))
+    }
+
+    fn line(&mut self, line: &str, from: Option<&Path>) -> Result<(), PatternError> {
+        self.1 |= !line.trim().is_empty();
+        let from = from.map(Path::to_path_buf);
+        self.0.add_line(from.clone(), line).map(drop).map_err(|error| PatternError {
+            pattern: line.to_owned(),
+            from,
+            message: innermost(error).to_string(),
+        })
+    }
+
+    fn build(&self) -> Result<Option<Gitignore>, PatternError> {
+        if !self.1 {
+            return Ok(None);
+        }
+        self.0.build().map(Some).map_err(|error| PatternError {
+            pattern: "all patterns together".into(),
+            from: None,
+            message: innermost(error).to_string(),
+        })
+    }
+}
+
+/// The crate wraps an error in the file, line and glob it is about; the message names these itself.
+fn innermost(error: ignore::Error) -> ignore::Error {
+    match error {
+        ignore::Error::WithLineNumber { err, .. } | ignore::Error::WithPath { err, .. } => innermost(*err),
+        ignore::Error::Glob { glob: _, err } => ignore::Error::Glob { glob: None, err },
+        other => other,
+    }
+}
+
+/// A list of names relative to the source; each knows whether the scan met it.
+#[derive(Debug, Default)]
+pub struct NameList {
+    names: BTreeMap<Vec<u8>, Listed>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    with_everything_below: bool,
+    seen: AtomicBool,
+}
+
+impl NameList {
+    /// The names in `text`, one a line, or ended by a zero byte each. `./` in front is dropped; a directory is taken alone,
+    /// with a `/` behind its name together with everything below it.
+    ///
+    /// # Errors
+    /// A name that begins with `/` or has `..` in it: it would not lie in the source.
+    pub fn parse(text: &[u8], separator: u8) -> Result<Self, PatternError> {
+        let mut list = NameList::default();
+        for line in text.split(|&byte| byte == separator).filter(|line| !line.is_empty()) {
+            let parts = || line.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+            if line[0] == b'/' || parts().any(|part| part == b"..") {
+                return Err(PatternError {
+                    pattern: String::from_utf8_lossy(line).into_owned(),
+                    from: None,
+                    message: "a listed name must be relative to the source and stay inside it".into(),
+                });
+            }
+            let name = parts().collect::<Vec<_>>().join(&b'/');
+            let listed = list.names.entry(name).or_default();
+            listed.with_everything_below |= line.ends_with(b"/") || line == b".";
+        }
+        Ok(list)
+    }
+
+    /// The names that no entry had, sorted.
+    pub fn unseen(&self) -> impl Iterator<Item = &[u8]> {
+        let unseen = |(_, listed): &(&Vec<u8>, &Listed)| !listed.seen.load(Ordering::Relaxed);
+        self.names.iter().filter(unseen).map(|(name, _)| name.as_slice()).filter(|name| !name.is_empty())
+    }
+
+    fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'static> {
+        let own = self.names.get(entry.path);
+        if let Some(listed) = own {
+            listed.seen.store(true, Ordering::Relaxed);
+        }
+        if own.is_some() || self.lies_below_one(entry.path) {
+            Decision::Take(Why::Listed)
+        } else if entry.is_dir && self.leads_to_one(entry.path) {
+            Decision::Take(Why::OnTheWay)
+        } else {
+            Decision::Skip(Why::NotListed)
+        }
+    }
+
+    fn lies_below_one(&self, path: &[u8]) -> bool {
+        let ends = (0..path.len()).filter(|&end| end == 0 || path[end] == b'/');
+        ends.map(|end| &path[..end]).any(|dir| self.names.get(dir).is_some_and(|l| l.with_everything_below))
+    }
+
+    fn leads_to_one(&self, dir: &[u8]) -> bool {
+        let start = [dir, b"/"].concat();
+        let range = (Bound::Included(start.as_slice()), Bound::Unbounded);
+        self.names.range::<[u8], _>(range).next().is_some_and(|(name, _)| name.starts_with(&start))
+    }
+}
+
+/// What is to be taken, as options say it.
+#[derive(Debug, Default)]
+pub struct FilterOptions {
+    /// What to leave out. Wins over `include`.
+    pub exclude: Patterns,
+    /// If there is one, only files that match one are taken, and the directories on the way to them.
+    pub include: Patterns,
+    /// Of directories with a valid [`CACHE_TAG`] take only the tag.
+    pub exclude_caches: bool,
+    /// Of directories that hold an entry of one of these names take only that entry.
+    pub exclude_if_present: Vec<Vec<u8>>,
+    /// Leave out regular files of more bytes.
+    pub exclude_larger_than: Option<u64>,
+    /// Take only what is listed.
+    pub list: Option<NameList>,
+}
+
+/// The rules people give.
+#[derive(Debug)]
+pub struct FilterRules {
+    exclude: Option<Gitignore>,
+    include: Option<Gitignore>,
+    exclude_caches: bool,
+    exclude_if_present: Vec<Vec<u8>>,
+    exclude_larger_than: Option<u64>,
+    list: Option<NameList>,
+}
+
+impl FilterRules {
+    /// Compiles the rules.
+    ///
+    /// # Errors
+    /// If the patterns together are more than the matcher takes.
+    pub fn new(options: FilterOptions) -> Result<Self, PatternError> {
+        Ok(FilterRules {
+            exclude: options.exclude.build()?,
+            include: options.include.build()?,
+            exclude_caches: options.exclude_caches,
+            exclude_if_present: options.exclude_if_present,
+            exclude_larger_than: options.exclude_larger_than,
+            list: options.list,
+        })
+    }
+
+    /// The listed names that no entry had: ask after the scan.
+    pub fn unseen(&self) -> impl Iterator<Item = &[u8]> {
+        self.list.iter().flat_map(NameList::unseen)
+    }
+
+    fn included(&self, path: &Path, is_dir: bool) -> Decision<'_> {
+        let Some(include) = &self.include else { return Decision::Take(Why::Default) };
+        match include.matched_path_or_any_parents(path, is_dir) {
+            Match::Ignore(glob) => Decision::Take(because(glob)),
+            _ if is_dir => Decision::Take(Why::OnTheWay),
+            Match::Whitelist(glob) => Decision::Skip(because(glob)),
+            Match::None => Decision::Skip(Why::NotIncluded),
+        }
+    }
+}
+
+fn because(glob: &Glob) -> Why<'_> {
+    Why::Pattern { pattern: glob.original(), from: glob.from() }
+}
+
+impl Filter for FilterRules {
+    fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'_> {
+        let listed = self.list.as_ref().map_or(Decision::Take(Why::Default), |list| list.decide(entry));
+        if !listed.is_take() {
+            return listed;
+        }
+        let path = Path::new(OsStr::from_bytes(entry.path));
+        let mut taken = self.included(path, entry.is_dir);
+        if !taken.is_take() {
+            return taken;
+        }
+        if taken == Decision::Take(Why::Default) {
+            taken = listed;
+        }
+        // The scan walks from the top and a directory left out is not entered, so the entry itself is all that need be asked for.
+        match self.exclude.as_ref().map_or(Match::None, |exclude| exclude.matched(path, entry.is_dir)) {
+            Match::Ignore(glob) => return Decision::Skip(because(glob)),
+            Match::Whitelist(glob) => taken = Decision::Take(because(glob)),
+            Match::None => {}
+        }
+        match self.exclude_larger_than {
+            Some(limit) if !entry.is_dir && entry.size > limit => Decision::Skip(Why::Larger(limit)),
+            _ => taken,
+        }
+    }
+
+    fn enter(&self, dir: &FilterDir<'_>) -> Contents<'_> {
+        if let Some(name) = self.exclude_if_present.iter().find(|name| (dir.has)(name)) {
+            return Contents::Only(name);
+        }
+        let is_cache = || (dir.head)(CACHE_TAG, CACHE_TAG_SIGNATURE.len()).is_some_and(|h| h == CACHE_TAG_SIGNATURE);
+        if self.exclude_caches && (dir.has)(CACHE_TAG) && is_cache() {
+            return Contents::Only(CACHE_TAG);
+        }
+        Contents::All
+    }
+}
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Default => f.write_str("no rule speaks of it"),
+            Why::Pattern { pattern, from: None } => write!(f, "pattern '{pattern}'"),
+            Why::Pattern { pattern, from: Some(from) } => write!(f, "pattern '{pattern}' in '{}'", from.display()),
+            Why::NotIncluded => f.write_str("no --include matches"),
+            Why::OnTheWay => f.write_str("may hold something to take"),
+            Why::Listed => f.write_str("listed"),
+            Why::NotListed => f.write_str("not listed"),
+            Why::Larger(limit) => write!(f, "larger than {limit} bytes"),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The end of packing: tables, map, root, and last the head slots, each only after what it names is synced.
+
+use super::append::{Appended, begin_log};
+use super::fill::{Filled, log_id};
+use super::{PackError, PackOptions, PackSummary};
+use crate::format::block::{KeyRef, Row};
+use crate::format::frame::FrameKind;
+use crate::format::head::{Head, RawHeadSlot, incompat};
+use crate::format::ids::LogOffset;
+use crate::format::limits;
+use crate::format::root::{Root, Trees};
+use crate::format::rows::Identity;
+use crate::format::rows::identity;
+use crate::format::{codec, schema};
+use crate::meta::{TableWriter, append_twice};
+use crate::storage::{FileStorage, HeadIndex, Storage, StorageError};
+use crate::table::TableError;
+use std::sync::Arc;
+
+/// The image is complete but for its name.
+pub(super) struct Finished {
+    pub(super) summary: PackSummary,
+    /// Whether something is packed that not everybody may read.
+    pub(super) private: bool,
+}
+
+/// Writes tables, map, root and heads.
+pub(super) fn finish(
+    mut filled: Filled,
+    appended: Appended,
+    storage: Arc<FileStorage>,
+    options: &PackOptions,
+) -> Result<Finished, PackError> {
+    let id = filled.log_id.unwrap_or_else(|| log_id(options, &[]));
+    let Appended { log, mut map, superchunks: _ } = appended;
+    let at = storage.path().to_owned();
+    let mut log = match log {
+        Some(log) => log,
+        None => begin_log(storage.clone(), id).map_err(|source| PackError::log(&at, source))?,
+    };
+    let data_end = log.end();
+
+    let params = crate::format::params::Params {
+        codec: options.compression.codec_number(),
+        level: options.compression.level(),
+        ..options.params
+    };
+    let (mut next_subchunk, mut next_superchunk) = (filled.next_subchunk, filled.next_superchunk);
+    let mut writer = TableWriter::new(
+        &mut log,
+        &mut map,
+        &mut next_subchunk,
+        &mut next_superchunk,
+        options.compression,
+        params.table_block as usize,
+    );
+    let rows = &mut filled.rows;
+    let mut trees = Trees::default();
+    trees.identities = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref();
+    trees.tiny = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref();
+    trees.xattrs = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref();
+    trees.contents = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref();
+    trees.inodes = writer.load(&schema::INODES, rows.inode_rows())?.to_ref();
+    trees.dirents = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref();
+    let interior_offset = writer.flush_interior()?;
+    let (map_tree, _) = writer.finish_map()?;
+
+    let newest = rows.newest;
+    let (time, time_ns) = options.timestamp.map_or((newest.secs, newest.nanos), |secs| (secs, 0));
+    let mut summary = filled.summary;
+    let root = Root {
+        params,
+        time,
+        time_ns,
+        next_inode: rows.next_inode,
+        next_content: rows.next_content,
+        next_tiny: rows.next_tiny,
+        next_xattrs: rows.next_xattrs,
+        next_ordinal: 1,
+        inodes: rows.next_inode - 1,
+        bytes: summary.bytes,
+        trees,
+        map: map_tree.to_map_ref(),
+        next_subchunk,
+        next_superchunk,
+        thaw_log_id: 0,
+        thaw_transaction: 0,
+        interior_offset,
+        unique_bytes: summary.unique_bytes,
+        shared_bytes: summary.shared_bytes,
+        subchunks: summary.subchunks,
+    };
+    let (stored, root_hash) = root.encode();
+    let on_log = |source| PackError::log(&at, source);
+    let place = append_twice(&mut log, FrameKind::ROOT, &stored).map_err(on_log)?;
+    // The sync also fills up the last block, so that a later writer begins in a fresh one.
+    log.sync().map_err(on_log)?;
+
+    let mut features = 0;
+    if params.codec == codec::XZ {
+        features |= incompat::XZ;
+    }
+    if params.part_size.is_some() {
+        features |= incompat::PARTS;
+    }
+    let head = Head {
+        compat: 0,
+        ro_compat: 0,
+        incompat: features,
+        uuid: derive(b"floe uuid", &root_hash, id),
+        lineage: derive(b"floe lineage", &root_hash, id),
+        generation: 1,
+        root: place,
+        root_hash,
+        log_id: id,
+        epoch: 1,
+        clean: true,
+        log_end: LogOffset(log.end()),
+        thaw_log_id: 0,
+        params,
+    };
+    write_heads(&*storage, &head).map_err(|source| PackError::image(&at, source))?;
+
+    summary.image_bytes = log.end();
+    summary.data_bytes = data_end - limits::LOG_START;
+    summary.metadata_bytes = log.end() - data_end;
+    summary.root_hash = root_hash;
+    Ok(Finished { summary, private: filled.rows.private })
+}
+
+/// Both slots, one generation apart, naming the same root.
+fn write_heads(storage: &dyn Storage, head: &Head) -> Result<(), StorageError> {
+    for (index, generation) in [(HeadIndex::A, 1), (HeadIndex::B, 2)] {
+        let slot = Head { generation, ..head.clone() }.encode();
+        storage.replace_head(index, &[0; RawHeadSlot::SIZE], &slot)?;
+        storage.sync()?;
+    }
+    Ok(())
+}
+
+/// Sixteen bytes that depend on content and options alone, in the form of a UUID of version 8 (RFC 9562: custom).
+fn derive(what: &[u8], root_hash: &[u8; 32], log_id: u64) -> [u8; 16] {
+    let mut out = [0; 16];
+    blake3::Hasher::new().update(what).update(root_hash).update(&log_id.to_le_bytes()).finalize_xof().fill(&mut out);
+    out[6] = out[6] & 0x0f | 0x80;
+    out[8] = out[8] & 0x3f | 0x80;
+    out
+}
+
+fn identity_rows<'a>(
+    index: &'a crate::chunk::DedupIndex,
+    options: &PackOptions,
+) -> impl Iterator<Item = Result<Row, TableError>> + use<'a> {
+    let kind = options.params.hash;
+    let mut identities = index.iter();
+    std::iter::from_fn(move || {
+        let (first, identity) = identities.next()?;
+        let mut run: Vec<Identity> = vec![identity];
+        run.extend(identities.by_ref().take(limits::IDENTITY_RUN as usize - 1).map(|(_, identity)| identity));
+        Some(Ok(Row {
+            key: KeyRef::new(first.0, 0).to_key(),
+            ints: vec![run.len() as u64],
+            tail: identity::encode_run(kind, &run),
+        }))
+    })
+}

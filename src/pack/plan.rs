@@ -1,0 +1,53 @@
+//! How many threads the memory allows.
+
+use super::{PackError, PackOptions};
+use crate::format::codec::Encoder;
+
+/// What everything but the compressors takes at most: queues of what was read, rows before they spill, the index of a
+/// few million subchunks, the program itself.
+const BASE: u64 = 160 << 20;
+/// Rows and identities move to temporary files when they take more than this share of the memory.
+const SPILL_SHARE: u64 = 4;
+/// Readers beyond this many only make a spinning disk seek.
+const MAX_READERS: usize = 8;
+
+/// Threads and thresholds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) readers: usize,
+    pub(super) compressors: usize,
+    /// Bytes after which rows spill to disk, and the index does.
+    pub(super) spill_after: usize,
+}
+
+impl Plan {
+    /// Threads give way until codec × threads fits into the memory.
+    pub(super) fn new(options: &PackOptions) -> Result<Self, PackError> {
+        let size = options.params.superchunk_size as usize;
+        // A context, the raw and stored bytes in work, and those that wait on either side.
+        let each = (Encoder::memory(options.compression, size) + 5 * size) as u64;
+        let jobs = options.jobs.max(1) as u64;
+        let fit = options.memory.saturating_sub(BASE) / each;
+        if fit == 0 {
+            return Err(PackError::Memory { given: options.memory, need: BASE + each });
+        }
+        Ok(Plan {
+            readers: (options.jobs.max(2)).min(MAX_READERS),
+            compressors: jobs.min(fit) as usize,
+            spill_after: (options.memory / SPILL_SHARE / 2) as usize,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_give_way_to_memory() {
+        let many = PackOptions { jobs: 1000, memory: 1 << 30, ..PackOptions::default() };
+        let plan = Plan::new(&many).unwrap();
+        assert!((1..1000).contains(&plan.compressors), "{plan:?}");
+        assert!(matches!(Plan::new(&PackOptions { memory: 1 << 20, ..many }), Err(PackError::Memory { .. })));
+    }
+}

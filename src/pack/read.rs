@@ -1,0 +1,232 @@
+//! Reading files: open, find holes, cut, hash. Runs on several threads; each takes a whole batch and hands its files on
+//! in order, through a channel of the batch's own.
+
+use super::PackOptions;
+use super::files::{Batch, Entry, FileJob, FilePart, ReadEnd, ReadExtent, Segment, mtime};
+use crate::chunk::Cutter;
+use crate::format::params::HashKind;
+use crate::format::rows::Identity;
+use crossbeam_channel::{Receiver, Sender};
+use rustix::fs::{Advice, OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// Bytes read in one go, and handed on together.
+const SEGMENT: usize = 1 << 20;
+/// Files from this size on are announced to the kernel as read from front to back.
+const ADVISE: u64 = 4 << 20;
+
+/// A batch and where its files' segments go.
+pub(super) type ReadJob = (Arc<Batch>, Sender<Segment>);
+
+/// Reads batches until there are no more.
+pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions) {
+    let cutter = Cutter::new(&options.params);
+    while let Ok((batch, segments)) = queue.recv() {
+        let mut reader = Reader { cutter: &cutter, hash: options.params.hash, segments, segment: Segment::default() };
+        // Where the filler has gone there is nobody to tell: it has its reason.
+        let _ = reader.read_batch(&batch);
+    }
+}
+
+/// The filler has stopped.
+struct Gone;
+
+struct Reader<'a> {
+    cutter: &'a Cutter,
+    hash: HashKind,
+    segments: Sender<Segment>,
+    segment: Segment,
+}
+
+/// What went wrong with a file, in words for people.
+struct Unreadable(String);
+
+impl From<(&'static str, Errno)> for Unreadable {
+    fn from((action, error): (&'static str, Errno)) -> Self {
+        Unreadable(format!("cannot {action} it: {}", std::io::Error::from(error)))
+    }
+}
+
+impl Reader<'_> {
+    fn read_batch(&mut self, batch: &Batch) -> Result<(), Gone> {
+        for entry in &batch.entries {
+            if let Entry::File { job, .. } = entry {
+                self.segment.parts.push(FilePart::default());
+                let end = match self.read_file(job)? {
+                    Ok(end) => end,
+                    Err(Unreadable(why)) => ReadEnd::Failed(why),
+                };
+                self.part().end = Some(end);
+                if self.segment.bytes.len() >= SEGMENT {
+                    self.flush()?;
+                }
+            }
+        }
+        if !self.segment.parts.is_empty() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn part(&mut self) -> &mut FilePart {
+        if self.segment.parts.is_empty() {
+            self.segment.parts.push(FilePart::default());
+        }
+        let last = self.segment.parts.len() - 1;
+        &mut self.segment.parts[last]
+    }
+
+    fn flush(&mut self) -> Result<(), Gone> {
+        self.segments.send(std::mem::take(&mut self.segment)).map_err(|_| Gone)
+    }
+
+    fn read_file(&mut self, job: &FileJob) -> Result<Result<ReadEnd, Unreadable>, Gone> {
+        let (file, stat) = match open(job) {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error)),
+        };
+        let size = stat.st_size as u64;
+        let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
+        let mut at = 0;
+        while at < size {
+            // Without holes there is nothing to ask for; with them, data is read from one border to the next.
+            let (data, end) = if sparse {
+                match next_data(&file, at, size) {
+                    Ok(range) => range,
+                    Err(error) => return Ok(Err(error)),
+                }
+            } else {
+                (at, size)
+            };
+            if data > at {
+                self.part().extents.push(ReadExtent::Hole(data - at));
+            }
+            if data == size {
+                break;
+            }
+            let read = match self.read_data(&file, data, end)? {
+                Ok(read) => read,
+                Err(error) => return Ok(Err(error)),
+            };
+            at = end;
+            if read < end - data {
+                return Ok(Ok(ReadEnd::Changed(format!(
+                    "it shrank while it was read: {} of {size} bytes are packed",
+                    data + read
+                ))));
+            }
+        }
+        Ok(match rustix::fs::fstat(&file) {
+            Ok(now) if now.st_size as u64 != size => {
+                Ok(ReadEnd::Changed(format!("it grew while it was read: its first {size} bytes are packed")))
+            }
+            Ok(now) if mtime(&now) != mtime(&job.stat) || stat.st_size != job.stat.st_size => {
+                Ok(ReadEnd::Changed("it changed while it was read".into()))
+            }
+            Ok(_) => Ok(ReadEnd::Whole),
+            Err(error) => Err(("stat", error).into()),
+        })
+    }
+
+    /// Cuts and hashes the bytes `[from, to)`; returns how many there were.
+    fn read_data(&mut self, file: &OwnedFd, from: u64, to: u64) -> Result<Result<u64, Unreadable>, Gone> {
+        let max = self.cutter.max_len();
+        let mut at = from;
+        // Bytes of the segment from here on are read but not yet cut.
+        let mut uncut = self.segment.bytes.len();
+        loop {
+            let want = (to - at).min((SEGMENT + max) as u64) as usize;
+            let room = want.min((SEGMENT + max).saturating_sub(self.segment.bytes.len()).max(max));
+            let got = match read_at(file, at, room, &mut self.segment.bytes) {
+                Ok(got) => got,
+                Err(error) => return Ok(Err(("read", error).into())),
+            };
+            at += got as u64;
+            let last = at == to || (got == 0 && room > 0);
+            while self.segment.bytes.len() - uncut >= max || (last && self.segment.bytes.len() > uncut) {
+                let rest = &self.segment.bytes[uncut..];
+                let len = self.cutter.cut(rest);
+                let subchunk = &rest[..len];
+                let identity = Identity::of(self.hash, subchunk);
+                self.part().extents.push(ReadExtent::Data { len: len as u32, identity });
+                uncut += len;
+            }
+            if last {
+                return Ok(Ok(at - from));
+            }
+            if self.segment.bytes.len() >= SEGMENT {
+                let rest = self.segment.bytes.split_off(uncut);
+                self.flush()?;
+                self.segment.bytes = rest;
+                self.segment.bytes.reserve(SEGMENT + max);
+                uncut = 0;
+            }
+        }
+    }
+}
+
+fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let name = OsStr::from_bytes(&job.name);
+    let open = |flags| rustix::fs::openat(&*job.dir, name, flags, rustix::fs::Mode::empty());
+    // Reading for a backup should not count as use; only the owner may ask for that.
+    let file = match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        opened => opened,
+    }
+    .map_err(|error| ("open", error))?;
+    let stat = rustix::fs::fstat(&file).map_err(|error| ("stat", error))?;
+    if (stat.st_mode ^ job.stat.st_mode) & 0o170000 != 0 {
+        return Err(Unreadable("it is no regular file any more".into()));
+    }
+    if stat.st_size as u64 >= ADVISE {
+        // Advice only: where it is not taken, reading is slower and no less right.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+    }
+    Ok((file, stat))
+}
+
+/// The next range of data at or behind `at`, in a file of `size` bytes; both ends are `size` if there is none.
+fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadable> {
+    let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(data) => data.min(size),
+        Err(Errno::NXIO) => return Ok((size, size)),
+        // A file system without holes: all is data.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok((at, size)),
+        Err(error) => return Err(("find data in", error).into()),
+    };
+    if data == size {
+        return Ok((size, size));
+    }
+    let hole = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
+        Ok(hole) => hole.min(size),
+        // It shrank between the two: reading will tell.
+        Err(Errno::NXIO) => size,
+        Err(error) => return Err(("find holes in", error).into()),
+    };
+    Ok((data, if hole > data { hole } else { size }))
+}
+
+/// Appends up to `len` bytes from `at`; fewer only at the end of the file.
+fn read_at(file: &OwnedFd, at: u64, len: usize, out: &mut Vec<u8>) -> Result<usize, Errno> {
+    let start = out.len();
+    out.resize(start + len, 0);
+    let mut done = 0;
+    while done < len {
+        match rustix::io::pread(file, &mut out[start + done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(got) => done += got,
+            Err(Errno::INTR) => {}
+            Err(error) => {
+                out.truncate(start);
+                return Err(error);
+            }
+        }
+    }
+    out.truncate(start + done);
+    Ok(done)
+}

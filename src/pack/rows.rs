@@ -1,0 +1,329 @@
+//! The rows of the tree: inodes, directories, contents, tiny contents and xattr sets, as the walk comes to them.
+
+use super::files::Meta;
+use super::spool::{Rows, Spool};
+use super::{PackError, PackOptions, PackSummary};
+use crate::format::bytes::put_varint;
+use crate::format::ids::{ContentId, InodeId, TinyId, XattrSetId};
+use crate::format::limits;
+use crate::format::params::HashKind;
+use crate::format::rows::inode::{TAG_ALLOCATED, XattrRef};
+use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, Identity, InodeRow, Time, XattrSet};
+use crate::table::TableError;
+use std::collections::HashMap;
+
+/// Column of the link count, which is known only in the end.
+const LINKS: usize = 3;
+
+/// A directory that is being walked.
+struct OpenDir {
+    inode: InodeId,
+    entries: Vec<(Box<[u8]>, InodeId, FileType)>,
+    subdirectories: u64,
+}
+
+/// The rows of the tree.
+pub(super) struct TreeRows {
+    inodes: Spool,
+    dirents: Spool,
+    contents: Spool,
+    tiny: Spool,
+    xattrs: Spool,
+    /// Directory, and where its entries stand in the spool: directories close in another order than they are numbered.
+    directories: Vec<(u64, u64, u64)>,
+    open: Vec<OpenDir>,
+    /// Link counts that are not 1 (2 for directories).
+    links: HashMap<u64, u64>,
+    linked: HashMap<(u64, u64), (InodeId, FileType)>,
+    tiny_index: HashMap<Identity, TinyId>,
+    content_index: HashMap<[u8; 16], ContentId>,
+    xattr_index: HashMap<Identity, XattrSetId>,
+    pub(super) next_inode: u64,
+    pub(super) next_content: u64,
+    pub(super) next_tiny: u64,
+    pub(super) next_xattrs: u64,
+    /// Whether something is packed that not everybody may read.
+    pub(super) private: bool,
+    /// The newest mtime.
+    pub(super) newest: Time,
+}
+
+impl TreeRows {
+    pub(super) fn new(spill_after: usize, options: &PackOptions) -> Self {
+        let spool = || Spool::new(spill_after / 5, &options.temp_dir);
+        TreeRows {
+            inodes: spool(),
+            dirents: spool(),
+            contents: spool(),
+            tiny: spool(),
+            xattrs: spool(),
+            directories: Vec::new(),
+            open: Vec::new(),
+            links: HashMap::new(),
+            linked: HashMap::new(),
+            tiny_index: HashMap::new(),
+            content_index: HashMap::new(),
+            xattr_index: HashMap::new(),
+            next_inode: InodeId::ROOT.0,
+            next_content: 1,
+            next_tiny: 1,
+            next_xattrs: 1,
+            private: false,
+            newest: Time { secs: i64::MIN, nanos: 0 },
+        }
+    }
+
+    /// Into a directory; the first is the root.
+    pub(super) fn enter(&mut self, name: &[u8], meta: &Meta) -> Result<(), PackError> {
+        let parent = self.open.last().map_or(InodeId::ROOT, |dir| dir.inode);
+        let inode = self.inode(meta, FileType::Directory, ContentRef::None, 0, Some(parent), &[], &[])?;
+        if let Some(dir) = self.open.last_mut() {
+            dir.entries.push((name.into(), inode, FileType::Directory));
+            dir.subdirectories += 1;
+        }
+        self.private |= meta.mode & 0o005 != 0o005;
+        self.open.push(OpenDir { inode, entries: Vec::new(), subdirectories: 0 });
+        Ok(())
+    }
+
+    /// Out of a directory: its entries are complete.
+    pub(super) fn leave(&mut self) -> Result<(), PackError> {
+        let Some(dir) = self.open.pop() else { return Ok(()) };
+        if dir.subdirectories > 0 {
+            self.links.insert(dir.inode.0, 2 + dir.subdirectories);
+        }
+        if dir.entries.is_empty() {
+            return Ok(());
+        }
+        let from = self.dirents.end();
+        for (name, inode, file_type) in &dir.entries {
+            self.dirents.push(dir.inode.0, 0, name, &[inode.0, file_type.number()], &[])?;
+        }
+        self.directories.push((dir.inode.0, from, self.dirents.end()));
+        Ok(())
+    }
+
+    /// Anything but a directory.
+    pub(super) fn leaf(
+        &mut self,
+        name: &[u8],
+        meta: &Meta,
+        file_type: FileType,
+        content: ContentRef,
+        size: u64,
+        target: &[u8],
+        allocated: Option<u64>,
+    ) -> Result<(), PackError> {
+        let attributes: Vec<(u64, Vec<u8>)> = allocated
+            .map(|bytes| {
+                let mut value = Vec::new();
+                put_varint(&mut value, bytes);
+                (TAG_ALLOCATED, value)
+            })
+            .into_iter()
+            .collect();
+        let inode = self.inode(meta, file_type, content, size, None, target, &attributes)?;
+        self.private |= file_type == FileType::Regular && meta.mode & 0o004 == 0;
+        self.name(name, inode, file_type);
+        if let Some(key) = meta.link_key {
+            self.linked.insert(key, (inode, file_type));
+        }
+        Ok(())
+    }
+
+    /// Another name of an inode; false if the first was left out.
+    pub(super) fn link(&mut self, name: &[u8], key: (u64, u64)) -> bool {
+        let Some(&(inode, file_type)) = self.linked.get(&key) else {
+            return false;
+        };
+        *self.links.entry(inode.0).or_insert(1) += 1;
+        self.name(name, inode, file_type);
+        true
+    }
+
+    fn name(&mut self, name: &[u8], inode: InodeId, file_type: FileType) {
+        if let Some(dir) = self.open.last_mut() {
+            dir.entries.push((name.into(), inode, file_type));
+        }
+    }
+
+    fn inode(
+        &mut self,
+        meta: &Meta,
+        file_type: FileType,
+        content: ContentRef,
+        size: u64,
+        parent: Option<InodeId>,
+        target: &[u8],
+        attributes: &[(u64, Vec<u8>)],
+    ) -> Result<InodeId, PackError> {
+        let xattrs = self.xattr_set(&meta.xattrs)?;
+        let row = InodeRow {
+            file_type,
+            permissions: (meta.mode & 0o7777) as u16,
+            uid: meta.uid,
+            gid: meta.gid,
+            links: if file_type == FileType::Directory { 2 } else { 1 },
+            size,
+            mtime: meta.mtime,
+            ctime: meta.mtime,
+            atime: meta.mtime,
+            content,
+            xattrs,
+            parent,
+            target: target.to_vec(),
+            attributes: attributes.to_vec(),
+        };
+        let inode = InodeId(self.next_inode);
+        self.next_inode += 1;
+        self.newest = self.newest.max(meta.mtime);
+        let (ints, tail) = row.encode();
+        self.inodes.push(inode.0, 0, &[], &ints, &tail)?;
+        Ok(inode)
+    }
+
+    fn xattr_set(&mut self, set: &XattrSet) -> Result<XattrRef, PackError> {
+        if set.0.is_empty() {
+            return Ok(XattrRef::None);
+        }
+        self.private |= set.0.iter().any(|xattr| xattr.name.starts_with(b"trusted."));
+        let bytes = set.encode();
+        if bytes.len() <= limits::XATTR_INLINE {
+            return Ok(XattrRef::Inline(bytes));
+        }
+        let identity = Identity::of(HashKind::Blake3, &bytes);
+        if let Some(id) = self.xattr_index.get(&identity) {
+            return Ok(XattrRef::Set(*id));
+        }
+        let id = XattrSetId(self.next_xattrs);
+        self.next_xattrs += 1;
+        for (n, piece) in bytes.chunks(limits::XATTR_PIECE).enumerate() {
+            self.xattrs.push(id.0, n as u64, &[], &[], piece)?;
+        }
+        self.xattr_index.insert(identity, id);
+        Ok(XattrRef::Set(id))
+    }
+
+    /// A content below 512 bytes. Shared by BLAKE3, whatever the image's hash: that proves equality.
+    pub(super) fn tiny(&mut self, bytes: &[u8]) -> Result<(TinyId, bool), PackError> {
+        let identity = Identity::of(HashKind::Blake3, bytes);
+        if let Some(id) = self.tiny_index.get(&identity) {
+            return Ok((*id, true));
+        }
+        let id = TinyId(self.next_tiny);
+        self.next_tiny += 1;
+        self.tiny.push(id.0, 0, &[], &[], bytes)?;
+        self.tiny_index.insert(identity, id);
+        Ok((id, false))
+    }
+
+    /// A content of several extents; equal ones (by the hash of their lists) are stored once.
+    pub(super) fn content(&mut self, hash: [u8; 16], rows: &[ContentRow]) -> Result<ContentId, PackError> {
+        if let Some(id) = self.content_index.get(&hash) {
+            return Ok(*id);
+        }
+        let id = ContentId(self.next_content);
+        self.next_content += 1;
+        let mut offset = 0;
+        for row in rows {
+            let (ints, tail) = row.encode();
+            self.contents.push(id.0, offset, &[], &ints, &tail)?;
+            offset += row.length;
+        }
+        self.content_index.insert(hash, id);
+        Ok(id)
+    }
+
+    /// Rows of the inodes table.
+    pub(super) fn inode_rows(&self) -> impl Iterator<Item = Result<crate::format::block::Row, TableError>> {
+        self.inodes.all().map(|row| {
+            let mut row = row?;
+            if let Some(&links) = self.links.get(&row.key.a)
+                && let Some(slot) = row.ints.get_mut(LINKS)
+            {
+                *slot = links;
+            }
+            Ok(row)
+        })
+    }
+
+    /// Rows of the dirents table.
+    pub(super) fn dirent_rows(&mut self) -> impl Iterator<Item = Result<crate::format::block::Row, TableError>> {
+        self.directories.sort_unstable();
+        let dirents = &self.dirents;
+        self.directories.iter().flat_map(move |&(_, from, to)| dirents.rows(from, to))
+    }
+
+    /// Rows of the contents table.
+    pub(super) fn content_rows(&self) -> Rows<'_> {
+        self.contents.all()
+    }
+
+    /// Rows of the tiny table.
+    pub(super) fn tiny_rows(&self) -> Rows<'_> {
+        self.tiny.all()
+    }
+
+    /// Rows of the xattrs table.
+    pub(super) fn xattr_rows(&self) -> Rows<'_> {
+        self.xattrs.all()
+    }
+
+    /// Counts an inode in the summary.
+    pub(super) fn count(summary: &mut PackSummary, file_type: FileType) {
+        *match file_type {
+            FileType::Regular => &mut summary.files,
+            FileType::Directory => &mut summary.directories,
+            FileType::Symlink => &mut summary.symlinks,
+            _ => &mut summary.specials,
+        } += 1;
+    }
+}
+
+/// The rows of a content while its extents come in.
+#[derive(Default)]
+pub(super) struct ContentBuilder {
+    pub(super) rows: Vec<ContentRow>,
+    hasher: blake3::Hasher,
+    pub(super) size: u64,
+    pub(super) allocated: u64,
+}
+
+impl ContentBuilder {
+    pub(super) fn hole(&mut self, len: u64) {
+        self.hasher.update(&[0]).update(&len.to_le_bytes());
+        self.size += len;
+        self.rows.push(ContentRow { length: len, extent: Extent::Hole });
+    }
+
+    pub(super) fn subchunk(&mut self, id: crate::format::ids::SubchunkId, len: u32, identity: &Identity) {
+        self.hasher.update(&[1]).update(&len.to_le_bytes()).update(&identity.0);
+        self.size += u64::from(len);
+        self.allocated += u64::from(len);
+        if let Some(row) = self.rows.last_mut() {
+            match &mut row.extent {
+                Extent::Slice { subchunk, skip: 0 } if subchunk.0 + 1 == id.0 => {
+                    row.extent = Extent::Run { first: *subchunk, lens: vec![row.length as u32, len] };
+                    row.length += u64::from(len);
+                    return;
+                }
+                Extent::Run { first, lens }
+                    if first.0 + lens.len() as u64 == id.0 && (lens.len() as u64) < limits::RUN =>
+                {
+                    lens.push(len);
+                    row.length += u64::from(len);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.rows.push(ContentRow { length: len.into(), extent: Extent::Slice { subchunk: id, skip: 0 } });
+    }
+
+    /// The hash of the list: of 128 bits, since equality is taken from it.
+    pub(super) fn hash(&self) -> [u8; 16] {
+        let mut out = [0; 16];
+        out.copy_from_slice(&self.hasher.finalize().as_bytes()[..16]);
+        out
+    }
+}

@@ -1,0 +1,76 @@
+//! Extended attributes of what is packed.
+
+use crate::format::limits;
+use crate::format::rows::{Xattr, XattrSet};
+use rustix::io::Errno;
+use std::ffi::CStr;
+use std::path::Path;
+
+/// Name spaces that are packed; of `system.` only what [`ACLS`] names, which the kernel gives raw.
+const SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// The attributes of what stands at a path, no link followed. What cannot be read is told to `warn` and left out.
+pub(super) fn xattrs_of(path: &Path, warn: &dyn Fn(&str)) -> XattrSet {
+    let names = match list(path) {
+        Ok(names) => names,
+        // File systems without attributes, and things that can have none.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return XattrSet::default(),
+        Err(error) => {
+            warn(&format!("cannot list its extended attributes: {}", std::io::Error::from(error)));
+            return XattrSet::default();
+        }
+    };
+    let mut set = Vec::new();
+    for name in names.split_inclusive(|&byte| byte == 0) {
+        let Ok(c_name) = CStr::from_bytes_with_nul(name) else { continue };
+        let name = c_name.to_bytes();
+        if !(SPACES.iter().any(|space| name.starts_with(space)) || ACLS.contains(&name)) {
+            continue;
+        }
+        match value(path, c_name) {
+            Ok(value) => set.push(Xattr { name: name.to_vec(), value }),
+            // Removed between list and get.
+            Err(Errno::NODATA) => {}
+            Err(error) => warn(&format!(
+                "cannot read its extended attribute {}: {}",
+                String::from_utf8_lossy(name),
+                std::io::Error::from(error)
+            )),
+        }
+    }
+    let set = XattrSet::new(set);
+    if set.encode().len() > limits::XATTR_SET {
+        warn("its extended attributes are too large together, left out");
+        return XattrSet::default();
+    }
+    set
+}
+
+fn list(path: &Path) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0u8; 1024];
+    loop {
+        match rustix::fs::llistxattr(path, &mut buffer[..]) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn value(path: &Path, name: &CStr) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0u8; 512];
+    loop {
+        match rustix::fs::lgetxattr(path, name, &mut buffer[..]) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) if buffer.len() < limits::XATTR_VALUE => buffer.resize(limits::XATTR_VALUE, 0),
+            Err(error) => return Err(error),
+        }
+    }
+}
