@@ -11,7 +11,7 @@ use super::trees::Trees;
 use super::{Check, ranges::Marks};
 use crate::format::clear::ClearList;
 use crate::format::codec;
-use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind};
+use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::head::{Head, incompat};
 use crate::format::ids::{LogOffset, SuperchunkId};
 use crate::format::limits::LOG_START;
@@ -92,7 +92,7 @@ pub(super) fn without_root(
     findings.add(Finding::new(FindingKind::Root, Severity::Lost, message));
     let known = Known::of_heads(heads);
     let trees = Trees::default();
-    let mut progress = |_| ();
+    let mut progress = |_: &FrameHeader| ();
     let mut scan = Scan::new(log, heads.first(), &known, &trees, findings, &mut progress)?;
     scan.run(observer, &mut |_, _, _, _| {})?;
     scan.finish();
@@ -463,9 +463,4 @@ fn plain(error: &LogError) -> String {
         LogError::Format { source, .. } => source.to_string(),
         other => other.to_string(),
     }
-}
-
-/// Bytes of a frame beside its stored ones.
-pub(super) fn overhead(header: &FrameHeader) -> u64 {
-    FRAME_HEADER as u64 + u64::from(header.clear_len)
 }

@@ -191,6 +191,16 @@ impl Marks {
         self.raw = Vec::new();
     }
 
+    /// These marks and those.
+    pub(super) fn joined(self, other: Marks) -> Marks {
+        let mut out = Marks::default();
+        for (range, ids) in self.segments.into_iter().chain(other.segments) {
+            ids.iter().take_while(|id| **id != NO_FINDING).for_each(|id| out.raw.push((range.clone(), *id)));
+        }
+        out.settle();
+        out
+    }
+
     /// Gives each finding that hits an id of `range` to `each`; the same one possibly more than once.
     pub(super) fn of(&self, range: Range<u64>, each: &mut dyn FnMut(FindingId)) {
         let first = self.segments.partition_point(|(segment, _)| segment.end <= range.start);
