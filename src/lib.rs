@@ -4,6 +4,7 @@ pub mod care;
 pub mod chunk;
 pub mod format;
 pub mod fs;
+pub mod fuse;
 pub mod inflate;
 pub mod log;
 pub mod meta;

@@ -28,11 +28,13 @@ pub struct FsOptions {
     pub cache: usize,
     /// Threads that inflate ahead of sequential readers; 0 for none.
     pub readahead: usize,
+    /// Every subchunk read is checked against its own identity, not only those of damaged superchunks.
+    pub verify: bool,
 }
 
 impl Default for FsOptions {
     fn default() -> Self {
-        FsOptions { cache: 256 << 20, readahead: 2 }
+        FsOptions { cache: 256 << 20, readahead: 2, verify: false }
     }
 }
 
@@ -51,7 +53,7 @@ pub struct Fs {
 impl Fs {
     /// Serves the image. Reads nothing yet.
     pub fn new(image: Arc<Image>, options: FsOptions) -> Arc<Self> {
-        let working_set = WorkingSet::new(image.clone(), options.cache, options.readahead);
+        let working_set = WorkingSet::new(image.clone(), options.cache, options.readahead).verifying(options.verify);
         Arc::new(Fs { image, working_set, resumes: Resumes::new(), allocated: ByteLru::new(1 << 20, 4) })
     }
 

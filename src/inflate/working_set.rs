@@ -61,6 +61,8 @@ enum Slot {
 pub struct WorkingSet {
     pub(super) inner: Arc<Inner>,
     ahead: Option<ahead::Ahead>,
+    /// Subchunks of intact superchunks are judged by their identities too.
+    verify: bool,
 }
 
 pub(super) struct Inner {
@@ -94,7 +96,13 @@ impl WorkingSet {
             counters: Counters::default(),
         });
         let ahead = (ahead > 0).then(|| ahead::Ahead::start(&inner, ahead));
-        WorkingSet { inner, ahead }
+        WorkingSet { inner, ahead, verify: false }
+    }
+
+    /// From now on every subchunk is judged by its own identity, whatever its superchunk's checksum says: what an image from
+    /// a mirror that is not trusted needs.
+    pub fn verifying(self, verify: bool) -> Self {
+        WorkingSet { verify, ..self }
     }
 
     /// Fills `out` with the bytes of subchunk `id` from byte `skip` on.
@@ -151,7 +159,7 @@ impl WorkingSet {
         Ok(())
     }
 
-    /// Copies a range of a stored part. Returns whether the superchunk was intact; if not, the bytes may be wrong.
+    /// Copies a range of a stored part. Returns whether the bytes are known to be right; if not, they are to be judged.
     fn copy_stored(&self, id: SubchunkId, located: &Located, skip: u32, out: &mut [u8]) -> Result<bool, InflateError> {
         let start = u64::from(located.position) + u64::from(skip);
         let row = self
@@ -166,14 +174,15 @@ impl WorkingSet {
         if row.place.flags.parts()
             && let Some(table) = self.inner.part_table(located.superchunk, &row.place)?
         {
-            return self.copy_parts(located.superchunk, &row.place, &table, start as usize, out);
+            let intact = self.copy_parts(located.superchunk, &row.place, &table, start as usize, out)?;
+            return Ok(intact && !self.verify);
         }
         let (inflated, fresh) = self.inner.get((located.superchunk, None), &row.place, None)?;
         if fresh && let Some(ahead) = &self.ahead {
             ahead.after(&self.inner, located.superchunk);
         }
         copy_range(&inflated, start as usize, out);
-        Ok(inflated.intact)
+        Ok(inflated.intact && !self.verify)
     }
 
     fn copy_parts(

@@ -1,0 +1,89 @@
+//! `floe cat`: files of an image, one behind another, to standard output.
+
+use super::args::ImageAndPaths;
+use super::open::{Opened, shown};
+use super::sentence::told;
+use super::{Context, Exit, escape, output};
+use crate::format::rows::FileType;
+use crate::fs::{Fs, FsError};
+use std::io::{self, Write};
+
+const EXAMPLES: &str = "\
+Examples:
+  floe cat photos.floe notes/2024.txt
+  floe cat logs.floe var/log/syslog.1 var/log/syslog | grep panic
+";
+
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+
+/// `floe cat`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = "floe cat [OPTIONS] IMAGE PATH...")]
+pub struct Args {
+    #[command(flatten)]
+    image: ImageAndPaths,
+}
+
+/// Writes the files. One that cannot be read is named, and the others are still written.
+///
+/// # Errors
+/// If the image cannot be opened, or standard output not be written.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+    let (image, paths) = args.image.resolve()?;
+    if paths.is_empty() {
+        return Err(told(Exit::Usage, "no file is named: give PATH (try '--help')"));
+    }
+    let opened = Opened::open(&image, context)?;
+    let fs = opened.fs(true);
+    let mut out = output::stdout();
+    let mut exit = Exit::Done;
+    for path in &paths {
+        match copy(&fs, path, &mut out) {
+            Ok(()) => {}
+            Err(CatError::Write(error)) => return Err(error.into()),
+            Err(CatError::Read(error)) => {
+                out.flush()?;
+                eprintln!("error: cannot read '{}' in '{}': {error}", escape::shown(path), shown(&image));
+                exit = Exit::Failed;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(exit)
+}
+
+/// Why a file could not be copied.
+pub enum CatError {
+    /// The image does not give it.
+    Read(FsError),
+    /// It could not be written.
+    Write(io::Error),
+}
+
+impl From<FsError> for CatError {
+    fn from(error: FsError) -> Self {
+        CatError::Read(error)
+    }
+}
+
+fn copy(fs: &Fs, path: &[u8], out: &mut dyn Write) -> Result<(), CatError> {
+    let attr = fs.resolve_following(path)?;
+    match attr.file_type {
+        FileType::Regular => {}
+        FileType::Directory => return Err(FsError::IsDirectory.into()),
+        _ => return Err(FsError::NotRegular.into()),
+    }
+    let mut piece = Vec::new();
+    let mut offset = 0;
+    while offset < attr.size {
+        piece.clear();
+        fs.read(attr.inode, offset, PIECE, &mut piece)?;
+        if piece.is_empty() {
+            break;
+        }
+        offset += piece.len() as u64;
+        out.write_all(&piece).map_err(CatError::Write)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! `floe info`: what an image is made of, and what its bytes are spent on.
+
+use super::args::{ImageArg, JsonArg};
+use super::open::{Opened, shown};
+use super::size::Human;
+use super::time::Utc;
+use super::{Context, Exit, output};
+use crate::format::codec::Compression;
+use crate::format::head::VERSION;
+use crate::format::params::{Chunker, HashKind, Params};
+use crate::meta::{Image, Usage};
+use crate::storage::Storage;
+use anyhow::Context as _;
+use serde::Serialize;
+use std::fmt::Display;
+use std::io::{self, Write};
+
+const EXAMPLES: &str = "\
+Reads headers and interior table blocks, no data.
+
+Examples:
+  floe info photos.floe
+  floe info --json photos.floe | jq .sizes
+";
+
+/// Most bytes of identities for a unique subchunk: what the design allows.
+const IDENTITY_BUDGET: u64 = 24;
+/// Bytes an inode that other metadata may take beyond what squashfs takes for the same tree.
+const INODE_BUDGET: u64 = 8;
+
+/// `floe info`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    image: ImageArg,
+    #[command(flatten)]
+    pub(super) json: JsonArg,
+}
+
+/// Shows what the image is made of.
+///
+/// # Errors
+/// If it cannot be opened, or its tables not be read.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+    let path = &args.image.image;
+    let opened = Opened::open(path, context)?;
+    let what = || format!("cannot read image '{}'", shown(path));
+    let usage = opened.image.usage().with_context(what)?;
+    let bytes = opened.storage.len().with_context(what)?;
+    let info = Info::new(shown(path).into_owned(), bytes, &opened.image, &usage);
+    if args.json.json {
+        output::document(&info)?;
+    } else {
+        let mut out = output::stdout();
+        info.print(&mut out)?;
+        out.flush()?;
+    }
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct Info {
+    image: String,
+    format_version: u16,
+    uuid: String,
+    lineage: String,
+    generation: u64,
+    clean: bool,
+    root_hash: String,
+    time: i64,
+    params: ParamsShown,
+    counts: Counts,
+    sizes: Sizes,
+    budget: Budget,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ParamsShown {
+    compression: String,
+    superchunk_size: u32,
+    part_size: Option<u32>,
+    chunker: String,
+    hash: &'static str,
+    trusted: bool,
+    max_sources: u8,
+    table_block: u32,
+    working_set: u64,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    inodes: u64,
+    subchunks: u64,
+    superchunks: u64,
+}
+
+#[derive(Serialize)]
+struct Sizes {
+    /// Of all regular files.
+    files: u64,
+    /// Of all different subchunks ever stored.
+    unique: u64,
+    /// What deduplication saved.
+    shared: u64,
+    image: u64,
+    data: u64,
+    data_raw: u64,
+    clear_lists: u64,
+    identities: u64,
+    other_metadata: u64,
+    heads: u64,
+    parity: u64,
+    other: u64,
+    damaged: u64,
+}
+
+#[derive(Serialize)]
+struct Budget {
+    identities_per_subchunk: f64,
+    identities_per_subchunk_limit: u64,
+    other_metadata_per_inode: f64,
+    other_metadata_per_inode_over_squashfs_limit: u64,
+}
+
+impl Info {
+    fn new(name: String, image_bytes: u64, image: &Image, usage: &Usage) -> Self {
+        let (head, root) = (image.head(), image.root());
+        Info {
+            image: name,
+            format_version: VERSION,
+            uuid: uuid(&head.uuid),
+            lineage: uuid(&head.lineage),
+            generation: head.generation,
+            clean: head.clean,
+            root_hash: output::hex(&head.root_hash),
+            time: root.time,
+            params: ParamsShown::new(&root.params),
+            counts: Counts { inodes: root.inodes, subchunks: root.subchunks, superchunks: usage.superchunks },
+            sizes: Sizes {
+                files: root.bytes,
+                unique: root.unique_bytes,
+                shared: root.shared_bytes,
+                image: image_bytes,
+                data: usage.data,
+                data_raw: usage.data_raw,
+                clear_lists: usage.clear_lists,
+                identities: usage.identities,
+                other_metadata: usage.other_metadata(),
+                heads: usage.heads,
+                parity: usage.parity,
+                other: usage.other,
+                damaged: usage.damaged,
+            },
+            budget: Budget {
+                identities_per_subchunk: ratio(usage.identities, root.subchunks),
+                identities_per_subchunk_limit: IDENTITY_BUDGET,
+                other_metadata_per_inode: ratio(usage.other_metadata(), root.inodes),
+                other_metadata_per_inode_over_squashfs_limit: INODE_BUDGET,
+            },
+            warnings: image.warnings().to_vec(),
+        }
+    }
+
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut line = |name: &str, value: &dyn Display| writeln!(out, "{name:<16} {value}");
+        let (p, c, s, b) = (&self.params, &self.counts, &self.sizes, &self.budget);
+        line("image", &self.image)?;
+        line("format", &format!("floe {}, generation {}", self.format_version, self.generation))?;
+        line("state", &if self.clean { "clean" } else { "being written, or not closed" })?;
+        line("uuid", &self.uuid)?;
+        line("lineage", &self.lineage)?;
+        line("root hash", &self.root_hash)?;
+        line("made", &format!("{} UTC", Utc(self.time)))?;
+        line("compression", &p.compression)?;
+        let parts = p.part_size.map_or_else(String::new, |size| format!(", in parts of {}", Human(size.into())));
+        line("superchunks", &format!("{}{parts}", Human(p.superchunk_size.into())))?;
+        line("chunker", &p.chunker)?;
+        line("identity", &format!("{}{}", p.hash, if p.trusted { " (trusted)" } else { "" }))?;
+        line("working set", &format!("{} or more", Human(p.working_set)))?;
+        line("inodes", &c.inodes)?;
+        line("files", &Human(s.files))?;
+        line("unique", &format!("{} in {} subchunks, {} superchunks", Human(s.unique), c.subchunks, c.superchunks))?;
+        line("repeated", &Human(s.shared))?;
+        line("size", &format!("{} ({:.2}:1)", Human(s.image), ratio(s.files, s.image)))?;
+        line("  data", &format!("{} ({:.2}:1)", Human(s.data), ratio(s.data_raw, s.data)))?;
+        line("  clear lists", &Human(s.clear_lists))?;
+        let identities = format!(
+            "{} ({:.1} B a subchunk, at most {})",
+            Human(s.identities),
+            b.identities_per_subchunk,
+            b.identities_per_subchunk_limit
+        );
+        line("  identities", &identities)?;
+        let other = format!(
+            "{} ({:.1} B an inode, at most squashfs's and {})",
+            Human(s.other_metadata),
+            b.other_metadata_per_inode,
+            b.other_metadata_per_inode_over_squashfs_limit
+        );
+        line("  other metadata", &other)?;
+        line("  heads", &Human(s.heads))?;
+        for (name, bytes) in [("  parity", s.parity), ("  other", s.other), ("  damaged", s.damaged)] {
+            if bytes > 0 {
+                line(name, &Human(bytes))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ParamsShown {
+    fn new(params: &Params) -> Self {
+        let compression = Compression::from_numbers(params.codec, params.level);
+        ParamsShown {
+            compression: compression.map_or_else(|_| format!("codec {}", params.codec), |known| known.to_string()),
+            superchunk_size: params.superchunk_size,
+            part_size: params.part_size,
+            chunker: match params.chunker {
+                Chunker::FastCdc { min, avg, max } => {
+                    format!("fastcdc {}, {}, {}", Human(min.into()), Human(avg.into()), Human(max.into()))
+                }
+                Chunker::Fixed(len) => format!("fixed {}", Human(len.into())),
+            },
+            hash: match params.hash {
+                HashKind::Blake3 => "blake3",
+                HashKind::Xxh3 => "xxh3",
+            },
+            trusted: params.hash == HashKind::Xxh3,
+            max_sources: params.max_sources,
+            table_block: params.table_block,
+            working_set: u64::from(params.working_set) << 20,
+        }
+    }
+}
+
+fn ratio(whole: u64, part: u64) -> f64 {
+    whole as f64 / part.max(1) as f64
+}
+
+fn uuid(bytes: &[u8; 16]) -> String {
+    let hex = output::hex(bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_shown_in_five_groups() {
+        assert_eq!(uuid(&[0xab; 16]), "abababab-abab-abab-abab-abababababab");
+    }
+
+    #[test]
+    fn nothing_is_divided_by_nothing() {
+        assert_eq!(ratio(5, 0), 5.0);
+        assert_eq!(ratio(6, 4), 1.5);
+    }
+}

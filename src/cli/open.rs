@@ -1,0 +1,67 @@
+//! Opening an image for reading: its lock, its head and root, and what people are told when that fails.
+
+use super::{Context, escape};
+use crate::fs::{Fs, FsOptions};
+use crate::meta::{Image, ImageOptions};
+use crate::storage::{Access, FileStorage, LockError, ReaderLock};
+use anyhow::Context as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An image that is open for reading. While it is, nothing of it is freed.
+pub struct Opened {
+    /// Its bytes.
+    pub storage: Arc<FileStorage>,
+    /// What they say.
+    pub image: Arc<Image>,
+    _lock: Option<ReaderLock>,
+}
+
+impl Opened {
+    /// Opens the image and says what is wrong with it, though it could be opened.
+    ///
+    /// # Errors
+    /// If there is none, it is locked by gc, or no root of it can be read.
+    pub fn open(path: &Path, context: &Context) -> anyhow::Result<Self> {
+        let (storage, lock) = open_storage(path)?;
+        let image = Image::open(storage.clone(), ImageOptions::default()).with_context(|| cannot_open(path))?;
+        for warning in image.warnings() {
+            context.warn(&format!("{}: {warning}", shown(path)));
+        }
+        Ok(Opened { storage, image: Arc::new(image), _lock: lock })
+    }
+
+    /// The image as a filesystem. With `ahead`, superchunks are inflated ahead of a reader.
+    pub fn fs(&self, ahead: bool) -> Arc<Fs> {
+        let defaults = FsOptions::default();
+        let readahead = if ahead { defaults.readahead } else { 0 };
+        Fs::new(self.image.clone(), FsOptions { readahead, ..defaults })
+    }
+}
+
+/// The bytes of what may be an image, locked against gc.
+///
+/// # Errors
+/// If there is no such file, it is of a kind that cannot be an image, or it is locked.
+pub fn open_storage(path: &Path) -> anyhow::Result<(Arc<FileStorage>, Option<ReaderLock>)> {
+    let storage = FileStorage::open(path, Access::ReadOnly).with_context(|| cannot_open(path))?;
+    let lock = match ReaderLock::shared(storage.file()) {
+        Ok(lock) => Some(lock),
+        Err(LockError::Unsupported(error)) => {
+            tracing::debug!(%error, "reading without a lock");
+            None
+        }
+        Err(error) => return Err(error).with_context(|| cannot_open(path)),
+    };
+    Ok((Arc::new(storage), lock))
+}
+
+fn cannot_open(path: &Path) -> String {
+    format!("cannot open image '{}'", shown(path))
+}
+
+/// A path of this system, safe to show.
+pub fn shown(path: &Path) -> std::borrow::Cow<'_, str> {
+    escape::shown(path.as_os_str().as_bytes())
+}

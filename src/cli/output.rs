@@ -1,0 +1,135 @@
+//! What programs read: JSON lines, each with a `message_type`. Results (`status`, `summary`, documents) go to standard output,
+//! trouble (`error`, `exit_error`) to standard error. Fields are only ever added.
+
+use super::escape;
+use serde::Serialize;
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+/// Standard output, for results. Whoever takes it flushes it: an error on the last bytes is an error too.
+pub fn stdout() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
+
+/// How far a long command is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Status {
+    /// From 0 to 1; absent where the total is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percent_done: Option<f64>,
+    /// Bytes worked through.
+    pub bytes_done: u64,
+    /// Bytes there are, as far as known.
+    pub total_bytes: u64,
+    /// Files worked through.
+    pub files_done: u64,
+    /// Absent where it cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_remaining: Option<u64>,
+}
+
+/// Something went wrong with one item; the command goes on.
+#[derive(Debug, Serialize)]
+pub struct ItemError<'a> {
+    /// What it is about.
+    pub item: &'a str,
+    /// What is wrong.
+    pub message: &'a str,
+}
+
+/// The command failed.
+#[derive(Debug, Serialize)]
+pub struct ExitError<'a> {
+    /// The exit status.
+    pub code: u8,
+    /// Why.
+    pub message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T: Serialize> {
+    message_type: &'a str,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+/// Writes one line `{"message_type": kind, …}`.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn line(to: &mut dyn Write, kind: &str, body: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec(&Line { message_type: kind, body })?;
+    text.push(b'\n');
+    to.write_all(&text)?;
+    to.flush()
+}
+
+/// Writes one document to standard output.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn document(body: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(body)?;
+    text.push(b'\n');
+    let mut out = stdout();
+    out.write_all(&text)?;
+    out.flush()
+}
+
+/// A name in JSON, which has text only. One that is not UTF-8 is shown with escapes, and its bytes stand beside it in hex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Name {
+    /// The name.
+    pub path: String,
+    /// Its bytes, if they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
+}
+
+impl Name {
+    /// `name` for JSON.
+    pub fn new(name: &[u8]) -> Self {
+        match std::str::from_utf8(name) {
+            Ok(text) => Name { path: text.to_owned(), path_hex: None },
+            Err(_) => Name { path: escape::shown(name).into_owned(), path_hex: Some(hex(name)) },
+        }
+    }
+}
+
+/// Lower-case hexadecimal digits, two a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(kind: &str, body: &impl Serialize) -> String {
+        let mut out = Vec::new();
+        line(&mut out, kind, body).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_line_says_what_it_is_first() {
+        let status = Status {
+            percent_done: Some(0.5),
+            bytes_done: 1,
+            total_bytes: 2,
+            files_done: 3,
+            seconds_remaining: None,
+        };
+        let expected = "{\"message_type\":\"status\",\"percent_done\":0.5,\"bytes_done\":1,\"total_bytes\":2,\"files_done\":3}\n";
+        assert_eq!(written("status", &status), expected);
+        let expected = "{\"message_type\":\"exit_error\",\"code\":10,\"message\":\"no\"}\n";
+        assert_eq!(written("exit_error", &ExitError { code: 10, message: "no" }), expected);
+        let expected = "{\"message_type\":\"error\",\"item\":\"a\\nb\",\"message\":\"gone\"}\n";
+        assert_eq!(written("error", &ItemError { item: "a\nb", message: "gone" }), expected);
+    }
+
+    #[test]
+    fn names_that_are_no_text_keep_their_bytes() {
+        assert_eq!(Name::new(b"a\n"), Name { path: "a\n".into(), path_hex: None });
+        assert_eq!(Name::new(b"\xff"), Name { path: r"\xff".into(), path_hex: Some("ff".into()) });
+    }
+}

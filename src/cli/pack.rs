@@ -1,0 +1,457 @@
+//! `floe pack`: files and folders into a new image.
+
+use super::args::{self, JsonArg, Resources};
+use super::open::shown;
+use super::progress::{Progress, Step, clock};
+use super::sentence::told;
+use super::size::Human;
+use super::{Context, Exit, escape, output, signals, size, time};
+use crate::format::codec::Compression;
+use crate::format::limits;
+use crate::format::params::{Chunker, HashKind, Params};
+use crate::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, FilterOptions, FilterRules, NameList};
+use crate::pack::{PackObserver, PackOptions, PackSummary};
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const EXAMPLES: &str = "\
+One folder becomes the root of the image. Several sources, or a file, stand in the root under their names.
+The image appears under its name when it is complete; until then, and if packing fails, there is none.
+
+Patterns are gitignore's: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders;
+the last pattern that matches decides, and '!' turns one around. With --include, files that match none are
+left out; --exclude is asked after that.
+
+Examples:
+  floe pack ~/photos photos.floe
+  floe pack src docs README.md project.floe --exclude '*.o' --exclude-caches
+  floe pack --include '*.rs' --include '*.toml' --debug-filter project project.floe
+  cd project && git ls-files -z | floe pack -0 --files-from - . ../project.floe
+  floe pack -C xz:9 --superchunk-size 16M logs logs.floe           smaller, and slower
+  floe pack --chunker fixed:32K --part-size 128K disks disks.floe  for disk images, random reads
+  floe pack --all-root --timestamp 2026-01-01T00:00:00Z tree tree.floe   the same bytes every time
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something could not be read as it is, 130 interrupted.
+";
+
+/// Smallest subchunk that `fixed:` may ask for, in bytes.
+const FIXED_MIN: u64 = 64;
+
+/// `floe pack`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = "floe pack [OPTIONS] SRC... IMAGE")]
+pub struct Args {
+    /// What to pack, then the image to make
+    #[arg(value_name = "SRC... IMAGE", required = true, num_args = 2..)]
+    paths: Vec<PathBuf>,
+    /// Replace the image if it exists
+    #[arg(short, long)]
+    force: bool,
+    /// Pack nothing; say how much there is to pack
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    #[command(flatten)]
+    pub(super) json: JsonArg,
+    #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
+    codec: Codec,
+    #[command(flatten)]
+    attributes: Attributes,
+    #[command(flatten)]
+    resources: Resources,
+    /// Memory for everything together
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse, help_heading = "Resources")]
+    memory: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Choose files")]
+struct Choice {
+    /// Leave out what matches a pattern
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Leave out what matches a pattern of this file, one a line
+    #[arg(long, value_name = "FILE")]
+    exclude_from: Vec<PathBuf>,
+    /// Take only files that match a pattern
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out what is in folders tagged as caches (CACHEDIR.TAG)
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Leave out what is in folders that hold an entry of this name
+    #[arg(long, value_name = "NAME")]
+    exclude_if_present: Vec<OsString>,
+    /// Leave out files of more bytes
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    exclude_larger_than: Option<u64>,
+    /// Stay on the sources' own file systems
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+    /// Take only what this file (- for standard input) lists, one name a line, relative to the source; a folder
+    /// brings what is in it only if its name ends with a slash
+    #[arg(long, value_name = "FILE|-")]
+    files_from: Option<PathBuf>,
+    /// Names in --files-from end with a zero byte, not with the line
+    #[arg(short = '0', long, requires = "files_from")]
+    null: bool,
+    /// Pack nothing; say what would be taken or left out, and why
+    #[arg(long)]
+    debug_filter: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Codec")]
+struct Codec {
+    /// zstd:LEVEL (1 to 22), xz:LEVEL (0 to 9) or none
+    #[arg(short = 'C', long, value_name = "CODEC", default_value_t = Compression::default())]
+    compression: Compression,
+    /// Bytes that are compressed as one, 1M to 64M
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = superchunk_size)]
+    superchunk_size: u32,
+    /// Make superchunks of parts of this size, each readable alone: for random reads
+    #[arg(long, value_name = "SIZE", value_parser = part_size)]
+    part_size: Option<u32>,
+    /// fastcdc (cuts where the content says) or fixed:SIZE
+    #[arg(long, value_name = "HOW", default_value = "fastcdc", value_parser = chunker)]
+    chunker: Chunker,
+    /// What tells equal data: blake3 or xxh3 (faster, not proof against forgery)
+    #[arg(long, value_name = "HASH", default_value = "blake3", value_parser = hash)]
+    hash: HashKind,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Attributes")]
+struct Attributes {
+    /// Store owners as numbers: floe always does
+    #[arg(long)]
+    numeric_owner: bool,
+    /// Owner and group of everything, in numbers
+    #[arg(long, value_name = "U:G", value_parser = args::owner)]
+    owner: Option<(u32, u32)>,
+    /// The same as --owner 0:0
+    #[arg(long, conflicts_with = "owner")]
+    all_root: bool,
+    /// Time of the image, and latest time in it: seconds since 1970 or RFC 3339. With the same files, options and
+    /// timestamp an image has the same bytes
+    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true, env = "SOURCE_DATE_EPOCH")]
+    timestamp: Option<i64>,
+}
+
+fn superchunk_size(text: &str) -> Result<u32, String> {
+    within(text, size::parse(text)?, limits::SUPERCHUNK_MIN.into(), limits::SUPERCHUNK_MAX.into())
+}
+
+fn part_size(text: &str) -> Result<u32, String> {
+    within(text, size::parse(text)?, limits::PART_MIN.into(), limits::SUPERCHUNK_MAX.into())
+}
+
+fn chunker(text: &str) -> Result<Chunker, String> {
+    match text.split_once(':') {
+        None if text == "fastcdc" => Ok(Chunker::DEFAULT),
+        Some(("fixed", len)) => {
+            let len = within(len, size::parse(len)?, FIXED_MIN, limits::SUBCHUNK_LEN)?;
+            Ok(Chunker::Fixed(len))
+        }
+        _ => Err(format!("'{text}' is not a chunker (fastcdc, or fixed:32K)")),
+    }
+}
+
+fn within(text: &str, bytes: u64, min: u64, max: u64) -> Result<u32, String> {
+    let fits = u32::try_from(bytes).ok().filter(|_| (min..=max).contains(&bytes));
+    fits.ok_or_else(|| format!("'{text}' is not from {} to {}", Human(min), Human(max)))
+}
+
+fn hash(text: &str) -> Result<HashKind, String> {
+    match text {
+        "blake3" => Ok(HashKind::Blake3),
+        "xxh3" => Ok(HashKind::Xxh3),
+        _ => Err(format!("'{text}' is not a hash (blake3, or xxh3)")),
+    }
+}
+
+/// Packs.
+///
+/// # Errors
+/// If an option is wrong, a source is not there, the image exists or cannot be written, or a signal came.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+    let (image, sources) = args.paths.split_last().context("no image is named")?;
+    if args.choice.files_from.is_some() && sources.len() > 1 {
+        return Err(told(Exit::Usage, "--files-from names files in one source, but several are given"));
+    }
+    let rules = Arc::new(args.choice.rules()?);
+    let debug = args.choice.debug_filter;
+    let speaker = debug.then(|| Arc::new(Speaker { rules: rules.clone(), failed: Mutex::new(None) }));
+    let mut options = args.options(image)?;
+    options.filter = match &speaker {
+        Some(speaker) => speaker.clone(),
+        None => rules.clone(),
+    };
+
+    let json = args.json.json;
+    let observer = Observer { progress: Progress::new(context, json, true, "packing"), total: Mutex::default() };
+    let exit = if debug || args.dry_run {
+        crate::pack::survey(sources, &options, &observer)?;
+        if let Some(error) = speaker.and_then(|speaker| speaker.failed.lock().take()) {
+            return Err(error.into());
+        }
+        observer.tell_survey(json)?;
+        Exit::Done
+    } else {
+        signals::watch();
+        let packed = crate::pack::pack(sources, image, &options, &observer);
+        observer.progress.finish();
+        let summary = packed.with_context(|| format!("cannot pack '{}'", shown(image)))?;
+        for name in rules.unseen() {
+            observer.progress.finding(name, "it is listed, but there is no such file in the source");
+        }
+        observer.tell_summary(&summary, json)?;
+        Exit::Done
+    };
+    Ok(if observer.progress.findings() > 0 { Exit::Findings } else { exit })
+}
+
+impl Choice {
+    fn rules(&self) -> anyhow::Result<FilterRules> {
+        let wrong = |error: crate::pack::filter::PatternError| told(Exit::Usage, error.to_string());
+        let mut options = FilterOptions {
+            exclude_caches: self.exclude_caches,
+            exclude_if_present: self.exclude_if_present.iter().cloned().map(OsString::into_vec).collect(),
+            exclude_larger_than: self.exclude_larger_than,
+            ..FilterOptions::default()
+        };
+        for file in &self.exclude_from {
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read '{}'", shown(file)))?;
+            options.exclude.add_lines(&text, file).map_err(wrong)?;
+        }
+        self.exclude.iter().try_for_each(|pattern| options.exclude.add(pattern)).map_err(wrong)?;
+        self.include.iter().try_for_each(|pattern| options.include.add(pattern)).map_err(wrong)?;
+        if let Some(file) = &self.files_from {
+            let text = read_list(file).with_context(|| format!("cannot read '{}'", shown(file)))?;
+            let separator = if self.null { 0 } else { b'\n' };
+            options.list = Some(NameList::parse(&text, separator).map_err(wrong)?);
+        }
+        FilterRules::new(options).map_err(wrong)
+    }
+}
+
+fn read_list(file: &Path) -> io::Result<Vec<u8>> {
+    if file == Path::new("-") {
+        let mut text = Vec::new();
+        return io::stdin().lock().read_to_end(&mut text).map(|_| text);
+    }
+    std::fs::read(file)
+}
+
+impl Args {
+    fn options(&self, image: &Path) -> anyhow::Result<PackOptions> {
+        let codec = &self.codec;
+        if codec.part_size.is_some_and(|part| part > codec.superchunk_size) {
+            return Err(told(Exit::Usage, "--part-size is more than --superchunk-size"));
+        }
+        let beside = image.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temp_dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+        Ok(PackOptions {
+            params: Params {
+                superchunk_size: codec.superchunk_size,
+                part_size: codec.part_size,
+                chunker: codec.chunker,
+                hash: codec.hash,
+                ..Params::default()
+            },
+            compression: codec.compression,
+            jobs: self.resources.jobs(),
+            memory: self.memory,
+            force: self.force,
+            one_file_system: self.choice.one_file_system,
+            owner: if self.attributes.all_root { Some((0, 0)) } else { self.attributes.owner },
+            timestamp: self.attributes.timestamp,
+            temp_dir: temp_dir.map_or_else(|| beside.to_owned(), PathBuf::from),
+            umask: umask(),
+            ..PackOptions::default()
+        })
+    }
+}
+
+/// The process's umask, which can be asked for only by setting it; no thread that makes files runs yet.
+fn umask() -> u32 {
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    umask.as_raw_mode()
+}
+
+/// Answers as the rules do, and says what and why.
+struct Speaker {
+    rules: Arc<FilterRules>,
+    /// Standard output's error, if it had one.
+    failed: Mutex<Option<io::Error>>,
+}
+
+impl Speaker {
+    fn say(&self, what: &str, path: &[u8], why: &str) {
+        let mut failed = self.failed.lock();
+        if failed.is_none() {
+            *failed = writeln!(io::stdout(), "{what}  {}  ({why})", escape::shown(path)).err();
+        }
+    }
+}
+
+impl Filter for Speaker {
+    fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'_> {
+        let decision = self.rules.decide(entry);
+        match decision {
+            Decision::Take(why) => self.say("take", entry.path, &why.to_string()),
+            Decision::Skip(why) => self.say("skip", entry.path, &why.to_string()),
+        }
+        decision
+    }
+
+    fn enter(&self, dir: &FilterDir<'_>) -> Contents<'_> {
+        let contents = self.rules.enter(dir);
+        if let Contents::Only(tag) = contents {
+            let path = [dir.path, b"/*"].concat();
+            self.say("skip", path.strip_prefix(b"/").unwrap_or(&path), &format!("tagged by '{}'", escape::shown(tag)));
+        }
+        contents
+    }
+}
+
+struct Observer {
+    progress: Progress,
+    /// Files and bytes in all.
+    total: Mutex<(u64, u64)>,
+}
+
+impl PackObserver for Observer {
+    fn wants_total(&self) -> bool {
+        self.progress.is_shown()
+    }
+
+    fn total(&self, files: u64, bytes: u64) {
+        *self.total.lock() = (files, bytes);
+    }
+
+    fn progress(&self, files: u64, bytes: u64, stored: u64) {
+        let total = self.total.lock().1;
+        self.progress.step(Step { files, bytes, total, stored: Some(stored) });
+    }
+
+    fn warning(&self, path: &[u8], message: &str) {
+        self.progress.finding(path, message);
+    }
+
+    fn cancelled(&self) -> bool {
+        signals::interrupted()
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    specials: u64,
+    hard_links: u64,
+    bytes: u64,
+    image_bytes: u64,
+    data_bytes: u64,
+    metadata_bytes: u64,
+    unique_bytes: u64,
+    shared_bytes: u64,
+    subchunks: u64,
+    superchunks: u64,
+    warnings: u64,
+    seconds: f64,
+    root_hash: String,
+}
+
+#[derive(Serialize)]
+struct Survey {
+    dry_run: bool,
+    files: u64,
+    bytes: u64,
+}
+
+impl Observer {
+    fn tell_survey(&self, json: bool) -> io::Result<()> {
+        let (files, bytes) = *self.total.lock();
+        if json {
+            return output::line(&mut io::stdout(), "summary", &Survey { dry_run: true, files, bytes });
+        }
+        self.progress.say(&format!("{files} files, {} would be packed", Human(bytes)));
+        Ok(())
+    }
+
+    fn tell_summary(&self, summary: &PackSummary, json: bool) -> io::Result<()> {
+        let elapsed = self.progress.elapsed();
+        if json {
+            let summary = Summary {
+                files: summary.files,
+                directories: summary.directories,
+                symlinks: summary.symlinks,
+                specials: summary.specials,
+                hard_links: summary.hard_links,
+                bytes: summary.bytes,
+                image_bytes: summary.image_bytes,
+                data_bytes: summary.data_bytes,
+                metadata_bytes: summary.metadata_bytes,
+                unique_bytes: summary.unique_bytes,
+                shared_bytes: summary.shared_bytes,
+                subchunks: summary.subchunks,
+                superchunks: summary.superchunks,
+                warnings: self.progress.findings(),
+                seconds: elapsed.as_secs_f64(),
+                root_hash: output::hex(&summary.root_hash),
+            };
+            return output::line(&mut io::stdout(), "summary", &summary);
+        }
+        let rate = (summary.bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+        self.progress.say(&format!(
+            "packed {} files in {} folders, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
+            summary.files,
+            summary.directories,
+            Human(summary.bytes),
+            Human(summary.shared_bytes),
+            Human(summary.image_bytes),
+            summary.bytes as f64 / summary.image_bytes.max(1) as f64,
+            clock(elapsed),
+            Human(rate),
+        ));
+        match self.progress.findings() {
+            0 => {}
+            1 => self.progress.say("1 warning, see above"),
+            many => self.progress.say(&format!("{many} warnings, see above")),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_out_of_range_are_named_with_the_range() {
+        assert_eq!(superchunk_size("16M"), Ok(16 << 20));
+        assert_eq!(superchunk_size("100M"), Err("'100M' is not from 1.00 MiB to 64.0 MiB".into()));
+        assert!(superchunk_size("4G").is_err() && superchunk_size("5000000000").is_err());
+        assert!(part_size("1").is_err());
+        assert_eq!(part_size("128K"), Ok(128 << 10));
+    }
+
+    #[test]
+    fn chunkers_are_named_with_their_size() {
+        assert_eq!(chunker("fastcdc"), Ok(Chunker::DEFAULT));
+        assert_eq!(chunker("fixed:32K"), Ok(Chunker::Fixed(32 << 10)));
+        for wrong in ["fixed", "fixed:0", "fixed:", "fixed:2M", "fastcdc:32K", "rabin"] {
+            assert!(chunker(wrong).is_err(), "{wrong}");
+        }
+    }
+}

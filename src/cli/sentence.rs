@@ -1,0 +1,134 @@
+//! From an error to what people are told: one sentence, and an exit status.
+
+use super::exit::Exit;
+use crate::meta::MetaError;
+use crate::pack::PackError;
+use crate::storage::{LockError, Operation, StorageError};
+use anyhow::Error;
+use std::error::Error as StdError;
+use std::io;
+
+/// The error and its causes as one sentence. Many errors quote their cause; nothing is said twice.
+pub fn sentence(error: &Error) -> String {
+    let mut out = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if out.is_empty() {
+            out = text;
+        } else if !out.ends_with(&text) {
+            out = format!("{out}: {text}");
+        }
+    }
+    without_errno(&out)
+}
+
+/// ` (os error 2)` says nothing to people, and in the middle of a sentence it is in the way.
+fn without_errno(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => out.push_str(rest),
+            _ => out = format!("{out} (os error {part}"),
+        }
+    }
+    out
+}
+
+/// Whether the error is no more than that the reader of stdout went away: the quiet end of `floe ls … | head`.
+pub fn is_broken_pipe(error: &Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The status to end with: the first error of the chain that has one of its own decides.
+pub fn exit_of(error: &Error) -> Exit {
+    error.chain().find_map(exit_of_one).unwrap_or(Exit::Failed)
+}
+
+fn exit_of_one(error: &(dyn StdError + 'static)) -> Option<Exit> {
+    if let Some(told) = error.downcast_ref::<Told>() {
+        return Some(told.exit);
+    }
+    if let Some(error) = error.downcast_ref::<PackError>() {
+        return Some(if matches!(error, PackError::Cancelled) { Exit::Interrupted } else { Exit::Failed });
+    }
+    if let Some(MetaError::NotAnImage) = error.downcast_ref() {
+        return Some(Exit::NoImage);
+    }
+    if let Some(LockError::Held { .. }) = error.downcast_ref() {
+        return Some(Exit::Locked);
+    }
+    match error.downcast_ref::<StorageError>()? {
+        StorageError::NotAnImage { .. } => Some(Exit::NoImage),
+        StorageError::Io { operation: Operation::Open, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Some(Exit::NoImage)
+        }
+        _ => None,
+    }
+}
+
+/// An error with the exit status it is to end with; found anywhere in a chain.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Told {
+    /// The status.
+    pub exit: Exit,
+    message: String,
+}
+
+/// An error without a cause that ends with `exit`.
+pub fn told(exit: Exit, message: impl Into<String>) -> Error {
+    Error::new(Told { exit, message: message.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn a_chain_of_errors_is_one_sentence() {
+        let error = Err::<(), _>(anyhow!("no such file")).context("cannot read").context("cannot pack 'a'").unwrap_err();
+        assert_eq!(sentence(&error), "cannot pack 'a': cannot read: no such file");
+    }
+
+    #[test]
+    fn a_cause_that_was_quoted_is_not_repeated() {
+        let error = Err::<(), _>(anyhow!("disk full")).context("cannot write: disk full").unwrap_err();
+        assert_eq!(sentence(&error), "cannot write: disk full");
+    }
+
+    #[test]
+    fn numbers_of_the_system_are_left_out() {
+        let error = Error::new(io::Error::from_raw_os_error(2)).context("cannot open");
+        assert_eq!(sentence(&error), "cannot open: No such file or directory");
+        assert_eq!(without_errno("a (os error 2): b (os error x) c"), "a: b (os error x) c");
+    }
+
+    #[test]
+    fn the_error_decides_the_status_whatever_it_is_wrapped_in() {
+        assert_eq!(exit_of(&Error::new(MetaError::NotAnImage).context("cannot open image 'a'")), Exit::NoImage);
+        assert_eq!(exit_of(&Error::new(PackError::Cancelled).context("cannot pack 'a'")), Exit::Interrupted);
+        assert_eq!(exit_of(&told(Exit::Usage, "no").context("again")), Exit::Usage);
+        assert_eq!(exit_of(&anyhow!("anything")), Exit::Failed);
+        let missing = |operation| StorageError::Io {
+            operation,
+            offset: None,
+            path: None,
+            source: io::ErrorKind::NotFound.into(),
+        };
+        assert_eq!(exit_of(&Error::new(missing(Operation::Open))), Exit::NoImage);
+        assert_eq!(exit_of(&Error::new(missing(Operation::Append))), Exit::Failed);
+        let folder_is_missing = PackError::Image { image: "a".into(), source: missing(Operation::Open) };
+        assert_eq!(exit_of(&Error::new(folder_is_missing)), Exit::Failed);
+        let held = LockError::Held { image: "a".into(), host: None, pid: None };
+        assert_eq!(exit_of(&Error::new(held)), Exit::Locked);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_known_through_a_context() {
+        let broken = || Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(is_broken_pipe(&broken()) && is_broken_pipe(&broken().context("cannot write to standard output")));
+        assert!(!is_broken_pipe(&Error::new(io::Error::from(io::ErrorKind::StorageFull))));
+    }
+}

@@ -1,0 +1,167 @@
+//! Attributes as FUSE wants them.
+//!
+//! Conversions only, total on every value an image can hold: what the kernel cannot say is saturated, never wrapped.
+
+use crate::format::rows::{FileType, Time};
+use crate::fs::Attr;
+use fuser::{FileAttr, INodeNo};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What `stat` calls the preferred block size. One page: the kernel reads ahead by itself, and asks for far more at once.
+const BLOCK_SIZE: u32 = 4096;
+
+/// How owner and permissions are shown instead of as packed (`uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Disguise {
+    /// Everything belongs to this user.
+    pub uid: Option<u32>,
+    /// Everything belongs to this group.
+    pub gid: Option<u32>,
+    /// Permissions of all but directories are 0777 without these bits.
+    pub fmask: Option<u16>,
+    /// Permissions of directories are 0777 without these bits.
+    pub dmask: Option<u16>,
+}
+
+impl Disguise {
+    /// Whether anything is shown otherwise than packed. ACLs would then contradict what is shown.
+    pub fn is_any(&self) -> bool {
+        *self != Disguise::default()
+    }
+
+    fn permissions(&self, attr: &Attr) -> u16 {
+        let mask = if attr.file_type == FileType::Directory { self.dmask } else { self.fmask };
+        mask.map_or(attr.permissions, |mask| 0o777 & !mask)
+    }
+}
+
+/// `attr` for the kernel.
+pub(super) fn to_fuse(attr: &Attr, disguise: &Disguise) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.inode.0),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: to_system(attr.atime),
+        mtime: to_system(attr.mtime),
+        ctime: to_system(attr.ctime),
+        crtime: UNIX_EPOCH,
+        kind: to_kind(attr.file_type),
+        perm: disguise.permissions(attr),
+        nlink: u32::try_from(attr.links).unwrap_or(u32::MAX),
+        uid: disguise.uid.unwrap_or(attr.uid),
+        gid: disguise.gid.unwrap_or(attr.gid),
+        rdev: to_rdev(attr.device),
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// Attributes of which only number and type are known; good for a listing's sake alone.
+pub(super) fn only_type(inode: u64, file_type: FileType) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(inode),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: to_kind(file_type),
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// What the kernel takes for "no such name, and remember that": an entry for inode 0.
+pub(super) fn absent() -> FileAttr {
+    only_type(0, FileType::Regular)
+}
+
+pub(super) fn to_kind(file_type: FileType) -> fuser::FileType {
+    match file_type {
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::CharDevice => fuser::FileType::CharDevice,
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        FileType::Regular => fuser::FileType::RegularFile,
+        FileType::Symlink => fuser::FileType::Symlink,
+        FileType::Socket => fuser::FileType::Socket,
+    }
+}
+
+/// A point in time, before 1970 too: seconds count down, the nanoseconds always up from them.
+fn to_system(time: Time) -> SystemTime {
+    let since = Duration::from_secs(time.secs.unsigned_abs());
+    let whole = if time.secs < 0 { UNIX_EPOCH.checked_sub(since) } else { UNIX_EPOCH.checked_add(since) };
+    whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
+}
+
+/// Linux's 32-bit encoding of a device number: 12 bits of major, 20 of minor.
+fn to_rdev((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ids::InodeId;
+
+    fn attr(file_type: FileType) -> Attr {
+        let time = Time { secs: 0, nanos: 0 };
+        Attr {
+            inode: InodeId(9),
+            file_type,
+            permissions: 0o4750,
+            uid: u32::MAX,
+            gid: 7,
+            links: 1 << 40,
+            size: 5,
+            blocks: 8,
+            mtime: time,
+            ctime: time,
+            atime: time,
+            device: (259, 0x1_2345),
+        }
+    }
+
+    #[test]
+    fn times_before_1970_keep_their_nanoseconds() {
+        let to_fields = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => (i128::from(after.as_secs()), after.subsec_nanos()),
+            Err(before) => {
+                let nanos = before.duration().as_nanos() as i128;
+                (-(nanos + 999_999_999) / 1_000_000_000, (-nanos).rem_euclid(1_000_000_000) as u32)
+            }
+        };
+        for (secs, nanos) in
+            [(0, 0), (-1, 0), (-1, 999_999_999), (-5, 1), (i64::MAX, 999_999_999), (i64::MIN, 0), (i64::MIN, 5)]
+        {
+            assert_eq!(to_fields(to_system(Time { secs, nanos })), (i128::from(secs), nanos), "{secs} {nanos}");
+        }
+    }
+
+    #[test]
+    fn device_numbers_are_encoded_as_the_kernel_decodes_them() {
+        for (major, minor) in [(8, 1), (259, 0x1_2345), (0xfff, 0xf_ffff), (0, 0)] {
+            let encoded = to_rdev((major, minor));
+            let decoded = (encoded >> 8 & 0xfff, encoded & 0xff | encoded >> 12 & 0xf_ff00);
+            assert_eq!(decoded, (major, minor));
+        }
+    }
+
+    #[test]
+    fn attributes_pass_unless_they_are_disguised() {
+        let plain = to_fuse(&attr(FileType::Regular), &Disguise::default());
+        assert_eq!((plain.perm, plain.uid, plain.gid, plain.nlink), (0o4750, u32::MAX, 7, u32::MAX));
+        let disguise = Disguise { uid: Some(1000), gid: Some(100), fmask: Some(0o133), dmask: Some(0o022) };
+        let file = to_fuse(&attr(FileType::Regular), &disguise);
+        assert_eq!((file.perm, file.uid, file.gid), (0o644, 1000, 100));
+        assert_eq!(to_fuse(&attr(FileType::Directory), &disguise).perm, 0o755);
+        assert!(disguise.is_any() && !Disguise::default().is_any());
+    }
+}

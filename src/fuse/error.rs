@@ -1,0 +1,78 @@
+//! Why a mount, or an unmount, did not come about.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What went wrong, with what a person needs to put it right.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mount point cannot be looked at.
+    #[error("cannot use {} as a mount point: {error}", dir.display())]
+    Unusable {
+        /// The mount point.
+        dir: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// The mount point is not a directory.
+    #[error("cannot mount on {}: it is not a directory", dir.display())]
+    NotDirectory {
+        /// The mount point.
+        dir: PathBuf,
+    },
+    /// The mount would hide the image.
+    #[error("cannot mount on {}: the mount would hide the image {} (choose a directory beside it)", dir.display(), image.display())]
+    HidesImage {
+        /// The mount point.
+        dir: PathBuf,
+        /// The image.
+        image: PathBuf,
+    },
+    /// The mount point belongs to the thaw log.
+    #[error("cannot mount on {}: it belongs to the image's thaw log", dir.display())]
+    InThawLog {
+        /// The mount point.
+        dir: PathBuf,
+    },
+    /// /dev/fuse cannot be opened.
+    #[error("cannot open /dev/fuse: {error} (is the kernel's fuse module loaded?)")]
+    Device {
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// The kernel, or fusermount3, refused.
+    #[error("cannot mount on {}: {error}", dir.display())]
+    Refused {
+        /// The mount point.
+        dir: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// The kernel and floe did not agree on how to talk, or stopped talking.
+    #[error("lost the kernel's FUSE connection of {}: {error}", dir.display())]
+    Connection {
+        /// The mount point.
+        dir: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// Unmounting failed.
+    #[error("cannot unmount {}: {}", dir.display(), explain_unmount(error))]
+    Unmount {
+        /// The mount point.
+        dir: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+}
+
+fn explain_unmount(error: &io::Error) -> String {
+    match rustix::io::Errno::from_io_error(error) {
+        Some(rustix::io::Errno::BUSY) => {
+            "it is in use (a file in it is open, or a process has its working directory there; 'fuser -vm' names it)"
+                .into()
+        }
+        Some(rustix::io::Errno::INVAL) => "nothing is mounted there".into(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,119 @@
+//! The one place all handlers run in, so that none can lose a request or take its thread down.
+//!
+//! A handler computes and returns; only the adapter, behind the guard, replies. A panic is caught here, answered with
+//! EIO, and latches the mount: what a panic has left behind is not trusted again. (Should a reply be dropped all the
+//! same, fuser answers it with EIO by itself.)
+
+use crate::fs::FsError;
+use fuser::Errno;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Why a handler has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The filesystem says so.
+    Fs(FsError),
+    /// The kernel is simply told this.
+    Errno(Errno),
+}
+
+impl From<FsError> for Failure {
+    fn from(error: FsError) -> Self {
+        Failure::Fs(error)
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Failure::Errno(errno)
+    }
+}
+
+/// Runs handlers; closed for good by the first panic.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    latched: AtomicBool,
+}
+
+impl Guard {
+    /// What `handler` returns, or the error number that the kernel is to be told.
+    pub(super) fn run<T>(
+        &self,
+        operation: &'static str,
+        inode: u64,
+        handler: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Errno> {
+        if self.latched.load(Ordering::Relaxed) {
+            return Err(Errno::EIO);
+        }
+        // Whatever the handler leaves half done is never looked at again: the latch below sees to it.
+        match catch_unwind(AssertUnwindSafe(handler)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Failure::Errno(errno))) => Err(errno),
+            Ok(Err(Failure::Fs(error))) => {
+                let errno = error.errno();
+                if errno == rustix::io::Errno::IO {
+                    tracing::error!(operation, inode, %error, "answered with EIO");
+                }
+                Err(Errno::from_i32(errno.raw_os_error()))
+            }
+            Err(payload) => {
+                self.latched.store(true, Ordering::Relaxed);
+                let message = panic_message(payload.as_ref());
+                tracing::error!(operation, inode, message, "panicked: the mount answers EIO from now on");
+                // A payload's own drop may panic too; a leak is better than a dead thread.
+                std::mem::forget(payload);
+                Err(Errno::EIO)
+            }
+        }
+    }
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code<T>(result: Result<T, Errno>) -> Option<i32> {
+        result.err().map(Errno::code)
+    }
+
+    #[test]
+    fn answers_and_errors_pass_through() {
+        let guard = Guard::default();
+        assert_eq!(guard.run("test", 1, || Ok(7)).ok(), Some(7));
+        assert_eq!(code(guard.run("test", 1, || Err::<(), _>(FsError::NotFound.into()))), Some(Errno::ENOENT.code()));
+        assert_eq!(code(guard.run("test", 1, || Err::<(), _>(Errno::ERANGE.into()))), Some(Errno::ERANGE.code()));
+        assert_eq!(guard.run("test", 1, || Ok(7)).ok(), Some(7), "an error latches nothing");
+    }
+
+    #[test]
+    fn a_panic_answers_eio_and_latches_the_mount() {
+        let guard = Guard::default();
+        let panics = || -> Result<(), Failure> { std::panic::resume_unwind(Box::new("a bug")) };
+        assert_eq!(code(guard.run("test", 1, panics)), Some(Errno::EIO.code()));
+        assert_eq!(code(guard.run("test", 1, || Ok(7))), Some(Errno::EIO.code()));
+    }
+
+    #[test]
+    fn a_panic_whose_payload_panics_in_turn_is_survived() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("again");
+            }
+        }
+        let guard = Guard::default();
+        let panics = || -> Result<(), Failure> { std::panic::resume_unwind(Box::new(Bomb)) };
+        assert_eq!(code(guard.run("test", 1, panics)), Some(Errno::EIO.code()));
+    }
+}

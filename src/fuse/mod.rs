@@ -1,0 +1,21 @@
+//! The thin adapter from the kernel's FUSE to [`crate::fs`].
+//!
+//! Nothing here knows how an image is laid out, and nothing outside knows fuser. Invariants: every request is answered
+//! exactly once, whatever a handler does ([`guard`]); a mount that has panicked answers EIO from then on; handlers take
+//! no lock of their own. Read-only as yet: nothing ever changes under the kernel's caches, so they may keep all they are
+//! told. Called by `cli` only.
+
+mod adapter;
+mod attr;
+pub mod daemon;
+mod error;
+mod guard;
+mod mountpoint;
+mod options;
+mod session;
+
+pub use adapter::DAEMON_XATTR;
+pub use error::MountError;
+pub use mountpoint::{Unmount, absolute, clear_dead, is_dead, prepare, unmount};
+pub use options::{Access, Disguise, MountOptions, OptionError};
+pub use session::{Mounted, mount};

@@ -1,0 +1,401 @@
+//! Mount options: those of every FUSE file system, and floe's own.
+//!
+//! A list is split at commas; `\,` stands for a comma inside a value and `\\` for a backslash. Later options win. An option
+//! that is not known is an error that names it, never skipped in silence, except those that mount(8) and fstab keep for
+//! themselves.
+
+pub use super::attr::Disguise;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+/// How long the kernel may keep what it was told: what is read-only never changes. (136 years; far more would overflow the
+/// jiffies of a 32-bit kernel.)
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Most event loops: each costs a thread, and the kernel's own limit of requests in the background is lower.
+const MAX_THREADS: usize = 256;
+
+/// Who may use the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Who mounted it.
+    #[default]
+    Owner,
+    /// Who mounted it, and root (`allow_root`).
+    OwnerAndRoot,
+    /// Everybody (`allow_other`).
+    Everybody,
+}
+
+/// All that `-o` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountOptions {
+    /// `rw` was asked for. This version mounts read-only: the caller decides what to say.
+    pub writable: bool,
+    /// `dev`: device nodes work.
+    pub dev: bool,
+    /// `suid`: setuid and setgid bits and file capabilities work.
+    pub suid: bool,
+    /// `exec`: programs may be run.
+    pub exec: bool,
+    /// `noatime`. (Nothing changes times on a read-only mount; it shows in /proc/mounts.)
+    pub noatime: bool,
+    /// `allow_other`, `allow_root`.
+    pub access: Access,
+    /// The kernel checks permissions. Always, for now: there is no option to switch it off.
+    pub default_permissions: bool,
+    /// `auto_unmount`: whoever started the daemon sees to it that its mount goes when it dies.
+    pub auto_unmount: bool,
+    /// `uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`.
+    pub disguise: Disguise,
+    /// What stands behind `fuse.` in the type.
+    pub subtype: String,
+    /// Source in /proc/mounts, if not the image's path.
+    pub fsname: Option<Vec<u8>>,
+    /// How long names may be cached, those that do not exist too.
+    pub entry_timeout: Duration,
+    /// How long attributes may be cached.
+    pub attr_timeout: Duration,
+    /// Bytes of the working set.
+    pub cache: Option<usize>,
+    /// Event loops.
+    pub threads: Option<usize>,
+    /// Threads that inflate ahead; 0: none.
+    pub readahead: Option<usize>,
+    /// Where in the file the image begins, in bytes.
+    pub offset: u64,
+    /// Every subchunk is checked against its own identity when it is read.
+    pub verify: bool,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        MountOptions {
+            writable: false,
+            dev: false,
+            suid: false,
+            exec: true,
+            noatime: false,
+            access: Access::Owner,
+            default_permissions: true,
+            auto_unmount: false,
+            disguise: Disguise::default(),
+            subtype: "floe".into(),
+            fsname: None,
+            entry_timeout: FOR_EVER,
+            attr_timeout: FOR_EVER,
+            cache: None,
+            threads: None,
+            readahead: None,
+            offset: 0,
+            verify: false,
+        }
+    }
+}
+
+/// What is wrong with an option.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// There is no such option.
+    #[error("unknown mount option '{0}'")]
+    Unknown(String),
+    /// It lacks its value.
+    #[error("mount option '{0}' needs a value ({0}=...)")]
+    NeedsValue(String),
+    /// It has a value and takes none.
+    #[error("mount option '{0}' takes no value")]
+    NoValue(String),
+    /// Its value is wrong.
+    #[error("mount option '{option}={value}': expected {expected}")]
+    Value {
+        /// The option.
+        option: String,
+        /// What was given.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// It is about writing or snapshots.
+    #[error("mount option '{0}': this version mounts read-only, and the newest state only")]
+    NotYet(String),
+}
+
+/// Options that mount(8) and fstab keep for themselves, or that say what holds anyhow.
+const IGNORED: &[&str] = &[
+    "defaults",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "async",
+    "sync",
+    "dirsync",
+    "atime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "lazytime",
+    "nolazytime",
+    "default_permissions",
+    "silent",
+    "loud",
+];
+
+impl MountOptions {
+    /// Takes in one list, as it stands behind `-o`.
+    ///
+    /// # Errors
+    /// The first option that is unknown, or whose value is wrong.
+    pub fn take(&mut self, list: &OsStr) -> Result<(), OptionError> {
+        for option in split(list.as_bytes()) {
+            self.take_one(&option)?;
+        }
+        Ok(())
+    }
+
+    /// As [`MountOptions::take`], passing over what is unknown (`-s` of mount(8)).
+    ///
+    /// # Errors
+    /// The first option whose value is wrong.
+    pub fn take_known(&mut self, list: &OsStr) -> Result<(), OptionError> {
+        for option in split(list.as_bytes()) {
+            match self.take_one(&option) {
+                Ok(()) | Err(OptionError::Unknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_one(&mut self, option: &[u8]) -> Result<(), OptionError> {
+        let (name, value) = match option.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&option[..at], Some(&option[at + 1..])),
+            None => (option, None),
+        };
+        let name = String::from_utf8_lossy(name).into_owned();
+        match value {
+            _ if option.is_empty() || name.starts_with("x-") || name.starts_with("X-") || name == "comment" => Ok(()),
+            Some(value) => self.take_value(&name, value),
+            None => self.take_word(&name),
+        }
+    }
+
+    fn take_word(&mut self, name: &str) -> Result<(), OptionError> {
+        match name {
+            "ro" => self.writable = false,
+            "rw" => self.writable = true,
+            "dev" => self.dev = true,
+            "nodev" => self.dev = false,
+            "suid" => self.suid = true,
+            "nosuid" => self.suid = false,
+            "exec" => self.exec = true,
+            "noexec" => self.exec = false,
+            "noatime" => self.noatime = true,
+            "allow_other" => self.access = Access::Everybody,
+            "allow_root" => self.access = Access::OwnerAndRoot,
+            "auto_unmount" => self.auto_unmount = true,
+            "verify" => self.verify = true,
+            "thaw" | "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
+            "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname" | "entry_timeout" | "attr_timeout"
+            | "cache" | "threads" | "readahead" | "offset" => return Err(OptionError::NeedsValue(name.into())),
+            _ if IGNORED.contains(&name) => {}
+            _ => return Err(OptionError::Unknown(name.into())),
+        }
+        Ok(())
+    }
+
+    fn take_value(&mut self, name: &str, bytes: &[u8]) -> Result<(), OptionError> {
+        let text = String::from_utf8_lossy(bytes);
+        let value: &str = &text;
+        let wrong = |expected| OptionError::Value { option: name.into(), value: value.into(), expected };
+        let mask = || u16::from_str_radix(value, 8).ok().filter(|m| *m <= 0o777).ok_or(wrong("octal permission bits"));
+        let id = || value.parse().map_err(|_| wrong("a number"));
+        let seconds = || seconds(value).ok_or(wrong("seconds, 0 or more"));
+        let size = || parse_size(value).ok_or(wrong("a size such as 256M"));
+        match name {
+            "uid" => self.disguise.uid = Some(id()?),
+            "gid" => self.disguise.gid = Some(id()?),
+            "umask" => (self.disguise.fmask, self.disguise.dmask) = (Some(mask()?), Some(mask()?)),
+            "fmask" => self.disguise.fmask = Some(mask()?),
+            "dmask" => self.disguise.dmask = Some(mask()?),
+            "fsname" if !bytes.is_empty() && !bytes.contains(&0) => self.fsname = Some(bytes.to_vec()),
+            "fsname" => return Err(wrong("a name")),
+            "subtype" if is_subtype(value) => self.subtype = value.into(),
+            "subtype" => return Err(wrong("letters, digits, '-' and '_'")),
+            "entry_timeout" => self.entry_timeout = seconds()?,
+            "attr_timeout" => self.attr_timeout = seconds()?,
+            "cache" => self.cache = Some(usize::try_from(size()?).map_err(|_| wrong("a size such as 256M"))?),
+            "offset" => self.offset = size()?,
+            "threads" => match value.parse() {
+                Ok(threads) if (1..=MAX_THREADS).contains(&threads) => self.threads = Some(threads),
+                _ => return Err(wrong("a number from 1 to 256")),
+            },
+            "readahead" => match value.parse() {
+                Ok(threads) if threads <= MAX_THREADS => self.readahead = Some(threads),
+                _ => return Err(wrong("a number of threads from 0 to 256")),
+            },
+            "thaw" | "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
+            "ro" | "rw" | "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "noatime" | "allow_other"
+            | "allow_root" | "auto_unmount" | "verify" => return Err(OptionError::NoValue(name.into())),
+            _ if IGNORED.contains(&name) => return Err(OptionError::NoValue(name.into())),
+            _ => return Err(OptionError::Unknown(name.into())),
+        }
+        Ok(())
+    }
+}
+
+fn is_subtype(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(fits)
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).map_or(FOR_EVER, |time| time.min(FOR_EVER)))
+}
+
+/// `4096`, `4K`, `4M`, `4MiB`, `1.5G`: powers of 1024; `4MB`: of 1000.
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.to_ascii_lowercase();
+    let (power, base) = match unit.as_bytes() {
+        [] | [b'b'] => (0, 1024),
+        [letter] | [letter, b'i', b'b'] => (b"kmgt".iter().position(|l| l == letter)? as u32 + 1, 1024),
+        [letter, b'b'] => (b"kmgt".iter().position(|l| l == letter)? as u32 + 1, 1000),
+        _ => return None,
+    };
+    let unit = u64::pow(base, power);
+    match number.parse::<u64>() {
+        Ok(whole) => whole.checked_mul(unit),
+        // Only fractions come here, where no more than a float holds was written down.
+        Err(_) => {
+            let bytes = number.parse::<f64>().ok()? * unit as f64;
+            (number.contains('.') && bytes < 9e15).then_some(bytes as u64)
+        }
+    }
+}
+
+/// The options in a list, freed of their backslashes.
+fn split(list: &[u8]) -> Vec<Vec<u8>> {
+    let mut options = vec![Vec::new()];
+    let mut rest = list.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        let escaped = byte == b'\\' && matches!(rest.peek(), Some(b',' | b'\\'));
+        match (byte, options.last_mut()) {
+            (b',', _) => options.push(Vec::new()),
+            (_, Some(option)) => option.push(if escaped { rest.next().unwrap_or(byte) } else { byte }),
+            (_, None) => {}
+        }
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(list: &str) -> Result<MountOptions, OptionError> {
+        let mut options = MountOptions::default();
+        options.take(OsStr::new(list))?;
+        Ok(options)
+    }
+
+    #[test]
+    fn all_options_of_a_list_are_taken() {
+        let options = take(
+            "ro,dev,suid,noexec,noatime,allow_other,default_permissions,auto_unmount,uid=1000,gid=4294967294,umask=022,\
+             fmask=0133,subtype=ice,fsname=a\\,b\\\\c,entry_timeout=1.5,attr_timeout=0,cache=64M,threads=3,readahead=0,\
+             offset=4096,verify,nofail,x-systemd.automount,_netdev",
+        )
+        .unwrap();
+        assert_eq!(
+            options,
+            MountOptions {
+                writable: false,
+                dev: true,
+                suid: true,
+                exec: false,
+                noatime: true,
+                access: Access::Everybody,
+                default_permissions: true,
+                auto_unmount: true,
+                disguise: Disguise { uid: Some(1000), gid: Some(4294967294), fmask: Some(0o133), dmask: Some(0o022) },
+                subtype: "ice".into(),
+                fsname: Some(b"a,b\\c".to_vec()),
+                entry_timeout: Duration::from_millis(1500),
+                attr_timeout: Duration::ZERO,
+                cache: Some(64 << 20),
+                threads: Some(3),
+                readahead: Some(0),
+                offset: 4096,
+                verify: true,
+            }
+        );
+    }
+
+    #[test]
+    fn later_options_win_and_empty_ones_say_nothing() {
+        let options = take("rw,,ro,dev,nodev,allow_other,allow_root,").unwrap();
+        assert!(!options.writable && !options.dev);
+        assert_eq!(options.access, Access::OwnerAndRoot);
+        assert_eq!(take("").unwrap(), MountOptions::default());
+        assert!(take("rw").unwrap().writable);
+    }
+
+    #[test]
+    fn an_unknown_option_is_named() {
+        assert_eq!(take("ro,bogus").unwrap_err(), OptionError::Unknown("bogus".into()));
+        assert_eq!(take("bogus=1").unwrap_err().to_string(), "unknown mount option 'bogus'");
+    }
+
+    #[test]
+    fn values_are_checked() {
+        for list in [
+            "uid=root",
+            "umask=1000",
+            "umask=9",
+            "entry_timeout=-1",
+            "entry_timeout=x",
+            "cache=",
+            "cache=1Q",
+            "threads=0",
+            "threads=257",
+            "readahead=-1",
+            "offset=1.2.3",
+            "subtype=a/b",
+            "subtype=",
+            "fsname=",
+        ] {
+            assert!(matches!(take(list), Err(OptionError::Value { .. })), "{list}");
+        }
+        assert_eq!(take("cache").unwrap_err(), OptionError::NeedsValue("cache".into()));
+        assert_eq!(take("ro=1").unwrap_err(), OptionError::NoValue("ro".into()));
+        assert_eq!(take("snapshot=old").unwrap_err(), OptionError::NotYet("snapshot".into()));
+    }
+
+    #[test]
+    fn time_outs_end_at_for_ever() {
+        assert_eq!(take("attr_timeout=1e300").unwrap().attr_timeout, FOR_EVER);
+        assert_eq!(take("attr_timeout=inf").unwrap().attr_timeout, FOR_EVER);
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let sizes = [("0", 0), ("4096", 4096), ("4K", 4096), ("4MiB", 4 << 20), ("4MB", 4_000_000), ("1.5G", 3 << 29)];
+        for (text, bytes) in sizes {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "K", "-1", "1 M", "99999999999999999999", "99999999999T", "1e3"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+}

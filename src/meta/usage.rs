@@ -1,0 +1,129 @@
+//! What the bytes of an image are spent on: one scan over frame headers, and a walk over the parents of the identities.
+//!
+//! Every byte of the log belongs to exactly one part, so the parts add up to the image. No stored bytes are read but those of
+//! interior table blocks. Called by `cli` (info).
+
+use super::{Image, MetaError};
+use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind};
+use crate::format::ids::{LogOffset, SuperchunkId};
+use crate::format::limits;
+use crate::format::schema;
+use crate::log::Scan;
+use crate::table::{ChildRef, Onward, TableError};
+use std::collections::HashMap;
+
+/// What the bytes of an image are spent on. All figures are bytes of the image, but where they are counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// The two head slots and what lies beside them.
+    pub heads: u64,
+    /// Superchunks: headers and stored bytes, without clear lists.
+    pub data: u64,
+    /// Raw bytes of the superchunks.
+    pub data_raw: u64,
+    /// Superchunks in the log, dead ones too.
+    pub superchunks: u64,
+    /// Clear lists of superchunks.
+    pub clear_lists: u64,
+    /// Table blocks of the identities: their share of the table groups they lie in.
+    pub identities: u64,
+    /// All other table blocks, of the map too, whole frames.
+    pub tables: u64,
+    /// Roots.
+    pub roots: u64,
+    /// Parity.
+    pub parity: u64,
+    /// Pads, frames of kinds this version does not know, and bytes that are no frame.
+    pub other: u64,
+    /// Bytes that should be frames and are not: part of `other`.
+    pub damaged: u64,
+}
+
+impl Image {
+    /// Scans the log and says what its bytes are spent on. Damage is counted and stepped over.
+    ///
+    /// # Errors
+    /// If the parents of the identities cannot be read.
+    pub fn usage(&self) -> Result<Usage, MetaError> {
+        let mut usage = Usage { heads: limits::LOG_START, ..Usage::default() };
+        let mut scan = Scan::new(self.log().clone(), LogOffset(limits::LOG_START));
+        while let Some(next) = scan.next() {
+            match next {
+                Ok(header) => usage.add(&header),
+                Err((offset, _)) => {
+                    let end = scan.find_next(LogOffset(offset.0 + 1)).unwrap_or(LogOffset(self.log().end()));
+                    usage.damaged += end.0 - offset.0;
+                    scan.resume_at(end);
+                }
+            }
+        }
+        usage.other += usage.damaged;
+        // Table groups were counted whole; a damaged group may be named by the map and not be found by the scan.
+        let identities = self.identity_bytes()?.min(usage.tables);
+        usage.identities = identities;
+        usage.tables -= identities;
+        Ok(usage)
+    }
+
+    /// Bytes of the image that blocks of the identities take: of each group, with its copy, their share by raw bytes.
+    fn identity_bytes(&self) -> Result<u64, MetaError> {
+        let mut blocks = Vec::new();
+        let mut lost: Option<TableError> = None;
+        let mut wanted = |level: u8, child: &ChildRef| {
+            if let ChildRef::Block { id, .. } = child {
+                blocks.push(*id);
+            }
+            level > 0
+        };
+        self.tree(&schema::IDENTITIES).walk_where(self, &mut wanted, &mut |visit| match visit.block {
+            Ok(_) => Onward::Into,
+            Err(error) => {
+                lost.get_or_insert_with(|| TableError::Source(error.to_string().into()));
+                Onward::Past
+            }
+        });
+        if let Some(error) = lost {
+            return Err(error.into());
+        }
+        let mut raw: HashMap<SuperchunkId, u64> = HashMap::new();
+        for located in blocks.into_iter().filter_map(|id| self.locate(id).transpose()) {
+            let located = located?;
+            *raw.entry(located.superchunk).or_default() += u64::from(located.len);
+        }
+        let mut bytes = 0;
+        for (group, raw) in raw {
+            if let Some(row) = self.superchunk(group)? {
+                let place = row.place;
+                let copies = 1 + u64::from(place.copy.is_some());
+                let frame = FRAME_HEADER as u64 + u64::from(place.clear_len) + u64::from(place.stored_len);
+                let whole = u64::from(place.raw_len).max(1);
+                // Both factors are below 2^28: lengths of a frame, and of blocks in it.
+                bytes += copies * frame * raw.min(whole) / whole;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Usage {
+    fn add(&mut self, header: &FrameHeader) {
+        let clear = u64::from(header.clear_len);
+        match header.kind {
+            FrameKind::SUPERCHUNK => {
+                self.superchunks += 1;
+                self.data += header.frame_len() - clear;
+                self.data_raw += u64::from(header.raw_len);
+                self.clear_lists += clear;
+            }
+            FrameKind::TABLE_GROUP | FrameKind::MAP_BLOCK => self.tables += header.frame_len(),
+            FrameKind::ROOT => self.roots += header.frame_len(),
+            FrameKind::PARITY => self.parity += header.frame_len(),
+            _ => self.other += header.frame_len(),
+        }
+    }
+
+    /// All metadata but the identities: tables, map, roots.
+    pub fn other_metadata(&self) -> u64 {
+        self.tables + self.roots
+    }
+}

@@ -1,0 +1,271 @@
+//! Files that shrink, grow, change or vanish while they are packed, and files that cannot be read.
+//!
+//! They lie in a file system of this test's own, served over FUSE, so that each thing happens at the same point of the
+//! packing each time: nothing here depends on who is quicker.
+
+mod common;
+
+use common::left_out::need_fuse;
+use common::{Lab, floe, floe_command, noise, prose, run, write};
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request,
+};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What a file does once it was opened (or, where that says so, before).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trick {
+    /// Nothing.
+    Steady,
+    /// Ends sooner than its size said.
+    Shrinks,
+    /// Has more bytes than its size said.
+    Grows,
+    /// Has another time of modification after it was read.
+    Changes,
+    /// Is listed, but not there.
+    IsGone,
+    /// Is there for stat, and gone for open.
+    Vanishes,
+    /// May not be opened.
+    Forbidden,
+    /// Fails to be read at its second 64 KiB.
+    Breaks,
+}
+
+const FILES: &[(&str, Trick)] = &[
+    ("a-steady", Trick::Steady),
+    ("b-shrinks", Trick::Shrinks),
+    ("c-grows", Trick::Grows),
+    ("d-changes", Trick::Changes),
+    ("e-is-gone", Trick::IsGone),
+    ("f-vanishes", Trick::Vanishes),
+    ("g-forbidden", Trick::Forbidden),
+    ("h-breaks", Trick::Breaks),
+    ("z-steady-too", Trick::Steady),
+];
+const SIZE: usize = 300_000;
+const SHORT: usize = 100_000;
+const BREAK: u64 = 65_536;
+
+struct Tricks {
+    opened: Vec<AtomicBool>,
+}
+
+fn bytes(file: usize) -> Vec<u8> {
+    if file.is_multiple_of(2) { noise(file as u64, SIZE) } else { prose(file as u64, SIZE) }
+}
+
+impl Tricks {
+    fn file(ino: INodeNo) -> Option<(usize, Trick)> {
+        let index = u64::from(ino).checked_sub(2)? as usize;
+        FILES.get(index).map(|f| (index, f.1))
+    }
+
+    /// How long the file is now.
+    fn size(&self, index: usize) -> usize {
+        let opened = self.opened[index].load(Ordering::SeqCst);
+        match (FILES[index].1, opened) {
+            (Trick::Shrinks, true) | (Trick::Grows, false) => SHORT,
+            _ => SIZE,
+        }
+    }
+
+    fn attr(&self, ino: INodeNo) -> Option<FileAttr> {
+        let mut attr = FileAttr {
+            ino,
+            size: 0,
+            blocks: 0,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH + Duration::from_secs(1_000_000_000),
+            ctime: UNIX_EPOCH,
+            crtime: SystemTime::UNIX_EPOCH,
+            kind: FileType::Directory,
+            perm: 0o755,
+            nlink: 2,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            rdev: 0,
+            flags: 0,
+            blksize: 4096,
+        };
+        if ino == INodeNo::ROOT {
+            return Some(attr);
+        }
+        let (index, trick) = Self::file(ino)?;
+        attr.kind = FileType::RegularFile;
+        attr.perm = 0o644;
+        attr.nlink = 1;
+        attr.size = self.size(index) as u64;
+        attr.blocks = attr.size.div_ceil(512);
+        if trick == Trick::Changes && self.opened[index].load(Ordering::SeqCst) {
+            attr.mtime += Duration::from_secs(1);
+        }
+        Some(attr)
+    }
+}
+
+impl Filesystem for Tricks {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = FILES.iter().position(|f| name == f.0).filter(|&i| FILES[i].1 != Trick::IsGone);
+        match found.and_then(|i| self.attr(INodeNo(i as u64 + 2))) {
+            Some(attr) => reply.entry(&Duration::ZERO, &attr, Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.attr(ino) {
+            Some(attr) => reply.attr(&Duration::ZERO, &attr),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match Self::file(ino) {
+            None | Some((_, Trick::Vanishes)) => reply.error(Errno::ENOENT),
+            Some((_, Trick::Forbidden)) => reply.error(Errno::EACCES),
+            // The kernel must not cache, nor cut reads off at a size it remembers.
+            Some(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let Some((index, trick)) = Self::file(ino) else {
+            return reply.error(Errno::ENOENT);
+        };
+        // From the first read on: a reader that looks at the size between open and read is told the old one.
+        self.opened[index].store(true, Ordering::SeqCst);
+        if trick == Trick::Breaks && offset + u64::from(size) > BREAK {
+            if offset >= BREAK {
+                return reply.error(Errno::EIO);
+            }
+            return reply.data(&bytes(index)[offset as usize..BREAK as usize]);
+        }
+        let all = bytes(index);
+        let now = &all[..self.size(index)];
+        let start = (offset as usize).min(now.len());
+        let end = (start + size as usize).min(now.len());
+        reply.data(&now[start..end]);
+    }
+
+    fn readdir(&self, _: &Request, _: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let dots = [".", ".."].map(|name| (INodeNo::ROOT, FileType::Directory, name));
+        let files = FILES.iter().enumerate().map(|(i, f)| (INodeNo(i as u64 + 2), FileType::RegularFile, f.0));
+        for (i, (ino, kind, name)) in dots.into_iter().chain(files).enumerate().skip(offset as usize) {
+            if reply.add(ino, i as u64 + 1, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+}
+
+fn serve(at: &Path) -> BackgroundSession {
+    let mut config = Config::default();
+    config.mount_options = vec![MountOption::RO, MountOption::FSName("floe-tricks".to_owned())];
+    let tricks = Tricks { opened: FILES.iter().map(|_| AtomicBool::new(false)).collect() };
+    fuser::spawn_mount(tricks, at, &config).expect("the test's own file system can be mounted")
+}
+
+/// Packs a fresh file system of tricks; gives what was said, and the folder it was extracted to.
+fn pack_tricks(lab: &Lab, options: &[&str]) -> (String, std::path::PathBuf) {
+    let at = lab.mount_point("tricks");
+    let session = serve(&at);
+    let image = lab.image("tricks.floe");
+    let mut command = floe_command(["pack"]);
+    command.args(options).arg(&at).arg(&image);
+    let done = run(command);
+    session.umount_and_join().expect("it can be unmounted");
+    let done = done.exits(3);
+    floe!("check", &image).exits(0);
+    let out = lab.tree("out");
+    floe!("extract", &image, "-C", &out).exits(0);
+    (format!("{}{}", done.out(), done.stderr), out)
+}
+
+#[test]
+fn each_file_that_changes_is_named_and_no_other() {
+    need_fuse!();
+    for options in [&["-j", "1"][..], &["-j", "4", "-C", "zstd:1"]] {
+        let lab = Lab::new();
+        let (said, _) = pack_tricks(&lab, options);
+        for (name, trick) in FILES {
+            assert_eq!(said.contains(name), *trick != Trick::Steady, "{name} ({trick:?}) in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn what_is_packed_of_a_changing_file_are_bytes_it_had() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, out) = pack_tricks(&lab, &[]);
+    for (index, (name, trick)) in FILES.iter().enumerate() {
+        let packed = fs::read(out.join(name));
+        let all = bytes(index);
+        match trick {
+            Trick::Steady | Trick::Changes => assert!(packed.expect("it is there") == all, "{name}"),
+            Trick::Shrinks | Trick::Grows => {
+                let packed = packed.expect("it is there");
+                assert!(packed.len() >= SHORT && packed == all[..packed.len()], "{name}: {} bytes", packed.len());
+            }
+            // Whether nothing, or what could be read, is packed of these: no byte that was not there.
+            Trick::IsGone | Trick::Vanishes | Trick::Forbidden | Trick::Breaks => {
+                if let Ok(packed) = packed {
+                    assert!(packed.len() <= BREAK as usize && packed == all[..packed.len()], "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn json_names_each_file_in_an_error_and_still_ends_with_a_summary() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (said, _) = pack_tricks(&lab, &["--json"]);
+    let lines: Vec<serde_json::Value> = said.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    let items: Vec<_> =
+        lines.iter().filter(|l| l["message_type"] == "error").filter_map(|l| l["item"].as_str()).collect();
+    for (name, trick) in FILES.iter().filter(|f| f.1 != Trick::Steady) {
+        assert!(items.iter().any(|i| i.contains(name)), "{name} ({trick:?}) in {items:?}");
+    }
+    assert!(lines.iter().any(|l| l["message_type"] == "summary"));
+}
+
+#[test]
+fn a_folder_that_may_not_be_read_is_named_and_the_rest_is_packed() {
+    if common::is_root() {
+        // The file system of tricks covers what even root cannot read.
+        return common::left_out::reduced("root may read every folder");
+    }
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    write(source.join("closed/file"), "x");
+    write(source.join("open"), "x");
+    let close = |mode| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(source.join("closed"), fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    close(0);
+    let done = floe!("pack", &source, lab.image("x.floe"));
+    close(0o755);
+    done.exits(3).says(&["closed"]);
+    assert!(floe!("ls", lab.image("x.floe")).exits(0).out().contains("open"));
+}

@@ -1,0 +1,80 @@
+//! A mount that is undone with the value that stands for it, and not quietly.
+
+use super::run::{floe_command, run};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An image mounted at a folder; dropping it runs `floe umount` and fails the test if that fails.
+pub struct Mounted {
+    dir: PathBuf,
+    mounted: bool,
+}
+
+impl Mounted {
+    /// Mounts and returns when it is mounted.
+    #[track_caller]
+    pub fn new(image: &Path, dir: &Path, options: &[&str]) -> Self {
+        let mut command = floe_command(["mount"]);
+        command.args(options).arg(image).arg(dir);
+        run(command).exits(0);
+        assert!(is_mounted(dir), "'floe mount' returned 0, but nothing is mounted at {}", dir.display());
+        Mounted { dir: dir.to_owned(), mounted: true }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A path below.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Unmounts now.
+    #[track_caller]
+    pub fn unmount(mut self) {
+        self.unmount_or_say().unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    fn unmount_or_say(&mut self) -> Result<(), String> {
+        if !std::mem::take(&mut self.mounted) {
+            return Ok(());
+        }
+        let mut command = floe_command(["umount"]);
+        command.arg(&self.dir);
+        let done = run(command);
+        if done.code == Some(0) && !is_mounted(&self.dir) {
+            return Ok(());
+        }
+        // Whatever went wrong: leave no dead mount behind for the next test and for whoever cleans up.
+        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(&self.dir).output();
+        Err(format!("'floe umount {}' failed: {done:?}", self.dir.display()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(message) = self.unmount_or_say() {
+            if std::thread::panicking() {
+                eprintln!("{message}");
+            } else {
+                panic!("{message}");
+            }
+        }
+    }
+}
+
+/// The line of /proc/self/mounts for a mount point, if there is one.
+pub fn mount_line(dir: &Path) -> Option<String> {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+    mounts.lines().find(|l| l.split(' ').nth(1).is_some_and(|at| Path::new(at) == dir)).map(str::to_owned)
+}
+
+/// Whether something is mounted there.
+pub fn is_mounted(dir: &Path) -> bool {
+    mount_line(dir).is_some()
+}

@@ -1,0 +1,73 @@
+//! The helpers themselves: a comparison that finds nothing proves something only if it finds what is there.
+
+mod common;
+
+use common::compare::{assert_same, compare};
+use common::{Lab, nasty, write, xattrs};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn the_nasty_tree_is_the_same_each_time_it_is_laid_out() {
+    let lab = Lab::new();
+    let (one, two) = (lab.tree("one"), lab.tree("two"));
+    nasty::build(&one, nasty::Extent::Full);
+    nasty::build(&two, nasty::Extent::Full);
+    assert_same(&one, &two);
+}
+
+type Change = fn(&Path);
+
+#[test]
+fn each_kind_of_difference_is_found() {
+    let changes: &[(&str, Change)] = &[
+        ("is missing", |t| fs::remove_file(t.join("file")).unwrap()),
+        ("should not be", |t| write(t.join("new"), "")),
+        ("size", |t| write(t.join("file"), "longer than it was")),
+        ("byte 2 is", |t| {
+            let time = fs::metadata(t.join("file")).unwrap().modified().unwrap();
+            write(t.join("file"), "teXt");
+            fs::File::open(t.join("file")).unwrap().set_modified(time).unwrap();
+        }),
+        ("mode", |t| fs::set_permissions(t.join("file"), fs::Permissions::from_mode(0o600)).unwrap()),
+        ("mtime", |t| nasty::set_times(&t.join("file"), 1, 1)),
+        ("link count", |t| fs::hard_link(t.join("file"), t.join("dir/another")).unwrap()),
+        ("target", |t| {
+            fs::remove_file(t.join("link")).unwrap();
+            std::os::unix::fs::symlink("elsewhere", t.join("link")).unwrap();
+        }),
+        ("type", |t| {
+            fs::remove_file(t.join("link")).unwrap();
+            write(t.join("link"), "no link");
+        }),
+        ("xattr user.a", |t| xattrs::set(&t.join("dir"), b"user.a", b"changed").unwrap()),
+        ("data ranges", |t| {
+            let path = t.join("sparse");
+            fs::write(&path, vec![0; 1 << 20]).unwrap();
+        }),
+        ("hard links", |t| {
+            fs::remove_file(t.join("pair-1")).unwrap();
+            fs::hard_link(t.join("other"), t.join("pair-1")).unwrap();
+        }),
+    ];
+    for (word, change) in changes {
+        let lab = Lab::new();
+        let one = lab.tree("one");
+        write(one.join("file"), "text");
+        write(one.join("dir/below"), "text");
+        write(one.join("pair-1"), "pair");
+        fs::hard_link(one.join("pair-1"), one.join("pair-2")).unwrap();
+        write(one.join("other"), "pair");
+        fs::File::create(one.join("sparse")).unwrap().set_len(1 << 20).unwrap();
+        std::os::unix::fs::symlink("file", one.join("link")).unwrap();
+        xattrs::set(&one.join("dir"), b"user.a", b"value").unwrap();
+        let two = lab.path("two");
+        assert!(Command::new("cp").arg("-a").arg(&one).arg(&two).status().unwrap().success());
+        assert_eq!(compare(&one, &two), Vec::<String>::new());
+        change(&two);
+        let found = compare(&one, &two);
+        assert!(found.iter().any(|line| line.contains(word)), "'{word}' not in {found:?}");
+    }
+}

@@ -1,0 +1,214 @@
+//! The house of the code: who may use whom, and what no room may do.
+//!
+//! Arrows point one way: cli, fuse → fs → freeze → thaw, pack, inflate → chunk, meta → table → log → storage, format; care
+//! stands beside fs. Only what is not compiled for tests counts.
+
+#[path = "common/rust_text.rs"]
+mod rust_text;
+
+use rust_text::{Source, blank, sources};
+
+/// Rooms by height. A room uses rooms of a smaller number only, with the exceptions in [`may_use`].
+const ROOMS: &[(&str, u8)] = &[
+    ("main", 9),
+    ("cli", 8),
+    ("fuse", 7),
+    ("fs", 6),
+    ("care", 6),
+    ("freeze", 5),
+    ("thaw", 4),
+    ("pack", 4),
+    ("inflate", 4),
+    ("chunk", 3),
+    ("meta", 3),
+    ("table", 2),
+    ("log", 1),
+    ("storage", 0),
+    ("format", 0),
+];
+
+/// Where bytes from outside arrive: nothing here may panic.
+const NO_PANICS: &[&str] = &["format", "storage", "log", "table"];
+const PANICS: &[&str] =
+    &[".unwrap()", ".expect(", ".unwrap_err()", "panic!(", "todo!(", "unimplemented!(", "unreachable!("];
+/// What is a panic, but of the kind that no input reaches: file, words in the line, why.
+const PANICS_ALLOWED: &[(&str, &str, &str)] = &[];
+
+/// The library prints nothing, and reads neither environment nor clock.
+const SILENT_BUT: &[&str] = &["main", "cli"];
+const NOISE: &[&str] =
+    &["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!(", "std::env::", "env::var", "SystemTime::now("];
+const NOISE_ALLOWED: &[(&str, &str, &str)] = &[];
+
+/// Longer files lose their readers.
+const LINES: usize = 600;
+
+fn height(room: &str) -> Option<u8> {
+    ROOMS.iter().find(|r| r.0 == room).map(|r| r.1)
+}
+
+fn may_use(room: &str, other: &str) -> bool {
+    room == other
+        || (room == "storage" && other == "format")
+        || (room == "main" && other == "cli")
+        || (room != "main" && height(room) > height(other))
+}
+
+/// First names behind every `crate::` (and `floe::` in main.rs and a `cli` compiled with it), with where they stand.
+fn uses(source: &Source) -> Vec<(usize, String)> {
+    let mut out = Vec::new();
+    for root in ["crate::", "floe::"] {
+        for (at, _) in source.code.match_indices(root) {
+            let before = source.code[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                continue;
+            }
+            let rest = &source.code[at + root.len()..];
+            let names: Vec<String> = if rest.starts_with('{') { group(rest) } else { vec![first_name(rest)] };
+            out.extend(names.into_iter().filter(|n| !n.is_empty() && n != "self").map(|n| (at, n)));
+        }
+    }
+    out
+}
+
+fn first_name(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// First names of the members of `{…}`, at its own depth.
+fn group(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut depth = 0;
+    let mut start = 1;
+    for (i, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if (c == ',' && depth == 1) || depth == 0 {
+            out.push(first_name(&text[start..i]));
+            start = i + 1;
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    out
+}
+
+fn report(title: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{title}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_file_lies_in_a_room_of_the_house() {
+    let all = sources();
+    let strangers = all.iter().filter(|s| s.name != "lib.rs" && height(s.room()).is_none());
+    report("not in the house of STYLE.md", strangers.map(|s| s.name.clone()).collect());
+}
+
+#[test]
+fn arrows_between_rooms_point_down_the_house() {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|s| s.name != "lib.rs") {
+        for (at, other) in uses(source) {
+            let room = source.room();
+            let line = source.line(at);
+            if height(&other).is_none() {
+                found.push(format!("src/{}:{line}: '{other}' is no room of the house", source.name));
+            } else if !may_use(room, &other) {
+                found.push(format!("src/{}:{line}: {room} may not use {other}", source.name));
+            }
+        }
+    }
+    report("arrows against the house", found);
+}
+
+fn search(rooms: impl Fn(&str) -> bool, words: &[&str], allowed: &[(&str, &str, &str)]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut used = vec![false; allowed.len()];
+    for source in sources().iter().filter(|s| s.name != "lib.rs" && rooms(s.room())) {
+        for (i, (code, whole)) in source.code.lines().zip(source.whole.lines()).enumerate() {
+            if !words.iter().any(|w| code.contains(w)) {
+                continue;
+            }
+            match allowed.iter().position(|(file, text, _)| *file == source.name && whole.contains(text)) {
+                Some(entry) => used[entry] = true,
+                None => found.push(format!("src/{}:{}: {}", source.name, i + 1, whole.trim())),
+            }
+        }
+    }
+    for ((file, text, why), _) in allowed.iter().zip(used).filter(|(_, used)| !used) {
+        found.push(format!("allowed in src/{file} ({why}), but not there any more: {text}"));
+    }
+    found
+}
+
+#[test]
+fn nothing_panics_where_bytes_from_outside_arrive() {
+    report("may panic", search(|room| NO_PANICS.contains(&room), PANICS, PANICS_ALLOWED));
+}
+
+#[test]
+fn the_library_prints_nothing_and_reads_no_environment_and_no_clock() {
+    report("not for a library", search(|room| !SILENT_BUT.contains(&room), NOISE, NOISE_ALLOWED));
+}
+
+#[test]
+fn files_stay_short_and_begin_with_what_they_are() {
+    let mut found = Vec::new();
+    for source in sources() {
+        let lines = source.whole.lines().count();
+        if lines > LINES {
+            found.push(format!("src/{} has {lines} lines", source.name));
+        }
+        if !source.whole.starts_with("//!") {
+            found.push(format!("src/{} does not begin with what it is", source.name));
+        }
+    }
+    report("not as STYLE.md has it", found);
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    let mut found = Vec::new();
+    for source in sources() {
+        for (at, _) in source.code.match_indices("unsafe {") {
+            let line = source.line(at);
+            let above: Vec<_> = source.whole.lines().take(line).collect();
+            if !above.iter().rev().take(12).any(|l| l.contains("SAFETY:")) {
+                found.push(format!("src/{}:{line}", source.name));
+            }
+        }
+    }
+    report("unsafe without a SAFETY comment", found);
+}
+
+#[test]
+fn an_arrow_is_seen_however_it_is_written_and_not_where_it_is_none() {
+    let text = r##"
+        use crate::{format::{Field, limits}, storage::Storage, log};
+        // use crate::cli;
+        /// [`crate::fuse`]
+        fn f<'a>(s: &'a str) { let _ = ("crate::fs", r#"crate::care " "#, '"', '\'', b'"'); crate::table::x(s) }
+        #[cfg(test)]
+        mod tests { use crate::pack; fn g() { if true { crate::pack::x() } } }
+        #[cfg(test)]
+        use crate::inflate;
+        fn h() { other_crate::thaw::x() }
+    "##;
+    let source = Source { name: "meta/x.rs".into(), whole: text.into(), code: String::new() };
+    let (code, _) = rust_text::without_tests(&blank(text));
+    let source = Source { code, ..source };
+    let mut names: Vec<_> = uses(&source).into_iter().map(|u| u.1).collect();
+    names.sort();
+    assert_eq!(names, ["format", "log", "storage", "table"]);
+    assert!(
+        may_use("fs", "pack") && may_use("cli", "fuse") && may_use("storage", "format") && may_use("care", "freeze")
+    );
+    assert!(
+        !may_use("chunk", "meta") && !may_use("format", "storage") && !may_use("pack", "fs") && !may_use("fs", "care")
+    );
+    assert!(!may_use("main", "fs") && may_use("main", "cli") && !may_use("fuse", "cli") && !may_use("pack", "inflate"));
+}

@@ -1,0 +1,294 @@
+//! The mount seen from outside: what a mounted image shows, and how mounting and unmounting behave.
+
+mod common;
+
+use common::compare::assert_same;
+use common::left_out::{left_out, need_fuse, need_root};
+use common::mounted::{Mounted, is_mounted, mount_line};
+use common::run::wait;
+use common::{Lab, floe, floe_command, nasty, noise, prose, run, write, xattrs};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn small(lab: &Lab) -> (PathBuf, PathBuf) {
+    let source = lab.tree("source");
+    write(source.join("dir/file"), "some bytes\n");
+    write(source.join("text"), prose(1, 300_000));
+    let image = lab.pack(&["-C", "zstd:1"], &source, "small.floe");
+    (source, image)
+}
+
+/// Processes that have the image on their command line or open.
+fn daemons(image: &Path) -> Vec<Pid> {
+    let image = image.canonicalize().expect("the image is there");
+    let has_it_open = |pid: i32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        Some(fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == image)))
+    };
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|&pid| pid != std::process::id() as i32 && has_it_open(pid) == Some(true))
+        .filter_map(Pid::from_raw)
+        .collect()
+}
+
+/// Waits until a process that is not our child has ended.
+fn wait_until_ended(pid: Pid) {
+    if let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) {
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).expect("a pidfd can be polled");
+    }
+}
+
+/// Waits for the kernel to say that mounts changed, until `done`.
+fn wait_for_mounts(done: impl Fn() -> bool) {
+    let mounts = File::open("/proc/self/mounts").expect("/proc is mounted");
+    while !done() {
+        let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+        let changed = poll(&mut [PollFd::new(&mounts, PollFlags::PRI)], Some(&limit)).expect("mounts can be polled");
+        assert!(changed > 0 || done(), "nothing was mounted or unmounted for a minute");
+    }
+}
+
+#[test]
+fn the_mounted_nasty_tree_equals_its_source_cold_and_warm() {
+    need_fuse!();
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    nasty::build(&source, nasty::Extent::Full);
+    let image = lab.pack(&["-C", "zstd:3", "--superchunk-size", "1M"], &source, "nasty.floe");
+    let mount = Mounted::new(&image, &lab.mount_point("m"), &["-o", "suid,dev"]);
+    assert_same(&source, mount.path());
+    assert_same(&source, mount.path());
+    mount.unmount();
+}
+
+#[test]
+fn any_range_of_any_file_reads_right() {
+    need_fuse!();
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    write(source.join("noise"), noise(1, 6 << 20));
+    write(source.join("prose"), prose(2, 5 << 20));
+    write(source.join("small"), prose(3, 5000));
+    let sparse = File::create(source.join("sparse")).expect("a new file");
+    sparse.set_len(8 << 20).expect("a sparse file");
+    sparse.write_all_at(&noise(3, 100_000), 3 << 20).expect("it can be written");
+    for options in [&["--superchunk-size", "1M"][..], &["--part-size", "64K"], &["--chunker", "fixed:32K"]] {
+        let image = lab.image("ranges.floe");
+        let mut command = floe_command(["pack", "-f", "-C", "zstd:1"]);
+        command.args(options).arg(&source).arg(&image);
+        run(command).exits(0);
+        let mount = Mounted::new(&image, &lab.mount_point(&options.concat()), &[]);
+        for name in ["noise", "prose", "small", "sparse"] {
+            let bytes = fs::read(source.join(name)).expect("a file");
+            let file = File::open(mount.join(name)).expect("it opens");
+            for chunk in noise(bytes.len() as u64, 16 * 60).chunks_exact(16) {
+                let number =
+                    |range: std::ops::Range<usize>| chunk[range].iter().fold(0usize, |n, &b| n << 8 | usize::from(b));
+                let at = number(0..6) % (bytes.len() + 10);
+                let len = number(8..14) % if chunk[15] % 4 == 0 { 2 << 20 } else { 10_000 };
+                let mut got = vec![0; len];
+                let read = file.read_at(&mut got, at as u64).expect("a read");
+                let want = &bytes[at.min(bytes.len())..(at + len).min(bytes.len())];
+                assert!(got[..read] == want[..read.min(want.len())], "{name} at {at}, {len} bytes");
+                assert!(read > 0 || want.is_empty(), "{name} at {at} is no end");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mount_names_its_image_and_nothing_can_be_written() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, packed) = small(&lab);
+    let image = lab.image("with, comma and space.floe");
+    fs::rename(packed, &image).expect("a rename");
+    let mount = Mounted::new(&image, &lab.mount_point("m"), &[]);
+    let line = mount_line(mount.path()).expect("it is mounted");
+    let fields: Vec<_> = line.split(' ').collect();
+    assert_eq!(fields[0].replace("\\040", " "), image.display().to_string());
+    assert_eq!(fields[2], "fuse.floe");
+    let options: Vec<_> = fields[3].split(',').collect();
+    assert!(options.contains(&"ro") && options.contains(&"nosuid") && options.contains(&"nodev"), "{line}");
+    let refused = File::create(mount.join("new")).expect_err("it is read-only");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    let stat = rustix::fs::statvfs(mount.path()).expect("statfs works");
+    assert!(stat.f_files >= 3 && stat.f_namemax == 255, "{} files, names of {}", stat.f_files, stat.f_namemax);
+}
+
+#[test]
+fn umount_returns_when_the_daemon_has_ended() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let mount = Mounted::new(&image, &lab.mount_point("m"), &[]);
+    assert_eq!(daemons(&image).len(), 1, "one process serves the mount");
+    fs::read(mount.join("text")).expect("it can be read");
+    mount.unmount();
+    assert_eq!(daemons(&image), []);
+}
+
+#[test]
+fn umount_fails_where_nothing_is_mounted_or_something_is_in_use() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    let done = floe!("umount", &dir).exits(1);
+    assert!(done.stderr.contains("m"), "{}", done.stderr);
+    let mount = Mounted::new(&image, &dir, &[]);
+    let held = File::open(mount.join("text")).expect("it opens");
+    let done = floe!("umount", &dir);
+    assert_ne!(done.code, Some(0), "an open file keeps the mount: {}", done.stderr);
+    assert!(is_mounted(&dir), "and it is still there");
+    drop(held);
+    mount.unmount();
+}
+
+#[test]
+fn a_signal_to_terminate_unmounts() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    let mount = Mounted::new(&image, &dir, &[]);
+    let daemon = daemons(&image)[0];
+    kill_process(daemon, Signal::TERM).expect("it can be told");
+    wait_until_ended(daemon);
+    assert!(!is_mounted(&dir));
+    std::mem::forget(mount);
+}
+
+#[test]
+fn in_the_foreground_it_stays_until_it_is_told_to_end() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    let mut child = floe_command(["mount", "-f"]).arg(&image).arg(&dir).spawn().expect("floe runs");
+    wait_for_mounts(|| is_mounted(&dir));
+    assert_eq!(fs::read(dir.join("dir/file")).expect("it can be read"), b"some bytes\n");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it can be told");
+    let status = wait(&mut child).expect("it ends");
+    assert!(matches!(status.code(), Some(0 | 130)), "{status}");
+    assert!(!is_mounted(&dir));
+}
+
+#[test]
+fn a_dead_mount_is_cleaned_up_by_the_next() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (source, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    let first = Mounted::new(&image, &dir, &[]);
+    let daemon = daemons(&image)[0];
+    kill_process(daemon, Signal::KILL).expect("it can be killed");
+    wait_until_ended(daemon);
+    std::mem::forget(first);
+    let dead = fs::read_dir(&dir).expect_err("the mount is dead");
+    assert_eq!(dead.raw_os_error(), Some(rustix::io::Errno::NOTCONN.raw_os_error()));
+    let second = Mounted::new(&image, &dir, &[]);
+    assert_same(&source, second.path());
+}
+
+#[test]
+fn what_cannot_be_mounted_is_refused_with_its_name() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    floe!("mount", &image, &dir, "-o", "no-such-option").exits(2).says(&["no-such-option"]);
+    floe!("mount", lab.image("missing.floe"), &dir).exits(10).says(&["missing.floe"]);
+    let other = lab.image("other");
+    write(&other, vec![7; 50_000]);
+    floe!("mount", &other, &dir).exits(10);
+    floe!("mount", &image, lab.path("no-folder")).exits(1).says(&["no-folder"]);
+    let inside = lab.path("images").join("inside");
+    fs::create_dir(&inside).expect("a new folder");
+    floe!("mount", &image, &inside).exits(1).says(&["inside"]);
+    floe!("mount", &image, lab.path("images")).exits(1);
+    floe!("mount", &image, lab.path("")).exits(1);
+    assert!(!is_mounted(&dir) && !is_mounted(&inside) && !is_mounted(&lab.path("images")));
+}
+
+#[test]
+fn an_image_can_be_mounted_twice_and_read_in_parallel() {
+    need_fuse!();
+    let lab = Lab::new();
+    let source = lab.small_nasty_tree();
+    let image = lab.pack(&["-C", "zstd:1", "--superchunk-size", "1M"], &source, "two.floe");
+    let one = Mounted::new(&image, &lab.mount_point("1"), &["-o", "suid,dev"]);
+    let two = Mounted::new(&image, &lab.mount_point("2"), &["-o", "suid,dev"]);
+    std::thread::scope(|scope| {
+        for mount in [&one, &one, &two, &two] {
+            scope.spawn(|| assert_same(&source, mount.path()));
+        }
+    });
+}
+
+#[test]
+fn where_a_file_lies_can_be_asked_by_an_attribute_that_no_copy_takes_along() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let mount = Mounted::new(&image, &lab.mount_point("m"), &[]);
+    let mut value = vec![0; 4096];
+    let len = rustix::fs::getxattr(mount.join("text"), "user.floe.where", value.as_mut_slice()).expect("it is there");
+    assert!(len > 0);
+    let listed = xattrs::all(File::open(mount.join("text")).expect("it opens")).expect("attributes can be listed");
+    assert_eq!(listed, vec![]);
+}
+
+#[test]
+fn programs_run_from_the_mount() {
+    need_fuse!();
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    fs::copy("/bin/true", source.join("true")).expect("a copy");
+    fs::set_permissions(source.join("true"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let image = lab.pack(&[], &source, "program.floe");
+    let mount = Mounted::new(&image, &lab.mount_point("m"), &[]);
+    assert!(Command::new(mount.join("true")).status().expect("it runs").success());
+}
+
+#[test]
+fn owner_and_mask_can_be_given_at_mount() {
+    need_fuse!();
+    need_root!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let mount = Mounted::new(&image, &lab.mount_point("m"), &["-o", "uid=1234,gid=2345,umask=077"]);
+    let meta = fs::metadata(mount.join("dir/file")).expect("it is there");
+    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o077), (1234, 2345, 0));
+}
+
+#[test]
+fn permissions_are_enforced_for_others() {
+    need_fuse!();
+    need_root!();
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    write(source.join("secret"), "x");
+    write(source.join("public"), "x");
+    for (name, mode) in [("secret", 0o600), ("public", 0o644), (".", 0o755)] {
+        fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+    let image = lab.pack(&[], &source, "rights.floe");
+    // The lab's folders are for its owner only, so this mount lies elsewhere.
+    let open = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().expect("a folder");
+    let mount = Mounted::new(&image, open.path(), &["-o", "allow_other"]);
+    let cat = |name: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(mount.join(name));
+        command.output().map(|o| o.status.success())
+    };
+    let (Ok(public), Ok(secret)) = (cat("public"), cat("secret")) else {
+        return left_out("there is no setpriv");
+    };
+    assert_eq!((public, secret), (true, false));
+}
