@@ -1,6 +1,8 @@
 //! floe: an archival filesystem that you can write to.
 
+pub mod care;
 pub mod chunk;
+pub mod cli;
 pub mod format;
 pub mod fs;
 pub mod fuse;

@@ -1,0 +1,397 @@
+//! The data: every superchunk that lives is read, decoded, and every subchunk in it compared with its identity.
+//!
+//! Threads take one frame after another from a list; each holds one superchunk's stored and raw bytes, and what is needed
+//! to put composed subchunks together. Findings come out in the order of the log, whatever the threads did.
+
+use super::Check;
+use super::clear::{Clear, Part, parts};
+use super::compose::{Sources, inflate};
+use super::frames::{DataFrame, Frames, place_of};
+use super::known::{Map, Super};
+use super::report::{CheckError, CheckReport, Finding, FindingKind, Findings, MAX_FINDINGS, Severity, Subset};
+use super::trees::Trees;
+use crate::format::block::KeyRef;
+use crate::format::clear::ClearList;
+use crate::format::ids::{LogOffset, SubchunkId};
+use crate::format::recipe::Recipe;
+use crate::format::rows::{Identity, identity};
+use crate::format::{schema, sums};
+use crate::meta::{Image, with_decoder};
+use crate::table::RowRef;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::Builder;
+
+/// Bytes of memory a thread may need beside its superchunk.
+const PER_THREAD: u64 = 24 << 20;
+
+/// A finding, and the subchunks that are lost.
+struct Verdict {
+    finding: Finding,
+    lost: Vec<Range<u64>>,
+}
+
+/// What one frame gave.
+#[derive(Default)]
+struct Outcome {
+    verdicts: Vec<Verdict>,
+    verified: u64,
+}
+
+struct Work<'a> {
+    check: &'a Check<'a>,
+    frames: &'a Frames,
+    chosen: Vec<&'a DataFrame>,
+    map: &'a Map,
+    clear: &'a Clear,
+    trees: &'a Trees,
+    sources: Sources<'a>,
+    next: AtomicUsize,
+    read: AtomicU64,
+    verified: AtomicU64,
+    /// Verdicts with the number of the frame in `chosen`.
+    done: Mutex<Vec<(usize, Verdict)>>,
+}
+
+/// Reads and verifies the data, or the subset that the options name.
+pub(super) fn check(
+    check: &Check<'_>,
+    frames: &Frames,
+    map: &Map,
+    clear: &Clear,
+    trees: &Trees,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<(), CheckError> {
+    report.superchunks = frames.data.iter().filter(|frame| primary(frame, frames, map).is_some()).count() as u64;
+    if check.options.quick {
+        return Ok(());
+    }
+    let chosen = choose(frames, check.options.subset);
+    let skipped: u64 = frames.data.iter().map(|frame| u64::from(frame.header.stored_len)).sum::<u64>()
+        - chosen.iter().map(|frame| u64::from(frame.header.stored_len)).sum::<u64>();
+    check.progress(skipped);
+    let largest = chosen
+        .iter()
+        .map(|frame| u64::from(frame.header.stored_len) + u64::from(frame.header.raw_len))
+        .max()
+        .unwrap_or(0);
+    let sources = Sources::new(check.image, map, (check.options.memory / 4) as usize);
+    let threads = (check.options.memory / 4 * 3 / (largest + PER_THREAD)).clamp(1, check.options.jobs.max(1) as u64);
+    let work = Work {
+        check,
+        frames,
+        chosen,
+        map,
+        clear,
+        trees,
+        sources,
+        next: AtomicUsize::new(0),
+        read: AtomicU64::new(0),
+        verified: AtomicU64::new(0),
+        done: Mutex::new(Vec::new()),
+    };
+    std::thread::scope(|scope| {
+        for n in 1..threads {
+            Builder::new().name(format!("check-{n}")).spawn_scoped(scope, || work.run()).map_err(CheckError::Thread)?;
+        }
+        work.run();
+        Ok::<_, CheckError>(())
+    })?;
+    check.cancelled()?;
+    report.superchunks_read = work.read.into_inner();
+    report.subchunks_verified = work.verified.into_inner();
+    let mut done = work.done.into_inner();
+    done.sort_by_key(|(n, _)| *n);
+    for (_, verdict) in done {
+        let id = findings.add(verdict.finding);
+        verdict.lost.into_iter().for_each(|range| findings.hits.subchunks.add(range, id));
+    }
+    Ok(())
+}
+
+/// The superchunk whose (first) frame it is, if it lives.
+fn primary<'m>(frame: &DataFrame, frames: &Frames, map: &'m Map) -> Option<&'m Super> {
+    let known = map.get(frame.owner?)?;
+    let first = known.row.place.offsets().find(|offset| frames.begins_at(*offset))?;
+    (first == frame.header.offset).then_some(known)
+}
+
+/// The frames to read, by offset.
+fn choose(frames: &Frames, subset: Subset) -> Vec<&DataFrame> {
+    let all = frames.data.iter();
+    // Spread over the image, in an order that depends on offsets alone.
+    let shuffled = || {
+        let mut order: Vec<&DataFrame> = frames.data.iter().collect();
+        order.sort_by_key(|frame| (sums::xxh3(&frame.header.offset.0.to_le_bytes()), frame.header.offset));
+        order
+    };
+    let mut chosen = match subset {
+        Subset::All => return all.collect(),
+        Subset::Part { part, of } => {
+            let of = of.max(1) as usize;
+            return all.skip(part.saturating_sub(1) as usize % of).step_by(of).collect();
+        }
+        Subset::Percent(percent) => {
+            let many = (frames.data.len() as f64 * percent.clamp(0.0, 100.0) / 100.0).ceil() as usize;
+            let mut order = shuffled();
+            order.truncate(many);
+            order
+        }
+        Subset::Bytes(bytes) => {
+            let mut left = bytes;
+            let mut order = shuffled();
+            let many = order.iter().take_while(|frame| {
+                let wanted = left > 0;
+                left = left.saturating_sub(frame.header.stored_len.into());
+                wanted
+            });
+            let many = many.count();
+            order.truncate(many);
+            order
+        }
+    };
+    chosen.sort_by_key(|frame| frame.header.offset);
+    chosen
+}
+
+impl Work<'_> {
+    fn run(&self) {
+        let mut stored = Vec::new();
+        let mut identities = Identities { image: self.check.image, last: None };
+        loop {
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(frame) = self.chosen.get(n) else { return };
+            if self.check.observer.cancelled() {
+                return;
+            }
+            let outcome = match primary(frame, self.frames, self.map) {
+                Some(known) => {
+                    self.read.fetch_add(1, Ordering::Relaxed);
+                    self.superchunk(frame, known, &mut stored, &mut identities)
+                }
+                None => self.other(frame, &mut stored),
+            };
+            self.verified.fetch_add(outcome.verified, Ordering::Relaxed);
+            self.check.progress(frame.header.stored_len.into());
+            if !outcome.verdicts.is_empty() {
+                let mut done = self.done.lock();
+                // Beyond the findings that are listed, ranges that are lost are not worth their memory.
+                let full = done.len() >= MAX_FINDINGS;
+                done.extend(outcome.verdicts.into_iter().map(|verdict| {
+                    (n, if full { Verdict { lost: Vec::new(), ..verdict } } else { verdict })
+                }));
+            }
+        }
+    }
+
+    /// A frame that is the second of two, or that nothing names.
+    fn other(&self, frame: &DataFrame, stored: &mut Vec<u8>) -> Outcome {
+        let place = place_of(&frame.header);
+        let offset = frame.header.offset;
+        let mut outcome = Outcome::default();
+        let second = frame.owner.and_then(|id| self.map.get(id)).is_some_and(|known| {
+            known.row.place.copy == Some(offset)
+        });
+        if second {
+            return outcome; // It was read with the first.
+        }
+        let why = match self.check.image.log().stored_unverified(&place, offset, stored) {
+            Ok(true) => return outcome,
+            Ok(false) if stored.iter().all(|&byte| byte == 0) => return outcome,
+            Ok(false) => "their sum is wrong".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let message = format!("stored bytes at {offset} are damaged: {why}; no file is hit: nothing refers to them");
+        let finding = Finding::new(FindingKind::Frame, Severity::Recoverable, message).at(offset.0);
+        outcome.verdicts.push(Verdict { finding, lost: Vec::new() });
+        outcome
+    }
+
+    fn superchunk(
+        &self,
+        frame: &DataFrame,
+        known: &Super,
+        stored: &mut Vec<u8>,
+        identities: &mut Identities<'_>,
+    ) -> Outcome {
+        let image = self.check.image;
+        let place = &known.row.place;
+        let mut outcome = Outcome::default();
+        let (mut good, mut bad) = (None, Vec::new());
+        let mut raw = Vec::new();
+        for offset in place.offsets() {
+            match image.log().stored_unverified(place, offset, stored) {
+                Ok(true) if good.is_none() => {
+                    good = Some(offset);
+                    let dictionary = if place.flags.dictionary() { image.dictionary().ok().flatten() } else { None };
+                    let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
+                    let decoded = with_decoder(|decoder| {
+                        decoder.decode(place.codec, place.flags, stored, place.raw_len, dictionary, &mut raw)
+                    });
+                    if let Err(error) = decoded {
+                        bad.push((offset, format!("they cannot be decoded, though their sum is right: {error}")));
+                        good = None;
+                    }
+                }
+                Ok(true) => {}
+                Ok(false) => bad.push((offset, "their sum is wrong".to_owned())),
+                Err(error) => bad.push((offset, error.to_string())),
+            }
+        }
+        if good.is_none() {
+            raw = inflate(image, place, stored);
+        }
+        let list = self.clear_list(frame);
+        let (all, lost) = self.judge(known, list, &raw, stored, identities, &mut outcome);
+        self.verdicts(known, good, bad, all, lost, &mut outcome);
+        outcome
+    }
+
+    fn clear_list(&self, frame: &DataFrame) -> Option<ClearList> {
+        if !frame.clear_good {
+            return None;
+        }
+        let bytes = self.check.image.log().clear_part(&frame.header).ok()?;
+        ClearList::decode(&bytes, frame.header.raw_len).ok()
+    }
+
+    /// Compares each subchunk that lives here with its identity: how many there are, and which are lost.
+    fn judge(
+        &self,
+        known: &Super,
+        list: Option<ClearList>,
+        raw: &[u8],
+        stored: &mut Vec<u8>,
+        identities: &mut Identities<'_>,
+        outcome: &mut Outcome,
+    ) -> (usize, Vec<Range<u64>>) {
+        let parts: Vec<Part> = match &list {
+            Some(list) => parts(list).collect(),
+            None => self.clear.from_map(known.id).to_vec(),
+        };
+        let mut recipes: HashMap<SubchunkId, Recipe> = list.map_or_else(HashMap::new, |l| l.recipes.into_iter().collect());
+        let is_dictionary = known.id.0 == self.check.image.params().dictionary;
+        let (mut all, mut lost) = (0, Vec::new());
+        let mut composed = Vec::new();
+        let mut judged = |id: SubchunkId, bytes: Option<&[u8]>, outcome: &mut Outcome| {
+            let identity = identities.get(id);
+            let right = match (bytes, identity) {
+                (None, _) => false,
+                // Without an identity nothing can be said; that it is not there was found before.
+                (Some(_), None) => true,
+                (Some(bytes), Some(identity)) => {
+                    outcome.verified += 1;
+                    Identity::of(self.check.image.params().hash, bytes) == identity
+                }
+            };
+            if !right {
+                extend(&mut lost, id.0);
+            }
+        };
+        for part in parts {
+            let recipe = recipes.remove(&part.id);
+            match self.lives_here(known, &part) {
+                None => continue,
+                Some(true) => {
+                    all += 1;
+                    match recipe.or_else(|| self.check.image.recipe(part.id).ok().flatten()) {
+                        Some(recipe) => composed.push((part.id, recipe)),
+                        None => judged(part.id, None, outcome),
+                    }
+                }
+                Some(false) => {
+                    all += 1;
+                    let range = part.position as usize..part.position as usize + part.len as usize;
+                    if !is_dictionary || raw.len() < range.end {
+                        judged(part.id, raw.get(range), outcome);
+                    }
+                }
+            }
+        }
+        self.sources.compose(known.id, raw, &composed, stored, &mut |id, bytes| judged(id, bytes, outcome));
+        (all, lost)
+    }
+
+    /// Whether the subchunk is composed, if it lies here and not elsewhere.
+    fn lives_here(&self, known: &Super, part: &Part) -> Option<bool> {
+        let located = self.check.image.locate(part.id).ok().flatten()?;
+        let here = (located.superchunk, located.position, located.len) == (known.id, part.position, part.len);
+        // Where the map is damaged, the image says what the clear lists do: then here it is if anywhere.
+        (here || self.trees.subchunks.contains(part.id.0)).then_some(located.composed)
+    }
+
+    fn verdicts(
+        &self,
+        known: &Super,
+        good: Option<LogOffset>,
+        bad: Vec<(LogOffset, String)>,
+        all: usize,
+        lost: Vec<Range<u64>>,
+        outcome: &mut Outcome,
+    ) {
+        let id = known.id;
+        let many: u64 = lost.iter().map(|range| range.end - range.start).sum();
+        let mut push = |severity, offset: LogOffset, message: String, lost: Vec<Range<u64>>| {
+            let mut finding = Finding::new(FindingKind::Data, severity, message).at(offset.0).in_superchunk(id.0);
+            if let (Some(first), Some(last)) = (lost.iter().map(|r| r.start).min(), lost.iter().map(|r| r.end).max()) {
+                finding = finding.of_subchunks(first, last - 1);
+            }
+            outcome.verdicts.push(Verdict { finding, lost });
+        };
+        if let Some(good) = good {
+            for (offset, why) in bad {
+                let message = format!(
+                    "stored bytes of superchunk {id} at {offset} are damaged: {why}; no file is hit: the frame at {good} holds the same"
+                );
+                push(Severity::Recoverable, offset, message, Vec::new());
+            }
+            if many > 0 {
+                let message = format!("{many} of {all} subchunks in superchunk {id} do not have their identity");
+                push(Severity::Lost, good, message, lost);
+            }
+            return;
+        }
+        let mut lost = Some(lost);
+        for (offset, why) in bad {
+            let lost = lost.take().unwrap_or_default();
+            let message = format!("stored bytes of superchunk {id} at {offset} are damaged: {why}");
+            if many == 0 {
+                let message = format!("{message}; no file is hit: every subchunk in it can still be had");
+                push(Severity::Recoverable, offset, message, lost);
+            } else {
+                push(Severity::Lost, offset, format!("{message}; {many} of {all} subchunks are lost"), lost);
+            }
+        }
+    }
+}
+
+fn extend(ranges: &mut Vec<Range<u64>>, id: u64) {
+    match ranges.last_mut() {
+        Some(last) if last.end == id => last.end += 1,
+        _ => ranges.push(id..id + 1),
+    }
+}
+
+/// Looks up identities that lie side by side.
+struct Identities<'a> {
+    image: &'a Image,
+    last: Option<RowRef>,
+}
+
+impl Identities<'_> {
+    fn get(&mut self, id: SubchunkId) -> Option<Identity> {
+        let covers = |row: &RowRef| {
+            let first = row.key().a;
+            id.0 >= first && id.0 - first < row.ints().first().copied().unwrap_or(0)
+        };
+        if !self.last.as_ref().is_some_and(covers) {
+            let tree = self.image.tree(&schema::IDENTITIES);
+            self.last = tree.floor(self.image, KeyRef::new(id.0, 0)).ok().flatten();
+        }
+        let row = self.last.as_ref().filter(|row| covers(row))?;
+        identity::decode_one(self.image.params().hash, row.ints(), row.tail(), id.0 - row.key().a).ok().flatten()
+    }
+}

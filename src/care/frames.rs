@@ -1,0 +1,466 @@
+//! Every frame of the log, from its beginning to its end: header, clear part, stored bytes.
+//!
+//! Behind a damaged header the scan goes on where the map says the frame ends, or else at the next header that verifies.
+//! The stored bytes of data superchunks are left to `data`, which decodes them in the same read. Frames that are found do
+//! not overlap, so whatever is done once for each of them is bounded by the image's size.
+
+use super::clear::Clear;
+use super::known::{Known, KnownFrame, Map, Namer, Super};
+use super::report::{CheckError, CheckObserver, CheckReport, Finding, FindingKind, Findings, Severity};
+use super::trees::Trees;
+use super::{Check, ranges::Marks};
+use crate::format::clear::ClearList;
+use crate::format::codec;
+use crate::format::frame::{FrameHeader, FrameKind};
+use crate::format::head::{Head, incompat};
+use crate::format::ids::{LogOffset, SuperchunkId};
+use crate::format::limits::LOG_START;
+use crate::format::place::Place;
+use crate::format::rows::SuperchunkRow;
+use crate::log::{LogError, LogReader};
+use std::collections::HashSet;
+
+/// A superchunk of data that the scan came by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DataFrame {
+    /// Its header, or what the map has in place of a damaged one.
+    pub(super) header: FrameHeader,
+    /// Which superchunk's it is; `None` if nothing names it.
+    pub(super) owner: Option<SuperchunkId>,
+    /// Whether its clear list can be read.
+    pub(super) clear_good: bool,
+}
+
+/// What the scan came by.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Superchunks of data, by offset.
+    pub(super) data: Vec<DataFrame>,
+    /// Offsets of all frames, ascending.
+    offsets: Vec<u64>,
+}
+
+impl Frames {
+    /// How many there are, of all kinds.
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether one begins at `offset`.
+    pub(super) fn begins_at(&self, offset: LogOffset) -> bool {
+        self.offsets.binary_search(&offset.0).is_ok()
+    }
+}
+
+/// The place of a frame that only its header names.
+pub(super) fn place_of(header: &FrameHeader) -> Place {
+    Place {
+        offset: header.offset,
+        copy: None,
+        clear_len: header.clear_len,
+        stored_len: header.stored_len,
+        raw_len: header.raw_len,
+        codec: header.codec,
+        flags: header.flags,
+        sum: header.sum,
+    }
+}
+
+/// Compares the file's length with the log's.
+pub(super) fn check_length(log: &LogReader, findings: &mut Findings) -> Result<(), CheckError> {
+    let (len, end) = (log.storage().len()?, log.end());
+    if len < end {
+        let message = format!("the file is cut short: its log ends at {end}, it has {len} bytes");
+        findings.add(Finding::new(FindingKind::Log, Severity::Recoverable, message).at(len));
+    } else if len > end {
+        let message = format!("{} bytes behind the end of the log mean nothing", len - end);
+        findings.add(Finding::new(FindingKind::Log, Severity::Note, message).at(end));
+    }
+    Ok(())
+}
+
+/// Scans the log of an image whose root cannot be read.
+pub(super) fn without_root(
+    log: &LogReader,
+    heads: &[Head],
+    why: &str,
+    observer: &dyn CheckObserver,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<(), CheckError> {
+    let message = format!("{why}: no file of the image can be read");
+    findings.add(Finding::new(FindingKind::Root, Severity::Lost, message));
+    let known = Known::of_heads(heads);
+    let trees = Trees::default();
+    let mut progress = |_: &FrameHeader| ();
+    let mut scan = Scan::new(log, heads.first(), &known, &trees, findings, &mut progress)?;
+    scan.run(observer, &mut |_, _, _, _| {})?;
+    scan.finish();
+    report.frames = scan.frames.len() as u64;
+    Ok(())
+}
+
+/// Scans the log, hands clear lists to `clear`, and completes `map` where it is damaged.
+pub(super) fn check(
+    check: &Check<'_>,
+    known: &Known,
+    trees: &Trees,
+    map: &mut Map,
+    clear: &mut Clear,
+    findings: &mut Findings,
+) -> Result<Frames, CheckError> {
+    let log = check.image.log();
+    let quick = check.options.quick;
+    let mut progress = |header: &FrameHeader| {
+        let later = header.kind == FrameKind::SUPERCHUNK && !quick;
+        check.progress(if later { header.frame_len() - u64::from(header.stored_len) } else { header.frame_len() });
+    };
+    let mut found = Vec::new();
+    let mut scan = Scan::new(log, Some(check.image.head()), known, trees, findings, &mut progress)?;
+    scan.run(check.observer, &mut |header, owner, list, marks| {
+        let lost_row = trees.superchunks.contains(list.superchunk.0);
+        if lost_row {
+            found.push(Super { id: list.superchunk, row: SuperchunkRow { kind: header.kind, place: place_of(header) } });
+            trees.superchunk_findings.of_one(list.superchunk.0, &mut |finding| {
+                list.subchunks.iter().for_each(|(id, _)| marks.add(id.0..id.0 + 1, finding));
+            });
+        }
+        if let Some(owner) = owner {
+            clear.add(check, trees, map, owner, header, list);
+        }
+    })?;
+    scan.finish();
+    let frames = std::mem::take(&mut scan.frames);
+    clear.unreachable = std::mem::take(&mut scan.unreachable);
+    clear.damaged = std::mem::take(&mut scan.damaged_clear);
+    map.add_from_frames(found);
+    Ok(frames)
+}
+
+/// A frame whose stored bytes are not right; how bad that is depends on its copy.
+struct Damaged {
+    header: FrameHeader,
+    named: Option<KnownFrame>,
+    why: String,
+}
+
+/// Takes the header, the owner, and the clear list of each superchunk and table group, and marks for subchunks.
+type OnClear<'c> = &'c mut dyn FnMut(&FrameHeader, Option<SuperchunkId>, &ClearList, &mut Marks);
+
+struct Scan<'a> {
+    log: &'a LogReader,
+    head: Option<&'a Head>,
+    readable: u64,
+    known: &'a Known,
+    trees: &'a Trees,
+    findings: &'a mut Findings,
+    progress: &'a mut dyn FnMut(&FrameHeader),
+    frames: Frames,
+    sequences: Vec<u64>,
+    damaged: Vec<Damaged>,
+    damaged_clear: HashSet<SuperchunkId>,
+    unreachable: HashSet<SuperchunkId>,
+    /// Features that frames use and the head does not say.
+    features: u64,
+    next_valid: Option<LogOffset>,
+    stored: Vec<u8>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(
+        log: &'a LogReader,
+        head: Option<&'a Head>,
+        known: &'a Known,
+        trees: &'a Trees,
+        findings: &'a mut Findings,
+        progress: &'a mut dyn FnMut(&FrameHeader),
+    ) -> Result<Self, CheckError> {
+        let readable = log.end().min(log.storage().len()?);
+        Ok(Scan {
+            log,
+            head,
+            readable,
+            known,
+            trees,
+            findings,
+            progress,
+            frames: Frames::default(),
+            sequences: Vec::new(),
+            damaged: Vec::new(),
+            damaged_clear: HashSet::new(),
+            unreachable: HashSet::new(),
+            features: 0,
+            next_valid: None,
+            stored: Vec::new(),
+        })
+    }
+
+    fn add(&mut self, kind: FindingKind, severity: Severity, offset: LogOffset, message: String) {
+        self.findings.add(Finding::new(kind, severity, message).at(offset.0));
+    }
+
+    fn run(&mut self, observer: &dyn CheckObserver, on_clear: OnClear<'_>) -> Result<(), CheckError> {
+        let mut at = LogOffset(LOG_START);
+        while at.0 < self.readable {
+            if observer.cancelled() {
+                return Err(CheckError::Cancelled);
+            }
+            at = match self.log.header(at) {
+                Ok(header) => {
+                    self.frame(&header, true, on_clear);
+                    LogOffset(at.0 + header.frame_len())
+                }
+                Err(error) => self.behind_damage(at, &error, on_clear),
+            };
+        }
+        Ok(())
+    }
+
+    /// Deals with a header that does not verify, and says where to go on.
+    fn behind_damage(&mut self, at: LogOffset, error: &LogError, on_clear: OnClear<'_>) -> LogOffset {
+        let wrong = plain(error);
+        if let Some(known) = self.known.at(at).first().copied() {
+            let end = at.0 + known.place.frame_len();
+            if end <= self.readable {
+                let message = format!(
+                    "header of the {} at {at} is damaged: {wrong}; no file is hit: what names the frame says the same",
+                    known.kind.name()
+                );
+                self.add(FindingKind::Frame, Severity::Recoverable, at, message);
+                self.frame(&header_from(&known, self.log.log_id()), false, on_clear);
+                return LogOffset(end);
+            }
+        }
+        if self.next_valid.is_none_or(|next| next <= at) {
+            self.next_valid = Some(self.log.find_next(LogOffset(at.0 + 1)).unwrap_or(LogOffset(self.readable)));
+        }
+        let mut next = self.next_valid.unwrap_or(LogOffset(self.readable));
+        if let Some(known) = self.known.next(LogOffset(at.0 + 1)) {
+            next = next.min(known);
+        }
+        next = next.min(LogOffset(self.readable));
+        let message = format!("{} bytes at {at} are no frame that verifies: {wrong}", next.0 - at.0);
+        self.add(FindingKind::Frame, Severity::Recoverable, at, message);
+        next
+    }
+
+    /// A frame whose header verifies, or is known from elsewhere.
+    fn frame(&mut self, header: &FrameHeader, header_good: bool, on_clear: OnClear<'_>) {
+        self.frames.offsets.push(header.offset.0);
+        if header_good {
+            self.sequences.push(header.sequence);
+            self.header(header);
+        }
+        let named = self.named(header, header_good);
+        let mut owner = match named {
+            Some(KnownFrame { namer: Namer::Superchunk(id), .. }) => Some(id),
+            _ => None,
+        };
+        let mut clear_good = true;
+        if header.kind.has_clear_list() {
+            let list = self.log.clear_part(header).map_err(|error| plain(&error)).and_then(|bytes| {
+                ClearList::decode(&bytes, header.raw_len).map_err(|error| error.to_string())
+            });
+            match list {
+                Ok(list) => {
+                    if owner.is_some_and(|owner| owner != list.superchunk) {
+                        let message = format!("the frame is superchunk {}, but the map calls it {owner:?}", list.superchunk);
+                        self.add(FindingKind::Map, Severity::Lost, header.offset, message);
+                        owner = None;
+                    } else if owner.is_none() && self.trees.superchunks.contains(list.superchunk.0) {
+                        owner = Some(list.superchunk);
+                    }
+                    if !list.recipes.is_empty() {
+                        self.features |= incompat::RECIPES;
+                    }
+                    on_clear(header, owner, &list, &mut self.findings.hits.subchunks);
+                }
+                Err(why) => {
+                    clear_good = false;
+                    let rest = match owner {
+                        Some(id) => {
+                            self.damaged_clear.insert(id);
+                            "no file is hit: the map says the same"
+                        }
+                        None => "nothing names the frame",
+                    };
+                    let message =
+                        format!("clear list of the {} at {} is damaged: {why}; {rest}", header.kind.name(), header.offset);
+                    self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
+                }
+            }
+        } else if let Err(error) = self.log.clear_part(header) {
+            let message = format!("clear part of the frame at {} is damaged: {}; no file is hit", header.offset, plain(&error));
+            self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
+        }
+        if header.kind == FrameKind::SUPERCHUNK {
+            self.frames.data.push(DataFrame { header: *header, owner, clear_good });
+        } else {
+            self.stored(header, named);
+        }
+        (self.progress)(header);
+    }
+
+    /// What a header says, beside what is said of all frames.
+    fn header(&mut self, header: &FrameHeader) {
+        let Some(head) = self.head else { return };
+        if header.epoch > head.epoch {
+            let message = format!("the frame is of epoch {}, the head's is {}", header.epoch, head.epoch);
+            self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
+        }
+        if header.flags.parts() {
+            self.features |= incompat::PARTS;
+        }
+        if header.flags.dictionary() {
+            self.features |= incompat::DICTIONARY;
+        }
+        if header.flags.filter() != 0 {
+            self.features |= incompat::FILTERS;
+        }
+        if header.codec == codec::XZ {
+            self.features |= incompat::XZ;
+        }
+    }
+
+    /// Who names the frame, compared with what it says of itself.
+    fn named(&mut self, header: &FrameHeader, header_good: bool) -> Option<KnownFrame> {
+        let known = self.known.at(header.offset);
+        let first = *known.first()?;
+        let names: HashSet<_> = known.iter().filter_map(|k| match k.namer { Namer::Superchunk(id) => Some(id), _ => None }).collect();
+        if names.len() > 1 {
+            let message = format!("{} superchunks of the map name one frame", names.len());
+            self.add(FindingKind::Map, Severity::Lost, header.offset, message);
+        }
+        if header_good {
+            let p = &first.place;
+            let said = (first.kind, p.clear_len, p.stored_len, p.raw_len, p.codec, p.flags, p.sum);
+            let own = (header.kind, header.clear_len, header.stored_len, header.raw_len, header.codec, header.flags, header.sum);
+            if said != own {
+                let message = format!("the header at {} and what names the frame disagree", header.offset);
+                self.add(FindingKind::Map, Severity::Recoverable, header.offset, message);
+            }
+        }
+        Some(first)
+    }
+
+    /// Stored bytes of all kinds but data.
+    fn stored(&mut self, header: &FrameHeader, named: Option<KnownFrame>) {
+        if named.is_some_and(|named| named.namer == Namer::Head) {
+            return; // The roots were verified before.
+        }
+        let mut stored = std::mem::take(&mut self.stored);
+        let why = match self.log.stored_unverified(&place_of(header), header.offset, &mut stored) {
+            Err(error) => Some(plain(&error)),
+            // The payload of what nothing names may have been punched.
+            Ok(false) if named.is_none() && header.kind == FrameKind::TABLE_GROUP && stored.iter().all(|&b| b == 0) => None,
+            Ok(false) => Some("their sum is wrong".to_owned()),
+            Ok(true) if header.kind == FrameKind::PAD && stored.iter().any(|&byte| byte != 0) => {
+                Some("a pad that is not zero".to_owned())
+            }
+            Ok(true) => None,
+        };
+        self.stored = stored;
+        if let Some(why) = why {
+            self.damaged.push(Damaged { header: *header, named, why });
+        }
+    }
+
+    /// What is known only when all frames were seen.
+    fn finish(&mut self) {
+        self.report_damaged();
+        self.report_missing();
+        self.sequences.sort_unstable();
+        if self.sequences.windows(2).any(|pair| pair[0] == pair[1]) {
+            let message = "two frames have one sequence number".to_owned();
+            self.add(FindingKind::Log, Severity::Recoverable, LogOffset(LOG_START), message);
+        }
+        if let Some(head) = self.head
+            && self.features & !head.incompat != 0
+        {
+            let message = format!("the head does not name the features {:#x} that frames use", self.features & !head.incompat);
+            self.add(FindingKind::Head, Severity::Recoverable, LogOffset(0), message);
+        }
+    }
+
+    fn report_damaged(&mut self) {
+        let damaged = std::mem::take(&mut self.damaged);
+        let bad: HashSet<LogOffset> = damaged.iter().map(|damaged| damaged.header.offset).collect();
+        for Damaged { header, named, why } in damaged {
+            let good_copy = named.and_then(|named| {
+                named.place.offsets().find(|other| !bad.contains(other) && self.frames.begins_at(*other))
+            });
+            let lost = named.is_some_and(|named| match named.namer {
+                Namer::Superchunk(id) => self.trees.lost_groups.contains(&id.0),
+                _ => self.trees.lost_frames.contains(&named.place.offset.0),
+            });
+            let (severity, rest) = match (named, good_copy, lost) {
+                (None, ..) => (Severity::Recoverable, "no file is hit: nothing refers to it".to_owned()),
+                (_, Some(copy), _) => (Severity::Recoverable, format!("no file is hit: the one at {copy} holds the same")),
+                (_, _, true) if header.kind == FrameKind::MAP_BLOCK => {
+                    (Severity::Recoverable, "see what is said of the map".to_owned())
+                }
+                (_, _, true) => (Severity::Lost, "see what is said of the tables for what is lost with it".to_owned()),
+                (_, _, false) => {
+                    (Severity::Recoverable, "no file is hit: every block in it can still be had".to_owned())
+                }
+            };
+            let message =
+                format!("stored bytes of the {} at {} are damaged: {why}; {rest}", header.kind.name(), header.offset);
+            let mut finding = Finding::new(FindingKind::Frame, severity, message).at(header.offset.0);
+            if let Some(KnownFrame { namer: Namer::Superchunk(id), .. }) = named {
+                finding = finding.in_superchunk(id.0);
+            }
+            self.findings.add(finding);
+        }
+    }
+
+    /// Frames that are named and were not come by.
+    fn report_missing(&mut self) {
+        let mut cut = 0u64;
+        for known in self.known.all() {
+            if self.frames.begins_at(known.offset) {
+                continue;
+            }
+            let is_cut = known.offset.0.saturating_add(known.place.frame_len()) > self.readable;
+            cut += u64::from(is_cut);
+            let other = known.place.offsets().any(|offset| self.frames.begins_at(offset));
+            if let (Namer::Superchunk(id), false, false) = (known.namer, other, known.is_copy()) {
+                self.unreachable.insert(id);
+            }
+            if !is_cut {
+                let severity = if other { Severity::Recoverable } else { Severity::Lost };
+                let message = format!("a {} should stand at {}, but there is none", known.kind.name(), known.offset);
+                self.findings.add(Finding::new(FindingKind::Map, severity, message).at(known.offset.0));
+            }
+        }
+        if cut > 0 {
+            let message = format!("{cut} frames that are named lie where the file is cut off");
+            self.add(FindingKind::Log, Severity::Recoverable, LogOffset(self.readable), message);
+        }
+    }
+}
+
+/// A header in place of a damaged one.
+fn header_from(known: &KnownFrame, log_id: u64) -> FrameHeader {
+    FrameHeader {
+        kind: known.kind,
+        codec: known.place.codec,
+        flags: known.place.flags,
+        log_id,
+        epoch: 0,
+        clear_len: known.place.clear_len,
+        sequence: 0,
+        offset: known.offset,
+        stored_len: known.place.stored_len,
+        raw_len: known.place.raw_len,
+        sum: known.place.sum,
+    }
+}
+
+/// The message without the offset, which the finding has.
+fn plain(error: &LogError) -> String {
+    match error {
+        LogError::Format { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,113 @@
+//! Care for images: `check` looks at every byte and never writes.
+//!
+//! Order of work: head slots and roots; the tables from the roots down, by hash; the frames of the log from its beginning
+//! to its end; what map, frames and clear lists say of one another; the data; how names, inodes and contents fit together.
+//! Last the paths: which files each finding hits. Time and memory are bounded by the size of the image and of the tables
+//! in it, whatever it claims: no table is joined to another but by look-up, nothing is followed further than the format
+//! allows. Called by cli.
+
+mod clear;
+mod compose;
+mod data;
+mod frames;
+mod head;
+mod known;
+mod namespace;
+mod paths;
+mod ranges;
+mod report;
+mod rows;
+mod trees;
+
+pub use report::{
+    CheckError, CheckObserver, CheckOptions, CheckReport, Finding, FindingKind, MAX_FINDINGS, MAX_PATHS, Severity,
+    Subset,
+};
+
+use crate::log::LogReader;
+use crate::meta::{Image, ImageOptions};
+use crate::storage::Storage;
+use report::Findings;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of memory for table blocks.
+const BLOCK_CACHE: usize = 64 << 20;
+
+/// What all parts of a check share.
+struct Check<'a> {
+    image: &'a Image,
+    options: &'a CheckOptions,
+    observer: &'a dyn CheckObserver,
+    done: AtomicU64,
+    total: u64,
+}
+
+impl Check<'_> {
+    /// Tells that so many more bytes were gone over.
+    fn progress(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.observer.progress(done.min(self.total), self.total);
+    }
+
+    fn cancelled(&self) -> Result<(), CheckError> {
+        if self.observer.cancelled() { Err(CheckError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Checks an image and says what is wrong with it, and which files that hits.
+///
+/// # Errors
+/// Only if it cannot be checked at all: it is no image, its storage cannot be read, or the observer cancelled. Damage is
+/// in the report.
+pub fn check(
+    storage: Arc<dyn Storage>,
+    options: &CheckOptions,
+    observer: &dyn CheckObserver,
+) -> Result<CheckReport, CheckError> {
+    let mut findings = Findings::default();
+    let mut report = CheckReport::default();
+    let heads = head::check(&*storage, &mut findings)?;
+    head::check_roots(&storage, &heads, &mut findings)?;
+    let Some(newest) = heads.first() else {
+        return Ok(finish(report, findings));
+    };
+    let log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
+    frames::check_length(&log, &mut findings)?;
+    report.bytes = newest.log_end.0;
+
+    let image = match Image::open(storage, ImageOptions { block_cache: BLOCK_CACHE }) {
+        Ok(image) => image,
+        Err(error) => {
+            frames::without_root(&log, &heads, &error.to_string(), observer, &mut findings, &mut report)?;
+            return Ok(finish(report, findings));
+        }
+    };
+    report.readable = true;
+    let check = Check {
+        image: &image,
+        options,
+        observer,
+        done: AtomicU64::new(0),
+        total: image.head().log_end.0.saturating_sub(crate::format::limits::LOG_START),
+    };
+
+    let trees = trees::check(&check, &mut findings, &mut report)?;
+    let mut map = known::Map::read(&check, &trees, &mut findings)?;
+    let known = known::Known::new(&heads, &map, &trees);
+    let mut clear = clear::Clear::default();
+    let frames = frames::check(&check, &known, &trees, &mut map, &mut clear, &mut findings)?;
+    report.frames = frames.len() as u64;
+    clear.settle();
+    clear::compare_with_map(&check, &map, &mut clear, &trees, &mut findings)?;
+    data::check(&check, &frames, &map, &clear, &trees, &mut findings, &mut report)?;
+    namespace::check(&check, &map, &trees, &mut findings, &mut report)?;
+    report.paths_incomplete = paths::resolve(&check, &mut findings)?;
+    Ok(finish(report, findings))
+}
+
+fn finish(mut report: CheckReport, findings: Findings) -> CheckReport {
+    report.findings = findings.list;
+    report.suppressed = findings.suppressed;
+    report
+}

@@ -1,0 +1,508 @@
+//! How names, inodes, contents and xattrs fit together.
+//!
+//! Each table is walked in key order and joined to the others by look-up; each content is gone over once, however many
+//! inodes share it. What needs a count for each inode (its names) is done for so many inodes at a time, with one walk over
+//! the dirents for each: memory is bounded, and an image of usual size needs one walk.
+
+use super::Check;
+use super::known::Map;
+use super::report::{CheckError, CheckReport, Finding, FindingKind, Findings, Severity};
+use super::rows::each_row;
+use super::trees::Trees;
+use crate::format::block::KeyRef;
+use crate::format::frame::FrameKind;
+use crate::format::ids::{ContentId, InodeId, SubchunkId, TinyId};
+use crate::format::rows::inode::XattrRef;
+use crate::format::rows::{ContentRef, ContentRow, DirentRow, Extent, FileType, InodeRow, XattrSet};
+use crate::format::schema::{self, Table};
+use crate::format::{FormatError, limits};
+use std::collections::HashMap;
+
+/// Inodes whose names are counted in one walk over the dirents (40 bytes each).
+const WINDOW: usize = 2 << 20;
+/// Contents with holes whose data bytes are remembered (24 bytes each).
+const MAX_SPARSE: usize = 1 << 20;
+
+/// What of an inode the walk over the dirents needs.
+struct Facts {
+    id: u64,
+    parent: u64,
+    links: u64,
+    /// Names that refer to it.
+    names: u64,
+    /// Directories in it.
+    subdirectories: u64,
+    file_type: FileType,
+}
+
+/// Checks the head's version of the filesystem.
+pub(super) fn check(
+    check: &Check<'_>,
+    map: &Map,
+    trees: &Trees,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<(), CheckError> {
+    let mut namespace = Namespace { check, map, trees, findings, sparse: HashMap::new() };
+    namespace.contents()?;
+    namespace.xattrs()?;
+    namespace.tiny()?;
+    let upwards = namespace.inodes(report)?;
+    namespace.names(report)?;
+    if upwards {
+        namespace.cycles()?;
+    }
+    Ok(())
+}
+
+struct Namespace<'a> {
+    check: &'a Check<'a>,
+    map: &'a Map,
+    trees: &'a Trees,
+    findings: &'a mut Findings,
+    /// Bytes that are no hole, of contents that have holes.
+    sparse: HashMap<u64, u64>,
+}
+
+/// What keeps a subchunk from being read as `len` bytes or more.
+type Wrong = Option<String>;
+
+impl Namespace<'_> {
+    fn table(&mut self, table: &'static Table, severity: Severity, message: String) -> super::ranges::FindingId {
+        self.findings.add(Finding::new(FindingKind::Table, severity, message).in_table(table.name))
+    }
+
+    fn inode_is(&mut self, severity: Severity, inode: u64, why: &str) {
+        let message = format!("inode {inode}: {why}");
+        let id = self.findings.add(Finding::new(FindingKind::Namespace, severity, message));
+        self.findings.hits.inodes.add(inode..inode.saturating_add(1), id);
+    }
+
+    /// The length of a subchunk of data, or why it has none. Where the map is damaged nothing is said.
+    fn subchunk(&self, id: SubchunkId) -> Result<u64, String> {
+        let located = match self.check.image.locate(id) {
+            Ok(Some(located)) => located,
+            Ok(None) => return Err(format!("subchunk {id} is nowhere")),
+            Err(error) => return Err(format!("subchunk {id} cannot be found: {error}")),
+        };
+        match self.map.get(located.superchunk) {
+            Some(known) if known.row.kind == FrameKind::SUPERCHUNK => {}
+            Some(_) => return Err(format!("subchunk {id} is no data")),
+            None => return Err(format!("subchunk {id} lies in superchunk {}, which is not there", located.superchunk)),
+        }
+        if !located.composed {
+            return Ok(located.len.into());
+        }
+        match self.check.image.recipe(id) {
+            Ok(Some(recipe)) => Ok(recipe.subchunk_len().into()),
+            Ok(None) => Err(format!("subchunk {id} has no recipe")),
+            Err(error) => Err(format!("subchunk {id}: {error}")),
+        }
+    }
+
+    /// What is wrong with a content's row.
+    fn extent(&self, row: &ContentRow) -> Wrong {
+        let whole = |id: SubchunkId, len: u64| match self.subchunk(id) {
+            Ok(found) if found == len => None,
+            Ok(found) => Some(format!("subchunk {id} has {found} bytes, not {len}")),
+            Err(why) => Some(why),
+        };
+        match &row.extent {
+            Extent::Hole => None,
+            Extent::Slice { subchunk, skip } => match self.subchunk(*subchunk) {
+                Ok(len) if u64::from(*skip) + row.length <= len => None,
+                Ok(len) => Some(format!("subchunk {subchunk} has {len} bytes, too few")),
+                Err(why) => Some(why),
+            },
+            Extent::Run { first, lens } => {
+                (first.0..).zip(lens).find_map(|(id, &len)| whole(SubchunkId(id), len.into()))
+            }
+        }
+    }
+
+    /// Each content's rows tile it, and name subchunks that are long enough.
+    fn contents(&mut self) -> Result<(), CheckError> {
+        let next = self.check.image.root().next_content;
+        let mut current = 0;
+        let mut end: Option<u64> = None;
+        let (mut data, mut holes) = (0u64, false);
+        each_row(self.check.image, &schema::CONTENTS, 0, &mut |key, ints, tail| {
+            if key.a != current {
+                self.remember_sparse(current, data, holes);
+                (current, data, holes) = (key.a, 0, false);
+                let begins = key.b == 0 || self.trees.contents.contains(key.a);
+                end = begins.then_some(key.b);
+                if key.a == 0 || key.a >= next {
+                    self.content_is(key.a, format!("ids are below {next}, which is the next free one"));
+                }
+                if !begins {
+                    self.content_is(key.a, format!("it begins at {} instead of 0", key.b));
+                }
+            }
+            match ContentRow::decode(key.b, ints, tail) {
+                Err(error) => {
+                    self.content_is(key.a, error.to_string());
+                    end = None;
+                }
+                Ok(row) => {
+                    if let Some(end) = end
+                        && end != key.b
+                        && !self.trees.contents.contains(key.a)
+                    {
+                        self.content_is(key.a, format!("its extents do not follow one another at {}", key.b));
+                    }
+                    end = Some(key.b + row.length);
+                    match row.extent {
+                        Extent::Hole => holes = true,
+                        _ => data = data.saturating_add(row.length),
+                    }
+                    if let Some(why) = self.extent(&row) {
+                        self.content_is(key.a, why);
+                    }
+                }
+            }
+            !self.check.observer.cancelled()
+        });
+        self.remember_sparse(current, data, holes);
+        self.check.cancelled()
+    }
+
+    fn remember_sparse(&mut self, content: u64, data: u64, holes: bool) {
+        if holes && self.sparse.len() < MAX_SPARSE {
+            self.sparse.insert(content, data);
+        }
+    }
+
+    fn content_is(&mut self, content: u64, why: String) {
+        let id = self.table(&schema::CONTENTS, Severity::Lost, format!("content {content}: {why}"));
+        self.findings.hits.contents.add(content..content.saturating_add(1), id);
+    }
+
+    /// Each set is a whole one.
+    fn xattrs(&mut self) -> Result<(), CheckError> {
+        let next = self.check.image.root().next_xattrs;
+        let mut current = 0;
+        let mut bytes: Result<Vec<u8>, &'static str> = Ok(Vec::new());
+        let mut pieces = 0;
+        let finish = |this: &mut Self, id: u64, bytes: Result<Vec<u8>, &'static str>| {
+            let why = match bytes {
+                _ if id == 0 || this.trees.xattrs.contains(id) => return,
+                _ if id >= next => format!("ids are below {next}, which is the next free one"),
+                Err(why) => why.to_owned(),
+                Ok(bytes) => match XattrSet::decode(&bytes) {
+                    Ok(_) => return,
+                    Err(error) => error.to_string(),
+                },
+            };
+            let finding = this.table(&schema::XATTRS, Severity::Lost, format!("xattr set {id}: {why}"));
+            this.findings.hits.xattrs.add(id..id.saturating_add(1), finding);
+        };
+        each_row(self.check.image, &schema::XATTRS, 1, &mut |key, _, tail| {
+            if key.a != current {
+                finish(self, current, std::mem::replace(&mut bytes, Ok(Vec::new())));
+                (current, pieces) = (key.a, 0);
+            }
+            bytes = match std::mem::replace(&mut bytes, Err("")) {
+                Err(why) => Err(why),
+                Ok(_) if key.b != pieces => Err("its pieces do not follow one another"),
+                Ok(bytes) if bytes.len() + tail.len() > limits::XATTR_SET => Err("it is too long"),
+                Ok(mut bytes) => {
+                    bytes.extend_from_slice(tail);
+                    Ok(bytes)
+                }
+            };
+            pieces += 1;
+            !self.check.observer.cancelled()
+        });
+        finish(self, current, bytes);
+        self.check.cancelled()
+    }
+
+    fn tiny(&mut self) -> Result<(), CheckError> {
+        let next = self.check.image.root().next_tiny;
+        each_row(self.check.image, &schema::TINY, 0, &mut |key, _, tail| {
+            let len = tail.len() as u64;
+            if key.a == 0 || key.a >= next || len == 0 || len >= limits::TINY_LEN {
+                let message = format!("tiny content {} of {len} bytes is not one that may be", key.a);
+                let id = self.table(&schema::TINY, Severity::Recoverable, message);
+                self.findings.hits.tiny.add(key.a..key.a.saturating_add(1), id);
+            }
+            !self.check.observer.cancelled()
+        });
+        self.check.cancelled()
+    }
+
+    /// Each inode's row by itself and with what it refers to. Returns whether some directory lies in one with a higher
+    /// number: only then can there be a cycle.
+    fn inodes(&mut self, report: &mut CheckReport) -> Result<bool, CheckError> {
+        let root = self.check.image.root();
+        let (mut many, mut bytes, mut upwards, mut has_root) = (0u64, 0u64, false, false);
+        each_row(self.check.image, &schema::INODES, 0, &mut |key, ints, tail| {
+            many += 1;
+            has_root |= key.a == InodeId::ROOT.0;
+            let row = match InodeRow::decode(ints, tail) {
+                Ok(row) => row,
+                Err(error) => {
+                    self.inode_is(Severity::Lost, key.a, &error.to_string());
+                    return true;
+                }
+            };
+            if key.a == 0 || key.a >= root.next_inode {
+                let why = format!("numbers are below {}, which is the next free one", root.next_inode);
+                self.inode_is(Severity::Recoverable, key.a, &why);
+            }
+            if row.file_type == FileType::Regular {
+                bytes = bytes.saturating_add(row.size);
+            }
+            let is_root = key.a == InodeId::ROOT.0;
+            match row.parent {
+                Some(parent) if is_root && parent != InodeId::ROOT => {
+                    self.inode_is(Severity::Recoverable, key.a, "the root directory lies in another");
+                }
+                Some(parent) if !is_root && parent.0 >= key.a => upwards = true,
+                None if is_root => self.inode_is(Severity::Lost, key.a, "the root is no directory"),
+                _ => {}
+            }
+            if let Some((severity, why)) = self.content_of(&row) {
+                self.inode_is(severity, key.a, &why);
+            }
+            if let Some(why) = self.xattrs_of(&row) {
+                self.inode_is(Severity::Lost, key.a, &why);
+            }
+            !self.check.observer.cancelled()
+        });
+        self.check.cancelled()?;
+        report.inodes = many;
+        if self.trees.inodes.is_empty() {
+            if !has_root {
+                let message = "there is no root directory".to_owned();
+                self.table(&schema::INODES, Severity::Lost, message);
+            }
+            for (what, said, found) in [("inodes", root.inodes, many), ("bytes in files", root.bytes, bytes)] {
+                if said != found {
+                    let message = format!("the root says {said} {what}, there are {found}");
+                    self.findings.add(Finding::new(FindingKind::Root, Severity::Recoverable, message));
+                }
+            }
+        }
+        Ok(upwards)
+    }
+
+    /// What is wrong with what a row says of the file's bytes.
+    fn content_of(&self, row: &InodeRow) -> Option<(Severity, String)> {
+        let sized = |found: u64, what: String| {
+            (found != row.size).then(|| (Severity::Lost, format!("it has {} bytes, its {what} {found}", row.size)))
+        };
+        let lost = |why: String| Some((Severity::Lost, why));
+        match row.content {
+            ContentRef::None => None,
+            ContentRef::Subchunk(id) => match self.subchunk(id) {
+                Ok(len) => sized(len, format!("subchunk {id}")),
+                Err(why) => lost(why),
+            },
+            ContentRef::Tiny(id) if self.trees.tiny.contains(id.0) => None,
+            ContentRef::Tiny(id) => match self.tiny_len(id) {
+                Some(len) => sized(len, format!("tiny content {id}")),
+                None => lost(format!("there is no tiny content {id}")),
+            },
+            ContentRef::Content(id) if self.trees.contents.contains(id.0) => None,
+            ContentRef::Content(id) => match self.content_end(id) {
+                Some(Ok(end)) => sized(end, format!("content {id}")).or_else(|| self.allocated_of(row, id)),
+                Some(Err(_)) => None, // The row was reported.
+                None => lost(format!("there is no content {id}")),
+            },
+        }
+    }
+
+    fn allocated_of(&self, row: &InodeRow, id: ContentId) -> Option<(Severity, String)> {
+        let (said, found) = (row.allocated()?, self.sparse.get(&id.0).copied().unwrap_or(row.size));
+        let unknown = self.sparse.len() >= MAX_SPARSE;
+        (said != found && !unknown)
+            .then(|| (Severity::Recoverable, format!("{found} of its bytes are no hole, its row says {said}")))
+    }
+
+    fn tiny_len(&self, id: TinyId) -> Option<u64> {
+        let row = self.check.image.tree(&schema::TINY).get(self.check.image, KeyRef::new(id.0, 0)).ok()??;
+        Some(row.tail().len() as u64)
+    }
+
+    /// Where a content ends, by its last row.
+    fn content_end(&self, id: ContentId) -> Option<Result<u64, FormatError>> {
+        let tree = self.check.image.tree(&schema::CONTENTS);
+        let row = tree.floor(self.check.image, KeyRef::new(id.0, u64::MAX)).ok()??;
+        let (key, ints, tail) = (row.key(), row.ints(), row.tail());
+        (key.a == id.0).then(|| ContentRow::decode(key.b, ints, tail).map(|row| key.b + row.length))
+    }
+
+    fn xattrs_of(&self, row: &InodeRow) -> Option<String> {
+        match &row.xattrs {
+            XattrRef::None => None,
+            XattrRef::Inline(bytes) => XattrSet::decode(bytes).err().map(|error| error.to_string()),
+            XattrRef::Set(id) if self.trees.xattrs.contains(id.0) => None,
+            XattrRef::Set(id) => {
+                let tree = self.check.image.tree(&schema::XATTRS);
+                let found = tree.get(self.check.image, KeyRef::new(id.0, 0));
+                matches!(found, Ok(None)).then(|| format!("there is no xattr set {id}"))
+            }
+        }
+    }
+
+    /// Each name refers to an inode of its type, and each inode has as many names as it says.
+    fn names(&mut self, report: &mut CheckReport) -> Result<(), CheckError> {
+        let mut from = 0;
+        for round in 0.. {
+            let mut facts = Vec::new();
+            each_row(self.check.image, &schema::INODES, from, &mut |key, ints, tail| {
+                if let Ok(row) = InodeRow::decode(ints, tail) {
+                    facts.push(Facts {
+                        id: key.a,
+                        parent: row.parent.map_or(0, |parent| parent.0),
+                        links: row.links,
+                        names: 0,
+                        subdirectories: 0,
+                        file_type: row.file_type,
+                    });
+                }
+                facts.len() < WINDOW && !self.check.observer.cancelled()
+            });
+            self.check.cancelled()?;
+            let last = facts.len() < WINDOW;
+            let end = if last { u64::MAX } else { facts.last().map_or(u64::MAX, |fact| fact.id.saturating_add(1)) };
+            self.count_names(&mut facts, from..end, round == 0, report)?;
+            self.compare_counts(&facts);
+            if last {
+                break;
+            }
+            from = end;
+        }
+        Ok(())
+    }
+
+    /// Walks the dirents once for the inodes of a window.
+    fn count_names(
+        &mut self,
+        facts: &mut [Facts],
+        window: std::ops::Range<u64>,
+        first: bool,
+        report: &mut CheckReport,
+    ) -> Result<(), CheckError> {
+        let mut dir: Option<(u64, Option<usize>)> = None;
+        each_row(self.check.image, &schema::DIRENTS, 0, &mut |key, ints, _| {
+            report.names += u64::from(first);
+            if dir.is_none_or(|(id, _)| id != key.a) {
+                let at = facts.binary_search_by_key(&key.a, |fact| fact.id).ok();
+                dir = Some((key.a, at));
+                let is_dir = at.is_some_and(|at| facts[at].file_type == FileType::Directory);
+                if window.contains(&key.a) && !is_dir && !self.trees.inodes.contains(key.a) {
+                    let message = format!("names stand in inode {}, which is no directory", key.a);
+                    self.table(&schema::DIRENTS, Severity::Lost, message);
+                }
+            }
+            let row = match DirentRow::decode(key.name, ints) {
+                Ok(row) => row,
+                Err(error) if first => {
+                    let message = format!("an entry of directory {} is wrong: {error}", key.a);
+                    let id = self.table(&schema::DIRENTS, Severity::Lost, message);
+                    self.findings.hits.directories.add(key.a..key.a.saturating_add(1), id);
+                    return true;
+                }
+                Err(_) => return true,
+            };
+            if row.file_type == FileType::Directory
+                && let Some((_, Some(at))) = dir
+            {
+                facts[at].subdirectories += 1;
+            }
+            if window.contains(&row.inode.0) {
+                self.name(facts, key, &row);
+            }
+            !self.check.observer.cancelled()
+        });
+        self.check.cancelled()
+    }
+
+    fn name(&mut self, facts: &mut [Facts], key: KeyRef<'_>, row: &DirentRow) {
+        let inode = row.inode.0;
+        let Ok(at) = facts.binary_search_by_key(&inode, |fact| fact.id) else {
+            if !self.trees.inodes.contains(inode) {
+                self.inode_is(Severity::Lost, inode, "a directory names it, but it is not there");
+            }
+            return;
+        };
+        let fact = &mut facts[at];
+        fact.names += 1;
+        if fact.file_type != row.file_type {
+            self.inode_is(Severity::Lost, inode, "it is not of the type its directory says");
+        } else if fact.file_type == FileType::Directory && fact.parent != key.a {
+            let why = format!("it is named in directory {}, but says it lies in {}", key.a, fact.parent);
+            self.inode_is(Severity::Recoverable, inode, &why);
+        }
+    }
+
+    fn compare_counts(&mut self, facts: &[Facts]) {
+        if !self.trees.dirents.is_empty() {
+            return; // Names are lost: that was reported, and counts say nothing then.
+        }
+        for fact in facts {
+            let is_root = fact.id == InodeId::ROOT.0;
+            let is_dir = fact.file_type == FileType::Directory;
+            let expected = if is_dir { fact.subdirectories.saturating_add(2) } else { fact.names };
+            if fact.names == 0 && !is_root {
+                if !self.is_orphan(fact.id) {
+                    self.inode_is(Severity::Lost, fact.id, "no directory names it");
+                }
+            } else if is_dir && fact.names > u64::from(!is_root) {
+                self.inode_is(Severity::Recoverable, fact.id, "a directory with more than one name");
+            } else if fact.links != expected {
+                let why = format!("its link count is {}, it should be {expected}", fact.links);
+                self.inode_is(Severity::Recoverable, fact.id, &why);
+            }
+        }
+    }
+
+    fn is_orphan(&self, inode: u64) -> bool {
+        let tree = self.check.image.tree(&schema::ORPHANS);
+        self.trees.orphans.contains(inode)
+            || matches!(tree.get(self.check.image, KeyRef::new(inode, 0)), Ok(Some(_)))
+    }
+
+    /// Directories that lie in themselves, by way of others: they cannot be reached from the root.
+    fn cycles(&mut self) -> Result<(), CheckError> {
+        let room = (self.check.options.memory / 24).max(1 << 20) as usize;
+        let mut parents: Vec<(u64, u64)> = Vec::new();
+        each_row(self.check.image, &schema::INODES, 0, &mut |key, ints, tail| {
+            if let Ok(InodeRow { parent: Some(parent), .. }) = InodeRow::decode(ints, tail) {
+                parents.push((key.a, parent.0));
+            }
+            parents.len() < room && !self.check.observer.cancelled()
+        });
+        self.check.cancelled()?;
+        if parents.len() >= room {
+            let message = format!("more than {room} directories: not looked for cycles, for want of memory");
+            self.findings.add(Finding::new(FindingKind::Namespace, Severity::Note, message));
+            return Ok(());
+        }
+        // 0: not yet; else the round in which it was come by.
+        let mut seen = vec![0u32; parents.len()];
+        for start in 0..parents.len() {
+            let round = start as u32 + 1;
+            let mut at = start;
+            while seen[at] == 0 {
+                seen[at] = round;
+                let (id, parent) = parents[at];
+                if id == InodeId::ROOT.0 {
+                    break;
+                }
+                match parents.binary_search_by_key(&parent, |(id, _)| *id) {
+                    Ok(next) if seen[next] == round => {
+                        self.inode_is(Severity::Lost, parent, "the directory lies in itself: no path leads to it");
+                        break;
+                    }
+                    Ok(next) => at = next,
+                    Err(_) => break,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! From what findings hit to the paths of the files.
+//!
+//! Subchunks lead to contents, contents to inodes, inodes to names: one walk over each of these tables. Then the names of
+//! the folders above are looked for in one more walk over the dirents. Nothing recurses, so neither a loop of folders nor
+//! many names for one thing cost more than the rows there are.
+
+use super::Check;
+use super::ranges::{FindingId, Hits, Marks};
+use super::report::{CheckError, Finding, Findings, MAX_PATHS, MAX_PATHS_ALL};
+use super::rows::each_row;
+use crate::format::ids::InodeId;
+use crate::format::rows::inode::XattrRef;
+use crate::format::rows::{ContentRef, DirentRow, FileType, InodeRow};
+use crate::format::{limits, schema};
+use std::collections::HashMap;
+
+/// Contents and inodes that are hit and remembered; beyond that paths are not counted.
+const MAX_HITS: usize = 4 << 20;
+/// Folders above a file whose names are looked for.
+const MAX_DEPTH: usize = 4096;
+/// Longest path that is listed whole, in bytes.
+const MAX_PATH: usize = 64 << 10;
+
+/// Completes the findings by paths. True if more paths are hit than could be counted.
+pub(super) fn resolve(check: &Check<'_>, findings: &mut Findings) -> Result<bool, CheckError> {
+    let mut hits = std::mem::take(&mut findings.hits);
+    if hits.is_empty() {
+        return Ok(false);
+    }
+    hits.settle();
+    let mut search = Search { check, findings: &mut findings.list, incomplete: false, named: Vec::new() };
+    search.contents(&mut hits)?;
+    let inodes = search.inodes(&hits)?;
+    search.names(&hits, &inodes)?;
+    search.paths()?;
+    for finding in search.findings.iter_mut() {
+        finding.paths.sort();
+    }
+    Ok(search.incomplete)
+}
+
+struct Search<'a> {
+    check: &'a Check<'a>,
+    findings: &'a mut Vec<Finding>,
+    incomplete: bool,
+    /// Names to be listed: the finding, the folder, the name in it.
+    named: Vec<(FindingId, u64, Vec<u8>)>,
+}
+
+impl Search<'_> {
+    /// Adds the contents that have subchunks that are hit.
+    fn contents(&mut self, hits: &mut Hits) -> Result<(), CheckError> {
+        if !hits.subchunks.is_empty() {
+            let mut found = Marks::default();
+            each_row(self.check.image, &schema::CONTENTS, 0, &mut |key, ints, _| {
+                if let &[first, count, _, _] = ints
+                    && first != 0
+                {
+                    let count = count.min(limits::RUN);
+                    hits.subchunks.of(first..first.saturating_add(count), &mut |finding| {
+                        found.add(key.a..key.a.saturating_add(1), finding);
+                    });
+                }
+                found.len() < MAX_HITS && !self.check.observer.cancelled()
+            });
+            self.incomplete |= found.len() >= MAX_HITS;
+            found.settle();
+            hits.contents = std::mem::take(&mut hits.contents).joined(found);
+        }
+        self.check.cancelled()
+    }
+
+    /// The inodes that are hit by what their rows say.
+    fn inodes(&mut self, hits: &Hits) -> Result<Vec<(u64, FindingId)>, CheckError> {
+        let mut found: Vec<(u64, FindingId)> = Vec::new();
+        each_row(self.check.image, &schema::INODES, 0, &mut |key, ints, tail| {
+            let Ok(row) = InodeRow::decode(ints, tail) else { return true };
+            let from = found.len();
+            let mut add = |finding| {
+                if !found[from..].contains(&(key.a, finding)) {
+                    found.push((key.a, finding));
+                }
+            };
+            match row.content {
+                ContentRef::None => {}
+                ContentRef::Subchunk(id) => hits.subchunks.of_one(id.0, &mut add),
+                ContentRef::Content(id) => hits.contents.of_one(id.0, &mut add),
+                ContentRef::Tiny(id) => hits.tiny.of_one(id.0, &mut add),
+            }
+            if let XattrRef::Set(id) = row.xattrs {
+                hits.xattrs.of_one(id.0, &mut add);
+            }
+            if row.file_type == FileType::Directory {
+                hits.directories.of_one(key.a, &mut add);
+            }
+            found.len() < MAX_HITS && !self.check.observer.cancelled()
+        });
+        self.incomplete |= found.len() >= MAX_HITS;
+        self.check.cancelled()?;
+        Ok(found)
+    }
+
+    /// Finds the names of inodes that are hit, counts them, and keeps those to be listed.
+    fn names(&mut self, hits: &Hits, inodes: &[(u64, FindingId)]) -> Result<(), CheckError> {
+        debug_assert!(inodes.is_sorted());
+        let mut has_name = vec![false; inodes.len()];
+        let image = self.check.image;
+        let observer = self.check.observer;
+        each_row(image, &schema::DIRENTS, 0, &mut |key, ints, _| {
+            let Some(&inode) = ints.first() else { return true };
+            let start = inodes.partition_point(|(id, _)| *id < inode);
+            for (n, (_, finding)) in inodes.iter().enumerate().skip(start).take_while(|(_, (id, _))| *id == inode) {
+                has_name[n] = true;
+                self.name(*finding, key.a, key.name);
+            }
+            let mut told = [FindingId::MAX; 8];
+            let mut many = 0;
+            hits.inodes.of_one(inode, &mut |finding| {
+                if many < told.len() && !told[..many].contains(&finding) {
+                    told[many] = finding;
+                    many += 1;
+                }
+            });
+            told[..many].iter().for_each(|finding| self.name(*finding, key.a, key.name));
+            !observer.cancelled()
+        });
+        for (n, (inode, finding)) in inodes.iter().enumerate().filter(|(n, _)| !has_name[*n]) {
+            let _ = n;
+            let path = if *inode == InodeId::ROOT.0 { b".".to_vec() } else { unnamed(*inode) };
+            self.list(*finding, path);
+        }
+        let mut root = Vec::new();
+        hits.inodes.of_one(InodeId::ROOT.0, &mut |finding| root.push(finding));
+        root.into_iter().for_each(|finding| self.list(finding, b".".to_vec()));
+        self.check.cancelled()
+    }
+
+    fn has_room(&self, finding: FindingId) -> bool {
+        let listed: usize = self.findings[finding as usize].paths.len();
+        listed < MAX_PATHS && self.named.len() < MAX_PATHS_ALL
+    }
+
+    /// Lists a path that is known.
+    fn list(&mut self, finding: FindingId, path: Vec<u8>) {
+        let room = self.has_room(finding);
+        let finding = &mut self.findings[finding as usize];
+        if room {
+            finding.paths.push(path);
+        } else {
+            finding.more_paths += 1;
+        }
+    }
+
+    /// Takes a name for listing, or counts it. What is to be listed stands as an empty path until its folder is known.
+    fn name(&mut self, finding: FindingId, dir: u64, name: &[u8]) {
+        let room = self.has_room(finding);
+        let target = &mut self.findings[finding as usize];
+        if room {
+            target.paths.push(Vec::new());
+            self.named.push((finding, dir, name.to_vec()));
+        } else {
+            target.more_paths += 1;
+        }
+    }
+
+    /// Puts the names of folders in front of the names.
+    fn paths(&mut self) -> Result<(), CheckError> {
+        let image = self.check.image;
+        // The folders above what is listed: whose they are, and their names.
+        let mut above: HashMap<u64, (u64, Option<Vec<u8>>)> = HashMap::new();
+        for (_, dir, _) in &self.named {
+            let mut at = *dir;
+            for _ in 0..MAX_DEPTH {
+                if at == InodeId::ROOT.0 || above.contains_key(&at) {
+                    break;
+                }
+                let parent = image.inode(InodeId(at)).ok().flatten().and_then(|row| row.parent);
+                above.insert(at, (parent.map_or(0, |parent| parent.0), None));
+                match parent {
+                    Some(parent) => at = parent.0,
+                    None => break,
+                }
+            }
+        }
+        if !above.is_empty() {
+            let observer = self.check.observer;
+            each_row(image, &schema::DIRENTS, 0, &mut |key, ints, _| {
+                if let Ok(row) = DirentRow::decode(key.name, ints)
+                    && row.file_type == FileType::Directory
+                    && let Some((parent, name @ None)) = above.get_mut(&row.inode.0)
+                {
+                    // Where the folder's own row is lost, whoever names it is its parent.
+                    if *parent == key.a || *parent == 0 {
+                        *parent = key.a;
+                        *name = Some(key.name.to_vec());
+                    }
+                }
+                !observer.cancelled()
+            });
+            self.check.cancelled()?;
+        }
+        let mut filled: HashMap<FindingId, usize> = HashMap::new();
+        for (finding, dir, name) in std::mem::take(&mut self.named) {
+            let path = full_path(&above, dir, name);
+            let paths = &mut self.findings[finding as usize].paths;
+            let from = filled.entry(finding).or_default();
+            if let Some(slot) = paths.iter().skip(*from).position(Vec::is_empty) {
+                *from += slot + 1;
+                paths[*from - 1] = path;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unnamed(inode: u64) -> Vec<u8> {
+    format!("<inode {inode}>").into_bytes()
+}
+
+fn full_path(above: &HashMap<u64, (u64, Option<Vec<u8>>)>, dir: u64, name: Vec<u8>) -> Vec<u8> {
+    let mut parts = vec![name];
+    let mut len = 0;
+    let mut at = dir;
+    for depth in 0.. {
+        if at == InodeId::ROOT.0 {
+            break;
+        }
+        if depth >= MAX_DEPTH || len > MAX_PATH {
+            parts.push(b"...".to_vec());
+            break;
+        }
+        match above.get(&at) {
+            Some((parent, Some(name))) => {
+                len += name.len() + 1;
+                parts.push(name.clone());
+                at = *parent;
+            }
+            _ => {
+                parts.push(unnamed(at));
+                break;
+            }
+        }
+    }
+    parts.reverse();
+    parts.join(&b'/')
+}

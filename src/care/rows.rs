@@ -1,0 +1,33 @@
+//! All rows of a table that can be had, in key order; what cannot be had was reported when the trees were walked.
+
+use crate::format::block::KeyRef;
+use crate::format::schema::Table;
+use crate::meta::Image;
+use crate::table::{Onward, Visit};
+
+/// Whether to go on.
+pub(super) type GoOn = bool;
+
+/// Gives each row whose key is at least (`from`, 0, "") to `each`, until it returns false.
+pub(super) fn each_row(
+    image: &Image,
+    table: &'static Table,
+    from: u64,
+    each: &mut dyn FnMut(KeyRef<'_>, &[u64], &[u8]) -> GoOn,
+) {
+    let first = KeyRef::new(from, 0);
+    image.tree(table).walk(image, &mut |visit: &Visit<'_>| {
+        let Ok(block) = visit.block else { return Onward::Into };
+        if visit.upper.is_some_and(|upper| upper <= first) {
+            return Onward::Past;
+        }
+        if block.level() == 0 {
+            for row in block.lower_bound(first)..block.len() {
+                if !each(block.key(row), block.ints(row), block.tail(row)) {
+                    return Onward::Stop;
+                }
+            }
+        }
+        Onward::Into
+    });
+}

@@ -1,0 +1,244 @@
+//! Every block of every tree, from the roots down, each against the hash its parent has for it.
+//!
+//! A block that cannot be had means that rows in a range of keys are lost: that range is what the rest of the check, and
+//! the search for paths, works with. Both copies of what is written twice are verified when the log is scanned.
+
+use super::Check;
+use super::ranges::{Marks, RangeSet};
+use super::report::{CheckError, CheckReport, Finding, FindingKind, Findings, Severity};
+use crate::format::block::KeyRef;
+use crate::format::place::Place;
+use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::schema::{self, TABLES, Table};
+use crate::table::{ChildRef, Onward, TableError, Visit};
+use std::collections::HashSet;
+use std::ops::Range;
+
+/// Blocks that cannot be had whose place is remembered: beyond that a damaged frame is only called damaged.
+const MAX_REFUSED: usize = 1 << 16;
+
+/// What the walk over all trees showed.
+#[derive(Debug, Default)]
+pub(super) struct Trees {
+    /// Ids whose rows are lost, by table. Of dirents, the directories.
+    pub(super) inodes: RangeSet,
+    pub(super) dirents: RangeSet,
+    pub(super) contents: RangeSet,
+    pub(super) xattrs: RangeSet,
+    pub(super) tiny: RangeSet,
+    pub(super) orphans: RangeSet,
+    pub(super) identities: RangeSet,
+    /// Of the map, by space.
+    pub(super) superchunks: RangeSet,
+    pub(super) subchunks: RangeSet,
+    pub(super) recipes: RangeSet,
+    /// Which finding tells of a superchunk whose row is lost.
+    pub(super) superchunk_findings: Marks,
+    /// Places of the map's blocks, whether they can be had or not.
+    pub(super) map_blocks: Vec<Place>,
+    /// Table groups, by id, with a block that cannot be had; and offsets of such blocks of the map.
+    pub(super) lost_groups: HashSet<u64>,
+    pub(super) lost_frames: HashSet<u64>,
+}
+
+/// A range of lost keys, as the walk gives it.
+struct Gap<'a> {
+    lower: KeyRef<'a>,
+    upper: Option<KeyRef<'a>>,
+}
+
+impl Gap<'_> {
+    /// Values of `a` of which rows may be lost; `next` is above all there are.
+    fn ids(&self, next: u64) -> Range<u64> {
+        let end = match self.upper {
+            None => next,
+            Some(upper) if upper.b == 0 && upper.name.is_empty() => upper.a,
+            Some(upper) => upper.a.saturating_add(1),
+        };
+        self.lower.a..end.max(self.lower.a)
+    }
+
+    /// Values of `b` of which rows of the map in this space may be lost.
+    fn in_space(&self, space: u64, next: u64) -> Range<u64> {
+        let start = match self.lower.a {
+            a if a < space => 0,
+            a if a == space => self.lower.b,
+            _ => return 0..0,
+        };
+        let end = match self.upper {
+            Some(upper) if upper.a < space => return 0..0,
+            Some(upper) if upper.a == space => upper.b,
+            _ => next,
+        };
+        start..end.max(start)
+    }
+}
+
+/// Walks all trees.
+pub(super) fn check(
+    check: &Check<'_>,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) -> Result<Trees, CheckError> {
+    let mut trees = Trees::default();
+    // The map first: the others are found by it.
+    let others = TABLES.into_iter().filter(|table| table.id() != schema::MAP.id());
+    for table in std::iter::once(&schema::MAP).chain(others) {
+        check.cancelled()?;
+        walk(check, table, &mut trees, findings, report);
+    }
+    for set in [
+        &mut trees.inodes,
+        &mut trees.dirents,
+        &mut trees.contents,
+        &mut trees.xattrs,
+        &mut trees.tiny,
+        &mut trees.orphans,
+        &mut trees.identities,
+        &mut trees.superchunks,
+        &mut trees.subchunks,
+        &mut trees.recipes,
+    ] {
+        set.settle();
+    }
+    trees.superchunk_findings.settle();
+    Ok(trees)
+}
+
+fn walk(
+    check: &Check<'_>,
+    table: &'static Table,
+    trees: &mut Trees,
+    findings: &mut Findings,
+    report: &mut CheckReport,
+) {
+    let tree = check.image.tree(table);
+    let (mut rows, mut whole, mut refused) = (0u64, true, 0);
+    tree.walk(check.image, &mut |visit: &Visit<'_>| {
+        if check.observer.cancelled() {
+            return Onward::Stop;
+        }
+        if let Some(ChildRef::Frame(place)) = visit.child {
+            refused += usize::from(visit.block.is_err());
+            if visit.block.is_ok() || refused <= MAX_REFUSED {
+                trees.map_blocks.push(place);
+            }
+        }
+        report.table_blocks += 1;
+        match visit.block {
+            Ok(block) if block.level() == 0 => rows += block.len() as u64,
+            Ok(_) => {}
+            Err(error) => {
+                whole = false;
+                lost(check, table, visit, error, trees, findings);
+            }
+        }
+        Onward::Into
+    });
+    if whole && rows != tree.rows {
+        let message = format!("table {} has {rows} rows, its root says {}", table.name, tree.rows);
+        findings.add(Finding::new(FindingKind::Table, Severity::Recoverable, message).in_table(table.name));
+    }
+    if whole && table.id() == schema::SNAPSHOTS.id() && rows > 0 {
+        let message = format!("{rows} snapshots: this program does not check what they hold");
+        findings.add(Finding::new(FindingKind::Table, Severity::Note, message).in_table(table.name));
+    }
+}
+
+/// Reports a block that cannot be had, and what that hits.
+fn lost(
+    check: &Check<'_>,
+    table: &'static Table,
+    visit: &Visit<'_>,
+    error: &TableError,
+    trees: &mut Trees,
+    findings: &mut Findings,
+) {
+    let root = check.image.root();
+    let gap = Gap { lower: visit.lower.unwrap_or(KeyRef::new(0, 0)), upper: visit.upper };
+    let what = if visit.level == 0 { "a leaf".to_owned() } else { format!("a block at level {}", visit.level) };
+    let (next, severity, ids, rest) = match table.id().0 {
+        1 => (root.next_inode, Severity::Lost, "inodes", "the files with these inodes cannot be read"),
+        2 => (root.next_inode, Severity::Lost, "directories", "names in these directories are lost"),
+        3 => (root.next_content, Severity::Lost, "contents", "the files with these contents cannot be read there"),
+        4 => (root.next_xattrs, Severity::Lost, "xattr sets", "the xattrs of these files are lost"),
+        5 => (root.next_tiny, Severity::Lost, "tiny contents", "the files with these contents cannot be read"),
+        6 => (root.next_inode, Severity::Recoverable, "orphans", "no file is hit"),
+        7 => (
+            root.next_subchunk,
+            Severity::Recoverable,
+            "identities of subchunks",
+            "these files can be read, but not be verified",
+        ),
+        8 => (0, Severity::Recoverable, "keys", "what it says of these files is taken from the clear lists"),
+        _ => (root.next_ordinal, Severity::Lost, "snapshots", "these snapshots are lost"),
+    };
+    let range = gap.ids(next);
+    let keys = match table.id().0 {
+        8 => format!("({}, {}) and up", gap.lower.a, gap.lower.b),
+        _ => format!("{} to {}", range.start, range.end.saturating_sub(1).max(range.start)),
+    };
+    let message = format!("table {}: {what} with {ids} {keys} cannot be had: {error}; {rest}", table.name);
+    let mut finding = Finding::new(FindingKind::Table, severity, message).in_table(table.name);
+    match visit.child {
+        Some(ChildRef::Block { id, .. }) => {
+            finding = finding.of_subchunks(id.0, id.0);
+            if let Ok(Some(located)) = check.image.locate(id) {
+                finding = finding.in_superchunk(located.superchunk.0);
+                if trees.lost_groups.len() < MAX_REFUSED {
+                    trees.lost_groups.insert(located.superchunk.0);
+                }
+                if let Ok(Some(row)) = check.image.superchunk(located.superchunk) {
+                    finding = finding.at(row.place.offset.0);
+                }
+            }
+        }
+        Some(ChildRef::Frame(place)) => {
+            if trees.lost_frames.len() < MAX_REFUSED {
+                trees.lost_frames.insert(place.offset.0);
+            }
+            finding = finding.at(place.offset.0);
+        }
+        None => {}
+    }
+    let id = findings.add(finding);
+    let hits = &mut findings.hits;
+    match table.id().0 {
+        1 => {
+            trees.inodes.insert(range.clone());
+            hits.inodes.add(range, id);
+        }
+        2 => {
+            trees.dirents.insert(range.clone());
+            hits.directories.add(range, id);
+        }
+        3 => {
+            trees.contents.insert(range.clone());
+            hits.contents.add(range, id);
+        }
+        4 => {
+            trees.xattrs.insert(range.clone());
+            hits.xattrs.add(range, id);
+        }
+        5 => {
+            trees.tiny.insert(range.clone());
+            hits.tiny.add(range, id);
+        }
+        6 => trees.orphans.insert(range),
+        7 => {
+            trees.identities.insert(range.clone());
+            hits.subchunks.add(range, id);
+        }
+        8 => {
+            let superchunks = gap.in_space(SPACE_SUPERCHUNKS, root.next_superchunk);
+            trees.superchunks.insert(superchunks.clone());
+            trees.superchunk_findings.add(superchunks, id);
+            for (space, set) in [(SPACE_SUBCHUNKS, &mut trees.subchunks), (SPACE_RECIPES, &mut trees.recipes)] {
+                let range = gap.in_space(space, root.next_subchunk);
+                set.insert(range.clone());
+                hits.subchunks.add(range, id);
+            }
+        }
+        _ => {}
+    }
+}
