@@ -152,17 +152,8 @@ pub(super) fn compare_with_map(
         findings.add(finding.at(offset).in_superchunk(owner.0));
     }
     let identities = identities(check, findings);
-    let mut walk = Walk {
-        check,
-        map,
-        clear,
-        trees,
-        findings,
-        identities,
-        end: 0,
-        remembered: 0,
-        unreachable: HashMap::new(),
-    };
+    let mut walk =
+        Walk { check, map, clear, trees, findings, identities, end: 0, remembered: 0, unreachable: HashMap::new() };
     each_row(check.image, &schema::MAP, SPACE_SUBCHUNKS, &mut |key, ints, tail| {
         match key.a {
             SPACE_SUBCHUNKS => walk.run(key.b, ints, tail),

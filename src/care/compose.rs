@@ -65,7 +65,8 @@ impl<'a> Sources<'a> {
         if let Some(known) = self.inflated.get(&id) {
             return known;
         }
-        let raw = Arc::new(self.map.get(id).map_or_else(Vec::new, |known| inflate(self.image, &known.row.place, stored)));
+        let raw =
+            Arc::new(self.map.get(id).map_or_else(Vec::new, |known| inflate(self.image, &known.row.place, stored)));
         self.inflated.insert(id, raw.clone(), raw.len());
         raw
     }
@@ -117,11 +118,13 @@ impl<'a> Sources<'a> {
             for piece in recipe.pieces() {
                 let target = at..at + piece.len as usize;
                 at = target.end;
-                let place = located
-                    .entry(piece.subchunk)
-                    .or_insert_with(|| self.image.locate(piece.subchunk).ok().flatten().map(|l| (l.superchunk, l.position, l.len)));
+                let place = located.entry(piece.subchunk).or_insert_with(|| {
+                    self.image.locate(piece.subchunk).ok().flatten().map(|l| (l.superchunk, l.position, l.len))
+                });
                 match place {
-                    Some((superchunk, position, len)) if u64::from(piece.offset) + u64::from(piece.len) <= u64::from(*len) => {
+                    Some((superchunk, position, len))
+                        if u64::from(piece.offset) + u64::from(piece.len) <= u64::from(*len) =>
+                    {
                         let source = *position as usize + piece.offset as usize;
                         copies.entry(*superchunk).or_default().push(Copy { subchunk: n, target, source });
                     }

@@ -180,9 +180,12 @@ impl Work<'_> {
                 let mut done = self.done.lock();
                 // Beyond the findings that are listed, ranges that are lost are not worth their memory.
                 let full = done.len() >= MAX_FINDINGS;
-                done.extend(outcome.verdicts.into_iter().map(|verdict| {
-                    (n, if full { Verdict { lost: Vec::new(), ..verdict } } else { verdict })
-                }));
+                done.extend(
+                    outcome
+                        .verdicts
+                        .into_iter()
+                        .map(|verdict| (n, if full { Verdict { lost: Vec::new(), ..verdict } } else { verdict })),
+                );
             }
         }
     }
@@ -192,9 +195,8 @@ impl Work<'_> {
         let place = place_of(&frame.header);
         let offset = frame.header.offset;
         let mut outcome = Outcome::default();
-        let second = frame.owner.and_then(|id| self.map.get(id)).is_some_and(|known| {
-            known.row.place.copy == Some(offset)
-        });
+        let second =
+            frame.owner.and_then(|id| self.map.get(id)).is_some_and(|known| known.row.place.copy == Some(offset));
         if second {
             return outcome; // It was read with the first.
         }
@@ -272,7 +274,8 @@ impl Work<'_> {
             Some(list) => parts(list).collect(),
             None => self.clear.from_map(known.id).to_vec(),
         };
-        let mut recipes: HashMap<SubchunkId, Recipe> = list.map_or_else(HashMap::new, |l| l.recipes.into_iter().collect());
+        let mut recipes: HashMap<SubchunkId, Recipe> =
+            list.map_or_else(HashMap::new, |l| l.recipes.into_iter().collect());
         let is_dictionary = known.id.0 == self.check.image.params().dictionary;
         let (mut all, mut lost) = (0, Vec::new());
         let mut composed = Vec::new();
