@@ -283,12 +283,13 @@ impl Sample {
         }
     }
 
-    /// The subchunks of a damaged superchunk that do not have their identity.
+    /// The subchunks of a damaged superchunk that do not have their identity; what cannot be decoded is zero.
     fn lost(&self, frame: &FrameHeader, image: &[u8]) -> HashSet<u64> {
         let at = frame.offset.0 as usize + FRAME_HEADER;
         let (clear, stored) = image[at..].split_at(frame.clear_len as usize);
         let stored = &stored[..frame.stored_len as usize];
-        let raw = Decoder::new().decode_damaged(frame.codec, frame.flags, stored, frame.raw_len, None);
+        let mut raw = Decoder::new().decode_damaged(frame.codec, frame.flags, stored, frame.raw_len, None);
+        raw.resize(frame.raw_len as usize, 0);
         let mut begin = 0;
         let list = ClearList::decode(clear, frame.raw_len).unwrap();
         let lost = list.subchunks.iter().filter(|(id, len)| {

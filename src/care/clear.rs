@@ -133,7 +133,7 @@ impl Clear {
     }
 
     /// Subchunks of a superchunk whose clear list is damaged.
-    pub(super) fn from_map(&self, id: SuperchunkId) -> &[Part] {
+    pub(super) fn of_damaged(&self, id: SuperchunkId) -> &[Part] {
         self.from_map.get(&id).map_or(&[], Vec::as_slice)
     }
 }

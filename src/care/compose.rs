@@ -22,7 +22,8 @@ pub(super) struct Sources<'a> {
     inflated: ByteLru<SuperchunkId, Arc<Vec<u8>>>,
 }
 
-/// Decodes a place: all of it if a copy's sum is right, else as far as the first readable copy goes.
+/// Decodes a place: all of it if a copy's sum is right, else as far as the first readable copy goes, and zeros from there
+/// on, as readers do. Empty if nothing can be read.
 pub(super) fn inflate(image: &Image, place: &Place, stored: &mut Vec<u8>) -> Vec<u8> {
     let dictionary = if place.flags.dictionary() { image.dictionary().ok().flatten() } else { None };
     let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
@@ -38,9 +39,11 @@ pub(super) fn inflate(image: &Image, place: &Place, stored: &mut Vec<u8>) -> Vec
                 }
             }
             Ok(false) if damaged.is_none() => {
-                damaged = Some(with_decoder(|d| {
-                    d.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary)
-                }));
+                let mut part =
+                    with_decoder(|d| d.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary));
+                // The place is within the limits, so this is at most what a good superchunk takes.
+                part.resize(place.raw_len as usize, 0);
+                damaged = Some(part);
             }
             _ => {}
         }

@@ -247,7 +247,8 @@ impl Work<'_> {
             raw = inflate(image, place, stored);
         }
         let list = self.clear_list(frame);
-        let (all, lost) = self.judge(known, list, &raw, stored, identities, &mut outcome);
+        let intact = good.is_some();
+        let (all, lost) = self.judge(known, list, (&raw, intact), stored, identities, &mut outcome);
         self.verdicts(known, good, bad, all, lost, &mut outcome);
         outcome
     }
@@ -265,14 +266,14 @@ impl Work<'_> {
         &self,
         known: &Super,
         list: Option<ClearList>,
-        raw: &[u8],
+        (raw, intact): (&[u8], bool),
         stored: &mut Vec<u8>,
         identities: &mut Identities<'_>,
         outcome: &mut Outcome,
     ) -> (usize, Vec<Range<u64>>) {
         let parts: Vec<Part> = match &list {
             Some(list) => parts(list).collect(),
-            None => self.clear.from_map(known.id).to_vec(),
+            None => self.clear.of_damaged(known.id).to_vec(),
         };
         let mut recipes: HashMap<SubchunkId, Recipe> =
             list.map_or_else(HashMap::new, |l| l.recipes.into_iter().collect());
@@ -283,8 +284,8 @@ impl Work<'_> {
             let identity = identities.get(id);
             let right = match (bytes, identity) {
                 (None, _) => false,
-                // Without an identity nothing can be said; that it is not there was found before.
-                (Some(_), None) => true,
+                // That the identity is not there was found before; readers need it only where the sum is wrong.
+                (Some(_), None) => intact,
                 (Some(bytes), Some(identity)) => {
                     outcome.verified += 1;
                     Identity::of(self.check.image.params().hash, bytes) == identity
