@@ -235,11 +235,17 @@ impl Sample {
                     continue;
                 }
             };
-            assert_eq!((attr.inode, attr.file_type, attr.size), (entry.inode, entry.file_type, entry.size), "{what}: {text}");
+            assert_eq!(
+                (attr.inode, attr.file_type, attr.size),
+                (entry.inode, entry.file_type, entry.size),
+                "{what}: {text}"
+            );
             match fs.xattr_names(entry.inode) {
                 Ok(names) => {
-                    let found: Vec<_> =
-                        names.into_iter().map(|name| (name.clone(), fs.xattr(entry.inode, &name).unwrap().unwrap())).collect();
+                    let found: Vec<_> = names
+                        .into_iter()
+                        .map(|name| (name.clone(), fs.xattr(entry.inode, &name).unwrap().unwrap()))
+                        .collect();
                     assert_eq!(found, entry.xattrs, "{what}: {text}");
                 }
                 Err(error) => failed(&error),
@@ -277,12 +283,13 @@ impl Sample {
         }
     }
 
-    /// The subchunks of a damaged superchunk that do not have their identity.
+    /// The subchunks of a damaged superchunk that do not have their identity; what cannot be decoded is zero.
     fn lost(&self, frame: &FrameHeader, image: &[u8]) -> HashSet<u64> {
         let at = frame.offset.0 as usize + FRAME_HEADER;
         let (clear, stored) = image[at..].split_at(frame.clear_len as usize);
         let stored = &stored[..frame.stored_len as usize];
-        let raw = Decoder::new().decode_damaged(frame.codec, frame.flags, stored, frame.raw_len, None);
+        let mut raw = Decoder::new().decode_damaged(frame.codec, frame.flags, stored, frame.raw_len, None);
+        raw.resize(frame.raw_len as usize, 0);
         let mut begin = 0;
         let list = ClearList::decode(clear, frame.raw_len).unwrap();
         let lost = list.subchunks.iter().filter(|(id, len)| {
@@ -420,7 +427,8 @@ fn large_damage_gives_a_report_and_no_panic() {
     let rounds = if long() { 2000 } else { 60 };
     for round in 0..rounds {
         let random = noise(1000 + round, 32);
-        let number = |at: usize| u32::from_le_bytes([random[at], random[at + 1], random[at + 2], random[at + 3]]) as usize;
+        let number =
+            |at: usize| u32::from_le_bytes([random[at], random[at + 1], random[at + 2], random[at + 3]]) as usize;
         let mut bytes = sample.bytes.clone();
         let start = LOG_START as usize + number(0) % (bytes.len() - LOG_START as usize);
         let end = bytes.len().min(start + 1 + number(4) % 6000);

@@ -133,7 +133,7 @@ impl Clear {
     }
 
     /// Subchunks of a superchunk whose clear list is damaged.
-    pub(super) fn from_map(&self, id: SuperchunkId) -> &[Part] {
+    pub(super) fn of_damaged(&self, id: SuperchunkId) -> &[Part] {
         self.from_map.get(&id).map_or(&[], Vec::as_slice)
     }
 }
@@ -152,17 +152,8 @@ pub(super) fn compare_with_map(
         findings.add(finding.at(offset).in_superchunk(owner.0));
     }
     let identities = identities(check, findings);
-    let mut walk = Walk {
-        check,
-        map,
-        clear,
-        trees,
-        findings,
-        identities,
-        end: 0,
-        remembered: 0,
-        unreachable: HashMap::new(),
-    };
+    let mut walk =
+        Walk { check, map, clear, trees, findings, identities, end: 0, remembered: 0, unreachable: HashMap::new() };
     each_row(check.image, &schema::MAP, SPACE_SUBCHUNKS, &mut |key, ints, tail| {
         match key.a {
             SPACE_SUBCHUNKS => walk.run(key.b, ints, tail),

@@ -22,7 +22,8 @@ pub(super) struct Sources<'a> {
     inflated: ByteLru<SuperchunkId, Arc<Vec<u8>>>,
 }
 
-/// Decodes a place: all of it if a copy's sum is right, else as far as the first readable copy goes.
+/// Decodes a place: all of it if a copy's sum is right, else as far as the first readable copy goes, and zeros from there
+/// on, as readers do. Empty if nothing can be read.
 pub(super) fn inflate(image: &Image, place: &Place, stored: &mut Vec<u8>) -> Vec<u8> {
     let dictionary = if place.flags.dictionary() { image.dictionary().ok().flatten() } else { None };
     let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
@@ -38,9 +39,11 @@ pub(super) fn inflate(image: &Image, place: &Place, stored: &mut Vec<u8>) -> Vec
                 }
             }
             Ok(false) if damaged.is_none() => {
-                damaged = Some(with_decoder(|d| {
-                    d.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary)
-                }));
+                let mut part =
+                    with_decoder(|d| d.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary));
+                // The place is within the limits, so this is at most what a good superchunk takes.
+                part.resize(place.raw_len as usize, 0);
+                damaged = Some(part);
             }
             _ => {}
         }
@@ -65,7 +68,8 @@ impl<'a> Sources<'a> {
         if let Some(known) = self.inflated.get(&id) {
             return known;
         }
-        let raw = Arc::new(self.map.get(id).map_or_else(Vec::new, |known| inflate(self.image, &known.row.place, stored)));
+        let raw =
+            Arc::new(self.map.get(id).map_or_else(Vec::new, |known| inflate(self.image, &known.row.place, stored)));
         self.inflated.insert(id, raw.clone(), raw.len());
         raw
     }
@@ -117,11 +121,13 @@ impl<'a> Sources<'a> {
             for piece in recipe.pieces() {
                 let target = at..at + piece.len as usize;
                 at = target.end;
-                let place = located
-                    .entry(piece.subchunk)
-                    .or_insert_with(|| self.image.locate(piece.subchunk).ok().flatten().map(|l| (l.superchunk, l.position, l.len)));
+                let place = located.entry(piece.subchunk).or_insert_with(|| {
+                    self.image.locate(piece.subchunk).ok().flatten().map(|l| (l.superchunk, l.position, l.len))
+                });
                 match place {
-                    Some((superchunk, position, len)) if u64::from(piece.offset) + u64::from(piece.len) <= u64::from(*len) => {
+                    Some((superchunk, position, len))
+                        if u64::from(piece.offset) + u64::from(piece.len) <= u64::from(*len) =>
+                    {
                         let source = *position as usize + piece.offset as usize;
                         copies.entry(*superchunk).or_default().push(Copy { subchunk: n, target, source });
                     }

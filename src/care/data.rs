@@ -180,9 +180,12 @@ impl Work<'_> {
                 let mut done = self.done.lock();
                 // Beyond the findings that are listed, ranges that are lost are not worth their memory.
                 let full = done.len() >= MAX_FINDINGS;
-                done.extend(outcome.verdicts.into_iter().map(|verdict| {
-                    (n, if full { Verdict { lost: Vec::new(), ..verdict } } else { verdict })
-                }));
+                done.extend(
+                    outcome
+                        .verdicts
+                        .into_iter()
+                        .map(|verdict| (n, if full { Verdict { lost: Vec::new(), ..verdict } } else { verdict })),
+                );
             }
         }
     }
@@ -192,9 +195,8 @@ impl Work<'_> {
         let place = place_of(&frame.header);
         let offset = frame.header.offset;
         let mut outcome = Outcome::default();
-        let second = frame.owner.and_then(|id| self.map.get(id)).is_some_and(|known| {
-            known.row.place.copy == Some(offset)
-        });
+        let second =
+            frame.owner.and_then(|id| self.map.get(id)).is_some_and(|known| known.row.place.copy == Some(offset));
         if second {
             return outcome; // It was read with the first.
         }
@@ -245,7 +247,8 @@ impl Work<'_> {
             raw = inflate(image, place, stored);
         }
         let list = self.clear_list(frame);
-        let (all, lost) = self.judge(known, list, &raw, stored, identities, &mut outcome);
+        let intact = good.is_some();
+        let (all, lost) = self.judge(known, list, (&raw, intact), stored, identities, &mut outcome);
         self.verdicts(known, good, bad, all, lost, &mut outcome);
         outcome
     }
@@ -263,16 +266,17 @@ impl Work<'_> {
         &self,
         known: &Super,
         list: Option<ClearList>,
-        raw: &[u8],
+        (raw, intact): (&[u8], bool),
         stored: &mut Vec<u8>,
         identities: &mut Identities<'_>,
         outcome: &mut Outcome,
     ) -> (usize, Vec<Range<u64>>) {
         let parts: Vec<Part> = match &list {
             Some(list) => parts(list).collect(),
-            None => self.clear.from_map(known.id).to_vec(),
+            None => self.clear.of_damaged(known.id).to_vec(),
         };
-        let mut recipes: HashMap<SubchunkId, Recipe> = list.map_or_else(HashMap::new, |l| l.recipes.into_iter().collect());
+        let mut recipes: HashMap<SubchunkId, Recipe> =
+            list.map_or_else(HashMap::new, |l| l.recipes.into_iter().collect());
         let is_dictionary = known.id.0 == self.check.image.params().dictionary;
         let (mut all, mut lost) = (0, Vec::new());
         let mut composed = Vec::new();
@@ -280,8 +284,8 @@ impl Work<'_> {
             let identity = identities.get(id);
             let right = match (bytes, identity) {
                 (None, _) => false,
-                // Without an identity nothing can be said; that it is not there was found before.
-                (Some(_), None) => true,
+                // That the identity is not there was found before; readers need it only where the sum is wrong.
+                (Some(_), None) => intact,
                 (Some(bytes), Some(identity)) => {
                     outcome.verified += 1;
                     Identity::of(self.check.image.params().hash, bytes) == identity

@@ -120,7 +120,8 @@ pub(super) fn check(
     scan.run(check.observer, &mut |header, owner, list, marks| {
         let lost_row = trees.superchunks.contains(list.superchunk.0);
         if lost_row {
-            found.push(Super { id: list.superchunk, row: SuperchunkRow { kind: header.kind, place: place_of(header) } });
+            found
+                .push(Super { id: list.superchunk, row: SuperchunkRow { kind: header.kind, place: place_of(header) } });
             trees.superchunk_findings.of_one(list.superchunk.0, &mut |finding| {
                 list.subchunks.iter().for_each(|(id, _)| marks.add(id.0..id.0 + 1, finding));
             });
@@ -258,13 +259,16 @@ impl<'a> Scan<'a> {
         };
         let mut clear_good = true;
         if header.kind.has_clear_list() {
-            let list = self.log.clear_part(header).map_err(|error| plain(&error)).and_then(|bytes| {
-                ClearList::decode(&bytes, header.raw_len).map_err(|error| error.to_string())
-            });
+            let list = self
+                .log
+                .clear_part(header)
+                .map_err(|error| plain(&error))
+                .and_then(|bytes| ClearList::decode(&bytes, header.raw_len).map_err(|error| error.to_string()));
             match list {
                 Ok(list) => {
                     if owner.is_some_and(|owner| owner != list.superchunk) {
-                        let message = format!("the frame is superchunk {}, but the map calls it {owner:?}", list.superchunk);
+                        let message =
+                            format!("the frame is superchunk {}, but the map calls it {owner:?}", list.superchunk);
                         self.add(FindingKind::Map, Severity::Lost, header.offset, message);
                         owner = None;
                     } else if owner.is_none() && self.trees.superchunks.contains(list.superchunk.0) {
@@ -284,13 +288,17 @@ impl<'a> Scan<'a> {
                         }
                         None => "nothing names the frame",
                     };
-                    let message =
-                        format!("clear list of the {} at {} is damaged: {why}; {rest}", header.kind.name(), header.offset);
+                    let message = format!(
+                        "clear list of the {} at {} is damaged: {why}; {rest}",
+                        header.kind.name(),
+                        header.offset
+                    );
                     self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
                 }
             }
         } else if let Err(error) = self.log.clear_part(header) {
-            let message = format!("clear part of the frame at {} is damaged: {}; no file is hit", header.offset, plain(&error));
+            let message =
+                format!("clear part of the frame at {} is damaged: {}; no file is hit", header.offset, plain(&error));
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
         }
         if header.kind == FrameKind::SUPERCHUNK {
@@ -326,7 +334,13 @@ impl<'a> Scan<'a> {
     fn named(&mut self, header: &FrameHeader, header_good: bool) -> Option<KnownFrame> {
         let known = self.known.at(header.offset);
         let first = *known.first()?;
-        let names: HashSet<_> = known.iter().filter_map(|k| match k.namer { Namer::Superchunk(id) => Some(id), _ => None }).collect();
+        let names: HashSet<_> = known
+            .iter()
+            .filter_map(|k| match k.namer {
+                Namer::Superchunk(id) => Some(id),
+                _ => None,
+            })
+            .collect();
         if names.len() > 1 {
             let message = format!("{} superchunks of the map name one frame", names.len());
             self.add(FindingKind::Map, Severity::Lost, header.offset, message);
@@ -334,7 +348,15 @@ impl<'a> Scan<'a> {
         if header_good {
             let p = &first.place;
             let said = (first.kind, p.clear_len, p.stored_len, p.raw_len, p.codec, p.flags, p.sum);
-            let own = (header.kind, header.clear_len, header.stored_len, header.raw_len, header.codec, header.flags, header.sum);
+            let own = (
+                header.kind,
+                header.clear_len,
+                header.stored_len,
+                header.raw_len,
+                header.codec,
+                header.flags,
+                header.sum,
+            );
             if said != own {
                 let message = format!("the header at {} and what names the frame disagree", header.offset);
                 self.add(FindingKind::Map, Severity::Recoverable, header.offset, message);
@@ -352,7 +374,9 @@ impl<'a> Scan<'a> {
         let why = match self.log.stored_unverified(&place_of(header), header.offset, &mut stored) {
             Err(error) => Some(plain(&error)),
             // The payload of what nothing names may have been punched.
-            Ok(false) if named.is_none() && header.kind == FrameKind::TABLE_GROUP && stored.iter().all(|&b| b == 0) => None,
+            Ok(false) if named.is_none() && header.kind == FrameKind::TABLE_GROUP && stored.iter().all(|&b| b == 0) => {
+                None
+            }
             Ok(false) => Some("their sum is wrong".to_owned()),
             Ok(true) if header.kind == FrameKind::PAD && stored.iter().any(|&byte| byte != 0) => {
                 Some("a pad that is not zero".to_owned())
@@ -377,7 +401,8 @@ impl<'a> Scan<'a> {
         if let Some(head) = self.head
             && self.features & !head.incompat != 0
         {
-            let message = format!("the head does not name the features {:#x} that frames use", self.features & !head.incompat);
+            let message =
+                format!("the head does not name the features {:#x} that frames use", self.features & !head.incompat);
             self.add(FindingKind::Head, Severity::Recoverable, LogOffset(0), message);
         }
     }
@@ -395,7 +420,9 @@ impl<'a> Scan<'a> {
             });
             let (severity, rest) = match (named, good_copy, lost) {
                 (None, ..) => (Severity::Recoverable, "no file is hit: nothing refers to it".to_owned()),
-                (_, Some(copy), _) => (Severity::Recoverable, format!("no file is hit: the one at {copy} holds the same")),
+                (_, Some(copy), _) => {
+                    (Severity::Recoverable, format!("no file is hit: the one at {copy} holds the same"))
+                }
                 (_, _, true) if header.kind == FrameKind::MAP_BLOCK => {
                     (Severity::Recoverable, "see what is said of the map".to_owned())
                 }

@@ -91,7 +91,11 @@ fn compare(newer: &Head, older: &Head, findings: &mut Findings) {
 }
 
 /// Verifies both copies of each root that a slot names. Their frames are looked at when the log is scanned.
-pub(super) fn check_roots(storage: &Arc<dyn Storage>, heads: &[Head], findings: &mut Findings) -> Result<(), CheckError> {
+pub(super) fn check_roots(
+    storage: &Arc<dyn Storage>,
+    heads: &[Head],
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
     let mut stored = Vec::new();
     for (n, head) in heads.iter().enumerate() {
         if n > 0 && head.root == heads[0].root && head.root_hash == heads[0].root_hash {

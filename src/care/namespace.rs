@@ -462,8 +462,7 @@ impl Namespace<'_> {
 
     fn is_orphan(&self, inode: u64) -> bool {
         let tree = self.check.image.tree(&schema::ORPHANS);
-        self.trees.orphans.contains(inode)
-            || matches!(tree.get(self.check.image, KeyRef::new(inode, 0)), Ok(Some(_)))
+        self.trees.orphans.contains(inode) || matches!(tree.get(self.check.image, KeyRef::new(inode, 0)), Ok(Some(_)))
     }
 
     /// Directories that lie in themselves, by way of others: they cannot be reached from the root.

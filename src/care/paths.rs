@@ -102,7 +102,7 @@ impl Search<'_> {
 
     /// Finds the names of inodes that are hit, counts them, and keeps those to be listed.
     fn names(&mut self, hits: &Hits, inodes: &[(u64, FindingId)]) -> Result<(), CheckError> {
-        debug_assert!(inodes.is_sorted());
+        debug_assert!(inodes.is_sorted_by_key(|(inode, _)| *inode));
         let mut has_name = vec![false; inodes.len()];
         let image = self.check.image;
         let observer = self.check.observer;

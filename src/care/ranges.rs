@@ -50,10 +50,6 @@ impl RangeSet {
         self.ranges.is_empty()
     }
 
-    pub(super) fn ranges(&self) -> &[Range<u64>] {
-        &self.ranges
-    }
-
     pub(super) fn contains(&self, id: u64) -> bool {
         debug_assert!(!self.unsettled);
         let at = self.ranges.partition_point(|range| range.start <= id);
@@ -226,7 +222,7 @@ mod tests {
             set.insert(range);
         }
         set.settle();
-        assert_eq!(set.ranges(), [3..5, 10..25, 40..60]);
+        assert_eq!(set.ranges, [3..5, 10..25, 40..60]);
         assert_eq!(set.missing(0..70), [0..3, 5..10, 25..40, 60..70]);
         assert_eq!(set.missing(12..24), []);
         assert!(set.contains(24) && !set.contains(25));

@@ -5,16 +5,11 @@ use crate::format::schema::Table;
 use crate::meta::Image;
 use crate::table::{Onward, Visit};
 
-/// Whether to go on.
-pub(super) type GoOn = bool;
+/// Takes a row, and says whether to go on.
+pub(super) type Each<'e> = &'e mut dyn FnMut(KeyRef<'_>, &[u64], &[u8]) -> bool;
 
 /// Gives each row whose key is at least (`from`, 0, "") to `each`, until it returns false.
-pub(super) fn each_row(
-    image: &Image,
-    table: &'static Table,
-    from: u64,
-    each: &mut dyn FnMut(KeyRef<'_>, &[u64], &[u8]) -> GoOn,
-) {
+pub(super) fn each_row(image: &Image, table: &'static Table, from: u64, each: Each<'_>) {
     let first = KeyRef::new(from, 0);
     image.tree(table).walk(image, &mut |visit: &Visit<'_>| {
         let Ok(block) = visit.block else { return Onward::Into };

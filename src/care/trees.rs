@@ -75,11 +75,7 @@ impl Gap<'_> {
 }
 
 /// Walks all trees.
-pub(super) fn check(
-    check: &Check<'_>,
-    findings: &mut Findings,
-    report: &mut CheckReport,
-) -> Result<Trees, CheckError> {
+pub(super) fn check(check: &Check<'_>, findings: &mut Findings, report: &mut CheckReport) -> Result<Trees, CheckError> {
     let mut trees = Trees::default();
     // The map first: the others are found by it.
     let others = TABLES.into_iter().filter(|table| table.id() != schema::MAP.id());

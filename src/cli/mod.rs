@@ -15,6 +15,7 @@ pub mod size;
 pub mod time;
 
 mod cat;
+mod check;
 mod generate;
 mod info;
 mod ls;
@@ -97,6 +98,8 @@ enum Command {
     Cat(cat::Args),
     /// Show what an image is made of
     Info(info::Args),
+    /// Verify an image; never writes to it
+    Check(check::Args),
     /// Print a script that completes floe's arguments in a shell
     #[command(hide = true)]
     Completions(generate::CompletionsArgs),
@@ -114,6 +117,7 @@ impl Command {
             Command::Ls(args) => ls::run(args, context),
             Command::Cat(args) => cat::run(args, context),
             Command::Info(args) => info::run(args, context),
+            Command::Check(args) => check::run(args, context),
             Command::Completions(args) => generate::completions(args),
             Command::Man(args) => generate::man(args),
         }
@@ -124,6 +128,7 @@ impl Command {
             Command::Pack(args) => args.json.json,
             Command::Ls(args) => args.json.json,
             Command::Info(args) => args.json.json,
+            Command::Check(args) => args.json.json,
             Command::Mount(_) | Command::Umount(_) | Command::Cat(_) => false,
             Command::Completions(_) | Command::Man(_) => false,
         }

@@ -4,7 +4,7 @@ use super::args::{self, JsonArg, Resources};
 use super::open::shown;
 use super::progress::{Progress, Step, clock};
 use super::sentence::told;
-use super::size::Human;
+use super::size::{Human, counted};
 use super::{Context, Exit, escape, output, signals, size, time};
 use crate::format::codec::Compression;
 use crate::format::limits;
@@ -388,7 +388,7 @@ impl Observer {
         if json {
             return output::line(&mut io::stdout(), "summary", &Survey { dry_run: true, files, bytes });
         }
-        self.progress.say(&format!("{files} files, {} would be packed", Human(bytes)));
+        self.progress.say(&format!("{}, {} would be packed", counted(files, "file"), Human(bytes)));
         Ok(())
     }
 
@@ -417,9 +417,9 @@ impl Observer {
         }
         let rate = (summary.bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         self.progress.say(&format!(
-            "packed {} files in {} folders, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
-            summary.files,
-            summary.directories,
+            "packed {} in {}, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
+            counted(summary.files, "file"),
+            counted(summary.directories, "folder"),
             Human(summary.bytes),
             Human(summary.shared_bytes),
             Human(summary.image_bytes),
@@ -427,10 +427,9 @@ impl Observer {
             clock(elapsed),
             Human(rate),
         ));
-        match self.progress.findings() {
-            0 => {}
-            1 => self.progress.say("1 warning, see above"),
-            many => self.progress.say(&format!("{many} warnings, see above")),
+        let warnings = self.progress.findings();
+        if warnings > 0 {
+            self.progress.say(&format!("{}, see above", counted(warnings, "warning")));
         }
         Ok(())
     }

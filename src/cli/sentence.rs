@@ -1,6 +1,7 @@
 //! From an error to what people are told: one sentence, and an exit status.
 
 use super::exit::Exit;
+use crate::care::CheckError;
 use crate::meta::MetaError;
 use crate::pack::PackError;
 use crate::storage::{LockError, Operation, StorageError};
@@ -51,6 +52,9 @@ fn exit_of_one(error: &(dyn StdError + 'static)) -> Option<Exit> {
     }
     if let Some(error) = error.downcast_ref::<PackError>() {
         return Some(if matches!(error, PackError::Cancelled) { Exit::Interrupted } else { Exit::Failed });
+    }
+    if let Some(CheckError::Cancelled) = error.downcast_ref() {
+        return Some(Exit::Interrupted);
     }
     if let Some(MetaError::NotAnImage) = error.downcast_ref() {
         return Some(Exit::NoImage);

@@ -2,7 +2,8 @@
 
 use super::InflateError;
 use super::budget::Buffer;
-use crate::format::codec::PartTable;
+use crate::format::codec::{self, Part, PartTable};
+use crate::format::frame::Flags;
 use crate::format::ids::SuperchunkId;
 use crate::format::place::Place;
 use crate::log::LogError;
@@ -71,8 +72,7 @@ pub(super) fn part_table(image: &Image, id: SuperchunkId, place: &Place) -> Resu
             break;
         }
         image.log().stored_range(place, offset, 0, &mut size).map_err(|error| read_error(id, error))?;
-        let part_size = u32::from_le_bytes(size);
-        let len = PartTable::byte_len(place.raw_len, part_size);
+        let Ok(len) = PartTable::byte_len_of(&size, place.raw_len) else { continue };
         if len > place.stored_len as usize {
             continue;
         }
@@ -85,7 +85,7 @@ pub(super) fn part_table(image: &Image, id: SuperchunkId, place: &Place) -> Resu
     Ok(None)
 }
 
-/// Reads and decodes one part into `buffer`; what is damaged there is left zero.
+/// Reads and decodes one part into `buffer`; a damaged one as far as it goes, the rest of it is zero.
 pub(super) fn part(
     image: &Image,
     id: SuperchunkId,
@@ -111,9 +111,20 @@ pub(super) fn part(
         }
     }
     tracing::warn!("part {index} of superchunk {id} at offset {} is damaged", place.offset);
-    buffer.vec().clear();
+    *buffer.vec() = STORED.with_borrow(|stored| damaged_part(place, &part, stored, dictionary));
     buffer.vec().resize(part.raw_len as usize, 0);
     Ok(Inflated { bytes: buffer, intact: false })
+}
+
+/// What is left of a damaged part, which decodes as a frame without parts does.
+fn damaged_part(place: &Place, part: &Part, stored: &[u8], dictionary: Option<&[u8]>) -> Vec<u8> {
+    let mut flags = Flags(place.flags.0 & !Flags::PARTS);
+    let mut codec = place.codec;
+    if part.stored_len == part.raw_len {
+        (codec, flags) = (codec::RAW, Flags(flags.0 & !Flags::DICTIONARY));
+    }
+    let dictionary = dictionary.filter(|_| flags.dictionary());
+    with_decoder(|decoder| decoder.decode_damaged(codec, flags, stored, part.raw_len, dictionary))
 }
 
 fn dictionary(image: &Image, id: SuperchunkId, place: &Place) -> Result<Option<Arc<Vec<u8>>>, InflateError> {
