@@ -192,7 +192,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let rules = Arc::new(args.choice.rules()?);
     let debug = args.choice.debug_filter;
     let speaker = debug.then(|| Arc::new(Speaker { rules: rules.clone(), failed: Mutex::new(None) }));
-    let mut options = args.options(image)?;
+    let mut options = args.options()?;
     options.filter = match &speaker {
         Some(speaker) => speaker.clone(),
         None => rules.clone(),
@@ -254,12 +254,11 @@ fn read_list(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Args {
-    fn options(&self, image: &Path) -> anyhow::Result<PackOptions> {
+    fn options(&self) -> anyhow::Result<PackOptions> {
         let codec = &self.codec;
         if codec.part_size.is_some_and(|part| part > codec.superchunk_size) {
             return Err(told(Exit::Usage, "--part-size is more than --superchunk-size"));
         }
-        let beside = image.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let temp_dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
         Ok(PackOptions {
             params: Params {
@@ -276,7 +275,7 @@ impl Args {
             one_file_system: self.choice.one_file_system,
             owner: if self.attributes.all_root { Some((0, 0)) } else { self.attributes.owner },
             timestamp: self.attributes.timestamp,
-            temp_dir: temp_dir.map_or_else(|| beside.to_owned(), PathBuf::from),
+            temp_dir: temp_dir.map(PathBuf::from),
             umask: umask(),
             ..PackOptions::default()
         })
