@@ -2,6 +2,7 @@
 
 pub mod care;
 pub mod chunk;
+pub mod cli;
 pub mod format;
 pub mod fs;
 pub mod fuse;

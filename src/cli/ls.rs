@@ -228,12 +228,13 @@ impl std::fmt::Display for Line<'_> {
 /// `drwxr-xr-x`, with `s`, `S`, `t` and `T` as ls(1) has them.
 fn mode(attr: &Attr) -> String {
     let bit = |bit: u16, letter| if attr.permissions & bit != 0 { letter } else { '-' };
-    let special = |special: u16, execute: u16, both, alone| match (attr.permissions & special, attr.permissions & execute) {
-        (0, 0) => '-',
-        (0, _) => 'x',
-        (_, 0) => alone,
-        _ => both,
-    };
+    let special =
+        |special: u16, execute: u16, both, alone| match (attr.permissions & special, attr.permissions & execute) {
+            (0, 0) => '-',
+            (0, _) => 'x',
+            (_, 0) => alone,
+            _ => both,
+        };
     let letters = [
         letter(attr.file_type),
         bit(0o400, 'r'),

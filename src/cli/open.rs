@@ -1,10 +1,12 @@
 //! Opening an image for reading: its lock, its head and root, and what people are told when that fails.
 
-use super::{Context, escape};
+use super::sentence::told;
+use super::{Context, Exit, escape};
 use crate::fs::{Fs, FsOptions};
-use crate::meta::{Image, ImageOptions};
-use crate::storage::{Access, FileStorage, LockError, ReaderLock};
+use crate::meta::{Image, ImageOptions, MetaError};
+use crate::storage::{Access, FileStorage, LockError, ReaderLock, StorageError};
 use anyhow::Context as _;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +27,10 @@ impl Opened {
     /// If there is none, it is locked by gc, or no root of it can be read.
     pub fn open(path: &Path, context: &Context) -> anyhow::Result<Self> {
         let (storage, lock) = open_storage(path)?;
-        let image = Image::open(storage.clone(), ImageOptions::default()).with_context(|| cannot_open(path))?;
+        let image = match Image::open(storage.clone(), ImageOptions::default()) {
+            Err(MetaError::NotAnImage) => return Err(not_an_image(path)),
+            opened => opened.with_context(|| cannot_open(path))?,
+        };
         for warning in image.warnings() {
             context.warn(&format!("{}: {warning}", shown(path)));
         }
@@ -45,7 +50,13 @@ impl Opened {
 /// # Errors
 /// If there is no such file, it is of a kind that cannot be an image, or it is locked.
 pub fn open_storage(path: &Path) -> anyhow::Result<(Arc<FileStorage>, Option<ReaderLock>)> {
-    let storage = FileStorage::open(path, Access::ReadOnly).with_context(|| cannot_open(path))?;
+    let storage = match FileStorage::open(path, Access::ReadOnly) {
+        // Its own message would name the image once more.
+        Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Err(told(Exit::NoImage, format!("{}: no such file", cannot_open(path))));
+        }
+        opened => opened.with_context(|| cannot_open(path))?,
+    };
     let lock = match ReaderLock::shared(storage.file()) {
         Ok(lock) => Some(lock),
         Err(LockError::Unsupported(error)) => {
@@ -55,6 +66,12 @@ pub fn open_storage(path: &Path) -> anyhow::Result<(Arc<FileStorage>, Option<Rea
         Err(error) => return Err(error).with_context(|| cannot_open(path)),
     };
     Ok((Arc::new(storage), lock))
+}
+
+/// What people are told of a file that does not begin as an image does.
+pub fn not_an_image(path: &Path) -> anyhow::Error {
+    let why = format!("bad magic at offset 0 (is this a floe image? 'file {}' says more)", shown(path));
+    told(Exit::NoImage, format!("{}: {why}", cannot_open(path)))
 }
 
 fn cannot_open(path: &Path) -> String {

@@ -112,14 +112,10 @@ mod tests {
 
     #[test]
     fn every_line_says_what_it_is_first() {
-        let status = Status {
-            percent_done: Some(0.5),
-            bytes_done: 1,
-            total_bytes: 2,
-            files_done: 3,
-            seconds_remaining: None,
-        };
-        let expected = "{\"message_type\":\"status\",\"percent_done\":0.5,\"bytes_done\":1,\"total_bytes\":2,\"files_done\":3}\n";
+        let status =
+            Status { percent_done: Some(0.5), bytes_done: 1, total_bytes: 2, files_done: 3, seconds_remaining: None };
+        let expected =
+            "{\"message_type\":\"status\",\"percent_done\":0.5,\"bytes_done\":1,\"total_bytes\":2,\"files_done\":3}\n";
         assert_eq!(written("status", &status), expected);
         let expected = "{\"message_type\":\"exit_error\",\"code\":10,\"message\":\"no\"}\n";
         assert_eq!(written("exit_error", &ExitError { code: 10, message: "no" }), expected);

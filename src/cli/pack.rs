@@ -48,7 +48,7 @@ const FIXED_MIN: u64 = 64;
 #[command(after_help = EXAMPLES, override_usage = "floe pack [OPTIONS] SRC... IMAGE")]
 pub struct Args {
     /// What to pack, then the image to make
-    #[arg(value_name = "SRC... IMAGE", required = true, num_args = 2..)]
+    #[arg(value_name = "SRC... IMAGE", required = true)]
     paths: Vec<PathBuf>,
     /// Replace the image if it exists
     #[arg(short, long)]
@@ -182,7 +182,10 @@ fn hash(text: &str) -> Result<HashKind, String> {
 /// # Errors
 /// If an option is wrong, a source is not there, the image exists or cannot be written, or a signal came.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
-    let (image, sources) = args.paths.split_last().context("no image is named")?;
+    let (image, sources) = match args.paths.split_last() {
+        Some((image, sources)) if !sources.is_empty() => (image, sources),
+        _ => return Err(told(Exit::Usage, "both a source and an image are needed: SRC... IMAGE (try '--help')")),
+    };
     if args.choice.files_from.is_some() && sources.len() > 1 {
         return Err(told(Exit::Usage, "--files-from names files in one source, but several are given"));
     }
@@ -208,7 +211,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         signals::watch();
         let packed = crate::pack::pack(sources, image, &options, &observer);
         observer.progress.finish();
-        let summary = packed.with_context(|| format!("cannot pack '{}'", shown(image)))?;
+        let summary = packed?;
         for name in rules.unseen() {
             observer.progress.finding(name, "it is listed, but there is no such file in the source");
         }

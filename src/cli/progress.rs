@@ -219,7 +219,11 @@ fn bar(verb: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
     let style = ProgressStyle::with_template("{prefix} [{wide_bar}] {percent:>3}%  {msg}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars(if speaks_utf8(|name| std::env::var(name).ok()) { "█▉▊▋▌▍▎▏ " } else { "=> " }));
+    bar.set_style(style.progress_chars(if speaks_utf8(|name| std::env::var(name).ok()) {
+        "█▉▊▋▌▍▎▏ "
+    } else {
+        "=> "
+    }));
     bar.set_prefix(verb);
     bar
 }

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_chain_of_errors_is_one_sentence() {
-        let error = Err::<(), _>(anyhow!("no such file")).context("cannot read").context("cannot pack 'a'").unwrap_err();
+        let error =
+            Err::<(), _>(anyhow!("no such file")).context("cannot read").context("cannot pack 'a'").unwrap_err();
         assert_eq!(sentence(&error), "cannot pack 'a': cannot read: no such file");
     }
 

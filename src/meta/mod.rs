@@ -12,6 +12,7 @@ mod image;
 mod lists;
 mod open;
 mod salvage;
+mod usage;
 mod writer;
 
 pub use cache::{ByteLru, CacheCounters};
@@ -19,6 +20,7 @@ pub use error::MetaError;
 pub use image::{Image, ImageOptions, Located};
 pub use lists::{Dirents, Extents};
 pub use open::{HeadState, read_heads};
+pub use usage::Usage;
 pub use writer::{MapRows, TableBytes, TableWriter, append_twice};
 
 pub(crate) use blocks::with_decoder;

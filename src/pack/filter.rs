@@ -38,8 +38,11 @@ pub struct FilterDir<'a> {
     /// Whether the directory holds an entry of this name.
     pub has: &'a dyn Fn(&[u8]) -> bool,
     /// At most this many first bytes of the regular file of this name in it; `None` if it cannot be read or is no regular file.
-    pub head: &'a dyn Fn(&[u8], usize) -> Option<Vec<u8>>,
+    pub head: Head<'a>,
 }
+
+/// Gives first bytes of a file by its name.
+pub type Head<'a> = &'a dyn Fn(&[u8], usize) -> Option<Vec<u8>>;
 
 /// What made a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -367,5 +370,148 @@ impl fmt::Display for Why<'_> {
             Why::NotListed => f.write_str("not listed"),
             Why::Larger(limit) => write!(f, "larger than {limit} bytes"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Given {
+        exclude: &'static [&'static str],
+        include: &'static [&'static str],
+        options: FilterOptions,
+    }
+
+    impl Given {
+        fn rules(self) -> FilterRules {
+            let mut options = self.options;
+            self.exclude.iter().for_each(|pattern| options.exclude.add(pattern).unwrap());
+            self.include.iter().for_each(|pattern| options.include.add(pattern).unwrap());
+            FilterRules::new(options).unwrap()
+        }
+    }
+
+    /// Whether the path is packed: each directory on the way is asked for first, as the scan does. A trailing slash marks a directory.
+    fn takes(rules: &FilterRules, path: &str) -> bool {
+        let whole = path.trim_end_matches('/');
+        let ends = whole.match_indices('/').map(|(at, _)| (at, true)).chain([(whole.len(), path.ends_with('/'))]);
+        let mut entries = ends.map(|(end, is_dir)| FilterEntry { path: &whole.as_bytes()[..end], is_dir, size: 100 });
+        entries.all(|entry| rules.decide(&entry).is_take())
+    }
+
+    fn taken(rules: &FilterRules, paths: &[&'static str]) -> Vec<&'static str> {
+        paths.iter().copied().filter(|path| takes(rules, path)).collect()
+    }
+
+    #[test]
+    fn without_rules_everything_is_taken() {
+        let rules = Given::default().rules();
+        assert!(takes(&rules, "a/b/c") && takes(&rules, "d/"));
+    }
+
+    #[test]
+    fn patterns_are_those_of_gitignore() {
+        let rules =
+            Given { exclude: &["*.o", "!keep.o", "/build", "tmp/", "#a#", "x[0-9]"], ..Given::default() }.rules();
+        let paths =
+            ["a.o", "d/a.o", "keep.o", "d/keep.o", "build/", "d/build/", "tmp/", "d/tmp/", "tmp", "#a#", "x1", "xx"];
+        assert_eq!(taken(&rules, &paths), ["keep.o", "d/keep.o", "d/build/", "tmp", "xx"]);
+        assert!(!takes(&rules, "tmp/inside/deep"));
+    }
+
+    #[test]
+    fn with_an_include_only_files_that_match_are_taken_and_the_directories_on_the_way() {
+        let rules = Given { include: &["*.rs", "docs/", "!docs/*.tmp"], ..Given::default() }.rules();
+        let paths = ["a.rs", "src/b.rs", "src/", "c.py", "src/d.py", "docs/x", "docs/deep/y", "docs/z.tmp"];
+        assert_eq!(taken(&rules, &paths), ["a.rs", "src/b.rs", "src/", "docs/x", "docs/deep/y"]);
+    }
+
+    #[test]
+    fn exclude_wins_over_include() {
+        let rules = Given { include: &["*.rs"], exclude: &["target/", "b.rs"], ..Given::default() }.rules();
+        assert_eq!(taken(&rules, &["a.rs", "b.rs", "target/c.rs"]), ["a.rs"]);
+    }
+
+    #[test]
+    fn names_that_are_no_text_match_by_their_bytes() {
+        let rules = Given { exclude: &["*.o"], ..Given::default() }.rules();
+        let entry = |path| FilterEntry { path, is_dir: false, size: 0 };
+        assert!(!rules.decide(&entry(b"\xff\xfe.o")).is_take());
+        assert!(rules.decide(&entry(b"\xff\xfe.c")).is_take());
+        assert!(rules.decide(&entry(b"new\nline")).is_take());
+    }
+
+    #[test]
+    fn only_files_can_be_too_large() {
+        let options = FilterOptions { exclude_larger_than: Some(99), ..FilterOptions::default() };
+        let rules = Given { options, ..Given::default() }.rules();
+        let large = FilterEntry { path: b"a", is_dir: false, size: 100 };
+        assert_eq!(rules.decide(&large), Decision::Skip(Why::Larger(99)));
+        assert!(rules.decide(&FilterEntry { size: 99, ..large }).is_take());
+        assert!(rules.decide(&FilterEntry { is_dir: true, ..large }).is_take());
+    }
+
+    #[test]
+    fn a_decision_says_which_pattern_made_it() {
+        let mut options = FilterOptions::default();
+        options.exclude.add_lines("# a comment\n\n*.o\n", Path::new("rules")).unwrap();
+        let rules = Given { options, ..Given::default() }.rules();
+        let decision = rules.decide(&FilterEntry { path: b"a.o", is_dir: false, size: 0 });
+        let Decision::Skip(why) = decision else { panic!("{decision:?}") };
+        assert_eq!(why.to_string(), "pattern '*.o' in 'rules'");
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_named() {
+        let error = Patterns::default().add("[z-a]").unwrap_err().to_string();
+        assert!(error.starts_with("'[z-a]' is not a pattern: "), "{error}");
+        let error = Patterns::default().add_lines("ok\n[b-a]\n", Path::new("rules")).unwrap_err().to_string();
+        assert!(error.starts_with("'[b-a]' is not a pattern (in 'rules'): "), "{error}");
+    }
+
+    #[test]
+    fn a_list_brings_what_it_names_and_the_directories_on_the_way() {
+        let list = NameList::parse(b"a/b\0./c/d/\0e\0gone\0", 0).unwrap();
+        let options = FilterOptions { list: Some(list), ..FilterOptions::default() };
+        let rules = Given { options, exclude: &["*.o"], ..Given::default() }.rules();
+        let paths = ["a/", "a/b", "a/x", "ab", "c/", "c/x", "c/d/", "c/d/x/y", "c/d/y.o", "e/", "e/x"];
+        assert_eq!(taken(&rules, &paths), ["a/", "a/b", "c/", "c/d/", "c/d/x/y", "e/"]);
+        assert_eq!(rules.unseen().collect::<Vec<_>>(), [b"gone"]);
+    }
+
+    #[test]
+    fn a_listed_name_that_leads_out_of_the_source_is_refused() {
+        for wrong in ["/etc/passwd", "../x", "a/../../x"] {
+            assert!(NameList::parse(wrong.as_bytes(), b'\n').is_err(), "{wrong}");
+        }
+        assert!(NameList::parse(b"\n\n.\n", b'\n').is_ok());
+    }
+
+    #[test]
+    fn of_a_tagged_directory_only_the_tag_is_taken() {
+        let options = FilterOptions {
+            exclude_caches: true,
+            exclude_if_present: vec![b".nopack".to_vec()],
+            ..FilterOptions::default()
+        };
+        let rules = Given { options, ..Given::default() }.rules();
+        let enter = |names: &[&[u8]], tag: &[u8]| -> Vec<u8> {
+            let dir = FilterDir {
+                path: b"d",
+                has: &|name| names.contains(&name),
+                head: &|_, len| Some(tag[..tag.len().min(len)].to_vec()),
+            };
+            match rules.enter(&dir) {
+                Contents::All => b"all".to_vec(),
+                Contents::Only(name) => name.to_vec(),
+            }
+        };
+        let tag = [CACHE_TAG_SIGNATURE, b"\n# made by a test"].concat();
+        assert_eq!(enter(&[b"a"], &tag), b"all");
+        assert_eq!(enter(&[b"a", CACHE_TAG], &tag), CACHE_TAG);
+        assert_eq!(enter(&[b"a", CACHE_TAG], b"Signature: another"), b"all");
+        assert_eq!(enter(&[CACHE_TAG, b".nopack"], &tag), b".nopack");
     }
 }

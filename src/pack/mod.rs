@@ -32,6 +32,17 @@ use std::thread::{Builder, ScopedJoinHandle};
 /// Batches that were scanned and wait to be filled in: bounds what readers hold in memory.
 const BATCHES: usize = 24;
 
+/// Walks over the sources as [`pack`] would and tells the observer the total; writes nothing and reads no file.
+///
+/// # Errors
+/// If a source does not exist.
+pub fn survey(sources: &[PathBuf], options: &PackOptions, observer: &dyn PackObserver) -> Result<(), PackError> {
+    let sources = scan::Source::open_all(sources)?;
+    // No file has inode 0: there is no image yet to be left out.
+    scan::Scan::new(&sources, options, (0, 0), observer).count(true);
+    Ok(())
+}
+
 /// Packs the sources into a new image.
 ///
 /// One source that is a directory becomes the root; else the root holds each source under its name. The image appears
@@ -72,7 +83,7 @@ pub fn pack(
         // The senders move into the scan, so that those behind it end when it does.
         spawn("scan".into()).spawn_scoped(scope, move || scan.run(&read_jobs, &batches)).map_err(failed)?;
         if observer.wants_total() {
-            spawn("count".into()).spawn_scoped(scope, || scan.count()).map_err(failed)?;
+            spawn("count".into()).spawn_scoped(scope, || scan.count(false)).map_err(failed)?;
         }
         for n in 0..plan.readers {
             let queue = read_queue.clone();

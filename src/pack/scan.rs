@@ -171,9 +171,9 @@ impl<'a> Scan<'a> {
     }
 
     /// Walks only to tell the observer how much there is.
-    pub(super) fn count(&self) {
+    pub(super) fn count(&self, aloud: bool) {
         let mut count = Count::default();
-        if self.walk(&mut count, false).is_ok() {
+        if self.walk(&mut count, aloud).is_ok() {
             self.observer.total(count.files, count.bytes);
         }
     }
