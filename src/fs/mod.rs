@@ -5,17 +5,20 @@
 //! Callers: fuse, cli, care.
 
 mod attr;
+mod digest;
 mod dir;
 mod error;
+pub mod extract;
 mod file;
 
 pub use attr::{Attr, StatFs};
+pub use digest::digest;
 pub use dir::DirEntry;
 pub use error::FsError;
 pub use file::SeekTo;
 
 use crate::format::ids::InodeId;
-use crate::format::rows::InodeRow;
+use crate::format::rows::{InodeRow, XattrSet};
 use crate::inflate::WorkingSet;
 use crate::meta::{ByteLru, Image};
 use dir::Resumes;
@@ -170,6 +173,14 @@ impl Fs {
     /// `NotFound` or `Io`.
     pub fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Option<Vec<u8>>, FsError> {
         Ok(self.image.xattrs(&self.row(inode)?)?.get(name).map(<[u8]>::to_vec))
+    }
+
+    /// All xattrs of an inode.
+    ///
+    /// # Errors
+    /// `NotFound` or `Io`.
+    pub fn xattrs(&self, inode: InodeId) -> Result<XattrSet, FsError> {
+        Ok(self.image.xattrs(&self.row(inode)?)?)
     }
 
     /// The names of an inode's xattrs.

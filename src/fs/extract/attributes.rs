@@ -1,0 +1,125 @@
+//! Owner, permissions, xattrs and times of what was made, in the order in which none of them undoes another.
+//!
+//! Owner first: changing it takes setuid bits and capabilities away. Then the xattrs that need write permission, then the
+//! permissions, then ACLs (which permissions would change) and capabilities. Times last.
+
+use crate::format::rows::{FileType, Time, Xattr, XattrSet};
+use crate::fs::Attr;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use std::collections::HashSet;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What can be set here.
+pub(super) struct Rights {
+    /// Whether owners can be set, which root can.
+    pub(super) owners: bool,
+    /// What the file system or the kernel refused: told of once, not for each file.
+    told: HashSet<(Vec<u8>, i32)>,
+}
+
+impl Rights {
+    pub(super) fn new() -> Self {
+        Rights { owners: rustix::process::geteuid().is_root(), told: HashSet::new() }
+    }
+
+    /// Whether this was not told of before.
+    pub(super) fn is_new(&mut self, what: &[u8], error: Errno) -> bool {
+        self.told.insert((what.to_vec(), error.raw_os_error()))
+    }
+}
+
+fn timestamps(attr: &Attr) -> Timestamps {
+    let spec = |time: Time| Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() };
+    Timestamps { last_access: spec(attr.atime), last_modification: spec(attr.mtime) }
+}
+
+/// What a name is to have.
+pub(super) struct Attributes<'a> {
+    pub(super) attr: &'a Attr,
+    pub(super) xattrs: &'a XattrSet,
+}
+
+impl Attributes<'_> {
+    /// Sets everything of what `fd` is open on; for links, devices and the like an `O_PATH` descriptor. What cannot be
+    /// set is given to `warn`.
+    pub(super) fn set(&self, fd: BorrowedFd<'_>, rights: &mut Rights, warn: &mut dyn FnMut(String)) {
+        let attr = self.attr;
+        // The link in /proc leads to what the descriptor is open on, whatever that is, and nowhere else.
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let direct = matches!(attr.file_type, FileType::Regular | FileType::Directory);
+        let owned = self.owner(fd, rights, warn);
+        let (late, early): (Vec<&Xattr>, Vec<&Xattr>) = self.xattrs.0.iter().partition(|xattr| is_late(&xattr.name));
+        let set_xattr = |xattr: &Xattr, rights: &mut Rights, warn: &mut dyn FnMut(String)| {
+            let set = if direct {
+                rustix::fs::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
+            } else {
+                rustix::fs::setxattr(path.as_str(), xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
+            };
+            if let Err(error) = set
+                && rights.is_new(&xattr.name, error)
+            {
+                warn(format!("cannot set xattr {}: {error}", String::from_utf8_lossy(&xattr.name)));
+            }
+        };
+        early.into_iter().for_each(|xattr| set_xattr(xattr, rights, warn));
+        if attr.file_type != FileType::Symlink {
+            let mut permissions = attr.permissions;
+            if !owned {
+                // Set-id bits are meant for the owner they had.
+                permissions &= 0o1777;
+            }
+            let mode = Mode::from_raw_mode(permissions.into());
+            let set = if direct { rustix::fs::fchmod(fd, mode) } else { rustix::fs::chmod(path.as_str(), mode) };
+            if let Err(error) = set {
+                warn(format!("cannot set permissions: {error}"));
+            }
+        }
+        late.into_iter().for_each(|xattr| set_xattr(xattr, rights, warn));
+        let times = timestamps(attr);
+        let set = if direct {
+            rustix::fs::futimens(fd, &times)
+        } else {
+            match rustix::fs::utimensat(fd, "", &times, AtFlags::EMPTY_PATH) {
+                // Before Linux 5.8.
+                Err(Errno::INVAL | Errno::NOENT) => rustix::fs::utimensat(CWD, &path, &times, AtFlags::empty()),
+                other => other,
+            }
+        };
+        if let Err(error) = set {
+            warn(format!("cannot set times: {error}"));
+        }
+    }
+
+    /// Sets the owner; whether it is then the right one.
+    fn owner(&self, fd: BorrowedFd<'_>, rights: &mut Rights, warn: &mut dyn FnMut(String)) -> bool {
+        let (uid, gid) = (self.attr.uid, self.attr.gid);
+        let has = |stat: rustix::fs::Stat| (stat.st_uid, stat.st_gid) == (uid, gid);
+        if rustix::fs::fstat(fd).is_ok_and(has) {
+            return true;
+        }
+        if !rights.owners {
+            if rights.is_new(b"owner", Errno::PERM) {
+                warn("owners are not restored: that needs root".to_owned());
+            }
+            return false;
+        }
+        // The largest number means "leave it" to the system call.
+        let id = |id: u32| (id != u32::MAX).then_some(id);
+        let uid_gid = (id(uid).map(Uid::from_raw), id(gid).map(Gid::from_raw));
+        match rustix::fs::chownat(fd, "", uid_gid.0, uid_gid.1, AtFlags::EMPTY_PATH) {
+            Ok(()) => uid != u32::MAX && gid != u32::MAX,
+            Err(error) => {
+                if rights.is_new(b"owner", error) {
+                    warn(format!("cannot set owner {uid}:{gid}: {error}"));
+                }
+                false
+            }
+        }
+    }
+}
+
+/// ACLs and capabilities.
+fn is_late(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_") || name == b"security.capability"
+}

@@ -1,0 +1,127 @@
+//! Makes one thing in a folder of the target: file, link, device; never following what stands there.
+
+use super::target::open_beneath;
+use crate::format::rows::FileType;
+use crate::fs::{Attr, Fs, FsError, SeekTo};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+/// Bytes read and written at once.
+const STEP: u64 = 1 << 20;
+
+/// Why something was not made.
+#[derive(Debug)]
+pub(super) enum MakeError {
+    /// Something has the name.
+    Exists,
+    /// The image cannot be read there.
+    Read(FsError),
+    /// The target cannot be written.
+    Write(std::io::Error),
+    /// It was interrupted.
+    Cancelled,
+}
+
+impl From<Errno> for MakeError {
+    fn from(error: Errno) -> Self {
+        if error == Errno::EXIST { MakeError::Exists } else { MakeError::Write(error.into()) }
+    }
+}
+
+impl From<FsError> for MakeError {
+    fn from(error: FsError) -> Self {
+        MakeError::Read(error)
+    }
+}
+
+/// Makes what is no directory, and opens it to set its attributes.
+///
+/// `go_on` is told of bytes written, and says whether to go on.
+pub(super) fn make(
+    fs: &Fs,
+    attr: &Attr,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<OwnedFd, MakeError> {
+    match attr.file_type {
+        FileType::Regular => return file(fs, attr, dir, name, go_on),
+        FileType::Symlink => rustix::fs::symlinkat(fs.readlink(attr.inode)?, dir, name)?,
+        FileType::Directory => return Err(MakeError::Read(FsError::IsDirectory)),
+        FileType::Fifo => node(dir, name, rustix::fs::FileType::Fifo, attr)?,
+        FileType::Socket => node(dir, name, rustix::fs::FileType::Socket, attr)?,
+        FileType::CharDevice => node(dir, name, rustix::fs::FileType::CharacterDevice, attr)?,
+        FileType::BlockDevice => node(dir, name, rustix::fs::FileType::BlockDevice, attr)?,
+    }
+    let fd = open_beneath_link(dir, name)?;
+    // What is open must be what was made: somebody else may have been faster.
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::of_mode(stat.st_mode) != Some(attr.file_type) {
+        return Err(MakeError::Write(std::io::Error::other("it was replaced by something else while it was made")));
+    }
+    Ok(fd)
+}
+
+/// Opens a name that may be a link, for its attributes only.
+fn open_beneath_link(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn node(dir: BorrowedFd<'_>, name: &[u8], kind: rustix::fs::FileType, attr: &Attr) -> Result<(), Errno> {
+    let device = rustix::fs::makedev(attr.device.0, attr.device.1);
+    rustix::fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, device)
+}
+
+fn file(
+    fs: &Fs,
+    attr: &Attr,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<OwnedFd, MakeError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let file = File::from(open_beneath(dir, name, flags, Mode::RUSR | Mode::WUSR)?);
+    match write(fs, attr, &file, go_on) {
+        Ok(()) => Ok(file.into()),
+        Err(error) => {
+            // Half a file under its name would be taken for the whole one. If it cannot go, the first error says enough.
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+            Err(error)
+        }
+    }
+}
+
+/// Writes the bytes, and leaves out the holes.
+fn write(fs: &Fs, attr: &Attr, file: &File, go_on: &mut dyn FnMut(u64) -> bool) -> Result<(), MakeError> {
+    let has_holes = attr.blocks.saturating_mul(512) < attr.size;
+    if has_holes {
+        file.set_len(attr.size).map_err(MakeError::Write)?;
+    }
+    let mut buffer = Vec::new();
+    let (mut at, mut data_end) = (0, if has_holes { 0 } else { attr.size });
+    while at < attr.size {
+        if at == data_end {
+            at = match fs.seek(attr.inode, at, SeekTo::Data) {
+                Ok(data) => data,
+                Err(FsError::NoData) => break,
+                Err(error) => return Err(error.into()),
+            };
+            data_end = fs.seek(attr.inode, at, SeekTo::Hole)?;
+        }
+        let len = STEP.min(data_end - at);
+        buffer.clear();
+        fs.read(attr.inode, at, len as usize, &mut buffer)?;
+        if buffer.is_empty() {
+            return Err(FsError::io("the file ends before its size").into());
+        }
+        file.write_all_at(&buffer, at).map_err(MakeError::Write)?;
+        at += buffer.len() as u64;
+        if !go_on(buffer.len() as u64) {
+            return Err(MakeError::Cancelled);
+        }
+    }
+    Ok(())
+}

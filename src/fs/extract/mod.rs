@@ -1,0 +1,535 @@
+//! Out of an image into a folder, which nothing can lead out of.
+//!
+//! The image may be hostile: its names are single components (that is checked when rows are decoded), each is opened beneath
+//! the folder it lies in, links are made but never followed, and a directory is gone into once. Things are made private, get
+//! their bytes, then owner, xattrs, permissions and times; a folder gets those after what is in it. What fails is told of
+//! and counted, and the rest goes on. Called by cli.
+
+mod attributes;
+mod make;
+mod target;
+
+use super::{Attr, Fs, FsError};
+use crate::format::ids::InodeId;
+use crate::format::rows::FileType;
+use crate::meta::Dirents;
+use attributes::{Attributes, Rights};
+use make::MakeError;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
+use std::path::Path;
+use target::Target;
+use thiserror::Error;
+
+/// Directories within one another; more are in images only that are made to keep a program busy.
+const MAX_DEPTH: usize = 1 << 15;
+
+/// What to do with a name that the target has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// Leave what is there.
+    #[default]
+    Never,
+    /// Leave it if it has the type, and as a file the size and the mtime, that it would get; else replace it.
+    Changed,
+    /// Replace it.
+    Always,
+}
+
+/// What a filter says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// Take it; of a directory, look at what is in it.
+    Take,
+    /// Leave it, and all that is in it.
+    Skip,
+    /// A directory that is only made if something in it is taken.
+    Search,
+}
+
+/// Asked of each path (from the image's root, without a slash in front) and its type.
+pub type ExtractFilter<'a> = dyn Fn(&[u8], FileType) -> Pick + 'a;
+
+/// How to extract.
+pub struct ExtractOptions<'a> {
+    /// What to do with names that are there.
+    pub overwrite: Overwrite,
+    /// Leave so many components off the beginning of each path; what has no more is not extracted.
+    pub strip_components: usize,
+    /// What is taken.
+    pub filter: &'a ExtractFilter<'a>,
+}
+
+impl Default for ExtractOptions<'_> {
+    fn default() -> Self {
+        ExtractOptions { overwrite: Overwrite::default(), strip_components: 0, filter: &|_, _| Pick::Take }
+    }
+}
+
+/// Is told what happens. Paths are those in the image.
+pub trait ExtractObserver {
+    /// Something was made.
+    fn extracted(&self, path: &[u8]) {
+        let _ = path;
+    }
+    /// A name of the target was left as it is.
+    fn skipped(&self, path: &[u8]) {
+        let _ = path;
+    }
+    /// So many things were made, and bytes written, so far.
+    fn progress(&self, files: u64, bytes: u64) {
+        let _ = (files, bytes);
+    }
+    /// It was made, but not all of its attributes could be set.
+    fn warning(&self, path: &[u8], message: &str);
+    /// It could not be made.
+    fn error(&self, path: &[u8], message: &str);
+    /// Whether to stop.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExtractSummary {
+    /// Things made that are no directories; further names of a file too.
+    pub files: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Names left as they were.
+    pub skipped: u64,
+    /// Attributes that could not be set; of one kind, only the first.
+    pub warnings: u64,
+    /// Things that could not be made or read.
+    pub errors: u64,
+}
+
+/// Why nothing more was extracted.
+#[derive(Debug, Error)]
+pub enum ExtractError {
+    /// The target folder cannot be made or opened.
+    #[error("cannot use '{}' as target: {source}", path.display())]
+    Target {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The observer wanted it to end.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+/// Extracts `paths` of the image (from its root; all of it if there are none) into the folder `target`, which is made if
+/// it is not there. No symlink in `paths` is followed. The target itself gets the attributes of the image's root, if all
+/// is extracted and it was empty or not there.
+///
+/// # Errors
+/// If the target cannot be used, or the observer cancelled. What goes wrong with single files is told to the observer and
+/// counted.
+pub fn extract(
+    fs: &Fs,
+    paths: &[Vec<u8>],
+    target: &Path,
+    options: &ExtractOptions<'_>,
+    observer: &dyn ExtractObserver,
+) -> Result<ExtractSummary, ExtractError> {
+    let failed = |error: Errno| ExtractError::Target { path: target.to_owned(), source: error.into() };
+    std::fs::create_dir_all(target).map_err(|source| ExtractError::Target { path: target.to_owned(), source })?;
+    // The target is the user's word: a link there is followed.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(target, flags, Mode::empty()).map_err(failed)?;
+    let is_empty = is_empty(&root).map_err(failed)?;
+    let mut extraction = Extraction {
+        fs,
+        options,
+        observer,
+        target: Target::new(root),
+        rights: Rights::new(),
+        summary: ExtractSummary::default(),
+        first_names: HashMap::new(),
+        directories: HashSet::new(),
+        above: Vec::new(),
+        path: Vec::new(),
+    };
+    let wanted = wanted(paths);
+    for path in &wanted {
+        extraction.one(path)?;
+    }
+    extraction.leave_to(&[]);
+    if is_empty && options.strip_components == 0 && wanted.iter().any(Vec::is_empty) {
+        extraction.root();
+    }
+    Ok(extraction.summary)
+}
+
+fn is_empty(dir: impl AsFd) -> Result<bool, Errno> {
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The paths as lists of names, without those that lie in others.
+fn wanted(paths: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
+    if paths.is_empty() {
+        return vec![Vec::new()];
+    }
+    let split = |path: &Vec<u8>| {
+        let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+        names.map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    let mut all: Vec<Vec<Vec<u8>>> = paths.iter().map(split).collect();
+    all.sort();
+    all.dedup_by(|later, first| later.starts_with(first));
+    all
+}
+
+/// A directory that is gone through.
+struct Level {
+    attr: Attr,
+    entries: Dirents,
+    path_len: usize,
+    /// Whether it is one of the target: not if it is stripped off.
+    in_target: bool,
+}
+
+/// Where the first name of a file with more than one was made, and how many names are still to come.
+struct FirstName {
+    folder: Vec<Vec<u8>>,
+    name: Vec<u8>,
+    left: u64,
+}
+
+struct Extraction<'a> {
+    fs: &'a Fs,
+    options: &'a ExtractOptions<'a>,
+    observer: &'a dyn ExtractObserver,
+    target: Target,
+    rights: Rights,
+    summary: ExtractSummary,
+    first_names: HashMap<InodeId, FirstName>,
+    /// Directories gone into: in a hostile image one may have many names, or lie in itself.
+    directories: HashSet<InodeId>,
+    /// Names and attributes of the folders above the path that is extracted now.
+    above: Vec<(Vec<u8>, Attr)>,
+    /// In the image.
+    path: Vec<u8>,
+}
+
+impl Extraction<'_> {
+    fn warn(&mut self, message: String) {
+        self.summary.warnings += 1;
+        self.observer.warning(&self.path, &message);
+    }
+
+    fn error(&mut self, message: String) {
+        self.summary.errors += 1;
+        self.observer.error(&self.path, &message);
+    }
+
+    /// Extracts what stands at a path, with the folders above it.
+    fn one(&mut self, names: &[Vec<u8>]) -> Result<(), ExtractError> {
+        self.leave_to(&names[..names.len().saturating_sub(1)]);
+        self.path = names.join(&b'/');
+        match self.enter_above(names) {
+            Ok(attr) => self.tree(names, attr),
+            Err(error) => {
+                self.error(error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes into the folders above a path, and looks it up.
+    fn enter_above(&mut self, names: &[Vec<u8>]) -> Result<Attr, FsError> {
+        let mut attr = match self.above.last() {
+            Some((_, attr)) => *attr,
+            None => self.fs.attr(InodeId::ROOT)?,
+        };
+        for (n, name) in names.iter().enumerate().skip(self.above.len()) {
+            attr = self.fs.lookup(attr.inode, name)?;
+            if n + 1 < names.len() {
+                if n >= self.options.strip_components {
+                    self.target.enter(name);
+                }
+                self.above.push((name.clone(), attr));
+            }
+        }
+        Ok(attr)
+    }
+
+    /// Leaves the folders above the last path that are not above the next one.
+    fn leave_to(&mut self, next: &[Vec<u8>]) {
+        let shared = self.above.iter().zip(next).take_while(|((name, _), next)| name == *next).count();
+        while self.above.len() > shared {
+            self.path = self.above.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>().join(&b'/');
+            let Some((_, attr)) = self.above.pop() else { return };
+            if self.above.len() >= self.options.strip_components {
+                self.finish_directory(&attr);
+                self.target.leave();
+            }
+        }
+    }
+
+    /// Extracts one thing and all that is in it.
+    fn tree(&mut self, names: &[Vec<u8>], attr: Attr) -> Result<(), ExtractError> {
+        let mut levels = Vec::new();
+        self.entry(names.last().map_or(&[], Vec::as_slice), names.len(), attr, &mut levels)?;
+        while let Some(level) = levels.last_mut() {
+            let path_len = level.path_len;
+            let next = level.entries.next(self.fs.image());
+            self.path.truncate(path_len);
+            let (name, row) = match next {
+                Ok(Some(entry)) => entry,
+                other => {
+                    if let Err(error) = other {
+                        self.error(format!("names in this directory are lost: {error}"));
+                    }
+                    let Some(level) = levels.pop() else { break };
+                    if level.in_target {
+                        self.finish_directory(&level.attr);
+                        self.target.leave();
+                    }
+                    continue;
+                }
+            };
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(&name);
+            let depth = names.len() + levels.len();
+            match self.fs.attr(row.inode) {
+                Ok(attr) if attr.file_type == row.file_type => self.entry(&name, depth, attr, &mut levels)?,
+                Ok(_) => self.error("it is not of the type its directory says".to_owned()),
+                Err(error) => self.error(error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Extracts a thing, or begins to go through a directory. `depth` is the number of names in its path.
+    fn entry(&mut self, name: &[u8], depth: usize, attr: Attr, levels: &mut Vec<Level>) -> Result<(), ExtractError> {
+        if self.observer.cancelled() {
+            return Err(ExtractError::Cancelled);
+        }
+        let pick = if depth == 0 { Pick::Take } else { (self.options.filter)(&self.path, attr.file_type) };
+        if pick == Pick::Skip {
+            return Ok(());
+        }
+        let in_target = depth > self.options.strip_components;
+        if !attr.is_dir() {
+            if pick == Pick::Take && in_target {
+                self.leaf(name, &attr)?;
+            }
+            return Ok(());
+        }
+        if depth > MAX_DEPTH {
+            self.error(format!("directories are not extracted below a depth of {MAX_DEPTH}"));
+            return Ok(());
+        }
+        if !self.directories.insert(attr.inode) {
+            self.error("the directory has more than one name".to_owned());
+            return Ok(());
+        }
+        let entries = match self.fs.image().dirents(attr.inode, None) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.error(error.to_string());
+                return Ok(());
+            }
+        };
+        if in_target {
+            self.target.enter(name);
+            if pick == Pick::Take
+                && let Err(error) = self.target.here(self.options.overwrite != Overwrite::Never)
+            {
+                self.error(format!("cannot make the directory: {error}"));
+                self.target.leave();
+                return Ok(());
+            }
+        }
+        levels.push(Level { attr, entries, path_len: self.path.len(), in_target });
+        Ok(())
+    }
+
+    /// Gives the directory it is in its attributes, if it was made, or is to be overwritten.
+    fn finish_directory(&mut self, attr: &Attr) {
+        let (exists, made) = self.target.state();
+        if exists && (made || self.options.overwrite != Overwrite::Never) {
+            match self.target.here(false).and_then(|fd| fd.try_clone_to_owned().map_err(|_| Errno::MFILE)) {
+                Ok(fd) => self.attributes(&fd, attr),
+                Err(error) => self.warn(format!("cannot open the directory again: {error}")),
+            }
+        }
+        if made {
+            self.summary.directories += 1;
+            self.observer.extracted(&self.path);
+        }
+    }
+
+    /// Gives the target the attributes of the image's root.
+    fn root(&mut self) {
+        self.path.clear();
+        let attr = self.fs.attr(InodeId::ROOT);
+        match (attr, self.target.root().try_clone_to_owned()) {
+            (Ok(attr), Ok(fd)) => self.attributes(&fd, &attr),
+            (Err(error), _) => self.error(error.to_string()),
+            (_, Err(error)) => self.error(error.to_string()),
+        }
+    }
+
+    fn attributes(&mut self, fd: &std::os::fd::OwnedFd, attr: &Attr) {
+        let xattrs = match self.fs.xattrs(attr.inode) {
+            Ok(xattrs) => xattrs,
+            Err(error) => {
+                self.error(format!("its xattrs cannot be read: {error}"));
+                Default::default()
+            }
+        };
+        let mut warnings = Vec::new();
+        let attributes = Attributes { attr, xattrs: &xattrs };
+        attributes.set(fd.as_fd(), &mut self.rights, &mut |message| warnings.push(message));
+        warnings.into_iter().for_each(|message| self.warn(message));
+    }
+
+    /// Makes what is no directory, or links it to its first name.
+    fn leaf(&mut self, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
+        let replace = self.options.overwrite != Overwrite::Never;
+        if let Err(error) = self.target.here(replace) {
+            self.error(format!("cannot make its directory: {error}"));
+            return Ok(());
+        }
+        match self.try_leaf(name, attr) {
+            Err(MakeError::Exists) => match self.options.overwrite {
+                Overwrite::Never => self.skip(),
+                Overwrite::Changed => {
+                    if !self.is_unchanged(name, attr) {
+                        return self.replace(name, attr);
+                    }
+                    self.remember(name, attr);
+                    self.skip();
+                }
+                Overwrite::Always => return self.replace(name, attr),
+            },
+            made => return self.made(made, name, attr),
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
+        let removed = match self.target.here(false) {
+            Ok(dir) => rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(MakeError::from),
+            Err(error) => Err(error.into()),
+        };
+        let made = removed.and_then(|()| self.try_leaf(name, attr));
+        self.made(made, name, attr)
+    }
+
+    fn skip(&mut self) {
+        self.summary.skipped += 1;
+        self.observer.skipped(&self.path);
+    }
+
+    fn made(&mut self, made: Result<(), MakeError>, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
+        let device = matches!(attr.file_type, FileType::BlockDevice | FileType::CharDevice);
+        match made {
+            Ok(()) => {
+                self.remember(name, attr);
+                self.summary.files += 1;
+                self.observer.extracted(&self.path);
+                self.observer.progress(self.summary.files, self.summary.bytes);
+            }
+            Err(MakeError::Cancelled) => return Err(ExtractError::Cancelled),
+            Err(MakeError::Write(error)) if device && error.kind() == std::io::ErrorKind::PermissionDenied => {
+                self.warn(format!("device left out: {error}"));
+            }
+            Err(MakeError::Exists) => self.error("it is there again as soon as it is removed".to_owned()),
+            Err(MakeError::Read(error)) => self.error(format!("cannot read: {error}")),
+            Err(MakeError::Write(error)) => self.error(format!("cannot write: {error}")),
+        }
+        Ok(())
+    }
+
+    fn try_leaf(&mut self, name: &[u8], attr: &Attr) -> Result<(), MakeError> {
+        if self.first_names.contains_key(&attr.inode) && self.link(name, attr)? {
+            return Ok(());
+        }
+        let (observer, mut bytes) = (self.observer, self.summary.bytes);
+        let files = self.summary.files;
+        let dir = self.target.here(false)?;
+        let fd = make::make(self.fs, attr, dir, name, &mut |written| {
+            bytes += written;
+            observer.progress(files, bytes);
+            !observer.cancelled()
+        })?;
+        self.summary.bytes = bytes;
+        self.attributes(&fd, attr);
+        Ok(())
+    }
+
+    /// Makes a further name of a file. False if that does not work and it must be made anew.
+    fn link(&mut self, name: &[u8], attr: &Attr) -> Result<bool, MakeError> {
+        let Some(first) = self.first_names.get(&attr.inode) else { return Ok(false) };
+        let (folder, first_name) = (self.target.open_names(&first.folder), first.name.clone());
+        let from_root = self.target.root().try_clone_to_owned().map_err(MakeError::Write)?;
+        let linked = folder.and_then(|folder| {
+            let dir = self.target.here(false)?;
+            let from = folder.as_ref().unwrap_or(&from_root);
+            rustix::fs::linkat(from, first_name.as_slice(), dir, name, AtFlags::empty())
+        });
+        match linked {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Err(MakeError::Exists),
+            Err(error) => {
+                if self.rights.is_new(b"link", error) {
+                    self.warn(format!("cannot link it to its other name, so it is made anew: {error}"));
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Remembers the first name of a file with more; forgets it when all names were made.
+    fn remember(&mut self, name: &[u8], attr: &Attr) {
+        if attr.links < 2 {
+            return;
+        }
+        let first = self.first_names.entry(attr.inode).or_insert_with(|| FirstName {
+            folder: self.target.names(),
+            name: name.to_vec(),
+            left: attr.links,
+        });
+        first.left -= 1;
+        if first.left == 0 {
+            self.first_names.remove(&attr.inode);
+        }
+    }
+
+    fn is_unchanged(&mut self, name: &[u8], attr: &Attr) -> bool {
+        let Ok(dir) = self.target.here(false) else { return false };
+        let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+        let same_time = (stat.st_mtime, stat.st_mtime_nsec as u32) == (attr.mtime.secs, attr.mtime.nanos);
+        FileType::of_mode(stat.st_mode) == Some(attr.file_type)
+            && same_time
+            && match attr.file_type {
+                FileType::Regular => stat.st_size as u64 == attr.size,
+                FileType::Symlink => {
+                    let target = rustix::fs::readlinkat(dir, name, Vec::new());
+                    let wanted = self.fs.readlink(attr.inode);
+                    matches!((target, wanted), (Ok(a), Ok(b)) if a.to_bytes() == b.as_slice())
+                }
+                FileType::BlockDevice | FileType::CharDevice => {
+                    stat.st_rdev == rustix::fs::makedev(attr.device.0, attr.device.1)
+                }
+                _ => true,
+            }
+    }
+}
