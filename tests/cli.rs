@@ -89,7 +89,7 @@ fn an_image_cannot_be_made_inside_the_folder_that_is_packed_of_itself() {
     // Whether refused or packed without itself: never itself in itself.
     let done = floe!("pack", &source, &image);
     if done.code == Some(0) {
-        let listed = floe!("ls", &image).exits(0).out();
+        let listed = floe!("ls", "-R", &image).exits(0).out();
         assert!(!listed.contains("inside.floe") && !listed.contains("floe-tmp"), "{listed}");
     }
 }
@@ -132,7 +132,7 @@ fn results_go_to_standard_output_and_all_else_to_standard_error() {
     assert!(!done.stderr.contains('\r') && !done.stderr.contains('\x1b'), "no bar and no colour into a file");
     let done = floe!("pack", "-q", &source, lab.image("y.floe")).exits(0);
     assert_eq!((done.out().as_str(), done.stderr.as_str()), ("", ""));
-    let done = floe!("ls", &image).exits(0);
+    let done = floe!("ls", "-R", &image).exits(0);
     assert_eq!(done.stderr, "");
     assert!(done.out().contains("dir/file"), "{}", done.out());
     let done = floe!("cat", &image, "dir/file").exits(0);

@@ -59,7 +59,6 @@ fn every_codec_chunker_hash_and_kind_of_superchunk_gives_the_tree_back() {
         &["--chunker", "fixed:32K"],
         &["--chunker", "fixed:4K", "--part-size", "32K"],
         &["--hash", "xxh3"],
-        &["--profile", "fast"],
         &["--memory", "256M", "-j", "1"],
     ];
     for (i, options) in variants.iter().enumerate() {
@@ -263,7 +262,7 @@ fn filters_choose_what_is_packed() {
     let mut command = floe_command(["pack", "-0", "--files-from"]);
     command.arg(&list).arg(&source).arg(&image).current_dir(&source);
     run(command).exits(0);
-    let said = floe!("ls", &image).exits(0).out();
+    let said = floe!("ls", "-R", &image).exits(0).out();
     assert!(said.contains("keep.txt") && said.contains("dir/keep") && !said.contains("drop.o"), "{said}");
 }
 

@@ -5,7 +5,7 @@ use super::open::{Opened, shown};
 use super::sentence::told;
 use super::{Context, Exit, escape, output};
 use crate::format::rows::FileType;
-use crate::fs::{Fs, FsError};
+use crate::fs::{Attr, Fs, FsError};
 use std::io::{self, Write};
 
 const EXAMPLES: &str = "\
@@ -69,6 +69,14 @@ impl From<FsError> for CatError {
 
 fn copy(fs: &Fs, path: &[u8], out: &mut dyn Write) -> Result<(), CatError> {
     let attr = fs.resolve_following(path)?;
+    copy_file(fs, &attr, out)
+}
+
+/// Writes the bytes of a file.
+///
+/// # Errors
+/// If it is no regular file, cannot be read, or `out` not be written.
+pub fn copy_file(fs: &Fs, attr: &Attr, out: &mut dyn Write) -> Result<(), CatError> {
     match attr.file_type {
         FileType::Regular => {}
         FileType::Directory => return Err(FsError::IsDirectory.into()),

@@ -2,7 +2,7 @@
 
 use super::args::{ImageArg, JsonArg};
 use super::open::{Opened, shown};
-use super::size::Human;
+use super::size::{Human, counted};
 use super::time::Utc;
 use super::{Context, Exit, output};
 use crate::format::codec::Compression;
@@ -181,7 +181,15 @@ impl Info {
         line("working set", &format!("{} or more", Human(p.working_set)))?;
         line("inodes", &c.inodes)?;
         line("files", &Human(s.files))?;
-        line("unique", &format!("{} in {} subchunks, {} superchunks", Human(s.unique), c.subchunks, c.superchunks))?;
+        line(
+            "unique",
+            &format!(
+                "{} in {}, {}",
+                Human(s.unique),
+                counted(c.subchunks, "subchunk"),
+                counted(c.superchunks, "superchunk")
+            ),
+        )?;
         line("repeated", &Human(s.shared))?;
         line("size", &format!("{} ({:.2}:1)", Human(s.image), ratio(s.files, s.image)))?;
         line("  data", &format!("{} ({:.2}:1)", Human(s.data), ratio(s.data_raw, s.data)))?;

@@ -3,13 +3,12 @@
 use super::args::{ImageAndPaths, JsonArg};
 use super::open::{Opened, shown};
 use super::time::Utc;
+use super::walk::Walk;
 use super::{Context, Exit, escape, output};
-use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
-use crate::fs::{Attr, Fs, FsError};
+use crate::fs::{Attr, Fs};
 use anyhow::Context as _;
 use serde::Serialize;
-use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
 
 const EXAMPLES: &str = "\
@@ -22,9 +21,6 @@ Examples:
   floe ls -R photos.floe              everything, one path a line
   floe ls -R --json photos.floe | jq '.entries[] | select(.size > 1000000) | .path'
 ";
-
-/// Entries taken from a directory at once.
-const BATCH: usize = 1024;
 
 /// `floe ls`.
 #[derive(Debug, clap::Args)]
@@ -63,90 +59,30 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         escaped: io::stdout().is_terminal(),
         entries: 0,
     };
-    let mut lister = Lister { fs: &fs, recursive: args.recursive, listed: HashSet::new() };
     printer.begin()?;
     for path in &paths {
-        let listed = lister.path(path, &mut printer);
+        let listed = list(&fs, path, args.recursive, &mut printer);
         listed.with_context(|| format!("cannot list '{}' in '{}'", shown_path(path), shown(&image)))?;
     }
     printer.end()?;
     Ok(Exit::Done)
 }
 
+fn list(fs: &Fs, path: &[u8], recursive: bool, printer: &mut Printer) -> anyhow::Result<()> {
+    let attr = fs.resolve(path)?;
+    if !attr.is_dir() {
+        return printer.entry(fs, path, &attr);
+    }
+    // What is in one directory is listed by name, as ls(1) does it; what is below, by path.
+    let from = if recursive { path } else { &[] };
+    Walk::new(fs).below(attr.inode, from, &mut |path, attr| {
+        printer.entry(fs, path, attr)?;
+        Ok(recursive)
+    })
+}
+
 fn shown_path(path: &[u8]) -> std::borrow::Cow<'_, str> {
     if path.is_empty() { "/".into() } else { escape::shown(path) }
-}
-
-/// Goes over directories. An image made by a stranger may name one directory twice, or within itself: each is listed once.
-struct Lister<'a> {
-    fs: &'a Fs,
-    recursive: bool,
-    listed: HashSet<InodeId>,
-}
-
-/// A directory that is being listed.
-struct Level {
-    dir: InodeId,
-    /// Bytes of the path up to the directory's own name.
-    path: usize,
-    cookie: u64,
-    batch: std::vec::IntoIter<(InodeId, Vec<u8>)>,
-}
-
-impl Lister<'_> {
-    fn path(&mut self, path: &[u8], printer: &mut Printer) -> anyhow::Result<()> {
-        let attr = self.fs.resolve(path)?;
-        if !attr.is_dir() {
-            return printer.entry(self.fs, path, &attr);
-        }
-        let mut path = if self.recursive { path.to_vec() } else { Vec::new() };
-        let mut levels = Vec::new();
-        self.enter(attr.inode, &path, &mut levels);
-        while let Some(level) = levels.last_mut() {
-            path.truncate(level.path);
-            let Some((inode, name)) = level.next(self.fs)? else {
-                levels.pop();
-                continue;
-            };
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(&name);
-            let attr = self.fs.attr(inode)?;
-            printer.entry(self.fs, &path, &attr)?;
-            if self.recursive && attr.is_dir() {
-                self.enter(inode, &path, &mut levels);
-            }
-        }
-        Ok(())
-    }
-
-    fn enter(&mut self, dir: InodeId, path: &[u8], levels: &mut Vec<Level>) {
-        if !self.recursive || self.listed.insert(dir) {
-            levels.push(Level { dir, path: path.len(), cookie: 0, batch: Vec::new().into_iter() });
-        }
-    }
-}
-
-impl Level {
-    fn next(&mut self, fs: &Fs) -> Result<Option<(InodeId, Vec<u8>)>, FsError> {
-        if let Some(entry) = self.batch.next() {
-            return Ok(Some(entry));
-        }
-        let mut batch = Vec::new();
-        let mut cookie = self.cookie;
-        fs.read_dir(self.dir, cookie, &mut |entry| {
-            let wanted = batch.len() < BATCH;
-            if wanted {
-                batch.push((entry.inode, entry.name.to_vec()));
-                cookie = entry.cookie;
-            }
-            wanted
-        })?;
-        self.cookie = cookie;
-        self.batch = batch.into_iter();
-        Ok(self.batch.next())
-    }
 }
 
 enum Format {
@@ -320,6 +256,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::ids::InodeId;
     use crate::format::rows::Time;
 
     fn attr(file_type: FileType, permissions: u16) -> Attr {

@@ -13,8 +13,12 @@ pub mod sentence;
 pub mod signals;
 pub mod size;
 pub mod time;
+pub mod walk;
 
 mod cat;
+mod check;
+mod digest;
+mod extract;
 mod generate;
 mod info;
 mod ls;
@@ -91,12 +95,18 @@ enum Command {
     Mount(mount::Args),
     /// Unmount an image, and wait until its daemon has ended
     Umount(umount::Args),
+    /// Extract files from an image
+    Extract(extract::Args),
     /// List files in an image
     Ls(ls::Args),
     /// Write files of an image to standard output
     Cat(cat::Args),
     /// Show what an image is made of
     Info(info::Args),
+    /// Verify an image; never writes to it
+    Check(check::Args),
+    /// Print a digest of a tree that does not depend on how it is stored
+    Digest(digest::Args),
     /// Print a script that completes floe's arguments in a shell
     #[command(hide = true)]
     Completions(generate::CompletionsArgs),
@@ -111,9 +121,12 @@ impl Command {
             Command::Pack(args) => pack::run(*args, context),
             Command::Mount(args) => mount::run(args, context),
             Command::Umount(args) => umount::run(args, context),
+            Command::Extract(args) => extract::run(args, context),
             Command::Ls(args) => ls::run(args, context),
             Command::Cat(args) => cat::run(args, context),
             Command::Info(args) => info::run(args, context),
+            Command::Check(args) => check::run(args, context),
+            Command::Digest(args) => digest::run(args, context),
             Command::Completions(args) => generate::completions(args),
             Command::Man(args) => generate::man(args),
         }
@@ -122,8 +135,11 @@ impl Command {
     fn json(&self) -> bool {
         match self {
             Command::Pack(args) => args.json.json,
+            Command::Extract(args) => args.json.json,
             Command::Ls(args) => args.json.json,
             Command::Info(args) => args.json.json,
+            Command::Check(args) => args.json.json,
+            Command::Digest(args) => args.json.json,
             Command::Mount(_) | Command::Umount(_) | Command::Cat(_) => false,
             Command::Completions(_) | Command::Man(_) => false,
         }

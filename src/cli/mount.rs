@@ -121,7 +121,7 @@ fn serve(
     if options.auto_unmount {
         daemon::leave_watchman(dir).context("cannot watch over the mount")?;
     }
-    limit_arenas();
+    tame_allocator();
     let give_up = || std::process::exit(0);
     let termination = daemon::Termination::watch(dir.to_path_buf(), give_up).context("cannot wait for signals")?;
     let served = serve_until_unmounted(opened, dir, options, ready);
@@ -155,13 +155,18 @@ fn serve_until_unmounted(
     served
 }
 
-/// Two heaps instead of eight a core: superchunks come and go in megabytes, and each heap keeps its largest.
-fn limit_arenas() {
+/// Superchunks come and go in megabytes. glibc would take them from its heaps, of which there may be eight a core, and each
+/// heap keeps what it once had: measured, 421 MiB resident where 296 do, at the same speed.
+fn tame_allocator() {
     #[cfg(target_env = "gnu")]
     {
         const HEAPS: i32 = 2;
+        const MAP_FROM: i32 = 1 << 20;
         // SAFETY: mallopt may be called at any time; this is before the first thread.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAP_FROM);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::args::{self, JsonArg, Resources};
 use super::open::shown;
 use super::progress::{Progress, Step, clock};
 use super::sentence::told;
-use super::size::Human;
+use super::size::{Human, counted};
 use super::{Context, Exit, escape, output, signals, size, time};
 use crate::format::codec::Compression;
 use crate::format::limits;
@@ -192,7 +192,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let rules = Arc::new(args.choice.rules()?);
     let debug = args.choice.debug_filter;
     let speaker = debug.then(|| Arc::new(Speaker { rules: rules.clone(), failed: Mutex::new(None) }));
-    let mut options = args.options(image)?;
+    let mut options = args.options()?;
     options.filter = match &speaker {
         Some(speaker) => speaker.clone(),
         None => rules.clone(),
@@ -254,12 +254,11 @@ fn read_list(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Args {
-    fn options(&self, image: &Path) -> anyhow::Result<PackOptions> {
+    fn options(&self) -> anyhow::Result<PackOptions> {
         let codec = &self.codec;
         if codec.part_size.is_some_and(|part| part > codec.superchunk_size) {
             return Err(told(Exit::Usage, "--part-size is more than --superchunk-size"));
         }
-        let beside = image.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let temp_dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
         Ok(PackOptions {
             params: Params {
@@ -276,7 +275,7 @@ impl Args {
             one_file_system: self.choice.one_file_system,
             owner: if self.attributes.all_root { Some((0, 0)) } else { self.attributes.owner },
             timestamp: self.attributes.timestamp,
-            temp_dir: temp_dir.map_or_else(|| beside.to_owned(), PathBuf::from),
+            temp_dir: temp_dir.map(PathBuf::from),
             umask: umask(),
             ..PackOptions::default()
         })
@@ -388,7 +387,7 @@ impl Observer {
         if json {
             return output::line(&mut io::stdout(), "summary", &Survey { dry_run: true, files, bytes });
         }
-        self.progress.say(&format!("{files} files, {} would be packed", Human(bytes)));
+        self.progress.say(&format!("{}, {} would be packed", counted(files, "file"), Human(bytes)));
         Ok(())
     }
 
@@ -417,9 +416,9 @@ impl Observer {
         }
         let rate = (summary.bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         self.progress.say(&format!(
-            "packed {} files in {} folders, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
-            summary.files,
-            summary.directories,
+            "packed {} in {}, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
+            counted(summary.files, "file"),
+            counted(summary.directories, "folder"),
             Human(summary.bytes),
             Human(summary.shared_bytes),
             Human(summary.image_bytes),
@@ -427,10 +426,9 @@ impl Observer {
             clock(elapsed),
             Human(rate),
         ));
-        match self.progress.findings() {
-            0 => {}
-            1 => self.progress.say("1 warning, see above"),
-            many => self.progress.say(&format!("{many} warnings, see above")),
+        let warnings = self.progress.findings();
+        if warnings > 0 {
+            self.progress.say(&format!("{}, see above", counted(warnings, "warning")));
         }
         Ok(())
     }

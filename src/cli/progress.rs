@@ -164,16 +164,33 @@ impl Progress {
         due
     }
 
-    /// Something is wrong with one item, and the command goes on; shown whatever `--quiet` says.
+    /// Something about one item is worth knowing, and the command goes on; shown whatever `--quiet` says.
+    pub fn note(&self, item: &[u8], message: &str) {
+        self.tell("warning", item, message);
+    }
+
+    /// Something is wrong with one item, and the command goes on; shown whatever `--quiet` says, and counted.
     pub fn finding(&self, item: &[u8], message: &str) {
         self.findings.fetch_add(1, Ordering::Relaxed);
-        let item = escape::shown(item);
+        self.tell("warning", item, message);
+    }
+
+    /// One item could not be worked on, and the command goes on; shown whatever `--quiet` says, and counted.
+    pub fn fault(&self, item: &[u8], message: &str) {
+        self.findings.fetch_add(1, Ordering::Relaxed);
+        self.tell("error", item, message);
+    }
+
+    fn tell(&self, word: &str, item: &[u8], message: &str) {
+        let name = output::Name::new(item);
         if self.json {
-            let error = ItemError { item: &item, message };
+            let error = ItemError { item: &name.path, message };
             // There is nobody to tell that nobody can be told.
             let _ = output::line(&mut io::stderr(), "error", &error);
+        } else if item.is_empty() {
+            self.above(&format!("{word}: {message}"));
         } else {
-            self.above(&format!("warning: {item}: {message}"));
+            self.above(&format!("{word}: {}: {message}", escape::shown(item)));
         }
     }
 

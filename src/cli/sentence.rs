@@ -1,9 +1,11 @@
 //! From an error to what people are told: one sentence, and an exit status.
 
 use super::exit::Exit;
+use crate::care::CheckError;
+use crate::format::FormatError;
 use crate::meta::MetaError;
 use crate::pack::PackError;
-use crate::storage::{LockError, Operation, StorageError};
+use crate::storage::{AtomicError, LockError, Operation, StorageError};
 use anyhow::Error;
 use std::error::Error as StdError;
 use std::io;
@@ -50,9 +52,17 @@ fn exit_of_one(error: &(dyn StdError + 'static)) -> Option<Exit> {
         return Some(told.exit);
     }
     if let Some(error) = error.downcast_ref::<PackError>() {
-        return Some(if matches!(error, PackError::Cancelled) { Exit::Interrupted } else { Exit::Failed });
+        return Some(match error {
+            PackError::Cancelled => Exit::Interrupted,
+            PackError::Appear(AtomicError::Busy(_)) => Exit::Locked,
+            _ => Exit::Failed,
+        });
     }
-    if let Some(MetaError::NotAnImage) = error.downcast_ref() {
+    if let Some(CheckError::Cancelled) = error.downcast_ref() {
+        return Some(Exit::Interrupted);
+    }
+    // Without a head that verifies nothing says that it is an image; one for a newer program is one.
+    if let Some(MetaError::NotAnImage | MetaError::Head(FormatError::Checksum { .. })) = error.downcast_ref() {
         return Some(Exit::NoImage);
     }
     if let Some(LockError::Held { .. }) = error.downcast_ref() {

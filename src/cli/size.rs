@@ -61,6 +61,11 @@ impl fmt::Display for Human {
     }
 }
 
+/// `1 file`, `2 files`.
+pub fn counted(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

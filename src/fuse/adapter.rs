@@ -79,7 +79,15 @@ impl Adapter {
         if any { Ok(()) } else { result }
     }
 
+    /// ACLs say nothing true of owners and permissions that are not shown as packed.
+    fn is_hidden(&self, name: &[u8]) -> bool {
+        name.starts_with(b"system.posix_acl_") && self.options.disguise.is_any()
+    }
+
     fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Vec<u8>, Failure> {
+        if self.is_hidden(name) {
+            return Err(Errno::NO_XATTR.into());
+        }
         self.fs.xattr(inode, name)?.ok_or(Failure::Errno(Errno::NO_XATTR))
     }
 
@@ -87,7 +95,7 @@ impl Adapter {
     fn xattr_list(&self, inode: InodeId, uid: u32) -> Result<Vec<u8>, Failure> {
         let mut list = Vec::new();
         for name in self.fs.xattr_names(inode)? {
-            if uid == 0 || !name.starts_with(b"trusted.") {
+            if (uid == 0 || !name.starts_with(b"trusted.")) && !self.is_hidden(&name) {
                 list.extend_from_slice(&name);
                 list.push(0);
             }

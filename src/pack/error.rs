@@ -1,5 +1,6 @@
 //! Why nothing was packed.
 
+use crate::chunk::ChunkError;
 use crate::format::FormatError;
 use crate::log::LogError;
 use crate::storage::{AtomicError, StorageError};
@@ -81,6 +82,9 @@ pub enum PackError {
         #[source]
         source: io::Error,
     },
+    /// The index of subchunks cannot be kept.
+    #[error(transparent)]
+    Index(#[from] ChunkError),
     /// A thread cannot be started.
     #[error("cannot start a thread: {source}")]
     Thread {

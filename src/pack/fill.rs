@@ -13,7 +13,6 @@ use crate::format::limits;
 use crate::format::params::RawParams;
 use crate::format::rows::{ContentRef, Extent, FileType, Identity};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use zerocopy::IntoBytes;
@@ -72,8 +71,8 @@ impl<'a> Filler<'a> {
             sealed,
             compare,
             progress,
-            rows: TreeRows::new(plan.spill_after, options),
-            index: DedupIndex::new(plan.spill_after, &options.temp_dir),
+            rows: TreeRows::new(plan),
+            index: DedupIndex::new(plan.spill_after, &plan.temp_dir),
             open: Vec::new(),
             open_list: Vec::new(),
             next_subchunk: 1,
@@ -239,11 +238,7 @@ impl<'a> Filler<'a> {
         self.compare.add(SuperchunkId(self.next_superchunk), self.open.len() as u32, bytes.len() as u32);
         self.open_list.push((id, bytes.len() as u32));
         self.open.extend_from_slice(bytes);
-        let spill = |error| PackError::Spill {
-            dir: PathBuf::from(&self.options.temp_dir),
-            source: std::io::Error::other(error),
-        };
-        self.index.insert(*identity, id).map_err(spill)?;
+        self.index.insert(*identity, id)?;
         self.summary.unique_bytes += bytes.len() as u64;
         self.summary.subchunks += 1;
         Ok(id)

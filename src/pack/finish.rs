@@ -56,12 +56,12 @@ pub(super) fn finish(
     );
     let rows = &mut filled.rows;
     let mut trees = Trees::default();
-    trees.identities = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref();
-    trees.tiny = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref();
-    trees.xattrs = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref();
-    trees.contents = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref();
-    trees.inodes = writer.load(&schema::INODES, rows.inode_rows())?.to_ref();
-    trees.dirents = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref();
+    trees.identities = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref()?;
+    trees.tiny = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
+    trees.xattrs = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
+    trees.contents = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref()?;
+    trees.inodes = writer.load(&schema::INODES, rows.inode_rows())?.to_ref()?;
+    trees.dirents = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref()?;
     let interior_offset = writer.flush_interior()?;
     let (map_tree, _) = writer.finish_map()?;
 
@@ -80,7 +80,7 @@ pub(super) fn finish(
         inodes: rows.next_inode - 1,
         bytes: summary.bytes,
         trees,
-        map: map_tree.to_map_ref(),
+        map: map_tree.to_map_ref()?,
         next_subchunk,
         next_superchunk,
         thaw_log_id: 0,

@@ -57,7 +57,7 @@ pub fn pack(
     options: &PackOptions,
     observer: &dyn PackObserver,
 ) -> Result<PackSummary, PackError> {
-    let plan = plan::Plan::new(options)?;
+    let plan = plan::Plan::new(options, image)?;
     if !options.force && image.symlink_metadata().is_ok() {
         return Err(PackError::Exists { image: image.to_owned() });
     }

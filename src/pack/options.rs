@@ -28,7 +28,7 @@ pub struct PackOptions {
     /// What is taken.
     pub filter: Arc<dyn Filter>,
     /// Folder for what does not fit in memory; by default the image's.
-    pub temp_dir: PathBuf,
+    pub temp_dir: Option<PathBuf>,
     /// Permission bits that a new file does not get.
     pub umask: u32,
 }
@@ -45,7 +45,7 @@ impl Default for PackOptions {
             owner: None,
             timestamp: None,
             filter: Arc::new(TakeAll),
-            temp_dir: std::env::temp_dir(),
+            temp_dir: None,
             umask: 0o022,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{PackError, PackOptions};
 use crate::format::codec::Encoder;
+use std::path::{Path, PathBuf};
 
 /// What everything but the compressors takes at most: queues of what was read, rows before they spill, the index of a
 /// few million subchunks, the program itself.
@@ -12,17 +13,19 @@ const SPILL_SHARE: u64 = 4;
 const MAX_READERS: usize = 8;
 
 /// Threads and thresholds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) readers: usize,
     pub(super) compressors: usize,
     /// Bytes after which rows spill to disk, and the index does.
     pub(super) spill_after: usize,
+    /// Folder for what spills.
+    pub(super) temp_dir: PathBuf,
 }
 
 impl Plan {
     /// Threads give way until codec × threads fits into the memory.
-    pub(super) fn new(options: &PackOptions) -> Result<Self, PackError> {
+    pub(super) fn new(options: &PackOptions, image: &Path) -> Result<Self, PackError> {
         let size = options.params.superchunk_size as usize;
         // A context, the raw and stored bytes in work, and those that wait on either side.
         let each = (Encoder::memory(options.compression, size) + 5 * size) as u64;
@@ -35,6 +38,10 @@ impl Plan {
             readers: (options.jobs.max(2)).min(MAX_READERS),
             compressors: jobs.min(fit) as usize,
             spill_after: (options.memory / SPILL_SHARE / 2) as usize,
+            temp_dir: options.temp_dir.clone().unwrap_or_else(|| match image.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+                _ => PathBuf::from("."),
+            }),
         })
     }
 }
@@ -46,8 +53,11 @@ mod tests {
     #[test]
     fn threads_give_way_to_memory() {
         let many = PackOptions { jobs: 1000, memory: 1 << 30, ..PackOptions::default() };
-        let plan = Plan::new(&many).unwrap();
+        let plan = Plan::new(&many, Path::new("x")).unwrap();
         assert!((1..1000).contains(&plan.compressors), "{plan:?}");
-        assert!(matches!(Plan::new(&PackOptions { memory: 1 << 20, ..many }), Err(PackError::Memory { .. })));
+        assert!(matches!(
+            Plan::new(&PackOptions { memory: 1 << 20, ..many }, Path::new("x")),
+            Err(PackError::Memory { .. })
+        ));
     }
 }

@@ -1,8 +1,9 @@
 //! The rows of the tree: inodes, directories, contents, tiny contents and xattr sets, as the walk comes to them.
 
 use super::files::Meta;
+use super::plan::Plan;
 use super::spool::{Rows, Spool};
-use super::{PackError, PackOptions, PackSummary};
+use super::{PackError, PackSummary};
 use crate::format::bytes::put_varint;
 use crate::format::ids::{ContentId, InodeId, TinyId, XattrSetId};
 use crate::format::limits;
@@ -49,8 +50,8 @@ pub(super) struct TreeRows {
 }
 
 impl TreeRows {
-    pub(super) fn new(spill_after: usize, options: &PackOptions) -> Self {
-        let spool = || Spool::new(spill_after / 5, &options.temp_dir);
+    pub(super) fn new(plan: &Plan) -> Self {
+        let spool = || Spool::new(plan.spill_after / 5, &plan.temp_dir);
         TreeRows {
             inodes: spool(),
             dirents: spool(),

@@ -40,26 +40,32 @@ impl Tree {
 
     /// What [`Tree::from_ref`] makes this tree of.
     ///
-    /// # Panics
-    /// If it is the map: that is a bug of the caller.
-    pub fn to_ref(&self) -> TreeRef {
-        let root = self.root.map(|(child, levels)| match child {
-            ChildRef::Block { id, hash } => TreeRoot { block: id, hash, levels },
-            ChildRef::Frame(_) => panic!("the map has no tree reference"),
-        });
-        TreeRef { root, rows: self.rows }
+    /// # Errors
+    /// `Misfit` if it is the map, whose root is named by a place.
+    pub fn to_ref(&self) -> Result<TreeRef, TableError> {
+        let root = match self.root {
+            None => None,
+            Some((ChildRef::Block { id, hash }, levels)) => Some(TreeRoot { block: id, hash, levels }),
+            Some((ChildRef::Frame(_), _)) => return Err(self.misfit("a root block named by its place")),
+        };
+        Ok(TreeRef { root, rows: self.rows })
     }
 
     /// What [`Tree::from_map`] makes this tree of.
     ///
-    /// # Panics
-    /// If it is not the map: that is a bug of the caller.
-    pub fn to_map_ref(&self) -> MapRef {
-        let root = self.root.map(|(child, levels)| match child {
-            ChildRef::Frame(place) => (place, levels),
-            ChildRef::Block { .. } => panic!("only the map has a map reference"),
-        });
-        MapRef { root, rows: self.rows }
+    /// # Errors
+    /// `Misfit` if it is not the map.
+    pub fn to_map_ref(&self) -> Result<MapRef, TableError> {
+        let root = match self.root {
+            None => None,
+            Some((ChildRef::Frame(place), levels)) => Some((place, levels)),
+            Some((ChildRef::Block { .. }, _)) => return Err(self.misfit("a root block named by its id")),
+        };
+        Ok(MapRef { root, rows: self.rows })
+    }
+
+    fn misfit(&self, what: &'static str) -> TableError {
+        TableError::Misfit { table: self.table.name, what }
     }
 
     /// The root block's name and level; `None` if the tree is empty.

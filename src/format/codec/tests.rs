@@ -382,3 +382,17 @@ proptest! {
         prop_assert_eq!(bytes, before);
     }
 }
+
+#[test]
+fn every_zstd_level_fits_the_memory_kept_for_it_and_large_and_small_inputs_take_turns() {
+    let text: Vec<u8> = (0..200_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+    for level in 1..=22 {
+        let mut encoder = Encoder::new(Compression::Zstd(level), None);
+        for len in [text.len(), 100, 5000, 1 << 17, text.len()] {
+            let encoded = encoder.encode(&text[..len]).unwrap();
+            let mut out = Vec::new();
+            Decoder::new().decode(encoded.codec, encoded.flags, &encoded.stored, len as u32, None, &mut out).unwrap();
+            assert_eq!(out, text[..len], "level {level}, {len} bytes");
+        }
+    }
+}

@@ -1,12 +1,14 @@
 //! zstd: one frame, its content size in it, no checksum, the window as large as the input.
 //!
 //! Each frame is compressed in a new context. A kept one would salt its row hashes with what it compressed before
-//! (`ZSTD_advanceHashSalt`), and the stored bytes would depend on which superchunks the thread happened to get.
+//! (`ZSTD_advanceHashSalt`), and the stored bytes would depend on which superchunks the thread happened to get. What is
+//! kept is the context's memory, tens of megabytes that the kernel would otherwise clear anew for each superchunk.
 //! Decoding contexts are kept: they have no such memory.
 
 use super::{Codec, Decompress, FormatError, ZSTD, failed};
 use crate::format::limits;
-use zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, zstd_sys};
+use std::cell::RefCell;
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, zstd_sys};
 
 /// log2 of the largest window a frame may ask a reader for.
 const WINDOW_LOG_MAX: u32 = 26;
@@ -34,22 +36,16 @@ fn window_log(raw_len: usize) -> u32 {
     raw_len.next_power_of_two().trailing_zeros().clamp(WINDOW_LOG_MIN, WINDOW_LOG_MAX)
 }
 
+thread_local! {
+    /// Memory for this thread's contexts.
+    static WORKSPACE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
 /// As [`super::Compress`].
 pub(super) fn compress(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError> {
-    let refused = |code| failed(WHAT, zstd_safe::get_error_name(code));
-    let mut context = CCtx::try_create().ok_or_else(|| failed(WHAT, "no memory for a context"))?;
-    for parameter in [
-        CParameter::CompressionLevel(level),
-        CParameter::WindowLog(window_log(raw.len())),
-        CParameter::ContentSizeFlag(true),
-        CParameter::ChecksumFlag(false),
-        CParameter::DictIdFlag(false),
-    ] {
-        context.set_parameter(parameter).map_err(refused)?;
-    }
     // With all the room it may ask for: in a smaller buffer it fails even where the result would have fitted.
     let mut compressed = Vec::with_capacity(zstd_safe::compress_bound(raw.len()));
-    context.compress2(&mut compressed, raw).map_err(refused)?;
+    WORKSPACE.with_borrow_mut(|workspace| compress_in(workspace, level, raw, &mut compressed))?;
     if compressed.len() >= raw.len() {
         return Ok(false);
     }
@@ -60,6 +56,46 @@ pub(super) fn compress(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool
         out.extend_from_slice(&compressed);
     }
     Ok(true)
+}
+
+/// Compresses in a new context that lies in `workspace`, which grows if it is too small.
+fn compress_in(workspace: &mut Vec<u64>, level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<(), FormatError> {
+    use zstd_sys::ZSTD_cParameter as P;
+    let need = memory(level, raw.len()).div_ceil(size_of::<u64>());
+    if workspace.len() < need {
+        // Zeros from the kernel, touched only as far as the context uses them.
+        *workspace = vec![0; need];
+    }
+    let size = size_of_val(workspace.as_slice());
+    // SAFETY: the workspace is `size` bytes, aligned to 8 as asked for, and outlives the context, which is not used behind
+    // this function and needs no freeing (zstd.h, ZSTD_initStaticCCtx).
+    let context = unsafe { zstd_sys::ZSTD_initStaticCCtx(workspace.as_mut_ptr().cast(), size) };
+    if context.is_null() {
+        return Err(failed(WHAT, "no memory for a context"));
+    }
+    for (parameter, value) in [
+        (P::ZSTD_c_compressionLevel, level),
+        (P::ZSTD_c_windowLog, window_log(raw.len()) as i32),
+        (P::ZSTD_c_contentSizeFlag, 1),
+        (P::ZSTD_c_checksumFlag, 0),
+        (P::ZSTD_c_dictIDFlag, 0),
+    ] {
+        // SAFETY: `context` is the live one from above.
+        checked(unsafe { zstd_sys::ZSTD_CCtx_setParameter(context, parameter, value) })?;
+    }
+    // SAFETY: the context is live; `out` has its capacity of writable bytes and `raw` its length of readable ones.
+    let written = checked(unsafe {
+        zstd_sys::ZSTD_compress2(context, out.as_mut_ptr().cast(), out.capacity(), raw.as_ptr().cast(), raw.len())
+    })?;
+    // SAFETY: zstd wrote `written` bytes at the beginning of `out`, at most its capacity.
+    unsafe { out.set_len(written) };
+    Ok(())
+}
+
+/// The number that zstd gave, unless it means an error.
+fn checked(code: usize) -> Result<usize, FormatError> {
+    // SAFETY: a function of a number.
+    if unsafe { zstd_sys::ZSTD_isError(code) } == 0 { Ok(code) } else { Err(failed(WHAT, zstd_safe::get_error_name(code))) }
 }
 
 fn memory(level: i32, raw_len: usize) -> usize {

@@ -321,9 +321,9 @@ fn a_kept_block_with_one_child_does_not_become_the_root() {
 fn references_of_roots_come_back() {
     let mut store = Store::default();
     let tree = store.load(&schema::TINY, TARGET, &some_rows(&schema::TINY, 50, 1, 1));
-    assert_eq!(Tree::from_ref(&schema::TINY, &tree.to_ref()), tree);
+    assert_eq!(Tree::from_ref(&schema::TINY, &tree.to_ref().unwrap()), tree);
     let map = store.load(&schema::MAP, TARGET, &some_rows(&schema::MAP, 50, 1, 1));
-    assert_eq!(Tree::from_map(&map.to_map_ref()), map);
+    assert_eq!(Tree::from_map(&map.to_map_ref().unwrap()), map);
 }
 
 #[test]

@@ -1,0 +1,228 @@
+//! `floe check`: everything that is wrong with an image, and which files that hits. Never writes.
+
+use super::args::{ImageArg, JsonArg, Resources};
+use super::open::{not_an_image, open_storage, shown};
+use super::progress::{Progress, Step};
+use super::size::Human;
+use super::{Context, Exit, escape, output, signals, size};
+use crate::care::{self, CheckError, CheckObserver, CheckOptions, CheckReport, Finding, Subset};
+use anyhow::Context as _;
+use serde::Serialize;
+use std::io::{self, Write};
+
+const EXAMPLES: &str = "\
+Without options everything is read and verified. A part is the same one each time, so 1/7, 2/7 and so on cover
+all of the image in a week.
+
+Examples:
+  floe check photos.floe
+  floe check --quick photos.floe                     all metadata, no data
+  floe check --read-data-subset 5% photos.floe       all metadata, and a sample of the data
+  floe check --json photos.floe | jq '.findings[].paths[].path'
+
+Exit status: 0 no damage, 1 failed, 2 wrong usage, 3 damage was found, 10 no image, 130 interrupted.
+";
+
+/// Paths shown with a finding; `-v` shows all that are known.
+const PATHS_SHOWN: usize = 10;
+
+/// `floe check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    image: ImageArg,
+    /// Do not read data, only what tells where it lies and what it is
+    #[arg(long)]
+    quick: bool,
+    /// Of the data read only the N-th of M parts, so many percent, or so many bytes
+    #[arg(long, value_name = "N/M|P%|SIZE", value_parser = subset, conflicts_with = "quick")]
+    read_data_subset: Option<Subset>,
+    #[command(flatten)]
+    pub(super) json: JsonArg,
+    #[command(flatten)]
+    resources: Resources,
+    /// Memory for the buffers of all threads
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size::parse, help_heading = "Resources")]
+    memory: u64,
+}
+
+fn subset(text: &str) -> Result<Subset, String> {
+    let wrong = || format!("'{text}' is no part of the data (like 1/7, 5% or 2G)");
+    if let Some((part, of)) = text.split_once('/') {
+        let (part, of) = part.parse().ok().zip(of.parse().ok()).ok_or_else(wrong)?;
+        return if (1..=of).contains(&part) { Ok(Subset::Part { part, of }) } else { Err(wrong()) };
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.parse().map_err(|_| wrong())?;
+        return if percent > 0.0 && percent <= 100.0 { Ok(Subset::Percent(percent)) } else { Err(wrong()) };
+    }
+    size::parse(text).map(Subset::Bytes).map_err(|_| wrong())
+}
+
+/// Checks.
+///
+/// # Errors
+/// If there is no image, it cannot be read at all, or a signal came.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+    let path = &args.image.image;
+    let (storage, _lock) = open_storage(path)?;
+    let options = CheckOptions {
+        quick: args.quick,
+        subset: args.read_data_subset.unwrap_or(Subset::All),
+        jobs: args.resources.jobs(),
+        memory: args.memory,
+    };
+    let observer = Observer(Progress::new(context, args.json.json, false, "checking"));
+    signals::watch();
+    let checked = care::check(storage, &options, &observer);
+    observer.0.finish();
+    let report = match checked {
+        Err(CheckError::NotAnImage) => return Err(not_an_image(path)),
+        Err(error @ CheckError::Cancelled) => return Err(error.into()),
+        checked => checked.with_context(|| format!("cannot check '{}'", shown(path)))?,
+    };
+    if args.json.json {
+        output::document(&Document::new(shown(path).into_owned(), &report))?;
+    } else {
+        let mut out = output::stdout();
+        print(&report, context, &mut out)?;
+        out.flush()?;
+    }
+    Ok(if report.damaged() { Exit::Findings } else { Exit::Done })
+}
+
+struct Observer(Progress);
+
+impl CheckObserver for Observer {
+    fn progress(&self, done: u64, total: u64) {
+        self.0.step(Step { bytes: done, total, ..Step::default() });
+    }
+
+    fn cancelled(&self) -> bool {
+        signals::interrupted()
+    }
+}
+
+fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Result<()> {
+    for finding in &report.findings {
+        writeln!(out, "{}: {}", finding.severity.name(), escape::shown(finding.message.as_bytes()))?;
+        let shown = if context.verbose > 0 { usize::MAX } else { PATHS_SHOWN };
+        for path in finding.paths.iter().take(shown) {
+            writeln!(out, "  {}", escape::shown(path))?;
+        }
+        let left = finding.paths.len().saturating_sub(shown) as u64 + finding.more_paths;
+        if left > 0 {
+            writeln!(out, "  and {left} more")?;
+        }
+    }
+    if report.suppressed > 0 {
+        writeln!(out, "and {} more findings", report.suppressed)?;
+    }
+    if report.paths_incomplete {
+        writeln!(out, "more files are hit than are named here")?;
+    }
+    if !context.quiet {
+        writeln!(
+            out,
+            "{}: {} in {} frames, {} table blocks, {} inodes, {} names; read {} of {} superchunks, verified {} subchunks",
+            if report.damaged() { "damaged" } else { "no damage" },
+            Human(report.bytes),
+            report.frames,
+            report.table_blocks,
+            report.inodes,
+            report.names,
+            report.superchunks_read,
+            report.superchunks,
+            report.subchunks_verified,
+        )?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    image: String,
+    damaged: bool,
+    readable: bool,
+    findings: Vec<FindingShown<'a>>,
+    findings_suppressed: u64,
+    paths_incomplete: bool,
+    bytes: u64,
+    frames: u64,
+    table_blocks: u64,
+    inodes: u64,
+    names: u64,
+    superchunks: u64,
+    superchunks_read: u64,
+    subchunks_verified: u64,
+}
+
+#[derive(Serialize)]
+struct FindingShown<'a> {
+    kind: &'static str,
+    severity: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    superchunk: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subchunks: Option<(u64, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<&'static str>,
+    paths: Vec<output::Name>,
+    more_paths: u64,
+}
+
+impl<'a> Document<'a> {
+    fn new(image: String, report: &'a CheckReport) -> Self {
+        Document {
+            image,
+            damaged: report.damaged(),
+            readable: report.readable,
+            findings: report.findings.iter().map(FindingShown::new).collect(),
+            findings_suppressed: report.suppressed,
+            paths_incomplete: report.paths_incomplete,
+            bytes: report.bytes,
+            frames: report.frames,
+            table_blocks: report.table_blocks,
+            inodes: report.inodes,
+            names: report.names,
+            superchunks: report.superchunks,
+            superchunks_read: report.superchunks_read,
+            subchunks_verified: report.subchunks_verified,
+        }
+    }
+}
+
+impl<'a> FindingShown<'a> {
+    fn new(finding: &'a Finding) -> Self {
+        FindingShown {
+            kind: finding.kind.name(),
+            severity: finding.severity.name(),
+            message: &finding.message,
+            offset: finding.offset,
+            superchunk: finding.superchunk,
+            subchunks: finding.subchunks,
+            table: finding.table,
+            paths: finding.paths.iter().map(|path| output::Name::new(path)).collect(),
+            more_paths: finding.more_paths,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_data_is_a_fraction_a_percentage_or_a_size() {
+        assert_eq!(subset("1/7"), Ok(Subset::Part { part: 1, of: 7 }));
+        assert_eq!(subset("2.5%"), Ok(Subset::Percent(2.5)));
+        assert_eq!(subset("2G"), Ok(Subset::Bytes(2 << 30)));
+        for wrong in ["", "0/7", "8/7", "1/0", "1/2/3", "0%", "101%", "NaN%", "-1%", "%", "x"] {
+            assert!(subset(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! `floe extract`: files of an image into a folder, or to standard output.
+
+use super::args::{ImageAndPaths, JsonArg};
+use super::cat::{CatError, copy_file};
+use super::open::{Opened, shown};
+use super::progress::{Progress, Step, clock};
+use super::sentence::told;
+use super::size::{Human, counted};
+use super::walk::Walk;
+use super::{Context, Exit, escape, output, signals};
+use crate::format::rows::FileType;
+use crate::fs::extract::{self, ExtractError, ExtractObserver, ExtractOptions, ExtractSummary, Overwrite, Pick};
+use crate::fs::{Attr, Fs};
+use crate::pack::filter::{Decision, Filter, FilterEntry, FilterOptions, FilterRules, PatternError, Why};
+use anyhow::Context as _;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Paths are those in the image; a folder brings everything in it. Nothing is ever written outside DIR, whatever the
+image says, and links are made but never followed. Holes stay holes. Owners are restored by root only.
+
+Examples:
+  floe extract photos.floe -C out                    everything
+  floe extract photos.floe 2024/may 2024/june -C out
+  floe extract photos.floe --include '*.jpg' --strip-components 1 -C out
+  floe extract photos.floe notes/todo.txt --stdout | less
+  floe extract photos.floe -C out --overwrite=changed    once more, only what differs
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something is missing, 10 no image, 130 interrupted.
+";
+
+/// `floe extract`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, override_usage = "floe extract [OPTIONS] IMAGE [PATH]... -C DIR")]
+pub struct Args {
+    #[command(flatten)]
+    image: ImageAndPaths,
+    /// The folder to extract into; it is made if it is not there
+    #[arg(short = 'C', long, value_name = "DIR", default_value = ".", conflicts_with = "stdout")]
+    directory: PathBuf,
+    /// Extract only what matches a pattern (gitignore's syntax)
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out what matches a pattern; asked after --include
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Leave so many components off the beginning of each path; what has no more is left out
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "stdout")]
+    strip_components: usize,
+    /// What to do with a name that is there already: leave it, replace it if type, size or time differ, or replace it
+    /// [default: never, and say so]
+    #[arg(long, value_name = "WHEN", require_equals = true, conflicts_with = "stdout")]
+    overwrite: Option<When>,
+    /// Write the bytes of files to standard output, one file behind another
+    #[arg(long, conflicts_with = "json")]
+    stdout: bool,
+    #[command(flatten)]
+    pub(super) json: JsonArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    Never,
+    Changed,
+    Always,
+}
+
+impl From<When> for Overwrite {
+    fn from(when: When) -> Self {
+        match when {
+            When::Never => Overwrite::Never,
+            When::Changed => Overwrite::Changed,
+            When::Always => Overwrite::Always,
+        }
+    }
+}
+
+/// Extracts.
+///
+/// # Errors
+/// If the image cannot be opened or has not all of the paths, the folder cannot be used, or a signal came.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+    let rules = rules(&args)?;
+    let (image, paths) = args.image.resolve()?;
+    let opened = Opened::open(&image, context)?;
+    let fs = opened.fs(true);
+    let mut attrs = Vec::new();
+    for path in &paths {
+        // Before anything is written: half of what was asked for would look like all of it.
+        let attr = fs.resolve(path);
+        attrs.push(attr.with_context(|| format!("cannot extract '{}' from '{}'", escape::shown(path), shown(&image)))?);
+    }
+    let pick = |path: &[u8], file_type| pick(&rules, path, file_type);
+    if args.stdout {
+        return to_stdout(&fs, &paths, &attrs, &pick);
+    }
+    signals::watch();
+    let total = if paths.is_empty() { opened.image.root().bytes } else { 0 };
+    let json = args.json.json;
+    let observer = Observer { progress: Progress::new(context, json, true, "extracting"), total };
+    let options = ExtractOptions {
+        overwrite: args.overwrite.map_or(Overwrite::Never, Overwrite::from),
+        strip_components: args.strip_components,
+        filter: &pick,
+    };
+    let extracted = extract::extract(&fs, &paths, &args.directory, &options, &observer);
+    observer.progress.finish();
+    let summary = match extracted {
+        Err(ExtractError::Cancelled) => return Err(told(Exit::Interrupted, "interrupted")),
+        extracted => extracted.with_context(|| format!("cannot extract '{}'", shown(&image)))?,
+    };
+    observer.tell_summary(&summary, json)?;
+    let unasked = args.overwrite.is_none() && summary.skipped > 0;
+    if unasked {
+        let names = counted(summary.skipped, "name");
+        observer.progress.note(b"", &format!("{names} left as they were (--overwrite says what to do with them)"));
+    }
+    Ok(if unasked || observer.progress.findings() > 0 { Exit::Findings } else { Exit::Done })
+}
+
+fn rules(args: &Args) -> anyhow::Result<FilterRules> {
+    let wrong = |error: PatternError| told(Exit::Usage, error.to_string());
+    let mut options = FilterOptions::default();
+    args.include.iter().try_for_each(|pattern| options.include.add(pattern)).map_err(wrong)?;
+    args.exclude.iter().try_for_each(|pattern| options.exclude.add(pattern)).map_err(wrong)?;
+    FilterRules::new(options).map_err(wrong)
+}
+
+/// What the rules say of a path, asked as the packer asks.
+fn pick(rules: &FilterRules, path: &[u8], file_type: FileType) -> Pick {
+    let is_dir = file_type == FileType::Directory;
+    match rules.decide(&FilterEntry { path, is_dir, size: 0 }) {
+        Decision::Take(Why::OnTheWay) => Pick::Search,
+        Decision::Take(_) => Pick::Take,
+        Decision::Skip(_) => Pick::Skip,
+    }
+}
+
+/// Writes the files at and below `paths`; without any, all.
+fn to_stdout(
+    fs: &Fs,
+    paths: &[Vec<u8>],
+    attrs: &[Attr],
+    pick: &dyn Fn(&[u8], FileType) -> Pick,
+) -> anyhow::Result<Exit> {
+    let mut out = output::stdout();
+    let mut exit = Exit::Done;
+    let mut visit = |path: &[u8], attr: &Attr| -> anyhow::Result<bool> {
+        let picked = pick(path, attr.file_type);
+        if picked == Pick::Take && attr.file_type == FileType::Regular {
+            match copy_file(fs, attr, &mut out) {
+                Ok(()) => {}
+                Err(CatError::Write(error)) => return Err(error.into()),
+                Err(CatError::Read(error)) => {
+                    eprintln!("error: {}: {error}", escape::shown(path));
+                    exit = Exit::Findings;
+                }
+            }
+        }
+        Ok(picked != Pick::Skip)
+    };
+    let mut walk = Walk::new(fs);
+    if paths.is_empty() {
+        walk.below(crate::format::ids::InodeId::ROOT, b"", &mut visit)?;
+    }
+    for (path, attr) in paths.iter().zip(attrs) {
+        if path.is_empty() || visit(path, attr)? && attr.is_dir() {
+            walk.below(attr.inode, path, &mut visit)?;
+        }
+    }
+    out.flush()?;
+    Ok(exit)
+}
+
+struct Observer {
+    progress: Progress,
+    /// Bytes in all, 0 if not known.
+    total: u64,
+}
+
+impl ExtractObserver for Observer {
+    fn progress(&self, files: u64, bytes: u64) {
+        self.progress.step(Step { files, bytes, total: self.total, stored: None });
+    }
+
+    fn warning(&self, path: &[u8], message: &str) {
+        // That only root can give files away is no finding: everybody else knows it of every such program.
+        if path.is_empty() && !rustix::process::geteuid().is_root() {
+            self.progress.note(path, message);
+        } else {
+            self.progress.finding(path, message);
+        }
+    }
+
+    fn error(&self, path: &[u8], message: &str) {
+        self.progress.fault(path, message);
+    }
+
+    fn cancelled(&self) -> bool {
+        signals::interrupted()
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    files: u64,
+    directories: u64,
+    bytes: u64,
+    skipped: u64,
+    warnings: u64,
+    errors: u64,
+    seconds: f64,
+}
+
+impl Observer {
+    fn tell_summary(&self, summary: &ExtractSummary, json: bool) -> io::Result<()> {
+        let elapsed = self.progress.elapsed();
+        if json {
+            let summary = Summary {
+                files: summary.files,
+                directories: summary.directories,
+                bytes: summary.bytes,
+                skipped: summary.skipped,
+                warnings: summary.warnings,
+                errors: summary.errors,
+                seconds: elapsed.as_secs_f64(),
+            };
+            return output::line(&mut io::stdout(), "summary", &summary);
+        }
+        let (files, folders) = (counted(summary.files, "file"), counted(summary.directories, "folder"));
+        self.progress.say(&format!("extracted {files} and {folders}, {} in {}", Human(summary.bytes), clock(elapsed)));
+        if summary.errors > 0 {
+            self.progress.say(&format!("{}, see above", counted(summary.errors, "error")));
+        }
+        Ok(())
+    }
+}
