@@ -516,6 +516,14 @@ impl Extraction<'_> {
     fn is_unchanged(&mut self, name: &[u8], attr: &Attr) -> bool {
         let Ok(dir) = self.target.here(false) else { return false };
         let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+        if let Some(first) = self.first_names.get(&attr.inode) {
+            // A further name is right only if it is one of the first name's file.
+            let other = self.target.open_names(&first.folder).and_then(|folder| {
+                let folder = folder.as_ref().map_or(self.target.root(), |fd| fd.as_fd());
+                rustix::fs::statat(folder, first.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
+            });
+            return other.is_ok_and(|other| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino));
+        }
         let same_time = (stat.st_mtime, stat.st_mtime_nsec as u32) == (attr.mtime.secs, attr.mtime.nanos);
         FileType::of_mode(stat.st_mode) == Some(attr.file_type)
             && same_time

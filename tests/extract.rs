@@ -1,0 +1,267 @@
+//! Extraction and digest, in process: what comes out is what went in, and nothing ever comes out elsewhere.
+
+mod common;
+
+use common::compare::{What, assert_same, assert_same_only};
+use common::{Lab, noise, prose, write};
+use floe::format::codec::Compression;
+use floe::format::ids::InodeId;
+use floe::format::params::{Chunker, Params};
+use floe::format::rows::FileType;
+use floe::fs::extract::{ExtractObserver, ExtractOptions, ExtractSummary, Overwrite, Pick, extract};
+use floe::fs::{Fs, FsOptions, digest};
+use floe::meta::{Image, ImageOptions};
+use floe::pack::{PackObserver, PackOptions, pack};
+use floe::storage::{Access, FileStorage};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Told {
+    errors: Mutex<Vec<String>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl ExtractObserver for Told {
+    fn warning(&self, path: &[u8], message: &str) {
+        self.warnings.lock().unwrap().push(format!("{}: {message}", String::from_utf8_lossy(path)));
+    }
+
+    fn error(&self, path: &[u8], message: &str) {
+        self.errors.lock().unwrap().push(format!("{}: {message}", String::from_utf8_lossy(path)));
+    }
+}
+
+impl PackObserver for Told {
+    fn warning(&self, path: &[u8], message: &str) {
+        self.warnings.lock().unwrap().push(format!("{}: {message}", String::from_utf8_lossy(path)));
+    }
+}
+
+fn packed(lab: &Lab, tree: &Path, name: &str, options: &PackOptions) -> PathBuf {
+    let image = lab.image(name);
+    let told = Told::default();
+    pack(&[tree.to_owned()], &image, options, &told).unwrap();
+    assert_eq!(*told.warnings.lock().unwrap(), [String::new(); 0]);
+    image
+}
+
+fn open(image: &Path) -> Arc<Fs> {
+    let storage = Arc::new(FileStorage::open(image, Access::ReadOnly).unwrap());
+    let image = Image::open(storage, ImageOptions::default()).unwrap();
+    Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() })
+}
+
+/// Extracts and expects no error.
+fn out(fs: &Fs, paths: &[&str], target: &Path, options: &ExtractOptions<'_>) -> ExtractSummary {
+    let told = Told::default();
+    let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+    let summary = extract(fs, &paths, target, options, &told).unwrap();
+    assert_eq!(*told.errors.lock().unwrap(), [String::new(); 0]);
+    summary
+}
+
+/// A lab with a small tree, its image open.
+fn small() -> (Lab, PathBuf, Arc<Fs>) {
+    let lab = Lab::new();
+    let tree = lab.tree("small");
+    write(tree.join("a/b/one"), prose(1, 5000));
+    write(tree.join("a/b/two"), b"two");
+    write(tree.join("a/c/three"), noise(3, 70_000));
+    write(tree.join("top"), b"top");
+    fs::hard_link(tree.join("a/b/one"), tree.join("a/c/linked")).unwrap();
+    symlink("../top", tree.join("a/link")).unwrap();
+    let image = packed(&lab, &tree, "small.floe", &PackOptions::default());
+    let fs = open(&image);
+    (lab, tree, fs)
+}
+
+fn names(root: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            out.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            if path.symlink_metadata().unwrap().is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn the_nasty_tree_comes_out_as_it_went_in() {
+    let lab = Lab::new();
+    let tree = lab.small_nasty_tree();
+    let fs = open(&packed(&lab, &tree, "nasty.floe", &PackOptions::default()));
+    let target = lab.path("out");
+    let summary = out(&fs, &[], &target, &ExtractOptions::default());
+    assert_eq!(summary.errors, 0);
+    if common::is_root() {
+        assert_same(&tree, &target);
+    } else {
+        assert_same_only(&tree, &target, What { owner: false, ..What::ALL });
+    }
+}
+
+#[test]
+fn paths_are_extracted_with_the_folders_above_them() {
+    let (lab, tree, fs) = small();
+    let target = lab.path("out");
+    out(&fs, &["/a/c/linked", "a/b/two", "a/b/two"], &target, &ExtractOptions::default());
+    assert_eq!(names(&target), ["a", "a/b", "a/b/two", "a/c", "a/c/linked"]);
+    assert_eq!(fs::read(target.join("a/c/linked")).unwrap(), prose(1, 5000));
+    let time = |root: &Path| root.join("a").metadata().unwrap().mtime_nsec();
+    assert_eq!(time(&tree), time(&target), "the folder has its time, though two paths lie in it");
+}
+
+#[test]
+fn a_path_that_is_not_there_is_an_error_and_the_rest_comes_out() {
+    let (lab, _, fs) = small();
+    let told = Told::default();
+    let paths = [b"nothing".to_vec(), b"top".to_vec(), b"top/below".to_vec(), b"a/link/x".to_vec()];
+    let summary = extract(&fs, &paths, &lab.path("out"), &ExtractOptions::default(), &told).unwrap();
+    assert_eq!((summary.errors, summary.files), (2, 1), "{:?}", told.errors.lock().unwrap());
+    assert_eq!(names(&lab.path("out")), ["top"]);
+}
+
+#[test]
+fn components_are_stripped_off() {
+    let (lab, _, fs) = small();
+    let options = ExtractOptions { strip_components: 2, ..ExtractOptions::default() };
+    out(&fs, &[], &lab.path("all"), &options);
+    assert_eq!(names(&lab.path("all")), ["linked", "one", "three", "two"]);
+    let ino = |name: &str| lab.path("all").join(name).metadata().unwrap().ino();
+    assert_eq!(ino("one"), ino("linked"), "links survive it");
+    out(&fs, &["a/b"], &lab.path("some"), &options);
+    assert_eq!(names(&lab.path("some")), ["one", "two"]);
+}
+
+#[test]
+fn a_filter_leaves_out_and_makes_no_folder_for_nothing() {
+    let (lab, _, fs) = small();
+    let filter = |path: &[u8], file_type: FileType| match file_type {
+        FileType::Directory if path == b"a/c" => Pick::Skip,
+        FileType::Directory => Pick::Search,
+        _ if path.ends_with(b"o") => Pick::Take,
+        _ => Pick::Skip,
+    };
+    out(&fs, &[], &lab.path("out"), &ExtractOptions { filter: &filter, ..ExtractOptions::default() });
+    assert_eq!(names(&lab.path("out")), ["a", "a/b", "a/b/two"]);
+    let nothing = |_: &[u8], file_type| if file_type == FileType::Directory { Pick::Search } else { Pick::Skip };
+    out(&fs, &[], &lab.path("none"), &ExtractOptions { filter: &nothing, ..ExtractOptions::default() });
+    assert_eq!(names(&lab.path("none")), [""; 0]);
+}
+
+#[test]
+fn what_is_there_is_left_replaced_or_replaced_where_it_differs() {
+    let (lab, tree, fs) = small();
+    let target = lab.path("out");
+    out(&fs, &[], &target, &ExtractOptions::default());
+    let with = |overwrite| ExtractOptions { overwrite, ..ExtractOptions::default() };
+
+    write(target.join("top"), b"mine");
+    fs::remove_file(target.join("a/link")).unwrap();
+    fs::remove_file(target.join("a/b/one")).unwrap();
+    fs::create_dir(target.join("a/b/one")).unwrap();
+    let told = Told::default();
+    let never = extract(&fs, &[], &target, &with(Overwrite::Never), &told).unwrap();
+    assert_eq!(fs::read(target.join("top")).unwrap(), b"mine");
+    assert_eq!((never.files, never.errors), (1, 0), "only the link was missing");
+
+    fs::remove_dir(target.join("a/b/one")).unwrap();
+    let changed = out(&fs, &[], &target, &with(Overwrite::Changed));
+    assert_eq!(fs::read(target.join("top")).unwrap(), b"top");
+    assert_eq!(changed.files, 3, "the changed file, and the missing one with its link made again");
+    assert_same(&tree.join("a"), &target.join("a"));
+
+    let always = out(&fs, &[], &target, &with(Overwrite::Always));
+    assert_eq!((always.files, always.skipped), (6, 0));
+    assert_same(&tree.join("a"), &target.join("a"));
+}
+
+#[test]
+fn a_link_in_the_target_is_never_followed() {
+    let (lab, _, fs) = small();
+    let outside = lab.path("outside");
+    fs::create_dir(&outside).unwrap();
+    write(outside.join("top"), b"outside");
+    for overwrite in [Overwrite::Never, Overwrite::Changed, Overwrite::Always] {
+        let target = lab.path(&format!("out-{overwrite:?}"));
+        fs::create_dir(&target).unwrap();
+        symlink(&outside, target.join("a")).unwrap();
+        symlink(outside.join("top"), target.join("top")).unwrap();
+        let told = Told::default();
+        let options = ExtractOptions { overwrite, ..ExtractOptions::default() };
+        let summary = extract(&fs, &[], &target, &options, &told).unwrap();
+        assert_eq!(names(&outside), ["top"]);
+        assert_eq!(fs::read(outside.join("top")).unwrap(), b"outside");
+        if overwrite == Overwrite::Never {
+            assert!(summary.errors > 0, "what should lie in the folder cannot be put there");
+        } else {
+            assert_eq!(summary.errors, 0, "{:?}", told.errors.lock().unwrap());
+            assert!(target.join("a").symlink_metadata().unwrap().is_dir());
+        }
+    }
+}
+
+#[test]
+fn a_target_that_holds_something_keeps_its_own_attributes() {
+    let (lab, _, fs) = small();
+    let target = lab.path("out");
+    fs::create_dir(&target).unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o711)).unwrap();
+    write(target.join("other"), b"x");
+    out(&fs, &[], &target, &ExtractOptions::default());
+    assert_eq!(target.metadata().unwrap().mode() & 0o7777, 0o711);
+}
+
+#[test]
+fn the_digest_sees_the_tree_and_not_the_layout() {
+    let lab = Lab::new();
+    let tree = lab.small_nasty_tree();
+    let one = open(&packed(&lab, &tree, "one.floe", &PackOptions::default()));
+    let params = Params { chunker: Chunker::Fixed(4096), superchunk_size: 1 << 20, ..Params::default() };
+    let other = PackOptions { params, compression: Compression::Xz(1), jobs: 3, ..PackOptions::default() };
+    let two = open(&packed(&lab, &tree, "two.floe", &other));
+    let first = digest(&one, InodeId::ROOT).unwrap();
+    assert_eq!(first, digest(&two, InodeId::ROOT).unwrap());
+    // The same tree, extracted, has the same digest.
+    if common::is_root() {
+        out(&one, &[], &lab.path("out"), &ExtractOptions::default());
+        let three = open(&packed(&lab, &lab.path("out"), "three.floe", &PackOptions::default()));
+        assert_eq!(first, digest(&three, InodeId::ROOT).unwrap());
+    }
+}
+
+#[test]
+fn the_digest_sees_every_change() {
+    let (lab, tree, fs) = small();
+    let before = digest(&fs, InodeId::ROOT).unwrap();
+    let again = |name: &str| {
+        let fs = open(&packed(&lab, &tree, name, &PackOptions::default()));
+        digest(&fs, InodeId::ROOT).unwrap()
+    };
+    assert_eq!(before, again("same.floe"));
+    fs::set_permissions(tree.join("top"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mode = again("mode.floe");
+    assert_ne!(before, mode);
+    let time = tree.join("a/b/two").metadata().unwrap().modified().unwrap();
+    write(tree.join("a/b/two"), b"twO");
+    fs::File::options().write(true).open(tree.join("a/b/two")).unwrap().set_modified(time).unwrap();
+    let byte = again("byte.floe");
+    assert_ne!(mode, byte);
+    let dir_time = tree.join("a/c").metadata().unwrap().modified().unwrap();
+    let file_time = tree.join("a/c/linked").metadata().unwrap().modified().unwrap();
+    fs::remove_file(tree.join("a/c/linked")).unwrap();
+    write(tree.join("a/c/linked"), prose(1, 5000));
+    fs::File::options().write(true).open(tree.join("a/c/linked")).unwrap().set_modified(file_time).unwrap();
+    fs::File::open(tree.join("a/c")).unwrap().set_modified(dir_time).unwrap();
+    assert_ne!(byte, again("link.floe"), "a copy is no hard link");
+}
