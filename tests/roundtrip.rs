@@ -39,7 +39,11 @@ fn rsync_finds_no_difference_between_the_nasty_tree_and_what_was_extracted() {
     let mut command = Command::new("rsync");
     command.args(["-aHAXS", "--checksum", "--modify-window=-1", "--dry-run", "--itemize-changes", "--delete"]);
     // rsync takes no path beyond PATH_MAX; the test above does.
-    command.args(["--exclude", "/deep-00-*"]).arg(slash(&source)).arg(slash(&out));
+    // And it reads every byte of a hole of a terabyte, which takes an hour; the test above compares these, too.
+    command
+        .args(["--exclude", "/deep-00-*", "--exclude", "*terabyte*", "--exclude", "hole-of-4-gib*"])
+        .arg(slash(&source))
+        .arg(slash(&out));
     let said = run(command).exits(0);
     assert_eq!(said.out(), "");
 }

@@ -19,7 +19,7 @@ pub struct Attr {
     pub gid: u32,
     /// Link count.
     pub links: u64,
-    /// Bytes; of a symlink those of its target; of others 0.
+    /// Bytes; of a symlink those of its target; of a directory what its source said; of others 0.
     pub size: u64,
     /// Units of 512 bytes that are no hole.
     pub blocks: u64,
@@ -66,7 +66,7 @@ impl Fs {
             (FileType::Regular, ContentRef::None) => (row.size, 0),
             (FileType::Regular, ContentRef::Content(_)) => (row.size, self.allocated(inode, row)?),
             (FileType::Regular, _) => (row.size, row.size),
-            (FileType::Symlink, _) => (row.size, 0),
+            (FileType::Symlink | FileType::Directory, _) => (row.size, 0),
             _ => (0, 0),
         };
         Ok(Attr {

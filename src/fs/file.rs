@@ -14,7 +14,7 @@ pub enum SeekTo {
 }
 
 impl Fs {
-    fn regular(&self, inode: InodeId) -> Result<InodeRow, FsError> {
+    pub(super) fn regular(&self, inode: InodeId) -> Result<InodeRow, FsError> {
         let row = self.row(inode)?;
         match row.file_type {
             FileType::Regular => Ok(row),

@@ -10,6 +10,7 @@ mod dir;
 mod error;
 pub mod extract;
 mod file;
+mod whereabouts;
 
 pub use attr::{Attr, StatFs};
 pub use digest::digest;

@@ -25,6 +25,8 @@ use std::time::Duration;
 /// The virtual attribute of a mount's root that says which process serves it: `PID START`, START being the process's
 /// start in clock ticks since boot, so that a number used again is not mistaken for it. Not listed.
 pub const DAEMON_XATTR: &str = "user.floe.pid";
+/// The attribute of a regular file that says where it lies in the image; it is not listed, so no copy takes it along.
+pub const WHERE_XATTR: &[u8] = b"user.floe.where";
 
 /// Inode numbers are never reused, so there is but one generation.
 const GENERATION: Generation = Generation(0);
@@ -87,6 +89,13 @@ impl Adapter {
     fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Vec<u8>, Failure> {
         if self.is_hidden(name) {
             return Err(Errno::NO_XATTR.into());
+        }
+        if name == WHERE_XATTR {
+            return match self.fs.whereabouts(inode) {
+                Ok(place) => Ok(place.into_bytes()),
+                Err(FsError::IsDirectory | FsError::NotRegular) => Err(Errno::NO_XATTR.into()),
+                Err(error) => Err(error.into()),
+            };
         }
         self.fs.xattr(inode, name)?.ok_or(Failure::Errno(Errno::NO_XATTR))
     }

@@ -77,7 +77,7 @@ impl TreeRows {
     /// Into a directory; the first is the root.
     pub(super) fn enter(&mut self, name: &[u8], meta: &Meta) -> Result<(), PackError> {
         let parent = self.open.last().map_or(InodeId::ROOT, |dir| dir.inode);
-        let inode = self.inode(meta, FileType::Directory, ContentRef::None, 0, Some(parent), &[], &[])?;
+        let inode = self.inode(meta, FileType::Directory, ContentRef::None, meta.size, Some(parent), &[], &[])?;
         if let Some(dir) = self.open.last_mut() {
             dir.entries.push((name.into(), inode, FileType::Directory));
             dir.subdirectories += 1;

@@ -95,7 +95,11 @@ fn compress_in(workspace: &mut Vec<u64>, level: i32, raw: &[u8], out: &mut Vec<u
 /// The number that zstd gave, unless it means an error.
 fn checked(code: usize) -> Result<usize, FormatError> {
     // SAFETY: a function of a number.
-    if unsafe { zstd_sys::ZSTD_isError(code) } == 0 { Ok(code) } else { Err(failed(WHAT, zstd_safe::get_error_name(code))) }
+    if unsafe { zstd_sys::ZSTD_isError(code) } == 0 {
+        Ok(code)
+    } else {
+        Err(failed(WHAT, zstd_safe::get_error_name(code)))
+    }
 }
 
 fn memory(level: i32, raw_len: usize) -> usize {

@@ -51,7 +51,8 @@ pub struct InodeRow {
     pub gid: u32,
     /// Link count.
     pub links: u64,
-    /// Regular: bytes. Symlink: bytes of the target. Device: major << 32 | minor.
+    /// Regular: bytes. Symlink: bytes of the target. Directory: what stat(2) said of it where it was packed, for people
+    /// only. Device: major << 32 | minor.
     pub size: u64,
     /// Last change of the contents.
     pub mtime: Time,

@@ -127,7 +127,7 @@ pub enum ExtractError {
 
 /// Extracts `paths` of the image (from its root; all of it if there are none) into the folder `target`, which is made if
 /// it is not there. No symlink in `paths` is followed. The target itself gets the attributes of the image's root, if all
-/// is extracted and it was empty or not there.
+/// is extracted and it was empty or not there, or what exists may be overwritten.
 ///
 /// # Errors
 /// If the target cannot be used, or the observer cancelled. What goes wrong with single files is told to the observer and
@@ -162,7 +162,10 @@ pub fn extract(
         extraction.one(path)?;
     }
     extraction.leave_to(&[]);
-    if is_empty && options.strip_components == 0 && wanted.iter().any(Vec::is_empty) {
+    if (is_empty || options.overwrite != Overwrite::Never)
+        && options.strip_components == 0
+        && wanted.iter().any(Vec::is_empty)
+    {
         extraction.root();
     }
     Ok(extraction.summary)

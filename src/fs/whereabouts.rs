@@ -1,0 +1,74 @@
+//! Where a file lies: what the virtual attribute `user.floe.where` shows.
+
+use super::{Fs, FsError};
+use crate::format::ids::{InodeId, SubchunkId};
+use crate::format::rows::{ContentRef, Extent};
+use std::fmt::Write;
+
+/// Bytes that an extended attribute's value may have.
+const LIMIT: usize = 64 << 10;
+
+impl Fs {
+    /// One line an extent: offset and length in the file, then `superchunk N` with the offset of its frame in the image,
+    /// `table` for what stands in a table, or `hole`. Cut off, with `…` in the last line, where it grows beyond 64 KiB.
+    ///
+    /// # Errors
+    /// As [`Fs::read`].
+    pub fn whereabouts(&self, inode: InodeId) -> Result<String, FsError> {
+        let row = self.regular(inode)?;
+        let mut lines = Lines(String::new());
+        match row.content {
+            ContentRef::None if row.size == 0 => {}
+            ContentRef::None => lines.add(0, row.size, "hole"),
+            ContentRef::Tiny(_) => lines.add(0, row.size, "table"),
+            ContentRef::Subchunk(id) => lines.add(0, row.size, &self.place_of(id)?),
+            ContentRef::Content(content) => {
+                let mut extents = self.image.extents(content, 0)?;
+                while let Some((offset, extent)) = extents.next(&self.image)?
+                    && !lines.full()
+                {
+                    match &extent.extent {
+                        Extent::Hole => lines.add(offset, extent.length, "hole"),
+                        Extent::Slice { subchunk, .. } => lines.add(offset, extent.length, &self.place_of(*subchunk)?),
+                        Extent::Run { first, lens } => {
+                            let mut at = offset;
+                            for (n, &len) in lens.iter().enumerate() {
+                                lines.add(at, len.into(), &self.place_of(SubchunkId(first.0 + n as u64))?);
+                                at += u64::from(len);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(lines.0)
+    }
+
+    fn place_of(&self, id: SubchunkId) -> Result<String, FsError> {
+        let unknown = || FsError::io(format!("the map does not know subchunk {id}"));
+        let located = self.image.locate(id)?.ok_or_else(unknown)?;
+        let row = self.image.superchunk(located.superchunk)?.ok_or_else(unknown)?;
+        Ok(format!("superchunk {} at {}", located.superchunk, row.place.offset))
+    }
+}
+
+/// The lines so far.
+struct Lines(String);
+
+impl Lines {
+    fn full(&self) -> bool {
+        self.0.ends_with('…')
+    }
+
+    fn add(&mut self, offset: u64, length: u64, place: &str) {
+        if self.full() {
+            return;
+        }
+        if self.0.len() + place.len() + 64 > LIMIT {
+            self.0.push('…');
+            return;
+        }
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{offset} {length} {place}");
+    }
+}
