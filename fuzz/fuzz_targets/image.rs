@@ -5,15 +5,19 @@
 
 #![no_main]
 
+use floe::care::{CheckObserver, CheckOptions, check};
 use floe::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameKind, RawFrameHeader};
 use floe::format::head::{HEAD_MAGIC, RawHeadSlot};
-use floe::format::ids::LogOffset;
+use floe::format::ids::InodeId;
 use floe::format::limits::{HEAD_SLOT_SPAN, LOG_START};
 use floe::format::place::RawPlace;
-use floe::format::root::Root;
 use floe::format::sums::{crc32, xxh3};
+use floe::fs::{Fs, FsOptions, SeekTo};
+use floe::meta::{Image, ImageOptions};
+use floe::storage::MemoryStorage;
 use libfuzzer_sys::fuzz_target;
 use std::mem::offset_of;
+use std::sync::Arc;
 
 fn word(bytes: &[u8], at: usize) -> usize {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
@@ -84,19 +88,43 @@ fn mend(image: &mut [u8]) {
     }
 }
 
-/// Opens the image and reads its root.
-fn walk(image: &[u8]) {
-    for slot in [0, HEAD_SLOT_SPAN as usize] {
-        let Some(Ok(raw)) = image.get(slot..).map(|bytes| RawHeadSlot::read(bytes, "head slot")) else { continue };
-        let Ok(head) = raw.validate() else { continue };
-        for offset in head.root.offsets() {
-            let Some(frame) = image.get(offset.0 as usize..) else { continue };
-            let Ok(header) = RawFrameHeader::read(frame, "frame header") else { continue };
-            let _ = header.validate(head.log_id, LogOffset(offset.0));
-            let start = head.root.stored_at(offset) as usize;
-            if let Some(stored) = image.get(start..).and_then(|s| s.get(..head.root.stored_len as usize)) {
-                let _ = Root::decode(stored, &head.root_hash);
-            }
+/// Entries looked at: a hostile directory may hold itself.
+const ENTRIES: usize = 500;
+/// Bytes read of each file, at its beginning and its end.
+const READ: usize = 100_000;
+
+struct Silent;
+
+impl CheckObserver for Silent {}
+
+/// Opens the image, walks what it can reach, and checks it.
+fn walk(bytes: &[u8]) {
+    let storage = Arc::new(MemoryStorage::from_bytes(bytes.to_vec()));
+    if let Ok(image) = Image::open(storage.clone(), ImageOptions { block_cache: 1 << 20 }) {
+        look(&Fs::new(Arc::new(image), FsOptions { cache: 8 << 20, readahead: 0, ..FsOptions::default() }));
+    }
+    // A finding each for whatever is wrong is what check is for; not to panic is what is tried here.
+    let _ = check(storage, &CheckOptions { memory: 64 << 20, ..CheckOptions::default() }, &Silent);
+}
+
+fn look(fs: &Fs) {
+    let mut todo = vec![InodeId::ROOT];
+    let mut entries = 0;
+    while let Some(inode) = todo.pop() {
+        let Ok(attr) = fs.attr(inode) else { continue };
+        let _ = fs.xattr_names(inode);
+        let _ = fs.readlink(inode);
+        let _ = fs.seek(inode, attr.size / 2, SeekTo::Hole);
+        let mut out = Vec::new();
+        let _ = fs.read(inode, 0, READ, &mut out);
+        let _ = fs.read(inode, attr.size.saturating_sub(READ as u64), READ, &mut out);
+        let _ = fs.read_dir(inode, 0, &mut |entry| {
+            todo.push(entry.inode);
+            entries += 1;
+            entries < ENTRIES
+        });
+        if entries >= ENTRIES {
+            return;
         }
     }
 }

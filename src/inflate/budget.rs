@@ -58,6 +58,11 @@ impl Budget {
         state.used == 0 || state.used + bytes <= self.limit
     }
 
+    /// Lets those who wait look again: something has become evictable.
+    pub(super) fn wake(&self) {
+        self.returned.notify_all();
+    }
+
     /// Bytes in live buffers.
     pub(super) fn used(&self) -> usize {
         self.state.lock().used

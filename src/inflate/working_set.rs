@@ -404,6 +404,7 @@ impl Landing<'_> {
             *flight.outcome.lock() = Some(outcome);
             flight.done.notify_all();
         }
+        self.inner.budget.wake();
     }
 }
 
