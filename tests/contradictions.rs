@@ -1,0 +1,445 @@
+//! Images that nobody packed: every checksum in them is right, and what they say is wrong, or made to keep a program busy.
+//! `check` says what is wrong, and it, extraction and digest come to an end.
+
+use floe::care::{self, CheckOptions, CheckReport, Severity};
+use floe::format::block::{Key, Row};
+use floe::format::clear::ClearList;
+use floe::format::codec::{Compression, RAW};
+use floe::format::frame::{Flags, FrameKind};
+use floe::format::head::{Head, RawHeadSlot, incompat};
+use floe::format::ids::{ContentId, InodeId, LogOffset, SubchunkId, SuperchunkId};
+use floe::format::limits::LOG_START;
+use floe::format::params::{HashKind, Params};
+use floe::format::recipe::{Piece, Recipe};
+use floe::format::root::{Root, Trees};
+use floe::format::rows::inode::XattrRef;
+use floe::format::rows::{ContentRef, ContentRow, DirentRow, Extent, FileType, Identity, InodeRow, Time, identity};
+use floe::format::schema::{self, Table};
+use floe::format::sums;
+use floe::fs::extract::{ExtractObserver, ExtractOptions, extract};
+use floe::fs::{Fs, FsOptions, digest};
+use floe::log::{LogWriter, NewFrame};
+use floe::meta::{Image, ImageOptions, MapRows, TableWriter, append_twice};
+use floe::storage::{HeadIndex, MemoryStorage, Storage};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Far more than any of these needs, and far less than what they would take if they were followed.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A subchunk: its stored part, and its recipe with the bytes that gives.
+type Subchunk = (Vec<u8>, Option<(Recipe, Vec<u8>)>);
+
+/// Everything an image says, to be written as it is.
+#[derive(Default)]
+struct Forge {
+    max_sources: u8,
+    superchunks: Vec<Vec<Subchunk>>,
+    inodes: BTreeMap<u64, InodeRow>,
+    dirents: BTreeMap<(u64, Vec<u8>), DirentRow>,
+    contents: BTreeMap<(u64, u64), ContentRow>,
+}
+
+fn inode(file_type: FileType) -> InodeRow {
+    InodeRow {
+        file_type,
+        permissions: 0o755,
+        uid: 0,
+        gid: 0,
+        links: if file_type == FileType::Directory { 2 } else { 1 },
+        size: 0,
+        mtime: Time::default(),
+        ctime: Time::default(),
+        atime: Time::default(),
+        content: ContentRef::None,
+        xattrs: XattrRef::None,
+        parent: None,
+        target: Vec::new(),
+        attributes: Vec::new(),
+    }
+}
+
+impl Forge {
+    /// An image with an empty root directory.
+    fn new() -> Self {
+        let mut forge = Forge { max_sources: 8, ..Forge::default() };
+        forge.inodes.insert(1, InodeRow { parent: Some(InodeId::ROOT), ..inode(FileType::Directory) });
+        forge
+    }
+
+    fn name(&mut self, dir: u64, name: &str, inode: u64, file_type: FileType) {
+        self.dirents.insert((dir, name.into()), DirentRow { inode: InodeId(inode), file_type });
+    }
+
+    fn directory(&mut self, parent: u64, name: &str, id: u64) {
+        self.inodes.insert(id, InodeRow { parent: Some(InodeId(parent)), ..inode(FileType::Directory) });
+        self.name(parent, name, id, FileType::Directory);
+        if let Some(parent) = self.inodes.get_mut(&parent) {
+            parent.links += 1;
+        }
+    }
+
+    fn file(&mut self, parent: u64, name: &str, id: u64, size: u64, content: ContentRef) {
+        self.inodes.insert(id, InodeRow { size, content, ..inode(FileType::Regular) });
+        self.name(parent, name, id, FileType::Regular);
+    }
+
+    fn build(&self) -> Arc<MemoryStorage> {
+        let storage = Arc::new(MemoryStorage::from_bytes(vec![0; LOG_START as usize]));
+        let mut log = LogWriter::new(storage.clone() as Arc<dyn Storage>, 7, 1, 1, LOG_START).unwrap();
+        let mut map = MapRows::default();
+        let mut identities = Vec::new();
+        let (mut next_subchunk, mut next_superchunk) = (1, 1);
+        for superchunk in &self.superchunks {
+            let mut list =
+                ClearList { superchunk: SuperchunkId(next_superchunk), subchunks: Vec::new(), recipes: Vec::new() };
+            let mut raw = Vec::new();
+            for (stored, recipe) in superchunk {
+                let id = SubchunkId(next_subchunk);
+                next_subchunk += 1;
+                list.subchunks.push((id, stored.len() as u32));
+                raw.extend_from_slice(stored);
+                let bytes = recipe.as_ref().map_or(stored, |(_, bytes)| bytes);
+                identities.push(Identity::of(HashKind::Blake3, bytes));
+                list.recipes.extend(recipe.as_ref().map(|(recipe, _)| (id, recipe.clone())));
+            }
+            next_superchunk += 1;
+            let frame = NewFrame {
+                kind: FrameKind::SUPERCHUNK,
+                codec: RAW,
+                flags: Flags::default(),
+                clear: &list.encode(),
+                stored: &raw,
+                raw_len: raw.len() as u32,
+                sum: sums::xxh3(&raw),
+            };
+            let place = log.append(frame).unwrap();
+            map.add(FrameKind::SUPERCHUNK, place, &list);
+        }
+        let params = Params { max_sources: self.max_sources, table_block: 1024, ..Params::default() };
+        let target = params.table_block as usize;
+        let compression = Compression::Zstd(3);
+        let mut writer =
+            TableWriter::new(&mut log, &mut map, &mut next_subchunk, &mut next_superchunk, compression, target);
+        let mut load = |table: &'static Table, rows: Vec<Row>| {
+            writer.load(table, rows.into_iter().map(Ok)).unwrap().to_ref().unwrap()
+        };
+        let row = |a: u64, b: u64, name: &[u8], ints: &[u64], tail: Vec<u8>| Row {
+            key: Key { a, b, name: name.to_vec() },
+            ints: ints.to_vec(),
+            tail,
+        };
+        let runs = identities.chunks(64).enumerate().map(|(n, run)| {
+            row(1 + 64 * n as u64, 0, b"", &[run.len() as u64], identity::encode_run(HashKind::Blake3, run))
+        });
+        let trees = Trees {
+            identities: load(&schema::IDENTITIES, runs.collect()),
+            contents: load(
+                &schema::CONTENTS,
+                self.contents
+                    .iter()
+                    .map(|((a, b), content)| {
+                        let (ints, tail) = content.encode();
+                        row(*a, *b, b"", &ints, tail)
+                    })
+                    .collect(),
+            ),
+            inodes: load(
+                &schema::INODES,
+                self.inodes
+                    .iter()
+                    .map(|(a, inode)| {
+                        let (ints, tail) = inode.encode();
+                        row(*a, 0, b"", &ints, tail)
+                    })
+                    .collect(),
+            ),
+            dirents: load(
+                &schema::DIRENTS,
+                self.dirents.iter().map(|((a, name), entry)| row(*a, 0, name, &entry.encode(), Vec::new())).collect(),
+            ),
+            ..Trees::default()
+        };
+        let interior_offset = writer.flush_interior().unwrap();
+        let (map, _) = writer.finish_map().unwrap();
+        let files = self.inodes.values().filter(|inode| inode.file_type == FileType::Regular);
+        let root = Root {
+            params,
+            time: 0,
+            time_ns: 0,
+            next_inode: self.inodes.keys().max().unwrap() + 1,
+            next_content: self.contents.keys().map(|(id, _)| *id).max().unwrap_or(0) + 1,
+            next_tiny: 1,
+            next_xattrs: 1,
+            next_ordinal: 1,
+            inodes: self.inodes.len() as u64,
+            bytes: files.map(|inode| inode.size).sum(),
+            trees,
+            map: map.to_map_ref().unwrap(),
+            next_subchunk,
+            next_superchunk,
+            thaw_log_id: 0,
+            thaw_transaction: 0,
+            interior_offset,
+            unique_bytes: 0,
+            shared_bytes: 0,
+            subchunks: identities.len() as u64,
+        };
+        let (stored, root_hash) = root.encode();
+        let place = append_twice(&mut log, FrameKind::ROOT, &stored).unwrap();
+        let has_recipes = self.superchunks.iter().flatten().any(|(_, recipe)| recipe.is_some());
+        for (slot, generation) in [(HeadIndex::A, 1), (HeadIndex::B, 2)] {
+            let head = Head {
+                compat: 0,
+                ro_compat: 0,
+                incompat: if has_recipes { incompat::RECIPES } else { 0 },
+                uuid: [1; 16],
+                lineage: [2; 16],
+                generation,
+                root: place,
+                root_hash,
+                log_id: 7,
+                epoch: 1,
+                clean: true,
+                log_end: LogOffset(log.end()),
+                thaw_log_id: 0,
+                params,
+            };
+            storage.replace_head(slot, &[0; RawHeadSlot::SIZE], &head.encode()).unwrap();
+        }
+        storage
+    }
+}
+
+fn check(storage: &Arc<MemoryStorage>) -> CheckReport {
+    let began = Instant::now();
+    let options = CheckOptions { jobs: 2, ..CheckOptions::default() };
+    let report = care::check(storage.clone() as Arc<dyn Storage>, &options, &()).unwrap();
+    assert!(began.elapsed() < SOON, "check took {:?}", began.elapsed());
+    report
+}
+
+fn open(storage: &Arc<MemoryStorage>) -> Arc<Fs> {
+    let image = Image::open(storage.clone() as Arc<dyn Storage>, ImageOptions::default()).unwrap();
+    Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() })
+}
+
+struct Silent;
+
+impl ExtractObserver for Silent {
+    fn warning(&self, _: &[u8], _: &str) {}
+    fn error(&self, _: &[u8], _: &str) {}
+}
+
+/// Extracts and digests; both must come to an end. Says whether both were content.
+fn go_through(storage: &Arc<MemoryStorage>) -> (bool, bool) {
+    let began = Instant::now();
+    let fs = open(storage);
+    let target = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let summary = extract(&fs, &[], target.path(), &ExtractOptions::default(), &Silent).unwrap();
+    let digest = digest(&fs, InodeId::ROOT);
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    (summary.errors == 0, digest.is_ok())
+}
+
+/// That one finding, and no other, has these words, and names these paths.
+#[track_caller]
+fn assert_one(report: &CheckReport, words: &str, paths: &[&str]) {
+    let all: Vec<_> = report.findings.iter().filter(|finding| finding.severity > Severity::Note).collect();
+    assert_eq!(all.len(), 1, "{all:#?}");
+    assert!(all[0].message.contains(words), "{}", all[0].message);
+    let named: Vec<_> = all[0].paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+    assert_eq!(named, paths);
+}
+
+fn noise(seed: u8, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
+    out
+}
+
+fn piece(subchunk: u64, offset: u32, len: u32) -> Piece {
+    Piece { subchunk: SubchunkId(subchunk), offset, len }
+}
+
+/// Three superchunks: the third's second subchunk is made of its own bytes and of those of the other two.
+fn with_recipe() -> Forge {
+    let mut forge = Forge::new();
+    let (one, two, own) = (noise(1, 5000), noise(2, 6000), noise(3, 100));
+    let composed = [&one[1000..3000], &own[..50], &two[..6000], &own[50..]].concat();
+    let pieces = vec![piece(1, 1000, 2000), piece(4, 0, 50), piece(2, 0, 6000), piece(4, 50, 50)];
+    forge.superchunks = vec![
+        vec![(one, None)],
+        vec![(two, None)],
+        vec![(noise(4, 10), None), (own, Some((Recipe::new(pieces).unwrap(), composed)))],
+    ];
+    for id in 1..=3 {
+        let size = [0, 5000, 6000, 10][id as usize];
+        forge.file(1, &format!("plain-{id}"), 10 + id, size, ContentRef::Subchunk(SubchunkId(id)));
+    }
+    forge.file(1, "composed", 20, 8100, ContentRef::Subchunk(SubchunkId(4)));
+    forge
+}
+
+#[test]
+fn a_forged_image_that_is_right_has_no_findings() {
+    let storage = with_recipe().build();
+    let report = check(&storage);
+    assert_eq!(report.findings, []);
+    assert_eq!((report.subchunks_verified, report.superchunks_read, report.names), (4, 3, 4));
+    assert_eq!(go_through(&storage), (true, true));
+}
+
+#[test]
+fn a_composed_subchunk_is_lost_with_what_it_is_made_of() {
+    let storage = with_recipe().build();
+    // The first byte of the second superchunk's data.
+    let image = Image::open(storage.clone() as Arc<dyn Storage>, ImageOptions::default()).unwrap();
+    let place = image.superchunk(SuperchunkId(2)).unwrap().unwrap().place;
+    storage.flip(place.stored_at(place.offset), 1).unwrap();
+    let report = check(&storage);
+    let named: Vec<_> = report.findings.iter().flat_map(|f| &f.paths).map(|p| String::from_utf8_lossy(p)).collect();
+    assert_eq!(named, ["plain-2", "composed"], "{:#?}", report.findings);
+}
+
+#[test]
+fn a_recipe_that_gives_other_bytes_is_found() {
+    let mut forge = with_recipe();
+    let pieces = vec![piece(1, 1001, 2000), piece(2, 0, 6000), piece(4, 0, 100)];
+    forge.superchunks[2][1].1.as_mut().unwrap().0 = Recipe::new(pieces).unwrap();
+    assert_one(&check(&forge.build()), "1 of 2 subchunks in superchunk 3 do not have their identity", &["composed"]);
+    let pieces = vec![piece(1, 4000, 2000), piece(2, 0, 6000), piece(4, 0, 100)];
+    forge.superchunks[2][1].1.as_mut().unwrap().0 = Recipe::new(pieces).unwrap();
+    assert_one(&check(&forge.build()), "1 of 2 subchunks", &["composed"]);
+}
+
+#[test]
+fn recipes_refer_to_no_more_superchunks_than_the_image_allows() {
+    let mut forge = with_recipe();
+    forge.max_sources = 1;
+    let report = check(&forge.build());
+    let all: Vec<_> = report.findings.iter().map(|finding| finding.message.as_str()).collect();
+    assert!(all.iter().any(|message| message.contains("refer to more than 1 other superchunks")), "{all:?}");
+}
+
+#[test]
+fn recipes_that_multiply_end_soon() {
+    let mut forge = Forge::new();
+    // Each of these two hundred is a megabyte made of one kilobyte, in little more than a clear list.
+    let small = noise(9, 1024);
+    let recipe = Recipe::new(vec![piece(1, 0, 1024); 1024]).unwrap();
+    let composed = small.repeat(1024);
+    forge.superchunks = vec![vec![(small, None)], Vec::new()];
+    forge.superchunks[1] = vec![(Vec::new(), Some((recipe, composed))); 200];
+    forge.file(1, "one", 2, 1 << 20, ContentRef::Subchunk(SubchunkId(3)));
+    let report = check(&forge.build());
+    assert_eq!(report.findings, []);
+    assert_eq!(report.subchunks_verified, 201);
+}
+
+#[test]
+fn directories_that_lie_in_one_another_are_found() {
+    let mut forge = Forge::new();
+    forge.directory(1, "good", 2);
+    forge.directory(4, "up", 3);
+    forge.directory(3, "down", 4);
+    // Directory 4 was made before 3 was there to be counted in it.
+    forge.inodes.get_mut(&4).unwrap().links = 3;
+    let storage = forge.build();
+    let report = check(&storage);
+    assert!(report.findings.iter().any(|f| f.message.contains("lies in itself")), "{:#?}", report.findings);
+    assert_eq!(go_through(&storage), (true, true), "no path leads there");
+}
+
+#[test]
+fn a_directory_that_holds_the_root_is_no_way_round() {
+    let mut forge = Forge::new();
+    forge.directory(1, "a", 2);
+    forge.name(2, "back", 1, FileType::Directory);
+    let storage = forge.build();
+    assert!(check(&storage).damaged());
+    assert_eq!(go_through(&storage), (false, false));
+}
+
+#[test]
+fn directories_with_two_names_each_do_not_double_the_work() {
+    let mut forge = Forge::new();
+    for level in 1..60 {
+        forge.directory(level, "a", level + 1);
+        forge.name(level, "b", level + 1, FileType::Directory);
+    }
+    forge.file(60, "deep", 100, 0, ContentRef::None);
+    let storage = forge.build();
+    let report = check(&storage);
+    assert!(report.damaged());
+    assert_eq!(go_through(&storage), (false, false));
+}
+
+#[test]
+fn a_content_shared_by_many_is_gone_over_once() {
+    let mut forge = Forge::new();
+    forge.superchunks = vec![(0..100).map(|seed| (noise(seed, 10), None)).collect()];
+    for n in 0..20_000 {
+        let extent = Extent::Slice { subchunk: SubchunkId(1 + n % 100), skip: 0 };
+        forge.contents.insert((1, 10 * n), ContentRow { length: 10, extent });
+    }
+    for n in 0..20_000 {
+        forge.file(1, &format!("{n}"), 2 + n, 200_000, ContentRef::Content(ContentId(1)));
+    }
+    assert_eq!(check(&forge.build()).findings, []);
+    // A gap in it is one finding that names all of them, though it lists only some.
+    forge.contents.remove(&(1, 500));
+    let report = check(&forge.build());
+    assert_eq!(report.findings.len(), 1, "{:#?}", &report.findings[..2]);
+    assert_eq!(report.findings[0].paths.len() as u64 + report.findings[0].more_paths, 20_000);
+    assert_eq!(report.findings[0].paths.len(), care::MAX_PATHS);
+}
+
+#[test]
+fn contradictions_between_names_and_inodes_are_found() {
+    let one = |change: &dyn Fn(&mut Forge), words: &str, paths: &[&str]| {
+        let mut forge = with_recipe();
+        forge.directory(1, "folder", 30);
+        forge.directory(30, "inner", 31);
+        forge.file(31, "file", 32, 0, ContentRef::None);
+        change(&mut forge);
+        assert_one(&check(&forge.build()), words, paths);
+    };
+    one(&|f| f.name(30, "ghost", 29, FileType::Regular), "it is not there", &["folder/ghost"]);
+    one(&|f| f.inodes.get_mut(&32).unwrap().links = 2, "link count is 2, it should be 1", &["folder/inner/file"]);
+    one(&|f| f.inodes.get_mut(&30).unwrap().links = 2, "link count is 2, it should be 3", &["folder"]);
+    one(&|f| f.name(31, "file", 32, FileType::Symlink), "not of the type its directory says", &["folder/inner/file"]);
+    one(
+        &|f| f.inodes.get_mut(&31).unwrap().parent = Some(InodeId(1)),
+        "named in directory 30, but says it lies in 1",
+        &["folder/inner"],
+    );
+    one(
+        &|f| {
+            f.inodes.insert(40, inode(FileType::Fifo));
+        },
+        "no directory names it",
+        &[],
+    );
+    one(&|f| f.inodes.get_mut(&11).unwrap().size = 4999, "it has 4999 bytes, its subchunk 1 5000", &["plain-1"]);
+    one(
+        &|f| f.file(1, "nowhere", 50, 5, ContentRef::Subchunk(SubchunkId(999))),
+        "subchunk 999 is nowhere",
+        &["nowhere"],
+    );
+    one(
+        &|f| f.file(1, "no-content", 50, 5, ContentRef::Content(ContentId(7))),
+        "there is no content 7",
+        &["no-content"],
+    );
+    one(
+        &|f| {
+            let extent = Extent::Run { first: SubchunkId(1), lens: vec![5000, 5999] };
+            f.contents.insert((1, 0), ContentRow { length: 10_999, extent });
+            f.file(1, "run", 50, 10_999, ContentRef::Content(ContentId(1)));
+        },
+        "subchunk 2 has 6000 bytes, not 5999",
+        &["run"],
+    );
+}
