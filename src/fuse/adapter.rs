@@ -25,6 +25,8 @@ use std::time::Duration;
 /// The virtual attribute of a mount's root that says which process serves it: `PID START`, START being the process's
 /// start in clock ticks since boot, so that a number used again is not mistaken for it. Not listed.
 pub const DAEMON_XATTR: &str = "user.floe.pid";
+/// The attribute of the mount's root that says what its working set did so far.
+pub const COUNTERS_XATTR: &[u8] = b"user.floe.counters";
 /// The attribute of a regular file that says where it lies in the image; it is not listed, so no copy takes it along.
 pub const WHERE_XATTR: &[u8] = b"user.floe.where";
 
@@ -89,6 +91,14 @@ impl Adapter {
     fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Vec<u8>, Failure> {
         if self.is_hidden(name) {
             return Err(Errno::NO_XATTR.into());
+        }
+        if name == COUNTERS_XATTR && inode == InodeId::ROOT {
+            let c = self.fs.working_set().counters();
+            let text = format!(
+                "inflations {}\ninflated_bytes {}\nahead {}\nhits {}\nread_bytes {}\n",
+                c.inflations, c.inflated_bytes, c.ahead, c.hits, c.read_bytes
+            );
+            return Ok(text.into_bytes());
         }
         if name == WHERE_XATTR {
             return match self.fs.whereabouts(inode) {
