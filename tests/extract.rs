@@ -45,7 +45,7 @@ fn packed(lab: &Lab, tree: &Path, name: &str, options: &PackOptions) -> PathBuf 
     let image = lab.image(name);
     let told = Told::default();
     pack(&[tree.to_owned()], &image, options, &told).unwrap();
-    assert_eq!(*told.warnings.lock().unwrap(), [String::new(); 0]);
+    assert_eq!(*told.warnings.lock().unwrap(), Vec::<String>::new());
     image
 }
 
@@ -60,7 +60,7 @@ fn out(fs: &Fs, paths: &[&str], target: &Path, options: &ExtractOptions<'_>) -> 
     let told = Told::default();
     let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
     let summary = extract(fs, &paths, target, options, &told).unwrap();
-    assert_eq!(*told.errors.lock().unwrap(), [String::new(); 0]);
+    assert_eq!(*told.errors.lock().unwrap(), Vec::<String>::new());
     summary
 }
 

@@ -40,8 +40,7 @@ fn image(dir: &std::path::Path) -> (Arc<Image>, Vec<u8>) {
     std::fs::write(tree.join("file"), &bytes).unwrap();
     let path = dir.join("image.floe");
     let params = Params { superchunk_size: MIB as u32, ..Params::default() };
-    let options =
-        PackOptions { params, compression: "zstd:1".parse().unwrap(), jobs: 2, ..PackOptions::default() };
+    let options = PackOptions { params, compression: "zstd:1".parse().unwrap(), jobs: 2, ..PackOptions::default() };
     pack(&[tree], &path, &options, &Strict).unwrap();
     let storage = Arc::new(FileStorage::open(&path, Access::ReadOnly).unwrap());
     (Arc::new(Image::open(storage, ImageOptions::default()).unwrap()), bytes)

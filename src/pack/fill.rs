@@ -4,7 +4,7 @@ use super::append::{CompressJob, Sealed};
 use super::compare::Compare;
 use super::files::{Batch, Entry, FilePart, Meta, ReadEnd, ReadExtent, Segment};
 use super::plan::Plan;
-use super::rows::{ContentBuilder, TreeRows};
+use super::rows::{ContentBuilder, Node, TreeRows};
 use super::{PackError, PackObserver, PackOptions, PackSummary};
 use crate::chunk::DedupIndex;
 use crate::format::clear::ClearList;
@@ -135,7 +135,7 @@ impl<'a> Filler<'a> {
                     _ => 0,
                 };
                 TreeRows::count(&mut self.summary, file_type);
-                self.rows.leaf(name, meta, file_type, ContentRef::None, size, target, None)
+                self.rows.leaf(name, meta, &Node { target, ..Node::bare(file_type, size) })
             }
             Entry::Link { name, key } => {
                 if self.rows.link(name, *key) {
@@ -218,7 +218,7 @@ impl<'a> Filler<'a> {
         self.summary.bytes += builder.size;
         TreeRows::count(&mut self.summary, FileType::Regular);
         let allocated = sparse.then_some(builder.allocated);
-        self.rows.leaf(name, meta, FileType::Regular, content, builder.size, &[], allocated)
+        self.rows.leaf(name, meta, &Node { content, allocated, ..Node::bare(FileType::Regular, builder.size) })
     }
 
     /// The id of a subchunk with these bytes: an earlier one, or a new one in the open superchunk.

@@ -55,13 +55,14 @@ pub(super) fn finish(
         params.table_block as usize,
     );
     let rows = &mut filled.rows;
-    let mut trees = Trees::default();
-    trees.identities = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref()?;
-    trees.tiny = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
-    trees.xattrs = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
-    trees.contents = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref()?;
-    trees.inodes = writer.load(&schema::INODES, rows.inode_rows())?.to_ref()?;
-    trees.dirents = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref()?;
+    // In the order they are written: what is read together, names and inodes, lies next to the interior blocks.
+    let identities = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref()?;
+    let tiny = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
+    let xattrs = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
+    let contents = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref()?;
+    let inodes = writer.load(&schema::INODES, rows.inode_rows())?.to_ref()?;
+    let dirents = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref()?;
+    let trees = Trees { inodes, dirents, contents, xattrs, tiny, identities, ..Trees::default() };
     let interior_offset = writer.flush_interior()?;
     let (map_tree, _) = writer.finish_map()?;
 

@@ -35,7 +35,7 @@ impl Plan {
             return Err(PackError::Memory { given: options.memory, need: BASE + each });
         }
         Ok(Plan {
-            readers: (options.jobs.max(2)).min(MAX_READERS),
+            readers: options.jobs.clamp(2, MAX_READERS),
             compressors: jobs.min(fit) as usize,
             spill_after: (options.memory / SPILL_SHARE / 2) as usize,
             temp_dir: options.temp_dir.clone().unwrap_or_else(|| match image.parent() {

@@ -23,6 +23,24 @@ struct OpenDir {
     subdirectories: u64,
 }
 
+/// What an inode is, besides what the scan learned of it.
+pub(super) struct Node<'a> {
+    pub(super) file_type: FileType,
+    pub(super) content: ContentRef,
+    pub(super) size: u64,
+    /// Of a symlink.
+    pub(super) target: &'a [u8],
+    /// Bytes that are no hole, where the file has holes.
+    pub(super) allocated: Option<u64>,
+}
+
+impl Node<'_> {
+    /// Something without content.
+    pub(super) fn bare(file_type: FileType, size: u64) -> Self {
+        Node { file_type, content: ContentRef::None, size, target: &[], allocated: None }
+    }
+}
+
 /// The rows of the tree.
 pub(super) struct TreeRows {
     inodes: Spool,
@@ -77,7 +95,7 @@ impl TreeRows {
     /// Into a directory; the first is the root.
     pub(super) fn enter(&mut self, name: &[u8], meta: &Meta) -> Result<(), PackError> {
         let parent = self.open.last().map_or(InodeId::ROOT, |dir| dir.inode);
-        let inode = self.inode(meta, FileType::Directory, ContentRef::None, meta.size, Some(parent), &[], &[])?;
+        let inode = self.inode(meta, &Node::bare(FileType::Directory, meta.size), Some(parent))?;
         if let Some(dir) = self.open.last_mut() {
             dir.entries.push((name.into(), inode, FileType::Directory));
             dir.subdirectories += 1;
@@ -105,29 +123,12 @@ impl TreeRows {
     }
 
     /// Anything but a directory.
-    pub(super) fn leaf(
-        &mut self,
-        name: &[u8],
-        meta: &Meta,
-        file_type: FileType,
-        content: ContentRef,
-        size: u64,
-        target: &[u8],
-        allocated: Option<u64>,
-    ) -> Result<(), PackError> {
-        let attributes: Vec<(u64, Vec<u8>)> = allocated
-            .map(|bytes| {
-                let mut value = Vec::new();
-                put_varint(&mut value, bytes);
-                (TAG_ALLOCATED, value)
-            })
-            .into_iter()
-            .collect();
-        let inode = self.inode(meta, file_type, content, size, None, target, &attributes)?;
-        self.private |= file_type == FileType::Regular && meta.mode & 0o004 == 0;
-        self.name(name, inode, file_type);
+    pub(super) fn leaf(&mut self, name: &[u8], meta: &Meta, node: &Node<'_>) -> Result<(), PackError> {
+        let inode = self.inode(meta, node, None)?;
+        self.private |= node.file_type == FileType::Regular && meta.mode & 0o004 == 0;
+        self.name(name, inode, node.file_type);
         if let Some(key) = meta.link_key {
-            self.linked.insert(key, (inode, file_type));
+            self.linked.insert(key, (inode, node.file_type));
         }
         Ok(())
     }
@@ -148,32 +149,28 @@ impl TreeRows {
         }
     }
 
-    fn inode(
-        &mut self,
-        meta: &Meta,
-        file_type: FileType,
-        content: ContentRef,
-        size: u64,
-        parent: Option<InodeId>,
-        target: &[u8],
-        attributes: &[(u64, Vec<u8>)],
-    ) -> Result<InodeId, PackError> {
+    fn inode(&mut self, meta: &Meta, node: &Node<'_>, parent: Option<InodeId>) -> Result<InodeId, PackError> {
+        let attributes = node.allocated.map(|bytes| {
+            let mut value = Vec::new();
+            put_varint(&mut value, bytes);
+            (TAG_ALLOCATED, value)
+        });
         let xattrs = self.xattr_set(&meta.xattrs)?;
         let row = InodeRow {
-            file_type,
+            file_type: node.file_type,
             permissions: (meta.mode & 0o7777) as u16,
             uid: meta.uid,
             gid: meta.gid,
-            links: if file_type == FileType::Directory { 2 } else { 1 },
-            size,
+            links: if node.file_type == FileType::Directory { 2 } else { 1 },
+            size: node.size,
             mtime: meta.mtime,
             ctime: meta.mtime,
             atime: meta.mtime,
-            content,
+            content: node.content,
             xattrs,
             parent,
-            target: target.to_vec(),
-            attributes: attributes.to_vec(),
+            target: node.target.to_vec(),
+            attributes: attributes.into_iter().collect(),
         };
         let inode = InodeId(self.next_inode);
         self.next_inode += 1;
