@@ -23,7 +23,8 @@ pub struct PackOptions {
     pub one_file_system: bool,
     /// Owner and group of everything.
     pub owner: Option<(u32, u32)>,
-    /// Seconds: the image's time, and no file is younger.
+    /// Seconds: the image's time, and no file is younger. Nor are sizes of directories stored, which the source's file
+    /// system makes up: so the image is a function of the tree and the options.
     pub timestamp: Option<i64>,
     /// What is taken.
     pub filter: Arc<dyn Filter>,

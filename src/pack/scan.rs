@@ -260,12 +260,18 @@ impl Walk<'_> {
             mode: stat.st_mode,
             uid,
             gid,
-            size: stat.st_size as u64,
+            size: self.size(stat),
             rdev: stat.st_rdev,
             mtime: clamp(mtime(stat), options.timestamp),
             xattrs,
             link_key: (stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino)),
         }
+    }
+
+    /// What stat(2) says of a directory differs between file systems: it is left out where a reproducible image is wanted.
+    fn size(&self, stat: &Stat) -> u64 {
+        let is_dir = FileType::of_mode(stat.st_mode) == Some(FileType::Directory);
+        if is_dir && self.scan.options.timestamp.is_some() { 0 } else { stat.st_size as u64 }
     }
 
     fn xattrs(&self, at: &Path) -> XattrSet {
