@@ -6,13 +6,14 @@
 use super::Check;
 use super::clear::{Clear, Part, parts};
 use super::compose::{Sources, inflate};
-use super::frames::{DataFrame, Frames, place_of};
+use super::frames::{DataFrame, Frames};
 use super::known::{Map, Super};
 use super::report::{CheckError, CheckReport, Finding, FindingKind, Findings, MAX_FINDINGS, Severity, Subset};
 use super::trees::Trees;
 use crate::format::block::KeyRef;
 use crate::format::clear::ClearList;
 use crate::format::ids::{LogOffset, SubchunkId};
+use crate::format::place::Place;
 use crate::format::recipe::Recipe;
 use crate::format::rows::{Identity, identity};
 use crate::format::{schema, sums};
@@ -192,7 +193,7 @@ impl Work<'_> {
 
     /// A frame that is the second of two, or that nothing names.
     fn other(&self, frame: &DataFrame, stored: &mut Vec<u8>) -> Outcome {
-        let place = place_of(&frame.header);
+        let place = Place::of(&frame.header);
         let offset = frame.header.offset;
         let mut outcome = Outcome::default();
         let second =

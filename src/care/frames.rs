@@ -52,20 +52,6 @@ impl Frames {
     }
 }
 
-/// The place of a frame that only its header names.
-pub(super) fn place_of(header: &FrameHeader) -> Place {
-    Place {
-        offset: header.offset,
-        copy: None,
-        clear_len: header.clear_len,
-        stored_len: header.stored_len,
-        raw_len: header.raw_len,
-        codec: header.codec,
-        flags: header.flags,
-        sum: header.sum,
-    }
-}
-
 /// Compares the file's length with the log's.
 pub(super) fn check_length(log: &LogReader, findings: &mut Findings) -> Result<(), CheckError> {
     let (len, end) = (log.storage().len()?, log.end());
@@ -120,8 +106,10 @@ pub(super) fn check(
     scan.run(check.observer, &mut |header, owner, list, marks| {
         let lost_row = trees.superchunks.contains(list.superchunk.0);
         if lost_row {
-            found
-                .push(Super { id: list.superchunk, row: SuperchunkRow { kind: header.kind, place: place_of(header) } });
+            found.push(Super {
+                id: list.superchunk,
+                row: SuperchunkRow { kind: header.kind, place: Place::of(header) },
+            });
             trees.superchunk_findings.of_one(list.superchunk.0, &mut |finding| {
                 list.subchunks.iter().for_each(|(id, _)| marks.add(id.0..id.0 + 1, finding));
             });
@@ -371,7 +359,7 @@ impl<'a> Scan<'a> {
             return; // The roots were verified before.
         }
         let mut stored = std::mem::take(&mut self.stored);
-        let why = match self.log.stored_unverified(&place_of(header), header.offset, &mut stored) {
+        let why = match self.log.stored_unverified(&Place::of(header), header.offset, &mut stored) {
             Err(error) => Some(plain(&error)),
             // The payload of what nothing names may have been punched.
             Ok(false) if named.is_none() && header.kind == FrameKind::TABLE_GROUP && stored.iter().all(|&b| b == 0) => {

@@ -1,6 +1,6 @@
 //! Where a frame lies, and how to tell that its stored bytes are right (section 3.1).
 
-use super::frame::{FRAME_HEADER, Flags};
+use super::frame::{FRAME_HEADER, Flags, FrameHeader};
 use super::ids::LogOffset;
 use super::layout::on_disk;
 use super::{FormatError, limits};
@@ -52,6 +52,20 @@ pub struct Place {
 }
 
 impl Place {
+    /// The place of the frame that this header stands in front of; it knows of no copy.
+    pub fn of(header: &FrameHeader) -> Self {
+        Place {
+            offset: header.offset,
+            copy: None,
+            clear_len: header.clear_len,
+            stored_len: header.stored_len,
+            raw_len: header.raw_len,
+            codec: header.codec,
+            flags: header.flags,
+            sum: header.sum,
+        }
+    }
+
     /// Offset of the first stored byte of the frame at `offset` (that of the frame itself or of its copy).
     pub fn stored_at(&self, offset: LogOffset) -> u64 {
         offset.0 + FRAME_HEADER as u64 + u64::from(self.clear_len)

@@ -199,16 +199,7 @@ impl LogWriter {
         self.end = end;
         self.next_sequence = next_sequence;
         self.unsynced = true;
-        Ok(Place {
-            offset: header.offset,
-            copy: None,
-            clear_len: header.clear_len,
-            stored_len: header.stored_len,
-            raw_len: header.raw_len,
-            codec: header.codec,
-            flags: header.flags,
-            sum: header.sum,
-        })
+        Ok(Place::of(&header))
     }
 
     /// Cuts off what a failed append left behind the end; no synced byte lies in a block that this touches.

@@ -49,16 +49,7 @@ impl ClearLists {
     }
 
     fn add(&mut self, header: &FrameHeader, list: ClearList) {
-        let place = Place {
-            offset: header.offset,
-            copy: None,
-            clear_len: header.clear_len,
-            stored_len: header.stored_len,
-            raw_len: header.raw_len,
-            codec: header.codec,
-            flags: header.flags,
-            sum: header.sum,
-        };
+        let place = Place::of(header);
         self.superchunks.insert(list.superchunk, SuperchunkRow { kind: header.kind, place });
         let mut position = 0;
         for (id, len) in list.subchunks {
