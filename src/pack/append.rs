@@ -32,7 +32,6 @@ pub(super) struct Appended {
     /// `None` if there was no superchunk.
     pub(super) log: Option<LogWriter>,
     pub(super) map: MapRows,
-    pub(super) superchunks: u64,
 }
 
 /// Compresses until there is no more.
@@ -57,7 +56,7 @@ pub(super) fn run(
     progress: &Progress,
     places: &Places,
 ) -> Result<Appended, LogError> {
-    let mut appended = Appended { log: None, map: MapRows::default(), superchunks: 0 };
+    let mut appended = Appended { log: None, map: MapRows::default() };
     while let Ok(sealed) = queue.recv() {
         // A compressor that is gone has panicked: the scope it runs in passes that on.
         let Ok(encoded) = sealed.encoded.recv() else { break };
@@ -79,7 +78,6 @@ pub(super) fn run(
         })?;
         appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list);
         places.add(sealed.list.superchunk, place);
-        appended.superchunks += 1;
         progress.stored.store(log.end(), Ordering::Relaxed);
     }
     Ok(appended)

@@ -32,7 +32,7 @@ pub(super) fn finish(
     options: &PackOptions,
 ) -> Result<Finished, PackError> {
     let id = filled.log_id.unwrap_or_else(|| log_id(options, &[]));
-    let Appended { log, mut map, superchunks: _ } = appended;
+    let Appended { log, mut map } = appended;
     let at = storage.path().to_owned();
     let mut log = match log {
         Some(log) => log,
