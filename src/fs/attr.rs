@@ -39,6 +39,11 @@ impl Attr {
         self.file_type == FileType::Directory
     }
 
+    /// Whether it is a regular file.
+    pub fn is_regular(&self) -> bool {
+        self.file_type == FileType::Regular
+    }
+
     /// Whether it is a symlink.
     pub fn is_symlink(&self) -> bool {
         self.file_type == FileType::Symlink

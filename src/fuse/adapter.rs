@@ -7,6 +7,7 @@
 use super::attr::{absent, only_type, to_fuse, to_kind};
 use super::guard::{Failure, Guard};
 use super::options::MountOptions;
+use super::push::Pusher;
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
 use crate::fs::{DirEntry, Fs, FsError, SeekTo};
@@ -54,12 +55,13 @@ pub(super) struct Adapter {
     guard: Guard,
     options: MountOptions,
     daemon: String,
+    pusher: Option<Arc<Pusher>>,
 }
 
 impl Adapter {
     /// Serves `fs` as `options` say; `daemon` is the value of [`DAEMON_XATTR`].
-    pub(super) fn new(fs: Arc<Fs>, options: MountOptions, daemon: String) -> Self {
-        Adapter { fs, guard: Guard::default(), options, daemon }
+    pub(super) fn new(fs: Arc<Fs>, options: MountOptions, daemon: String, pusher: Option<Arc<Pusher>>) -> Self {
+        Adapter { fs, guard: Guard::default(), options, daemon, pusher }
     }
 
     fn attr(&self, inode: InodeId) -> Result<FileAttr, FsError> {
@@ -168,6 +170,18 @@ impl Filesystem for Adapter {
         match found {
             Ok(attr) => {
                 reply.entry_with_ttls(&self.options.attr_timeout, &self.options.entry_timeout, &attr, GENERATION);
+                if let Some(pusher) = &self.pusher
+                    && attr.kind == fuser::FileType::RegularFile
+                {
+                    let mut buffer = READ_BUFFER.take();
+                    let (inode, size) = (InodeId(attr.ino.0), attr.size);
+                    // The request is answered: what goes wrong here concerns only the guard.
+                    let _ = self.guard.run("push", inode.0, || {
+                        pusher.looked_up(inode, size, &mut buffer);
+                        Ok(())
+                    });
+                    READ_BUFFER.set(buffer);
+                }
             }
             Err(errno) => reply.error(errno),
         }
@@ -226,7 +240,12 @@ impl Filesystem for Adapter {
             .guard
             .run("read", inode.0, || Ok(self.fs.read(InodeId(inode.0), offset, size as usize, &mut buffer)?));
         match result {
-            Ok(()) => reply.data(&buffer),
+            Ok(()) => {
+                reply.data(&buffer);
+                if let Some(pusher) = &self.pusher {
+                    pusher.was_read(InodeId(inode.0), offset);
+                }
+            }
             Err(errno) => reply.error(errno),
         }
         READ_BUFFER.set(buffer);

@@ -9,9 +9,12 @@ mod adapter;
 mod attr;
 pub mod daemon;
 mod error;
+mod foresight;
 mod guard;
 mod mountpoint;
+mod notify;
 mod options;
+mod push;
 mod session;
 
 pub use adapter::DAEMON_XATTR;

@@ -8,12 +8,13 @@ use super::adapter::Adapter;
 use super::error::MountError;
 use super::mountpoint::{Unmount, unmount};
 use super::options::{Access, MountOptions};
+use super::push::Pusher;
 use crate::fs::Fs;
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::mount::MountFlags;
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ const KERNEL_READAHEAD_KIB: u32 = 1024;
 pub struct Mounted {
     session: Session<Adapter>,
     mountpoint: PathBuf,
+    pusher: Option<Arc<Pusher>>,
 }
 
 /// Mounts `fs` on `mountpoint` (absolute). `source` is what /proc/mounts shows unless `fsname=` says otherwise; `daemon`
@@ -42,13 +44,15 @@ pub fn mount(
     daemon: String,
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
-    let adapter = Adapter::new(fs, options.clone(), daemon);
+    let event_loops = event_loops(options);
+    let pusher = (event_loops > 1 && options.readahead != Some(0)).then(|| Pusher::new(fs.clone(), event_loops));
+    let adapter = Adapter::new(fs, options.clone(), daemon, pusher.clone());
     let source = options.fsname.as_deref().map_or(source, OsStr::from_bytes);
     let session = match mount_directly(mountpoint, source, options)? {
         Some(device) => start(adapter, device, mountpoint, options)?,
         None => mount_by_helper(adapter, mountpoint, source, options)?,
     };
-    let mounted = Mounted { session, mountpoint: mountpoint.to_path_buf() };
+    let mounted = Mounted { session, mountpoint: mountpoint.to_path_buf(), pusher };
     mounted.widen_readahead();
     Ok(mounted)
 }
@@ -59,7 +63,13 @@ impl Mounted {
     /// # Errors
     /// The connection to the kernel broke.
     pub fn serve(self) -> Result<(), MountError> {
-        let Mounted { session, mountpoint } = self;
+        let Mounted { session, mountpoint, pusher } = self;
+        if let Some(pusher) = pusher {
+            match session.as_fd().try_clone_to_owned() {
+                Ok(device) => pusher.start(device),
+                Err(error) => tracing::debug!(%error, "no descriptor to push files through"),
+            }
+        }
         session.run().map_err(|error| MountError::Connection { dir: mountpoint, error })
     }
 
@@ -164,8 +174,12 @@ fn access(options: &MountOptions) -> SessionACL {
     }
 }
 
-fn config(options: &MountOptions, mount_options: Vec<MountOption>) -> Config {
+fn event_loops(options: &MountOptions) -> usize {
     let cores = std::thread::available_parallelism().map_or(MIN_THREADS, usize::from);
+    options.threads.unwrap_or(cores.max(MIN_THREADS))
+}
+
+fn config(options: &MountOptions, mount_options: Vec<MountOption>) -> Config {
     let mut config = Config::default();
     config.acl = match options.access {
         Access::Owner => SessionACL::Owner,
@@ -173,7 +187,7 @@ fn config(options: &MountOptions, mount_options: Vec<MountOption>) -> Config {
         Access::Everybody => SessionACL::All,
     };
     config.mount_options = mount_options;
-    config.n_threads = Some(options.threads.unwrap_or(cores.max(MIN_THREADS)));
+    config.n_threads = Some(event_loops(options));
     config.clone_fd = true;
     config
 }

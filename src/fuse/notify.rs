@@ -1,0 +1,62 @@
+//! FUSE_NOTIFY_STORE: file contents put into the kernel's page cache unasked.
+//!
+//! fuser has it too, but hides whether the kernel knew the inode, and that answer is what [`super::push`] goes by.
+
+use crate::format::ids::InodeId;
+use rustix::io::Errno;
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use zerocopy::{Immutable, IntoBytes};
+
+/// `fuse_out_header` and `fuse_notify_store_out` of include/uapi/linux/fuse.h.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Store {
+    /// Bytes of the whole message.
+    len: u32,
+    /// Which notification it is, since `unique` is 0.
+    code: i32,
+    unique: u64,
+    node: u64,
+    offset: u64,
+    size: u32,
+    padding: u32,
+}
+
+const NOTIFY_STORE: i32 = 4;
+
+/// The page cache of one mount. Nothing here may be called where it must not wait: the kernel takes the lock of each page,
+/// which a READ holds until it is answered.
+pub(super) struct PageCache {
+    device: OwnedFd,
+}
+
+impl PageCache {
+    /// The one behind `device`, a descriptor of the mount's connection.
+    pub(super) fn new(device: OwnedFd) -> Self {
+        PageCache { device }
+    }
+
+    /// Stores the first bytes of a file. Returns whether the kernel knows the inode: it does between the arrival of a
+    /// look-up's answer and its FORGET.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it, or the connection is gone.
+    pub(super) fn store(&self, inode: InodeId, data: &[u8]) -> Result<bool, Errno> {
+        let (Ok(size), head) = (u32::try_from(data.len()), size_of::<Store>() as u32) else {
+            return Err(Errno::TOOBIG);
+        };
+        let len = head.checked_add(size).ok_or(Errno::TOOBIG)?;
+        let message = Store { len, code: NOTIFY_STORE, unique: 0, node: inode.0, offset: 0, size, padding: 0 };
+        match rustix::io::writev(&self.device, &[IoSlice::new(message.as_bytes()), IoSlice::new(data)]) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether the kernel knows the inode now.
+    pub(super) fn knows(&self, inode: InodeId) -> bool {
+        matches!(self.store(inode, &[]), Ok(true))
+    }
+}

@@ -1,0 +1,168 @@
+//! Small files pushed into the kernel's page cache before they are read, so that reading one costs no round trip.
+//!
+//! A round trip takes as long as reading and copying a small file does. Two kinds are saved:
+//!
+//! - **Behind a look-up.** The kernel makes the inode only after the answer has arrived, in the reader's own thread; from
+//!   then until `read` it resolves the path, opens the file and may stat it. In between the event loop, which has nothing
+//!   else to do, stores the contents: it tries until the kernel knows the inode, a few times.
+//! - **Ahead of a reader** that goes through files the kernel knows already, as after `find` or any listing: a thread of
+//!   the pusher's own stores the next ones by inode number.
+//!
+//! A store waits for pages that a READ has locked, and the READ waits for an event loop. So the pusher's thread serves no
+//! requests, and of the event loops at least one never stores. Contents never change under a read-only mount, so nothing
+//! newer can be overwritten; on any other there is no pusher.
+
+use super::foresight::{Lookups, Streams, Window};
+use super::notify::PageCache;
+use crate::format::ids::InodeId;
+use crate::fs::Fs;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Largest file pushed, in bytes: what the kernel reads in one request anyway.
+pub(super) const LARGEST: u64 = 128 << 10;
+/// Attempts at an inode that the kernel does not know yet; each takes about a microsecond.
+const ATTEMPTS: usize = 24;
+/// Windows that may wait for the thread; more are dropped.
+const WAITING: usize = 4;
+/// Bytes pushed of one window.
+const WINDOW_BYTES: u64 = 2 << 20;
+/// Files in a row unknown to the kernel that end a window.
+const UNKNOWN: usize = 4;
+
+/// Pushes files of one mount.
+pub(super) struct Pusher {
+    fs: Arc<Fs>,
+    /// Known once the filesystem is mounted.
+    cache: OnceLock<PageCache>,
+    lookups: Lookups,
+    streams: Streams,
+    /// Event loops that may still begin a store.
+    turns: AtomicUsize,
+    windows: (Sender<Window>, Receiver<Window>),
+}
+
+impl Pusher {
+    /// For a mount served by so many event loops.
+    pub(super) fn new(fs: Arc<Fs>, event_loops: usize) -> Arc<Self> {
+        Arc::new(Pusher {
+            fs,
+            cache: OnceLock::new(),
+            lookups: Lookups::default(),
+            streams: Streams::default(),
+            turns: AtomicUsize::new(event_loops.saturating_sub(1)),
+            windows: bounded(WAITING),
+        })
+    }
+
+    /// Begins: `device` is a descriptor of the mount's connection. Where there can be no thread only look-ups are pushed.
+    pub(super) fn start(self: &Arc<Self>, device: OwnedFd) {
+        if self.cache.set(PageCache::new(device)).is_err() {
+            return;
+        }
+        let (pusher, windows) = (Arc::downgrade(self), self.windows.1.clone());
+        let run = move || {
+            let mut buffer = Vec::new();
+            while let Ok(window) = windows.recv() {
+                let Some(pusher) = pusher.upgrade() else { return };
+                pusher.push_window(&window, &mut buffer);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("push".into()).spawn(run) {
+            tracing::debug!(%error, "no thread to push files");
+        }
+    }
+
+    /// The look-up of a regular file was answered. Called by event loops.
+    pub(super) fn looked_up(&self, inode: InodeId, size: u64, buffer: &mut Vec<u8>) {
+        let Some(cache) = self.cache.get() else { return };
+        if size == 0 || size > LARGEST || !self.lookups.worth_it(inode.0) {
+            return;
+        }
+        let Some(_turn) = Turn::take(&self.turns) else { return };
+        if !self.read(inode, size, buffer) {
+            return;
+        }
+        for _ in 0..ATTEMPTS {
+            match cache.store(inode, buffer) {
+                Ok(true) => return self.lookups.came(true),
+                Ok(false) => std::hint::spin_loop(),
+                Err(_) => return,
+            }
+        }
+        self.lookups.came(false);
+    }
+
+    /// A READ was answered. Called by event loops.
+    pub(super) fn was_read(&self, inode: InodeId, offset: u64) {
+        let Some(cache) = self.cache.get() else { return };
+        if offset != 0 {
+            return;
+        }
+        self.lookups.was_read(inode.0);
+        if let Some(window) = self.streams.was_read(inode.0) {
+            // Whoever looks each file up before reading it has none that could be pushed: asking here saves waking the
+            // thread.
+            let next = window.inodes.clone().take(2).any(|inode| cache.knows(InodeId(inode)));
+            if !next || self.windows.0.try_send(window.clone()).is_err() {
+                self.streams.was_unknown(&window);
+            }
+        }
+    }
+
+    fn push_window(&self, window: &Window, buffer: &mut Vec<u8>) {
+        let Some(cache) = self.cache.get() else { return };
+        let (mut bytes, mut unknown, mut left_out) = (0, 0, false);
+        for inode in window.inodes.clone() {
+            if inode <= self.streams.reader(window.stream) {
+                continue;
+            }
+            let Ok(attr) = self.fs.attr(InodeId(inode)) else { return };
+            if !attr.is_regular() || attr.size == 0 || attr.size > LARGEST {
+                continue;
+            }
+            if inode >= window.mark && !left_out {
+                left_out = true;
+                continue;
+            }
+            if !self.read(attr.inode, attr.size, buffer) {
+                continue;
+            }
+            match cache.store(attr.inode, buffer) {
+                Ok(true) => unknown = 0,
+                Ok(false) => unknown += 1,
+                Err(_) => return,
+            }
+            bytes += attr.size;
+            if unknown == UNKNOWN {
+                return self.streams.was_unknown(window);
+            }
+            if bytes > WINDOW_BYTES {
+                return;
+            }
+        }
+    }
+
+    /// Reads a whole file. One that cannot be read is left to whoever asks for it, who is told why.
+    fn read(&self, inode: InodeId, size: u64, buffer: &mut Vec<u8>) -> bool {
+        buffer.clear();
+        self.fs.read(inode, 0, size as usize, buffer).is_ok() && buffer.len() as u64 == size
+    }
+}
+
+/// The right to store from an event loop, given back when dropped.
+struct Turn<'a>(&'a AtomicUsize);
+
+impl<'a> Turn<'a> {
+    fn take(turns: &'a AtomicUsize) -> Option<Self> {
+        turns.fetch_update(Ordering::Acquire, Ordering::Relaxed, |n| n.checked_sub(1)).ok().map(|_| Turn(turns))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
