@@ -96,8 +96,10 @@ impl Adapter {
         }
         if name == COUNTERS_XATTR && inode == InodeId::ROOT {
             let c = self.fs.working_set().counters();
+            let [looked_up, late, ahead] = self.pusher.as_ref().map_or([0; 3], |pusher| pusher.counters());
             let text = format!(
-                "inflations {}\ninflated_bytes {}\nahead {}\nhits {}\nread_bytes {}\n",
+                "inflations {}\ninflated_bytes {}\nahead {}\nhits {}\nread_bytes {}\npushed {looked_up}\n\
+                 pushed_late {late}\npushed_ahead {ahead}\n",
                 c.inflations, c.inflated_bytes, c.ahead, c.hits, c.read_bytes
             );
             return Ok(text.into_bytes());

@@ -18,7 +18,7 @@ use crate::format::ids::InodeId;
 use crate::fs::Fs;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Largest file pushed, in bytes: what the kernel reads in one request anyway.
@@ -29,6 +29,8 @@ const ATTEMPTS: usize = 24;
 const WAITING: usize = 4;
 /// Bytes pushed of one window.
 const WINDOW_BYTES: u64 = 2 << 20;
+/// Inodes remembered as being in the page cache.
+const REMEMBERED: usize = 1 << 15;
 /// Files in a row unknown to the kernel that end a window.
 const UNKNOWN: usize = 4;
 
@@ -41,7 +43,11 @@ pub(super) struct Pusher {
     streams: Streams,
     /// Event loops that may still begin a store.
     turns: AtomicUsize,
-    windows: (Sender<Window>, Receiver<Window>),
+    windows: (Sender<(Window, bool)>, Receiver<(Window, bool)>),
+    /// Inodes that were pushed or read lately, each in the slot of its number.
+    cached: Vec<AtomicU64>,
+    /// Files pushed behind their look-ups, tried too late, and pushed ahead of readers.
+    counters: [AtomicU64; 3],
 }
 
 impl Pusher {
@@ -54,6 +60,8 @@ impl Pusher {
             streams: Streams::default(),
             turns: AtomicUsize::new(event_loops.saturating_sub(1)),
             windows: bounded(WAITING),
+            cached: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(),
+            counters: Default::default(),
         })
     }
 
@@ -65,9 +73,9 @@ impl Pusher {
         let (pusher, windows) = (Arc::downgrade(self), self.windows.1.clone());
         let run = move || {
             let mut buffer = Vec::new();
-            while let Ok(window) = windows.recv() {
+            while let Ok((window, anew)) = windows.recv() {
                 let Some(pusher) = pusher.upgrade() else { return };
-                pusher.push_window(&window, &mut buffer);
+                pusher.push_window(&window, anew, &mut buffer);
             }
         };
         if let Err(error) = std::thread::Builder::new().name("push".into()).spawn(run) {
@@ -87,11 +95,16 @@ impl Pusher {
         }
         for _ in 0..ATTEMPTS {
             match cache.store(inode, buffer) {
-                Ok(true) => return self.lookups.came(true),
+                Ok(true) => {
+                    self.remember(inode);
+                    self.count(0);
+                    return self.lookups.came(true);
+                }
                 Ok(false) => std::hint::spin_loop(),
                 Err(_) => return,
             }
         }
+        self.count(1);
         self.lookups.came(false);
     }
 
@@ -102,17 +115,37 @@ impl Pusher {
             return;
         }
         self.lookups.was_read(inode.0);
+        // One that is read again has left the page cache, and so may those have that were remembered with it.
+        let anew = self.remember(inode);
         if let Some(window) = self.streams.was_read(inode.0) {
             // Whoever looks each file up before reading it has none that could be pushed: asking here saves waking the
             // thread.
             let next = window.inodes.clone().take(2).any(|inode| cache.knows(InodeId(inode)));
-            if !next || self.windows.0.try_send(window.clone()).is_err() {
+            if !next || self.windows.0.try_send((window.clone(), anew)).is_err() {
                 self.streams.was_unknown(&window);
             }
         }
     }
 
-    fn push_window(&self, window: &Window, buffer: &mut Vec<u8>) {
+    /// Files pushed behind their look-ups, those that it was too late for, and files pushed ahead of readers.
+    pub(super) fn counters(&self) -> [u64; 3] {
+        [0, 1, 2].map(|n: usize| self.counters[n].load(Ordering::Relaxed))
+    }
+
+    fn count(&self, n: usize) {
+        self.counters[n].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a file is in the page cache. Returns whether it was noted before.
+    fn remember(&self, inode: InodeId) -> bool {
+        self.cached[inode.0 as usize % REMEMBERED].swap(inode.0, Ordering::Relaxed) == inode.0
+    }
+
+    fn is_remembered(&self, inode: InodeId) -> bool {
+        self.cached[inode.0 as usize % REMEMBERED].load(Ordering::Relaxed) == inode.0
+    }
+
+    fn push_window(&self, window: &Window, anew: bool, buffer: &mut Vec<u8>) {
         let Some(cache) = self.cache.get() else { return };
         let (mut bytes, mut unknown, mut left_out) = (0, 0, false);
         for inode in window.inodes.clone() {
@@ -123,6 +156,9 @@ impl Pusher {
             if !attr.is_regular() || attr.size == 0 || attr.size > LARGEST {
                 continue;
             }
+            if self.is_remembered(attr.inode) && !anew {
+                continue;
+            }
             if inode >= window.mark && !left_out {
                 left_out = true;
                 continue;
@@ -131,7 +167,11 @@ impl Pusher {
                 continue;
             }
             match cache.store(attr.inode, buffer) {
-                Ok(true) => unknown = 0,
+                Ok(true) => {
+                    self.remember(attr.inode);
+                    self.count(2);
+                    unknown = 0;
+                }
                 Ok(false) => unknown += 1,
                 Err(_) => return,
             }

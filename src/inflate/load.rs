@@ -19,6 +19,8 @@ thread_local! {
 /// Raw bytes of a superchunk or of one part of it.
 pub(super) struct Inflated {
     pub(super) bytes: Buffer,
+    /// How many there are where nothing is damaged.
+    pub(super) raw_len: usize,
     /// Whether the checksum was right. If not, each subchunk must be judged by its identity.
     pub(super) intact: bool,
 }
@@ -36,6 +38,7 @@ pub(super) fn whole(
 ) -> Result<Inflated, InflateError> {
     let dictionary = dictionary(image, id, place)?;
     let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
+    let raw_len = place.raw_len as usize;
     STORED.with_borrow_mut(|stored| {
         let mut first_error = None;
         for offset in place.offsets() {
@@ -45,7 +48,7 @@ pub(super) fn whole(
                         decoder.decode(place.codec, place.flags, stored, place.raw_len, dictionary, buffer.vec())
                     })
                     .map_err(|source| InflateError::Decode { id, source })?;
-                    return Ok(Inflated { bytes: buffer, intact: true });
+                    return Ok(Inflated { bytes: buffer, raw_len, intact: true });
                 }
                 Ok(false) => {}
                 Err(error) => {
@@ -60,7 +63,7 @@ pub(super) fn whole(
         tracing::warn!("superchunk {id} at offset {} is damaged: decoding as far as it goes", place.offset);
         *buffer.vec() =
             with_decoder(|decoder| decoder.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary));
-        Ok(Inflated { bytes: buffer, intact: false })
+        Ok(Inflated { bytes: buffer, raw_len, intact: false })
     })
 }
 
@@ -97,6 +100,7 @@ pub(super) fn part(
     let dictionary = dictionary(image, id, place)?;
     let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
     let part = table.parts[index];
+    let raw_len = part.raw_len as usize;
     for offset in place.offsets() {
         let decoded = STORED.with_borrow_mut(|stored| {
             stored.clear();
@@ -107,13 +111,13 @@ pub(super) fn part(
             }))
         })?;
         if decoded.is_ok() {
-            return Ok(Inflated { bytes: buffer, intact: true });
+            return Ok(Inflated { bytes: buffer, raw_len, intact: true });
         }
     }
     tracing::warn!("part {index} of superchunk {id} at offset {} is damaged", place.offset);
     *buffer.vec() = STORED.with_borrow(|stored| damaged_part(place, &part, stored, dictionary));
     buffer.vec().resize(part.raw_len as usize, 0);
-    Ok(Inflated { bytes: buffer, intact: false })
+    Ok(Inflated { bytes: buffer, raw_len, intact: false })
 }
 
 /// What is left of a damaged part, which decodes as a frame without parts does.

@@ -161,27 +161,40 @@ impl WorkingSet {
 
     /// Copies a range of a stored part. Returns whether the bytes are known to be right; if not, they are to be judged.
     fn copy_stored(&self, id: SubchunkId, located: &Located, skip: u32, out: &mut [u8]) -> Result<bool, InflateError> {
-        let start = u64::from(located.position) + u64::from(skip);
-        let row = self
-            .inner
-            .image
-            .superchunk(located.superchunk)
-            .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
-            .ok_or(InflateError::Inconsistent { id, why: "the map does not know its superchunk" })?;
-        if row.kind != FrameKind::SUPERCHUNK || start + out.len() as u64 > u64::from(row.place.raw_len) {
-            return Err(InflateError::Inconsistent { id, why: "it does not lie within its superchunk" });
+        let start = located.position as usize + skip as usize;
+        let key = (located.superchunk, None);
+        let (inflated, fresh) = match self.inner.inflated(&key) {
+            Some(found) => found,
+            // Only now is it worth asking the map where the superchunk lies.
+            None => {
+                let row = self
+                    .inner
+                    .image
+                    .superchunk(located.superchunk)
+                    .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
+                    .ok_or(InflateError::Inconsistent { id, why: "the map does not know its superchunk" })?;
+                if row.kind != FrameKind::SUPERCHUNK {
+                    return Err(outside(id));
+                }
+                if row.place.flags.parts()
+                    && let Some(table) = self.inner.part_table(located.superchunk, &row.place)?
+                {
+                    if start + out.len() > row.place.raw_len as usize {
+                        return Err(outside(id));
+                    }
+                    let intact = self.copy_parts(located.superchunk, &row.place, &table, start, out)?;
+                    return Ok(intact && !self.verify);
+                }
+                self.inner.get(key, &row.place, None)?
+            }
+        };
+        if start + out.len() > inflated.raw_len {
+            return Err(outside(id));
         }
-        if row.place.flags.parts()
-            && let Some(table) = self.inner.part_table(located.superchunk, &row.place)?
-        {
-            let intact = self.copy_parts(located.superchunk, &row.place, &table, start as usize, out)?;
-            return Ok(intact && !self.verify);
-        }
-        let (inflated, fresh) = self.inner.get((located.superchunk, None), &row.place, None)?;
         if fresh && let Some(ahead) = &self.ahead {
             ahead.after(&self.inner, located.superchunk);
         }
-        copy_range(&inflated, start as usize, out);
+        copy_range(&inflated, start, out);
         Ok(inflated.intact && !self.verify)
     }
 
@@ -225,6 +238,10 @@ impl WorkingSet {
     }
 }
 
+fn outside(id: SubchunkId) -> InflateError {
+    InflateError::Inconsistent { id, why: "it does not lie within its superchunk" }
+}
+
 /// Copies what is there; what a damaged superchunk does not have stays as it is and is judged by the caller.
 fn copy_range(inflated: &Inflated, start: usize, out: &mut [u8]) {
     let have = inflated.bytes.get(start..).unwrap_or(&[]);
@@ -263,6 +280,15 @@ impl Inner {
 
     fn shard(&self, key: &Key) -> &Mutex<LruCache<Key, Slot>> {
         &self.shards[(key.0.0 as usize ^ key.1.unwrap_or(0) as usize) % SHARDS]
+    }
+
+    /// The inflated bytes if they are there, and whether no reader had them yet since they were inflated.
+    fn inflated(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
+        let mut shard = self.shard(key).lock();
+        let Some(Slot::Ready { inflated, fresh, used }) = shard.get_mut(key) else { return None };
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        *used = self.tick();
+        Some((inflated.clone(), std::mem::take(fresh)))
     }
 
     /// The inflated bytes, and whether this is the first time a reader gets them since they were inflated.

@@ -1,8 +1,8 @@
 //! A least-recently-used cache bounded by bytes, cut into shards so that threads do not queue for one lock.
 
-use lru::LruCache;
+use lru::{DefaultHasher, LruCache};
 use parking_lot::Mutex;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Hits and misses since the beginning.
@@ -24,7 +24,8 @@ struct Shard<K, V> {
 pub struct ByteLru<K: Hash + Eq, V> {
     shards: Vec<Mutex<Shard<K, V>>>,
     shard_bytes: usize,
-    hasher: RandomState,
+    /// Seeded anew in each process, as an image's author chooses the keys.
+    hasher: DefaultHasher,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -36,7 +37,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         ByteLru {
             shards: (0..shards).map(|_| Mutex::new(Shard { entries: LruCache::unbounded(), bytes: 0 })).collect(),
             shard_bytes: bytes / shards,
-            hasher: RandomState::new(),
+            hasher: DefaultHasher::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }

@@ -12,7 +12,7 @@ use crate::format::recipe::Recipe;
 use crate::format::root::Root;
 use crate::format::rows::inode::XattrRef;
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
-use crate::format::rows::{DirentRow, Identity, InodeRow, SubchunkRun, SuperchunkRow, XattrSet, identity};
+use crate::format::rows::{DirentRow, Identity, InodeRow, Located, SubchunkRun, SuperchunkRow, XattrSet, identity};
 use crate::format::schema::{self, Table};
 use crate::log::LogReader;
 use crate::storage::Storage;
@@ -30,19 +30,6 @@ impl Default for ImageOptions {
     fn default() -> Self {
         ImageOptions { block_cache: 32 << 20 }
     }
-}
-
-/// Where a subchunk's stored part lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Located {
-    /// In which superchunk.
-    pub superchunk: SuperchunkId,
-    /// First byte in the raw superchunk.
-    pub position: u32,
-    /// Bytes of the stored part.
-    pub len: u32,
-    /// Whether the subchunk has a recipe.
-    pub composed: bool,
 }
 
 /// An open image, for reading. Shared by threads; takes no lock while it reads.
@@ -220,17 +207,7 @@ impl Image {
         if key.a != SPACE_SUBCHUNKS {
             return Ok(None);
         }
-        let run = SubchunkRun::decode(SubchunkId(key.b), row.ints(), row.tail())?;
-        let index = (id.0 - key.b) as usize;
-        let Some(&len) = run.lens.get(index) else {
-            return Ok(None);
-        };
-        Ok(Some(Located {
-            superchunk: run.superchunk,
-            position: run.position + run.lens[..index].iter().sum::<u32>(),
-            len,
-            composed: run.composed.get(index).copied().unwrap_or(false),
-        }))
+        Ok(SubchunkRun::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
     }
 
     /// Where a superchunk lies; if the map is damaged there, by the frames.

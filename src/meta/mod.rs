@@ -15,9 +15,10 @@ mod salvage;
 mod usage;
 mod writer;
 
+pub use crate::format::rows::Located;
 pub use cache::{ByteLru, CacheCounters};
 pub use error::MetaError;
-pub use image::{Image, ImageOptions, Located};
+pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};
 pub use open::{HeadState, read_heads};
 pub use usage::Usage;

@@ -5,6 +5,7 @@ use crate::format::frame::{Flags, FrameKind};
 use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::{FormatError, limits};
+use std::cmp::Ordering;
 
 /// `a` of the rows of superchunks.
 pub const SPACE_SUPERCHUNKS: u64 = 0;
@@ -119,33 +120,81 @@ impl SubchunkRun {
     /// # Errors
     /// What is wrong with it.
     pub fn decode(first: SubchunkId, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
-        const WHAT: &str = "subchunks in the map";
-        let &[superchunk, position, 0, count @ 1..=limits::RUN, composed @ (0 | 1), 0, 0, 0] = ints else {
-            return Err(FormatError::invalid(WHAT, "its columns are not those of a run"));
-        };
-        if first.0 == 0 || superchunk == 0 || first.0 + count > limits::ID {
-            return Err(FormatError::Limit { what: WHAT, value: first.0, limit: limits::ID });
-        }
-        let mut cursor = Cursor::new(tail, WHAT);
-        let mut lens = Vec::with_capacity(count as usize);
-        let mut end = position;
-        for _ in 0..count {
-            let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")?;
-            end = end.saturating_add(len);
-            lens.push(len as u32);
-        }
+        let mut lens = Vec::new();
+        let (superchunk, position, bits) = walk(first, ints, tail, |len| lens.push(len))?;
+        let composed = bits.map_or_else(Vec::new, |bits| (0..lens.len()).map(|i| bit(bits, i)).collect());
+        Ok(SubchunkRun { first, superchunk, position, lens, composed })
+    }
+
+    /// Of the run with this key, integers and tail the one subchunk `id`, without laying out the others; `None` if it is
+    /// not in the run.
+    ///
+    /// # Errors
+    /// As [`SubchunkRun::decode`]: all of the row is checked.
+    pub fn find(first: SubchunkId, ints: &[u64], tail: &[u8], id: SubchunkId) -> Result<Option<Located>, FormatError> {
+        let (mut n, mut before, mut own) = (first.0, 0, None);
+        let (superchunk, position, bits) = walk(first, ints, tail, |len| {
+            match n.cmp(&id.0) {
+                Ordering::Less => before += len,
+                Ordering::Equal => own = Some(len),
+                Ordering::Greater => {}
+            }
+            n += 1;
+        })?;
+        let composed = |bits| bit(bits, (id.0 - first.0) as usize);
+        Ok(own.map(|len| Located {
+            superchunk,
+            position: position + before,
+            len,
+            composed: bits.is_some_and(composed),
+        }))
+    }
+}
+
+/// Where one subchunk's stored part lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Located {
+    /// In which superchunk.
+    pub superchunk: SuperchunkId,
+    /// First byte in the raw superchunk.
+    pub position: u32,
+    /// Bytes of the stored part.
+    pub len: u32,
+    /// Whether the subchunk has a recipe.
+    pub composed: bool,
+}
+
+fn bit(bits: &[u8], n: usize) -> bool {
+    bits[n / 8] >> (n % 8) & 1 == 1
+}
+
+/// Checks a row of space 1 and hands out the lengths. Returns superchunk, position, and the bits of composed subchunks.
+fn walk<'a>(
+    first: SubchunkId,
+    ints: &[u64],
+    tail: &'a [u8],
+    mut each: impl FnMut(u32),
+) -> Result<(SuperchunkId, u32, Option<&'a [u8]>), FormatError> {
+    const WHAT: &str = "subchunks in the map";
+    let &[superchunk, position, 0, count @ 1..=limits::RUN, composed @ (0 | 1), 0, 0, 0] = ints else {
+        return Err(FormatError::invalid(WHAT, "its columns are not those of a run"));
+    };
+    if first.0 == 0 || superchunk == 0 || first.0 + count > limits::ID {
+        return Err(FormatError::Limit { what: WHAT, value: first.0, limit: limits::ID });
+    }
+    let mut cursor = Cursor::new(tail, WHAT);
+    let mut end = position;
+    for _ in 0..count {
+        let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")?;
+        end = end.saturating_add(len);
         if end > limits::RAW_LEN {
             return Err(FormatError::Limit { what: WHAT, value: end, limit: limits::RAW_LEN });
         }
-        let composed = if composed == 1 {
-            let bits = cursor.take((count as usize).div_ceil(8))?;
-            (0..count as usize).map(|i| bits[i / 8] >> (i % 8) & 1 == 1).collect()
-        } else {
-            Vec::new()
-        };
-        cursor.end()?;
-        Ok(SubchunkRun { first, superchunk: SuperchunkId(superchunk), position: position as u32, lens, composed })
+        each(len as u32);
     }
+    let bits = if composed == 1 { Some(cursor.take((count as usize).div_ceil(8))?) } else { None };
+    cursor.end()?;
+    Ok((SuperchunkId(superchunk), position as u32, bits))
 }
 
 #[cfg(test)]

@@ -11,5 +11,5 @@ pub use content::{ContentRow, Extent};
 pub use dirent::{DirentRow, FileType};
 pub use identity::Identity;
 pub use inode::{ContentRef, InodeRow, Time};
-pub use map::{SubchunkRun, SuperchunkRow};
+pub use map::{Located, SubchunkRun, SuperchunkRow};
 pub use xattr::{Xattr, XattrSet};
