@@ -3,7 +3,8 @@
 # Reads every file of SOURCE through a mount of floe, the kernel's squashfs (zstd 15, 128 KiB), the kernel's EROFS (lz4hc,
 # 64 KiB clusters) and squashfuse_ll; with one process and with four, and `find -ls`. Each cold pass is on a fresh mount
 # with all caches dropped after mounting, and is followed by a warm one. Systems take turns; medians of RUNS (5).
-# Images are made in WORK where they are not there yet.
+# Images are made in WORK where they are not there yet. PASSES="walk_1 find_ls" runs only these.
+# walk_N: `find` in the mount says what to read. list_N: a list made from SOURCE does, so that every path is looked up.
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: read.sh SOURCE WORK [RUNS [FLOE-OPTIONS...]]"
 source=$1 work=$2 runs=${3:-5}
@@ -37,13 +38,15 @@ mounted() {
 unmounted() { if [[ $1 == floe ]]; then "$floe" umount "$mnt"; else umount "$mnt"; fi; }
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT
 
-read_1() { (cd "$mnt" && xargs -0 -a "$list" -s 2000000 cat >/dev/null); }
-read_4() { (cd "$mnt" && xargs -0 -a "$list" -P 4 -n 200 cat >/dev/null); }
+walk_1() { (cd "$mnt" && find . -type f -print0 | xargs -0 -s 2000000 cat >/dev/null); }
+walk_4() { (cd "$mnt" && find . -type f -print0 | xargs -0 -P 4 -n 200 cat >/dev/null); }
+list_1() { (cd "$mnt" && xargs -0 -a "$list" -s 2000000 cat >/dev/null); }
+list_4() { (cd "$mnt" && xargs -0 -a "$list" -P 4 -n 200 cat >/dev/null); }
 find_ls() { find "$mnt" -ls >/dev/null; }
 
 for ((run = 1; run <= runs; run++)); do
   for system in floe squashfs erofs squashfuse_ll; do
-    for pass in read_1 read_4 find_ls; do
+    for pass in ${PASSES:-walk_1 walk_4 list_1 list_4 find_ls}; do
       echo "run $run of $runs: $system $pass" >&2
       mounted "$system"
       drop_caches

@@ -18,9 +18,11 @@ use fuser::{
 };
 use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::fmt::Write;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The virtual attribute of a mount's root that says which process serves it: `PID START`, START being the process's
@@ -90,18 +92,44 @@ impl Adapter {
         name.starts_with(b"system.posix_acl_") && self.options.disguise.is_any()
     }
 
+    /// The look-up of a file was answered: an event loop that is the only one at work may use the time until the reader
+    /// comes to reading it.
+    fn push(&self, attr: &FileAttr) {
+        let Some(pusher) = &self.pusher else { return };
+        if attr.kind != fuser::FileType::RegularFile || !self.guard.is_idle() {
+            return;
+        }
+        let mut buffer = READ_BUFFER.take();
+        // Nobody waits for an answer. An error is told to who reads the file; a panic latches the mount, as any does.
+        let _ = self.guard.run("push", attr.ino.0, || {
+            pusher.looked_up(InodeId(attr.ino.0), attr.size, &mut buffer);
+            Ok(())
+        });
+        READ_BUFFER.set(buffer);
+    }
+
+    /// What working set and pusher did so far, a name and a number a line.
+    fn counters(&self) -> String {
+        let c = self.fs.working_set().counters();
+        let mut text = format!(
+            "inflations {}\ninflated_bytes {}\nahead {}\nhits {}\nread_bytes {}\n",
+            c.inflations, c.inflated_bytes, c.ahead, c.hits, c.read_bytes
+        );
+        if let Some(pusher) = &self.pusher {
+            let c = pusher.counters();
+            for (name, count) in [("pushed", &c.looked_up), ("pushed_late", &c.late), ("pushed_ahead", &c.ahead)] {
+                let _ = writeln!(text, "{name} {}", count.load(Ordering::Relaxed));
+            }
+        }
+        text
+    }
+
     fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Vec<u8>, Failure> {
         if self.is_hidden(name) {
             return Err(Errno::NO_XATTR.into());
         }
         if name == COUNTERS_XATTR && inode == InodeId::ROOT {
-            let c = self.fs.working_set().counters();
-            let [looked_up, late, ahead] = self.pusher.as_ref().map_or([0; 3], |pusher| pusher.counters());
-            let text = format!(
-                "inflations {}\ninflated_bytes {}\nahead {}\nhits {}\nread_bytes {}\npushed {looked_up}\n\
-                 pushed_late {late}\npushed_ahead {ahead}\n",
-                c.inflations, c.inflated_bytes, c.ahead, c.hits, c.read_bytes
-            );
+            let text = self.counters();
             return Ok(text.into_bytes());
         }
         if name == WHERE_XATTR {
@@ -172,18 +200,7 @@ impl Filesystem for Adapter {
         match found {
             Ok(attr) => {
                 reply.entry_with_ttls(&self.options.attr_timeout, &self.options.entry_timeout, &attr, GENERATION);
-                if let Some(pusher) = &self.pusher
-                    && attr.kind == fuser::FileType::RegularFile
-                {
-                    let mut buffer = READ_BUFFER.take();
-                    let (inode, size) = (InodeId(attr.ino.0), attr.size);
-                    // The request is answered: what goes wrong here concerns only the guard.
-                    let _ = self.guard.run("push", inode.0, || {
-                        pusher.looked_up(inode, size, &mut buffer);
-                        Ok(())
-                    });
-                    READ_BUFFER.set(buffer);
-                }
+                self.push(&attr);
             }
             Err(errno) => reply.error(errno),
         }

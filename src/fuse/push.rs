@@ -46,8 +46,18 @@ pub(super) struct Pusher {
     windows: (Sender<(Window, bool)>, Receiver<(Window, bool)>),
     /// Inodes that were pushed or read lately, each in the slot of its number.
     cached: Vec<AtomicU64>,
-    /// Files pushed behind their look-ups, tried too late, and pushed ahead of readers.
-    counters: [AtomicU64; 3],
+    counters: Counters,
+}
+
+/// What a pusher did so far.
+#[derive(Default)]
+pub(super) struct Counters {
+    /// Files pushed behind their look-ups.
+    pub(super) looked_up: AtomicU64,
+    /// Files whose look-up was acted on too late.
+    pub(super) late: AtomicU64,
+    /// Files pushed ahead of readers.
+    pub(super) ahead: AtomicU64,
 }
 
 impl Pusher {
@@ -61,7 +71,7 @@ impl Pusher {
             turns: AtomicUsize::new(event_loops.saturating_sub(1)),
             windows: bounded(WAITING),
             cached: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(),
-            counters: Default::default(),
+            counters: Counters::default(),
         })
     }
 
@@ -97,14 +107,14 @@ impl Pusher {
             match cache.store(inode, buffer) {
                 Ok(true) => {
                     self.remember(inode);
-                    self.count(0);
+                    self.counters.looked_up.fetch_add(1, Ordering::Relaxed);
                     return self.lookups.came(true);
                 }
                 Ok(false) => std::hint::spin_loop(),
                 Err(_) => return,
             }
         }
-        self.count(1);
+        self.counters.late.fetch_add(1, Ordering::Relaxed);
         self.lookups.came(false);
     }
 
@@ -127,13 +137,9 @@ impl Pusher {
         }
     }
 
-    /// Files pushed behind their look-ups, those that it was too late for, and files pushed ahead of readers.
-    pub(super) fn counters(&self) -> [u64; 3] {
-        [0, 1, 2].map(|n: usize| self.counters[n].load(Ordering::Relaxed))
-    }
-
-    fn count(&self, n: usize) {
-        self.counters[n].fetch_add(1, Ordering::Relaxed);
+    /// What it did so far.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Notes that a file is in the page cache. Returns whether it was noted before.
@@ -169,7 +175,7 @@ impl Pusher {
             match cache.store(attr.inode, buffer) {
                 Ok(true) => {
                     self.remember(attr.inode);
-                    self.count(2);
+                    self.counters.ahead.fetch_add(1, Ordering::Relaxed);
                     unknown = 0;
                 }
                 Ok(false) => unknown += 1,
