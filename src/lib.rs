@@ -12,3 +12,4 @@ pub mod meta;
 pub mod pack;
 pub mod storage;
 pub mod table;
+pub mod thaw;

@@ -23,6 +23,7 @@ pub mod rows;
 pub mod schema;
 pub mod sums;
 pub mod thaw;
+pub mod transaction;
 pub mod tree_ref;
 
 pub use error::FormatError;

@@ -83,6 +83,8 @@ pub(super) struct Window {
     pub(super) inodes: Range<u64>,
     /// Behind the middle.
     pub(super) mark: u64,
+    /// Whether the reader reads what it has read before, so that the page cache must have lost it.
+    pub(super) anew: bool,
 }
 
 #[derive(Default, Clone)]
@@ -107,8 +109,8 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// A READ of the beginning of `inode` came. Returns the window to push now, if any.
-    pub(super) fn was_read(&self, inode: u64) -> Option<Window> {
+    /// A READ of the beginning of `inode` came, `anew` if not for the first time. Returns the window to push now, if any.
+    pub(super) fn was_read(&self, inode: u64, anew: bool) -> Option<Window> {
         let mut state = self.state.lock();
         state.clock += 1;
         let now = state.clock;
@@ -128,7 +130,7 @@ impl Streams {
         let len = (2 * len).clamp(WINDOW.start, WINDOW.end);
         let start = stream.window.end.max(inode.saturating_add(1));
         stream.window = start..start.saturating_add(len);
-        Some(Window { stream: n, inodes: stream.window.clone(), mark: start.saturating_add(len / 2) })
+        Some(Window { stream: n, inodes: stream.window.clone(), mark: start.saturating_add(len / 2), anew })
     }
 
     /// The inode that the reader of a stream READ last.
@@ -190,37 +192,38 @@ mod tests {
     #[test]
     fn a_reader_in_order_gets_growing_windows_that_join() {
         let streams = Streams::default();
-        assert_eq!(streams.was_read(10), None);
-        let first = streams.was_read(11).unwrap();
+        assert_eq!(streams.was_read(10, false), None);
+        let first = streams.was_read(11, false).unwrap();
         assert_eq!((first.inodes.clone(), first.mark), (12..20, 16));
-        assert_eq!(streams.was_read(13), None, "before the mark nothing more is needed");
-        let second = streams.was_read(16).unwrap();
+        assert_eq!(streams.was_read(13, false), None, "before the mark nothing more is needed");
+        let second = streams.was_read(16, false).unwrap();
         assert_eq!((second.inodes.clone(), second.mark), (20..36, 28));
-        assert_eq!(streams.was_read(28).unwrap().inodes, 36..68);
+        assert_eq!(streams.was_read(28, false).unwrap().inodes, 36..68);
         assert_eq!(streams.reader(first.stream), 28);
     }
 
     #[test]
     fn a_reader_here_and_there_gets_none() {
         let streams = Streams::default();
-        assert!((1..1000).all(|n| streams.was_read(n * 7919 % 100_003 + 1000 * n).is_none()));
+        assert!((1..1000).all(|n| streams.was_read(n * 7919 % 100_003 + 1000 * n, false).is_none()));
     }
 
     #[test]
     fn readers_side_by_side_each_have_their_stream() {
         let streams = Streams::default();
-        let windows: usize = (0..100).map(|n| (1..=4).filter_map(|k| streams.was_read(k * 10_000 + n)).count()).sum();
+        let windows: usize =
+            (0..100).map(|n| (1..=4).filter_map(|k| streams.was_read(k * 10_000 + n, false)).count()).sum();
         assert!(windows >= 8);
     }
 
     #[test]
     fn a_stream_into_the_unknown_begins_anew() {
         let streams = Streams::default();
-        streams.was_read(10);
-        let window = streams.was_read(11).unwrap();
+        streams.was_read(10, false);
+        let window = streams.was_read(11, false).unwrap();
         streams.was_unknown(&window);
-        assert_eq!(streams.was_read(12), None);
-        assert_eq!(streams.was_read(u64::MAX), None);
-        assert_eq!(streams.was_read(u64::MAX).map(|w| w.inodes), Some(u64::MAX..u64::MAX));
+        assert_eq!(streams.was_read(12, false), None);
+        assert_eq!(streams.was_read(u64::MAX, false), None);
+        assert_eq!(streams.was_read(u64::MAX, false).map(|w| w.inodes), Some(u64::MAX..u64::MAX));
     }
 }

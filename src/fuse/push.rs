@@ -43,7 +43,7 @@ pub(super) struct Pusher {
     streams: Streams,
     /// Event loops that may still begin a store.
     turns: AtomicUsize,
-    windows: (Sender<(Window, bool)>, Receiver<(Window, bool)>),
+    windows: (Sender<Window>, Receiver<Window>),
     /// Inodes that were pushed or read lately, each in the slot of its number.
     cached: Vec<AtomicU64>,
     counters: Counters,
@@ -83,9 +83,9 @@ impl Pusher {
         let (pusher, windows) = (Arc::downgrade(self), self.windows.1.clone());
         let run = move || {
             let mut buffer = Vec::new();
-            while let Ok((window, anew)) = windows.recv() {
+            while let Ok(window) = windows.recv() {
                 let Some(pusher) = pusher.upgrade() else { return };
-                pusher.push_window(&window, anew, &mut buffer);
+                pusher.push_window(&window, &mut buffer);
             }
         };
         if let Err(error) = std::thread::Builder::new().name("push".into()).spawn(run) {
@@ -127,11 +127,11 @@ impl Pusher {
         self.lookups.was_read(inode.0);
         // One that is read again has left the page cache, and so may those have that were remembered with it.
         let anew = self.remember(inode);
-        if let Some(window) = self.streams.was_read(inode.0) {
+        if let Some(window) = self.streams.was_read(inode.0, anew) {
             // Whoever looks each file up before reading it has none that could be pushed: asking here saves waking the
             // thread.
             let next = window.inodes.clone().take(2).any(|inode| cache.knows(InodeId(inode)));
-            if !next || self.windows.0.try_send((window.clone(), anew)).is_err() {
+            if !next || self.windows.0.try_send(window.clone()).is_err() {
                 self.streams.was_unknown(&window);
             }
         }
@@ -151,7 +151,7 @@ impl Pusher {
         self.cached[inode.0 as usize % REMEMBERED].load(Ordering::Relaxed) == inode.0
     }
 
-    fn push_window(&self, window: &Window, anew: bool, buffer: &mut Vec<u8>) {
+    fn push_window(&self, window: &Window, buffer: &mut Vec<u8>) {
         let Some(cache) = self.cache.get() else { return };
         let (mut bytes, mut unknown, mut left_out) = (0, 0, false);
         for inode in window.inodes.clone() {
@@ -162,7 +162,7 @@ impl Pusher {
             if !attr.is_regular() || attr.size == 0 || attr.size > LARGEST {
                 continue;
             }
-            if self.is_remembered(attr.inode) && !anew {
+            if self.is_remembered(attr.inode) && !window.anew {
                 continue;
             }
             if inode >= window.mark && !left_out {

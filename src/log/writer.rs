@@ -86,6 +86,11 @@ impl LogWriter {
         self.next_sequence
     }
 
+    /// Whether an earlier failure keeps it from writing for good.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Where the bytes lie.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage

@@ -28,6 +28,14 @@ pub enum Operation {
     ReadHead,
     /// `replace_head`.
     ReplaceHead,
+    /// Of a folder: `list`.
+    List,
+    /// Of a folder: `create`.
+    Create,
+    /// Of a folder: `remove`.
+    Remove,
+    /// Of a folder: `sync`.
+    SyncFolder,
 }
 
 impl fmt::Display for Operation {
@@ -42,6 +50,10 @@ impl fmt::Display for Operation {
             Self::Punch => "punch a hole",
             Self::ReadHead => "read a head slot",
             Self::ReplaceHead => "write a head slot",
+            Self::List => "list the folder",
+            Self::Create => "create",
+            Self::Remove => "remove",
+            Self::SyncFolder => "sync the folder",
         })
     }
 }

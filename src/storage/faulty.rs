@@ -6,9 +6,10 @@
 //!
 //! The usual loop: run once to learn [`FaultyStorage::count`], then once for each N with `fail_nth(N, …)`.
 
-use super::{HeadBytes, HeadIndex, Operation, Storage, StorageError};
+use super::{Folder, HeadBytes, HeadIndex, Operation, Storage, StorageError};
 use parking_lot::Mutex;
 use rustix::io::Errno;
+use std::sync::Arc;
 
 /// How an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +54,13 @@ struct State {
 #[derive(Debug)]
 pub struct FaultyStorage<S> {
     inner: S,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl<S: Storage> FaultyStorage<S> {
     /// Passes everything on until told otherwise.
     pub fn new(inner: S) -> Self {
-        FaultyStorage { inner, state: Mutex::default() }
+        FaultyStorage { inner, state: Arc::default() }
     }
 
     /// Lets the `n`-th operation from now fail, once; 0 is the next.
@@ -111,37 +112,37 @@ impl<S: Storage> FaultyStorage<S> {
         self.state.lock().plans.push(plan);
     }
 
-    /// Records the operation; if it is to fail, how, and after how many bytes.
-    fn enter(&self, operation: Operation, offset: u64, len: u64) -> Result<(), (usize, StorageError)> {
-        let mut state = self.state.lock();
-        state.records.push(Record { operation, offset, len });
-        let mut failing = None;
-        state.plans.retain_mut(|plan| {
-            if plan.operation.is_some_and(|only| only != operation) {
-                return true;
-            }
-            if plan.left > 0 {
-                plan.left -= 1;
-                return true;
-            }
-            failing.get_or_insert(*plan);
-            plan.lasting
-        });
-        match failing {
-            None => Ok(()),
-            Some(plan) => {
-                let errno = match plan.fault {
-                    Fault::Eio => Errno::IO,
-                    Fault::Enospc => Errno::NOSPC,
-                };
-                let source = errno.into();
-                Err((plan.written, StorageError::Io { operation, offset: Some(offset), path: None, source }))
-            }
-        }
-    }
-
     fn pass(&self, operation: Operation, offset: u64, len: u64) -> Result<(), StorageError> {
-        self.enter(operation, offset, len).map_err(|(_, error)| error)
+        enter(&self.state, operation, offset, len).map_err(|(_, error)| error)
+    }
+}
+
+/// Records the operation; if it is to fail, how, and after how many bytes.
+fn enter(state: &Mutex<State>, operation: Operation, offset: u64, len: u64) -> Result<(), (usize, StorageError)> {
+    let mut state = state.lock();
+    state.records.push(Record { operation, offset, len });
+    let mut failing = None;
+    state.plans.retain_mut(|plan| {
+        if plan.operation.is_some_and(|only| only != operation) {
+            return true;
+        }
+        if plan.left > 0 {
+            plan.left -= 1;
+            return true;
+        }
+        failing.get_or_insert(*plan);
+        plan.lasting
+    });
+    match failing {
+        None => Ok(()),
+        Some(plan) => {
+            let errno = match plan.fault {
+                Fault::Eio => Errno::IO,
+                Fault::Enospc => Errno::NOSPC,
+            };
+            let source = errno.into();
+            Err((plan.written, StorageError::Io { operation, offset: Some(offset), path: None, source }))
+        }
     }
 }
 
@@ -163,7 +164,7 @@ impl<S: Storage> Storage for FaultyStorage<S> {
 
     fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
         let len: usize = parts.iter().map(|p| p.len()).sum();
-        match self.enter(Operation::Append, 0, len as u64) {
+        match enter(&self.state, Operation::Append, 0, len as u64) {
             Ok(()) => self.inner.append(parts),
             Err((written, error)) => {
                 let some = first_bytes(parts, written.min(len.saturating_sub(1)));
@@ -198,5 +199,56 @@ impl<S: Storage> Storage for FaultyStorage<S> {
     fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError> {
         self.pass(Operation::ReplaceHead, slot.offset(), new.len() as u64)?;
         self.inner.replace_head(slot, expected, new)
+    }
+}
+
+/// Wraps a folder; its operations, and those of all its segments, are counted and fail together, and with those of the
+/// storage it was made [beside](FaultyStorage::folder).
+pub struct FaultyFolder<F> {
+    inner: F,
+    state: Arc<Mutex<State>>,
+}
+
+impl<S: Storage> FaultyStorage<S> {
+    /// Wraps a folder whose operations are counted with this storage's.
+    pub fn folder<F: Folder>(&self, inner: F) -> FaultyFolder<F> {
+        FaultyFolder { inner, state: Arc::clone(&self.state) }
+    }
+}
+
+impl<F: Folder> FaultyFolder<F> {
+    fn pass(&self, operation: Operation, number: u64) -> Result<(), StorageError> {
+        enter(&self.state, operation, number, 0).map_err(|(_, error)| error)
+    }
+
+    fn segment(&self, inner: Arc<dyn Storage>) -> Arc<dyn Storage> {
+        Arc::new(FaultyStorage { inner, state: Arc::clone(&self.state) })
+    }
+}
+
+impl<F: Folder> Folder for FaultyFolder<F> {
+    fn list(&self) -> Result<Vec<u64>, StorageError> {
+        self.pass(Operation::List, 0)?;
+        self.inner.list()
+    }
+
+    fn open(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError> {
+        self.pass(Operation::Open, number)?;
+        Ok(self.segment(self.inner.open(number)?))
+    }
+
+    fn create(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError> {
+        self.pass(Operation::Create, number)?;
+        Ok(self.segment(self.inner.create(number)?))
+    }
+
+    fn remove(&self, number: u64) -> Result<(), StorageError> {
+        self.pass(Operation::Remove, number)?;
+        self.inner.remove(number)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.pass(Operation::SyncFolder, 0)?;
+        self.inner.sync()
     }
 }

@@ -9,13 +9,15 @@ pub mod atomic;
 pub mod error;
 pub mod faulty;
 pub mod file;
+pub mod folder;
 pub mod lock;
 pub mod memory;
 
 pub use atomic::{AtomicError, AtomicFile};
 pub use error::{Operation, StorageError};
-pub use faulty::{Fault, FaultyStorage};
+pub use faulty::{Fault, FaultyFolder, FaultyStorage};
 pub use file::{Access, FileStorage};
+pub use folder::{DirectoryFolder, Folder, MemoryFolder};
 pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock};
 pub use memory::MemoryStorage;
 

@@ -1,0 +1,51 @@
+//! A transaction of any bytes, and a thaw log of any bytes, read back and gone on with.
+
+#![no_main]
+
+use floe::format::transaction::Transaction;
+use floe::storage::{Folder, MemoryFolder};
+use floe::thaw::{Binding, ThawError, ThawLog, recover};
+use libfuzzer_sys::fuzz_target;
+use std::sync::Arc;
+
+const SEGMENT: u64 = 64 << 10;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(transaction) = Transaction::decode(data) {
+        let again = transaction.encode().expect("what was decoded is not too long");
+        assert_eq!(Transaction::decode(&again), Ok(transaction));
+    }
+    // A real log, with some of its bytes overwritten by the input: header sums keep most of what is random out.
+    let Some((at, bytes)) = data.split_first_chunk::<4>() else { return };
+    let binding = Binding { uuid: [1; 16], lineage: [2; 16], generation: 3, root_hash: [4; 32] };
+    let folder = Arc::new(MemoryFolder::new());
+    let mut log = ThawLog::create(folder.clone(), binding, 9, 1, SEGMENT).expect("memory takes it");
+    for n in 0..6 {
+        log.append(&vec![n; 14_000]).expect("it fits");
+        log.commit(Vec::new(), 0, (0, 0)).expect("it fits");
+    }
+    let mut segments = folder.to_segments();
+    let at = u32::from_le_bytes(*at) as usize;
+    let number = (at >> 20) as u64 % segments.len() as u64;
+    if let Some(segment) = segments.get_mut(&number) {
+        let start = at % segment.len();
+        let len = bytes.len().min(segment.len() - start);
+        segment[start..start + len].copy_from_slice(&bytes[..len]);
+    }
+    let folder = Arc::new(MemoryFolder::from_segments(segments));
+    if let Ok(Some(recovered)) = recover(folder.clone(), |_, _| Ok(())) {
+        let last = recovered.last_transaction();
+        let mut count = 0;
+        let replayed = recovered.replay(0, |_| {
+            count += 1;
+            Ok::<(), ThawError>(())
+        });
+        assert!(replayed.is_err() || count == last);
+        if let Ok(mut log) = recovered.resume(binding, 2) {
+            log.commit(Vec::new(), 0, (0, 0)).expect("memory takes it");
+            let again = recover(folder.clone(), |_, _| Ok(())).expect("what was gone on with is whole");
+            assert_eq!(again.expect("it has a commit").last_transaction(), last + 1);
+        }
+    }
+    assert!(folder.list().is_ok());
+});

@@ -1,0 +1,411 @@
+//! Transactions of the thaw log (section 11): what a commit changed, as operations on rows and on thawed ranges.
+
+use super::block::{Key, KeyRef, Row};
+use super::bytes::{Cursor, put_varint};
+use super::ids::{InodeId, LogOffset};
+use super::schema::{TABLES, Table};
+use super::thaw::TransactionHead;
+use super::{FormatError, limits};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{I64, U32, U64};
+
+const WHAT: &str = "transaction";
+
+/// The numbers that are given out next; they only grow, over checkpoints too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Next inode.
+    pub inode: u64,
+    /// Next content.
+    pub content: u64,
+    /// Next tiny content.
+    pub tiny: u64,
+    /// Next set of xattrs.
+    pub xattrs: u64,
+    /// Next ordinal of a snapshot.
+    pub ordinal: u64,
+    /// Next subchunk.
+    pub subchunk: u64,
+    /// Next superchunk.
+    pub superchunk: u64,
+}
+
+/// A range of a file whose bytes stand in the thaw log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thawed {
+    /// Which file.
+    pub inode: InodeId,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Bytes, at least 1.
+    pub len: u64,
+    /// The frame of written bytes, by its offset in the thaw log.
+    pub frame: LogOffset,
+    /// First byte in the frame's raw bytes.
+    pub within: u64,
+    /// Counts the writes to this range's file; what is frozen names it.
+    pub generation: u64,
+    /// XXH3 of the bytes.
+    pub sum: u64,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// A row is there, instead of the one with its key if there was one.
+    Put(&'static Table, Row),
+    /// No row has this key any more.
+    Delete(&'static Table, Key),
+    /// Bytes were written.
+    Thawed(Thawed),
+    /// What of the range was thawed is so no more: it was frozen or cut off.
+    NotThawed {
+        /// Which file.
+        inode: InodeId,
+        /// First byte in the file.
+        offset: u64,
+        /// Bytes, at least 1.
+        len: u64,
+    },
+    /// The counters as they are now.
+    Counters(Counters),
+    /// The root of the head slot of this generation contains all up to the transaction before.
+    Checkpoint {
+        /// The head slot's.
+        generation: u64,
+    },
+}
+
+/// A transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// One more than the one before; the first is 1.
+    pub number: u64,
+    /// `sum` of the frame of the one before, 0 for the first.
+    pub previous_sum: u64,
+    /// All of the thaw log before this was synced before this transaction was written.
+    pub durable_upto: u64,
+    /// The same of the image.
+    pub image_end: u64,
+    /// When, in seconds since 1970.
+    pub time: i64,
+    /// And nanoseconds, below 10^9.
+    pub time_ns: u32,
+    /// What it changed, in order.
+    pub operations: Vec<Operation>,
+}
+
+mod tag {
+    pub const PUT: u64 = 1;
+    pub const DELETE: u64 = 2;
+    pub const THAWED: u64 = 3;
+    pub const NOT_THAWED: u64 = 4;
+    pub const COUNTERS: u64 = 5;
+    pub const CHECKPOINT: u64 = 6;
+}
+
+impl Transaction {
+    /// The raw bytes.
+    ///
+    /// # Errors
+    /// `Limit` if they are more than a frame takes, or there are more than 2^32-1 operations.
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
+        let too_many = |value| FormatError::Limit { what: WHAT, value, limit: limits::RAW_LEN };
+        let head = TransactionHead {
+            number: U64::new(self.number),
+            previous_sum: U64::new(self.previous_sum),
+            durable_upto: U64::new(self.durable_upto),
+            image_end: U64::new(self.image_end),
+            time: I64::new(self.time),
+            time_ns: U32::new(self.time_ns),
+            operations: U32::new(u32::try_from(self.operations.len()).map_err(|_| too_many(u64::MAX))?),
+        };
+        let mut out = head.as_bytes().to_vec();
+        let mut body = Vec::new();
+        for operation in &self.operations {
+            body.clear();
+            let tag = operation.encode(&mut body);
+            put_varint(&mut out, tag);
+            put_varint(&mut out, body.len() as u64);
+            out.extend_from_slice(&body);
+        }
+        if out.len() as u64 > limits::RAW_LEN { Err(too_many(out.len() as u64)) } else { Ok(out) }
+    }
+
+    /// From raw bytes. Takes memory in proportion to them only.
+    ///
+    /// # Errors
+    /// What is wrong with them, an operation that is not known included.
+    pub fn decode(raw: &[u8]) -> Result<Self, FormatError> {
+        let head = TransactionHead::read(raw, WHAT)?;
+        if head.time_ns.get() >= 1_000_000_000 {
+            return Err(FormatError::invalid(WHAT, "its time has a second or more of nanoseconds"));
+        }
+        if head.number.get() == 0 {
+            return Err(FormatError::invalid(WHAT, "it has number 0"));
+        }
+        let mut cursor = Cursor::new(&raw[TransactionHead::SIZE..], WHAT);
+        let mut operations = Vec::new();
+        for _ in 0..head.operations.get() {
+            let tag = cursor.varint()?;
+            let len = cursor.varint_to(limits::RAW_LEN, "length of an operation")?;
+            let mut body = Cursor::new(cursor.take(len as usize)?, "operation of a transaction");
+            operations.push(Operation::decode(tag, &mut body)?);
+            body.end()?;
+        }
+        cursor.end()?;
+        Ok(Transaction {
+            number: head.number.get(),
+            previous_sum: head.previous_sum.get(),
+            durable_upto: head.durable_upto.get(),
+            image_end: head.image_end.get(),
+            time: head.time.get(),
+            time_ns: head.time_ns.get(),
+            operations,
+        })
+    }
+}
+
+impl Operation {
+    /// Appends the body; returns the tag.
+    fn encode(&self, out: &mut Vec<u8>) -> u64 {
+        match self {
+            Operation::Put(table, row) => {
+                out.push(table.id().0);
+                put_key(out, row.key.as_ref());
+                put_varint(out, row.ints.len() as u64);
+                for &value in &row.ints {
+                    put_varint(out, value);
+                }
+                put_varint(out, row.tail.len() as u64);
+                out.extend_from_slice(&row.tail);
+                tag::PUT
+            }
+            Operation::Delete(table, key) => {
+                out.push(table.id().0);
+                put_key(out, key.as_ref());
+                tag::DELETE
+            }
+            Operation::Thawed(t) => {
+                for value in [t.inode.0, t.offset, t.len, t.frame.0, t.within, t.generation] {
+                    put_varint(out, value);
+                }
+                out.extend_from_slice(&t.sum.to_le_bytes());
+                tag::THAWED
+            }
+            Operation::NotThawed { inode, offset, len } => {
+                for value in [inode.0, *offset, *len] {
+                    put_varint(out, value);
+                }
+                tag::NOT_THAWED
+            }
+            Operation::Counters(c) => {
+                for value in [c.inode, c.content, c.tiny, c.xattrs, c.ordinal, c.subchunk, c.superchunk] {
+                    put_varint(out, value);
+                }
+                tag::COUNTERS
+            }
+            Operation::Checkpoint { generation } => {
+                put_varint(out, *generation);
+                tag::CHECKPOINT
+            }
+        }
+    }
+
+    fn decode(tag: u64, body: &mut Cursor<'_>) -> Result<Self, FormatError> {
+        Ok(match tag {
+            tag::PUT => {
+                let table = take_table(body)?;
+                let key = take_key(table, body)?;
+                let columns = table.leaf.ints.len() as u64;
+                if body.varint()? != columns {
+                    return Err(FormatError::invalid(WHAT, "a row does not have its table's columns"));
+                }
+                let ints = (0..columns).map(|_| body.varint()).collect::<Result<Vec<_>, _>>()?;
+                check_nullable(table, &ints)?;
+                let tail = body.varint_to(body.remaining() as u64, "length of a tail")?;
+                let tail = body.take(tail as usize)?.to_vec();
+                if !table.leaf.has_tail && !tail.is_empty() {
+                    return Err(FormatError::invalid(WHAT, "a row has a tail where its table has none"));
+                }
+                Operation::Put(table, Row { key, ints, tail })
+            }
+            tag::DELETE => {
+                let table = take_table(body)?;
+                Operation::Delete(table, take_key(table, body)?)
+            }
+            tag::THAWED => {
+                let (inode, offset, len) = take_range(body)?;
+                let [frame, within, generation] = [body.varint()?, body.varint()?, body.varint()?];
+                if within.checked_add(len).is_none_or(|end| end > limits::RAW_LEN) {
+                    return Err(FormatError::Limit { what: "thawed range", value: len, limit: limits::RAW_LEN });
+                }
+                let sum = body.u64()?;
+                Operation::Thawed(Thawed { inode, offset, len, frame: LogOffset(frame), within, generation, sum })
+            }
+            tag::NOT_THAWED => {
+                let (inode, offset, len) = take_range(body)?;
+                Operation::NotThawed { inode, offset, len }
+            }
+            tag::COUNTERS => {
+                let mut next = || body.varint_to(limits::ID, "counter");
+                Operation::Counters(Counters {
+                    inode: next()?,
+                    content: next()?,
+                    tiny: next()?,
+                    xattrs: next()?,
+                    ordinal: next()?,
+                    subchunk: next()?,
+                    superchunk: next()?,
+                })
+            }
+            tag::CHECKPOINT => Operation::Checkpoint { generation: body.varint()? },
+            _ => return Err(FormatError::invalid(WHAT, "an operation that this version does not know")),
+        })
+    }
+}
+
+fn put_key(out: &mut Vec<u8>, key: KeyRef<'_>) {
+    put_varint(out, key.a);
+    put_varint(out, key.b);
+    put_varint(out, key.name.len() as u64);
+    out.extend_from_slice(key.name);
+}
+
+fn take_table(body: &mut Cursor<'_>) -> Result<&'static Table, FormatError> {
+    let number = body.u8()?;
+    TABLES
+        .iter()
+        .find(|table| table.id().0 == number)
+        .copied()
+        .ok_or_else(|| FormatError::invalid(WHAT, "a row of a table that this version does not know"))
+}
+
+/// A key with only the parts that its table has: all that comes after takes that for granted.
+fn take_key(table: &Table, body: &mut Cursor<'_>) -> Result<Key, FormatError> {
+    let (a, b) = (body.varint()?, body.varint()?);
+    let name = body.varint_to(limits::NAME_LEN as u64, "length of a name")?;
+    let name = body.take(name as usize)?.to_vec();
+    if (!table.leaf.has_b && b != 0) || (!table.leaf.has_name && !name.is_empty()) {
+        return Err(FormatError::invalid(WHAT, "a key has a part that its table has not"));
+    }
+    Ok(Key { a, b, name })
+}
+
+/// Nullable columns hold ids.
+fn check_nullable(table: &Table, ints: &[u64]) -> Result<(), FormatError> {
+    let nullable = table.leaf.ints.iter().zip(ints).filter(|(coding, _)| **coding == super::schema::Coding::Nullable);
+    match nullable.map(|(_, &value)| value).find(|&value| value >= limits::ID) {
+        Some(value) => Err(FormatError::Limit { what: "id in a row", value, limit: limits::ID }),
+        None => Ok(()),
+    }
+}
+
+/// Inode, offset and length of a range of at least a byte that ends within the largest file.
+fn take_range(body: &mut Cursor<'_>) -> Result<(InodeId, u64, u64), FormatError> {
+    let (inode, offset, len) = (body.varint()?, body.varint()?, body.varint()?);
+    if inode == 0 || inode >= limits::ID {
+        return Err(FormatError::Limit { what: "inode of a thawed range", value: inode, limit: limits::ID });
+    }
+    if len == 0 {
+        return Err(FormatError::invalid(WHAT, "a thawed range is empty"));
+    }
+    match offset.checked_add(len) {
+        Some(end) if end <= i64::MAX as u64 => Ok((InodeId(inode), offset, len)),
+        _ => Err(FormatError::Limit { what: "end of a thawed range", value: offset, limit: i64::MAX as u64 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row() -> impl Strategy<Value = (&'static Table, Row)> {
+        let parts = (
+            prop::sample::select(TABLES.to_vec()),
+            (any::<u64>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..20)),
+            prop::collection::vec(0..limits::ID, 16),
+            prop::collection::vec(any::<u8>(), 0..50),
+        );
+        parts.prop_map(|(table, (a, b, name), ints, tail)| {
+            let leaf = &table.leaf;
+            let key = Key { a, b: if leaf.has_b { b } else { 0 }, name: if leaf.has_name { name } else { Vec::new() } };
+            let tail = if leaf.has_tail { tail } else { Vec::new() };
+            (table, Row { key, ints: ints[..leaf.ints.len()].to_vec(), tail })
+        })
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let range = (1..limits::ID, 0..1u64 << 40, 1..limits::RAW_LEN / 2);
+        prop_oneof![
+            row().prop_map(|(table, row)| Operation::Put(table, row)),
+            row().prop_map(|(table, row)| Operation::Delete(table, row.key)),
+            (range.clone(), any::<u64>(), 0..limits::RAW_LEN / 2, any::<u64>(), any::<u64>()).prop_map(
+                |((inode, offset, len), frame, within, generation, sum)| {
+                    let (inode, frame) = (InodeId(inode), LogOffset(frame));
+                    Operation::Thawed(Thawed { inode, offset, len, frame, within, generation, sum })
+                }
+            ),
+            range.prop_map(|(inode, offset, len)| Operation::NotThawed { inode: InodeId(inode), offset, len }),
+            prop::array::uniform7(0..=limits::ID).prop_map(
+                |[inode, content, tiny, xattrs, ordinal, subchunk, superchunk]| {
+                    Operation::Counters(Counters { inode, content, tiny, xattrs, ordinal, subchunk, superchunk })
+                }
+            ),
+            any::<u64>().prop_map(|generation| Operation::Checkpoint { generation }),
+        ]
+    }
+
+    prop_compose! {
+        fn transaction()(
+            number in 1..u64::MAX, previous_sum: u64, durable_upto: u64, image_end: u64, time: i64,
+            time_ns in 0..1_000_000_000u32, operations in prop::collection::vec(operation(), 0..20),
+        ) -> Transaction {
+            Transaction { number, previous_sum, durable_upto, image_end, time, time_ns, operations }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_transaction_comes_back(transaction in transaction()) {
+            let raw = transaction.encode().unwrap();
+            prop_assert_eq!(Transaction::decode(&raw), Ok(transaction));
+        }
+
+        #[test]
+        fn a_transaction_cut_short_or_too_long_is_refused(transaction in transaction(), cut: prop::sample::Index) {
+            let mut raw = transaction.encode().unwrap();
+            prop_assert!(Transaction::decode(&raw[..cut.index(raw.len())]).is_err());
+            raw.push(0);
+            prop_assert!(Transaction::decode(&raw).is_err());
+        }
+
+        #[test]
+        fn any_bytes_give_an_error_or_a_transaction(transaction in transaction(), at: prop::sample::Index, bits: u8) {
+            let mut raw = transaction.encode().unwrap();
+            let at = at.index(raw.len());
+            raw[at] ^= bits;
+            if let Ok(transaction) = Transaction::decode(&raw) {
+                prop_assert_eq!(Transaction::decode(&transaction.encode().unwrap()), Ok(transaction));
+            }
+        }
+    }
+
+    #[test]
+    fn an_operation_that_is_not_known_is_refused_not_passed_over() {
+        let head = Transaction {
+            number: 1,
+            previous_sum: 0,
+            durable_upto: 0,
+            image_end: 0,
+            time: 0,
+            time_ns: 0,
+            operations: vec![Operation::Checkpoint { generation: 1 }],
+        };
+        let mut raw = head.encode().unwrap();
+        raw[TransactionHead::SIZE] = 7;
+        let error = Transaction::decode(&raw).unwrap_err().to_string();
+        assert!(error.contains("does not know"), "{error}");
+    }
+}
