@@ -18,6 +18,15 @@ fn the_nasty_tree_is_the_same_each_time_it_is_laid_out() {
     assert_same(&one, &two);
 }
 
+/// `FLOE_NASTY=DIR cargo test --test helpers -- --ignored` leaves a nasty tree in the new folder DIR.
+#[test]
+#[ignore = "lays the nasty tree out in $FLOE_NASTY, for benches/equal.sh and for hands"]
+fn lay_the_nasty_tree_out() {
+    let dir = std::env::var_os("FLOE_NASTY").expect("FLOE_NASTY says where");
+    fs::create_dir(&dir).expect("a new folder is wanted");
+    nasty::build(Path::new(&dir), nasty::Extent::Full);
+}
+
 type Change = fn(&Path);
 
 #[test]

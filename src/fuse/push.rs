@@ -18,6 +18,7 @@ use crate::format::ids::InodeId;
 use crate::fs::Fs;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -85,7 +86,11 @@ impl Pusher {
             let mut buffer = Vec::new();
             while let Ok(window) = windows.recv() {
                 let Some(pusher) = pusher.upgrade() else { return };
-                pusher.push_window(&window, &mut buffer);
+                let pushed = catch_unwind(AssertUnwindSafe(|| pusher.push_window(&window, &mut buffer)));
+                if pushed.is_err() {
+                    tracing::error!(?window, "panicked while files were pushed: none are from now on");
+                    return;
+                }
             }
         };
         if let Err(error) = std::thread::Builder::new().name("push".into()).spawn(run) {
