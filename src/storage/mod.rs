@@ -10,6 +10,7 @@ pub mod error;
 pub mod faulty;
 pub mod file;
 pub mod folder;
+pub mod history;
 pub mod lock;
 pub mod memory;
 
@@ -18,6 +19,7 @@ pub use error::{Operation, StorageError};
 pub use faulty::{Fault, FaultyFolder, FaultyStorage};
 pub use file::{Access, FileStorage};
 pub use folder::{DirectoryFolder, Folder, MemoryFolder};
+pub use history::{Fate, History, Remains};
 pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock};
 pub use memory::MemoryStorage;
 

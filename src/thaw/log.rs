@@ -73,7 +73,7 @@ impl ThawLog {
         let (writer, storage) =
             new_segment(folder.as_ref(), number, &identity, chain, next_sequence).map_err(|failed| failed.error)?;
         segments.insert(number, storage);
-        let durable = number * identity.segment_size;
+        let durable = writer.end();
         Ok(ThawLog { folder, identity, chain, durable, number, writer, segments, stopped: false })
     }
 
@@ -222,7 +222,7 @@ impl ThawLog {
             })?;
         (self.writer, self.number) = (writer, number);
         self.segments.insert(number, storage);
-        self.durable = number * segment_size;
+        self.durable = self.writer.end();
         Ok(true)
     }
 
@@ -239,7 +239,7 @@ struct NotMade {
     stays: bool,
 }
 
-/// Makes a segment with its first frame, and its name durable. Its bytes are so with the first commit in it.
+/// Makes a segment, and its first frame and its name durable: whatever is found in a segment without a beginning is damage.
 fn new_segment(
     folder: &dyn Folder,
     number: u64,
@@ -251,10 +251,12 @@ fn new_segment(
     let begun = placed(Arc::clone(&storage), number, identity.segment_size)
         .and_then(|placed| Ok((begin(storage, number, identity, chain, next_sequence)?, placed)));
     match begun {
-        Ok(made) => {
+        Ok((mut writer, placed)) => {
             // What a failed sync leaves is not known, so it is not tried again.
-            folder.sync().map_err(|error| NotMade { error: error.into(), stays: true })?;
-            Ok(made)
+            let stays = |error| NotMade { error, stays: true };
+            writer.sync().map_err(|error| stays(error.into()))?;
+            folder.sync().map_err(|error| stays(error.into()))?;
+            Ok((writer, placed))
         }
         Err(error) => Err(NotMade { error, stays: folder.remove(number).is_err() }),
     }

@@ -137,10 +137,12 @@ impl Recovered {
         for &number in self.void.iter().rev() {
             self.folder.remove(number)?;
         }
-        if let Some(last) = self.segments.values().next_back()
-            && last.len()? > self.end
-        {
-            last.truncate(self.end)?;
+        if let Some(last) = self.segments.values().next_back() {
+            if last.len()? > self.end {
+                last.truncate(self.end)?;
+            }
+            // Also where nothing is cut off: a writer that was killed may not have synced what was read here, and all before a
+            // new segment has to be durable.
             last.sync()?;
         }
         self.folder.sync()?;

@@ -6,7 +6,7 @@ use crate::format::frame::FRAME_HEADER;
 use crate::format::ids::InodeId;
 use crate::format::sums::xxh3;
 use crate::format::transaction::{Operation, Thawed, Transaction};
-use crate::storage::{Fault, FaultyStorage, Folder, MemoryFolder, MemoryStorage};
+use crate::storage::{Fate, Fault, FaultyStorage, Folder, History, MemoryFolder, MemoryStorage, Remains};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,7 +106,8 @@ fn a_log_without_a_commit_is_none() {
     assert_eq!(read(folder.clone()).unwrap().unwrap().last_transaction(), 0);
     for cut in 0..folder.to_segments()[&0].len() {
         let folder = MemoryFolder::from_segments([(0, folder.to_segments()[&0][..cut].to_vec())]);
-        assert!(read(Arc::new(folder)).unwrap().is_none(), "cut at {cut}");
+        let found = read(Arc::new(folder)).unwrap().map_or(0, |recovered| recovered.last_transaction());
+        assert_eq!(found, 0, "cut at {cut}");
     }
 }
 
@@ -345,4 +346,78 @@ proptest! {
         }
         prop_assert_eq!(read(folder).unwrap().map_or(0, |r| r.last_transaction()), committed);
     }
+}
+
+/// Commits over several sessions. Returns after how many events of the history which transaction was acknowledged.
+fn acknowledged(history: &History, sessions: u32) -> Vec<(usize, u64)> {
+    let folder = Arc::new(history.folder());
+    let mut log = create(folder.clone()).unwrap();
+    let mut list = vec![(0, 0)];
+    for session in 1..=sessions {
+        for n in 0..4 {
+            let content = bytes(n + u64::from(session), 2000 + 9000 * n as usize);
+            let appended = log.append(&content).unwrap();
+            let count = log.commit(vec![names(appended, &content)], 0, (0, 0)).unwrap();
+            list.push((history.len(), count));
+        }
+        // Bytes that no commit names, then the end without a word.
+        log.append(&bytes(99, 5000)).unwrap();
+        drop(log);
+        log = read(folder.clone()).unwrap().unwrap().resume(binding(), session + 1).unwrap();
+    }
+    list
+}
+
+/// What a power cut left opens, holds what was acknowledged, and can be gone on with.
+fn survives(left: Remains, acknowledged: u64, what: &str) {
+    let folder = Arc::new(MemoryFolder::from_segments(left.segments));
+    let recovered = read(folder.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let found = recovered.as_ref().map_or(0, Recovered::last_transaction);
+    assert!(found >= acknowledged, "{what}: {acknowledged} were acknowledged, {found} are there");
+    let Some(recovered) = recovered else { return };
+    let mut log = recovered.resume(binding(), 77).unwrap();
+    check_named(&read(folder.clone()).unwrap().unwrap(), &log);
+    log.commit(Vec::new(), 0, (0, 0)).unwrap();
+    assert_eq!(read(folder).unwrap().unwrap().last_transaction(), found + 1, "{what}");
+}
+
+#[test]
+fn a_power_cut_anywhere_loses_nothing_that_was_acknowledged() {
+    let history = History::new(Remains { image: Vec::new(), segments: BTreeMap::new() });
+    let list = acknowledged(&history, 3);
+    let mut cuts = 0;
+    for n in 0..=history.len() {
+        let count = list.iter().rev().find(|(events, _)| *events <= n).map_or(0, |(_, count)| *count);
+        let loose = history.loose(n);
+        assert!(loose < 8, "a commit leaves nothing loose, so there are never many");
+        // All of keeping, dropping and two ways of tearing each change that is not settled.
+        let fates = [
+            Fate::Kept,
+            Fate::Dropped,
+            Fate::Torn { sectors: 0x5555_5555_5555_5555, length: true, block: true },
+            Fate::Torn { sectors: 0xaaaa_aaaa_aaaa_aaaa, length: false, block: false },
+        ];
+        for choice in 0..4usize.pow(loose.min(5) as u32) {
+            let mut rest = choice;
+            let left = history.cut(n, || {
+                let fate = fates[rest % 4];
+                rest /= 4;
+                fate
+            });
+            survives(left, count, &format!("after event {n}, choice {choice}"));
+            cuts += 1;
+        }
+        // And any sectors.
+        for seed in 0..20 {
+            let mut turn = 0;
+            let left = history.cut(n, || {
+                turn += 1;
+                let random = xxh3(&[seed, turn, n as u8, (n >> 8) as u8]);
+                Fate::Torn { sectors: random, length: random >> 62 & 1 == 1, block: random >> 63 == 1 }
+            });
+            survives(left, count, &format!("after event {n}, seed {seed}"));
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 3000, "only {cuts} cuts");
 }

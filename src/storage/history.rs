@@ -1,0 +1,383 @@
+//! What a power cut could leave: a storage and a folder that remember every change made to them.
+//!
+//! Part of the library, for the tests of every layer above, as [`FaultyStorage`](super::FaultyStorage) is. A change is
+//! settled once the sync that covers it has returned: that of its file for bytes and lengths, that of the folder for
+//! names. What is not settled may be there, or not, or in part. The model is that of ALICE (Pillai et al., OSDI 2014) with
+//! sectors of 512 bytes that are written in any order, length and bytes apart, and with one thing more: where a torn write
+//! touches a block of 4 KiB, the other sectors of the block may be lost with it, synced or not, as in drives that write
+//! whole blocks.
+
+use super::folder::Folder;
+use super::{HeadBytes, HeadIndex, MemoryFolder, MemoryStorage, Storage, StorageError};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const SECTOR: usize = 512;
+const BLOCK: usize = 4096;
+/// What lost sectors read as: nothing that anybody wrote.
+const LOST: u8 = 0xd5;
+
+/// Which file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileId {
+    /// The image.
+    Image,
+    /// A segment of the thaw log.
+    Segment(u64),
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Write { file: FileId, offset: u64, bytes: Vec<u8> },
+    Truncate { file: FileId, len: u64 },
+    Punch { file: FileId, offset: u64, len: u64 },
+    Sync(FileId),
+    Create(u64),
+    Remove(u64),
+    SyncFolder,
+}
+
+impl Event {
+    /// Whose sync settles it; `None` for the folder's.
+    fn settled_by(&self) -> Option<FileId> {
+        match self {
+            Event::Write { file, .. } | Event::Truncate { file, .. } | Event::Punch { file, .. } => Some(*file),
+            _ => None,
+        }
+    }
+}
+
+/// What becomes of a change that was not settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is there.
+    Kept,
+    /// Nothing of it is.
+    Dropped,
+    /// Of a write: the sectors whose bits are set (counted from the write's first, modulo 64) are there; with `length` the
+    /// file is as long as if it all were; with `block` the other sectors of touched blocks are lost. Any other change is
+    /// kept or dropped, as bit 0 says.
+    Torn {
+        /// Sectors that are there.
+        sectors: u64,
+        /// Whether the length is.
+        length: bool,
+        /// Whether blocks are lost with their torn sectors.
+        block: bool,
+    },
+}
+
+/// The files as a power cut left them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remains {
+    /// The image.
+    pub image: Vec<u8>,
+    /// The segments of the thaw log.
+    pub segments: BTreeMap<u64, Vec<u8>>,
+}
+
+/// All changes since the beginning, in order.
+#[derive(Clone)]
+pub struct History {
+    image: Arc<Vec<u8>>,
+    segments: Arc<BTreeMap<u64, Vec<u8>>>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl History {
+    /// Begins with files that are all durable.
+    pub fn new(start: Remains) -> Self {
+        History { image: Arc::new(start.image), segments: Arc::new(start.segments), events: Arc::default() }
+    }
+
+    /// The image, recording.
+    pub fn storage(&self) -> RecordingStorage {
+        let inner = Arc::new(MemoryStorage::from_bytes((*self.image).clone()));
+        RecordingStorage { inner, file: FileId::Image, events: Arc::clone(&self.events) }
+    }
+
+    /// The folder of segments, recording.
+    pub fn folder(&self) -> RecordingFolder {
+        let inner = MemoryFolder::from_segments((*self.segments).clone());
+        RecordingFolder { inner, events: Arc::clone(&self.events) }
+    }
+
+    /// Changes and syncs so far: a power cut may come behind each of them.
+    pub fn len(&self) -> usize {
+        self.events.lock().len()
+    }
+
+    /// Whether nothing was changed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of the first `n` changes are not settled by then.
+    pub fn loose(&self, n: usize) -> usize {
+        let events = self.events.lock();
+        unsettled(&events[..n.min(events.len())]).len()
+    }
+
+    /// What is left if power is cut behind the first `n` changes. `fate` is asked for each change that is not settled, in
+    /// order.
+    pub fn cut(&self, n: usize, mut fate: impl FnMut() -> Fate) -> Remains {
+        let events = self.events.lock();
+        let events = &events[..n.min(events.len())];
+        let loose = unsettled(events);
+        let mut files =
+            Files { image: (*self.image).clone(), segments: (*self.segments).clone(), hidden: BTreeMap::new() };
+        for (n, event) in events.iter().enumerate() {
+            files.apply(event, if loose.contains(&n) { fate() } else { Fate::Kept });
+        }
+        Remains { image: files.image, segments: files.segments }
+    }
+}
+
+/// Which events no later sync covers.
+fn unsettled(events: &[Event]) -> BTreeSet<usize> {
+    let mut synced = BTreeSet::new();
+    let mut folder_synced = false;
+    let mut loose = BTreeSet::new();
+    for (n, event) in events.iter().enumerate().rev() {
+        match event {
+            Event::Sync(file) => {
+                synced.insert(*file);
+            }
+            Event::SyncFolder => folder_synced = true,
+            other => {
+                let settled = other.settled_by().map_or(folder_synced, |file| synced.contains(&file));
+                if !settled {
+                    loose.insert(n);
+                }
+            }
+        }
+    }
+    loose
+}
+
+struct Files {
+    image: Vec<u8>,
+    segments: BTreeMap<u64, Vec<u8>>,
+    /// Bytes of segments whose names are not there: made, and the name lost.
+    hidden: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Files {
+    fn file(&mut self, file: FileId) -> &mut Vec<u8> {
+        match file {
+            FileId::Image => &mut self.image,
+            FileId::Segment(number) => match self.segments.get_mut(&number) {
+                Some(bytes) => bytes,
+                None => self.hidden.entry(number).or_default(),
+            },
+        }
+    }
+
+    fn apply(&mut self, event: &Event, fate: Fate) {
+        let kept = match fate {
+            Fate::Kept => true,
+            Fate::Dropped => false,
+            Fate::Torn { sectors, .. } => sectors & 1 == 1,
+        };
+        match event {
+            Event::Sync(_) | Event::SyncFolder => {}
+            Event::Create(number) if kept => {
+                self.segments.insert(*number, Vec::new());
+            }
+            Event::Create(number) => {
+                self.hidden.insert(*number, Vec::new());
+            }
+            Event::Remove(number) if kept => {
+                self.segments.remove(number);
+            }
+            Event::Remove(_) => {}
+            Event::Truncate { file, len } if kept => self.file(*file).resize(*len as usize, 0),
+            Event::Punch { file, offset, len } if kept => {
+                let bytes = self.file(*file);
+                let end = (offset.saturating_add(*len) as usize).min(bytes.len());
+                if let Some(range) = bytes.get_mut(*offset as usize..end) {
+                    range.fill(0);
+                }
+            }
+            Event::Truncate { .. } | Event::Punch { .. } => {}
+            Event::Write { file, offset, bytes } => write(self.file(*file), *offset as usize, bytes, fate),
+        }
+    }
+}
+
+fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8], fate: Fate) {
+    let end = offset + bytes.len();
+    let (sectors, length, block) = match fate {
+        Fate::Dropped => return,
+        Fate::Kept => (u64::MAX, true, false),
+        Fate::Torn { sectors, length, block } => (sectors, length, block),
+    };
+    // Without the new length, only what overwrites bytes that were there can be seen.
+    let before = file.len();
+    if file.len() < end {
+        file.resize(end, 0);
+    }
+    if block && sectors != u64::MAX {
+        let blocks = offset / BLOCK * BLOCK..end.next_multiple_of(BLOCK).min(file.len());
+        file[blocks].fill(LOST);
+    }
+    let first = offset / SECTOR;
+    for sector in first..end.div_ceil(SECTOR) {
+        if sectors >> ((sector - first) % 64) & 1 == 1 {
+            let range = (sector * SECTOR).max(offset)..((sector + 1) * SECTOR).min(end);
+            file[range.clone()].copy_from_slice(&bytes[range.start - offset..range.end - offset]);
+        }
+    }
+    if !length {
+        file.truncate(before);
+    }
+}
+
+/// A storage of a [`History`].
+pub struct RecordingStorage {
+    inner: Arc<dyn Storage>,
+    file: FileId,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl RecordingStorage {
+    fn record(&self, event: Event) {
+        self.events.lock().push(event);
+    }
+}
+
+impl Storage for RecordingStorage {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.inner.read_at(offset, buf)
+    }
+
+    fn len(&self) -> Result<u64, StorageError> {
+        self.inner.len()
+    }
+
+    fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
+        let offset = self.inner.append(parts)?;
+        self.record(Event::Write { file: self.file, offset, bytes: parts.concat() });
+        Ok(offset)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()?;
+        self.record(Event::Sync(self.file));
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> Result<(), StorageError> {
+        self.inner.truncate(len)?;
+        self.record(Event::Truncate { file: self.file, len });
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.inner.punch(offset, len)?;
+        self.record(Event::Punch { file: self.file, offset, len });
+        Ok(())
+    }
+
+    fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {
+        self.inner.read_head(slot)
+    }
+
+    fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError> {
+        self.inner.replace_head(slot, expected, new)?;
+        self.record(Event::Write { file: self.file, offset: slot.offset(), bytes: new.to_vec() });
+        Ok(())
+    }
+}
+
+/// A folder of a [`History`].
+pub struct RecordingFolder {
+    inner: MemoryFolder,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl RecordingFolder {
+    fn segment(&self, number: u64, inner: Arc<dyn Storage>) -> Arc<dyn Storage> {
+        Arc::new(RecordingStorage { inner, file: FileId::Segment(number), events: Arc::clone(&self.events) })
+    }
+
+    fn record(&self, event: Event) {
+        self.events.lock().push(event);
+    }
+}
+
+impl Folder for RecordingFolder {
+    fn list(&self) -> Result<Vec<u64>, StorageError> {
+        self.inner.list()
+    }
+
+    fn open(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(self.segment(number, self.inner.open(number)?))
+    }
+
+    fn create(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError> {
+        let inner = self.inner.create(number)?;
+        self.record(Event::Create(number));
+        Ok(self.segment(number, inner))
+    }
+
+    fn remove(&self, number: u64) -> Result<(), StorageError> {
+        self.inner.remove(number)?;
+        self.record(Event::Remove(number));
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()?;
+        self.record(Event::SyncFolder);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> Remains {
+        Remains { image: Vec::new(), segments: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_was_synced_stays_and_what_was_not_has_its_fate() {
+        let history = History::new(empty());
+        let image = history.storage();
+        image.append(&[&[1; 600]]).unwrap();
+        image.sync().unwrap();
+        image.append(&[&[2; 1000]]).unwrap();
+        assert_eq!((history.len(), history.loose(1), history.loose(2), history.loose(3)), (3, 1, 0, 1));
+        assert_eq!(history.cut(1, || Fate::Dropped).image, [0u8; 0]);
+        let dropped = history.cut(3, || Fate::Dropped);
+        assert_eq!(dropped.image, [1; 600]);
+        let kept = history.cut(3, || Fate::Kept);
+        assert_eq!(kept.image, [[1; 600].as_slice(), &[2; 1000]].concat());
+        // The write begins in sector 1, which lies in the block of the synced bytes.
+        let torn = history.cut(3, || Fate::Torn { sectors: 0b10, length: true, block: false }).image;
+        assert_eq!((torn.len(), torn[599], torn[600], torn[1024], torn[1536]), (1600, 1, 0, 2, 0));
+        let lost = history.cut(3, || Fate::Torn { sectors: 0b10, length: true, block: true }).image;
+        assert_eq!((lost[0], lost[600], lost[1024]), (LOST, LOST, 2));
+        let short = history.cut(3, || Fate::Torn { sectors: u64::MAX, length: false, block: false }).image;
+        assert_eq!(short, [1; 600]);
+    }
+
+    #[test]
+    fn a_name_is_lost_without_the_folders_sync_however_well_its_bytes_are_synced() {
+        let history = History::new(empty());
+        let folder = history.folder();
+        let segment = folder.create(0).unwrap();
+        segment.append(&[b"bytes"]).unwrap();
+        segment.sync().unwrap();
+        assert!(history.cut(3, || Fate::Dropped).segments.is_empty());
+        assert_eq!(history.cut(3, || Fate::Kept).segments[&0], b"bytes");
+        folder.sync().unwrap();
+        assert_eq!(history.cut(4, || Fate::Dropped).segments[&0], b"bytes");
+        folder.remove(0).unwrap();
+        assert_eq!(history.cut(5, || Fate::Dropped).segments[&0], b"bytes");
+        assert!(history.cut(5, || Fate::Kept).segments.is_empty());
+    }
+}
