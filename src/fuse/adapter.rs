@@ -253,6 +253,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let reading = self.pusher.as_ref().map(|pusher| pusher.reading(InodeId(inode.0)));
         let mut buffer = READ_BUFFER.take();
         buffer.clear();
         let result = self
@@ -261,8 +262,13 @@ impl Filesystem for Adapter {
         match result {
             Ok(()) => {
                 reply.data(&buffer);
+                drop(reading);
                 if let Some(pusher) = &self.pusher {
-                    pusher.was_read(InodeId(inode.0), offset);
+                    // Nobody waits for an answer.
+                    let _ = self.guard.run("push", inode.0, || {
+                        pusher.was_read(InodeId(inode.0), offset);
+                        Ok(())
+                    });
                 }
             }
             Err(errno) => reply.error(errno),

@@ -8,9 +8,13 @@
 //! - **Ahead of a reader** that goes through files the kernel knows already, as after `find` or any listing: a thread of
 //!   the pusher's own stores the next ones by inode number.
 //!
-//! A store waits for pages that a READ has locked, and the READ waits for an event loop. So the pusher's thread serves no
-//! requests, and of the event loops at least one never stores. Contents never change under a read-only mount, so nothing
-//! newer can be overwritten; on any other there is no pusher.
+//! A store waits for pages that a READ has locked, and with the superblock held against unmounting; the READ waits for an
+//! event loop. So the pusher's thread serves no requests, and of the event loops one at least never stores nor asks whether
+//! an inode is known. A file that is being read is not pushed: a process killed while it waits for a page does not end before
+//! the READ is answered, which nobody is left to do. (Of a READ that no event loop has taken yet nothing is known here: killed
+//! in those microseconds, the daemon stays until its connection is aborted, by `umount -f` or in
+//! /sys/fs/fuse/connections.) Contents never change under a read-only mount, so nothing newer can be overwritten; on any other
+//! there is no pusher.
 
 use super::foresight::{Lookups, Streams, Window};
 use super::notify::PageCache;
@@ -30,6 +34,8 @@ const ATTEMPTS: usize = 24;
 const WAITING: usize = 4;
 /// Bytes pushed of one window.
 const WINDOW_BYTES: u64 = 2 << 20;
+/// READs kept account of; event loops beyond that many push nothing of their own and are rare.
+const READS: usize = 32;
 /// Inodes remembered as being in the page cache.
 const REMEMBERED: usize = 1 << 15;
 /// Files in a row unknown to the kernel that end a window.
@@ -47,6 +53,8 @@ pub(super) struct Pusher {
     windows: (Sender<Window>, Receiver<Window>),
     /// Inodes that were pushed or read lately, each in the slot of its number.
     cached: Vec<AtomicU64>,
+    /// Inodes that READs are being answered for; 0 for none.
+    reading: [AtomicU64; READS],
     counters: Counters,
 }
 
@@ -72,6 +80,7 @@ impl Pusher {
             turns: AtomicUsize::new(event_loops.saturating_sub(1)),
             windows: bounded(WAITING),
             cached: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(),
+            reading: Default::default(),
             counters: Counters::default(),
         })
     }
@@ -88,7 +97,10 @@ impl Pusher {
                 let Some(pusher) = pusher.upgrade() else { return };
                 let pushed = catch_unwind(AssertUnwindSafe(|| pusher.push_window(&window, &mut buffer)));
                 if pushed.is_err() {
-                    tracing::error!(?window, "panicked while files were pushed: none are from now on");
+                    tracing::error!(
+                        ?window,
+                        "panicked while files were pushed: none are pushed ahead of readers from now on"
+                    );
                     return;
                 }
             }
@@ -109,6 +121,9 @@ impl Pusher {
             return;
         }
         for _ in 0..ATTEMPTS {
+            if self.is_being_read(inode) {
+                break;
+            }
             match cache.store(inode, buffer) {
                 Ok(true) => {
                     self.remember(inode);
@@ -123,6 +138,16 @@ impl Pusher {
         self.lookups.came(false);
     }
 
+    /// A READ of `inode` begins to be answered: it is not pushed until what is returned is dropped, behind the answer.
+    pub(super) fn reading(&self, inode: InodeId) -> Reading<'_> {
+        let claim = |slot: &&AtomicU64| slot.compare_exchange(0, inode.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        Reading(self.reading.iter().find(claim))
+    }
+
+    fn is_being_read(&self, inode: InodeId) -> bool {
+        self.reading.iter().any(|slot| slot.load(Ordering::Acquire) == inode.0)
+    }
+
     /// A READ was answered. Called by event loops.
     pub(super) fn was_read(&self, inode: InodeId, offset: u64) {
         let Some(cache) = self.cache.get() else { return };
@@ -130,12 +155,13 @@ impl Pusher {
             return;
         }
         self.lookups.was_read(inode.0);
-        // One that is read again has left the page cache, and so may those have that were remembered with it.
+        // One that is read again has left the page cache most likely, and so may those have that were remembered with it.
         let anew = self.remember(inode);
         if let Some(window) = self.streams.was_read(inode.0, anew) {
             // Whoever looks each file up before reading it has none that could be pushed: asking here saves waking the
             // thread.
-            let next = window.inodes.clone().take(2).any(|inode| cache.knows(InodeId(inode)));
+            let next = || window.inodes.clone().take(2).any(|inode| cache.knows(InodeId(inode)));
+            let next = Turn::take(&self.turns).is_some_and(|_turn| next());
             if !next || self.windows.0.try_send(window.clone()).is_err() {
                 self.streams.was_unknown(&window);
             }
@@ -177,6 +203,9 @@ impl Pusher {
             if !self.read(attr.inode, attr.size, buffer) {
                 continue;
             }
+            if self.is_being_read(attr.inode) {
+                continue;
+            }
             match cache.store(attr.inode, buffer) {
                 Ok(true) => {
                     self.remember(attr.inode);
@@ -215,5 +244,16 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A READ that is being answered.
+pub(super) struct Reading<'a>(Option<&'a AtomicU64>);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0 {
+            slot.store(0, Ordering::Release);
+        }
     }
 }
