@@ -2,8 +2,8 @@
 //!
 //! Nothing here knows how an image is laid out, and nothing outside knows fuser. Invariants: every request is answered
 //! exactly once, whatever a handler does ([`guard`]); a mount that has panicked answers EIO from then on; handlers take
-//! no lock before they have answered. Read-only as yet: nothing ever changes under the kernel's caches, so they may keep all they are
-//! told. Called by `cli` only.
+//! no lock before they have answered. Read-only as yet: nothing ever changes under the kernel's caches, so they may keep
+//! all they are told. Called by `cli` only.
 
 mod adapter;
 mod attr;

@@ -175,11 +175,15 @@ impl Pusher {
 
     /// Notes that a file is in the page cache. Returns whether it was noted before.
     fn remember(&self, inode: InodeId) -> bool {
-        self.cached[inode.0 as usize % REMEMBERED].swap(inode.0, Ordering::Relaxed) == inode.0
+        self.remembered(inode).swap(inode.0, Ordering::Relaxed) == inode.0
     }
 
     fn is_remembered(&self, inode: InodeId) -> bool {
-        self.cached[inode.0 as usize % REMEMBERED].load(Ordering::Relaxed) == inode.0
+        self.remembered(inode).load(Ordering::Relaxed) == inode.0
+    }
+
+    fn remembered(&self, inode: InodeId) -> &AtomicU64 {
+        &self.cached[inode.0 as usize % REMEMBERED]
     }
 
     fn push_window(&self, window: &Window, buffer: &mut Vec<u8>) {
@@ -200,10 +204,7 @@ impl Pusher {
                 left_out = true;
                 continue;
             }
-            if !self.read(attr.inode, attr.size, buffer) {
-                continue;
-            }
-            if self.is_being_read(attr.inode) {
+            if !self.read(attr.inode, attr.size, buffer) || self.is_being_read(attr.inode) {
                 continue;
             }
             match cache.store(attr.inode, buffer) {

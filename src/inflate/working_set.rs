@@ -48,13 +48,16 @@ struct Flight {
 }
 
 enum Slot {
-    /// `used` is the clock's reading when it was last asked for; `fresh` until a reader has it after read-ahead.
-    Ready {
-        inflated: Arc<Inflated>,
-        fresh: bool,
-        used: u64,
-    },
+    Ready(Ready),
     Busy(Arc<Flight>),
+}
+
+struct Ready {
+    inflated: Arc<Inflated>,
+    /// Until a reader has it after read-ahead.
+    fresh: bool,
+    /// The clock's reading when it was last asked for.
+    used: u64,
 }
 
 /// Inflated superchunks of one image, at most so many bytes of them.
@@ -173,15 +176,12 @@ impl WorkingSet {
                     .superchunk(located.superchunk)
                     .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
                     .ok_or(InflateError::Inconsistent { id, why: "the map does not know its superchunk" })?;
-                if row.kind != FrameKind::SUPERCHUNK {
+                if row.kind != FrameKind::SUPERCHUNK || start + out.len() > row.place.raw_len as usize {
                     return Err(outside(id));
                 }
                 if row.place.flags.parts()
                     && let Some(table) = self.inner.part_table(located.superchunk, &row.place)?
                 {
-                    if start + out.len() > row.place.raw_len as usize {
-                        return Err(outside(id));
-                    }
                     let intact = self.copy_parts(located.superchunk, &row.place, &table, start, out)?;
                     return Ok(intact && !self.verify);
                 }
@@ -285,10 +285,15 @@ impl Inner {
     /// The inflated bytes if they are there, and whether no reader had them yet since they were inflated.
     fn inflated(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
         let mut shard = self.shard(key).lock();
-        let Some(Slot::Ready { inflated, fresh, used }) = shard.get_mut(key) else { return None };
+        let Some(Slot::Ready(ready)) = shard.get_mut(key) else { return None };
+        Some(self.hit(ready))
+    }
+
+    /// A reader takes what is there.
+    fn hit(&self, ready: &mut Ready) -> (Arc<Inflated>, bool) {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
-        *used = self.tick();
-        Some((inflated.clone(), std::mem::take(fresh)))
+        ready.used = self.tick();
+        (ready.inflated.clone(), std::mem::take(&mut ready.fresh))
     }
 
     /// The inflated bytes, and whether this is the first time a reader gets them since they were inflated.
@@ -296,11 +301,7 @@ impl Inner {
         let flight = {
             let mut shard = self.shard(&key).lock();
             match shard.get_mut(&key) {
-                Some(Slot::Ready { inflated, fresh, used }) => {
-                    self.counters.hits.fetch_add(1, Ordering::Relaxed);
-                    *used = self.tick();
-                    return Ok((inflated.clone(), std::mem::take(fresh)));
-                }
+                Some(Slot::Ready(ready)) => return Ok(self.hit(ready)),
                 Some(Slot::Busy(flight)) => Some(flight.clone()),
                 None => {
                     shard.put(key, Slot::Busy(Arc::new(Flight::default())));
@@ -384,7 +385,7 @@ impl Inner {
             let oldest = self.shards.iter().filter_map(|shard| {
                 let shard = shard.lock();
                 shard.iter().rev().find_map(|(key, slot)| match slot {
-                    Slot::Ready { used, .. } => Some((*used, *key)),
+                    Slot::Ready(ready) => Some((ready.used, *key)),
                     Slot::Busy(_) => None,
                 })
             });
@@ -393,10 +394,10 @@ impl Inner {
             };
             // Between the look and the lock it may have gone or be in flight anew: then it is left alone.
             let mut shard = self.shard(&key).lock();
-            let gone = matches!(shard.peek(&key), Some(Slot::Ready { .. })).then(|| shard.pop(&key)).flatten();
+            let gone = matches!(shard.peek(&key), Some(Slot::Ready(_))).then(|| shard.pop(&key)).flatten();
             drop(shard);
-            if let Some(Slot::Ready { inflated, .. }) = gone {
-                freed += inflated.bytes.len().max(1);
+            if let Some(Slot::Ready(ready)) = gone {
+                freed += ready.inflated.bytes.len().max(1);
             }
         }
     }
@@ -421,7 +422,7 @@ impl Landing<'_> {
         let busy = match &outcome {
             Ok(inflated) => {
                 let (inflated, used) = (inflated.clone(), self.inner.tick());
-                shard.put(self.key, Slot::Ready { inflated, fresh: ahead, used })
+                shard.put(self.key, Slot::Ready(Ready { inflated, fresh: ahead, used }))
             }
             Err(_) => shard.pop(&self.key),
         };

@@ -215,7 +215,8 @@ impl Storage for FileStorage {
     }
 }
 
-fn io_error(operation: Operation, offset: Option<u64>, path: &Path, source: io::Error) -> StorageError {
+/// The operating system's error as a storage's.
+pub(super) fn io_error(operation: Operation, offset: Option<u64>, path: &Path, source: io::Error) -> StorageError {
     StorageError::Io { operation, offset, path: Some(path.to_owned()), source }
 }
 

@@ -3,7 +3,7 @@
 //! A name made or removed is durable only after [`Folder::sync`], as in a directory; bytes only after the segment's own
 //! sync. [`DirectoryFolder`] is the real one, [`MemoryFolder`] behaves as it does, for tests.
 
-use super::file::{Access, FileStorage};
+use super::file::{Access, FileStorage, io_error};
 use super::{MemoryStorage, Operation, Storage, StorageError};
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
@@ -136,7 +136,7 @@ impl DirectoryFolder {
 }
 
 fn failed(operation: Operation, path: &Path, source: io::Error) -> StorageError {
-    StorageError::Io { operation, offset: None, path: Some(path.to_owned()), source }
+    io_error(operation, None, path, source)
 }
 
 impl Folder for DirectoryFolder {

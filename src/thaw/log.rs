@@ -248,8 +248,8 @@ fn new_segment(
     next_sequence: u64,
 ) -> Result<(LogWriter, Arc<dyn Storage>), NotMade> {
     let storage = folder.create(number).map_err(|error| NotMade { error: error.into(), stays: false })?;
-    let begun = placed(Arc::clone(&storage), number, identity.segment_size)
-        .and_then(|placed| Ok((begin(storage, number, identity, chain, next_sequence)?, placed)));
+    let begun = placed(storage, number, identity.segment_size)
+        .and_then(|placed| Ok((begin(Arc::clone(&placed), number, identity, chain, next_sequence)?, placed)));
     match begun {
         Ok((mut writer, placed)) => {
             // What a failed sync leaves is not known, so it is not tried again.

@@ -7,13 +7,13 @@
 
 use super::ThawError;
 use super::log::{Continued, ThawLog};
-use super::segment::{Binding, Chain, Identity, frame, placed};
+use super::segment::{Binding, Chain, Identity, at, frame, placed};
 use crate::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, FrameKind, RawFrameHeader};
 use crate::format::ids::LogOffset;
 use crate::format::thaw::SegmentHead;
 use crate::format::transaction::Transaction;
 use crate::format::{FormatError, limits};
-use crate::log::LogReader;
+use crate::log::{LogError, LogReader};
 use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,8 +55,7 @@ pub fn recover(
 ) -> Result<Option<Recovered>, ThawError> {
     let numbers = folder.list()?;
     let Some(&lowest) = numbers.first() else { return Ok(None) };
-    let lowest_storage = folder.open(lowest)?;
-    let first = match first_frame(lowest_storage.as_ref()) {
+    let first = match first_frame(folder.open(lowest)?) {
         Ok(first) if first.head.segment.get() == lowest => first,
         other => {
             let why = other.err().map_or_else(|| "it is another segment's".to_owned(), |error| error.to_string());
@@ -274,22 +273,18 @@ impl Recovered {
     }
 }
 
-/// The first frame of a segment whose log and place are not known yet.
-fn first_frame(storage: &dyn Storage) -> Result<First, ThawError> {
-    let invalid = |source| ThawError::Log(crate::log::LogError::format(LogOffset(0), source));
-    let mut bytes = [0; FRAME_HEADER];
+/// The first frame of a segment whose log and place are not known yet: what it says of both is believed, then verified.
+fn first_frame(storage: Arc<dyn Storage>) -> Result<First, ThawError> {
+    let invalid = |source| ThawError::Log(LogError::format(LogOffset(0), source));
+    let mut bytes = vec![0; FRAME_HEADER];
     storage.read_at(0, &mut bytes)?;
     let header = own_header(&bytes).map_err(invalid)?;
-    let mut stored = vec![0; SegmentHead::SIZE];
     if header.kind != FrameKind::SEGMENT || header.stored_len as usize != SegmentHead::SIZE || header.clear_len != 0 {
         return Err(invalid(FormatError::invalid("segment", "it does not begin with a segment frame")));
     }
-    storage.read_at(FRAME_HEADER as u64, &mut stored)?;
-    let computed = crate::format::sums::xxh3(&stored);
-    if computed != header.sum {
-        return Err(invalid(FormatError::Checksum { what: "segment frame", stored: header.sum, computed }));
-    }
-    let head = SegmentHead::read(&stored, "segment").map_err(invalid)?;
+    let reader = LogReader::new(at(storage, header.offset.0), header.log_id, u64::MAX)?;
+    frame(&reader, header.offset, &mut bytes)?;
+    let head = SegmentHead::read(&bytes, "segment").map_err(invalid)?;
     let base = head.segment.get().checked_mul(head.segment_size.get());
     if head.segment_size.get() == 0 || base != Some(header.offset.0) || header.offset.0 > limits::IMAGE_LEN {
         return Err(invalid(FormatError::invalid("segment", "it does not lie where its number says")));

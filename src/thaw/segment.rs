@@ -82,11 +82,16 @@ impl Storage for Shifted {
     }
 }
 
+/// A segment's storage whose first byte lies at `base`.
+pub(super) fn at(storage: Arc<dyn Storage>, base: u64) -> Arc<dyn Storage> {
+    Arc::new(Shifted { inner: storage, base })
+}
+
 /// A segment's storage, seen at its place.
 pub(super) fn placed(storage: Arc<dyn Storage>, number: u64, size: u64) -> Result<Arc<dyn Storage>, ThawError> {
     let base = number.checked_mul(size).filter(|base| base.checked_add(size).is_some());
     let base = base.ok_or(ThawError::TooLarge { what: "a segment's number", len: number, segment_size: size })?;
-    Ok(Arc::new(Shifted { inner: storage, base }))
+    Ok(at(storage, base))
 }
 
 /// What a log's frames have in common.
@@ -98,7 +103,7 @@ pub(super) struct Identity {
     pub(super) segment_size: u64,
 }
 
-/// Begins segment `number` in an empty storage: a writer behind its first frame.
+/// Begins segment `number` in an empty storage, which is seen at its place: a writer behind its first frame.
 pub(super) fn begin(
     storage: Arc<dyn Storage>,
     number: u64,
@@ -117,7 +122,6 @@ pub(super) fn begin(
         last_transaction: U64::new(chain.number),
         last_sum: U64::new(chain.sum),
     };
-    let storage = placed(storage, number, segment_size)?;
     let base = storage.len()?;
     let mut writer = LogWriter::new(storage, log_id, epoch, next_sequence, base)?;
     writer.append(raw_frame(FrameKind::SEGMENT, head.as_bytes()))?;
@@ -137,14 +141,9 @@ pub(super) fn raw_frame(kind: FrameKind, bytes: &[u8]) -> NewFrame<'_> {
     }
 }
 
-/// The stored bytes of a frame, verified.
-pub(super) fn stored(reader: &LogReader, header: &FrameHeader, out: &mut Vec<u8>) -> Result<(), ThawError> {
-    Ok(reader.stored(&Place::of(header), out)?)
-}
-
 /// The frame at `offset`, its stored bytes verified and put into `out`.
 pub(super) fn frame(reader: &LogReader, offset: LogOffset, out: &mut Vec<u8>) -> Result<FrameHeader, ThawError> {
     let header = reader.header(offset)?;
-    stored(reader, &header, out)?;
+    reader.stored(&Place::of(&header), out)?;
     Ok(header)
 }
