@@ -1,216 +1,24 @@
 //! Images that nobody packed: every checksum in them is right, and what they say is wrong, or made to keep a program busy.
 //! `check` says what is wrong, and it, extraction and digest come to an end.
 
+#[path = "common/forge.rs"]
+mod forge;
+
 use floe::care::{self, CheckOptions, CheckReport, Severity};
-use floe::format::block::{Key, Row};
-use floe::format::clear::ClearList;
-use floe::format::codec::{Compression, RAW};
-use floe::format::frame::{Flags, FrameKind};
-use floe::format::head::{Head, RawHeadSlot, incompat};
-use floe::format::ids::{ContentId, InodeId, LogOffset, SubchunkId, SuperchunkId};
-use floe::format::limits::LOG_START;
-use floe::format::params::{HashKind, Params};
-use floe::format::recipe::{Piece, Recipe};
-use floe::format::root::{Root, Trees};
-use floe::format::rows::inode::XattrRef;
-use floe::format::rows::{ContentRef, ContentRow, DirentRow, Extent, FileType, Identity, InodeRow, Time, identity};
-use floe::format::schema::{self, Table};
-use floe::format::sums;
+use floe::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId};
+use floe::format::recipe::Recipe;
+use floe::format::rows::{ContentRef, ContentRow, Extent, FileType};
 use floe::fs::extract::{ExtractObserver, ExtractOptions, extract};
 use floe::fs::{Fs, FsOptions, digest};
-use floe::log::{LogWriter, NewFrame};
-use floe::meta::{Image, ImageOptions, MapRows, TableWriter, append_twice};
-use floe::storage::{HeadIndex, MemoryStorage, Storage};
-use std::collections::BTreeMap;
+use floe::meta::{Image, ImageOptions};
+use floe::storage::Storage;
+use floe::storage::testing::MemoryStorage;
+use forge::{Forge, inode, noise, piece, with_recipe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Far more than any of these needs, and far less than what they would take if they were followed.
 const SOON: Duration = Duration::from_secs(60);
-
-/// A subchunk: its stored part, and its recipe with the bytes that gives.
-type Subchunk = (Vec<u8>, Option<(Recipe, Vec<u8>)>);
-
-/// Everything an image says, to be written as it is.
-#[derive(Default)]
-struct Forge {
-    max_sources: u8,
-    superchunks: Vec<Vec<Subchunk>>,
-    inodes: BTreeMap<u64, InodeRow>,
-    dirents: BTreeMap<(u64, Vec<u8>), DirentRow>,
-    contents: BTreeMap<(u64, u64), ContentRow>,
-}
-
-fn inode(file_type: FileType) -> InodeRow {
-    InodeRow {
-        file_type,
-        permissions: 0o755,
-        uid: 0,
-        gid: 0,
-        links: if file_type == FileType::Directory { 2 } else { 1 },
-        size: 0,
-        mtime: Time::default(),
-        ctime: Time::default(),
-        atime: Time::default(),
-        content: ContentRef::None,
-        xattrs: XattrRef::None,
-        parent: None,
-        target: Vec::new(),
-        attributes: Vec::new(),
-    }
-}
-
-impl Forge {
-    /// An image with an empty root directory.
-    fn new() -> Self {
-        let mut forge = Forge { max_sources: 8, ..Forge::default() };
-        forge.inodes.insert(1, InodeRow { parent: Some(InodeId::ROOT), ..inode(FileType::Directory) });
-        forge
-    }
-
-    fn name(&mut self, dir: u64, name: &str, inode: u64, file_type: FileType) {
-        self.dirents.insert((dir, name.into()), DirentRow { inode: InodeId(inode), file_type });
-    }
-
-    fn directory(&mut self, parent: u64, name: &str, id: u64) {
-        self.inodes.insert(id, InodeRow { parent: Some(InodeId(parent)), ..inode(FileType::Directory) });
-        self.name(parent, name, id, FileType::Directory);
-        if let Some(parent) = self.inodes.get_mut(&parent) {
-            parent.links += 1;
-        }
-    }
-
-    fn file(&mut self, parent: u64, name: &str, id: u64, size: u64, content: ContentRef) {
-        self.inodes.insert(id, InodeRow { size, content, ..inode(FileType::Regular) });
-        self.name(parent, name, id, FileType::Regular);
-    }
-
-    fn build(&self) -> Arc<MemoryStorage> {
-        let storage = Arc::new(MemoryStorage::from_bytes(vec![0; LOG_START as usize]));
-        let mut log = LogWriter::new(storage.clone() as Arc<dyn Storage>, 7, 1, 1, LOG_START).unwrap();
-        let mut map = MapRows::default();
-        let mut identities = Vec::new();
-        let (mut next_subchunk, mut next_superchunk) = (1, 1);
-        for superchunk in &self.superchunks {
-            let mut list =
-                ClearList { superchunk: SuperchunkId(next_superchunk), subchunks: Vec::new(), recipes: Vec::new() };
-            let mut raw = Vec::new();
-            for (stored, recipe) in superchunk {
-                let id = SubchunkId(next_subchunk);
-                next_subchunk += 1;
-                list.subchunks.push((id, stored.len() as u32));
-                raw.extend_from_slice(stored);
-                let bytes = recipe.as_ref().map_or(stored, |(_, bytes)| bytes);
-                identities.push(Identity::of(HashKind::Blake3, bytes));
-                list.recipes.extend(recipe.as_ref().map(|(recipe, _)| (id, recipe.clone())));
-            }
-            next_superchunk += 1;
-            let frame = NewFrame {
-                kind: FrameKind::SUPERCHUNK,
-                codec: RAW,
-                flags: Flags::default(),
-                clear: &list.encode(),
-                stored: &raw,
-                raw_len: raw.len() as u32,
-                sum: sums::xxh3(&raw),
-            };
-            let place = log.append(frame).unwrap();
-            map.add(FrameKind::SUPERCHUNK, place, &list);
-        }
-        let params = Params { max_sources: self.max_sources, table_block: 1024, ..Params::default() };
-        let target = params.table_block as usize;
-        let compression = Compression::Zstd(3);
-        let mut writer =
-            TableWriter::new(&mut log, &mut map, &mut next_subchunk, &mut next_superchunk, compression, target);
-        let mut load = |table: &'static Table, rows: Vec<Row>| {
-            writer.load(table, rows.into_iter().map(Ok)).unwrap().to_ref().unwrap()
-        };
-        let row = |a: u64, b: u64, name: &[u8], ints: &[u64], tail: Vec<u8>| Row {
-            key: Key { a, b, name: name.to_vec() },
-            ints: ints.to_vec(),
-            tail,
-        };
-        let runs = identities.chunks(64).enumerate().map(|(n, run)| {
-            row(1 + 64 * n as u64, 0, b"", &[run.len() as u64], identity::encode_run(HashKind::Blake3, run))
-        });
-        let trees = Trees {
-            identities: load(&schema::IDENTITIES, runs.collect()),
-            contents: load(
-                &schema::CONTENTS,
-                self.contents
-                    .iter()
-                    .map(|((a, b), content)| {
-                        let (ints, tail) = content.encode();
-                        row(*a, *b, b"", &ints, tail)
-                    })
-                    .collect(),
-            ),
-            inodes: load(
-                &schema::INODES,
-                self.inodes
-                    .iter()
-                    .map(|(a, inode)| {
-                        let (ints, tail) = inode.encode();
-                        row(*a, 0, b"", &ints, tail)
-                    })
-                    .collect(),
-            ),
-            dirents: load(
-                &schema::DIRENTS,
-                self.dirents.iter().map(|((a, name), entry)| row(*a, 0, name, &entry.encode(), Vec::new())).collect(),
-            ),
-            ..Trees::default()
-        };
-        let interior_offset = writer.flush_interior().unwrap();
-        let (map, _) = writer.finish_map().unwrap();
-        let files = self.inodes.values().filter(|inode| inode.file_type == FileType::Regular);
-        let root = Root {
-            params,
-            time: 0,
-            time_ns: 0,
-            next_inode: self.inodes.keys().max().unwrap() + 1,
-            next_content: self.contents.keys().map(|(id, _)| *id).max().unwrap_or(0) + 1,
-            next_tiny: 1,
-            next_xattrs: 1,
-            next_ordinal: 1,
-            inodes: self.inodes.len() as u64,
-            bytes: files.map(|inode| inode.size).sum(),
-            trees,
-            map: map.to_map_ref().unwrap(),
-            next_subchunk,
-            next_superchunk,
-            thaw_log_id: 0,
-            thaw_transaction: 0,
-            interior_offset,
-            unique_bytes: 0,
-            shared_bytes: 0,
-            subchunks: identities.len() as u64,
-        };
-        let (stored, root_hash) = root.encode();
-        let place = append_twice(&mut log, FrameKind::ROOT, &stored).unwrap();
-        let has_recipes = self.superchunks.iter().flatten().any(|(_, recipe)| recipe.is_some());
-        for (slot, generation) in [(HeadIndex::A, 1), (HeadIndex::B, 2)] {
-            let head = Head {
-                compat: 0,
-                ro_compat: 0,
-                incompat: if has_recipes { incompat::RECIPES } else { 0 },
-                uuid: [1; 16],
-                lineage: [2; 16],
-                generation,
-                root: place,
-                root_hash,
-                log_id: 7,
-                epoch: 1,
-                clean: true,
-                log_end: LogOffset(log.end()),
-                thaw_log_id: 0,
-                params,
-            };
-            storage.replace_head(slot, &[0; RawHeadSlot::SIZE], &head.encode()).unwrap();
-        }
-        storage
-    }
-}
 
 fn check(storage: &Arc<MemoryStorage>) -> CheckReport {
     let began = Instant::now();
@@ -251,35 +59,6 @@ fn assert_one(report: &CheckReport, words: &str, paths: &[&str]) {
     assert!(all[0].message.contains(words), "{}", all[0].message);
     let named: Vec<_> = all[0].paths.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
     assert_eq!(named, paths);
-}
-
-fn noise(seed: u8, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
-    out
-}
-
-fn piece(subchunk: u64, offset: u32, len: u32) -> Piece {
-    Piece { subchunk: SubchunkId(subchunk), offset, len }
-}
-
-/// Three superchunks: the third's second subchunk is made of its own bytes and of those of the other two.
-fn with_recipe() -> Forge {
-    let mut forge = Forge::new();
-    let (one, two, own) = (noise(1, 5000), noise(2, 6000), noise(3, 100));
-    let composed = [&one[1000..3000], &own[..50], &two[..6000], &own[50..]].concat();
-    let pieces = vec![piece(1, 1000, 2000), piece(4, 0, 50), piece(2, 0, 6000), piece(4, 50, 50)];
-    forge.superchunks = vec![
-        vec![(one, None)],
-        vec![(two, None)],
-        vec![(noise(4, 10), None), (own, Some((Recipe::new(pieces).unwrap(), composed)))],
-    ];
-    for id in 1..=3 {
-        let size = [0, 5000, 6000, 10][id as usize];
-        forge.file(1, &format!("plain-{id}"), 10 + id, size, ContentRef::Subchunk(SubchunkId(id)));
-    }
-    forge.file(1, "composed", 20, 8100, ContentRef::Subchunk(SubchunkId(4)));
-    forge
 }
 
 #[test]

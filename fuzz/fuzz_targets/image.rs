@@ -14,7 +14,7 @@ use floe::format::place::RawPlace;
 use floe::format::sums::{crc32, xxh3};
 use floe::fs::{Fs, FsOptions, SeekTo};
 use floe::meta::{Image, ImageOptions};
-use floe::storage::MemoryStorage;
+use floe::storage::testing::MemoryStorage;
 use libfuzzer_sys::fuzz_target;
 use std::mem::offset_of;
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 #![no_main]
 
 use floe::format::transaction::Transaction;
-use floe::storage::{Folder, MemoryFolder};
+use floe::storage::Folder;
+use floe::storage::testing::MemoryFolder;
 use floe::thaw::{Binding, ThawError, ThawLog, recover};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;

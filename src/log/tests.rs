@@ -3,7 +3,8 @@ use crate::format::frame::{FRAME_HEADER, Flags, FrameHeader, FrameKind};
 use crate::format::limits::{LOG_START, SYNC_BLOCK};
 use crate::format::place::Place;
 use crate::format::sums;
-use crate::storage::{Access, Fault, FaultyStorage, FileStorage, MemoryStorage, Operation, Storage};
+use crate::storage::testing::{Fault, FaultyStorage, MemoryStorage};
+use crate::storage::{Access, FileStorage, Operation, Storage};
 use proptest::prelude::*;
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::HeadIndex;
 
-/// What was asked of a storage; also how [`FaultyStorage`](super::FaultyStorage) tells operations apart.
+/// What was asked of a storage; also how `testing::FaultyStorage` tells operations apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Opening it.

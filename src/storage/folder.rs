@@ -1,13 +1,11 @@
 //! The folder a thaw log lives in: numbered segments, each a [`Storage`] of its own.
 //!
 //! A name made or removed is durable only after [`Folder::sync`], as in a directory; bytes only after the segment's own
-//! sync. [`DirectoryFolder`] is the real one, [`MemoryFolder`] behaves as it does, for tests.
+//! sync. [`DirectoryFolder`] is the real one.
 
 use super::file::{Access, FileStorage, io_error};
-use super::{MemoryStorage, Operation, Storage, StorageError};
-use parking_lot::Mutex;
+use super::{Operation, Storage, StorageError};
 use rustix::fs::{Mode, OFlags};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -135,7 +133,7 @@ impl DirectoryFolder {
     }
 }
 
-fn failed(operation: Operation, path: &Path, source: io::Error) -> StorageError {
+pub(super) fn failed(operation: Operation, path: &Path, source: io::Error) -> StorageError {
     io_error(operation, None, path, source)
 }
 
@@ -171,68 +169,10 @@ impl Folder for DirectoryFolder {
     }
 }
 
-/// A folder in memory.
-#[derive(Debug, Default)]
-pub struct MemoryFolder {
-    segments: Mutex<BTreeMap<u64, Arc<MemoryStorage>>>,
-}
-
-impl MemoryFolder {
-    /// Without segments.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// With the given segments.
-    pub fn from_segments(segments: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Self {
-        let segments = segments.into_iter().map(|(n, bytes)| (n, Arc::new(MemoryStorage::from_bytes(bytes)))).collect();
-        MemoryFolder { segments: Mutex::new(segments) }
-    }
-
-    /// A copy of all segments.
-    pub fn to_segments(&self) -> BTreeMap<u64, Vec<u8>> {
-        self.segments.lock().iter().map(|(&number, segment)| (number, segment.to_bytes())).collect()
-    }
-}
-
-impl Folder for MemoryFolder {
-    fn list(&self) -> Result<Vec<u64>, StorageError> {
-        Ok(self.segments.lock().keys().copied().collect())
-    }
-
-    fn open(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError> {
-        match self.segments.lock().get(&number) {
-            Some(segment) => Ok(segment.clone()),
-            None => Err(failed(Operation::Open, Path::new(&segment_name(number)), io::ErrorKind::NotFound.into())),
-        }
-    }
-
-    fn create(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError> {
-        let mut segments = self.segments.lock();
-        if segments.contains_key(&number) {
-            let source = io::ErrorKind::AlreadyExists.into();
-            return Err(failed(Operation::Create, Path::new(&segment_name(number)), source));
-        }
-        let segment = Arc::new(MemoryStorage::new());
-        segments.insert(number, segment.clone());
-        Ok(segment)
-    }
-
-    fn remove(&self, number: u64) -> Result<(), StorageError> {
-        match self.segments.lock().remove(&number) {
-            Some(_) => Ok(()),
-            None => Err(failed(Operation::Remove, Path::new(&segment_name(number)), io::ErrorKind::NotFound.into())),
-        }
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::testing::MemoryFolder;
 
     fn behaves(folder: &dyn Folder) {
         assert_eq!(folder.list().unwrap(), [0u64; 0]);

@@ -1,27 +1,23 @@
 //! Where the bytes of an image lie: the [`Storage`] trait and its backends.
 //!
-//! All I/O on an image passes this trait, so a test that hands in a [`FaultyStorage`] sees, and can fail, every write.
+//! All I/O on an image passes this trait, so a test that hands in a `testing::FaultyStorage` sees, and can fail, every write.
 //! A storage knows nothing of frames. Bytes once appended change in two ways only: `replace_head`, and `punch`, which
 //! makes them zero. Beside it: the locks that keep writers apart and the way an image comes to its name whole.
 //! Called by `log`, and by whoever opens an image.
 
 pub mod atomic;
 pub mod error;
-pub mod faulty;
 pub mod file;
 pub mod folder;
-pub mod history;
 pub mod lock;
-pub mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use atomic::{AtomicError, AtomicFile};
 pub use error::{Operation, StorageError};
-pub use faulty::{Fault, FaultyFolder, FaultyStorage};
 pub use file::{Access, FileStorage};
-pub use folder::{DirectoryFolder, Folder, MemoryFolder};
-pub use history::{Fate, History, Remains};
+pub use folder::{DirectoryFolder, Folder};
 pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock};
-pub use memory::MemoryStorage;
 
 use crate::format::head::RawHeadSlot;
 use crate::format::limits;

@@ -1,3 +1,4 @@
+use super::testing::{Fault, FaultyStorage, MemoryStorage};
 use super::*;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;

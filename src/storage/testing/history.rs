@@ -1,14 +1,14 @@
 //! What a power cut could leave: a storage and a folder that remember every change made to them.
 //!
-//! Part of the library, for the tests of every layer above, as [`FaultyStorage`](super::FaultyStorage) is. A change is
+//! For the tests of every layer above, as [`FaultyStorage`](super::FaultyStorage) is. A change is
 //! settled once the sync that covers it has returned: that of its file for bytes and lengths, that of the folder for
 //! names. What is not settled may be there, or not, or in part. The model is that of ALICE (Pillai et al., OSDI 2014) with
 //! sectors of 512 bytes that are written in any order, length and bytes apart, and with one thing more: where a torn write
 //! touches a block of 4 KiB, the other sectors of the block may be lost with it, synced or not, as in drives that write
 //! whole blocks.
 
-use super::folder::Folder;
-use super::{HeadBytes, HeadIndex, MemoryFolder, MemoryStorage, Storage, StorageError};
+use super::{MemoryFolder, MemoryStorage};
+use crate::storage::{Folder, HeadBytes, HeadIndex, Storage, StorageError};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

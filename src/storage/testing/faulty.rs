@@ -1,12 +1,12 @@
 //! A storage that fails on purpose.
 //!
-//! Part of the library, for the tests of every layer above: wrap a storage, say which operation is to fail and how, and
+//! For the tests of every layer above: wrap a storage, say which operation is to fail and how, and
 //! see that the error comes out, that nothing durable is lost, and that nobody writes on. It records every operation in
-//! order, so a test can also assert that a sync came before a head was written. Not for use outside tests.
+//! order, so a test can also assert that a sync came before a head was written.
 //!
 //! The usual loop: run once to learn [`FaultyStorage::count`], then once for each N with `fail_nth(N, …)`.
 
-use super::{Folder, HeadBytes, HeadIndex, Operation, Storage, StorageError};
+use crate::storage::{Folder, HeadBytes, HeadIndex, Operation, Storage, StorageError};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::sync::Arc;

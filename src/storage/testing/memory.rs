@@ -1,9 +1,9 @@
-//! An image in memory: for tests, for fuzzing, and for what `check` says about damage.
+//! An image in memory.
 //!
-//! Behaves as [`FileStorage`](super::FileStorage) does, so a test of one is a test of the other. Never syncs anything
+//! Behaves as [`FileStorage`](crate::storage::FileStorage) does, so a test of one is a test of the other. Never syncs anything
 //! anywhere: what is written is there.
 
-use super::{HeadBytes, HeadIndex, Storage, StorageError};
+use crate::storage::{HeadBytes, HeadIndex, Storage, StorageError};
 use parking_lot::RwLock;
 
 /// The bytes of an image, in memory.

@@ -1,0 +1,13 @@
+//! Storages that tests lean on: in memory, failing on purpose, and remembering what a power cut could leave.
+//!
+//! Behind the feature `testing`, which only tests and fuzz targets switch on: nothing here is in a release build.
+
+mod faulty;
+mod folder;
+mod history;
+mod memory;
+
+pub use faulty::{Fault, FaultyFolder, FaultyStorage, Record};
+pub use folder::MemoryFolder;
+pub use history::{Fate, FileId, History, RecordingFolder, RecordingStorage, Remains};
+pub use memory::MemoryStorage;
