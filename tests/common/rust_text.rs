@@ -48,6 +48,20 @@ pub fn sources() -> Vec<Source> {
     out.into_iter().map(|(_, source)| source).collect()
 }
 
+/// Every Rust file below a folder of the repository, also what only tests compile: its path in the repository, its text.
+#[allow(dead_code, reason = "only the citations ask for it")]
+pub fn texts_below(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    collect(&root.join(folder), &mut paths);
+    paths.sort();
+    let named = paths.into_iter().map(|path| {
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+        (path.strip_prefix(root).expect("it lies below").to_string_lossy().into_owned(), text)
+    });
+    named.collect()
+}
+
 fn collect(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap_or_else(|e| panic!("cannot read {}: {e}", dir.display())) {
         let path = entry.expect("a folder entry").path();
@@ -61,6 +75,16 @@ fn collect(dir: &Path, out: &mut Vec<PathBuf>) {
 
 /// Comments and the insides of literals as spaces.
 pub fn blank(text: &str) -> String {
+    blanked(text, true)
+}
+
+/// The insides of literals as spaces; comments stay.
+#[allow(dead_code, reason = "only the citations ask for it")]
+pub fn without_literals(text: &str) -> String {
+    blanked(text, false)
+}
+
+fn blanked(text: &str, comments: bool) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
     let mut at = 0;
@@ -83,8 +107,9 @@ pub fn blank(text: &str) -> String {
                 continue;
             }
         };
+        let stays = bytes[at] == b'/' && !comments;
         for byte in &mut out[at..end] {
-            if *byte != b'\n' {
+            if *byte != b'\n' && !stays {
                 *byte = b' ';
             }
         }
