@@ -3,10 +3,14 @@
 mod common;
 
 use common::{Lab, floe, floe_command, nasty, prose, run, write};
+use floe::meta::{Image, ImageOptions};
+use floe::storage::{Access, FileStorage};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 fn small(lab: &Lab) -> (PathBuf, PathBuf) {
     let source = lab.tree("source");
@@ -244,6 +248,37 @@ fn source_date_epoch_is_the_same_as_timestamp() {
     command.arg(&source).arg(&two).env("SOURCE_DATE_EPOCH", "1234567890");
     run(command).exits(0);
     assert!(fs::read(one).expect("an image") == fs::read(two).expect("an image"));
+}
+
+fn opened(image: &Path) -> Image {
+    let storage = FileStorage::open(image, Access::ReadOnly).expect("the image is there");
+    Image::open(Arc::new(storage), ImageOptions::default()).expect("it is an image")
+}
+
+#[test]
+fn two_images_of_one_tree_have_names_of_their_own_and_the_same_view() {
+    let lab = Lab::new();
+    let (source, one) = small(&lab);
+    let one = opened(&one);
+    let two = opened(&lab.pack(&[], &source, "two.floe"));
+    assert_eq!(one.root().view.hash(), two.root().view.hash());
+    assert_ne!(one.head().uuid, two.head().uuid);
+    assert_ne!(one.head().lineage, two.head().lineage);
+    assert_ne!(one.head().log_id, two.head().log_id);
+    let dated = || opened(&lab.pack(&["-f", "--timestamp", "5"], &source, "dated.floe"));
+    assert_eq!(dated().head(), dated().head());
+}
+
+#[test]
+fn an_image_keeps_the_time_of_packing() {
+    let lab = Lab::new();
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64;
+    let (source, image) = small(&lab);
+    let after = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64;
+    let packed = opened(&image).root().packed_time;
+    assert!((before..=after).contains(&packed), "{before} {packed} {after}");
+    let dated = lab.pack(&["--timestamp", "86400"], &source, "dated.floe");
+    assert_eq!(opened(&dated).root().packed_time, 86400);
 }
 
 #[test]

@@ -237,11 +237,12 @@ class Image:
         data = self.frame(self.root_place, ROOT)
         logical_len, physical_len = struct.unpack_from("<II", data)
         logical, physical = data[8 : 8 + logical_len], data[8 + logical_len : 8 + logical_len + physical_len]
-        if len(physical) != physical_len or logical_len < 536 or physical_len < 120:
+        if len(physical) != physical_len or logical_len < 632 or physical_len < 144:
             raise Bad("the root is too short")
         self.trees = {}
-        for i, table in enumerate((1, 2, 3, 4, 5, 6, 7, 9)):
-            number, levels, block = struct.unpack_from("<BB6xQ", logical, 152 + 48 * i)
+        view = [(48 * i, table) for i, table in enumerate((1, 2, 3, 4, 5, 7))]
+        for at, table in view + [(440 + 48 * i, table) for i, table in enumerate((6, 10, 11, 9))]:
+            number, levels, block = struct.unpack_from("<BB6xQ", logical, at)
             if levels and number != table:
                 raise Bad(f"the root names table {number} where {table} belongs")
             self.trees[table] = (levels, block)

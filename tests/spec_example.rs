@@ -14,7 +14,9 @@ use floe::format::head::Head;
 use floe::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use floe::format::params::Params;
 use floe::format::place::Place;
-use floe::format::root::{MapRef, Root, Trees};
+use floe::format::root::{MapRef, Root};
+use floe::format::tree_ref::TreeRef;
+use floe::format::view::View;
 use floe::format::{schema, sums};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -133,6 +135,7 @@ fn a_dump_gives_back_the_bytes_of_an_image() {
     block.push(KeyRef::new(0, 1), &[1, 32768, 0, 10, 43, 43, 0, 0], &[7; 8]);
     let map = append(&mut image, FrameKind::MAP_BLOCK, &[], &block.finish());
     let root = Root {
+        view: View { inodes: 3, bytes: 43, ..View::default() },
         params: Params::default(),
         time: 5,
         time_ns: 0,
@@ -141,22 +144,28 @@ fn a_dump_gives_back_the_bytes_of_an_image() {
         next_tiny: 1,
         next_xattrs: 1,
         next_ordinal: 1,
-        inodes: 3,
-        bytes: 43,
-        trees: Trees::default(),
+        orphans_tree: TreeRef::default(),
+        thawed_tree: TreeRef::default(),
+        shares_tree: TreeRef::default(),
+        snapshots_tree: TreeRef::default(),
         map: MapRef { root: Some((map, 1)), rows: 1 },
         next_subchunk: 4,
         next_superchunk: 3,
         thaw_log_id: 0,
         thaw_transaction: 0,
+        thaw_offset: 0,
         interior_offset: map.offset.0,
         unique_bytes: 43,
         shared_bytes: 0,
         subchunks: 2,
+        packed_time: 0,
+        packed_time_ns: 0,
     };
     let (stored, root_hash) = root.encode();
     let place = append(&mut image, FrameKind::ROOT, &[], &stored);
     append(&mut image, FrameKind::ROOT, &[], &stored);
+    let gap = image.len().next_multiple_of(4096) - image.len() - 64;
+    append(&mut image, FrameKind::PAD, &[], &vec![0; gap]);
     for (slot, generation) in [(0, 1), (16 << 10, 2)] {
         let head = Head {
             compat: 0,

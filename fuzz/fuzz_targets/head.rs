@@ -6,7 +6,7 @@ use floe::format::head::{HEAD_MAGIC, RawHeadSlot};
 use floe::format::limits;
 use floe::format::params::RawParams;
 use floe::format::place::RawPlace;
-use floe::format::root::Root;
+use floe::format::root::{Root, root_hash};
 use floe::format::sums::crc32;
 use libfuzzer_sys::fuzz_target;
 
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     if let Some((len, rest)) = data.split_first_chunk::<4>() {
         let len = u32::from_le_bytes(*len) as usize;
         if let Some(logical) = rest.get(4..).and_then(|rest| rest.get(..len)) {
-            let _ = Root::decode(data, blake3::hash(logical).as_bytes());
+            let _ = Root::decode(data, &root_hash(logical));
         }
     }
     // A slot as it is, and one whose magic, version and checksum are right.

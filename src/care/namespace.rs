@@ -278,7 +278,8 @@ impl Namespace<'_> {
                 let message = "there is no root directory".to_owned();
                 self.table(&schema::INODES, Severity::Lost, message);
             }
-            for (what, said, found) in [("inodes", root.inodes, many), ("bytes in files", root.bytes, bytes)] {
+            for (what, said, found) in [("inodes", root.view.inodes, many), ("bytes in files", root.view.bytes, bytes)]
+            {
                 if said != found {
                     let message = format!("the root says {said} {what}, there are {found}");
                     self.findings.add(Finding::new(FindingKind::Root, Severity::Recoverable, message));

@@ -167,6 +167,8 @@ fn lost(
             "these files can be read, but not be verified",
         ),
         8 => (0, Severity::Recoverable, "keys", "what it says of these files is taken from the clear lists"),
+        10 => (root.next_inode, Severity::Lost, "inodes", "what the thaw log has of these files is lost"),
+        11 => (u64::MAX, Severity::Recoverable, "kinds", "no file is hit"),
         _ => (root.next_ordinal, Severity::Lost, "snapshots", "these snapshots are lost"),
     };
     let range = gap.ids(next);

@@ -97,7 +97,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         return to_stdout(&fs, &paths, &attrs, &pick);
     }
     signals::watch();
-    let total = if paths.is_empty() { opened.image.root().bytes } else { 0 };
+    let total = if paths.is_empty() { opened.image.root().view.bytes } else { 0 };
     let json = args.json.json;
     let observer = Observer { progress: Progress::new(context, json, true, "extracting"), total };
     let options = ExtractOptions {

@@ -137,9 +137,9 @@ impl Info {
             root_hash: output::hex(&head.root_hash),
             time: root.time,
             params: ParamsShown::new(&root.params),
-            counts: Counts { inodes: root.inodes, subchunks: root.subchunks, superchunks: usage.superchunks },
+            counts: Counts { inodes: root.view.inodes, subchunks: root.subchunks, superchunks: usage.superchunks },
             sizes: Sizes {
-                files: root.bytes,
+                files: root.view.bytes,
                 unique: root.unique_bytes,
                 shared: root.shared_bytes,
                 image: image_bytes,
@@ -156,7 +156,7 @@ impl Info {
             budget: Budget {
                 identities_per_subchunk: ratio(usage.identities, root.subchunks),
                 identities_per_subchunk_limit: IDENTITY_BUDGET,
-                other_metadata_per_inode: ratio(usage.other_metadata(), root.inodes),
+                other_metadata_per_inode: ratio(usage.other_metadata(), root.view.inodes),
                 other_metadata_per_inode_over_squashfs_limit: INODE_BUDGET,
             },
             warnings: image.warnings().to_vec(),

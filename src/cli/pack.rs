@@ -275,11 +275,27 @@ impl Args {
             one_file_system: self.choice.one_file_system,
             owner: if self.attributes.all_root { Some((0, 0)) } else { self.attributes.owner },
             timestamp: self.attributes.timestamp,
+            now: time::now(),
+            seed: Some(random_seed().context("cannot get random bytes for the image's uuid")?),
             temp_dir: temp_dir.map(PathBuf::from),
             umask: umask(),
             ..PackOptions::default()
         })
     }
+}
+
+/// 32 random bytes.
+fn random_seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    let mut filled = 0;
+    while let Some(rest) = seed.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(seed)
 }
 
 /// The process's umask, which can be asked for only by setting it; no thread that makes files runs yet.

@@ -1,8 +1,20 @@
 //! Points in time as people write them (RFC 3339, or seconds since 1970) and as they are shown (UTC).
 
+use crate::format::rows::Time;
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: i64 = 86_400;
+
+/// The present time.
+pub fn now() -> Time {
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Time { secs: seconds(since), nanos: since.subsec_nanos() },
+        // A clock before 1970: whole seconds are enough.
+        Err(error) => Time { secs: -seconds(error.duration()), nanos: 0 },
+    }
+}
 
 /// The seconds since 1970 that `text` means: `@` and a number or a number alone, or RFC 3339 with `Z` or an offset. A fraction is cut off.
 ///

@@ -164,6 +164,9 @@ impl RawHeadSlot {
         if !(limits::LOG_START..=limits::IMAGE_LEN).contains(&log_end) {
             return Err(FormatError::Limit { what: "end of the log", value: log_end, limit: limits::IMAGE_LEN });
         }
+        if !log_end.is_multiple_of(limits::SYNC_BLOCK) {
+            return Err(FormatError::invalid("head slot", "the end of its log is not a multiple of 4096"));
+        }
         for offset in root.offsets() {
             if offset.0 + root.frame_len() > log_end {
                 return Err(FormatError::invalid("head slot", "its root lies behind the end of the log"));

@@ -30,6 +30,10 @@ pub const SUBCHUNK_LEN: u64 = 1 << 20;
 pub const RECIPE_PIECES: u64 = 4096;
 /// Bytes of a name.
 pub const NAME_LEN: usize = 255;
+/// Bytes of a snapshot's comment.
+pub const SNAPSHOT_COMMENT: u64 = 4096;
+/// Largest number of nanoseconds in a time.
+pub const NANOS: u32 = 999_999_999;
 /// Bytes of a symlink target.
 pub const SYMLINK_LEN: usize = 4095;
 /// Bytes of the value of an xattr.
@@ -44,8 +48,12 @@ pub const XATTR_PIECE: usize = 32 * 1024;
 pub const TINY_LEN: u64 = 512;
 /// Inode numbers are below.
 pub const INODE: u64 = 1 << 48;
-/// Ids of subchunks, superchunks, contents, tiny contents and xattr sets are below.
+/// Ids of subchunks, superchunks, contents, tiny contents and xattr sets, and ordinals of snapshots, are below.
 pub const ID: u64 = 1 << 62;
+/// Epochs are below.
+pub const EPOCH: u32 = 1 << 24;
+/// Sequences of one epoch: a writer's first is `epoch × SEQUENCES`.
+pub const SEQUENCES: u64 = 1 << 40;
 /// Offsets in the image are below.
 pub const IMAGE_LEN: u64 = 1 << 62;
 /// Most subchunks in one run of contents, map or clear list row.
@@ -54,3 +62,8 @@ pub const RUN: u64 = 128;
 pub const IDENTITY_RUN: u64 = 64;
 /// Dictionary of table blocks.
 pub const DICTIONARY_LEN: u64 = 1 << 20;
+
+/// The first sequence of a writer in this epoch (section 2.3); `epoch` is below [`EPOCH`].
+pub const fn first_sequence(epoch: u32) -> u64 {
+    epoch as u64 * SEQUENCES
+}

@@ -25,6 +25,7 @@ pub mod sums;
 pub mod thaw;
 pub mod transaction;
 pub mod tree_ref;
+pub mod view;
 
 pub use error::FormatError;
 pub use layout::Field;

@@ -5,6 +5,7 @@ use super::params::{Params, RawParams};
 use super::place::{Place, RawPlace};
 use super::schema;
 use super::tree_ref::{RawTreeRef, TreeRef};
+use super::view::{RawView, View};
 use super::{FormatError, limits};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32, U64};
@@ -12,6 +13,8 @@ use zerocopy::little_endian::{I64, U32, U64};
 on_disk! {
     /// The part that is hashed.
     pub struct RootLogical {
+        /// What readers see.
+        view: RawView,
         /// Parameters.
         params: RawParams,
         /// Seconds.
@@ -30,24 +33,12 @@ on_disk! {
         next_xattrs: U64,
         /// Next free snapshot ordinal.
         next_ordinal: U64,
-        /// Inodes of the head.
-        inodes: U64,
-        /// Sum of the sizes of its regular files.
-        bytes: U64,
-        /// Table 1.
-        inodes_tree: RawTreeRef,
-        /// Table 2.
-        dirents_tree: RawTreeRef,
-        /// Table 3.
-        contents_tree: RawTreeRef,
-        /// Table 4.
-        xattrs_tree: RawTreeRef,
-        /// Table 5.
-        tiny_tree: RawTreeRef,
         /// Table 6.
         orphans_tree: RawTreeRef,
-        /// Table 7.
-        identities_tree: RawTreeRef,
+        /// Table 10.
+        thawed_tree: RawTreeRef,
+        /// Table 11.
+        shares_tree: RawTreeRef,
         /// Table 9.
         snapshots_tree: RawTreeRef,
     }
@@ -72,6 +63,8 @@ on_disk! {
         thaw_log_id: U64,
         /// Up to which.
         thaw_transaction: U64,
+        /// Where in the thaw log the first transaction is that it does not contain.
+        thaw_offset: U64,
         /// Where the interior blocks begin.
         interior_offset: U64,
         /// Bytes of all subchunks of file data ever stored.
@@ -80,28 +73,13 @@ on_disk! {
         shared_bytes: U64,
         /// Subchunks of file data.
         subchunks: U64,
+        /// When the image was packed, seconds.
+        packed_time: I64,
+        /// Nanoseconds.
+        packed_time_ns: U32,
+        /// Zero.
+        reserved1: U32,
     }
-}
-
-/// The trees of one version of the filesystem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Trees {
-    /// Table 1.
-    pub inodes: TreeRef,
-    /// Table 2.
-    pub dirents: TreeRef,
-    /// Table 3.
-    pub contents: TreeRef,
-    /// Table 4.
-    pub xattrs: TreeRef,
-    /// Table 5.
-    pub tiny: TreeRef,
-    /// Table 6.
-    pub orphans: TreeRef,
-    /// Table 7.
-    pub identities: TreeRef,
-    /// Table 9.
-    pub snapshots: TreeRef,
 }
 
 /// The map's root block and its size.
@@ -116,6 +94,8 @@ pub struct MapRef {
 /// A root that was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Root {
+    /// What readers see.
+    pub view: View,
     /// Parameters.
     pub params: Params,
     /// Seconds.
@@ -132,12 +112,14 @@ pub struct Root {
     pub next_xattrs: u64,
     /// Next free snapshot ordinal.
     pub next_ordinal: u64,
-    /// Inodes of the head.
-    pub inodes: u64,
-    /// Sum of the sizes of its regular files, bytes.
-    pub bytes: u64,
-    /// The trees.
-    pub trees: Trees,
+    /// Table 6.
+    pub orphans_tree: TreeRef,
+    /// Table 10.
+    pub thawed_tree: TreeRef,
+    /// Table 11.
+    pub shares_tree: TreeRef,
+    /// Table 9.
+    pub snapshots_tree: TreeRef,
     /// The map.
     pub map: MapRef,
     /// Next free subchunk id.
@@ -148,6 +130,8 @@ pub struct Root {
     pub thaw_log_id: u64,
     /// Up to which.
     pub thaw_transaction: u64,
+    /// Offset in the thaw log where the first transaction is that it does not contain; 0 without a thaw log.
+    pub thaw_offset: u64,
     /// Where the interior blocks and the map begin.
     pub interior_offset: u64,
     /// Bytes of all subchunks of file data ever stored.
@@ -156,13 +140,17 @@ pub struct Root {
     pub shared_bytes: u64,
     /// Subchunks of file data.
     pub subchunks: u64,
+    /// When the image was packed: seconds.
+    pub packed_time: i64,
+    /// Nanoseconds.
+    pub packed_time_ns: u32,
 }
 
 impl Root {
     /// The stored bytes of the root's frame, and the root hash.
     pub fn encode(&self) -> (Vec<u8>, [u8; 32]) {
-        let t = &self.trees;
         let logical = RootLogical {
+            view: self.view.encode(),
             params: (&self.params).into(),
             time: self.time.into(),
             time_ns: self.time_ns.into(),
@@ -172,16 +160,10 @@ impl Root {
             next_tiny: self.next_tiny.into(),
             next_xattrs: self.next_xattrs.into(),
             next_ordinal: self.next_ordinal.into(),
-            inodes: self.inodes.into(),
-            bytes: self.bytes.into(),
-            inodes_tree: t.inodes.encode(schema::INODES.id()),
-            dirents_tree: t.dirents.encode(schema::DIRENTS.id()),
-            contents_tree: t.contents.encode(schema::CONTENTS.id()),
-            xattrs_tree: t.xattrs.encode(schema::XATTRS.id()),
-            tiny_tree: t.tiny.encode(schema::TINY.id()),
-            orphans_tree: t.orphans.encode(schema::ORPHANS.id()),
-            identities_tree: t.identities.encode(schema::IDENTITIES.id()),
-            snapshots_tree: t.snapshots.encode(schema::SNAPSHOTS.id()),
+            orphans_tree: self.orphans_tree.encode(schema::ORPHANS.id()),
+            thawed_tree: self.thawed_tree.encode(schema::THAWED.id()),
+            shares_tree: self.shares_tree.encode(schema::SHARES.id()),
+            snapshots_tree: self.snapshots_tree.encode(schema::SNAPSHOTS.id()),
         };
         let physical = RootPhysical {
             map: self.map.root.map(|r| r.0).into(),
@@ -192,12 +174,16 @@ impl Root {
             next_superchunk: self.next_superchunk.into(),
             thaw_log_id: self.thaw_log_id.into(),
             thaw_transaction: self.thaw_transaction.into(),
+            thaw_offset: self.thaw_offset.into(),
             interior_offset: self.interior_offset.into(),
             unique_bytes: self.unique_bytes.into(),
             shared_bytes: self.shared_bytes.into(),
             subchunks: self.subchunks.into(),
+            packed_time: self.packed_time.into(),
+            packed_time_ns: self.packed_time_ns.into(),
+            reserved1: 0.into(),
         };
-        let hash = *blake3::hash(logical.as_bytes()).as_bytes();
+        let hash = root_hash(logical.as_bytes());
         let mut out = Vec::with_capacity(8 + RootLogical::SIZE + RootPhysical::SIZE);
         out.extend_from_slice(&(RootLogical::SIZE as u32).to_le_bytes());
         out.extend_from_slice(&(RootPhysical::SIZE as u32).to_le_bytes());
@@ -215,7 +201,7 @@ impl Root {
         let (logical_len, physical_len) = (cursor.u32()? as usize, cursor.u32()? as usize);
         let (logical, physical) = (cursor.take(logical_len)?, cursor.take(physical_len)?);
         cursor.end()?;
-        if blake3::hash(logical).as_bytes() != root_hash {
+        if self::root_hash(logical) != *root_hash {
             return Err(FormatError::Hash { what: "root" });
         }
         let logical = RootLogical::read(logical, "logical part of the root")?;
@@ -223,6 +209,10 @@ impl Root {
         let next = |what, value: U64, limit| match value.get() {
             value if (1..=limit).contains(&value) => Ok(value),
             value => Err(FormatError::Limit { what, value, limit }),
+        };
+        let nanos = |what, value: U32| match value.get() {
+            value if value <= limits::NANOS => Ok(value),
+            value => Err(FormatError::Limit { what, value: value.into(), limit: limits::NANOS.into() }),
         };
         let levels = physical.map_levels;
         if levels > limits::TREE_LEVELS {
@@ -238,35 +228,143 @@ impl Root {
             _ => return Err(FormatError::invalid("root", "place and levels of the map disagree")),
         };
         Ok(Root {
+            view: logical.view.validate()?,
             params: logical.params.validate()?,
             time: logical.time.get(),
-            time_ns: logical.time_ns.get(),
+            time_ns: nanos("nanoseconds of the root's time", logical.time_ns)?,
             next_inode: next("next inode", logical.next_inode, limits::INODE)?,
             next_content: next("next content id", logical.next_content, limits::ID)?,
             next_tiny: next("next tiny id", logical.next_tiny, limits::ID)?,
             next_xattrs: next("next xattr set id", logical.next_xattrs, limits::ID)?,
-            next_ordinal: next("next snapshot ordinal", logical.next_ordinal, 1 << 15)?,
-            inodes: logical.inodes.get(),
-            bytes: logical.bytes.get(),
-            trees: Trees {
-                inodes: logical.inodes_tree.validate(schema::INODES.id())?,
-                dirents: logical.dirents_tree.validate(schema::DIRENTS.id())?,
-                contents: logical.contents_tree.validate(schema::CONTENTS.id())?,
-                xattrs: logical.xattrs_tree.validate(schema::XATTRS.id())?,
-                tiny: logical.tiny_tree.validate(schema::TINY.id())?,
-                orphans: logical.orphans_tree.validate(schema::ORPHANS.id())?,
-                identities: logical.identities_tree.validate(schema::IDENTITIES.id())?,
-                snapshots: logical.snapshots_tree.validate(schema::SNAPSHOTS.id())?,
-            },
+            next_ordinal: next("next snapshot ordinal", logical.next_ordinal, limits::ID)?,
+            orphans_tree: logical.orphans_tree.validate(schema::ORPHANS.id())?,
+            thawed_tree: logical.thawed_tree.validate(schema::THAWED.id())?,
+            shares_tree: logical.shares_tree.validate(schema::SHARES.id())?,
+            snapshots_tree: logical.snapshots_tree.validate(schema::SNAPSHOTS.id())?,
             map: MapRef { root: map, rows: physical.map_rows.get() },
             next_subchunk: next("next subchunk id", physical.next_subchunk, limits::ID)?,
             next_superchunk: next("next superchunk id", physical.next_superchunk, limits::ID)?,
             thaw_log_id: physical.thaw_log_id.get(),
             thaw_transaction: physical.thaw_transaction.get(),
+            thaw_offset: physical.thaw_offset.get(),
             interior_offset: physical.interior_offset.get(),
             unique_bytes: physical.unique_bytes.get(),
             shared_bytes: physical.shared_bytes.get(),
             subchunks: physical.subchunks.get(),
+            packed_time: physical.packed_time.get(),
+            packed_time_ns: nanos("nanoseconds of the time of packing", physical.packed_time_ns)?,
         })
+    }
+}
+
+/// BLAKE3-32 of the view's hash and what of the logical part is after the view, bytes of later minor versions included.
+/// A part shorter than a view has no root hash that a head could name; the hash of nothing is returned then.
+pub fn root_hash(logical: &[u8]) -> [u8; 32] {
+    let Some((view, rest)) = logical.split_at_checked(RawView::SIZE) else {
+        return *blake3::hash(&[]).as_bytes();
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(blake3::hash(view).as_bytes()).update(rest);
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ids::{LogOffset, SubchunkId};
+    use crate::format::sums::Hash24;
+    use crate::format::tree_ref::TreeRoot;
+
+    fn root() -> Root {
+        let tree = |block| TreeRef {
+            root: Some(TreeRoot { block: SubchunkId(block), hash: Hash24([block as u8; 24]), levels: 1 }),
+            rows: block,
+        };
+        let place = Place {
+            offset: LogOffset(40960),
+            copy: None,
+            clear_len: 0,
+            stored_len: 100,
+            raw_len: 200,
+            codec: 1,
+            flags: crate::format::frame::Flags::default(),
+            sum: 9,
+        };
+        Root {
+            view: View { inodes_tree: tree(1), identities_tree: tree(7), inodes: 3, bytes: 4, ..View::default() },
+            params: Params::default(),
+            time: -1,
+            time_ns: 2,
+            next_inode: 3,
+            next_content: 4,
+            next_tiny: 5,
+            next_xattrs: 6,
+            next_ordinal: limits::ID,
+            orphans_tree: tree(8),
+            thawed_tree: tree(9),
+            shares_tree: tree(10),
+            snapshots_tree: tree(11),
+            map: MapRef { root: Some((place, 2)), rows: 12 },
+            next_subchunk: 13,
+            next_superchunk: 14,
+            thaw_log_id: 15,
+            thaw_transaction: 16,
+            thaw_offset: 17,
+            interior_offset: 18,
+            unique_bytes: 19,
+            shared_bytes: 20,
+            subchunks: 21,
+            packed_time: 22,
+            packed_time_ns: 999_999_999,
+        }
+    }
+
+    #[test]
+    fn a_root_comes_back() {
+        let (stored, hash) = root().encode();
+        assert_eq!(Root::decode(&stored, &hash), Ok(root()));
+    }
+
+    #[test]
+    fn the_root_hash_is_that_of_the_view_hash_and_of_all_logical_bytes_after_the_view() {
+        let (mut stored, hash) = root().encode();
+        let logical = stored[8..8 + RootLogical::SIZE].to_vec();
+        let rest = [&root().view.hash()[..], &logical[RawView::SIZE..]].concat();
+        assert_eq!(hash, *blake3::hash(&rest).as_bytes());
+        // Bytes of a later minor version are hashed, and ignored otherwise.
+        stored.splice(8 + RootLogical::SIZE..8 + RootLogical::SIZE, *b"later");
+        stored[..4].copy_from_slice(&(RootLogical::SIZE as u32 + 5).to_le_bytes());
+        assert_eq!(Root::decode(&stored, &hash), Err(FormatError::Hash { what: "root" }));
+        let later = *blake3::hash(&[&rest[..], b"later"].concat()).as_bytes();
+        assert_eq!(Root::decode(&stored, &later), Ok(root()));
+    }
+
+    #[test]
+    fn each_changed_bit_of_the_logical_part_is_noticed() {
+        let (stored, hash) = root().encode();
+        for at in 8..8 + RootLogical::SIZE {
+            let mut other = stored.clone();
+            other[at] ^= 1 << (at % 8);
+            assert_eq!(Root::decode(&other, &hash), Err(FormatError::Hash { what: "root" }), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn times_beyond_a_second_are_refused() {
+        for change in
+            [|root: &mut Root| root.time_ns = 1_000_000_000, |root: &mut Root| root.packed_time_ns = 1_000_000_000]
+        {
+            let mut root = root();
+            change(&mut root);
+            let (stored, hash) = root.encode();
+            assert!(matches!(Root::decode(&stored, &hash), Err(FormatError::Limit { .. })));
+        }
+    }
+
+    #[test]
+    fn a_logical_part_shorter_than_a_view_is_refused() {
+        let stored = [5u32.to_le_bytes(), 0u32.to_le_bytes()].concat();
+        let stored = [&stored[..], b"short"].concat();
+        assert!(Root::decode(&stored, &root_hash(b"short")).is_err());
     }
 }

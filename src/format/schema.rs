@@ -75,9 +75,10 @@ const fn table(
     }
 }
 
+const INODE_COLUMNS: &[Coding] = &[P, P, P, P, P, D, P, N, N, N, N, N, P, P, P, P];
+
 /// inode → attributes.
-pub static INODES: Table =
-    table(1, "inodes", false, false, &[P, P, P, P, P, D, P, N, N, N, N, N, P, P, P, P], true, BY_ID);
+pub static INODES: Table = table(1, "inodes", false, false, INODE_COLUMNS, true, BY_ID);
 /// (directory, name) → inode, type.
 pub static DIRENTS: Table = table(2, "dirents", false, true, &[N, P], false, BY_ID);
 /// (content, offset) → extents.
@@ -86,15 +87,19 @@ pub static CONTENTS: Table = table(3, "contents", true, false, &[N, P, P, P], tr
 pub static XATTRS: Table = table(4, "xattrs", true, false, &[], true, BY_ID);
 /// tiny content → bytes.
 pub static TINY: Table = table(5, "tiny", false, false, &[], true, BY_ID);
-/// Unlinked open inodes.
-pub static ORPHANS: Table = table(6, "orphans", false, false, &[], false, BY_ID);
+/// Unlinked open inodes: inode → attributes.
+pub static ORPHANS: Table = table(6, "orphans", false, false, INODE_COLUMNS, true, BY_ID);
 /// First subchunk → identities.
 pub static IDENTITIES: Table = table(7, "identities", false, false, &[P], true, BY_ID);
 /// Where things lie.
 pub static MAP: Table = table(8, "map", true, false, &[N, D, D, P, P, P, P, P], true, BY_PLACE);
 /// Snapshots by ordinal.
 pub static SNAPSHOTS: Table = table(9, "snapshots", false, false, &[], true, BY_ID);
+/// (inode, file offset) → length, frame of written bytes in the thaw log, offset in it.
+pub static THAWED: Table = table(10, "thawed", true, false, &[P, D, P], true, BY_ID);
+/// (kind, id) → users of what several inodes have.
+pub static SHARES: Table = table(11, "shares", true, false, &[P], false, BY_ID);
 
 /// All tables, by number from 1.
-pub static TABLES: [&Table; 9] =
-    [&INODES, &DIRENTS, &CONTENTS, &XATTRS, &TINY, &ORPHANS, &IDENTITIES, &MAP, &SNAPSHOTS];
+pub static TABLES: [&Table; 11] =
+    [&INODES, &DIRENTS, &CONTENTS, &XATTRS, &TINY, &ORPHANS, &IDENTITIES, &MAP, &SNAPSHOTS, &THAWED, &SHARES];

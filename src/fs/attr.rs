@@ -114,6 +114,10 @@ impl Fs {
     /// What the whole filesystem has.
     pub fn statfs(&self) -> StatFs {
         let root = self.image.root();
-        StatFs { blocks: root.bytes.div_ceil(STATFS_BLOCK.into()), block_size: STATFS_BLOCK, files: root.inodes }
+        StatFs {
+            blocks: root.view.bytes.div_ceil(STATFS_BLOCK.into()),
+            block_size: STATFS_BLOCK,
+            files: root.view.inodes,
+        }
     }
 }

@@ -91,16 +91,18 @@ impl Image {
 
     /// The tree of a table.
     pub fn tree(&self, table: &'static Table) -> Tree {
-        let t = &self.root.trees;
+        let (root, view) = (&self.root, &self.root.view);
         let tree = match table.id().0 {
-            1 => &t.inodes,
-            2 => &t.dirents,
-            3 => &t.contents,
-            4 => &t.xattrs,
-            5 => &t.tiny,
-            6 => &t.orphans,
-            7 => &t.identities,
-            9 => &t.snapshots,
+            1 => &view.inodes_tree,
+            2 => &view.dirents_tree,
+            3 => &view.contents_tree,
+            4 => &view.xattrs_tree,
+            5 => &view.tiny_tree,
+            6 => &root.orphans_tree,
+            7 => &view.identities_tree,
+            9 => &root.snapshots_tree,
+            10 => &root.thawed_tree,
+            11 => &root.shares_tree,
             _ => return Tree::from_map(&self.root.map),
         };
         Tree::from_ref(table, tree)

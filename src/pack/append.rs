@@ -43,10 +43,13 @@ pub(super) fn compress(queue: &Receiver<CompressJob>, options: &PackOptions) {
     }
 }
 
+/// The epoch of an image that `pack` makes.
+pub(super) const PACK_EPOCH: u32 = 1;
+
 /// A new log in an empty storage: room for the head slots, then frames.
 pub(super) fn begin_log(storage: Arc<dyn Storage>, log_id: u64) -> Result<LogWriter, LogError> {
     storage.append(&[&vec![0; limits::LOG_START as usize]])?;
-    LogWriter::new(storage, log_id, 1, 1, limits::LOG_START)
+    LogWriter::new(storage, log_id, PACK_EPOCH, limits::first_sequence(PACK_EPOCH), limits::LOG_START)
 }
 
 /// Appends superchunks in order until there are no more.

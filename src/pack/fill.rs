@@ -271,7 +271,8 @@ impl<'a> Filler<'a> {
 /// The log's id: a function of options and content, so that the same input gives the same bytes.
 pub(super) fn log_id(options: &PackOptions, first: &[u8]) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"floe log id").update(RawParams::from(&options.params).as_bytes()).update(first);
+    hasher.update(b"floe log id").update(RawParams::from(&options.params).as_bytes());
+    hasher.update(first).update(options.seed_bytes());
     let mut id = [0; 8];
     hasher.finalize_xof().fill(&mut id);
     u64::from_le_bytes(id)

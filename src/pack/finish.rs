@@ -1,6 +1,6 @@
 //! The end of packing: tables, map, root, and last the head slots, each only after what it names is synced.
 
-use super::append::{Appended, begin_log};
+use super::append::{Appended, PACK_EPOCH, begin_log};
 use super::fill::{Filled, log_id};
 use super::{PackError, PackOptions, PackSummary};
 use crate::format::block::{KeyRef, Row};
@@ -8,9 +8,10 @@ use crate::format::frame::FrameKind;
 use crate::format::head::{Head, RawHeadSlot, incompat};
 use crate::format::ids::LogOffset;
 use crate::format::limits;
-use crate::format::root::{Root, Trees};
-use crate::format::rows::Identity;
-use crate::format::rows::identity;
+use crate::format::root::Root;
+use crate::format::rows::{Identity, Time, identity};
+use crate::format::tree_ref::TreeRef;
+use crate::format::view::View;
 use crate::format::{codec, schema};
 use crate::meta::{TableWriter, append_twice};
 use crate::storage::{FileStorage, HeadIndex, Storage, StorageError};
@@ -56,20 +57,32 @@ pub(super) fn finish(
     );
     let rows = &mut filled.rows;
     // In the order they are written: what is read together, names and inodes, lies next to the interior blocks.
-    let identities = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref()?;
-    let tiny = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
-    let xattrs = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
-    let contents = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref()?;
-    let inodes = writer.load(&schema::INODES, rows.inode_rows())?.to_ref()?;
-    let dirents = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref()?;
-    let trees = Trees { inodes, dirents, contents, xattrs, tiny, identities, ..Trees::default() };
+    let identities_tree = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref()?;
+    let tiny_tree = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
+    let xattrs_tree = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
+    let contents_tree = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref()?;
+    let inodes_tree = writer.load(&schema::INODES, rows.inode_rows())?.to_ref()?;
+    let dirents_tree = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref()?;
     let interior_offset = writer.flush_interior()?;
     let (map_tree, _) = writer.finish_map()?;
 
     let newest = rows.newest;
     let (time, time_ns) = options.timestamp.map_or((newest.secs, newest.nanos), |secs| (secs, 0));
+    // With a timestamp the same input gives the same bytes: then nothing says when it was packed.
+    let packed = options.timestamp.map_or(options.now, |secs| Time { secs, nanos: 0 });
     let mut summary = filled.summary;
+    let view = View {
+        inodes_tree,
+        dirents_tree,
+        contents_tree,
+        xattrs_tree,
+        tiny_tree,
+        identities_tree,
+        inodes: rows.next_inode - 1,
+        bytes: summary.bytes,
+    };
     let root = Root {
+        view,
         params,
         time,
         time_ns,
@@ -78,18 +91,22 @@ pub(super) fn finish(
         next_tiny: rows.next_tiny,
         next_xattrs: rows.next_xattrs,
         next_ordinal: 1,
-        inodes: rows.next_inode - 1,
-        bytes: summary.bytes,
-        trees,
+        orphans_tree: TreeRef::default(),
+        thawed_tree: TreeRef::default(),
+        shares_tree: TreeRef::default(),
+        snapshots_tree: TreeRef::default(),
         map: map_tree.to_map_ref()?,
         next_subchunk,
         next_superchunk,
         thaw_log_id: 0,
         thaw_transaction: 0,
+        thaw_offset: 0,
         interior_offset,
         unique_bytes: summary.unique_bytes,
         shared_bytes: summary.shared_bytes,
         subchunks: summary.subchunks,
+        packed_time: packed.secs,
+        packed_time_ns: packed.nanos,
     };
     let (stored, root_hash) = root.encode();
     let on_log = |source| PackError::log(&at, source);
@@ -108,13 +125,13 @@ pub(super) fn finish(
         compat: 0,
         ro_compat: 0,
         incompat: features,
-        uuid: derive(b"floe uuid", &root_hash, id),
-        lineage: derive(b"floe lineage", &root_hash, id),
+        uuid: derive(b"floe uuid", &root_hash, id, options),
+        lineage: derive(b"floe lineage", &root_hash, id, options),
         generation: 1,
         root: place,
         root_hash,
         log_id: id,
-        epoch: 1,
+        epoch: PACK_EPOCH,
         clean: true,
         log_end: LogOffset(log.end()),
         thaw_log_id: 0,
@@ -139,10 +156,13 @@ fn write_heads(storage: &dyn Storage, head: &Head) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Sixteen bytes that depend on content and options alone, in the form of a UUID of version 8 (RFC 9562: custom).
-fn derive(what: &[u8], root_hash: &[u8; 32], log_id: u64) -> [u8; 16] {
+/// Sixteen bytes in the form of a UUID of version 8 (RFC 9562: custom). They depend on content and options, and on the
+/// seed where there is one.
+fn derive(what: &[u8], root_hash: &[u8; 32], log_id: u64, options: &PackOptions) -> [u8; 16] {
     let mut out = [0; 16];
-    blake3::Hasher::new().update(what).update(root_hash).update(&log_id.to_le_bytes()).finalize_xof().fill(&mut out);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(what).update(root_hash).update(&log_id.to_le_bytes()).update(options.seed_bytes());
+    hasher.finalize_xof().fill(&mut out);
     out[6] = out[6] & 0x0f | 0x80;
     out[8] = out[8] & 0x3f | 0x80;
     out

@@ -3,6 +3,7 @@
 use super::filter::{Filter, TakeAll};
 use crate::format::codec::Compression;
 use crate::format::params::Params;
+use crate::format::rows::Time;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,6 +27,11 @@ pub struct PackOptions {
     /// Seconds: the image's time, and no file is younger. Nor are sizes of directories stored, which the source's file
     /// system makes up: so the image is a function of the tree and the options.
     pub timestamp: Option<i64>,
+    /// The time of packing, which the image keeps; not used with `timestamp`.
+    pub now: Time,
+    /// 32 random bytes that uuid, lineage and log id come from, so that no two images have the same; not used with
+    /// `timestamp`. Without, they come from content and options.
+    pub seed: Option<[u8; 32]>,
     /// What is taken.
     pub filter: Arc<dyn Filter>,
     /// Folder for what does not fit in memory; by default the image's.
@@ -45,9 +51,21 @@ impl Default for PackOptions {
             one_file_system: false,
             owner: None,
             timestamp: None,
+            now: Time::default(),
+            seed: None,
             filter: Arc::new(TakeAll),
             temp_dir: None,
             umask: 0o022,
+        }
+    }
+}
+
+impl PackOptions {
+    /// The seed where it counts, else nothing.
+    pub(super) fn seed_bytes(&self) -> &[u8] {
+        match (&self.timestamp, &self.seed) {
+            (None, Some(seed)) => seed,
+            _ => &[],
         }
     }
 }

@@ -7,14 +7,16 @@ use floe::format::codec::{Compression, RAW};
 use floe::format::frame::{Flags, FrameKind};
 use floe::format::head::{Head, RawHeadSlot, incompat};
 use floe::format::ids::{InodeId, LogOffset, SubchunkId, SuperchunkId};
-use floe::format::limits::LOG_START;
+use floe::format::limits::{LOG_START, first_sequence};
 use floe::format::params::{HashKind, Params};
 use floe::format::recipe::{Piece, Recipe};
-use floe::format::root::{Root, Trees};
+use floe::format::root::Root;
 use floe::format::rows::inode::XattrRef;
 use floe::format::rows::{ContentRef, ContentRow, DirentRow, FileType, Identity, InodeRow, Time, identity};
 use floe::format::schema::{self, Table};
 use floe::format::sums;
+use floe::format::tree_ref::TreeRef;
+use floe::format::view::View;
 use floe::log::{LogWriter, NewFrame};
 use floe::meta::{MapRows, TableWriter, append_twice};
 use floe::storage::testing::MemoryStorage;
@@ -81,7 +83,7 @@ impl Forge {
 
     pub fn build(&self) -> Arc<MemoryStorage> {
         let storage = Arc::new(MemoryStorage::from_bytes(vec![0; LOG_START as usize]));
-        let mut log = LogWriter::new(storage.clone() as Arc<dyn Storage>, 7, 1, 1, LOG_START).unwrap();
+        let mut log = LogWriter::new(storage.clone() as Arc<dyn Storage>, 7, 1, first_sequence(1), LOG_START).unwrap();
         let mut map = MapRows::default();
         let mut identities = Vec::new();
         let (mut next_subchunk, mut next_superchunk) = (1, 1);
@@ -127,9 +129,10 @@ impl Forge {
         let runs = identities.chunks(64).enumerate().map(|(n, run)| {
             row(1 + 64 * n as u64, 0, b"", &[run.len() as u64], identity::encode_run(HashKind::Blake3, run))
         });
-        let trees = Trees {
-            identities: load(&schema::IDENTITIES, runs.collect()),
-            contents: load(
+        let files = self.inodes.values().filter(|inode| inode.file_type == FileType::Regular);
+        let view = View {
+            identities_tree: load(&schema::IDENTITIES, runs.collect()),
+            contents_tree: load(
                 &schema::CONTENTS,
                 self.contents
                     .iter()
@@ -139,7 +142,7 @@ impl Forge {
                     })
                     .collect(),
             ),
-            inodes: load(
+            inodes_tree: load(
                 &schema::INODES,
                 self.inodes
                     .iter()
@@ -149,16 +152,18 @@ impl Forge {
                     })
                     .collect(),
             ),
-            dirents: load(
+            dirents_tree: load(
                 &schema::DIRENTS,
                 self.dirents.iter().map(|((a, name), entry)| row(*a, 0, name, &entry.encode(), Vec::new())).collect(),
             ),
-            ..Trees::default()
+            inodes: self.inodes.len() as u64,
+            bytes: files.map(|inode| inode.size).sum(),
+            ..View::default()
         };
         let interior_offset = writer.flush_interior().unwrap();
         let (map, _) = writer.finish_map().unwrap();
-        let files = self.inodes.values().filter(|inode| inode.file_type == FileType::Regular);
         let root = Root {
+            view,
             params,
             time: 0,
             time_ns: 0,
@@ -167,21 +172,26 @@ impl Forge {
             next_tiny: 1,
             next_xattrs: 1,
             next_ordinal: 1,
-            inodes: self.inodes.len() as u64,
-            bytes: files.map(|inode| inode.size).sum(),
-            trees,
+            orphans_tree: TreeRef::default(),
+            thawed_tree: TreeRef::default(),
+            shares_tree: TreeRef::default(),
+            snapshots_tree: TreeRef::default(),
             map: map.to_map_ref().unwrap(),
             next_subchunk,
             next_superchunk,
             thaw_log_id: 0,
             thaw_transaction: 0,
+            thaw_offset: 0,
             interior_offset,
             unique_bytes: 0,
             shared_bytes: 0,
             subchunks: identities.len() as u64,
+            packed_time: 0,
+            packed_time_ns: 0,
         };
         let (stored, root_hash) = root.encode();
         let place = append_twice(&mut log, FrameKind::ROOT, &stored).unwrap();
+        log.sync().unwrap();
         let has_recipes = self.superchunks.iter().flatten().any(|(_, recipe)| recipe.is_some());
         for (slot, generation) in [(HeadIndex::A, 1), (HeadIndex::B, 2)] {
             let head = Head {

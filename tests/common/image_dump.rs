@@ -15,22 +15,24 @@ use floe::format::place::RawPlace;
 use floe::format::root::{RootLogical, RootPhysical};
 use floe::format::schema::{Coding, TABLES, Table};
 use floe::format::tree_ref::RawTreeRef;
+use floe::format::view::RawView;
 use std::collections::HashMap;
 use std::fmt::Write;
 
 const END: &str = "end of the image";
 
 /// Names of the integer columns, where the specification has some.
-const COLUMNS: [&[&str]; 9] = [
-    &[
-        "mode", "uid", "gid", "links", "size", "mtime", "mtime_ns", "subchunk", "content", "tiny", "xattrs", "parent",
-        "ctime", "ctime_ns", "atime", "atime_ns",
-    ],
+const INODE_COLUMNS: &[&str] = &[
+    "mode", "uid", "gid", "links", "size", "mtime", "mtime_ns", "subchunk", "content", "tiny", "xattrs", "parent",
+    "ctime", "ctime_ns", "atime", "atime_ns",
+];
+const COLUMNS: [&[&str]; 11] = [
+    INODE_COLUMNS,
     &["inode", "type"],
     &["subchunk", "count", "skip", "length"],
     &[],
     &[],
-    &[],
+    INODE_COLUMNS,
     &["count"],
     &[
         "kind / superchunk",
@@ -43,6 +45,8 @@ const COLUMNS: [&[&str]; 9] = [
         "flags",
     ],
     &[],
+    &["length", "frame", "offset"],
+    &["users"],
 ];
 
 struct Dump<'a> {
@@ -136,6 +140,7 @@ impl<'a> Dump<'a> {
             let nested = match (field.name, field.size) {
                 ("params", RawParams::SIZE) => Some(RawParams::FIELDS),
                 ("root" | "map", RawPlace::SIZE) => Some(RawPlace::FIELDS),
+                ("view", RawView::SIZE) => Some(RawView::FIELDS),
                 (tree, RawTreeRef::SIZE) if tree.ends_with("_tree") => Some(RawTreeRef::FIELDS),
                 _ => None,
             };

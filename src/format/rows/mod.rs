@@ -5,6 +5,7 @@ pub mod dirent;
 pub mod identity;
 pub mod inode;
 pub mod map;
+pub mod snapshot;
 pub mod xattr;
 
 pub use content::{ContentRow, Extent};
@@ -12,4 +13,5 @@ pub use dirent::{DirentRow, FileType};
 pub use identity::Identity;
 pub use inode::{ContentRef, InodeRow, Time};
 pub use map::{Located, SubchunkRun, SuperchunkRow};
+pub use snapshot::SnapshotRow;
 pub use xattr::{Xattr, XattrSet};
