@@ -1,7 +1,7 @@
 //! Comparing bytes before two subchunks are taken for one, where identity proves nothing (XXH3-128).
 //!
-//! The bytes of earlier subchunks are in superchunks still in memory, or are read back from the image being written. That
-//! bounds memory, and costs an inflation for each superchunk not met lately.
+//! The bytes of earlier subchunks are in superchunks that are not appended yet, which are kept until they are, or are read
+//! back from the image being written. The stages' queues bound the former, [`KEPT`] the latter.
 
 use super::{PackError, PackOptions};
 use crate::format::codec::Decoder;
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Superchunks read back and kept, besides those that may not be appended yet.
+/// Superchunks kept that are appended: the last ones appended or read back.
 const KEPT: usize = 8;
 
 /// Where appended superchunks lie; empty unless bytes are compared.
@@ -31,6 +31,10 @@ impl Places {
             places.lock().insert(id, place);
         }
     }
+
+    fn of(&self, id: SuperchunkId) -> Option<Place> {
+        self.0.as_ref().and_then(|places| places.lock().get(&id).copied())
+    }
 }
 
 /// Compares; does nothing and keeps nothing where identities prove equality.
@@ -39,16 +43,21 @@ pub(super) struct Compare<'a> {
     storage: Arc<FileStorage>,
     /// Superchunk and range of each subchunk, by id - 1.
     ranges: Vec<(SuperchunkId, u32, u32)>,
-    recent: VecDeque<(SuperchunkId, Arc<Vec<u8>>)>,
-    in_flight: usize,
+    /// Sealed, and not known to be appended; ascending. They can be read nowhere else.
+    sealed: VecDeque<Inflated>,
+    /// Appended ones, the last used last.
+    recent: VecDeque<Inflated>,
     decoder: Decoder,
 }
 
+/// A superchunk's raw bytes.
+type Inflated = (SuperchunkId, Arc<Vec<u8>>);
+
 impl<'a> Compare<'a> {
-    /// `in_flight`: how many superchunks may be sealed and not yet appended.
-    pub(super) fn new(places: &'a Places, storage: Arc<FileStorage>, in_flight: usize) -> Self {
-        let (ranges, recent) = (Vec::new(), VecDeque::new());
-        Compare { places, storage, ranges, recent, in_flight, decoder: Decoder::new() }
+    /// Compares with what is appended to `storage` and noted in `places`.
+    pub(super) fn new(places: &'a Places, storage: Arc<FileStorage>) -> Self {
+        let (ranges, sealed, recent) = (Vec::new(), VecDeque::new(), VecDeque::new());
+        Compare { places, storage, ranges, sealed, recent, decoder: Decoder::new() }
     }
 
     /// Whether anything is to be compared.
@@ -63,18 +72,39 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Keeps a superchunk that was just sealed.
+    /// Keeps a superchunk that was just sealed, until it is appended.
     pub(super) fn sealed(&mut self, id: SuperchunkId, raw: &Arc<Vec<u8>>) {
-        if self.needed() {
-            self.keep(id, raw.clone());
+        if !self.needed() {
+            return;
+        }
+        self.sealed.push_back((id, raw.clone()));
+        // They are appended in the order they were sealed.
+        while let Some((first, _)) = self.sealed.front()
+            && self.places.of(*first).is_some()
+            && let Some((id, raw)) = self.sealed.pop_front()
+        {
+            self.keep(id, raw);
         }
     }
 
     fn keep(&mut self, id: SuperchunkId, raw: Arc<Vec<u8>>) {
         self.recent.push_back((id, raw));
-        if self.recent.len() > self.in_flight + KEPT {
+        if self.recent.len() > KEPT {
             self.recent.pop_front();
         }
+    }
+
+    /// The raw bytes of a superchunk that was sealed.
+    fn raw(&mut self, id: SuperchunkId, log_id: u64) -> Result<Arc<Vec<u8>>, PackError> {
+        if let Ok(at) = self.sealed.binary_search_by_key(&id, |(id, _)| *id) {
+            return Ok(self.sealed[at].1.clone());
+        }
+        let raw = match self.recent.iter().position(|(recent, _)| *recent == id).and_then(|at| self.recent.remove(at)) {
+            Some((_, raw)) => raw,
+            None => Arc::new(self.read_back(id, log_id)?),
+        };
+        self.keep(id, raw.clone());
+        Ok(raw)
     }
 
     /// Whether subchunk `id` has these bytes. `open` is the superchunk that is being filled.
@@ -92,22 +122,13 @@ impl<'a> Compare<'a> {
         if superchunk == open.0 {
             return Ok(open.1.get(range) == Some(bytes));
         }
-        let raw = match self.recent.iter().find(|(id, _)| *id == superchunk) {
-            Some((_, raw)) => raw.clone(),
-            None => {
-                let raw = Arc::new(self.read_back(superchunk, log_id)?);
-                self.keep(superchunk, raw.clone());
-                raw
-            }
-        };
+        let raw = self.raw(superchunk, log_id)?;
         Ok(raw.get(range) == Some(bytes))
     }
 
     fn read_back(&mut self, id: SuperchunkId, log_id: u64) -> Result<Vec<u8>, PackError> {
-        let place = self.places.0.as_ref().and_then(|places| places.lock().get(&id).copied());
-        // It left the recent ones only after more were sealed than can be in flight, so it is appended; if appending has
-        // stopped, that error is the one that counts.
-        let place = place.ok_or(PackError::Stopped)?;
+        // Only what is appended is let go of.
+        let place = self.places.of(id).ok_or(PackError::Stopped)?;
         let at = |source| PackError::log(self.storage.path(), source);
         let end = self.storage.len().map_err(|source| PackError::image(self.storage.path(), source))?;
         let log = LogReader::new(self.storage.clone(), log_id, end).map_err(at)?;
@@ -116,5 +137,93 @@ impl<'a> Compare<'a> {
         let mut raw = Vec::new();
         self.decoder.decode(place.codec, place.flags, &stored, place.raw_len, None, &mut raw)?;
         Ok(raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::clear::ClearList;
+    use crate::format::codec::{Compression, Encoder};
+    use crate::format::frame::FrameKind;
+    use crate::log::{LogWriter, NewFrame};
+    use crate::pack::append::begin_log;
+    use crate::storage::Access;
+
+    const LOG_ID: u64 = 7;
+
+    struct Bench {
+        log: LogWriter,
+        places: Places,
+        storage: Arc<FileStorage>,
+    }
+
+    fn raw(id: u64) -> Arc<Vec<u8>> {
+        Arc::new(vec![id as u8; 100])
+    }
+
+    impl Bench {
+        fn new(dir: &std::path::Path) -> Self {
+            let path = dir.join("image");
+            std::fs::write(&path, b"").unwrap();
+            let storage = Arc::new(FileStorage::open(&path, Access::ReadWrite).unwrap());
+            let params = crate::format::params::Params { hash: HashKind::Xxh3, ..Default::default() };
+            let places = Places::new(&PackOptions { params, ..PackOptions::default() });
+            Bench { log: begin_log(storage.clone(), LOG_ID).unwrap(), places, storage }
+        }
+
+        fn append(&mut self, id: u64) {
+            let encoded = Encoder::new(Compression::Zstd(1), None).encode(&raw(id)).unwrap();
+            let subchunks = vec![(SubchunkId(id), 100)];
+            let clear = ClearList { superchunk: SuperchunkId(id), subchunks, recipes: Vec::new() }.encode();
+            let frame = NewFrame {
+                kind: FrameKind::SUPERCHUNK,
+                codec: encoded.codec,
+                flags: encoded.flags,
+                clear: &clear,
+                stored: &encoded.stored,
+                raw_len: 100,
+                sum: encoded.sum,
+            };
+            let place = self.log.append(frame).unwrap();
+            self.places.add(SuperchunkId(id), place);
+        }
+    }
+
+    /// Superchunks of one subchunk each, whose ids are theirs.
+    fn seal(compare: &mut Compare<'_>, ids: std::ops::RangeInclusive<u64>) {
+        for id in ids {
+            compare.add(SuperchunkId(id), 0, 100);
+            compare.sealed(SuperchunkId(id), &raw(id));
+        }
+    }
+
+    fn has_its_bytes(compare: &mut Compare<'_>, id: u64) -> bool {
+        compare.equal(SubchunkId(id), &raw(id), (SuperchunkId(0), &[]), LOG_ID).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_appended_stays_comparable_however_much_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(dir.path());
+        (1..=40).for_each(|id| bench.append(id));
+        let (places, storage) = (&bench.places, bench.storage.clone());
+        let mut compare = Compare::new(places, storage);
+        seal(&mut compare, 1..=43);
+        for _ in 0..2 {
+            assert!((1..=43).all(|id| has_its_bytes(&mut compare, id)));
+        }
+        assert!(!compare.equal(SubchunkId(42), &raw(41), (SuperchunkId(0), &[]), LOG_ID).unwrap());
+        assert_eq!((compare.sealed.len(), compare.recent.len()), (3, KEPT));
+    }
+
+    #[test]
+    fn what_is_appended_is_let_go_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(dir.path());
+        (1..=60).for_each(|id| bench.append(id));
+        let mut compare = Compare::new(&bench.places, bench.storage.clone());
+        seal(&mut compare, 1..=60);
+        assert_eq!((compare.sealed.len(), compare.recent.len()), (0, KEPT));
     }
 }

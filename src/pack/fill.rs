@@ -184,7 +184,7 @@ impl<'a> Filler<'a> {
                         ReadExtent::Data { len, identity } => {
                             let bytes = parts.take(*len as usize)?;
                             let id = self.subchunk(identity, bytes)?;
-                            builder.subchunk(id, *len, identity);
+                            builder.subchunk(id, *len);
                         }
                     }
                 }

@@ -101,7 +101,7 @@ pub fn pack(
             .spawn_scoped(scope, move || append::run(&sealed_queue, storage_of_append, progress, places))
             .map_err(failed)?;
 
-        let compare = compare::Compare::new(places, storage.clone(), 3 * plan.compressors + 3);
+        let compare = compare::Compare::new(places, storage.clone());
         let filler = Filler::new(options, &plan, observer, compress_jobs, sealed, compare, progress);
         let filled = filler.run(&batch_queue);
         // Readers that still wait to hand something over see that nobody takes it any more.

@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::spool::{Rows, Spool};
 use super::{PackError, PackSummary};
 use crate::format::bytes::put_varint;
-use crate::format::ids::{ContentId, InodeId, TinyId, XattrSetId};
+use crate::format::ids::{ContentId, InodeId, SubchunkId, TinyId, XattrSetId};
 use crate::format::limits;
 use crate::format::params::HashKind;
 use crate::format::rows::inode::{TAG_ALLOCATED, XattrRef};
@@ -55,7 +55,7 @@ pub(super) struct TreeRows {
     links: HashMap<u64, u64>,
     linked: HashMap<(u64, u64), (InodeId, FileType)>,
     tiny_index: HashMap<Identity, TinyId>,
-    content_index: HashMap<[u8; 16], ContentId>,
+    content_index: HashMap<ContentHash, ContentId>,
     xattr_index: HashMap<Identity, XattrSetId>,
     pub(super) next_inode: u64,
     pub(super) next_content: u64,
@@ -216,7 +216,7 @@ impl TreeRows {
     }
 
     /// A content of several extents; equal ones (by the hash of their lists) are stored once.
-    pub(super) fn content(&mut self, hash: [u8; 16], rows: &[ContentRow]) -> Result<ContentId, PackError> {
+    pub(super) fn content(&mut self, hash: ContentHash, rows: &[ContentRow]) -> Result<ContentId, PackError> {
         if let Some(id) = self.content_index.get(&hash) {
             return Ok(*id);
         }
@@ -278,6 +278,9 @@ impl TreeRows {
     }
 }
 
+/// BLAKE3 of a content's list of extents, as wide as an identity: equal hashes are taken for equal lists.
+pub(super) type ContentHash = [u8; 24];
+
 /// The rows of a content while its extents come in.
 #[derive(Default)]
 pub(super) struct ContentBuilder {
@@ -294,8 +297,9 @@ impl ContentBuilder {
         self.rows.push(ContentRow { length: len, extent: Extent::Hole });
     }
 
-    pub(super) fn subchunk(&mut self, id: crate::format::ids::SubchunkId, len: u32, identity: &Identity) {
-        self.hasher.update(&[1]).update(&len.to_le_bytes()).update(&identity.0);
+    /// Appends a subchunk. The hash is made of its id: an identity may be shared by subchunks that differ (XXH3-128).
+    pub(super) fn subchunk(&mut self, id: SubchunkId, len: u32) {
+        self.hasher.update(&[1]).update(&len.to_le_bytes()).update(&id.0.to_le_bytes());
         self.size += u64::from(len);
         self.allocated += u64::from(len);
         if let Some(row) = self.rows.last_mut() {
@@ -318,10 +322,10 @@ impl ContentBuilder {
         self.rows.push(ContentRow { length: len.into(), extent: Extent::Slice { subchunk: id, skip: 0 } });
     }
 
-    /// The hash of the list: of 128 bits, since equality is taken from it.
-    pub(super) fn hash(&self) -> [u8; 16] {
-        let mut out = [0; 16];
-        out.copy_from_slice(&self.hasher.finalize().as_bytes()[..16]);
+    /// The hash of the list of extents.
+    pub(super) fn hash(&self) -> ContentHash {
+        let mut out = [0; 24];
+        self.hasher.finalize_xof().fill(&mut out);
         out
     }
 }
