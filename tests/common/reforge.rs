@@ -13,12 +13,13 @@ use floe::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use floe::format::limits::{HEAD_SLOT_SPAN, LOG_START, SYNC_BLOCK};
 use floe::format::params::RawParams;
 use floe::format::place::{Place, RawPlace};
-use floe::format::root::{RootLogical, RootPhysical};
+use floe::format::root::{RootLogical, RootPhysical, root_hash};
 use floe::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use floe::format::rows::{SubchunkRun, SuperchunkRow};
 use floe::format::schema::{self, Coding, Schema, TABLES, Table};
 use floe::format::sums::{Hash24, crc32, xxh3};
 use floe::format::tree_ref::{RawTreeRef, TreeRef, TreeRoot};
+use floe::format::view::RawView;
 use floe::format::{Field, codec};
 use floe::meta::{Image, ImageOptions};
 use floe::storage::Storage;
@@ -353,15 +354,11 @@ impl Writer<'_> {
     }
 }
 
-/// The hash that binds the logical part of a root.
-fn root_hash(logical: &[u8]) -> [u8; 32] {
-    *blake3::hash(logical).as_bytes()
-}
-
 /// Where in the logical part the tree of a table stands; a table may have none in the head.
 fn tree_offset(table: &Table) -> Option<usize> {
     let name = format!("{}_tree", table.name);
-    RootLogical::FIELDS.iter().find(|f| f.name == name).map(|f| f.offset)
+    // The view is the first field of the logical part.
+    RawView::FIELDS.iter().chain(RootLogical::FIELDS).find(|f| f.name == name).map(|f| f.offset)
 }
 
 fn zerocopy_bytes<T: zerocopy::IntoBytes + zerocopy::Immutable>(value: &T) -> &[u8] {
