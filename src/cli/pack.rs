@@ -11,6 +11,7 @@ use crate::format::limits;
 use crate::format::params::{Chunker, HashKind, Params};
 use crate::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, FilterOptions, FilterRules, NameList};
 use crate::pack::{PackObserver, PackOptions, PackSummary};
+use crate::storage::Owner;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -23,6 +24,9 @@ use std::sync::Arc;
 const EXAMPLES: &str = "\
 One folder becomes the root of the image. Several sources, or a file, stand in the root under their names.
 The image appears under its name when it is complete; until then, and if packing fails, there is none.
+If IMAGE is a link, the image is written where the link leads, also if nothing is there yet; the link stays.
+With --force only a regular file is replaced, and not while another process writes it. The image, and the one
+it replaces, are left out of their own sources.
 
 Patterns are gitignore's: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders;
 the last pattern that matches decides, and '!' turns one around. With --include, files that match none are
@@ -37,7 +41,8 @@ Examples:
   floe pack --chunker fixed:32K --part-size 128K disks disks.floe  for disk images, random reads
   floe pack --all-root --timestamp 2026-01-01T00:00:00Z tree tree.floe   the same bytes every time
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something could not be read as it is, 130 interrupted.
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something could not be read as it is, 11 another process
+writes the image, 130 interrupted.
 ";
 
 /// Smallest subchunk that `fixed:` may ask for, in bytes.
@@ -201,7 +206,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let json = args.json.json;
     let observer = Observer { progress: Progress::new(context, json, true, "packing"), total: Mutex::default() };
     let exit = if debug || args.dry_run {
-        crate::pack::survey(sources, &options, &observer)?;
+        crate::pack::survey(sources, image, &options, &observer)?;
         if let Some(error) = speaker.and_then(|speaker| speaker.failed.lock().take()) {
             return Err(error.into());
         }
@@ -279,6 +284,7 @@ impl Args {
             seed: Some(random_seed().context("cannot get random bytes for the image's uuid")?),
             temp_dir: temp_dir.map(PathBuf::from),
             umask: umask(),
+            writer: Some(Owner::current()),
             ..PackOptions::default()
         })
     }
@@ -363,6 +369,10 @@ impl PackObserver for Observer {
 
     fn warning(&self, path: &[u8], message: &str) {
         self.progress.finding(path, message);
+    }
+
+    fn note(&self, path: &[u8], message: &str) {
+        self.progress.say(&format!("note: {}: {message}", escape::shown(path)));
     }
 
     fn cancelled(&self) -> bool {

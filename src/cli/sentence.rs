@@ -54,7 +54,7 @@ fn exit_of_one(error: &(dyn StdError + 'static)) -> Option<Exit> {
     if let Some(error) = error.downcast_ref::<PackError>() {
         return Some(match error {
             PackError::Cancelled => Exit::Interrupted,
-            PackError::Appear(AtomicError::Busy(_)) => Exit::Locked,
+            PackError::Appear(AtomicError::Lock(LockError::Held { .. }) | AtomicError::Unknown { .. }) => Exit::Locked,
             _ => Exit::Failed,
         });
     }

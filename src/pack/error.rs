@@ -35,6 +35,12 @@ pub enum PackError {
         /// The name.
         name: String,
     },
+    /// The image would be packed into itself, and nothing else.
+    #[error("cannot pack '{}' into itself: it is the only source", image.display())]
+    OnlyItself {
+        /// The image.
+        image: PathBuf,
+    },
     /// There is nothing to pack.
     #[error("no source was named")]
     NoSource,
@@ -49,7 +55,7 @@ pub enum PackError {
     },
     /// The image cannot appear under its name.
     #[error(transparent)]
-    Appear(#[from] AtomicError),
+    Appear(AtomicError),
     /// The image's log cannot be written.
     #[error("cannot write '{}': {source}", image.display())]
     Log {
@@ -98,6 +104,15 @@ pub enum PackError {
     /// The observer asked to stop.
     #[error("interrupted")]
     Cancelled,
+}
+
+impl From<AtomicError> for PackError {
+    fn from(error: AtomicError) -> Self {
+        match error {
+            AtomicError::Exists(image) => PackError::Exists { image },
+            other => PackError::Appear(other),
+        }
+    }
 }
 
 impl PackError {

@@ -12,6 +12,7 @@ mod fill;
 pub mod filter;
 mod finish;
 mod options;
+mod own;
 mod plan;
 mod read;
 mod rows;
@@ -22,7 +23,7 @@ mod xattrs;
 pub use error::PackError;
 pub use options::{PackObserver, PackOptions, PackSummary};
 
-use crate::storage::{Access, AtomicFile, FileStorage};
+use crate::storage::{Access, AtomicFile, FileStorage, Target};
 use crossbeam_channel::bounded;
 use fill::Filler;
 use std::path::{Path, PathBuf};
@@ -36,21 +37,28 @@ const BATCHES: usize = 24;
 ///
 /// # Errors
 /// If a source does not exist.
-pub fn survey(sources: &[PathBuf], options: &PackOptions, observer: &dyn PackObserver) -> Result<(), PackError> {
+pub fn survey(
+    sources: &[PathBuf],
+    image: &Path,
+    options: &PackOptions,
+    observer: &dyn PackObserver,
+) -> Result<(), PackError> {
     let sources = scan::Source::open_all(sources)?;
-    // No file has inode 0: there is no image yet to be left out.
-    scan::Scan::new(&sources, options, (0, 0), observer).count(true);
+    let own = own::Own::of_name(image);
+    scan::Scan::new(&sources, options, &own, observer).count(true);
     Ok(())
 }
 
 /// Packs the sources into a new image.
 ///
 /// One source that is a directory becomes the root; else the root holds each source under its name. The image appears
-/// under its name only when it is complete and synced; on any error nothing is left behind.
+/// under its name only when it is complete and synced; on any error nothing is left behind. If the name is a link, the image
+/// appears where it leads. The image's own files are not packed into it.
 ///
 /// # Errors
-/// If a source does not exist, the image exists (without `force`), or the image cannot be written. What cannot be read
-/// below a source is a warning to the observer, counted in the summary.
+/// If a source does not exist, the image exists (without `force`), is something else than a regular file or has a writer, is
+/// the only source, or cannot be written. What cannot be read below a source is a warning to the observer, counted in the
+/// summary.
 pub fn pack(
     sources: &[PathBuf],
     image: &Path,
@@ -58,17 +66,19 @@ pub fn pack(
     observer: &dyn PackObserver,
 ) -> Result<PackSummary, PackError> {
     let plan = plan::Plan::new(options, image)?;
-    if !options.force && image.symlink_metadata().is_ok() {
-        return Err(PackError::Exists { image: image.to_owned() });
-    }
+    // What cannot be written is refused before anything is read.
+    let target = Target::claim(image, options.force)?;
     let sources = scan::Source::open_all(sources)?;
-    let target = AtomicFile::create(image)?;
+    if sources.iter().all(|source| source.is_inode(target.replaced())) {
+        return Err(PackError::OnlyItself { image: image.to_owned() });
+    }
+    let target = AtomicFile::create(target, options.writer.as_ref())?;
     let file = target.file().try_clone().map_err(|source| PackError::io("share", image, source))?;
-    let own = rustix::fs::fstat(&file).map_err(|error| PackError::io("stat", image, error.into()))?;
+    let own = own::Own::of(&target).map_err(|source| PackError::io("stat", image, source))?;
     let storage = FileStorage::from_file(file, image.to_owned(), Access::ReadWrite);
     let storage = Arc::new(storage.map_err(|source| PackError::image(image, source))?);
 
-    let scan = scan::Scan::new(&sources, options, (own.st_dev, own.st_ino), observer);
+    let scan = scan::Scan::new(&sources, options, &own, observer);
     let (progress, places) = (fill::Progress::default(), compare::Places::new(options));
     let (progress, places) = (&progress, &places);
     let written = std::thread::scope(|scope| {
@@ -118,6 +128,6 @@ pub fn pack(
     }
     let mode = if finished.private { 0o600 } else { 0o666 & !options.umask };
     finished.summary.warnings += scan.warnings.load(std::sync::atomic::Ordering::Relaxed);
-    target.finish(mode, options.force)?;
+    target.finish(mode)?;
     Ok(finished.summary)
 }

@@ -4,6 +4,7 @@ use super::filter::{Filter, TakeAll};
 use crate::format::codec::Compression;
 use crate::format::params::Params;
 use crate::format::rows::Time;
+use crate::storage::Owner;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub struct PackOptions {
     pub temp_dir: Option<PathBuf>,
     /// Permission bits that a new file does not get.
     pub umask: u32,
+    /// Who `IMAGE.lock` says is writing; `None`: nobody is named.
+    pub writer: Option<Owner>,
 }
 
 impl Default for PackOptions {
@@ -56,6 +59,7 @@ impl Default for PackOptions {
             filter: Arc::new(TakeAll),
             temp_dir: None,
             umask: 0o022,
+            writer: None,
         }
     }
 }
@@ -82,6 +86,8 @@ pub trait PackObserver: Sync {
     fn progress(&self, _files: u64, _bytes: u64, _stored: u64) {}
     /// Something below a source could not be taken as it is.
     fn warning(&self, path: &[u8], message: &str);
+    /// Something is left out because it must be; nothing is wrong.
+    fn note(&self, _path: &[u8], _message: &str) {}
     /// Whether to stop.
     fn cancelled(&self) -> bool {
         false

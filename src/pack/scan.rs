@@ -5,6 +5,7 @@
 
 use super::files::{Batch, Entry, FileJob, Meta, Segment, mtime};
 use super::filter::{Contents, Filter, FilterDir, FilterEntry};
+use super::own::Own;
 use super::read::ReadJob;
 use super::xattrs::xattrs_of;
 use super::{PackError, PackObserver, PackOptions};
@@ -80,6 +81,11 @@ impl Source {
         })
     }
 
+    /// Whether it is no directory but this file, by device and inode.
+    pub(super) fn is_inode(&self, id: Option<(u64, u64)>) -> bool {
+        !self.is_dir() && id == Some((self.stat.st_dev, self.stat.st_ino))
+    }
+
     fn is_dir(&self) -> bool {
         FileType::of_mode(self.stat.st_mode) == Some(FileType::Directory)
     }
@@ -90,8 +96,7 @@ pub(super) struct Scan<'a> {
     sources: &'a [Source],
     filter: &'a dyn Filter,
     options: &'a PackOptions,
-    /// Device and inode of the image that is being written: it is never packed into itself.
-    own: (u64, u64),
+    own: &'a Own,
     observer: &'a dyn PackObserver,
     pub(super) warnings: AtomicU64,
 }
@@ -155,7 +160,7 @@ impl<'a> Scan<'a> {
     pub(super) fn new(
         sources: &'a [Source],
         options: &'a PackOptions,
-        own: (u64, u64),
+        own: &'a Own,
         observer: &'a dyn PackObserver,
     ) -> Self {
         Scan { sources, filter: &*options.filter, options, own, observer, warnings: AtomicU64::new(0) }
@@ -253,6 +258,15 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether it belongs to the image that is being written.
+    fn is_own(&self, stat: &Stat) -> bool {
+        let left_out = self.scan.own.left_out(stat.st_dev, stat.st_ino);
+        if let (Some(Some(note)), true) = (left_out, self.aloud) {
+            self.scan.observer.note(&self.path, note);
+        }
+        left_out.is_some()
+    }
+
     fn meta(&self, stat: &Stat, xattrs: XattrSet) -> Meta {
         let options = self.scan.options;
         let (uid, gid) = options.owner.unwrap_or((stat.st_uid, stat.st_gid));
@@ -334,7 +348,7 @@ impl Walk<'_> {
                 self.warn(&format!("cannot stat it, left out: {}", io::Error::from(error)));
                 None
             }
-            Ok(stat) if (stat.st_dev, stat.st_ino) == self.scan.own => None,
+            Ok(stat) if self.is_own(&stat) => None,
             Ok(stat) => {
                 let file_type = FileType::of_mode(stat.st_mode);
                 let size = if file_type == Some(FileType::Regular) { stat.st_size as u64 } else { 0 };
@@ -388,6 +402,9 @@ impl Walk<'_> {
     }
 
     fn leaf_at(&mut self, name: &[u8], dir: &Arc<OwnedFd>, stat: Stat, prefix: &Path) -> Result<(), Gone> {
+        if self.is_own(&stat) {
+            return Ok(());
+        }
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 && !self.seen.insert(key) {
             return self.sink.entry(Entry::Link { name: name.into(), key });

@@ -25,7 +25,7 @@ const NOTE_LEN: u64 = 4096;
 #[derive(Debug, Error)]
 pub enum LockError {
     /// Somebody else is writing; what `IMAGE.lock` says of them.
-    #[error("{}: in use by another writer{}", image.display(), who(.host, .pid))]
+    #[error("cannot write '{}': {} is writing it", image.display(), who(.host, .pid))]
     Held {
         /// The image.
         image: PathBuf,
@@ -50,8 +50,8 @@ pub enum LockError {
 
 fn who(host: &Option<String>, pid: &Option<u32>) -> String {
     match (host, pid) {
-        (Some(host), Some(pid)) => format!(": process {pid} on {host}"),
-        _ => String::new(),
+        (Some(host), Some(pid)) => format!("process {pid} on host {host}"),
+        _ => "another process".into(),
     }
 }
 
@@ -96,7 +96,7 @@ fn one_line(text: &str) -> String {
 /// Byte 0: there is no other writer while this lives. Dropping it removes `IMAGE.lock` and lets go.
 #[derive(Debug)]
 pub struct WriterLock {
-    note: io::Result<PathBuf>,
+    note: io::Result<Note>,
     // Let go after the note is removed, so that it is never the next writer's note that goes.
     _lock: ByteLock,
 }
@@ -107,13 +107,9 @@ impl WriterLock {
     /// # Errors
     /// [`LockError::Held`] if there is one; never waits.
     pub fn try_acquire(file: &File, image: &Path, owner: &Owner) -> Result<Self, LockError> {
-        let path = note_path(image);
-        match ByteLock::acquire(file, WRITER, Share::Exclusive)? {
-            Some(lock) => Ok(WriterLock { note: write_note(&path, owner).map(|()| path), _lock: lock }),
-            None => {
-                let (host, pid) = read_note(&path).ok().flatten().map(|o| (o.host, o.pid)).unzip();
-                Err(LockError::Held { image: image.to_owned(), host, pid })
-            }
+        match ByteLock::writer(file)? {
+            Some(lock) => Ok(WriterLock { note: Note::write(image, owner), _lock: lock }),
+            None => Err(held(image)),
         }
     }
 
@@ -124,12 +120,34 @@ impl WriterLock {
     }
 }
 
-impl Drop for WriterLock {
+/// The error of who finds byte 0 locked: names whom `IMAGE.lock` names.
+pub(super) fn held(image: &Path) -> LockError {
+    let (host, pid) = read_note(&note_path(image)).ok().flatten().map(|o| (o.host, o.pid)).unzip();
+    LockError::Held { image: image.to_owned(), host, pid }
+}
+
+/// `IMAGE.lock`, removed when dropped.
+#[derive(Debug)]
+pub(super) struct Note(PathBuf);
+
+impl Note {
+    /// Writes it. To be called by who has the lock.
+    pub(super) fn write(image: &Path, owner: &Owner) -> io::Result<Self> {
+        let path = note_path(image);
+        write_note(&path, owner)?;
+        Ok(Note(path))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Note {
     fn drop(&mut self) {
-        if let Ok(path) = &self.note {
-            // A note left behind misleads nobody for long: the next writer replaces it.
-            let _ = std::fs::remove_file(path);
-        }
+        // A note left behind misleads nobody for long: the next writer replaces it.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -186,6 +204,11 @@ impl ByteLock {
     /// Byte 0 for its only writer; `None` if somebody else has it.
     pub(super) fn writer(file: &File) -> Result<Option<Self>, LockError> {
         Self::acquire(file, WRITER, Share::Exclusive)
+    }
+
+    /// Byte 0 for who sees to it that there is no writer, and needs the file open for reading only; `None` if there is one.
+    pub(super) fn no_writer(file: &File) -> Result<Option<Self>, LockError> {
+        Self::acquire(file, WRITER, Share::Shared)
     }
 
     fn acquire(file: &File, byte: i64, share: Share) -> Result<Option<Self>, LockError> {

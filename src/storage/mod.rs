@@ -10,14 +10,16 @@ pub mod error;
 pub mod file;
 pub mod folder;
 pub mod lock;
+pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use atomic::{AtomicError, AtomicFile};
+pub use atomic::AtomicFile;
 pub use error::{Operation, StorageError};
 pub use file::{Access, FileStorage};
 pub use folder::{DirectoryFolder, Folder};
 pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock};
+pub use target::{AtomicError, Target};
 
 use crate::format::head::RawHeadSlot;
 use crate::format::limits;

@@ -205,29 +205,38 @@ fn names_in(dir: &Path) -> Vec<std::ffi::OsString> {
     names
 }
 
+fn create(target: &Path, replace: bool) -> Result<AtomicFile, AtomicError> {
+    AtomicFile::create(Target::claim(target, replace)?, None)
+}
+
 #[test]
 fn an_image_has_its_name_only_when_it_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("a.floe");
-    let atomic = AtomicFile::create(&target).unwrap();
+    let atomic = create(&target, false).unwrap();
     assert_eq!(names_in(dir.path()), [".a.floe.floe-tmp"]);
     assert_eq!(atomic.file().metadata().unwrap().permissions().mode() & 0o7777, 0o600);
     atomic.file().write_all(b"whole").unwrap();
-    atomic.finish(0o640, false).unwrap();
+    atomic.finish(0o640).unwrap();
     assert_eq!(names_in(dir.path()), ["a.floe"]);
     assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o640);
 
-    let second = AtomicFile::create(&target).unwrap();
-    assert!(matches!(second.finish(0o600, false), Err(AtomicError::Exists(path)) if path == target));
+    assert!(matches!(create(&target, false), Err(AtomicError::Exists(path)) if path == target));
+    let late = dir.path().join("b.floe");
+    let second = create(&late, false).unwrap();
+    std::fs::write(&late, b"quicker").unwrap();
+    assert!(matches!(second.finish(0o600), Err(AtomicError::Exists(path)) if path == late));
+    assert_eq!(std::fs::read(&late).unwrap(), b"quicker");
+    std::fs::remove_file(&late).unwrap();
     assert_eq!(names_in(dir.path()), ["a.floe"]);
     assert_eq!(std::fs::read(&target).unwrap(), b"whole");
 
-    let third = AtomicFile::create(&target).unwrap();
+    let third = create(&target, true).unwrap();
     third.file().write_all(b"newer").unwrap();
-    third.finish(0o600, true).unwrap();
+    third.finish(0o600).unwrap();
     assert_eq!(std::fs::read(&target).unwrap(), b"newer");
 
-    drop(AtomicFile::create(&target).unwrap());
+    drop(create(&target, true).unwrap());
     assert_eq!(names_in(dir.path()), ["a.floe"]);
 }
 
@@ -237,17 +246,17 @@ fn a_leftover_without_a_lock_is_removed_and_a_locked_one_means_busy() {
     let target = dir.path().join("a");
     let leftover = dir.path().join(".a.floe-tmp");
     std::fs::write(&leftover, b"left by a crash").unwrap();
-    let atomic = AtomicFile::create(&target).unwrap();
+    let atomic = create(&target, false).unwrap();
     let mut found = Vec::new();
     atomic.file().read_to_end(&mut found).unwrap();
     assert!(found.is_empty());
 
-    assert!(matches!(AtomicFile::create(&target), Err(AtomicError::Busy(path)) if path == leftover));
-    atomic.finish(0o600, false).unwrap();
+    assert!(matches!(create(&target, false), Err(AtomicError::Lock(LockError::Held { image, .. })) if image == target));
+    atomic.finish(0o600).unwrap();
     assert_eq!(names_in(dir.path()), ["a"]);
 
     std::fs::create_dir(&leftover).unwrap();
-    assert!(AtomicFile::create(&target).is_err());
+    assert!(create(&target, true).is_err());
 }
 
 #[test]
@@ -255,13 +264,13 @@ fn names_that_are_not_utf8_and_names_as_long_as_can_be_work() {
     let dir = tempfile::tempdir().unwrap();
     for name in [&b"\xff\xfe"[..], &[b'n'; 255], &[b'n'; 245], &[b'n'; 246]] {
         let target = dir.path().join(std::ffi::OsStr::from_bytes(name));
-        AtomicFile::create(&target).unwrap().finish(0o600, false).unwrap();
+        create(&target, false).unwrap().finish(0o600).unwrap();
         assert!(target.exists());
         std::fs::remove_file(&target).unwrap();
         assert!(names_in(dir.path()).is_empty());
     }
-    assert!(matches!(AtomicFile::create(Path::new("/")), Err(AtomicError::NoName(_))));
-    assert!(matches!(AtomicFile::create(Path::new("..")), Err(AtomicError::NoName(_))));
+    assert!(matches!(create(Path::new("/"), false), Err(AtomicError::NotAFile { found: "directory", .. })));
+    assert!(matches!(create(Path::new(".."), false), Err(AtomicError::NotAFile { .. })));
 }
 
 #[test]
@@ -272,9 +281,9 @@ fn of_many_who_write_the_same_name_at_once_each_wins_or_is_told_so() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    match AtomicFile::create(&target).map(|a| a.file().write_all(b"whole").map(|()| a)) {
-                        Ok(a) => a.unwrap().finish(0o600, true).unwrap(),
-                        Err(AtomicError::Busy(_)) => {}
+                    match create(&target, true).map(|a| a.file().write_all(b"whole").map(|()| a)) {
+                        Ok(a) => a.unwrap().finish(0o600).unwrap(),
+                        Err(AtomicError::Lock(LockError::Held { .. })) => {}
                         Err(other) => panic!("{other}"),
                     }
                 }
@@ -282,5 +291,70 @@ fn of_many_who_write_the_same_name_at_once_each_wins_or_is_told_so() {
         }
     });
     assert_eq!(std::fs::read(&target).unwrap(), b"whole");
+    assert_eq!(names_in(dir.path()), ["a"]);
+}
+
+//= format-spec.md#16
+//= type=test
+//# A program must not replace an image whose byte 0 another process has locked.
+#[test]
+fn the_image_that_is_replaced_has_no_writer_until_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, first, second) = image_twice(dir.path());
+    let writer = WriterLock::try_acquire(&first, &path, &owner()).unwrap();
+    match create(&path, true) {
+        Err(AtomicError::Lock(LockError::Held { pid: Some(77), .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    drop(writer);
+    let atomic = create(&path, true).unwrap();
+    assert!(matches!(WriterLock::try_acquire(&first, &path, &owner()), Err(LockError::Held { .. })));
+    atomic.finish(0o600).unwrap();
+    WriterLock::try_acquire(&second, &path, &owner()).unwrap();
+}
+
+#[test]
+fn a_file_that_came_to_the_name_meanwhile_is_replaced_only_if_nobody_writes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, ..) = image_twice(dir.path());
+    let newer = dir.path().join("newer");
+    let put = || {
+        std::fs::write(&newer, b"newer").unwrap();
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&newer).unwrap();
+        std::fs::rename(&newer, &path).unwrap();
+        file
+    };
+    let atomic = create(&path, true).unwrap();
+    let file = put();
+    let writer = WriterLock::try_acquire(&file, &path, &owner()).unwrap();
+    assert!(matches!(atomic.finish(0o600), Err(AtomicError::Lock(LockError::Held { pid: Some(77), .. }))));
+    drop(writer);
+    assert_eq!(std::fs::read(&path).unwrap(), b"newer");
+
+    let atomic = create(&path, true).unwrap();
+    put();
+    atomic.finish(0o600).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"");
+
+    let atomic = create(&path, true).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+    assert!(matches!(atomic.finish(0o600), Err(AtomicError::NotAFile { .. })));
+    assert_eq!(std::fs::read_link(&path).unwrap(), Path::new("elsewhere"));
+}
+
+#[test]
+fn who_makes_an_image_is_named_in_its_note_until_it_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("a");
+    let atomic = AtomicFile::create(Target::claim(&target, false).unwrap(), Some(&owner())).unwrap();
+    assert_eq!(names_in(dir.path()), [".a.floe-tmp", "a.lock"]);
+    match create(&target, false) {
+        Err(AtomicError::Lock(error)) => {
+            assert_eq!(error.to_string(), format!("cannot write '{}': process 77 on host north is writing it", target.display()));
+        }
+        other => panic!("{other:?}"),
+    }
+    atomic.finish(0o600).unwrap();
     assert_eq!(names_in(dir.path()), ["a"]);
 }
