@@ -351,7 +351,10 @@ fn who_makes_an_image_is_named_in_its_note_until_it_has_its_name() {
     assert_eq!(names_in(dir.path()), [".a.floe-tmp", "a.lock"]);
     match create(&target, false) {
         Err(AtomicError::Lock(error)) => {
-            assert_eq!(error.to_string(), format!("cannot write '{}': process 77 on host north is writing it", target.display()));
+            assert_eq!(
+                error.to_string(),
+                format!("cannot write '{}': process 77 on host north is writing it", target.display())
+            );
         }
         other => panic!("{other:?}"),
     }
