@@ -2,7 +2,8 @@
 """A reader of floe images, written from format-spec.md alone, with nothing but Python's standard library.
 
     reader.py list IMAGE           a line a path: type, mode, uid, gid, size, mtime, path, link target
-    reader.py extract IMAGE DIR    files (holes kept), directories, symlinks, hard links, fifos, sockets, devices (root)
+    reader.py extract IMAGE DIR    files (holes kept), directories, symlinks, hard links, fifos, sockets, devices (root);
+                                   files with bytes in the thaw log are named and left out: exit status 3
 
 It reads images whose frames are raw or xz; zstd is refused. CRC-32s are verified, XXH3 and BLAKE3 are not (the
 standard library has neither), so it proves the specification, not the image. Section numbers are the specification's.
@@ -22,7 +23,7 @@ BIT_DICTIONARY = 3
 FLAG_PARTS = 1
 FLAG_DICTIONARY = 2
 SUPERCHUNK, TABLE_GROUP, MAP_BLOCK, ROOT = 1, 2, 3, 4
-INODES, DIRENTS, CONTENTS, XATTRS, TINY, MAP = 1, 2, 3, 4, 5, 8
+INODES, DIRENTS, CONTENTS, XATTRS, TINY, MAP, THAWED = 1, 2, 3, 4, 5, 8, 10
 RAW_LIMIT = 64 << 20
 ID_LIMIT = 1 << 62
 
@@ -110,10 +111,12 @@ COLUMNS = {
     3: ("NPPP", True, False, True),
     4: ("", True, False, True),
     5: ("", False, False, True),
-    6: ("", False, False, False),
+    6: ("PPPPPDPNNNNNPPPP", False, False, True),
     7: ("P", False, False, True),
     8: ("NDDPPPPP", True, False, True),
     9: ("", False, False, True),
+    10: ("PDP", True, False, True),
+    11: ("P", True, False, False),
 }
 
 
@@ -476,6 +479,9 @@ class Tree:
         self.sets = {}
         for (number, _, _), _, tail in image.rows(XATTRS):
             self.sets[number] = self.sets.get(number, b"") + tail
+        self.thawed = {}
+        for (inode, offset, _), (length, frame, _), _ in image.rows(THAWED):
+            self.thawed.setdefault(inode, []).append((offset, length, frame == 0))
         if 1 not in self.inodes:
             raise Bad("there is no root directory")
 
@@ -543,8 +549,14 @@ class Tree:
                     yield offset, piece
                     offset += want
                 lengths.end()
-            if end != inode.size:
-                raise Bad(f"content {inode.content} has {end} bytes, its inode {inode.size}")
+            if end > inode.size:
+                raise Bad(f"content {inode.content} has {end} bytes, its inode only {inode.size}")
+
+    def not_in_the_image(self, number):
+        """Which bytes of a file this reader, which has no thaw log, cannot read (8.9); None if it can read all."""
+        for offset, length, lost in self.thawed.get(number, ()):
+            return f"{length} bytes at offset {offset} are {'lost' if lost else 'in the thaw log'}"
+        return None
 
 
 LETTERS = {
@@ -580,22 +592,29 @@ def extract_image(tree, target):
     """Writes the tree below target. Works by descriptors of directories, so a path may have any length."""
     root = os.geteuid() == 0
     first_names = {}  # inode with several links -> (descriptor's path, name) of the one already written
-    extract_directory(tree, 1, os.open(target, os.O_RDONLY | os.O_DIRECTORY), root, first_names)
+    unreadable = []
+    extract_directory(tree, 1, os.open(target, os.O_RDONLY | os.O_DIRECTORY), root, first_names, unreadable)
     for directory, _ in first_names.values():
         os.close(directory)
+    return 3 if unreadable else 0
 
 
-def extract_directory(tree, number, fd, root, first_names):
+def extract_directory(tree, number, fd, root, first_names, unreadable):
     for name, child in tree.children.get(number, ()):
         inode = tree.inode(child)
         if stat.S_ISDIR(inode.mode):
             os.mkdir(name, 0o700, dir_fd=fd)
             below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
-            extract_directory(tree, child, below, root, first_names)
+            extract_directory(tree, child, below, root, first_names, unreadable)
             continue
         if child in first_names:
             other, other_name = first_names[child]
             os.link(other_name, name, src_dir_fd=other, dst_dir_fd=fd, follow_symlinks=False)
+            continue
+        why = tree.not_in_the_image(child)
+        if why:
+            print(f"reader.py: {escaped(name)} cannot be read: {why}", file=sys.stderr)
+            unreadable.append(name)
             continue
         if not extract_node(tree, inode, name, fd, root):
             print(f"reader.py: {escaped(name)} is left out: it needs root", file=sys.stderr)
@@ -670,7 +689,7 @@ def main(args):
     if len(args) == 2 and args[0] == "list":
         list_image(Tree(Image(args[1])))
     elif len(args) == 3 and args[0] == "extract":
-        extract_image(Tree(Image(args[1])), args[2])
+        return extract_image(Tree(Image(args[1])), args[2])
     else:
         print(__doc__, file=sys.stderr)
         return 2

@@ -17,6 +17,8 @@ mod paths;
 mod ranges;
 mod report;
 mod rows;
+mod shares;
+mod thawed;
 mod trees;
 
 pub use report::{
@@ -102,6 +104,8 @@ pub fn check(
     clear::compare_with_map(&check, &map, &mut clear, &trees, &mut findings)?;
     data::check(&check, &frames, &map, &clear, &trees, &mut findings, &mut report)?;
     namespace::check(&check, &map, &trees, &mut findings, &mut report)?;
+    thawed::check(&check, &trees, &mut findings, &mut report)?;
+    shares::check(&check, &trees, &mut findings)?;
     report.paths_incomplete = paths::resolve(&check, &mut findings)?;
     Ok(finish(report, findings))
 }

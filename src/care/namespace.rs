@@ -48,6 +48,7 @@ pub(super) fn check(
     namespace.xattrs()?;
     namespace.tiny()?;
     let upwards = namespace.inodes(report)?;
+    namespace.orphans()?;
     namespace.names(report)?;
     if upwards {
         namespace.cycles()?;
@@ -289,6 +290,42 @@ impl Namespace<'_> {
         Ok(upwards)
     }
 
+    /// Each row of an inode that was open when it lost its last name. No file is hit by what is wrong with it.
+    fn orphans(&mut self) -> Result<(), CheckError> {
+        let next = self.check.image.root().next_inode;
+        each_row(self.check.image, &schema::ORPHANS, 0, &mut |key, ints, tail| {
+            let wrong = |this: &mut Self, why: &str| {
+                this.table(&schema::ORPHANS, Severity::Recoverable, format!("orphan {}: {why}", key.a));
+            };
+            let row = match InodeRow::decode(ints, tail) {
+                Ok(row) => row,
+                Err(error) => {
+                    wrong(self, &error.to_string());
+                    return true;
+                }
+            };
+            if key.a <= InodeId::ROOT.0 || key.a >= next {
+                wrong(self, &format!("numbers are below {next}, which is the next free one"));
+            }
+            if row.links != 0 {
+                wrong(self, &format!("its link count is {}, it should be 0", row.links));
+            }
+            //= format-spec.md#8.6
+            //# A number never has a row in both tables.
+            if self.check.image.inode(InodeId(key.a)).is_ok_and(|row| row.is_some()) {
+                self.inode_is(Severity::Recoverable, key.a, "it is among the orphans, too");
+            }
+            if let Some((_, why)) = self.content_of(&row) {
+                wrong(self, &why);
+            }
+            if let Some(why) = self.xattrs_of(&row) {
+                wrong(self, &why);
+            }
+            !self.check.observer.cancelled()
+        });
+        self.check.cancelled()
+    }
+
     /// What is wrong with what a row says of the file's bytes.
     fn content_of(&self, row: &InodeRow) -> Option<(Severity, String)> {
         let sized = |found: u64, what: String| {
@@ -308,15 +345,21 @@ impl Namespace<'_> {
             },
             ContentRef::Content(id) if self.trees.contents.contains(id.0) => None,
             ContentRef::Content(id) => match self.content_end(id) {
-                Some(Ok(end)) => sized(end, format!("content {id}")).or_else(|| self.allocated_of(row, id)),
+                //= format-spec.md#8.3
+                //# A content never ends after the size of an inode that has it.
+                Some(Ok(end)) if end > row.size => {
+                    lost(format!("it has {} bytes, its content {id} ends at {end}", row.size))
+                }
+                Some(Ok(end)) => self.allocated_of(row, id, end),
                 Some(Err(_)) => None, // The row was reported.
                 None => lost(format!("there is no content {id}")),
             },
         }
     }
 
-    fn allocated_of(&self, row: &InodeRow, id: ContentId) -> Option<(Severity, String)> {
-        let (said, found) = (row.allocated()?, self.sparse.get(&id.0).copied().unwrap_or(row.size));
+    /// What is wrong with the number of bytes that are no hole; `end` is where the content ends.
+    fn allocated_of(&self, row: &InodeRow, id: ContentId, end: u64) -> Option<(Severity, String)> {
+        let (said, found) = (row.allocated()?, self.sparse.get(&id.0).copied().unwrap_or(end));
         let unknown = self.sparse.len() >= MAX_SPARSE;
         (said != found && !unknown)
             .then(|| (Severity::Recoverable, format!("{found} of its bytes are no hole, its row says {said}")))
@@ -449,9 +492,7 @@ impl Namespace<'_> {
             let is_dir = fact.file_type == FileType::Directory;
             let expected = if is_dir { fact.subdirectories.saturating_add(2) } else { fact.names };
             if fact.names == 0 && !is_root {
-                if !self.is_orphan(fact.id) {
-                    self.inode_is(Severity::Lost, fact.id, "no directory names it");
-                }
+                self.inode_is(Severity::Lost, fact.id, "no directory names it");
             } else if is_dir && fact.names > u64::from(!is_root) {
                 self.inode_is(Severity::Recoverable, fact.id, "a directory with more than one name");
             } else if fact.links != expected {
@@ -459,11 +500,6 @@ impl Namespace<'_> {
                 self.inode_is(Severity::Recoverable, fact.id, &why);
             }
         }
-    }
-
-    fn is_orphan(&self, inode: u64) -> bool {
-        let tree = self.check.image.tree(&schema::ORPHANS);
-        self.trees.orphans.contains(inode) || matches!(tree.get(self.check.image, KeyRef::new(inode, 0)), Ok(Some(_)))
     }
 
     /// Directories that lie in themselves, by way of others: they cannot be reached from the root.

@@ -2,7 +2,7 @@
 
 use super::ranges::{FindingId, Hits, NO_FINDING};
 use crate::log::LogError;
-use crate::meta::MetaError;
+use crate::meta::{MetaError, ThawedCount};
 use crate::storage::StorageError;
 use thiserror::Error;
 
@@ -212,6 +212,8 @@ pub struct CheckReport {
     pub inodes: u64,
     /// Names in directories.
     pub names: u64,
+    /// Ranges of files, and of orphans, whose bytes are not in the image.
+    pub thawed: ThawedCount,
 }
 
 impl CheckReport {

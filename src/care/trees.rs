@@ -27,6 +27,9 @@ pub(super) struct Trees {
     pub(super) xattrs: RangeSet,
     pub(super) tiny: RangeSet,
     pub(super) orphans: RangeSet,
+    pub(super) thawed: RangeSet,
+    /// Kinds.
+    pub(super) shares: RangeSet,
     pub(super) identities: RangeSet,
     /// Of the map, by space.
     pub(super) superchunks: RangeSet,
@@ -90,6 +93,8 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Findings, report: &mut Che
         &mut trees.xattrs,
         &mut trees.tiny,
         &mut trees.orphans,
+        &mut trees.thawed,
+        &mut trees.shares,
         &mut trees.identities,
         &mut trees.superchunks,
         &mut trees.subchunks,
@@ -167,7 +172,9 @@ fn lost(
             "these files can be read, but not be verified",
         ),
         8 => (0, Severity::Recoverable, "keys", "what it says of these files is taken from the clear lists"),
-        10 => (root.next_inode, Severity::Lost, "inodes", "what the thaw log has of these files is lost"),
+        10 => {
+            (root.next_inode, Severity::Lost, "inodes", "which bytes of these files are not in the image is not known")
+        }
         11 => (u64::MAX, Severity::Recoverable, "kinds", "no file is hit"),
         _ => (root.next_ordinal, Severity::Lost, "snapshots", "these snapshots are lost"),
     };
@@ -223,9 +230,14 @@ fn lost(
             hits.tiny.add(range, id);
         }
         6 => trees.orphans.insert(range),
+        11 => trees.shares.insert(range),
         7 => {
             trees.identities.insert(range.clone());
             hits.subchunks.add(range, id);
+        }
+        10 => {
+            trees.thawed.insert(range.clone());
+            hits.inodes.add(range, id);
         }
         8 => {
             let superchunks = gap.in_space(SPACE_SUPERCHUNKS, root.next_superchunk);

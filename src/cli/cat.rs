@@ -45,7 +45,12 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             Err(CatError::Read(error)) => {
                 out.flush()?;
                 eprintln!("error: cannot read '{}' in '{}': {error}", escape::shown(path), shown(&image));
-                exit = Exit::Failed;
+                // What the image cannot give is a finding; what it does not have was asked for by mistake.
+                match error {
+                    FsError::Io(_) if exit == Exit::Done => exit = Exit::Findings,
+                    FsError::Io(_) => {}
+                    _ => exit = Exit::Failed,
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::args::{ImageArg, JsonArg, Resources};
 use super::open::{not_an_image, open_storage, shown};
 use super::progress::{Progress, Step};
-use super::size::Human;
+use super::size::{Human, counted};
 use super::{Context, Exit, escape, output, signals, size};
 use crate::care::{self, CheckError, CheckObserver, CheckOptions, CheckReport, Finding, Subset};
 use anyhow::Context as _;
@@ -122,6 +122,11 @@ fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Re
     if report.paths_incomplete {
         writeln!(out, "more files are hit than are named here")?;
     }
+    for (what, thawed) in [("in the thaw log", report.thawed.in_log), ("lost", report.thawed.lost)] {
+        if thawed.ranges > 0 && !context.quiet {
+            writeln!(out, "{what}: {} in {}", Human(thawed.bytes), counted(thawed.ranges, "range"))?;
+        }
+    }
     if !context.quiet {
         writeln!(
             out,
@@ -156,6 +161,7 @@ struct Document<'a> {
     superchunks: u64,
     superchunks_read: u64,
     subchunks_verified: u64,
+    thawed: output::Thawed,
 }
 
 #[derive(Serialize)]
@@ -192,6 +198,7 @@ impl<'a> Document<'a> {
             superchunks: report.superchunks,
             superchunks_read: report.superchunks_read,
             subchunks_verified: report.subchunks_verified,
+            thawed: output::Thawed::new(&report.thawed),
         }
     }
 }

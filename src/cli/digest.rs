@@ -4,6 +4,7 @@ use super::args::{ImageAndPaths, JsonArg};
 use super::open::{Opened, shown};
 use super::sentence::told;
 use super::{Context, Exit, escape, output};
+use crate::fs::FsError;
 use anyhow::Context as _;
 use serde::Serialize;
 use std::io::Write;
@@ -36,7 +37,7 @@ struct Document {
 /// Prints the digest.
 ///
 /// # Errors
-/// If the image cannot be opened or read, or has no such path.
+/// If the image cannot be opened or has no such path; with [`Exit::Findings`] if something in it cannot be read.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let (image, paths) = args.image.resolve()?;
     let path = match paths.as_slice() {
@@ -48,7 +49,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let fs = opened.fs(false);
     let what = || format!("cannot make a digest of '{}' in '{}'", escape::shown(path), shown(&image));
     let attr = fs.resolve(path).with_context(what)?;
-    let digest = output::hex(&crate::fs::digest(&fs, attr.inode).with_context(what)?);
+    let digest = match crate::fs::digest(&fs, attr.inode) {
+        Ok(digest) => output::hex(&digest),
+        Err(error @ FsError::Io(_)) => return Err(told(Exit::Findings, format!("{}: {error}", what()))),
+        Err(error) => return Err(error).with_context(what),
+    };
     if args.json.json {
         output::document(&Document { digest, path: output::Name::new(path) })?;
     } else {

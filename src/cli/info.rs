@@ -8,7 +8,7 @@ use super::{Context, Exit, output};
 use crate::format::codec::Compression;
 use crate::format::head::VERSION;
 use crate::format::params::{Chunker, HashKind, Params};
-use crate::meta::{Image, Usage};
+use crate::meta::{Image, ThawedCount, Usage};
 use crate::storage::Storage;
 use anyhow::Context as _;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 const EXAMPLES: &str = "\
-Reads headers and interior table blocks, no data.
+Reads headers, interior table blocks and the table of thawed ranges, no data.
 
 Examples:
   floe info photos.floe
@@ -47,8 +47,9 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let opened = Opened::open(path, context)?;
     let what = || format!("cannot read image '{}'", shown(path));
     let usage = opened.image.usage().with_context(what)?;
+    let thawed = opened.image.thawed_count().with_context(what)?;
     let bytes = opened.storage.len().with_context(what)?;
-    let info = Info::new(shown(path).into_owned(), bytes, &opened.image, &usage);
+    let info = Info::new(shown(path).into_owned(), bytes, &opened.image, &usage, &thawed);
     if args.json.json {
         output::document(&info)?;
     } else {
@@ -72,6 +73,7 @@ struct Info {
     params: ParamsShown,
     counts: Counts,
     sizes: Sizes,
+    thawed: output::Thawed,
     budget: Budget,
     warnings: Vec<String>,
 }
@@ -125,7 +127,7 @@ struct Budget {
 }
 
 impl Info {
-    fn new(name: String, image_bytes: u64, image: &Image, usage: &Usage) -> Self {
+    fn new(name: String, image_bytes: u64, image: &Image, usage: &Usage, thawed: &ThawedCount) -> Self {
         let (head, root) = (image.head(), image.root());
         Info {
             image: name,
@@ -153,6 +155,7 @@ impl Info {
                 other: usage.other,
                 damaged: usage.damaged,
             },
+            thawed: output::Thawed::new(thawed),
             budget: Budget {
                 identities_per_subchunk: ratio(usage.identities, root.subchunks),
                 identities_per_subchunk_limit: IDENTITY_BUDGET,
@@ -191,6 +194,11 @@ impl Info {
             ),
         )?;
         line("repeated", &Human(s.shared))?;
+        for (name, thawed) in [("in the thaw log", self.thawed.in_log), ("lost", self.thawed.lost)] {
+            if thawed.ranges > 0 {
+                line(name, &format!("{} in {}", Human(thawed.bytes), counted(thawed.ranges, "range")))?;
+            }
+        }
         line("size", &format!("{} ({:.2}:1)", Human(s.image), ratio(s.files, s.image)))?;
         line("  data", &format!("{} ({:.2}:1)", Human(s.data), ratio(s.data_raw, s.data)))?;
         line("  clear lists", &Human(s.clear_lists))?;

@@ -2,6 +2,7 @@
 //! trouble (`error`, `exit_error`) to standard error. Fields are only ever added.
 
 use super::escape;
+use crate::meta::{RangeCount, ThawedCount};
 use serde::Serialize;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -92,6 +93,32 @@ impl Name {
             Ok(text) => Name { path: text.to_owned(), path_hex: None },
             Err(_) => Name { path: escape::shown(name).into_owned(), path_hex: Some(hex(name)) },
         }
+    }
+}
+
+/// Thawed ranges of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Thawed {
+    /// Whose bytes are in the thaw log.
+    pub in_log: Ranges,
+    /// Whose bytes are lost.
+    pub lost: Ranges,
+}
+
+/// How many, and how many bytes are in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Ranges {
+    /// Ranges.
+    pub ranges: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Thawed {
+    /// `count` for JSON.
+    pub fn new(count: &ThawedCount) -> Self {
+        let ranges = |count: &RangeCount| Ranges { ranges: count.ranges, bytes: count.bytes };
+        Thawed { in_log: ranges(&count.in_log), lost: ranges(&count.lost) }
     }
 }
 

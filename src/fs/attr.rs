@@ -74,6 +74,11 @@ impl Fs {
             (FileType::Symlink | FileType::Directory, _) => (row.size, 0),
             _ => (0, 0),
         };
+        // Thawed ranges are data; where they lie over data, that counts twice, so the size bounds it.
+        let allocated = match row.file_type {
+            FileType::Regular => allocated.saturating_add(self.thawed_bytes(inode)?).min(size),
+            _ => allocated,
+        };
         Ok(Attr {
             inode,
             file_type: row.file_type,

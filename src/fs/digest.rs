@@ -31,7 +31,7 @@ const READ: u64 = 1 << 20;
 /// The digest of what stands at `root`, which need not be a directory.
 ///
 /// # Errors
-/// The first thing that cannot be read, or `Io` where directories contradict each other.
+/// The first thing that cannot be read, with its path, or `Io` where directories contradict each other.
 pub fn digest(fs: &Fs, root: InodeId) -> Result<[u8; 32], FsError> {
     let mut digest = Digest {
         fs,
@@ -79,16 +79,21 @@ impl Digest<'_> {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(&name);
-            let attr = self.fs.attr(row.inode)?;
+            let attr = self.fs.attr(row.inode).map_err(|error| self.at_path(error))?;
             if attr.file_type != row.file_type {
                 return Err(FsError::io(format!("inode {} is not of the type its directory says", row.inode)));
             }
-            self.entry(&attr)?;
+            self.entry(&attr).map_err(|error| self.at_path(error))?;
             if attr.is_dir() {
                 levels.push(self.enter(row.inode)?);
             }
         }
         Ok(())
+    }
+
+    /// Says where it happened.
+    fn at_path(&self, error: FsError) -> FsError {
+        FsError::io(format!("'{}': {error}", String::from_utf8_lossy(&self.path)))
     }
 
     fn enter(&mut self, dir: InodeId) -> Result<(Dirents, usize), FsError> {

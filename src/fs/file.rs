@@ -3,6 +3,7 @@
 use super::{Fs, FsError};
 use crate::format::ids::{InodeId, SubchunkId};
 use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, InodeRow};
+use crate::meta::Extents;
 
 /// What lseek(2) looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +27,15 @@ impl Fs {
     /// Appends up to `len` bytes of a file from `offset` on to `out`; fewer only at the file's end.
     ///
     /// # Errors
-    /// `IsDirectory`, `NotRegular`, `NotFound`, or `Io` if a subchunk cannot be had. `out` may then have grown.
+    /// `IsDirectory`, `NotRegular`, `NotFound`, or `Io` if a subchunk cannot be read, or the range meets a thawed one.
+    /// `out` may then have grown.
     pub fn read(&self, inode: InodeId, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), FsError> {
         let row = self.regular(inode)?;
         let len = (len as u64).min(row.size.saturating_sub(offset)) as usize;
         if len == 0 {
             return Ok(());
         }
+        self.refuse_thawed(inode, offset, len as u64)?;
         let start = out.len();
         out.resize(start + len, 0);
         let target = &mut out[start..];
@@ -46,24 +49,29 @@ impl Fs {
                 Ok(())
             }
             ContentRef::Content(content) => {
-                let mut extents = self.image.extents(content, offset)?;
-                let (mut at, mut rest) = (offset, target);
-                while !rest.is_empty() {
-                    let Some((begin, extent)) = extents.next(&self.image)? else {
-                        return Err(FsError::io(format!("content {content} ends at {at}, before its file does")));
-                    };
-                    let within = at - begin;
-                    let Some(have) = extent.length.checked_sub(within).filter(|have| *have > 0) else {
-                        return Err(FsError::io(format!("content {content} has nothing at {at}")));
-                    };
-                    let (now, behind) = rest.split_at_mut(have.min(rest.len() as u64) as usize);
-                    self.read_extent(&extent, within, now)?;
-                    at += now.len() as u64;
-                    rest = behind;
-                }
-                Ok(())
+                self.read_content(&mut self.image.extents(content, offset)?, offset, target)
             }
         }
+    }
+
+    /// Fills `out`, which is zero, from `extents` on, the first of which covers `at` or is the last.
+    fn read_content(&self, extents: &mut Extents, mut at: u64, out: &mut [u8]) -> Result<(), FsError> {
+        let mut rest = out;
+        while !rest.is_empty() {
+            //= format-spec.md#8.3
+            //# It may end before: what of the file is after its end is a hole.
+            let Some((begin, extent)) = extents.next(&self.image)? else { return Ok(()) };
+            // Extents follow one another: only the first can end before `at`, and no other comes after it then.
+            let within = at.saturating_sub(begin);
+            let have = extent.length.saturating_sub(within).min(rest.len() as u64);
+            let (now, after) = rest.split_at_mut(have as usize);
+            if !now.is_empty() {
+                self.read_extent(&extent, within, now)?;
+            }
+            at += have;
+            rest = after;
+        }
+        Ok(())
     }
 
     /// Fills `out`, which is zero, with the bytes of an extent from its byte `within` on.
@@ -96,15 +104,47 @@ impl Fs {
         Ok(self.working_set.read_subchunk(id, skip, out)?)
     }
 
-    /// The next offset at or behind `offset` that has data, or is a hole.
+    /// The next offset from `offset` on that has data, or is a hole.
     ///
     /// # Errors
-    /// `NoData` at or behind the end, or where no data follows; else as [`Fs::read`].
+    /// `NoData` from the end on, or where no data follows; else as [`Fs::read`].
     pub fn seek(&self, inode: InodeId, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         let row = self.regular(inode)?;
         if offset >= row.size {
             return Err(FsError::NoData);
         }
+        if !self.image.has_thawed() {
+            return self.seek_content(&row, offset, to);
+        }
+        // Thawed ranges are data, whatever the content has there.
+        let mut thawed = self.image.thawed(inode, offset)?;
+        if to == SeekTo::Data {
+            let next = thawed.next(&self.image)?.map(|(begin, _)| begin.max(offset)).filter(|at| *at < row.size);
+            return match (self.seek_content(&row, offset, to), next) {
+                (Ok(data), Some(next)) => Ok(data.min(next)),
+                (Err(FsError::NoData), Some(next)) => Ok(next),
+                (found, _) => found,
+            };
+        }
+        let mut hole = self.seek_content(&row, offset, to)?;
+        while let Some((begin, range)) = thawed.next(&self.image)? {
+            let end = begin.saturating_add(range.length);
+            if end <= hole {
+                continue;
+            }
+            if begin > hole {
+                break;
+            }
+            if end >= row.size {
+                return Ok(row.size);
+            }
+            hole = self.seek_content(&row, end, to)?;
+        }
+        Ok(hole)
+    }
+
+    /// As [`Fs::seek`], by what the row says of the content. `offset` is below the size.
+    fn seek_content(&self, row: &InodeRow, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         match (row.content, to) {
             (ContentRef::None, SeekTo::Data) => Err(FsError::NoData),
             (ContentRef::None, SeekTo::Hole) => Ok(offset),
@@ -112,12 +152,20 @@ impl Fs {
             (ContentRef::Subchunk(_) | ContentRef::Tiny(_), SeekTo::Hole) => Ok(row.size),
             (ContentRef::Content(content), to) => {
                 let mut extents = self.image.extents(content, offset)?;
+                let mut content_end = offset;
                 while let Some((begin, extent)) = extents.next(&self.image)? {
-                    if (extent.extent == Extent::Hole) == (to == SeekTo::Hole) {
-                        return Ok(begin.max(offset));
+                    // Decoding has checked the addition.
+                    let end = begin + extent.length;
+                    let here = begin.max(offset);
+                    if here >= row.size {
+                        break;
                     }
+                    if end > offset && (extent.extent == Extent::Hole) == (to == SeekTo::Hole) {
+                        return Ok(here);
+                    }
+                    content_end = content_end.max(end);
                 }
-                if to == SeekTo::Hole { Ok(row.size) } else { Err(FsError::NoData) }
+                if to == SeekTo::Hole { Ok(content_end.min(row.size)) } else { Err(FsError::NoData) }
             }
         }
     }

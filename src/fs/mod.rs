@@ -10,6 +10,7 @@ mod dir;
 mod error;
 pub mod extract;
 mod file;
+mod thawed;
 mod whereabouts;
 
 pub use attr::{Attr, StatFs};
@@ -52,13 +53,21 @@ pub struct Fs {
     resumes: Resumes,
     /// Bytes that are no hole, of files that have holes: asked for by every stat, known only from the extents.
     allocated: ByteLru<InodeId, u64>,
+    /// Bytes in thawed ranges, of each inode that was asked for.
+    thawed: ByteLru<InodeId, u64>,
 }
 
 impl Fs {
     /// Serves the image. Reads nothing yet.
     pub fn new(image: Arc<Image>, options: FsOptions) -> Arc<Self> {
         let working_set = WorkingSet::new(image.clone(), options.cache, options.readahead).verifying(options.verify);
-        Arc::new(Fs { image, working_set, resumes: Resumes::new(), allocated: ByteLru::new(1 << 20, 4) })
+        Arc::new(Fs {
+            image,
+            working_set,
+            resumes: Resumes::new(),
+            allocated: ByteLru::new(1 << 20, 4),
+            thawed: ByteLru::new(1 << 20, 4),
+        })
     }
 
     /// The image.

@@ -10,13 +10,20 @@ const LIMIT: usize = 64 << 10;
 
 impl Fs {
     /// One line an extent: offset and length in the file, then `superchunk N` with the offset of its frame in the image,
-    /// `table` for what stands in a table, or `hole`. Cut off, with `…` in the last line, where it grows beyond 64 KiB.
+    /// `table` for what is in a table, or `hole`; before these, `thaw log` or `lost` for ranges whose bytes are not what the
+    /// lines after them say. Cut off, with `…` in the last line, where it grows beyond 64 KiB.
     ///
     /// # Errors
     /// As [`Fs::read`].
     pub fn whereabouts(&self, inode: InodeId) -> Result<String, FsError> {
         let row = self.regular(inode)?;
         let mut lines = Lines(String::new());
+        let mut thawed = self.image.thawed(inode, 0)?;
+        while let Some((offset, range)) = thawed.next(&self.image)?
+            && !lines.full()
+        {
+            lines.add(offset, range.length, if range.is_lost() { "lost" } else { "thaw log" });
+        }
         match row.content {
             ContentRef::None if row.size == 0 => {}
             ContentRef::None => lines.add(0, row.size, "hole"),
@@ -24,9 +31,11 @@ impl Fs {
             ContentRef::Subchunk(id) => lines.add(0, row.size, &self.place_of(id)?),
             ContentRef::Content(content) => {
                 let mut extents = self.image.extents(content, 0)?;
+                let mut end = 0;
                 while let Some((offset, extent)) = extents.next(&self.image)?
                     && !lines.full()
                 {
+                    end = offset.saturating_add(extent.length);
                     match &extent.extent {
                         Extent::Hole => lines.add(offset, extent.length, "hole"),
                         Extent::Slice { subchunk, .. } => lines.add(offset, extent.length, &self.place_of(*subchunk)?),
@@ -38,6 +47,9 @@ impl Fs {
                             }
                         }
                     }
+                }
+                if end < row.size {
+                    lines.add(end, row.size - end, "hole");
                 }
             }
         }

@@ -12,6 +12,7 @@ mod image;
 mod lists;
 mod open;
 mod salvage;
+mod thawed;
 mod usage;
 mod writer;
 
@@ -21,6 +22,7 @@ pub use error::MetaError;
 pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};
 pub use open::{HeadState, read_heads};
+pub use thawed::{RangeCount, ThawedCount, ThawedRanges};
 pub use usage::Usage;
 pub use writer::{MapRows, TableBytes, TableWriter, append_twice};
 

@@ -58,6 +58,7 @@ pub(super) fn finish(
     let rows = &mut filled.rows;
     // In the order they are written: what is read together, names and inodes, lies next to the interior blocks.
     let identities_tree = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref()?;
+    let shares_tree = writer.load(&schema::SHARES, rows.share_rows()?)?.to_ref()?;
     let tiny_tree = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
     let xattrs_tree = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
     let contents_tree = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref()?;
@@ -93,7 +94,7 @@ pub(super) fn finish(
         next_ordinal: 1,
         orphans_tree: TreeRef::default(),
         thawed_tree: TreeRef::default(),
-        shares_tree: TreeRef::default(),
+        shares_tree,
         snapshots_tree: TreeRef::default(),
         map: map_tree.to_map_ref()?,
         next_subchunk,

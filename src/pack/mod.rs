@@ -17,6 +17,7 @@ mod plan;
 mod read;
 mod rows;
 mod scan;
+mod shares;
 mod spool;
 mod xattrs;
 

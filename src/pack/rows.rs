@@ -2,6 +2,7 @@
 
 use super::files::Meta;
 use super::plan::Plan;
+use super::shares::{ShareRows, UserCounts};
 use super::spool::{Rows, Spool};
 use super::{PackError, PackSummary};
 use crate::format::bytes::put_varint;
@@ -9,7 +10,7 @@ use crate::format::ids::{ContentId, InodeId, SubchunkId, TinyId, XattrSetId};
 use crate::format::limits;
 use crate::format::params::HashKind;
 use crate::format::rows::inode::{TAG_ALLOCATED, XattrRef};
-use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, Identity, InodeRow, Time, XattrSet};
+use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, Identity, InodeRow, ShareKey, Time, XattrSet};
 use crate::table::TableError;
 use std::collections::HashMap;
 
@@ -48,6 +49,7 @@ pub(super) struct TreeRows {
     contents: Spool,
     tiny: Spool,
     xattrs: Spool,
+    users: UserCounts,
     /// Directory, and where its entries stand in the spool: directories close in another order than they are numbered.
     directories: Vec<(u64, u64, u64)>,
     open: Vec<OpenDir>,
@@ -69,13 +71,14 @@ pub(super) struct TreeRows {
 
 impl TreeRows {
     pub(super) fn new(plan: &Plan) -> Self {
-        let spool = || Spool::new(plan.spill_after / 5, &plan.temp_dir);
+        let spool = || Spool::new(plan.spill_after / 6, &plan.temp_dir);
         TreeRows {
             inodes: spool(),
             dirents: spool(),
             contents: spool(),
             tiny: spool(),
             xattrs: spool(),
+            users: UserCounts::new(plan.spill_after / 6, &plan.temp_dir),
             directories: Vec::new(),
             open: Vec::new(),
             links: HashMap::new(),
@@ -175,6 +178,7 @@ impl TreeRows {
         let inode = InodeId(self.next_inode);
         self.next_inode += 1;
         self.newest = self.newest.max(meta.mtime);
+        ShareKey::used_by(&row).try_for_each(|key| self.users.add(key))?;
         let (ints, tail) = row.encode();
         self.inodes.push(inode.0, 0, &[], &ints, &tail)?;
         Ok(inode)
@@ -265,6 +269,11 @@ impl TreeRows {
     /// Rows of the xattrs table.
     pub(super) fn xattr_rows(&self) -> Rows<'_> {
         self.xattrs.all()
+    }
+
+    /// Rows of the shares table. Counts no more users.
+    pub(super) fn share_rows(&mut self) -> Result<ShareRows<'_>, PackError> {
+        self.users.rows()
     }
 
     /// Counts an inode in the summary.

@@ -12,10 +12,12 @@ use floe::format::params::{HashKind, Params};
 use floe::format::recipe::{Piece, Recipe};
 use floe::format::root::Root;
 use floe::format::rows::inode::XattrRef;
-use floe::format::rows::{ContentRef, ContentRow, DirentRow, FileType, Identity, InodeRow, Time, identity};
+use floe::format::rows::{
+    ContentRef, ContentRow, DirentRow, FileType, Identity, InodeRow, ShareKey, ShareRow, SnapshotRow, ThawedBytes,
+    ThawedRow, Time, identity,
+};
 use floe::format::schema::{self, Table};
 use floe::format::sums;
-use floe::format::tree_ref::TreeRef;
 use floe::format::view::View;
 use floe::log::{LogWriter, NewFrame};
 use floe::meta::{MapRows, TableWriter, append_twice};
@@ -30,11 +32,27 @@ pub type Subchunk = (Vec<u8>, Option<(Recipe, Vec<u8>)>);
 /// Everything an image says, to be written as it is.
 #[derive(Default)]
 pub struct Forge {
+    /// Table blocks are not compressed: for a reader without zstd.
+    pub raw_tables: bool,
     pub max_sources: u8,
     pub superchunks: Vec<Vec<Subchunk>>,
     pub inodes: BTreeMap<u64, InodeRow>,
     pub dirents: BTreeMap<(u64, Vec<u8>), DirentRow>,
     pub contents: BTreeMap<(u64, u64), ContentRow>,
+    /// Tiny contents by id.
+    pub tiny: BTreeMap<u64, Vec<u8>>,
+    /// Pieces of xattr sets.
+    pub xattrs: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Inodes that lost their last name while they were open.
+    pub orphans: BTreeMap<u64, InodeRow>,
+    /// Thawed ranges by inode and offset. If one is in the thaw log, root and heads name one.
+    pub thawed: BTreeMap<(u64, u64), ThawedRow>,
+    /// Users of what is shared; `None`: counted from inodes and orphans.
+    pub shares: Option<BTreeMap<ShareKey, ShareRow>>,
+    /// Whether the heads are clean; `None`: if nothing is in the thaw log.
+    pub clean: Option<bool>,
+    /// Names and comments of snapshots of what the head shows, by ordinal.
+    pub snapshots: BTreeMap<u64, (String, String)>,
 }
 
 pub fn inode(file_type: FileType) -> InodeRow {
@@ -81,6 +99,27 @@ impl Forge {
         self.name(parent, name, id, FileType::Regular);
     }
 
+    /// A thawed range whose bytes are in the thaw log.
+    pub fn thaw(&mut self, inode: u64, offset: u64, length: u64) {
+        let bytes = ThawedBytes::InLog { frame: LogOffset(4096 + offset), skip: 0, sum: 7 };
+        self.thawed.insert((inode, offset), ThawedRow { length, bytes });
+    }
+
+    /// A thawed range whose bytes are lost.
+    pub fn lose(&mut self, inode: u64, offset: u64, length: u64) {
+        self.thawed.insert((inode, offset), ThawedRow { length, bytes: ThawedBytes::Lost });
+    }
+
+    /// The users of what inodes and orphans share, as they should be.
+    pub fn counted_shares(&self) -> BTreeMap<ShareKey, ShareRow> {
+        let mut users: BTreeMap<ShareKey, ShareRow> = BTreeMap::new();
+        for key in self.inodes.values().chain(self.orphans.values()).flat_map(ShareKey::used_by) {
+            users.entry(key).or_insert(ShareRow { users: 0 }).users += 1;
+        }
+        users.retain(|_, row| row.users > 1);
+        users
+    }
+
     pub fn build(&self) -> Arc<MemoryStorage> {
         let storage = Arc::new(MemoryStorage::from_bytes(vec![0; LOG_START as usize]));
         let mut log = LogWriter::new(storage.clone() as Arc<dyn Storage>, 7, 1, first_sequence(1), LOG_START).unwrap();
@@ -115,7 +154,7 @@ impl Forge {
         }
         let params = Params { max_sources: self.max_sources, table_block: 1024, ..Params::default() };
         let target = params.table_block as usize;
-        let compression = Compression::Zstd(3);
+        let compression = if self.raw_tables { Compression::None } else { Compression::Zstd(3) };
         let mut writer =
             TableWriter::new(&mut log, &mut map, &mut next_subchunk, &mut next_superchunk, compression, target);
         let mut load = |table: &'static Table, rows: Vec<Row>| {
@@ -158,8 +197,59 @@ impl Forge {
             ),
             inodes: self.inodes.len() as u64,
             bytes: files.map(|inode| inode.size).sum(),
-            ..View::default()
+            tiny_tree: load(
+                &schema::TINY,
+                self.tiny.iter().map(|(a, bytes)| row(*a, 0, b"", &[], bytes.clone())).collect(),
+            ),
+            xattrs_tree: load(
+                &schema::XATTRS,
+                self.xattrs.iter().map(|((a, b), bytes)| row(*a, *b, b"", &[], bytes.clone())).collect(),
+            ),
         };
+        let orphans_tree = load(
+            &schema::ORPHANS,
+            self.orphans
+                .iter()
+                .map(|(a, inode)| {
+                    let (ints, tail) = inode.encode();
+                    row(*a, 0, b"", &ints, tail)
+                })
+                .collect(),
+        );
+        let thawed_tree = load(
+            &schema::THAWED,
+            self.thawed
+                .iter()
+                .map(|((a, b), range)| {
+                    let (ints, tail) = range.encode();
+                    row(*a, *b, b"", &ints, tail.to_vec())
+                })
+                .collect(),
+        );
+        let shares = self.shares.clone().unwrap_or_else(|| self.counted_shares());
+        let shares_tree = load(
+            &schema::SHARES,
+            shares
+                .iter()
+                .map(|(key, share)| {
+                    let (a, b) = key.encode();
+                    row(a, b, b"", &share.encode(), Vec::new())
+                })
+                .collect(),
+        );
+        let snapshots_tree = load(
+            &schema::SNAPSHOTS,
+            self.snapshots
+                .iter()
+                .map(|(a, (name, comment))| {
+                    let time = Time { secs: *a as i64, nanos: 0 };
+                    let snapshot =
+                        SnapshotRow { name: name.clone().into(), comment: comment.clone().into(), time, view };
+                    row(*a, 0, b"", &[], snapshot.encode())
+                })
+                .collect(),
+        );
+        let thaw_log_id = if self.thawed.values().any(|range| !range.is_lost()) { 9 } else { 0 };
         let interior_offset = writer.flush_interior().unwrap();
         let (map, _) = writer.finish_map().unwrap();
         let root = Root {
@@ -167,21 +257,21 @@ impl Forge {
             params,
             time: 0,
             time_ns: 0,
-            next_inode: self.inodes.keys().max().unwrap() + 1,
+            next_inode: self.inodes.keys().chain(self.orphans.keys()).max().unwrap() + 1,
             next_content: self.contents.keys().map(|(id, _)| *id).max().unwrap_or(0) + 1,
-            next_tiny: 1,
-            next_xattrs: 1,
-            next_ordinal: 1,
-            orphans_tree: TreeRef::default(),
-            thawed_tree: TreeRef::default(),
-            shares_tree: TreeRef::default(),
-            snapshots_tree: TreeRef::default(),
+            next_tiny: self.tiny.keys().max().unwrap_or(&0) + 1,
+            next_xattrs: self.xattrs.keys().map(|(id, _)| *id).max().unwrap_or(0) + 1,
+            next_ordinal: self.snapshots.keys().max().unwrap_or(&0) + 1,
+            orphans_tree,
+            thawed_tree,
+            shares_tree,
+            snapshots_tree,
             map: map.to_map_ref().unwrap(),
             next_subchunk,
             next_superchunk,
-            thaw_log_id: 0,
-            thaw_transaction: 0,
-            thaw_offset: 0,
+            thaw_log_id,
+            thaw_transaction: u64::from(thaw_log_id != 0),
+            thaw_offset: if thaw_log_id != 0 { 8192 } else { 0 },
             interior_offset,
             unique_bytes: 0,
             shared_bytes: 0,
@@ -196,7 +286,8 @@ impl Forge {
         for (slot, generation) in [(HeadIndex::A, 1), (HeadIndex::B, 2)] {
             let head = Head {
                 compat: 0,
-                ro_compat: 0,
+                // Bit 1: snapshots exist.
+                ro_compat: u64::from(!self.snapshots.is_empty()) << 1,
                 incompat: if has_recipes { incompat::RECIPES } else { 0 },
                 uuid: [1; 16],
                 lineage: [2; 16],
@@ -205,9 +296,9 @@ impl Forge {
                 root_hash,
                 log_id: 7,
                 epoch: 1,
-                clean: true,
+                clean: self.clean.unwrap_or(thaw_log_id == 0),
                 log_end: LogOffset(log.end()),
-                thaw_log_id: 0,
+                thaw_log_id,
                 params,
             };
             storage.replace_head(slot, &[0; RawHeadSlot::SIZE], &head.encode()).unwrap();

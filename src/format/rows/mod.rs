@@ -5,7 +5,9 @@ pub mod dirent;
 pub mod identity;
 pub mod inode;
 pub mod map;
+pub mod share;
 pub mod snapshot;
+pub mod thawed;
 pub mod xattr;
 
 pub use content::{ContentRow, Extent};
@@ -13,5 +15,7 @@ pub use dirent::{DirentRow, FileType};
 pub use identity::Identity;
 pub use inode::{ContentRef, InodeRow, Time};
 pub use map::{Located, SubchunkRun, SuperchunkRow};
+pub use share::{ShareKey, ShareKind, ShareRow};
 pub use snapshot::SnapshotRow;
+pub use thawed::{ThawedBytes, ThawedRow};
 pub use xattr::{Xattr, XattrSet};

@@ -1,0 +1,122 @@
+//! Thawed ranges: which bytes of the head's files are not in the image (section 8.9).
+//!
+//! An image without such ranges, as `pack` makes it, answers every question here without a look-up.
+
+use super::{Image, MetaError};
+use crate::format::FormatError;
+use crate::format::block::KeyRef;
+use crate::format::ids::InodeId;
+use crate::format::rows::ThawedRow;
+use crate::format::schema;
+use crate::table::Cursor;
+
+/// How many ranges, and how many bytes in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RangeCount {
+    /// Ranges.
+    pub ranges: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl RangeCount {
+    /// Counts a range of so many bytes.
+    pub fn add(&mut self, bytes: u64) {
+        self.ranges = self.ranges.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// Thawed ranges of an image by where their bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ThawedCount {
+    /// In the thaw log.
+    pub in_log: RangeCount,
+    /// Nowhere.
+    pub lost: RangeCount,
+}
+
+impl ThawedCount {
+    /// Counts a range.
+    pub fn add(&mut self, row: &ThawedRow) {
+        if row.is_lost() { self.lost.add(row.length) } else { self.in_log.add(row.length) }
+    }
+}
+
+impl Image {
+    /// Whether any file has thawed ranges.
+    pub fn has_thawed(&self) -> bool {
+        self.root().thawed_tree.root.is_some()
+    }
+
+    /// The thawed ranges of an inode from the one that covers `offset` on, or from the first after it.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn thawed(&self, inode: InodeId, offset: u64) -> Result<ThawedRanges, MetaError> {
+        if !self.has_thawed() {
+            return Ok(ThawedRanges { inode, offset, end: 0, cursor: None, given: false });
+        }
+        let tree = self.tree(&schema::THAWED);
+        let from = match tree.floor(self, KeyRef::new(inode.0, offset))? {
+            Some(row) if row.key().a == inode.0 => row.key().b,
+            _ => offset,
+        };
+        let cursor = tree.cursor_at(self, KeyRef::new(inode.0, from))?;
+        Ok(ThawedRanges { inode, offset, end: 0, cursor: Some(cursor), given: false })
+    }
+
+    /// Counts the thawed ranges of all files: reads the whole table.
+    ///
+    /// # Errors
+    /// If the table cannot be read, or a row is wrong.
+    pub fn thawed_count(&self) -> Result<ThawedCount, MetaError> {
+        let mut count = ThawedCount::default();
+        let mut cursor = self.tree(&schema::THAWED).cursor_at(self, KeyRef::new(0, 0))?;
+        while let Some(row) = cursor.row() {
+            count.add(&ThawedRow::decode(row.key().b, row.ints(), row.tail())?);
+            cursor.advance(self)?;
+        }
+        Ok(count)
+    }
+}
+
+/// Thawed ranges of one inode, in order, without overlap.
+pub struct ThawedRanges {
+    inode: InodeId,
+    offset: u64,
+    /// Where the range given last ends.
+    end: u64,
+    /// On the range given last, if one was.
+    cursor: Option<Cursor>,
+    given: bool,
+}
+
+impl ThawedRanges {
+    /// The next range and where in the file it begins; `None` after the last.
+    ///
+    /// # Errors
+    /// If the table cannot be read, a row is wrong, or ranges overlap.
+    pub fn next(&mut self, image: &Image) -> Result<Option<(u64, ThawedRow)>, MetaError> {
+        let Some(cursor) = &mut self.cursor else { return Ok(None) };
+        loop {
+            // Only now: a damaged block after this range is no reason to withhold it.
+            if std::mem::replace(&mut self.given, true) {
+                cursor.advance(image)?;
+            }
+            let Some(row) = cursor.row().filter(|row| row.key().a == self.inode.0) else { return Ok(None) };
+            let begin = row.key().b;
+            let row = ThawedRow::decode(begin, row.ints(), row.tail())?;
+            //= format-spec.md#8.9
+            //# Ranges of one inode never overlap.
+            if begin < self.end {
+                return Err(FormatError::invalid("thawed ranges", "they overlap").into());
+            }
+            // Decoding has checked the addition.
+            self.end = begin + row.length;
+            if self.end > self.offset {
+                return Ok(Some((begin, row)));
+            }
+        }
+    }
+}
