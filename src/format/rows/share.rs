@@ -113,9 +113,9 @@ impl ShareRow {
     /// If it has fewer than two users, or more than there can be inodes.
     pub fn decode(ints: &[u64]) -> Result<Self, FormatError> {
         const WHAT: &str = "users of what is shared";
-        match ints {
-            &[users @ 2..limits::INODE] => Ok(ShareRow { users }),
-            &[value] => Err(FormatError::Limit { what: WHAT, value, limit: limits::INODE - 1 }),
+        match *ints {
+            [users @ 2..limits::INODE] => Ok(ShareRow { users }),
+            [value] => Err(FormatError::Limit { what: WHAT, value, limit: limits::INODE - 1 }),
             _ => Err(FormatError::invalid(WHAT, "wrong number of columns")),
         }
     }
