@@ -4,11 +4,11 @@ mod common;
 
 use common::compare::assert_same;
 use common::left_out::{left_out, need_fuse, need_root};
-use common::mounted::{Mounted, is_mounted, mount_line};
+use common::mounted::{Mounted, daemons, is_mounted, mount_line, wait_until_ended};
 use common::run::wait;
 use common::{Lab, floe, floe_command, nasty, noise, prose, run, write, xattrs};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,27 +20,6 @@ fn small(lab: &Lab) -> (PathBuf, PathBuf) {
     write(source.join("text"), prose(1, 300_000));
     let image = lab.pack(&["-C", "zstd:1"], &source, "small.floe");
     (source, image)
-}
-
-/// Processes that have the image on their command line or open.
-fn daemons(image: &Path) -> Vec<Pid> {
-    let image = image.canonicalize().expect("the image is there");
-    let has_it_open = |pid: i32| {
-        let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-        Some(fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == image)))
-    };
-    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
-    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|&pid| pid != std::process::id() as i32 && has_it_open(pid) == Some(true))
-        .filter_map(Pid::from_raw)
-        .collect()
-}
-
-/// Waits until a process that is not our child has ended.
-fn wait_until_ended(pid: Pid) {
-    if let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) {
-        poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).expect("a pidfd can be polled");
-    }
 }
 
 /// Waits for the kernel to say that mounts changed, until `done`.

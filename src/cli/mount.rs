@@ -16,8 +16,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const HELP: &str = "\
+push: a thread stores small files in the kernel's page cache ahead of a reader that reads files in the order in which it
+listed them ('find', then reading). If the daemon of such a mount is killed (SIGKILL), it may hang in the kernel until
+'umount -f DIR' or, on Linux 6.15 and newer, until the kernel's own time limit (/proc/sys/fs/fuse). Therefore it is off
+by default. Without it a killed daemon ends at once.
+";
+
 /// `floe mount`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// The image
     #[arg(value_name = "IMAGE")]
@@ -27,7 +35,7 @@ pub struct Args {
     pub dir: PathBuf,
     /// Mount options, separated by commas: ro, dev, suid, noexec, allow_other, allow_root, auto_unmount, uid=, gid=,
     /// umask=, fmask=, dmask=, subtype=, fsname=, entry_timeout=, attr_timeout=, cache=256M, threads=N, readahead=N,
-    /// offset=, verify
+    /// offset=, verify, push
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<OsString>,
     /// Stay in the foreground

@@ -22,7 +22,6 @@ use std::fmt::Write;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The virtual attribute of a mount's root that says which process serves it: `PID START`, START being the process's
@@ -92,22 +91,6 @@ impl Adapter {
         name.starts_with(b"system.posix_acl_") && self.options.disguise.is_any()
     }
 
-    /// The look-up of a file was answered: an event loop that is the only one at work may use the time until the reader
-    /// comes to reading it.
-    fn push(&self, attr: &FileAttr) {
-        let Some(pusher) = &self.pusher else { return };
-        if attr.kind != fuser::FileType::RegularFile || !self.guard.is_idle() {
-            return;
-        }
-        let mut buffer = READ_BUFFER.take();
-        // Nobody waits for an answer. An error is told to who reads the file; a panic latches the mount, as any does.
-        let _ = self.guard.run("push", attr.ino.0, || {
-            pusher.looked_up(InodeId(attr.ino.0), attr.size, &mut buffer);
-            Ok(())
-        });
-        READ_BUFFER.set(buffer);
-    }
-
     /// What working set and pusher did so far, a name and a number a line.
     fn counters(&self) -> String {
         let c = self.fs.working_set().counters();
@@ -116,10 +99,8 @@ impl Adapter {
             c.inflations, c.inflated_bytes, c.ahead, c.hits, c.read_bytes
         );
         if let Some(pusher) = &self.pusher {
-            let c = pusher.counters();
-            for (name, count) in [("pushed", &c.looked_up), ("pushed_late", &c.late), ("pushed_ahead", &c.ahead)] {
-                let _ = writeln!(text, "{name} {}", count.load(Ordering::Relaxed));
-            }
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "pushed {}", pusher.pushed());
         }
         text
     }
@@ -199,8 +180,7 @@ impl Filesystem for Adapter {
         });
         match found {
             Ok(attr) => {
-                reply.entry_with_ttls(&self.options.attr_timeout, &self.options.entry_timeout, &attr, GENERATION);
-                self.push(&attr);
+                reply.entry_with_ttls(&self.options.attr_timeout, &self.options.entry_timeout, &attr, GENERATION)
             }
             Err(errno) => reply.error(errno),
         }

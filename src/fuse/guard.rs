@@ -8,7 +8,7 @@ use crate::fs::FsError;
 use fuser::Errno;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why a handler has no answer.
 #[derive(Debug)]
@@ -35,16 +35,9 @@ impl From<Errno> for Failure {
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     latched: AtomicBool,
-    /// Handlers running now.
-    running: AtomicUsize,
 }
 
 impl Guard {
-    /// Whether no handler runs.
-    pub(super) fn is_idle(&self) -> bool {
-        self.running.load(Ordering::Relaxed) == 0
-    }
-
     /// What `handler` returns, or the error number that the kernel is to be told.
     pub(super) fn run<T>(
         &self,
@@ -55,10 +48,8 @@ impl Guard {
         if self.latched.load(Ordering::Relaxed) {
             return Err(Errno::EIO);
         }
-        self.running.fetch_add(1, Ordering::Relaxed);
         // Whatever the handler leaves half done is never looked at again: the latch below sees to it.
         let outcome = catch_unwind(AssertUnwindSafe(handler));
-        self.running.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Errno(errno))) => Err(errno),

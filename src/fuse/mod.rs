@@ -9,13 +9,13 @@ mod adapter;
 mod attr;
 pub mod daemon;
 mod error;
-mod foresight;
 mod guard;
 mod mountpoint;
 mod notify;
 mod options;
 mod push;
 mod session;
+mod streams;
 
 pub use adapter::DAEMON_XATTR;
 pub use error::MountError;

@@ -63,6 +63,8 @@ pub struct MountOptions {
     pub threads: Option<usize>,
     /// Threads that inflate ahead; 0: none.
     pub readahead: Option<usize>,
+    /// `push`: small files go into the page cache ahead of a reader who listed them before.
+    pub push: bool,
     /// Where in the file the image begins, in bytes.
     pub offset: u64,
     /// Every subchunk is checked against its own identity when it is read.
@@ -88,6 +90,7 @@ impl Default for MountOptions {
             cache: None,
             threads: None,
             readahead: None,
+            push: false,
             offset: 0,
             verify: false,
         }
@@ -203,6 +206,7 @@ impl MountOptions {
             "allow_root" => self.access = Access::OwnerAndRoot,
             "auto_unmount" => self.auto_unmount = true,
             "verify" => self.verify = true,
+            "push" => self.push = true,
             "thaw" | "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
             "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname" | "entry_timeout" | "attr_timeout"
             | "cache" | "threads" | "readahead" | "offset" => return Err(OptionError::NeedsValue(name.into())),
@@ -244,7 +248,7 @@ impl MountOptions {
             },
             "thaw" | "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
             "ro" | "rw" | "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "noatime" | "allow_other"
-            | "allow_root" | "auto_unmount" | "verify" => return Err(OptionError::NoValue(name.into())),
+            | "allow_root" | "auto_unmount" | "verify" | "push" => return Err(OptionError::NoValue(name.into())),
             _ if IGNORED.contains(&name) => return Err(OptionError::NoValue(name.into())),
             _ => return Err(OptionError::Unknown(name.into())),
         }
@@ -314,7 +318,7 @@ mod tests {
         let options = take(
             "ro,dev,suid,noexec,noatime,allow_other,default_permissions,auto_unmount,uid=1000,gid=4294967294,umask=022,\
              fmask=0133,subtype=ice,fsname=a\\,b\\\\c,entry_timeout=1.5,attr_timeout=0,cache=64M,threads=3,readahead=0,\
-             offset=4096,verify,nofail,x-systemd.automount,_netdev",
+             offset=4096,verify,push,nofail,x-systemd.automount,_netdev",
         )
         .unwrap();
         assert_eq!(
@@ -336,6 +340,7 @@ mod tests {
                 cache: Some(64 << 20),
                 threads: Some(3),
                 readahead: Some(0),
+                push: true,
                 offset: 4096,
                 verify: true,
             }

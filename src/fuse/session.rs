@@ -44,8 +44,7 @@ pub fn mount(
     daemon: String,
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
-    let event_loops = event_loops(options);
-    let pusher = (event_loops > 1 && options.readahead != Some(0)).then(|| Pusher::new(fs.clone(), event_loops));
+    let pusher = options.push.then(|| Pusher::new(fs.clone()));
     let adapter = Adapter::new(fs, options.clone(), daemon, pusher.clone());
     let source = options.fsname.as_deref().map_or(source, OsStr::from_bytes);
     let session = match mount_directly(mountpoint, source, options)? {

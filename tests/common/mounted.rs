@@ -1,9 +1,14 @@
 //! A mount that is undone with the value that stands for it, and not quietly.
 
 use super::run::{floe_command, run};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::collections::HashMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// An image mounted at a folder; dropping it runs `floe umount` and fails the test if that fails.
 pub struct Mounted {
@@ -65,6 +70,50 @@ impl Drop for Mounted {
             }
         }
     }
+}
+
+/// Processes that have the image open: the daemons of its mounts.
+pub fn daemons(image: &Path) -> Vec<Pid> {
+    let image = image.canonicalize().expect("the image is there");
+    let has_it_open = |pid: i32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        Some(fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == image)))
+    };
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|&pid| pid != std::process::id() as i32 && has_it_open(pid) == Some(true))
+        .filter_map(Pid::from_raw)
+        .collect()
+}
+
+/// Waits until a process that is not our child has ended.
+#[track_caller]
+pub fn wait_until_ended(pid: Pid) {
+    if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
+        assert!(ends_within(&process, Duration::from_secs(300)), "process {pid:?} has not ended");
+    }
+}
+
+/// Whether the process behind a pidfd ends in that time.
+pub fn ends_within(process: &OwnedFd, time: Duration) -> bool {
+    let limit = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+    loop {
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other.expect("a pidfd can be polled") > 0,
+        }
+    }
+}
+
+/// What the mount counts, by name.
+pub fn counters(mount: &Path) -> HashMap<String, u64> {
+    let mut text = [0; 4096];
+    let len = rustix::fs::getxattr(mount, "user.floe.counters", &mut text).expect("a mount counts");
+    let text = std::str::from_utf8(&text[..len]).expect("counters are text");
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(n, c)| (n.into(), c.parse().expect("a number")))
+        .collect()
 }
 
 /// The line of /proc/self/mounts for a mount point, if there is one.

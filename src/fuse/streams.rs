@@ -1,70 +1,8 @@
-//! What readers will want next, told from what they asked for: look-ups that reads follow, and small files read one
-//! behind another. Only guesses: being wrong costs time, never a wrong byte.
+//! What readers will want next, guessed from the small files they read one after another. A wrong guess costs time, never
+//! a wrong byte.
 
 use parking_lot::Mutex;
 use std::ops::Range;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-
-/// Look-ups watched at a time. Several readers look up between each other's look-up and read.
-const WATCHED: usize = 8;
-/// While look-ups are trusted, one of so many is still only watched.
-const SAMPLE: u32 = 16;
-/// From this score on look-ups are trusted; it cannot rise above twice that, nor fall below its negative.
-const TRUSTED: i32 = 8;
-/// Most look-ups passed over after a failure.
-const PATIENCE: u32 = 32;
-
-/// Judges whether whoever looks a file up will read it. `cat` does, `git status` does not.
-#[derive(Default)]
-pub(super) struct Lookups {
-    /// Inodes whose look-up was not acted on, to see whether a READ comes; 0 for none.
-    watched: [AtomicU64; WATCHED],
-    count: AtomicU32,
-    score: AtomicI32,
-    /// Look-ups to pass over, and how many that was last time.
-    pause: AtomicU32,
-    last_pause: AtomicU32,
-}
-
-impl Lookups {
-    /// Whether to act on the look-up of `inode`. Races between event loops only blur the score.
-    pub(super) fn worth_it(&self, inode: u64) -> bool {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let trusted = self.score.load(Ordering::Relaxed) >= TRUSTED;
-        if trusted && !count.is_multiple_of(SAMPLE) {
-            return self.pause.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err();
-        }
-        let slot = (if trusted { count / SAMPLE } else { count }) as usize % WATCHED;
-        if self.watched[slot].swap(inode, Ordering::Relaxed) != 0 {
-            self.add(-1);
-        }
-        false
-    }
-
-    /// A READ of `inode` came.
-    pub(super) fn was_read(&self, inode: u64) {
-        for slot in &self.watched {
-            if slot.load(Ordering::Relaxed) == inode {
-                slot.store(0, Ordering::Relaxed);
-                self.add(2);
-            }
-        }
-    }
-
-    /// Acting on a look-up came in time, or too late. The second happens where all cores are busy: then it is tried less
-    /// and less often.
-    pub(super) fn came(&self, in_time: bool) {
-        let last = self.last_pause.load(Ordering::Relaxed);
-        let pause = if in_time { 0 } else { (2 * last + 1).min(PATIENCE) };
-        self.last_pause.store(pause, Ordering::Relaxed);
-        self.pause.store(pause, Ordering::Relaxed);
-    }
-
-    fn add(&self, n: i32) {
-        let score = self.score.load(Ordering::Relaxed) + n;
-        self.score.store(score.clamp(-TRUSTED, 2 * TRUSTED), Ordering::Relaxed);
-    }
-}
 
 /// Streams followed at a time.
 const STREAMS: usize = 8;
@@ -73,15 +11,15 @@ const SLACK: u64 = 8;
 /// Inodes in the first and the longest window.
 const WINDOW: Range<u64> = 8..128;
 
-/// A window of inodes to be pushed. One file at or behind `mark` is left out: the READ of it is how the pusher learns
-/// that the reader has come so far. (The kernel's read-ahead marks a page for that.)
+/// A window of inodes to be pushed. One file at or after `mark` is left out: the READ of it is how the pusher learns that
+/// the reader has come so far. (The kernel's read-ahead marks a page for that.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
     /// Which stream, for [`Streams::reader`].
     pub(super) stream: usize,
     /// Which inodes.
     pub(super) inodes: Range<u64>,
-    /// Behind the middle.
+    /// The middle.
     pub(super) mark: u64,
     /// Whether the reader reads what it has read before, so that the page cache must have lost it.
     pub(super) anew: bool,
@@ -138,7 +76,7 @@ impl Streams {
         self.state.lock().streams.get(stream).map_or(0, |stream| stream.at)
     }
 
-    /// The kernel does not know what stands in this window: the stream begins anew.
+    /// The kernel does not know the inodes of this window: the stream begins anew.
     pub(super) fn was_unknown(&self, window: &Window) {
         if let Some(stream) = self.state.lock().streams.get_mut(window.stream)
             && stream.window == window.inodes
@@ -151,43 +89,6 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn look_ups_are_trusted_once_reads_follow_and_no_longer_than_that() {
-        let lookups = Lookups::default();
-        let mut inode = 0;
-        let mut acted = |read: bool| {
-            let mut acted = 0;
-            for _ in 0..1000 {
-                inode += 1;
-                if lookups.worth_it(inode) {
-                    acted += 1;
-                } else if read {
-                    lookups.was_read(inode);
-                }
-            }
-            acted
-        };
-        assert_eq!(acted(false), 0);
-        assert!(acted(true) > 900);
-        assert!(acted(false) < 500);
-        assert_eq!(acted(false), 0);
-    }
-
-    #[test]
-    fn coming_too_late_again_and_again_makes_it_rare() {
-        let lookups = Lookups::default();
-        let acted = (1..=2000).filter(|&inode| {
-            let acted = lookups.worth_it(inode);
-            if acted {
-                lookups.came(false);
-            } else {
-                lookups.was_read(inode);
-            }
-            acted
-        });
-        assert!((1..100).contains(&acted.count()));
-    }
 
     #[test]
     fn a_reader_in_order_gets_growing_windows_that_join() {
