@@ -160,8 +160,8 @@ fn read_sample(bytes: Vec<u8>) -> Sample {
     let mut identities = BTreeMap::new();
     for frame in frames.iter().filter(|frame| frame.kind == FrameKind::SUPERCHUNK) {
         let list = ClearList::decode(&image.log().clear_part(frame).unwrap(), frame.raw_len).unwrap();
-        for (id, _) in list.subchunks {
-            identities.insert(id.0, image.identity(id).unwrap().unwrap());
+        for listed in list.subchunks {
+            identities.insert(listed.id.0, image.identity(listed.id).unwrap().unwrap());
         }
     }
     Sample { bytes, entries, frames, identities, params: *image.params() }
@@ -293,13 +293,13 @@ impl Sample {
         raw.resize(frame.raw_len as usize, 0);
         let mut begin = 0;
         let list = ClearList::decode(clear, frame.raw_len).unwrap();
-        let lost = list.subchunks.iter().filter(|(id, len)| {
-            let range = begin..begin + *len as usize;
+        let lost = list.subchunks.iter().filter(|listed| {
+            let range = begin..begin + listed.len as usize;
             begin = range.end;
             let bytes = raw.get(range);
-            bytes.is_none_or(|bytes| Identity::of(self.params.hash, bytes) != self.identities[&id.0])
+            bytes.is_none_or(|bytes| Identity::of(self.params.hash, bytes) != self.identities[&listed.id.0])
         });
-        lost.map(|(id, _)| id.0).collect()
+        lost.map(|listed| listed.id.0).collect()
     }
 
     /// Turns bytes of `range` over, one after another, and looks at what `check` and reading make of it.

@@ -170,26 +170,41 @@ def decode_block(raw, table, level):
     return out
 
 
-def decode_recipe(data, own):
-    """Pieces of a composed subchunk (5.2): (subchunk, offset, length)."""
-    cursor = Cursor(data, f"recipe of subchunk {own}")
-    if cursor.u8() != 0:
+def decode_recipes(data, first, count):
+    """Recipes of a row of the map (5.2): {composed subchunk: [(subchunk, offset, length)]}."""
+    cursor = Cursor(data, f"recipes from subchunk {first} on")
+    if cursor.u8() != 1:
         raise Bad(f"{cursor.what}: an unknown form")
-    count = cursor.varint()
-    if not 1 <= count <= 4096:
-        raise Bad(f"{cursor.what}: {count} pieces")
-    lengths = [cursor.varint() for _ in range(count)]
-    ids, before = [], own
-    for _ in range(count):
-        before = cursor.delta(before)
-        ids.append(before)
-    pieces, ends = [], {}
-    for subchunk, length in zip(ids, lengths):
-        offset = cursor.delta(ends.get(subchunk, 0))
-        ends[subchunk] = offset + length
-        pieces.append((subchunk, offset, length))
-    cursor.end()
-    return pieces
+    if not 1 <= count <= 128:
+        raise Bad(f"{cursor.what}: a row of {count}")
+    owns = [first]
+    for _ in range(count - 1):
+        owns.append(owns[-1] + cursor.varint())
+    piece_counts = [cursor.varint() for _ in range(count)]
+    if 0 in piece_counts or sum(piece_counts) > 4096 or len(set(owns)) != count:
+        raise Bad(f"{cursor.what}: ids or piece counts are wrong")
+    lengths_len, ids_len = cursor.varint(), cursor.varint()
+    lengths, ids = Cursor(cursor.take(lengths_len), cursor.what), Cursor(cursor.take(ids_len), cursor.what)
+    recipes, other, other_end = {}, first, 0
+    for own, piece_count in zip(owns, piece_counts):
+        pieces, own_end = [], 0
+        for _ in range(piece_count):
+            length, code = lengths.varint(), ids.varint()
+            if code == 0:
+                subchunk, base = own, own_end
+            else:
+                subchunk = (other + unzigzag(code - 1)) % (1 << 64)
+                base = other_end if subchunk == other else 0
+            offset = cursor.delta(base)
+            if code == 0:
+                own_end = offset + length
+            else:
+                other, other_end = subchunk, offset + length
+            pieces.append((subchunk, offset, length))
+        recipes[own] = pieces
+    for stream in (lengths, ids, cursor):
+        stream.end()
+    return recipes
 
 
 class Image:
@@ -287,13 +302,15 @@ class Image:
         total, after = 0, 0
         for _ in range(cursor.varint()):
             first = cursor.delta(after)
-            count = cursor.varint()
+            header = cursor.varint()
+            count = header >> 1
+            bits = cursor.take(-(-count // 8)) if header & 1 else bytes(-(-count // 8))
             after = first + count
-            total += sum(cursor.varint() for _ in range(count))
-        own = 0
-        for _ in range(cursor.varint()):
-            own += cursor.varint()
-            decode_recipe(cursor.take(cursor.varint()), own)
+            for i in range(count):
+                length = cursor.varint()
+                if length == 0 and not bits[i // 8] >> i % 8 & 1:
+                    raise Bad(f"subchunk {first + i} has no stored bytes and is not composed")
+                total += length
         cursor.end()
         if total != raw_len:
             raise Bad(f"a clear list of {total} bytes in front of {raw_len}")
@@ -378,7 +395,7 @@ class Image:
                     self.runs.append((number + i, superchunk, position, length, bits[i // 8] >> i % 8 & 1))
                     position += length
             elif space == 2:
-                self.recipes[number] = tail
+                self.recipes.update(decode_recipes(tail, number, ints[3]))
         self.runs = {run[0]: run[1:] for run in self.runs}
 
     def map_rows(self, place, level):
@@ -420,7 +437,7 @@ class Image:
         if number not in self.recipes:
             raise Bad(f"subchunk {number} is composed, but has no recipe")
         out = []
-        for source, offset, length in decode_recipe(self.recipes[number], number):
+        for source, offset, length in self.recipes[number]:
             piece = self.stored_part(source)[offset : offset + length]
             if len(piece) != length:
                 raise Bad(f"a piece of subchunk {number} lies behind the end of {source}")

@@ -211,12 +211,14 @@ fn limits_are_those_of_the_table() {
     const NO_CONSTANT: u64 = u64::MAX;
     let known: &[(&str, &[u64])] = &[
         ("clear part of a frame", &[limits::CLEAR_LEN]),
+        ("subchunks of a superchunk", &[limits::SUBCHUNKS]),
+        ("bytes of all composed subchunks of a superchunk", &[limits::COMPOSED_BYTES]),
         ("raw bytes of a superchunk, and of a frame", &[limits::RAW_LEN]),
         ("raw bytes of a table block", &[limits::TABLE_BLOCK]),
         ("raw bytes of a table group", &[limits::TABLE_GROUP]),
         ("levels of a tree", &[limits::TREE_LEVELS as u64]),
         ("bytes of a subchunk", &[limits::SUBCHUNK_LEN]),
-        ("pieces of a recipe", &[limits::RECIPE_PIECES]),
+        ("pieces of a recipe, and of a row of recipes", &[limits::RECIPE_PIECES]),
         ("name", &[limits::NAME_LEN as u64]),
         ("comment of a snapshot", &[limits::SNAPSHOT_COMMENT]),
         ("symlink target", &[limits::SYMLINK_LEN as u64]),

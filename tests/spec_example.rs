@@ -8,7 +8,7 @@ mod common;
 use common::spec_text::{sections, spec_text};
 use common::{Lab, floe_command, image_dump, nasty, run, write};
 use floe::format::block::{BlockBuilder, KeyRef};
-use floe::format::clear::ClearList;
+use floe::format::clear::{ClearList, Listed};
 use floe::format::frame::{Flags, FrameHeader, FrameKind};
 use floe::format::head::Head;
 use floe::format::ids::{LogOffset, SubchunkId, SuperchunkId};
@@ -122,14 +122,14 @@ fn append(image: &mut Vec<u8>, kind: FrameKind, clear: &[u8], stored: &[u8]) -> 
 #[test]
 fn a_dump_gives_back_the_bytes_of_an_image() {
     let mut image = vec![0; 32 << 10];
-    let list = |superchunk, subchunks| ClearList { superchunk: SuperchunkId(superchunk), subchunks, recipes: vec![] };
-    let clear = list(1, vec![(SubchunkId(1), 3), (SubchunkId(2), 40)]).encode();
+    let list = |superchunk, subchunks| ClearList { superchunk: SuperchunkId(superchunk), subchunks };
+    let clear = list(1, vec![Listed::whole(SubchunkId(1), 3), Listed::whole(SubchunkId(2), 40)]).encode();
     append(&mut image, FrameKind::SUPERCHUNK, &clear, &[&[1, 2, 3], [0; 39].as_slice(), &[9]].concat());
     let mut block = BlockBuilder::new(&schema::DIRENTS, 0);
     block.push(KeyRef::named(1, b"snow"), &[2, 8], b"");
     block.push(KeyRef::named(1, b"snowman"), &[3, 4], b"");
     let raw = block.finish();
-    let clear = list(2, vec![(SubchunkId(3), raw.len() as u32)]).encode();
+    let clear = list(2, vec![Listed::whole(SubchunkId(3), raw.len() as u32)]).encode();
     append(&mut image, FrameKind::TABLE_GROUP, &clear, &raw);
     let mut block = BlockBuilder::new(&schema::MAP, 0);
     block.push(KeyRef::new(0, 1), &[1, 32768, 0, 10, 43, 43, 0, 0], &[7; 8]);

@@ -6,7 +6,7 @@ use floe::format::block::{Block, BlockBuilder};
 use floe::format::ids::SubchunkId;
 use floe::format::limits;
 use floe::format::params::HashKind;
-use floe::format::recipe::Recipe;
+use floe::format::recipe::RecipeRow;
 use floe::format::rows::{ContentRow, DirentRow, InodeRow, SubchunkRun, SuperchunkRow, XattrSet, identity, map};
 use floe::format::schema::{Coding, TABLES, Table};
 use libfuzzer_sys::fuzz_target;
@@ -27,7 +27,7 @@ fn typed(table: &Table, key: floe::format::block::KeyRef<'_>, ints: &[u64], tail
         "map" => match key.a {
             map::SPACE_SUPERCHUNKS => drop(SuperchunkRow::decode(ints, tail)),
             map::SPACE_SUBCHUNKS => drop(SubchunkRun::decode(SubchunkId(key.b), ints, tail)),
-            _ => drop(Recipe::decode(SubchunkId(key.b), tail)),
+            _ => drop(RecipeRow::decode(SubchunkId(key.b), ints, tail)),
         },
         _ => {}
     }

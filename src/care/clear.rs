@@ -2,7 +2,7 @@
 //!
 //! As the scan hands over each clear list, what of it the map confirms is remembered as a set of ids; then one walk over
 //! the map shows what of the map no clear list confirms. A superchunk may hold what the map says elsewhere (it was moved,
-//! or is dead), so the other direction is no finding.
+//! or is dead), so the other direction is no finding. Recipes are in the map alone: a composed subchunk without one is lost.
 
 use super::Check;
 use super::known::Map;
@@ -11,10 +11,10 @@ use super::report::{CheckError, Finding, FindingKind, Findings, Severity};
 use super::rows::each_row;
 use super::trees::Trees;
 use crate::format::block::KeyRef;
-use crate::format::clear::ClearList;
+use crate::format::clear::{ClearList, Listed};
 use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::ids::{SubchunkId, SuperchunkId};
-use crate::format::recipe::Recipe;
+use crate::format::recipe::{Recipe, RecipeRow};
 use crate::format::rows::SubchunkRun;
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS};
 use crate::format::{limits, schema, sums};
@@ -29,6 +29,7 @@ pub(super) struct Part {
     pub(super) id: SubchunkId,
     pub(super) position: u32,
     pub(super) len: u32,
+    pub(super) composed: bool,
 }
 
 /// What is known from clear lists, and of those that are damaged.
@@ -42,6 +43,10 @@ pub(super) struct Clear {
     pub(super) damaged: HashSet<SuperchunkId>,
     /// Superchunks with no frame at all.
     pub(super) unreachable: HashSet<SuperchunkId>,
+    /// Composed subchunks, as map and clear lists have them.
+    composed: RangeSet,
+    /// Those of them whose recipe is not to be found; reported already.
+    pub(super) without_recipe: RangeSet,
     /// Subchunks of damaged ones, as the map has them.
     from_map: HashMap<SuperchunkId, Vec<Part>>,
     wrong: Vec<(u64, SuperchunkId, String)>,
@@ -49,8 +54,8 @@ pub(super) struct Clear {
 
 /// Subchunks of a clear list with their positions.
 pub(super) fn parts(list: &ClearList) -> impl Iterator<Item = Part> + '_ {
-    list.subchunks.iter().scan(0u32, |position, &(id, len)| {
-        let part = Part { id, position: *position, len };
+    list.subchunks.iter().scan(0u32, |position, &Listed { id, len, composed }| {
+        let part = Part { id, position: *position, len, composed };
         *position = position.saturating_add(len);
         Some(part)
     })
@@ -77,14 +82,13 @@ impl Clear {
                 Some(_) => self.note(header, owner, "its two clear lists differ".to_owned()),
             }
         }
-        let recipes: HashMap<SubchunkId, &Recipe> = list.recipes.iter().map(|(id, recipe)| (*id, recipe)).collect();
-        if !recipes.is_empty() {
-            self.check_sources(check, owner, header, list);
-        }
         for part in parts(list) {
             let id = part.id;
             if trees.subchunks.contains(id.0) {
                 self.matched.insert(id.0..id.0 + 1);
+                if part.composed {
+                    self.composed.insert(id.0..id.0 + 1);
+                }
                 continue;
             }
             let Ok(Some(located)) = check.image.locate(id) else { continue };
@@ -93,31 +97,8 @@ impl Clear {
                 continue;
             }
             self.matched.insert(id.0..id.0 + 1);
-            let own = recipes.get(&id).copied();
-            if located.composed != own.is_some() {
-                self.note(header, owner, format!("map and clear list disagree about subchunk {id} having a recipe"));
-            } else if let Some(own) = own
-                && !trees.recipes.contains(id.0)
-                && check.image.recipe(id).ok().flatten().as_ref() != Some(own)
-            {
-                self.note(header, owner, format!("map and clear list have different recipes of subchunk {id}"));
-            }
-        }
-    }
-
-    /// The other superchunks that all recipes of one refer to are limited: else reading one inflates them all.
-    fn check_sources(&mut self, check: &Check<'_>, owner: SuperchunkId, header: &FrameHeader, list: &ClearList) {
-        let limit = usize::from(check.image.params().max_sources);
-        let mut sources = HashSet::new();
-        for piece in list.recipes.iter().flat_map(|(_, recipe)| recipe.pieces()) {
-            if let Ok(Some(located)) = check.image.locate(piece.subchunk)
-                && located.superchunk != owner
-            {
-                sources.insert(located.superchunk);
-                if sources.len() > limit {
-                    self.note(header, owner, format!("its recipes refer to more than {limit} other superchunks"));
-                    return;
-                }
+            if located.composed != part.composed {
+                self.note(header, owner, format!("map and clear list disagree about subchunk {id} being composed"));
             }
         }
     }
@@ -152,17 +133,40 @@ pub(super) fn compare_with_map(
         findings.add(finding.at(offset).in_superchunk(owner.0));
     }
     let identities = identities(check, findings);
-    let mut walk =
-        Walk { check, map, clear, trees, findings, identities, end: 0, remembered: 0, unreachable: HashMap::new() };
+    let mut walk = Walk {
+        check,
+        map,
+        clear,
+        trees,
+        findings,
+        identities,
+        end: 0,
+        recipe_end: 0,
+        with_recipe: RangeSet::default(),
+        recipes: HashMap::new(),
+        remembered: 0,
+        unreachable: HashMap::new(),
+    };
     each_row(check.image, &schema::MAP, SPACE_SUBCHUNKS, &mut |key, ints, tail| {
         match key.a {
             SPACE_SUBCHUNKS => walk.run(key.b, ints, tail),
-            SPACE_RECIPES => walk.recipe(key.b, tail),
+            SPACE_RECIPES => walk.recipes(key.b, ints, tail),
             space => walk.wrong(key.b..key.b.saturating_add(1), format!("there is no space {space}")),
         }
         !check.observer.cancelled()
     });
-    check.cancelled()
+    check.cancelled()?;
+    walk.without_recipe();
+    Ok(())
+}
+
+/// What all recipes of a superchunk come to.
+#[derive(Default)]
+struct OfSuperchunk {
+    /// The other superchunks they refer to, one more than the limit at most.
+    sources: HashSet<SuperchunkId>,
+    /// Bytes of the composed subchunks.
+    bytes: u64,
 }
 
 struct Walk<'a> {
@@ -174,6 +178,10 @@ struct Walk<'a> {
     identities: RangeSet,
     /// Behind the last subchunk seen.
     end: u64,
+    /// Behind the last subchunk seen with a recipe.
+    recipe_end: u64,
+    with_recipe: RangeSet,
+    recipes: HashMap<SuperchunkId, OfSuperchunk>,
     remembered: usize,
     unreachable: HashMap<SuperchunkId, FindingId>,
 }
@@ -200,6 +208,9 @@ impl Walk<'_> {
             self.wrong(range.clone(), "it overlaps the row before".to_owned());
         }
         self.end = range.end;
+        for (id, _) in range.clone().zip(&run.composed).filter(|(_, composed)| **composed) {
+            self.clear.composed.insert(id..id + 1);
+        }
         if range.end > self.check.image.root().next_subchunk {
             return self.wrong(range, "it is not below the next free id".to_owned());
         }
@@ -239,7 +250,8 @@ impl Walk<'_> {
                 return;
             }
             self.remembered += 1;
-            parts.push(Part { id: SubchunkId(run.first.0 + n as u64), position, len });
+            let composed = run.composed.get(n).is_some_and(|&composed| composed);
+            parts.push(Part { id: SubchunkId(run.first.0 + n as u64), position, len, composed });
             position += len;
         }
     }
@@ -262,18 +274,81 @@ impl Walk<'_> {
         }
     }
 
-    fn recipe(&mut self, id: u64, tail: &[u8]) {
-        let range = id..id.saturating_add(1);
-        if let Err(error) = Recipe::decode(SubchunkId(id), tail) {
-            return self.wrong(range, format!("its recipe: {error}"));
+    fn recipes(&mut self, first: u64, ints: &[u64], tail: &[u8]) {
+        let recipes = match RecipeRow::decode(SubchunkId(first), ints, tail) {
+            Ok(recipes) => recipes,
+            // Those that the row would have had are found to be without one.
+            Err(error) => return self.wrong(first..first.saturating_add(1), format!("its recipe: {error}")),
+        };
+        if first < self.recipe_end {
+            self.wrong(first..first + 1, "its recipe overlaps the row before".to_owned());
         }
-        if self.trees.subchunks.contains(id) {
-            return;
+        let mut owner = None;
+        for (id, recipe) in &recipes {
+            let range = id.0..id.0 + 1;
+            self.recipe_end = self.recipe_end.max(range.end);
+            self.with_recipe.insert(range.clone());
+            match self.check.image.locate(*id) {
+                Ok(Some(located)) if located.composed => {
+                    if *owner.get_or_insert(located.superchunk) != located.superchunk {
+                        self.wrong(range, "its recipe is in a row of another superchunk".to_owned());
+                    }
+                    self.sources(located.superchunk, recipe);
+                }
+                _ if self.trees.subchunks.contains(id.0) => {}
+                _ => self.wrong(range, "it has a recipe, but is not composed".to_owned()),
+            }
         }
-        match self.check.image.locate(SubchunkId(id)) {
-            Ok(Some(located)) if located.composed => {}
-            _ => self.wrong(range, "it has a recipe, but is not composed".to_owned()),
+    }
+
+    //= format-spec.md#5.2
+    //# The recipes of one superchunk must not refer to more than `max_sources` other
+    //# superchunks, nor make more than 256 MiB.
+    fn sources(&mut self, owner: SuperchunkId, recipe: &Recipe) {
+        let limit = usize::from(self.check.image.params().max_sources);
+        let all = self.recipes.entry(owner).or_default();
+        let mut wrong = Vec::new();
+        for piece in recipe.pieces() {
+            if all.sources.len() <= limit
+                && let Ok(Some(located)) = self.check.image.locate(piece.subchunk)
+                && located.superchunk != owner
+                && all.sources.insert(located.superchunk)
+                && all.sources.len() > limit
+            {
+                wrong.push(format!("its recipes refer to more than {limit} other superchunks"));
+            }
         }
+        let before = all.bytes;
+        all.bytes = before.saturating_add(recipe.subchunk_len().into());
+        if before <= limits::COMPOSED_BYTES && all.bytes > limits::COMPOSED_BYTES {
+            wrong.push(format!("its composed subchunks have more than {} bytes", limits::COMPOSED_BYTES));
+        }
+        for why in wrong {
+            let message = format!("superchunk {owner}: {why}");
+            let finding = Finding::new(FindingKind::Map, Severity::Recoverable, message);
+            self.findings.add(finding.in_superchunk(owner.0));
+        }
+    }
+
+    /// Reports composed subchunks that the map has no recipe of.
+    fn without_recipe(&mut self) {
+        let mut composed = std::mem::take(&mut self.clear.composed);
+        composed.settle();
+        self.with_recipe.settle();
+        for missing in composed.ranges().iter().flat_map(|range| self.with_recipe.missing(range.clone())) {
+            let why = if self.trees.recipes.touches(&missing) {
+                "their recipes were in a block of the map that is lost"
+            } else {
+                "the map has no recipe of them"
+            };
+            let message =
+                format!("composed subchunks {} to {} cannot be read: {why}", missing.start, missing.end - 1);
+            let finding = Finding::new(FindingKind::Map, Severity::Lost, message).in_table(schema::MAP.name);
+            let id = self.findings.add(finding.of_subchunks(missing.start, missing.end - 1));
+            self.findings.hits.subchunks.add(missing.clone(), id);
+            self.clear.without_recipe.insert(missing);
+        }
+        self.clear.without_recipe.settle();
     }
 }
 

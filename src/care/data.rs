@@ -16,17 +16,19 @@ use crate::format::ids::{LogOffset, SubchunkId};
 use crate::format::place::Place;
 use crate::format::recipe::Recipe;
 use crate::format::rows::{Identity, identity};
-use crate::format::{schema, sums};
+use crate::format::{limits, schema, sums};
 use crate::meta::{Image, with_decoder};
 use crate::table::RowRef;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::Builder;
 
 /// Bytes of memory a thread may need beside its superchunk.
 const PER_THREAD: u64 = 24 << 20;
+
+/// Pieces of recipes that are followed together, of 40 bytes each.
+const PIECES: usize = 1 << 16;
 
 /// A finding, and the subchunks that are lost.
 struct Verdict {
@@ -272,15 +274,11 @@ impl Work<'_> {
         identities: &mut Identities<'_>,
         outcome: &mut Outcome,
     ) -> (usize, Vec<Range<u64>>) {
-        let parts: Vec<Part> = match &list {
-            Some(list) => parts(list).collect(),
-            None => self.clear.of_damaged(known.id).to_vec(),
-        };
-        let mut recipes: HashMap<SubchunkId, Recipe> =
-            list.map_or_else(HashMap::new, |l| l.recipes.into_iter().collect());
+        let of_damaged = if list.is_none() { self.clear.of_damaged(known.id) } else { &[] };
+        let parts = list.iter().flat_map(parts).chain(of_damaged.iter().copied());
         let is_dictionary = known.id.0 == self.check.image.params().dictionary;
         let (mut all, mut lost) = (0, Vec::new());
-        let mut composed = Vec::new();
+        let mut composed = Composed::default();
         let mut judged = |id: SubchunkId, bytes: Option<&[u8]>, outcome: &mut Outcome| {
             let identity = identities.get(id);
             let right = match (bytes, identity) {
@@ -297,14 +295,19 @@ impl Work<'_> {
             }
         };
         for part in parts {
-            let recipe = recipes.remove(&part.id);
             match self.lives_here(known, &part) {
                 None => continue,
                 Some(true) => {
                     all += 1;
-                    match recipe.or_else(|| self.check.image.recipe(part.id).ok().flatten()) {
-                        Some(recipe) => composed.push((part.id, recipe)),
-                        None => judged(part.id, None, outcome),
+                    match self.check.image.recipe(part.id) {
+                        Ok(Some(recipe)) if composed.fits(&recipe) => composed.push(part.id, recipe),
+                        _ if self.clear.without_recipe.contains(part.id.0) => {}
+                        _ => judged(part.id, None, outcome),
+                    }
+                    if composed.is_batch() {
+                        let batch = composed.take();
+                        self.sources
+                            .compose(known.id, raw, &batch, stored, &mut |id, bytes| judged(id, bytes, outcome));
                     }
                 }
                 Some(false) => {
@@ -316,7 +319,8 @@ impl Work<'_> {
                 }
             }
         }
-        self.sources.compose(known.id, raw, &composed, stored, &mut |id, bytes| judged(id, bytes, outcome));
+        let batch = composed.take();
+        self.sources.compose(known.id, raw, &batch, stored, &mut |id, bytes| judged(id, bytes, outcome));
         (all, lost)
     }
 
@@ -370,6 +374,38 @@ impl Work<'_> {
                 push(Severity::Lost, offset, format!("{message}; {many} of {all} subchunks are lost"), lost);
             }
         }
+    }
+}
+
+/// Recipes of one superchunk that are to be followed together.
+#[derive(Default)]
+struct Composed {
+    batch: Vec<(SubchunkId, Recipe)>,
+    pieces: usize,
+    /// Bytes of the composed subchunks, those of earlier batches too.
+    bytes: u64,
+}
+
+impl Composed {
+    /// Whether the superchunk's composed bytes stay within the limit with this one; what is beyond is reported elsewhere
+    /// and counts as lost.
+    fn fits(&self, recipe: &Recipe) -> bool {
+        self.bytes + u64::from(recipe.subchunk_len()) <= limits::COMPOSED_BYTES
+    }
+
+    fn push(&mut self, id: SubchunkId, recipe: Recipe) {
+        self.bytes += u64::from(recipe.subchunk_len());
+        self.pieces += recipe.pieces().len();
+        self.batch.push((id, recipe));
+    }
+
+    fn is_batch(&self) -> bool {
+        self.pieces >= PIECES
+    }
+
+    fn take(&mut self) -> Vec<(SubchunkId, Recipe)> {
+        self.pieces = 0;
+        std::mem::take(&mut self.batch)
     }
 }
 

@@ -111,7 +111,7 @@ pub(super) fn check(
                 row: SuperchunkRow { kind: header.kind, place: Place::of(header) },
             });
             trees.superchunk_findings.of_one(list.superchunk.0, &mut |finding| {
-                list.subchunks.iter().for_each(|(id, _)| marks.add(id.0..id.0 + 1, finding));
+                list.subchunks.iter().for_each(|listed| marks.add(listed.id.0..listed.id.0 + 1, finding));
             });
         }
         if let Some(owner) = owner {
@@ -262,7 +262,7 @@ impl<'a> Scan<'a> {
                     } else if owner.is_none() && self.trees.superchunks.contains(list.superchunk.0) {
                         owner = Some(list.superchunk);
                     }
-                    if !list.recipes.is_empty() {
+                    if list.subchunks.iter().any(|listed| listed.composed) {
                         self.features |= incompat::RECIPES;
                     }
                     on_clear(header, owner, &list, &mut self.findings.hits.subchunks);

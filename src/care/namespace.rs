@@ -79,8 +79,9 @@ impl Namespace<'_> {
         self.findings.hits.inodes.add(inode..inode.saturating_add(1), id);
     }
 
-    /// The length of a subchunk of data, or why it has none. Where the map is damaged nothing is said.
-    fn subchunk(&self, id: SubchunkId) -> Result<u64, String> {
+    /// The length of a subchunk of data, `None` if its recipe is lost, which was reported; or why it has none. Where the map
+    /// is damaged nothing is said.
+    fn subchunk(&self, id: SubchunkId) -> Result<Option<u64>, String> {
         let located = match self.check.image.locate(id) {
             Ok(Some(located)) => located,
             Ok(None) => return Err(format!("subchunk {id} is nowhere")),
@@ -92,27 +93,26 @@ impl Namespace<'_> {
             None => return Err(format!("subchunk {id} lies in superchunk {}, which is not there", located.superchunk)),
         }
         if !located.composed {
-            return Ok(located.len.into());
+            return Ok(Some(located.len.into()));
         }
-        match self.check.image.recipe(id) {
-            Ok(Some(recipe)) => Ok(recipe.subchunk_len().into()),
-            Ok(None) => Err(format!("subchunk {id} has no recipe")),
-            Err(error) => Err(format!("subchunk {id}: {error}")),
-        }
+        let recipe = self.check.image.recipe(id).ok().flatten();
+        Ok(recipe.map(|recipe| recipe.subchunk_len().into()))
     }
 
     /// What is wrong with a content's row.
     fn extent(&self, row: &ContentRow) -> Wrong {
         let whole = |id: SubchunkId, len: u64| match self.subchunk(id) {
-            Ok(found) if found == len => None,
-            Ok(found) => Some(format!("subchunk {id} has {found} bytes, not {len}")),
+            Ok(Some(found)) if found != len => Some(format!("subchunk {id} has {found} bytes, not {len}")),
+            Ok(_) => None,
             Err(why) => Some(why),
         };
         match &row.extent {
             Extent::Hole => None,
             Extent::Slice { subchunk, skip } => match self.subchunk(*subchunk) {
-                Ok(len) if u64::from(*skip) + row.length <= len => None,
-                Ok(len) => Some(format!("subchunk {subchunk} has {len} bytes, too few")),
+                Ok(Some(len)) if u64::from(*skip) + row.length > len => {
+                    Some(format!("subchunk {subchunk} has {len} bytes, too few"))
+                }
+                Ok(_) => None,
                 Err(why) => Some(why),
             },
             Extent::Run { first, lens } => {
@@ -335,7 +335,8 @@ impl Namespace<'_> {
         match row.content {
             ContentRef::None => None,
             ContentRef::Subchunk(id) => match self.subchunk(id) {
-                Ok(len) => sized(len, format!("subchunk {id}")),
+                Ok(Some(len)) => sized(len, format!("subchunk {id}")),
+                Ok(None) => None,
                 Err(why) => lost(why),
             },
             ContentRef::Tiny(id) if self.trees.tiny.contains(id.0) => None,

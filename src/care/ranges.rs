@@ -50,6 +50,12 @@ impl RangeSet {
         self.ranges.is_empty()
     }
 
+    /// The ranges: disjoint, ascending.
+    pub(super) fn ranges(&self) -> &[Range<u64>] {
+        debug_assert!(!self.unsettled);
+        &self.ranges
+    }
+
     pub(super) fn contains(&self, id: u64) -> bool {
         debug_assert!(!self.unsettled);
         let at = self.ranges.partition_point(|range| range.start <= id);

@@ -171,7 +171,7 @@ fn lost(
             "identities of subchunks",
             "these files can be read, but not be verified",
         ),
-        8 => (0, Severity::Recoverable, "keys", "what it says of these files is taken from the clear lists"),
+        8 => (0, Severity::Recoverable, "keys", "the clear lists say the same, but for recipes"),
         10 => {
             (root.next_inode, Severity::Lost, "inodes", "which bytes of these files are not in the image is not known")
         }
@@ -243,11 +243,11 @@ fn lost(
             let superchunks = gap.in_space(SPACE_SUPERCHUNKS, root.next_superchunk);
             trees.superchunks.insert(superchunks.clone());
             trees.superchunk_findings.add(superchunks, id);
-            for (space, set) in [(SPACE_SUBCHUNKS, &mut trees.subchunks), (SPACE_RECIPES, &mut trees.recipes)] {
-                let range = gap.in_space(space, root.next_subchunk);
-                set.insert(range.clone());
-                hits.subchunks.add(range, id);
-            }
+            let subchunks = gap.in_space(SPACE_SUBCHUNKS, root.next_subchunk);
+            trees.subchunks.insert(subchunks.clone());
+            hits.subchunks.add(subchunks, id);
+            // Which subchunks are without a recipe for it shows when all composed ones are known.
+            trees.recipes.insert(gap.in_space(SPACE_RECIPES, root.next_subchunk));
         }
         _ => {}
     }

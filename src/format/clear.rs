@@ -1,19 +1,34 @@
-//! The clear list: what stands, readable without decoding, in front of a superchunk (section 5.1).
+//! The clear list: which subchunks a superchunk holds, readable without decoding it (section 5.1).
 
 use super::bytes::{Cursor, put_delta, put_varint};
 use super::ids::{SubchunkId, SuperchunkId};
-use super::recipe::Recipe;
 use super::{FormatError, limits, sums};
+
+/// One subchunk of a superchunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: SubchunkId,
+    /// Bytes of its stored part; 0 only if it is composed.
+    pub len: u32,
+    /// Whether it has a recipe (in the map).
+    pub composed: bool,
+}
+
+impl Listed {
+    /// A subchunk that is its stored part, of `len` bytes.
+    pub fn whole(id: SubchunkId, len: u32) -> Self {
+        Listed { id, len, composed: false }
+    }
+}
 
 /// What a superchunk says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClearList {
     /// Its id.
     pub superchunk: SuperchunkId,
-    /// Its subchunks and the lengths of their stored parts, in the order they lie in the raw bytes.
-    pub subchunks: Vec<(SubchunkId, u32)>,
-    /// Recipes of the composed ones, ids ascending.
-    pub recipes: Vec<(SubchunkId, Recipe)>,
+    /// Its subchunks, in the order their stored parts lie in the raw bytes. At most [`limits::SUBCHUNKS`].
+    pub subchunks: Vec<Listed>,
 }
 
 impl ClearList {
@@ -21,28 +36,21 @@ impl ClearList {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + 3 * self.subchunks.len());
         put_varint(&mut out, self.superchunk.0);
-        let runs: Vec<_> = self.subchunks.chunk_by(|a, b| b.0.0 == a.0.0 + 1).collect();
-        put_varint(&mut out, runs.len() as u64);
+        let runs = || self.subchunks.chunk_by(|a, b| b.id.0 == a.id.0.wrapping_add(1));
+        put_varint(&mut out, runs().count() as u64);
         let mut next = 0;
-        for run in runs {
-            let first = run[0].0.0;
+        for run in runs() {
+            let first = run.first().map_or(0, |listed| listed.id.0);
             put_delta(&mut out, next, first);
-            put_varint(&mut out, run.len() as u64);
-            for (_, len) in run {
-                put_varint(&mut out, (*len).into());
+            let composed = run.iter().any(|listed| listed.composed);
+            put_varint(&mut out, (run.len() as u64) << 1 | u64::from(composed));
+            if composed {
+                put_bits(&mut out, run.iter().map(|listed| listed.composed));
+            }
+            for listed in run {
+                put_varint(&mut out, listed.len.into());
             }
             next = first + run.len() as u64;
-        }
-        put_varint(&mut out, self.recipes.len() as u64);
-        let mut before = 0;
-        let mut recipe_bytes = Vec::new();
-        for (id, recipe) in &self.recipes {
-            put_varint(&mut out, id.0 - before);
-            before = id.0;
-            recipe_bytes.clear();
-            recipe.encode(*id, &mut recipe_bytes);
-            put_varint(&mut out, recipe_bytes.len() as u64);
-            out.extend_from_slice(&recipe_bytes);
         }
         out.extend_from_slice(&sums::crc32(&out).to_le_bytes());
         out
@@ -51,51 +59,74 @@ impl ClearList {
     /// The list that fills `bytes` and describes a superchunk of `raw_len` bytes.
     ///
     /// # Errors
-    /// What is wrong with it. Allocates no more than a few times the bytes given.
+    /// What is wrong with it. Allocates at most 16 bytes for each byte given, and 16 MiB.
     pub fn decode(bytes: &[u8], raw_len: u32) -> Result<Self, FormatError> {
+        const WHAT: &str = "clear list";
+        if bytes.len() as u64 > limits::CLEAR_LEN {
+            return Err(FormatError::Limit { what: WHAT, value: bytes.len() as u64, limit: limits::CLEAR_LEN });
+        }
         let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
-            return Err(FormatError::Truncated { what: "clear list", need: 4, have: bytes.len() as u64 });
+            return Err(FormatError::Truncated { what: WHAT, need: 4, have: bytes.len() as u64 });
         };
         let (stored, computed) = (u32::from_le_bytes(*crc), sums::crc32(body));
         if stored != computed {
-            return Err(FormatError::Checksum { what: "clear list", stored: stored.into(), computed: computed.into() });
+            return Err(FormatError::Checksum { what: WHAT, stored: stored.into(), computed: computed.into() });
         }
-        let mut cursor = Cursor::new(body, "clear list");
+        let mut cursor = Cursor::new(body, WHAT);
         let superchunk = SuperchunkId(checked_id(cursor.varint()?)?);
         let mut subchunks = Vec::new();
         let mut total = 0u64;
         let mut next = 0;
-        for _ in 0..cursor.varint_to(body.len() as u64, "runs of a clear list")? {
+        for _ in 0..cursor.varint_to(limits::SUBCHUNKS, "runs of a clear list")? {
             let first = checked_id(cursor.delta(next)?)?;
-            let count = cursor.varint_to(cursor.remaining() as u64, "subchunks of a run")?;
+            let header = cursor.varint()?;
+            let (count, has_bits) = (header >> 1, header & 1 == 1);
             if count == 0 {
-                return Err(FormatError::invalid("clear list", "an empty run"));
+                return Err(FormatError::invalid(WHAT, "an empty run"));
+            }
+            let all = count.saturating_add(subchunks.len() as u64);
+            if all > limits::SUBCHUNKS {
+                return Err(FormatError::Limit {
+                    what: "subchunks of a superchunk",
+                    value: all,
+                    limit: limits::SUBCHUNKS,
+                });
             }
             next = checked_id(first + count - 1)? + 1;
-            for id in first..next {
-                let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")?;
-                total += len;
-                subchunks.push((SubchunkId(id), len as u32));
+            let bits = if has_bits { cursor.take(count.div_ceil(8) as usize)? } else { &[] };
+            for (index, id) in (first..next).enumerate() {
+                let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")? as u32;
+                let composed = bit(bits, index);
+                if len == 0 && !composed {
+                    return Err(FormatError::invalid(WHAT, "a subchunk without stored bytes that is not composed"));
+                }
+                total += u64::from(len);
+                subchunks.push(Listed { id: SubchunkId(id), len, composed });
             }
         }
+        cursor.end()?;
         if total != u64::from(raw_len) {
             return Err(FormatError::Limit { what: "bytes in a clear list", value: total, limit: raw_len.into() });
         }
-        let mut recipes: Vec<(SubchunkId, Recipe)> = Vec::new();
-        let mut id = 0u64;
-        for i in 0..cursor.varint_to(subchunks.len() as u64, "recipes of a clear list")? {
-            let step = cursor.varint()?;
-            if step == 0 && i > 0 {
-                return Err(FormatError::invalid("clear list", "recipes out of order"));
-            }
-            id = checked_id(id.saturating_add(step))?;
-            let len = cursor.varint()?;
-            let len = usize::try_from(len).unwrap_or(usize::MAX);
-            recipes.push((SubchunkId(id), Recipe::decode(SubchunkId(id), cursor.take(len)?)?));
-        }
-        cursor.end()?;
-        Ok(ClearList { superchunk, subchunks, recipes })
+        Ok(ClearList { superchunk, subchunks })
     }
+}
+
+/// Appends a bitmap: bit `i % 8` of byte `i / 8` is the `i`-th of `set`.
+pub(super) fn put_bits(out: &mut Vec<u8>, set: impl Iterator<Item = bool>) {
+    for (index, set) in set.enumerate() {
+        if index % 8 == 0 {
+            out.push(0);
+        }
+        if let (true, Some(last)) = (set, out.last_mut()) {
+            *last |= 1 << (index % 8);
+        }
+    }
+}
+
+/// Bit `index` of a bitmap that [`put_bits`] wrote; `false` after its end.
+pub(super) fn bit(bits: &[u8], index: usize) -> bool {
+    bits.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
 }
 
 fn checked_id(id: u64) -> Result<u64, FormatError> {
@@ -108,36 +139,89 @@ fn checked_id(id: u64) -> Result<u64, FormatError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::recipe::Piece;
     use proptest::prelude::*;
 
     fn list() -> ClearList {
-        let piece = |id, offset, len| Piece { subchunk: SubchunkId(id), offset, len };
+        let whole = |id, len| Listed::whole(SubchunkId(id), len);
+        let composed = |id, len| Listed { composed: true, ..whole(id, len) };
         ClearList {
             superchunk: SuperchunkId(3),
-            subchunks: vec![(SubchunkId(7), 100), (SubchunkId(8), 0), (SubchunkId(2), 50)],
-            recipes: vec![(SubchunkId(8), Recipe::new(vec![piece(7, 10, 20), piece(2, 0, 5)]).unwrap())],
+            subchunks: vec![whole(7, 100), composed(8, 0), whole(9, 1), whole(2, 50), whole(300, 9)],
         }
+    }
+
+    /// `body` with a right checksum.
+    fn summed(mut body: Vec<u8>) -> Vec<u8> {
+        let crc = sums::crc32(&body);
+        body.extend_from_slice(&crc.to_le_bytes());
+        body
     }
 
     #[test]
     fn a_list_comes_back_and_any_flipped_bit_is_noticed() {
         let bytes = list().encode();
-        assert_eq!(ClearList::decode(&bytes, 150).unwrap(), list());
-        assert!(ClearList::decode(&bytes, 151).is_err());
+        assert_eq!(ClearList::decode(&bytes, 160).unwrap(), list());
+        assert!(ClearList::decode(&bytes, 161).is_err());
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(ClearList::decode(&bad, 150).is_err(), "bit {bit}");
+            assert!(ClearList::decode(&bad, 160).is_err(), "bit {bit}");
         }
+    }
+
+    //= format-spec.md#5.1
+    //= type=test
+    //# A stored length is 0 only where the subchunk is composed; a
+    //# reader must refuse a list that says otherwise.
+    #[test]
+    fn an_empty_stored_part_is_refused_unless_it_is_composed() {
+        let mut list = list();
+        list.subchunks[1].composed = false;
+        let error = ClearList::decode(&list.encode(), 160).unwrap_err();
+        assert!(error.to_string().contains("not composed"), "{error}");
+    }
+
+    //= format-spec.md#5.1
+    //= type=test
+    //# A list of more than 4 MiB, or of more than 2^20 subchunks, must be refused.
+    #[test]
+    fn a_list_of_too_many_subchunks_or_bytes_is_refused_before_anything_is_kept_of_it() {
+        // One run that claims 2^20 + 1 subchunks; then many runs that have as many together.
+        let count = limits::SUBCHUNKS + 1;
+        let mut one = vec![1, 1, 2];
+        put_varint(&mut one, count << 1);
+        one.resize(one.len() + count as usize, 1);
+        let error = ClearList::decode(&summed(one), count as u32).unwrap_err();
+        assert!(error.to_string().contains("subchunks of a superchunk"), "{error}");
+        let mut many = vec![1];
+        put_varint(&mut many, 2);
+        for _ in 0..2 {
+            many.push(2);
+            put_varint(&mut many, (limits::SUBCHUNKS / 2 + 1) << 1);
+            many.resize(many.len() + limits::SUBCHUNKS as usize / 2 + 1, 1);
+        }
+        let error = ClearList::decode(&summed(many), count as u32 + 1).unwrap_err();
+        assert!(error.to_string().contains("subchunks of a superchunk"), "{error}");
+        let long = summed(vec![1; limits::CLEAR_LEN as usize]);
+        assert!(matches!(ClearList::decode(&long, 0), Err(FormatError::Limit { what: "clear list", .. })));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_with_a_right_checksum_give_a_list_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..100), raw_len: u32) {
-            let crc = sums::crc32(&bytes);
-            bytes.extend_from_slice(&crc.to_le_bytes());
-            let _ = ClearList::decode(&bytes, raw_len);
+        fn any_list_comes_back(runs in prop::collection::vec((1u64..1 << 40, prop::collection::vec((0u32..3000, any::<bool>()), 1..20)), 0..8)) {
+            let subchunks: Vec<_> = runs.iter().flat_map(|(first, run)| {
+                run.iter().enumerate().map(move |(n, &(len, composed))| {
+                    Listed { id: SubchunkId(first + n as u64), len: if composed { len } else { len + 1 }, composed }
+                })
+            }).collect();
+            let total = subchunks.iter().map(|listed| listed.len).sum();
+            let list = ClearList { superchunk: SuperchunkId(9), subchunks };
+            prop_assert_eq!(ClearList::decode(&list.encode(), total).unwrap(), list);
+        }
+
+        #[test]
+        fn any_bytes_with_a_right_checksum_give_a_list_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..100), raw_len: u32) {
+            let _ = ClearList::decode(&summed(bytes), raw_len);
         }
     }
 }

@@ -7,7 +7,9 @@ pub const LOG_START: u64 = 2 * HEAD_SLOT_SPAN;
 /// A synced block of this size is never written to again.
 pub const SYNC_BLOCK: u64 = 4096;
 /// Clear part of a frame.
-pub const CLEAR_LEN: u64 = 64 << 20;
+pub const CLEAR_LEN: u64 = 4 << 20;
+/// Subchunks of a superchunk.
+pub const SUBCHUNKS: u64 = 1 << 20;
 /// Raw bytes of a superchunk and of a frame.
 pub const RAW_LEN: u64 = 64 << 20;
 /// Stored bytes of a frame: raw, and the largest part table (4 KiB parts of 64 MiB, 12 bytes each) with room.
@@ -26,8 +28,10 @@ pub const TABLE_GROUP: u64 = 256 * 1024;
 pub const TREE_LEVELS: u8 = 12;
 /// Bytes of a subchunk.
 pub const SUBCHUNK_LEN: u64 = 1 << 20;
-/// Pieces of a recipe.
+/// Pieces of a recipe, and of a row of recipes.
 pub const RECIPE_PIECES: u64 = 4096;
+/// Bytes of the composed subchunks of one superchunk.
+pub const COMPOSED_BYTES: u64 = 256 << 20;
 /// Bytes of a name.
 pub const NAME_LEN: usize = 255;
 /// Bytes of a snapshot's comment.

@@ -1,11 +1,13 @@
-//! Recipes: a subchunk as a list of ranges of stored parts (section 5.2).
+//! Recipes: a subchunk as a list of ranges of stored parts, and how the map holds them (section 5.2).
 
-use super::bytes::{Cursor, put_delta, put_varint};
+use super::bytes::{Cursor, put_delta, put_varint, unzigzag, zigzag};
 use super::ids::SubchunkId;
+use super::rows::map::MAP_COLUMNS;
 use super::{FormatError, limits};
 
-/// The only form of a recipe that is defined.
-const FORM_COLUMNS: u8 = 0;
+/// The only form of a row of recipes that is defined.
+const FORM_COLUMNS: u8 = 1;
+const WHAT: &str = "row of recipes";
 
 /// The range `[offset, offset + len)` of a subchunk's stored part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,79 +59,198 @@ impl Recipe {
     pub fn subchunk_len(&self) -> u32 {
         self.len
     }
+}
 
-    /// Appends the recipe of the subchunk `own`.
-    pub fn encode(&self, own: SubchunkId, out: &mut Vec<u8>) {
-        out.push(FORM_COLUMNS);
-        put_varint(out, self.pieces.len() as u64);
-        for piece in &self.pieces {
-            put_varint(out, piece.len.into());
+/// A row of space 2 of the map: the recipes of up to [`limits::RUN`] composed subchunks of one superchunk.
+pub struct RecipeRow;
+
+impl RecipeRow {
+    /// Integers and tail of the row whose key is (2, id of the first). Ids ascend;
+    /// there are at most [`limits::RUN`] recipes, of at most [`limits::RECIPE_PIECES`] pieces together.
+    pub fn encode(recipes: &[(SubchunkId, &Recipe)]) -> ([u64; MAP_COLUMNS], Vec<u8>) {
+        let mut out = vec![FORM_COLUMNS];
+        for pair in recipes.windows(2) {
+            if let [(before, _), (id, _)] = pair {
+                put_varint(&mut out, id.0.wrapping_sub(before.0));
+            }
         }
-        let mut before = own;
-        for piece in &self.pieces {
-            put_delta(out, before.0, piece.subchunk.0);
-            before = piece.subchunk;
+        for (_, recipe) in recipes {
+            put_varint(&mut out, recipe.pieces.len() as u64);
         }
-        let mut ends = Ends::default();
-        for piece in &self.pieces {
-            put_delta(out, ends.of(piece.subchunk), piece.offset.into());
-            ends.set(piece.subchunk, u64::from(piece.offset) + u64::from(piece.len));
+        let [mut lengths, mut ids, mut offsets] = [const { Vec::new() }; 3];
+        let mut other = Other::new(recipes.first().map_or(0, |(id, _)| id.0));
+        for &(own, recipe) in recipes {
+            let mut own_end = 0;
+            for piece in &recipe.pieces {
+                put_varint(&mut lengths, piece.len.into());
+                let end = u64::from(piece.offset) + u64::from(piece.len);
+                if piece.subchunk == own {
+                    ids.push(0);
+                    put_delta(&mut offsets, own_end, piece.offset.into());
+                    own_end = end;
+                } else {
+                    // Ids are below 2^62: nothing saturates.
+                    put_varint(&mut ids, zigzag(piece.subchunk.0.wrapping_sub(other.id) as i64).saturating_add(1));
+                    put_delta(&mut offsets, other.base(piece.subchunk.0), piece.offset.into());
+                    other = Other { id: piece.subchunk.0, end };
+                }
+            }
         }
+        put_varint(&mut out, lengths.len() as u64);
+        put_varint(&mut out, ids.len() as u64);
+        for stream in [lengths, ids, offsets] {
+            out.extend_from_slice(&stream);
+        }
+        ([0, 0, 0, recipes.len() as u64, 0, 0, 0, 0], out)
     }
 
-    /// The recipe of the subchunk `own`, which fills `bytes`.
+    /// All recipes of a row of space 2, with the subchunks they make, ids ascending.
     ///
     /// # Errors
-    /// What is wrong with it; nothing is allocated beyond the bytes given.
-    pub fn decode(own: SubchunkId, bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut cursor = Cursor::new(bytes, "recipe");
-        if cursor.u8()? != FORM_COLUMNS {
-            return Err(FormatError::invalid("recipe", "its form is not known to this version"));
+    /// What is wrong with it. Allocates at most for [`limits::RECIPE_PIECES`] pieces.
+    pub fn decode(first: SubchunkId, ints: &[u64], tail: &[u8]) -> Result<Vec<(SubchunkId, Recipe)>, FormatError> {
+        let mut row = Columns::new(first, ints, tail)?;
+        let mut recipes = Vec::with_capacity(row.subchunks.len());
+        for (own, count) in std::mem::take(&mut row.subchunks) {
+            let mut pieces = Vec::with_capacity(count);
+            row.pieces(own, count, |piece| pieces.push(piece))?;
+            recipes.push((own, Recipe::new(pieces)?));
         }
-        let count = cursor.varint_to(limits::RECIPE_PIECES.min(bytes.len() as u64), "pieces of a recipe")? as usize;
-        let mut pieces = Vec::with_capacity(count);
-        for _ in 0..count {
-            let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a piece")? as u32;
-            pieces.push(Piece { subchunk: own, offset: 0, len });
+        row.lengths.end()?;
+        row.ids.end()?;
+        row.offsets.end()?;
+        Ok(recipes)
+    }
+
+    /// Of a row of space 2 the recipe of `id`; `None` if the row has none. What stands after it is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with the row up to there.
+    pub fn find(
+        first: SubchunkId,
+        ints: &[u64],
+        tail: &[u8],
+        id: SubchunkId,
+    ) -> Result<Option<Recipe>, FormatError> {
+        let mut row = Columns::new(first, ints, tail)?;
+        if !row.subchunks.iter().any(|(own, _)| *own == id) {
+            return Ok(None);
         }
-        let mut before = own.0;
-        for piece in &mut pieces {
-            before = cursor.delta(before)?;
-            if before == 0 || before >= limits::ID {
-                return Err(FormatError::Limit { what: "subchunk id in a recipe", value: before, limit: limits::ID });
+        for (own, count) in std::mem::take(&mut row.subchunks) {
+            if own == id {
+                let mut pieces = Vec::with_capacity(count);
+                row.pieces(own, count, |piece| pieces.push(piece))?;
+                return Recipe::new(pieces).map(Some);
             }
-            piece.subchunk = SubchunkId(before);
+            row.pieces(own, count, |_| {})?;
         }
-        let mut ends = Ends::default();
-        for piece in &mut pieces {
-            let offset = cursor.delta(ends.of(piece.subchunk))?;
-            if offset > limits::SUBCHUNK_LEN {
-                return Err(FormatError::Limit {
-                    what: "offset of a piece",
-                    value: offset,
-                    limit: limits::SUBCHUNK_LEN,
-                });
-            }
-            piece.offset = offset as u32;
-            ends.set(piece.subchunk, offset + u64::from(piece.len));
-        }
-        cursor.end()?;
-        Recipe::new(pieces)
+        Ok(None)
     }
 }
 
-/// Where the last piece of each subchunk ended.
-#[derive(Default)]
-struct Ends(std::collections::HashMap<SubchunkId, u64>);
+/// The piece before that was not of the composed subchunk's own bytes.
+#[derive(Clone, Copy)]
+struct Other {
+    id: u64,
+    end: u64,
+}
 
-impl Ends {
-    fn of(&self, id: SubchunkId) -> u64 {
-        self.0.get(&id).copied().unwrap_or(0)
+impl Other {
+    /// Before the first piece of a row.
+    fn new(first: u64) -> Self {
+        Other { id: first, end: 0 }
     }
 
-    fn set(&mut self, id: SubchunkId, end: u64) {
-        self.0.insert(id, end);
+    /// What the offset of a piece of `id` is relative to.
+    fn base(self, id: u64) -> u64 {
+        if id == self.id { self.end } else { 0 }
     }
+}
+
+/// The streams of a row, read side by side.
+struct Columns<'a> {
+    /// Which subchunks have recipes here, and of how many pieces.
+    subchunks: Vec<(SubchunkId, usize)>,
+    lengths: Cursor<'a>,
+    ids: Cursor<'a>,
+    offsets: Cursor<'a>,
+    other: Other,
+}
+
+impl<'a> Columns<'a> {
+    fn new(first: SubchunkId, ints: &[u64], tail: &'a [u8]) -> Result<Self, FormatError> {
+        let &[0, 0, 0, count @ 1..=limits::RUN, 0, 0, 0, 0] = ints else {
+            return Err(FormatError::invalid(WHAT, "its columns are not those of a row of recipes"));
+        };
+        let mut cursor = Cursor::new(tail, WHAT);
+        if cursor.u8()? != FORM_COLUMNS {
+            return Err(FormatError::invalid(WHAT, "its form is not known to this version"));
+        }
+        let mut id = first.0;
+        let mut subchunks = vec![(SubchunkId(checked_id(id)?), 0)];
+        for _ in 1..count {
+            let step = cursor.varint()?;
+            if step == 0 {
+                return Err(FormatError::invalid(WHAT, "ids do not ascend"));
+            }
+            id = checked_id(id.saturating_add(step))?;
+            subchunks.push((SubchunkId(id), 0));
+        }
+        let mut all = 0;
+        for (_, pieces) in &mut subchunks {
+            let count = cursor.varint_to(limits::RECIPE_PIECES, "pieces of a recipe")?;
+            all += count;
+            if all > limits::RECIPE_PIECES {
+                return Err(FormatError::Limit {
+                    what: "pieces of a row of recipes",
+                    value: all,
+                    limit: limits::RECIPE_PIECES,
+                });
+            }
+            *pieces = count as usize;
+        }
+        let [lengths, ids] = [cursor.varint()?, cursor.varint()?];
+        let mut stream = |len: u64| {
+            let bytes = cursor.take(usize::try_from(len).unwrap_or(usize::MAX))?;
+            Ok::<_, FormatError>(Cursor::new(bytes, WHAT))
+        };
+        let (lengths, ids) = (stream(lengths)?, stream(ids)?);
+        Ok(Columns { subchunks, lengths, ids, offsets: cursor, other: Other::new(first.0) })
+    }
+
+    /// Gives the next `count` pieces, which are those of `own`, to `each`.
+    fn pieces(&mut self, own: SubchunkId, count: usize, mut each: impl FnMut(Piece)) -> Result<(), FormatError> {
+        let mut own_end = 0;
+        for _ in 0..count {
+            let len = self.lengths.varint_to(limits::SUBCHUNK_LEN, "length of a piece")?;
+            let (subchunk, base, is_own) = match self.ids.varint()? {
+                0 => (own, own_end, true),
+                code => {
+                    let id = checked_id(self.other.id.wrapping_add(unzigzag(code - 1) as u64))?;
+                    (SubchunkId(id), self.other.base(id), false)
+                }
+            };
+            let offset = self.offsets.delta(base)?;
+            let end = offset.saturating_add(len);
+            if end > limits::SUBCHUNK_LEN {
+                return Err(FormatError::Limit { what: "end of a piece", value: end, limit: limits::SUBCHUNK_LEN });
+            }
+            if is_own {
+                own_end = end;
+            } else {
+                self.other = Other { id: subchunk.0, end };
+            }
+            each(Piece { subchunk, offset: offset as u32, len: len as u32 });
+        }
+        Ok(())
+    }
+}
+
+fn checked_id(id: u64) -> Result<u64, FormatError> {
+    if id == 0 || id >= limits::ID {
+        return Err(FormatError::Limit { what: "subchunk id in a recipe", value: id, limit: limits::ID });
+    }
+    Ok(id)
 }
 
 #[cfg(test)]
@@ -137,22 +258,71 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn piece(id: u64, offset: u32, len: u32) -> Piece {
+        Piece { subchunk: SubchunkId(id), offset, len }
+    }
+
+    fn encode(recipes: &[(SubchunkId, Recipe)]) -> ([u64; MAP_COLUMNS], Vec<u8>) {
+        RecipeRow::encode(&recipes.iter().map(|(id, recipe)| (*id, recipe)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn neighbours_that_continue_one_source_take_three_bytes_a_piece() {
+        let recipe = |id: u64, n| Recipe::new(vec![piece(id, 0, 60), piece(3, 100 * n, 100)]).unwrap();
+        let recipes: Vec<_> = (0..128).map(|n| (SubchunkId(50 + n), recipe(50 + n, n as u32))).collect();
+        let (ints, tail) = encode(&recipes);
+        assert_eq!(ints, [0, 0, 0, 128, 0, 0, 0, 0]);
+        assert!(tail.len() <= 128 * (2 + 2 * 3) + 16, "{}", tail.len());
+        assert_eq!(RecipeRow::decode(SubchunkId(50), &ints, &tail).unwrap(), recipes);
+    }
+
+    //= format-spec.md#5.2
+    //= type=test
+    //# The pieces of a row are at most 4096; a reader must refuse a row that
+    //# has more.
+    #[test]
+    fn a_row_of_too_many_pieces_or_of_another_form_is_refused() {
+        let recipe = Recipe::new(vec![piece(3, 1, 1); 4096]).unwrap();
+        let (ints, tail) = encode(&[(SubchunkId(7), recipe.clone()), (SubchunkId(8), recipe)]);
+        assert!(RecipeRow::decode(SubchunkId(7), &ints, &tail).unwrap_err().to_string().contains("pieces of a row"));
+        assert!(RecipeRow::find(SubchunkId(7), &ints, &tail, SubchunkId(7)).is_err());
+        let (ints, mut tail) = encode(&[(SubchunkId(7), Recipe::new(vec![piece(3, 1, 1)]).unwrap())]);
+        for form in [0, 2, 255] {
+            tail[0] = form;
+            let error = RecipeRow::find(SubchunkId(7), &ints, &tail, SubchunkId(7)).unwrap_err();
+            assert!(error.to_string().contains("form is not known"), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn a_recipe_comes_back_as_it_went_in(
-            own in 1u64..1 << 40,
-            pieces in prop::collection::vec((1u64..1 << 40, 0u32..1 << 17, 1u32..2048), 1..200),
+        fn recipes_come_back_as_they_went_in_one_by_one_and_all_together(
+            first in 1u64..1 << 40,
+            steps in prop::collection::vec((1u64..5, prop::collection::vec((0u64..6, 0u32..1 << 17, 1u32..2048), 1..20)), 1..100),
         ) {
-            let pieces = pieces.into_iter().map(|(id, offset, len)| Piece { subchunk: SubchunkId(id), offset, len }).collect();
-            let recipe = Recipe::new(pieces).unwrap();
-            let mut out = Vec::new();
-            recipe.encode(SubchunkId(own), &mut out);
-            prop_assert_eq!(Recipe::decode(SubchunkId(own), &out).unwrap(), recipe);
+            let mut id = first;
+            let recipes: Vec<_> = steps.into_iter().enumerate().map(|(n, (step, pieces))| {
+                id += if n == 0 { 0 } else { step };
+                let pieces = pieces.into_iter().map(|(source, offset, len)| piece(if source == 0 { id } else { first + source }, offset, len));
+                (SubchunkId(id), Recipe::new(pieces.collect()).unwrap())
+            }).collect();
+            let (ints, tail) = encode(&recipes);
+            prop_assert_eq!(&RecipeRow::decode(SubchunkId(first), &ints, &tail).unwrap(), &recipes);
+            for wanted in first..=id + 1 {
+                let found = RecipeRow::find(SubchunkId(first), &ints, &tail, SubchunkId(wanted)).unwrap();
+                let there = recipes.iter().find(|(id, _)| id.0 == wanted).map(|(_, recipe)| recipe.clone());
+                prop_assert_eq!(found, there);
+            }
         }
 
         #[test]
-        fn any_bytes_give_a_recipe_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Recipe::decode(SubchunkId(5), &bytes);
+        fn any_bytes_give_recipes_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), count in 0u64..5) {
+            for form in [0, 1] {
+                let tail = [&[form], &bytes[..]].concat();
+                let ints = [0, 0, 0, count, 0, 0, 0, 0];
+                let _ = RecipeRow::decode(SubchunkId(5), &ints, &tail);
+                let _ = RecipeRow::find(SubchunkId(5), &ints, &tail, SubchunkId(6));
+            }
         }
     }
 }

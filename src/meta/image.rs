@@ -8,7 +8,7 @@ use crate::format::head::Head;
 use crate::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId, TinyId};
 use crate::format::limits;
 use crate::format::params::Params;
-use crate::format::recipe::Recipe;
+use crate::format::recipe::{Recipe, RecipeRow};
 use crate::format::root::Root;
 use crate::format::rows::inode::XattrRef;
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
@@ -227,19 +227,19 @@ impl Image {
         }
     }
 
-    /// The recipe of a composed subchunk; if the map is damaged there, by the clear lists.
+    /// The recipe of a composed subchunk. Only the map has it: a subchunk whose recipe is lost cannot be read.
     ///
     /// # Errors
-    /// If neither can be read.
+    /// If the map cannot be read there.
     pub fn recipe(&self, id: SubchunkId) -> Result<Option<Recipe>, MetaError> {
-        let by_map = || match self.tree(&schema::MAP).get(self, KeyRef::new(SPACE_RECIPES, id.0))? {
-            Some(row) => Ok(Some(Recipe::decode(id, row.tail())?)),
-            None => Ok(None),
+        let Some(row) = self.tree(&schema::MAP).floor(self, KeyRef::new(SPACE_RECIPES, id.0))? else {
+            return Ok(None);
         };
-        match by_map() {
-            Err(error) => self.by_clear_lists(error, |lists| lists.recipe(id)),
-            recipe => recipe,
+        let key = row.key();
+        if key.a != SPACE_RECIPES {
+            return Ok(None);
         }
+        Ok(RecipeRow::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
     }
 
     /// Answers from the clear lists what the map could not; its `error` stands if they know nothing either.

@@ -1,12 +1,12 @@
 //! Writing tables: blocks are gathered into groups, groups appended as frames, and the map learns where they lie.
 
-use crate::format::block::{KeyRef, Row};
-use crate::format::clear::ClearList;
+use crate::format::block::{Block, KeyRef, Row};
+use crate::format::clear::{ClearList, Listed};
 use crate::format::codec::{Compression, Encoder};
 use crate::format::frame::{Flags, FrameKind};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
-use crate::format::recipe::Recipe;
+use crate::format::recipe::{Recipe, RecipeRow};
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::rows::{SubchunkRun, SuperchunkRow};
 use crate::format::schema::{self, Table};
@@ -14,47 +14,44 @@ use crate::format::sums::Hash24;
 use crate::format::{FormatError, limits};
 use crate::log::{LogWriter, NewFrame};
 use crate::table::{BlockSink, BulkLoader, ChildRef, TableError, Tree};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
+use std::iter::Peekable;
+
+/// Second frames of the map's leaves with recipes may take one in so many bytes of the image before them.
+const RECIPE_COPIES_SHARE: u64 = 100;
 
 /// Rows for the map, gathered while superchunks and table groups are written.
 ///
-/// Memory: about 48 bytes a superchunk and 3 bytes a subchunk.
+/// Memory: about 48 bytes a superchunk, 3 bytes a subchunk, and 16 bytes a piece of a recipe.
 #[derive(Debug, Default)]
 pub struct MapRows {
     superchunks: BTreeMap<SuperchunkId, SuperchunkRow>,
     runs: BTreeMap<SubchunkId, ([u64; 8], Box<[u8]>)>,
-    recipes: BTreeMap<SubchunkId, Box<[u8]>>,
+    recipes: BTreeMap<SubchunkId, (SuperchunkId, Recipe)>,
 }
 
 impl MapRows {
-    /// Notes where a superchunk lies, and with it the subchunks of its clear list.
-    pub fn add(&mut self, kind: FrameKind, place: Place, list: &ClearList) {
+    /// Notes where a superchunk lies, and with it the subchunks of its clear list and their recipes: one for each that
+    /// is composed, in any order.
+    pub fn add(&mut self, kind: FrameKind, place: Place, list: &ClearList, recipes: Vec<(SubchunkId, Recipe)>) {
+        debug_assert_eq!(list.subchunks.iter().filter(|listed| listed.composed).count(), recipes.len());
         self.superchunks.insert(list.superchunk, SuperchunkRow { kind, place });
-        let composed: std::collections::HashSet<_> = list.recipes.iter().map(|(id, _)| *id).collect();
         let mut position = 0;
-        for neighbours in list.subchunks.chunk_by(|a, b| b.0.0 == a.0.0 + 1) {
+        for neighbours in list.subchunks.chunk_by(|a, b| b.id.0 == a.id.0 + 1) {
             for run in neighbours.chunks(limits::RUN as usize) {
                 let row = SubchunkRun {
-                    first: run[0].0,
+                    first: run[0].id,
                     superchunk: list.superchunk,
                     position,
-                    lens: run.iter().map(|(_, len)| *len).collect(),
-                    composed: run.iter().map(|(id, _)| composed.contains(id)).collect(),
+                    lens: run.iter().map(|listed| listed.len).collect(),
+                    composed: run.iter().map(|listed| listed.composed).collect(),
                 };
                 position += row.lens.iter().sum::<u32>();
                 let (ints, tail) = row.encode();
                 self.runs.insert(row.first, (ints, tail.into()));
             }
         }
-        for (id, recipe) in &list.recipes {
-            self.add_recipe(*id, recipe);
-        }
-    }
-
-    fn add_recipe(&mut self, id: SubchunkId, recipe: &Recipe) {
-        let mut bytes = Vec::new();
-        recipe.encode(id, &mut bytes);
-        self.recipes.insert(id, bytes.into());
+        self.recipes.extend(recipes.into_iter().map(|(id, recipe)| (id, (list.superchunk, recipe))));
     }
 
     /// Notes the second frame of a superchunk.
@@ -76,8 +73,37 @@ impl MapRows {
             row(SPACE_SUPERCHUNKS, id.0, ints, &tail)
         });
         let runs = self.runs.iter().map(move |(id, (ints, tail))| row(SPACE_SUBCHUNKS, id.0, *ints, tail));
-        let recipes = self.recipes.iter().map(move |(id, bytes)| row(SPACE_RECIPES, id.0, [0; 8], bytes));
+        let recipes = RecipeGroups(self.recipes.iter().peekable()).map(move |group| {
+            let (ints, tail) = RecipeRow::encode(&group);
+            row(SPACE_RECIPES, group.first().map_or(0, |(id, _)| id.0), ints, &tail)
+        });
         superchunks.chain(runs).chain(recipes)
+    }
+}
+
+/// Recipes in the order of their subchunks' ids, as many at a time as one row of the map holds.
+struct RecipeGroups<'m>(Peekable<btree_map::Iter<'m, SubchunkId, (SuperchunkId, Recipe)>>);
+
+impl<'m> Iterator for RecipeGroups<'m> {
+    type Item = Vec<(SubchunkId, &'m Recipe)>;
+
+    //= format-spec.md#8.8
+    //# Rows of space 2 must not overlap: no composed subchunk of
+    //# one has an id between the first and the last of another.
+    fn next(&mut self) -> Option<Self::Item> {
+        let (first, (superchunk, recipe)) = self.0.next()?;
+        let mut group = vec![(*first, recipe)];
+        let mut pieces = recipe.pieces().len();
+        // Whatever lies between two ids of a group is in the group: so a composed subchunk of another superchunk ends it.
+        while let Some((id, (_, recipe))) = self.0.next_if(|(_, (other, recipe))| {
+            let fits = group.len() < limits::RUN as usize
+                && pieces + recipe.pieces().len() <= limits::RECIPE_PIECES as usize;
+            other == superchunk && fits
+        }) {
+            pieces += recipe.pieces().len();
+            group.push((*id, recipe));
+        }
+        Some(group)
     }
 }
 
@@ -85,7 +111,7 @@ impl MapRows {
 #[derive(Default)]
 struct Group {
     raw: Vec<u8>,
-    blocks: Vec<(SubchunkId, u32)>,
+    blocks: Vec<Listed>,
 }
 
 /// Bytes that tables took, by what they are.
@@ -109,6 +135,8 @@ pub struct TableWriter<'a> {
     interior: Vec<Group>,
     target: usize,
     bytes: TableBytes,
+    /// Bytes of second frames of the map's leaves that hold recipes.
+    recipe_copies: u64,
 }
 
 impl<'a> TableWriter<'a> {
@@ -131,6 +159,7 @@ impl<'a> TableWriter<'a> {
             interior: Vec::new(),
             target,
             bytes: TableBytes::default(),
+            recipe_copies: 0,
         }
     }
 
@@ -176,8 +205,7 @@ impl<'a> TableWriter<'a> {
         if group.blocks.is_empty() {
             return Ok(());
         }
-        let list =
-            ClearList { superchunk: SuperchunkId(*self.next_superchunk), subchunks: group.blocks, recipes: Vec::new() };
+        let list = ClearList { superchunk: SuperchunkId(*self.next_superchunk), subchunks: group.blocks };
         *self.next_superchunk += 1;
         let clear = list.encode();
         let encoded = self.encoder.encode(&group.raw).map_err(failed)?;
@@ -191,7 +219,7 @@ impl<'a> TableWriter<'a> {
             sum: encoded.sum,
         };
         let place = self.log.append(frame).map_err(failed)?;
-        self.map.add(FrameKind::TABLE_GROUP, place, &list);
+        self.map.add(FrameKind::TABLE_GROUP, place, &list, Vec::new());
         self.bytes.groups += place.frame_len();
         if twice {
             let copy = self.log.append(frame).map_err(failed)?;
@@ -201,7 +229,8 @@ impl<'a> TableWriter<'a> {
         Ok(())
     }
 
-    /// Writes the map, with what was gathered so far in it: leaves once, interior blocks and the root block twice.
+    /// Writes the map, with what was gathered so far in it: leaves once, or twice where they hold recipes and that costs
+    /// little; interior blocks twice.
     ///
     /// # Errors
     /// If the log cannot be written.
@@ -216,6 +245,19 @@ impl<'a> TableWriter<'a> {
         Ok((tree, self.bytes))
     }
 
+    /// Whether a leaf of the map, in a frame of `len` bytes at `offset`, is to be written a second time for its recipes,
+    /// which nothing else in the image says.
+    fn has_cheap_recipes(&mut self, raw: &[u8], offset: u64, len: u64) -> Result<bool, TableError> {
+        let block = Block::decode(&schema::MAP, 0, raw).map_err(failed)?;
+        let has_recipes = block.len().checked_sub(1).is_some_and(|last| block.key(last).a == SPACE_RECIPES);
+        let cost = self.recipe_copies + len;
+        let twice = has_recipes && cost <= offset / RECIPE_COPIES_SHARE;
+        if twice {
+            self.recipe_copies = cost;
+        }
+        Ok(twice)
+    }
+
     fn put_map_block(&mut self, level: u8, raw: &[u8]) -> Result<ChildRef, TableError> {
         let encoded = self.encoder.encode(raw).map_err(failed)?;
         let frame = NewFrame {
@@ -227,9 +269,10 @@ impl<'a> TableWriter<'a> {
             raw_len: raw.len() as u32,
             sum: encoded.sum,
         };
+        let before = self.log.end();
         let mut place = self.log.append(frame).map_err(failed)?;
         self.bytes.map += place.frame_len();
-        if level > 0 {
+        if level > 0 || self.has_cheap_recipes(raw, before, place.frame_len())? {
             place.copy = Some(self.log.append(frame).map_err(failed)?.offset);
             self.bytes.map += place.frame_len();
         }
@@ -259,7 +302,7 @@ impl BlockSink for TableWriter<'_> {
         }
         let group = if level == 0 { Some(&mut self.leaves) } else { self.interior.last_mut() };
         if let Some(group) = group {
-            group.blocks.push((id, raw.len() as u32));
+            group.blocks.push(Listed::whole(id, raw.len() as u32));
             group.raw.extend_from_slice(&raw);
         }
         Ok(child)

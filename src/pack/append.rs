@@ -79,7 +79,7 @@ pub(super) fn run(
             raw_len: sealed.raw_len,
             sum: encoded.sum,
         })?;
-        appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list);
+        appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list, Vec::new());
         places.add(sealed.list.superchunk, place);
         progress.stored.store(log.end(), Ordering::Relaxed);
     }

@@ -7,7 +7,7 @@ use super::plan::Plan;
 use super::rows::{ContentBuilder, Node, TreeRows};
 use super::{PackError, PackObserver, PackOptions, PackSummary};
 use crate::chunk::DedupIndex;
-use crate::format::clear::ClearList;
+use crate::format::clear::{ClearList, Listed};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::limits;
 use crate::format::params::RawParams;
@@ -44,7 +44,7 @@ pub(super) struct Filler<'a> {
     rows: TreeRows,
     index: DedupIndex,
     open: Vec<u8>,
-    open_list: Vec<(SubchunkId, u32)>,
+    open_list: Vec<Listed>,
     next_subchunk: u64,
     next_superchunk: u64,
     log_id: Option<u64>,
@@ -230,13 +230,14 @@ impl<'a> Filler<'a> {
                 return Ok(id);
             }
         }
-        if self.open.len() + bytes.len() > self.options.params.superchunk_size as usize {
+        let full = self.open.len() + bytes.len() > self.options.params.superchunk_size as usize;
+        if full || self.open_list.len() as u64 >= limits::SUBCHUNKS {
             self.seal()?;
         }
         let id = SubchunkId(self.next_subchunk);
         self.next_subchunk += 1;
         self.compare.add(SuperchunkId(self.next_superchunk), self.open.len() as u32, bytes.len() as u32);
-        self.open_list.push((id, bytes.len() as u32));
+        self.open_list.push(Listed::whole(id, bytes.len() as u32));
         self.open.extend_from_slice(bytes);
         self.index.insert(*identity, id)?;
         self.summary.unique_bytes += bytes.len() as u64;
@@ -255,7 +256,6 @@ impl<'a> Filler<'a> {
         let list = ClearList {
             superchunk: SuperchunkId(self.next_superchunk),
             subchunks: std::mem::take(&mut self.open_list),
-            recipes: Vec::new(),
         };
         self.next_superchunk += 1;
         self.summary.superchunks += 1;

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use floe::format::block::{Key, Row};
-use floe::format::clear::ClearList;
+use floe::format::clear::{ClearList, Listed};
 use floe::format::codec::{Compression, RAW};
 use floe::format::frame::{Flags, FrameKind};
 use floe::format::head::{Head, RawHeadSlot, incompat};
@@ -127,17 +127,17 @@ impl Forge {
         let mut identities = Vec::new();
         let (mut next_subchunk, mut next_superchunk) = (1, 1);
         for superchunk in &self.superchunks {
-            let mut list =
-                ClearList { superchunk: SuperchunkId(next_superchunk), subchunks: Vec::new(), recipes: Vec::new() };
+            let mut list = ClearList { superchunk: SuperchunkId(next_superchunk), subchunks: Vec::new() };
+            let mut recipes = Vec::new();
             let mut raw = Vec::new();
             for (stored, recipe) in superchunk {
                 let id = SubchunkId(next_subchunk);
                 next_subchunk += 1;
-                list.subchunks.push((id, stored.len() as u32));
+                list.subchunks.push(Listed { id, len: stored.len() as u32, composed: recipe.is_some() });
                 raw.extend_from_slice(stored);
                 let bytes = recipe.as_ref().map_or(stored, |(_, bytes)| bytes);
                 identities.push(Identity::of(HashKind::Blake3, bytes));
-                list.recipes.extend(recipe.as_ref().map(|(recipe, _)| (id, recipe.clone())));
+                recipes.extend(recipe.as_ref().map(|(recipe, _)| (id, recipe.clone())));
             }
             next_superchunk += 1;
             let frame = NewFrame {
@@ -150,7 +150,7 @@ impl Forge {
                 sum: sums::xxh3(&raw),
             };
             let place = log.append(frame).unwrap();
-            map.add(FrameKind::SUPERCHUNK, place, &list);
+            map.add(FrameKind::SUPERCHUNK, place, &list, recipes);
         }
         let params = Params { max_sources: self.max_sources, table_block: 1024, ..Params::default() };
         let target = params.table_block as usize;

@@ -5,7 +5,7 @@
 use floe::format::Field;
 use floe::format::block::Block;
 use floe::format::bytes::{Cursor, unzigzag};
-use floe::format::clear::ClearList;
+use floe::format::clear::{ClearList, Listed};
 use floe::format::frame::{FRAME_HEADER, FrameHeader, FrameKind, RawFrameHeader};
 use floe::format::head::RawHeadSlot;
 use floe::format::ids::LogOffset;
@@ -173,7 +173,7 @@ impl<'a> Dump<'a> {
         if header.kind.has_clear_list() {
             let bytes = &self.image[clear..stored];
             let list = ClearList::decode(bytes, header.raw_len).expect("clear lists verify");
-            self.clear_list(clear, bytes, &list);
+            self.clear_list(clear, bytes);
             parts = list.subchunks;
         }
         let bytes = &self.image[stored..stored + header.stored_len as usize];
@@ -188,7 +188,7 @@ impl<'a> Dump<'a> {
                 FrameKind::MAP_BLOCK => self.block(stored, bytes.len()),
                 FrameKind::SUPERCHUNK | FrameKind::TABLE_GROUP => {
                     let mut at = stored;
-                    for (id, len) in parts {
+                    for Listed { id, len, .. } in parts {
                         if header.kind == FrameKind::SUPERCHUNK {
                             self.put(at, len as usize, &format!("subchunk {id}, {len} bytes"));
                         } else {
@@ -204,7 +204,7 @@ impl<'a> Dump<'a> {
         self.end();
     }
 
-    fn clear_list(&mut self, at: usize, bytes: &'a [u8], list: &ClearList) {
+    fn clear_list(&mut self, at: usize, bytes: &'a [u8]) {
         let mut cursor = Cursor::new(bytes, "clear list");
         let step = |dump: &mut Self, cursor: &mut Cursor<'_>, count: usize, note: &str| {
             let from = bytes.len() - cursor.remaining();
@@ -223,13 +223,12 @@ impl<'a> Dump<'a> {
         let runs = step(self, &mut cursor, 1, "runs")[0];
         for _ in 0..runs {
             step(self, &mut cursor, 1, "first id, zigzag difference");
-            let count = step(self, &mut cursor, 1, "count")[0];
-            step(self, &mut cursor, count as usize, "lengths");
-        }
-        step(self, &mut cursor, 1, "recipes");
-        let (from, left) = (bytes.len() - cursor.remaining(), cursor.remaining());
-        if !list.recipes.is_empty() {
-            self.put(at + from, left - 4, "recipes");
+            let header = step(self, &mut cursor, 1, "twice the count, and 1 if bits follow")[0];
+            let (count, bits) = ((header >> 1) as usize, if header & 1 == 1 { (header >> 1).div_ceil(8) } else { 0 });
+            let from = bytes.len() - cursor.remaining();
+            cursor.take(bits as usize).expect("clear lists verify");
+            self.put(at + from, bits as usize, "bits of the composed");
+            step(self, &mut cursor, count, "lengths");
         }
         self.put(at + bytes.len() - 4, 4, "crc");
     }

@@ -1,6 +1,7 @@
 //! Rows of the map (section 8.8): where superchunks and subchunks lie.
 
 use crate::format::bytes::{Cursor, put_varint};
+use crate::format::clear::{bit, put_bits};
 use crate::format::frame::{Flags, FrameKind};
 use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use crate::format::place::Place;
@@ -107,9 +108,7 @@ impl SubchunkRun {
         }
         let composed = self.composed.contains(&true);
         if composed {
-            for byte in self.composed.chunks(8) {
-                tail.push(byte.iter().enumerate().map(|(bit, &set)| u8::from(set) << bit).sum());
-            }
+            put_bits(&mut tail, self.composed.iter().copied());
         }
         let ints = [self.superchunk.0, self.position.into(), 0, self.lens.len() as u64, composed.into(), 0, 0, 0];
         (ints, tail)
@@ -122,7 +121,7 @@ impl SubchunkRun {
     pub fn decode(first: SubchunkId, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
         let mut lens = Vec::new();
         let (superchunk, position, bits) = walk(first, ints, tail, |len| lens.push(len))?;
-        let composed = bits.map_or_else(Vec::new, |bits| (0..lens.len()).map(|i| bit(bits, i)).collect());
+        let composed = if bits.is_empty() { Vec::new() } else { (0..lens.len()).map(|i| bit(bits, i)).collect() };
         Ok(SubchunkRun { first, superchunk, position, lens, composed })
     }
 
@@ -141,12 +140,11 @@ impl SubchunkRun {
             }
             n += 1;
         })?;
-        let composed = |bits| bit(bits, (id.0 - first.0) as usize);
         Ok(own.map(|len| Located {
             superchunk,
             position: position + before,
             len,
-            composed: bits.is_some_and(composed),
+            composed: bit(bits, (id.0 - first.0) as usize),
         }))
     }
 }
@@ -164,17 +162,14 @@ pub struct Located {
     pub composed: bool,
 }
 
-fn bit(bits: &[u8], n: usize) -> bool {
-    bits[n / 8] >> (n % 8) & 1 == 1
-}
-
-/// Checks a row of space 1 and hands out the lengths. Returns superchunk, position, and the bits of composed subchunks.
+/// Checks a row of space 1 and gives the lengths to `each`. Returns superchunk, position, and the bits of composed
+/// subchunks, none if no subchunk is composed.
 fn walk<'a>(
     first: SubchunkId,
     ints: &[u64],
     tail: &'a [u8],
     mut each: impl FnMut(u32),
-) -> Result<(SuperchunkId, u32, Option<&'a [u8]>), FormatError> {
+) -> Result<(SuperchunkId, u32, &'a [u8]), FormatError> {
     const WHAT: &str = "subchunks in the map";
     let &[superchunk, position, 0, count @ 1..=limits::RUN, composed @ (0 | 1), 0, 0, 0] = ints else {
         return Err(FormatError::invalid(WHAT, "its columns are not those of a run"));
@@ -182,17 +177,23 @@ fn walk<'a>(
     if first.0 == 0 || superchunk == 0 || first.0 + count > limits::ID {
         return Err(FormatError::Limit { what: WHAT, value: first.0, limit: limits::ID });
     }
-    let mut cursor = Cursor::new(tail, WHAT);
+    let bitmap = if composed == 1 { count.div_ceil(8) as usize } else { 0 };
+    let Some((lens, bits)) = tail.len().checked_sub(bitmap).and_then(|lens| tail.split_at_checked(lens)) else {
+        return Err(FormatError::Truncated { what: WHAT, need: bitmap as u64, have: tail.len() as u64 });
+    };
+    let mut cursor = Cursor::new(lens, WHAT);
     let mut end = position;
-    for _ in 0..count {
+    for index in 0..count {
         let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")?;
+        if len == 0 && !bit(bits, index as usize) {
+            return Err(FormatError::invalid(WHAT, "a subchunk without stored bytes that is not composed"));
+        }
         end = end.saturating_add(len);
         if end > limits::RAW_LEN {
             return Err(FormatError::Limit { what: WHAT, value: end, limit: limits::RAW_LEN });
         }
         each(len as u32);
     }
-    let bits = if composed == 1 { Some(cursor.take((count as usize).div_ceil(8))?) } else { None };
     cursor.end()?;
     Ok((SuperchunkId(superchunk), position as u32, bits))
 }
@@ -208,7 +209,7 @@ mod tests {
                 first: SubchunkId(5),
                 superchunk: SuperchunkId(2),
                 position: 77,
-                lens: vec![0, 10, 200, 3, 4, 5, 6, 7, 8],
+                lens: vec![9, if composed.is_empty() { 10 } else { 0 }, 200, 3, 4, 5, 6, 7, 8],
                 composed,
             };
             let (ints, tail) = run.encode();
