@@ -5,7 +5,9 @@
 mod forge;
 
 use floe::care::{self, CheckOptions, CheckReport, Severity};
-use floe::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId};
+use floe::format::frame::FrameKind;
+use floe::format::ids::{ContentId, InodeId, LogOffset, SubchunkId, SuperchunkId};
+use floe::format::limits::LOG_START;
 use floe::format::recipe::Recipe;
 use floe::format::rows::{ContentRef, ContentRow, Extent, FileType};
 use floe::fs::extract::{ExtractObserver, ExtractOptions, extract};
@@ -100,6 +102,91 @@ fn recipes_refer_to_no_more_superchunks_than_the_image_allows() {
     let report = check(&forge.build());
     let all: Vec<_> = report.findings.iter().map(|finding| finding.message.as_str()).collect();
     assert!(all.iter().any(|message| message.contains("refer to more than 1 other superchunks")), "{all:?}");
+}
+
+//= format-spec.md#5.2
+//= type=test
+//# The recipes of one superchunk must not refer to more than `max_sources` other superchunks, nor
+//# make more than 256 MiB.
+#[test]
+fn composed_subchunks_of_more_than_256_mib_in_a_superchunk_are_found() {
+    let mut forge = Forge::new();
+    let small = noise(9, 1024);
+    let recipe = Recipe::new(vec![piece(1, 0, 1024); 1024]).unwrap();
+    let composed = (Vec::new(), Some((recipe, small.repeat(1024))));
+    forge.superchunks = vec![vec![(small, None)], vec![composed; 257]];
+    let report = check(&forge.build());
+    let all: Vec<_> = report.findings.iter().map(|finding| finding.message.as_str()).collect();
+    assert!(all[0].contains("more than 268435456 bytes"), "{all:?}");
+    assert!(all[1].contains("1 of 257 subchunks"), "{all:?}");
+}
+
+/// Offsets of the first stored byte of the map's frames.
+fn map_frames(storage: &Arc<MemoryStorage>) -> Vec<u64> {
+    let image = Image::open(storage.clone() as Arc<dyn Storage>, ImageOptions::default()).unwrap();
+    let frames = image.log().scan(LogOffset(LOG_START)).map(Result::unwrap);
+    frames.filter(|frame| frame.kind == FrameKind::MAP_BLOCK).map(|frame| frame.offset.0 + 64).collect()
+}
+
+#[test]
+fn a_lost_leaf_of_the_map_loses_its_composed_subchunks_and_nothing_else() {
+    let mut forge = with_recipe();
+    // Enough superchunks and recipes for leaves that have only these or those.
+    let part = noise(7, 600);
+    for n in 0..300u32 {
+        let pieces = vec![piece(1, n, 100), piece(2, 7 * n, 900)];
+        let composed =
+            [&forge.superchunks[0][0].0[n as usize..][..100], &forge.superchunks[1][0].0[7 * n as usize..][..900]];
+        let recipe = Some((Recipe::new(pieces).unwrap(), composed.concat()));
+        forge.superchunks.push(vec![(part[..n as usize + 1].to_vec(), None), (Vec::new(), recipe)]);
+        let (plain, made) = (u64::from(5 + 2 * n), u64::from(6 + 2 * n));
+        forge.file(1, &format!("whole-{n}"), 1000 + plain, u64::from(n) + 1, ContentRef::Subchunk(SubchunkId(plain)));
+        forge.file(1, &format!("made-{n}"), 1000 + made, 1000, ContentRef::Subchunk(SubchunkId(made)));
+    }
+    let storage = forge.build();
+    assert_eq!(check(&storage).findings, []);
+    let (mut lost_none, mut lost_some) = (0, 0);
+    for at in map_frames(&storage) {
+        storage.flip(at, 1).unwrap();
+        let report = check(&storage);
+        assert!(report.damaged());
+        let lost: Vec<_> = report.findings.iter().filter(|finding| finding.severity == Severity::Lost).collect();
+        let named: Vec<_> = lost.iter().flat_map(|f| &f.paths).map(|p| String::from_utf8_lossy(p)).collect();
+        assert!(named.iter().all(|path| path.starts_with("made-") || path == "composed"), "{named:?}");
+        assert!(lost.iter().all(|f| f.message.contains("in a block of the map that is lost")), "{lost:#?}");
+        let fs = open(&storage);
+        for n in 0..300 {
+            let read = |path: &str| {
+                let attr = fs.resolve(path.as_bytes()).unwrap();
+                fs.read(attr.inode, 0, attr.size as usize, &mut Vec::new())
+            };
+            read(&format!("whole-{n}")).unwrap();
+            let path = format!("made-{n}");
+            assert_eq!(read(&path).is_err(), named.iter().any(|named| *named == path), "{path}");
+        }
+        *(if named.is_empty() { &mut lost_none } else { &mut lost_some }) += 1;
+        storage.flip(at, 1).unwrap();
+    }
+    assert!(lost_none > 2 && lost_some > 2, "{lost_none} {lost_some}");
+}
+
+#[test]
+fn a_leaf_of_the_map_with_recipes_is_written_twice_where_that_costs_little() {
+    let mut forge = with_recipe();
+    let storage = forge.build();
+    let frames = map_frames(&storage);
+    assert_eq!(frames.len(), 2);
+    for at in frames {
+        storage.flip(at, 1).unwrap();
+        let report = check(&storage);
+        assert!(report.damaged() && report.findings.iter().all(|f| f.severity < Severity::Lost), "{report:#?}");
+        storage.flip(at, 1).unwrap();
+    }
+    // Without recipes the clear lists say all that it says.
+    forge.superchunks[2].truncate(1);
+    forge.inodes.remove(&20);
+    forge.dirents.remove(&(1, b"composed".to_vec()));
+    assert_eq!(map_frames(&forge.build()).len(), 1);
 }
 
 #[test]

@@ -341,8 +341,7 @@ impl Walk<'_> {
             } else {
                 "the map has no recipe of them"
             };
-            let message =
-                format!("composed subchunks {} to {} cannot be read: {why}", missing.start, missing.end - 1);
+            let message = format!("composed subchunks {} to {} cannot be read: {why}", missing.start, missing.end - 1);
             let finding = Finding::new(FindingKind::Map, Severity::Lost, message).in_table(schema::MAP.name);
             let id = self.findings.add(finding.of_subchunks(missing.start, missing.end - 1));
             self.findings.hits.subchunks.add(missing.clone(), id);

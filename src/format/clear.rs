@@ -62,6 +62,8 @@ impl ClearList {
     /// What is wrong with it. Allocates at most 16 bytes for each byte given, and 16 MiB.
     pub fn decode(bytes: &[u8], raw_len: u32) -> Result<Self, FormatError> {
         const WHAT: &str = "clear list";
+        //= format-spec.md#5.1
+        //# A list of more than 4 MiB, or of more than 2^20 subchunks, must be refused.
         if bytes.len() as u64 > limits::CLEAR_LEN {
             return Err(FormatError::Limit { what: WHAT, value: bytes.len() as u64, limit: limits::CLEAR_LEN });
         }
@@ -97,6 +99,9 @@ impl ClearList {
             for (index, id) in (first..next).enumerate() {
                 let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")? as u32;
                 let composed = bit(bits, index);
+                //= format-spec.md#5.1
+                //# A stored length is 0 only where the subchunk is composed; a reader must refuse a list that
+                //# says otherwise.
                 if len == 0 && !composed {
                     return Err(FormatError::invalid(WHAT, "a subchunk without stored bytes that is not composed"));
                 }

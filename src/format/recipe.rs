@@ -126,12 +126,7 @@ impl RecipeRow {
     ///
     /// # Errors
     /// What is wrong with the row up to there.
-    pub fn find(
-        first: SubchunkId,
-        ints: &[u64],
-        tail: &[u8],
-        id: SubchunkId,
-    ) -> Result<Option<Recipe>, FormatError> {
+    pub fn find(first: SubchunkId, ints: &[u64], tail: &[u8], id: SubchunkId) -> Result<Option<Recipe>, FormatError> {
         let mut row = Columns::new(first, ints, tail)?;
         if !row.subchunks.iter().any(|(own, _)| *own == id) {
             return Ok(None);
@@ -183,6 +178,9 @@ impl<'a> Columns<'a> {
             return Err(FormatError::invalid(WHAT, "its columns are not those of a row of recipes"));
         };
         let mut cursor = Cursor::new(tail, WHAT);
+        //= format-spec.md#5.2
+        //# Forms other than 1 are not defined; a program must treat the subchunks of a row
+        //# whose form it does not know as unreadable.
         if cursor.u8()? != FORM_COLUMNS {
             return Err(FormatError::invalid(WHAT, "its form is not known to this version"));
         }
@@ -200,6 +198,8 @@ impl<'a> Columns<'a> {
         for (_, pieces) in &mut subchunks {
             let count = cursor.varint_to(limits::RECIPE_PIECES, "pieces of a recipe")?;
             all += count;
+            //= format-spec.md#5.2
+            //# The pieces of a row are at most 4096; a reader must refuse a row that has more.
             if all > limits::RECIPE_PIECES {
                 return Err(FormatError::Limit {
                     what: "pieces of a row of recipes",
@@ -280,6 +280,10 @@ mod tests {
     //= type=test
     //# The pieces of a row are at most 4096; a reader must refuse a row that
     //# has more.
+    //= format-spec.md#5.2
+    //= type=test
+    //# Forms other than 1 are not defined; a program must treat the subchunks of a row
+    //# whose form it does not know as unreadable.
     #[test]
     fn a_row_of_too_many_pieces_or_of_another_form_is_refused() {
         let recipe = Recipe::new(vec![piece(3, 1, 1); 4096]).unwrap();

@@ -101,7 +101,15 @@ impl ClearLists {
                 // At most 128 lengths of 3 bytes and 16 bytes of bits.
                 let (count, tail_len) = (run.len() as u8, tail.len() as u16);
                 let composed = row.composed.contains(&true);
-                self.runs.push(Run { first, tail: self.tails.len() as u64, frame, position, tail_len, count, composed });
+                self.runs.push(Run {
+                    first,
+                    tail: self.tails.len() as u64,
+                    frame,
+                    position,
+                    tail_len,
+                    count,
+                    composed,
+                });
                 self.tails.extend_from_slice(&tail);
                 position += row.lens.iter().sum::<u32>();
             }
@@ -161,9 +169,9 @@ impl ClearLists {
         let newest = headers.next()?;
         let place = Place::of(&newest);
         // A writer writes a superchunk twice in a row.
-        let copy = headers.next().filter(|other| {
-            other.kind == newest.kind && Place { offset: place.offset, ..Place::of(other) } == place
-        });
+        let copy = headers
+            .next()
+            .filter(|other| other.kind == newest.kind && Place { offset: place.offset, ..Place::of(other) } == place);
         Some(SuperchunkRow { kind: newest.kind, place: Place { copy: copy.map(|header| header.offset), ..place } })
     }
 
@@ -174,5 +182,99 @@ impl ClearLists {
             + self.by_superchunk.capacity() * size_of::<u32>()
             + self.runs.capacity() * size_of::<Run>()
             + self.tails.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::bytes::{put_delta, put_varint};
+    use crate::format::frame::{Flags, FrameKind};
+    use crate::format::sums;
+    use crate::log::{LogWriter, NewFrame};
+    use crate::storage::Storage;
+    use crate::storage::testing::MemoryStorage;
+    use std::sync::Arc;
+
+    /// A log of superchunks with these clear lists, given without checksum, and stored bytes of zeros.
+    fn log(lists: &[(Vec<u8>, u32)]) -> LogReader {
+        let storage = Arc::new(MemoryStorage::from_bytes(vec![0; limits::LOG_START as usize]));
+        let mut writer = LogWriter::new(storage as Arc<dyn Storage>, 7, 1, 1, limits::LOG_START).unwrap();
+        for (body, raw_len) in lists {
+            let clear = [&body[..], &sums::crc32(body).to_le_bytes()].concat();
+            let stored = vec![0; *raw_len as usize];
+            let sum = sums::xxh3(&stored);
+            let (kind, codec, flags) = (FrameKind::SUPERCHUNK, crate::format::codec::RAW, Flags::default());
+            writer
+                .append(NewFrame { kind, codec, flags, clear: &clear, stored: &stored, raw_len: *raw_len, sum })
+                .unwrap();
+        }
+        writer.reader().unwrap()
+    }
+
+    fn body(superchunk: u64, subchunks: &[(u64, u32, bool)]) -> (Vec<u8>, u32) {
+        let subchunks: Vec<_> =
+            subchunks.iter().map(|&(id, len, composed)| Listed { id: SubchunkId(id), len, composed }).collect();
+        let raw_len = subchunks.iter().map(|listed| listed.len).sum();
+        let mut list = ClearList { superchunk: SuperchunkId(superchunk), subchunks }.encode();
+        list.truncate(list.len() - 4);
+        (list, raw_len)
+    }
+
+    fn found(lists: &ClearLists, id: u64) -> Option<(u64, u32, u32, bool)> {
+        lists.locate(SubchunkId(id)).map(|l| (l.superchunk.0, l.position, l.len, l.composed))
+    }
+
+    #[test]
+    fn clear_lists_made_to_exhaust_memory_take_less_than_twice_the_image() {
+        let mut lists = Vec::new();
+        for superchunk in 1..=4u64 {
+            // As many runs of one subchunk as a list may have; all lists name the same ones.
+            let mut body = vec![superchunk as u8];
+            put_varint(&mut body, limits::SUBCHUNKS);
+            let mut next = 0;
+            for n in 0..limits::SUBCHUNKS {
+                put_delta(&mut body, next, 1 + 2 * n);
+                next = 2 + 2 * n;
+                body.extend_from_slice(&[2, 1]);
+            }
+            lists.push((body, limits::SUBCHUNKS as u32));
+            // And one run of as many.
+            let mut body = vec![superchunk as u8 + 10, 1, 2];
+            put_varint(&mut body, limits::SUBCHUNKS << 1);
+            body.resize(body.len() + limits::SUBCHUNKS as usize, 1);
+            lists.push((body, limits::SUBCHUNKS as u32));
+        }
+        let log = log(&lists);
+        let lists = ClearLists::scan(&log);
+        assert_eq!(lists.frames.len(), 8, "all of them are valid");
+        assert!((lists.memory() as u64) < 2 * log.end(), "{} of {}", lists.memory(), log.end());
+        assert!(lists.locate(SubchunkId(1)).is_some());
+    }
+
+    #[test]
+    fn of_two_frames_that_name_one_id_the_higher_sequence_counts() {
+        let first: Vec<_> = (1..=300).map(|id| (id, id as u32, id % 2 == 0)).collect();
+        let log = log(&[
+            body(1, &first),
+            body(2, &[(250, 9, false), (5, 0, true), (6, 7, false)]),
+            body(2, &[(251, 4, false), (5, 0, true), (6, 7, false)]),
+            body(3, &[(900, 1, false)]),
+            body(3, &[(900, 1, false)]),
+        ]);
+        let lists = ClearLists::scan(&log);
+        assert_eq!(found(&lists, 1), Some((1, 0, 1, false)));
+        assert_eq!(found(&lists, 200), Some((1, 199 * 100, 200, true)));
+        assert_eq!(found(&lists, 300), Some((1, 299 * 150, 300, true)));
+        assert_eq!(found(&lists, 5), Some((2, 4, 0, true)));
+        assert_eq!(found(&lists, 6), Some((2, 4, 7, false)));
+        assert_eq!(found(&lists, 301), None);
+        assert_eq!(found(&lists, 0), None);
+        let headers: Vec<_> = log.scan(LogOffset(limits::LOG_START)).map(Result::unwrap).collect();
+        let place = |id| lists.superchunk(SuperchunkId(id)).map(|row| (row.place.offset, row.place.copy));
+        assert_eq!(place(1), Some((headers[0].offset, None)));
+        assert_eq!(place(2), Some((headers[2].offset, None)), "they are not the same");
+        assert_eq!(place(3), Some((headers[4].offset, Some(headers[3].offset))), "they are");
+        assert_eq!(place(4), None);
     }
 }

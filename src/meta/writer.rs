@@ -96,8 +96,8 @@ impl<'m> Iterator for RecipeGroups<'m> {
         let mut pieces = recipe.pieces().len();
         // Whatever lies between two ids of a group is in the group: so a composed subchunk of another superchunk ends it.
         while let Some((id, (_, recipe))) = self.0.next_if(|(_, (other, recipe))| {
-            let fits = group.len() < limits::RUN as usize
-                && pieces + recipe.pieces().len() <= limits::RECIPE_PIECES as usize;
+            let fits =
+                group.len() < limits::RUN as usize && pieces + recipe.pieces().len() <= limits::RECIPE_PIECES as usize;
             other == superchunk && fits
         }) {
             pieces += recipe.pieces().len();
@@ -327,4 +327,52 @@ pub fn append_twice(log: &mut LogWriter, kind: FrameKind, stored: &[u8]) -> Resu
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> TableError {
     TableError::Source(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ids::LogOffset;
+    use crate::format::recipe::Piece;
+
+    /// Rows of space 2 for recipes of these subchunks in these superchunks, each of so many pieces.
+    fn rows(recipes: &[(u64, u64, usize)]) -> Vec<Vec<u64>> {
+        let mut map = MapRows::default();
+        for &(id, superchunk, pieces) in recipes {
+            let place = Place {
+                offset: LogOffset(limits::LOG_START),
+                copy: None,
+                clear_len: 0,
+                stored_len: 0,
+                raw_len: 0,
+                codec: 0,
+                flags: Flags::default(),
+                sum: 0,
+            };
+            let listed = Listed { id: SubchunkId(id), len: 0, composed: true };
+            let list = ClearList { superchunk: SuperchunkId(superchunk), subchunks: vec![listed] };
+            let recipe = Recipe::new(vec![Piece { subchunk: SubchunkId(1), offset: 0, len: 1 }; pieces]).unwrap();
+            map.add(FrameKind::SUPERCHUNK, place, &list, vec![(listed.id, recipe)]);
+        }
+        let rows = map.rows().filter(|row| row.key.a == SPACE_RECIPES);
+        let ids = rows.map(|row| RecipeRow::decode(SubchunkId(row.key.b), &row.ints, &row.tail).unwrap());
+        ids.map(|row| row.into_iter().map(|(id, _)| id.0).collect()).collect()
+    }
+
+    //= format-spec.md#8.8
+    //= type=test
+    //# Rows of space 2 must not overlap: no composed subchunk of
+    //# one has an id between the first and the last of another.
+    #[test]
+    fn a_row_of_recipes_ends_where_a_subchunk_of_another_superchunk_begins() {
+        assert_eq!(rows(&[(5, 1, 1), (9, 1, 1), (7, 2, 1), (8, 2, 1), (12, 1, 1)]), [vec![5], vec![7, 8], vec![9, 12]]);
+    }
+
+    #[test]
+    fn a_row_takes_no_more_than_128_recipes_and_4096_pieces() {
+        let many: Vec<_> = (1..=200).map(|id| (id, 1, 1)).collect();
+        assert_eq!(rows(&many).iter().map(Vec::len).collect::<Vec<_>>(), [128, 72]);
+        assert_eq!(rows(&[(2, 1, 4096), (3, 1, 1)]), [vec![2], vec![3]]);
+        assert_eq!(rows(&[(2, 1, 4000), (3, 1, 96), (4, 1, 1)]), [vec![2, 3], vec![4]]);
+    }
 }

@@ -143,7 +143,7 @@ impl<'a> Compare<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::clear::ClearList;
+    use crate::format::clear::{ClearList, Listed};
     use crate::format::codec::{Compression, Encoder};
     use crate::format::frame::FrameKind;
     use crate::log::{LogWriter, NewFrame};
@@ -174,8 +174,8 @@ mod tests {
 
         fn append(&mut self, id: u64) {
             let encoded = Encoder::new(Compression::Zstd(1), None).encode(&raw(id)).unwrap();
-            let subchunks = vec![(SubchunkId(id), 100)];
-            let clear = ClearList { superchunk: SuperchunkId(id), subchunks, recipes: Vec::new() }.encode();
+            let subchunks = vec![Listed::whole(SubchunkId(id), 100)];
+            let clear = ClearList { superchunk: SuperchunkId(id), subchunks }.encode();
             let frame = NewFrame {
                 kind: FrameKind::SUPERCHUNK,
                 codec: encoded.codec,

@@ -300,9 +300,11 @@ impl Writer<'_> {
         let (id, superchunk) = (SubchunkId(self.next_subchunk), SuperchunkId(self.next_superchunk));
         self.next_subchunk += 1;
         self.next_superchunk += 1;
-        let mut clear =
-            floe::format::clear::ClearList { superchunk, subchunks: vec![(id, frame.raw_len)], recipes: Vec::new() }
-                .encode();
+        let mut clear = floe::format::clear::ClearList {
+            superchunk,
+            subchunks: vec![floe::format::clear::Listed::whole(id, frame.raw_len)],
+        }
+        .encode();
         clear.truncate(clear.len() - 4);
         frame.clear = Some(clear);
         let run = SubchunkRun { first: id, superchunk, position: 0, lens: vec![frame.raw_len], composed: Vec::new() }
