@@ -5,10 +5,12 @@
     reader.py extract IMAGE DIR    files (holes kept), directories, symlinks, hard links, fifos, sockets, devices (root);
                                    files with bytes in the thaw log are named and left out: exit status 3
 
-It reads images whose frames are raw or xz; zstd is refused. CRC-32s are verified, XXH3 and BLAKE3 are not (the
-standard library has neither), so it proves the specification, not the image. Section numbers are the specification's.
+It reads images whose frames are raw, xz, or zstd (by the C library libzstd.so.1, if there is one; READER_LIBZSTD names
+another). CRC-32s are verified, XXH3 and BLAKE3 are not (the standard library has neither), so it proves the
+specification, not the image. Section numbers are the specification's.
 """
 
+import ctypes
 import lzma
 import os
 import stat
@@ -19,7 +21,6 @@ import zlib
 LOG_START = 32768
 FRAME_HEADER = 64
 KNOWN_INCOMPAT = 0b11111  # section 3.2: bits 0 to 4; bit 6 is for object stores, this reads files
-BIT_DICTIONARY = 3
 FLAG_PARTS = 1
 FLAG_DICTIONARY = 2
 SUPERCHUNK, TABLE_GROUP, MAP_BLOCK, ROOT = 1, 2, 3, 4
@@ -207,6 +208,28 @@ def decode_recipes(data, first, count):
     return recipes
 
 
+def inflate_zstd(stored, raw_len, words):
+    """Decodes one zstd frame, with a dictionary if there are `words`."""
+    try:
+        zstd = ctypes.CDLL(os.environ.get("READER_LIBZSTD", "libzstd.so.1"))
+    except OSError as e:
+        raise Bad(f"the image holds zstd frames, and Python's standard library cannot read zstd: {e}") from e
+    size, data = ctypes.c_size_t, ctypes.c_char_p
+    zstd.ZSTD_createDCtx.restype = ctypes.c_void_p
+    zstd.ZSTD_freeDCtx.argtypes = [ctypes.c_void_p]
+    decode = zstd.ZSTD_decompress_usingDict
+    decode.restype, decode.argtypes = size, [ctypes.c_void_p, data, size, data, size, data, size]
+    out, context = ctypes.create_string_buffer(raw_len or 1), zstd.ZSTD_createDCtx()
+    try:
+        done = decode(context, ctypes.cast(out, data), raw_len, stored, len(stored), words, len(words))
+    finally:
+        zstd.ZSTD_freeDCtx(context)
+    # An error is a number near the top of its type.
+    if done > raw_len:
+        raise Bad("zstd: these bytes are no frame of that length")
+    return out.raw[:done]
+
+
 class Image:
     def __init__(self, path):
         self.file = open(path, "rb")
@@ -245,7 +268,7 @@ class Image:
             raise Bad("no head slot verifies: " + "; ".join(errors))
         slot = best[1]
         version, _, _, _, incompat = struct.unpack_from("<HHQQQ", slot, 4)
-        if version != 1 or incompat & ~KNOWN_INCOMPAT or incompat & 1 << BIT_DICTIONARY:
+        if version != 1 or incompat & ~KNOWN_INCOMPAT:
             raise Bad(f"version {version}, features {incompat:#x}: this reader cannot read that")
         self.root_place = Place.read(slot[72:112])
         self.log_id, self.log_end = struct.unpack_from("<Q", slot, 144)[0], struct.unpack_from("<Q", slot, 160)[0]
@@ -257,6 +280,7 @@ class Image:
         logical, physical = data[8 : 8 + logical_len], data[8 + logical_len : 8 + logical_len + physical_len]
         if len(physical) != physical_len or logical_len < 632 or physical_len < 144:
             raise Bad("the root is too short")
+        self.dictionary_id = struct.unpack_from("<Q", logical, 56)[0]
         self.trees = {}
         view = [(48 * i, table) for i, table in enumerate((1, 2, 3, 4, 5, 7))]
         for at, table in view + [(440 + 48 * i, table) for i, table in enumerate((6, 10, 11, 9))]:
@@ -317,11 +341,10 @@ class Image:
 
     def decode(self, stored, place):
         """Decodes stored bytes (section 6)."""
-        if place.flags & FLAG_DICTIONARY:
-            raise Bad("the image uses dictionaries, which are zstd's; this reader has none")
+        words = self.dictionary() if place.flags & FLAG_DICTIONARY else b""
         bcj = place.flags >> 8
         if not place.flags & FLAG_PARTS:
-            return self.unfilter(self.inflate(stored, place.codec, place.raw_len), bcj)
+            return self.unfilter(self.inflate(stored, place.codec, place.raw_len, words), bcj)
         part_size = struct.unpack_from("<I", stored)[0] if len(stored) >= 4 else 0
         if part_size == 0:
             raise Bad("parts without a size")
@@ -337,14 +360,21 @@ class Image:
             at += length
             if len(part) != length:
                 raise Bad("a part ends behind its frame")
-            part = part if length == raw_len else self.inflate(part, place.codec, raw_len)
+            part = part if length == raw_len else self.inflate(part, place.codec, raw_len, words)
             out.append(self.unfilter(part, bcj))
         if at != len(stored):
             raise Bad("bytes behind the last part")
         return b"".join(out)
 
+    def dictionary(self):
+        """The raw bytes of the superchunk that is the dictionary (6.5); it has none itself."""
+        _, place = self.superchunks.get(self.dictionary_id, (0, None))
+        if place is None or place.flags & FLAG_DICTIONARY:
+            raise Bad(f"superchunk {self.dictionary_id} is no dictionary")
+        return self.superchunk(self.dictionary_id)
+
     @staticmethod
-    def inflate(stored, codec, raw_len):
+    def inflate(stored, codec, raw_len, words):
         if codec == 0:
             raw = stored
         elif codec == 2:
@@ -354,7 +384,7 @@ class Image:
             except lzma.LZMAError as e:
                 raise Bad(f"xz: {e}") from e
         elif codec == 1:
-            raise Bad("the image holds zstd frames; Python's standard library cannot read zstd (pack with -C xz or -C none)")
+            raw = inflate_zstd(stored, raw_len, words)
         else:
             raise Bad(f"unknown codec {codec}")
         if len(raw) != raw_len:

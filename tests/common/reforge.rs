@@ -7,6 +7,7 @@
 
 use floe::format::block::{Key, KeyRef, Row};
 use floe::format::bytes::{put_varint, zigzag};
+use floe::format::clear::ClearList;
 use floe::format::frame::{FRAME_HEADER, Flags, FrameHeader, FrameKind};
 use floe::format::head::RawHeadSlot;
 use floe::format::ids::{LogOffset, SubchunkId, SuperchunkId};
@@ -146,6 +147,25 @@ impl Pieces {
             head,
             block: 600,
         }
+    }
+
+    /// Adds a superchunk of one subchunk, stored raw, to frames and map.
+    pub fn add(&mut self, id: SuperchunkId, subchunk: SubchunkId, raw: Vec<u8>) {
+        let len = raw.len() as u32;
+        let list = ClearList { superchunk: id, subchunks: vec![(subchunk, len)], recipes: Vec::new() };
+        let run = SubchunkRun { first: subchunk, superchunk: id, position: 0, lens: vec![len], composed: Vec::new() };
+        let (ints, tail) = run.encode();
+        self.map.push(Row { key: Key::new(SPACE_SUBCHUNKS, subchunk.0), ints: ints.to_vec(), tail });
+        let clear = list.encode();
+        let frame = Frame {
+            kind: FrameKind::SUPERCHUNK,
+            codec: codec::RAW,
+            flags: 0,
+            raw_len: len,
+            clear: clear.len().checked_sub(4).map(|len| clear[..len].to_vec()),
+            stored: raw,
+        };
+        self.superchunks.push((id, frame));
     }
 
     /// Puts the image together, changed by `tweak` on the way.

@@ -1,0 +1,95 @@
+//! Images of format version 1 that were written once: every version of floe, and `tests/reader.py`, reads them alike.
+//!
+//! `FLOE_BLESS=1 cargo test --test fixtures` makes those that are missing, as root. One that exists is never overwritten.
+
+mod common;
+#[path = "common/fixtures.rs"]
+mod fixtures;
+#[path = "common/forge.rs"]
+mod forge;
+#[path = "common/reforge.rs"]
+mod reforge;
+
+use common::compare::{What, compare_only};
+use common::left_out::{is_root, need_program};
+use common::{Lab, floe, nasty, noise, prose, run, write, xattrs};
+use fixtures::{FIXTURES, describe, folder, make};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn image(name: &str) -> PathBuf {
+    folder().join(format!("{name}.floe"))
+}
+
+fn blessing() -> bool {
+    std::env::var_os("FLOE_BLESS").is_some()
+}
+
+/// Makes what is missing, where that is wanted.
+fn bless() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let lab = Lab::new();
+        for (name, made) in FIXTURES.iter().filter(|(name, _)| blessing() && !image(name).exists()) {
+            let bytes = make(made, &lab, name);
+            std::fs::write(image(name), &bytes).expect("the folder is writable");
+            std::fs::write(folder().join(format!("{name}.txt")), describe(&bytes)).expect("the folder is writable");
+        }
+    });
+}
+
+#[test]
+fn fixtures_are_those_that_are_listed() {
+    bless();
+    let mut found: Vec<_> = std::fs::read_dir(folder())
+        .expect("the folder is there")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    let mut listed: Vec<_> = FIXTURES.iter().flat_map(|f| [format!("{}.floe", f.0), format!("{}.txt", f.0)]).collect();
+    listed.sort();
+    assert_eq!(found, listed);
+}
+
+#[test]
+fn a_fixture_opens_checks_digests_and_lists_as_it_always_did() {
+    bless();
+    for (name, _) in FIXTURES {
+        let bytes = std::fs::read(image(name)).expect("the fixture is there");
+        let before = std::fs::read_to_string(folder().join(format!("{name}.txt"))).expect("it is there");
+        assert_eq!(describe(&bytes), before, "{name}");
+    }
+}
+
+fn reader(command: &str, image: &Path) -> Command {
+    let mut reader = Command::new("python3");
+    reader.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader.py")).arg(command).arg(image);
+    reader
+}
+
+#[test]
+fn the_reader_in_python_lists_and_extracts_every_fixture_as_floe_does() {
+    need_program!("python3");
+    bless();
+    let lab = Lab::new();
+    for (name, _) in FIXTURES {
+        let described = std::fs::read_to_string(folder().join(format!("{name}.txt"))).expect("it is there");
+        let (said, list) = described.split_once("\n\n").expect("a list follows");
+        assert_eq!(run(reader("list", &image(name))).exits(0).out(), list, "{name}");
+        let (by_floe, by_reader) = (lab.tree(&format!("{name}-floe")), lab.tree(&format!("{name}-reader")));
+        let done = floe!["extract", image(name), "-C", &by_floe];
+        let mut command = reader("extract", &image(name));
+        command.arg(&by_reader);
+        let read = run(command);
+        if said.contains("digest none") {
+            assert_ne!((done.code, read.code), (Some(0), Some(0)), "{name}: not all of it can be read");
+            continue;
+        }
+        done.exits(0);
+        read.exits(0);
+        // The reader restores user attributes only, and owners only where it may; so does floe where it is not root.
+        let what = What { owner: is_root(), ..What::ALL };
+        let found = compare_only(&by_floe, &by_reader, what);
+        assert!(found.is_empty(), "{name}:\n{}", found.join("\n"));
+    }
+}
