@@ -280,7 +280,7 @@ class Image:
         logical, physical = data[8 : 8 + logical_len], data[8 + logical_len : 8 + logical_len + physical_len]
         if len(physical) != physical_len or logical_len < 632 or physical_len < 144:
             raise Bad("the root is too short")
-        self.dictionary_id = struct.unpack_from("<Q", logical, 56)[0]
+        self.dictionary_id = struct.unpack_from("<Q", logical, 304 + 56)[0]
         self.trees = {}
         view = [(48 * i, table) for i, table in enumerate((1, 2, 3, 4, 5, 7))]
         for at, table in view + [(440 + 48 * i, table) for i, table in enumerate((6, 10, 11, 9))]:

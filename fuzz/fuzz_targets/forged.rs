@@ -20,6 +20,7 @@ use floe::format::place::RawPlace;
 use floe::format::root::{RootLogical, RootPhysical};
 use floe::format::schema::Table;
 use floe::format::tree_ref::RawTreeRef;
+use floe::format::view::RawView;
 use floe::format::{Field, limits};
 use floe::fs::extract::{ExtractObserver, ExtractOptions, extract};
 use floe::fs::{Fs, FsOptions, SeekTo, digest};
@@ -223,6 +224,7 @@ impl Script<'_> {
 fn flat(fields: &'static [Field], at: usize, out: &mut Vec<(usize, usize)>) {
     for field in fields {
         let inner = match field.name {
+            "view" => RawView::FIELDS,
             "params" => RawParams::FIELDS,
             "map" | "root" => RawPlace::FIELDS,
             name if name.ends_with("_tree") => RawTreeRef::FIELDS,

@@ -1,9 +1,10 @@
 //! The small images below `tests/fixtures/v1/`, which every later version reads: how each was made, and what is said of it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use super::reforge::{AsItIs, Pieces, field};
+use super::reforge::{self, AsItIs, Pieces, Snapshot, field};
 use super::{Lab, forge, nasty, noise, prose, write, xattrs};
 use floe::care::{CheckOptions, Severity, check};
+use floe::format::Field;
 use floe::format::block::{Key, Row};
 use floe::format::codec::{self, FILTER_X86, encode_filter};
 use floe::format::frame::Flags;
@@ -11,8 +12,9 @@ use floe::format::head::{RawHeadSlot, incompat};
 use floe::format::ids::{InodeId, SubchunkId, SuperchunkId};
 use floe::format::params::{HashKind, RawParams};
 use floe::format::root::{RootLogical, RootPhysical};
-use floe::format::rows::{FileType, Identity, identity};
-use floe::format::{Field, schema};
+use floe::format::rows::{FileType, Identity, SnapshotRow, Time, identity};
+use floe::format::schema::{self, Table};
+use floe::format::view::RawView;
 use floe::fs::{Fs, FsOptions, digest};
 use floe::meta::{Image, ImageOptions};
 use floe::storage::Storage;
@@ -22,6 +24,9 @@ use std::fmt::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Bit of `ro_compat` (section 3.2).
+const SNAPSHOTS_EXIST: u64 = 1 << 1;
 
 /// Where they lie.
 pub fn folder() -> PathBuf {
@@ -48,6 +53,8 @@ pub const FIXTURES: &[(&str, Made)] = &[
     ("composed", Made::Forged(|_| forge::with_recipe().build().to_bytes())),
     ("dictionary", Made::Forged(dictionary)),
     ("filter", Made::Forged(filter)),
+    ("snapshot", Made::Forged(snapshot)),
+    ("orphan", Made::Forged(orphan)),
 ];
 
 /// The image of one of them, made anew. Needs root: owners and devices are kept.
@@ -158,8 +165,11 @@ fn dictionary(lab: &Lab) -> Vec<u8> {
     pieces.logical[dictionary..][..8].copy_from_slice(&id.0.to_le_bytes());
     number(&mut pieces.head, RawHeadSlot::FIELDS, "incompat", |bits| bits | incompat::DICTIONARY);
     let identity = identity::encode_run(HashKind::Blake3, &[Identity::of(HashKind::Blake3, &words)]);
-    let identities = pieces.tables.iter_mut().find(|t| t.0.id() == schema::IDENTITIES.id()).expect("a table");
-    identities.1.push(Row { key: Key::new(subchunk.0, 0), ints: vec![1], tail: identity });
+    rows(&mut pieces.tables, &schema::IDENTITIES).push(Row {
+        key: Key::new(subchunk.0, 0),
+        ints: vec![1],
+        tail: identity,
+    });
     pieces.add(id, subchunk, words);
     pieces.write(&mut AsItIs)
 }
@@ -172,6 +182,50 @@ fn filter(lab: &Lab) -> Vec<u8> {
         frame.flags = u16::from(FILTER_X86) << 8;
     }
     number(&mut pieces.head, RawHeadSlot::FIELDS, "incompat", |bits| bits | incompat::FILTERS);
+    pieces.write(&mut AsItIs)
+}
+
+fn rows<'a>(tables: &'a mut [(&'static Table, Vec<Row>)], table: &Table) -> &'a mut Vec<Row> {
+    &mut tables.iter_mut().find(|t| t.0.id() == table.id()).expect("it has the table").1
+}
+
+/// The tree as it was before a file and a directory were removed, as a snapshot; and what is left.
+fn snapshot(lab: &Lab) -> Vec<u8> {
+    let mut pieces = pieces(lab, "snapshot");
+    let view = RawView::read(&pieces.logical, "view").and_then(|view| view.validate()).expect("the image is right");
+    let row = SnapshotRow {
+        name: b"before".to_vec(),
+        comment: "all of it \u{2744}".into(),
+        time: Time { secs: 1_000_000_002, nanos: 7 },
+        view,
+    };
+    let of_view = pieces.tables.iter().filter(|(table, _)| reforge::view_offset(table).is_some()).cloned().collect();
+    pieces.snapshots.push(Snapshot { ordinal: 1, row, tables: of_view });
+    // A tiny file, which shares nothing with others.
+    let names = rows(&mut pieces.tables, &schema::DIRENTS);
+    let at = names.iter().position(|row| row.key.name == b"few").expect("the tree has it");
+    let inode = names.remove(at).ints[0];
+    rows(&mut pieces.tables, &schema::INODES).retain(|row| row.key.a != inode);
+    number(&mut pieces.logical, RawView::FIELDS, "inodes", |n| n - 1);
+    number(&mut pieces.logical, RawView::FIELDS, "bytes", |n| n - 4);
+    number(&mut pieces.logical, RootLogical::FIELDS, "next_ordinal", |_| 2);
+    number(&mut pieces.head, RawHeadSlot::FIELDS, "ro_compat", |bits| bits | SNAPSHOTS_EXIST);
+    pieces.write(&mut AsItIs)
+}
+
+/// An inode that lost its name while it was open.
+fn orphan(lab: &Lab) -> Vec<u8> {
+    let mut pieces = pieces(lab, "orphan");
+    let names = rows(&mut pieces.tables, &schema::DIRENTS);
+    let at = names.iter().position(|row| row.key.name == b"few").expect("the tree has it");
+    let inode = names.remove(at).ints[0];
+    let inodes = rows(&mut pieces.tables, &schema::INODES);
+    let at = inodes.iter().position(|row| row.key.a == inode).expect("the tree has it");
+    let mut row = inodes.remove(at);
+    row.ints[3] = 0;
+    rows(&mut pieces.tables, &schema::ORPHANS).push(row);
+    number(&mut pieces.logical, RawView::FIELDS, "inodes", |n| n - 1);
+    number(&mut pieces.logical, RawView::FIELDS, "bytes", |n| n - 4);
     pieces.write(&mut AsItIs)
 }
 

@@ -16,6 +16,7 @@ use floe::format::params::RawParams;
 use floe::format::place::{Place, RawPlace};
 use floe::format::root::{RootLogical, RootPhysical, root_hash};
 use floe::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use floe::format::rows::snapshot::SnapshotRow;
 use floe::format::rows::{SubchunkRun, SuperchunkRow};
 use floe::format::schema::{self, Coding, Schema, TABLES, Table};
 use floe::format::sums::{Hash24, crc32, xxh3};
@@ -25,7 +26,7 @@ use floe::format::{Field, codec};
 use floe::meta::{Image, ImageOptions};
 use floe::storage::Storage;
 use floe::storage::testing::MemoryStorage;
-use floe::table::ChildRef;
+use floe::table::{ChildRef, Tree};
 use std::mem::offset_of;
 use std::sync::Arc;
 
@@ -90,8 +91,21 @@ pub struct Pieces {
     pub physical: Vec<u8>,
     /// One head slot.
     pub head: Vec<u8>,
+    /// Snapshots; the table of snapshots is made of them.
+    pub snapshots: Vec<Snapshot>,
     /// Raw bytes of a table block at most, so that a few rows make several levels.
     pub block: usize,
+}
+
+/// A snapshot by its rows.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Key of its row.
+    pub ordinal: u64,
+    /// Its row; the trees of the view are put there when it is written.
+    pub row: SnapshotRow,
+    /// Rows of the tables of its view.
+    pub tables: Vec<(&'static Table, Vec<Row>)>,
 }
 
 impl Pieces {
@@ -99,15 +113,20 @@ impl Pieces {
     pub fn of(bytes: &[u8]) -> Pieces {
         let storage = Arc::new(MemoryStorage::from_bytes(bytes.to_vec()));
         let image = Image::open(storage as Arc<dyn Storage>, ImageOptions::default()).expect("the image is right");
-        let rows = |table: &'static Table| {
-            let mut cursor = image.tree(table).cursor_at(&image, KeyRef::new(0, 0)).expect("the table is right");
-            let mut rows = Vec::new();
-            while let Some(row) = cursor.row() {
-                rows.push(row.to_row());
-                cursor.advance(&image).expect("the table is right");
-            }
-            rows
-        };
+        let rows = |table: &'static Table| all_rows(&image, image.tree(table));
+        let snapshots = rows(&schema::SNAPSHOTS).into_iter().map(|row| {
+            let ordinal = row.key.a;
+            let row = SnapshotRow::decode(&row.tail).expect("the snapshot is right");
+            let view = row.view.encode();
+            let tables = TABLES.iter().filter_map(|&table| {
+                let at = view_offset(table)?;
+                let tree = RawTreeRef::read(&zerocopy_bytes(&view)[at..], "tree").expect("it is long enough");
+                let tree = tree.validate(table.id()).expect("the snapshot is right");
+                Some((table, all_rows(&image, Tree::from_ref(table, &tree))))
+            });
+            Snapshot { ordinal, tables: tables.collect(), row }
+        });
+        let snapshots = snapshots.collect();
         let mut map = rows(&schema::MAP);
         let group = FrameKind::TABLE_GROUP.0;
         let of_groups: Vec<u64> = map
@@ -140,7 +159,12 @@ impl Pieces {
         let len = |at: usize| u32::from_le_bytes(root[at..at + 4].try_into().expect("four bytes")) as usize;
         Pieces {
             superchunks: superchunks.collect(),
-            tables: TABLES.iter().filter(|t| t.id() != schema::MAP.id()).map(|&t| (t, rows(t))).collect(),
+            tables: TABLES
+                .iter()
+                .filter(|t| ![schema::MAP.id(), schema::SNAPSHOTS.id()].contains(&t.id()))
+                .map(|&t| (t, rows(t)))
+                .collect(),
+            snapshots,
             logical: root[8..][..len(0)].to_vec(),
             physical: root[8 + len(0)..][..len(4)].to_vec(),
             map,
@@ -187,10 +211,15 @@ impl Pieces {
         let (mut logical, mut physical) = (self.logical.clone(), self.physical.clone());
         let interior_offset = out.bytes.len() as u64;
         for (table, rows) in &self.tables {
-            let mut rows = rows.clone();
-            out.tweak.rows(table, &mut rows);
-            out.table(table, rows, &mut logical);
+            let tree = out.table(table, rows.clone());
+            if let Some(at) = tree_offset(table) {
+                logical[at..at + RawTreeRef::SIZE].copy_from_slice(zerocopy_bytes(&tree));
+            }
         }
+        let snapshots = self.snapshots.iter().map(|snapshot| out.snapshot(snapshot)).collect();
+        let tree = out.table(&schema::SNAPSHOTS, snapshots);
+        let at = tree_offset(&schema::SNAPSHOTS).expect("the root has them");
+        logical[at..at + RawTreeRef::SIZE].copy_from_slice(zerocopy_bytes(&tree));
         let mut map = std::mem::take(&mut out.map);
         map.sort_by(|a, b| a.key.cmp(&b.key));
         out.tweak.rows(&schema::MAP, &mut map);
@@ -265,16 +294,27 @@ impl Writer<'_> {
         self.map.push(Row { key, ints: ints.to_vec(), tail: tail.to_vec() });
     }
 
-    fn table(&mut self, table: &'static Table, rows: Vec<Row>, logical: &mut [u8]) {
+    /// The row of a snapshot, whose tables are written first.
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Row {
+        let mut view = zerocopy_bytes(&snapshot.row.view.encode()).to_vec();
+        for (table, rows) in &snapshot.tables {
+            let tree = self.table(table, rows.clone());
+            let at = view_offset(table).expect("it is a table of a view");
+            view[at..at + RawTreeRef::SIZE].copy_from_slice(zerocopy_bytes(&tree));
+        }
+        let view = RawView::read(&view, "view").and_then(|view| view.validate()).expect("its trees are right");
+        let row = SnapshotRow { view, ..snapshot.row.clone() };
+        Row { key: Key::new(snapshot.ordinal, 0), ints: Vec::new(), tail: row.encode() }
+    }
+
+    fn table(&mut self, table: &'static Table, mut rows: Vec<Row>) -> RawTreeRef {
+        self.tweak.rows(table, &mut rows);
         let count = rows.len() as u64;
         let root = match self.tree(table, rows) {
             Some((ChildRef::Block { id, hash }, levels)) => Some(TreeRoot { block: id, hash, levels }),
             _ => None,
         };
-        let tree = TreeRef { root, rows: count }.encode(table.id());
-        if let Some(at) = tree_offset(table) {
-            logical[at..at + RawTreeRef::SIZE].copy_from_slice(zerocopy_bytes(&tree));
-        }
+        TreeRef { root, rows: count }.encode(table.id())
     }
 
     /// A tree of these rows, whatever they are: its root block and levels.
@@ -376,11 +416,29 @@ impl Writer<'_> {
     }
 }
 
-/// Where in the logical part the tree of a table stands; a table may have none in the head.
-fn tree_offset(table: &Table) -> Option<usize> {
+fn all_rows(image: &Image, tree: Tree) -> Vec<Row> {
+    let mut cursor = tree.cursor_at(image, KeyRef::new(0, 0)).expect("the table is right");
+    let mut rows = Vec::new();
+    while let Some(row) = cursor.row() {
+        rows.push(row.to_row());
+        cursor.advance(image).expect("the table is right");
+    }
+    rows
+}
+
+fn named(fields: &'static [Field], table: &Table) -> Option<usize> {
     let name = format!("{}_tree", table.name);
-    // The view is the first field of the logical part.
-    RawView::FIELDS.iter().chain(RootLogical::FIELDS).find(|f| f.name == name).map(|f| f.offset)
+    fields.iter().find(|f| f.name == name).map(|f| f.offset)
+}
+
+/// Where in a view the tree of a table is, if it has one.
+pub fn view_offset(table: &Table) -> Option<usize> {
+    named(RawView::FIELDS, table)
+}
+
+/// Where in the logical part of the root the tree of a table is; the view is its first field.
+fn tree_offset(table: &Table) -> Option<usize> {
+    view_offset(table).or_else(|| named(RootLogical::FIELDS, table))
 }
 
 fn zerocopy_bytes<T: zerocopy::IntoBytes + zerocopy::Immutable>(value: &T) -> &[u8] {
