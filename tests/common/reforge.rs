@@ -7,7 +7,7 @@
 
 use floe::format::block::{Key, KeyRef, Row};
 use floe::format::bytes::{put_varint, zigzag};
-use floe::format::clear::ClearList;
+use floe::format::clear::{ClearList, Listed};
 use floe::format::frame::{FRAME_HEADER, Flags, FrameHeader, FrameKind};
 use floe::format::head::RawHeadSlot;
 use floe::format::ids::{LogOffset, SubchunkId, SuperchunkId};
@@ -176,7 +176,7 @@ impl Pieces {
     /// Adds a superchunk of one subchunk, stored raw, to frames and map.
     pub fn add(&mut self, id: SuperchunkId, subchunk: SubchunkId, raw: Vec<u8>) {
         let len = raw.len() as u32;
-        let list = ClearList { superchunk: id, subchunks: vec![(subchunk, len)], recipes: Vec::new() };
+        let list = ClearList { superchunk: id, subchunks: vec![Listed::whole(subchunk, len)] };
         let run = SubchunkRun { first: subchunk, superchunk: id, position: 0, lens: vec![len], composed: Vec::new() };
         let (ints, tail) = run.encode();
         self.map.push(Row { key: Key::new(SPACE_SUBCHUNKS, subchunk.0), ints: ints.to_vec(), tail });
@@ -360,11 +360,7 @@ impl Writer<'_> {
         let (id, superchunk) = (SubchunkId(self.next_subchunk), SuperchunkId(self.next_superchunk));
         self.next_subchunk += 1;
         self.next_superchunk += 1;
-        let mut clear = floe::format::clear::ClearList {
-            superchunk,
-            subchunks: vec![floe::format::clear::Listed::whole(id, frame.raw_len)],
-        }
-        .encode();
+        let mut clear = ClearList { superchunk, subchunks: vec![Listed::whole(id, frame.raw_len)] }.encode();
         clear.truncate(clear.len() - 4);
         frame.clear = Some(clear);
         let run = SubchunkRun { first: id, superchunk, position: 0, lens: vec![frame.raw_len], composed: Vec::new() }
