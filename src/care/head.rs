@@ -1,92 +1,109 @@
 //! The head slots over their whole span, and the roots they name.
 //!
-//! Both slots must verify and be followed by zeros only. In an image that was packed in one go (generations 1 and 2) they
-//! name the same root; later on the older slot names the root before.
+//! Both slots must verify, name the same root, and be followed by zeros only. That they name different roots is what an
+//! interrupted writer leaves.
 
 use super::report::{CheckError, Finding, FindingKind, Findings, Severity};
-use crate::format::FormatError;
+use crate::format::Field;
 use crate::format::head::{HEAD_MAGIC, Head, RawHeadSlot};
 use crate::format::limits::HEAD_SLOT_SPAN;
-use crate::format::root::Root;
+use crate::format::reserved::{NotZero, not_zero};
+use crate::format::root::{Root, RootLogical, RootPhysical};
 use crate::log::LogReader;
+use crate::meta::{HeadState, Slot};
 use crate::storage::{HeadIndex, Storage};
 use std::sync::Arc;
 
 /// Generation of the second slot that `pack` writes.
 const PACKED: u64 = 2;
+/// The flags of a head slot that have a meaning.
+const KNOWN_FLAGS: u32 = 1;
 
 /// The heads that verify, newest first; at most two.
 ///
 /// # Errors
-/// `NotAnImage` if neither slot begins like one, `Unsupported` if a newer program wrote all slots that verify.
+/// `NotAnImage` if neither slot begins like one, `Unsupported` if a newer program wrote the newest slot that verifies.
 pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Vec<Head>, CheckError> {
     let len = storage.len()?;
-    let mut heads = Vec::new();
-    let mut first_error = None;
-    let (mut is_image, mut whole) = (false, true);
-    for slot in HeadIndex::ALL {
-        let mut bytes = vec![0; len.saturating_sub(slot.offset()).min(HEAD_SLOT_SPAN) as usize];
-        storage.read_at(slot.offset(), &mut bytes)?;
+    let mut whole = true;
+    let mut slots = Vec::new();
+    let mut is_image = false;
+    for index in HeadIndex::ALL {
+        let mut bytes = vec![0; len.saturating_sub(index.offset()).min(HEAD_SLOT_SPAN) as usize];
+        storage.read_at(index.offset(), &mut bytes)?;
         is_image |= bytes.starts_with(&HEAD_MAGIC);
         whole &= bytes.len() as u64 == HEAD_SLOT_SPAN;
-        match RawHeadSlot::read(&bytes, "head slot").and_then(|raw| raw.validate()) {
-            Ok(head) => heads.push(head),
+        let slot = Slot::of(&bytes);
+        match &slot.head {
+            Ok(_) => check_reserved(index, &bytes, findings),
             Err(error) => {
-                let message = format!("head slot {slot} cannot be used: {error}");
-                findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(slot.offset()));
-                first_error.get_or_insert(error);
+                let message = format!("head slot {index} cannot be used: {error}");
+                findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(index.offset()));
             }
         }
         let rest = bytes.get(RawHeadSlot::SIZE..).unwrap_or_default();
         if let Some(at) = rest.iter().position(|&byte| byte != 0) {
-            let offset = slot.offset() + (RawHeadSlot::SIZE + at) as u64;
-            let message = format!("byte behind head slot {slot} is not zero; no file is hit");
+            let offset = index.offset() + (RawHeadSlot::SIZE + at) as u64;
+            let message = format!("a byte after head slot {index} is not zero; no file is hit");
             findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(offset));
         }
+        slots.push(slot);
     }
-    if heads.is_empty() {
-        return Err(match first_error {
-            _ if !is_image => CheckError::NotAnImage,
-            Some(error @ FormatError::Unsupported { .. }) => CheckError::Unsupported(error),
-            _ => {
-                let message = "no head slot can be used: nothing of the image can be read";
-                findings.add(Finding::new(FindingKind::Head, Severity::Lost, message).at(0));
-                return Ok(heads);
-            }
-        });
-    }
+    let Ok([a, b]) = <[Slot; 2]>::try_from(slots) else { return Err(CheckError::NotAnImage) };
+    let slots = HeadState { a, b, is_image };
+    let heads: Vec<Head> = slots.newest_first().map_err(CheckError::Unsupported)?.into_iter().cloned().collect();
+    let Some(newest) = heads.first() else {
+        if !is_image {
+            return Err(CheckError::NotAnImage);
+        }
+        let message = "no head slot can be used: nothing of the image can be read";
+        findings.add(Finding::new(FindingKind::Head, Severity::Lost, message).at(0));
+        return Ok(heads);
+    };
     if !whole {
         let message = format!("the file has {len} bytes: not even the head slots are whole");
         findings.add(Finding::new(FindingKind::Log, Severity::Lost, message).at(len));
     }
-    heads.sort_by_key(|head| std::cmp::Reverse(head.generation));
     if let [newer, older] = &heads[..] {
         compare(newer, older, findings);
     }
-    let clean = heads[0].clean;
-    if !clean || heads[0].thaw_log_id != 0 {
+    if !newest.clean || newest.thaw_log_id != 0 {
         let message = "the image is or was being written to: what its thaw log holds is not checked here";
         findings.add(Finding::new(FindingKind::Head, Severity::Note, message));
     }
     Ok(heads)
 }
 
+/// Reports bytes of a slot that verifies which should be zero and are not.
+fn check_reserved(index: HeadIndex, bytes: &[u8], findings: &mut Findings) {
+    let mut wrong = not_zero(bytes, RawHeadSlot::FIELDS);
+    if RawHeadSlot::read(bytes, "head slot").is_ok_and(|raw| raw.flags.get() & !KNOWN_FLAGS != 0) {
+        wrong.push(NotZero { offset: std::mem::offset_of!(RawHeadSlot, flags), name: "flags".to_owned() });
+    }
+    for NotZero { offset, name } in wrong {
+        let message = format!("head slot {index}: {name} is not zero where this version has nothing");
+        findings.add(Finding::new(FindingKind::Head, Severity::Note, message).at(index.offset() + offset as u64));
+    }
+}
+
 fn compare(newer: &Head, older: &Head, findings: &mut Findings) {
-    let mut wrong = |what: &str| {
+    let mut wrong = |severity, what: &str| {
         let message = format!("the head slots disagree: {what}");
-        findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(0));
+        findings.add(Finding::new(FindingKind::Head, severity, message).at(0));
     };
     if newer.generation != older.generation.saturating_add(1) {
-        wrong("their generations do not follow one another");
+        wrong(Severity::Recoverable, "their generations do not follow one another");
     }
     if (newer.uuid, newer.lineage, newer.log_id) != (older.uuid, older.lineage, older.log_id) {
-        wrong("they are of different images");
+        wrong(Severity::Recoverable, "they are of different images");
     }
     if newer.epoch < older.epoch || newer.log_end < older.log_end {
-        wrong("the newer one knows less of the log");
+        wrong(Severity::Recoverable, "the newer one knows less of the log");
     }
     if newer.generation <= PACKED && *newer != (Head { generation: newer.generation, ..older.clone() }) {
-        wrong("both should say the same");
+        wrong(Severity::Recoverable, "both should say the same");
+    } else if (newer.root, newer.root_hash) != (older.root, older.root_hash) {
+        wrong(Severity::Note, "they name different roots, as an interrupted writer leaves them");
     }
 }
 
@@ -107,10 +124,15 @@ pub(super) fn check_roots(
         for offset in head.root.offsets() {
             match log.stored_unverified(&head.root, offset, &mut stored) {
                 Ok(true) => match Root::decode(&stored, &head.root_hash) {
-                    Ok(_) => good += 1,
+                    Ok(root) => {
+                        if good == 0 {
+                            check_root(head, &root, offset.0, &stored, findings);
+                        }
+                        good += 1;
+                    }
                     Err(error) => wrong.push((offset, error.to_string())),
                 },
-                Ok(false) => wrong.push((offset, "its sum is wrong".to_owned())),
+                Ok(false) => wrong.push((offset, "its checksum is wrong".to_owned())),
                 Err(error) => wrong.push((offset, error.to_string())),
             }
         }
@@ -125,4 +147,25 @@ pub(super) fn check_roots(
         }
     }
     Ok(())
+}
+
+/// What a root that verifies says: nothing where zeros should be, and the same parameters as the head.
+fn check_root(head: &Head, root: &Root, offset: u64, stored: &[u8], findings: &mut Findings) {
+    let logical_len = stored.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+    let logical = stored.get(8..).unwrap_or_default();
+    let physical = logical.get(logical_len..).unwrap_or_default();
+    let parts: [(&[u8], &'static [Field]); 2] = [(logical, RootLogical::FIELDS), (physical, RootPhysical::FIELDS)];
+    //= format-spec.md#1
+    //# Bytes called *zero* are written as zero; a reader of data ignores them, `check` reports them where they are not.
+    for NotZero { name, .. } in parts.into_iter().flat_map(|(part, fields)| not_zero(part, fields)) {
+        let message = format!("root at {offset}: {name} is not zero where this version has nothing");
+        findings.add(Finding::new(FindingKind::Root, Severity::Note, message).at(offset));
+    }
+    //= format-spec.md#4
+    //# A reader takes those of the root, and warns where a head slot has others; a writer refuses such an image, and `check`
+    //# reports it.
+    if head.params != root.params {
+        let message = "the parameters in the head are not those in the root, which count";
+        findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(0));
+    }
 }

@@ -114,7 +114,7 @@ fn walk(
     report: &mut CheckReport,
 ) {
     let tree = check.image.tree(table);
-    let (mut rows, mut whole, mut refused) = (0u64, true, 0);
+    let (mut rows, mut whole, mut refused, mut reserved) = (0u64, true, 0, 0u64);
     tree.walk(check.image, &mut |visit: &Visit<'_>| {
         if check.observer.cancelled() {
             return Onward::Stop;
@@ -126,6 +126,7 @@ fn walk(
             }
         }
         report.table_blocks += 1;
+        reserved += u64::from(visit.block.is_ok_and(|block| block.reserved() != 0));
         match visit.block {
             Ok(block) if block.level() == 0 => rows += block.len() as u64,
             Ok(_) => {}
@@ -136,6 +137,12 @@ fn walk(
         }
         Onward::Into
     });
+    //= format-spec.md#7.2
+    //# A reader ignores the reserved byte, `check` reports it where it is not zero.
+    if reserved > 0 {
+        let message = format!("table {}: {reserved} blocks have a reserved byte that is not zero", table.name);
+        findings.add(Finding::new(FindingKind::Table, Severity::Note, message).in_table(table.name));
+    }
     if whole && rows != tree.rows {
         let message = format!("table {} has {rows} rows, its root says {}", table.name, tree.rows);
         findings.add(Finding::new(FindingKind::Table, Severity::Recoverable, message).in_table(table.name));

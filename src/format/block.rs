@@ -203,6 +203,7 @@ impl BlockBuilder {
 pub struct Block {
     level: u8,
     width: usize,
+    reserved: u8,
     a: Vec<u64>,
     b: Vec<u64>,
     names: Vec<u8>,
@@ -225,7 +226,8 @@ impl Block {
         let schema = table.schema(level);
         let width = schema.ints.len();
         let mut cursor = Cursor::new(raw, WHAT);
-        if cursor.array::<4>()? != [schema.table.0, level, width as u8, 0] {
+        let [table, own_level, own_width, reserved] = cursor.array::<4>()?;
+        if [table, own_level, own_width] != [schema.table.0, level, width as u8] {
             return Err(FormatError::invalid(WHAT, "it is of another table or level"));
         }
         let rows = cursor.u32()? as usize;
@@ -247,6 +249,7 @@ impl Block {
         let mut block = Block {
             level,
             width,
+            reserved,
             a: Vec::with_capacity(rows),
             b: Vec::new(),
             names: Vec::new(),
@@ -360,6 +363,11 @@ impl Block {
             cursor.end()?;
         }
         Ok(())
+    }
+
+    /// Its reserved byte, which is zero in blocks of this version and is ignored but by `check`.
+    pub fn reserved(&self) -> u8 {
+        self.reserved
     }
 
     /// 0 for a leaf.

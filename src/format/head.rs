@@ -30,6 +30,16 @@ pub mod incompat {
     pub const KNOWN: u64 = RECIPES | PARTS | XZ | DICTIONARY | FILTERS;
 }
 
+/// Read-only compatible feature bits.
+pub mod ro_compat {
+    /// Parity frames exist.
+    pub const PARITY: u64 = 1;
+    /// Snapshots exist.
+    pub const SNAPSHOTS: u64 = 1 << 1;
+    /// What this program can write to.
+    pub const KNOWN: u64 = PARITY | SNAPSHOTS;
+}
+
 on_disk! {
     /// A head slot as it stands on disk.
     pub struct RawHeadSlot {
@@ -139,11 +149,12 @@ impl Head {
 }
 
 impl RawHeadSlot {
-    /// The head, if the slot verifies and this program can read such an image.
+    /// Whether the slot verifies: it has the magic number, and its checksum is right. That it verifies does not mean that
+    /// this program supports it; but its generation is to be believed, whatever its version is.
     ///
     /// # Errors
-    /// Magic, checksum, version and features, then the fields, in this order.
-    pub fn validate(&self) -> Result<Head, FormatError> {
+    /// `Magic` or `Checksum`.
+    pub fn verify(&self) -> Result<(), FormatError> {
         if self.magic != HEAD_MAGIC {
             return Err(FormatError::Magic { what: "head slot", found: self.magic });
         }
@@ -155,7 +166,19 @@ impl RawHeadSlot {
                 computed: computed.into(),
             });
         }
+        Ok(())
+    }
+
+    /// The head, if the slot verifies and this program can read such an image.
+    ///
+    /// # Errors
+    /// As [`RawHeadSlot::verify`]; `Unsupported` for version and features; then what is wrong with the fields.
+    pub fn validate(&self) -> Result<Head, FormatError> {
+        self.verify()?;
         let (version, features) = (self.version.get(), self.incompat.get());
+        //= format-spec.md#3.2
+        //# A reader refuses an image with an incompat bit that it does not know; a writer refuses one with an incompat or
+        //# ro_compat bit that it does not know.
         if version != VERSION || features & !incompat::KNOWN != 0 {
             return Err(FormatError::Unsupported { version, incompat: features, known: incompat::KNOWN });
         }
@@ -164,6 +187,12 @@ impl RawHeadSlot {
         if !(limits::LOG_START..=limits::IMAGE_LEN).contains(&log_end) {
             return Err(FormatError::Limit { what: "end of the log", value: log_end, limit: limits::IMAGE_LEN });
         }
+        //= format-spec.md#3
+        //# A reader refuses a slot whose `epoch` is not below 2^24, or whose `log_end` is not a multiple of 4096.
+        let epoch = self.epoch.get();
+        if epoch >= limits::EPOCH {
+            return Err(FormatError::Limit { what: "epoch", value: epoch.into(), limit: u64::from(limits::EPOCH) - 1 });
+        }
         if !log_end.is_multiple_of(limits::SYNC_BLOCK) {
             return Err(FormatError::invalid("head slot", "the end of its log is not a multiple of 4096"));
         }
@@ -171,6 +200,11 @@ impl RawHeadSlot {
             if offset.0 + root.frame_len() > log_end {
                 return Err(FormatError::invalid("head slot", "its root lies behind the end of the log"));
             }
+        }
+        //= format-spec.md#3.1
+        //# A reader refuses the Place of a root or a map block with the dictionary flag.
+        if root.flags.dictionary() {
+            return Err(FormatError::invalid("head slot", "its root needs the dictionary"));
         }
         if root.raw_len != root.stored_len || root.codec != 0 || (root.stored_len as usize) < FRAME_HEADER {
             return Err(FormatError::invalid("head slot", "the place of its root is not one of a root"));
@@ -185,7 +219,7 @@ impl RawHeadSlot {
             root,
             root_hash: self.root_hash,
             log_id: self.log_id.get(),
-            epoch: self.epoch.get(),
+            epoch,
             clean: self.flags.get() & 1 != 0,
             log_end: LogOffset(log_end),
             thaw_log_id: self.thaw_log_id.get(),

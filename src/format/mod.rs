@@ -18,6 +18,7 @@ pub mod params;
 pub mod parity;
 pub mod place;
 pub mod recipe;
+pub mod reserved;
 pub mod root;
 pub mod rows;
 pub mod schema;

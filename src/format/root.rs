@@ -224,6 +224,11 @@ impl Root {
         }
         let map = match (physical.map.validate()?, levels) {
             (None, 0) => None,
+            //= format-spec.md#3.1
+            //# A reader refuses the Place of a root or a map block with the dictionary flag.
+            (Some(place), 1..) if place.flags.dictionary() => {
+                return Err(FormatError::invalid("root", "the map's root block needs the dictionary"));
+            }
             (Some(place), 1..) => Some((place, levels)),
             _ => return Err(FormatError::invalid("root", "place and levels of the map disagree")),
         };

@@ -13,9 +13,18 @@ pub enum MetaError {
     /// Neither head slot begins like one.
     #[error("bad magic at offset 0 (is this a floe image? 'file' says more)")]
     NotAnImage,
-    /// Both head slots are damaged, or need a newer program.
+    /// Both head slots are damaged.
     #[error("no head slot can be used: {0}")]
     Head(#[source] FormatError),
+    /// The newest head slot that verifies needs a newer program. The other slot is not used in its place.
+    #[error("{0}")]
+    Unsupported(#[source] FormatError),
+    /// It can be read, but no writer may go on from it.
+    #[error("the image cannot be written to: {why}")]
+    Unfit {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The file is shorter than the log it claims.
     #[error("the image is cut short: its log ends at {log_end}, the file has {len} bytes")]
     CutShort {

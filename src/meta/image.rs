@@ -1,8 +1,9 @@
 //! An open image: typed questions to its tables.
 
 use super::blocks::BlockCache;
+use super::open::{self, Found};
 use super::salvage::ClearLists;
-use super::{Dirents, Extents, MetaError, open};
+use super::{Dirents, Extents, MetaError};
 use crate::format::block::KeyRef;
 use crate::format::head::Head;
 use crate::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId, TinyId};
@@ -38,6 +39,7 @@ pub struct Image {
     root: Root,
     log: LogReader,
     warnings: Vec<String>,
+    doubts: Vec<String>,
     pub(super) blocks: BlockCache,
     pub(super) clear_lists: OnceLock<ClearLists>,
     pub(super) dictionary: OnceLock<Option<Arc<Vec<u8>>>>,
@@ -52,12 +54,14 @@ impl Image {
         open::open(storage, options)
     }
 
-    pub(super) fn new(head: Head, root: Root, log: LogReader, warnings: Vec<String>, options: ImageOptions) -> Self {
+    pub(super) fn new(found: Found, options: ImageOptions) -> Self {
+        let Found { head, root, log, warnings, doubts } = found;
         Image {
             head,
             root,
             log,
             warnings,
+            doubts,
             blocks: BlockCache::new(options.block_cache),
             clear_lists: OnceLock::new(),
             dictionary: OnceLock::new(),
@@ -87,6 +91,11 @@ impl Image {
     /// What was wrong at opening, though it could be opened.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Why no writer may go on from it, so far as opening showed: see [`Image::fit_for_writing`].
+    pub(super) fn doubts(&self) -> &[String] {
+        &self.doubts
     }
 
     /// The tree of a table.

@@ -8,6 +8,7 @@
 mod blocks;
 mod cache;
 mod error;
+mod fitness;
 mod image;
 mod lists;
 mod open;
@@ -21,7 +22,7 @@ pub use cache::{ByteLru, CacheCounters};
 pub use error::MetaError;
 pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};
-pub use open::{HeadState, read_heads};
+pub use open::{HeadState, Slot, read_heads};
 pub use thawed::{RangeCount, ThawedCount, ThawedRanges};
 pub use usage::Usage;
 pub use writer::{MapRows, TableBytes, TableWriter, append_twice};

@@ -3,29 +3,64 @@
 use super::{Image, ImageOptions, MetaError};
 use crate::format::FormatError;
 use crate::format::head::{HEAD_MAGIC, Head, RawHeadSlot};
-use crate::format::ids::LogOffset;
 use crate::format::root::Root;
 use crate::log::LogReader;
 use crate::storage::{HeadIndex, Storage};
 use std::sync::Arc;
 
+/// What one head slot holds.
+#[derive(Debug)]
+pub struct Slot {
+    /// Its generation, if its checksum is right, whether this program supports it or not.
+    pub generation: Option<u64>,
+    /// The head, or what is wrong with it.
+    pub head: Result<Head, FormatError>,
+}
+
+impl Slot {
+    /// From the bytes of a slot; bytes after it are not looked at.
+    pub fn of(bytes: &[u8]) -> Slot {
+        match RawHeadSlot::read(bytes, "head slot") {
+            Ok(raw) => Slot { generation: raw.verify().ok().map(|()| raw.generation.get()), head: raw.validate() },
+            Err(error) => Slot { generation: None, head: Err(error) },
+        }
+    }
+}
+
 /// What the two head slots hold.
 #[derive(Debug)]
 pub struct HeadState {
-    /// Slot A, or what is wrong with it.
-    pub a: Result<Head, FormatError>,
-    /// Slot B, or what is wrong with it.
-    pub b: Result<Head, FormatError>,
+    /// Slot A.
+    pub a: Slot,
+    /// Slot B.
+    pub b: Slot,
     /// Whether either slot has the magic number.
     pub is_image: bool,
 }
 
 impl HeadState {
-    /// The heads that verify, the newest first.
-    pub fn newest_first(&self) -> Vec<&Head> {
-        let mut heads: Vec<&Head> = [&self.a, &self.b].into_iter().filter_map(|slot| slot.as_ref().ok()).collect();
+    /// The heads that can be used, the newest first.
+    ///
+    /// # Errors
+    /// `Unsupported` if the newest slot that verifies needs a newer program.
+    pub fn newest_first(&self) -> Result<Vec<&Head>, FormatError> {
+        let slots = [&self.a, &self.b];
+        let newest = self.newest_generation();
+        //= format-spec.md#3
+        //# If a program does not support the head, it refuses the image and says so; it never takes the other slot instead.
+        for slot in slots {
+            if let (Err(error @ FormatError::Unsupported { .. }), true) = (&slot.head, slot.generation == newest) {
+                return Err(error.clone());
+            }
+        }
+        let mut heads: Vec<&Head> = slots.into_iter().filter_map(|slot| slot.head.as_ref().ok()).collect();
         heads.sort_by_key(|head| std::cmp::Reverse(head.generation));
-        heads
+        Ok(heads)
+    }
+
+    /// The generation of the newest slot that verifies.
+    fn newest_generation(&self) -> Option<u64> {
+        self.a.generation.max(self.b.generation)
     }
 }
 
@@ -36,17 +71,29 @@ impl HeadState {
 pub fn read_heads(storage: &dyn Storage) -> Result<HeadState, MetaError> {
     let len = storage.len()?;
     let mut is_image = false;
-    let mut slot = |index: HeadIndex, end: u64| -> Result<Result<Head, FormatError>, MetaError> {
+    let mut slot = |index: HeadIndex| -> Result<Slot, MetaError> {
+        let end = index.offset() + RawHeadSlot::SIZE as u64;
         if len < end {
-            return Ok(Err(FormatError::Truncated { what: "head slot", need: end, have: len }));
+            let head = Err(FormatError::Truncated { what: "head slot", need: end, have: len });
+            return Ok(Slot { generation: None, head });
         }
         let bytes = storage.read_head(index)?;
         is_image |= bytes.starts_with(&HEAD_MAGIC);
-        Ok(RawHeadSlot::read(&bytes, "head slot").and_then(|raw| raw.validate()))
+        Ok(Slot::of(&bytes))
     };
-    let a = slot(HeadIndex::A, RawHeadSlot::SIZE as u64)?;
-    let b = slot(HeadIndex::B, crate::format::limits::HEAD_SLOT_SPAN + RawHeadSlot::SIZE as u64)?;
+    let (a, b) = (slot(HeadIndex::A)?, slot(HeadIndex::B)?);
     Ok(HeadState { a, b, is_image })
+}
+
+/// A head with its root, and what is to be said of them.
+pub(super) struct Found {
+    pub(super) head: Head,
+    pub(super) root: Root,
+    pub(super) log: LogReader,
+    /// What is wrong, though it can be read.
+    pub(super) warnings: Vec<String>,
+    /// Why no writer may go on from here.
+    pub(super) doubts: Vec<String>,
 }
 
 /// Opens the newest root that can be read. Warnings tell of slots and roots that were passed over.
@@ -54,21 +101,32 @@ pub(super) fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<I
     let heads = read_heads(&*storage)?;
     let mut warnings = Vec::new();
     for (name, slot) in [("A", &heads.a), ("B", &heads.b)] {
-        if let Err(error) = slot {
+        if let Err(error) = &slot.head {
             warnings.push(format!("head slot {name} cannot be used: {error}"));
         }
     }
     let len = storage.len()?;
     let mut first_error = None;
-    for head in heads.newest_first() {
+    for head in heads.newest_first().map_err(MetaError::Unsupported)? {
         let log = LogReader::new(storage.clone(), head.log_id, head.log_end.0.min(len))?;
-        match read_root(&log, head) {
-            Ok((root, root_warnings)) => {
-                warnings.extend(root_warnings);
+        match read_root(&log, head, &mut warnings) {
+            Ok((root, mut doubts)) => {
+                if heads.newest_generation() > Some(head.generation) {
+                    doubts.push("its newest state cannot be read".to_owned());
+                }
                 if head.log_end.0 > len {
                     warnings.push(format!("the file has {len} bytes, but its log ends at {}", head.log_end));
+                    doubts.push("it is cut short".to_owned());
                 }
-                return Ok(Image::new(head.clone(), root, log, warnings, options));
+                //= format-spec.md#4
+                //# A reader takes those of the root, and warns where a head slot has others; a writer refuses such an image, and
+                //# `check` reports it.
+                if head.params != root.params {
+                    let why = "the parameters in its head are not those in its root".to_owned();
+                    warnings.push(format!("{why}; those of the root count"));
+                    doubts.push(why);
+                }
+                return Ok(Image::new(Found { head: head.clone(), root, log, warnings, doubts }, options));
             }
             Err(error) => {
                 let error = if head.log_end.0 > len {
@@ -81,29 +139,45 @@ pub(super) fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<I
             }
         }
     }
-    Err(first_error.unwrap_or_else(|| match (heads.is_image, heads.a, heads.b) {
+    Err(first_error.unwrap_or_else(|| match (heads.is_image, heads.a.head, heads.b.head) {
         (true, Err(FormatError::Magic { .. }), Err(error)) | (true, Err(error), _) => MetaError::Head(error),
         _ => MetaError::NotAnImage,
     }))
 }
 
-/// Reads the root, from its copy if need be; says so in the warnings.
-fn read_root(log: &LogReader, head: &Head) -> Result<(Root, Vec<String>), MetaError> {
-    let mut warnings = Vec::new();
+/// Reads the root, from its copy if need be, and says why no writer may go on from it. Copies whose checksum is right come
+/// first: the root hash says nothing of where the map is, and of the next free ids.
+fn read_root(log: &LogReader, head: &Head, warnings: &mut Vec<String>) -> Result<(Root, Vec<String>), MetaError> {
     let mut first_error = None;
+    let mut by_hash_alone = None;
     let mut stored = Vec::new();
+    //= format-spec.md#9
+    //# Only the checksum in its Place covers the physical part, so a reader takes a copy whose checksum is right before one
+    //# whose root hash alone is right.
     for offset in head.root.offsets() {
         let attempt = log
             .stored_unverified(&head.root, offset, &mut stored)
             .map_err(MetaError::from)
-            .and_then(|_| Ok(Root::decode(&stored, &head.root_hash)?));
+            .and_then(|right| Ok((right, Root::decode(&stored, &head.root_hash)?)));
         match attempt {
-            Ok(root) => return Ok((root, warnings)),
+            Ok((true, root)) => return Ok((root, Vec::new())),
+            Ok((false, root)) => {
+                warnings.push(format!("the checksum of the root at {offset} is wrong"));
+                by_hash_alone.get_or_insert(root);
+            }
             Err(error) => {
-                warnings.push(format!("the root at {} cannot be used: {error}", LogOffset(offset.0)));
+                warnings.push(format!("the root at {offset} cannot be used: {error}"));
                 first_error.get_or_insert(error);
             }
         }
+    }
+    //= format-spec.md#9
+    //# A root whose hash alone is right may be read, with a warning; a writer refuses it.
+    if let Some(root) = by_hash_alone {
+        let warning = "no copy of the root has a right checksum: what it says of where data is may be wrong; names and \
+                       contents are verified by hash";
+        warnings.push(warning.to_owned());
+        return Ok((root, vec!["no copy of its root has a right checksum".to_owned()]));
     }
     // `offsets` has at least one element, so there was an error.
     Err(first_error.unwrap_or(MetaError::NotAnImage))

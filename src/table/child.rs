@@ -53,7 +53,13 @@ impl ChildRef {
                 if raw_len > limits::TABLE_BLOCK {
                     return Err(FormatError::Limit { what: WHAT, value: raw_len, limit: limits::TABLE_BLOCK });
                 }
-                map::place(offset, copy, 0, [stored_len, raw_len, codec, flags], tail).map(ChildRef::Frame)
+                let place = map::place(offset, copy, 0, [stored_len, raw_len, codec, flags], tail)?;
+                //= format-spec.md#3.1
+                //# A reader refuses the Place of a root or a map block with the dictionary flag.
+                if place.flags.dictionary() {
+                    return Err(FormatError::invalid(WHAT, "a block of the map needs the dictionary"));
+                }
+                Ok(ChildRef::Frame(place))
             }
             [id] if !is_map(table) => {
                 if id == 0 || id >= limits::ID {
@@ -70,7 +76,7 @@ impl ChildRef {
     pub(super) fn fits(&self, table: &'static Table) -> bool {
         match self {
             ChildRef::Block { id, .. } => !is_map(table) && (1..limits::ID).contains(&id.0),
-            ChildRef::Frame(place) => is_map(table) && place.clear_len == 0,
+            ChildRef::Frame(place) => is_map(table) && place.clear_len == 0 && !place.flags.dictionary(),
         }
     }
 }
