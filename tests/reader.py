@@ -270,6 +270,9 @@ class Image:
         version, _, _, _, incompat = struct.unpack_from("<HHQQQ", slot, 4)
         if version != 1 or incompat & ~KNOWN_INCOMPAT:
             raise Bad(f"version {version}, features {incompat:#x}: this reader cannot read that")
+        epoch, log_end = struct.unpack_from("<I4xQ", slot, 152)
+        if epoch >= 1 << 24 or log_end % 4096:
+            raise Bad(f"epoch {epoch}, end of the log {log_end}: one is out of bounds")
         self.root_place = Place.read(slot[72:112])
         self.log_id, self.log_end = struct.unpack_from("<Q", slot, 144)[0], struct.unpack_from("<Q", slot, 160)[0]
 

@@ -214,6 +214,7 @@ fn limits_are_those_of_the_table() {
         ("subchunks of a superchunk", &[limits::SUBCHUNKS]),
         ("bytes of all composed subchunks of a superchunk", &[limits::COMPOSED_BYTES]),
         ("raw bytes of a superchunk, and of a frame", &[limits::RAW_LEN]),
+        ("raw bytes of a superchunk and of its sources, (max_sources + 1) × superchunk_size", &[limits::SOURCE_BYTES]),
         ("raw bytes of a table block", &[limits::TABLE_BLOCK]),
         ("raw bytes of a table group", &[limits::TABLE_GROUP]),
         ("levels of a tree", &[limits::TREE_LEVELS as u64]),

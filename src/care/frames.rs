@@ -11,10 +11,10 @@ use super::trees::Trees;
 use super::{Check, ranges::Marks};
 use crate::format::clear::ClearList;
 use crate::format::codec;
-use crate::format::frame::{FrameHeader, FrameKind};
+use crate::format::frame::{Flags, FrameHeader, FrameKind};
 use crate::format::head::{Head, incompat};
 use crate::format::ids::{LogOffset, SuperchunkId};
-use crate::format::limits::LOG_START;
+use crate::format::limits::{LOG_START, SEQUENCES};
 use crate::format::place::Place;
 use crate::format::rows::SuperchunkRow;
 use crate::log::{LogError, LogReader};
@@ -303,6 +303,16 @@ impl<'a> Scan<'a> {
         if header.epoch > head.epoch {
             let message = format!("the frame is of epoch {}, the head's is {}", header.epoch, head.epoch);
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
+        }
+        if header.sequence / SEQUENCES != u64::from(header.epoch) {
+            let message = format!("the frame's sequence {} is none of its epoch {}", header.sequence, header.epoch);
+            self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
+        }
+        let plain =
+            header.codec == codec::RAW && header.flags == Flags::default() && header.raw_len == header.stored_len;
+        if header.kind == FrameKind::PAD && !plain {
+            let message = "a pad has a codec, flags, or another raw length than its stored one".to_owned();
+            self.add(FindingKind::Frame, Severity::Note, header.offset, message);
         }
         if header.flags.parts() {
             self.features |= incompat::PARTS;

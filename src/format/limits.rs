@@ -14,6 +14,8 @@ pub const SUBCHUNKS: u64 = 1 << 20;
 pub const RAW_LEN: u64 = 64 << 20;
 /// Stored bytes of a frame: raw, and the largest part table (4 KiB parts of 64 MiB, 12 bytes each) with room.
 pub const STORED_LEN: u64 = RAW_LEN + (1 << 20);
+/// Raw bytes of a superchunk and of all those that its recipes may refer to: what a reader holds to inflate one.
+pub const SOURCE_BYTES: u64 = 2 << 30;
 /// Smallest superchunk size that can be set.
 pub const SUPERCHUNK_MIN: u32 = 1 << 20;
 /// Largest superchunk size that can be set.

@@ -212,6 +212,16 @@ impl RawParams {
             2 => HashKind::Xxh3,
             _ => return Err(FormatError::invalid("parameters", "unknown hash")),
         };
+        //= format-spec.md#4
+        //# A reader refuses parameters in which a size is out of its bounds, or (max_sources + 1) × superchunk_size is above 2 GiB.
+        let sources = (u64::from(self.max_sources) + 1) * u64::from(superchunk_size);
+        if sources > limits::SOURCE_BYTES {
+            return Err(FormatError::Limit {
+                what: "bytes of a superchunk and its sources",
+                value: sources,
+                limit: limits::SOURCE_BYTES,
+            });
+        }
         let table_block = within("table block", self.table_block.get(), 1024, limits::TABLE_BLOCK as u32)?;
         Ok(Params {
             superchunk_size,
@@ -250,6 +260,9 @@ mod tests {
         }
     }
 
+    //= format-spec.md#4
+    //= type=test
+    //# A reader refuses parameters in which a size is out of its bounds, or (max_sources + 1) × superchunk_size is above 2 GiB.
     #[test]
     fn sizes_beyond_the_limits_are_refused() {
         let bad = |change: fn(&mut RawParams)| {
@@ -265,5 +278,10 @@ mod tests {
         assert!(bad(|p| p.hash = 3));
         assert!(bad(|p| p.chunker = 0));
         assert!(bad(|p| p.table_block = 0.into()));
+        let sources = |superchunk_size: u32, max_sources| {
+            RawParams::from(&Params { superchunk_size, max_sources, ..Params::default() }).validate().is_ok()
+        };
+        assert!(sources(64 << 20, 31) && !sources(64 << 20, 32));
+        assert!(sources(8 << 20, 255) && !sources((8 << 20) + 1, 255));
     }
 }

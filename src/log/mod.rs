@@ -39,6 +39,12 @@ pub enum LogError {
         /// Bytes of the storage.
         len: u64,
     },
+    /// A writer would begin inside a 4 KiB block, which may hold synced bytes.
+    #[error("the log ends at {end}, inside a 4 KiB block that may have been synced: no writer can go on there")]
+    InsideBlock {
+        /// Where the log ends.
+        end: u64,
+    },
     /// An earlier write failed in a way after which it is not known what is durable. Nothing more is written.
     #[error("an earlier write to the log failed: nothing more is written to it")]
     Stopped,

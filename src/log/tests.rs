@@ -106,14 +106,31 @@ fn no_write_after_a_sync_touches_a_block_that_holds_synced_bytes() {
 
 #[test]
 fn a_writer_that_goes_on_begins_in_a_fresh_block() {
-    let (storage, reader, _) = three_frames();
-    let mut second = LogWriter::new(storage, LOG, 2, 4, reader.end()).unwrap();
+    let storage = empty();
+    let mut first = writer(storage.clone());
+    first.append(frame(&[], b"first")).unwrap();
+    first.sync().unwrap();
+    let end = first.end();
+    let mut second = LogWriter::new(storage, LOG, 2, 3, end).unwrap();
     second.sync().unwrap();
-    assert_eq!(second.end(), reader.end(), "nothing was appended, so nothing is filled up");
+    assert_eq!(second.end(), end, "nothing was appended, so nothing is filled up");
     let place = second.append(frame(&[], b"more")).unwrap();
-    assert_eq!(place.offset.0 % SYNC_BLOCK, 0);
+    assert_eq!((place.offset.0, end % SYNC_BLOCK), (end, 0));
     let kinds: Vec<_> = scan_all(&second.reader().unwrap()).iter().map(|h| h.kind).collect();
-    assert_eq!(kinds[3..], [FrameKind::PAD, FrameKind::SUPERCHUNK]);
+    assert_eq!(kinds, [FrameKind::SUPERCHUNK, FrameKind::PAD, FrameKind::SUPERCHUNK]);
+}
+
+//= format-spec.md#2.3
+//= type=test
+//# So a writer refuses to go on at an offset that is not a multiple of 4096: even a pad would be written into a block that
+//# may be synced.
+#[test]
+fn a_writer_refuses_to_go_on_inside_a_block_that_may_be_synced() {
+    let (storage, reader, _) = three_frames();
+    let before = storage.to_bytes();
+    let refused = LogWriter::new(storage.clone(), LOG, 2, 4, reader.end());
+    assert!(matches!(refused, Err(LogError::InsideBlock { end }) if end == reader.end()));
+    assert!(storage.to_bytes() == before);
 }
 
 #[test]
@@ -142,10 +159,11 @@ fn a_frame_beyond_the_limits_or_with_a_wrong_clear_part_is_not_written() {
 
 #[test]
 fn bad_stored_bytes_are_taken_from_the_copy_and_the_first_error_is_told_if_both_are_bad() {
-    let (storage, _, places) = three_frames();
-    let mut writer = LogWriter::new(storage.clone(), LOG, 1, 4, storage.len().unwrap()).unwrap();
+    let storage = empty();
+    let mut writer = writer(storage.clone());
+    let first = writer.append(frame(&clear_part(b"clear"), b"first")).unwrap();
     let copy = writer.append(frame(&clear_part(b"clear"), b"first")).unwrap();
-    let place = Place { copy: Some(copy.offset), ..places[0] };
+    let place = Place { copy: Some(copy.offset), ..first };
     let reader = writer.reader().unwrap();
     let mut out = Vec::new();
 

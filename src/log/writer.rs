@@ -37,9 +37,7 @@ pub struct LogWriter {
     epoch: u32,
     next_sequence: u64,
     end: u64,
-    /// Whether the block that `end` lies in may hold synced bytes, so that the next frame must begin in the next one.
-    fresh_block: bool,
-    /// Whether something was appended since the last sync.
+    /// Whether something was appended since the last sync. If not, `end` is a multiple of 4096.
     unsynced: bool,
     stopped: bool,
 }
@@ -60,7 +58,8 @@ impl LogWriter {
     /// be cut off before. `next_sequence` is above that of every frame of the log.
     ///
     /// # Errors
-    /// [`LogError::NotAtEnd`] if the bytes end elsewhere.
+    /// [`LogError::NotAtEnd`] if the bytes end elsewhere, [`LogError::InsideBlock`] if that is not at the end of a 4 KiB
+    /// block: the block may hold synced bytes, and even a pad would be written into it.
     pub fn new(
         storage: Arc<dyn Storage>,
         log_id: u64,
@@ -72,8 +71,13 @@ impl LogWriter {
         if len != end {
             return Err(LogError::NotAtEnd { end, len });
         }
-        let (fresh_block, unsynced, stopped) = (true, false, false);
-        Ok(LogWriter { storage, log_id, epoch, next_sequence, end, fresh_block, unsynced, stopped })
+        //= format-spec.md#2.3
+        //# So a writer refuses to go on at an offset that is not a multiple of 4096: even a pad would be written into a block that
+        //# may be synced.
+        if !end.is_multiple_of(SYNC_BLOCK) {
+            return Err(LogError::InsideBlock { end });
+        }
+        Ok(LogWriter { storage, log_id, epoch, next_sequence, end, unsynced: false, stopped: false })
     }
 
     /// Where the log ends now, in bytes from the image's first.
@@ -115,9 +119,6 @@ impl LogWriter {
             return Err(LogError::Stopped);
         }
         check(&frame).map_err(|source| LogError::format(LogOffset(self.end), source))?;
-        if self.fresh_block {
-            self.fill_block()?;
-        }
         self.put(frame)
     }
 
@@ -136,7 +137,6 @@ impl LogWriter {
         }
         self.storage.sync().inspect_err(|_| self.stopped = true)?;
         self.unsynced = false;
-        self.fresh_block = true;
         Ok(())
     }
 
@@ -166,7 +166,6 @@ impl LogWriter {
                 sum: sums::xxh3(&zeros),
             })?;
         }
-        self.fresh_block = false;
         Ok(())
     }
 

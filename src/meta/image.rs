@@ -51,10 +51,10 @@ impl Image {
     /// # Errors
     /// If no head and root can be used.
     pub fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<Self, MetaError> {
-        open::open(storage, options)
+        Ok(Image::new(open::find(&storage)?, options))
     }
 
-    pub(super) fn new(found: Found, options: ImageOptions) -> Self {
+    fn new(found: Found, options: ImageOptions) -> Self {
         let Found { head, root, log, warnings, doubts } = found;
         Image {
             head,

@@ -1,6 +1,6 @@
 //! From the head slots to the root.
 
-use super::{Image, ImageOptions, MetaError};
+use super::MetaError;
 use crate::format::FormatError;
 use crate::format::head::{HEAD_MAGIC, Head, RawHeadSlot};
 use crate::format::root::Root;
@@ -96,9 +96,12 @@ pub(super) struct Found {
     pub(super) doubts: Vec<String>,
 }
 
-/// Opens the newest root that can be read. Warnings tell of slots and roots that were passed over.
-pub(super) fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<Image, MetaError> {
-    let heads = read_heads(&*storage)?;
+/// The newest root that can be read. Warnings tell of slots and roots that were passed over.
+///
+/// # Errors
+/// If no head and root can be used, or the newest head is not supported.
+pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
+    let heads = read_heads(&**storage)?;
     let mut warnings = Vec::new();
     for (name, slot) in [("A", &heads.a), ("B", &heads.b)] {
         if let Err(error) = &slot.head {
@@ -126,7 +129,7 @@ pub(super) fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<I
                     warnings.push(format!("{why}; those of the root count"));
                     doubts.push(why);
                 }
-                return Ok(Image::new(Found { head: head.clone(), root, log, warnings, doubts }, options));
+                return Ok(Found { head: head.clone(), root, log, warnings, doubts });
             }
             Err(error) => {
                 let error = if head.log_end.0 > len {
