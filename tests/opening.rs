@@ -25,6 +25,8 @@ use reforge::{AsItIs, Pieces, Tweak, encode_block};
 use std::mem::offset_of;
 use std::sync::Arc;
 
+type Change<T> = fn(&mut T);
+
 fn open(bytes: Vec<u8>) -> Result<Image, MetaError> {
     Image::open(Arc::new(MemoryStorage::from_bytes(bytes)), ImageOptions::default())
 }
@@ -242,7 +244,7 @@ fn an_image_that_was_cut_short_is_unfit_for_writing() {
 //# image in which a counter is not above that key.
 #[test]
 fn a_counter_that_is_not_above_the_last_key_makes_an_image_unfit_for_writing() {
-    let changes: [(&str, fn(&mut Root)); 3] = [
+    let changes: [(&str, Change<Root>); 3] = [
         ("next inode", |root| root.next_inode -= 1),
         ("next subchunk", |root| root.next_subchunk -= 1),
         ("next superchunk", |root| root.next_superchunk -= 1),
@@ -265,7 +267,7 @@ fn reserved_bytes_that_are_not_zero_are_ignored_by_readers_and_reported_by_check
     let before = image();
     assert_eq!(findings(&check(before.clone()).unwrap()), "");
     let mut changed: Vec<(&str, Vec<u8>)> = Vec::new();
-    let heads: [(&str, fn(&mut RawHeadSlot)); 5] = [
+    let heads: [(&str, Change<RawHeadSlot>); 5] = [
         ("reserved", |head| head.reserved[7] = 1),
         ("root.reserved", |head| head.root.reserved = 1),
         ("params.reserved0", |head| head.params.reserved0[1] = 1),
