@@ -289,7 +289,8 @@ impl Sample {
         let at = frame.offset.0 as usize + FRAME_HEADER;
         let (clear, stored) = image[at..].split_at(frame.clear_len as usize);
         let stored = &stored[..frame.stored_len as usize];
-        let mut raw = Decoder::new().decode_damaged(frame.codec, frame.flags, stored, frame.raw_len, None);
+        let mut raw = Vec::new();
+        Decoder::new().decode_damaged(frame.codec, frame.flags, stored, frame.raw_len, None, &mut raw);
         raw.resize(frame.raw_len as usize, 0);
         let mut begin = 0;
         let list = ClearList::decode(clear, frame.raw_len).unwrap();

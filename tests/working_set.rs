@@ -57,7 +57,13 @@ fn a_file_read_in_order_inflates_each_superchunk_once_however_small_the_reads() 
     let dir = tempfile::tempdir().unwrap();
     let (image, bytes) = image(dir.path());
     let superchunks = image.root().unique_bytes.div_ceil(MIB as u64);
-    for (cache, readahead, step) in [(2 * MIB, 0, 32 << 10), (8 * MIB, 2, 128 << 10), (8 * MIB, 2, 4096)] {
+    for (cache, readahead, step) in [
+        (2 * MIB, 0, 32 << 10),
+        (2 * MIB, 2, 32 << 10),
+        (3 * MIB, 2, 32 << 10),
+        (8 * MIB, 2, 128 << 10),
+        (8 * MIB, 2, 4096),
+    ] {
         let (fs, inode) = fs(&image, cache, readahead);
         let mut out = Vec::new();
         while out.len() < bytes.len() {

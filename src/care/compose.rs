@@ -7,9 +7,8 @@ use super::known::Map;
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::recipe::Recipe;
-use crate::meta::{ByteLru, Image, with_decoder};
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use crate::meta::{Buffers, ByteLru, Composition, Image};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Bytes of composed subchunks put together at once.
@@ -19,43 +18,45 @@ const BATCH: usize = 16 << 20;
 pub(super) struct Sources<'a> {
     image: &'a Image,
     map: &'a Map,
-    inflated: ByteLru<SuperchunkId, Arc<Vec<u8>>>,
+    /// By superchunk and version.
+    inflated: ByteLru<(SuperchunkId, usize), Arc<Source>>,
 }
 
-/// Decodes a place: all of it if a copy's sum is right, else as far as the first readable copy goes, and zeros from there
-/// on, as readers do. Empty if nothing can be read.
-pub(super) fn inflate(image: &Image, place: &Place, stored: &mut Vec<u8>) -> Vec<u8> {
-    let dictionary = if place.flags.dictionary() { image.dictionary().ok().flatten() } else { None };
-    let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
-    let mut raw = Vec::new();
-    let mut damaged = None;
-    for offset in place.offsets() {
-        match image.log().stored_unverified(place, offset, stored) {
-            Ok(true) => {
-                let decoded =
-                    with_decoder(|d| d.decode(place.codec, place.flags, stored, place.raw_len, dictionary, &mut raw));
-                if decoded.is_ok() {
-                    return raw;
-                }
-            }
-            Ok(false) if damaged.is_none() => {
-                let mut part =
-                    with_decoder(|d| d.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary));
-                // The place is within the limits, so this is at most what a good superchunk takes.
-                part.resize(place.raw_len as usize, 0);
-                damaged = Some(part);
-            }
-            _ => {}
-        }
+#[derive(Default)]
+struct Source {
+    /// Empty if nothing can be read.
+    raw: Vec<u8>,
+    /// Whether another damaged copy may give other bytes.
+    has_others: bool,
+}
+
+/// The superchunk at `place`, as readers have it; of damaged copies the one numbered `version`.
+fn inflate(image: &Image, place: &Place, version: usize, stored: &mut Vec<u8>) -> Source {
+    let (mut raw, mut left) = (Vec::new(), version);
+    let reading = image.read_superchunk(place, Buffers { stored, raw: &mut raw }, &mut |_, intact| {
+        let accepted = intact || left == 0;
+        left = left.saturating_sub(1);
+        accepted
+    });
+    match reading.accepted {
+        Some((_, intact)) => Source { raw, has_others: !intact && reading.damaged() > 1 },
+        None => Source::default(),
     }
-    damaged.unwrap_or_default()
 }
 
-/// Where a piece goes, and where it comes from.
-struct Copy {
-    subchunk: usize,
-    target: Range<usize>,
-    source: usize,
+/// What is needed for the recipes of one superchunk, and found on the way.
+struct Job<'j> {
+    superchunk: SuperchunkId,
+    /// Its raw bytes.
+    raw: &'j [u8],
+    /// Which damaged copy of its sources counts.
+    version: usize,
+    stored: &'j mut Vec<u8>,
+    /// Other superchunks that its recipes refer to.
+    sources: HashSet<SuperchunkId>,
+    /// Whether one of them has another damaged copy.
+    has_others: bool,
+    is_right: &'j mut dyn FnMut(SubchunkId, Option<&[u8]>) -> bool,
 }
 
 impl<'a> Sources<'a> {
@@ -64,28 +65,38 @@ impl<'a> Sources<'a> {
         Sources { image, map, inflated: ByteLru::new(bytes, 1) }
     }
 
-    fn inflated(&self, id: SuperchunkId, stored: &mut Vec<u8>) -> Arc<Vec<u8>> {
-        if let Some(known) = self.inflated.get(&id) {
+    fn inflated(&self, id: SuperchunkId, version: usize, stored: &mut Vec<u8>) -> Arc<Source> {
+        if let Some(known) = self.inflated.get(&(id, version)) {
             return known;
         }
-        let raw =
-            Arc::new(self.map.get(id).map_or_else(Vec::new, |known| inflate(self.image, &known.row.place, stored)));
-        self.inflated.insert(id, raw.clone(), raw.len());
-        raw
+        let place = self.map.get(id).map(|known| &known.row.place);
+        let source = Arc::new(place.map_or_else(Source::default, |place| inflate(self.image, place, version, stored)));
+        self.inflated.insert((id, version), source.clone(), source.raw.capacity());
+        source
     }
 
-    /// Puts subchunks together and gives the bytes of each to `each`, or `None` if something it needs is not there.
-    ///
-    /// `own` are the raw bytes of the superchunk `id`.
+    /// Puts the composed subchunks of `superchunk`, whose raw bytes are `raw`, together and asks of each whether it is right;
+    /// it has no bytes if something that it needs is not there. Returns those that are not.
     pub(super) fn compose(
         &self,
-        id: SuperchunkId,
-        own: &[u8],
+        (superchunk, raw): (SuperchunkId, &[u8]),
         recipes: &[(SubchunkId, Recipe)],
         stored: &mut Vec<u8>,
-        each: &mut dyn FnMut(SubchunkId, Option<&[u8]>),
-    ) {
-        let limit = usize::from(self.image.params().max_sources);
+        is_right: &mut dyn FnMut(SubchunkId, Option<&[u8]>) -> bool,
+    ) -> Vec<SubchunkId> {
+        let sources = HashSet::new();
+        let mut job = Job { superchunk, raw, version: 0, stored, sources, has_others: false, is_right };
+        let mut wrong = self.batches(&mut job, &recipes.iter().collect::<Vec<_>>());
+        if job.has_others && !wrong.is_empty() {
+            // The other damaged copy may have what this one has lost.
+            job.version = 1;
+            wrong = self.batches(&mut job, &wrong);
+        }
+        wrong.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    fn batches<'r>(&self, job: &mut Job<'_>, recipes: &[&'r (SubchunkId, Recipe)]) -> Vec<&'r (SubchunkId, Recipe)> {
+        let mut wrong = Vec::new();
         let mut rest = recipes;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -97,65 +108,44 @@ impl<'a> Sources<'a> {
                     first || bytes <= BATCH
                 })
                 .count();
-            let (batch, behind) = rest.split_at(many);
-            rest = behind;
-            self.batch(id, own, batch, limit, stored, each);
+            let (batch, after) = rest.split_at(many);
+            rest = after;
+            let outputs = self.batch(job, batch);
+            let is_wrong = batch.iter().zip(&outputs).filter(|(one, bytes)| !(job.is_right)(one.0, bytes.as_deref()));
+            wrong.extend(is_wrong.map(|(one, _)| *one));
         }
+        wrong
     }
 
-    fn batch(
-        &self,
-        id: SuperchunkId,
-        own: &[u8],
-        batch: &[(SubchunkId, Recipe)],
-        limit: usize,
-        stored: &mut Vec<u8>,
-        each: &mut dyn FnMut(SubchunkId, Option<&[u8]>),
-    ) {
-        let mut out: Vec<Option<Vec<u8>>> =
-            batch.iter().map(|(_, recipe)| Some(vec![0; recipe.subchunk_len() as usize])).collect();
-        let mut copies: BTreeMap<SuperchunkId, Vec<Copy>> = BTreeMap::new();
-        let mut located = HashMap::new();
+    /// The bytes of these subchunks, where all that they need is there.
+    fn batch(&self, job: &mut Job<'_>, batch: &[&(SubchunkId, Recipe)]) -> Vec<Option<Vec<u8>>> {
+        let limit = usize::from(self.image.params().max_sources);
+        let mut composition = Composition::new(self.image);
+        let mut outputs: Vec<Option<Vec<u8>>> = Vec::with_capacity(batch.len());
         for (n, (_, recipe)) in batch.iter().enumerate() {
-            let mut at = 0;
-            for piece in recipe.pieces() {
-                let target = at..at + piece.len as usize;
-                at = target.end;
-                let place = located.entry(piece.subchunk).or_insert_with(|| {
-                    self.image.locate(piece.subchunk).ok().flatten().map(|l| (l.superchunk, l.position, l.len))
-                });
-                match place {
-                    Some((superchunk, position, len))
-                        if u64::from(piece.offset) + u64::from(piece.len) <= u64::from(*len) =>
-                    {
-                        let source = *position as usize + piece.offset as usize;
-                        copies.entry(*superchunk).or_default().push(Copy { subchunk: n, target, source });
-                    }
-                    _ => out[n] = None,
-                }
-            }
+            let added = composition.add(n, recipe, 0..recipe.subchunk_len());
+            outputs.push(added.is_ok().then(|| vec![0; recipe.subchunk_len() as usize]));
         }
-        let others = copies.keys().filter(|source| **source != id).count();
-        for (source, copies) in &copies {
-            let raw;
-            let bytes = match (*source == id, others > limit) {
-                (true, _) => own,
-                (false, true) => &[],
-                (false, false) => {
-                    raw = self.inflated(*source, stored);
-                    raw.as_slice()
-                }
+        for group in composition.by_superchunk() {
+            let Some(id) = group.first().map(|extract| extract.superchunk) else { continue };
+            let own = id == job.superchunk;
+            if !own {
+                job.sources.insert(id);
+            }
+            let source = if own || job.sources.len() > limit {
+                Arc::default()
+            } else {
+                self.inflated(id, job.version, job.stored)
             };
-            for copy in copies {
-                let from = bytes.get(copy.source..copy.source + copy.target.len());
-                match (from, &mut out[copy.subchunk]) {
-                    (Some(from), Some(to)) => to[copy.target.clone()].copy_from_slice(from),
-                    (_, slot) => *slot = None,
+            job.has_others |= source.has_others;
+            let raw = if own { job.raw } else { source.raw.as_slice() };
+            for extract in group {
+                let Some(output) = outputs.get_mut(extract.output) else { continue };
+                if output.as_deref_mut().is_some_and(|out| !extract.copy(raw, out)) {
+                    *output = None;
                 }
             }
         }
-        for ((subchunk, _), bytes) in batch.iter().zip(&out) {
-            each(*subchunk, bytes.as_deref());
-        }
+        outputs
     }
 }

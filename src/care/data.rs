@@ -5,7 +5,7 @@
 
 use super::Check;
 use super::clear::{Clear, Part, parts};
-use super::compose::{Sources, inflate};
+use super::compose::Sources;
 use super::frames::{DataFrame, Frames};
 use super::known::{Map, Super};
 use super::report::{CheckError, CheckReport, Finding, FindingKind, Findings, MAX_FINDINGS, Severity, Subset};
@@ -17,7 +17,7 @@ use crate::format::place::Place;
 use crate::format::recipe::Recipe;
 use crate::format::rows::{Identity, identity};
 use crate::format::{limits, schema, sums};
-use crate::meta::{Image, with_decoder};
+use crate::meta::{Buffers, Fault, Image};
 use crate::table::RowRef;
 use parking_lot::Mutex;
 use std::ops::Range;
@@ -41,6 +41,25 @@ struct Verdict {
 struct Outcome {
     verdicts: Vec<Verdict>,
     verified: u64,
+}
+
+/// What the bytes of one superchunk are worth.
+struct Judged {
+    /// Subchunks that live in it.
+    all: usize,
+    /// Those compared with their identities.
+    verified: u64,
+    /// Those that do not have them.
+    lost: Vec<Range<u64>>,
+}
+
+/// What each thread keeps.
+#[derive(Default)]
+struct ThreadBuffers {
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+    /// Stored bytes of superchunks that recipes refer to.
+    source: Vec<u8>,
 }
 
 struct Work<'a> {
@@ -162,7 +181,7 @@ fn choose(frames: &Frames, subset: Subset) -> Vec<&DataFrame> {
 
 impl Work<'_> {
     fn run(&self) {
-        let mut stored = Vec::new();
+        let mut buffers = ThreadBuffers::default();
         let mut identities = Identities { image: self.check.image, last: None };
         loop {
             let n = self.next.fetch_add(1, Ordering::Relaxed);
@@ -173,9 +192,9 @@ impl Work<'_> {
             let outcome = match primary(frame, self.frames, self.map) {
                 Some(known) => {
                     self.read.fetch_add(1, Ordering::Relaxed);
-                    self.superchunk(frame, known, &mut stored, &mut identities)
+                    self.superchunk(frame, known, &mut buffers, &mut identities)
                 }
-                None => self.other(frame, &mut stored),
+                None => self.other(frame, &mut buffers.stored),
             };
             self.verified.fetch_add(outcome.verified, Ordering::Relaxed);
             self.check.progress(frame.header.stored_len.into());
@@ -219,40 +238,45 @@ impl Work<'_> {
         &self,
         frame: &DataFrame,
         known: &Super,
-        stored: &mut Vec<u8>,
+        buffers: &mut ThreadBuffers,
         identities: &mut Identities<'_>,
     ) -> Outcome {
-        let image = self.check.image;
+        let log = self.check.image.log();
         let place = &known.row.place;
-        let mut outcome = Outcome::default();
-        let (mut good, mut bad) = (None, Vec::new());
-        let mut raw = Vec::new();
-        for offset in place.offsets() {
-            match image.log().stored_unverified(place, offset, stored) {
-                Ok(true) if good.is_none() => {
-                    good = Some(offset);
-                    let dictionary = if place.flags.dictionary() { image.dictionary().ok().flatten() } else { None };
-                    let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
-                    let decoded = with_decoder(|decoder| {
-                        decoder.decode(place.codec, place.flags, stored, place.raw_len, dictionary, &mut raw)
-                    });
-                    if let Err(error) = decoded {
-                        bad.push((offset, format!("they cannot be decoded, though their sum is right: {error}")));
-                        good = None;
-                    }
-                }
+        let list = self.clear_list(frame);
+        let ThreadBuffers { stored, raw, source } = buffers;
+        let mut judged: Option<Judged> = None;
+        let mut judge = |raw: &[u8], intact: bool| {
+            let now = self.judge(known, list.as_ref(), (raw, intact), source, identities);
+            let lost = match judged.take() {
+                // Of two damaged copies, one may have what the other has lost.
+                Some(before) => intersection(&before.lost, &now.lost),
+                None => now.lost,
+            };
+            let accepted = intact || lost.is_empty();
+            judged = Some(Judged { lost, ..now });
+            accepted
+        };
+        let reading = self.check.image.read_superchunk(place, Buffers { stored: &mut *stored, raw }, &mut judge);
+        if reading.accepted.is_none() {
+            judge(&[], false);
+        }
+        let mut bad: Vec<_> = reading.faults.iter().map(|(offset, fault)| (*offset, fault.to_string())).collect();
+        let good = reading.accepted.and_then(|(offset, intact)| intact.then_some(offset));
+        // Copies after the good one were not looked at.
+        let rest = place.offsets().skip_while(|offset| good.is_none_or(|good| good != *offset)).skip(1);
+        for offset in rest {
+            match log.stored_unverified(place, offset, stored) {
                 Ok(true) => {}
-                Ok(false) => bad.push((offset, "their sum is wrong".to_owned())),
+                Ok(false) => bad.push((offset, Fault::Checksum.to_string())),
                 Err(error) => bad.push((offset, error.to_string())),
             }
         }
-        if good.is_none() {
-            raw = inflate(image, place, stored);
+        let mut outcome = Outcome::default();
+        if let Some(judged) = judged {
+            outcome.verified = judged.verified;
+            self.verdicts(known, good, bad, judged.all, judged.lost, &mut outcome);
         }
-        let list = self.clear_list(frame);
-        let intact = good.is_some();
-        let (all, lost) = self.judge(known, list, (&raw, intact), stored, identities, &mut outcome);
-        self.verdicts(known, good, bad, all, lost, &mut outcome);
         outcome
     }
 
@@ -264,64 +288,55 @@ impl Work<'_> {
         ClearList::decode(&bytes, frame.header.raw_len).ok()
     }
 
-    /// Compares each subchunk that lives here with its identity: how many there are, and which are lost.
+    /// Compares each subchunk that lives here with its identity.
     fn judge(
         &self,
         known: &Super,
-        list: Option<ClearList>,
+        list: Option<&ClearList>,
         (raw, intact): (&[u8], bool),
-        stored: &mut Vec<u8>,
+        source: &mut Vec<u8>,
         identities: &mut Identities<'_>,
-        outcome: &mut Outcome,
-    ) -> (usize, Vec<Range<u64>>) {
+    ) -> Judged {
         let of_damaged = if list.is_none() { self.clear.of_damaged(known.id) } else { &[] };
-        let parts = list.iter().flat_map(parts).chain(of_damaged.iter().copied());
+        let parts = list.into_iter().flat_map(parts).chain(of_damaged.iter().copied());
         let is_dictionary = known.id.0 == self.check.image.params().dictionary;
-        let (mut all, mut lost) = (0, Vec::new());
+        let (mut all, mut verified, mut lost) = (0, 0, Vec::new());
         let mut composed = Composed::default();
-        let mut judged = |id: SubchunkId, bytes: Option<&[u8]>, outcome: &mut Outcome| {
+        let mut is_right = |id: SubchunkId, bytes: Option<&[u8]>| {
             let identity = identities.get(id);
-            let right = match (bytes, identity) {
+            match (bytes, identity) {
                 (None, _) => false,
                 // That the identity is not there was found before; readers need it only where the sum is wrong.
                 (Some(_), None) => intact,
                 (Some(bytes), Some(identity)) => {
-                    outcome.verified += 1;
+                    verified += 1;
                     Identity::of(self.check.image.params().hash, bytes) == identity
                 }
-            };
-            if !right {
-                extend(&mut lost, id.0);
             }
         };
         for part in parts {
-            match self.lives_here(known, &part) {
-                None => continue,
-                Some(true) => {
-                    all += 1;
-                    match self.check.image.recipe(part.id) {
-                        Ok(Some(recipe)) if composed.fits(&recipe) => composed.push(part.id, recipe),
-                        _ if self.clear.without_recipe.contains(part.id.0) => {}
-                        _ => judged(part.id, None, outcome),
-                    }
-                    if composed.is_batch() {
-                        let batch = composed.take();
-                        self.sources
-                            .compose(known.id, raw, &batch, stored, &mut |id, bytes| judged(id, bytes, outcome));
-                    }
+            let Some(is_composed) = self.lives_here(known, &part) else { continue };
+            all += 1;
+            if is_composed {
+                match self.check.image.recipe(part.id) {
+                    Ok(Some(recipe)) if composed.fits(&recipe) => composed.push(part.id, recipe),
+                    _ if self.clear.without_recipe.contains(part.id.0) => {}
+                    _ => extend(&mut lost, part.id.0),
                 }
-                Some(false) => {
-                    all += 1;
-                    let range = part.position as usize..part.position as usize + part.len as usize;
-                    if !is_dictionary || raw.len() < range.end {
-                        judged(part.id, raw.get(range), outcome);
-                    }
+                if composed.is_batch() {
+                    let wrong = self.sources.compose((known.id, raw), &composed.take(), source, &mut is_right);
+                    wrong.into_iter().for_each(|id| extend(&mut lost, id.0));
                 }
+                continue;
+            }
+            let range = part.position as usize..part.position as usize + part.len as usize;
+            if (!is_dictionary || !intact) && !is_right(part.id, raw.get(range)) {
+                extend(&mut lost, part.id.0);
             }
         }
-        let batch = composed.take();
-        self.sources.compose(known.id, raw, &batch, stored, &mut |id, bytes| judged(id, bytes, outcome));
-        (all, lost)
+        let wrong = self.sources.compose((known.id, raw), &composed.take(), source, &mut is_right);
+        wrong.into_iter().for_each(|id| extend(&mut lost, id.0));
+        Judged { all, verified, lost }
     }
 
     /// Whether the subchunk is composed, if it lies here and not elsewhere.
@@ -414,6 +429,29 @@ fn extend(ranges: &mut Vec<Range<u64>>, id: u64) {
         Some(last) if last.end == id => last.end += 1,
         _ => ranges.push(id..id + 1),
     }
+}
+
+/// What is in both lists of ranges, in ascending order.
+fn intersection(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
+    let sorted = |ranges: &[Range<u64>]| {
+        let mut ranges = ranges.to_vec();
+        ranges.sort_by_key(|range| range.start);
+        ranges.into_iter().peekable()
+    };
+    let (mut a, mut b, mut both) = (sorted(a), sorted(b), Vec::new());
+    while let (Some(one), Some(other)) = (a.peek(), b.peek()) {
+        let range = one.start.max(other.start)..one.end.min(other.end);
+        let first_ends = one.end <= other.end;
+        if range.start < range.end {
+            both.push(range);
+        }
+        if first_ends {
+            a.next()
+        } else {
+            b.next()
+        };
+    }
+    both
 }
 
 /// Looks up identities that lie side by side.

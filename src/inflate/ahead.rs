@@ -1,8 +1,9 @@
 //! Read-ahead: when a reader comes to a superchunk and the one before was read too, the next ones are inflated on
 //! threads of their own. Superchunk ids ascend in packing order, which is path order, so this crosses file borders.
 
-use super::working_set::Inner;
-use crate::format::ids::SuperchunkId;
+use super::cache::Cache;
+use super::load::{self, Unit};
+use crate::format::ids::{SubchunkId, SuperchunkId};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -20,25 +21,25 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    pub(super) fn start(inner: &Arc<Inner>, threads: usize) -> Self {
+    pub(super) fn start(cache: &Arc<Cache>, threads: usize) -> Self {
         let (wishes, queue) = bounded(QUEUE);
         let threads = (0..threads)
             .filter_map(|n| {
-                let (inner, queue) = (Arc::downgrade(inner), queue.clone());
-                std::thread::Builder::new().name(format!("ahead-{n}")).spawn(move || run(&inner, &queue)).ok()
+                let (cache, queue) = (Arc::downgrade(cache), queue.clone());
+                std::thread::Builder::new().name(format!("ahead-{n}")).spawn(move || run(&cache, &queue)).ok()
             })
             .collect();
         Ahead { wishes: Some(wishes), threads }
     }
 
     /// A reader has come to superchunk `id` for the first time.
-    pub(super) fn after(&self, inner: &Inner, id: SuperchunkId) {
-        let sequential = id.0 > 1 && inner.has(SuperchunkId(id.0 - 1));
+    pub(super) fn after(&self, cache: &Cache, id: SuperchunkId) {
+        let sequential = id.0 > 1 && cache.has_whole(SuperchunkId(id.0 - 1));
         if !sequential {
             return;
         }
         for next in (1..=DISTANCE).map(|n| SuperchunkId(id.0 + n)) {
-            if !inner.has(next)
+            if !cache.has_whole(next)
                 && let Some(wishes) = &self.wishes
             {
                 // A full queue means the threads are busy: the reader inflates for itself then.
@@ -48,12 +49,14 @@ impl Ahead {
     }
 }
 
-fn run(inner: &Weak<Inner>, queue: &Receiver<SuperchunkId>) {
+fn run(cache: &Weak<Cache>, queue: &Receiver<SuperchunkId>) {
     while let Ok(id) = queue.recv() {
-        let Some(inner) = inner.upgrade() else {
-            return;
-        };
-        inner.inflate_ahead(id);
+        let Some(cache) = cache.upgrade() else { return };
+        // Whoever reads what cannot be looked up is told why; here no subchunk is named.
+        let Ok(row) = load::row(cache.image(), id, SubchunkId(0)) else { continue };
+        if !row.place.flags.parts() {
+            cache.get_ahead(&Unit { id, place: row.place, part: None });
+        }
     }
 }
 

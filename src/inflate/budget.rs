@@ -1,86 +1,233 @@
 //! Bytes of memory that inflated superchunks may take, and the buffers they live in.
 //!
-//! Every live buffer is counted from before it is allocated until it is dropped. Whoever needs room waits until some is
-//! given back, except that one buffer is always granted when none is live: so a budget below one superchunk still makes
-//! progress.
+//! Everything is counted from before it is allocated until it is given back to the allocator: raw bytes, the stored bytes
+//! they are decoded from, what the decoder takes meanwhile, each entry of the working set, and the spare buffers, all by
+//! their capacities. Whoever needs room waits until some is given back, except that room is always granted when nobody has
+//! any: so a budget below one superchunk still makes progress.
 
 use parking_lot::{Condvar, Mutex};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Buffers kept for the next inflation instead of being given back to the allocator, which would clear their pages.
-const SPARE_BUFFERS: usize = 2;
+/// Buffers kept for the next inflations instead of being given back to the allocator, which would have their pages cleared.
+const SPARE_BUFFERS: usize = 4;
+/// Smallest buffer worth keeping; those below come from the allocator's own lists.
+const SPARE_MIN: usize = 64 << 10;
+/// Bytes of an entry of the working set beside its buffer: list, hash table, the `Arc`s.
+pub(super) const ENTRY: usize = 384;
+
+/// What an inflation takes, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need {
+    /// Raw bytes, which stay.
+    pub(super) raw: usize,
+    /// Stored bytes, as long as it goes on.
+    pub(super) stored: usize,
+    /// The decoder, as long as it goes on.
+    pub(super) decoder: usize,
+}
 
 /// A budget of bytes.
 pub(super) struct Budget {
     limit: usize,
     state: Mutex<State>,
-    returned: Condvar,
+    changed: Condvar,
 }
 
+#[derive(Default)]
 struct State {
+    /// Bytes of rooms, buffers and spare buffers.
     used: usize,
+    /// Rooms and buffers.
+    live: usize,
     spare: Vec<Vec<u8>>,
+    /// How often something changed that those who wait may be waiting for.
+    turn: u64,
+    waiting: usize,
+    #[cfg(test)]
+    waits: u64,
+}
+
+/// What [`State::grant`] found: buffers to use again, and buffers to give back to the allocator.
+struct Grant {
+    raw: Option<Vec<u8>>,
+    stored: Option<Vec<u8>>,
+    counted: usize,
+    _gone: Vec<Vec<u8>>,
 }
 
 impl Budget {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        let state = Mutex::new(State { used: 0, spare: Vec::new() });
-        Arc::new(Budget { limit, state, returned: Condvar::new() })
+        Arc::new(Budget { limit, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// A buffer of `bytes`; while there is no room `make_room` is asked to free some, then waited.
-    pub(super) fn take(self: &Arc<Self>, bytes: usize, mut make_room: impl FnMut()) -> Buffer {
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Room for `need`. While there is none, `make_room` is asked to free some; if it returns false, there is nothing to
+    /// free now, and the thread waits until something changes.
+    pub(super) fn take(self: &Arc<Self>, need: Need, mut make_room: impl FnMut() -> bool) -> Room {
         loop {
-            if let Some(buffer) = self.try_take(bytes) {
-                return buffer;
+            // Before anything is looked at, so that no change after the look is missed.
+            let seen = self.state.lock().turn;
+            if let Some(room) = self.grant(need, false) {
+                return room;
             }
-            make_room();
+            if make_room() {
+                continue;
+            }
             let mut state = self.state.lock();
-            if !self.fits(&state, bytes) {
-                self.returned.wait_for(&mut state, std::time::Duration::from_millis(100));
+            state.waiting += 1;
+            while state.turn == seen {
+                #[cfg(test)]
+                {
+                    state.waits += 1;
+                }
+                self.changed.wait(&mut state);
             }
+            state.waiting -= 1;
         }
     }
 
-    /// A buffer of `bytes` if there is room now.
-    pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Buffer> {
+    /// Room for `need` if there is room now that nobody waits for.
+    pub(super) fn try_take(self: &Arc<Self>, need: Need) -> Option<Room> {
+        self.grant(need, true)
+    }
+
+    fn grant(self: &Arc<Self>, need: Need, only_unclaimed: bool) -> Option<Room> {
         let mut state = self.state.lock();
-        if !self.fits(&state, bytes) {
+        if only_unclaimed && state.waiting > 0 {
             return None;
         }
-        state.used += bytes;
-        let bytes_of = state.spare.pop().unwrap_or_default();
-        Some(Buffer { bytes: bytes_of, counted: bytes, budget: self.clone() })
+        let Grant { raw, stored, counted, _gone } = state.grant(need, self.limit)?;
+        drop(state);
+        let buffer = |spare: Option<Vec<u8>>, len| spare.unwrap_or_else(|| vec![0; len]);
+        let (raw, stored) = (buffer(raw, need.raw), buffer(stored, need.stored));
+        Some(Room { raw, stored, decoder: need.decoder, claim: Claim { counted, budget: self.clone() } })
     }
 
-    fn fits(&self, state: &State, bytes: usize) -> bool {
-        state.used == 0 || state.used + bytes <= self.limit
-    }
-
-    /// Lets those who wait look again: something has become evictable.
+    /// Lets those who wait look again: something can be evicted now.
     pub(super) fn wake(&self) {
-        self.returned.notify_all();
+        self.state.lock().turn += 1;
+        self.changed.notify_all();
     }
 
-    /// Bytes in live buffers.
+    /// Bytes that are counted now.
     pub(super) fn used(&self) -> usize {
         self.state.lock().used
     }
 }
 
-/// A counted buffer.
-pub(super) struct Buffer {
-    bytes: Vec<u8>,
+impl State {
+    /// Counts what `need` takes, if it fits; spare buffers give way to it.
+    fn grant(&mut self, need: Need, limit: usize) -> Option<Grant> {
+        let all_spare: usize = self.spare.iter().map(Vec::capacity).sum();
+        let in_use = self.used - all_spare;
+        let raw = self.spare_for(need.raw, None);
+        let stored = self.spare_for(need.stored, raw);
+        let bytes = |spare: Option<usize>, len| spare.and_then(|at| self.spare.get(at)).map_or(len, Vec::capacity);
+        let with_spares = bytes(raw, need.raw) + bytes(stored, need.stored) + need.decoder + ENTRY;
+        let without = need.raw + need.stored + need.decoder + ENTRY;
+        // A spare buffer may be larger than needed: too large then, where room is short.
+        let (raw, stored, counted) = if in_use + with_spares <= limit {
+            (raw, stored, with_spares)
+        } else if in_use + without <= limit || self.live == 0 {
+            (None, None, without)
+        } else {
+            return None;
+        };
+        let mut grant = Grant { raw: None, stored: None, counted, _gone: Vec::new() };
+        for (at, buffer) in std::mem::take(&mut self.spare).into_iter().enumerate() {
+            match Some(at) {
+                at if at == raw => grant.raw = Some(buffer),
+                at if at == stored => grant.stored = Some(buffer),
+                _ => self.spare.push(buffer),
+            }
+        }
+        let mut spare: usize = self.spare.iter().map(Vec::capacity).sum();
+        while in_use + counted + spare > limit && !self.spare.is_empty() {
+            let oldest = self.spare.remove(0);
+            spare -= oldest.capacity();
+            grant._gone.push(oldest);
+        }
+        self.used = in_use + counted + spare;
+        self.live += 1;
+        Some(grant)
+    }
+
+    /// The smallest spare buffer that holds `len` bytes and wastes no more than as many again; not the one at `taken`.
+    fn spare_for(&self, len: usize, taken: Option<usize>) -> Option<usize> {
+        let fits = |capacity: usize| len >= SPARE_MIN / 2 && (len..=len.saturating_mul(2)).contains(&capacity);
+        let spare = self.spare.iter().enumerate().filter(|(at, buffer)| Some(*at) != taken && fits(buffer.capacity()));
+        spare.min_by_key(|(_, buffer)| buffer.capacity()).map(|(at, _)| at)
+    }
+}
+
+/// Bytes that are counted for one holder. Dropped, they are free.
+struct Claim {
     counted: usize,
     budget: Arc<Budget>,
 }
 
-impl Buffer {
-    /// The vector to fill; it is counted with the bytes the buffer was taken for.
-    pub(super) fn vec(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+impl Claim {
+    /// Gives a buffer back, and `more` bytes. It is kept for the next inflation if it is worth it.
+    fn give_back(&mut self, buffer: Vec<u8>, more: usize) {
+        let mut gone = None;
+        let mut state = self.budget.state.lock();
+        let freed = (buffer.capacity() + more).min(self.counted);
+        self.counted -= freed;
+        state.used -= freed;
+        if buffer.capacity() >= SPARE_MIN {
+            // The oldest goes: superchunks that follow one another are of similar sizes.
+            if state.spare.len() >= SPARE_BUFFERS {
+                let oldest = state.spare.remove(0);
+                state.used -= oldest.capacity();
+                gone = Some(oldest);
+            }
+            state.used += buffer.capacity();
+            state.spare.push(buffer);
+        }
+        state.turn += 1;
+        drop(state);
+        drop(gone);
+        self.budget.changed.notify_all();
     }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut state = self.budget.state.lock();
+        state.used -= self.counted;
+        state.live -= 1;
+        state.turn += 1;
+        drop(state);
+        self.budget.changed.notify_all();
+    }
+}
+
+/// Room for one inflation. The buffers have the capacity that was asked for or more, and may hold anything.
+pub(super) struct Room {
+    // Dropped in this order: memory is counted until it is freed.
+    pub(super) raw: Vec<u8>,
+    pub(super) stored: Vec<u8>,
+    decoder: usize,
+    claim: Claim,
+}
+
+impl Room {
+    /// Keeps the raw bytes and gives back the rest.
+    pub(super) fn into_buffer(self) -> Buffer {
+        let Room { raw, stored, decoder, mut claim } = self;
+        claim.give_back(stored, decoder);
+        Buffer { bytes: raw, claim }
+    }
+}
+
+/// The raw bytes of an inflation, counted.
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    claim: Claim,
 }
 
 impl Deref for Buffer {
@@ -93,38 +240,112 @@ impl Deref for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut state = self.budget.state.lock();
-        state.used -= self.counted;
-        let mut bytes = std::mem::take(&mut self.bytes);
-        if state.spare.len() < SPARE_BUFFERS {
-            bytes.clear();
-            state.spare.push(bytes);
-        }
-        drop(state);
-        self.budget.returned.notify_all();
+        self.claim.give_back(std::mem::take(&mut self.bytes), ENTRY);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    fn need(raw: usize, stored: usize) -> Need {
+        Need { raw, stored, decoder: 0 }
+    }
 
     #[test]
-    fn a_budget_too_small_for_one_buffer_still_grants_one_at_a_time() {
+    fn a_budget_too_small_for_one_room_still_grants_one_at_a_time() {
         let budget = Budget::new(10);
-        let first = budget.try_take(100).unwrap();
-        assert!(budget.try_take(1).is_none());
-        drop(first);
+        let first = budget.try_take(need(100, 100)).unwrap();
+        assert!(budget.try_take(need(1, 0)).is_none());
+        drop(first.into_buffer());
+        assert!(budget.try_take(need(1, 0)).is_some());
+    }
+
+    #[test]
+    fn buffers_of_random_sizes_stay_within_the_budget_spare_ones_included() {
+        let limit = 8 << 20;
+        let budget = Budget::new(limit);
+        let mut held = std::collections::VecDeque::new();
+        let mut state = 1u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for _ in 0..2000 {
+            let raw = 1usize << random(22);
+            let raw = raw + random(raw as u64) as usize;
+            let stored = random(raw as u64 + 1) as usize;
+            let room = budget.take(need(raw, stored), || held.pop_front().is_some());
+            assert!(room.raw.capacity() >= raw && room.stored.capacity() >= stored);
+            held.push_back(room.into_buffer());
+            if random(3) == 0 {
+                held.remove(random(held.len() as u64) as usize);
+            }
+            let live: usize = held.iter().map(|buffer: &Buffer| buffer.bytes.capacity() + ENTRY).sum();
+            let spare: usize = budget.state.lock().spare.iter().map(Vec::capacity).sum();
+            assert!(live + spare <= limit, "{live} bytes in use and {spare} spare, of {limit}");
+            assert_eq!(budget.used(), live + spare);
+        }
+        assert!(held.len() > 2);
+        drop(held);
+        let state = budget.state.lock();
+        assert_eq!((state.live, state.used), (0, state.spare.iter().map(Vec::capacity).sum()));
+    }
+
+    #[test]
+    fn buffers_are_used_again_for_what_is_of_their_size() {
+        let budget = Budget::new(1 << 20);
+        let room = budget.try_take(need(200_000, 100_000)).unwrap();
+        let (raw, stored) = (room.raw.as_ptr(), room.stored.as_ptr());
+        drop(room.into_buffer());
+        let room = budget.try_take(need(190_000, 90_000)).unwrap();
+        assert_eq!((room.raw.as_ptr(), room.stored.as_ptr()), (raw, stored));
+        assert_eq!(budget.used(), 300_000 + ENTRY);
+        drop(room);
         assert_eq!(budget.used(), 0);
-        assert!(budget.try_take(1).is_some());
     }
 
     #[test]
     fn who_waits_is_woken_when_room_is_made() {
-        let budget = Budget::new(10);
-        let mut held = Some(budget.try_take(8).unwrap());
-        let buffer = budget.take(5, || held = None);
-        assert_eq!(buffer.len(), 0);
-        assert_eq!(budget.used(), 5);
+        let budget = Budget::new(1000);
+        let held = budget.try_take(need(500, 0)).unwrap().into_buffer();
+        let (done, has_done) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| done.send(budget.take(need(400, 0), || false).raw.len()));
+            // Whether or not the other is waiting by now.
+            drop(held);
+            assert_eq!(has_done.recv_timeout(Duration::from_secs(60)), Ok(400));
+        });
+    }
+
+    #[test]
+    fn a_change_between_looking_for_room_and_waiting_is_not_missed() {
+        let budget = Budget::new(1000);
+        let mut held = Some(budget.try_take(need(500, 0)).unwrap().into_buffer());
+        let mut looks = 0;
+        let room = budget.take(need(400, 0), || {
+            looks += 1;
+            if looks == 1 {
+                // There is nothing to evict; and just then another thread's inflation lands, and can be evicted.
+                budget.wake();
+                return false;
+            }
+            held.take().is_some()
+        });
+        assert_eq!((looks, room.raw.len()), (2, 400));
+        assert_eq!(budget.state.lock().waits, 0, "it slept though something had changed since it looked");
+    }
+
+    #[test]
+    fn who_does_not_wait_takes_nothing_from_those_who_do() {
+        let budget = Budget::new(2000);
+        let held = budget.try_take(need(500, 0)).unwrap().into_buffer();
+        budget.state.lock().waiting = 1;
+        assert!(budget.try_take(need(1, 0)).is_none());
+        budget.state.lock().waiting = 0;
+        assert!(budget.try_take(need(1, 0)).is_some());
+        drop(held);
     }
 }

@@ -3,7 +3,7 @@
 use crate::format::FormatError;
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::log::LogError;
-use crate::meta::MetaError;
+use crate::meta::{ComposeError, MetaError};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -53,4 +53,20 @@ pub enum InflateError {
         /// Where it lies.
         superchunk: SuperchunkId,
     },
+}
+
+/// Makes the error of a look-up for subchunk `id`.
+pub(super) fn lookup(id: SubchunkId) -> impl FnOnce(MetaError) -> InflateError {
+    move |error| InflateError::Lookup { id, source: Arc::new(error) }
+}
+
+/// Makes the error of a recipe for subchunk `id`.
+pub(super) fn compose(id: SubchunkId) -> impl FnOnce(ComposeError) -> InflateError {
+    move |error| match error {
+        ComposeError::Lookup(error) => lookup(id)(error),
+        ComposeError::Unknown => {
+            InflateError::Inconsistent { id, why: "its recipe names a subchunk that is not there" }
+        }
+        ComposeError::Outside => InflateError::Inconsistent { id, why: "its recipe names bytes that are not stored" },
+    }
 }

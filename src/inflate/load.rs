@@ -1,142 +1,112 @@
-//! From a superchunk's place to its raw bytes.
+//! From a superchunk's place to its raw bytes, in buffers that are counted.
 
 use super::InflateError;
-use super::budget::Buffer;
-use crate::format::codec::{self, Part, PartTable};
-use crate::format::frame::Flags;
-use crate::format::ids::SuperchunkId;
+use super::budget::{Buffer, Need, Room};
+use crate::format::codec::Part;
+use crate::format::frame::FrameKind;
+use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
-use crate::log::LogError;
-use crate::meta::{Image, with_decoder};
-use std::cell::RefCell;
+use crate::format::rows::SuperchunkRow;
+use crate::meta::{self, Buffers, Fault, Image, Reading};
 use std::sync::Arc;
 
-thread_local! {
-    /// Stored bytes on their way through the decoder; at most one superchunk's a thread.
-    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// A superchunk, or part `.1` of it.
+pub(super) type Key = (SuperchunkId, Option<u32>);
+
+/// What is inflated at once: a superchunk, or one part of it.
+#[derive(Clone, Copy)]
+pub(super) struct Unit {
+    pub(super) id: SuperchunkId,
+    pub(super) place: Place,
+    /// The part and its number, if it is one.
+    pub(super) part: Option<(u32, Part)>,
 }
 
-/// Raw bytes of a superchunk or of one part of it.
+impl Unit {
+    pub(super) fn key(&self) -> Key {
+        (self.id, self.part.map(|(number, _)| number))
+    }
+
+    /// What inflating it takes.
+    pub(super) fn need(&self) -> Need {
+        let (raw, stored) = match &self.part {
+            Some((_, part)) => (part.raw_len, part.stored_len),
+            None => (self.place.raw_len, self.place.stored_len),
+        };
+        let decoder = meta::decoding_memory(&self.place, raw as usize);
+        Need { raw: raw as usize, stored: stored as usize, decoder }
+    }
+}
+
+/// Raw bytes of a unit.
 pub(super) struct Inflated {
     pub(super) bytes: Buffer,
-    /// How many there are where nothing is damaged.
-    pub(super) raw_len: usize,
     /// Whether the checksum was right. If not, each subchunk must be judged by its identity.
     pub(super) intact: bool,
+    /// Whether another damaged copy may give other bytes.
+    pub(super) has_others: bool,
 }
 
-fn read_error(id: SuperchunkId, source: LogError) -> InflateError {
-    InflateError::Read { id, source: Arc::new(source) }
-}
-
-/// Reads and decodes a whole superchunk into `buffer`.
-pub(super) fn whole(
+/// Reads and decodes a unit. Of damaged copies the one numbered `version` counts, from 0; `None` if there is none.
+///
+/// # Errors
+/// No copy can be read, or they do not decode though their checksums are right.
+pub(super) fn inflate(
     image: &Image,
-    id: SuperchunkId,
-    place: &Place,
-    mut buffer: Buffer,
-) -> Result<Inflated, InflateError> {
-    let dictionary = dictionary(image, id, place)?;
-    let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
-    let raw_len = place.raw_len as usize;
-    STORED.with_borrow_mut(|stored| {
-        let mut first_error = None;
-        for offset in place.offsets() {
-            match image.log().stored_unverified(place, offset, stored) {
-                Ok(true) => {
-                    with_decoder(|decoder| {
-                        decoder.decode(place.codec, place.flags, stored, place.raw_len, dictionary, buffer.vec())
-                    })
-                    .map_err(|source| InflateError::Decode { id, source })?;
-                    return Ok(Inflated { bytes: buffer, raw_len, intact: true });
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        // No intact copy: what the (last) damaged one still gives.
-        if let Some(error) = first_error {
-            return Err(read_error(id, error));
-        }
-        tracing::warn!("superchunk {id} at offset {} is damaged: decoding as far as it goes", place.offset);
-        *buffer.vec() =
-            with_decoder(|decoder| decoder.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary));
-        Ok(Inflated { bytes: buffer, raw_len, intact: false })
-    })
+    unit: &Unit,
+    mut room: Room,
+    version: usize,
+) -> Result<Option<Inflated>, InflateError> {
+    let mut left = version;
+    let mut accept = |_: &[u8], intact: bool| {
+        let accepted = intact || left == 0;
+        left = left.saturating_sub(1);
+        accepted
+    };
+    let buffers = Buffers { stored: &mut room.stored, raw: &mut room.raw };
+    let reading = match &unit.part {
+        Some((_, part)) => image.read_part(&unit.place, part, buffers, &mut accept),
+        None => image.read_superchunk(&unit.place, buffers, &mut accept),
+    };
+    let intact = reading.intact();
+    if reading.accepted.is_none() {
+        return if version == 0 { Err(error(unit.id, reading)) } else { Ok(None) };
+    }
+    if !intact {
+        let (id, offset) = (unit.id, unit.place.offset);
+        tracing::warn!("superchunk {id} at offset {offset} is damaged: decoded as far as it goes");
+    }
+    Ok(Some(Inflated { bytes: room.into_buffer(), intact, has_others: !intact && reading.damaged() > 1 }))
 }
 
-/// Reads the table of a superchunk's parts; `None` if it is damaged in every copy.
-pub(super) fn part_table(image: &Image, id: SuperchunkId, place: &Place) -> Result<Option<PartTable>, InflateError> {
-    for offset in place.offsets() {
-        let mut size = [0; 4];
-        if place.stored_len < 4 {
-            break;
-        }
-        image.log().stored_range(place, offset, 0, &mut size).map_err(|error| read_error(id, error))?;
-        let Ok(len) = PartTable::byte_len_of(&size, place.raw_len) else { continue };
-        if len > place.stored_len as usize {
-            continue;
-        }
-        let mut bytes = vec![0; len];
-        image.log().stored_range(place, offset, 0, &mut bytes).map_err(|error| read_error(id, error))?;
-        if let Ok(table) = PartTable::decode(&bytes, place.raw_len, place.stored_len) {
-            return Ok(Some(table));
+fn error(id: SuperchunkId, reading: Reading) -> InflateError {
+    // A decoder that refuses right bytes says most, then why bytes cannot be read.
+    let mut read = None;
+    for (offset, fault) in reading.faults {
+        match fault {
+            Fault::Decode(source) => return InflateError::Decode { id, source },
+            Fault::Read(error) => read = read.or(Some(error)),
+            Fault::Checksum => read = read.or_else(|| Some(meta::checksum_mismatch(offset))),
         }
     }
-    Ok(None)
+    match read {
+        Some(error) => InflateError::Read { id, source: Arc::new(error) },
+        None => InflateError::Decode {
+            id,
+            source: crate::format::FormatError::invalid("superchunk", "its raw bytes are of another length"),
+        },
+    }
 }
 
-/// Reads and decodes one part into `buffer`; a damaged one as far as it goes, the rest of it is zero.
-pub(super) fn part(
-    image: &Image,
-    id: SuperchunkId,
-    place: &Place,
-    table: &PartTable,
-    index: usize,
-    mut buffer: Buffer,
-) -> Result<Inflated, InflateError> {
-    let dictionary = dictionary(image, id, place)?;
-    let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
-    let part = table.parts[index];
-    let raw_len = part.raw_len as usize;
-    for offset in place.offsets() {
-        let decoded = STORED.with_borrow_mut(|stored| {
-            stored.clear();
-            stored.resize(part.stored_len as usize, 0);
-            image.log().stored_range(place, offset, part.offset, stored).map_err(|error| read_error(id, error))?;
-            Ok(with_decoder(|decoder| {
-                decoder.decode_part(place.codec, place.flags, &part, stored, dictionary, buffer.vec())
-            }))
-        })?;
-        if decoded.is_ok() {
-            return Ok(Inflated { bytes: buffer, raw_len, intact: true });
-        }
+/// The row of a superchunk of file data, in which subchunk `id` is looked for, with lengths that the image allows.
+pub(super) fn row(image: &Image, superchunk: SuperchunkId, id: SubchunkId) -> Result<SuperchunkRow, InflateError> {
+    let row = image
+        .superchunk(superchunk)
+        .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
+        .ok_or(InflateError::Inconsistent { id, why: "the map does not know its superchunk" })?;
+    if row.kind != FrameKind::SUPERCHUNK {
+        return Err(InflateError::Inconsistent { id, why: "it does not lie in a superchunk of file data" });
     }
-    tracing::warn!("part {index} of superchunk {id} at offset {} is damaged", place.offset);
-    *buffer.vec() = STORED.with_borrow(|stored| damaged_part(place, &part, stored, dictionary));
-    buffer.vec().resize(part.raw_len as usize, 0);
-    Ok(Inflated { bytes: buffer, raw_len, intact: false })
-}
-
-/// What is left of a damaged part, which decodes as a frame without parts does.
-fn damaged_part(place: &Place, part: &Part, stored: &[u8], dictionary: Option<&[u8]>) -> Vec<u8> {
-    let mut flags = Flags(place.flags.0 & !Flags::PARTS);
-    let mut codec = place.codec;
-    if part.stored_len == part.raw_len {
-        (codec, flags) = (codec::RAW, Flags(flags.0 & !Flags::DICTIONARY));
-    }
-    let dictionary = dictionary.filter(|_| flags.dictionary());
-    with_decoder(|decoder| decoder.decode_damaged(codec, flags, stored, part.raw_len, dictionary))
-}
-
-fn dictionary(image: &Image, id: SuperchunkId, place: &Place) -> Result<Option<Arc<Vec<u8>>>, InflateError> {
-    if !place.flags.dictionary() {
-        return Ok(None);
-    }
-    image.dictionary().map_err(|error| InflateError::Decode {
-        id,
-        source: crate::format::FormatError::Decode { what: "dictionary", why: error.to_string() },
-    })
+    image.check_lengths(&row.place).map_err(|source| InflateError::Decode { id: superchunk, source })?;
+    Ok(row)
 }

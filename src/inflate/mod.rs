@@ -6,9 +6,11 @@
 
 mod ahead;
 mod budget;
+mod cache;
 mod error;
 mod load;
 mod working_set;
 
+pub use cache::InflateCounters;
 pub use error::InflateError;
-pub use working_set::{InflateCounters, WorkingSet};
+pub use working_set::WorkingSet;

@@ -1,105 +1,82 @@
-//! The cache of inflated superchunks, single flight, and the reading of subchunks out of it.
-//!
-//! Locks: a shard's, never held over I/O or while another is taken; a flight's, held by nobody who holds a shard's.
+//! Reading subchunks out of the cache of inflated superchunks.
 
-use super::budget::Budget;
-use super::load::{self, Inflated};
-use super::{InflateError, ahead};
+use super::ahead::Ahead;
+use super::cache::{Cache, InflateCounters};
+use super::load::{self, Inflated, Unit};
+use super::{InflateError, error};
 use crate::format::codec::PartTable;
-use crate::format::frame::FrameKind;
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
+use crate::format::recipe::Recipe;
 use crate::format::rows::Identity;
-use crate::meta::{ByteLru, Image, Located};
-use lru::LruCache;
-use parking_lot::{Condvar, Mutex};
+use crate::meta::{ByteLru, Composition, Extract, Image, Located};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Shards of the working set: threads that read different superchunks seldom meet.
-const SHARDS: usize = 16;
-/// Bytes of part tables kept: a table of 4 MiB in parts of 128 KiB takes 400 bytes.
-const PART_TABLES: usize = 4 << 20;
+/// Bytes of part tables kept: a table of 4 MiB in parts of 128 KiB takes 800 bytes.
+const PART_TABLES: usize = 2 << 20;
 
-/// What a working set did since the beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InflateCounters {
-    /// Superchunks (or parts) inflated.
-    pub inflations: u64,
-    /// Raw bytes that came out.
-    pub inflated_bytes: u64,
-    /// Inflations that nobody had asked for yet.
-    pub ahead: u64,
-    /// Reads that found their superchunk inflated.
-    pub hits: u64,
-    /// Bytes handed to readers.
-    pub read_bytes: u64,
-}
-
-/// A superchunk, or part `.1` of it.
-type Key = (SuperchunkId, Option<u32>);
-type Outcome = Result<Arc<Inflated>, InflateError>;
-
-/// One inflation that somebody does and others may wait for.
-#[derive(Default)]
-struct Flight {
-    outcome: Mutex<Option<Outcome>>,
-    done: Condvar,
-}
-
-enum Slot {
-    Ready(Ready),
-    Busy(Arc<Flight>),
-}
-
-struct Ready {
-    inflated: Arc<Inflated>,
-    /// Until a reader has it after read-ahead.
-    fresh: bool,
-    /// The clock's reading when it was last asked for.
-    used: u64,
-}
+/// Copies of a superchunk that a place names at most.
+const COPIES: usize = 2;
 
 /// Inflated superchunks of one image, at most so many bytes of them.
 pub struct WorkingSet {
-    pub(super) inner: Arc<Inner>,
-    ahead: Option<ahead::Ahead>,
+    cache: Arc<Cache>,
+    part_tables: ByteLru<SuperchunkId, Option<Arc<PartTable>>>,
+    ahead: Option<Ahead>,
     /// Subchunks of intact superchunks are judged by their identities too.
     verify: bool,
 }
 
-pub(super) struct Inner {
-    image: Arc<Image>,
-    shards: Vec<Mutex<LruCache<Key, Slot>>>,
-    budget: Arc<Budget>,
-    part_tables: ByteLru<SuperchunkId, Option<Arc<PartTable>>>,
-    /// One tick a use, so that the oldest of all shards can be told.
-    clock: AtomicU64,
-    counters: Counters,
+/// What is known of bytes that were copied.
+#[derive(Clone, Copy)]
+struct Quality {
+    /// All came from superchunks with the right checksum.
+    intact: bool,
+    /// Another damaged copy may give other bytes.
+    has_others: bool,
 }
 
-#[derive(Default)]
-struct Counters {
-    inflations: AtomicU64,
-    inflated_bytes: AtomicU64,
-    ahead: AtomicU64,
-    hits: AtomicU64,
-    read_bytes: AtomicU64,
+impl Quality {
+    const GOOD: Quality = Quality { intact: true, has_others: false };
+
+    fn add(&mut self, other: Quality) {
+        self.intact &= other.intact;
+        self.has_others |= other.has_others;
+    }
+
+    fn of(inflated: &Inflated) -> Self {
+        Quality { intact: inflated.intact, has_others: inflated.has_others }
+    }
+}
+
+/// What a subchunk is made of.
+enum Make<'a> {
+    Stored(&'a Located),
+    Composed(&'a Located, &'a Recipe),
+}
+
+impl Make<'_> {
+    fn subchunk_len(&self) -> u32 {
+        match self {
+            Make::Stored(located) => located.len,
+            Make::Composed(_, recipe) => recipe.subchunk_len(),
+        }
+    }
+
+    fn superchunk(&self) -> SuperchunkId {
+        match self {
+            Make::Stored(located) | Make::Composed(located, _) => located.superchunk,
+        }
+    }
 }
 
 impl WorkingSet {
     /// An empty working set of at most `bytes` bytes; `ahead` threads inflate what a sequential reader will want next.
     pub fn new(image: Arc<Image>, bytes: usize, ahead: usize) -> Self {
-        let inner = Arc::new(Inner {
-            image,
-            shards: (0..SHARDS).map(|_| Mutex::new(LruCache::unbounded())).collect(),
-            budget: Budget::new(bytes),
-            part_tables: ByteLru::new(PART_TABLES, 4),
-            clock: AtomicU64::new(0),
-            counters: Counters::default(),
-        });
-        let ahead = (ahead > 0).then(|| ahead::Ahead::start(&inner, ahead));
-        WorkingSet { inner, ahead, verify: false }
+        let cache = Arc::new(Cache::new(image, bytes));
+        let ahead = (ahead > 0).then(|| Ahead::start(&cache, ahead));
+        WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead, verify: false }
     }
 
     /// From now on every subchunk is judged by its own identity, whatever its superchunk's checksum says: what an image from
@@ -113,333 +90,207 @@ impl WorkingSet {
     /// # Errors
     /// If the subchunk is not there, shorter, cannot be read, or does not have its identity.
     pub fn read_subchunk(&self, id: SubchunkId, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
-        let located = self.inner.locate(id)?;
-        self.inner.counters.read_bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
-        if located.composed {
-            return self.read_composed(id, located, skip, out);
+        let image = self.cache.image();
+        let located = image
+            .locate(id)
+            .map_err(error::lookup(id))?
+            .ok_or(InflateError::Inconsistent { id, why: "the map does not know it" })?;
+        self.cache.has_read(out.len());
+        if !located.composed {
+            return self.read(id, &Make::Stored(&located), skip, out);
         }
-        if u64::from(skip) + out.len() as u64 > u64::from(located.len) {
+        let recipe = image
+            .recipe(id)
+            .map_err(error::lookup(id))?
+            .ok_or(InflateError::Inconsistent { id, why: "it is composed, but has no recipe" })?;
+        self.read(id, &Make::Composed(&located, &recipe), skip, out)
+    }
+
+    fn read(&self, id: SubchunkId, make: &Make<'_>, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
+        let len = make.subchunk_len();
+        let end = u64::from(skip) + out.len() as u64;
+        if end > u64::from(len) {
             return Err(InflateError::Inconsistent { id, why: "it is shorter than its file needs" });
         }
-        if self.copy_stored(id, &located, skip, out)? {
+        // Not above `len`, so it fits.
+        let range = skip..end as u32;
+        if !self.verify && self.copy(id, make, range.clone(), 0, out)?.intact {
             return Ok(());
         }
-        let mut bytes = vec![0; located.len as usize];
-        self.copy_stored(id, &located, 0, &mut bytes)?;
-        self.inner.judge(id, &located, &bytes)?;
-        out.copy_from_slice(&bytes[skip as usize..skip as usize + out.len()]);
-        Ok(())
-    }
-
-    /// Puts a composed subchunk together out of ranges of stored parts.
-    fn read_composed(&self, id: SubchunkId, located: Located, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
-        let lookup = |error| InflateError::Lookup { id, source: Arc::new(error) };
-        let recipe = self
-            .inner
-            .image
-            .recipe(id)
-            .map_err(lookup)?
-            .ok_or(InflateError::Inconsistent { id, why: "it is composed, but has no recipe" })?;
-        if u64::from(skip) + out.len() as u64 > u64::from(recipe.subchunk_len()) {
-            return Err(InflateError::Inconsistent { id, why: "it is shorter than its file needs" });
-        }
-        let mut bytes = vec![0; recipe.subchunk_len() as usize];
-        let mut rest = bytes.as_mut_slice();
-        let mut intact = true;
-        for piece in recipe.pieces() {
-            let (target, behind) = std::mem::take(&mut rest).split_at_mut(piece.len as usize);
-            rest = behind;
-            let source = if piece.subchunk == id { located } else { self.inner.locate(piece.subchunk)? };
-            if u64::from(piece.offset) + u64::from(piece.len) > u64::from(source.len) {
-                return Err(InflateError::Inconsistent { id, why: "its recipe names bytes that are not stored" });
+        // Only the whole subchunk can be judged. Damaged copies may have lost different bytes: each is tried.
+        let mut bytes = vec![0; len as usize];
+        for version in 0..COPIES {
+            let quality = self.copy(id, make, 0..len, version, &mut bytes)?;
+            if self.is_right(id, &bytes)? {
+                let part = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+                out.copy_from_slice(part);
+                return Ok(());
             }
-            intact &= self.copy_stored(piece.subchunk, &source, piece.offset, target)?;
+            if !quality.has_others {
+                break;
+            }
         }
-        if !intact {
-            self.inner.judge(id, &located, &bytes)?;
-        }
-        out.copy_from_slice(&bytes[skip as usize..skip as usize + out.len()]);
-        Ok(())
+        Err(InflateError::Damaged { id, superchunk: make.superchunk() })
     }
 
-    /// Copies a range of a stored part. Returns whether the bytes are known to be right; if not, they are to be judged.
-    fn copy_stored(&self, id: SubchunkId, located: &Located, skip: u32, out: &mut [u8]) -> Result<bool, InflateError> {
-        let start = located.position as usize + skip as usize;
-        let key = (located.superchunk, None);
-        let (inflated, fresh) = match self.inner.inflated(&key) {
+    /// Whether these are the subchunk's bytes.
+    fn is_right(&self, id: SubchunkId, bytes: &[u8]) -> Result<bool, InflateError> {
+        let image = self.cache.image();
+        let identity = image.identity(id).map_err(error::lookup(id))?;
+        Ok(identity == Some(Identity::of(image.params().hash, bytes)))
+    }
+
+    /// Copies a range of a subchunk's bytes to `out`.
+    fn copy(
+        &self,
+        id: SubchunkId,
+        make: &Make<'_>,
+        range: Range<u32>,
+        version: usize,
+        out: &mut [u8],
+    ) -> Result<Quality, InflateError> {
+        let (located, recipe) = match make {
+            Make::Stored(located) => {
+                let start = located.position as usize + range.start as usize;
+                let extract = Extract { superchunk: located.superchunk, start, output: 0, target: 0..range.len() };
+                return self.extract(id, &[extract], version, out);
+            }
+            Make::Composed(located, recipe) => (located, recipe),
+        };
+        let mut composition = Composition::new(self.cache.image());
+        composition.add(0, recipe, range).map_err(error::compose(id))?;
+        let mut quality = Quality::GOOD;
+        let groups = composition.by_superchunk();
+        let other = |group: &&[Extract]| group.first().is_some_and(|first| first.superchunk != located.superchunk);
+        let sources = groups.clone().filter(other).count();
+        if sources > usize::from(self.cache.image().params().max_sources) {
+            return Err(InflateError::Inconsistent {
+                id,
+                why: "its recipe needs more superchunks than the image allows",
+            });
+        }
+        for group in groups {
+            quality.add(self.extract(id, group, version, out)?);
+        }
+        Ok(quality)
+    }
+
+    /// Copies ranges of one superchunk. Of a damaged one the copy numbered `version` is taken, the last if there are fewer.
+    fn extract(
+        &self,
+        id: SubchunkId,
+        extracts: &[Extract],
+        version: usize,
+        out: &mut [u8],
+    ) -> Result<Quality, InflateError> {
+        let Some(superchunk) = extracts.first().map(|extract| extract.superchunk) else { return Ok(Quality::GOOD) };
+        let ready = if version == 0 { self.cache.ready(&(superchunk, None)) } else { None };
+        let (inflated, fresh) = match ready {
             Some(found) => found,
             // Only now is it worth asking the map where the superchunk lies.
             None => {
-                let row = self
-                    .inner
-                    .image
-                    .superchunk(located.superchunk)
-                    .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
-                    .ok_or(InflateError::Inconsistent { id, why: "the map does not know its superchunk" })?;
-                if row.kind != FrameKind::SUPERCHUNK || start + out.len() > row.place.raw_len as usize {
+                let place = load::row(self.cache.image(), superchunk, id)?.place;
+                if extracts.iter().any(|extract| extract.start + extract.target.len() > place.raw_len as usize) {
                     return Err(outside(id));
                 }
-                if row.place.flags.parts()
-                    && let Some(table) = self.inner.part_table(located.superchunk, &row.place)?
+                if place.flags.parts()
+                    && let Some(table) = self.part_table(id, superchunk, &place)?
                 {
-                    let intact = self.copy_parts(located.superchunk, &row.place, &table, start, out)?;
-                    return Ok(intact && !self.verify);
+                    return self.extract_parts(id, &place, &table, extracts, version, out);
                 }
-                self.inner.get(key, &row.place, None)?
+                self.inflated(&Unit { id: superchunk, place, part: None }, version)?
             }
         };
-        if start + out.len() > inflated.raw_len {
+        if !extracts.iter().all(|extract| extract.copy(&inflated.bytes, out)) {
             return Err(outside(id));
         }
         if fresh && let Some(ahead) = &self.ahead {
-            ahead.after(&self.inner, located.superchunk);
+            ahead.after(&self.cache, superchunk);
         }
-        copy_range(&inflated, start, out);
-        Ok(inflated.intact && !self.verify)
+        Ok(Quality::of(&inflated))
     }
 
-    fn copy_parts(
+    fn extract_parts(
         &self,
-        id: SuperchunkId,
+        id: SubchunkId,
         place: &Place,
         table: &PartTable,
-        start: usize,
+        extracts: &[Extract],
+        version: usize,
         out: &mut [u8],
-    ) -> Result<bool, InflateError> {
+    ) -> Result<Quality, InflateError> {
         let size = table.part_size as usize;
-        let mut intact = true;
-        let mut done = 0;
-        while done < out.len() {
-            let (index, within) = ((start + done) / size, (start + done) % size);
-            let len = (size - within).min(out.len() - done);
-            let (inflated, _) = self.inner.get((id, Some(index as u32)), place, Some(table))?;
-            copy_range(&inflated, within, &mut out[done..done + len]);
-            intact &= inflated.intact;
-            done += len;
+        let mut quality = Quality::GOOD;
+        let mut held: Option<(usize, Arc<Inflated>)> = None;
+        for extract in extracts {
+            let (mut start, mut target) = (extract.start, extract.target.clone());
+            while !target.is_empty() {
+                let (index, within) = (start / size, start % size);
+                let len = (size - within).min(target.len());
+                let inflated = match held.take() {
+                    Some((number, inflated)) if number == index => inflated,
+                    before => {
+                        // As in `inflated`: never two at once.
+                        drop(before);
+                        let part = table.parts.get(index).ok_or_else(|| outside(id))?;
+                        let unit = Unit { id: extract.superchunk, place: *place, part: Some((index as u32, *part)) };
+                        self.inflated(&unit, version)?.0
+                    }
+                };
+                let now = target.start..target.start + len;
+                let piece = Extract { superchunk: extract.superchunk, start: within, output: 0, target: now };
+                if !piece.copy(&inflated.bytes, out) {
+                    return Err(outside(id));
+                }
+                quality.add(Quality::of(&inflated));
+                held = Some((index, inflated));
+                start += len;
+                target.start += len;
+            }
         }
-        Ok(intact)
+        Ok(quality)
+    }
+
+    /// The raw bytes of a unit, and whether this is the first time a reader gets them.
+    fn inflated(&self, unit: &Unit, version: usize) -> Result<(Arc<Inflated>, bool), InflateError> {
+        let (cached, fresh) = self.cache.get(unit)?;
+        if version == 0 || !cached.has_others {
+            return Ok((cached, fresh));
+        }
+        // Never two at once: the working set may be as small as one.
+        drop(cached);
+        match self.cache.alone(unit, version)? {
+            Some(inflated) => Ok((Arc::new(inflated), false)),
+            None => self.cache.get(unit),
+        }
+    }
+
+    fn part_table(
+        &self,
+        subchunk: SubchunkId,
+        id: SuperchunkId,
+        place: &Place,
+    ) -> Result<Option<Arc<PartTable>>, InflateError> {
+        if let Some(known) = self.part_tables.get(&id) {
+            return Ok(known);
+        }
+        let table = self.cache.image().part_table(place).map_err(error::lookup(subchunk))?.map(Arc::new);
+        let weight = table.as_ref().map_or(0, |table| size_of_val(table.parts.as_slice()));
+        self.part_tables.insert(id, table.clone(), weight);
+        Ok(table)
     }
 
     /// What it did so far.
     pub fn counters(&self) -> InflateCounters {
-        let c = &self.inner.counters;
-        InflateCounters {
-            inflations: c.inflations.load(Ordering::Relaxed),
-            inflated_bytes: c.inflated_bytes.load(Ordering::Relaxed),
-            ahead: c.ahead.load(Ordering::Relaxed),
-            hits: c.hits.load(Ordering::Relaxed),
-            read_bytes: c.read_bytes.load(Ordering::Relaxed),
-        }
+        self.cache.counters()
     }
 
     /// Bytes it holds now, those being inflated included.
     pub fn bytes(&self) -> usize {
-        self.inner.budget.used()
+        self.cache.bytes()
     }
 }
 
 fn outside(id: SubchunkId) -> InflateError {
     InflateError::Inconsistent { id, why: "it does not lie within its superchunk" }
-}
-
-/// Copies what is there; what a damaged superchunk does not have stays as it is and is judged by the caller.
-fn copy_range(inflated: &Inflated, start: usize, out: &mut [u8]) {
-    let have = inflated.bytes.get(start..).unwrap_or(&[]);
-    let len = have.len().min(out.len());
-    out[..len].copy_from_slice(&have[..len]);
-    out[len..].fill(0);
-}
-
-impl Inner {
-    fn locate(&self, id: SubchunkId) -> Result<Located, InflateError> {
-        self.image
-            .locate(id)
-            .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
-            .ok_or(InflateError::Inconsistent { id, why: "the map does not know it" })
-    }
-
-    /// Whether these are the subchunk's bytes.
-    fn judge(&self, id: SubchunkId, located: &Located, bytes: &[u8]) -> Result<(), InflateError> {
-        let identity = self.image.identity(id).map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?;
-        if identity == Some(Identity::of(self.image.params().hash, bytes)) {
-            Ok(())
-        } else {
-            Err(InflateError::Damaged { id, superchunk: located.superchunk })
-        }
-    }
-
-    fn part_table(&self, id: SuperchunkId, place: &Place) -> Result<Option<Arc<PartTable>>, InflateError> {
-        if let Some(known) = self.part_tables.get(&id) {
-            return Ok(known);
-        }
-        let table = load::part_table(&self.image, id, place)?.map(Arc::new);
-        let weight = 64 + table.as_ref().map_or(0, |table| table.parts.len() * 24);
-        self.part_tables.insert(id, table.clone(), weight);
-        Ok(table)
-    }
-
-    fn shard(&self, key: &Key) -> &Mutex<LruCache<Key, Slot>> {
-        &self.shards[(key.0.0 as usize ^ key.1.unwrap_or(0) as usize) % SHARDS]
-    }
-
-    /// The inflated bytes if they are there, and whether no reader had them yet since they were inflated.
-    fn inflated(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
-        let mut shard = self.shard(key).lock();
-        let Some(Slot::Ready(ready)) = shard.get_mut(key) else { return None };
-        Some(self.hit(ready))
-    }
-
-    /// A reader takes what is there.
-    fn hit(&self, ready: &mut Ready) -> (Arc<Inflated>, bool) {
-        self.counters.hits.fetch_add(1, Ordering::Relaxed);
-        ready.used = self.tick();
-        (ready.inflated.clone(), std::mem::take(&mut ready.fresh))
-    }
-
-    /// The inflated bytes, and whether this is the first time a reader gets them since they were inflated.
-    fn get(&self, key: Key, place: &Place, table: Option<&PartTable>) -> Result<(Arc<Inflated>, bool), InflateError> {
-        let flight = {
-            let mut shard = self.shard(&key).lock();
-            match shard.get_mut(&key) {
-                Some(Slot::Ready(ready)) => return Ok(self.hit(ready)),
-                Some(Slot::Busy(flight)) => Some(flight.clone()),
-                None => {
-                    shard.put(key, Slot::Busy(Arc::new(Flight::default())));
-                    None
-                }
-            }
-        };
-        match flight {
-            Some(flight) => {
-                let mut outcome = flight.outcome.lock();
-                while outcome.is_none() {
-                    flight.done.wait(&mut outcome);
-                }
-                match &*outcome {
-                    Some(Ok(inflated)) => Ok((inflated.clone(), true)),
-                    Some(Err(error)) => Err(error.clone()),
-                    None => Err(InflateError::Inconsistent { id: SubchunkId(0), why: "nobody inflated it" }),
-                }
-            }
-            None => self.fly(key, place, table, false).map(|inflated| (inflated, true)),
-        }
-    }
-
-    /// Inflates a superchunk ahead of its readers, if nobody has or does, and if there is room without waiting.
-    pub(super) fn inflate_ahead(&self, id: SuperchunkId) {
-        let Ok(Some(row)) = self.image.superchunk(id) else {
-            return;
-        };
-        if row.kind != FrameKind::SUPERCHUNK || row.place.flags.parts() {
-            return;
-        }
-        let key = (id, None);
-        {
-            let mut shard = self.shard(&key).lock();
-            if shard.contains(&key) {
-                return;
-            }
-            shard.put(key, Slot::Busy(Arc::new(Flight::default())));
-        }
-        self.counters.ahead.fetch_add(1, Ordering::Relaxed);
-        // An error is told to whoever asks for the superchunk: it is inflated anew then.
-        let _ = self.fly(key, &row.place, None, true);
-    }
-
-    /// Whether the superchunk is inflated or being inflated.
-    pub(super) fn has(&self, id: SuperchunkId) -> bool {
-        let key = (id, None);
-        self.shard(&key).lock().contains(&key)
-    }
-
-    /// Inflates what this thread has put a `Busy` slot for, and tells everybody who waits.
-    fn fly(&self, key: Key, place: &Place, table: Option<&PartTable>, ahead: bool) -> Outcome {
-        let landing = Landing { inner: self, key, landed: false };
-        let bytes = match (table, key.1) {
-            (Some(table), Some(index)) => table.parts.get(index as usize).map_or(0, |part| part.raw_len as usize),
-            _ => place.raw_len as usize,
-        };
-        let buffer = self.budget.take(bytes, || self.evict(bytes));
-        let outcome = match (table, key.1) {
-            (Some(table), Some(index)) if (index as usize) < table.parts.len() => {
-                load::part(&self.image, key.0, place, table, index as usize, buffer)
-            }
-            _ => load::whole(&self.image, key.0, place, buffer),
-        };
-        let outcome = outcome.map(Arc::new);
-        if let Ok(inflated) = &outcome {
-            self.counters.inflations.fetch_add(1, Ordering::Relaxed);
-            self.counters.inflated_bytes.fetch_add(inflated.bytes.len() as u64, Ordering::Relaxed);
-        }
-        landing.land(outcome, ahead)
-    }
-
-    fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Drops the superchunks that were used longest ago, until about `bytes` are free or none is left.
-    fn evict(&self, bytes: usize) {
-        let mut freed = 0;
-        while freed < bytes {
-            let oldest = self.shards.iter().filter_map(|shard| {
-                let shard = shard.lock();
-                shard.iter().rev().find_map(|(key, slot)| match slot {
-                    Slot::Ready(ready) => Some((ready.used, *key)),
-                    Slot::Busy(_) => None,
-                })
-            });
-            let Some((_, key)) = oldest.min() else {
-                return;
-            };
-            // Between the look and the lock it may have gone or be in flight anew: then it is left alone.
-            let mut shard = self.shard(&key).lock();
-            let gone = matches!(shard.peek(&key), Some(Slot::Ready(_))).then(|| shard.pop(&key)).flatten();
-            drop(shard);
-            if let Some(Slot::Ready(ready)) = gone {
-                freed += ready.inflated.bytes.len().max(1);
-            }
-        }
-    }
-}
-
-/// Makes sure that a flight lands: if the inflating thread panics, those who wait get an error, not silence.
-struct Landing<'a> {
-    inner: &'a Inner,
-    key: Key,
-    landed: bool,
-}
-
-impl Landing<'_> {
-    fn land(mut self, outcome: Outcome, ahead: bool) -> Outcome {
-        self.landed = true;
-        self.settle(outcome.clone(), ahead);
-        outcome
-    }
-
-    fn settle(&self, outcome: Outcome, ahead: bool) {
-        let mut shard = self.inner.shard(&self.key).lock();
-        let busy = match &outcome {
-            Ok(inflated) => {
-                let (inflated, used) = (inflated.clone(), self.inner.tick());
-                shard.put(self.key, Slot::Ready(Ready { inflated, fresh: ahead, used }))
-            }
-            Err(_) => shard.pop(&self.key),
-        };
-        drop(shard);
-        if let Some(Slot::Busy(flight)) = busy {
-            *flight.outcome.lock() = Some(outcome);
-            flight.done.notify_all();
-        }
-        self.inner.budget.wake();
-    }
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        if !self.landed {
-            let why = "the thread that inflated it panicked";
-            self.settle(Err(InflateError::Inconsistent { id: SubchunkId(0), why }), false);
-        }
-    }
 }

@@ -1,27 +1,15 @@
 //! Table blocks: found by the map, taken out of their group, checked by hash, kept in a bounded cache.
 
+use super::superchunk::Buffers;
 use super::{ByteLru, Image, MetaError};
 use crate::format::block::Block;
-use crate::format::codec::Decoder;
 use crate::format::frame::FrameKind;
 use crate::format::ids::{SubchunkId, SuperchunkId};
-use crate::format::place::Place;
 use crate::format::schema::{Table, TableId};
 use crate::format::sums::Hash24;
 use crate::format::{FormatError, limits};
 use crate::table::{BlockSource, ChildRef, TableError};
-use std::cell::RefCell;
 use std::sync::Arc;
-
-thread_local! {
-    /// Decoding contexts are expensive to make and cheap to keep: one a thread.
-    static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
-}
-
-/// Runs `work` with this thread's decoder.
-pub(crate) fn with_decoder<T>(work: impl FnOnce(&mut Decoder) -> T) -> T {
-    DECODER.with_borrow_mut(work)
-}
 
 /// Neighbouring blocks come out of one group: so many inflated groups are kept besides the blocks (256 KiB each).
 const GROUPS: usize = 16;
@@ -74,9 +62,7 @@ impl Image {
         match child {
             ChildRef::Block { id, hash } => self.with_raw_block(*id, hash, |raw| Block::decode(table, level, raw)),
             ChildRef::Frame(place) => {
-                let mut stored = Vec::new();
-                self.log().stored(place, &mut stored)?;
-                let raw = self.decode(place, &stored)?;
+                let raw = self.read_plain(place, limits::TABLE_BLOCK)?;
                 Ok(Block::decode(table, level, &raw)?)
             }
         }
@@ -107,50 +93,22 @@ impl Image {
         {
             return Ok(use_raw(raw)?);
         }
-        // A group whose sum is wrong is decoded as far as it goes: its blocks are judged by their own hashes.
-        let mut stored = Vec::new();
-        let mut why = "its bytes do not have the hash its parent names".to_owned();
-        for offset in place.offsets() {
-            let intact = match self.log().stored_unverified(&place, offset, &mut stored) {
-                Ok(intact) => intact,
-                Err(error) => {
-                    why = error.to_string();
-                    continue;
-                }
-            };
-            let group = if intact { self.decode(&place, &stored)? } else { self.decode_damaged(&place, &stored) };
-            if let Some(raw) = group.get(range.clone())
-                && Hash24::of(raw) == *hash
-            {
-                let value = use_raw(raw)?;
-                if intact {
-                    let weight = group.len();
-                    self.blocks.groups.insert(located.superchunk, Arc::new(group), weight);
-                }
-                return Ok(value);
-            }
+        let (mut stored, mut group, mut value) = (Vec::new(), Vec::new(), None);
+        let buffers = Buffers { stored: &mut stored, raw: &mut group };
+        let reading = self.read_superchunk(&place, buffers, &mut |group, _| {
+            let raw = group.get(range.clone()).filter(|raw| Hash24::of(raw) == *hash);
+            value = raw.map(&use_raw);
+            value.is_some()
+        });
+        let Some(value) = value else {
+            let mismatch = || "content hash mismatch".to_owned();
+            return Err(wrong(&reading.faults.first().map_or_else(mismatch, |(_, fault)| fault.to_string())));
+        };
+        if reading.intact() {
+            let weight = group.capacity();
+            self.blocks.groups.insert(located.superchunk, Arc::new(group), weight);
         }
-        Err(wrong(&why))
-    }
-
-    /// Decodes verified stored bytes.
-    fn decode(&self, place: &Place, stored: &[u8]) -> Result<Vec<u8>, MetaError> {
-        let dictionary = if place.flags.dictionary() { self.dictionary()? } else { None };
-        let mut raw = Vec::new();
-        with_decoder(|decoder| {
-            let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
-            decoder.decode(place.codec, place.flags, stored, place.raw_len, dictionary, &mut raw)
-        })?;
-        Ok(raw)
-    }
-
-    /// Decodes damaged stored bytes as far as it goes.
-    fn decode_damaged(&self, place: &Place, stored: &[u8]) -> Vec<u8> {
-        let dictionary = if place.flags.dictionary() { self.dictionary().ok().flatten() } else { None };
-        with_decoder(|decoder| {
-            let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
-            decoder.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary)
-        })
+        Ok(value?)
     }
 
     /// The image's dictionary (section 6.5), read once.
@@ -167,14 +125,7 @@ impl Image {
         } else {
             let row =
                 self.superchunk(SuperchunkId(id))?.ok_or(MetaError::Missing { table: "the map (dictionary)", id })?;
-            if u64::from(row.place.raw_len) > limits::DICTIONARY_LEN || row.place.flags.dictionary() {
-                return Err(FormatError::invalid("dictionary", "it is too long, or needs a dictionary itself").into());
-            }
-            let mut stored = Vec::new();
-            self.log().stored(&row.place, &mut stored)?;
-            let mut raw = Vec::new();
-            with_decoder(|d| d.decode(row.place.codec, row.place.flags, &stored, row.place.raw_len, None, &mut raw))?;
-            Some(Arc::new(raw))
+            Some(Arc::new(self.read_plain(&row.place, limits::DICTIONARY_LEN)?))
         };
         Ok(self.dictionary.get_or_init(|| loaded).clone())
     }

@@ -3,7 +3,7 @@
 use lru::{DefaultHasher, LruCache};
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hash};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Hits and misses since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,11 +19,22 @@ struct Shard<K, V> {
     bytes: usize,
 }
 
-/// Values by key, at most so many bytes of them (each with the weight it was inserted with). The bound is kept shard
-/// by shard; one value always stays, however heavy, so a cache too small for a value still serves it.
+impl<K: Hash + Eq, V> Shard<K, V> {
+    fn new() -> Mutex<Self> {
+        Mutex::new(Shard { entries: LruCache::unbounded(), bytes: 0 })
+    }
+}
+
+/// Values by key, at most so many bytes of them, counting the weight each was inserted with and [`ByteLru::ENTRY`].
+/// Each shard keeps to its part of the bytes. A value heavier than that stays only if the whole cache is within its bytes,
+/// or if it is alone in it, so a cache too small for a value still serves it.
 pub struct ByteLru<K: Hash + Eq, V> {
-    shards: Vec<Mutex<Shard<K, V>>>,
-    shard_bytes: usize,
+    /// One shard stands apart, so that there is one for every hash.
+    first: Mutex<Shard<K, V>>,
+    others: Vec<Mutex<Shard<K, V>>>,
+    bytes: usize,
+    /// Bytes in all shards, for what is too heavy for its shard; exact when nobody is inserting.
+    total: AtomicUsize,
     /// Seeded anew in each process, as an image's author chooses the keys.
     hasher: DefaultHasher,
     hits: AtomicU64,
@@ -31,12 +42,17 @@ pub struct ByteLru<K: Hash + Eq, V> {
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
+    /// Bytes an entry takes beside what its value refers to: twice in a table that grows by doubling, the links of the
+    /// list, and what the allocator adds.
+    pub const ENTRY: usize = size_of::<K>() + size_of::<(V, usize)>() + 96;
+
     /// An empty cache of `bytes` bytes in `shards` shards.
     pub fn new(bytes: usize, shards: usize) -> Self {
-        let shards = shards.max(1);
         ByteLru {
-            shards: (0..shards).map(|_| Mutex::new(Shard { entries: LruCache::unbounded(), bytes: 0 })).collect(),
-            shard_bytes: bytes / shards,
+            first: Shard::new(),
+            others: (1..shards).map(|_| Shard::new()).collect(),
+            bytes,
+            total: AtomicUsize::new(0),
             hasher: DefaultHasher::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -44,8 +60,8 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
     }
 
     fn shard(&self, key: &K) -> &Mutex<Shard<K, V>> {
-        let at = self.hasher.hash_one(key) as usize % self.shards.len();
-        &self.shards[at]
+        let at = self.hasher.hash_one(key) as usize % (1 + self.others.len());
+        self.others.get(at).unwrap_or(&self.first)
     }
 
     /// The value, which becomes the most recently used of its shard.
@@ -56,22 +72,32 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         found
     }
 
-    /// Inserts a value of `weight` bytes and drops the least recently used ones that no longer fit.
+    /// Inserts a value that takes `weight` bytes beside its entry, and drops the least recently used ones that no longer
+    /// fit.
     pub fn insert(&self, key: K, value: V, weight: usize) {
         // What goes is dropped after the lock is released: a value's Drop may be expensive.
         let mut gone = Vec::new();
+        let weight = weight.saturating_add(Self::ENTRY);
+        let shard_bytes = self.bytes / (1 + self.others.len());
         let mut shard = self.shard(&key).lock();
+        let before = shard.bytes;
         if let Some((old, old_weight)) = shard.entries.put(key, (value, weight)) {
             shard.bytes -= old_weight;
             gone.push(old);
         }
         shard.bytes += weight;
-        while shard.bytes > self.shard_bytes && shard.entries.len() > 1 {
-            if let Some((_, (value, weight))) = shard.entries.pop_lru() {
-                shard.bytes -= weight;
-                gone.push(value);
+        let elsewhere = self.total.fetch_add(weight, Ordering::Relaxed).saturating_sub(before);
+        loop {
+            let (is_last, others) = (shard.entries.len() <= 1, elsewhere > 0);
+            let too_many = (shard.bytes > shard_bytes && !is_last) || elsewhere + shard.bytes > self.bytes;
+            if !too_many || (is_last && !others) {
+                break;
             }
+            let Some((_, (value, weight))) = shard.entries.pop_lru() else { break };
+            shard.bytes -= weight;
+            gone.push(value);
         }
+        self.total.fetch_sub(before + weight - shard.bytes, Ordering::Relaxed);
         drop(shard);
     }
 
@@ -80,9 +106,9 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         CacheCounters { hits: self.hits.load(Ordering::Relaxed), misses: self.misses.load(Ordering::Relaxed) }
     }
 
-    /// Bytes held now.
+    /// Bytes held now, entries included.
     pub fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().bytes).sum()
+        std::iter::once(&self.first).chain(&self.others).map(|shard| shard.lock().bytes).sum()
     }
 }
 
@@ -90,9 +116,11 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
 mod tests {
     use super::*;
 
+    const ENTRY: usize = ByteLru::<i32, i32>::ENTRY;
+
     #[test]
     fn the_least_recently_used_goes_when_bytes_run_out() {
-        let cache = ByteLru::new(100, 1);
+        let cache = ByteLru::new(100 + 3 * ENTRY, 1);
         for key in 0..4 {
             cache.insert(key, key * 10, 30);
             cache.get(&0);
@@ -100,7 +128,7 @@ mod tests {
         assert_eq!(cache.get(&0), Some(0));
         assert_eq!(cache.get(&1), None);
         assert_eq!(cache.get(&3), Some(30));
-        assert!(cache.bytes() <= 100);
+        assert!(cache.bytes() <= 100 + 3 * ENTRY);
     }
 
     #[test]
@@ -110,5 +138,24 @@ mod tests {
         assert_eq!(cache.get(&1), Some('a'));
         cache.insert(2, 'b', 5);
         assert_eq!(cache.get(&1), None);
+    }
+
+    #[test]
+    fn heavy_values_in_many_shards_stay_within_the_bytes_of_the_cache() {
+        let limit = 1000 + 8 * ENTRY;
+        let cache = ByteLru::new(limit, 8);
+        for key in 0..1000 {
+            let weight = 100 + key as usize * 7919 % 800;
+            cache.insert(key, key, weight);
+            assert!(cache.bytes() <= limit, "{} bytes in a cache of {limit}", cache.bytes());
+            assert_eq!(cache.bytes(), cache.total.load(Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn entries_that_weigh_nothing_are_counted() {
+        let cache = ByteLru::new(10_000, 1);
+        (0..1000).for_each(|key| cache.insert(key, 0, 0));
+        assert!(cache.bytes() <= 10_000 && cache.bytes() > 9_000);
     }
 }

@@ -7,24 +7,26 @@
 
 mod blocks;
 mod cache;
+mod compose;
 mod error;
 mod fitness;
 mod image;
 mod lists;
 mod open;
 mod salvage;
+mod superchunk;
 mod thawed;
 mod usage;
 mod writer;
 
 pub use crate::format::rows::Located;
 pub use cache::{ByteLru, CacheCounters};
+pub use compose::{ComposeError, Composition, Extract};
 pub use error::MetaError;
 pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};
 pub use open::{HeadState, Slot, read_heads};
+pub use superchunk::{Buffers, Fault, Reading, checksum_mismatch, decoding_memory};
 pub use thawed::{RangeCount, ThawedCount, ThawedRanges};
 pub use usage::Usage;
 pub use writer::{MapRows, TableBytes, TableWriter, append_twice};
-
-pub(crate) use blocks::with_decoder;

@@ -29,12 +29,23 @@ use std::sync::Arc;
 /// A subchunk: its stored part, and its recipe with the bytes that gives.
 pub type Subchunk = (Vec<u8>, Option<(Recipe, Vec<u8>)>);
 
+/// Which second frame the map names for each superchunk.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum SecondCopy {
+    #[default]
+    None,
+    Written,
+    /// One that is not there.
+    Unreadable,
+}
+
 /// Everything an image says, to be written as it is.
 #[derive(Default)]
 pub struct Forge {
     /// Table blocks are not compressed: for a reader without zstd.
     pub raw_tables: bool,
     pub max_sources: u8,
+    pub second_copy: SecondCopy,
     pub superchunks: Vec<Vec<Subchunk>>,
     pub inodes: BTreeMap<u64, InodeRow>,
     pub dirents: BTreeMap<(u64, Vec<u8>), DirentRow>,
@@ -149,7 +160,12 @@ impl Forge {
                 raw_len: raw.len() as u32,
                 sum: sums::xxh3(&raw),
             };
-            let place = log.append(frame).unwrap();
+            let mut place = log.append(frame).unwrap();
+            place.copy = match self.second_copy {
+                SecondCopy::None => None,
+                SecondCopy::Written => Some(log.append(frame).unwrap().offset),
+                SecondCopy::Unreadable => Some(LogOffset(1 << 40)),
+            };
             map.add(FrameKind::SUPERCHUNK, place, &list, recipes);
         }
         let params = Params { max_sources: self.max_sources, table_block: 1024, ..Params::default() };

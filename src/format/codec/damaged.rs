@@ -1,17 +1,18 @@
 //! Decoding as far as it goes, when a frame's sum is wrong.
 
-use super::decoder::{check_flags, part_codec};
-use super::parts::{PartTable, check_raw_len};
+use super::decoder::{check_flags, part_codec, set_len};
+use super::parts::{Part, PartTable, check_raw_len};
 use super::{Decoder, FormatError, decode_filter};
 use crate::format::frame::Flags;
 
 impl Decoder {
-    /// What can be had of damaged stored bytes, at most `raw_len` bytes, each at its right position; empty if there is nothing.
+    /// Replaces what is in `out` by what damaged stored bytes still give: `raw_len` bytes, each at its right position and
+    /// zeros where nothing was decoded; none if there is nothing.
     ///
-    /// Nothing of it is certain: a codec may not notice damage, and gives wrong bytes from there on. Each subchunk is
-    /// to be judged by its own identity. Without parts the result ends where decoding stopped. With parts it has `raw_len`
-    /// bytes, each part is decoded by itself, and from where a part cannot be decoded on, up to the next part, are zeros;
-    /// if the part table itself is damaged, that goes for all parts behind the damaged entry.
+    /// Nothing of it is certain: a codec may not notice damage, and gives wrong bytes from there on. Each subchunk must be
+    /// judged by its own identity. Without parts zeros begin where decoding stopped. With parts each part is decoded by
+    /// itself, and zeros reach up to the next part; if the part table itself is damaged, so do those of all parts after the
+    /// damaged entry.
     pub fn decode_damaged(
         &mut self,
         codec: u8,
@@ -19,8 +20,31 @@ impl Decoder {
         stored: &[u8],
         raw_len: u32,
         dictionary: Option<&[u8]>,
-    ) -> Vec<u8> {
-        self.try_damaged(codec, flags, stored, raw_len, dictionary).unwrap_or_default()
+        out: &mut Vec<u8>,
+    ) {
+        if self.try_damaged(codec, flags, stored, raw_len, dictionary, out).is_err() {
+            out.clear();
+        }
+    }
+
+    /// As [`Decoder::decode_damaged`], for one part and its stored bytes.
+    pub fn decode_damaged_part(
+        &mut self,
+        codec: u8,
+        flags: Flags,
+        part: &Part,
+        stored: &[u8],
+        dictionary: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut decode = || {
+            let dictionary = check_flags(codec, flags, dictionary)?;
+            set_len(out, check_raw_len(part.raw_len)?);
+            self.damaged_unit(part_codec(codec, part), flags, stored, dictionary, out)
+        };
+        if decode().is_err() {
+            out.clear();
+        }
     }
 
     fn try_damaged(
@@ -30,24 +54,38 @@ impl Decoder {
         stored: &[u8],
         raw_len: u32,
         dictionary: Option<&[u8]>,
-    ) -> Result<Vec<u8>, FormatError> {
+        out: &mut Vec<u8>,
+    ) -> Result<(), FormatError> {
         let dictionary = check_flags(codec, flags, dictionary)?;
-        if !flags.parts() {
-            let mut out = vec![0; check_raw_len(raw_len)?];
-            let len = self.salvage_unit(codec, flags, stored, dictionary, &mut out)?;
-            out.truncate(len);
-            return Ok(out);
-        }
-        let table = PartTable::decode_damaged(stored, raw_len)?;
-        let mut out = vec![0; check_raw_len(raw_len)?];
-        for (part, out) in table.parts.iter().zip(out.chunks_mut(table.part_size as usize)) {
-            let (codec, stored) = (part_codec(codec, part), part.stored(stored)?);
-            if self.unit(codec, flags, stored, dictionary, out).is_err() {
-                let len = self.salvage_unit(codec, flags, stored, dictionary, out)?;
-                out[len..].fill(0);
+        let table = if flags.parts() { Some(PartTable::decode_damaged(stored, raw_len)?) } else { None };
+        set_len(out, check_raw_len(raw_len)?);
+        let Some(table) = table else { return self.salvage_unit(codec, flags, stored, dictionary, out) };
+        let (mut parts, mut rest) = (table.parts.iter(), out.as_mut_slice());
+        while !rest.is_empty() {
+            let (now, after) = rest.split_at_mut(rest.len().min(table.part_size as usize));
+            match parts.next() {
+                Some(part) => {
+                    self.damaged_unit(part_codec(codec, part), flags, part.stored(stored)?, dictionary, now)?;
+                }
+                None => now.fill(0),
             }
+            rest = after;
         }
-        Ok(out)
+        Ok(())
+    }
+
+    fn damaged_unit(
+        &mut self,
+        codec: u8,
+        flags: Flags,
+        stored: &[u8],
+        dictionary: Option<&[u8]>,
+        out: &mut [u8],
+    ) -> Result<(), FormatError> {
+        if self.unit(codec, flags, stored, dictionary, out).is_ok() {
+            return Ok(());
+        }
+        self.salvage_unit(codec, flags, stored, dictionary, out)
     }
 
     fn salvage_unit(
@@ -57,9 +95,10 @@ impl Decoder {
         stored: &[u8],
         dictionary: Option<&[u8]>,
         out: &mut [u8],
-    ) -> Result<usize, FormatError> {
-        let len = self.context(codec)?.salvage(stored, out, dictionary);
-        decode_filter(flags.filter(), &mut out[..len])?;
-        Ok(len)
+    ) -> Result<(), FormatError> {
+        let len = self.context(codec)?.salvage(stored, out, dictionary).min(out.len());
+        let (decoded, rest) = out.split_at_mut(len);
+        rest.fill(0);
+        decode_filter(flags.filter(), decoded)
     }
 }

@@ -156,7 +156,7 @@ pub(super) fn check_flags(codec: u8, flags: Flags, dictionary: Option<&[u8]>) ->
 }
 
 /// Makes `out` that long without caring for what is in it: all will be overwritten.
-fn set_len(out: &mut Vec<u8>, len: usize) {
+pub(super) fn set_len(out: &mut Vec<u8>, len: usize) {
     if out.capacity() < len {
         // Pages of zeros from the system rather than written ones.
         *out = vec![0; len];

@@ -52,6 +52,8 @@ struct Codec {
     compress: Compress,
     /// Bytes that takes for `raw_len` bytes, without input and output.
     memory: fn(level: i32, raw_len: usize) -> usize,
+    /// Bytes that decoding `raw_len` bytes takes for its time, without input and output.
+    decoding_memory: fn(raw_len: usize) -> usize,
     decompressor: fn() -> Result<Box<dyn Decompress>, FormatError>,
 }
 
@@ -81,6 +83,12 @@ pub fn is_known(number: u8) -> bool {
 /// The codec's name as people write it, `unknown` for others.
 pub fn name(number: u8) -> &'static str {
     codec(number).map_or("unknown", |codec| codec.name)
+}
+
+/// Bytes of memory that decoding `raw_len` bytes takes while it goes on, without input and output, whatever the stored
+/// bytes claim; 0 for a codec that is not known.
+pub fn decoding_memory(number: u8, raw_len: usize) -> usize {
+    codec(number).map_or(0, |codec| (codec.decoding_memory)(raw_len))
 }
 
 fn failed(what: &'static str, why: impl ToString) -> FormatError {

@@ -10,6 +10,7 @@ pub(super) const CODEC: Codec = Codec {
     probe_from: i32::MAX,
     compress: |_, _, _| Ok(false),
     memory: |_, _| 0,
+    decoding_memory: |_| 0,
     decompressor: || Ok(Box::new(Raw)),
 };
 

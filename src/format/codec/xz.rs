@@ -10,6 +10,8 @@ const DICTIONARY_MIN: usize = 4 << 10;
 const DICTIONARY_MAX: usize = 64 << 20;
 /// Bytes a decoder may take: the largest dictionary, and room for tables and buffers.
 const DECODER_MEMORY: u64 = DICTIONARY_MAX as u64 + (8 << 20);
+/// Bytes of a decoder beside its dictionary.
+const DECODER_TABLES: usize = 256 << 10;
 /// The preset a filter is tried with.
 const TRIAL_PRESET: u32 = 0;
 /// A filter has to save one byte in so many.
@@ -29,6 +31,8 @@ pub(super) const CODEC: Codec = Codec {
         encode(preset, machine, raw, out)
     },
     memory,
+    // A dictionary is as large as the stream claims, but no more of it is touched than what was decoded.
+    decoding_memory: |raw_len| raw_len.min(DICTIONARY_MAX) + DECODER_TABLES,
     decompressor: || Ok(Box::new(Unxz)),
 };
 

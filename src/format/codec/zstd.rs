@@ -28,6 +28,8 @@ pub(super) const CODEC: Codec = Codec {
     probe_from: 13,
     compress,
     memory,
+    // It decodes into the output itself; the context is kept.
+    decoding_memory: |_| 0,
     decompressor: || Ok(Box::new(Unzstd { context: context()? })),
 };
 
@@ -180,8 +182,12 @@ impl Decompress for Unzstd {
     }
 
     fn salvage(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> usize {
-        // A new context: one that failed in the middle of a stream is not to be used again.
+        // A new context: one that failed in the middle of a stream is not to be used again. It decodes into `out` itself:
+        // a window of its own, of the size that the frame claims, would be memory that nobody counts.
         let Ok(mut context) = context() else { return 0 };
+        if context.set_parameter(DParameter::StableOutBuffer(true)).is_err() {
+            return 0;
+        }
         if dictionary.is_some_and(|bytes| context.load_dictionary(bytes).is_err()) {
             return 0;
         }
@@ -190,12 +196,12 @@ impl Decompress for Unzstd {
         while read < stored.len() && written < out.len() && wanted > 0 {
             let next = &stored[read..stored.len().min(read + wanted)];
             let mut input = InBuffer::around(next);
-            let mut output = OutBuffer::around(&mut out[written..]);
+            let mut output = OutBuffer::around_pos(out, written);
             match context.decompress_stream(&mut output, &mut input) {
-                Ok(hint) if input.pos() > 0 || output.pos() > 0 => {
+                Ok(hint) if input.pos() > 0 || output.pos() > written => {
                     wanted = hint;
                     read += input.pos();
-                    written += output.pos();
+                    written = output.pos();
                 }
                 _ => break,
             }

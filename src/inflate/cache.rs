@@ -1,0 +1,329 @@
+//! The cache of inflated superchunks, and single flight.
+//!
+//! Locks: a shard's, never held over I/O or while another is taken; a flight's, held by nobody who holds a shard's.
+
+use super::InflateError;
+use super::budget::{Budget, Room};
+use super::load::{self, Inflated, Key, Unit};
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::meta::Image;
+use lru::LruCache;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Shards beside the first: threads that read different superchunks seldom meet.
+const OTHER_SHARDS: usize = 15;
+/// What was inflated ahead and not read yet takes at most one byte in so many of the budget. Then it pushes out nothing
+/// that is in use, and in a working set of few superchunks nothing is inflated ahead at all.
+const AHEAD_SHARE: usize = 4;
+
+/// What a working set did since the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InflateCounters {
+    /// Superchunks (or parts) inflated.
+    pub inflations: u64,
+    /// Raw bytes that came out.
+    pub inflated_bytes: u64,
+    /// Inflations that nobody had asked for yet.
+    pub ahead: u64,
+    /// Reads that found their superchunk inflated.
+    pub hits: u64,
+    /// Bytes handed to readers.
+    pub read_bytes: u64,
+}
+
+type Outcome = Result<Arc<Inflated>, InflateError>;
+
+/// One inflation that somebody does and others may wait for.
+#[derive(Default)]
+struct Flight {
+    outcome: Mutex<Option<Outcome>>,
+    done: Condvar,
+}
+
+enum Slot {
+    Ready(Ready),
+    Busy(Arc<Flight>),
+}
+
+struct Ready {
+    inflated: Arc<Inflated>,
+    /// Until a reader has it after read-ahead.
+    fresh: Option<AheadShare>,
+    /// The clock's reading when it was last asked for.
+    used: u64,
+}
+
+type Shard = Mutex<LruCache<Key, Slot>>;
+
+/// Inflated superchunks of one image.
+pub(super) struct Cache {
+    image: Arc<Image>,
+    first: Shard,
+    others: Vec<Shard>,
+    budget: Arc<Budget>,
+    /// Raw bytes that were inflated ahead, or are being so, and that no reader had yet.
+    ahead: Arc<AtomicUsize>,
+    /// One tick a use, so that the oldest of all shards can be told.
+    clock: AtomicU64,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    inflations: AtomicU64,
+    inflated_bytes: AtomicU64,
+    ahead: AtomicU64,
+    hits: AtomicU64,
+    read_bytes: AtomicU64,
+}
+
+/// Bytes counted as inflated ahead, until it is dropped.
+struct AheadShare {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl AheadShare {
+    fn take(all: &Arc<AtomicUsize>, bytes: usize, limit: usize) -> Option<Self> {
+        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(AheadShare { bytes, all: all.clone() })
+    }
+}
+
+impl Drop for AheadShare {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What may be evicted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Evict {
+    Any,
+    /// Only what a reader had, or nobody had for long: read-ahead never undoes itself.
+    NotFresh,
+}
+
+impl Cache {
+    pub(super) fn new(image: Arc<Image>, bytes: usize) -> Self {
+        let shard = || Mutex::new(LruCache::unbounded());
+        Cache {
+            image,
+            first: shard(),
+            others: (0..OTHER_SHARDS).map(|_| shard()).collect(),
+            budget: Budget::new(bytes),
+            ahead: Arc::default(),
+            clock: AtomicU64::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.budget.used()
+    }
+
+    pub(super) fn has_read(&self, bytes: usize) {
+        self.counters.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn counters(&self) -> InflateCounters {
+        let c = &self.counters;
+        InflateCounters {
+            inflations: c.inflations.load(Ordering::Relaxed),
+            inflated_bytes: c.inflated_bytes.load(Ordering::Relaxed),
+            ahead: c.ahead.load(Ordering::Relaxed),
+            hits: c.hits.load(Ordering::Relaxed),
+            read_bytes: c.read_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn shard(&self, key: &Key) -> &Shard {
+        let at = (key.0.0 as usize ^ key.1.unwrap_or(0) as usize) % (1 + OTHER_SHARDS);
+        self.others.get(at).unwrap_or(&self.first)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The inflated bytes if they are there, and whether no reader had them yet since they were inflated.
+    pub(super) fn ready(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
+        let mut shard = self.shard(key).lock();
+        let Some(Slot::Ready(ready)) = shard.get_mut(key) else { return None };
+        Some(self.hit(ready))
+    }
+
+    /// A reader takes what is there.
+    fn hit(&self, ready: &mut Ready) -> (Arc<Inflated>, bool) {
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        ready.used = self.tick();
+        (ready.inflated.clone(), ready.fresh.take().is_some())
+    }
+
+    /// The inflated bytes, and whether this is the first time a reader gets them since they were inflated.
+    pub(super) fn get(&self, unit: &Unit) -> Result<(Arc<Inflated>, bool), InflateError> {
+        let key = unit.key();
+        let flight = {
+            let mut shard = self.shard(&key).lock();
+            match shard.get_mut(&key) {
+                Some(Slot::Ready(ready)) => return Ok(self.hit(ready)),
+                Some(Slot::Busy(flight)) => Some(flight.clone()),
+                None => {
+                    shard.put(key, Slot::Busy(Arc::new(Flight::default())));
+                    None
+                }
+            }
+        };
+        let Some(flight) = flight else {
+            let landing = Landing { cache: self, key, landed: false };
+            let room = self.room(unit);
+            return self.fly(landing, unit, room, None).map(|inflated| (inflated, true));
+        };
+        let mut outcome = flight.outcome.lock();
+        loop {
+            match &*outcome {
+                Some(outcome) => return outcome.clone().map(|inflated| (inflated, true)),
+                None => flight.done.wait(&mut outcome),
+            }
+        }
+    }
+
+    /// Inflates a unit for one reader alone: the damaged copy numbered `version` of it, `None` if there is none.
+    pub(super) fn alone(&self, unit: &Unit, version: usize) -> Result<Option<Inflated>, InflateError> {
+        load::inflate(&self.image, unit, self.room(unit), version)
+    }
+
+    /// Inflates a unit ahead of its readers, if nobody has or does, and if there is room for it without waiting.
+    pub(super) fn get_ahead(&self, unit: &Unit) {
+        let (key, need) = (unit.key(), unit.need());
+        let Some(share) = AheadShare::take(&self.ahead, need.raw, self.budget.limit() / AHEAD_SHARE) else { return };
+        if self.has(&key) {
+            return;
+        }
+        // No reader may find a slot taken that waits for room itself: first the room, and then the slot.
+        let mut freed = 0;
+        let room = loop {
+            if let Some(room) = self.budget.try_take(need) {
+                break room;
+            }
+            match self.evict(Evict::NotFresh) {
+                Some(bytes) if freed < need.raw + need.stored + need.decoder => freed += bytes,
+                _ => return,
+            }
+        };
+        {
+            let mut shard = self.shard(&key).lock();
+            if shard.contains(&key) {
+                return;
+            }
+            shard.put(key, Slot::Busy(Arc::new(Flight::default())));
+        }
+        self.counters.ahead.fetch_add(1, Ordering::Relaxed);
+        let landing = Landing { cache: self, key, landed: false };
+        // An error is told to whoever waits for the superchunk by then; for others it is inflated anew.
+        let _ = self.fly(landing, unit, room, Some(share));
+    }
+
+    /// Whether a unit is inflated or being inflated.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.shard(key).lock().contains(key)
+    }
+
+    fn room(&self, unit: &Unit) -> Room {
+        self.budget.take(unit.need(), || self.evict(Evict::Any).is_some())
+    }
+
+    /// Inflates what this thread has put a `Busy` slot for, and tells everybody who waits.
+    fn fly(&self, landing: Landing<'_>, unit: &Unit, room: Room, share: Option<AheadShare>) -> Outcome {
+        let outcome = match load::inflate(&self.image, unit, room, 0) {
+            Ok(Some(inflated)) => Ok(Arc::new(inflated)),
+            Ok(None) => Err(InflateError::Inconsistent { id: SubchunkId(0), why: "its superchunk has no copy" }),
+            Err(error) => Err(error),
+        };
+        if let Ok(inflated) = &outcome {
+            self.counters.inflations.fetch_add(1, Ordering::Relaxed);
+            self.counters.inflated_bytes.fetch_add(inflated.bytes.len() as u64, Ordering::Relaxed);
+        }
+        landing.land(outcome, share)
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Drops what was used longest ago. Returns how many bytes that were, `None` if there is nothing to drop.
+    fn evict(&self, what: Evict) -> Option<usize> {
+        loop {
+            let oldest = self.shards().filter_map(|shard| {
+                let shard = shard.lock();
+                shard.iter().rev().find_map(|(key, slot)| match slot {
+                    Slot::Ready(ready) if what == Evict::Any || ready.fresh.is_none() => Some((ready.used, *key)),
+                    _ => None,
+                })
+            });
+            let (_, key) = oldest.min()?;
+            // Between the look and the lock it may have gone or be in flight anew: then there is another to look for.
+            let mut shard = self.shard(&key).lock();
+            let gone = matches!(shard.peek(&key), Some(Slot::Ready(_))).then(|| shard.pop(&key)).flatten();
+            drop(shard);
+            if let Some(Slot::Ready(ready)) = gone {
+                return Some(ready.inflated.bytes.len());
+            }
+        }
+    }
+}
+
+/// Makes sure that a flight lands: if the inflating thread panics, those who wait get an error, not silence.
+struct Landing<'a> {
+    cache: &'a Cache,
+    key: Key,
+    landed: bool,
+}
+
+impl Landing<'_> {
+    fn land(mut self, outcome: Outcome, share: Option<AheadShare>) -> Outcome {
+        self.landed = true;
+        self.settle(outcome.clone(), share);
+        outcome
+    }
+
+    fn settle(&self, outcome: Outcome, fresh: Option<AheadShare>) {
+        let mut shard = self.cache.shard(&self.key).lock();
+        let busy = match &outcome {
+            Ok(inflated) => {
+                let (inflated, used) = (inflated.clone(), self.cache.tick());
+                shard.put(self.key, Slot::Ready(Ready { inflated, fresh, used }))
+            }
+            Err(_) => shard.pop(&self.key),
+        };
+        drop(shard);
+        if let Some(Slot::Busy(flight)) = busy {
+            *flight.outcome.lock() = Some(outcome);
+            flight.done.notify_all();
+        }
+        self.cache.budget.wake();
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if !self.landed {
+            let why = "the thread that inflated it panicked";
+            self.settle(Err(InflateError::Inconsistent { id: SubchunkId(0), why }), None);
+        }
+    }
+}
+
+impl Cache {
+    /// Whether the superchunk is inflated or being inflated as a whole.
+    pub(super) fn has_whole(&self, id: SuperchunkId) -> bool {
+        self.has(&(id, None))
+    }
+}

@@ -1,0 +1,309 @@
+//! From a place to raw bytes: the one way to read a superchunk, for table blocks, file data and `check`.
+//!
+//! Copies whose checksum is right come first. Damaged copies are decoded as far as it goes, and only if no other copy
+//! satisfied the caller, who judges such bytes by their own hashes. Memory: `stored` and `raw` grow to the lengths in the
+//! place, which are checked against the image's parameters first, and the decoder takes [`codec::decoding_memory`].
+//! Callers: meta, inflate, care.
+
+use super::{Image, MetaError};
+use crate::format::codec::{self, Decoder, Part, PartTable};
+use crate::format::ids::LogOffset;
+use crate::format::place::Place;
+use crate::format::{FormatError, limits};
+use crate::log::LogError;
+use std::cell::RefCell;
+use std::sync::Arc;
+use thiserror::Error;
+
+thread_local! {
+    /// Decoding contexts are expensive to make and cheap to keep: one a thread.
+    static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
+}
+
+fn with_decoder<T>(work: impl FnOnce(&mut Decoder) -> T) -> T {
+    DECODER.with_borrow_mut(work)
+}
+
+/// Why one copy did not give its raw bytes.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(LogError),
+    /// Its stored bytes are damaged.
+    #[error("their sum is wrong")]
+    Checksum,
+    /// Its stored bytes are what was written, but the decoder refuses them.
+    #[error("they cannot be decoded, though their sum is right: {0}")]
+    Decode(FormatError),
+}
+
+/// What reading came to.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The copy whose raw bytes the caller accepted, and whether its checksum is right.
+    pub accepted: Option<(LogOffset, bool)>,
+    /// What is wrong with the copies that were tried, in their order.
+    pub faults: Vec<(LogOffset, Fault)>,
+}
+
+impl Reading {
+    /// Whether bytes with the right checksum were accepted.
+    pub fn intact(&self) -> bool {
+        matches!(self.accepted, Some((_, true)))
+    }
+
+    /// How many copies are damaged; each may give something else.
+    pub fn damaged(&self) -> usize {
+        self.faults.iter().filter(|(_, fault)| matches!(fault, Fault::Checksum)).count()
+    }
+
+    /// Why nothing was accepted, as an error: the fault that says most.
+    pub(super) fn into_error(self) -> MetaError {
+        let rank = |fault: &Fault| match fault {
+            Fault::Decode(_) => 0,
+            Fault::Read(_) => 1,
+            Fault::Checksum => 2,
+        };
+        match self.faults.into_iter().min_by_key(|(_, fault)| rank(fault)) {
+            Some((_, Fault::Decode(error))) => MetaError::Format(error),
+            Some((_, Fault::Read(error))) => MetaError::Log(error),
+            Some((offset, Fault::Checksum)) => MetaError::Log(checksum_mismatch(offset)),
+            None => MetaError::Format(FormatError::invalid("stored bytes of a frame", "nobody accepted them")),
+        }
+    }
+}
+
+/// The error of the frame at `offset`, of which nothing can be used.
+pub fn checksum_mismatch(offset: LogOffset) -> LogError {
+    LogError::format(offset, FormatError::invalid("stored bytes of a frame", "checksum mismatch"))
+}
+
+/// What is read: all of a frame's stored bytes, or one part of them.
+#[derive(Clone, Copy)]
+enum Unit<'a> {
+    Whole,
+    Part(&'a Part),
+}
+
+/// The buffers of one reading. They may hold anything before, and keep their memory.
+pub struct Buffers<'a> {
+    /// For stored bytes.
+    pub stored: &'a mut Vec<u8>,
+    /// For raw bytes: what was accepted, afterwards.
+    pub raw: &'a mut Vec<u8>,
+}
+
+impl Image {
+    /// Reads the superchunk at `place` and shows its raw bytes to `accept`, copy after copy, until it returns true; the flag
+    /// says whether the checksum is right. Damaged copies come last, padded with zeros from where they could not be decoded.
+    pub fn read_superchunk(
+        &self,
+        place: &Place,
+        buffers: Buffers<'_>,
+        accept: &mut dyn FnMut(&[u8], bool) -> bool,
+    ) -> Reading {
+        self.read_with_dictionary(place, Unit::Whole, buffers, accept)
+    }
+
+    /// As [`Image::read_superchunk`], of one part, which has a checksum of its own.
+    pub fn read_part(
+        &self,
+        place: &Place,
+        part: &Part,
+        buffers: Buffers<'_>,
+        accept: &mut dyn FnMut(&[u8], bool) -> bool,
+    ) -> Reading {
+        self.read_with_dictionary(place, Unit::Part(part), buffers, accept)
+    }
+
+    /// Refuses a superchunk that would take more memory than the image's parameters allow.
+    ///
+    /// # Errors
+    /// `Limit`, with the length and the most it may be.
+    pub fn check_lengths(&self, place: &Place) -> Result<(), FormatError> {
+        check_lengths(place, self.params().superchunk_size.into())
+    }
+
+    /// Reads the table of a superchunk's parts; `None` if it is damaged in every copy that can be read.
+    ///
+    /// # Errors
+    /// No copy can be read, or the lengths are beyond what the image allows.
+    pub fn part_table(&self, place: &Place) -> Result<Option<PartTable>, MetaError> {
+        self.check_lengths(place)?;
+        let (mut first_error, mut damaged) = (None, false);
+        for offset in place.offsets() {
+            match self.part_table_at(place, offset) {
+                Ok(Some(table)) => return Ok(Some(table)),
+                Ok(None) => damaged = true,
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        match first_error {
+            Some(error) if !damaged => Err(error.into()),
+            _ => Ok(None),
+        }
+    }
+
+    fn part_table_at(&self, place: &Place, offset: LogOffset) -> Result<Option<PartTable>, LogError> {
+        let mut size = [0; 4];
+        if place.stored_len < 4 {
+            return Ok(None);
+        }
+        self.log().stored_range(place, offset, 0, &mut size)?;
+        let Ok(len) = PartTable::byte_len_of(&size, place.raw_len) else { return Ok(None) };
+        if len > place.stored_len as usize {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; len];
+        self.log().stored_range(place, offset, 0, &mut bytes)?;
+        Ok(PartTable::decode(&bytes, place.raw_len, place.stored_len).ok())
+    }
+
+    /// Reads a frame that must need no dictionary and have the right checksum: a block of the map, or the dictionary itself.
+    ///
+    /// # Errors
+    /// If no copy is such, or it has more than `most` raw bytes.
+    pub(super) fn read_plain(&self, place: &Place, most: u64) -> Result<Vec<u8>, MetaError> {
+        if place.flags.dictionary() {
+            return Err(FormatError::invalid("flags", "a dictionary where none may be needed").into());
+        }
+        let (mut stored, mut raw) = (Vec::new(), Vec::new());
+        let buffers = Buffers { stored: &mut stored, raw: &mut raw };
+        let reading = self.read_copies(place, Unit::Whole, most, None, buffers, &mut |_, intact| intact);
+        if reading.accepted.is_some() { Ok(raw) } else { Err(reading.into_error()) }
+    }
+
+    fn read_with_dictionary(
+        &self,
+        place: &Place,
+        unit: Unit<'_>,
+        buffers: Buffers<'_>,
+        accept: &mut dyn FnMut(&[u8], bool) -> bool,
+    ) -> Reading {
+        let dictionary = match place.flags.dictionary().then(|| self.dictionary()) {
+            None => None,
+            Some(Ok(dictionary)) => dictionary,
+            Some(Err(error)) => {
+                let fault = Fault::Decode(FormatError::Decode { what: "dictionary", why: error.to_string() });
+                return Reading { accepted: None, faults: vec![(place.offset, fault)] };
+            }
+        };
+        self.read_copies(place, unit, self.params().superchunk_size.into(), dictionary, buffers, accept)
+    }
+
+    fn read_copies(
+        &self,
+        place: &Place,
+        unit: Unit<'_>,
+        most: u64,
+        dictionary: Option<Arc<Vec<u8>>>,
+        buffers: Buffers<'_>,
+        accept: &mut dyn FnMut(&[u8], bool) -> bool,
+    ) -> Reading {
+        let mut reading = Reading::default();
+        let Buffers { stored, raw } = buffers;
+        let dictionary = dictionary.as_ref().map(|bytes| bytes.as_slice());
+        if let Err(error) = check_lengths(place, most) {
+            reading.faults.push((place.offset, Fault::Decode(error)));
+            return reading;
+        }
+        let mut last = place.offset;
+        for offset in place.offsets() {
+            last = offset;
+            match self.decode_copy(place, unit, offset, dictionary, stored, raw) {
+                Ok(()) if accept(raw, true) => {
+                    reading.accepted = Some((offset, true));
+                    return reading;
+                }
+                Ok(()) => {}
+                Err(fault) => reading.faults.push((offset, fault)),
+            }
+        }
+        for (offset, fault) in &reading.faults {
+            // The stored bytes of the copy that was tried last are still at hand.
+            if !matches!(fault, Fault::Checksum)
+                || (last != *offset && self.fetch(place, unit, *offset, stored).is_err())
+            {
+                continue;
+            }
+            last = *offset;
+            decode_damaged(place, unit, dictionary, stored, raw);
+            if raw.len() == unit.raw_len(place) && accept(raw, false) {
+                reading.accepted = Some((*offset, false));
+                return reading;
+            }
+        }
+        reading
+    }
+
+    /// Puts the stored bytes of one copy into `stored`, and says whether the checksum of a whole frame is right; that of a
+    /// part is left to the decoder.
+    fn fetch(&self, place: &Place, unit: Unit<'_>, offset: LogOffset, stored: &mut Vec<u8>) -> Result<bool, LogError> {
+        match unit {
+            Unit::Whole => self.log().stored_unverified(place, offset, stored),
+            Unit::Part(part) => {
+                stored.resize(part.stored_len as usize, 0);
+                self.log().stored_range(place, offset, part.offset, stored).map(|()| true)
+            }
+        }
+    }
+
+    fn decode_copy(
+        &self,
+        place: &Place,
+        unit: Unit<'_>,
+        offset: LogOffset,
+        dictionary: Option<&[u8]>,
+        stored: &mut Vec<u8>,
+        raw: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        if !self.fetch(place, unit, offset, stored).map_err(Fault::Read)? {
+            return Err(Fault::Checksum);
+        }
+        let decoded = with_decoder(|decoder| match unit {
+            Unit::Whole => decoder.decode(place.codec, place.flags, stored, place.raw_len, dictionary, raw),
+            Unit::Part(part) => decoder.decode_part(place.codec, place.flags, part, stored, dictionary, raw),
+        });
+        decoded.map_err(|error| match (unit, error) {
+            (Unit::Part(_), FormatError::Checksum { .. }) => Fault::Checksum,
+            (_, error) => Fault::Decode(error),
+        })
+    }
+}
+
+fn decode_damaged(place: &Place, unit: Unit<'_>, dictionary: Option<&[u8]>, stored: &[u8], raw: &mut Vec<u8>) {
+    with_decoder(|decoder| match unit {
+        Unit::Whole => decoder.decode_damaged(place.codec, place.flags, stored, place.raw_len, dictionary, raw),
+        Unit::Part(part) => decoder.decode_damaged_part(place.codec, place.flags, part, stored, dictionary, raw),
+    });
+}
+
+impl Unit<'_> {
+    fn raw_len(&self, place: &Place) -> usize {
+        match self {
+            Unit::Whole => place.raw_len as usize,
+            Unit::Part(part) => part.raw_len as usize,
+        }
+    }
+}
+
+/// Refuses what would take more memory than the image's parameters allow, before any of it is taken.
+fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
+    let (raw, stored) = (u64::from(place.raw_len), u64::from(place.stored_len));
+    if raw > most {
+        return Err(FormatError::Limit { what: "raw bytes of a superchunk", value: raw, limit: most });
+    }
+    let table = if place.flags.parts() { PartTable::byte_len(place.raw_len, limits::PART_MIN) as u64 } else { 0 };
+    if stored > raw + table {
+        return Err(FormatError::Limit { what: "stored bytes of a superchunk", value: stored, limit: raw + table });
+    }
+    Ok(())
+}
+
+/// Bytes of memory that decoding `raw_len` bytes of the superchunk at `place` takes beside stored and raw bytes.
+pub fn decoding_memory(place: &Place, raw_len: usize) -> usize {
+    codec::decoding_memory(place.codec, raw_len)
+}
