@@ -11,10 +11,14 @@ use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request,
 };
+use floe::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, Why};
+use floe::pack::{PackObserver, PackOptions};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a file does once it was opened (or, where that says so, before).
@@ -36,6 +40,21 @@ enum Trick {
     Forbidden,
     /// Fails to be read at its second 64 KiB.
     Breaks,
+    /// Has bytes, though its size says 0, as in /proc.
+    SaysNothing,
+    /// Has more bytes than its size says, before and after it is read.
+    SaysLess,
+    /// Its size says 0 until it is read.
+    SaysLater,
+    /// Has no bytes, and says so.
+    Empty,
+}
+
+impl Trick {
+    /// Whether nothing is to be said of it, as its bytes are all there and stay the same.
+    fn is_quiet(self) -> bool {
+        matches!(self, Trick::Steady | Trick::SaysNothing | Trick::SaysLess | Trick::Empty)
+    }
 }
 
 const FILES: &[(&str, Trick)] = &[
@@ -47,6 +66,11 @@ const FILES: &[(&str, Trick)] = &[
     ("f-vanishes", Trick::Vanishes),
     ("g-forbidden", Trick::Forbidden),
     ("h-breaks", Trick::Breaks),
+    ("i-says-nothing", Trick::SaysNothing),
+    ("j-says-less", Trick::SaysLess),
+    ("k-says-later", Trick::SaysLater),
+    ("l-empty", Trick::Empty),
+    ("m-says-nothing", Trick::SaysNothing),
     ("z-steady-too", Trick::Steady),
 ];
 const SIZE: usize = 300_000;
@@ -72,7 +96,18 @@ impl Tricks {
         let opened = self.opened[index].load(Ordering::SeqCst);
         match (FILES[index].1, opened) {
             (Trick::Shrinks, true) | (Trick::Grows, false) => SHORT,
+            (Trick::Empty, _) => 0,
             _ => SIZE,
+        }
+    }
+
+    /// How long it says it is.
+    fn said_size(&self, index: usize) -> usize {
+        let opened = self.opened[index].load(Ordering::SeqCst);
+        match (FILES[index].1, opened) {
+            (Trick::SaysNothing, _) | (Trick::SaysLater, false) => 0,
+            (Trick::SaysLess, _) => SHORT,
+            _ => self.size(index),
         }
     }
 
@@ -101,7 +136,7 @@ impl Tricks {
         attr.kind = FileType::RegularFile;
         attr.perm = 0o644;
         attr.nlink = 1;
-        attr.size = self.size(index) as u64;
+        attr.size = self.said_size(index) as u64;
         attr.blocks = attr.size.div_ceil(512);
         if trick == Trick::Changes && self.opened[index].load(Ordering::SeqCst) {
             attr.mtime += Duration::from_secs(1);
@@ -206,7 +241,7 @@ fn each_file_that_changes_is_named_and_no_other() {
         let lab = Lab::new();
         let (said, _) = pack_tricks(&lab, options);
         for (name, trick) in FILES {
-            assert_eq!(said.contains(name), *trick != Trick::Steady, "{name} ({trick:?}) in:\n{said}");
+            assert_eq!(said.contains(name), !trick.is_quiet(), "{name} ({trick:?}) in:\n{said}");
         }
     }
 }
@@ -220,7 +255,10 @@ fn what_is_packed_of_a_changing_file_are_bytes_it_had() {
         let packed = fs::read(out.join(name));
         let all = bytes(index);
         match trick {
-            Trick::Steady | Trick::Changes => assert!(packed.expect("it is there") == all, "{name}"),
+            Trick::Steady | Trick::Changes | Trick::SaysNothing | Trick::SaysLess | Trick::SaysLater => {
+                assert!(packed.expect("it is there") == all, "{name}")
+            }
+            Trick::Empty => assert!(packed.expect("it is there").is_empty(), "{name}"),
             Trick::Shrinks | Trick::Grows => {
                 let packed = packed.expect("it is there");
                 assert!(packed.len() >= SHORT && packed == all[..packed.len()], "{name}: {} bytes", packed.len());
@@ -243,7 +281,7 @@ fn json_names_each_file_in_an_error_and_still_ends_with_a_summary() {
     let lines: Vec<serde_json::Value> = said.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
     let items: Vec<_> =
         lines.iter().filter(|l| l["message_type"] == "error").filter_map(|l| l["item"].as_str()).collect();
-    for (name, trick) in FILES.iter().filter(|f| f.1 != Trick::Steady) {
+    for (name, trick) in FILES.iter().filter(|f| !f.1.is_quiet()) {
         assert!(items.iter().any(|i| i.contains(name)), "{name} ({trick:?}) in {items:?}");
     }
     assert!(lines.iter().any(|l| l["message_type"] == "summary"));
@@ -268,4 +306,68 @@ fn a_folder_that_may_not_be_read_is_named_and_the_rest_is_packed() {
     close(0o755);
     done.exits(3).says(&["closed"]);
     assert!(floe!("ls", lab.image("x.floe")).exits(0).out().contains("open"));
+}
+
+#[test]
+fn files_of_proc_that_say_they_are_empty_are_packed_with_their_bytes() {
+    let lab = Lab::new();
+    let files = ["/proc/version", "/proc/filesystems", "/proc/sys/kernel/pid_max", "/proc/sys/kernel/ostype"];
+    let image = lab.image("proc.floe");
+    let mut command = floe_command(["pack"]);
+    command.args(files).arg(&image);
+    run(command).exits(0);
+    for file in files {
+        let name = file.rsplit('/').next().expect("a name");
+        let packed = floe!("cat", &image, name).exits(0).stdout;
+        assert!(!packed.is_empty() && packed == fs::read(file).expect("it can be read"), "{file}");
+    }
+}
+
+/// Puts a link to elsewhere in the place of a directory when it was seen and is about to be opened.
+struct Swap {
+    victim: PathBuf,
+    aside: PathBuf,
+    elsewhere: PathBuf,
+}
+
+impl Filter for Swap {
+    fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'_> {
+        if entry.path == b"victim" {
+            fs::rename(&self.victim, &self.aside).expect("it can be renamed");
+            symlink(&self.elsewhere, &self.victim).expect("a link");
+        }
+        Decision::Take(Why::Default)
+    }
+
+    fn enter(&self, _: &FilterDir<'_>) -> Contents<'_> {
+        Contents::All
+    }
+}
+
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl PackObserver for Warnings {
+    fn warning(&self, path: &[u8], message: &str) {
+        self.0.lock().expect("nobody panicked").push(format!("{}: {message}", String::from_utf8_lossy(path)));
+    }
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_before_it_is_opened_is_not_followed() {
+    let lab = Lab::new();
+    let (source, elsewhere) = (lab.tree("source"), lab.tree("elsewhere"));
+    write(source.join("victim/inside"), "inside");
+    write(source.join("z"), "z");
+    write(elsewhere.join("secret"), "secret");
+    let (victim, aside) = (source.join("victim"), lab.path("trees/aside"));
+    let filter = Arc::new(Swap { victim, aside, elsewhere });
+    let options = PackOptions { filter, ..PackOptions::default() };
+    let warnings = Warnings::default();
+    let image = lab.image("x.floe");
+    floe::pack::pack(&[source], &image, &options, &warnings).expect("it is packed");
+    let said = warnings.0.into_inner().expect("nobody panicked");
+    assert!(said.len() == 1 && said[0].starts_with("victim: cannot open the directory"), "{said:?}");
+    let listed = floe!("ls", "-R", &image).exits(0).out();
+    assert!(listed.contains("victim") && !listed.contains("secret") && !listed.contains("inside"), "{listed}");
 }

@@ -4,6 +4,7 @@
 //! and standard streams touched. Called by `main`.
 
 pub mod args;
+pub mod descriptors;
 pub mod escape;
 pub mod exit;
 pub mod open;

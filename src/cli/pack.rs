@@ -5,7 +5,7 @@ use super::open::shown;
 use super::progress::{Progress, Step, clock};
 use super::sentence::told;
 use super::size::{Human, counted};
-use super::{Context, Exit, escape, output, signals, size, time};
+use super::{Context, Exit, descriptors, escape, output, signals, size, time};
 use crate::format::codec::Compression;
 use crate::format::limits;
 use crate::format::params::{Chunker, HashKind, Params};
@@ -282,6 +282,7 @@ impl Args {
             timestamp: self.attributes.timestamp,
             now: time::now(),
             seed: Some(random_seed().context("cannot get random bytes for the image's uuid")?),
+            open_directories: descriptors::directories(descriptors::raise()),
             temp_dir: temp_dir.map(PathBuf::from),
             umask: umask(),
             writer: Some(Owner::current()),

@@ -91,6 +91,15 @@ pub enum PackError {
     /// The index of subchunks cannot be kept.
     #[error(transparent)]
     Index(#[from] ChunkError),
+    /// The process, or the system, has no descriptor left.
+    #[error("cannot open '{path}': {source} (raise the limit of open files: 'ulimit -n')")]
+    Descriptors {
+        /// Path of what was to be opened, in the image.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {source}")]
     Thread {
@@ -118,6 +127,10 @@ impl From<AtomicError> for PackError {
 impl PackError {
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         PackError::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(super) fn descriptors(path: &[u8], source: io::Error) -> Self {
+        PackError::Descriptors { path: String::from_utf8_lossy(path).into_owned(), source }
     }
 
     pub(super) fn image(image: &Path, source: StorageError) -> Self {

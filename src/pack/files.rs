@@ -1,8 +1,8 @@
 //! What the scan hands on: entries in path order, in batches.
 
+use super::dirs::Directory;
 use crate::format::rows::{Time, XattrSet};
 use rustix::fs::Stat;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// What the scan learned of an inode.
@@ -28,7 +28,7 @@ pub(super) fn mtime(stat: &Stat) -> Time {
 /// A regular file that is to be read.
 pub(super) struct FileJob {
     /// The directory it was found in.
-    pub(super) dir: Arc<OwnedFd>,
+    pub(super) dir: Arc<Directory>,
     pub(super) name: Box<[u8]>,
     /// As the scan saw it: what differs when it is read has changed.
     pub(super) stat: Stat,
@@ -72,6 +72,8 @@ pub(super) enum ReadEnd {
     Changed(String),
     /// It cannot be packed.
     Failed(String),
+    /// It cannot be read for a reason that is not its own: packing ends.
+    Shortage(std::io::Error),
 }
 
 /// A part of a file, or all of it.

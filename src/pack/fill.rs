@@ -167,13 +167,17 @@ impl<'a> Filler<'a> {
         let mut builder = ContentBuilder::default();
         let mut tiny = None;
         let end = loop {
+            // A file may have no end.
+            if self.observer.cancelled() {
+                return Err(PackError::Cancelled);
+            }
             let part = parts.next()?;
             let whole = builder.rows.is_empty() && part.end.is_some();
             if let ([ReadExtent::Data { len, .. }], true) = (&part.extents[..], whole)
                 && u64::from(*len) < limits::TINY_LEN
             {
                 let bytes = parts.take(*len as usize)?;
-                if !matches!(part.end, Some(ReadEnd::Failed(_))) {
+                if !matches!(part.end, Some(ReadEnd::Failed(_) | ReadEnd::Shortage(_))) {
                     tiny = Some(self.rows.tiny(bytes)?);
                     builder.size = u64::from(*len);
                 }
@@ -199,6 +203,10 @@ impl<'a> Filler<'a> {
             ReadEnd::Failed(why) => {
                 self.warn(name, &format!("{why}; it is left out"));
                 return Ok(());
+            }
+            ReadEnd::Shortage(error) => {
+                self.push_name(name);
+                return Err(PackError::descriptors(&self.path, error));
             }
         }
         if let Some((_, true)) = tiny {

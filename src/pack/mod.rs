@@ -6,6 +6,7 @@
 
 mod append;
 mod compare;
+mod dirs;
 mod error;
 mod files;
 mod fill;
@@ -18,7 +19,9 @@ mod read;
 mod rows;
 mod scan;
 mod shares;
+mod source;
 mod spool;
+mod walk;
 mod xattrs;
 
 pub use error::PackError;
@@ -44,10 +47,9 @@ pub fn survey(
     options: &PackOptions,
     observer: &dyn PackObserver,
 ) -> Result<(), PackError> {
-    let sources = scan::Source::open_all(sources)?;
+    let sources = scan::sources(sources, options)?;
     let own = own::Own::of_name(image);
-    scan::Scan::new(&sources, options, &own, observer).count(true);
-    Ok(())
+    scan::Scan::new(&sources, options, &own, observer).count(true)
 }
 
 /// Packs the sources into a new image.
@@ -69,7 +71,7 @@ pub fn pack(
     let plan = plan::Plan::new(options, image)?;
     // What cannot be written is refused before anything is read.
     let target = Target::claim(image, options.force)?;
-    let sources = scan::Source::open_all(sources)?;
+    let sources = scan::sources(sources, options)?;
     if sources.iter().all(|source| source.is_inode(target.replaced())) {
         return Err(PackError::OnlyItself { image: image.to_owned() });
     }
@@ -92,9 +94,11 @@ pub fn pack(
 
         let scan = &scan;
         // The senders move into the scan, so that those behind it end when it does.
-        spawn("scan".into()).spawn_scoped(scope, move || scan.run(&read_jobs, &batches)).map_err(failed)?;
+        let scanning =
+            spawn("scan".into()).spawn_scoped(scope, move || scan.run(&read_jobs, &batches)).map_err(failed)?;
         if observer.wants_total() {
-            spawn("count".into()).spawn_scoped(scope, || scan.count(false)).map_err(failed)?;
+            // What ends it ends the scan, too; without a total the bar is only less use.
+            spawn("count".into()).spawn_scoped(scope, || drop(scan.count(false))).map_err(failed)?;
         }
         for n in 0..plan.readers {
             let queue = read_queue.clone();
@@ -108,7 +112,7 @@ pub fn pack(
         }
         drop((read_queue, compress_queue));
         let storage_of_append = storage.clone();
-        let append: ScopedJoinHandle<'_, _> = spawn("append".into())
+        let appending = spawn("append".into())
             .spawn_scoped(scope, move || append::run(&sealed_queue, storage_of_append, progress, places))
             .map_err(failed)?;
 
@@ -117,8 +121,9 @@ pub fn pack(
         let filled = filler.run(&batch_queue);
         // Readers that still wait to hand something over see that nobody takes it any more.
         drop(batch_queue);
-        let appended = append.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // If appending failed, filling failed for that reason alone.
+        let appended = joined(appending);
+        // If scanning or appending failed, filling failed for that reason alone, or has filled in a part.
+        joined(scanning)?;
         Ok::<_, PackError>((filled, appended.map_err(|source| PackError::log(image, source))?))
     });
     let (filled, appended) = written?;
@@ -128,7 +133,12 @@ pub fn pack(
         return Err(PackError::Cancelled);
     }
     let mode = if finished.private { 0o600 } else { 0o666 & !options.umask };
-    finished.summary.warnings += scan.warnings.load(std::sync::atomic::Ordering::Relaxed);
+    finished.summary.warnings += scan.warnings();
     target.finish(mode)?;
     Ok(finished.summary)
+}
+
+/// What a thread gave; its panic goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

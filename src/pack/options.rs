@@ -35,6 +35,8 @@ pub struct PackOptions {
     pub seed: Option<[u8; 32]>,
     /// What is taken.
     pub filter: Arc<dyn Filter>,
+    /// Directories of the sources that are kept open besides those in use; others are opened again when they are needed.
+    pub open_directories: usize,
     /// Folder for what does not fit in memory; by default the image's.
     pub temp_dir: Option<PathBuf>,
     /// Permission bits that a new file does not get.
@@ -57,6 +59,7 @@ impl Default for PackOptions {
             now: Time::default(),
             seed: None,
             filter: Arc::new(TakeAll),
+            open_directories: 256,
             temp_dir: None,
             umask: 0o022,
             writer: None,

@@ -2,6 +2,7 @@
 //! in order, through a channel of the batch's own.
 
 use super::PackOptions;
+use super::dirs::{DirError, is_shortage};
 use super::files::{Batch, Entry, FileJob, FilePart, ReadEnd, ReadExtent, Segment, mtime};
 use crate::chunk::Cutter;
 use crate::format::params::HashKind;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 /// Bytes read in one go, and handed on together.
 const SEGMENT: usize = 1 << 20;
+/// Bytes asked for first of a file that says it has none. Some files in /proc give all they have to one read or nothing.
+const PROBE: usize = 64 << 10;
 /// Files from this size on are announced to the kernel as read from front to back.
 const ADVISE: u64 = 4 << 20;
 
@@ -42,13 +45,47 @@ struct Reader<'a> {
     segment: Segment,
 }
 
-/// What went wrong with a file, in words for people.
-struct Unreadable(String);
+/// Why a file cannot be read.
+enum Unreadable {
+    /// In words for people.
+    Because(String),
+    /// There are no descriptors.
+    Shortage(Errno),
+}
 
 impl From<(&'static str, Errno)> for Unreadable {
     fn from((action, error): (&'static str, Errno)) -> Self {
-        Unreadable(format!("cannot {action} it: {}", std::io::Error::from(error)))
+        if is_shortage(error) {
+            return Unreadable::Shortage(error);
+        }
+        Unreadable::Because(format!("cannot {action} it: {}", std::io::Error::from(error)))
     }
+}
+
+impl From<DirError> for Unreadable {
+    fn from(error: DirError) -> Self {
+        match error.shortage() {
+            Some(error) => Unreadable::Shortage(error),
+            None => Unreadable::Because(format!("cannot open the directory it is in: {error}")),
+        }
+    }
+}
+
+/// How far a range of a file goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// To this offset, where more data or a hole follows.
+    At(u64),
+    /// To the end of the file, which should be at this offset.
+    OfFile(u64),
+}
+
+/// What was read of a range.
+struct DataRead {
+    /// Bytes.
+    len: u64,
+    /// Whether the file has more bytes than it should.
+    grew: bool,
 }
 
 impl Reader<'_> {
@@ -58,7 +95,8 @@ impl Reader<'_> {
                 self.segment.parts.push(FilePart::default());
                 let end = match self.read_file(job)? {
                     Ok(end) => end,
-                    Err(Unreadable(why)) => ReadEnd::Failed(why),
+                    Err(Unreadable::Because(why)) => ReadEnd::Failed(why),
+                    Err(Unreadable::Shortage(error)) => ReadEnd::Shortage(error.into()),
                 };
                 self.part().end = Some(end);
                 if self.segment.bytes.len() >= SEGMENT {
@@ -91,8 +129,9 @@ impl Reader<'_> {
         };
         let size = stat.st_size as u64;
         let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
+        // Bytes packed so far, holes included.
         let mut at = 0;
-        while at < size {
+        loop {
             // Without holes there is nothing to ask for; with them, data is read from one border to the next.
             let (data, end) = if sparse {
                 match next_data(&file, at, size) {
@@ -105,26 +144,32 @@ impl Reader<'_> {
             if data > at {
                 self.part().extents.push(ReadExtent::Hole(data - at));
             }
-            if data == size {
+            if data == size && size > 0 {
+                at = size;
                 break;
             }
-            let read = match self.read_data(&file, data, end)? {
+            let until = if end == size { End::OfFile(size) } else { End::At(end) };
+            let read = match self.read_data(&file, data, until)? {
                 Ok(read) => read,
                 Err(error) => return Ok(Err(error)),
             };
-            at = end;
-            if read < end - data {
-                return Ok(Ok(ReadEnd::Changed(format!(
-                    "it shrank while it was read: {} of {size} bytes are packed",
-                    data + read
-                ))));
+            at = data + read.len;
+            if read.grew {
+                return Ok(Ok(ReadEnd::Changed(format!("it grew while it was read: its first {at} bytes are packed"))));
+            }
+            if at < end {
+                let what = format!("it shrank while it was read: {at} of {size} bytes are packed");
+                return Ok(Ok(ReadEnd::Changed(what)));
+            }
+            if at >= size {
+                break;
             }
         }
         Ok(match rustix::fs::fstat(&file) {
-            Ok(now) if now.st_size as u64 != size => {
-                Ok(ReadEnd::Changed(format!("it grew while it was read: its first {size} bytes are packed")))
+            Ok(now) if now.st_size > stat.st_size => {
+                Ok(ReadEnd::Changed(format!("it grew while it was read: its first {at} bytes are packed")))
             }
-            Ok(now) if mtime(&now) != mtime(&job.stat) || stat.st_size != job.stat.st_size => {
+            Ok(now) if mtime(&now) != mtime(&job.stat) || [now.st_size, stat.st_size] != [job.stat.st_size; 2] => {
                 Ok(ReadEnd::Changed("it changed while it was read".into()))
             }
             Ok(_) => Ok(ReadEnd::Whole),
@@ -132,21 +177,52 @@ impl Reader<'_> {
         })
     }
 
-    /// Cuts and hashes the bytes `[from, to)`; returns how many there were.
-    fn read_data(&mut self, file: &OwnedFd, from: u64, to: u64) -> Result<Result<u64, Unreadable>, Gone> {
+    /// Cuts and hashes the bytes from `from` on.
+    ///
+    /// Some file systems do not know a file's size before it is read, and say 0 or something too small (/proc, some over FUSE): if the
+    /// file goes on after its end and its size still says the same, it is read until it has no more.
+    fn read_data(&mut self, file: &OwnedFd, from: u64, until: End) -> Result<Result<DataRead, Unreadable>, Gone> {
         let max = self.cutter.max_len();
         let mut at = from;
+        let (mut to, mut probe) = match until {
+            End::At(to) => (to, false),
+            End::OfFile(to) => (to, true),
+        };
+        let mut grew = false;
         // Bytes of the segment from here on are read but not yet cut.
         let mut uncut = self.segment.bytes.len();
         loop {
             let want = (to - at).min((SEGMENT + max) as u64) as usize;
             let room = want.min((SEGMENT + max).saturating_sub(self.segment.bytes.len()).max(max));
-            let got = match read_at(file, at, room, &mut self.segment.bytes) {
+            // A byte more tells whether the file goes on, without another call.
+            let more = match until {
+                End::OfFile(0) if probe => PROBE,
+                End::OfFile(_) if probe && room as u64 == to - at => 1,
+                _ => 0,
+            };
+            let mut got = match read_at(file, at, room, more, &mut self.segment.bytes) {
                 Ok(got) => got,
                 Err(error) => return Ok(Err(("read", error).into())),
             };
+            if got > room {
+                let now = match rustix::fs::fstat(file) {
+                    Ok(now) => now.st_size as u64,
+                    Err(error) => return Ok(Err(("stat", error).into())),
+                };
+                probe = false;
+                if now <= to {
+                    to = u64::MAX;
+                } else if to == 0 {
+                    // It is known now.
+                    to = now.max(got as u64);
+                } else {
+                    grew = true;
+                    self.segment.bytes.truncate(self.segment.bytes.len() - (got - room));
+                    got = room;
+                }
+            }
             at += got as u64;
-            let last = at == to || (got == 0 && room > 0);
+            let last = at == to || got < room;
             while self.segment.bytes.len() - uncut >= max || (last && self.segment.bytes.len() > uncut) {
                 let rest = &self.segment.bytes[uncut..];
                 let len = self.cutter.cut(rest);
@@ -156,7 +232,7 @@ impl Reader<'_> {
                 uncut += len;
             }
             if last {
-                return Ok(Ok(at - from));
+                return Ok(Ok(DataRead { len: at - from, grew }));
             }
             if self.segment.bytes.len() >= SEGMENT {
                 let rest = self.segment.bytes.split_off(uncut);
@@ -172,7 +248,8 @@ impl Reader<'_> {
 fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let name = OsStr::from_bytes(&job.name);
-    let open = |flags| rustix::fs::openat(&*job.dir, name, flags, rustix::fs::Mode::empty());
+    let dir = job.dir.fd()?;
+    let open = |flags| job.dir.pool().with_room(|| rustix::fs::openat(&*dir, name, flags, rustix::fs::Mode::empty()));
     // Reading for a backup should not count as use; only the owner may ask for that.
     let file = match open(flags | OFlags::NOATIME) {
         Err(Errno::PERM) => open(flags),
@@ -181,7 +258,7 @@ fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     .map_err(|error| ("open", error))?;
     let stat = rustix::fs::fstat(&file).map_err(|error| ("stat", error))?;
     if (stat.st_mode ^ job.stat.st_mode) & 0o170000 != 0 {
-        return Err(Unreadable("it is no regular file any more".into()));
+        return Err(Unreadable::Because("it is no regular file any more".into()));
     }
     if stat.st_size as u64 >= ADVISE {
         // Advice only: where it is not taken, reading is slower and no less right.
@@ -211,12 +288,12 @@ fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadabl
     Ok((data, if hole > data { hole } else { size }))
 }
 
-/// Appends up to `len` bytes from `at`; fewer only at the end of the file.
-fn read_at(file: &OwnedFd, at: u64, len: usize, out: &mut Vec<u8>) -> Result<usize, Errno> {
+/// Appends `len` bytes from `at`, and up to `more` if they come along; fewer only at the end of the file.
+fn read_at(file: &OwnedFd, at: u64, len: usize, more: usize, out: &mut Vec<u8>) -> Result<usize, Errno> {
     let start = out.len();
-    out.resize(start + len, 0);
+    out.resize(start + len + more, 0);
     let mut done = 0;
-    while done < len {
+    while done < len.max(usize::from(more > 0)) {
         match rustix::io::pread(file, &mut out[start + done..], at + done as u64) {
             Ok(0) => break,
             Ok(got) => done += got,

@@ -4,15 +4,25 @@ use crate::format::limits;
 use crate::format::rows::{Xattr, XattrSet};
 use rustix::io::Errno;
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 /// Name spaces that are packed; of `system.` only what [`ACLS`] names, which the kernel gives raw.
 const SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// The attributes of what stands at a path, no link followed. What cannot be read is told to `warn` and left out.
-pub(super) fn xattrs_of(path: &Path, warn: &dyn Fn(&str)) -> XattrSet {
-    let names = match list(path) {
+/// What has attributes.
+#[derive(Clone, Copy)]
+pub(super) enum At<'a> {
+    /// What is open.
+    Open(BorrowedFd<'a>),
+    /// What is at a path, no link followed.
+    Path(&'a Path),
+}
+
+/// The attributes of it. What cannot be read is told to `warn` and left out.
+pub(super) fn xattrs_of(at: At<'_>, warn: &dyn Fn(&str)) -> XattrSet {
+    let names = match list(at) {
         Ok(names) => names,
         // File systems without attributes, and things that can have none.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => return XattrSet::default(),
@@ -28,7 +38,7 @@ pub(super) fn xattrs_of(path: &Path, warn: &dyn Fn(&str)) -> XattrSet {
         if !(SPACES.iter().any(|space| name.starts_with(space)) || ACLS.contains(&name)) {
             continue;
         }
-        match value(path, c_name) {
+        match value(at, c_name) {
             Ok(value) => set.push(Xattr { name: name.to_vec(), value }),
             // Removed between list and get.
             Err(Errno::NODATA) => {}
@@ -47,10 +57,14 @@ pub(super) fn xattrs_of(path: &Path, warn: &dyn Fn(&str)) -> XattrSet {
     set
 }
 
-fn list(path: &Path) -> Result<Vec<u8>, Errno> {
+fn list(at: At<'_>) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0u8; 1024];
     loop {
-        match rustix::fs::llistxattr(path, &mut buffer[..]) {
+        let listed = match at {
+            At::Open(fd) => rustix::fs::flistxattr(fd, &mut buffer[..]),
+            At::Path(path) => rustix::fs::llistxattr(path, &mut buffer[..]),
+        };
+        match listed {
             Ok(len) => {
                 buffer.truncate(len);
                 return Ok(buffer);
@@ -61,10 +75,14 @@ fn list(path: &Path) -> Result<Vec<u8>, Errno> {
     }
 }
 
-fn value(path: &Path, name: &CStr) -> Result<Vec<u8>, Errno> {
+fn value(at: At<'_>, name: &CStr) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0u8; 512];
     loop {
-        match rustix::fs::lgetxattr(path, name, &mut buffer[..]) {
+        let read = match at {
+            At::Open(fd) => rustix::fs::fgetxattr(fd, name, &mut buffer[..]),
+            At::Path(path) => rustix::fs::lgetxattr(path, name, &mut buffer[..]),
+        };
+        match read {
             Ok(len) => {
                 buffer.truncate(len);
                 return Ok(buffer);

@@ -146,7 +146,13 @@ fn create_locked(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<L
         // Between our making it and our locking it, another process took it for a leftover.
         Ok(None) => return Ok(None),
         Err(LockError::Unsupported(_)) => None,
-        Err(other) => return Err(other.into()),
+        Err(other) => {
+            if names(folder, name, &file, path)? {
+                // The error of the lock is the one that counts.
+                let _ = rfs::unlinkat(folder, name, AtFlags::empty());
+            }
+            return Err(other.into());
+        }
     };
     Ok(names(folder, name, &file, path)?.then_some((file, lock)))
 }

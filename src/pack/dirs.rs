@@ -1,0 +1,338 @@
+//! Directories of the sources: a bounded number stays open, the others are opened again when they are needed.
+//!
+//! Invariants: a directory below a source is opened by its name in the descriptor of its parent, and no link is followed; one that
+//! is opened again has the device and inode it had, or that is an error. So paths of any length work, and what is put in the place
+//! of a directory meanwhile is not packed. Called by the walk, and by readers for the directories of their files.
+
+use parking_lot::Mutex;
+use rustix::fs::{CWD, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use thiserror::Error;
+
+/// Of the directories that are opened on the way down to one, so many of the deepest are kept: they are needed next.
+const ON_THE_WAY: usize = 16;
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Why a directory cannot be opened.
+#[derive(Debug, Error)]
+pub(super) enum DirError {
+    #[error("{}", io::Error::from(*.0))]
+    Os(Errno),
+    #[error("it was replaced by another directory while it was packed")]
+    Replaced,
+}
+
+impl From<Errno> for DirError {
+    fn from(error: Errno) -> Self {
+        DirError::Os(error)
+    }
+}
+
+impl DirError {
+    /// The error if it is a shortage of descriptors: nothing is wrong with the directory, so nothing of it may be left out.
+    pub(super) fn shortage(&self) -> Option<Errno> {
+        match self {
+            DirError::Os(error) if is_shortage(*error) => Some(*error),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the process, or the system, has no descriptor left.
+pub(super) fn is_shortage(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE)
+}
+
+/// Keeps descriptors of directories open, up to a limit: the last ones opened.
+#[derive(Debug)]
+pub(super) struct Pool(Mutex<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    open: VecDeque<Arc<OwnedFd>>,
+    limit: usize,
+}
+
+impl Pool {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Pool(Mutex::new(Kept { open: VecDeque::new(), limit })))
+    }
+
+    fn keep(&self, fd: &Arc<OwnedFd>) {
+        let mut kept = self.0.lock();
+        kept.open.push_back(fd.clone());
+        let oldest = if kept.open.len() > kept.limit { kept.open.pop_front() } else { None };
+        drop(kept);
+        // It is closed without the lock.
+        drop(oldest);
+    }
+
+    /// Closes half of what is kept, and keeps no more than that from now on. False if there is nothing to close.
+    fn shrink(&self) -> bool {
+        let mut kept = self.0.lock();
+        let half = kept.open.len().div_ceil(2);
+        kept.limit = kept.limit.min(kept.open.len() - half);
+        let closed: Vec<_> = kept.open.drain(..half).collect();
+        drop(kept);
+        !closed.is_empty()
+    }
+
+    /// What `open` gives; directories are closed for it as long as descriptors are short.
+    pub(super) fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        loop {
+            match open() {
+                Err(error) if is_shortage(error) && self.shrink() => {}
+                opened => return opened,
+            }
+        }
+    }
+}
+
+/// A directory, whether it is open or not.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pool: Arc<Pool>,
+    place: Place,
+    /// Device and inode.
+    id: (u64, u64),
+    fd: Mutex<Weak<OwnedFd>>,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// As it was named by people.
+    Path { path: PathBuf, flags: OFlags },
+    /// The parent is taken out only when the directory is dropped.
+    Below { parent: Option<Arc<Directory>>, name: Box<[u8]> },
+}
+
+/// A directory that was opened for the first time.
+pub(super) struct Opened {
+    pub(super) dir: Arc<Directory>,
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) stat: Stat,
+}
+
+impl Directory {
+    /// Opens a directory by its path; links are followed.
+    pub(super) fn open(pool: &Arc<Pool>, path: &Path) -> Result<Opened, Errno> {
+        Self::first(pool, Place::Path { path: path.to_owned(), flags: DIRECTORY }, CWD)
+    }
+
+    /// Opens a directory by its path, for what is in it, not for listing: leave to search it is enough.
+    pub(super) fn open_to_search(pool: &Arc<Pool>, path: &Path) -> Result<Opened, Errno> {
+        Self::first(pool, Place::Path { path: path.to_owned(), flags: DIRECTORY | OFlags::PATH }, CWD)
+    }
+
+    /// Opens the directory `name` in this one, whose descriptor is `fd`.
+    pub(super) fn open_below(self: &Arc<Self>, fd: &OwnedFd, name: &[u8]) -> Result<Opened, Errno> {
+        Self::first(&self.pool, Place::Below { parent: Some(self.clone()), name: name.into() }, fd)
+    }
+
+    fn first(pool: &Arc<Pool>, place: Place, parent: impl AsFd) -> Result<Opened, Errno> {
+        let fd = Arc::new(pool.with_room(|| place.open(&parent))?);
+        let stat = rustix::fs::fstat(&*fd)?;
+        pool.keep(&fd);
+        let open = Mutex::new(Arc::downgrade(&fd));
+        let dir = Directory { pool: pool.clone(), place, id: (stat.st_dev, stat.st_ino), fd: open };
+        Ok(Opened { dir: Arc::new(dir), fd, stat })
+    }
+
+    /// What keeps its descriptor.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Its descriptor.
+    ///
+    /// # Errors
+    /// If it had to be opened again and that failed, for it or for a directory on the way.
+    pub(super) fn fd(&self) -> Result<Arc<OwnedFd>, DirError> {
+        let mut closed = Vec::new();
+        let mut at = self;
+        let mut fd = loop {
+            if let Some(fd) = at.open_fd() {
+                break fd;
+            }
+            match &at.place {
+                Place::Below { parent: Some(parent), .. } => {
+                    closed.push(at);
+                    at = parent;
+                }
+                Place::Path { .. } | Place::Below { parent: None, .. } => break at.again(CWD)?,
+            }
+        };
+        while let Some(dir) = closed.pop() {
+            fd = dir.again(&*fd)?;
+            if closed.len() < ON_THE_WAY {
+                dir.keep(&fd);
+            }
+        }
+        Ok(fd)
+    }
+
+    /// Its descriptor, when `below` is that of a directory in it: however deep it is, one step up leads to it.
+    pub(super) fn fd_from_below(&self, below: &OwnedFd) -> Result<Arc<OwnedFd>, DirError> {
+        if let Some(fd) = self.open_fd() {
+            return Ok(fd);
+        }
+        match self.pool.with_room(|| rustix::fs::openat(below, "..", DIRECTORY, Mode::empty())) {
+            Ok(fd) if self.is(&fd)? => {
+                let fd = Arc::new(fd);
+                self.keep(&fd);
+                Ok(fd)
+            }
+            // The one below was moved.
+            _ => self.fd(),
+        }
+    }
+
+    fn open_fd(&self) -> Option<Arc<OwnedFd>> {
+        self.fd.lock().upgrade()
+    }
+
+    fn keep(&self, fd: &Arc<OwnedFd>) {
+        *self.fd.lock() = Arc::downgrade(fd);
+        self.pool.keep(fd);
+    }
+
+    fn again(&self, parent: impl AsFd) -> Result<Arc<OwnedFd>, DirError> {
+        let fd = self.pool.with_room(|| self.place.open(&parent))?;
+        if self.is(&fd)? { Ok(Arc::new(fd)) } else { Err(DirError::Replaced) }
+    }
+
+    fn is(&self, fd: &OwnedFd) -> Result<bool, Errno> {
+        let stat = rustix::fs::fstat(fd)?;
+        Ok((stat.st_dev, stat.st_ino) == self.id)
+    }
+
+    fn take_parent(&mut self) -> Option<Arc<Directory>> {
+        match &mut self.place {
+            Place::Below { parent, .. } => parent.take(),
+            Place::Path { .. } => None,
+        }
+    }
+}
+
+impl Place {
+    fn open(&self, parent: impl AsFd) -> Result<OwnedFd, Errno> {
+        match self {
+            Place::Path { path, flags } => rustix::fs::openat(parent, path, *flags, Mode::empty()),
+            Place::Below { name, .. } => {
+                rustix::fs::openat(parent, OsStr::from_bytes(name), DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+            }
+        }
+    }
+}
+
+impl Drop for Directory {
+    /// One parent after another, so that a deep tree does not need a deep stack.
+    fn drop(&mut self) {
+        let mut next = self.take_parent();
+        while let Some(parent) = next {
+            next = Arc::into_inner(parent).and_then(|mut parent| parent.take_parent());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// `root/0/1/2/…`, each opened; the pool keeps `limit` of them.
+    fn chain(root: &Path, depth: usize, limit: usize) -> Vec<Arc<Directory>> {
+        let pool = Pool::new(limit);
+        let opened = Directory::open(&pool, root).unwrap();
+        let (mut dirs, mut fd) = (vec![opened.dir], opened.fd);
+        for n in 0..depth {
+            let name = n.to_string();
+            rustix::fs::mkdirat(&*fd, &name, Mode::RWXU).unwrap();
+            let opened = dirs[n].open_below(&fd, name.as_bytes()).unwrap();
+            dirs.push(opened.dir);
+            fd = opened.fd;
+        }
+        dirs
+    }
+
+    fn open_ones(dirs: &[Arc<Directory>]) -> usize {
+        dirs.iter().filter(|dir| dir.open_fd().is_some()).count()
+    }
+
+    #[test]
+    fn of_many_directories_few_stay_open_and_each_can_be_opened_again() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = chain(root.path(), 200, 10);
+        assert_eq!(open_ones(&dirs), 10);
+        for dir in dirs.iter().rev().chain(&dirs) {
+            assert!(dir.is(&dir.fd().unwrap()).unwrap());
+            assert!(open_ones(&dirs) <= 10);
+        }
+        for pair in dirs.windows(2).rev() {
+            let below = pair[1].fd().unwrap();
+            assert!(pair[0].is(&pair[0].fd_from_below(&below).unwrap()).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_chain_as_deep_as_can_be_is_dropped_without_a_deep_stack() {
+        let root = tempfile::tempdir().unwrap();
+        let opened = Directory::open(&Pool::new(1), root.path()).unwrap();
+        let mut last = opened.dir;
+        for _ in 0..500_000 {
+            let place = Place::Below { parent: Some(last.clone()), name: Box::default() };
+            last = Arc::new(Directory { pool: last.pool.clone(), place, id: (0, 0), fd: Mutex::default() });
+        }
+        drop(last);
+    }
+
+    #[test]
+    fn what_was_put_in_the_place_of_a_directory_is_not_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir_all(outside.path().join("1")).unwrap();
+        // With two kept, the directory 1 is closed once 2 and 3 were opened.
+        let dirs = chain(root.path(), 4, 2);
+        let (at, away) = (root.path().join("0"), root.path().join("away"));
+        fs::rename(&at, &away).unwrap();
+        assert!(matches!(dirs[2].fd(), Err(DirError::Os(Errno::NOENT))));
+        symlink(outside.path(), &at).unwrap();
+        assert!(matches!(dirs[2].fd(), Err(DirError::Os(Errno::NOTDIR | Errno::LOOP))));
+        fs::remove_file(&at).unwrap();
+        fs::create_dir_all(at.join("1")).unwrap();
+        assert!(matches!(dirs[2].fd(), Err(DirError::Replaced)));
+        // From below, where it is does not matter.
+        let below = dirs[4].fd().unwrap();
+        let above = dirs[3].fd_from_below(&below).unwrap();
+        assert!(dirs[2].fd_from_below(&above).is_ok());
+        fs::remove_dir_all(&at).unwrap();
+        fs::rename(&away, &at).unwrap();
+        assert!(dirs[1].fd().is_ok());
+    }
+
+    #[test]
+    fn directories_are_closed_when_descriptors_are_short_and_only_then_is_it_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = chain(root.path(), 9, 10);
+        assert_eq!(open_ones(&dirs), 10);
+        let pool = dirs[0].pool();
+        let tried = std::cell::Cell::new(0);
+        let third = || {
+            tried.set(tried.get() + 1);
+            if tried.get() < 3 { Err(Errno::MFILE) } else { Ok(()) }
+        };
+        assert_eq!(pool.with_room(third), Ok(()));
+        assert_eq!(open_ones(&dirs), 2);
+        assert_eq!(pool.with_room(|| Err::<(), _>(Errno::NFILE)), Err(Errno::NFILE));
+        assert_eq!(open_ones(&dirs), 0);
+        assert!(dirs[9].fd().is_ok());
+    }
+}

@@ -1,0 +1,76 @@
+//! What was named on the command line, found and opened.
+
+use super::PackError;
+use super::dirs::{Directory, Pool};
+use crate::format::rows::FileType;
+use rustix::fs::{AtFlags, Stat};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Something named on the command line.
+pub(super) struct Source {
+    /// Its name in the root, if there are several or it is no directory.
+    pub(super) name: Vec<u8>,
+    pub(super) path: PathBuf,
+    /// The directory itself; of anything else the one it is in.
+    pub(super) dir: Arc<Directory>,
+    pub(super) stat: Stat,
+}
+
+impl Source {
+    /// Finds all of them; their directories are opened again from `pool`.
+    pub(super) fn open_all(paths: &[PathBuf], pool: &Arc<Pool>) -> Result<Vec<Source>, PackError> {
+        if paths.is_empty() {
+            return Err(PackError::NoSource);
+        }
+        let (mut names, mut parents) = (HashSet::new(), HashMap::new());
+        paths
+            .iter()
+            .map(|path| {
+                let source = Source::open(path, pool, &mut parents)?;
+                if !names.insert(source.name.clone()) {
+                    return Err(PackError::SameName { name: String::from_utf8_lossy(&source.name).into_owned() });
+                }
+                Ok(source)
+            })
+            .collect()
+    }
+
+    fn open(
+        path: &Path,
+        pool: &Arc<Pool>,
+        parents: &mut HashMap<PathBuf, Arc<Directory>>,
+    ) -> Result<Source, PackError> {
+        // A source given as a link to a directory means the directory, as with tar and rsync's trailing slash.
+        let followed = rustix::fs::stat(path).map_err(|error| PackError::io("read", path, error.into()))?;
+        let is_dir = FileType::of_mode(followed.st_mode) == Some(FileType::Directory);
+        if let (false, Some(parent), Some(name)) = (is_dir, path.parent(), path.file_name()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let failed = |error: std::io::Error| PackError::io("open", parent, error);
+            let dir = match parents.get(parent) {
+                Some(dir) => dir.clone(),
+                None => Directory::open_to_search(pool, parent).map_err(|error| failed(error.into()))?.dir,
+            };
+            parents.insert(parent.to_owned(), dir.clone());
+            let fd = dir.fd().map_err(|error| failed(std::io::Error::other(error)))?;
+            let stat = rustix::fs::statat(&*fd, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| PackError::io("stat", path, error.into()))?;
+            return Ok(Source { name: name.as_bytes().to_vec(), path: path.to_owned(), dir, stat });
+        }
+        let opened = Directory::open(pool, path).map_err(|error| PackError::io("open", path, error.into()))?;
+        let name = path.file_name().unwrap_or(OsStr::new("root"));
+        Ok(Source { name: name.as_bytes().to_vec(), path: path.to_owned(), dir: opened.dir, stat: opened.stat })
+    }
+
+    /// Whether it is no directory but this file, by device and inode.
+    pub(super) fn is_inode(&self, id: Option<(u64, u64)>) -> bool {
+        !self.is_dir() && id == Some((self.stat.st_dev, self.stat.st_ino))
+    }
+
+    pub(super) fn is_dir(&self) -> bool {
+        FileType::of_mode(self.stat.st_mode) == Some(FileType::Directory)
+    }
+}

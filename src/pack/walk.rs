@@ -1,0 +1,405 @@
+//! The walk over the sources in path order: the names of a directory by their bytes, a subdirectory where its name is.
+//!
+//! Works with descriptors of directories all the way, so no path is too long and no link is followed; neither stack nor open
+//! descriptors grow with the depth. What cannot be read is a warning, and the walk goes on; a shortage of descriptors ends it.
+
+use super::dirs::{DirError, Directory, Opened, is_shortage};
+use super::files::{Entry, FileJob, Meta, mtime};
+use super::filter::{Contents, Filter, FilterDir, FilterEntry};
+use super::own::Own;
+use super::source::Source;
+use super::xattrs::{At, xattrs_of};
+use super::{PackError, PackObserver, PackOptions};
+use crate::format::rows::{FileType, Time, XattrSet};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of names that are read from a directory at once.
+const LISTING: usize = 32 << 10;
+const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Why the walk ended early.
+pub(super) enum Stop {
+    /// Nobody takes entries any more: the stage that took them has failed.
+    Gone,
+    /// Going on would leave something out that can be read.
+    Failed(PackError),
+}
+
+/// Where entries go.
+pub(super) trait Sink {
+    /// Takes the next one.
+    fn entry(&mut self, entry: Entry) -> Result<(), Stop>;
+}
+
+/// What the walk goes by, and whom it tells.
+pub(super) struct Rules<'a> {
+    pub(super) filter: &'a dyn Filter,
+    pub(super) options: &'a PackOptions,
+    pub(super) own: &'a Own,
+    pub(super) observer: &'a dyn PackObserver,
+    pub(super) warnings: AtomicU64,
+}
+
+/// A directory whose entries are being walked.
+struct Level {
+    dir: Arc<Directory>,
+    /// Only the deepest has it.
+    fd: Option<Arc<OwnedFd>>,
+    names: std::vec::IntoIter<Box<[u8]>>,
+    /// Bytes of the path without its own name.
+    before: usize,
+}
+
+/// A walk.
+pub(super) struct Walk<'a> {
+    rules: &'a Rules<'a>,
+    sink: &'a mut dyn Sink,
+    /// Whether warnings are told: the counting walk keeps quiet, or everything would be said twice.
+    aloud: bool,
+    /// Path of the entry at hand within the image, for messages and filters.
+    path: Vec<u8>,
+    levels: Vec<Level>,
+    /// Inodes with several links that were handed on.
+    seen: HashSet<(u64, u64)>,
+    device: u64,
+    /// Where in `path` the part begins that is relative to the source.
+    relative: usize,
+    listing: Vec<u8>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(rules: &'a Rules<'a>, sink: &'a mut dyn Sink, aloud: bool) -> Self {
+        let (path, levels, seen) = (Vec::new(), Vec::new(), HashSet::new());
+        let listing = Vec::with_capacity(LISTING);
+        Walk { rules, sink, aloud, path, levels, seen, device: 0, relative: 0, listing }
+    }
+
+    /// Walks over all sources.
+    pub(super) fn run(mut self, sources: &[Source]) -> Result<(), Stop> {
+        if let [source] = sources
+            && source.is_dir()
+        {
+            return self.source(b"", source);
+        }
+        let mut sources: Vec<&Source> = sources.iter().collect();
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        let newest = sources.iter().map(|source| mtime(&source.stat)).max().unwrap_or_default();
+        let meta = root_of_several(newest, self.rules.options);
+        self.sink.entry(Entry::Enter { name: Box::default(), meta })?;
+        for source in sources {
+            self.relative = if source.is_dir() { source.name.len() + 1 } else { 0 };
+            self.source(&source.name, source)?;
+        }
+        self.sink.entry(Entry::Leave)
+    }
+
+    fn source(&mut self, name: &[u8], source: &Source) -> Result<(), Stop> {
+        self.device = source.stat.st_dev;
+        let failed = |error| Stop::Failed(PackError::io("open", &source.path, io::Error::other(error)));
+        let fd = source.dir.fd().map_err(|error| match error.shortage() {
+            Some(error) => shortage(source.path.as_os_str().as_bytes(), error),
+            None => failed(error),
+        })?;
+        let before = self.push(name);
+        if source.is_dir() {
+            let opened = Opened { dir: source.dir.clone(), fd, stat: source.stat };
+            self.enter(before, name, opened)?;
+            return self.entries();
+        }
+        let own = self.is_own(&source.stat);
+        let done = if own { Ok(()) } else { self.leaf(name, &source.dir, &fd, source.stat) };
+        self.path.truncate(before);
+        done
+    }
+
+    fn entries(&mut self) -> Result<(), Stop> {
+        while let Some(level) = self.levels.last_mut() {
+            match level.names.next() {
+                Some(name) => self.entry(&name)?,
+                None => self.leave()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a name to the path; returns where to cut it off again.
+    fn push(&mut self, name: &[u8]) -> usize {
+        let before = self.path.len();
+        if before > 0 && !name.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        before
+    }
+
+    fn warn(&self, message: &str) {
+        if self.aloud {
+            self.rules.warnings.fetch_add(1, Ordering::Relaxed);
+            self.rules.observer.warning(&self.path, message);
+        }
+    }
+
+    /// Whether it belongs to the image that is being written.
+    fn is_own(&self, stat: &Stat) -> bool {
+        let left_out = self.rules.own.left_out(stat.st_dev, stat.st_ino);
+        if let (Some(Some(note)), true) = (left_out, self.aloud) {
+            self.rules.observer.note(&self.path, note);
+        }
+        left_out.is_some()
+    }
+
+    fn meta(&self, stat: &Stat, xattrs: XattrSet) -> Meta {
+        let options = self.rules.options;
+        let (uid, gid) = options.owner.unwrap_or((stat.st_uid, stat.st_gid));
+        let is_dir = FileType::of_mode(stat.st_mode) == Some(FileType::Directory);
+        // What stat(2) says of a directory differs between file systems: it is left out where a reproducible image is wanted.
+        let size = if is_dir && options.timestamp.is_some() { 0 } else { stat.st_size as u64 };
+        Meta {
+            mode: stat.st_mode,
+            uid,
+            gid,
+            size,
+            rdev: stat.st_rdev,
+            mtime: clamp(mtime(stat), options.timestamp),
+            xattrs,
+            link_key: (stat.st_nlink > 1 && !is_dir).then_some((stat.st_dev, stat.st_ino)),
+        }
+    }
+
+    fn xattrs(&self, at: At<'_>) -> XattrSet {
+        if !self.aloud {
+            return XattrSet::default();
+        }
+        xattrs_of(at, &|message| self.warn(message))
+    }
+
+    /// Into a directory; the path ends with its name, and without it is `before` long.
+    fn enter(&mut self, before: usize, name: &[u8], opened: Opened) -> Result<(), Stop> {
+        let Opened { dir, fd, stat } = opened;
+        let xattrs = self.xattrs(At::Open(fd.as_fd()));
+        self.sink.entry(Entry::Enter { name: name.into(), meta: self.meta(&stat, xattrs) })?;
+        let elsewhere = self.rules.options.one_file_system && stat.st_dev != self.device;
+        let names = if elsewhere { Vec::new() } else { self.names(&dir, &fd)? };
+        if let Some(above) = self.levels.last_mut() {
+            above.fd = None;
+        }
+        self.levels.push(Level { dir, fd: Some(fd), names: names.into_iter(), before });
+        Ok(())
+    }
+
+    /// The names of what may be packed of a directory, in order of their bytes.
+    fn names(&mut self, dir: &Directory, fd: &OwnedFd) -> Result<Vec<Box<[u8]>>, Stop> {
+        // A descriptor of its own: that of a source is shared with the counting walk, and so would be how far it was listed.
+        let listed = dir.pool().with_room(|| rustix::fs::openat(fd, ".", LIST, Mode::empty()));
+        let mut names = match listed.and_then(|listed| list(&listed, &mut self.listing)) {
+            Ok(names) => names,
+            Err(error) if is_shortage(error) => return Err(shortage(&self.path, error)),
+            Err(error) => {
+                self.warn(&format!("cannot list it, packed empty: {}", io::Error::from(error)));
+                Vec::new()
+            }
+        };
+        let short = Cell::new(None);
+        let contents = self.rules.filter.enter(&FilterDir {
+            path: self.path.get(self.relative..).unwrap_or(&[]),
+            has: &|wanted| names.binary_search_by(|name| (**name).cmp(wanted)).is_ok(),
+            head: &|name, len| {
+                let read = dir.pool().with_room(|| head(fd, name, len));
+                short.set(short.get().or(read.as_ref().err().copied().filter(|error| is_shortage(*error))));
+                read.ok()
+            },
+        });
+        let only = match contents {
+            Contents::All => None,
+            Contents::Only(name) => Some(name),
+        };
+        if let Some(error) = short.get() {
+            return Err(shortage(&self.path, error));
+        }
+        if let Some(only) = only {
+            names.retain(|name| **name == *only);
+        }
+        Ok(names)
+    }
+
+    /// Out of a directory, back to the one above.
+    fn leave(&mut self) -> Result<(), Stop> {
+        let Some(left) = self.levels.pop() else { return Ok(()) };
+        self.sink.entry(Entry::Leave)?;
+        self.path.truncate(left.before);
+        let Some(level) = self.levels.last_mut() else { return Ok(()) };
+        let fd = match &left.fd {
+            Some(below) => level.dir.fd_from_below(below),
+            None => level.dir.fd(),
+        };
+        match fd {
+            Ok(fd) => level.fd = Some(fd),
+            // Nothing more is wanted of it.
+            Err(_) if level.names.len() == 0 => {}
+            Err(error) => {
+                level.names = Vec::new().into_iter();
+                self.unreadable("cannot open it again, the rest of it is left out", &error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A warning, or the end if there are no descriptors.
+    fn unreadable(&self, what: &str, error: &DirError) -> Result<(), Stop> {
+        match error.shortage() {
+            Some(error) => Err(shortage(&self.path, error)),
+            None => {
+                self.warn(&format!("{what}: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn entry(&mut self, name: &[u8]) -> Result<(), Stop> {
+        let Some((dir, fd)) = self.levels.last().and_then(|level| Some((level.dir.clone(), level.fd.clone()?))) else {
+            return Ok(());
+        };
+        let before = self.push(name);
+        let taken = match rustix::fs::statat(&*fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => self.takes(&stat).then_some(stat),
+            Err(error) => {
+                self.warn(&format!("cannot stat it, left out: {}", io::Error::from(error)));
+                None
+            }
+        };
+        let done = match taken {
+            Some(stat) if FileType::of_mode(stat.st_mode) == Some(FileType::Directory) => {
+                match dir.open_below(&fd, name) {
+                    Ok(opened) => return self.enter(before, name, opened),
+                    Err(error) => self.unopened(name, &fd, &stat, error),
+                }
+            }
+            Some(stat) => self.leaf(name, &dir, &fd, stat),
+            None => Ok(()),
+        };
+        self.path.truncate(before);
+        done
+    }
+
+    fn takes(&self, stat: &Stat) -> bool {
+        if self.is_own(stat) {
+            return false;
+        }
+        let file_type = FileType::of_mode(stat.st_mode);
+        let size = if file_type == Some(FileType::Regular) { stat.st_size as u64 } else { 0 };
+        let path = self.path.get(self.relative..).unwrap_or(&[]);
+        let is_dir = file_type == Some(FileType::Directory);
+        self.rules.filter.decide(&FilterEntry { path, is_dir, size }).is_take()
+    }
+
+    /// A directory that cannot be opened is packed without what is in it.
+    fn unopened(&mut self, name: &[u8], above: &OwnedFd, stat: &Stat, error: Errno) -> Result<(), Stop> {
+        self.unreadable("cannot open the directory, packed empty", &error.into())?;
+        let xattrs = self.xattrs(At::Path(&path_of(above, name)));
+        self.sink.entry(Entry::Enter { name: name.into(), meta: self.meta(stat, xattrs) })?;
+        self.sink.entry(Entry::Leave)
+    }
+
+    /// Anything but a directory.
+    fn leaf(&mut self, name: &[u8], dir: &Arc<Directory>, fd: &OwnedFd, stat: Stat) -> Result<(), Stop> {
+        let key = (stat.st_dev, stat.st_ino);
+        if stat.st_nlink > 1 && !self.seen.insert(key) {
+            return self.sink.entry(Entry::Link { name: name.into(), key });
+        }
+        let meta = self.meta(&stat, self.xattrs(At::Path(&path_of(fd, name))));
+        match FileType::of_mode(stat.st_mode) {
+            Some(FileType::Regular) => {
+                let job = FileJob { dir: dir.clone(), name: name.into(), stat };
+                self.sink.entry(Entry::File { meta, job })
+            }
+            Some(FileType::Symlink) => match rustix::fs::readlinkat(fd, OsStr::from_bytes(name), Vec::new()) {
+                Ok(target) => {
+                    let target = target.into_bytes().into_boxed_slice();
+                    self.sink.entry(Entry::Other { name: name.into(), meta, target })
+                }
+                Err(error) => {
+                    self.warn(&format!("cannot read the link, left out: {}", io::Error::from(error)));
+                    Ok(())
+                }
+            },
+            Some(_) => self.sink.entry(Entry::Other { name: name.into(), meta, target: Box::default() }),
+            None => {
+                self.warn("it is of a type this system does not know, left out");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn shortage(path: &[u8], error: Errno) -> Stop {
+    Stop::Failed(PackError::descriptors(path, error.into()))
+}
+
+fn root_of_several(newest: Time, options: &PackOptions) -> Meta {
+    let (uid, gid) =
+        options.owner.unwrap_or_else(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+    Meta {
+        mode: 0o040755,
+        uid,
+        gid,
+        size: 0,
+        rdev: 0,
+        mtime: clamp(newest, options.timestamp),
+        xattrs: XattrSet::default(),
+        link_key: None,
+    }
+}
+
+/// No file is younger than the timestamp that was asked for.
+fn clamp(time: Time, timestamp: Option<i64>) -> Time {
+    match timestamp {
+        Some(secs) => time.min(Time { secs, nanos: 0 }),
+        None => time,
+    }
+}
+
+/// A path to `name` in the directory, for calls that take nothing else.
+fn path_of(dir: &OwnedFd, name: &[u8]) -> PathBuf {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    path.push(OsStr::from_bytes(name));
+    path
+}
+
+/// The names in a directory that was just opened, in order of their bytes.
+fn list(dir: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Vec<Box<[u8]>>, Errno> {
+    let mut names = Vec::new();
+    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.into());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The first bytes of a regular file.
+fn head(dir: &OwnedFd, name: &[u8], len: usize) -> Result<Vec<u8>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, OsStr::from_bytes(name), flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::of_mode(stat.st_mode) != Some(FileType::Regular) {
+        return Err(Errno::INVAL);
+    }
+    let mut out = vec![0; len];
+    let got = rustix::io::pread(&file, &mut out, 0)?;
+    out.truncate(got);
+    Ok(out)
+}
