@@ -7,12 +7,12 @@ mod common;
 
 use common::left_out::need_fuse;
 use common::{Lab, floe, floe_command, noise, prose, run, write};
+use floe::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, Why};
+use floe::pack::{PackObserver, PackOptions};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, ReplyOpen, Request,
 };
-use floe::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, Why};
-use floe::pack::{PackObserver, PackOptions};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
