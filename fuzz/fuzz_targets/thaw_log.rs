@@ -2,14 +2,14 @@
 
 #![no_main]
 
-use floe::format::transaction::Transaction;
+use floe::format::transaction::{Operation, Transaction};
 use floe::storage::Folder;
 use floe::storage::testing::MemoryFolder;
-use floe::thaw::{Binding, ThawError, ThawLog, recover};
+use floe::thaw::{Binding, ImageState, Slot, ThawError, ThawLog, recover};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 
-const SEGMENT: u64 = 64 << 10;
+const SEGMENT: u64 = 16 << 10;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(transaction) = Transaction::decode(data) {
@@ -19,32 +19,41 @@ fuzz_target!(|data: &[u8]| {
     // A real log, with some of its bytes overwritten by the input: header sums keep most of what is random out.
     let Some((at, bytes)) = data.split_first_chunk::<4>() else { return };
     let binding = Binding { uuid: [1; 16], lineage: [2; 16], generation: 3, root_hash: [4; 32] };
+    let slot = Slot { generation: 3, root_hash: [4; 32], thaw_log_id: 9, root_log_id: 0, thaw_transaction: 0 };
+    let image = ImageState { uuid: [1; 16], lineage: [2; 16], len: 0, slots: vec![slot] };
     let folder = Arc::new(MemoryFolder::new());
     let mut log = ThawLog::create(folder.clone(), binding, 9, 1, SEGMENT).expect("memory takes it");
-    for n in 0..6 {
-        log.append(&vec![n; 14_000]).expect("it fits");
-        log.commit(Vec::new(), 0, (0, 0)).expect("it fits");
+    for n in 0..5 {
+        log.append(&vec![n; 4000]).expect("it fits");
+        let operations = if n == 2 { vec![Operation::Checkpoint { generation: u64::MAX }; 2000] } else { Vec::new() };
+        log.commit(operations, 0, (0, 0)).expect("it fits");
     }
+    drop(log);
     let mut segments = folder.to_segments();
     let at = u32::from_le_bytes(*at) as usize;
     let number = (at >> 20) as u64 % segments.len() as u64;
-    if let Some(segment) = segments.get_mut(&number) {
+    if let Some(segment) = segments.get_mut(&number).filter(|segment| !segment.is_empty()) {
         let start = at % segment.len();
         let len = bytes.len().min(segment.len() - start);
         segment[start..start + len].copy_from_slice(&bytes[..len]);
     }
+    let before = segments.clone();
     let folder = Arc::new(MemoryFolder::from_segments(segments));
-    if let Ok(Some(recovered)) = recover(folder.clone(), |_, _| Ok(())) {
+    let recovered = recover(folder.clone(), &image);
+    assert_eq!(folder.to_segments(), before, "recovery writes nothing");
+    if let Ok(Some(mut recovered)) = recovered {
         let last = recovered.last_transaction();
-        let mut count = 0;
-        let replayed = recovered.replay(0, |_| {
+        let contained = recovered.before();
+        let mut count = contained;
+        let replayed = recovered.replay(contained, |_| {
             count += 1;
             Ok::<(), ThawError>(())
         });
         assert!(replayed.is_err() || count == last);
-        if let Ok(mut log) = recovered.resume(binding, 2) {
+        recovered.verify_written().expect("memory can be read");
+        if let Ok(mut log) = recovered.resume(binding, 2, contained) {
             log.commit(Vec::new(), 0, (0, 0)).expect("memory takes it");
-            let again = recover(folder.clone(), |_, _| Ok(())).expect("what was gone on with is whole");
+            let again = recover(folder.clone(), &image).expect("what was gone on with is whole");
             assert_eq!(again.expect("it has a commit").last_transaction(), last + 1);
         }
     }

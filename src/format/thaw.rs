@@ -1,10 +1,19 @@
-//! Layouts of the thaw log's frames (section 11).
+//! Layouts of the thaw log's frames, and its limits (section 11).
 
 use super::layout::on_disk;
 use zerocopy::little_endian::{I64, U32, U64};
 
+/// Raw bytes of a transaction. What a commit holds more is split into a group of transactions.
+pub const TRANSACTION_LEN: u64 = 1 << 20;
+/// Smallest segment that a reader accepts, in bytes.
+pub const SEGMENT_MIN: u64 = 16 << 10;
+/// Largest segment, in bytes.
+pub const SEGMENT_MAX: u64 = 64 << 20;
+/// Flag of a transaction: it is not the last of its group.
+pub const MORE_FOLLOWS: u32 = 1;
+
 on_disk! {
-    /// Stored bytes of a segment frame: which image and which root the log continues.
+    /// Stored bytes of a segment frame: which image and which root the log continues, and where the log before ended.
     pub struct SegmentHead {
         /// Of the image.
         uuid: [u8; 16],
@@ -22,6 +31,10 @@ on_disk! {
         last_transaction: U64,
         /// Its `sum`.
         last_sum: U64,
+        /// Offset where the log ended before this segment.
+        previous_end: U64,
+        /// The log before this offset was synced.
+        durable_upto: U64,
     }
 }
 
@@ -42,5 +55,9 @@ on_disk! {
         time_ns: U32,
         /// Operations that follow.
         operations: U32,
+        /// Bit 0: more follows.
+        flags: U32,
+        /// Zero.
+        reserved: U32,
     }
 }

@@ -4,14 +4,14 @@ use super::block::{Key, KeyRef, Row};
 use super::bytes::{Cursor, put_varint};
 use super::ids::{InodeId, LogOffset};
 use super::schema::{TABLES, Table};
-use super::thaw::TransactionHead;
+use super::thaw::{MORE_FOLLOWS, TRANSACTION_LEN, TransactionHead};
 use super::{FormatError, limits};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32, U64};
 
 const WHAT: &str = "transaction";
 
-/// The numbers that are given out next; they only grow, over checkpoints too.
+/// The numbers that are given out next; they only grow, over checkpoints too. Replayed with [`Counters::larger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Next inode.
@@ -30,7 +30,25 @@ pub struct Counters {
     pub superchunk: u64,
 }
 
-/// A range of a file whose bytes stand in the thaw log.
+impl Counters {
+    /// The larger of each two counters: what is known after both were read.
+    pub fn larger(self, other: Counters) -> Counters {
+        //= format-spec.md#11.3
+        //# A counter is replayed as the larger of the value in the log and the value known before; it must never become
+        //# smaller.
+        Counters {
+            inode: self.inode.max(other.inode),
+            content: self.content.max(other.content),
+            tiny: self.tiny.max(other.tiny),
+            xattrs: self.xattrs.max(other.xattrs),
+            ordinal: self.ordinal.max(other.ordinal),
+            subchunk: self.subchunk.max(other.subchunk),
+            superchunk: self.superchunk.max(other.superchunk),
+        }
+    }
+}
+
+/// A range of a file whose bytes are in the thaw log, or lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thawed {
     /// Which file.
@@ -39,14 +57,17 @@ pub struct Thawed {
     pub offset: u64,
     /// Bytes, at least 1.
     pub len: u64,
-    /// The frame of written bytes, by its offset in the thaw log.
+    /// The frame of written bytes, by its offset in the thaw log. [`Thawed::LOST`]: the bytes are lost.
     pub frame: LogOffset,
     /// First byte in the frame's raw bytes.
     pub within: u64,
-    /// Counts the writes to this range's file; what is frozen names it.
-    pub generation: u64,
-    /// XXH3 of the bytes.
+    /// XXH3 of all raw bytes of the frame, so that any part of it can be named.
     pub sum: u64,
+}
+
+impl Thawed {
+    /// What a lost range has for its frame: offset 0 is a segment frame, never one of written bytes.
+    pub const LOST: LogOffset = LogOffset(0);
 }
 
 /// One change.
@@ -56,6 +77,8 @@ pub enum Operation {
     Put(&'static Table, Row),
     /// No row has this key any more.
     Delete(&'static Table, Key),
+    /// No row has a key from the first on and below the second any more. The first is below the second.
+    DeleteRange(&'static Table, Key, Key),
     /// Bytes were written.
     Thawed(Thawed),
     /// What of the range was thawed is so no more: it was frozen or cut off.
@@ -76,14 +99,14 @@ pub enum Operation {
     },
 }
 
-/// A transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transaction {
+/// What a transaction says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionInfo {
     /// One more than the one before; the first is 1.
     pub number: u64,
     /// `sum` of the frame of the one before, 0 for the first.
     pub previous_sum: u64,
-    /// All of the thaw log before this was synced before this transaction was written.
+    /// The thaw log before this offset was synced before this transaction was written.
     pub durable_upto: u64,
     /// The same of the image.
     pub image_end: u64,
@@ -91,6 +114,15 @@ pub struct Transaction {
     pub time: i64,
     /// And nanoseconds, below 10^9.
     pub time_ns: u32,
+    /// Whether the next transaction belongs to the same group.
+    pub more_follows: bool,
+}
+
+/// A transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Number, order, time.
+    pub info: TransactionInfo,
     /// What it changed, in order.
     pub operations: Vec<Operation>,
 }
@@ -102,15 +134,15 @@ mod tag {
     pub const NOT_THAWED: u64 = 4;
     pub const COUNTERS: u64 = 5;
     pub const CHECKPOINT: u64 = 6;
+    pub const DELETE_RANGE: u64 = 7;
 }
 
-impl Transaction {
-    /// The raw bytes.
+impl TransactionInfo {
+    /// Raw bytes of a transaction of `count` operations, which are in `body` as [`Operation::put`] left them.
     ///
     /// # Errors
-    /// `Limit` if they are more than a frame takes, or there are more than 2^32-1 operations.
-    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        let too_many = |value| FormatError::Limit { what: WHAT, value, limit: limits::RAW_LEN };
+    /// `Limit` if they are more than [`TRANSACTION_LEN`].
+    pub fn encode(&self, count: u32, body: &[u8]) -> Result<Vec<u8>, FormatError> {
         let head = TransactionHead {
             number: U64::new(self.number),
             previous_sum: U64::new(self.previous_sum),
@@ -118,55 +150,103 @@ impl Transaction {
             image_end: U64::new(self.image_end),
             time: I64::new(self.time),
             time_ns: U32::new(self.time_ns),
-            operations: U32::new(u32::try_from(self.operations.len()).map_err(|_| too_many(u64::MAX))?),
+            operations: U32::new(count),
+            flags: U32::new(if self.more_follows { MORE_FOLLOWS } else { 0 }),
+            reserved: U32::new(0),
         };
-        let mut out = head.as_bytes().to_vec();
+        let out = [head.as_bytes(), body].concat();
+        within_limit(out.len() as u64)?;
+        Ok(out)
+    }
+}
+
+//= format-spec.md#11.3
+//# The raw bytes of a transaction must be at most 1 MiB.
+fn within_limit(value: u64) -> Result<(), FormatError> {
+    if value > TRANSACTION_LEN {
+        return Err(FormatError::Limit { what: "bytes of a transaction", value, limit: TRANSACTION_LEN });
+    }
+    Ok(())
+}
+
+impl Transaction {
+    /// The raw bytes.
+    ///
+    /// # Errors
+    /// `Limit` if they are more than [`TRANSACTION_LEN`].
+    pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let mut body = Vec::new();
         for operation in &self.operations {
-            body.clear();
-            let tag = operation.encode(&mut body);
-            put_varint(&mut out, tag);
-            put_varint(&mut out, body.len() as u64);
-            out.extend_from_slice(&body);
+            operation.put(&mut body);
         }
-        if out.len() as u64 > limits::RAW_LEN { Err(too_many(out.len() as u64)) } else { Ok(out) }
+        // Each operation takes two bytes at least, so a count beyond u32 is beyond the limit of bytes, too.
+        self.info.encode(u32::try_from(self.operations.len()).unwrap_or(u32::MAX), &body)
     }
 
     /// From raw bytes. Takes memory in proportion to them only.
     ///
     /// # Errors
-    /// What is wrong with them, an operation that is not known included.
+    /// What is wrong with them, an operation or a flag that is not known included.
     pub fn decode(raw: &[u8]) -> Result<Self, FormatError> {
-        let head = TransactionHead::read(raw, WHAT)?;
+        within_limit(raw.len() as u64)?;
+        let mut cursor = Cursor::new(raw, WHAT);
+        let head = TransactionHead::read(cursor.take(TransactionHead::SIZE)?, WHAT)?;
         if head.time_ns.get() >= 1_000_000_000 {
             return Err(FormatError::invalid(WHAT, "its time has a second or more of nanoseconds"));
         }
         if head.number.get() == 0 {
             return Err(FormatError::invalid(WHAT, "it has number 0"));
         }
-        let mut cursor = Cursor::new(&raw[TransactionHead::SIZE..], WHAT);
+        if head.flags.get() & !MORE_FOLLOWS != 0 {
+            return Err(FormatError::invalid(WHAT, "a flag is set that this version does not know"));
+        }
         let mut operations = Vec::new();
         for _ in 0..head.operations.get() {
-            let tag = cursor.varint()?;
-            let len = cursor.varint_to(limits::RAW_LEN, "length of an operation")?;
-            let mut body = Cursor::new(cursor.take(len as usize)?, "operation of a transaction");
-            operations.push(Operation::decode(tag, &mut body)?);
-            body.end()?;
+            operations.push(Operation::take(&mut cursor)?);
         }
         cursor.end()?;
-        Ok(Transaction {
+        let info = TransactionInfo {
             number: head.number.get(),
             previous_sum: head.previous_sum.get(),
             durable_upto: head.durable_upto.get(),
             image_end: head.image_end.get(),
             time: head.time.get(),
             time_ns: head.time_ns.get(),
-            operations,
-        })
+            more_follows: head.flags.get() & MORE_FOLLOWS != 0,
+        };
+        Ok(Transaction { info, operations })
     }
 }
 
 impl Operation {
+    /// Appends the operation as a transaction holds it: tag, length, body.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let mut body = Vec::new();
+        let tag = self.encode(&mut body);
+        put_varint(out, tag);
+        put_varint(out, body.len() as u64);
+        out.extend_from_slice(&body);
+    }
+
+    /// Whether what [`Operation::put`] made of one operation is what a reader takes.
+    ///
+    /// # Errors
+    /// What a reader would say.
+    pub fn check(encoded: &[u8]) -> Result<(), FormatError> {
+        let mut cursor = Cursor::new(encoded, WHAT);
+        Operation::take(&mut cursor)?;
+        cursor.end()
+    }
+
+    fn take(cursor: &mut Cursor<'_>) -> Result<Self, FormatError> {
+        let tag = cursor.varint()?;
+        let len = cursor.varint_to(TRANSACTION_LEN, "length of an operation")?;
+        let mut body = Cursor::new(cursor.take(len as usize)?, "operation of a transaction");
+        let operation = Operation::decode(tag, &mut body)?;
+        body.end()?;
+        Ok(operation)
+    }
+
     /// Appends the body; returns the tag.
     fn encode(&self, out: &mut Vec<u8>) -> u64 {
         match self {
@@ -186,8 +266,14 @@ impl Operation {
                 put_key(out, key.as_ref());
                 tag::DELETE
             }
+            Operation::DeleteRange(table, from, to) => {
+                out.push(table.id().0);
+                put_key(out, from.as_ref());
+                put_key(out, to.as_ref());
+                tag::DELETE_RANGE
+            }
             Operation::Thawed(t) => {
-                for value in [t.inode.0, t.offset, t.len, t.frame.0, t.within, t.generation] {
+                for value in [t.inode.0, t.offset, t.len, t.frame.0, t.within] {
                     put_varint(out, value);
                 }
                 out.extend_from_slice(&t.sum.to_le_bytes());
@@ -234,14 +320,25 @@ impl Operation {
                 let table = take_table(body)?;
                 Operation::Delete(table, take_key(table, body)?)
             }
+            tag::DELETE_RANGE => {
+                let table = take_table(body)?;
+                let (from, to) = (take_key(table, body)?, take_key(table, body)?);
+                if from >= to {
+                    return Err(FormatError::invalid(WHAT, "a range of deleted keys is empty"));
+                }
+                Operation::DeleteRange(table, from, to)
+            }
             tag::THAWED => {
                 let (inode, offset, len) = take_range(body)?;
-                let [frame, within, generation] = [body.varint()?, body.varint()?, body.varint()?];
+                let [frame, within] = [body.varint()?, body.varint()?];
                 if within.checked_add(len).is_none_or(|end| end > limits::RAW_LEN) {
                     return Err(FormatError::Limit { what: "thawed range", value: len, limit: limits::RAW_LEN });
                 }
                 let sum = body.u64()?;
-                Operation::Thawed(Thawed { inode, offset, len, frame: LogOffset(frame), within, generation, sum })
+                if frame == Thawed::LOST.0 && (within, sum) != (0, 0) {
+                    return Err(FormatError::invalid(WHAT, "a lost range names bytes"));
+                }
+                Operation::Thawed(Thawed { inode, offset, len, frame: LogOffset(frame), within, sum })
             }
             tag::NOT_THAWED => {
                 let (inode, offset, len) = take_range(body)?;
@@ -260,6 +357,8 @@ impl Operation {
                 })
             }
             tag::CHECKPOINT => Operation::Checkpoint { generation: body.varint()? },
+            //= format-spec.md#11.3
+            //# A reader that meets an unknown operation or flag must stop and report it; it must not skip the operation.
             _ => return Err(FormatError::invalid(WHAT, "an operation that this version does not know")),
         })
     }
@@ -341,10 +440,15 @@ mod tests {
         prop_oneof![
             row().prop_map(|(table, row)| Operation::Put(table, row)),
             row().prop_map(|(table, row)| Operation::Delete(table, row.key)),
-            (range.clone(), any::<u64>(), 0..limits::RAW_LEN / 2, any::<u64>(), any::<u64>()).prop_map(
-                |((inode, offset, len), frame, within, generation, sum)| {
+            (row(), 1..u64::MAX).prop_map(|((table, row), more)| {
+                let to = Key { a: row.key.a.saturating_add(more), ..row.key.clone() };
+                if row.key < to { Operation::DeleteRange(table, row.key, to) } else { Operation::Delete(table, to) }
+            }),
+            (range.clone(), prop_oneof![Just(0), any::<u64>()], 0..limits::RAW_LEN / 2, any::<u64>()).prop_map(
+                |((inode, offset, len), frame, within, sum)| {
                     let (inode, frame) = (InodeId(inode), LogOffset(frame));
-                    Operation::Thawed(Thawed { inode, offset, len, frame, within, generation, sum })
+                    let (within, sum) = if frame == Thawed::LOST { (0, 0) } else { (within, sum) };
+                    Operation::Thawed(Thawed { inode, offset, len, frame, within, sum })
                 }
             ),
             range.prop_map(|(inode, offset, len)| Operation::NotThawed { inode: InodeId(inode), offset, len }),
@@ -360,9 +464,11 @@ mod tests {
     prop_compose! {
         fn transaction()(
             number in 1..u64::MAX, previous_sum: u64, durable_upto: u64, image_end: u64, time: i64,
-            time_ns in 0..1_000_000_000u32, operations in prop::collection::vec(operation(), 0..20),
+            time_ns in 0..1_000_000_000u32, more_follows: bool, operations in prop::collection::vec(operation(), 0..20),
         ) -> Transaction {
-            Transaction { number, previous_sum, durable_upto, image_end, time, time_ns, operations }
+            let info =
+                TransactionInfo { number, previous_sum, durable_upto, image_end, time, time_ns, more_follows };
+            Transaction { info, operations }
         }
     }
 
@@ -392,20 +498,71 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_operation_that_is_not_known_is_refused_not_passed_over() {
-        let head = Transaction {
+    fn small(operations: Vec<Operation>) -> Transaction {
+        let info = TransactionInfo {
             number: 1,
             previous_sum: 0,
             durable_upto: 0,
             image_end: 0,
             time: 0,
             time_ns: 0,
-            operations: vec![Operation::Checkpoint { generation: 1 }],
+            more_follows: false,
         };
-        let mut raw = head.encode().unwrap();
-        raw[TransactionHead::SIZE] = 7;
-        let error = Transaction::decode(&raw).unwrap_err().to_string();
-        assert!(error.contains("does not know"), "{error}");
+        Transaction { info, operations }
+    }
+
+    //= format-spec.md#11.3
+    //= type=test
+    //# A reader that meets an unknown operation or flag must stop and report it; it must not skip the operation.
+    #[test]
+    fn an_operation_or_a_flag_that_is_not_known_is_refused_not_passed_over() {
+        let good = small(vec![Operation::Checkpoint { generation: 1 }]).encode().unwrap();
+        let flags = TransactionHead::FIELDS.iter().find(|field| field.name == "flags").unwrap().offset;
+        for (at, value) in [(TransactionHead::SIZE, 8), (flags, 2), (flags + 3, 0x80)] {
+            let mut raw = good.clone();
+            raw[at] = value;
+            let error = Transaction::decode(&raw).unwrap_err().to_string();
+            assert!(error.contains("does not know"), "{error}");
+        }
+    }
+
+    //= format-spec.md#11.3
+    //= type=test
+    //# The raw bytes of a transaction must be at most 1 MiB.
+    #[test]
+    fn a_transaction_of_more_than_a_mebibyte_is_neither_written_nor_read() {
+        let row = Row { key: Key::new(1, 0), ints: Vec::new(), tail: vec![7; TRANSACTION_LEN as usize] };
+        let long = small(vec![Operation::Put(&super::super::schema::TINY, row)]);
+        assert!(matches!(long.encode(), Err(FormatError::Limit { .. })));
+        let raw = vec![0; TRANSACTION_LEN as usize + 1];
+        assert!(matches!(Transaction::decode(&raw), Err(FormatError::Limit { .. })));
+    }
+
+    #[test]
+    fn a_range_of_deleted_keys_that_is_empty_or_reversed_is_refused() {
+        for (from, to) in [(5, 5), (6, 5)] {
+            let range = Operation::DeleteRange(TABLES[0], Key::new(from, 0), Key::new(to, 0));
+            assert!(Transaction::decode(&small(vec![range]).encode().unwrap()).is_err());
+        }
+    }
+
+    //= format-spec.md#11.3
+    //= type=test
+    //# A counter is replayed as the larger of the value in the log and the value known before; it must never become
+    //# smaller.
+    #[test]
+    fn counters_never_become_smaller() {
+        let counters = |[inode, content, tiny, xattrs, ordinal, subchunk, superchunk]: [u64; 7]| Counters {
+            inode,
+            content,
+            tiny,
+            xattrs,
+            ordinal,
+            subchunk,
+            superchunk,
+        };
+        let (a, b) = (counters([1, 9, 1, 9, 1, 9, 1]), counters([5, 5, 5, 5, 5, 5, 5]));
+        assert_eq!(a.larger(b), counters([5, 9, 5, 9, 5, 9, 5]));
+        assert_eq!(b.larger(a), a.larger(b));
     }
 }

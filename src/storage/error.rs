@@ -24,6 +24,12 @@ pub enum Operation {
     Truncate,
     /// `punch`.
     Punch,
+    /// `allocate`.
+    Allocate,
+    /// `start_writeback`.
+    StartWriteback,
+    /// `space`.
+    Space,
     /// `read_head`.
     ReadHead,
     /// `replace_head`.
@@ -34,6 +40,8 @@ pub enum Operation {
     Create,
     /// Of a folder: `remove`.
     Remove,
+    /// Giving a file or folder another name.
+    Rename,
     /// Of a folder: `sync`.
     SyncFolder,
 }
@@ -48,11 +56,15 @@ impl fmt::Display for Operation {
             Self::Sync => "sync",
             Self::Truncate => "truncate",
             Self::Punch => "punch a hole",
+            Self::Allocate => "reserve space",
+            Self::StartWriteback => "start writing back",
+            Self::Space => "ask for the free space",
             Self::ReadHead => "read a head slot",
             Self::ReplaceHead => "write a head slot",
             Self::List => "list the folder",
             Self::Create => "create",
             Self::Remove => "remove",
+            Self::Rename => "rename",
             Self::SyncFolder => "sync the folder",
         })
     }
@@ -101,6 +113,14 @@ pub enum StorageError {
         /// What it is instead of a file.
         found: &'static str,
     },
+    /// The thaw log's directory, or the file that names it, is not one that only this user can write to.
+    #[error("{}: refused as a thaw log: {why}", path.display())]
+    Refused {
+        /// Which directory or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A change was asked of a storage that is open for reading.
     #[error("{}cannot {operation}: it is open for reading only", prefix(.path))]
     ReadOnly {
@@ -130,6 +150,7 @@ impl StorageError {
             Self::HeadChanged { .. } => io::ErrorKind::ResourceBusy,
             Self::NotAnImage { .. } | Self::Longer { .. } => io::ErrorKind::InvalidInput,
             Self::ReadOnly { .. } => io::ErrorKind::ReadOnlyFilesystem,
+            Self::Refused { .. } => io::ErrorKind::PermissionDenied,
         }
     }
 

@@ -3,12 +3,13 @@
 //! Reads with `pread` and writes with `pwrite`, never through a map: a file that somebody shortens gives an error, not
 //! a signal. Only a regular file can be written to, and only one whose first byte is the image's.
 
-use super::{HeadBytes, HeadIndex, Operation, Storage, StorageError};
+use super::{HeadBytes, HeadIndex, Operation, Space, Storage, StorageError};
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -196,6 +197,37 @@ impl Storage for FileStorage {
                 Err(e) => return Err(self.failed(Operation::Punch, Some(offset), e.into())),
             }
         }
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.writable(Operation::Allocate)?;
+        if len == 0 {
+            return Ok(()); // which fallocate would call invalid
+        }
+        loop {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(self.failed(Operation::Allocate, Some(offset), e.into())),
+            }
+        }
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let range = i64::try_from(offset).and_then(|offset| Ok((offset, i64::try_from(len)?)));
+        let invalid = |_| self.failed(Operation::StartWriteback, Some(offset), ErrorKind::InvalidInput.into());
+        let (start, bytes) = range.map_err(invalid)?;
+        // SAFETY: the descriptor is open as long as `self.file` is; the call takes numbers only.
+        match unsafe { libc::sync_file_range(self.file.as_raw_fd(), start, bytes, libc::SYNC_FILE_RANGE_WRITE) } {
+            0 => Ok(()),
+            _ => Err(self.failed(Operation::StartWriteback, Some(offset), io::Error::last_os_error())),
+        }
+    }
+
+    fn space(&self) -> Result<Space, StorageError> {
+        let found = rustix::fs::fstatvfs(&self.file).map_err(|e| self.failed(Operation::Space, None, e.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {

@@ -5,10 +5,13 @@
 
 use super::file::{Access, FileStorage, io_error};
 use super::{Operation, Storage, StorageError};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,7 +81,8 @@ fn segment_number(name: &str) -> Option<u64> {
     (segment_name(number) == name).then_some(number)
 }
 
-/// A directory. Files in it that are no segments are left alone.
+/// A directory that only its owner can read and write, and the owner is this process's user. Files in it that are no
+/// segments are left alone.
 #[derive(Debug)]
 pub struct DirectoryFolder {
     directory: OwnedFd,
@@ -89,33 +93,65 @@ impl DirectoryFolder {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// If it is none or cannot be opened.
+    /// `Refused` if it is a symlink or something else than a directory, belongs to another user, or is open to others;
+    /// or if it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory =
-            rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed(Operation::Open, path, e.into()))?;
+        let refused = |why| StorageError::Refused { path: path.to_owned(), why };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(plain(path), flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::LOOP | Errno::NOTDIR => refused("it is not a directory (a symlink is not followed)"),
+            _ => failed(Operation::Open, path, errno.into()),
+        })?;
+        // Of the open directory, not of its name: what is looked at is what is used.
+        let found = rustix::fs::fstat(&directory).map_err(|errno| failed(Operation::Open, path, errno.into()))?;
+        //= format-spec.md#11
+        //# A program must refuse one that is a symlink, belongs to another user, or has another mode.
+        if found.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(refused("it belongs to another user"));
+        }
+        if found.st_mode & 0o777 != 0o700 {
+            return Err(refused("its mode is not 0700"));
+        }
         Ok(DirectoryFolder { directory, path: path.to_owned() })
     }
 
-    /// Makes the directory, for its owner alone, and opens it; one that is there is opened as it is. The name is durable
-    /// once the directory around it is synced, which is done here.
+    /// Makes the directory, for its owner alone, and opens it; one that is there is opened as it is. Returns when its name
+    /// is durable, whoever made it.
     ///
     /// # Errors
-    /// If it cannot be made or opened.
+    /// As [`DirectoryFolder::open`], or if it cannot be made.
     pub fn create(path: &Path) -> Result<Self, StorageError> {
-        match rustix::fs::mkdir(path, Mode::RWXU) {
-            Ok(()) => {
-                let parent = match path.parent() {
-                    Some(parent) if !parent.as_os_str().is_empty() => parent,
-                    _ => Path::new("."),
-                };
-                let synced = File::open(parent).and_then(|parent| parent.sync_all());
-                synced.map_err(|source| failed(Operation::SyncFolder, parent, source))?;
-            }
-            Err(rustix::io::Errno::EXIST) => {}
+        match rustix::fs::mkdir(plain(path), Mode::RWXU) {
+            // Who made it may have been killed before the name was durable.
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed(Operation::Create, path, errno.into())),
         }
-        Self::open(path)
+        let folder = Self::open(path)?;
+        sync_parent(path)?;
+        Ok(folder)
+    }
+
+    /// Gives the directory at `path` another name, durably, so that a new log can be made in its place: the first of
+    /// `PATH.aside-1`, `PATH.aside-2` … that is free. Returns the new path.
+    ///
+    /// # Errors
+    /// If it cannot be renamed or the new name is not known to be durable.
+    pub fn set_aside(path: &Path) -> Result<PathBuf, StorageError> {
+        let path = plain(path);
+        let mut n = 1u64;
+        loop {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".aside-{n}"));
+            let aside = PathBuf::from(name);
+            match rustix::fs::renameat_with(CWD, path, CWD, &aside, RenameFlags::NOREPLACE) {
+                Ok(()) => {
+                    sync_parent(path)?;
+                    return Ok(aside);
+                }
+                Err(Errno::EXIST) => n = n.saturating_add(1),
+                Err(errno) => return Err(failed(Operation::Rename, path, errno.into())),
+            }
+        }
     }
 
     /// The directory's path, for messages.
@@ -131,6 +167,23 @@ impl DirectoryFolder {
             .map_err(|errno| failed(operation, &path, errno.into()))?;
         Ok(Arc::new(FileStorage::from_file(File::from(file), path, Access::ReadWrite)?))
     }
+}
+
+/// The path without slashes at its end: with one, a symlink would be followed in spite of `O_NOFOLLOW`.
+fn plain(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|&byte| byte != b'/').map_or(bytes.len(), |last| last + 1);
+    bytes.get(..end).map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
+}
+
+/// Returns when the names in the directory around `path` are durable.
+pub(super) fn sync_parent(path: &Path) -> Result<(), StorageError> {
+    let parent = match plain(path).parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let synced = File::open(parent).and_then(|parent| parent.sync_all());
+    synced.map_err(|source| failed(Operation::SyncFolder, parent, source))
 }
 
 pub(super) fn failed(operation: Operation, path: &Path, source: io::Error) -> StorageError {
@@ -173,6 +226,7 @@ impl Folder for DirectoryFolder {
 mod tests {
     use super::*;
     use crate::storage::testing::MemoryFolder;
+    use std::os::unix::fs::PermissionsExt;
 
     fn behaves(folder: &dyn Folder) {
         assert_eq!(folder.list().unwrap(), [0u64; 0]);
@@ -202,21 +256,78 @@ mod tests {
         assert_eq!(DirectoryFolder::create(&path).unwrap().list().unwrap(), [2], "one that is there stays as it is");
     }
 
+    /// A directory for a log, in a temporary one.
+    fn private(dir: &Path, name: &str, mode: u32) -> PathBuf {
+        let path = dir.join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn is_refused(path: &Path, words: &str) {
+        for opened in [DirectoryFolder::open(path), DirectoryFolder::create(path)] {
+            match opened {
+                Err(StorageError::Refused { why, .. }) => assert!(why.contains(words), "{why}"),
+                other => panic!("{}: {other:?}", path.display()),
+            }
+        }
+    }
+
+    //= format-spec.md#11
+    //= type=test
+    //# A program must refuse one that is a symlink, belongs to another user, or has another mode.
+    #[test]
+    fn a_folder_that_is_a_link_or_not_for_its_owner_alone_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = private(dir.path(), "target", 0o700);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        is_refused(&link, "symlink");
+        is_refused(&dir.path().join("link/"), "symlink");
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        is_refused(&dir.path().join("file"), "not a directory");
+        for mode in [0o755, 0o770, 0o701, 0o600] {
+            is_refused(&private(dir.path(), &format!("{mode:o}"), mode), "mode");
+        }
+        let others = private(dir.path(), "others", 0o700);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&others, Some(12_345), None).unwrap();
+            is_refused(&others, "another user");
+        }
+        DirectoryFolder::create(&target).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_set_aside_makes_room_for_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.floe.thaw");
+        for n in 1..3 {
+            DirectoryFolder::create(&path).unwrap().create(n).unwrap();
+            let aside = DirectoryFolder::set_aside(&path).unwrap();
+            assert_eq!(aside, dir.path().join(format!("a.floe.thaw.aside-{n}")));
+            assert_eq!(DirectoryFolder::open(&aside).unwrap().list().unwrap(), [n]);
+            assert!(!path.exists());
+        }
+        assert!(DirectoryFolder::set_aside(&path).is_err());
+    }
+
     #[test]
     fn files_that_are_no_segments_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
+        let path = private(dir.path(), "log", 0o700);
         for name in ["README", "000000000000001G", "00000000000000AB", "1", "00000000000000000"] {
-            std::fs::write(dir.path().join(name), "x").unwrap();
+            std::fs::write(path.join(name), "x").unwrap();
         }
-        std::fs::write(dir.path().join("00000000000000ab"), "x").unwrap();
-        assert_eq!(DirectoryFolder::open(dir.path()).unwrap().list().unwrap(), [0xab]);
+        std::fs::write(path.join("00000000000000ab"), "x").unwrap();
+        assert_eq!(DirectoryFolder::open(&path).unwrap().list().unwrap(), [0xab]);
     }
 
     #[test]
     fn a_link_is_not_taken_for_a_segment() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("target"), "x").unwrap();
-        std::os::unix::fs::symlink("target", dir.path().join(segment_name(0))).unwrap();
-        assert!(DirectoryFolder::open(dir.path()).unwrap().open(0).is_err());
+        let path = private(dir.path(), "log", 0o700);
+        std::fs::write(path.join("target"), "x").unwrap();
+        std::os::unix::fs::symlink("target", path.join(segment_name(0))).unwrap();
+        assert!(DirectoryFolder::open(&path).unwrap().open(0).is_err());
     }
 }

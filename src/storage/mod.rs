@@ -10,6 +10,7 @@ pub mod error;
 pub mod file;
 pub mod folder;
 pub mod lock;
+pub mod pointer;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -19,6 +20,7 @@ pub use error::{Operation, StorageError};
 pub use file::{Access, FileStorage};
 pub use folder::{DirectoryFolder, Folder};
 pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock};
+pub use pointer::{ThawPlace, write_pointer};
 pub use target::{AtomicError, Target};
 
 use crate::format::head::RawHeadSlot;
@@ -63,6 +65,15 @@ impl fmt::Display for HeadIndex {
             HeadIndex::B => "B",
         })
     }
+}
+
+/// Space of the file system that a storage lies in, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What this process may still use.
+    pub free: u64,
+    /// All there is.
+    pub total: u64,
 }
 
 /// The 512 bytes of a head slot.
@@ -118,6 +129,26 @@ pub trait Storage: Send + Sync {
     /// Kind `Unsupported` where the backend cannot.
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
+    /// Reserves space for the given range, so that appends within it do not run out of space. Bytes and length stay as
+    /// they are.
+    ///
+    /// # Errors
+    /// Kind `StorageFull` if there is not enough space, `Unsupported` where the backend cannot reserve any.
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+
+    /// Begins to write what of the given range is not yet on the disk, and does not wait for it. Promises nothing: only
+    /// [`Storage::sync`] makes bytes durable.
+    ///
+    /// # Errors
+    /// If the backend says so at once.
+    fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+
+    /// How much space there is for growing.
+    ///
+    /// # Errors
+    /// If the backend cannot tell.
+    fn space(&self) -> Result<Space, StorageError>;
+
     /// The bytes of a head slot.
     ///
     /// # Errors
@@ -155,6 +186,18 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
         (**self).punch(offset, len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        (**self).allocate(offset, len)
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        (**self).start_writeback(offset, len)
+    }
+
+    fn space(&self) -> Result<Space, StorageError> {
+        (**self).space()
     }
 
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {

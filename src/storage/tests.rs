@@ -39,6 +39,15 @@ fn behaves(storage: &dyn Storage) {
     assert!(matches!(refused, Err(StorageError::HeadChanged { slot: HeadIndex::B, .. })));
     assert_eq!(storage.read_head(HeadIndex::B).unwrap(), new);
 
+    storage.allocate(32768, 1 << 20).unwrap();
+    storage.allocate(0, 0).unwrap();
+    storage.start_writeback(0, 1 << 20).unwrap();
+    assert_eq!(storage.len().unwrap(), 35774, "space is reserved and the length stays");
+    storage.read_at(32768, &mut buf).unwrap();
+    assert_eq!(&buf, b"onetwoxx");
+    let space = storage.space().unwrap();
+    assert!(space.free <= space.total && space.total > 0);
+
     storage.punch(32769, 4).unwrap();
     storage.punch(0, 0).unwrap();
     storage.punch(35773, u64::MAX).unwrap();

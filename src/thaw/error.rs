@@ -1,21 +1,18 @@
 //! What can go wrong with a thaw log.
 
+use super::fit::Misfit;
 use crate::format::FormatError;
 use crate::format::ids::LogOffset;
-use crate::log::LogError;
 use crate::storage::StorageError;
 use thiserror::Error;
 
 /// Why a thaw log was not written or not read.
 #[derive(Debug, Error)]
 pub enum ThawError {
-    /// A frame could not be written or read.
+    /// The directory or a segment could not be read or changed.
     #[error("thaw log: {0}")]
-    Log(#[from] LogError),
-    /// The folder could not be changed or listed.
-    #[error("thaw log: {0}")]
-    Folder(#[from] StorageError),
-    /// A transaction cannot be encoded, or decoded though its sum is right.
+    Storage(#[from] StorageError),
+    /// A transaction cannot be encoded, or not be decoded though its checksum is right.
     #[error("thaw log, transaction at offset {offset}: {source}")]
     Transaction {
         /// Offset of its frame.
@@ -23,13 +20,10 @@ pub enum ThawError {
         /// What is wrong with it.
         source: FormatError,
     },
-    /// It is another image's, or continues a state that the image is no longer in.
-    #[error("the thaw log does not belong to the image as it is: {why} (it was set aside, nothing of it was replayed)")]
-    Foreign {
-        /// What does not fit.
-        why: &'static str,
-    },
-    /// Something that was once durable is not there any more.
+    /// It does not continue the image as it is.
+    #[error("the thaw log does not fit the image: {0} (nothing of it was replayed)")]
+    Foreign(#[from] Misfit),
+    /// Bytes that were durable once are not right any more.
     #[error("the thaw log is damaged at offset {at}, though it was durable up to {durable}: {why}")]
     Damaged {
         /// First byte that is not right.
@@ -37,6 +31,14 @@ pub enum ThawError {
         /// Up to where it was synced.
         durable: LogOffset,
         /// What is wrong there.
+        why: String,
+    },
+    /// A frame of written bytes is not what a range of a file needs.
+    #[error("thaw log, written bytes at offset {offset}: {why}")]
+    Written {
+        /// Offset of the frame.
+        offset: LogOffset,
+        /// What is wrong with it.
         why: String,
     },
     /// More than fits into one segment.
@@ -49,7 +51,24 @@ pub enum ThawError {
         /// Bytes of a segment.
         segment_size: u64,
     },
-    /// An earlier sync failed: what is durable is not known.
+    /// A segment size or epoch that the format does not allow.
+    #[error("thaw log: {what} is {value}")]
+    Invalid {
+        /// What it is.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// There is a log with commits where a new one was to begin.
+    #[error("a thaw log with {transactions} transactions is there already")]
+    Occupied {
+        /// Number of its last transaction.
+        transactions: u64,
+    },
+    /// A commit was begun and not yet ended.
+    #[error("the commit before has not ended")]
+    Unfinished,
+    /// An earlier sync or truncation failed: what is durable is not known.
     #[error("an earlier write to the thaw log failed: nothing more is written to it")]
     Stopped,
 }

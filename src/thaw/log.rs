@@ -1,18 +1,26 @@
-//! Writing: written bytes, transactions, new segments, and segments that are needed no more.
+//! Writing: written bytes, groups of transactions, new segments, and segments that are needed no more.
+//!
+//! A commit is [`begin`](ThawLog::begin), [`sync`](Begun::sync), [`end`](ThawLog::end). Only begin and end need the log;
+//! whoever guards it with a lock lets go of that while the sync runs, and others append meanwhile. A block of 4 KiB that
+//! holds bytes before the durable end is never written to: each group ends with a pad.
 
 use super::ThawError;
-use super::segment::{Binding, Chain, Identity, begin, placed, raw_frame};
-use crate::format::frame::{FRAME_HEADER, FrameKind};
+use super::commit::{Begun, NotBegun, Unfit, group};
+use super::fit::Binding;
+use super::segment::{Chain, Identity, Segment, head_bytes, plain_header};
+use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::format::ids::LogOffset;
 use crate::format::limits::SYNC_BLOCK;
-use crate::format::transaction::{Operation, Transaction};
-use crate::log::LogWriter;
-use crate::storage::{Folder, Storage, StorageError};
-use std::collections::BTreeMap;
+use crate::format::thaw::{SegmentHead, TRANSACTION_LEN};
+use crate::format::transaction::{Operation, TransactionInfo};
+use crate::storage::{Folder, Storage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// Bytes that pads may take around a frame: one before it and one behind.
-const PADS: u64 = 2 * (SYNC_BLOCK + FRAME_HEADER as u64);
+const HEADER: u64 = FRAME_HEADER as u64;
+/// Bytes that a pad takes at most: with less than a header to the next border it goes on to the one after.
+const PAD: u64 = SYNC_BLOCK + HEADER;
 
 /// Where written bytes came to lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +29,8 @@ pub struct Appended {
     pub frame: LogOffset,
     /// How many.
     pub len: u64,
+    /// XXH3 of all of them.
+    pub sum: u64,
 }
 
 /// A thaw log that is being written. One at a time: whoever has the image's writer lock.
@@ -28,148 +38,201 @@ pub struct ThawLog {
     folder: Arc<dyn Folder>,
     identity: Identity,
     chain: Chain,
-    /// All before this offset is durable.
+    /// All that counts before this offset is durable.
     durable: u64,
-    number: u64,
-    writer: LogWriter,
-    /// All segments, the one being written too.
-    segments: BTreeMap<u64, Arc<dyn Storage>>,
+    /// The segment being written and where the next frame will lie.
+    tail: Tail,
+    next_sequence: u64,
+    /// The next segment's file, made ahead: empty, with space reserved for it.
+    next: Option<Arc<dyn Storage>>,
+    /// All segments but the one made ahead.
+    segments: BTreeMap<u64, Segment>,
+    /// Segments that hold bytes no commit has synced.
+    dirty: BTreeSet<u64>,
+    /// Files that were emptied and must be so durably before the next commit counts: a head that comes back in one of them
+    /// would hide what was committed after it.
+    emptied: BTreeMap<u64, Arc<dyn Storage>>,
+    /// Whether files were made since the directory was synced.
+    new_names: bool,
+    /// End of the commit that was begun and not yet ended.
+    running: Option<u64>,
     stopped: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    number: u64,
+    end: u64,
 }
 
 /// What a log goes on from.
 pub(super) struct Continued {
     pub(super) chain: Chain,
-    pub(super) next_sequence: u64,
-    pub(super) segments: BTreeMap<u64, Arc<dyn Storage>>,
+    /// Where the log ends; all before is durable.
+    pub(super) end: u64,
+    pub(super) segments: BTreeMap<u64, Segment>,
+    /// Number of the segment to begin.
+    pub(super) number: u64,
 }
 
 impl ThawLog {
-    /// Begins a log in a folder without segments. `epoch` is the image's, raised durably by this writer; `segment_size` at
-    /// least 64 KiB.
-    ///
-    /// # Errors
-    /// If the first segment cannot be made durable; what there is of it is then removed, if that can be done.
-    pub fn create(
-        folder: Arc<dyn Folder>,
-        binding: Binding,
-        log_id: u64,
-        epoch: u32,
-        segment_size: u64,
-    ) -> Result<Self, ThawError> {
-        let identity = Identity { binding, log_id, epoch, segment_size };
-        let continued = Continued { chain: Chain::default(), next_sequence: 1, segments: BTreeMap::new() };
-        Self::proceed(folder, identity, continued)
-    }
-
-    /// Goes on behind what is there, in a new segment.
+    /// Goes on after what is there, in a new segment, which is not durable yet.
     pub(super) fn proceed(
         folder: Arc<dyn Folder>,
         identity: Identity,
         continued: Continued,
     ) -> Result<Self, ThawError> {
-        let Continued { chain, next_sequence, mut segments } = continued;
-        let number = segments.keys().next_back().map_or(0, |last| last + 1);
-        let (writer, storage) =
-            new_segment(folder.as_ref(), number, &identity, chain, next_sequence).map_err(|failed| failed.error)?;
-        segments.insert(number, storage);
-        let durable = writer.end();
-        Ok(ThawLog { folder, identity, chain, durable, number, writer, segments, stopped: false })
+        let Continued { chain, end, segments, number } = continued;
+        let mut log = ThawLog {
+            folder,
+            identity,
+            chain,
+            durable: end,
+            tail: Tail { number, end },
+            next_sequence: u64::from(identity.epoch) << 40,
+            next: None,
+            segments,
+            dirty: BTreeSet::new(),
+            emptied: BTreeMap::new(),
+            new_names: false,
+            running: None,
+            stopped: false,
+        };
+        log.next = Some(log.make(number)?);
+        log.begin_segment(number)?;
+        // Who appends tries again.
+        let _ = log.make_ahead();
+        Ok(log)
+    }
+
+    /// Makes the head of the first segment, and its name, durable.
+    pub(super) fn settle(&mut self) -> Result<(), ThawError> {
+        self.pad()?;
+        let settled = self.segment_of(self.tail.number)?.storage.sync().and_then(|()| self.folder.sync());
+        settled.inspect_err(|_| self.stopped = true)?;
+        (self.durable, self.new_names) = (self.tail.end, false);
+        self.dirty.clear();
+        Ok(())
     }
 
     /// Appends bytes that an application wrote. Nothing knows of them until a transaction does, and they are durable with
-    /// it.
+    /// it. Needs space for another segment, too, so that a commit finds some when written bytes do not.
     ///
     /// # Errors
     /// `TooLarge`, or if they could not be written: the log is then as it was, unless it has [`ThawError::Stopped`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<Appended, ThawError> {
-        self.make_room("a write", bytes.len())?;
-        let place = self.writer.append(raw_frame(FrameKind::WRITTEN, bytes)).inspect_err(|_| self.note_failure())?;
-        Ok(Appended { frame: place.offset, len: bytes.len() as u64 })
-    }
-
-    /// Makes `operations`, and everything appended so far, durable as one transaction. `image_end` is up to where the
-    /// image was synced, `time` in seconds and nanoseconds. Returns the transaction's number.
-    ///
-    /// # Errors
-    /// `TooLarge` or `Transaction` if it cannot be one transaction; nothing has changed then. If it could not be written
-    /// or synced the log is stopped, for it is not known whether the transaction will be there.
-    pub fn commit(
-        &mut self,
-        operations: Vec<Operation>,
-        image_end: u64,
-        (time, time_ns): (i64, u32),
-    ) -> Result<u64, ThawError> {
-        if self.stopped {
-            return Err(ThawError::Stopped);
+        self.running_well()?;
+        self.fits_segment("a write", bytes.len() as u64)?;
+        self.make_ahead()?;
+        if !self.has_room(bytes.len() as u64) {
+            self.turn()?;
+            self.make_ahead()?;
         }
-        let mut transaction = Transaction {
-            number: self.chain.number + 1,
-            previous_sum: self.chain.sum,
-            durable_upto: self.durable,
-            image_end,
-            time,
-            time_ns,
-            operations,
-        };
-        let encode = |transaction: &Transaction, at: u64| {
-            transaction.encode().map_err(|source| ThawError::Transaction { offset: LogOffset(at), source })
-        };
-        let mut raw = encode(&transaction, self.writer.end())?;
-        if self.make_room("a transaction", raw.len())? {
-            transaction.durable_upto = self.durable;
-            raw = encode(&transaction, self.writer.end())?;
+        let header = self.put(FrameKind::WRITTEN, bytes)?;
+        Ok(Appended { frame: header.offset, len: bytes.len() as u64, sum: header.sum })
+    }
+
+    /// Appends `operations` as one group of transactions, which counts whole or not at all. `image_end` is up to where the
+    /// image was synced, `time` in seconds and nanoseconds. They, and all appended so far, are durable when
+    /// [`Begun::sync`] has succeeded and [`ThawLog::end`] was told so.
+    ///
+    /// # Errors
+    /// The operations come back, to be tried again, and nothing of the group is left in the log. `TooLarge` if a single
+    /// one is too large, `Transaction` if one is such that no reader would take it. [`ThawError::Stopped`] if the log
+    /// takes no more.
+    pub fn begin(&mut self, operations: Vec<Operation>, image_end: u64, time: (i64, u32)) -> Result<Begun, NotBegun> {
+        let (tail, chain) = (self.tail, self.chain);
+        match self.put_group(&operations, image_end, time) {
+            Ok(()) => {}
+            Err(error) => {
+                //= format-spec.md#11.4
+                //# A group that could not be written as a whole must be cut off again as a whole before anything else is written.
+                self.take_back(tail, chain);
+                return Err(NotBegun { error, operations });
+            }
         }
-        let place = self.writer.append(raw_frame(FrameKind::TRANSACTION, &raw)).inspect_err(|_| self.stopped = true)?;
-        self.writer.sync().inspect_err(|_| self.stopped = true)?;
-        self.durable = self.writer.end();
-        self.chain = Chain { number: transaction.number, sum: place.sum };
-        Ok(self.chain.number)
+        let dirty = std::mem::take(&mut self.dirty);
+        let segments = dirty.iter().filter_map(|number| self.segments.get(number));
+        let mut storages: Vec<_> = segments.map(|segment| Arc::clone(&segment.storage)).collect();
+        storages.extend(std::mem::take(&mut self.emptied).into_values());
+        let folder = std::mem::take(&mut self.new_names).then(|| Arc::clone(&self.folder));
+        self.running = Some(self.tail.end);
+        Ok(Begun { number: self.chain.number, end: self.tail.end, folder, storages })
     }
 
-    /// Fills `out` with appended bytes from `within` on. Not verified: whoever wants that has the sum of the range.
+    /// Ends a commit: with what [`Begun::sync`] returned. From then on the log is durable up to where it was begun.
+    /// Returns the number of its last transaction.
     ///
     /// # Errors
-    /// If there is no such frame, or it cannot be read.
-    pub fn read(&self, frame: LogOffset, within: u64, out: &mut [u8]) -> Result<(), ThawError> {
-        let segment_size = self.identity.segment_size;
-        let missing = || ThawError::Folder(short(frame.0, out.len() as u64));
-        let storage = self.segments.get(&(frame.0 / segment_size)).ok_or_else(missing)?;
-        let at = frame.0.checked_add(FRAME_HEADER as u64).and_then(|at| at.checked_add(within)).ok_or_else(missing)?;
-        Ok(storage.read_at(at, out)?)
+    /// That of the sync: the log takes no more then, for it is not known whether the commit will be there.
+    pub fn end(&mut self, begun: Begun, synced: Result<(), ThawError>) -> Result<u64, ThawError> {
+        let ours = self.running.take() == Some(begun.end);
+        self.stopped |= !ours;
+        //= format-spec.md#11.4
+        //# After a failed sync or a failed truncation a writer must not write to the log again.
+        match synced {
+            Ok(()) if ours => {
+                self.durable = begun.end;
+                Ok(begun.number)
+            }
+            Ok(()) => Err(ThawError::Stopped),
+            Err(error) => {
+                self.stopped = true;
+                Err(error)
+            }
+        }
     }
 
-    /// Removes all segments that end at or before `offset`, durably. The one being written stays.
+    /// Begins, syncs and ends a commit, for those who have the log to themselves. Returns the number of its last
+    /// transaction.
     ///
     /// # Errors
-    /// If that fails; a segment may then come back after a crash, which does no harm: what is in it was covered by a
-    /// checkpoint.
+    /// As [`ThawLog::begin`] and [`ThawLog::end`].
+    pub fn commit(&mut self, operations: Vec<Operation>, image_end: u64, time: (i64, u32)) -> Result<u64, ThawError> {
+        let begun = self.begin(operations, image_end, time).map_err(|not| not.error)?;
+        let synced = begun.sync();
+        self.end(begun, synced)
+    }
+
+    /// Removes the segments that end at or before `offset`, lowest first, each durably before the next. At least one
+    /// whose head is durable stays, so that the log can be read.
+    ///
+    /// # Errors
+    /// If that fails: all from the one that could not be removed are still there. A failed sync stops the log.
     pub fn remove_before(&mut self, offset: LogOffset) -> Result<(), ThawError> {
-        let first_kept = (offset.0 / self.identity.segment_size).min(self.number);
-        let covered: Vec<u64> = self.segments.range(..first_kept).map(|(&number, _)| number).collect();
-        if covered.is_empty() {
-            return Ok(());
-        }
-        // From the lowest: after a crash in the middle those that are left still join.
-        for number in covered {
+        self.running_well()?;
+        let size = self.identity.segment_size;
+        let durable = self.durable.saturating_sub(1).checked_div(size).unwrap_or(0);
+        let kept = offset.0.checked_div(size).unwrap_or(0).min(durable);
+        //= format-spec.md#11.1
+        //# Segments are removed lowest first, and each removal must be durable before the next.
+        while let Some((&number, _)) = self.segments.range(..kept).next() {
             self.folder.remove(number)?;
             self.segments.remove(&number);
+            self.folder.sync().inspect_err(|_| self.stopped = true)?;
         }
-        Ok(self.folder.sync()?)
+        Ok(())
     }
 
-    /// Removes everything: a checkpoint contains it all. The folder itself is its maker's to remove.
+    /// Removes everything, lowest first, each segment durably before the next: a checkpoint contains it all. The directory
+    /// itself is its maker's to remove.
     ///
     /// # Errors
-    /// As [`ThawLog::remove_before`].
+    /// If that fails: what is left is the log's end, or a log without a commit.
     pub fn remove(self) -> Result<(), ThawError> {
-        for &number in self.segments.keys() {
+        for number in self.folder.list()? {
             self.folder.remove(number)?;
+            self.folder.sync()?;
         }
-        Ok(self.folder.sync()?)
+        Ok(())
     }
 
-    /// Number of the last transaction that was committed, 0 for none.
+    /// From now on new segments name this state of the image.
+    pub fn set_binding(&mut self, binding: Binding) {
+        self.identity.binding = binding;
+    }
+
+    /// Number of the last transaction that was begun, 0 for none.
     pub fn last_transaction(&self) -> u64 {
         self.chain.number
     }
@@ -179,9 +242,25 @@ impl ThawLog {
         self.identity.log_id
     }
 
-    /// Where the next frame will lie, about: all frames before are below it.
-    pub fn end(&self) -> LogOffset {
-        LogOffset(self.writer.end())
+    /// Bytes of a segment.
+    pub fn segment_size(&self) -> u64 {
+        self.identity.segment_size
+    }
+
+    /// Where the log ends now: all frames are before it.
+    pub fn position(&self) -> LogOffset {
+        LogOffset(self.tail.end)
+    }
+
+    /// Up to where the log is durable.
+    pub fn durable(&self) -> LogOffset {
+        LogOffset(self.durable)
+    }
+
+    /// The most written bytes that one append takes.
+    pub fn largest_write(&self) -> u64 {
+        let head = HEADER + SegmentHead::SIZE as u64;
+        self.identity.segment_size.saturating_sub(head + HEADER + PAD)
     }
 
     /// Bytes in all segments.
@@ -189,79 +268,221 @@ impl ThawLog {
     /// # Errors
     /// If a storage cannot tell.
     pub fn bytes(&self) -> Result<u64, ThawError> {
-        let mut sum = 0;
-        for (number, storage) in &self.segments {
-            sum += storage.len()? - number * self.identity.segment_size;
+        let mut sum = 0u64;
+        for segment in self.segments.values() {
+            sum = sum.saturating_add(segment.storage.len()?);
         }
         Ok(sum)
     }
 
-    /// Begins a new segment if a frame of `len` bytes does not fit into this one. Returns whether it did.
-    fn make_room(&mut self, what: &'static str, len: usize) -> Result<bool, ThawError> {
-        if self.stopped {
-            return Err(ThawError::Stopped);
-        }
-        let segment_size = self.identity.segment_size;
-        let need = len as u64 + FRAME_HEADER as u64 + PADS;
-        if need + PADS > segment_size {
-            return Err(ThawError::TooLarge { what, len: len as u64, segment_size });
-        }
-        let used = self.writer.end() - self.number * segment_size;
-        if used + need <= segment_size {
-            return Ok(false);
-        }
-        // Frames behind the last transaction count with the next one, which will lie in another segment: all must be
-        // durable before that one is.
-        self.writer.sync().inspect_err(|_| self.note_failure())?;
-        let number = self.number + 1;
-        let next_sequence = self.writer.next_sequence();
-        let (writer, storage) = new_segment(self.folder.as_ref(), number, &self.identity, self.chain, next_sequence)
-            .map_err(|failed| {
-                self.stopped |= failed.stays;
-                failed.error
-            })?;
-        (self.writer, self.number) = (writer, number);
-        self.segments.insert(number, storage);
-        self.durable = self.writer.end();
-        Ok(true)
+    /// The segment that a frame lies in, to be read without the log.
+    pub fn segment(&self, frame: LogOffset) -> Option<Segment> {
+        self.segments.get(&frame.0.checked_div(self.identity.segment_size)?).cloned()
     }
 
-    /// After a failed append the writer knows whether it may go on.
-    fn note_failure(&mut self) {
-        self.stopped |= self.writer.is_stopped();
+    fn running_well(&self) -> Result<(), ThawError> {
+        if self.stopped { Err(ThawError::Stopped) } else { Ok(()) }
     }
-}
 
-/// A segment that could not be made.
-struct NotMade {
-    error: ThawError,
-    /// Whether something of it may be there all the same: then no other can be made in its place.
-    stays: bool,
-}
-
-/// Makes a segment, and its first frame and its name durable: whatever is found in a segment without a beginning is damage.
-fn new_segment(
-    folder: &dyn Folder,
-    number: u64,
-    identity: &Identity,
-    chain: Chain,
-    next_sequence: u64,
-) -> Result<(LogWriter, Arc<dyn Storage>), NotMade> {
-    let storage = folder.create(number).map_err(|error| NotMade { error: error.into(), stays: false })?;
-    let begun = placed(storage, number, identity.segment_size)
-        .and_then(|placed| Ok((begin(Arc::clone(&placed), number, identity, chain, next_sequence)?, placed)));
-    match begun {
-        Ok((mut writer, placed)) => {
-            // What a failed sync leaves is not known, so it is not tried again.
-            let stays = |error| NotMade { error, stays: true };
-            writer.sync().map_err(|error| stays(error.into()))?;
-            folder.sync().map_err(|error| stays(error.into()))?;
-            Ok((writer, placed))
+    fn fits_segment(&self, what: &'static str, len: u64) -> Result<(), ThawError> {
+        if len > self.largest_write() {
+            return Err(ThawError::TooLarge { what, len, segment_size: self.identity.segment_size });
         }
-        Err(error) => Err(NotMade { error, stays: folder.remove(number).is_err() }),
+        Ok(())
     }
-}
 
-fn short(offset: u64, wanted: u64) -> StorageError {
-    StorageError::Short { offset, wanted, got: 0, path: None }
+    fn segment_of(&self, number: u64) -> Result<&Segment, ThawError> {
+        // The one being written is always there.
+        self.segments.get(&number).ok_or(ThawError::Stopped)
+    }
+
+    /// Whether a frame of `len` bytes, and a pad after it, fit into the segment being written.
+    fn has_room(&self, len: u64) -> bool {
+        let size = self.identity.segment_size;
+        let end = self.tail.number.saturating_add(1).saturating_mul(size);
+        self.tail.end.saturating_add(HEADER + PAD).saturating_add(len) <= end
+    }
+
+    fn put_group(
+        &mut self,
+        operations: &[Operation],
+        image_end: u64,
+        (time, time_ns): (i64, u32),
+    ) -> Result<(), ThawError> {
+        self.running_well()?;
+        if self.running.is_some() {
+            return Err(ThawError::Unfinished);
+        }
+        let room = TRANSACTION_LEN.min(self.largest_write());
+        let (offset, segment_size) = (LogOffset(self.tail.end), self.identity.segment_size);
+        let parts = group(operations, room).map_err(|unfit| match unfit {
+            Unfit::Long(len) => ThawError::TooLarge { what: "an operation", len, segment_size },
+            Unfit::Invalid(source) => ThawError::Transaction { offset, source },
+        })?;
+        let count = parts.len();
+        for (n, part) in parts.into_iter().enumerate() {
+            let number = self.chain.number.checked_add(1).ok_or(ThawError::Stopped)?;
+            let info = TransactionInfo {
+                number,
+                previous_sum: self.chain.sum,
+                durable_upto: self.durable,
+                image_end,
+                time,
+                time_ns,
+                more_follows: n + 1 < count,
+            };
+            let offset = LogOffset(self.tail.end);
+            let raw =
+                info.encode(part.count, &part.body).map_err(|source| ThawError::Transaction { offset, source })?;
+            if !self.has_room(raw.len() as u64) {
+                self.turn()?;
+            }
+            // The number and the durable end are the same in another segment.
+            let header = self.put(FrameKind::TRANSACTION, &raw)?;
+            self.chain = Chain { number, sum: header.sum };
+        }
+        self.pad()
+    }
+
+    /// Lets the log end at a border of 4 KiB.
+    fn pad(&mut self) -> Result<(), ThawError> {
+        let over = self.tail.end % SYNC_BLOCK;
+        if over == 0 {
+            return Ok(());
+        }
+        let gap = SYNC_BLOCK - over;
+        let gap = if gap < HEADER { gap + SYNC_BLOCK } else { gap };
+        let zeros = vec![0; (gap - HEADER) as usize];
+        self.put(FrameKind::PAD, &zeros).map(drop)
+    }
+
+    /// Appends a frame, for which there is room, to the segment being written.
+    fn put(&mut self, kind: FrameKind, bytes: &[u8]) -> Result<FrameHeader, ThawError> {
+        let Tail { number, end } = self.tail;
+        let Segment { base, storage, .. } = self.segment_of(number)?.clone();
+        let header = self.header(kind, end, bytes)?;
+        match storage.append(&[&header.encode(), bytes]) {
+            Ok(at) if base.checked_add(at) == Some(end) => {}
+            Ok(_) => {
+                // Somebody else appends here. Which bytes are whose is not known, so nothing is cut off.
+                self.stopped = true;
+                return Err(ThawError::Stopped);
+            }
+            Err(error) => {
+                self.cut(&storage, end.saturating_sub(base));
+                return Err(error.into());
+            }
+        }
+        self.tail.end = end.saturating_add(header.frame_len());
+        self.next_sequence = self.next_sequence.saturating_add(1);
+        self.dirty.insert(number);
+        Ok(header)
+    }
+
+    fn header(&self, kind: FrameKind, offset: u64, bytes: &[u8]) -> Result<FrameHeader, ThawError> {
+        let Identity { segment_size, .. } = self.identity;
+        plain_header(&self.identity, kind, self.next_sequence, offset, bytes).ok_or(ThawError::TooLarge {
+            what: "a frame",
+            len: bytes.len() as u64,
+            segment_size,
+        })
+    }
+
+    /// Goes on in the next segment.
+    fn turn(&mut self) -> Result<(), ThawError> {
+        self.make_ahead()?;
+        self.begin_segment(self.tail.number.saturating_add(1))?;
+        // Who appends tries again, and tells why it cannot be made; a commit may do without.
+        let _ = self.make_ahead();
+        Ok(())
+    }
+
+    /// Writes the head of segment `number` into the file that was made for it, without a sync: it names the end of the log
+    /// before it, and counts only if that is there.
+    fn begin_segment(&mut self, number: u64) -> Result<(), ThawError> {
+        let Identity { log_id, segment_size, .. } = self.identity;
+        let Some(storage) = self.next.take() else { return Err(ThawError::Stopped) };
+        let too_large = ThawError::TooLarge { what: "the log", len: self.tail.end, segment_size };
+        let segment = Segment::at(log_id, number, segment_size, Arc::clone(&storage)).ok_or(too_large)?;
+        let head = head_bytes(&self.identity, number, self.chain, self.tail.end, self.durable);
+        let header = self.header(FrameKind::SEGMENT, segment.base, &head)?;
+        match storage.append(&[&header.encode(), &head]) {
+            Ok(0) => {}
+            Ok(_) => {
+                self.stopped = true;
+                return Err(ThawError::Stopped);
+            }
+            Err(error) => {
+                self.cut(&storage, 0);
+                self.emptied.insert(number, Arc::clone(&storage));
+                self.next = Some(storage);
+                return Err(error.into());
+            }
+        }
+        self.next_sequence = self.next_sequence.saturating_add(1);
+        self.tail = Tail { number, end: segment.base.saturating_add(header.frame_len()) };
+        self.segments.insert(number, segment);
+        self.dirty.insert(number);
+        Ok(())
+    }
+
+    /// Makes the next segment's file, if it is not there.
+    fn make_ahead(&mut self) -> Result<(), ThawError> {
+        if self.next.is_none() {
+            self.next = Some(self.make(self.tail.number.saturating_add(1))?);
+        }
+        Ok(())
+    }
+
+    /// An empty file for segment `number`, with space reserved for all of it where that can be done.
+    fn make(&mut self, number: u64) -> Result<Arc<dyn Storage>, ThawError> {
+        let storage = match self.folder.create(number) {
+            Ok(storage) => storage,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                // One made ahead before a crash, or emptied. Whether it is empty durably is not known.
+                let storage = self.folder.open(number)?;
+                if !storage.is_empty()? {
+                    return Err(error.into());
+                }
+                self.emptied.insert(number, Arc::clone(&storage));
+                storage
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.new_names = true;
+        match storage.allocate(0, self.identity.segment_size) {
+            Err(error) if !matches!(error.kind(), ErrorKind::Unsupported) => {
+                // The file stays, empty: it is taken when there is space again.
+                Err(error.into())
+            }
+            _ => Ok(storage),
+        }
+    }
+
+    /// Cuts a segment off at `len`, and reserves its space again as far as that can be done.
+    fn cut(&mut self, storage: &Arc<dyn Storage>, len: u64) {
+        self.stopped |= storage.truncate(len).is_err();
+        let _ = storage.allocate(0, self.identity.segment_size);
+    }
+
+    /// Takes back all that was written after `tail`.
+    fn take_back(&mut self, tail: Tail, chain: Chain) {
+        if self.stopped || (self.tail.number, self.tail.end) == (tail.number, tail.end) {
+            return;
+        }
+        // The highest first: a head must not be there without what is before it.
+        while let Some((&number, segment)) = self.segments.range(tail.number.saturating_add(1)..).next_back() {
+            let storage = Arc::clone(&segment.storage);
+            self.segments.remove(&number);
+            self.dirty.remove(&number);
+            self.cut(&storage, 0);
+            self.emptied.insert(number, Arc::clone(&storage));
+            self.next = Some(storage);
+        }
+        if let Some(Segment { base, storage, .. }) = self.segments.get(&tail.number).cloned() {
+            self.cut(&storage, tail.end.saturating_sub(base));
+            self.dirty.insert(tail.number);
+        }
+        (self.tail, self.chain) = (tail, chain);
+    }
 }

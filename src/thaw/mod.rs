@@ -1,19 +1,29 @@
 //! The thaw log: what was written and not yet frozen, durable after each commit (section 11).
 //!
-//! A [`ThawLog`] appends written bytes and commits transactions that give them meaning; [`recover`] reads it back after a
-//! crash. A transaction counts only if everything before it verifies, so a commit is all there or not at all. What was
-//! synced is never written to again, and what an interrupted writer left behind its last commit stays where it is: the
-//! next one begins a new segment. After a failed sync nothing more is written. Knows operations, not files: what rows
-//! mean is told in `fs` and `freeze`, which call it.
+//! A [`ThawLog`] appends written bytes and commits groups of transactions that give them meaning; [`recover`] reads it back
+//! after a crash. A group counts whole or not at all. What is durable is never written to again, and nothing is cut off
+//! to repair: who goes on begins a new segment, which names where the log before it ended. After a failed sync nothing
+//! more is written. Knows operations, not files: what rows mean `fs` and `freeze` know, which call it.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+
+mod commit;
 mod error;
+mod fit;
 mod log;
+mod lost;
 mod recover;
 mod segment;
+mod start;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod walk;
 
+pub use commit::{Begun, NotBegun};
 pub use error::ThawError;
+pub use fit::{Binding, ImageState, LogState, Misfit, Slot, fits};
 pub use log::{Appended, ThawLog};
+pub use lost::LostRange;
 pub use recover::{Recovered, recover};
-pub use segment::{Binding, SEGMENT_SIZE};
+pub use segment::{Segment, segment_size};

@@ -1,101 +1,267 @@
-//! Reading a thaw log back: which transactions count, where it ends, and whether that is damage.
+//! Reading a thaw log back: which transactions count, where the log ends, what is damaged and what is lost.
 //!
-//! Segments are read in order and every frame is verified. The log ends at the first frame that does not verify, or does
-//! not continue the chain of transactions. That is where an interrupted writer came to, unless something behind it says
-//! that this very place was synced: a transaction's `durable_upto`, or a later segment, which is begun only when all
-//! before it is durable. Then it is damage, and nothing may be overwritten.
+//! Every header and every transaction is verified; of written bytes those after the highest `durable_upto`, for before it
+//! they were synced with the transactions that name them, and are verified when they are read. Nothing is ever written
+//! or cut off. A read error ends the recovery; it is never taken for an end of the log.
 
 use super::ThawError;
-use super::log::{Continued, ThawLog};
-use super::segment::{Binding, Chain, Identity, at, frame, placed};
-use crate::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader, FrameKind, RawFrameHeader};
+use super::fit::{Binding, ImageState, LogState, Misfit, fits, fits_by_name};
+use super::lost::{LostFrames, LostRange, LostRanges};
+use super::segment::{Chain, Segment, is_plain};
+use super::survey::{Extent, Survey};
+use super::walk::{Step, walk};
+use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::ids::LogOffset;
-use crate::format::thaw::SegmentHead;
-use crate::format::transaction::Transaction;
-use crate::format::{FormatError, limits};
-use crate::log::{LogError, LogReader};
+use crate::format::thaw::TRANSACTION_LEN;
+use crate::format::transaction::{Transaction, TransactionInfo};
 use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Bytes read at once in search of headers.
-const WINDOW: usize = 1 << 20;
-
 /// A thaw log that was read.
 pub struct Recovered {
-    folder: Arc<dyn Folder>,
-    log_id: u64,
-    segment_size: u64,
-    segments: BTreeMap<u64, Arc<dyn Storage>>,
-    /// Segments in which nothing counts.
-    void: Vec<u64>,
-    /// Where the log ends, in the last of `segments`.
-    end: u64,
+    pub(super) folder: Arc<dyn Folder>,
+    pub(super) log_id: u64,
+    pub(super) segment_size: u64,
+    /// Every file of the folder.
+    pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
+    /// What counts, in order.
+    pub(super) extents: Vec<Extent>,
+    /// Up to where the log says itself that it was synced.
+    pub(super) durable: u64,
+    /// Where the log ends.
+    pub(super) end: u64,
     /// Number of the transaction before the first that is there.
     before: u64,
-    chain: Chain,
-    next_sequence: u64,
+    pub(super) chain: Chain,
+    image_end: u64,
     transactions: Vec<LogOffset>,
+    lost: LostFrames,
 }
 
-/// What the first frame of a segment says.
-struct First {
-    head: SegmentHead,
-    log_id: u64,
+/// What is found in an extent besides written bytes and pads.
+enum Event {
+    /// The head of the next segment.
+    Head { base: u64, last: Chain },
+    /// A transaction that verifies.
+    Transaction(Found),
+    /// Bytes that are no frame, or `fatal`: a frame that is no written bytes for sure.
+    Bad { at: u64, until: u64, why: String, fatal: bool },
 }
 
-/// Reads the thaw log in `folder`; `None` if nothing was ever committed to one there. `accepts` says whether the image is
-/// in a state that a log with this binding and id continues; if not, why. Writes nothing.
+/// A transaction that verifies.
+#[derive(Clone, Copy)]
+struct Found {
+    at: u64,
+    end: u64,
+    sum: u64,
+    info: TransactionInfo,
+}
+
+/// Reads the thaw log in `folder`, which is to fit `image`. `None` if nothing was ever committed to one there. Writes
+/// nothing.
 ///
 /// # Errors
-/// `Foreign` if it is not accepted; `Damaged`; or if a segment cannot be read.
-pub fn recover(
-    folder: Arc<dyn Folder>,
-    accepts: impl FnOnce(&Binding, u64) -> Result<(), &'static str>,
-) -> Result<Option<Recovered>, ThawError> {
-    let numbers = folder.list()?;
-    let Some(&lowest) = numbers.first() else { return Ok(None) };
-    let first = match first_frame(folder.open(lowest)?) {
-        Ok(first) if first.head.segment.get() == lowest => first,
-        other => {
-            let why = other.err().map_or_else(|| "it is another segment's".to_owned(), |error| error.to_string());
-            for &number in &numbers {
-                if let Some(at) = committed_somewhere(folder.open(number)?.as_ref())? {
-                    return Err(ThawError::Damaged { at: LogOffset(0), durable: at, why });
-                }
-            }
-            return Ok(None);
+/// `Foreign` if it does not fit; `Damaged`; or if it cannot be read.
+pub fn recover(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Option<Recovered>, ThawError> {
+    let Some(survey) = Survey::of(folder.as_ref())? else { return Ok(None) };
+    let (log_id, bindings) = (survey.log_id, survey.bindings());
+    match read(folder, survey) {
+        Ok(None) => Ok(None),
+        Ok(Some(recovered)) => {
+            fits(&recovered.state(), image)?;
+            Ok(Some(recovered))
         }
-    };
-    let head = &first.head;
-    let binding = Binding {
-        uuid: head.uuid,
-        lineage: head.lineage,
-        generation: head.generation.get(),
-        root_hash: head.root_hash,
-    };
-    accepts(&binding, first.log_id).map_err(|why| ThawError::Foreign { why })?;
-    let chain = Chain { number: head.last_transaction.get(), sum: head.last_sum.get() };
-    let mut recovered = Recovered {
+        Err(ThawError::Storage(error)) => Err(error.into()),
+        // What is wrong with the log of another image is not told.
+        Err(error) => fits_by_name(log_id, &bindings, image).map_or_else(|misfit| Err(misfit.into()), |()| Err(error)),
+    }
+}
+
+/// Reads whatever log is in `folder`.
+pub(super) fn recover_any(folder: Arc<dyn Folder>) -> Result<Option<Recovered>, ThawError> {
+    match Survey::of(folder.as_ref())? {
+        Some(survey) => read(folder, survey),
+        None => Ok(None),
+    }
+}
+
+fn read(folder: Arc<dyn Folder>, survey: Survey) -> Result<Option<Recovered>, ThawError> {
+    let line = survey.line()?;
+    let Some(first) = line.extents.first() else { return Ok(None) };
+    let (begin, start) = (first.head.last, first.head.end);
+    let (events, durable) = look(&line.extents, line.durable)?;
+    let (mut counted, lost) = judge(events, begin, durable)?;
+    let torn = torn_written(&line.extents, &counted, durable)?;
+    // Of the transactions found, those of complete groups before the first written bytes that are torn.
+    let whole = counted.iter().rposition(|t| !t.info.more_follows && torn.is_none_or(|torn| t.end <= torn));
+    if let Some(partial) = counted.get(whole.map_or(0, |last| last + 1)).filter(|t| t.at < durable) {
+        let why = "the rest of a group of transactions is not there".to_owned();
+        return Err(ThawError::Damaged { at: LogOffset(partial.at), durable: LogOffset(durable), why });
+    }
+    counted.truncate(whole.map_or(0, |last| last + 1));
+    let last = counted.last();
+    let chain = last.map_or(begin, |t| Chain { number: t.info.number, sum: t.sum });
+    if chain.number == 0 {
+        return Ok(None);
+    }
+    let read = last.map_or(0, |t| t.end).max(start);
+    let end = read.max(durable);
+    let mut extents = line.extents;
+    if !extents.iter().any(|extent| extent.segment.base < end && end <= extent.limit) {
+        let why = "bytes that were synced are not there".to_owned();
+        return Err(ThawError::Damaged { at: LogOffset(read), durable: LogOffset(durable), why });
+    }
+    extents.retain(|extent| extent.segment.base < end);
+    if let Some(extent) = extents.last_mut() {
+        extent.limit = extent.limit.min(end);
+    }
+    Ok(Some(Recovered {
         folder,
-        log_id: first.log_id,
-        segment_size: head.segment_size.get(),
-        segments: BTreeMap::new(),
-        void: Vec::new(),
-        end: 0,
-        before: chain.number,
+        log_id: survey.log_id,
+        segment_size: survey.segment_size,
+        files: survey.files,
+        extents,
+        durable,
+        end,
+        before: begin.number,
         chain,
-        next_sequence: 1,
-        transactions: Vec::new(),
-    };
-    recovered.read_segments(&numbers, &binding)?;
-    Ok(Some(recovered))
+        image_end: last.map_or(0, |t| t.info.image_end),
+        transactions: counted.iter().map(|t| LogOffset(t.at)).collect(),
+        lost,
+    }))
+}
+
+/// All that is in the extents besides written bytes and pads, and the highest `durable_upto`.
+fn look(extents: &[Extent], mut durable: u64) -> Result<(Vec<Event>, u64), ThawError> {
+    let mut events = Vec::new();
+    let mut stored = Vec::new();
+    for extent in extents {
+        events.push(Event::Head { base: extent.segment.base, last: extent.head.last });
+        walk(&extent.segment, extent.head.end, extent.limit, |step| {
+            match step {
+                Step::Bad { at, until, why } => events.push(Event::Bad { at, until, why, fatal: false }),
+                Step::Frame(header) => match examine(&extent.segment, &header, &mut stored)? {
+                    None => {}
+                    Some(Ok(found)) => {
+                        durable = durable.max(found.info.durable_upto);
+                        events.push(Event::Transaction(found));
+                    }
+                    Some(Err(why)) => {
+                        let (at, until) = (header.offset.0, header.offset.0.saturating_add(header.frame_len()));
+                        events.push(Event::Bad { at, until, why: why.to_owned(), fatal: true });
+                    }
+                },
+            }
+            Ok(true)
+        })?;
+    }
+    Ok((events, durable))
+}
+
+/// `None` for what needs no look; else the transaction that a frame is, or what is wrong with it.
+fn examine(
+    segment: &Segment,
+    header: &FrameHeader,
+    stored: &mut Vec<u8>,
+) -> Result<Option<Result<Found, &'static str>>, ThawError> {
+    if !is_plain(header) {
+        return Ok(Some(Err("a frame is not coded as those of a thaw log are")));
+    }
+    match header.kind {
+        FrameKind::WRITTEN | FrameKind::PAD => return Ok(None),
+        FrameKind::TRANSACTION if u64::from(header.stored_len) <= TRANSACTION_LEN => {}
+        _ => return Ok(Some(Err("a frame has no place in a thaw log"))),
+    }
+    if !segment.stored(header, stored)? {
+        return Ok(Some(Err("checksum mismatch in a transaction")));
+    }
+    let at = header.offset;
+    let transaction = Transaction::decode(stored).map_err(|source| ThawError::Transaction { offset: at, source })?;
+    let end = at.0.saturating_add(header.frame_len());
+    Ok(Some(Ok(Found { at: at.0, end, sum: header.sum, info: transaction.info })))
+}
+
+/// The transactions that join, groups that are not complete included, and the parts of the log in which only written bytes
+/// can have been lost. The log ends where they end.
+///
+/// # Errors
+/// `Damaged` if that is before `durable`.
+fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, LostFrames), ThawError> {
+    let damaged = |at: u64, why: String| ThawError::Damaged { at: LogOffset(at), durable: LogOffset(durable), why };
+    let mut chain = begin;
+    let (mut found, mut lost) = (Vec::new(), LostFrames::default());
+    // Parts in which no header verifies, until the next transaction or head shows that none was lost there.
+    let mut gaps: Vec<(u64, u64, String)> = Vec::new();
+    for event in events {
+        let (at, joins) = match &event {
+            Event::Bad { at, .. } if *at >= durable => break,
+            //= format-spec.md#11.5
+            //# Nothing of a log that is damaged is replayed, and nothing of it must be overwritten.
+            Event::Bad { at, why, fatal: true, .. } => return Err(damaged(*at, why.clone())),
+            Event::Bad { at, until, why, fatal: false } => {
+                gaps.push((*at, *until, why.clone()));
+                continue;
+            }
+            Event::Head { base, last } => (*base, *last == chain),
+            Event::Transaction(t) => {
+                (t.at, Some(t.info.number) == chain.number.checked_add(1) && t.info.previous_sum == chain.sum)
+            }
+        };
+        if !joins {
+            if at < durable && gaps.is_empty() {
+                return Err(damaged(at, "transactions before it are missing".to_owned()));
+            }
+            break;
+        }
+        for (from, to, _) in gaps.drain(..) {
+            lost.add(from, to);
+        }
+        if let Event::Transaction(t) = event {
+            chain = Chain { number: t.info.number, sum: t.sum };
+            found.push(t);
+        }
+    }
+    match gaps.into_iter().next() {
+        Some((at, _, why)) => Err(damaged(at, why)),
+        None => Ok((found, lost)),
+    }
+}
+
+/// The first frame from `durable` on, before the end of the last transaction, whose written bytes are not right.
+fn torn_written(extents: &[Extent], found: &[Found], durable: u64) -> Result<Option<u64>, ThawError> {
+    let Some(end) = found.last().map(|t| t.end).filter(|&end| end > durable) else { return Ok(None) };
+    // The last transaction before says where to begin; nothing from there to `durable` needs a look.
+    let from = found.iter().rev().find(|t| t.end <= durable).map_or(0, |t| t.end);
+    let mut torn = None;
+    let mut stored = Vec::new();
+    for Extent { head, segment, limit, .. } in extents.iter().filter(|e| e.limit > from && e.segment.base < end) {
+        walk(segment, head.end.max(from), (*limit).min(end), |step| {
+            if let Step::Frame(header) = step
+                && header.kind == FrameKind::WRITTEN
+                && header.offset.0 >= durable
+                && !segment.stored(&header, &mut stored)?
+            {
+                torn = Some(header.offset.0);
+            }
+            Ok(torn.is_none())
+        })?;
+        if torn.is_some() {
+            break;
+        }
+    }
+    Ok(torn)
 }
 
 impl Recovered {
-    /// Number of the last transaction that counts.
+    /// Number of the last transaction that counts; at least 1.
     pub fn last_transaction(&self) -> u64 {
         self.chain.number
+    }
+
+    /// Number of the last transaction before the first that is there.
+    pub fn before(&self) -> u64 {
+        self.before
     }
 
     /// The log's id.
@@ -103,219 +269,120 @@ impl Recovered {
         self.log_id
     }
 
-    /// Hands all transactions with a number above `contained`, in order, to `each`.
+    /// Where the log ends: after the last complete group.
+    pub fn end(&self) -> LogOffset {
+        LogOffset(self.end)
+    }
+
+    /// Up to where the image was synced before the last transaction was written; 0 without a transaction.
+    pub fn image_end(&self) -> u64 {
+        self.image_end
+    }
+
+    /// What has to fit an image.
+    pub fn state(&self) -> LogState {
+        LogState {
+            log_id: self.log_id,
+            bindings: self.extents.iter().map(|extent| extent.head.binding).collect::<Vec<Binding>>(),
+            last_transaction: self.chain.number,
+            image_end: self.image_end,
+        }
+    }
+
+    /// Whether a root that contains the transactions up to `contained` can be gone on from.
+    pub(super) fn joins(&self, contained: u64) -> Result<(), Misfit> {
+        let (before, last) = (self.before, self.chain.number);
+        if contained > last {
+            return Err(Misfit::EndsBefore { contained, last });
+        }
+        if contained < before {
+            return Err(Misfit::BeginsAfter { contained, before });
+        }
+        Ok(())
+    }
+
+    /// Hands all transactions with a number above `contained`, which the root contains, in order, to `each`.
     ///
     /// # Errors
-    /// `Foreign` if some between `contained` and the first that is there are missing; what `each` returns; or if one
-    /// cannot be read any more.
+    /// `Foreign` if the log ends before `contained`, or begins after the transaction that follows it; what `each`
+    /// returns; or if one cannot be read any more.
     pub fn replay<E: From<ThawError>>(
         &self,
         contained: u64,
         mut each: impl FnMut(Transaction) -> Result<(), E>,
     ) -> Result<(), E> {
-        if contained < self.before {
-            return Err(ThawError::Foreign { why: "transactions that the image does not contain are missing" }.into());
-        }
-        let mut bytes = Vec::new();
-        for &offset in self.transactions.iter().skip((contained - self.before) as usize) {
-            let storage = self.segments.get(&(offset.0 / self.segment_size)).cloned();
-            let storage = storage.ok_or(ThawError::Foreign { why: "a segment is missing" })?;
-            let reader = LogReader::new(storage, self.log_id, u64::MAX).map_err(ThawError::from)?;
-            frame(&reader, offset, &mut bytes)?;
-            each(Transaction::decode(&bytes).map_err(|source| ThawError::Transaction { offset, source })?)?;
+        self.joins(contained).map_err(ThawError::from)?;
+        let skipped = usize::try_from(contained.saturating_sub(self.before)).unwrap_or(usize::MAX);
+        let mut stored = Vec::new();
+        for &offset in self.transactions.iter().skip(skipped) {
+            each(self.transaction(offset, &mut stored)?)?;
         }
         Ok(())
     }
 
-    /// Cuts off what does not count, and goes on writing in a new segment. `binding` is of the head the image has now;
-    /// `epoch` the image's, raised durably.
+    fn transaction(&self, offset: LogOffset, stored: &mut Vec<u8>) -> Result<Transaction, ThawError> {
+        let changed = |why: &str| ThawError::Damaged { at: offset, durable: offset, why: why.to_owned() };
+        let segment = self.segment(offset).ok_or_else(|| changed("its segment is gone"))?;
+        let header = segment.header(offset.0, segment.end()?)?.map_err(|why| changed(&why))?;
+        if !segment.stored(&header, stored)? {
+            return Err(changed("it has changed since it was verified"));
+        }
+        Transaction::decode(stored).map_err(|source| ThawError::Transaction { offset, source })
+    }
+
+    /// The segment that a frame of the log is in.
+    pub fn segment(&self, frame: LogOffset) -> Option<Segment> {
+        let number = frame.0.checked_div(self.segment_size)?;
+        let n = self.extents.binary_search_by_key(&number, |extent| extent.number).ok()?;
+        self.extents.get(n).map(|extent| extent.segment.clone())
+    }
+
+    /// Whether a frame of written bytes is known to be damaged, or is none ([`Thawed::LOST`]).
+    ///
+    /// [`Thawed::LOST`]: crate::format::transaction::Thawed::LOST
+    pub fn is_lost(&self, frame: LogOffset) -> bool {
+        self.lost.contain(frame)
+    }
+
+    /// The parts of the log in which frames of written bytes are known to be damaged, from where to where.
+    pub fn lost_parts(&self) -> Vec<(LogOffset, LogOffset)> {
+        self.lost.parts().map(|(from, to)| (LogOffset(from), LogOffset(to))).collect()
+    }
+
+    /// The ranges of files whose bytes are in frames that are lost, as the transactions above `contained` leave them. What
+    /// rows of table `thawed` name, [`Recovered::is_lost`] tells.
     ///
     /// # Errors
-    /// If that cannot be made durable. What counts is untouched in any case.
-    pub fn resume(self, binding: Binding, epoch: u32) -> Result<ThawLog, ThawError> {
-        for &number in self.void.iter().rev() {
-            self.folder.remove(number)?;
-        }
-        if let Some(last) = self.segments.values().next_back() {
-            if last.len()? > self.end {
-                last.truncate(self.end)?;
+    /// As [`Recovered::replay`].
+    pub fn lost_ranges(&self, contained: u64) -> Result<Vec<LostRange>, ThawError> {
+        let mut ranges = LostRanges::default();
+        self.replay(contained, |transaction| {
+            for operation in &transaction.operations {
+                ranges.apply(operation, &self.lost);
             }
-            // Also where nothing is cut off: a writer that was killed may not have synced what was read here, and all before a
-            // new segment has to be durable.
-            last.sync()?;
-        }
-        self.folder.sync()?;
-        let identity = Identity { binding, log_id: self.log_id, epoch, segment_size: self.segment_size };
-        let Recovered { folder, chain, next_sequence, segments, .. } = self;
-        ThawLog::proceed(folder, identity, Continued { chain, next_sequence, segments })
+            Ok::<(), ThawError>(())
+        })?;
+        Ok(ranges.into_ranges())
     }
 
-    fn read_segments(&mut self, numbers: &[u64], binding: &Binding) -> Result<(), ThawError> {
-        let mut failed: Option<(u64, String)> = None;
-        for (n, &number) in numbers.iter().enumerate() {
-            let opened = self.folder.open(number)?;
-            let storage = placed(opened, number, self.segment_size)?;
-            if failed.is_none() && n > 0 && number != numbers[n - 1] + 1 {
-                failed = Some((self.end, format!("segment {} is missing", numbers[n - 1] + 1)));
-            }
-            match failed {
-                None => {
-                    failed = self.read_segment(number, &storage, binding)?;
-                    let begun = failed.as_ref().is_none_or(|(at, _)| *at > number * self.segment_size);
-                    if begun {
-                        self.segments.insert(number, Arc::clone(&storage));
-                    } else {
-                        self.void.push(number);
-                    }
-                    if let Some((at, why)) = &failed {
-                        self.look_behind(*at, why, number, &storage)?;
-                        // A segment that never began leaves the end where the one before has it.
-                        if begun {
-                            self.end = *at;
-                        }
-                    }
+    /// Reads all written bytes, as a check does: frames that are damaged are lost from now on.
+    ///
+    /// # Errors
+    /// If something cannot be read.
+    pub fn verify_written(&mut self) -> Result<(), ThawError> {
+        let mut stored = Vec::new();
+        for Extent { head, segment, limit, .. } in &self.extents {
+            let lost = &mut self.lost;
+            walk(segment, head.end, *limit, |step| {
+                if let Step::Frame(header) = step
+                    && header.kind == FrameKind::WRITTEN
+                    && !segment.stored(&header, &mut stored)?
+                {
+                    lost.add(header.offset.0, header.offset.0.saturating_add(header.frame_len()));
                 }
-                Some((at, ref why)) => {
-                    self.look_behind(at, why, number, &storage)?;
-                    self.void.push(number);
-                }
-            }
+                Ok(true)
+            })?;
         }
         Ok(())
     }
-
-    /// Reads one segment. Returns where and why it fails, if it does; else the log's end is its end.
-    fn read_segment(
-        &mut self,
-        number: u64,
-        storage: &Arc<dyn Storage>,
-        binding: &Binding,
-    ) -> Result<Option<(u64, String)>, ThawError> {
-        let base = number * self.segment_size;
-        let end = storage.len()?;
-        let reader = LogReader::new(Arc::clone(storage), self.log_id, end)?;
-        let mut bytes = Vec::new();
-        let mut at = base;
-        while at < end || at == base {
-            let header = match frame(&reader, LogOffset(at), &mut bytes) {
-                Ok(header) => header,
-                Err(error) => return Ok(Some((at, error.to_string()))),
-            };
-            if let Err(why) = self.take(number, base, &header, &bytes, binding) {
-                return Ok(Some((at, why)));
-            }
-            self.next_sequence = self.next_sequence.max(header.sequence.saturating_add(1));
-            at += header.frame_len();
-        }
-        self.end = at;
-        Ok(None)
-    }
-
-    /// Takes a verified frame, or says why it does not continue the log.
-    fn take(
-        &mut self,
-        number: u64,
-        base: u64,
-        header: &FrameHeader,
-        stored: &[u8],
-        binding: &Binding,
-    ) -> Result<(), String> {
-        let first = header.offset.0 == base;
-        if first != (header.kind == FrameKind::SEGMENT) {
-            return Err("a segment does not begin with its own frame".into());
-        }
-        match header.kind {
-            FrameKind::SEGMENT => {
-                let head = SegmentHead::read(stored, "segment").map_err(|error| error.to_string())?;
-                let continues = head.uuid == binding.uuid
-                    && head.lineage == binding.lineage
-                    && head.segment.get() == number
-                    && head.segment_size.get() == self.segment_size
-                    && head.last_transaction.get() == self.chain.number
-                    && head.last_sum.get() == self.chain.sum;
-                if continues { Ok(()) } else { Err("a segment does not continue the one before".into()) }
-            }
-            FrameKind::WRITTEN | FrameKind::PAD => Ok(()),
-            FrameKind::TRANSACTION => {
-                let transaction = Transaction::decode(stored).map_err(|error| error.to_string())?;
-                if transaction.number != self.chain.number + 1 || transaction.previous_sum != self.chain.sum {
-                    return Err("a transaction does not continue the one before".into());
-                }
-                self.chain = Chain { number: transaction.number, sum: header.sum };
-                self.transactions.push(header.offset);
-                Ok(())
-            }
-            _ => Err("a frame that has no place in a thaw log".into()),
-        }
-    }
-
-    /// Looks in a segment for anything that says that the log's end `at` was durable once.
-    fn look_behind(&self, at: u64, why: &str, number: u64, storage: &Arc<dyn Storage>) -> Result<(), ThawError> {
-        let base = number * self.segment_size;
-        let reader = LogReader::new(Arc::clone(storage), self.log_id, storage.len()?)?;
-        let mut bytes = Vec::new();
-        let mut from = base.max(at.saturating_add(1));
-        while let Some(found) = reader.find_next(LogOffset(from)) {
-            from = found.0 + 1;
-            let Ok(header) = frame(&reader, found, &mut bytes) else { continue };
-            let durable = match header.kind {
-                FrameKind::SEGMENT => base,
-                FrameKind::TRANSACTION => Transaction::decode(&bytes).map_or(0, |t| t.durable_upto),
-                _ => 0,
-            };
-            if durable > at {
-                let (at, durable) = (LogOffset(at), LogOffset(durable));
-                return Err(ThawError::Damaged { at, durable, why: why.to_owned() });
-            }
-            from = found.0 + header.frame_len();
-        }
-        Ok(())
-    }
-}
-
-/// The first frame of a segment whose log and place are not known yet: what it says of both is believed, then verified.
-fn first_frame(storage: Arc<dyn Storage>) -> Result<First, ThawError> {
-    let invalid = |source| ThawError::Log(LogError::format(LogOffset(0), source));
-    let mut bytes = vec![0; FRAME_HEADER];
-    storage.read_at(0, &mut bytes)?;
-    let header = own_header(&bytes).map_err(invalid)?;
-    if header.kind != FrameKind::SEGMENT || header.stored_len as usize != SegmentHead::SIZE || header.clear_len != 0 {
-        return Err(invalid(FormatError::invalid("segment", "it does not begin with a segment frame")));
-    }
-    let reader = LogReader::new(at(storage, header.offset.0), header.log_id, u64::MAX)?;
-    frame(&reader, header.offset, &mut bytes)?;
-    let head = SegmentHead::read(&bytes, "segment").map_err(invalid)?;
-    let base = head.segment.get().checked_mul(head.segment_size.get());
-    if head.segment_size.get() == 0 || base != Some(header.offset.0) || header.offset.0 > limits::IMAGE_LEN {
-        return Err(invalid(FormatError::invalid("segment", "it does not lie where its number says")));
-    }
-    Ok(First { head, log_id: header.log_id })
-}
-
-/// A header that verifies as one of the log and at the offset that it names itself.
-fn own_header(bytes: &[u8]) -> Result<FrameHeader, FormatError> {
-    let raw = RawFrameHeader::read(bytes, "frame header")?;
-    raw.validate(raw.log_id.get(), LogOffset(raw.own_offset.get()))
-}
-
-/// Whether there is a transaction anywhere in a segment whose beginning is lost; the first one's own offset.
-fn committed_somewhere(storage: &dyn Storage) -> Result<Option<LogOffset>, ThawError> {
-    let len = storage.len()?;
-    let mut window = Vec::new();
-    let mut at = 0;
-    while at + FRAME_HEADER as u64 <= len {
-        window.resize((len - at).min(WINDOW as u64) as usize, 0);
-        storage.read_at(at, &mut window)?;
-        for start in 0..=window.len() - FRAME_HEADER {
-            let bytes = &window[start..start + FRAME_HEADER];
-            if bytes.starts_with(&FRAME_MAGIC)
-                && let Ok(header) = own_header(bytes)
-                && header.kind == FrameKind::TRANSACTION
-            {
-                return Ok(Some(header.offset));
-            }
-        }
-        at += (window.len() - (FRAME_HEADER - 1)) as u64;
-    }
-    Ok(None)
 }

@@ -1,31 +1,36 @@
-//! One segment: a storage seen at its place in the thaw log's offsets, and the frame it begins with.
+//! One segment: a file seen at its place in the thaw log's offsets, its frames, and the frame it begins with.
+//!
+//! What cannot be read is an error; what does not verify is a `Err(why)` inside an `Ok`. The two are never mixed up.
 
 use super::ThawError;
-use crate::format::frame::{Flags, FrameHeader, FrameKind};
+use super::fit::Binding;
+use crate::format::frame::{FRAME_HEADER, FRAME_MAGIC, Flags, FrameHeader, FrameKind, RawFrameHeader};
 use crate::format::ids::LogOffset;
-use crate::format::place::Place;
-use crate::format::sums;
-use crate::format::thaw::SegmentHead;
-use crate::log::{LogReader, LogWriter, NewFrame};
-use crate::storage::{HeadBytes, HeadIndex, Storage, StorageError};
+use crate::format::thaw::{SEGMENT_MAX, SEGMENT_MIN, SegmentHead};
+use crate::format::{limits, sums};
+use crate::storage::Storage;
 use std::sync::Arc;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
-/// Bytes of a segment unless told otherwise.
-pub const SEGMENT_SIZE: u64 = 64 << 20;
+/// Smallest segment that a writer makes, in bytes.
+const WRITTEN_MIN: u64 = 4 << 20;
+/// A segment takes at most this part of the free space.
+const PART_OF_FREE: u64 = 32;
+/// Bytes read at once in search of headers.
+const WINDOW: u64 = 1 << 20;
+const HEADER: u64 = FRAME_HEADER as u64;
 
-/// Which state of which image a thaw log continues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Binding {
-    /// The image's.
-    pub uuid: [u8; 16],
-    /// The image's.
-    pub lineage: [u8; 16],
-    /// Of a head slot.
-    pub generation: u64,
-    /// Of that slot's root.
-    pub root_hash: [u8; 32],
+/// The size of the segments of a log that begins on a file system with `free` bytes: the largest power of two of at most
+/// 1/32 of it, from 4 MiB to 64 MiB.
+pub fn segment_size(free: u64) -> u64 {
+    let part = (free / PART_OF_FREE).clamp(WRITTEN_MIN, SEGMENT_MAX);
+    1 << part.ilog2()
+}
+
+/// Whether the format allows segments of this size.
+pub(super) fn is_segment_size(size: u64) -> bool {
+    size.is_power_of_two() && (SEGMENT_MIN..=SEGMENT_MAX).contains(&size)
 }
 
 /// The last transaction, which the next one names.
@@ -33,65 +38,6 @@ pub struct Binding {
 pub(super) struct Chain {
     pub(super) number: u64,
     pub(super) sum: u64,
-}
-
-/// A storage whose first byte lies at `base`.
-struct Shifted {
-    inner: Arc<dyn Storage>,
-    base: u64,
-}
-
-impl Shifted {
-    /// The offset within the segment; one before it is beyond any end.
-    fn at(&self, offset: u64) -> u64 {
-        offset.checked_sub(self.base).unwrap_or(u64::MAX)
-    }
-}
-
-impl Storage for Shifted {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.inner.read_at(self.at(offset), buf)
-    }
-
-    fn len(&self) -> Result<u64, StorageError> {
-        Ok(self.base.saturating_add(self.inner.len()?))
-    }
-
-    fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
-        Ok(self.base.saturating_add(self.inner.append(parts)?))
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
-    }
-
-    fn truncate(&self, len: u64) -> Result<(), StorageError> {
-        self.inner.truncate(self.at(len))
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        self.inner.punch(self.at(offset), len)
-    }
-
-    fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {
-        self.inner.read_head(slot)
-    }
-
-    fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError> {
-        self.inner.replace_head(slot, expected, new)
-    }
-}
-
-/// A segment's storage whose first byte lies at `base`.
-pub(super) fn at(storage: Arc<dyn Storage>, base: u64) -> Arc<dyn Storage> {
-    Arc::new(Shifted { inner: storage, base })
-}
-
-/// A segment's storage, seen at its place.
-pub(super) fn placed(storage: Arc<dyn Storage>, number: u64, size: u64) -> Result<Arc<dyn Storage>, ThawError> {
-    let base = number.checked_mul(size).filter(|base| base.checked_add(size).is_some());
-    let base = base.ok_or(ThawError::TooLarge { what: "a segment's number", len: number, segment_size: size })?;
-    Ok(at(storage, base))
 }
 
 /// What a log's frames have in common.
@@ -103,47 +49,268 @@ pub(super) struct Identity {
     pub(super) segment_size: u64,
 }
 
-/// Begins segment `number` in an empty storage, which is seen at its place: a writer behind its first frame.
-pub(super) fn begin(
-    storage: Arc<dyn Storage>,
-    number: u64,
+/// What a segment says at its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) binding: Binding,
+    pub(super) log_id: u64,
+    pub(super) segment_size: u64,
+    pub(super) last: Chain,
+    pub(super) previous_end: u64,
+    pub(super) durable_upto: u64,
+    /// Where the frames after it begin.
+    pub(super) end: u64,
+}
+
+/// A segment. A clone reads the same file, and goes on reading it after it was removed.
+#[derive(Clone)]
+pub struct Segment {
+    pub(super) log_id: u64,
+    pub(super) base: u64,
+    pub(super) storage: Arc<dyn Storage>,
+}
+
+/// Either what was asked for, or why the bytes that are there do not verify.
+pub(super) type Verified<T> = Result<T, String>;
+
+impl Segment {
+    /// Segment `number` of a log of segments of `size` bytes; `None` if its offsets would be beyond the limit.
+    pub(super) fn at(log_id: u64, number: u64, size: u64, storage: Arc<dyn Storage>) -> Option<Self> {
+        let base = number.checked_mul(size)?;
+        base.checked_add(size).filter(|&end| end <= limits::IMAGE_LEN)?;
+        Some(Segment { log_id, base, storage })
+    }
+
+    /// Offset of the end of its bytes.
+    pub(super) fn end(&self) -> Result<u64, ThawError> {
+        Ok(self.base.saturating_add(self.storage.len()?))
+    }
+
+    //= format-spec.md#11.5
+    //# A reader must report a read error and stop; it must not take it for the end of the log.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), ThawError> {
+        // An offset before the segment is beyond any end.
+        Ok(self.storage.read_at(offset.checked_sub(self.base).unwrap_or(u64::MAX), out)?)
+    }
+
+    /// The header at `offset`, if it verifies and its frame ends at or before `limit`, up to where there are bytes.
+    pub(super) fn header(&self, offset: u64, limit: u64) -> Result<Verified<FrameHeader>, ThawError> {
+        if limit.saturating_sub(offset) < HEADER {
+            return Ok(Err("fewer bytes are left than a header has".to_owned()));
+        }
+        let mut bytes = [0; FRAME_HEADER];
+        self.read_at(offset, &mut bytes)?;
+        Ok(verify(&bytes, self.log_id, offset, limit))
+    }
+
+    /// Puts the stored bytes of a frame into `out` (whose contents go); whether they have the checksum of its header.
+    /// The frame was found to lie within the bytes there are.
+    pub(super) fn stored(&self, header: &FrameHeader, out: &mut Vec<u8>) -> Result<bool, ThawError> {
+        out.clear();
+        out.resize(header.stored_len as usize, 0);
+        self.read_at(header.offset.0.saturating_add(HEADER), out)?;
+        Ok(sums::xxh3(out) == header.sum)
+    }
+
+    /// The first offset from `from` on at which a header verifies whose frame ends at or before `limit`.
+    pub(super) fn find_header(&self, from: u64, limit: u64) -> Result<Option<u64>, ThawError> {
+        self.find(from, limit, |offset, bytes| verify(bytes, self.log_id, offset, limit).is_ok())
+    }
+
+    /// Whether anywhere is the header of a transaction, of any log and any place.
+    pub(super) fn has_transaction(&self) -> Result<bool, ThawError> {
+        let transaction = |_, bytes: &[u8]| {
+            let header = RawFrameHeader::read(bytes, "frame header")
+                .and_then(|raw| raw.validate(raw.log_id.get(), LogOffset(raw.own_offset.get())));
+            header.is_ok_and(|header| header.kind == FrameKind::TRANSACTION)
+        };
+        Ok(self.find(self.base, self.end()?, transaction)?.is_some())
+    }
+
+    /// The first offset from `from` on at which there is a header's magic number and that is accepted with the 64 bytes
+    /// there.
+    fn find(&self, from: u64, limit: u64, accept: impl Fn(u64, &[u8]) -> bool) -> Result<Option<u64>, ThawError> {
+        let mut window = Vec::new();
+        let mut at = from;
+        while limit.saturating_sub(at) >= HEADER {
+            window.resize(limit.saturating_sub(at).min(WINDOW) as usize, 0);
+            self.read_at(at, &mut window)?;
+            for (n, bytes) in window.windows(FRAME_HEADER).enumerate() {
+                let offset = at.saturating_add(n as u64);
+                if bytes.starts_with(&FRAME_MAGIC) && accept(offset, bytes) {
+                    return Ok(Some(offset));
+                }
+            }
+            // A header may lie across the border of two windows.
+            at = at.saturating_add((window.len() as u64).saturating_sub(HEADER - 1));
+        }
+        Ok(None)
+    }
+
+    /// Fills `out` with written bytes of `frame` from `within` on. Not verified: [`Segment::written`] does that.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn read(&self, frame: LogOffset, within: u64, out: &mut [u8]) -> Result<(), ThawError> {
+        self.read_at(frame.0.saturating_add(HEADER).saturating_add(within), out)
+    }
+
+    /// All written bytes of `frame`, whose checksum is `sum`, as a row of `thawed` has it.
+    ///
+    /// # Errors
+    /// `Written` if they are not right, `Storage` if they cannot be read.
+    pub fn written(&self, frame: LogOffset, sum: u64) -> Result<Vec<u8>, ThawError> {
+        let wrong = |why: String| ThawError::Written { offset: frame, why };
+        let header = self.header(frame.0, self.end()?)?.map_err(wrong)?;
+        if header.kind != FrameKind::WRITTEN || !is_plain(&header) || header.sum != sum {
+            return Err(wrong("it is another frame than the one that the range names".to_owned()));
+        }
+        let mut out = Vec::new();
+        match self.stored(&header, &mut out)? {
+            true => Ok(out),
+            false => Err(wrong("checksum mismatch".to_owned())),
+        }
+    }
+
+    /// What the segment says at its beginning.
+    pub(super) fn head(number: u64, storage: &Arc<dyn Storage>) -> Result<Verified<Head>, ThawError> {
+        let invalid = |why: &str| Ok(Err(format!("segment {number}: {why}")));
+        let len = storage.len()?;
+        let mut bytes = [0; FRAME_HEADER];
+        if len < HEADER {
+            return invalid("it has no head");
+        }
+        storage.read_at(0, &mut bytes)?;
+        // Which log, and where in it, only the header says: that is believed here and compared by the caller.
+        let named = RawFrameHeader::read(&bytes, "frame header").map(|raw| (raw.log_id.get(), raw.own_offset.get()));
+        let Ok((log_id, base)) = named else { return invalid("it has no head") };
+        let header = match verify(&bytes, log_id, base, base.saturating_add(len)) {
+            Ok(header) => header,
+            Err(why) => return invalid(&why),
+        };
+        if header.kind != FrameKind::SEGMENT || !is_plain(&header) || header.stored_len as usize != SegmentHead::SIZE {
+            return invalid("it does not begin with a segment frame");
+        }
+        let segment = Segment { log_id, base, storage: Arc::clone(storage) };
+        let mut stored = Vec::new();
+        if !segment.stored(&header, &mut stored)? {
+            return invalid("checksum mismatch in its head");
+        }
+        let Ok(raw) = SegmentHead::read(&stored, "segment") else { return invalid("it has no head") };
+        let size = raw.segment_size.get();
+        if !is_segment_size(size) || raw.segment.get() != number || number.checked_mul(size) != Some(base) {
+            return invalid("it does not lie where its number says");
+        }
+        let (previous_end, durable_upto) = (raw.previous_end.get(), raw.durable_upto.get());
+        if previous_end > base
+            || durable_upto > previous_end
+            || Segment::at(log_id, number, size, storage.clone()).is_none()
+        {
+            return invalid("its offsets contradict one another");
+        }
+        Ok(Ok(Head {
+            binding: Binding {
+                uuid: raw.uuid,
+                lineage: raw.lineage,
+                generation: raw.generation.get(),
+                root_hash: raw.root_hash,
+            },
+            log_id,
+            segment_size: size,
+            last: Chain { number: raw.last_transaction.get(), sum: raw.last_sum.get() },
+            previous_end,
+            durable_upto,
+            end: base.saturating_add(header.frame_len()),
+        }))
+    }
+}
+
+fn verify(bytes: &[u8], log_id: u64, offset: u64, limit: u64) -> Verified<FrameHeader> {
+    let header = RawFrameHeader::read(bytes, "frame header")
+        .and_then(|raw| raw.validate(log_id, LogOffset(offset)))
+        .map_err(|error| error.to_string())?;
+    match offset.checked_add(header.frame_len()) {
+        Some(end) if end <= limit => Ok(header),
+        _ => Err("a frame is cut short".to_owned()),
+    }
+}
+
+/// Whether a frame holds its bytes as they are, as all of a thaw log do.
+pub(super) fn is_plain(header: &FrameHeader) -> bool {
+    header.codec == 0
+        && header.flags == Flags::default()
+        && header.clear_len == 0
+        && header.stored_len == header.raw_len
+}
+
+/// The bytes of a segment's head.
+pub(super) fn head_bytes(
     identity: &Identity,
-    chain: Chain,
-    next_sequence: u64,
-) -> Result<LogWriter, ThawError> {
-    let Identity { binding, log_id, epoch, segment_size } = *identity;
-    let head = SegmentHead {
+    number: u64,
+    last: Chain,
+    previous_end: u64,
+    durable_upto: u64,
+) -> Vec<u8> {
+    let Identity { binding, segment_size, .. } = *identity;
+    SegmentHead {
         uuid: binding.uuid,
         lineage: binding.lineage,
         generation: U64::new(binding.generation),
         root_hash: binding.root_hash,
         segment: U64::new(number),
         segment_size: U64::new(segment_size),
-        last_transaction: U64::new(chain.number),
-        last_sum: U64::new(chain.sum),
-    };
-    let base = storage.len()?;
-    let mut writer = LogWriter::new(storage, log_id, epoch, next_sequence, base)?;
-    writer.append(raw_frame(FrameKind::SEGMENT, head.as_bytes()))?;
-    Ok(writer)
+        last_transaction: U64::new(last.number),
+        last_sum: U64::new(last.sum),
+        previous_end: U64::new(previous_end),
+        durable_upto: U64::new(durable_upto),
+    }
+    .as_bytes()
+    .to_vec()
 }
 
-/// A frame that holds `bytes` as they are.
-pub(super) fn raw_frame(kind: FrameKind, bytes: &[u8]) -> NewFrame<'_> {
-    NewFrame {
+/// The header of a frame that holds `bytes` as they are; `None` if they are more than a frame takes.
+pub(super) fn plain_header(
+    identity: &Identity,
+    kind: FrameKind,
+    sequence: u64,
+    offset: u64,
+    bytes: &[u8],
+) -> Option<FrameHeader> {
+    let len = u32::try_from(bytes.len()).ok().filter(|&len| u64::from(len) <= limits::RAW_LEN)?;
+    Some(FrameHeader {
         kind,
         codec: 0,
         flags: Flags::default(),
-        clear: &[],
-        stored: bytes,
-        raw_len: bytes.len() as u32,
+        log_id: identity.log_id,
+        epoch: identity.epoch,
+        clear_len: 0,
+        sequence,
+        offset: LogOffset(offset),
+        stored_len: len,
+        raw_len: len,
         sum: sums::xxh3(bytes),
-    }
+    })
 }
 
-/// The frame at `offset`, its stored bytes verified and put into `out`.
-pub(super) fn frame(reader: &LogReader, offset: LogOffset, out: &mut Vec<u8>) -> Result<FrameHeader, ThawError> {
-    let header = reader.header(offset)?;
-    reader.stored(&Place::of(&header), out)?;
-    Ok(header)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_takes_a_thirty_second_of_the_free_space_within_bounds() {
+        for (free, size) in [
+            (0, 4 << 20),
+            (128 << 20, 4 << 20),
+            (255 << 20, 4 << 20),
+            (256 << 20, 8 << 20),
+            (3 << 30, 64 << 20),
+            (2 << 30, 64 << 20),
+            ((2 << 30) - 1, 32 << 20),
+            (u64::MAX, 64 << 20),
+        ] {
+            assert_eq!(segment_size(free), size, "{free} bytes free");
+            assert!(is_segment_size(size));
+        }
+        assert!(!is_segment_size(0) && !is_segment_size(48 << 10) && !is_segment_size(128 << 20));
+    }
 }

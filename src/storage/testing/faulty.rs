@@ -6,7 +6,7 @@
 //!
 //! The usual loop: run once to learn [`FaultyStorage::count`], then once for each N with `fail_nth(N, …)`.
 
-use crate::storage::{Folder, HeadBytes, HeadIndex, Operation, Storage, StorageError};
+use crate::storage::{Folder, HeadBytes, HeadIndex, Operation, Space, Storage, StorageError};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -189,6 +189,21 @@ impl<S: Storage> Storage for FaultyStorage<S> {
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
         self.pass(Operation::Punch, offset, len)?;
         self.inner.punch(offset, len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.pass(Operation::Allocate, offset, len)?;
+        self.inner.allocate(offset, len)
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.pass(Operation::StartWriteback, offset, len)?;
+        self.inner.start_writeback(offset, len)
+    }
+
+    fn space(&self) -> Result<Space, StorageError> {
+        self.pass(Operation::Space, 0, 0)?;
+        self.inner.space()
     }
 
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {

@@ -8,7 +8,7 @@
 //! whole blocks.
 
 use super::{MemoryFolder, MemoryStorage};
-use crate::storage::{Folder, HeadBytes, HeadIndex, Storage, StorageError};
+use crate::storage::{Folder, HeadBytes, HeadIndex, Space, Storage, StorageError};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,9 +29,22 @@ pub enum FileId {
 
 #[derive(Debug, Clone)]
 enum Event {
-    Write { file: FileId, offset: u64, bytes: Vec<u8> },
-    Truncate { file: FileId, len: u64 },
-    Punch { file: FileId, offset: u64, len: u64 },
+    Write {
+        file: FileId,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Truncate {
+        file: FileId,
+        len: u64,
+    },
+    Punch {
+        file: FileId,
+        offset: u64,
+        len: u64,
+    },
+    /// Changes neither bytes nor lengths, so nothing is left or lost of it; but power may be cut after it.
+    Allocate,
     Sync(FileId),
     Create(u64),
     Remove(u64),
@@ -145,6 +158,7 @@ fn unsettled(events: &[Event]) -> BTreeSet<usize> {
                 synced.insert(*file);
             }
             Event::SyncFolder => folder_synced = true,
+            Event::Allocate => {}
             other => {
                 let settled = other.settled_by().map_or(folder_synced, |file| synced.contains(&file));
                 if !settled {
@@ -181,7 +195,7 @@ impl Files {
             Fate::Torn { sectors, .. } => sectors & 1 == 1,
         };
         match event {
-            Event::Sync(_) | Event::SyncFolder => {}
+            Event::Sync(_) | Event::SyncFolder | Event::Allocate => {}
             Event::Create(number) if kept => {
                 self.segments.insert(*number, Vec::new());
             }
@@ -278,6 +292,21 @@ impl Storage for RecordingStorage {
         self.inner.punch(offset, len)?;
         self.record(Event::Punch { file: self.file, offset, len });
         Ok(())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.inner.allocate(offset, len)?;
+        self.record(Event::Allocate);
+        Ok(())
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        // Writing may begin at any time: a power cut leaves no more and no less than without it.
+        self.inner.start_writeback(offset, len)
+    }
+
+    fn space(&self) -> Result<Space, StorageError> {
+        self.inner.space()
     }
 
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {

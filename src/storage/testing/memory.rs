@@ -3,7 +3,7 @@
 //! Behaves as [`FileStorage`](crate::storage::FileStorage) does, so a test of one is a test of the other. Never syncs anything
 //! anywhere: what is written is there.
 
-use crate::storage::{HeadBytes, HeadIndex, Storage, StorageError};
+use crate::storage::{HeadBytes, HeadIndex, Space, Storage, StorageError};
 use parking_lot::RwLock;
 
 /// The bytes of an image, in memory.
@@ -100,6 +100,18 @@ impl Storage for MemoryStorage {
         let range = clip(&bytes, offset, len);
         bytes[range].fill(0);
         Ok(())
+    }
+
+    fn allocate(&self, _offset: u64, _len: u64) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn start_writeback(&self, _offset: u64, _len: u64) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn space(&self) -> Result<Space, StorageError> {
+        Ok(Space { free: u64::MAX, total: u64::MAX })
     }
 
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError> {

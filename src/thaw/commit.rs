@@ -1,0 +1,104 @@
+//! A commit between its beginning and its end, and how operations are cut into a group of transactions.
+
+use super::ThawError;
+use crate::format::FormatError;
+use crate::format::ids::LogOffset;
+use crate::format::thaw::TransactionHead;
+use crate::format::transaction::Operation;
+use crate::storage::{Folder, Storage};
+use std::fmt;
+use std::sync::Arc;
+
+/// A commit that was begun: its group is in the log, and not yet durable.
+#[must_use = "a commit that is not ended blocks the log"]
+pub struct Begun {
+    pub(super) number: u64,
+    pub(super) end: u64,
+    pub(super) folder: Option<Arc<dyn Folder>>,
+    /// The oldest first.
+    pub(super) storages: Vec<Arc<dyn Storage>>,
+}
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Begun").field("number", &self.number).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl Begun {
+    /// Number of the group's last transaction.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Where the log ended when the commit was begun: it is durable up to there when the commit has ended.
+    pub fn position(&self) -> LogOffset {
+        LogOffset(self.end)
+    }
+
+    /// Returns when all is durable that the commit needs. Takes no lock; to be called once.
+    ///
+    /// # Errors
+    /// If that is not known. [`ThawLog::end`](super::ThawLog::end) is to be told.
+    pub fn sync(&self) -> Result<(), ThawError> {
+        if let Some(folder) = &self.folder {
+            folder.sync()?;
+        }
+        for storage in &self.storages {
+            storage.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// A commit that was not begun: nothing of it is in the log.
+#[derive(Debug)]
+pub struct NotBegun {
+    /// Why.
+    pub error: ThawError,
+    /// What was to be committed, in its order.
+    pub operations: Vec<Operation>,
+}
+
+/// The operations of one transaction, encoded.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub(super) count: u32,
+    pub(super) body: Vec<u8>,
+}
+
+/// Why an operation cannot be written.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// Its bytes, which alone are too many.
+    Long(u64),
+    /// No reader would take it.
+    Invalid(FormatError),
+}
+
+/// Cuts operations into the bodies of transactions of at most `room` raw bytes, at least one.
+///
+/// # Errors
+/// If one of them cannot be written. One that is written and cannot be read would make all of the log unreadable.
+pub(super) fn group(operations: &[Operation], room: u64) -> Result<Vec<Part>, Unfit> {
+    let room = room.saturating_sub(TransactionHead::SIZE as u64);
+    let mut parts = Vec::new();
+    let mut part = Part::default();
+    let mut encoded = Vec::new();
+    for operation in operations {
+        encoded.clear();
+        operation.put(&mut encoded);
+        let len = encoded.len() as u64;
+        if len > room {
+            return Err(Unfit::Long(len));
+        }
+        Operation::check(&encoded).map_err(Unfit::Invalid)?;
+        if part.body.len() as u64 + len > room {
+            parts.push(std::mem::take(&mut part));
+        }
+        part.body.extend_from_slice(&encoded);
+        part.count += 1;
+    }
+    parts.push(part);
+    Ok(parts)
+}

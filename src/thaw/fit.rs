@@ -1,0 +1,198 @@
+//! Whether a thaw log fits an image: whether it continues a state that the image is in. Pure.
+
+use thiserror::Error;
+
+/// Which state of which image a segment continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// The image's.
+    pub uuid: [u8; 16],
+    /// The image's.
+    pub lineage: [u8; 16],
+    /// Of a head slot.
+    pub generation: u64,
+    /// Of that slot's root.
+    pub root_hash: [u8; 32],
+}
+
+/// What a head slot and its root say of thaw logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// The slot's.
+    pub generation: u64,
+    /// The slot's.
+    pub root_hash: [u8; 32],
+    /// The slot's: the log that continues the image, 0 for none.
+    pub thaw_log_id: u64,
+    /// The root's: the log whose transactions it contains, 0 for none.
+    pub root_log_id: u64,
+    /// The root's: up to which number it contains them.
+    pub thaw_transaction: u64,
+}
+
+/// What of an image a thaw log has to fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageState {
+    /// The image's.
+    pub uuid: [u8; 16],
+    /// The image's.
+    pub lineage: [u8; 16],
+    /// Bytes of the image's file.
+    pub len: u64,
+    /// The head slots that verify.
+    pub slots: Vec<Slot>,
+}
+
+/// What of a log has to fit an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    /// The log's.
+    pub log_id: u64,
+    /// Of each segment that counts.
+    pub bindings: Vec<Binding>,
+    /// Number of the last transaction that counts.
+    pub last_transaction: u64,
+    /// Up to where the image was synced before that transaction was written.
+    pub image_end: u64,
+}
+
+/// Why a log does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Misfit {
+    /// The uuid is another.
+    #[error("it is the log of another image")]
+    Uuid,
+    /// The lineage is another.
+    #[error("it is the log of a fork of the image")]
+    Lineage,
+    /// No head slot names it.
+    #[error("no head of the image names it")]
+    LogId,
+    /// One generation has two roots.
+    #[error("generation {generation} of the image has another root than the one that the log continues")]
+    Root {
+        /// Which.
+        generation: u64,
+    },
+    /// The log is older than the root.
+    #[error("the image contains its transactions up to {contained}, it ends with {last}")]
+    EndsBefore {
+        /// Number of the last transaction that the root contains.
+        contained: u64,
+        /// Number of the log's last.
+        last: u64,
+    },
+    /// The log is younger than the root.
+    #[error("the image contains its transactions up to {contained}, the first that is there comes after {before}")]
+    BeginsAfter {
+        /// Number of the last transaction that the root contains.
+        contained: u64,
+        /// Number of the last transaction before the first that is there.
+        before: u64,
+    },
+    /// The image is shorter than when the log was written.
+    #[error("it was written when the image had {image_end} bytes, now it has {len}")]
+    ImageShort {
+        /// Bytes of the image that were synced.
+        image_end: u64,
+        /// Bytes of the image.
+        len: u64,
+    },
+}
+
+/// Whether a log with these segments can be one of the image's, whatever its transactions are.
+///
+/// # Errors
+/// What does not fit.
+pub fn fits_by_name(log_id: u64, bindings: &[Binding], image: &ImageState) -> Result<(), Misfit> {
+    if bindings.iter().any(|binding| binding.uuid != image.uuid) {
+        return Err(Misfit::Uuid);
+    }
+    if bindings.iter().any(|binding| binding.lineage != image.lineage) {
+        return Err(Misfit::Lineage);
+    }
+    if log_id == 0 || image.slots.iter().all(|slot| slot.thaw_log_id != log_id) {
+        return Err(Misfit::LogId);
+    }
+    for slot in &image.slots {
+        let other = |binding: &Binding| binding.generation == slot.generation && binding.root_hash != slot.root_hash;
+        if bindings.iter().any(other) {
+            return Err(Misfit::Root { generation: slot.generation });
+        }
+    }
+    Ok(())
+}
+
+//= format-spec.md#11.6
+//# A log that does not fit is set aside and reported; it must never be replayed.
+/// Whether the log fits the image.
+///
+/// # Errors
+/// What does not fit.
+pub fn fits(log: &LogState, image: &ImageState) -> Result<(), Misfit> {
+    fits_by_name(log.log_id, &log.bindings, image)?;
+    let last = log.last_transaction;
+    for slot in image.slots.iter().filter(|slot| slot.root_log_id == log.log_id) {
+        if slot.thaw_transaction > last {
+            return Err(Misfit::EndsBefore { contained: slot.thaw_transaction, last });
+        }
+    }
+    if log.image_end > image.len {
+        return Err(Misfit::ImageShort { image_end: log.image_end, len: image.len });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binding() -> Binding {
+        Binding { uuid: [1; 16], lineage: [2; 16], generation: 7, root_hash: [3; 32] }
+    }
+
+    fn image() -> ImageState {
+        let slot = Slot { generation: 7, root_hash: [3; 32], thaw_log_id: 9, root_log_id: 9, thaw_transaction: 5 };
+        let older = Slot { generation: 6, root_hash: [4; 32], thaw_log_id: 8, root_log_id: 8, thaw_transaction: 99 };
+        ImageState { uuid: [1; 16], lineage: [2; 16], len: 100_000, slots: vec![older, slot] }
+    }
+
+    fn log() -> LogState {
+        LogState { log_id: 9, bindings: vec![binding()], last_transaction: 5, image_end: 100_000 }
+    }
+
+    #[test]
+    fn a_log_fits_if_a_head_names_it_and_it_goes_as_far_as_the_roots_do() {
+        assert_eq!(fits(&log(), &image()), Ok(()));
+        assert_eq!(fits(&LogState { last_transaction: 6, image_end: 0, ..log() }, &image()), Ok(()));
+        // A generation that is in no slot any more says nothing.
+        let gone = Binding { generation: 5, root_hash: [9; 32], ..binding() };
+        assert_eq!(fits(&LogState { bindings: vec![gone, binding()], ..log() }, &image()), Ok(()));
+        // What a root contains of another log says nothing.
+        let slots = image().slots.iter().map(|slot| Slot { root_log_id: 8, thaw_transaction: 99, ..*slot }).collect();
+        assert_eq!(fits(&log(), &ImageState { slots, ..image() }), Ok(()));
+    }
+
+    //= format-spec.md#11.6
+    //= type=test
+    //# A log that does not fit is set aside and reported; it must never be replayed.
+    #[test]
+    fn each_thing_that_does_not_fit_is_told_by_itself() {
+        let with = |bindings: Vec<Binding>| fits(&LogState { bindings, ..log() }, &image());
+        assert_eq!(with(vec![binding(), Binding { uuid: [0; 16], ..binding() }]), Err(Misfit::Uuid));
+        assert_eq!(with(vec![Binding { lineage: [0; 16], ..binding() }]), Err(Misfit::Lineage));
+        let root = Binding { root_hash: [0; 32], ..binding() };
+        assert_eq!(with(vec![root]), Err(Misfit::Root { generation: 7 }));
+        assert_eq!(with(vec![binding(), Binding { generation: 6, ..binding() }]), Err(Misfit::Root { generation: 6 }));
+        for log_id in [0, 7] {
+            assert_eq!(fits(&LogState { log_id, ..log() }, &image()), Err(Misfit::LogId));
+        }
+        let nobody = image().slots.iter().map(|slot| Slot { thaw_log_id: 0, ..*slot }).collect();
+        let nobody = ImageState { slots: nobody, ..image() };
+        assert_eq!(fits(&LogState { log_id: 0, ..log() }, &nobody), Err(Misfit::LogId));
+        let short = fits(&LogState { last_transaction: 4, ..log() }, &image());
+        assert_eq!(short, Err(Misfit::EndsBefore { contained: 5, last: 4 }));
+        let cut = fits(&log(), &ImageState { len: 99_999, ..image() });
+        assert_eq!(cut, Err(Misfit::ImageShort { image_end: 100_000, len: 99_999 }));
+    }
+}

@@ -1,0 +1,88 @@
+//! Where a log begins: a new one, or one that goes on after what was recovered.
+
+use super::ThawError;
+use super::fit::Binding;
+use super::log::{Continued, ThawLog};
+use super::recover::{Recovered, recover_any};
+use super::segment::{Chain, Identity, Segment, is_segment_size};
+use crate::storage::Folder;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Epochs are below.
+const EPOCH: u32 = 1 << 24;
+
+impl ThawLog {
+    /// Begins a log in a folder where no other one has commits; what is left there of one that never had any is removed.
+    /// The first segment is durable when this returns. `epoch` is the image's, raised durably by this writer;
+    /// `segment_size` a power of two from 16 KiB to 64 MiB, as [`segment_size`](super::segment_size) gives it.
+    ///
+    /// # Errors
+    /// `Occupied` if there is a log with commits, `Damaged` if it cannot be told; `Invalid`; or if the first segment cannot
+    /// be made durable.
+    pub fn create(
+        folder: Arc<dyn Folder>,
+        binding: Binding,
+        log_id: u64,
+        epoch: u32,
+        segment_size: u64,
+    ) -> Result<Self, ThawError> {
+        let identity = checked(Identity { binding, log_id, epoch, segment_size })?;
+        if let Some(other) = recover_any(Arc::clone(&folder))? {
+            return Err(ThawError::Occupied { transactions: other.last_transaction() });
+        }
+        for number in folder.list()? {
+            folder.remove(number)?;
+            folder.sync()?;
+        }
+        let nothing = Continued { chain: Chain::default(), end: 0, segments: BTreeMap::new(), number: 0 };
+        let mut log = ThawLog::proceed(folder, identity, nothing)?;
+        log.settle()?;
+        Ok(log)
+    }
+}
+
+impl Recovered {
+    /// Goes on writing in a new segment, above all that are there; nothing is cut off. `contained` is up to which number
+    /// the root that the image has now contains the transactions; `binding` is of its head; `epoch` the image's, raised
+    /// durably.
+    ///
+    /// # Errors
+    /// `Foreign` if the log does not go as far as the root, or begins only after it; `Invalid`; or if what counts
+    /// cannot be made durable. It is untouched in any case.
+    pub fn resume(self, binding: Binding, epoch: u32, contained: u64) -> Result<ThawLog, ThawError> {
+        //= format-spec.md#11.6
+        //# A writer must not go on with a log that ends before the last transaction that the root contains.
+        self.joins(contained)?;
+        let identity = checked(Identity { binding, log_id: self.log_id, epoch, segment_size: self.segment_size })?;
+        // A writer that was killed may not have synced what was read here.
+        for extent in self.extents.iter().filter(|extent| extent.limit > self.durable) {
+            extent.segment.storage.sync()?;
+        }
+        self.folder.sync()?;
+        //= format-spec.md#11.4
+        //# It must not cut anything off.
+        let mut segments = BTreeMap::new();
+        let mut number = 0;
+        for (n, storage) in self.files {
+            if !storage.is_empty()? {
+                number = n.saturating_add(1);
+            }
+            segments.extend(Segment::at(self.log_id, n, self.segment_size, storage).map(|segment| (n, segment)));
+        }
+        // Empty ones, made ahead, are taken when it is their turn.
+        segments.retain(|&n, _| n < number);
+        let continued = Continued { chain: self.chain, end: self.end, segments, number };
+        ThawLog::proceed(self.folder, identity, continued)
+    }
+}
+
+fn checked(identity: Identity) -> Result<Identity, ThawError> {
+    if !is_segment_size(identity.segment_size) {
+        return Err(ThawError::Invalid { what: "the size of a segment", value: identity.segment_size });
+    }
+    if identity.epoch == 0 || identity.epoch >= EPOCH {
+        return Err(ThawError::Invalid { what: "the epoch", value: identity.epoch.into() });
+    }
+    Ok(identity)
+}

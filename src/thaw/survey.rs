@@ -1,0 +1,189 @@
+//! Which segments of a folder make up the log, by their heads alone.
+//!
+//! Each head names where the log before it ended, so the line is followed from the highest head down. What lies between
+//! that end and the segment's own start was abandoned and does not count, whole segments included.
+
+use super::ThawError;
+use super::fit::Binding;
+use super::segment::{Head, Segment};
+use super::walk::{Step, walk};
+use crate::format::frame::FrameKind;
+use crate::format::ids::LogOffset;
+use crate::format::transaction::Transaction;
+use crate::storage::{Folder, Storage};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The segments of a folder.
+pub(super) struct Survey {
+    pub(super) log_id: u64,
+    pub(super) segment_size: u64,
+    /// Every file.
+    pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
+    /// Those that begin with a head of this log.
+    heads: BTreeMap<u64, Head>,
+    /// What is wrong with the heads of the others.
+    headless: BTreeMap<u64, String>,
+}
+
+/// A part of the log: frames of one segment.
+#[derive(Clone)]
+pub(super) struct Extent {
+    pub(super) number: u64,
+    pub(super) head: Head,
+    pub(super) segment: Segment,
+    /// Where the log leaves the segment; no frame that counts goes beyond.
+    pub(super) limit: u64,
+}
+
+/// The extents of a log in order, and what else its segments say.
+pub(super) struct Line {
+    pub(super) extents: Vec<Extent>,
+    /// Up to where something says that all was synced.
+    pub(super) durable: u64,
+}
+
+/// Where a line cannot be followed further down.
+struct Break {
+    /// The segment without a head.
+    number: u64,
+    why: String,
+}
+
+impl Survey {
+    /// Reads all heads. `None` if there is none, and nothing that was ever committed.
+    ///
+    /// # Errors
+    /// `Damaged` if there are transactions and not one head; or if something cannot be read.
+    pub(super) fn of(folder: &dyn Folder) -> Result<Option<Self>, ThawError> {
+        let mut files = BTreeMap::new();
+        let (mut heads, mut headless) = (BTreeMap::new(), BTreeMap::new());
+        for number in folder.list()? {
+            let storage = folder.open(number)?;
+            match Segment::head(number, &storage)? {
+                Ok(head) => drop(heads.insert(number, head)),
+                Err(why) => drop(headless.insert(number, why)),
+            }
+            files.insert(number, storage);
+        }
+        let Some((_, highest)) = heads.last_key_value() else {
+            for (number, storage) in &files {
+                let segment = Segment { log_id: 0, base: 0, storage: Arc::clone(storage) };
+                if segment.has_transaction()? {
+                    let why = headless.remove(number).unwrap_or_default();
+                    return Err(ThawError::Damaged { at: LogOffset(0), durable: LogOffset(0), why });
+                }
+            }
+            return Ok(None);
+        };
+        let (log_id, segment_size, binding) = (highest.log_id, highest.segment_size, highest.binding);
+        heads.retain(|&number, head| {
+            let same = head.log_id == log_id
+                && head.segment_size == segment_size
+                && head.binding.uuid == binding.uuid
+                && head.binding.lineage == binding.lineage;
+            if !same {
+                headless.insert(number, format!("segment {number} is of another log"));
+            }
+            same
+        });
+        Ok(Some(Survey { log_id, segment_size, files, heads, headless }))
+    }
+
+    /// What all heads say of the image.
+    pub(super) fn bindings(&self) -> Vec<Binding> {
+        self.heads.values().map(|head| head.binding).collect()
+    }
+
+    /// The log's line.
+    ///
+    /// # Errors
+    /// `Damaged` if something says that a segment was synced that has no head any more; or if something cannot be read.
+    pub(super) fn line(&self) -> Result<Line, ThawError> {
+        let mut breaks = Vec::new();
+        let mut below = u64::MAX;
+        let mut extents = Vec::new();
+        while let Some((&top, _)) = self.heads.range(..=below).next_back() {
+            match self.follow(top)? {
+                Ok(found) => {
+                    extents = found;
+                    break;
+                }
+                Err(broken) => {
+                    // A head that is not joined to what is before it is after the end, as all from the break on.
+                    below = broken.number.saturating_sub(1);
+                    let first = broken.number == 0;
+                    breaks.push(broken);
+                    if first {
+                        break;
+                    }
+                }
+            }
+        }
+        let top = extents.last().map(|extent| extent.number);
+        let mut durable = extents.iter().map(|extent| extent.head.durable_upto).max().unwrap_or(0);
+        for (&number, storage) in self.files.range(top.map_or(0, |top| top.saturating_add(1))..) {
+            durable = durable.max(self.claim(number, storage)?);
+        }
+        for Break { number, why } in breaks {
+            let at = number.saturating_mul(self.segment_size);
+            if at < durable {
+                return Err(ThawError::Damaged { at: LogOffset(at), durable: LogOffset(durable), why });
+            }
+        }
+        Ok(Line { extents, durable })
+    }
+
+    /// The extents from the lowest segment up to `top`.
+    fn follow(&self, top: u64) -> Result<Result<Vec<Extent>, Break>, ThawError> {
+        let mut extents = Vec::new();
+        let mut number = top;
+        let mut limit = None;
+        loop {
+            let found = self.heads.get(&number).zip(self.segment(number));
+            let Some((&head, segment)) = found.filter(|(head, _)| limit.is_none_or(|limit| head.end <= limit)) else {
+                // Segments are removed lowest first and durably: where all below are gone, this one was removed.
+                if self.files.range(..=number).next().is_none() {
+                    break;
+                }
+                let missing = || format!("segment {number} is missing");
+                return Ok(Err(Break { number, why: self.headless.get(&number).cloned().unwrap_or_else(missing) }));
+            };
+            let limit_here = match limit {
+                Some(limit) => limit,
+                None => segment.end()?,
+            };
+            extents.push(Extent { number, head, segment, limit: limit_here });
+            let Some(last) = head.previous_end.checked_sub(1) else { break };
+            // Below `number`, for a head names no end after its own segment's start.
+            number = last.checked_div(self.segment_size).unwrap_or(0);
+            limit = Some(head.previous_end);
+        }
+        extents.reverse();
+        Ok(Ok(extents))
+    }
+
+    fn segment(&self, number: u64) -> Option<Segment> {
+        Segment::at(self.log_id, number, self.segment_size, Arc::clone(self.files.get(&number)?))
+    }
+
+    /// Up to where a segment after the end says that the log was synced: its head and whatever transactions are in it.
+    fn claim(&self, number: u64, storage: &Arc<dyn Storage>) -> Result<u64, ThawError> {
+        let mut durable = self.heads.get(&number).map_or(0, |head| head.durable_upto);
+        let Some(segment) = Segment::at(self.log_id, number, self.segment_size, Arc::clone(storage)) else {
+            return Ok(durable);
+        };
+        let mut stored = Vec::new();
+        walk(&segment, segment.base, segment.end()?, |step| {
+            if let Step::Frame(header) = step
+                && header.kind == FrameKind::TRANSACTION
+                && segment.stored(&header, &mut stored)?
+                && let Ok(transaction) = Transaction::decode(&stored)
+            {
+                durable = durable.max(transaction.info.durable_upto);
+            }
+            Ok(true)
+        })?;
+        Ok(durable)
+    }
+}
