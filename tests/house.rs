@@ -3,10 +3,13 @@
 //! Arrows point one way: cli, fuse → fs → freeze → thaw, pack, inflate → chunk, meta → table → log → storage, format; care
 //! stands beside fs. Only what is not compiled for tests counts.
 
+#[path = "common/imports.rs"]
+mod imports;
 #[path = "common/rust_text.rs"]
 mod rust_text;
 
 use rust_text::{Source, blank, sources};
+use std::collections::BTreeSet;
 
 /// Rooms by height. A room uses rooms of a smaller number only, with the exceptions in [`may_use`].
 const ROOMS: &[(&str, u8)] = &[
@@ -183,6 +186,47 @@ fn every_unsafe_block_says_why_it_is_sound() {
         }
     }
     report("unsafe without a SAFETY comment", found);
+}
+
+#[test]
+fn no_two_files_import_each_other_nor_do_more_in_a_circle() {
+    let graph = imports::graph(&sources());
+    assert!(graph.values().map(BTreeSet::len).sum::<usize>() > 200, "the imports are not seen: {graph:#?}");
+    report("circles of imports", imports::circles(&graph).iter().map(|files| files.join(", ")).collect());
+}
+
+#[test]
+fn an_import_is_seen_through_super_and_re_exports() {
+    let file = |name: &str, text: &str| {
+        let (code, _) = rust_text::without_tests(&blank(text));
+        Source { name: name.into(), whole: text.into(), code }
+    };
+    let sources = [
+        file("lib.rs", "pub mod a; pub mod b;"),
+        file(
+            "a/mod.rs",
+            "//! use self::x::X;\nmod x; mod y; pub use x::{X, deep::{Deep as Other}}; pub(crate) use y::Y; pub struct Own;",
+        ),
+        file("a/x.rs", "use std::fmt;\nfn f() { super::y::g(); because(); }"),
+        file("a/x/deep.rs", "use super::super::{Own, y::{self, g}};"),
+        file("a/y.rs", "#[cfg(test)]\nuse super::X;\nfn h() { reuse ::x(); }"),
+        file("b.rs", "pub(super) use crate::a::Y;\n#[allow(x)]\nuse crate::a::Other;\nuse crate::a::{X as Z};"),
+    ];
+    let graph = imports::graph(&sources);
+    let of = |name: &str| graph[name].iter().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(of("a/mod.rs"), [""; 0]);
+    assert_eq!(of("a/x.rs"), ["a/y.rs"]);
+    assert_eq!(of("a/x/deep.rs"), ["a/mod.rs", "a/y.rs"]);
+    assert_eq!(of("a/y.rs"), [""; 0]);
+    assert_eq!(of("b.rs"), ["a/x.rs", "a/x/deep.rs"]);
+    assert!(imports::circles(&graph).is_empty());
+    let round = [("1", "2"), ("2", "3"), ("3", "1"), ("4", "1"), ("3", "5")];
+    let mut graph = imports::Graph::new();
+    for (from, to) in round {
+        graph.entry(from.into()).or_default().insert(to.into());
+        graph.entry(to.into()).or_default();
+    }
+    assert_eq!(imports::circles(&graph), [["1", "2", "3"]]);
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::{Attr, Fs, FsError};
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
-use crate::meta::ByteLru;
 
 /// An entry of a directory.
 #[derive(Debug, Clone, Copy)]
@@ -20,17 +19,6 @@ pub struct DirEntry<'a> {
 
 /// Cookies 0 to this are those of the beginning, `.` and `..`; the entry of rank r (from 0) has this + 1 + r.
 pub const FIRST_COOKIES: u64 = 2;
-/// Bytes for names to resume from. One that was forgotten costs a walk from the directory's beginning, no error.
-const RESUME_BYTES: usize = 1 << 20;
-
-/// Where readers of directories stopped: rank to name, since rows are found by name.
-pub(super) struct Resumes(ByteLru<(InodeId, u64), Box<[u8]>>);
-
-impl Resumes {
-    pub(super) fn new() -> Self {
-        Resumes(ByteLru::new(RESUME_BYTES, 4))
-    }
-}
 
 impl Fs {
     /// Gives the entries of `dir` behind `cookie` to `each`, in order of their names' bytes, until it returns false; an

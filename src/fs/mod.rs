@@ -10,6 +10,7 @@ mod dir;
 mod error;
 pub mod extract;
 mod file;
+mod resumes;
 mod thawed;
 mod whereabouts;
 
@@ -23,7 +24,7 @@ use crate::format::ids::InodeId;
 use crate::format::rows::{InodeRow, XattrSet};
 use crate::inflate::WorkingSet;
 use crate::meta::{ByteLru, Image};
-use dir::Resumes;
+use resumes::Resumes;
 use std::sync::Arc;
 
 /// How to serve an image.

@@ -1,45 +1,16 @@
 //! Table blocks: found by the map, taken out of their group, checked by hash, kept in a bounded cache.
 
+use super::block_cache::BlockKey;
 use super::superchunk::Buffers;
-use super::{ByteLru, Image, MetaError};
+use super::{Image, MetaError};
 use crate::format::block::Block;
 use crate::format::frame::FrameKind;
 use crate::format::ids::{SubchunkId, SuperchunkId};
-use crate::format::schema::{Table, TableId};
+use crate::format::schema::Table;
 use crate::format::sums::Hash24;
 use crate::format::{FormatError, limits};
 use crate::table::{BlockSource, ChildRef, TableError};
 use std::sync::Arc;
-
-/// Neighbouring blocks come out of one group: so many inflated groups are kept besides the blocks (256 KiB each).
-const GROUPS: usize = 16;
-const SHARDS: usize = 8;
-
-/// What a block was checked against; a hit counts only for the same reference.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum BlockKey {
-    Block(SubchunkId, Hash24, TableId, u8),
-    Frame(u64, u64, u8),
-}
-
-/// Blocks and groups that were read.
-pub(super) struct BlockCache {
-    blocks: ByteLru<BlockKey, Arc<Block>>,
-    groups: ByteLru<SuperchunkId, Arc<Vec<u8>>>,
-}
-
-impl BlockCache {
-    pub(super) fn new(bytes: usize) -> Self {
-        BlockCache {
-            blocks: ByteLru::new(bytes, SHARDS),
-            groups: ByteLru::new(GROUPS * limits::TABLE_GROUP as usize, 4),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.blocks.bytes() + self.groups.bytes()
-    }
-}
 
 impl BlockSource for Image {
     fn block(&self, table: &'static Table, level: u8, child: &ChildRef) -> Result<Arc<Block>, TableError> {

@@ -1,12 +1,12 @@
 //! An open image: typed questions to its tables.
 
-use super::blocks::BlockCache;
+use super::MetaError;
+use super::block_cache::BlockCache;
 use super::open::{self, Found};
 use super::salvage::ClearLists;
-use super::{Dirents, Extents, MetaError};
 use crate::format::block::KeyRef;
 use crate::format::head::Head;
-use crate::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId, TinyId};
+use crate::format::ids::{InodeId, SubchunkId, SuperchunkId, TinyId};
 use crate::format::limits;
 use crate::format::params::Params;
 use crate::format::recipe::{Recipe, RecipeRow};
@@ -137,22 +137,6 @@ impl Image {
             Some(row) => Ok(Some(DirentRow::decode(row.key().name, row.ints())?)),
             None => Ok(None),
         }
-    }
-
-    /// The entries of `dir` behind the name `after`, in order of their bytes.
-    ///
-    /// # Errors
-    /// If the table cannot be read.
-    pub fn dirents(&self, dir: InodeId, after: Option<&[u8]>) -> Result<Dirents, MetaError> {
-        Dirents::new(self, dir, after)
-    }
-
-    /// The extents of `content` from the one that covers `offset` on.
-    ///
-    /// # Errors
-    /// If the table cannot be read.
-    pub fn extents(&self, content: ContentId, offset: u64) -> Result<Extents, MetaError> {
-        Extents::new(self, content, offset)
     }
 
     /// The bytes of a tiny content.

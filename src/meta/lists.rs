@@ -8,6 +8,24 @@ use crate::format::rows::{ContentRow, DirentRow};
 use crate::format::schema;
 use crate::table::Cursor;
 
+impl Image {
+    /// The entries of `dir` behind the name `after`, in order of their bytes.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn dirents(&self, dir: InodeId, after: Option<&[u8]>) -> Result<Dirents, MetaError> {
+        Dirents::new(self, dir, after)
+    }
+
+    /// The extents of `content` from the one that covers `offset` on.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn extents(&self, content: ContentId, offset: u64) -> Result<Extents, MetaError> {
+        Extents::new(self, content, offset)
+    }
+}
+
 /// The entries of a directory, in order of their names' bytes.
 pub struct Dirents {
     dir: InodeId,
@@ -15,7 +33,7 @@ pub struct Dirents {
 }
 
 impl Dirents {
-    pub(super) fn new(image: &Image, dir: InodeId, after: Option<&[u8]>) -> Result<Self, MetaError> {
+    fn new(image: &Image, dir: InodeId, after: Option<&[u8]>) -> Result<Self, MetaError> {
         let from = KeyRef::named(dir.0, after.unwrap_or(&[]));
         let mut cursor = image.tree(&schema::DIRENTS).cursor_at(image, from)?;
         if after.is_some() && cursor.row().is_some_and(|row| row.key() == from) {
@@ -68,7 +86,7 @@ pub struct Extents {
 }
 
 impl Extents {
-    pub(super) fn new(image: &Image, content: ContentId, offset: u64) -> Result<Self, MetaError> {
+    fn new(image: &Image, content: ContentId, offset: u64) -> Result<Self, MetaError> {
         let tree = image.tree(&schema::CONTENTS);
         let covering = tree.floor(image, KeyRef::new(content.0, offset))?;
         let from = match &covering {

@@ -5,6 +5,7 @@
 //! [`TableWriter`] is the writing side: it groups new blocks, appends them, and keeps the rows the map needs for them.
 //! Callers: inflate, pack, fs, care.
 
+mod block_cache;
 mod blocks;
 mod cache;
 mod compose;

@@ -2,7 +2,6 @@
 
 use super::PackOptions;
 use super::compare::Places;
-use super::fill::Progress;
 use crate::format::FormatError;
 use crate::format::clear::ClearList;
 use crate::format::codec::{Encoded, Encoder};
@@ -13,7 +12,15 @@ use crate::meta::MapRows;
 use crate::storage::{FileStorage, Storage};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+
+/// Figures that other threads have.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Bytes of the image.
+    pub(super) stored: AtomicU64,
+}
 
 /// Raw bytes of a sealed superchunk, and where its stored bytes go.
 pub(super) type CompressJob = (Arc<Vec<u8>>, Sender<Result<Encoded, FormatError>>);

@@ -1,6 +1,6 @@
 //! The one thread that sees everything in order: deduplicates, fills superchunks, makes rows.
 
-use super::append::{CompressJob, Sealed};
+use super::append::{CompressJob, Progress, Sealed};
 use super::compare::Compare;
 use super::files::{Batch, Entry, FilePart, Meta, ReadEnd, ReadExtent, Segment};
 use super::plan::Plan;
@@ -14,15 +14,8 @@ use crate::format::params::RawParams;
 use crate::format::rows::{ContentRef, Extent, FileType, Identity};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
-
-/// Figures that other threads have.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Bytes of the image.
-    pub(super) stored: AtomicU64,
-}
 
 /// Everything that is known when the last file is in.
 pub(super) struct Filled {

@@ -82,7 +82,7 @@ pub fn pack(
     let storage = Arc::new(storage.map_err(|source| PackError::image(image, source))?);
 
     let scan = scan::Scan::new(&sources, options, &own, observer);
-    let (progress, places) = (fill::Progress::default(), compare::Places::new(options));
+    let (progress, places) = (append::Progress::default(), compare::Places::new(options));
     let (progress, places) = (&progress, &places);
     let written = std::thread::scope(|scope| {
         let (read_jobs, read_queue) = bounded(BATCHES);

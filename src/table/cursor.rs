@@ -15,16 +15,22 @@ pub struct Cursor {
     path: Vec<(Arc<Block>, usize)>,
 }
 
-impl Cursor {
-    pub(super) fn at(tree: &Tree, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Self, TableError> {
-        let mut cursor = Cursor { table: tree.table, path: Vec::new() };
-        if let Some(root) = tree.root_block(source)? {
+impl Tree {
+    /// A cursor on the first row whose key is not below `key`.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn cursor_at(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Cursor, TableError> {
+        let mut cursor = Cursor { table: self.table, path: Vec::new() };
+        if let Some(root) = self.root_block(source)? {
             let row = towards(&root, key);
             cursor.path = cursor.settled(source, vec![(root, row)], |block| towards(block, key))?;
         }
         Ok(cursor)
     }
+}
 
+impl Cursor {
     /// The row it is on, or `None` behind the last.
     pub fn row(&self) -> Option<RowView<'_>> {
         let (leaf, row) = self.path.last()?;

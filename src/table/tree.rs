@@ -1,6 +1,6 @@
 //! A tree by its root block, and looking up rows in it.
 
-use super::{BlockSource, ChildRef, Cursor, RowRef, TableError, child_at, fetch};
+use super::{BlockSource, ChildRef, RowRef, TableError, child_at, fetch};
 use crate::format::block::{Block, KeyRef};
 use crate::format::limits;
 use crate::format::root::MapRef;
@@ -126,14 +126,6 @@ impl Tree {
             block = self.step(source, &block, block.len() - 1, &mut upper)?;
         }
         Ok(Some(RowRef::new(&block, block.len() - 1)))
-    }
-
-    /// A cursor on the first row whose key is not below `key`.
-    ///
-    /// # Errors
-    /// As [`Tree::get`].
-    pub fn cursor_at(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Cursor, TableError> {
-        Cursor::at(self, source, key)
     }
 
     /// From an interior block to the child of `row`; `upper` is the row whose key bounds it.
