@@ -144,6 +144,116 @@ fn a_signal_to_terminate_unmounts() {
 }
 
 #[test]
+fn umount_works_where_the_mount_answers_every_question_with_an_error() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    let mount = Mounted::new(&image, &dir, &[]);
+    File::options().write(true).open(&image).expect("it opens").set_len(0).expect("it can be cut");
+    let error = fs::read_dir(&dir).expect_err("nothing can be read any more");
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    mount.unmount();
+    assert_eq!(daemons(&image), []);
+}
+
+#[test]
+fn umount_works_where_the_daemon_answers_nothing() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    let mount = Mounted::new(&image, &dir, &[]);
+    let daemon = daemons(&image)[0];
+    kill_process(daemon, Signal::STOP).expect("it can be stopped");
+    let mut umount = floe_command(["umount"]).arg(&dir).spawn().expect("floe runs");
+    wait_for_mounts(|| !is_mounted(&dir));
+    kill_process(daemon, Signal::CONT).expect("it can go on");
+    assert_eq!(wait(&mut umount).and_then(|status| status.code()), Some(0), "it has waited for the daemon");
+    std::mem::forget(mount);
+}
+
+#[test]
+fn a_mount_over_another_is_warned_of_and_the_first_daemon_leaves_it_alone() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, below) = small(&lab);
+    let source = lab.tree("above");
+    write(source.join("above"), "other bytes\n");
+    let above = lab.pack(&[], &source, "above.floe");
+    let dir = lab.mount_point("m");
+    std::mem::forget(Mounted::new(&below, &dir, &[]));
+    floe!("mount", &above, &dir).exits(0).says(&["warning", "small.floe", "hides"]);
+    let daemon = daemons(&below)[0];
+    kill_process(daemon, Signal::TERM).expect("it can be told");
+    wait_until_ended(daemon);
+    assert_eq!(fs::read(dir.join("above")).expect("the other mount is still there"), b"other bytes\n");
+    floe!("umount", &dir).exits(0);
+    assert_eq!(daemons(&above), []);
+    // What is left of the first lies bare now, dead.
+    assert!(is_mounted(&dir));
+    floe!("umount", &dir).exits(0).says(&["had died"]);
+    assert!(!is_mounted(&dir));
+}
+
+#[test]
+fn of_two_mounts_on_a_directory_umount_takes_the_upper_and_waits_for_its_daemon() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (source, image) = small(&lab);
+    let dir = lab.mount_point("m");
+    let first = Mounted::new(&image, &dir, &[]);
+    let below = daemons(&image);
+    floe!("mount", &image, &dir).exits(0);
+    floe!("umount", &dir).exits(0);
+    assert_eq!(daemons(&image), below, "the daemon of the upper mount has ended, the other lives");
+    assert_same(&source, first.path());
+    first.unmount();
+}
+
+#[test]
+fn what_floe_has_not_mounted_it_does_not_unmount() {
+    need_root!();
+    let lab = Lab::new();
+    let dir = lab.mount_point("m");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&dir).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return left_out("no tmpfs can be mounted");
+    }
+    let done = floe!("umount", &dir);
+    let still = is_mounted(&dir);
+    assert!(Command::new("umount").arg(&dir).status().expect("umount runs").success());
+    done.exits(1).says(&["no floe image is mounted there"]);
+    assert!(still);
+}
+
+#[test]
+fn the_daemon_keeps_no_descriptor_of_its_caller() {
+    need_fuse!();
+    let lab = Lab::new();
+    let (_, image) = small(&lab);
+    let mount = lab.mount_point("m");
+    let floe = env!("CARGO_BIN_EXE_floe");
+    let (image, dir, lock) = (image.display(), mount.display(), lab.path("lock"));
+    let lock = lock.display();
+    for script in [
+        // The lock is held by a descriptor that floe inherits: free again once floe has returned.
+        format!("flock {lock} {floe} mount {image} {dir} && flock -n {lock} true"),
+        // cat reads until nobody holds the pipe.
+        format!("( {floe} mount {image} {dir} ) 3>&1 | cat"),
+        format!("{{ {floe} mount -o auto_unmount {image} {dir}; }} 7>&1 9>&1 | cat"),
+        // An image may be named by a descriptor of the caller all the same.
+        format!("{floe} mount /dev/fd/5 {dir} 5< {image} && test -e {dir}/text"),
+    ] {
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        run(command).exits(0);
+        assert!(is_mounted(&mount), "{script}");
+        floe!("umount", &mount).exits(0);
+    }
+}
+
+#[test]
 fn in_the_foreground_it_stays_until_it_is_told_to_end() {
     need_fuse!();
     let lab = Lab::new();

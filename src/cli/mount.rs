@@ -61,18 +61,24 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
 }
 
 fn mount(image: &Path, dir: &Path, options: &MountOptions, foreground: bool) -> anyhow::Result<()> {
+    let inherited = daemon::Inherited::now();
     let opened = Opened::open(image, options)?;
-    let dir = fuse::prepare(dir, &opened.path)?;
-    if foreground {
-        return serve(opened, &dir, options, || Ok(()));
+    let fuse::Prepared { point, hides } = fuse::prepare(dir, &opened.path)?;
+    if let Some(other) = hides {
+        let (dir, other) = (shown(dir), shown(Path::new(&other)));
+        eprintln!("warning: '{other}' is mounted on {dir} already; the new mount hides it");
     }
-    match daemon::fork().context("cannot go into the background")? {
+    if foreground {
+        return serve(opened, &point, options, || Ok(()));
+    }
+    let inherited = inherited.context("cannot go into the background: /proc is needed")?;
+    match daemon::fork(inherited).context("cannot go into the background")? {
         daemon::Side::Starter(starting) => {
             // The lock is the daemon's now; dropping it here would release it there.
             std::mem::forget(opened.lock);
             starting.wait().map_err(|message| anyhow!(message))
         }
-        daemon::Side::Daemon(announcer) => std::process::exit(serve_in_background(opened, &dir, options, announcer)),
+        daemon::Side::Daemon(announcer) => std::process::exit(serve_in_background(opened, &point, options, announcer)),
     }
 }
 
@@ -131,8 +137,8 @@ fn serve(
     }
     tame_allocator();
     let give_up = || std::process::exit(0);
-    let termination = daemon::Termination::watch(dir.to_path_buf(), give_up).context("cannot wait for signals")?;
-    let served = serve_until_unmounted(opened, dir, options, ready);
+    let termination = daemon::Termination::watch(give_up).context("cannot wait for signals")?;
+    let served = serve_until_unmounted(opened, dir, options, &termination, ready);
     termination.finish();
     served
 }
@@ -141,6 +147,7 @@ fn serve_until_unmounted(
     opened: Opened,
     dir: &Path,
     options: &MountOptions,
+    termination: &daemon::Termination,
     ready: impl FnOnce() -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
     let Opened { path, image, lock: _lock } = opened;
@@ -151,14 +158,16 @@ fn serve_until_unmounted(
         verify: options.verify,
     };
     let fs = Fs::new(Arc::new(image), fs_options);
-    let mounted = fuse::mount(fs, dir, path.as_os_str(), daemon::identity(), options)?;
-    let served = match ready() {
-        Ok(()) => mounted.serve().map_err(anyhow::Error::new),
-        Err(error) => Err(anyhow!(error).context("cannot go into the background")),
-    };
+    let mounted = fuse::mount(fs, dir, path.as_os_str(), options)?;
+    let own = mounted.own();
+    termination.of(own);
+    let served = daemon::Mark::set(&own).context("cannot mark the daemon").and_then(|_mark| {
+        ready().context("cannot go into the background")?;
+        Ok(mounted.serve()?)
+    });
     if served.is_err() {
         // The connection is closed by now, so what is left of the mount is dead.
-        fuse::clear_dead(dir)?;
+        own.unmount(fuse::Unmount::Detach)?;
     }
     served
 }

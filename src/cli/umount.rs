@@ -1,12 +1,14 @@
 //! `floe umount DIR`: gives a mount up, and returns when its daemon has ended.
+//!
+//! The mount is asked nothing, since it may hang or answer with errors: what is mounted says /proc/self/mountinfo, and the
+//! daemon is found by the mark that it carries.
 
 use super::open::shown;
 use super::{Context, Exit};
 use crate::fuse::daemon::Daemon;
-use crate::fuse::{self, DAEMON_XATTR, Unmount};
+use crate::fuse::{self, Unmount};
 use anyhow::{Context as _, bail};
-use rustix::io::Errno;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long the daemon may take to end once it is unmounted.
@@ -27,17 +29,19 @@ pub struct Args {
 pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     let named = shown(&args.dir);
     let dir = fuse::absolute(&args.dir).with_context(|| format!("cannot unmount {named}"))?;
-    if fuse::clear_dead(&dir)? {
+    let Some(mount) = fuse::mounted_on(&dir)? else {
+        bail!("cannot unmount {named}: nothing is mounted there");
+    };
+    // Looked for before: afterwards its number could be another's.
+    let Some(daemon) = Daemon::of(&mount) else {
+        if !mount.is_floe() {
+            bail!("cannot unmount {named}: no floe image is mounted there");
+        }
+        fuse::unmount(&dir, Unmount::Detach)?;
         eprintln!("note: the daemon of {named} had died; what was left of its mount is taken away");
         return Ok(Exit::Done);
-    }
-    let identity = identity(&dir).with_context(|| format!("cannot unmount {named}"))?;
-    // Looked for before: afterwards its number could be another's.
-    let daemon = Daemon::find(&identity);
-    fuse::unmount(&dir, Unmount::IfUnused)?;
-    let Some(daemon) = daemon else {
-        bail!("{named} is unmounted, but its daemon cannot be seen from here, so whether it has ended is not known");
     };
+    fuse::unmount(&dir, Unmount::IfUnused)?;
     if !daemon.wait(PATIENCE).context("cannot wait for the daemon")? {
         let seconds = PATIENCE.as_secs();
         bail!(
@@ -47,14 +51,4 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
         );
     }
     Ok(Exit::Done)
-}
-
-/// What the mount on `dir` says of its daemon.
-fn identity(dir: &Path) -> anyhow::Result<String> {
-    let mut value = [0; 64];
-    match rustix::fs::getxattr(dir, DAEMON_XATTR, &mut value) {
-        Ok(len) => Ok(String::from_utf8_lossy(&value[..len]).into_owned()),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => bail!("no floe image is mounted there"),
-        Err(errno) => Err(std::io::Error::from(errno).into()),
-    }
 }

@@ -24,9 +24,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The virtual attribute of a mount's root that says which process serves it: `PID START`, START being the process's
-/// start in clock ticks since boot, so that a number used again is not mistaken for it. Not listed.
-pub const DAEMON_XATTR: &str = "user.floe.pid";
 /// The attribute of the mount's root that says what its working set did so far.
 pub const COUNTERS_XATTR: &[u8] = b"user.floe.counters";
 /// The attribute of a regular file that says where it lies in the image; it is not listed, so no copy takes it along.
@@ -55,14 +52,13 @@ pub(super) struct Adapter {
     fs: Arc<Fs>,
     guard: Guard,
     options: MountOptions,
-    daemon: String,
     pusher: Option<Arc<Pusher>>,
 }
 
 impl Adapter {
-    /// Serves `fs` as `options` say; `daemon` is the value of [`DAEMON_XATTR`].
-    pub(super) fn new(fs: Arc<Fs>, options: MountOptions, daemon: String, pusher: Option<Arc<Pusher>>) -> Self {
-        Adapter { fs, guard: Guard::default(), options, daemon, pusher }
+    /// Serves `fs` as `options` say.
+    pub(super) fn new(fs: Arc<Fs>, options: MountOptions, pusher: Option<Arc<Pusher>>) -> Self {
+        Adapter { fs, guard: Guard::default(), options, pusher }
     }
 
     fn attr(&self, inode: InodeId) -> Result<FileAttr, FsError> {
@@ -310,10 +306,6 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if inode.0 == InodeId::ROOT.0 && name == DAEMON_XATTR {
-            // Past the guard: a mount that has panicked still wants to be unmounted.
-            return reply_xattr(reply, size, Ok(self.daemon.clone().into_bytes()));
-        }
         let value = self.guard.run("getxattr", inode.0, || self.xattr(InodeId(inode.0), name.as_bytes()));
         reply_xattr(reply, size, value);
     }

@@ -1,19 +1,23 @@
 //! The process behind a mount: into the background, told to end, waited for.
 //!
-//! [`fork`] comes before the first thread. What the mount's root says of its process in [`super::DAEMON_XATTR`] is made and
-//! read here, so that `umount` waits for the right one.
+//! [`fork`] comes before the first thread. A daemon carries a [`Mark`] that names its mount, so that `umount` finds the right
+//! process without a question to the mount.
 
-use super::mountpoint::{Unmount, clear_dead, unmount};
+use super::mountpoint::{Own, Unmount, clear_dead};
+use super::mounts::{Device, Mount};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,11 +49,50 @@ pub struct Announcer {
     report: File,
 }
 
-/// Splits in two. Only the calling thread exists in the daemon, so this comes before any other is started.
+/// Descriptors that this process was started with, besides standard input, output and error. They belong to the caller: a
+/// daemon that kept them would hold the caller's locks, and keep whoever reads a pipe to its end waiting.
+pub struct Inherited(Vec<RawFd>);
+
+impl Inherited {
+    /// Those that are open now. To be asked before this process opens any of its own.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn now() -> io::Result<Self> {
+        Ok(Inherited(descriptors()?))
+    }
+
+    fn close(self) {
+        self.0.into_iter().for_each(close);
+    }
+}
+
+/// Descriptors from 3 on that are open now.
+fn descriptors() -> io::Result<Vec<RawFd>> {
+    const FIRST: RawFd = 3;
+    let dir = rustix::fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut dir = rustix::fs::Dir::new(dir)?;
+    let mut found = Vec::new();
+    while let Some(entry) = dir.next() {
+        let number: Option<RawFd> = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        found.extend(number.filter(|number| *number >= FIRST));
+    }
+    let itself = dir.fd()?.as_raw_fd();
+    found.retain(|number| *number != itself);
+    Ok(found)
+}
+
+fn close(number: RawFd) {
+    // SAFETY: the callers give descriptors that were inherited, which nothing in this process owns, and each only once.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
+}
+
+/// Splits in two. Only the calling thread exists in the daemon, so this comes before any other is started. The daemon closes
+/// what was inherited from the caller.
 ///
 /// # Errors
 /// There is no pipe or no process to be had.
-pub fn fork() -> io::Result<Side> {
+pub fn fork(inherited: Inherited) -> io::Result<Side> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: the caller is the only thread, so no lock is held by one that the child lacks.
     match unsafe { nix::unistd::fork() }? {
@@ -57,6 +100,7 @@ pub fn fork() -> io::Result<Side> {
         ForkResult::Child => {
             // Cannot fail: a process just forked leads no group.
             rustix::process::setsid().ok();
+            inherited.close();
             Ok(Side::Daemon(Announcer { report: write.into() }))
         }
     }
@@ -137,18 +181,8 @@ fn watch(daemon: &OwnedFd, dir: &Path) -> io::Result<()> {
 
 /// Closes the image, and above all the pipe that tells the starter of the daemon's end.
 fn close_all_but(keep: &OwnedFd) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    const FIRST: u32 = 3;
-    let keep = keep.as_raw_fd() as u32;
-    for (first, last) in [(FIRST, keep.saturating_sub(1)), (keep + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: this process only waits and exits; nothing in it uses a descriptor it has inherited, but `keep`.
-            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-            if result != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-    }
+    // This process only waits and exits: whatever owns these descriptors is never used or dropped in it.
+    descriptors()?.into_iter().filter(|number| *number != keep.as_raw_fd()).for_each(close);
     Ok(())
 }
 
@@ -166,8 +200,17 @@ fn wait_for_end(process: &OwnedFd, time: Option<Duration>) -> io::Result<bool> {
 
 /// Unmounts when the process is told to end (SIGTERM, SIGINT, SIGHUP).
 pub struct Termination {
+    state: Arc<Mutex<State>>,
     ended: SyncSender<()>,
     thread: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The mount, once there is one.
+    own: Option<Own>,
+    /// Whether such a signal came.
+    told: bool,
 }
 
 fn terminating() -> SigSet {
@@ -180,12 +223,25 @@ impl Termination {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn watch(dir: PathBuf, give_up: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    pub fn watch(give_up: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         terminating().thread_block()?;
         let (ended, has_ended) = sync_channel(1);
-        let body = move || on_signal(&dir, &has_ended, give_up);
+        let state = Arc::new(Mutex::new(State::default()));
+        let of_thread = state.clone();
+        let body = move || on_signal(&of_thread, &has_ended, give_up);
         let thread = std::thread::Builder::new().name("signals".into()).spawn(body)?;
-        Ok(Termination { ended, thread })
+        Ok(Termination { state, ended, thread })
+    }
+
+    /// This is the mount that a signal takes away.
+    pub fn of(&self, own: Own) {
+        let mut state = self.state.lock();
+        state.own = Some(own);
+        let told = state.told;
+        drop(state);
+        if told {
+            take_away(own);
+        }
     }
 
     /// The mount is served no more: joins the thread.
@@ -197,32 +253,57 @@ impl Termination {
     }
 }
 
-fn on_signal(dir: &Path, has_ended: &Receiver<()>, give_up: impl FnOnce()) {
+fn on_signal(state: &Mutex<State>, has_ended: &Receiver<()>, give_up: impl FnOnce()) {
     // Fails only for a set that is no set.
     terminating().wait().ok();
     if has_ended.try_recv().is_ok() {
         return;
     }
-    if let Err(error) = unmount(dir, Unmount::Detach) {
-        tracing::error!(%error, "told to end");
+    let mut state = state.lock();
+    state.told = true;
+    let own = state.own;
+    drop(state);
+    if let Some(own) = own {
+        take_away(own);
     }
     if has_ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
         give_up();
     }
 }
 
-/// What [`super::DAEMON_XATTR`] says of this process.
-pub fn identity() -> String {
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
-    format!("{pid} {}", start_of(pid).unwrap_or_default())
+fn take_away(own: Own) {
+    if let Err(error) = own.unmount(Unmount::Detach) {
+        tracing::error!(%error, "told to end");
+    }
 }
 
-/// When a process started, in clock ticks since boot.
-fn start_of(pid: i32) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold anything.
-    let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_ascii_whitespace().nth(19).map(str::to_owned)
+/// What a daemon carries as long as it lives, to be found by: a file in memory, without a byte in it, whose name says which
+/// mount it serves. Those who may unmount the mount may see it in /proc.
+pub struct Mark {
+    _file: OwnedFd,
+}
+
+impl Mark {
+    /// This process serves that mount from now on.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it.
+    pub fn set(own: &Own) -> io::Result<Self> {
+        Ok(Mark { _file: rustix::fs::memfd_create(mark(own.device()), MemfdFlags::CLOEXEC)? })
+    }
+}
+
+fn mark((major, minor): Device) -> String {
+    format!("floe-mount {major}:{minor}")
+}
+
+/// Whether the process with this number has the mark.
+fn has_mark(pid: i32, device: Device) -> bool {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let link = format!("/memfd:{} (deleted)", mark(device));
+    entries.flatten().any(|entry| {
+        std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str().as_bytes() == link.as_bytes())
+    })
 }
 
 /// A daemon, to be waited for.
@@ -232,12 +313,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The process that `identity` names, if it can be seen from here and is still that one.
-    pub fn find(identity: &str) -> Option<Self> {
-        let (pid, start) = identity.split_once(' ')?;
-        let pid: i32 = pid.parse().ok().filter(|pid| *pid > 0)?;
-        let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-        (start_of(pid)? == start).then_some(Daemon { pid, process })
+    /// The process that serves a mount, if it lives and can be seen from here.
+    pub fn of(mount: &Mount) -> Option<Self> {
+        let entries = std::fs::read_dir("/proc").ok()?;
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|&pid| has_mark(pid, mount.device)).find_map(|pid| {
+            let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+            // Asked again: the process may have ended in between, and its number be another's.
+            has_mark(pid, mount.device).then_some(Daemon { pid, process })
+        })
     }
 
     /// Its process id.
@@ -259,26 +343,39 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    #[test]
-    fn a_process_is_found_by_what_it_says_of_itself() {
-        let me = Daemon::find(&identity()).unwrap();
-        assert_eq!(me.pid(), std::process::id() as i32);
-        assert!(!me.wait(Duration::ZERO).unwrap());
+    fn mount(device: Device) -> Mount {
+        let (point, fs_type, source) = Default::default();
+        Mount { id: 1, parent: 0, device, point, fs_type, source }
     }
 
     #[test]
-    fn another_process_with_the_same_number_is_not_taken_for_it() {
-        let me = std::process::id();
-        for identity in [format!("{me} 1"), format!("{me}"), "x 1".into(), "0 1".into(), "-1 1".into(), String::new()] {
-            assert!(Daemon::find(&identity).is_none(), "{identity}");
-        }
+    fn a_process_is_found_by_its_mark_and_no_longer_than_it_has_it() {
+        // No file system has such a number.
+        let device = (u32::MAX, u32::MAX);
+        assert!(Daemon::of(&mount(device)).is_none());
+        let file = rustix::fs::memfd_create(mark(device), MemfdFlags::CLOEXEC).unwrap();
+        let me = Daemon::of(&mount(device)).unwrap();
+        assert_eq!(me.pid(), std::process::id() as i32);
+        assert!(!me.wait(Duration::ZERO).unwrap());
+        assert!(Daemon::of(&mount((u32::MAX, u32::MAX - 1))).is_none());
+        drop(file);
+        assert!(Daemon::of(&mount(device)).is_none());
+    }
+
+    #[test]
+    fn descriptors_are_listed_without_the_one_that_lists_them() {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let found = descriptors().unwrap();
+        assert!(found.contains(&read.as_raw_fd()) && found.contains(&write.as_raw_fd()));
+        assert!(found.iter().all(|number| *number > 2));
     }
 
     #[test]
     fn the_end_of_a_process_is_noticed() {
         let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id() as i32;
-        let daemon = Daemon::find(&format!("{pid} {}", start_of(pid).unwrap())).unwrap();
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let daemon = Daemon { pid, process };
         drop(child.stdin.take());
         assert!(daemon.wait(Duration::from_secs(60)).unwrap());
         child.wait().unwrap();

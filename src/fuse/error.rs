@@ -56,6 +56,18 @@ pub enum MountError {
         /// The system's answer.
         error: io::Error,
     },
+    /// It is not known what is mounted.
+    #[error("cannot read /proc/self/mountinfo: {error} (is /proc mounted?)")]
+    Mounts {
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// Something else is mounted over it.
+    #[error("cannot unmount {}: another mount covers it (unmount that one first)", dir.display())]
+    Covered {
+        /// The mount point.
+        dir: PathBuf,
+    },
     /// Unmounting failed.
     #[error("cannot unmount {}: {}", dir.display(), explain_unmount(error))]
     Unmount {

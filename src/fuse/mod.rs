@@ -11,14 +11,15 @@ pub mod daemon;
 mod error;
 mod guard;
 mod mountpoint;
+mod mounts;
 mod notify;
 mod options;
 mod push;
 mod session;
 mod streams;
 
-pub use adapter::DAEMON_XATTR;
 pub use error::MountError;
-pub use mountpoint::{Unmount, absolute, clear_dead, is_dead, prepare, unmount};
+pub use mountpoint::{Own, Prepared, Unmount, absolute, mounted_on, prepare, unmount};
+pub use mounts::Mount;
 pub use options::{Access, Disguise, MountOptions, OptionError};
 pub use session::{Mounted, mount};

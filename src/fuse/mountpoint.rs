@@ -1,14 +1,20 @@
 //! Mount points: which will do, which are dead, and how one is given up.
 //!
-//! A dead mount is one whose daemon is gone: every look at it ends in ENOTCONN until somebody unmounts it.
+//! A dead mount is one whose daemon is gone: every look at it ends in ENOTCONN until somebody unmounts it. Unmounting asks
+//! the mount nothing; [`prepare`] may, since whoever mounts there will use the directory anyway.
 
 use super::error::MountError;
+use super::mounts::{Device, Mount, mounts, topmost};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// As many symlinks a mount point's name may go through, as in Linux.
+const SYMLINK_HOPS: usize = 40;
 
 /// How an unmount treats those who still use the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,44 +28,66 @@ pub enum Unmount {
 /// `dir` without links or dots, without a look at `dir` itself, which may be dead.
 ///
 /// # Errors
-/// What the system says of the folders above.
+/// What the system says of the directories above.
 pub fn absolute(dir: &Path) -> io::Result<PathBuf> {
-    // Of "a/.." and "/" no name can be taken; they are no dead mounts' names either.
-    let Some(name) = dir.file_name() else { return dir.canonicalize() };
-    if dir.is_symlink() {
-        return dir.canonicalize();
+    let mut dir = dir.to_path_buf();
+    for _ in 0..SYMLINK_HOPS {
+        // Of "a/.." and "/" no name can be taken; they are no dead mounts' names either.
+        let Some(name) = dir.file_name() else { return dir.canonicalize() };
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.canonicalize()?,
+            _ => Path::new(".").canonicalize()?,
+        };
+        let path = parent.join(name);
+        // Of a mount's root the kernel knows by itself that it is no link; stat would ask the mount.
+        match rustix::fs::readlink(&path, Vec::new()) {
+            Ok(target) => dir = parent.join(OsStr::from_bytes(target.to_bytes())),
+            Err(_) => return Ok(path),
+        }
     }
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    Ok(parent.canonicalize()?.join(name))
+    Err(Errno::LOOP.into())
 }
 
-/// Whether `dir` is a mount whose daemon is gone.
-pub fn is_dead(dir: &Path) -> bool {
-    // statfs always goes to the daemon, where attributes might come out of a cache.
-    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN))
-}
-
-/// Takes a dead mount off `dir`; whether there was one.
+/// The topmost mount on `point`, if something is mounted there. No mount is asked.
 ///
 /// # Errors
-/// It could not be taken off.
-pub fn clear_dead(dir: &Path) -> Result<bool, MountError> {
+/// /proc is not mounted.
+pub fn mounted_on(point: &Path) -> Result<Option<Mount>, MountError> {
+    let all = mounts().map_err(|error| MountError::Mounts { error })?;
+    Ok(topmost(&all, point).cloned())
+}
+
+/// Takes dead mounts of floe off `point`; whether there were any.
+///
+/// # Errors
+/// One could not be taken off.
+pub fn clear_dead(point: &Path) -> Result<bool, MountError> {
     let mut any = false;
-    while is_dead(dir) {
-        unmount(dir, Unmount::Detach)?;
+    while let Some(mount) = mounted_on(point)?.filter(Mount::is_floe) {
+        // statfs always goes to the daemon, where attributes might come out of a cache.
+        if !matches!(rustix::fs::statfs(point), Err(Errno::NOTCONN)) {
+            break;
+        }
+        unmount(&mount.point, Unmount::Detach)?;
         any = true;
     }
     Ok(any)
 }
 
-/// The path to mount `image` on, `dir` made absolute, once a dead mount is cleared from it.
+/// A directory to mount on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its absolute path.
+    pub point: PathBuf,
+    /// The image that is mounted there already, which a further mount hides.
+    pub hides: Option<OsString>,
+}
+
+/// The directory `dir` to mount `image` on, once dead mounts of floe are cleared from it.
 ///
 /// # Errors
 /// It is no directory, or mounting there would hide the image or its thaw log.
-pub fn prepare(dir: &Path, image: &Path) -> Result<PathBuf, MountError> {
+pub fn prepare(dir: &Path, image: &Path) -> Result<Prepared, MountError> {
     let unusable = |error| MountError::Unusable { dir: dir.to_path_buf(), error };
     let point = absolute(dir).map_err(unusable)?;
     clear_dead(&point)?;
@@ -68,7 +96,8 @@ pub fn prepare(dir: &Path, image: &Path) -> Result<PathBuf, MountError> {
     }
     let image = image.canonicalize().map_err(|error| MountError::Unusable { dir: image.to_path_buf(), error })?;
     refuse_overlap(&point, &image)?;
-    Ok(point)
+    let hides = mounted_on(&point)?.filter(Mount::is_floe).map(|mount| mount.source);
+    Ok(Prepared { point, hides })
 }
 
 /// Mounted on the image's folder or above, a mount would hide the image, its lock and its thaw log from every other command.
@@ -86,19 +115,58 @@ fn refuse_overlap(point: &Path, image: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Unmounts `dir`, through fusermount3 where only root may.
+/// A mount of this process, by what the kernel calls it: others may be mounted over it, or in its place once it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Own {
+    id: u64,
+    device: Device,
+}
+
+impl Own {
+    /// The topmost mount on `point`. To be asked at once after mounting there.
+    ///
+    /// # Errors
+    /// Nothing is mounted there.
+    pub(super) fn on(point: &Path) -> Result<Self, MountError> {
+        let gone = || MountError::Unusable { dir: point.to_path_buf(), error: Errno::NOENT.into() };
+        let mount = mounted_on(point)?.ok_or_else(gone)?;
+        Ok(Own { id: mount.id, device: mount.device })
+    }
+
+    /// Its file system.
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Unmounts it, wherever it is mounted by now; does nothing if it is gone. Never touches a mount of somebody else.
+    ///
+    /// # Errors
+    /// Another mount covers it, so that only that one could be unmounted; or the kernel or fusermount3 refuses.
+    pub fn unmount(&self, how: Unmount) -> Result<(), MountError> {
+        let all = mounts().map_err(|error| MountError::Mounts { error })?;
+        let Some(own) = all.iter().find(|mount| (mount.id, mount.device) == (self.id, self.device)) else {
+            return Ok(());
+        };
+        if topmost(&all, &own.point) != Some(own) {
+            return Err(MountError::Covered { dir: own.point.clone() });
+        }
+        unmount(&own.point, how)
+    }
+}
+
+/// Unmounts the topmost mount on `point` (absolute), through fusermount3 where only root may. No mount is asked.
 ///
 /// # Errors
 /// The kernel's or fusermount3's refusal.
-pub fn unmount(dir: &Path, how: Unmount) -> Result<(), MountError> {
+pub fn unmount(point: &Path, how: Unmount) -> Result<(), MountError> {
     let flags = match how {
         Unmount::IfUnused => UnmountFlags::NOFOLLOW,
         Unmount::Detach => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
     };
-    let refused = |error| MountError::Unmount { dir: dir.to_path_buf(), error };
-    match rustix::mount::unmount(dir, flags) {
+    let refused = |error| MountError::Unmount { dir: point.to_path_buf(), error };
+    match rustix::mount::unmount(point, flags) {
         Ok(()) => Ok(()),
-        Err(Errno::PERM) => fusermount(dir, how).map_err(refused),
+        Err(Errno::PERM) => fusermount(point, how).map_err(refused),
         Err(errno) => Err(refused(errno.into())),
     }
 }
@@ -161,7 +229,23 @@ mod tests {
         assert!(matches!(prepare("file"), Err(MountError::NotDirectory { .. })));
         assert!(matches!(prepare("missing"), Err(MountError::Unusable { .. })));
         assert!(matches!(prepare("mnt/.."), Err(MountError::HidesImage { .. })));
-        assert_eq!(prepare("mnt/").unwrap(), folder.path().canonicalize().unwrap().join("mnt"));
+        let point = folder.path().canonicalize().unwrap().join("mnt");
+        assert_eq!(prepare("mnt/").unwrap(), Prepared { point, hides: None });
+    }
+
+    #[test]
+    fn a_link_to_a_mount_point_leads_to_it_and_a_loop_of_links_to_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        std::fs::create_dir(path("mnt")).unwrap();
+        std::os::unix::fs::symlink("mnt", path("relative")).unwrap();
+        std::os::unix::fs::symlink(path("relative"), path("twice")).unwrap();
+        std::os::unix::fs::symlink("loop", path("loop")).unwrap();
+        for name in ["mnt", "mnt/", "mnt/.", "relative", "twice", "mnt/../mnt"] {
+            assert_eq!(absolute(&path(name)).unwrap(), path("mnt"), "{name}");
+        }
+        assert_eq!(absolute(&path("missing")).unwrap(), path("missing"));
+        assert!(absolute(&path("loop")).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::adapter::Adapter;
 use super::error::MountError;
-use super::mountpoint::{Unmount, unmount};
+use super::mountpoint::{Own, Unmount};
 use super::options::{Access, MountOptions};
 use super::push::Pusher;
 use crate::fs::Fs;
@@ -29,40 +29,42 @@ const KERNEL_READAHEAD_KIB: u32 = 1024;
 pub struct Mounted {
     session: Session<Adapter>,
     mountpoint: PathBuf,
+    own: Own,
     pusher: Option<Arc<Pusher>>,
 }
 
-/// Mounts `fs` on `mountpoint` (absolute). `source` is what /proc/mounts shows unless `fsname=` says otherwise; `daemon`
-/// the value of [`super::DAEMON_XATTR`].
+/// Mounts `fs` on `mountpoint` (absolute). `source` is what /proc/mounts shows unless `fsname=` says otherwise.
 ///
 /// # Errors
 /// /dev/fuse, mount(2) or fusermount3 refuse, or the kernel speaks another protocol.
-pub fn mount(
-    fs: Arc<Fs>,
-    mountpoint: &Path,
-    source: &OsStr,
-    daemon: String,
-    options: &MountOptions,
-) -> Result<Mounted, MountError> {
+pub fn mount(fs: Arc<Fs>, mountpoint: &Path, source: &OsStr, options: &MountOptions) -> Result<Mounted, MountError> {
     let pusher = options.push.then(|| Pusher::new(fs.clone()));
-    let adapter = Adapter::new(fs, options.clone(), daemon, pusher.clone());
+    let adapter = Adapter::new(fs, options.clone(), pusher.clone());
     let source = options.fsname.as_deref().map_or(source, OsStr::from_bytes);
-    let session = match mount_directly(mountpoint, source, options)? {
-        Some(device) => start(adapter, device, mountpoint, options)?,
-        None => mount_by_helper(adapter, mountpoint, source, options)?,
+    let (session, own) = match mount_directly(mountpoint, source, options)? {
+        Some(device) => {
+            let own = Own::on(mountpoint)?;
+            (start(adapter, device, own, mountpoint, options)?, own)
+        }
+        None => (mount_by_helper(adapter, mountpoint, source, options)?, Own::on(mountpoint)?),
     };
-    let mounted = Mounted { session, mountpoint: mountpoint.to_path_buf(), pusher };
+    let mounted = Mounted { session, mountpoint: mountpoint.to_path_buf(), own, pusher };
     mounted.widen_readahead();
     Ok(mounted)
 }
 
 impl Mounted {
+    /// The mount, to be unmounted.
+    pub fn own(&self) -> Own {
+        self.own
+    }
+
     /// Serves the mount until it is unmounted, on as many threads as the options say.
     ///
     /// # Errors
     /// The connection to the kernel broke.
     pub fn serve(self) -> Result<(), MountError> {
-        let Mounted { session, mountpoint, pusher } = self;
+        let Mounted { session, mountpoint, pusher, .. } = self;
         if let Some(pusher) = pusher {
             match session.as_fd().try_clone_to_owned() {
                 Ok(device) => pusher.start(device),
@@ -126,11 +128,12 @@ fn mount_flags(options: &MountOptions) -> MountFlags {
 fn start(
     adapter: Adapter,
     device: OwnedFd,
+    own: Own,
     mountpoint: &Path,
     options: &MountOptions,
 ) -> Result<Session<Adapter>, MountError> {
     Session::from_fd(adapter, device, access(options), config(options, Vec::new())).map_err(|error| {
-        if let Err(error) = unmount(mountpoint, Unmount::Detach) {
+        if let Err(error) = own.unmount(Unmount::Detach) {
             tracing::warn!(%error, "a mount that failed stays behind");
         }
         MountError::Connection { dir: mountpoint.to_path_buf(), error }
