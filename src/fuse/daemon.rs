@@ -73,7 +73,7 @@ fn descriptors() -> io::Result<Vec<RawFd>> {
     let dir = rustix::fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut dir = rustix::fs::Dir::new(dir)?;
     let mut found = Vec::new();
-    while let Some(entry) = dir.next() {
+    for entry in dir.by_ref() {
         let number: Option<RawFd> = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
         found.extend(number.filter(|number| *number >= FIRST));
     }
