@@ -8,11 +8,13 @@ use floe::care::{self, CheckOptions, CheckReport, Severity};
 use floe::format::frame::FrameKind;
 use floe::format::ids::{ContentId, InodeId, LogOffset, SubchunkId, SuperchunkId};
 use floe::format::limits::LOG_START;
+use floe::format::params::Params;
 use floe::format::recipe::Recipe;
 use floe::format::rows::{ContentRef, ContentRow, Extent, FileType};
 use floe::fs::extract::{ExtractObserver, ExtractOptions, extract};
 use floe::fs::{Fs, FsOptions, digest};
 use floe::meta::{Image, ImageOptions};
+use floe::pack::{PackObserver, PackOptions, pack};
 use floe::storage::Storage;
 use floe::storage::testing::MemoryStorage;
 use forge::{Forge, inode, noise, piece, with_recipe};
@@ -33,6 +35,14 @@ fn check(storage: &Arc<MemoryStorage>) -> CheckReport {
 fn open(storage: &Arc<MemoryStorage>) -> Arc<Fs> {
     let image = Image::open(storage.clone() as Arc<dyn Storage>, ImageOptions::default()).unwrap();
     Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() })
+}
+
+struct NoWarnings;
+
+impl PackObserver for NoWarnings {
+    fn warning(&self, path: &[u8], message: &str) {
+        panic!("{}: {message}", String::from_utf8_lossy(path));
+    }
 }
 
 struct Silent;
@@ -260,6 +270,77 @@ fn a_content_shared_by_many_is_gone_over_once() {
     assert_eq!(report.findings.len(), 1, "{:#?}", &report.findings[..2]);
     assert_eq!(report.findings[0].paths.len() as u64 + report.findings[0].more_paths, 20_000);
     assert_eq!(report.findings[0].paths.len(), care::MAX_PATHS);
+}
+
+/// Messages and paths of what is worse than a note.
+fn told(report: &CheckReport) -> Vec<(String, Vec<String>)> {
+    let findings = report.findings.iter().filter(|finding| finding.severity > Severity::Note);
+    let path = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
+    findings.map(|f| (f.message.clone(), f.paths.iter().map(path).collect())).collect()
+}
+
+//= format-spec.md#5
+//= type=test
+//# Every superchunk without the bit must be full.
+#[test]
+fn a_superchunk_that_is_not_full_and_does_not_say_so_is_found() {
+    let mut forge = Forge::new();
+    forge.says_short = false;
+    // With 128 KiB more none of the longest subchunks would find room in the first; in the second it would.
+    let full = (4 << 20) - (128 << 10) + 1;
+    forge.superchunks = vec![vec![(noise(1, 1 << 20), None); 3], vec![(noise(1, 1 << 20), None); 3]];
+    forge.superchunks[0].push((noise(2, full - (3 << 20)), None));
+    forge.superchunks[1].push((noise(2, full - (3 << 20) - 1), None));
+    let told = told(&check(&forge.build()));
+    assert!(told.len() == 1 && told[0].0.contains("4063232 of 4194304 bytes"), "{told:?}");
+}
+
+//= format-spec.md#15
+//= type=test
+//# A subchunk shorter than chunk_min must end a file, or data before a hole, except in an
+//# uneven content (8.1, tag 6).
+#[test]
+fn a_short_subchunk_within_data_is_found_unless_the_content_is_uneven() {
+    let mut forge = Forge::new();
+    forge.superchunks = vec![(1..=3).map(|seed| (noise(seed, 1000), None)).collect()];
+    let row = |subchunk, length| (length, Extent::Slice { subchunk: SubchunkId(subchunk), skip: 0 });
+    for (content, rows) in [(1, [row(1, 1000), row(2, 999)]), (2, [(5, Extent::Hole), row(3, 1000)])] {
+        let mut at = 0;
+        for (length, extent) in rows {
+            forge.contents.insert((content, at), ContentRow { length, extent });
+            at += length;
+        }
+    }
+    forge.file(1, "one", 2, 1999, ContentRef::Content(ContentId(1)));
+    forge.file(1, "two", 3, 1005, ContentRef::Content(ContentId(2)));
+    forge.chunk_min = 1000;
+    assert_eq!(told(&check(&forge.build())), []);
+    forge.chunk_min = 1001;
+    assert_one(&check(&forge.build()), "content 1: the subchunk at 0 is shorter", &["one"]);
+    forge.inodes.get_mut(&2).unwrap().attributes = vec![(6, vec![1])];
+    assert_eq!(told(&check(&forge.build())), []);
+}
+
+#[test]
+fn pack_fills_every_superchunk_but_the_last_and_marks_that_one() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (tree, path) = (dir.path().join("tree"), dir.path().join("image"));
+    std::fs::create_dir(&tree).unwrap();
+    for n in 0..40 {
+        std::fs::write(tree.join(n.to_string()), noise(n, 10_000 * usize::from(n))).unwrap();
+    }
+    let params = Params { superchunk_size: 1 << 20, ..Params::default() };
+    pack(&[tree], &path, &PackOptions { params, ..PackOptions::default() }, &NoWarnings).unwrap();
+    let storage = Arc::new(MemoryStorage::from_bytes(std::fs::read(&path).unwrap()));
+    assert_eq!(told(&check(&storage)), []);
+    let image = Image::open(storage as Arc<dyn Storage>, ImageOptions::default()).unwrap();
+    let frames = image.log().scan(LogOffset(LOG_START)).map(Result::unwrap);
+    let supers: Vec<_> = frames.filter(|frame| frame.kind == FrameKind::SUPERCHUNK).collect();
+    assert!(supers.len() > 5);
+    for (n, frame) in supers.iter().enumerate() {
+        assert_eq!(frame.flags.short(), n + 1 == supers.len(), "{n}");
+        assert!(frame.flags.short() != params.is_full(frame.raw_len), "{n}");
+    }
 }
 
 #[test]

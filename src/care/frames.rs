@@ -314,6 +314,15 @@ impl<'a> Scan<'a> {
             let message = "a pad has a codec, flags, or another raw length than its stored one".to_owned();
             self.add(FindingKind::Frame, Severity::Note, header.offset, message);
         }
+        //= format-spec.md#5
+        //# Every superchunk without the bit must be full.
+        if header.kind == FrameKind::SUPERCHUNK && !header.flags.short() && !head.params.is_full(header.raw_len) {
+            let message = format!(
+                "the superchunk has {} of {} bytes, and is not marked as the last of its batch; no file is hit",
+                header.raw_len, head.params.superchunk_size
+            );
+            self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
+        }
         if header.flags.parts() {
             self.features |= incompat::PARTS;
         }

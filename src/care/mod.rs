@@ -8,6 +8,7 @@
 
 mod clear;
 mod compose;
+mod cut;
 mod data;
 mod frames;
 mod head;

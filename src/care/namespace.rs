@@ -5,6 +5,7 @@
 //! the dirents for each: memory is bounded, and an image of usual size needs one walk.
 
 use super::Check;
+use super::cut::ShortSubchunks;
 use super::known::Map;
 use super::report::{CheckError, CheckReport, Finding, FindingKind, Findings, Severity};
 use super::rows::each_row;
@@ -43,11 +44,13 @@ pub(super) fn check(
     findings: &mut Findings,
     report: &mut CheckReport,
 ) -> Result<(), CheckError> {
-    let mut namespace = Namespace { check, map, trees, findings, sparse: HashMap::new() };
+    let short = ShortSubchunks::new(check.image.params().chunker.min_len());
+    let mut namespace = Namespace { check, map, trees, findings, sparse: HashMap::new(), short };
     namespace.contents()?;
     namespace.xattrs()?;
     namespace.tiny()?;
     let upwards = namespace.inodes(report)?;
+    namespace.short_subchunks();
     namespace.orphans()?;
     namespace.names(report)?;
     if upwards {
@@ -63,6 +66,7 @@ struct Namespace<'a> {
     findings: &'a mut Findings,
     /// Bytes that are no hole, of contents that have holes.
     sparse: HashMap<u64, u64>,
+    short: ShortSubchunks,
 }
 
 /// What keeps a subchunk from being read as `len` bytes or more.
@@ -153,6 +157,7 @@ impl Namespace<'_> {
                         self.content_is(key.a, format!("its extents do not follow one another at {}", key.b));
                     }
                     end = Some(key.b + row.length);
+                    self.short.row(key.a, key.b, &row);
                     match row.extent {
                         Extent::Hole => holes = true,
                         _ => data = data.saturating_add(row.length),
@@ -171,6 +176,18 @@ impl Namespace<'_> {
     fn remember_sparse(&mut self, content: u64, data: u64, holes: bool) {
         if holes && self.sparse.len() < MAX_SPARSE {
             self.sparse.insert(content, data);
+        }
+    }
+
+    //= format-spec.md#15
+    //# A subchunk shorter than chunk_min must end a file, or data before a hole, except in an
+    //# uneven content (8.1, tag 6).
+    fn short_subchunks(&mut self) {
+        for (content, offset) in self.short.take() {
+            let message =
+                format!("content {content}: the subchunk at {offset} is shorter than the chunker makes any there");
+            let id = self.table(&schema::CONTENTS, Severity::Recoverable, message);
+            self.findings.hits.contents.add(content..content.saturating_add(1), id);
         }
     }
 
@@ -251,6 +268,9 @@ impl Namespace<'_> {
             if key.a == 0 || key.a >= root.next_inode {
                 let why = format!("numbers are below {}, which is the next free one", root.next_inode);
                 self.inode_is(Severity::Recoverable, key.a, &why);
+            }
+            if let ContentRef::Content(id) = row.content {
+                self.short.user(id.0, row.is_uneven());
             }
             if row.file_type == FileType::Regular {
                 bytes = bytes.saturating_add(row.size);

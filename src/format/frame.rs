@@ -100,7 +100,9 @@ impl Flags {
     pub const PARTS: u16 = 1;
     /// The codec needs the image's dictionary.
     pub const DICTIONARY: u16 = 2;
-    const KNOWN: u16 = Self::PARTS | Self::DICTIONARY | 0xff00;
+    /// A superchunk that is not full: the last of its batch.
+    pub const SHORT: u16 = 4;
+    const KNOWN: u16 = Self::PARTS | Self::DICTIONARY | Self::SHORT | 0xff00;
 
     /// Whether the frame is made of parts.
     pub fn parts(self) -> bool {
@@ -110,6 +112,16 @@ impl Flags {
     /// Whether the dictionary is needed.
     pub fn dictionary(self) -> bool {
         self.0 & Self::DICTIONARY != 0
+    }
+
+    /// Whether the superchunk may be less than full.
+    pub fn short(self) -> bool {
+        self.0 & Self::SHORT != 0
+    }
+
+    /// These flags with the bit for a superchunk that is not full.
+    pub fn with_short(self, short: bool) -> Self {
+        Flags(self.0 & !Self::SHORT | if short { Self::SHORT } else { 0 })
     }
 
     /// Number of the filter, 0 for none.

@@ -66,6 +66,14 @@ impl Chunker {
     /// FastCDC with 8, 32 and 128 KiB.
     pub const DEFAULT: Chunker = Chunker::FastCdc { min: 8 << 10, avg: 32 << 10, max: 128 << 10 };
 
+    /// The shortest subchunk it makes in bytes, but at the end of a file or before a hole.
+    pub fn min_len(self) -> u32 {
+        match self {
+            Chunker::FastCdc { min, .. } => min,
+            Chunker::Fixed(len) => len,
+        }
+    }
+
     /// The longest subchunk it makes, in bytes.
     pub fn max_len(self) -> u32 {
         match self {
@@ -123,6 +131,13 @@ pub struct Params {
     pub min_match: u32,
     /// Superchunk that holds the dictionary; 0 none.
     pub dictionary: u64,
+}
+
+impl Params {
+    /// Whether a superchunk of so many raw bytes is full: the longest subchunk might not have found room in it.
+    pub fn is_full(&self, raw_len: u32) -> bool {
+        self.superchunk_size.saturating_sub(raw_len) < self.chunker.max_len()
+    }
 }
 
 impl Default for Params {

@@ -147,7 +147,7 @@ fn a_frame_beyond_the_limits_or_with_a_wrong_clear_part_is_not_written() {
     let mut writer = writer(storage.clone());
     let bad = [
         NewFrame { raw_len: u32::MAX, ..frame(&[], b"x") },
-        NewFrame { flags: Flags(4), ..frame(&[], b"x") },
+        NewFrame { flags: Flags(8), ..frame(&[], b"x") },
         frame(b"no checksum", b"x"),
         frame(b"x", b"x"),
     ];

@@ -29,6 +29,8 @@ pub(super) type CompressJob = (Arc<Vec<u8>>, Sender<Result<Encoded, FormatError>
 pub(super) struct Sealed {
     pub(super) list: ClearList,
     pub(super) raw_len: u32,
+    /// Whether it is not full.
+    pub(super) short: bool,
     pub(super) encoded: Receiver<Result<Encoded, FormatError>>,
     /// Id of the log, for the first one to begin it.
     pub(super) log_id: u64,
@@ -80,7 +82,7 @@ pub(super) fn run(
         let place = log.append(NewFrame {
             kind: FrameKind::SUPERCHUNK,
             codec: encoded.codec,
-            flags: encoded.flags,
+            flags: encoded.flags.with_short(sealed.short),
             clear: &clear,
             stored: &encoded.stored,
             raw_len: sealed.raw_len,

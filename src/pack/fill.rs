@@ -27,6 +27,15 @@ pub(super) struct Filled {
     pub(super) summary: PackSummary,
 }
 
+/// Why a superchunk ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The next subchunk does not fit.
+    Full,
+    /// There is nothing more, or it has as many subchunks as it may have.
+    Early,
+}
+
 pub(super) struct Filler<'a> {
     options: &'a PackOptions,
     observer: &'a dyn PackObserver,
@@ -94,7 +103,7 @@ impl<'a> Filler<'a> {
             // The scan has ended in the middle of a directory: its thread has panicked, which its scope passes on.
             return Err(PackError::Stopped);
         }
-        self.seal()?;
+        self.seal(End::Early)?;
         Ok(Filled {
             rows: self.rows,
             index: self.index,
@@ -159,6 +168,9 @@ impl<'a> Filler<'a> {
     fn file(&mut self, name: &[u8], meta: &Meta, parts: &mut Parts) -> Result<(), PackError> {
         let mut builder = ContentBuilder::default();
         let mut tiny = None;
+        let min = self.options.params.chunker.min_len();
+        // A file that changes while it is read may have data where a hole was a moment ago.
+        let (mut after_short, mut uneven) = (false, false);
         let end = loop {
             // A file may have no end.
             if self.observer.cancelled() {
@@ -177,9 +189,14 @@ impl<'a> Filler<'a> {
             } else {
                 for extent in &part.extents {
                     match extent {
-                        ReadExtent::Hole(len) => builder.hole(*len),
+                        ReadExtent::Hole(len) => {
+                            after_short = false;
+                            builder.hole(*len);
+                        }
                         ReadExtent::Data { len, identity } => {
                             let bytes = parts.take(*len as usize)?;
+                            uneven |= after_short;
+                            after_short = *len < min;
                             let id = self.subchunk(identity, bytes)?;
                             builder.subchunk(id, *len);
                         }
@@ -219,7 +236,7 @@ impl<'a> Filler<'a> {
         self.summary.bytes += builder.size;
         TreeRows::count(&mut self.summary, FileType::Regular);
         let allocated = sparse.then_some(builder.allocated);
-        self.rows.leaf(name, meta, &Node { content, allocated, ..Node::bare(FileType::Regular, builder.size) })
+        self.rows.leaf(name, meta, &Node { content, allocated, uneven, ..Node::bare(FileType::Regular, builder.size) })
     }
 
     /// The id of a subchunk with these bytes: an earlier one, or a new one in the open superchunk.
@@ -231,9 +248,10 @@ impl<'a> Filler<'a> {
                 return Ok(id);
             }
         }
-        let full = self.open.len() + bytes.len() > self.options.params.superchunk_size as usize;
-        if full || self.open_list.len() as u64 >= limits::SUBCHUNKS {
-            self.seal()?;
+        if self.open.len() + bytes.len() > self.options.params.superchunk_size as usize {
+            self.seal(End::Full)?;
+        } else if self.open_list.len() as u64 >= limits::SUBCHUNKS {
+            self.seal(End::Early)?;
         }
         let id = SubchunkId(self.next_subchunk);
         self.next_subchunk += 1;
@@ -247,10 +265,14 @@ impl<'a> Filler<'a> {
     }
 
     /// Hands the open superchunk on.
-    fn seal(&mut self) -> Result<(), PackError> {
+    fn seal(&mut self, end: End) -> Result<(), PackError> {
         if self.open_list.is_empty() {
             return Ok(());
         }
+        //= format-spec.md#5
+        //# Every superchunk without the bit must be full.
+        let full = self.options.params.is_full(self.open.len() as u32);
+        assert!(full || end == End::Early, "a superchunk that is not full was sealed before its batch ended");
         let next = Vec::with_capacity(self.options.params.superchunk_size as usize);
         let raw = Arc::new(std::mem::replace(&mut self.open, next));
         let log_id = *self.log_id.get_or_insert_with(|| log_id(self.options, &raw));
@@ -265,7 +287,7 @@ impl<'a> Filler<'a> {
         let raw_len = raw.len() as u32;
         // A stage that is gone has failed: its error is the one that counts.
         self.compress.send((raw, done)).map_err(|_| PackError::Stopped)?;
-        self.sealed.send(Sealed { list, raw_len, encoded, log_id }).map_err(|_| PackError::Stopped)
+        self.sealed.send(Sealed { list, raw_len, short: !full, encoded, log_id }).map_err(|_| PackError::Stopped)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::format::bytes::put_varint;
 use crate::format::ids::{ContentId, InodeId, SubchunkId, TinyId, XattrSetId};
 use crate::format::limits;
 use crate::format::params::HashKind;
-use crate::format::rows::inode::{TAG_ALLOCATED, XattrRef};
+use crate::format::rows::inode::{TAG_ALLOCATED, TAG_WRITER, UNEVEN, XattrRef};
 use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, Identity, InodeRow, ShareKey, Time, XattrSet};
 use crate::table::TableError;
 use std::collections::HashMap;
@@ -33,12 +33,14 @@ pub(super) struct Node<'a> {
     pub(super) target: &'a [u8],
     /// Bytes that are no hole, where the file has holes.
     pub(super) allocated: Option<u64>,
+    /// Whether the content was not cut from its start.
+    pub(super) uneven: bool,
 }
 
 impl Node<'_> {
     /// Something without content.
     pub(super) fn bare(file_type: FileType, size: u64) -> Self {
-        Node { file_type, content: ContentRef::None, size, target: &[], allocated: None }
+        Node { file_type, content: ContentRef::None, size, target: &[], allocated: None, uneven: false }
     }
 }
 
@@ -153,11 +155,13 @@ impl TreeRows {
     }
 
     fn inode(&mut self, meta: &Meta, node: &Node<'_>, parent: Option<InodeId>) -> Result<InodeId, PackError> {
-        let attributes = node.allocated.map(|bytes| {
+        let attribute = |tag, number| {
             let mut value = Vec::new();
-            put_varint(&mut value, bytes);
-            (TAG_ALLOCATED, value)
-        });
+            put_varint(&mut value, number);
+            (tag, value)
+        };
+        let uneven = node.uneven.then(|| attribute(TAG_WRITER, UNEVEN));
+        let allocated = node.allocated.map(|bytes| attribute(TAG_ALLOCATED, bytes));
         let xattrs = self.xattr_set(&meta.xattrs)?;
         let row = InodeRow {
             file_type: node.file_type,
@@ -173,7 +177,7 @@ impl TreeRows {
             xattrs,
             parent,
             target: node.target.to_vec(),
-            attributes: attributes.into_iter().collect(),
+            attributes: uneven.into_iter().chain(allocated).collect(),
         };
         let inode = InodeId(self.next_inode);
         self.next_inode += 1;

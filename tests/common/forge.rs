@@ -8,7 +8,7 @@ use floe::format::frame::{Flags, FrameKind};
 use floe::format::head::{Head, RawHeadSlot, incompat};
 use floe::format::ids::{InodeId, LogOffset, SubchunkId, SuperchunkId};
 use floe::format::limits::{LOG_START, first_sequence};
-use floe::format::params::{HashKind, Params};
+use floe::format::params::{Chunker, HashKind, Params};
 use floe::format::recipe::{Piece, Recipe};
 use floe::format::root::Root;
 use floe::format::rows::inode::XattrRef;
@@ -46,6 +46,10 @@ pub struct Forge {
     pub raw_tables: bool,
     pub max_sources: u8,
     pub second_copy: SecondCopy,
+    /// Shortest subchunk that needs no reason.
+    pub chunk_min: u32,
+    /// Whether superchunks that are not full say so.
+    pub says_short: bool,
     pub superchunks: Vec<Vec<Subchunk>>,
     pub inodes: BTreeMap<u64, InodeRow>,
     pub dirents: BTreeMap<(u64, Vec<u8>), DirentRow>,
@@ -88,7 +92,7 @@ pub fn inode(file_type: FileType) -> InodeRow {
 impl Forge {
     /// An image with an empty root directory.
     pub fn new() -> Self {
-        let mut forge = Forge { max_sources: 8, ..Forge::default() };
+        let mut forge = Forge { max_sources: 8, chunk_min: 1, says_short: true, ..Forge::default() };
         forge.inodes.insert(1, InodeRow { parent: Some(InodeId::ROOT), ..inode(FileType::Directory) });
         forge
     }
@@ -134,6 +138,8 @@ impl Forge {
     pub fn build(&self) -> Arc<MemoryStorage> {
         let storage = Arc::new(MemoryStorage::from_bytes(vec![0; LOG_START as usize]));
         let mut log = LogWriter::new(storage.clone() as Arc<dyn Storage>, 7, 1, first_sequence(1), LOG_START).unwrap();
+        let chunker = Chunker::FastCdc { min: self.chunk_min, avg: 32 << 10, max: 128 << 10 };
+        let params = Params { max_sources: self.max_sources, table_block: 1024, chunker, ..Params::default() };
         let mut map = MapRows::default();
         let mut identities = Vec::new();
         let (mut next_subchunk, mut next_superchunk) = (1, 1);
@@ -154,7 +160,7 @@ impl Forge {
             let frame = NewFrame {
                 kind: FrameKind::SUPERCHUNK,
                 codec: RAW,
-                flags: Flags::default(),
+                flags: Flags::default().with_short(self.says_short && !params.is_full(raw.len() as u32)),
                 clear: &list.encode(),
                 stored: &raw,
                 raw_len: raw.len() as u32,
@@ -168,7 +174,6 @@ impl Forge {
             };
             map.add(FrameKind::SUPERCHUNK, place, &list, recipes);
         }
-        let params = Params { max_sources: self.max_sources, table_block: 1024, ..Params::default() };
         let target = params.table_block as usize;
         let compression = if self.raw_tables { Compression::None } else { Compression::Zstd(3) };
         let mut writer =

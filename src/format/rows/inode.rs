@@ -74,6 +74,10 @@ pub struct InodeRow {
 
 const TAG_TARGET: u64 = 1;
 const TAG_XATTRS: u64 = 2;
+/// Flags of the writer: bit 0 is [`UNEVEN`].
+pub const TAG_WRITER: u64 = 6;
+/// The content came about by partial writes, not by cutting it from its start.
+pub const UNEVEN: u64 = 1;
 /// Bytes of a file that are no hole.
 pub const TAG_ALLOCATED: u64 = 7;
 
@@ -95,6 +99,12 @@ impl InodeRow {
     pub fn allocated(&self) -> Option<u64> {
         let (_, bytes) = self.attributes.iter().find(|(tag, _)| *tag == TAG_ALLOCATED)?;
         Cursor::new(bytes, "allocated bytes").varint().ok()
+    }
+
+    /// Whether the row says that the content is uneven.
+    pub fn is_uneven(&self) -> bool {
+        let flags = self.attributes.iter().find(|(tag, _)| *tag == TAG_WRITER);
+        flags.is_some_and(|(_, bytes)| Cursor::new(bytes, "flags of the writer").varint().unwrap_or(0) & UNEVEN != 0)
     }
 
     /// The integers and the tail of the row.
