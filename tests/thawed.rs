@@ -5,23 +5,26 @@ mod common;
 #[path = "common/forge.rs"]
 mod forge;
 
-use common::left_out::need_program;
+use common::left_out::{need_fuse, need_program};
+use common::mounted::Mounted;
 use common::{Lab, floe};
 use floe::care::{self, CheckOptions, CheckReport, FindingKind, Severity};
 use floe::format::block::KeyRef;
 use floe::format::ids::{ContentId, InodeId, SubchunkId, TinyId, XattrSetId};
 use floe::format::rows::inode::XattrRef;
 use floe::format::rows::{
-    ContentRef, ContentRow, Extent, FileType, InodeRow, ShareKey, ShareKind, ShareRow, Xattr, XattrSet,
+    ContentRef, ContentRow, Extent, FileType, InodeRow, ShareKey, ShareKind, ShareRow, SnapshotRow, Xattr, XattrSet,
 };
 use floe::format::schema;
 use floe::fs::{Fs, FsError, FsOptions, SeekTo, digest};
 use floe::meta::{Image, ImageOptions};
 use floe::storage::Storage;
 use floe::storage::testing::MemoryStorage;
+use floe::table::ChildRef;
 use forge::{Forge, inode, noise};
 use proptest::prelude::*;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -447,18 +450,22 @@ fn pack_writes_the_users_of_contents_tiny_contents_and_xattr_sets() {
     floe!("check", lab.image("shares.floe")).exits(0);
 }
 
-/// The image in a file; one of its files has bytes in the thaw log, another has lost some.
-fn in_a_file(lab: &Lab) -> PathBuf {
-    let mut forge = three_files();
-    forge.raw_tables = true;
-    forge.thaw(2, 100, 50);
-    forge.lose(3, 9_000, 1_000);
+fn write_image(lab: &Lab, forge: &Forge) -> PathBuf {
     let storage = forge.build();
     let mut bytes = vec![0; storage.len().unwrap() as usize];
     storage.read_at(0, &mut bytes).unwrap();
     let path = lab.image("thawed.floe");
     fs::write(&path, bytes).unwrap();
     path
+}
+
+/// The image in a file; one of its files has bytes in the thaw log, another has lost some.
+fn in_a_file(lab: &Lab) -> PathBuf {
+    let mut forge = three_files();
+    forge.raw_tables = true;
+    forge.thaw(2, 100, 50);
+    forge.lose(3, 9_000, 1_000);
+    write_image(lab, &forge)
 }
 
 #[test]
@@ -510,4 +517,97 @@ fn the_reader_of_the_specification_names_files_that_are_not_whole_in_the_image()
     ]);
     assert!(fs::read(out.join("hole")).unwrap() == [0; 10_000]);
     assert!(!out.join("content").exists() && !out.join("subchunk").exists());
+}
+
+#[test]
+fn in_a_mount_only_pages_with_thawed_bytes_cannot_be_read() {
+    need_fuse!();
+    const PAGE: usize = 4096;
+    let lab = Lab::new();
+    let mut forge = Forge::new();
+    let lens = vec![128 << 10; 8];
+    let bytes: Vec<u8> = (0..8).flat_map(|seed| noise(seed, 128 << 10)).collect();
+    forge.superchunks = vec![bytes.chunks(128 << 10).map(|part| (part.to_vec(), None)).collect()];
+    let extent = Extent::Run { first: SubchunkId(1), lens };
+    forge.contents.insert((1, 0), ContentRow { length: 1 << 20, extent });
+    // Longer than its content, so that there is a hole.
+    forge.file(1, "file", 2, 2 << 20, ContentRef::Content(ContentId(1)));
+    forge.thaw(2, 75 * PAGE as u64 + 1000, 100);
+    forge.lose(2, 300 * PAGE as u64, 1);
+    let mounted = Mounted::new(&write_image(&lab, &forge), &lab.mount_point("mount"), &[]);
+    let file = fs::File::open(mounted.join("file")).unwrap();
+    let mut failed = Vec::new();
+    for page in 0..512 {
+        let mut out = [0; PAGE];
+        match file.read_exact_at(&mut out, (page * PAGE) as u64) {
+            Ok(()) => assert!(out == bytes.get(page * PAGE..(page + 1) * PAGE).unwrap_or(&[0; PAGE]), "page {page}"),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+                failed.push(page);
+            }
+        }
+    }
+    assert_eq!(failed, [75, 300]);
+    let seek = |at: u64| rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(at));
+    assert_eq!(seek(0), Ok(1 << 20));
+    assert_eq!(seek(300 * PAGE as u64), Ok(300 * PAGE as u64 + 1));
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(1 << 20)), Ok(300 * PAGE as u64));
+}
+
+/// The forged image, with a bit of the only leaf of a table turned over.
+fn with_damaged_leaf(forge: &Forge, table: &'static schema::Table) -> Arc<MemoryStorage> {
+    let storage = forge.build();
+    let image = Image::open(storage.clone() as Arc<dyn Storage>, ImageOptions::default()).unwrap();
+    let Some((ChildRef::Block { id, .. }, 1)) = image.tree(table).root else { panic!("it has one leaf") };
+    let located = image.locate(id).unwrap().unwrap();
+    let place = image.superchunk(located.superchunk).unwrap().unwrap().place;
+    storage.flip(place.stored_at(place.offset) + u64::from(place.stored_len) / 2, 1).unwrap();
+    storage
+}
+
+#[test]
+fn where_the_table_of_thawed_ranges_is_damaged_no_bytes_are_given_that_may_be_old() {
+    let mut forge = three_files();
+    forge.raw_tables = true;
+    forge.thaw(2, 4000, 1000);
+    let storage = with_damaged_leaf(&forge, &schema::THAWED) as Arc<dyn Storage>;
+    let report = care::check(storage.clone(), &CheckOptions::default(), &()).unwrap();
+    let lost = report.findings.iter().find(|f| f.severity == Severity::Lost).unwrap();
+    assert!(lost.message.contains("which bytes of these files are not in the image is not known"), "{}", lost.message);
+    assert!(lost.paths.iter().any(|path| path == b"content"));
+    let image = Image::open(storage, ImageOptions::default()).unwrap();
+    let fs = Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() });
+    assert!(fs.read(InodeId(2), 4000, 1, &mut Vec::new()).is_err());
+}
+
+#[test]
+fn damage_to_the_shares_or_the_orphans_hits_no_file() {
+    let mut forge = shared();
+    forge.raw_tables = true;
+    forge.orphans.insert(50, orphan(ContentRef::Content(ContentId(1)), 10_000));
+    for table in [&schema::SHARES, &schema::ORPHANS] {
+        let storage = with_damaged_leaf(&forge, table) as Arc<dyn Storage>;
+        let report = care::check(storage.clone(), &CheckOptions::default(), &()).unwrap();
+        assert!(report.damaged());
+        assert!(report.findings.iter().all(|f| f.paths.is_empty()), "{report:#?}");
+        let table = report.findings.iter().find(|f| f.table == Some(table.name)).unwrap();
+        assert_eq!(table.severity, Severity::Recoverable);
+        assert!(!report.findings.iter().any(|f| f.message.contains("users")), "{report:#?}");
+        let image = Image::open(storage, ImageOptions::default()).unwrap();
+        let fs = Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() });
+        let mut out = Vec::new();
+        fs.read(InodeId(2), 0, 10_000, &mut out).unwrap();
+        assert!(out == bytes_of(2));
+    }
+}
+
+#[test]
+fn a_forged_snapshot_shows_what_the_head_shows() {
+    let mut forge = three_files();
+    forge.snapshots.insert(3, ("before the thaw".to_owned(), "first snow".to_owned()));
+    let image = Image::open(forge.build() as Arc<dyn Storage>, ImageOptions::default()).unwrap();
+    let row = image.tree(&schema::SNAPSHOTS).get(&image, KeyRef::new(3, 0)).unwrap().unwrap();
+    let snapshot = SnapshotRow::decode(row.tail()).unwrap();
+    assert_eq!((snapshot.view, snapshot.name.as_slice()), (image.root().view, &b"before the thaw"[..]));
+    assert!(findings(&forge).iter().all(|(severity, _, _)| *severity == Severity::Note));
 }

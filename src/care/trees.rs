@@ -182,7 +182,7 @@ fn lost(
         10 => {
             (root.next_inode, Severity::Lost, "inodes", "which bytes of these files are not in the image is not known")
         }
-        11 => (u64::MAX, Severity::Recoverable, "kinds", "no file is hit"),
+        11 => (4, Severity::Recoverable, "kinds", "no file is hit"),
         _ => (root.next_ordinal, Severity::Lost, "snapshots", "these snapshots are lost"),
     };
     let range = gap.ids(next);

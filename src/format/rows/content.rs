@@ -72,7 +72,7 @@ impl ContentRow {
                 Extent::Slice { subchunk: SubchunkId(subchunk), skip: skip as u32 }
             }
             (1.., 2..=limits::RUN) if skip == 0 => {
-                if subchunk + count > limits::ID {
+                if subchunk.saturating_add(count) > limits::ID {
                     return Err(FormatError::Limit { what: WHAT, value: subchunk, limit: limits::ID });
                 }
                 let mut cursor = Cursor::new(tail, WHAT);
@@ -105,6 +105,19 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn any_integers_and_tail_give_an_extent_or_an_error(
+            offset in prop_oneof![0u64..10, any::<u64>()],
+            ints in prop::collection::vec(prop_oneof![0u64..4, 0u64..200, any::<u64>()], 3..6),
+            tail in prop::collection::vec(any::<u8>(), 0..10),
+        ) {
+            if let Ok(row) = ContentRow::decode(offset, &ints, &tail) {
+                prop_assert!(offset + row.length <= i64::MAX as u64);
+                let (again, same_tail) = row.encode();
+                prop_assert_eq!((again.to_vec(), same_tail), (ints, tail));
+            }
+        }
+
         #[test]
         fn extents_come_back_as_they_went_in(first in 1u64..1 << 40, lens in prop::collection::vec(1u32..1 << 17, 2..128), skip in 0u32..1000) {
             let length = lens.iter().map(|&l| u64::from(l)).sum();

@@ -275,6 +275,7 @@ impl InodeRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn regular() -> InodeRow {
         InodeRow {
@@ -322,6 +323,24 @@ mod tests {
         for row in rows {
             let (ints, tail) = row.encode();
             assert_eq!(InodeRow::decode(&ints, &tail).unwrap(), row);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_integers_and_tail_give_an_inode_or_an_error(
+            changes in prop::collection::vec((0..INODE_COLUMNS, prop_oneof![0u64..4, any::<u64>()]), 0..4),
+            tail in prop_oneof![Just(vec![1, 3, b'a', b'/', b'b']), prop::collection::vec(any::<u8>(), 0..12)],
+            kind in 0u64..16,
+        ) {
+            let (mut ints, _) = regular().encode();
+            ints[0] = kind << 12 | 0o644;
+            changes.into_iter().for_each(|(column, value)| ints[column] = value);
+            if let Ok(row) = InodeRow::decode(&ints, &tail) {
+                let (again, _) = row.encode();
+                // Bits of the mode beyond type and permissions mean nothing.
+                prop_assert_eq!(&again[1..], &ints[1..]);
+            }
         }
     }
 
