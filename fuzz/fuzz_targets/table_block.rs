@@ -7,13 +7,16 @@ use floe::format::ids::SubchunkId;
 use floe::format::limits;
 use floe::format::params::HashKind;
 use floe::format::recipe::RecipeRow;
-use floe::format::rows::{ContentRow, DirentRow, InodeRow, SubchunkRun, SuperchunkRow, XattrSet, identity, map};
+use floe::format::rows::{
+    ContentRow, DirentRow, InodeRow, ShareKey, ShareRow, SnapshotRow, SubchunkRun, SuperchunkRow, ThawedRow, XattrSet, identity,
+    map,
+};
 use floe::format::schema::{Coding, TABLES, Table};
 use libfuzzer_sys::fuzz_target;
 
 fn typed(table: &Table, key: floe::format::block::KeyRef<'_>, ints: &[u64], tail: &[u8]) {
     match table.name {
-        "inodes" => drop(InodeRow::decode(ints, tail)),
+        "inodes" | "orphans" => drop(InodeRow::decode(ints, tail)),
         "dirents" => drop(DirentRow::decode(key.name, ints)),
         "contents" => drop(ContentRow::decode(key.b, ints, tail)),
         "xattrs" => drop(XattrSet::decode(tail)),
@@ -29,6 +32,19 @@ fn typed(table: &Table, key: floe::format::block::KeyRef<'_>, ints: &[u64], tail
             map::SPACE_SUBCHUNKS => drop(SubchunkRun::decode(SubchunkId(key.b), ints, tail)),
             _ => drop(RecipeRow::decode(SubchunkId(key.b), ints, tail)),
         },
+        "snapshots" => drop(SnapshotRow::decode(tail)),
+        "thawed" => {
+            if let Ok(row) = ThawedRow::decode(key.b, ints, tail) {
+                let (again, same_tail) = row.encode();
+                assert_eq!((&again[..], &same_tail[..]), (ints, tail));
+            }
+        }
+        "shares" => {
+            if let Ok(key) = ShareKey::decode(key.a, key.b) {
+                assert_eq!(ShareKey::unpack(key.pack()), Ok(key));
+            }
+            let _ = ShareRow::decode(ints);
+        }
         _ => {}
     }
 }
