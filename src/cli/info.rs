@@ -69,7 +69,9 @@ struct Info {
     generation: u64,
     clean: bool,
     root_hash: String,
+    view_hash: String,
     time: i64,
+    packed_time: i64,
     params: ParamsShown,
     counts: Counts,
     sizes: Sizes,
@@ -137,7 +139,9 @@ impl Info {
             generation: head.generation,
             clean: head.clean,
             root_hash: output::hex(&head.root_hash),
+            view_hash: output::hex(&root.view.hash()),
             time: root.time,
+            packed_time: root.packed_time,
             params: ParamsShown::new(&root.params),
             counts: Counts { inodes: root.view.inodes, subchunks: root.subchunks, superchunks: usage.superchunks },
             sizes: Sizes {
@@ -175,7 +179,9 @@ impl Info {
         line("uuid", &self.uuid)?;
         line("lineage", &self.lineage)?;
         line("root hash", &self.root_hash)?;
-        line("made", &format!("{} UTC", Utc(self.time)))?;
+        line("view hash", &self.view_hash)?;
+        line("time", &format!("{} UTC", Utc(self.time)))?;
+        line("packed", &format!("{} UTC", Utc(self.packed_time)))?;
         line("compression", &p.compression)?;
         let parts = p.part_size.map_or_else(String::new, |size| format!(", in parts of {}", Human(size.into())));
         line("superchunks", &format!("{}{parts}", Human(p.superchunk_size.into())))?;

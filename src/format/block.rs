@@ -220,6 +220,9 @@ impl Block {
     /// `Invalid`, `Limit` or `Truncated` if they are no block of `table` at `level`.
     pub fn decode(table: &'static Table, level: u8, raw: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "table block";
+        //= format-spec.md#7.2
+        //# A reader refuses a block of another table or level than the one it looks for, whose keys do not ascend, or
+        //# whose streams do not hold exactly its rows.
         if raw.len() as u64 > limits::TABLE_BLOCK {
             return Err(FormatError::Limit { what: WHAT, value: raw.len() as u64, limit: limits::TABLE_BLOCK });
         }
@@ -474,6 +477,55 @@ mod tests {
         });
         let tail = prop::collection::vec(any::<u8>(), 0..=if s.has_tail { 20 } else { 0 });
         prop::collection::btree_map(key, (ints.collect::<Vec<_>>(), tail), 1..40)
+    }
+
+    /// A block of dirents with these streams (a, shared, name_len, name, inode, type) and as many rows as said.
+    fn dirents(rows: u32, streams: [&[u8]; 6]) -> Vec<u8> {
+        let [a, shared, name_len, name, inode, kind] = streams;
+        let streams = [a, &[], shared, name_len, name, inode, kind, &[], &[]];
+        let mut raw = vec![2, 0, 2, 0];
+        raw.extend_from_slice(&rows.to_le_bytes());
+        streams.iter().for_each(|stream| raw.extend_from_slice(&(stream.len() as u32).to_le_bytes()));
+        streams.iter().for_each(|stream| raw.extend_from_slice(stream));
+        raw
+    }
+
+    //= format-spec.md#7.2
+    //= type=test
+    //# A reader refuses a block of another table or level than the one it looks for, whose keys do not ascend, or
+    //# whose streams do not hold exactly its rows.
+    #[test]
+    fn a_block_of_another_table_or_level_out_of_order_or_with_too_much_or_too_little_is_refused() {
+        let good: [&[u8]; 6] = [&[1, 0], &[0, 1], &[2, 1], b"abc", &[3, 1], &[8, 8]];
+        let decode = |rows, streams| Block::decode(&schema::DIRENTS, 0, &dirents(rows, streams));
+        let block = decode(2, good).unwrap();
+        assert_eq!((block.key(0).name, block.key(1).name), (&b"ab"[..], &b"ac"[..]));
+        let raw = dirents(2, good);
+        assert!(Block::decode(&schema::INODES, 0, &raw).is_err());
+        assert!(Block::decode(&schema::DIRENTS, 1, &raw).is_err());
+        let with = |at: usize, stream: &'static [u8]| {
+            let mut streams = good;
+            streams[at] = stream;
+            streams
+        };
+        for (what, rows, streams) in [
+            ("no row", 0, good),
+            ("a row less than its streams hold", 1, good),
+            ("a row more", 3, good),
+            ("a name that is the one before", 2, with(4 - 1, b"abb")),
+            ("a name below the one before", 2, with(4 - 1, b"aba")),
+            ("more name bytes than the names have", 2, with(3, b"abcd")),
+            ("fewer", 2, with(3, b"ab")),
+            ("more shared bytes than the name before has", 2, with(1, &[0, 3])),
+            ("a value too much in a column", 2, with(4, &[3, 1, 1])),
+            ("a value too few", 2, with(5, &[8])),
+        ] {
+            assert!(decode(rows, streams).is_err(), "{what}");
+        }
+        assert!(Block::decode(&schema::DIRENTS, 0, &[&raw[..], b"x"].concat()).is_err());
+        for cut in 0..raw.len() {
+            assert!(Block::decode(&schema::DIRENTS, 0, &raw[..cut]).is_err(), "{cut}");
+        }
     }
 
     proptest! {

@@ -95,6 +95,8 @@ impl Place {
                 });
             }
         }
+        //= format-spec.md#14
+        //# A reader refuses what is above its limit, before it allocates memory for it.
         for (what, value, limit) in [
             ("clear part of a frame", self.clear_len, limits::CLEAR_LEN),
             ("stored bytes of a frame", self.stored_len, limits::STORED_LEN),
@@ -147,6 +149,44 @@ impl From<Option<Place>> for RawPlace {
             reserved: 0,
             flags: p.flags.0.into(),
             sum: p.sum.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    //= format-spec.md#14
+    //= type=test
+    //# A reader refuses what is above its limit, before it allocates memory for it.
+    #[test]
+    fn a_place_with_an_offset_or_a_length_out_of_bounds_is_refused() {
+        let good = Place {
+            offset: LogOffset(limits::LOG_START),
+            copy: Some(LogOffset(limits::IMAGE_LEN)),
+            clear_len: limits::CLEAR_LEN as u32,
+            stored_len: limits::STORED_LEN as u32,
+            raw_len: limits::RAW_LEN as u32,
+            codec: 77,
+            flags: Flags::default(),
+            sum: 5,
+        };
+        let raw = RawPlace::from(Some(good));
+        assert_eq!(raw.validate(), Ok(Some(good)));
+        assert_eq!(RawPlace::from(None).validate(), Ok(None));
+        let changes: [fn(&mut RawPlace); 6] = [
+            |raw| raw.offset = (limits::LOG_START - 1).into(),
+            |raw| raw.offset = (limits::IMAGE_LEN + 1).into(),
+            |raw| raw.copy = (limits::IMAGE_LEN + 1).into(),
+            |raw| raw.clear_len += 1,
+            |raw| raw.stored_len += 1,
+            |raw| raw.raw_len += 1,
+        ];
+        for change in changes {
+            let mut raw = raw;
+            change(&mut raw);
+            assert!(raw.validate().is_err());
         }
     }
 }

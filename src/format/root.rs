@@ -201,6 +201,9 @@ impl Root {
         let (logical_len, physical_len) = (cursor.u32()? as usize, cursor.u32()? as usize);
         let (logical, physical) = (cursor.take(logical_len)?, cursor.take(physical_len)?);
         cursor.end()?;
+        //= format-spec.md#9
+        //# A reader refuses a root whose hash is not the head's `root_hash`, in which a counter is 0 or above the limit of its ids
+        //# (14), or in which the levels and the Place of the map contradict one another.
         if self::root_hash(logical) != *root_hash {
             return Err(FormatError::Hash { what: "root" });
         }
@@ -352,6 +355,37 @@ mod tests {
             other[at] ^= 1 << (at % 8);
             assert_eq!(Root::decode(&other, &hash), Err(FormatError::Hash { what: "root" }), "byte {at}");
         }
+    }
+
+    //= format-spec.md#9
+    //= type=test
+    //# A reader refuses a root whose hash is not the head's `root_hash`, in which a counter is 0 or above the limit of its ids
+    //# (14), or in which the levels and the Place of the map contradict one another.
+    #[test]
+    fn another_root_impossible_counters_and_a_map_at_odds_with_itself_are_refused() {
+        let decode = |change: &dyn Fn(&mut Root)| {
+            let mut root = root();
+            change(&mut root);
+            let (stored, hash) = root.encode();
+            Root::decode(&stored, &hash)
+        };
+        let (stored, _) = root().encode();
+        assert_eq!(Root::decode(&stored, &[0; 32]), Err(FormatError::Hash { what: "root" }));
+        for counter in [0, limits::ID + 1] {
+            assert!(decode(&|root| root.next_inode = counter).is_err());
+            assert!(decode(&|root| root.next_content = counter).is_err());
+            assert!(decode(&|root| root.next_tiny = counter).is_err());
+            assert!(decode(&|root| root.next_xattrs = counter).is_err());
+            assert!(decode(&|root| root.next_ordinal = counter).is_err());
+            assert!(decode(&|root| root.next_subchunk = counter).is_err());
+            assert!(decode(&|root| root.next_superchunk = counter).is_err());
+        }
+        assert!(decode(&|root| root.next_inode = limits::INODE + 1).is_err());
+        assert!(decode(&|root| root.next_inode = limits::INODE).is_ok());
+        let place = root().map.root.map(|root| root.0);
+        assert!(decode(&|root| root.map.root = place.map(|place| (place, 0))).is_err());
+        assert!(decode(&|root| root.map.root = place.map(|place| (place, 13))).is_err());
+        assert!(decode(&|root| root.map = MapRef::default()).is_ok());
     }
 
     #[test]

@@ -65,6 +65,9 @@ impl RawTreeRef {
     /// # Errors
     /// `Invalid` for another table, `Limit` for too many levels.
     pub fn validate(&self, table: TableId) -> Result<TreeRef, FormatError> {
+        //= format-spec.md#7.4
+        //# A reader refuses a TreeRef of another table than the one whose place it is in, one with more than 12 levels, and one with
+        //# levels and a block that is 0 or not below 2^62.
         if self.table != table.0 {
             return Err(FormatError::invalid("tree reference", "it names another table"));
         }
@@ -84,5 +87,32 @@ impl RawTreeRef {
             levels => Some(TreeRoot { block: SubchunkId(block), hash: Hash24(self.hash), levels }),
         };
         Ok(TreeRef { root, rows: self.rows.get() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::schema;
+
+    //= format-spec.md#7.4
+    //= type=test
+    //# A reader refuses a TreeRef of another table than the one whose place it is in, one with more than 12 levels, and one with
+    //# levels and a block that is 0 or not below 2^62.
+    #[test]
+    fn a_reference_to_another_table_too_deep_or_without_a_block_is_refused() {
+        let table = schema::INODES.id();
+        let root = TreeRoot { block: SubchunkId(limits::ID - 1), hash: Hash24([1; 24]), levels: limits::TREE_LEVELS };
+        let good = TreeRef { root: Some(root), rows: 5 };
+        assert_eq!(good.encode(table).validate(table), Ok(good));
+        assert_eq!(TreeRef::default().encode(table).validate(table), Ok(TreeRef::default()));
+        assert!(good.encode(table).validate(schema::DIRENTS.id()).is_err());
+        let changes: [fn(&mut RawTreeRef); 3] =
+            [|raw| raw.levels += 1, |raw| raw.block = 0.into(), |raw| raw.block = limits::ID.into()];
+        for change in changes {
+            let mut raw = good.encode(table);
+            change(&mut raw);
+            assert!(raw.validate(table).is_err());
+        }
     }
 }

@@ -70,6 +70,9 @@ fn fetch(
     lower: Option<KeyRef<'_>>,
     upper: Option<KeyRef<'_>>,
 ) -> Result<Arc<Block>, TableError> {
+    //= format-spec.md#7.3
+    //# A reader refuses a block whose hash or checksum is not the one its parent names, and one that has a key below its row's key
+    //# in the parent or not below the next row's.
     let block = source.block(table, level, child)?;
     if block.level() != level {
         return Err(TableError::OutOfRange { table: table.name, level, child: *child });

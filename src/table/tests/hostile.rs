@@ -81,6 +81,10 @@ fn a_block_named_by_many_parents_is_read_once_and_refused_elsewhere() {
     assert!(matches!(rows_of(&wide, &store), Err(TableError::OutOfRange { .. })));
 }
 
+//= format-spec.md#7.3
+//= type=test
+//# A reader refuses a block whose hash or checksum is not the one its parent names, and one that has a key below its row's key
+//# in the parent or not below the next row's.
 #[test]
 fn rows_outside_the_range_their_parent_gives_are_refused() {
     let mut store = Store::default();
