@@ -283,6 +283,7 @@ class Image:
         logical, physical = data[8 : 8 + logical_len], data[8 + logical_len : 8 + logical_len + physical_len]
         if len(physical) != physical_len or logical_len < 632 or physical_len < 144:
             raise Bad("the root is too short")
+        self.superchunk_size, self.max_sources = struct.unpack_from("<I20xB", logical, 304)
         self.dictionary_id = struct.unpack_from("<Q", logical, 304 + 56)[0]
         self.trees = {}
         view = [(48 * i, table) for i, table in enumerate((1, 2, 3, 4, 5, 7))]
@@ -447,6 +448,8 @@ class Image:
             if number not in self.superchunks:
                 raise Bad(f"superchunk {number} is not in the map")
             kind, place = self.superchunks[number]
+            if place.raw_len > self.superchunk_size:
+                raise Bad(f"superchunk {number} has {place.raw_len} bytes, at most {self.superchunk_size} are allowed")
             raw = self.frame(place, kind)
             while len(self.raw) >= 8:
                 self.raw.pop(next(iter(self.raw)))
@@ -469,6 +472,9 @@ class Image:
             return part
         if number not in self.recipes:
             raise Bad(f"subchunk {number} is composed, but has no recipe")
+        sources = {self.runs[source][0] for source, _, _ in self.recipes[number] if source in self.runs}
+        if len(sources - {self.runs[number][0]}) > self.max_sources:
+            raise Bad(f"subchunk {number} needs more than {self.max_sources} other superchunks")
         out = []
         for source, offset, length in self.recipes[number]:
             piece = self.stored_part(source)[offset : offset + length]

@@ -74,6 +74,9 @@ fn of_a_composed_subchunk_only_the_sources_of_the_range_are_inflated() {
     }
 }
 
+//= format-spec.md#5.2
+//= type=test
+//# A reader must refuse a range of a composed subchunk whose pieces lie in more than `max_sources` other superchunks.
 #[test]
 fn a_recipe_that_needs_more_superchunks_than_the_image_allows_is_not_followed() {
     let (mut forge, bytes) = composed(9, (1..=9).map(|n| piece(n, 0, 100)).collect());
@@ -118,6 +121,10 @@ fn damage(storage: &Arc<MemoryStorage>, second: bool, at: u64) {
     storage.flip(place.stored_at(offset) + at, 1).unwrap();
 }
 
+//= format-spec.md#13
+//= type=test
+//# A reader must hand out
+//# no byte of a superchunk whose sum is wrong unless the subchunk or table block it belongs to has the right hash.
 #[test]
 fn what_one_damaged_copy_has_lost_is_read_from_the_other() {
     let (forge, bytes) = with_second_copy(SecondCopy::Written);

@@ -117,6 +117,9 @@ impl WorkingSet {
         if !self.verify && self.copy(id, make, range.clone(), 0, out)?.intact {
             return Ok(());
         }
+        //= format-spec.md#13
+        //# A reader must hand out
+        //# no byte of a superchunk whose sum is wrong unless the subchunk or table block it belongs to has the right hash.
         // Only the whole subchunk can be judged. Damaged copies may have lost different bytes: each is tried.
         let mut bytes = vec![0; len as usize];
         for version in 0..COPIES {
@@ -163,6 +166,8 @@ impl WorkingSet {
         let groups = composition.by_superchunk();
         let other = |group: &&[Extract]| group.first().is_some_and(|first| first.superchunk != located.superchunk);
         let sources = groups.clone().filter(other).count();
+        //= format-spec.md#5.2
+        //# A reader must refuse a range of a composed subchunk whose pieces lie in more than `max_sources` other superchunks.
         if sources > usize::from(self.cache.image().params().max_sources) {
             return Err(InflateError::Inconsistent {
                 id,

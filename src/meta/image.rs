@@ -33,7 +33,8 @@ impl Default for ImageOptions {
     }
 }
 
-/// An open image, for reading. Shared by threads; takes no lock while it reads.
+/// An open image, for reading. Shared by threads, which never wait for another's I/O, except for the one scan of the clear
+/// lists when the map is damaged.
 pub struct Image {
     head: Head,
     root: Root,

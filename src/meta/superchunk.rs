@@ -293,6 +293,9 @@ impl Unit<'_> {
 /// Refuses what would take more memory than the image's parameters allow, before any of it is taken.
 fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
     let (raw, stored) = (u64::from(place.raw_len), u64::from(place.stored_len));
+    //= format-spec.md#5
+    //# A reader must refuse a superchunk of more than
+    //# `superchunk_size` raw bytes, and one with more stored bytes than raw bytes and its part table.
     if raw > most {
         return Err(FormatError::Limit { what: "raw bytes of a superchunk", value: raw, limit: most });
     }
@@ -306,4 +309,41 @@ fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
 /// Bytes of memory that decoding `raw_len` bytes of the superchunk at `place` takes beside stored and raw bytes.
 pub fn decoding_memory(place: &Place, raw_len: usize) -> usize {
     codec::decoding_memory(place.codec, raw_len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::frame::Flags;
+
+    //= format-spec.md#5
+    //= type=test
+    //# A reader must refuse a superchunk of more than
+    //# `superchunk_size` raw bytes, and one with more stored bytes than raw bytes and its part table.
+    #[test]
+    fn lengths_beyond_what_the_image_allows_are_refused_before_memory_is_taken() {
+        let place = |raw_len, stored_len, flags| Place {
+            offset: LogOffset(limits::LOG_START),
+            copy: None,
+            clear_len: 0,
+            stored_len,
+            raw_len,
+            codec: codec::RAW,
+            flags: Flags(flags),
+            sum: 0,
+        };
+        let table = PartTable::byte_len(1 << 20, limits::PART_MIN) as u32;
+        for (raw_len, stored_len, flags, right) in [
+            (1 << 20, 1 << 20, 0, true),
+            ((1 << 20) + 1, 100, 0, false),
+            (1 << 20, (1 << 20) + 1, 0, false),
+            (1 << 20, (1 << 20) + table, Flags::PARTS, true),
+            (1 << 20, (1 << 20) + table + 1, Flags::PARTS, false),
+            (0, 0, 0, true),
+            (u32::MAX, u32::MAX, Flags::PARTS, false),
+        ] {
+            let checked = check_lengths(&place(raw_len, stored_len, flags), 1 << 20);
+            assert_eq!(checked.is_ok(), right, "{raw_len} {stored_len} {flags}");
+        }
+    }
 }
