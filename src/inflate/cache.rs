@@ -327,3 +327,74 @@ impl Cache {
         self.has(&(id, None))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::params::Params;
+    use crate::inflate::budget::Need;
+    use crate::meta::ImageOptions;
+    use crate::pack::{PackObserver, PackOptions, pack};
+    use crate::storage::{Access, FileStorage};
+
+    const MIB: usize = 1 << 20;
+
+    struct Silent;
+
+    impl PackObserver for Silent {
+        fn warning(&self, _: &[u8], message: &str) {
+            panic!("{message}");
+        }
+    }
+
+    /// An image of eight superchunks of about a mebibyte, stored raw.
+    fn image() -> Arc<Image> {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, path) = (dir.path().join("file"), dir.path().join("image.floe"));
+        let mut bytes = vec![0; 8 * MIB];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        std::fs::write(&file, bytes).unwrap();
+        let params = Params { superchunk_size: MIB as u32, ..Params::default() };
+        let options = PackOptions { params, compression: "none".parse().unwrap(), jobs: 1, ..PackOptions::default() };
+        pack(&[file], &path, &options, &Silent).unwrap();
+        let storage = Arc::new(FileStorage::open(&path, Access::ReadOnly).unwrap());
+        Arc::new(Image::open(storage, ImageOptions::default()).unwrap())
+    }
+
+    fn unit(image: &Image, id: u64) -> Unit {
+        let id = SuperchunkId(id);
+        Unit { id, place: load::row(image, id, SubchunkId(0)).unwrap().place, part: None }
+    }
+
+    #[test]
+    fn read_ahead_waits_for_no_room_and_keeps_no_slot_without_it() {
+        let image = image();
+        let cache = Cache::new(image.clone(), 16 * MIB);
+        let others = cache.budget.try_take(Need { raw: 15 * MIB, stored: 0, decoder: 0 }).unwrap();
+        cache.get_ahead(&unit(&image, 1));
+        assert!(!cache.has_whole(SuperchunkId(1)));
+        assert_eq!((cache.counters().ahead, cache.ahead.load(Ordering::Relaxed)), (0, 0));
+        drop(others);
+        cache.get_ahead(&unit(&image, 1));
+        assert!(cache.has_whole(SuperchunkId(1)));
+    }
+
+    #[test]
+    fn read_ahead_takes_a_quarter_of_the_budget_until_readers_come_and_evicts_none_of_its_own() {
+        let image = image();
+        let cache = Cache::new(image.clone(), 8 * MIB);
+        (1..=6).for_each(|id| cache.get_ahead(&unit(&image, id)));
+        let inflated: Vec<_> = (1..=6).filter(|id| cache.has_whole(SuperchunkId(*id))).collect();
+        assert_eq!(inflated, [1, 2]);
+        // A reader comes to the first: there is room for another.
+        assert!(cache.get(&unit(&image, 1)).unwrap().1);
+        cache.get_ahead(&unit(&image, 3));
+        assert!(cache.has_whole(SuperchunkId(3)));
+        assert_eq!(cache.counters().ahead, 3);
+        drop(cache);
+        // Where a quarter does not hold one, there is none.
+        let small = Cache::new(image.clone(), 3 * MIB);
+        small.get_ahead(&unit(&image, 1));
+        assert!(!small.has_whole(SuperchunkId(1)));
+    }
+}
