@@ -31,9 +31,12 @@ const ROOMS: &[(&str, u8)] = &[
 ];
 
 /// Where bytes from outside arrive: nothing here may panic.
-const NO_PANICS: &[&str] = &["format", "storage", "log", "table"];
+const NO_PANICS: &[&str] = &["format", "storage", "log", "table", "thaw", "meta", "inflate", "fs", "care"];
 const PANICS: &[&str] =
     &[".unwrap()", ".expect(", ".unwrap_err()", "panic!(", "todo!(", "unimplemented!(", "unreachable!("];
+/// What each of these rooms begins with: the compiler's own search for the same, and for indexing without a check.
+const LINTS: &str =
+    "#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]";
 /// What is a panic, but of the kind that no input reaches: file, words in the line, why.
 const PANICS_ALLOWED: &[(&str, &str, &str)] = &[];
 
@@ -151,6 +154,52 @@ fn search(rooms: impl Fn(&str) -> bool, words: &[&str], allowed: &[(&str, &str, 
 #[test]
 fn nothing_panics_where_bytes_from_outside_arrive() {
     report("may panic", search(|room| NO_PANICS.contains(&room), PANICS, PANICS_ALLOWED));
+}
+
+#[test]
+fn clippy_forbids_panics_and_unchecked_indexing_where_bytes_from_outside_arrive() {
+    let mut found = Vec::new();
+    let all = sources();
+    for room in NO_PANICS {
+        let name = format!("{room}/mod.rs");
+        if !all.iter().any(|s| s.name == name && s.whole.contains(LINTS)) {
+            found.push(format!("src/{name} has no line {LINTS}"));
+        }
+    }
+    for source in all.iter().filter(|s| NO_PANICS.contains(&s.room()) && !s.name.starts_with(TESTING)) {
+        for (at, _) in source.code.match_indices("clippy::") {
+            let attribute =
+                source.code[..at].rfind("#").map_or("", |from| source.code[from..].lines().next().unwrap_or(""));
+            let item = attribute.starts_with("#[expect(") || attribute.starts_with("#![cfg_attr(not(test), deny(");
+            if !item {
+                found.push(format!(
+                    "src/{}:{}: an exception is '#[expect(…, reason = …)]'",
+                    source.name,
+                    source.line(at)
+                ));
+            }
+        }
+    }
+    report("lints", found);
+}
+
+/// Storages that only tests use.
+const TESTING: &str = "storage/testing/";
+
+#[test]
+fn storages_for_tests_are_behind_their_feature_and_nothing_else_uses_them() {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|s| !s.name.starts_with(TESTING)) {
+        for (at, _) in source.code.match_indices("testing") {
+            let line = source.line(at);
+            let before: Vec<_> = source.whole.lines().take(line).collect();
+            let declared = source.name == "storage/mod.rs" && before[line - 1].trim() == "pub mod testing;";
+            if !(declared && before[line - 2].contains("feature = \"testing\"")) {
+                found.push(format!("src/{}:{line}: {}", source.name, before[line - 1].trim()));
+            }
+        }
+    }
+    report("storages for tests", found);
 }
 
 #[test]

@@ -401,7 +401,7 @@ impl<'a> Scan<'a> {
         self.report_damaged();
         self.report_missing();
         self.sequences.sort_unstable();
-        if self.sequences.windows(2).any(|pair| pair[0] == pair[1]) {
+        if !self.sequences.is_sorted_by(|a, b| a < b) {
             let message = "two frames have one sequence number".to_owned();
             self.add(FindingKind::Log, Severity::Recoverable, LogOffset(LOG_START), message);
         }

@@ -115,7 +115,8 @@ pub(super) fn check_roots(
 ) -> Result<(), CheckError> {
     let mut stored = Vec::new();
     for (n, head) in heads.iter().enumerate() {
-        if n > 0 && head.root == heads[0].root && head.root_hash == heads[0].root_hash {
+        let first = heads.first().filter(|_| n > 0);
+        if first.is_some_and(|first| head.root == first.root && head.root_hash == first.root_hash) {
             continue;
         }
         let log = LogReader::new(storage.clone(), head.log_id, head.log_end.0)?;

@@ -68,7 +68,7 @@ impl Map {
 
     /// The one with this id.
     pub(super) fn get(&self, id: SuperchunkId) -> Option<&Super> {
-        self.supers.binary_search_by_key(&id, |known| known.id).ok().map(|at| &self.supers[at])
+        self.supers.binary_search_by_key(&id, |known| known.id).ok().and_then(|at| self.supers.get(at))
     }
 
     /// Adds what frames say of superchunks whose rows in the map are lost; of several frames the last counts.
@@ -138,7 +138,7 @@ impl Known {
     pub(super) fn at(&self, offset: LogOffset) -> &[KnownFrame] {
         let start = self.frames.partition_point(|frame| frame.offset < offset);
         let end = self.frames.partition_point(|frame| frame.offset <= offset);
-        &self.frames[start..end]
+        self.frames.get(start..end).unwrap_or_default()
     }
 
     /// The first at or behind `offset`.

@@ -6,6 +6,8 @@
 //! in it, whatever it claims: no table is joined to another but by look-up, nothing is followed further than the format
 //! allows. Called by cli.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod clear;
 mod compose;
 mod cut;

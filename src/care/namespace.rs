@@ -457,7 +457,7 @@ impl Namespace<'_> {
             if dir.is_none_or(|(id, _)| id != key.a) {
                 let at = facts.binary_search_by_key(&key.a, |fact| fact.id).ok();
                 dir = Some((key.a, at));
-                let is_dir = at.is_some_and(|at| facts[at].file_type == FileType::Directory);
+                let is_dir = at.and_then(|at| facts.get(at)).is_some_and(|fact| fact.file_type == FileType::Directory);
                 if window.contains(&key.a) && !is_dir && !self.trees.inodes.contains(key.a) {
                     let message = format!("names stand in inode {}, which is no directory", key.a);
                     self.table(&schema::DIRENTS, Severity::Lost, message);
@@ -475,8 +475,9 @@ impl Namespace<'_> {
             };
             if row.file_type == FileType::Directory
                 && let Some((_, Some(at))) = dir
+                && let Some(fact) = facts.get_mut(at)
             {
-                facts[at].subdirectories += 1;
+                fact.subdirectories += 1;
             }
             if window.contains(&row.inode.0) {
                 self.name(facts, key, &row);
@@ -488,13 +489,13 @@ impl Namespace<'_> {
 
     fn name(&mut self, facts: &mut [Facts], key: KeyRef<'_>, row: &DirentRow) {
         let inode = row.inode.0;
-        let Ok(at) = facts.binary_search_by_key(&inode, |fact| fact.id) else {
+        let at = facts.binary_search_by_key(&inode, |fact| fact.id);
+        let Some(fact) = at.ok().and_then(|at| facts.get_mut(at)) else {
             if !self.trees.inodes.contains(inode) {
                 self.inode_is(Severity::Lost, inode, "a directory names it, but it is not there");
             }
             return;
         };
-        let fact = &mut facts[at];
         fact.names += 1;
         if fact.file_type != row.file_type {
             self.inode_is(Severity::Lost, inode, "it is not of the type its directory says");
@@ -544,17 +545,15 @@ impl Namespace<'_> {
         for start in 0..parents.len() {
             let round = start as u32 + 1;
             let mut at = start;
-            while seen[at] == 0 {
-                seen[at] = round;
-                let (id, parent) = parents[at];
-                if id == InodeId::ROOT.0 {
+            while let (Some(slot), Some(&(id, parent))) = (seen.get_mut(at), parents.get(at)) {
+                if *slot == round {
+                    self.inode_is(Severity::Lost, id, "the directory lies in itself: no path leads to it");
+                }
+                if *slot != 0 || id == InodeId::ROOT.0 {
                     break;
                 }
+                *slot = round;
                 match parents.binary_search_by_key(&parent, |(id, _)| *id) {
-                    Ok(next) if seen[next] == round => {
-                        self.inode_is(Severity::Lost, parent, "the directory lies in itself: no path leads to it");
-                        break;
-                    }
                     Ok(next) => at = next,
                     Err(_) => break,
                 }

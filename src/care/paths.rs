@@ -77,7 +77,7 @@ impl Search<'_> {
             let Ok(row) = InodeRow::decode(ints, tail) else { return true };
             let from = found.len();
             let mut add = |finding| {
-                if !found[from..].contains(&(key.a, finding)) {
+                if !found.iter().skip(from).any(|known| *known == (key.a, finding)) {
                     found.push((key.a, finding));
                 }
             };
@@ -109,23 +109,24 @@ impl Search<'_> {
         each_row(image, &schema::DIRENTS, 0, &mut |key, ints, _| {
             let Some(&inode) = ints.first() else { return true };
             let start = inodes.partition_point(|(id, _)| *id < inode);
-            for (n, (_, finding)) in inodes.iter().enumerate().skip(start).take_while(|(_, (id, _))| *id == inode) {
-                has_name[n] = true;
+            let from = inodes.iter().zip(&mut has_name).skip(start);
+            for ((_, finding), has_name) in from.take_while(|((id, _), _)| *id == inode) {
+                *has_name = true;
                 self.name(*finding, key.a, key.name);
             }
-            let mut told = [FindingId::MAX; 8];
-            let mut many = 0;
+            // One finding may be given more than once; more than a few are not listed.
+            let mut told = [None; 8];
             hits.inodes.of_one(inode, &mut |finding| {
-                if many < told.len() && !told[..many].contains(&finding) {
-                    told[many] = finding;
-                    many += 1;
+                if !told.contains(&Some(finding))
+                    && let Some(free) = told.iter_mut().find(|slot| slot.is_none())
+                {
+                    *free = Some(finding);
                 }
             });
-            told[..many].iter().for_each(|finding| self.name(*finding, key.a, key.name));
+            told.iter().flatten().for_each(|finding| self.name(*finding, key.a, key.name));
             !observer.cancelled()
         });
-        for (n, (inode, finding)) in inodes.iter().enumerate().filter(|(n, _)| !has_name[*n]) {
-            let _ = n;
+        for ((inode, finding), _) in inodes.iter().zip(&has_name).filter(|(_, has_name)| !**has_name) {
             let path = if *inode == InodeId::ROOT.0 { b".".to_vec() } else { unnamed(*inode) };
             self.list(*finding, path);
         }
@@ -136,14 +137,14 @@ impl Search<'_> {
     }
 
     fn has_room(&self, finding: FindingId) -> bool {
-        let listed: usize = self.findings[finding as usize].paths.len();
+        let listed = self.findings.get(finding as usize).map_or(0, |finding| finding.paths.len());
         listed < MAX_PATHS && self.named.len() < MAX_PATHS_ALL
     }
 
     /// Lists a path that is known.
     fn list(&mut self, finding: FindingId, path: Vec<u8>) {
         let room = self.has_room(finding);
-        let finding = &mut self.findings[finding as usize];
+        let Some(finding) = self.findings.get_mut(finding as usize) else { return };
         if room {
             finding.paths.push(path);
         } else {
@@ -154,7 +155,7 @@ impl Search<'_> {
     /// Takes a name for listing, or counts it. What is to be listed stands as an empty path until its folder is known.
     fn name(&mut self, finding: FindingId, dir: u64, name: &[u8]) {
         let room = self.has_room(finding);
-        let target = &mut self.findings[finding as usize];
+        let Some(target) = self.findings.get_mut(finding as usize) else { return };
         if room {
             target.paths.push(Vec::new());
             self.named.push((finding, dir, name.to_vec()));
@@ -202,11 +203,12 @@ impl Search<'_> {
         let mut filled: HashMap<FindingId, usize> = HashMap::new();
         for (finding, dir, name) in std::mem::take(&mut self.named) {
             let path = full_path(&above, dir, name);
-            let paths = &mut self.findings[finding as usize].paths;
+            let Some(listed) = self.findings.get_mut(finding as usize) else { continue };
             let from = filled.entry(finding).or_default();
-            if let Some(slot) = paths.iter().skip(*from).position(Vec::is_empty) {
-                *from += slot + 1;
-                paths[*from - 1] = path;
+            let free = listed.paths.iter_mut().enumerate().skip(*from).find(|(_, path)| path.is_empty());
+            if let Some((at, free)) = free {
+                *from = at + 1;
+                *free = path;
             }
         }
         Ok(())

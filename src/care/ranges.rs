@@ -59,7 +59,7 @@ impl RangeSet {
     pub(super) fn contains(&self, id: u64) -> bool {
         debug_assert!(!self.unsettled);
         let at = self.ranges.partition_point(|range| range.start <= id);
-        at > 0 && id < self.ranges[at - 1].end
+        at.checked_sub(1).and_then(|before| self.ranges.get(before)).is_some_and(|range| id < range.end)
     }
 
     /// What of `range` is not in the set.
@@ -68,7 +68,7 @@ impl RangeSet {
         let mut out = Vec::new();
         let mut at = range.start;
         let first = self.ranges.partition_point(|known| known.end <= range.start);
-        for known in self.ranges[first..].iter().take_while(|known| known.start < range.end) {
+        for known in self.ranges.iter().skip(first).take_while(|known| known.start < range.end) {
             if at < known.start {
                 out.push(at..known.start);
             }
@@ -206,7 +206,7 @@ impl Marks {
     /// Gives each finding that hits an id of `range` to `each`; the same one possibly more than once.
     pub(super) fn of(&self, range: Range<u64>, each: &mut dyn FnMut(FindingId)) {
         let first = self.segments.partition_point(|(segment, _)| segment.end <= range.start);
-        for (_, ids) in self.segments[first..].iter().take_while(|(segment, _)| segment.start < range.end) {
+        for (_, ids) in self.segments.iter().skip(first).take_while(|(segment, _)| segment.start < range.end) {
             ids.iter().take_while(|id| **id != NO_FINDING).for_each(|id| each(*id));
         }
     }

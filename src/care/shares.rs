@@ -130,7 +130,8 @@ impl Users {
     /// Takes in what is fresh. Beyond the room the largest keys go: they are counted in another walk.
     fn merge(&mut self) {
         self.fresh.sort_unstable();
-        let mut fresh = self.fresh.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u64)).peekable();
+        let mut fresh =
+            self.fresh.chunk_by(|a, b| a == b).filter_map(|same| Some((*same.first()?, same.len() as u64))).peekable();
         let mut merged = Vec::with_capacity(self.room.min(self.counted.len() + self.fresh.len()));
         let mut counted = std::mem::take(&mut self.counted).into_iter().peekable();
         let end = loop {

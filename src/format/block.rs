@@ -133,6 +133,10 @@ impl BlockBuilder {
     ///
     /// # Panics
     /// If the key does not ascend or the row does not fit the schema: that is a bug of the caller, not of any input.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "there are as many streams as the schema asks for; what is written is ours"
+    )]
     pub fn push(&mut self, key: KeyRef<'_>, ints: &[u64], tail: &[u8]) {
         assert!(self.rows == 0 || self.last.as_ref() < key, "keys of a table block must ascend");
         assert_eq!(ints.len(), self.schema.ints.len(), "a row of table {} needs its columns", self.schema.table.0);
@@ -236,7 +240,7 @@ impl Block {
         let rows = cursor.u32()? as usize;
         let mut lengths = [0usize; 32];
         let streams = KEY_STREAMS + width + TAIL_STREAMS;
-        for length in &mut lengths[..streams] {
+        for length in lengths.iter_mut().take(streams) {
             *length = cursor.u32()? as usize;
         }
         // Every row has at least one byte in stream `a`, so this bounds all that is allocated below.
@@ -244,7 +248,7 @@ impl Block {
             return Err(FormatError::invalid(WHAT, "its number of rows does not fit its streams"));
         }
         let mut parts: [&[u8]; 32] = [&[]; 32];
-        for (part, &length) in parts.iter_mut().zip(&lengths[..streams]) {
+        for (part, &length) in parts.iter_mut().zip(&lengths).take(streams) {
             *part = cursor.take(length)?;
         }
         cursor.end()?;
@@ -262,8 +266,10 @@ impl Block {
             tail_ends: Vec::new(),
         };
         block.decode_keys(schema, rows, &parts)?;
-        block.decode_ints(schema, rows, &parts[KEY_STREAMS..KEY_STREAMS + width])?;
-        let (tail_lens, tails) = (parts[KEY_STREAMS + width], parts[KEY_STREAMS + width + 1]);
+        let mut parts = parts.into_iter().skip(KEY_STREAMS);
+        let columns: Vec<_> = parts.by_ref().take(width).collect();
+        block.decode_ints(schema, rows, &columns)?;
+        let (tail_lens, tails) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if schema.has_tail {
             let mut cursor = Cursor::new(tail_lens, WHAT);
             block.tail_ends.reserve_exact(rows);
@@ -314,7 +320,7 @@ impl Block {
                 let own = names.take(own)?;
                 if same_ab {
                     // Behind the shared bytes the name must be the greater one, or it does not ascend.
-                    let before = &self.names[last_name.start + shared..last_name.end];
+                    let before = self.names.get(last_name.start + shared..last_name.end).unwrap_or_default();
                     if before.cmp(own) != Ordering::Less {
                         return Err(disorder);
                     }
@@ -392,6 +398,10 @@ impl Block {
     ///
     /// # Panics
     /// As all accessors by row, if `row` is not below [`Block::len`].
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`row` is the caller's; the streams have as many values as there are rows"
+    )]
     pub fn key(&self, row: usize) -> KeyRef<'_> {
         KeyRef {
             a: self.a[row],
@@ -401,6 +411,7 @@ impl Block {
     }
 
     /// The integers of row `row`.
+    #[expect(clippy::indexing_slicing, reason = "`row` is the caller's; there is a value for each row and column")]
     pub fn ints(&self, row: usize) -> &[u64] {
         &self.ints[row * self.width..(row + 1) * self.width]
     }
@@ -410,6 +421,10 @@ impl Block {
         Self::slice(&self.tails, &self.tail_ends, row)
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`row` is the caller's; decoding made sure that the ends ascend within the bytes"
+    )]
     fn slice<'a>(bytes: &'a [u8], ends: &[u32], row: usize) -> &'a [u8] {
         if ends.is_empty() {
             return &[];

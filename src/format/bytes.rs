@@ -118,7 +118,9 @@ impl<'a> Cursor<'a> {
 
     fn long_varint(&mut self) -> Result<u64, FormatError> {
         let mut value = 0u64;
-        for (i, &byte) in self.bytes.iter().enumerate().take(10) {
+        let mut bytes = self.bytes.iter();
+        for i in 0..10 {
+            let Some(&byte) = bytes.next() else { break };
             if i == 9 && byte > 1 {
                 return Err(FormatError::invalid(self.what, "a varint is above 2^64-1"));
             }
@@ -127,7 +129,7 @@ impl<'a> Cursor<'a> {
                 if byte == 0 && i > 0 {
                     return Err(FormatError::invalid(self.what, "a varint is not in its shortest form"));
                 }
-                self.bytes = &self.bytes[i + 1..];
+                self.bytes = bytes.as_slice();
                 return Ok(value);
             }
         }

@@ -186,7 +186,7 @@ impl FrameHeader {
             key_id: 0.into(),
             crc: 0.into(),
         };
-        raw.crc = sums::crc32(&raw.as_bytes()[..FRAME_HEADER - 4]).into();
+        raw.crc = crc(&raw).into();
         let mut out = [0; FRAME_HEADER];
         out.copy_from_slice(raw.as_bytes());
         out
@@ -198,6 +198,11 @@ impl FrameHeader {
     }
 }
 
+/// The checksum of all that is before it.
+fn crc(raw: &RawFrameHeader) -> u32 {
+    raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
+}
+
 impl RawFrameHeader {
     /// The header, if it verifies and belongs to `log_id` and `offset`.
     ///
@@ -207,7 +212,7 @@ impl RawFrameHeader {
         if self.magic != FRAME_MAGIC {
             return Err(FormatError::Magic { what: "frame header", found: self.magic });
         }
-        let computed = sums::crc32(&self.as_bytes()[..FRAME_HEADER - 4]);
+        let computed = crc(self);
         if computed != self.crc.get() {
             return Err(FormatError::Checksum {
                 what: "frame header",

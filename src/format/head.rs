@@ -141,11 +141,16 @@ impl Head {
             reserved: [0; 252],
             crc: 0.into(),
         };
-        raw.crc = sums::crc32(&raw.as_bytes()[..RawHeadSlot::SIZE - 4]).into();
+        raw.crc = crc(&raw).into();
         let mut out = [0; RawHeadSlot::SIZE];
         out.copy_from_slice(raw.as_bytes());
         out
     }
+}
+
+/// The checksum of all that is before it.
+fn crc(raw: &RawHeadSlot) -> u32 {
+    raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
 }
 
 impl RawHeadSlot {
@@ -158,7 +163,7 @@ impl RawHeadSlot {
         if self.magic != HEAD_MAGIC {
             return Err(FormatError::Magic { what: "head slot", found: self.magic });
         }
-        let computed = sums::crc32(&self.as_bytes()[..Self::SIZE - 4]);
+        let computed = crc(self);
         if computed != self.crc.get() {
             return Err(FormatError::Checksum {
                 what: "head slot",

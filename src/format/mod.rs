@@ -4,6 +4,8 @@
 //! [`bytes::Cursor`]; only their `validate`/`decode` functions give the values the rest of floe works with, and those
 //! return [`FormatError`], never panic, and never allocate from a length they have not checked. Called by everybody.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod block;
 pub mod bytes;
 pub mod clear;

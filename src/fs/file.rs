@@ -38,7 +38,7 @@ impl Fs {
         self.refuse_thawed(inode, offset, len as u64)?;
         let start = out.len();
         out.resize(start + len, 0);
-        let target = &mut out[start..];
+        let target = out.get_mut(start..).unwrap_or_default();
         match row.content {
             ContentRef::None => Ok(()),
             ContentRef::Subchunk(id) => self.read_subchunk(id, offset, target),

@@ -4,6 +4,8 @@
 //! handles, no look-up counts. Errors carry what an application gets ([`FsError::errno`]) and what a person needs.
 //! Callers: fuse, cli, care.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod attr;
 mod digest;
 mod dir;
@@ -126,19 +128,19 @@ impl Fs {
     pub fn resolve_following(&self, path: &[u8]) -> Result<Attr, FsError> {
         let mut at = self.attr(InodeId::ROOT)?;
         let mut todo: Vec<Vec<u8>> = path.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec).collect();
-        let mut dirs = vec![at];
+        // The directories from below the root to where it is.
+        let root = at;
+        let mut dirs: Vec<Attr> = Vec::new();
         let mut hops = 0;
         while let Some(name) = todo.pop() {
             match name.as_slice() {
                 b"" | b"." => {}
                 b".." => {
-                    if dirs.len() > 1 {
-                        dirs.pop();
-                    }
-                    at = dirs[dirs.len() - 1];
+                    dirs.pop();
+                    at = *dirs.last().unwrap_or(&root);
                 }
                 _ => {
-                    at = self.lookup(dirs[dirs.len() - 1].inode, &name)?;
+                    at = self.lookup(dirs.last().unwrap_or(&root).inode, &name)?;
                     if at.is_symlink() {
                         hops += 1;
                         if hops > SYMLINK_HOPS {
@@ -146,10 +148,10 @@ impl Fs {
                         }
                         let target = self.readlink(at.inode)?;
                         if target.starts_with(b"/") {
-                            dirs.truncate(1);
+                            dirs.clear();
                         }
                         todo.extend(target.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec));
-                        at = dirs[dirs.len() - 1];
+                        at = *dirs.last().unwrap_or(&root);
                     } else if at.is_dir() {
                         dirs.push(at);
                     } else if todo.iter().any(|rest| !rest.is_empty()) {

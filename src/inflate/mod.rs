@@ -4,6 +4,8 @@
 //! holds two, so the budget can be as small as one superchunk. Superchunks whose checksum is wrong are decoded as far as
 //! it goes, and every subchunk taken from one is judged by its own identity. Callers: fs, care.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod ahead;
 mod budget;
 mod cache;

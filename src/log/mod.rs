@@ -4,6 +4,8 @@
 //! length was found to lie within the log and within the bytes there are. A writer never writes into a 4 KiB block that
 //! holds bytes it has synced. Knows what a frame is and not what is in it. Called by `table`, `pack`, `inflate`, `care`.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod reader;
 mod scan;
 mod writer;

@@ -100,7 +100,8 @@ impl LogReader {
         while good < len {
             let border = UNREADABLE - (at + good as u64) % UNREADABLE;
             let next = len.min(good + border as usize);
-            if self.storage().read_at(at + good as u64, &mut window[good..next]).is_err() {
+            let part = window.get_mut(good..next).unwrap_or_default();
+            if self.storage().read_at(at + good as u64, part).is_err() {
                 window.truncate(good);
                 return next as u64;
             }

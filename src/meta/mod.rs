@@ -5,6 +5,8 @@
 //! [`TableWriter`] is the writing side: it groups new blocks, appends them, and keeps the rows the map needs for them.
 //! Callers: inflate, pack, fs, care.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod block_cache;
 mod blocks;
 mod cache;

@@ -39,8 +39,9 @@ impl MapRows {
         let mut position = 0;
         for neighbours in list.subchunks.chunk_by(|a, b| b.id.0 == a.id.0 + 1) {
             for run in neighbours.chunks(limits::RUN as usize) {
+                let Some(first) = run.first() else { continue };
                 let row = SubchunkRun {
-                    first: run[0].id,
+                    first: first.id,
                     superchunk: list.superchunk,
                     position,
                     lens: run.iter().map(|listed| listed.len).collect(),

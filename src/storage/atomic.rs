@@ -193,7 +193,7 @@ fn temporary_name(name: &OsStr) -> OsString {
     if 1 + name.len() + SUFFIX.len() <= NAME_MAX {
         of(name.as_bytes())
     } else {
-        of(&blake3::hash(name.as_bytes()).to_hex().as_bytes()[..32])
+        of(blake3::hash(name.as_bytes()).to_hex().as_bytes().first_chunk::<32>().map_or(&[][..], |half| half))
     }
 }
 

@@ -116,7 +116,7 @@ impl FileStorage {
             // Beyond what the kernel can address there are no bytes.
             let at = self.base.checked_add(offset).and_then(|at| at.checked_add(got as u64));
             let at = at.filter(|&at| at <= i64::MAX as u64).ok_or_else(short)?;
-            match self.file.read_at(&mut buf[got..], at) {
+            match self.file.read_at(buf.get_mut(got..).unwrap_or_default(), at) {
                 Ok(0) => return Err(short()),
                 Ok(n) => got += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -130,7 +130,7 @@ impl FileStorage {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
         let mut left = slices.as_mut_slice();
         while !left.is_empty() {
-            match rustix::io::pwritev(&self.file, &left[..left.len().min(MAX_PARTS)], at) {
+            match rustix::io::pwritev(&self.file, left.get(..MAX_PARTS).unwrap_or(left), at) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     at += n as u64;

@@ -5,6 +5,8 @@
 //! makes them zero. Beside it: the locks that keep writers apart and the way an image comes to its name whole.
 //! Called by `log`, and by whoever opens an image.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod atomic;
 pub mod error;
 pub mod file;

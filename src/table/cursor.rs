@@ -92,7 +92,9 @@ impl Cursor {
         }
         let Some(above) = path.iter().rposition(|(block, row)| row + 1 < block.len()) else { return Ok(path) };
         path.truncate(above + 1);
-        path[above].1 += 1;
+        if let Some((_, row)) = path.last_mut() {
+            *row += 1;
+        }
         self.descend(source, &mut path, |_| 0)?;
         Ok(path)
     }
@@ -127,6 +129,6 @@ fn upper(path: &[(Arc<Block>, usize)]) -> Option<KeyRef<'_>> {
 
 /// Whether `key` belongs below the path's last block, which is not the root.
 fn covers(path: &[(Arc<Block>, usize)], key: KeyRef<'_>) -> bool {
-    let above = &path[..path.len() - 1];
+    let above = path.split_last().map_or(&[][..], |(_, above)| above);
     above.last().is_some_and(|(block, row)| block.key(*row) <= key) && upper(above).is_none_or(|upper| key < upper)
 }

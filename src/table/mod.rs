@@ -16,6 +16,8 @@
 //!   so no block is accepted twice, however many parents name it. Going over a whole tree therefore reads at most as
 //!   many blocks as the image holds different ones, each once, and is refused at most once for each row in them.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod apply;
 mod bulk;
 mod child;

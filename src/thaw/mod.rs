@@ -5,7 +5,7 @@
 //! to repair: who goes on begins a new segment, which names where the log before it ended. After a failed sync nothing
 //! more is written. Knows operations, not files: what rows mean `fs` and `freeze` know, which call it.
 
-#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod commit;
 mod error;

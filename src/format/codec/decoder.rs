@@ -115,14 +115,13 @@ impl Decoder {
 
     pub(super) fn context(&mut self, number: u8) -> Result<&mut dyn Decompress, FormatError> {
         let codec = codec(number)?;
-        let slot = &mut self.contexts[usize::from(number)];
-        if slot.is_none() {
-            *slot = Some((codec.decompressor)()?);
-        }
-        match slot {
-            Some(context) => Ok(context.as_mut()),
-            None => Err(FormatError::invalid("codec", "it has no context")),
-        }
+        let slot = self.contexts.get_mut(usize::from(number));
+        let slot = slot.ok_or(FormatError::invalid("codec", "it has no context"))?;
+        let context = match slot.take() {
+            Some(context) => context,
+            None => (codec.decompressor)()?,
+        };
+        Ok(slot.insert(context).as_mut())
     }
 }
 

@@ -27,15 +27,16 @@ const ALIGNMENT: usize = 16;
 /// The machine whose calls are most frequent, if they are frequent enough.
 pub(super) fn likely(bytes: &[u8]) -> Option<Machine> {
     let (words, _) = bytes.as_chunks::<4>();
-    let mut counts = [(0, Machine::X86), (0, Machine::Arm64), (0, Machine::Arm), (0, Machine::PowerPc)];
-    counts[0].0 = bytes.windows(5).filter(|w| w[0] & 0xfe == 0xe8 && matches!(w[4], 0x00 | 0xff)).count();
+    let x86 = bytes.windows(5).filter(|w| matches!(w, [0xe8 | 0xe9, _, _, _, 0x00 | 0xff])).count();
+    let (mut arm64, mut arm, mut powerpc) = (0, 0, 0);
     for &word in words {
         let little = u32::from_le_bytes(word);
         let big = u32::from_be_bytes(word);
-        counts[1].0 += usize::from(little >> 26 == 0b100101 && is_near(little, 26));
-        counts[2].0 += usize::from(little >> 24 == 0xeb && is_near(little, 24));
-        counts[3].0 += usize::from(big & 0xfc00_0003 == 0x4800_0001 && is_near(big, 26));
+        arm64 += usize::from(little >> 26 == 0b100101 && is_near(little, 26));
+        arm += usize::from(little >> 24 == 0xeb && is_near(little, 24));
+        powerpc += usize::from(big & 0xfc00_0003 == 0x4800_0001 && is_near(big, 26));
     }
+    let counts = [(x86, Machine::X86), (arm64, Machine::Arm64), (arm, Machine::Arm), (powerpc, Machine::PowerPc)];
     let (count, machine) = counts.into_iter().max_by_key(|(count, _)| *count)?;
     (count > bytes.len() / BYTES_A_CALL).then_some(machine)
 }
@@ -51,5 +52,5 @@ pub(super) fn sample(bytes: &[u8]) -> Vec<u8> {
         return bytes.to_vec();
     }
     let stride = (bytes.len() - PIECE) / (PIECES - 1) / ALIGNMENT * ALIGNMENT;
-    (0..PIECES).flat_map(|i| &bytes[i * stride..i * stride + PIECE]).copied().collect()
+    (0..PIECES).flat_map(|i| bytes.iter().skip(i * stride).take(PIECE)).copied().collect()
 }

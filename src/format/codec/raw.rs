@@ -26,8 +26,7 @@ impl Decompress for Raw {
     }
 
     fn salvage(&mut self, stored: &[u8], out: &mut [u8], _: Option<&[u8]>) -> usize {
-        let len = stored.len().min(out.len());
-        out[..len].copy_from_slice(&stored[..len]);
-        len
+        out.iter_mut().zip(stored).for_each(|(out, stored)| *out = *stored);
+        stored.len().min(out.len())
     }
 }

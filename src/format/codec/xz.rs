@@ -67,7 +67,7 @@ pub(super) fn encode(
     let start = out.len();
     // One byte less than raw: what does not fit would not shrink.
     out.resize(start + raw.len().saturating_sub(1), 0);
-    let run = run(&mut stream, raw, &mut out[start..])?;
+    let run = run(&mut stream, raw, out.get_mut(start..).unwrap_or_default())?;
     out.truncate(if run.ended { start + run.written } else { start });
     Ok(run.ended)
 }
@@ -115,7 +115,9 @@ struct Run {
 fn run(stream: &mut Stream, input: &[u8], out: &mut [u8]) -> Result<Run, FormatError> {
     let mut run = Run { read: 0, written: 0, ended: false };
     loop {
-        let status = stream.process(&input[run.read..], &mut out[run.written..], Action::Finish).map_err(refused)?;
+        let (input, out) = (input.get(run.read..), out.get_mut(run.written..));
+        let (input, out) = (input.unwrap_or_default(), out.unwrap_or_default());
+        let status = stream.process(input, out, Action::Finish).map_err(refused)?;
         let (read, written) = (stream.total_in() as usize, stream.total_out() as usize);
         let stuck = (read, written) == (run.read, run.written);
         (run.read, run.written) = (read, written);
@@ -153,7 +155,8 @@ impl Decompress for Unxz {
         let (mut read, mut written) = (0, 0);
         while written < out.len() {
             let end = out.len().min(written + SALVAGE_STEP);
-            let Ok(status) = stream.process(&stored[read..], &mut out[written..end], Action::Run) else { break };
+            let (Some(input), Some(out)) = (stored.get(read..), out.get_mut(written..end)) else { break };
+            let Ok(status) = stream.process(input, out, Action::Run) else { break };
             let now = (stream.total_in() as usize, stream.total_out() as usize);
             let stuck = now == (read, written);
             (read, written) = now;

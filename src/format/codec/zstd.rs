@@ -194,7 +194,7 @@ impl Decompress for Unzstd {
         let (mut read, mut written, mut wanted) = (0, 0, FIRST_BYTES);
         // Block by block, as a call that fails says nothing of the blocks it decoded before.
         while read < stored.len() && written < out.len() && wanted > 0 {
-            let next = &stored[read..stored.len().min(read + wanted)];
+            let next = stored.get(read..stored.len().min(read.saturating_add(wanted))).unwrap_or_default();
             let mut input = InBuffer::around(next);
             let mut output = OutBuffer::around_pos(out, written);
             match context.decompress_stream(&mut output, &mut input) {

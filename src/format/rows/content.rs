@@ -42,7 +42,7 @@ impl ContentRow {
             Extent::Hole => [0, 0, 0, self.length],
             Extent::Slice { subchunk, skip } => [subchunk.0, 1, (*skip).into(), self.length],
             Extent::Run { first, lens } => {
-                for &len in &lens[..lens.len() - 1] {
+                for &len in lens.split_last().map_or(&[][..], |(_, before)| before) {
                     put_varint(&mut tail, len.into());
                 }
                 [first.0, lens.len() as u64, 0, self.length]

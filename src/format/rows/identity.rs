@@ -26,7 +26,7 @@ impl Identity {
 
 /// The tail of a row with these identities.
 pub fn encode_run(kind: HashKind, identities: &[Identity]) -> Vec<u8> {
-    identities.iter().flat_map(|identity| &identity.0[..kind.width()]).copied().collect()
+    identities.iter().flat_map(|identity| identity.0.iter().take(kind.width())).copied().collect()
 }
 
 /// Identity number `index` of a row with these integers and tail; `None` if the row has fewer.
@@ -46,6 +46,6 @@ pub fn decode_one(kind: HashKind, ints: &[u64], tail: &[u8], index: u64) -> Resu
     }
     let at = index as usize * kind.width();
     let mut identity = Identity::default();
-    identity.0[..kind.width()].copy_from_slice(&tail[at..at + kind.width()]);
+    identity.0.iter_mut().zip(tail.iter().skip(at).take(kind.width())).for_each(|(own, byte)| *own = *byte);
     Ok(Some(identity))
 }

@@ -27,7 +27,7 @@ impl XattrSet {
     /// The value of the attribute with this name.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         let at = self.0.binary_search_by(|x| x.name.as_slice().cmp(name)).ok()?;
-        Some(&self.0[at].value)
+        self.0.get(at).map(|x| x.value.as_slice())
     }
 
     /// The set's bytes.

@@ -240,7 +240,7 @@ impl Extraction<'_> {
 
     /// Extracts what stands at a path, with the folders above it.
     fn one(&mut self, names: &[Vec<u8>]) -> Result<(), ExtractError> {
-        self.leave_to(&names[..names.len().saturating_sub(1)]);
+        self.leave_to(names.split_last().map_or(&[][..], |(_, above)| above));
         self.path = names.join(&b'/');
         match self.enter_above(names) {
             Ok(attr) => self.tree(names, attr),

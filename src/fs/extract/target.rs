@@ -82,7 +82,7 @@ impl Target {
         // What is open is above; from its deepest on down, or from the target.
         for number in self.open.back().map_or(0, |(level, _)| level + 1)..depth {
             let above = self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd());
-            let level = &mut self.levels[number];
+            let Some(level) = self.levels.get_mut(number) else { break };
             let fd = if level.exists {
                 open_beneath(above, &level.name, DIRECTORY, Mode::empty())?
             } else {

@@ -2,6 +2,14 @@
 //!
 //! Behind the feature `testing`, which only tests and fuzz targets switch on: nothing here is in a release build.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "only tests use it"
+)]
+
 mod faulty;
 mod folder;
 mod history;
