@@ -3,7 +3,8 @@
 mod common;
 
 use common::compare::{What, assert_same, assert_same_only};
-use common::{Lab, noise, prose, write};
+use common::left_out::{left_out, need_root};
+use common::{Lab, noise, prose, write, xattrs};
 use floe::format::codec::Compression;
 use floe::format::ids::InodeId;
 use floe::format::params::{Chunker, Params};
@@ -209,6 +210,137 @@ fn a_link_in_the_target_is_never_followed() {
             assert!(target.join("a").symlink_metadata().unwrap().is_dir());
         }
     }
+}
+
+/// Puts a link in the place of a directory once the deepest file has come out.
+struct Swap {
+    target: PathBuf,
+    outside: PathBuf,
+    errors: Mutex<u64>,
+}
+
+impl ExtractObserver for Swap {
+    fn extracted(&self, path: &[u8]) {
+        if path.ends_with(b"deepest") {
+            fs::rename(self.target.join("d/d"), self.target.join("moved")).unwrap();
+            symlink(&self.outside, self.target.join("d/d")).unwrap();
+        }
+    }
+
+    fn warning(&self, _: &[u8], _: &str) {}
+
+    fn error(&self, _: &[u8], _: &str) {
+        *self.errors.lock().unwrap() += 1;
+    }
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_while_it_is_extracted_is_not_followed_when_it_is_opened_again() {
+    const LEVELS: usize = 200;
+    let lab = Lab::new();
+    let tree = lab.tree("deep");
+    let mut at = tree.clone();
+    for _ in 0..LEVELS {
+        at.push("d");
+        write(at.join("e"), b"after the directories below");
+    }
+    write(at.join("deepest"), b"x");
+    let image = open(&packed(&lab, &tree, "deep.floe", &PackOptions::default()));
+    let outside = lab.path("outside");
+    // Were the link followed, all levels would be found outside.
+    fs::create_dir_all(outside.join(at.strip_prefix(&tree).unwrap())).unwrap();
+    let swap = Swap { target: lab.path("out"), outside: outside.clone(), errors: Mutex::default() };
+    let summary = extract(&image, &[], &lab.path("out"), &ExtractOptions::default(), &swap).unwrap();
+    assert!(summary.errors > 0 && *swap.errors.lock().unwrap() == summary.errors);
+    assert!(names(&outside).iter().all(|name| !name.ends_with('e') && !name.ends_with("deepest")));
+}
+
+#[test]
+fn many_names_in_many_directories_are_all_linked() {
+    let lab = Lab::new();
+    let tree = lab.tree("links");
+    let mut at = tree.clone();
+    for level in 0..100 {
+        at.push("d");
+        fs::create_dir(&at).unwrap();
+        for n in 0..3 {
+            let first = tree.join(format!("d/a{n}"));
+            match level {
+                0 => write(&first, [n as u8; 5]),
+                _ => fs::hard_link(&first, at.join(format!("a{n}"))).unwrap(),
+            }
+        }
+    }
+    let image = open(&packed(&lab, &tree, "links.floe", &PackOptions::default()));
+    for overwrite in [Overwrite::Never, Overwrite::Changed, Overwrite::Always] {
+        let target = lab.path("out");
+        out(&image, &[], &target, &ExtractOptions { overwrite, ..ExtractOptions::default() });
+        assert_same(&tree.join("d"), &target.join("d"));
+    }
+}
+
+/// Runs floe as a user who is not root.
+fn as_nobody(args: &[&str], paths: &[&Path]) -> common::Run {
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_floe")]);
+    command.args(args).args(paths);
+    common::run(command)
+}
+
+/// A directory in which everybody may work, with an image of `tree` in it, and one to extract into.
+fn for_everybody(lab: &Lab, tree: &Path) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let open = tempfile::tempdir().unwrap();
+    fs::set_permissions(open.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let (image, target) = (open.path().join("x.floe"), open.path().join("out"));
+    fs::copy(packed(lab, tree, "x.floe", &PackOptions::default()), &image).unwrap();
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o644)).unwrap();
+    (open, image, target)
+}
+
+#[test]
+fn who_is_not_root_extracts_what_root_owned_without_a_warning() {
+    need_root!();
+    if !common::has_program("setpriv") {
+        return left_out("there is no setpriv");
+    }
+    let lab = Lab::new();
+    let tree = lab.tree("roots");
+    write(tree.join("dir/file"), b"some bytes");
+    write(tree.join("setuid"), b"a program");
+    fs::set_permissions(tree.join("setuid"), fs::Permissions::from_mode(0o4755)).unwrap();
+    symlink("file", tree.join("dir/link")).unwrap();
+    fs::hard_link(tree.join("setuid"), tree.join("dir/again")).unwrap();
+    std::os::unix::fs::chown(tree.join("dir"), Some(7), Some(8)).unwrap();
+    let trusted = xattrs::set(&tree.join("dir/file"), b"trusted.floe", b"x").is_ok();
+    let (_open, image, target) = for_everybody(&lab, &tree);
+    let done = as_nobody(&["extract", "--overwrite=always", "-C"], &[&target, &image]).exits(0);
+    assert!(!done.stderr.contains("warning") && !done.stderr.contains("owner"), "{}", done.stderr);
+    assert_same_only(&tree, &target, What { owner: false, mode: false, xattrs: false, ..What::ALL });
+    let mode = |name: &str| target.join(name).metadata().unwrap().mode() & 0o7777;
+    assert_eq!((mode("setuid"), mode("dir/file")), (0o755, 0o644), "set-id bits were meant for another owner");
+    let done = as_nobody(&["extract", "-v", "--overwrite=always", "-C"], &[&target, &image]).exits(0);
+    assert_eq!(done.stderr.matches("owners are not restored").count(), 1, "{}", done.stderr);
+    assert_eq!(done.stderr.matches("'trusted.floe' are not restored").count(), usize::from(trusted), "{}", done.stderr);
+    let done = as_nobody(&["extract", "--json", "--overwrite=always", "-C"], &[&target, &image]).exits(0);
+    assert_eq!(done.stderr, "");
+    assert!(done.out().contains("\"warnings\":0"), "{}", done.out());
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_an_error_and_the_rest_comes_out() {
+    need_root!();
+    if !common::has_program("setpriv") {
+        return left_out("there is no setpriv");
+    }
+    let lab = Lab::new();
+    let tree = lab.tree("devices");
+    write(tree.join("file"), b"some bytes");
+    rustix::fs::mkfifoat(rustix::fs::CWD, tree.join("fifo"), rustix::fs::Mode::RUSR).unwrap();
+    let (kind, device) = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    rustix::fs::mknodat(rustix::fs::CWD, tree.join("null"), kind, rustix::fs::Mode::RUSR, device).unwrap();
+    let (_open, image, target) = for_everybody(&lab, &tree);
+    as_nobody(&["extract", "-C"], &[&target, &image]).exits(3).says(&["error: null: cannot make the device"]);
+    assert_eq!(names(&target), ["fifo", "file"]);
 }
 
 #[test]

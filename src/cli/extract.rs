@@ -19,7 +19,11 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Paths are those in the image; a folder brings everything in it. Nothing is ever written outside DIR, whatever the
-image says, and links are made but never followed. Holes stay holes. Owners are restored by root only.
+image says, and links are made but never followed. Holes stay holes.
+
+Owners, set-id bits of files that belonged to somebody else, and the xattrs 'trusted.*' and 'security.*' are restored by
+root only; other users get their own files, and no warning (-v says so once). A device that cannot be made is an error,
+as for tar: the rest is extracted, and the exit status is 3.
 
 Examples:
   floe extract photos.floe -C out                    everything
@@ -99,7 +103,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     signals::watch();
     let total = if paths.is_empty() { opened.image.root().view.bytes } else { 0 };
     let json = args.json.json;
-    let observer = Observer { progress: Progress::new(context, json, true, "extracting"), total };
+    let observer =
+        Observer { progress: Progress::new(context, json, true, "extracting"), total, verbose: context.verbose > 0 };
     let options = ExtractOptions {
         overwrite: args.overwrite.map_or(Overwrite::Never, Overwrite::from),
         strip_components: args.strip_components,
@@ -178,6 +183,7 @@ struct Observer {
     progress: Progress,
     /// Bytes in all, 0 if not known.
     total: u64,
+    verbose: bool,
 }
 
 impl ExtractObserver for Observer {
@@ -185,13 +191,14 @@ impl ExtractObserver for Observer {
         self.progress.step(Step { files, bytes, total: self.total, stored: None });
     }
 
-    fn warning(&self, path: &[u8], message: &str) {
-        // That only root can give files away is no finding: everybody else knows it of every such program.
-        if path.is_empty() && !rustix::process::geteuid().is_root() {
-            self.progress.note(path, message);
-        } else {
-            self.progress.finding(path, message);
+    fn note(&self, _: &[u8], message: &str) {
+        if self.verbose {
+            self.progress.say(&format!("note: {message}"));
         }
+    }
+
+    fn warning(&self, path: &[u8], message: &str) {
+        self.progress.finding(path, message);
     }
 
     fn error(&self, path: &[u8], message: &str) {

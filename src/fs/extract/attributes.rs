@@ -34,6 +34,14 @@ fn timestamps(attr: &Attr) -> Timestamps {
     Timestamps { last_access: spec(attr.atime), last_modification: spec(attr.mtime) }
 }
 
+/// What is told of attributes that were not set.
+pub(super) enum Remark {
+    /// Only root can set it, as everybody knows of such programs.
+    Note(String),
+    /// It should have worked.
+    Warning(String),
+}
+
 /// What a name is to have.
 pub(super) struct Attributes<'a> {
     pub(super) attr: &'a Attr,
@@ -42,15 +50,15 @@ pub(super) struct Attributes<'a> {
 
 impl Attributes<'_> {
     /// Sets everything of what `fd` is open on; for links, devices and the like an `O_PATH` descriptor. What cannot be
-    /// set is given to `warn`.
-    pub(super) fn set(&self, fd: BorrowedFd<'_>, rights: &mut Rights, warn: &mut dyn FnMut(String)) {
+    /// set is given to `tell`.
+    pub(super) fn set(&self, fd: BorrowedFd<'_>, rights: &mut Rights, tell: &mut dyn FnMut(Remark)) {
         let attr = self.attr;
         // The link in /proc leads to what the descriptor is open on, whatever that is, and nowhere else.
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let direct = matches!(attr.file_type, FileType::Regular | FileType::Directory);
-        let owned = self.owner(fd, rights, warn);
+        let owned = self.owner(fd, rights, tell);
         let (late, early): (Vec<&Xattr>, Vec<&Xattr>) = self.xattrs.0.iter().partition(|xattr| is_late(&xattr.name));
-        let set_xattr = |xattr: &Xattr, rights: &mut Rights, warn: &mut dyn FnMut(String)| {
+        let set_xattr = |xattr: &Xattr, rights: &mut Rights, tell: &mut dyn FnMut(Remark)| {
             let set = if direct {
                 rustix::fs::fsetxattr(fd, xattr.name.as_slice(), &xattr.value, XattrFlags::empty())
             } else {
@@ -59,10 +67,14 @@ impl Attributes<'_> {
             if let Err(error) = set
                 && rights.is_new(&xattr.name, error)
             {
-                warn(format!("cannot set xattr {}: {error}", String::from_utf8_lossy(&xattr.name)));
+                let name = String::from_utf8_lossy(&xattr.name);
+                tell(match rights.owners || !is_for_root(&xattr.name) {
+                    true => Remark::Warning(format!("cannot set xattr {name}: {error}")),
+                    false => Remark::Note(format!("xattrs '{name}' are not restored: that needs root")),
+                });
             }
         };
-        early.into_iter().for_each(|xattr| set_xattr(xattr, rights, warn));
+        early.into_iter().for_each(|xattr| set_xattr(xattr, rights, tell));
         if attr.file_type != FileType::Symlink {
             let mut permissions = attr.permissions;
             if !owned {
@@ -72,10 +84,10 @@ impl Attributes<'_> {
             let mode = Mode::from_raw_mode(permissions.into());
             let set = if direct { rustix::fs::fchmod(fd, mode) } else { rustix::fs::chmod(path.as_str(), mode) };
             if let Err(error) = set {
-                warn(format!("cannot set permissions: {error}"));
+                tell(Remark::Warning(format!("cannot set permissions: {error}")));
             }
         }
-        late.into_iter().for_each(|xattr| set_xattr(xattr, rights, warn));
+        late.into_iter().for_each(|xattr| set_xattr(xattr, rights, tell));
         let times = timestamps(attr);
         let set = if direct {
             rustix::fs::futimens(fd, &times)
@@ -87,12 +99,12 @@ impl Attributes<'_> {
             }
         };
         if let Err(error) = set {
-            warn(format!("cannot set times: {error}"));
+            tell(Remark::Warning(format!("cannot set times: {error}")));
         }
     }
 
     /// Sets the owner; whether it is then the right one.
-    fn owner(&self, fd: BorrowedFd<'_>, rights: &mut Rights, warn: &mut dyn FnMut(String)) -> bool {
+    fn owner(&self, fd: BorrowedFd<'_>, rights: &mut Rights, tell: &mut dyn FnMut(Remark)) -> bool {
         let (uid, gid) = (self.attr.uid, self.attr.gid);
         let has = |stat: rustix::fs::Stat| (stat.st_uid, stat.st_gid) == (uid, gid);
         if rustix::fs::fstat(fd).is_ok_and(has) {
@@ -100,7 +112,7 @@ impl Attributes<'_> {
         }
         if !rights.owners {
             if rights.is_new(b"owner", Errno::PERM) {
-                warn("owners are not restored: that needs root".to_owned());
+                tell(Remark::Note("owners are not restored: that needs root".to_owned()));
             }
             return false;
         }
@@ -111,12 +123,17 @@ impl Attributes<'_> {
             Ok(()) => uid != u32::MAX && gid != u32::MAX,
             Err(error) => {
                 if rights.is_new(b"owner", error) {
-                    warn(format!("cannot set owner {uid}:{gid}: {error}"));
+                    tell(Remark::Warning(format!("cannot set owner {uid}:{gid}: {error}")));
                 }
                 false
             }
         }
     }
+}
+
+/// Attributes that the kernel lets only root set.
+fn is_for_root(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.") || name.starts_with(b"security.")
 }
 
 /// ACLs and capabilities.

@@ -13,14 +13,14 @@ use super::{Attr, Fs, FsError};
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
 use crate::meta::Dirents;
-use attributes::{Attributes, Rights};
+use attributes::{Attributes, Remark, Rights};
 use make::MakeError;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::path::Path;
-use target::Target;
+use target::{PlaceId, Target};
 use thiserror::Error;
 
 /// Directories within one another; more are in images only that are made to keep a program busy.
@@ -81,6 +81,10 @@ pub trait ExtractObserver {
     /// So many things were made, and bytes written, so far.
     fn progress(&self, files: u64, bytes: u64) {
         let _ = (files, bytes);
+    }
+    /// It was made, without something that only root can restore. Told once of each kind.
+    fn note(&self, path: &[u8], message: &str) {
+        let _ = (path, message);
     }
     /// It was made, but not all of its attributes could be set.
     fn warning(&self, path: &[u8], message: &str);
@@ -206,7 +210,7 @@ struct Level {
 
 /// Where the first name of a file with more than one was made, and how many names are still to come.
 struct FirstName {
-    folder: Vec<Vec<u8>>,
+    place: Option<PlaceId>,
     name: Vec<u8>,
     left: u64,
 }
@@ -272,13 +276,15 @@ impl Extraction<'_> {
     /// Leaves the folders above the last path that are not above the next one.
     fn leave_to(&mut self, next: &[Vec<u8>]) {
         let shared = self.above.iter().zip(next).take_while(|((name, _), next)| name == *next).count();
+        self.path = self.above.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>().join(&b'/');
         while self.above.len() > shared {
-            self.path = self.above.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>().join(&b'/');
-            let Some((_, attr)) = self.above.pop() else { return };
+            let Some((name, attr)) = self.above.pop() else { return };
             if self.above.len() >= self.options.strip_components {
                 self.finish_directory(&attr);
                 self.target.leave();
             }
+            // Its own name, and the slash before it, but for a name at the root.
+            self.path.truncate(self.path.len().saturating_sub(name.len() + 1));
         }
     }
 
@@ -397,10 +403,15 @@ impl Extraction<'_> {
                 Default::default()
             }
         };
-        let mut warnings = Vec::new();
+        let mut remarks = Vec::new();
         let attributes = Attributes { attr, xattrs: &xattrs };
-        attributes.set(fd.as_fd(), &mut self.rights, &mut |message| warnings.push(message));
-        warnings.into_iter().for_each(|message| self.warn(message));
+        attributes.set(fd.as_fd(), &mut self.rights, &mut |remark| remarks.push(remark));
+        for remark in remarks {
+            match remark {
+                Remark::Note(message) => self.observer.note(&self.path, &message),
+                Remark::Warning(message) => self.warn(message),
+            }
+        }
     }
 
     /// Makes what is no directory, or links it to its first name.
@@ -451,8 +462,9 @@ impl Extraction<'_> {
                 self.observer.progress(self.summary.files, self.summary.bytes);
             }
             Err(MakeError::Cancelled) => return Err(ExtractError::Cancelled),
+            // An error, as for tar: owners are missing with each file of an ordinary user, a device is missing itself.
             Err(MakeError::Write(error)) if device && error.kind() == std::io::ErrorKind::PermissionDenied => {
-                self.warn(format!("device left out: {error}"));
+                self.error(format!("cannot make the device: {error} (only root can)"));
             }
             Err(MakeError::Exists) => self.error("it is there again as soon as it is removed".to_owned()),
             Err(MakeError::Read(error)) => self.error(format!("cannot read: {error}")),
@@ -481,12 +493,9 @@ impl Extraction<'_> {
     /// Makes a further name of a file. False if that does not work and it must be made anew.
     fn link(&mut self, name: &[u8], attr: &Attr) -> Result<bool, MakeError> {
         let Some(first) = self.first_names.get(&attr.inode) else { return Ok(false) };
-        let (folder, first_name) = (self.target.open_names(&first.folder), first.name.clone());
-        let from_root = self.target.root().try_clone_to_owned().map_err(MakeError::Write)?;
-        let linked = folder.and_then(|folder| {
+        let linked = self.target.open(first.place).and_then(|from| {
             let dir = self.target.here(false)?;
-            let from = folder.as_ref().unwrap_or(&from_root);
-            rustix::fs::linkat(from, first_name.as_slice(), dir, name, AtFlags::empty())
+            rustix::fs::linkat(from, first.name.as_slice(), dir, name, AtFlags::empty())
         });
         match linked {
             Ok(()) => Ok(true),
@@ -505,12 +514,13 @@ impl Extraction<'_> {
         if attr.links < 2 {
             return;
         }
+        let target = &mut self.target;
         let first = self.first_names.entry(attr.inode).or_insert_with(|| FirstName {
-            folder: self.target.names(),
+            place: target.place(),
             name: name.to_vec(),
             left: attr.links,
         });
-        first.left -= 1;
+        first.left = first.left.saturating_sub(1);
         if first.left == 0 {
             self.first_names.remove(&attr.inode);
         }
@@ -521,10 +531,10 @@ impl Extraction<'_> {
         let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
         if let Some(first) = self.first_names.get(&attr.inode) {
             // A further name is right only if it is one of the first name's file.
-            let other = self.target.open_names(&first.folder).and_then(|folder| {
-                let folder = folder.as_ref().map_or(self.target.root(), |fd| fd.as_fd());
-                rustix::fs::statat(folder, first.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
-            });
+            let other = self
+                .target
+                .open(first.place)
+                .and_then(|from| rustix::fs::statat(from, first.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW));
             return other.is_ok_and(|other| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino));
         }
         let same_time = (stat.st_mtime, stat.st_mtime_nsec as u32) == (attr.mtime.secs, attr.mtime.nanos);

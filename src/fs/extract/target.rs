@@ -1,15 +1,17 @@
-//! The target folder: opened beneath itself one name at a time, so that nothing outside of it is ever touched.
+//! The target directory: opened beneath itself one name at a time, so that nothing outside of it is ever touched.
 //!
-//! Every name is one component, is opened relative to the descriptor of its folder, and links are not followed. Only the
-//! deepest folders on the way stay open; others are opened again by going down from the target when they are needed.
+//! Every name is one component, is opened relative to the descriptor of its directory, and links are not followed. Only the
+//! deepest directories on the way stay open; others are opened again by going down from the target when they are needed.
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Folders held open besides the target.
-const OPEN: usize = 128;
+/// Directories held open on the way down, besides the target.
+const OPEN: usize = 64;
+/// Directories held open besides these, where first names of files with several were made.
+const RECENT: usize = 16;
 /// Everything that is made is first its owner's alone.
 pub(super) const PRIVATE: Mode = Mode::RWXU;
 
@@ -27,36 +29,64 @@ pub(super) fn open_beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode
     }
 }
 
-/// A folder of the target that is gone into, by its name in the one above.
+/// A directory of the target that is gone into, by its name in the one above.
 struct Level {
     name: Vec<u8>,
     /// Whether it is there: it is made only when something is put into it.
     exists: bool,
     /// Whether it was made by this extraction.
     made: bool,
+    /// Its place, if that was asked for.
+    place: Option<PlaceId>,
 }
 
-/// The way from the target folder down to where things are put now.
+/// A directory that can be opened again after it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlaceId(usize);
+
+/// A directory, by its name in the one above. Each is kept once, however many files were first made in it.
+struct Place {
+    above: Option<PlaceId>,
+    name: Vec<u8>,
+    /// Number of directories above it, without the target.
+    depth: usize,
+}
+
+/// The way from the target directory down to where things are put now.
 pub(super) struct Target {
     root: OwnedFd,
     levels: Vec<Level>,
     /// Descriptors of the deepest levels, by number of the level, ascending without gap.
     open: VecDeque<(usize, OwnedFd)>,
+    places: Vec<Place>,
+    /// Descriptors of places opened last.
+    recent: VecDeque<(PlaceId, OwnedFd)>,
+    /// Directories opened by name, made ones not counted.
+    #[cfg(test)]
+    opened: usize,
 }
 
 impl Target {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Target { root, levels: Vec::new(), open: VecDeque::new() }
+        Target {
+            root,
+            levels: Vec::new(),
+            open: VecDeque::new(),
+            places: Vec::new(),
+            recent: VecDeque::new(),
+            #[cfg(test)]
+            opened: 0,
+        }
     }
 
-    /// The target folder itself.
+    /// The target directory itself.
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// Goes into a folder, which need not be there yet.
+    /// Goes into a directory, which need not be there yet.
     pub(super) fn enter(&mut self, name: &[u8]) {
-        self.levels.push(Level { name: name.to_vec(), exists: false, made: false });
+        self.levels.push(Level { name: name.to_vec(), exists: false, made: false, place: None });
     }
 
     /// Goes back out of it.
@@ -67,23 +97,21 @@ impl Target {
         }
     }
 
-    /// Whether the folder it is in is there by now, and whether it was made by this extraction.
+    /// Whether the directory it is in is there by now, and whether it was made by this extraction.
     pub(super) fn state(&self) -> (bool, bool) {
         self.levels.last().map_or((true, false), |level| (level.exists, level.made))
     }
 
-    /// The folder it is in; makes it, and those above it, if they are not there. If something else stands there, it is
+    /// The directory it is in; makes it, and those above it, if they are not there. If something else stands there, it is
     /// removed if `replace` is true.
     pub(super) fn here(&mut self, replace: bool) -> Result<BorrowedFd<'_>> {
-        let depth = self.levels.len();
-        if self.open.back().is_some_and(|(level, _)| *level + 1 == depth) || depth == 0 {
-            return Ok(self.open.back().filter(|_| depth > 0).map_or(self.root.as_fd(), |(_, fd)| fd.as_fd()));
-        }
         // What is open is above; from its deepest on down, or from the target.
-        for number in self.open.back().map_or(0, |(level, _)| level + 1)..depth {
+        let from = self.open.back().map_or(0, |(level, _)| level + 1);
+        for (number, level) in self.levels.iter_mut().enumerate().skip(from) {
             let above = self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd());
-            let Some(level) = self.levels.get_mut(number) else { break };
             let fd = if level.exists {
+                #[cfg(test)]
+                (self.opened += 1);
                 open_beneath(above, &level.name, DIRECTORY, Mode::empty())?
             } else {
                 let (fd, made) = make(above, &level.name, replace)?;
@@ -98,23 +126,63 @@ impl Target {
         Ok(self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd()))
     }
 
-    /// The names from the target down to where it is.
-    pub(super) fn names(&self) -> Vec<Vec<u8>> {
-        self.levels.iter().map(|level| level.name.clone()).collect()
+    /// The directory it is in, to be opened again later; `None` for the target itself.
+    pub(super) fn place(&mut self) -> Option<PlaceId> {
+        let known = self.levels.iter().rposition(|level| level.place.is_some());
+        let mut above = known.and_then(|number| self.levels.get(number)?.place);
+        for (depth, level) in self.levels.iter_mut().enumerate().skip(known.map_or(0, |number| number + 1)) {
+            let place = PlaceId(self.places.len());
+            self.places.push(Place { above, name: level.name.clone(), depth });
+            level.place = Some(place);
+            above = level.place;
+        }
+        above
     }
 
-    /// Opens a folder by the names that lead to it; `None` stands for the target itself.
-    pub(super) fn open_names(&self, names: &[Vec<u8>]) -> Result<Option<OwnedFd>> {
-        let mut at: Option<OwnedFd> = None;
-        for name in names {
-            let above = at.as_ref().map_or(self.root.as_fd(), |fd| fd.as_fd());
-            at = Some(open_beneath(above, name, DIRECTORY, Mode::empty())?);
+    /// Opens a place again, following no link.
+    pub(super) fn open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd> {
+        // Up to a directory that is open, and down again from there.
+        let mut names = Vec::new();
+        let mut at = place;
+        let mut fd = loop {
+            let Some((id, row)) = at.and_then(|id| Some((id, self.places.get(id.0)?))) else {
+                break self.root.as_fd();
+            };
+            if let Some(fd) = self.descriptor(id, row.depth) {
+                break fd;
+            }
+            names.push(row.name.as_slice());
+            at = row.above;
         }
-        Ok(at)
+        .try_clone_to_owned()
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?;
+        for name in names.iter().rev() {
+            fd = open_beneath(fd.as_fd(), name, DIRECTORY, Mode::empty())?;
+        }
+        #[cfg(test)]
+        (self.opened += names.len());
+        if let (Some(place), false, Ok(fd)) = (place, names.is_empty(), fd.try_clone()) {
+            self.recent.push_back((place, fd));
+            if self.recent.len() > RECENT {
+                self.recent.pop_front();
+            }
+        }
+        Ok(fd)
+    }
+
+    /// The descriptor of a place that is open.
+    fn descriptor(&self, place: PlaceId, depth: usize) -> Option<BorrowedFd<'_>> {
+        let on_the_way = || {
+            let level = self.levels.get(depth).filter(|level| level.place == Some(place));
+            let first = self.open.front().map_or(0, |(number, _)| *number);
+            level.and_then(|_| self.open.get(depth.checked_sub(first)?)).map(|(_, fd)| fd.as_fd())
+        };
+        let recent = self.recent.iter().find(|(recent, _)| *recent == place);
+        recent.map(|(_, fd)| fd.as_fd()).or_else(on_the_way)
     }
 }
 
-/// Makes a folder, or takes the one that is there. Says whether it was made.
+/// Makes a directory, or takes the one that is there. Says whether it was made.
 fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool) -> Result<(OwnedFd, bool)> {
     let made = match rustix::fs::mkdirat(above, name, PRIVATE) {
         Ok(()) => true,
@@ -122,7 +190,7 @@ fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool) -> Result<(OwnedFd, b
         Err(error) => return Err(error),
     };
     match open_beneath(above, name, DIRECTORY, Mode::empty()) {
-        // Something that is no folder, or a link.
+        // Something that is no directory, or a link.
         Err(Errno::NOTDIR | Errno::LOOP) if replace && !made => {
             rustix::fs::unlinkat(above, name, rustix::fs::AtFlags::empty())?;
             rustix::fs::mkdirat(above, name, PRIVATE)?;
@@ -130,5 +198,80 @@ fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool) -> Result<(OwnedFd, b
         }
         Err(Errno::LOOP) => Err(Errno::NOTDIR),
         other => other.map(|fd| (fd, made)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(folder: &tempfile::TempDir) -> Target {
+        Target::new(rustix::fs::open(folder.path(), DIRECTORY, Mode::empty()).unwrap())
+    }
+
+    fn same(one: impl AsFd, other: impl AsFd) -> bool {
+        let (one, other) = (rustix::fs::fstat(one).unwrap(), rustix::fs::fstat(other).unwrap());
+        (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+    }
+
+    #[test]
+    fn a_place_is_kept_once_and_opened_once_for_all_that_is_linked_to_it() {
+        const LEVELS: usize = 300;
+        let folder = tempfile::tempdir().unwrap();
+        let mut target = target(&folder);
+        (0..LEVELS).for_each(|_| target.enter(b"level"));
+        let deepest = target.here(false).unwrap().try_clone_to_owned().unwrap();
+        let place = target.place();
+        assert!((0..10_000).all(|_| target.place() == place));
+        assert_eq!(target.places.len(), LEVELS);
+        (0..LEVELS).for_each(|_| target.leave());
+        assert_eq!(target.place(), None);
+        target.enter(b"other");
+        target.here(false).unwrap();
+        let before = target.opened;
+        for _ in 0..1000 {
+            assert!(same(target.open(place).unwrap(), &deepest));
+        }
+        assert_eq!(target.opened - before, LEVELS);
+        // The one it is in, and those above, are open already.
+        let here = target.place();
+        assert!(same(target.open(here).unwrap(), target.here(false).unwrap()));
+        assert!(same(target.open(None).unwrap(), target.root()));
+        assert_eq!(target.opened - before, LEVELS);
+    }
+
+    #[test]
+    fn coming_back_up_from_the_depth_opens_few_directories_for_each_level() {
+        const LEVELS: usize = 1000;
+        let folder = tempfile::tempdir().unwrap();
+        let mut target = target(&folder);
+        for _ in 0..LEVELS {
+            target.enter(b"level");
+            target.here(false).unwrap();
+        }
+        for _ in 0..LEVELS {
+            target.here(false).unwrap();
+            target.leave();
+            assert!(target.open.len() <= OPEN);
+        }
+        assert!(target.opened <= LEVELS * LEVELS / OPEN, "{} opened", target.opened);
+    }
+
+    #[test]
+    fn a_place_that_became_a_link_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let mut target = target(&folder);
+        target.enter(b"a");
+        target.enter(b"b");
+        target.here(false).unwrap();
+        let place = target.place();
+        (0..2).for_each(|_| target.leave());
+        std::fs::rename(folder.path().join("a"), folder.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("a")).unwrap();
+        std::fs::create_dir(outside.path().join("b")).unwrap();
+        assert!(target.open(place).is_err());
+        target.enter(b"a");
+        assert_eq!(target.here(false).unwrap_err(), Errno::NOTDIR);
     }
 }
