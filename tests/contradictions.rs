@@ -295,6 +295,16 @@ fn a_superchunk_that_is_not_full_and_does_not_say_so_is_found() {
     assert!(told.len() == 1 && told[0].0.contains("4063232 of 4194304 bytes"), "{told:?}");
 }
 
+#[test]
+fn a_file_with_holes_whose_row_does_not_say_how_many_bytes_are_in_none_is_found() {
+    let mut forge = Forge::new();
+    forge.contents.insert((1, 0), ContentRow { length: 5000, extent: Extent::Hole });
+    forge.file(1, "sparse", 2, 5000, ContentRef::Content(ContentId(1)));
+    assert_one(&check(&forge.build()), "0 of its bytes are no hole, its row says 5000", &["sparse"]);
+    forge.inodes.get_mut(&2).unwrap().attributes = vec![(7, vec![0])];
+    assert_eq!(told(&check(&forge.build())), []);
+}
+
 //= format-spec.md#15
 //= type=test
 //# A subchunk shorter than chunk_min must end a file, or data before a hole, except in an
@@ -313,6 +323,8 @@ fn a_short_subchunk_within_data_is_found_unless_the_content_is_uneven() {
     }
     forge.file(1, "one", 2, 1999, ContentRef::Content(ContentId(1)));
     forge.file(1, "two", 3, 1005, ContentRef::Content(ContentId(2)));
+    // 1000 of its bytes are in no hole.
+    forge.inodes.get_mut(&3).unwrap().attributes = vec![(7, vec![0xe8, 0x07])];
     forge.chunk_min = 1000;
     assert_eq!(told(&check(&forge.build())), []);
     forge.chunk_min = 1001;

@@ -380,7 +380,7 @@ impl Namespace<'_> {
 
     /// What is wrong with the number of bytes that are no hole; `end` is where the content ends.
     fn allocated_of(&self, row: &InodeRow, id: ContentId, end: u64) -> Option<(Severity, String)> {
-        let (said, found) = (row.allocated()?, self.sparse.get(&id.0).copied().unwrap_or(end));
+        let (said, found) = (row.allocated().unwrap_or(end), self.sparse.get(&id.0).copied().unwrap_or(end));
         let unknown = self.sparse.len() >= MAX_SPARSE;
         (said != found && !unknown)
             .then(|| (Severity::Recoverable, format!("{found} of its bytes are no hole, its row says {said}")))

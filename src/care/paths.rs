@@ -6,7 +6,7 @@
 
 use super::Check;
 use super::ranges::{FindingId, Hits, Marks};
-use super::report::{CheckError, Finding, Findings, MAX_PATHS, MAX_PATHS_ALL};
+use super::report::{CheckError, Finding, Findings, MAX_PATHS, MAX_PATHS_ALL, MAX_PATHS_BYTES};
 use super::rows::each_row;
 use crate::format::ids::InodeId;
 use crate::format::rows::inode::XattrRef;
@@ -201,8 +201,14 @@ impl Search<'_> {
             self.check.cancelled()?;
         }
         let mut filled: HashMap<FindingId, usize> = HashMap::new();
+        let mut room = MAX_PATHS_BYTES;
         for (finding, dir, name) in std::mem::take(&mut self.named) {
             let path = full_path(&above, dir, name);
+            match room.checked_sub(path.len()) {
+                Some(left) => room = left,
+                // Those that are left stay without a path, and are only counted.
+                None => break,
+            }
             let Some(listed) = self.findings.get_mut(finding as usize) else { continue };
             let from = filled.entry(finding).or_default();
             let free = listed.paths.iter_mut().enumerate().skip(*from).find(|(_, path)| path.is_empty());
@@ -210,6 +216,11 @@ impl Search<'_> {
                 *from = at + 1;
                 *free = path;
             }
+        }
+        for finding in self.findings.iter_mut() {
+            let all = finding.paths.len();
+            finding.paths.retain(|path| !path.is_empty());
+            finding.more_paths += (all - finding.paths.len()) as u64;
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ pub const MAX_FINDINGS: usize = 10_000;
 pub const MAX_PATHS: usize = 1000;
 /// Paths listed in a report at most.
 pub(super) const MAX_PATHS_ALL: usize = 100_000;
+/// Most bytes of paths that are listed, of all findings together: names and depth are the image's to choose.
+pub(super) const MAX_PATHS_BYTES: usize = 16 << 20;
 
 /// What to check.
 #[derive(Debug, Clone, Copy)]

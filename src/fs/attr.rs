@@ -1,8 +1,8 @@
 //! Attributes, as stat(2) and statfs(2) want them.
 
 use super::{Fs, FsError};
-use crate::format::ids::InodeId;
-use crate::format::rows::{ContentRef, Extent, FileType, InodeRow, Time};
+use crate::format::ids::{ContentId, InodeId};
+use crate::format::rows::{ContentRef, FileType, InodeRow, Time};
 
 /// What stat(2) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Attr {
     pub links: u64,
     /// Bytes; of a symlink those of its target; of a directory what its source said; of others 0.
     pub size: u64,
-    /// Units of 512 bytes that are no hole.
+    /// Units of 512 bytes that are no hole, as far as the inode's row says.
     pub blocks: u64,
     /// Last change of the contents.
     pub mtime: Time,
@@ -69,7 +69,7 @@ impl Fs {
         let device = matches!(row.file_type, FileType::BlockDevice | FileType::CharDevice);
         let (size, allocated) = match (row.file_type, row.content) {
             (FileType::Regular, ContentRef::None) => (row.size, 0),
-            (FileType::Regular, ContentRef::Content(_)) => (row.size, self.allocated(inode, row)?),
+            (FileType::Regular, ContentRef::Content(content)) => (row.size, self.allocated(content, row)?),
             (FileType::Regular, _) => (row.size, row.size),
             (FileType::Symlink | FileType::Directory, _) => (row.size, 0),
             _ => (0, 0),
@@ -95,25 +95,19 @@ impl Fs {
         })
     }
 
-    /// Bytes of a file with extents that are no hole.
-    fn allocated(&self, inode: InodeId, row: &InodeRow) -> Result<u64, FsError> {
+    /// Bytes of a file with this content that are no hole. The row says so where the content has holes; where it has none,
+    /// they are as many as the content is long. (Adding the extents up would take a walk for each inode that has it.)
+    fn allocated(&self, content: ContentId, row: &InodeRow) -> Result<u64, FsError> {
         if let Some(allocated) = row.allocated() {
             return Ok(allocated.min(row.size));
         }
-        if let Some(known) = self.allocated.get(&inode) {
-            return Ok(known);
+        if let Some(end) = self.content_ends.get(&content) {
+            return Ok(end);
         }
-        let mut allocated = 0;
-        if let ContentRef::Content(content) = row.content {
-            let mut extents = self.image.extents(content, 0)?;
-            while let Some((_, extent)) = extents.next(&self.image)? {
-                if extent.extent != Extent::Hole {
-                    allocated += extent.length;
-                }
-            }
-        }
-        self.allocated.insert(inode, allocated, 64);
-        Ok(allocated)
+        let last = self.image.extents(content, u64::MAX)?.next(&self.image)?;
+        let end = last.map_or(0, |(begin, extent)| begin.saturating_add(extent.length));
+        self.content_ends.insert(content, end, 64);
+        Ok(end)
     }
 
     /// What the whole filesystem has.

@@ -22,7 +22,7 @@ pub use dir::DirEntry;
 pub use error::FsError;
 pub use file::SeekTo;
 
-use crate::format::ids::InodeId;
+use crate::format::ids::{ContentId, InodeId};
 use crate::format::rows::{InodeRow, XattrSet};
 use crate::inflate::WorkingSet;
 use crate::meta::{ByteLru, Image};
@@ -54,8 +54,8 @@ pub struct Fs {
     image: Arc<Image>,
     working_set: WorkingSet,
     resumes: Resumes,
-    /// Bytes that are no hole, of files that have holes: asked for by every stat, known only from the extents.
-    allocated: ByteLru<InodeId, u64>,
+    /// Where contents end: every stat asks for it, and many inodes may have the same content.
+    content_ends: ByteLru<ContentId, u64>,
     /// Bytes in thawed ranges, of each inode that was asked for.
     thawed: ByteLru<InodeId, u64>,
 }
@@ -68,7 +68,7 @@ impl Fs {
             image,
             working_set,
             resumes: Resumes::new(),
-            allocated: ByteLru::new(1 << 20, 4),
+            content_ends: ByteLru::new(1 << 20, 4),
             thawed: ByteLru::new(1 << 20, 4),
         })
     }
