@@ -20,6 +20,8 @@ use std::time::Instant;
 const LIMIT: u32 = 256;
 /// Name of each level of a deep tree: long enough that a few hundred are longer than PATH_MAX.
 const LEVEL: &str = "level-of-many";
+/// Bytes of stack for comparing trees of 5,000 levels; only what is used is taken.
+const COMPARE_STACK: usize = 1 << 30;
 
 fn is_long() -> bool {
     std::env::var_os("FLOE_LONG").is_some_and(|value| value == "1")
@@ -120,7 +122,12 @@ fn is_readable(lab: &Lab, image: &Path, tree: &Tree, entries: usize) {
     }
     let out = Tree(lab.tree("out"));
     limited(&["extract", "-C", out.0.to_str().expect("a plain path")]);
-    assert_same(&tree.0, &out.0);
+    // The comparison goes down with the tree.
+    let same = || assert_same(&tree.0, &out.0);
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(COMPARE_STACK).spawn_scoped(scope, same);
+        thread.expect("a thread").join().expect("the trees are the same");
+    });
 }
 
 fn packed_wide(count: usize) {
