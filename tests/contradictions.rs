@@ -92,6 +92,8 @@ fn a_composed_subchunk_is_lost_with_what_it_is_made_of() {
     let report = check(&storage);
     let named: Vec<_> = report.findings.iter().flat_map(|f| &f.paths).map(|p| String::from_utf8_lossy(p)).collect();
     assert_eq!(named, ["plain-2", "composed"], "{:#?}", report.findings);
+    // What is in the damaged superchunk, and what is made of it, was compared too.
+    assert_eq!(report.subchunks_verified, 4);
 }
 
 #[test]

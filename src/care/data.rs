@@ -248,13 +248,13 @@ impl Work<'_> {
         let mut judged: Option<Judged> = None;
         let mut judge = |raw: &[u8], intact: bool| {
             let now = self.judge(known, list.as_ref(), (raw, intact), source, identities);
-            let lost = match judged.take() {
+            let (lost, verified) = match judged.take() {
                 // Of two damaged copies, one may have what the other has lost.
-                Some(before) => intersection(&before.lost, &now.lost),
-                None => now.lost,
+                Some(before) => (intersection(&before.lost, &now.lost), now.verified.max(before.verified)),
+                None => (now.lost, now.verified),
             };
             let accepted = intact || lost.is_empty();
-            judged = Some(Judged { lost, ..now });
+            judged = Some(Judged { lost, verified, all: now.all });
             accepted
         };
         let reading = self.check.image.read_superchunk(place, Buffers { stored: &mut *stored, raw }, &mut judge);
