@@ -136,7 +136,7 @@ impl Script<'_> {
             192..=207 => self.byte().into(),
             208..=223 => self.short() as u64,
             224..=239 => old ^ 1 << (self.byte() % 64),
-            _ => std::array::from_fn(|_| self.byte()).map(u64::from).iter().fold(0, |out: u64, b| out << 8 | b),
+            _ => u64::from_be_bytes(std::array::from_fn(|_| self.byte())),
         }
     }
 
