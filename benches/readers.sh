@@ -6,7 +6,7 @@
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: readers.sh SOURCE WORK [READERS [CACHE-MIB [FILES]]]"
 source=$1 work=$2 readers=${3:-64} cache=${4:-64} files=${5:-300}
-need shuf xargs find python3
+need shuf xargs find
 need_floe
 need_root
 mkdir -p "$work/mnt"
@@ -15,10 +15,11 @@ machine
 [[ -e $work/image.floe ]] || "$floe" pack -q "$source" "$work/image.floe"
 (cd "$source" && find . -type f -print0 | LC_ALL=C sort -z) >"$list"
 
-"$floe" mount -o "cache=${cache}M${OPTIONS:+,$OPTIONS}" "$work/image.floe" "$mnt"
+"$floe" mount -f -o "cache=${cache}M${OPTIONS:+,$OPTIONS}" "$work/image.floe" "$mnt" &
+daemon=$!
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT
+for ((n = 0; n < 100; n++)); do mountpoint -q "$mnt" && break || sleep 0.1; done
 mountpoint -q "$mnt" || die "not mounted"
-daemon=$(python3 -c 'import os, sys; print(os.getxattr(sys.argv[1], "user.floe.pid").split()[0].decode())' "$mnt")
 drop_caches
 
 seeded() { while echo "$1"; do :; done; } # the same random order for the same reader
@@ -32,6 +33,7 @@ end=${EPOCHREALTIME/[.,]/}
 peak=$(awk '/^VmHWM:/ { print int($2 / 1024 + 0.999) }' "/proc/$daemon/status")
 parts=$(awk '/^Rss(Anon|File):/ { printf "%s %d MiB  ", $1, $2 / 1024 }' "/proc/$daemon/status")
 "$floe" umount "$mnt"
+trap - EXIT
 echo "$readers readers of $files files in random order, cache ${cache} MiB: peak $peak MiB, $((cache + 64)) at most;" \
   "now ${parts}$(((end - begin) / 1000000)) s"
 ((peak <= cache + 64))
