@@ -93,6 +93,10 @@ fn a_forged_image_opens_without_a_warning_and_is_fit_for_writing() {
 //= format-spec.md#3
 //= type=test
 //# If a program does not support the head, it refuses the image and says so; it never takes the other slot instead.
+//= format-spec.md#0
+//= type=test
+//# Everything that later versions of the program write is laid down here already; what a program does not know it refuses
+//# by the feature bits (section 3.2), never by guessing.
 #[test]
 fn a_newest_head_that_is_not_supported_is_refused_and_not_passed_over() {
     let changes: [fn(&mut RawHeadSlot); 3] = [
@@ -228,6 +232,25 @@ fn a_feature_that_a_writer_must_know_makes_an_image_unfit_for_writing() {
     let mut bytes = image();
     both(&mut bytes, |head| head.incompat = (1 << 5).into());
     assert!(matches!(open(bytes), Err(MetaError::Unsupported(_))));
+}
+
+//= format-spec.md#2.1
+//= type=test
+//# the writer's session; never above the head's `epoch`
+#[test]
+fn frames_of_an_epoch_above_the_heads_or_with_a_sequence_of_another_are_reported_by_check() {
+    let mut bytes = image();
+    both(&mut bytes, |head| head.epoch = 0.into());
+    let report = check(bytes).unwrap();
+    assert!(findings(&report).contains("the frame is of epoch 1, the head's is 0"), "{}", findings(&report));
+
+    let mut bytes = image();
+    let header = &mut bytes[limits::LOG_START as usize..][..64];
+    header[24..32].copy_from_slice(&(limits::first_sequence(1) - 1).to_le_bytes());
+    let crc = crc32(&header[..60]);
+    header[60..].copy_from_slice(&crc.to_le_bytes());
+    let report = check(bytes).unwrap();
+    assert!(findings(&report).contains("is none of its epoch 1"), "{}", findings(&report));
 }
 
 #[test]

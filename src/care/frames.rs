@@ -300,6 +300,8 @@ impl<'a> Scan<'a> {
     /// What a header says, beside what is said of all frames.
     fn header(&mut self, header: &FrameHeader) {
         let Some(head) = self.head else { return };
+        //= format-spec.md#2.1
+        //# the writer's session; never above the head's `epoch`
         if header.epoch > head.epoch {
             let message = format!("the frame is of epoch {}, the head's is {}", header.epoch, head.epoch);
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
