@@ -219,12 +219,12 @@ impl Work<'_> {
         let mut outcome = Outcome::default();
         let second =
             frame.owner.and_then(|id| self.map.get(id)).is_some_and(|known| known.row.place.copy == Some(offset));
-        if second {
-            return outcome; // It was read with the first.
+        // The second was read with the first; and nothing refers to what lies in a punched payload but as a frame of its own.
+        if second || frame.punched {
+            return outcome;
         }
         let why = match self.check.image.log().stored_unverified(&place, offset, stored) {
             Ok(true) => return outcome,
-            Ok(false) if stored.iter().all(|&byte| byte == 0) => return outcome,
             Ok(false) => "their sum is wrong".to_owned(),
             Err(error) => error.to_string(),
         };

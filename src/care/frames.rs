@@ -2,7 +2,8 @@
 //!
 //! Behind a damaged header the scan goes on where the map says the frame ends, or else at the next header that verifies.
 //! The stored bytes of data superchunks are left to `data`, which decodes them in the same read. Frames that are found do
-//! not overlap, so whatever is done once for each of them is bounded by the image's size.
+//! not overlap, but for those in the punched payload of a dead one, of which nothing but the clear list is read: so whatever is
+//! done once for each of them is bounded by the image's size.
 
 use super::clear::Clear;
 use super::known::{Known, KnownFrame, Map, Namer, Super};
@@ -14,11 +15,12 @@ use crate::format::codec;
 use crate::format::frame::{Flags, FrameHeader, FrameKind};
 use crate::format::head::{Head, incompat};
 use crate::format::ids::{LogOffset, SuperchunkId};
-use crate::format::limits::{LOG_START, SEQUENCES};
+use crate::format::limits::{LOG_START, SEQUENCES, SYNC_BLOCK};
 use crate::format::place::Place;
 use crate::format::rows::SuperchunkRow;
-use crate::log::{LogError, LogReader};
+use crate::log::{self, LogError, LogReader};
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// A superchunk of data that the scan came by.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,8 @@ pub(super) struct DataFrame {
     pub(super) owner: Option<SuperchunkId>,
     /// Whether its clear list can be read.
     pub(super) clear_good: bool,
+    /// Whether other frames may lie where its stored bytes were.
+    pub(super) punched: bool,
 }
 
 /// What the scan came by.
@@ -106,10 +110,8 @@ pub(super) fn check(
     scan.run(check.observer, &mut |header, owner, list, marks| {
         let lost_row = trees.superchunks.contains(list.superchunk.0);
         if lost_row {
-            found.push(Super {
-                id: list.superchunk,
-                row: SuperchunkRow { kind: header.kind, place: Place::of(header) },
-            });
+            let row = SuperchunkRow { kind: header.kind, place: Place::of(header) };
+            found.push((header.sequence, Super { id: list.superchunk, row }));
             trees.superchunk_findings.of_one(list.superchunk.0, &mut |finding| {
                 list.subchunks.iter().for_each(|listed| marks.add(listed.id.0..listed.id.0 + 1, finding));
             });
@@ -151,6 +153,7 @@ struct Scan<'a> {
     unreachable: HashSet<SuperchunkId>,
     /// Features that frames use and the head does not say.
     features: u64,
+    /// The next header that verifies, after the last damage.
     next_valid: Option<LogOffset>,
     stored: Vec<u8>,
 }
@@ -189,52 +192,103 @@ impl<'a> Scan<'a> {
     }
 
     fn run(&mut self, observer: &dyn CheckObserver, on_clear: OnClear<'_>) -> Result<(), CheckError> {
-        let mut at = LogOffset(LOG_START);
-        while at.0 < self.readable {
+        let mut scan = self.log.scan(LogOffset(LOG_START));
+        // What of the stored bytes of a dead frame is left to go over.
+        let mut payload = 0..0;
+        while let Some(next) = scan.next() {
             if observer.cancelled() {
                 return Err(CheckError::Cancelled);
             }
-            at = match self.log.header(at) {
-                Ok(header) => {
-                    self.frame(&header, true, on_clear);
-                    LogOffset(at.0 + header.frame_len())
-                }
-                Err(error) => self.behind_damage(at, &error, on_clear),
+            let at = match &next {
+                Ok(header) => header.offset,
+                Err((at, _)) => *at,
             };
+            self.known_within(payload.start..payload.end.min(at.0), on_clear);
+            payload.start = payload.start.max(at.0);
+            match next {
+                Ok(header) => {
+                    let end = header.offset.0 + header.frame_len();
+                    let punched = scan.punched().is_some_and(|outer| outer.offset == header.offset);
+                    if punched || scan.punched().is_none() && self.known.at(header.offset).is_empty() {
+                        payload = end - u64::from(header.stored_len)..end;
+                    } else {
+                        payload.start = end;
+                    }
+                    self.frame(&header, true, punched, on_clear);
+                }
+                Err((at, error)) => {
+                    let next = self.behind_damage(at, &error, &mut scan, on_clear);
+                    scan.resume_at(next);
+                }
+            }
         }
+        self.known_within(payload, on_clear);
         Ok(())
     }
 
+    /// Deals with frames that are named and should be within the stored bytes of a dead one, where the scan did not find
+    /// them: since their headers are damaged, or what shows that the dead one is punched.
+    fn known_within(&mut self, range: Range<u64>, on_clear: OnClear<'_>) {
+        let mut at = range.start;
+        while let Some(offset) = self.known.next(LogOffset(at)).filter(|offset| offset.0 < range.end) {
+            at = offset.0 + 1;
+            let Some(known) = self.known.at(offset).first().copied() else { continue };
+            let end = offset.0.saturating_add(known.place.frame_len());
+            if end > range.end || offset.0 % SYNC_BLOCK != 0 {
+                continue;
+            }
+            match self.log.header(offset) {
+                Ok(header) if header.offset.0 + header.frame_len() == end => self.frame(&header, true, false, on_clear),
+                Ok(_) => continue,
+                Err(error) => self.known_by_place(&known, &error, on_clear),
+            }
+            at = end;
+        }
+    }
+
+    /// Reports the header of a frame that is known by its place alone, and goes over the frame.
+    fn known_by_place(&mut self, known: &KnownFrame, error: &LogError, on_clear: OnClear<'_>) {
+        let message = format!(
+            "header of the {} at {} is damaged: {}; no file is hit: what names the frame says the same",
+            known.kind.name(),
+            known.offset,
+            plain(error)
+        );
+        self.add(FindingKind::Frame, Severity::Recoverable, known.offset, message);
+        self.frame(&header_from(known, self.log.log_id()), false, false, on_clear);
+    }
+
     /// Deals with a header that does not verify, and says where to go on.
-    fn behind_damage(&mut self, at: LogOffset, error: &LogError, on_clear: OnClear<'_>) -> LogOffset {
-        let wrong = plain(error);
+    fn behind_damage(
+        &mut self,
+        at: LogOffset,
+        error: &LogError,
+        scan: &mut log::Scan,
+        on_clear: OnClear<'_>,
+    ) -> LogOffset {
         if let Some(known) = self.known.at(at).first().copied() {
             let end = at.0 + known.place.frame_len();
             if end <= self.readable {
-                let message = format!(
-                    "header of the {} at {at} is damaged: {wrong}; no file is hit: what names the frame says the same",
-                    known.kind.name()
-                );
-                self.add(FindingKind::Frame, Severity::Recoverable, at, message);
-                self.frame(&header_from(&known, self.log.log_id()), false, on_clear);
+                self.known_by_place(&known, error, on_clear);
                 return LogOffset(end);
             }
         }
-        if self.next_valid.is_none_or(|next| next <= at) {
-            self.next_valid = Some(self.log.find_next(LogOffset(at.0 + 1)).unwrap_or(LogOffset(self.readable)));
-        }
-        let mut next = self.next_valid.unwrap_or(LogOffset(self.readable));
+        let mut next = match self.next_valid {
+            Some(next) if next > at => next,
+            _ => scan.find_next(LogOffset(at.0 + 1)).unwrap_or(LogOffset(self.readable)),
+        };
+        self.next_valid = Some(next);
         if let Some(known) = self.known.next(LogOffset(at.0 + 1)) {
             next = next.min(known);
         }
         next = next.min(LogOffset(self.readable));
-        let message = format!("{} bytes at {at} are no frame that verifies: {wrong}", next.0 - at.0);
+        let message = format!("{} bytes at {at} are no frame that verifies: {}", next.0 - at.0, plain(error));
         self.add(FindingKind::Frame, Severity::Recoverable, at, message);
         next
     }
 
     /// A frame whose header verifies, or is known from elsewhere.
-    fn frame(&mut self, header: &FrameHeader, header_good: bool, on_clear: OnClear<'_>) {
+    fn frame(&mut self, header: &FrameHeader, header_good: bool, punched: bool, on_clear: OnClear<'_>) {
         self.frames.offsets.push(header.offset.0);
         if header_good {
             self.sequences.push(header.sequence);
@@ -290,8 +344,8 @@ impl<'a> Scan<'a> {
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
         }
         if header.kind == FrameKind::SUPERCHUNK {
-            self.frames.data.push(DataFrame { header: *header, owner, clear_good });
-        } else {
+            self.frames.data.push(DataFrame { header: *header, owner, clear_good, punched });
+        } else if !punched || named.is_some() {
             self.stored(header, named);
         }
         (self.progress)(header);
@@ -382,10 +436,6 @@ impl<'a> Scan<'a> {
         let mut stored = std::mem::take(&mut self.stored);
         let why = match self.log.stored_unverified(&Place::of(header), header.offset, &mut stored) {
             Err(error) => Some(plain(&error)),
-            // The payload of what nothing names may have been punched.
-            Ok(false) if named.is_none() && header.kind == FrameKind::TABLE_GROUP && stored.iter().all(|&b| b == 0) => {
-                None
-            }
             Ok(false) => Some("their sum is wrong".to_owned()),
             Ok(true) if header.kind == FrameKind::PAD && stored.iter().any(|&byte| byte != 0) => {
                 Some("a pad that is not zero".to_owned())

@@ -11,6 +11,7 @@ use crate::format::place::Place;
 use crate::format::rows::SuperchunkRow;
 use crate::format::rows::map::SPACE_SUPERCHUNKS;
 use crate::format::{limits, schema};
+use std::cmp::Reverse;
 
 /// A superchunk as the map has it, or, where the map is damaged, as its own frame has it.
 #[derive(Debug, Clone, Copy)]
@@ -71,12 +72,15 @@ impl Map {
         self.supers.binary_search_by_key(&id, |known| known.id).ok().and_then(|at| self.supers.get(at))
     }
 
-    /// Adds what frames say of superchunks whose rows in the map are lost; of several frames the last counts.
-    pub(super) fn add_from_frames(&mut self, found: Vec<Super>) {
+    /// Adds what frames say of superchunks whose rows in the map are lost, each with its frame's sequence.
+    pub(super) fn add_from_frames(&mut self, mut found: Vec<(u64, Super)>) {
         if found.is_empty() {
             return;
         }
-        self.supers.extend(found.into_iter().rev());
+        //= format-spec.md#13
+        //# Of two frames with one superchunk id the one with the higher sequence counts.
+        found.sort_by_key(|(sequence, _)| Reverse(*sequence));
+        self.supers.extend(found.into_iter().map(|(_, known)| known));
         self.supers.sort_by_key(|known| known.id);
         self.supers.dedup_by_key(|known| known.id);
     }

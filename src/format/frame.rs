@@ -203,6 +203,13 @@ fn crc(raw: &RawFrameHeader) -> u32 {
     raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
 }
 
+/// Whether these bytes may be a frame header at `offset`, whole or damaged, or zeros where there was none yet. Data is so
+/// only by rare chance.
+pub fn may_be_header(bytes: &[u8; FRAME_HEADER], offset: LogOffset) -> bool {
+    let own_offset = RawFrameHeader::read(bytes, "frame header").map(|raw| raw.own_offset.get());
+    bytes.starts_with(&FRAME_MAGIC) || own_offset == Ok(offset.0) || bytes == &[0; FRAME_HEADER]
+}
+
 impl RawFrameHeader {
     /// The header, if it verifies and belongs to `log_id` and `offset`.
     ///

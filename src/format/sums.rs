@@ -18,6 +18,22 @@ pub fn xxh3(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
+/// XXH3-64 of bytes that come in pieces.
+#[derive(Default)]
+pub struct Xxh3(xxhash_rust::xxh3::Xxh3Default);
+
+impl Xxh3 {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all bytes taken.
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
 /// CRC-32 of headers and clear parts.
 pub fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)

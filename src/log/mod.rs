@@ -8,6 +8,7 @@
 
 mod reader;
 mod scan;
+mod window;
 mod writer;
 
 pub use reader::LogReader;
@@ -59,5 +60,7 @@ impl LogError {
     }
 }
 
+#[cfg(test)]
+mod dead_tests;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,19 @@
-//! Walks over the frames of a log in the order they lie, and finds the next one behind damage.
+//! Walks over the frames of a log in the order they lie, and finds the next one after damage.
+//!
+//! Frames may lie in the punched payload of a dead one (section 2.3). A scan reads each byte of a log a bounded number of
+//! times, whatever the frames claim: headers are looked for in one window that goes forward, a payload is read once to see
+//! that its checksum is wrong and once to search it, and the frames found in a payload are never searched themselves.
 
+use super::window::Window;
 use super::{LogError, LogReader};
-use crate::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader};
+use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind, may_be_header};
 use crate::format::ids::LogOffset;
+use crate::format::limits::SYNC_BLOCK;
+use crate::format::sums::Xxh3;
+use std::ops::Range;
 
-/// Bytes read at once in search of a header.
-const WINDOW: usize = 1 << 20;
-/// Bytes given up at once where they cannot be read: what a disk loses at least.
-const UNREADABLE: u64 = 4096;
+/// Bytes of a payload read at once for its checksum.
+const PIECE: usize = 1 << 18;
 
 /// The headers of a log's frames, one after another; only headers are verified. After an error it stands still, and
 /// ends unless [`Scan::resume_at`] says where to go on.
@@ -16,17 +22,31 @@ pub struct Scan {
     reader: LogReader,
     at: u64,
     failed: bool,
+    window: Window,
+    payload: Option<Payload>,
+}
+
+/// The punched payload that is being searched.
+#[derive(Debug)]
+struct Payload {
+    outer: FrameHeader,
+    blocks_end: u64,
 }
 
 impl Scan {
     /// Begins with the frame at `from`.
     pub fn new(reader: LogReader, from: LogOffset) -> Self {
-        Scan { reader, at: from.0, failed: false }
+        Scan { reader, at: from.0, failed: false, window: Window::default(), payload: None }
     }
 
     /// Where the next frame is looked for.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.at)
+    }
+
+    /// The frame whose punched payload is being searched: the one that was given last, or the one it lies in.
+    pub fn punched(&self) -> Option<&FrameHeader> {
+        self.payload.as_ref().map(|payload| &payload.outer)
     }
 
     /// Goes on at `offset` after an error. A scan never goes back: an offset not behind the error is taken as the byte
@@ -39,8 +59,36 @@ impl Scan {
 
     /// The first frame at or behind `from`: whose header verifies and which lies within the log. Every byte is tried,
     /// so a damaged header loses only its own frame. Bytes that cannot be read are passed over.
-    pub fn find_next(&self, from: LogOffset) -> Option<LogOffset> {
-        self.reader.find_next(from)
+    pub fn find_next(&mut self, from: LogOffset) -> Option<LogOffset> {
+        self.window.find(&self.reader, from.0)
+    }
+
+    fn header(&self, at: LogOffset) -> Result<FrameHeader, LogError> {
+        match self.window.get::<FRAME_HEADER>(at.0) {
+            Some(bytes) => self.reader.verify_header(at, bytes),
+            None => self.reader.header(at),
+        }
+    }
+
+    /// The next frame in the payload that is being searched; `None` at its end, from where the scan goes on.
+    fn in_payload(&mut self) -> Option<FrameHeader> {
+        let payload = self.payload.as_ref()?;
+        let found = self.window.find_on_borders(&self.reader, self.at, payload.blocks_end, SYNC_BLOCK);
+        match found {
+            //= format-spec.md#2.3
+            //# The payload of a frame found there is never searched.
+            Some(header) => self.at = (self.at_end(&header)).next_multiple_of(SYNC_BLOCK),
+            None => {
+                self.at = self.at_end(&payload.outer);
+                self.payload = None;
+            }
+        }
+        found
+    }
+
+    fn at_end(&self, header: &FrameHeader) -> u64 {
+        // Cannot overflow: the frame was found to lie within the log.
+        header.offset.0 + header.frame_len()
     }
 }
 
@@ -48,14 +96,23 @@ impl Iterator for Scan {
     type Item = Result<FrameHeader, (LogOffset, LogError)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || self.at >= self.reader.end() {
+        if self.failed {
+            return None;
+        }
+        if let Some(header) = self.in_payload() {
+            return Some(Ok(header));
+        }
+        if self.at >= self.reader.end() {
             return None;
         }
         let offset = LogOffset(self.at);
-        Some(match self.reader.header(offset) {
+        Some(match self.header(offset) {
             Ok(header) => {
-                // Cannot overflow: the frame was found to lie within the log.
-                self.at += header.frame_len();
+                self.at = self.at_end(&header);
+                if let Some(blocks) = self.reader.punched_blocks(&header) {
+                    self.at = blocks.start;
+                    self.payload = Some(Payload { outer: header, blocks_end: blocks.end });
+                }
                 Ok(header)
             }
             Err(error) => {
@@ -72,55 +129,43 @@ impl LogReader {
         Scan::new(self.clone(), from)
     }
 
-    /// As [`Scan::find_next`].
-    pub fn find_next(&self, from: LogOffset) -> Option<LogOffset> {
-        let mut window = Vec::new();
-        let mut at = from.0;
-        loop {
-            let left = self.readable().checked_sub(at)?;
-            if left < FRAME_HEADER as u64 {
-                return None;
-            }
-            let skipped = self.read_window(at, left.min(WINDOW as u64) as usize, &mut window);
-            if let Some(found) = self.find_within(at, &window) {
-                return Some(found);
-            }
-            // A header may lie across the border of two windows; not across bytes that cannot be read.
-            at += if skipped == 0 { (window.len() - (FRAME_HEADER - 1)) as u64 } else { skipped };
+    /// The whole 4 KiB blocks within the stored bytes of a frame, if they are punched and may hold other frames.
+    ///
+    /// The first of them tells: it is zero, or begins with a header, whole or damaged. In a frame that lives the same may be
+    /// so by chance or on purpose; but its checksum is right, and then nothing in it counts.
+    fn punched_blocks(&self, header: &FrameHeader) -> Option<Range<u64>> {
+        if !matches!(header.kind, FrameKind::SUPERCHUNK | FrameKind::TABLE_GROUP | FrameKind::MAP_BLOCK) {
+            return None;
         }
+        // Nothing here can overflow: the frame was found to lie within the log.
+        let end = header.offset.0 + header.frame_len();
+        let stored = end - u64::from(header.stored_len);
+        let blocks = stored.next_multiple_of(SYNC_BLOCK)..end - end % SYNC_BLOCK;
+        if blocks.is_empty() {
+            return None;
+        }
+        let mut first = [0; FRAME_HEADER];
+        let readable = self.storage().read_at(blocks.start, &mut first).is_ok();
+        let may_be_punched = !readable || may_be_header(&first, LogOffset(blocks.start));
+        //= format-spec.md#2.3
+        //# Frames in a payload whose checksum is right must not count: they are the data of a live frame.
+        (may_be_punched && !self.has_right_sum(header, stored..end)).then_some(blocks)
     }
 
-    /// Reads `len` bytes, or as many as can be read; says how far to go on if they are not all there.
-    fn read_window(&self, at: u64, len: usize, window: &mut Vec<u8>) -> u64 {
-        window.resize(len, 0);
-        if self.storage().read_at(at, window).is_ok() {
-            return 0;
-        }
-        let mut good = 0;
-        while good < len {
-            let border = UNREADABLE - (at + good as u64) % UNREADABLE;
-            let next = len.min(good + border as usize);
-            let part = window.get_mut(good..next).unwrap_or_default();
-            if self.storage().read_at(at + good as u64, part).is_err() {
-                window.truncate(good);
-                return next as u64;
+    /// Whether the stored bytes can be read and have the checksum that the header says.
+    fn has_right_sum(&self, header: &FrameHeader, stored: Range<u64>) -> bool {
+        let mut sum = Xxh3::default();
+        let mut piece = vec![0; PIECE.min(header.stored_len as usize)];
+        let mut at = stored.start;
+        while at < stored.end {
+            let len = (stored.end - at).min(PIECE as u64) as usize;
+            let Some(piece) = piece.get_mut(..len) else { return false };
+            if self.storage().read_at(at, piece).is_err() {
+                return false;
             }
-            good = next;
+            sum.update(piece);
+            at += len as u64;
         }
-        0
-    }
-
-    fn find_within(&self, at: u64, window: &[u8]) -> Option<LogOffset> {
-        let mut from = 0;
-        while let Some(start) = window.get(from..)?.iter().position(|&byte| byte == FRAME_MAGIC[0]) {
-            let start = from + start;
-            let header = window.get(start..start + FRAME_HEADER)?;
-            let offset = LogOffset(at + start as u64);
-            if header.starts_with(&FRAME_MAGIC) && self.verify_header(offset, header).is_ok() {
-                return Some(offset);
-            }
-            from = start + 1;
-        }
-        None
+        sum.finish() == header.sum
     }
 }

@@ -49,7 +49,10 @@ impl Image {
         let mut scan = Scan::new(self.log().clone(), LogOffset(limits::LOG_START));
         while let Some(next) = scan.next() {
             match next {
-                Ok(header) => usage.add(&header),
+                Ok(header) => {
+                    let within = scan.punched().filter(|outer| outer.offset != header.offset);
+                    usage.add(&header, within.map(|outer| outer.kind));
+                }
                 Err((offset, _)) => {
                     let end = scan.find_next(LogOffset(offset.0 + 1)).unwrap_or(LogOffset(self.log().end()));
                     usage.damaged += end.0 - offset.0;
@@ -106,7 +109,13 @@ impl Image {
 }
 
 impl Usage {
-    fn add(&mut self, header: &FrameHeader) {
+    /// Takes a frame, and of what kind the dead frame is whose punched payload it lies in.
+    fn add(&mut self, header: &FrameHeader, within: Option<FrameKind>) {
+        match within {
+            Some(FrameKind::SUPERCHUNK) => self.data -= header.frame_len(),
+            Some(_) => self.tables -= header.frame_len(),
+            None => {}
+        }
         let clear = u64::from(header.clear_len);
         match header.kind {
             FrameKind::SUPERCHUNK => {

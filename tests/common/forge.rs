@@ -4,11 +4,12 @@
 use floe::format::block::{Key, Row};
 use floe::format::clear::{ClearList, Listed};
 use floe::format::codec::{Compression, RAW};
-use floe::format::frame::{Flags, FrameKind};
+use floe::format::frame::{Flags, FrameHeader, FrameKind};
 use floe::format::head::{Head, RawHeadSlot, incompat};
 use floe::format::ids::{InodeId, LogOffset, SubchunkId, SuperchunkId};
 use floe::format::limits::{LOG_START, first_sequence};
 use floe::format::params::{Chunker, HashKind, Params};
+use floe::format::place::Place;
 use floe::format::recipe::{Piece, Recipe};
 use floe::format::root::Root;
 use floe::format::rows::inode::XattrRef;
@@ -46,6 +47,8 @@ pub struct Forge {
     pub raw_tables: bool,
     pub max_sources: u8,
     pub second_copy: SecondCopy,
+    /// How many of the first superchunks lie in the punched payload of a dead frame, which was superchunk 1 before.
+    pub in_dead: usize,
     /// Shortest subchunk that needs no reason.
     pub chunk_min: u32,
     /// Whether superchunks that are not full say so.
@@ -135,6 +138,31 @@ impl Forge {
         users
     }
 
+    /// Appends a superchunk that no row of the map names, and punches it; returns where its payload begins.
+    fn dead_frame(&self, log: &mut LogWriter, storage: &MemoryStorage) -> u64 {
+        let inside = self.superchunks.iter().take(self.in_dead);
+        let bytes = |superchunk: &Vec<Subchunk>| superchunk.iter().map(|(stored, _)| stored.len()).sum::<usize>();
+        let len: usize = inside.map(|superchunk| bytes(superchunk).next_multiple_of(4096) + 4096).sum();
+        if len == 0 {
+            return 0;
+        }
+        let stored = noise(77, len + 8192);
+        let subchunks = vec![Listed::whole(SubchunkId(1), stored.len() as u32)];
+        let frame = NewFrame {
+            kind: FrameKind::SUPERCHUNK,
+            codec: RAW,
+            flags: Flags::default().with_short(true),
+            clear: &ClearList { superchunk: SuperchunkId(1), subchunks }.encode(),
+            stored: &stored,
+            raw_len: stored.len() as u32,
+            sum: sums::xxh3(&stored),
+        };
+        let place = log.append(frame).unwrap();
+        let begin = place.stored_at(place.offset).next_multiple_of(4096);
+        storage.punch(begin, log.end() / 4096 * 4096 - begin).unwrap();
+        begin
+    }
+
     pub fn build(&self) -> Arc<MemoryStorage> {
         let storage = Arc::new(MemoryStorage::from_bytes(vec![0; LOG_START as usize]));
         let mut log = LogWriter::new(storage.clone() as Arc<dyn Storage>, 7, 1, first_sequence(1), LOG_START).unwrap();
@@ -143,7 +171,8 @@ impl Forge {
         let mut map = MapRows::default();
         let mut identities = Vec::new();
         let (mut next_subchunk, mut next_superchunk) = (1, 1);
-        for superchunk in &self.superchunks {
+        let mut payload = self.dead_frame(&mut log, &storage);
+        for (n, superchunk) in self.superchunks.iter().enumerate() {
             let mut list = ClearList { superchunk: SuperchunkId(next_superchunk), subchunks: Vec::new() };
             let mut recipes = Vec::new();
             let mut raw = Vec::new();
@@ -166,7 +195,12 @@ impl Forge {
                 raw_len: raw.len() as u32,
                 sum: sums::xxh3(&raw),
             };
-            let mut place = log.append(frame).unwrap();
+            let mut place = if n < self.in_dead {
+                let sequence = first_sequence(1) + (1 << 20) + n as u64;
+                write_into(&storage, &mut payload, sequence, frame)
+            } else {
+                log.append(frame).unwrap()
+            };
             place.copy = match self.second_copy {
                 SecondCopy::None => None,
                 SecondCopy::Written => Some(log.append(frame).unwrap().offset),
@@ -326,6 +360,28 @@ impl Forge {
         }
         storage
     }
+}
+
+/// Writes a frame where there are zeros, and moves `at` to the next block.
+fn write_into(storage: &MemoryStorage, at: &mut u64, sequence: u64, frame: NewFrame<'_>) -> Place {
+    let header = FrameHeader {
+        kind: frame.kind,
+        codec: frame.codec,
+        flags: frame.flags,
+        log_id: 7,
+        epoch: 1,
+        clear_len: frame.clear.len() as u32,
+        sequence,
+        offset: LogOffset(*at),
+        stored_len: frame.stored.len() as u32,
+        raw_len: frame.raw_len,
+        sum: frame.sum,
+    };
+    for (offset, byte) in (*at..).zip([&header.encode(), frame.clear, frame.stored].concat()) {
+        storage.flip(offset, byte).unwrap();
+    }
+    *at = (*at + header.frame_len()).next_multiple_of(4096);
+    Place::of(&header)
 }
 
 pub fn noise(seed: u8, len: usize) -> Vec<u8> {
