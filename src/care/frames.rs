@@ -203,6 +203,9 @@ impl<'a> Scan<'a> {
                 Ok(header) => header.offset,
                 Err((at, _)) => *at,
             };
+            if at.0 >= self.readable {
+                break; // That the file is cut short was reported.
+            }
             self.known_within(payload.start..payload.end.min(at.0), on_clear);
             payload.start = payload.start.max(at.0);
             match next {
