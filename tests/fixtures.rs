@@ -52,7 +52,9 @@ fn fixtures_are_those_that_are_listed() {
     }
     let mut found: Vec<_> = std::fs::read_dir(folder())
         .expect("the folder is there")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.path().is_file()) // A thaw log is a folder, and tested elsewhere.
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     found.sort();
     let mut listed: Vec<_> = FIXTURES.iter().flat_map(|f| [format!("{}.floe", f.0), format!("{}.txt", f.0)]).collect();
