@@ -73,6 +73,9 @@ fn assert_one(report: &CheckReport, words: &str, paths: &[&str]) {
     assert_eq!(named, paths);
 }
 
+//= format-spec.md#5.2
+//= type=test
+//# A piece never names a *composed* subchunk's bytes but always what is stored of it, so depth is one.
 #[test]
 fn a_forged_image_that_is_right_has_no_findings() {
     let storage = with_recipe().build();

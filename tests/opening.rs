@@ -218,6 +218,10 @@ fn parameters_of_head_and_root_that_differ_are_told_and_those_of_the_root_count(
 //= type=test
 //# A reader refuses an image with an incompat bit that it does not know; a writer refuses one with an incompat or
 //# ro_compat bit that it does not know.
+//= format-spec.md#0
+//= type=test
+//# Everything that later versions of the program write is laid down here already; what a program does not know it
+//# refuses by the feature bits (section 3.2), never by guessing.
 #[test]
 fn a_feature_that_a_writer_must_know_makes_an_image_unfit_for_writing() {
     let mut bytes = image();

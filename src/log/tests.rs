@@ -108,6 +108,9 @@ fn no_write_after_a_sync_touches_a_block_that_holds_synced_bytes() {
     assert_eq!(writer.next_sequence(), headers.len() as u64 + 1);
 }
 
+//= format-spec.md#2
+//= type=test
+//# A *pad* frame fills what is left over where a writer must start in a fresh 4 KiB block (2.3).
 #[test]
 fn a_writer_that_goes_on_begins_in_a_fresh_block() {
     let storage = empty();

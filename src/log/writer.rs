@@ -149,6 +149,8 @@ impl LogWriter {
         if self.stopped {
             return Err(LogError::Stopped);
         }
+        //= format-spec.md#2
+        //# A *pad* frame fills what is left over where a writer must start in a fresh 4 KiB block (2.3).
         let over = self.end % SYNC_BLOCK;
         if over != 0 {
             let mut gap = SYNC_BLOCK - over;

@@ -277,6 +277,9 @@ impl<'a> Filler<'a> {
         let raw = Arc::new(std::mem::replace(&mut self.open, next));
         let log_id = *self.log_id.get_or_insert_with(|| log_id(self.options, &raw));
         let list = ClearList {
+            //= format-spec.md#5
+            //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a superchunk
+            //# written a second time (3.1, copy) keeps its id.
             superchunk: SuperchunkId(self.next_superchunk),
             subchunks: std::mem::take(&mut self.open_list),
         };

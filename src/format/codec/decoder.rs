@@ -62,6 +62,8 @@ impl Decoder {
         } else {
             None
         };
+        //= format-spec.md#6
+        //# Decoding must give exactly `raw_len` bytes.
         set_len(out, check_raw_len(raw_len)?);
         let Some(table) = table else { return self.unit(codec, flags, stored, dictionary, out) };
         for (part, out) in table.parts.iter().zip(out.chunks_mut(table.part_size as usize)) {

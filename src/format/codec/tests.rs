@@ -219,6 +219,9 @@ fn hostile_frames_are_refused_and_take_no_memory() {
     }
 }
 
+//= format-spec.md#6
+//= type=test
+//# Decoding must give exactly `raw_len` bytes.
 #[test]
 fn a_promise_of_more_or_fewer_bytes_than_there_are_is_an_error() {
     let raw = text(50_000);
