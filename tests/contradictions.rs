@@ -5,6 +5,7 @@
 mod forge;
 
 use floe::care::{self, CheckOptions, CheckReport, Severity};
+use floe::format::clear::ClearList;
 use floe::format::frame::FrameKind;
 use floe::format::ids::{ContentId, InodeId, LogOffset, SubchunkId, SuperchunkId};
 use floe::format::limits::LOG_START;
@@ -97,6 +98,31 @@ fn a_composed_subchunk_is_lost_with_what_it_is_made_of() {
     assert_eq!(named, ["plain-2", "composed"], "{:#?}", report.findings);
     // What is in the damaged superchunk, and what is made of it, was compared too.
     assert_eq!(report.subchunks_verified, 4);
+}
+
+//= format-spec.md#5.2
+//= type=test
+//# A piece never names a *composed* subchunk's bytes but always what is stored of it, so
+//# depth is one.
+#[test]
+fn a_piece_of_a_composed_subchunk_is_of_what_is_stored_of_it() {
+    let mut forge = with_recipe();
+    // Subchunk 4 is composed of 8100 bytes, of which it stores 100.
+    let stored = forge.superchunks[2][1].0.clone();
+    let recipe = Recipe::new(vec![piece(4, 20, 80), piece(5, 0, 3)]).unwrap();
+    let bytes = [&stored[20..], b"own"].concat();
+    forge.superchunks[2].push((b"own".to_vec(), Some((recipe, bytes.clone()))));
+    forge.file(1, "of-composed", 21, 83, ContentRef::Subchunk(SubchunkId(5)));
+    let storage = forge.build();
+    assert_eq!(check(&storage).findings, []);
+    let fs = open(&storage);
+    let mut read = Vec::new();
+    fs.read(fs.resolve(b"of-composed").unwrap().inode, 0, 83, &mut read).unwrap();
+    assert_eq!(read, bytes);
+    // What lies behind the stored part is not there for a piece, though the composed subchunk is longer.
+    let recipe = Recipe::new(vec![piece(4, 21, 80), piece(5, 0, 3)]).unwrap();
+    forge.superchunks[2][2].1.as_mut().unwrap().0 = recipe;
+    assert_one(&check(&forge.build()), "1 of 3 subchunks in superchunk 3", &["of-composed"]);
 }
 
 #[test]
@@ -338,6 +364,10 @@ fn a_short_subchunk_within_data_is_found_unless_the_content_is_uneven() {
     assert_eq!(told(&check(&forge.build())), []);
 }
 
+//= format-spec.md#5
+//= type=test
+//# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a
+//# superchunk written a second time (3.1, copy) keeps its id.
 #[test]
 fn pack_fills_every_superchunk_but_the_last_and_marks_that_one() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -358,6 +388,22 @@ fn pack_fills_every_superchunk_but_the_last_and_marks_that_one() {
         assert_eq!(frame.flags.short(), n + 1 == supers.len(), "{n}");
         assert!(frame.flags.short() != params.is_full(frame.raw_len), "{n}");
     }
+    let (mut next_superchunk, mut next_subchunk) = (1, 1);
+    let mut last = None;
+    for frame in image.log().scan(LogOffset(LOG_START)).map(Result::unwrap).filter(|f| f.kind.has_clear_list()) {
+        let list = ClearList::decode(&image.log().clear_part(&frame).unwrap(), frame.raw_len).unwrap();
+        let copy = last.as_ref() == Some(&list);
+        if !copy {
+            assert_eq!(list.superchunk.0, next_superchunk);
+            next_superchunk += 1;
+            for listed in &list.subchunks {
+                assert_eq!(listed.id.0, next_subchunk);
+                next_subchunk += 1;
+            }
+        }
+        last = Some(list);
+    }
+    assert_eq!((image.root().next_superchunk, image.root().next_subchunk), (next_superchunk, next_subchunk));
 }
 
 #[test]

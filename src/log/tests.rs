@@ -86,6 +86,10 @@ fn what_was_appended_is_read_back_from_memory_and_file() {
     write_and_read_back(Arc::new(FileStorage::open(&path, Access::ReadWrite).unwrap()));
 }
 
+//= format-spec.md#2
+//= type=test
+//# A *pad* frame fills what is left over where a writer must start in a fresh 4 KiB
+//# block (2.3).
 #[test]
 fn no_write_after_a_sync_touches_a_block_that_holds_synced_bytes() {
     let storage = empty();

@@ -210,6 +210,9 @@ impl<'a> TableWriter<'a> {
         //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a superchunk
         //# written a second time (3.1, copy) keeps its id.
         let list = ClearList { superchunk: SuperchunkId(*self.next_superchunk), subchunks: group.blocks };
+        //= format-spec.md#5
+        //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a
+        //# superchunk written a second time (3.1, copy) keeps its id.
         *self.next_superchunk += 1;
         let clear = list.encode();
         let encoded = self.encoder.encode(&group.raw).map_err(failed)?;

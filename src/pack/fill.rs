@@ -254,6 +254,9 @@ impl<'a> Filler<'a> {
             self.seal(End::Early)?;
         }
         let id = SubchunkId(self.next_subchunk);
+        //= format-spec.md#5
+        //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a
+        //# superchunk written a second time (3.1, copy) keeps its id.
         self.next_subchunk += 1;
         self.compare.add(SuperchunkId(self.next_superchunk), self.open.len() as u32, bytes.len() as u32);
         self.open_list.push(Listed::whole(id, bytes.len() as u32));
