@@ -231,6 +231,49 @@ fn a_leaf_of_the_map_with_recipes_is_written_twice_where_that_costs_little() {
 }
 
 #[test]
+fn a_reader_written_from_the_specification_puts_composed_subchunks_together() {
+    if std::process::Command::new("python3").arg("-V").output().is_err() {
+        return;
+    }
+    let mut forge = with_recipe();
+    forge.raw_tables = true;
+    // Rows of several recipes, with pieces that continue one another, go back, and change between sources.
+    for n in 0..200u32 {
+        let id = 5 + u64::from(n);
+        let own = noise(n as u8, 30 + n as usize % 3);
+        let (one, two) = (&forge.superchunks[0][0].0, &forge.superchunks[1][0].0);
+        let at = (7 * n % 900) as usize;
+        let bytes =
+            [&own[..10], &one[at..at + 200], &two[at..at + 90], &one[at + 200..at + 300], &own[10..30], &two[..9]];
+        let pieces = vec![
+            piece(id, 0, 10),
+            piece(1, at as u32, 200),
+            piece(2, at as u32, 90),
+            piece(1, at as u32 + 200, 100),
+            piece(id, 10, 20),
+            piece(2, 0, 9),
+        ];
+        let recipe = (Recipe::new(pieces).unwrap(), bytes.concat());
+        forge.superchunks[2].push((own, Some(recipe)));
+        forge.file(1, &format!("made-{n}"), 100 + id, 429, ContentRef::Subchunk(SubchunkId(id)));
+    }
+    let storage = forge.build();
+    assert_eq!(check(&storage).findings, []);
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (image, out) = (dir.path().join("image"), dir.path().join("out"));
+    std::fs::write(&image, storage.to_bytes()).unwrap();
+    std::fs::create_dir(&out).unwrap();
+    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reader.py");
+    let done = std::process::Command::new("python3").arg(reader).arg("extract").args([&image, &out]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let made = |n: usize| &forge.superchunks[2][2 + n].1.as_ref().unwrap().1;
+    for n in 0..200 {
+        assert!(&std::fs::read(out.join(format!("made-{n}"))).unwrap() == made(n), "made-{n}");
+    }
+    assert!(std::fs::read(out.join("composed")).unwrap() == forge.superchunks[2][1].1.as_ref().unwrap().1);
+}
+
+#[test]
 fn recipes_that_multiply_end_soon() {
     let mut forge = Forge::new();
     // Each of these two hundred is a megabyte made of one kilobyte, in little more than a clear list.
