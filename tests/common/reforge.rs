@@ -184,7 +184,7 @@ impl Pieces {
         let frame = Frame {
             kind: FrameKind::SUPERCHUNK,
             codec: codec::RAW,
-            flags: 0,
+            flags: Flags::SHORT,
             raw_len: len,
             clear: clear.len().checked_sub(4).map(|len| clear[..len].to_vec()),
             stored: raw,
