@@ -1,23 +1,27 @@
 //! Whole images whose checksums and hashes are all right, and whose rows, blocks, clear lists, parameters, roots and heads
 //! are wrong: opened, walked, read, digested, extracted and checked. Errors at most, in bounded memory.
 //!
-//! The images changed are the fixtures. How the bytes of an input are used: [`Script`]. All memory counts, also that of zstd
+//! The images changed are the fixtures, and some that hold far more than they are long. How the bytes of an input are used: [`Script`]. All memory counts, also that of zstd
 //! and xz, as the address sanitizer sees it; so this target needs that sanitizer, which is cargo-fuzz's default.
 
 #![no_main]
 
+#[path = "../../tests/common/forge.rs"]
+mod forge;
 #[path = "../../tests/common/reforge.rs"]
 mod reforge;
 
 use floe::care::{CheckObserver, CheckOptions, check};
 use floe::format::block::Row;
 use floe::format::bytes::put_varint;
+use floe::format::codec::{Compression, Encoder};
 use floe::format::frame::FrameKind;
 use floe::format::head::RawHeadSlot;
-use floe::format::ids::InodeId;
+use floe::format::ids::{ContentId, InodeId, SubchunkId};
 use floe::format::params::RawParams;
 use floe::format::place::RawPlace;
 use floe::format::root::{RootLogical, RootPhysical};
+use floe::format::rows::{ContentRef, ContentRow, Extent};
 use floe::format::schema::Table;
 use floe::format::tree_ref::RawTreeRef;
 use floe::format::view::RawView;
@@ -27,6 +31,7 @@ use floe::fs::{Fs, FsOptions, SeekTo, digest};
 use floe::meta::{Image, ImageOptions};
 use floe::storage::Storage;
 use floe::storage::testing::MemoryStorage;
+use forge::Forge;
 use libfuzzer_sys::fuzz_target;
 use reforge::{Frame, Pieces, Tweak};
 use std::ffi::c_void;
@@ -196,8 +201,8 @@ impl Script<'_> {
                 // One that follows it.
                 let mut row = rows[at].clone();
                 match self.byte() % 3 {
-                    0 => row.key.a += 1,
-                    1 => row.key.b += 1,
+                    0 => row.key.a = row.key.a.wrapping_add(1),
+                    1 => row.key.b = row.key.b.wrapping_add(1),
                     _ => row.key.name.push(b'+'),
                 }
                 rows.insert(at + 1, row);
@@ -440,7 +445,30 @@ fn sink() -> &'static Path {
     if memory.is_dir() { memory } else { Path::new("/tmp") }
 }
 
-/// The fixtures, taken to pieces.
+/// An image of `count` superchunks of `mebibytes` MiB of zeros each, in a few KB.
+fn swollen(count: u64, mebibytes: u32) -> Pieces {
+    let mut forge = Forge::new();
+    for n in 0..count {
+        let first = 1 + n * u64::from(mebibytes);
+        let lens = vec![1 << 20; mebibytes as usize];
+        forge.superchunks.push(vec![(vec![0; 1 << 20], None); mebibytes as usize]);
+        let length = u64::from(mebibytes) << 20;
+        let extent = Extent::Run { first: SubchunkId(first), lens };
+        forge.contents.insert((1 + n, 0), ContentRow { length, extent });
+        forge.file(1, &format!("{n}"), 2 + n, length, ContentRef::Content(ContentId(1 + n)));
+    }
+    let mut pieces = Pieces::of(&forge.build().to_bytes());
+    for (_, frame) in &mut pieces.superchunks {
+        let encoded = Encoder::new(Compression::Zstd(3), None).encode(&frame.stored).expect("zeros shrink");
+        (frame.codec, frame.stored) = (encoded.codec, encoded.stored);
+    }
+    let params = reforge::field(RootLogical::FIELDS, "params").offset;
+    let size = params + reforge::field(RawParams::FIELDS, "superchunk_size").offset;
+    pieces.logical[size..size + 4].copy_from_slice(&(mebibytes << 20).to_le_bytes());
+    pieces
+}
+
+/// The fixtures, taken to pieces, and images that hold far more than they are long.
 fn bases() -> &'static [Pieces] {
     static BASES: OnceLock<Vec<Pieces>> = OnceLock::new();
     BASES.get_or_init(|| {
@@ -450,7 +478,8 @@ fn bases() -> &'static [Pieces] {
         paths.retain(|path| path.extension().is_some_and(|e| e == "floe"));
         paths.sort();
         assert!(!paths.is_empty(), "there are no fixtures");
-        paths.iter().map(|path| Pieces::of(&std::fs::read(path).expect("a fixture can be read"))).collect()
+        let fixtures = paths.iter().map(|path| Pieces::of(&std::fs::read(path).expect("a fixture can be read")));
+        fixtures.chain([swollen(6, 2), swollen(2, 16)]).collect()
     })
 }
 
