@@ -9,8 +9,9 @@ use floe::care::{CheckObserver, CheckOptions, check};
 use floe::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameKind, RawFrameHeader};
 use floe::format::head::{HEAD_MAGIC, RawHeadSlot};
 use floe::format::ids::InodeId;
-use floe::format::limits::{HEAD_SLOT_SPAN, LOG_START};
+use floe::format::limits::{HEAD_SLOT_SPAN, LOG_START, SYNC_BLOCK};
 use floe::format::place::RawPlace;
+use floe::format::root::root_hash;
 use floe::format::sums::{crc32, xxh3};
 use floe::fs::{Fs, FsOptions, SeekTo};
 use floe::meta::{Image, ImageOptions};
@@ -28,7 +29,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 /// Puts checksums right, frame by frame as far as their lengths make sense; then the head slots.
-fn mend(image: &mut [u8]) {
+fn mend(image: &mut Vec<u8>) {
     let log_start = LOG_START as usize;
     if image.len() < log_start {
         return;
@@ -60,11 +61,16 @@ fn mend(image: &mut [u8]) {
         }
         at = end;
     }
+    // The log ends with a whole block.
+    let log_end = at.next_multiple_of(SYNC_BLOCK as usize);
+    if image.len() < log_end {
+        image.resize(log_end, 0);
+    }
     for slot in [0, HEAD_SLOT_SPAN as usize] {
         put(image, slot, &HEAD_MAGIC);
         put(image, slot + offset_of!(RawHeadSlot, version), &1u16.to_le_bytes());
         put(image, slot + offset_of!(RawHeadSlot, log_id), &log_id);
-        put(image, slot + offset_of!(RawHeadSlot, log_end), &(at as u64).to_le_bytes());
+        put(image, slot + offset_of!(RawHeadSlot, log_end), &(log_end as u64).to_le_bytes());
         if let Some((frame, stored, end, sum)) = root {
             let place = slot + offset_of!(RawHeadSlot, root);
             let len = ((end - stored) as u32).to_le_bytes();
@@ -79,7 +85,7 @@ fn mend(image: &mut [u8]) {
             put(image, place + offset_of!(RawPlace, sum), &sum);
             let logical = word(image, stored);
             if let Some(logical) = image[stored + 8..end].get(..logical) {
-                let hash = *blake3::hash(logical).as_bytes();
+                let hash = root_hash(logical);
                 put(image, slot + offset_of!(RawHeadSlot, root_hash), &hash);
             }
         }
