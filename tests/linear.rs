@@ -12,10 +12,10 @@ use floe::storage::testing::FaultyStorage;
 use forge::Forge;
 use std::sync::Arc;
 
-/// Counts what it reads, and keeps as good as no block.
+/// Counts what it reads, and keeps few blocks: a walk through a long content reads it each time.
 fn open(forge: &Forge) -> (Arc<FaultyStorage<Arc<floe::storage::testing::MemoryStorage>>>, Arc<Fs>) {
     let storage = Arc::new(FaultyStorage::new(forge.build()));
-    let image = Image::open(storage.clone(), ImageOptions { block_cache: 1 }).unwrap();
+    let image = Image::open(storage.clone(), ImageOptions { block_cache: 32 << 10 }).unwrap();
     (storage, Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() }))
 }
 
