@@ -179,10 +179,8 @@ impl MountOptions {
     }
 
     fn take_one(&mut self, option: &[u8]) -> Result<(), OptionError> {
-        let (name, value) = match option.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&option[..at], Some(&option[at + 1..])),
-            None => (option, None),
-        };
+        let mut halves = option.splitn(2, |byte| *byte == b'=');
+        let (name, value) = (halves.next().unwrap_or_default(), halves.next());
         let name = String::from_utf8_lossy(name).into_owned();
         match value {
             _ if option.is_empty() || name.starts_with("x-") || name.starts_with("X-") || name == "comment" => Ok(()),

@@ -116,15 +116,15 @@ impl Pusher {
 
     /// Notes that a file is in the page cache. Returns whether it was noted before.
     fn remember(&self, inode: InodeId) -> bool {
-        self.remembered(inode).swap(inode.0, Ordering::Relaxed) == inode.0
+        self.remembered(inode).is_some_and(|slot| slot.swap(inode.0, Ordering::Relaxed) == inode.0)
     }
 
     fn is_remembered(&self, inode: InodeId) -> bool {
-        self.remembered(inode).load(Ordering::Relaxed) == inode.0
+        self.remembered(inode).is_some_and(|slot| slot.load(Ordering::Relaxed) == inode.0)
     }
 
-    fn remembered(&self, inode: InodeId) -> &AtomicU64 {
-        &self.cached[inode.0 as usize % REMEMBERED]
+    fn remembered(&self, inode: InodeId) -> Option<&AtomicU64> {
+        self.cached.get(inode.0 as usize % REMEMBERED)
     }
 
     fn push_window(&self, window: &Window, buffer: &mut Vec<u8>) {

@@ -53,13 +53,12 @@ impl Streams {
         state.clock += 1;
         let now = state.clock;
         let follows = |s: &Stream| s.at != 0 && inode >= s.at && inode <= s.at.max(s.window.end).saturating_add(SLACK);
-        let Some(n) = state.streams.iter().position(follows) else {
+        let Some((n, stream)) = state.streams.iter_mut().enumerate().find(|(_, stream)| follows(stream)) else {
             if let Some(oldest) = state.streams.iter_mut().min_by_key(|stream| stream.used) {
                 *oldest = Stream { at: inode, window: 0..0, used: now };
             }
             return None;
         };
-        let stream = &mut state.streams[n];
         (stream.at, stream.used) = (inode, now);
         let len = stream.window.end - stream.window.start;
         if inode < stream.window.start + len / 2 {
