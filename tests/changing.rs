@@ -371,3 +371,89 @@ fn a_directory_that_becomes_a_link_before_it_is_opened_is_not_followed() {
     let listed = floe!("ls", "-R", &image).exits(0).out();
     assert!(listed.contains("victim") && !listed.contains("secret") && !listed.contains("inside"), "{listed}");
 }
+
+/// Does something when the last name of the source was seen, and before any file is opened: so small a source is one batch, and
+/// readers begin with it when the walk has ended.
+struct AtLast<F>(F);
+
+impl<F: Fn() + Send + Sync> Filter for AtLast<F> {
+    fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'_> {
+        if entry.path == b"z-last" {
+            (self.0)();
+        }
+        Decision::Take(Why::Default)
+    }
+
+    fn enter(&self, _: &FilterDir<'_>) -> Contents<'_> {
+        Contents::All
+    }
+}
+
+/// Packs and does `change` between the walk and the reading; what is said then.
+fn packed_while(lab: &Lab, source: &Path, change: impl Fn() + Send + Sync + 'static) -> (PathBuf, Vec<String>) {
+    write(source.join("z-last"), "z");
+    let options = PackOptions { filter: Arc::new(AtLast(change)), ..PackOptions::default() };
+    let (image, warnings) = (lab.image("x.floe"), Warnings::default());
+    floe::pack::pack(&[source.to_owned()], &image, &options, &warnings).expect("it is packed");
+    (image, warnings.0.into_inner().expect("nobody panicked"))
+}
+
+#[test]
+fn a_name_keeps_no_bytes_of_a_file_that_took_another_name_of_the_same_file() {
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    write(source.join("a"), "the file with two names");
+    fs::hard_link(source.join("a"), source.join("b")).expect("a second name");
+    let (a, new) = (source.join("a"), lab.path("trees/new"));
+    write(&new, "another file, saved over the first name");
+    let (image, said) = packed_while(&lab, &source, move || fs::rename(&new, &a).expect("it can be renamed"));
+    assert!(said.iter().any(|line| line.starts_with("a: another file has its name by now")), "{said:?}");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(floe!("cat", &image, "b").exits(0).out(), "the file with two names");
+}
+
+#[test]
+fn a_file_whose_first_name_is_gone_when_it_is_read_is_packed_by_its_other_names() {
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    let bytes = noise(1, 3 << 20);
+    write(source.join("a"), &bytes);
+    fs::hard_link(source.join("a"), source.join("b")).expect("a second name");
+    fs::hard_link(source.join("a"), source.join("c")).expect("a third name");
+    let a = source.join("a");
+    let (image, said) = packed_while(&lab, &source, move || fs::remove_file(&a).expect("it can be removed"));
+    assert!(said.len() == 1 && said[0].starts_with("a: cannot open it"), "{said:?}");
+    let out = lab.path("out");
+    floe!("extract", &image, "-C", &out).exits(0);
+    use std::os::unix::fs::MetadataExt;
+    let inode = |name: &str| out.join(name).metadata().expect("it is there").ino();
+    assert_eq!(inode("b"), inode("c"));
+    assert!(fs::read(out.join("c")).expect("it can be read") == bytes);
+}
+
+#[test]
+fn bytes_of_a_private_file_that_took_the_name_of_a_public_one_are_not_packed() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    write(source.join("a"), "for everybody");
+    let (a, new) = (source.join("a"), lab.path("trees/new"));
+    write(&new, "my secret");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("chmod");
+    let (image, said) = packed_while(&lab, &source, move || fs::rename(&new, &a).expect("it can be renamed"));
+    assert!(said.len() == 1 && said[0].starts_with("a: another file has its name by now"), "{said:?}");
+    let out = floe!("extract", &image, "--stdout").exits(0).out();
+    assert_eq!(out, "z");
+}
+
+#[test]
+fn a_file_that_was_saved_anew_after_it_was_seen_is_packed_and_told_of() {
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    write(source.join("a"), "the old text");
+    let (a, new) = (source.join("a"), lab.path("trees/new"));
+    write(&new, "the new text, which is longer");
+    let (image, said) = packed_while(&lab, &source, move || fs::rename(&new, &a).expect("it can be renamed"));
+    assert!(said.len() == 1 && said[0].starts_with("a: it changed while it was read"), "{said:?}");
+    assert_eq!(floe!("cat", &image, "a").exits(0).out(), "the new text, which is longer");
+}

@@ -397,3 +397,37 @@ fn the_digest_sees_every_change() {
     fs::File::open(tree.join("a/c")).unwrap().set_modified(dir_time).unwrap();
     assert_ne!(byte, again("link.floe"), "a copy is no hard link");
 }
+
+#[test]
+fn the_image_that_is_extracted_is_never_replaced() {
+    let lab = Lab::new();
+    let tree = lab.tree("with-its-name");
+    write(tree.join("a"), prose(1, 5000));
+    write(tree.join("x.floe"), b"an older image, say");
+    // Of a name that the image has, too, but as a folder.
+    write(tree.join("y.floe/file"), b"x");
+    write(tree.join("z"), noise(2, 70_000));
+    let target = lab.path("target");
+    fs::create_dir(&target).unwrap();
+    let image = packed(&lab, &tree, "x.floe", &PackOptions::default());
+    let bytes = fs::read(&image).unwrap();
+    for overwrite in ["changed", "always"] {
+        fs::write(target.join("x.floe"), &bytes).unwrap();
+        fs::hard_link(target.join("x.floe"), target.join("y.floe")).unwrap();
+        let done = common::floe!(
+            "extract",
+            &format!("--overwrite={overwrite}"),
+            "-C",
+            target.to_str().unwrap(),
+            target.join("x.floe").to_str().unwrap()
+        )
+        .exits(3)
+        .says(&["error: x.floe: ", "error: y.floe: ", "the image that is being extracted has this name"]);
+        assert_eq!(done.stderr.matches("error: ").count(), 2, "{}", done.stderr);
+        assert_eq!(fs::read(target.join("x.floe")).unwrap(), bytes);
+        assert_eq!(fs::read(target.join("y.floe")).unwrap(), bytes);
+        assert_eq!(names(&target), ["a", "x.floe", "y.floe", "z"]);
+        fs::remove_dir_all(&target).unwrap();
+        fs::create_dir(&target).unwrap();
+    }
+}

@@ -4,7 +4,9 @@ mod common;
 
 use common::compare::assert_same;
 use common::run::wait;
-use common::{Lab, floe, floe_command, noise, write};
+use common::{Lab, floe, noise, write};
+use floe::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, Why};
+use floe::pack::{PackError, PackObserver, PackOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +14,9 @@ use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Enough for many writes to the image.
 fn source(lab: &Lab) -> PathBuf {
@@ -56,8 +60,11 @@ fn wait_for_writes(watch: &OwnedFd, writes: usize) -> bool {
     }
 }
 
-fn start(source: &Path, image: &Path, force: bool) -> Child {
-    let mut command = floe_command(["pack", "--superchunk-size", "1M", "-j", "1", "-C", "zstd:1"]);
+/// Starts packing by `env` with this option.
+fn start(source: &Path, image: &Path, force: bool, signals: &str) -> Child {
+    let mut command = Command::new("env");
+    command.arg(signals).arg(env!("CARGO_BIN_EXE_floe")).env_remove("SOURCE_DATE_EPOCH");
+    command.args(["pack", "--superchunk-size", "1M", "-j", "1", "-C", "zstd:1"]);
     if force {
         command.arg("-f");
     }
@@ -66,8 +73,20 @@ fn start(source: &Path, image: &Path, force: bool) -> Child {
 
 /// Starts packing, and sends a signal after so many writes. `None` if packing was quicker.
 fn interrupt(lab: &Lab, source: &Path, image: &Path, writes: usize, signal: Signal) -> Option<ExitStatus> {
+    // Of what the tests themselves ignore, as a shell has it for what it runs in the background, nothing is inherited.
+    interrupt_with(lab, source, image, writes, signal, "--default-signal=INT,TERM,HUP")
+}
+
+fn interrupt_with(
+    lab: &Lab,
+    source: &Path,
+    image: &Path,
+    writes: usize,
+    signal: Signal,
+    signals: &str,
+) -> Option<ExitStatus> {
     let watch = watch(lab);
-    let mut child = start(source, image, image.exists());
+    let mut child = start(source, image, image.exists(), signals);
     let in_time = wait_for_writes(&watch, writes);
     kill_process(Pid::from_child(&child), signal).expect("the child is there until it is waited for");
     let status = wait(&mut child).expect("it ends");
@@ -128,6 +147,19 @@ fn an_interrupted_pack_cleans_up_by_itself_and_is_exit_130() {
 }
 
 #[test]
+fn a_pack_that_ignores_hangups_goes_on_when_the_terminal_goes() {
+    let lab = Lab::new();
+    let source = source(&lab);
+    for (signal, name) in [(Signal::HUP, "HUP"), (Signal::INT, "INT")] {
+        let ignores = format!("--ignore-signal={name}");
+        let status = interrupt_with(&lab, &source, &lab.image("x.floe"), 2, signal, &ignores).expect("it was in time");
+        assert_eq!(status.code(), Some(0), "{name}");
+        assert_eq!(lab.image_folder(), ["x.floe"]);
+        fs::remove_file(lab.image("x.floe")).expect("it can be removed");
+    }
+}
+
+#[test]
 fn a_leftover_of_another_image_that_is_still_being_packed_is_let_alone() {
     let lab = Lab::new();
     let source = lab.tree("source");
@@ -163,4 +195,53 @@ fn a_full_disk_is_an_error_that_leaves_nothing_behind() {
     let done = done.exits(1);
     assert!(done.stderr.to_lowercase().contains("no space"), "{}", done.stderr);
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Leaves everything out, and counts how often it is asked.
+#[derive(Default)]
+struct Nothing(AtomicU64);
+
+impl Filter for Nothing {
+    fn decide(&self, _: &FilterEntry<'_>) -> Decision<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Decision::Skip(Why::Default)
+    }
+
+    fn enter(&self, _: &FilterDir<'_>) -> Contents<'_> {
+        Contents::All
+    }
+}
+
+/// Asks to stop, at once, and for the total.
+struct Stop;
+
+impl PackObserver for Stop {
+    fn wants_total(&self) -> bool {
+        true
+    }
+
+    fn warning(&self, path: &[u8], message: &str) {
+        panic!("{}: {message}", String::from_utf8_lossy(path));
+    }
+
+    fn cancelled(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_walks_too_even_where_everything_is_left_out() {
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    for n in 0..500 {
+        write(source.join(format!("{n}")), "x");
+    }
+    let filter = Arc::new(Nothing::default());
+    let options = PackOptions { filter: filter.clone(), ..PackOptions::default() };
+    let packed = floe::pack::pack(std::slice::from_ref(&source), &lab.image("x.floe"), &options, &Stop);
+    assert!(matches!(packed, Err(PackError::Cancelled)), "{packed:?}");
+    let surveyed = floe::pack::survey(&[source], &lab.image("x.floe"), &options, &Stop);
+    assert!(matches!(surveyed, Err(PackError::Cancelled)), "{surveyed:?}");
+    assert_eq!(filter.0.load(Ordering::Relaxed), 0);
+    assert_eq!(lab.image_folder(), Vec::<String>::new());
 }

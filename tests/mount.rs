@@ -259,13 +259,25 @@ fn in_the_foreground_it_stays_until_it_is_told_to_end() {
     let lab = Lab::new();
     let (_, image) = small(&lab);
     let dir = lab.mount_point("m");
-    let mut child = floe_command(["mount", "-f"]).arg(&image).arg(&dir).spawn().expect("floe runs");
-    wait_for_mounts(|| is_mounted(&dir));
-    assert_eq!(fs::read(dir.join("dir/file")).expect("it can be read"), b"some bytes\n");
+    let start = |signals: &str| {
+        let mut command = Command::new("env");
+        command.args([signals, env!("CARGO_BIN_EXE_floe"), "mount", "-f"]).arg(&image).arg(&dir);
+        let child = command.spawn().expect("floe runs");
+        wait_for_mounts(|| is_mounted(&dir));
+        assert_eq!(fs::read(dir.join("dir/file")).expect("it can be read"), b"some bytes\n");
+        child
+    };
+    let mut child = start("--default-signal=INT");
     kill_process(Pid::from_child(&child), Signal::INT).expect("it can be told");
     let status = wait(&mut child).expect("it ends");
     assert!(matches!(status.code(), Some(0 | 130)), "{status}");
     assert!(!is_mounted(&dir));
+    // As nohup starts it: the end of the terminal does not end it.
+    let mut child = start("--ignore-signal=HUP");
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("it can be told");
+    assert_eq!(fs::read(dir.join("text")).expect("it can be read").len(), 300_000);
+    floe!("umount", &dir).exits(0);
+    assert_eq!(wait(&mut child).expect("it ends").code(), Some(0));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Packing with few descriptors: many directories, deep ones, and nothing of them left out.
+//! With few descriptors: packing and extracting many directories, deep ones, and nothing of them left out; mounts.
 //!
 //! By default the trees are just large enough to need more than the limit allows;
 //! `FLOE_LONG=1 cargo test --release --test pack_limits -- --nocapture` takes the sizes that were promised and prints figures.
@@ -6,6 +6,8 @@
 mod common;
 
 use common::compare::assert_same;
+use common::left_out::need_fuse;
+use common::mounted::{Mounted, is_mounted};
 use common::{Lab, Run, floe, floe_command, run};
 use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use std::ffi::OsStr;
@@ -122,7 +124,11 @@ fn is_readable(lab: &Lab, image: &Path, tree: &Tree, entries: usize) {
     }
     let out = Tree(lab.tree("out"));
     limited(&["extract", "-C", out.0.to_str().expect("a plain path")]);
-    // The comparison goes down with the tree.
+    are_same(tree, &out);
+}
+
+/// Compares deep trees: the comparison goes down with them.
+fn are_same(tree: &Tree, out: &Tree) {
     let same = || assert_same(&tree.0, &out.0);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(COMPARE_STACK).spawn_scoped(scope, same);
@@ -218,4 +224,112 @@ fn a_walk_that_only_counts_needs_no_more() {
     let mut command = limited(LIMIT, ["pack", "--progress", "plain"]);
     command.arg(&tree.0).arg(lab.image("x.floe"));
     run(command).exits(0);
+}
+
+#[test]
+fn deep_directories_are_extracted_with_very_few_descriptors() {
+    let lab = Lab::new();
+    let tree = deep(&lab, 400);
+    let image = lab.image("deep.floe");
+    floe!("pack", &tree.0, &image).exits(0);
+    for limit in [128, 64, 40] {
+        let out = Tree(lab.tree("out"));
+        let mut command = limited(limit, ["extract", "-C"]);
+        command.arg(&out.0).arg(&image);
+        run(command).exits(0);
+        are_same(&tree, &out);
+    }
+}
+
+/// Levels with a file that has another name in the level above, a link and a FIFO.
+fn of_all_kinds(lab: &Lab, levels: usize) -> Tree {
+    let root = lab.tree("kinds");
+    let (mut above, mut at) = (root.clone(), root.join("d"));
+    for _ in 0..levels {
+        fs::create_dir(&at).expect("a new directory");
+        fs::write(at.join("file"), "text").expect("a new file");
+        fs::hard_link(at.join("file"), above.join("a-name-of-it")).expect("a new name");
+        fs::hard_link(at.join("file"), at.join("z-name-of-it")).expect("a new name");
+        std::os::unix::fs::symlink("file", at.join("link")).expect("a new link");
+        rustix::fs::mkfifoat(rustix::fs::CWD, at.join("fifo"), Mode::RUSR).expect("a new FIFO");
+        above = at.clone();
+        at.push("d");
+    }
+    Tree(root)
+}
+
+#[test]
+fn with_too_few_descriptors_extraction_fails_and_never_ends_as_done_with_findings() {
+    let lab = Lab::new();
+    let tree = of_all_kinds(&lab, 40);
+    let image = lab.image("x.floe");
+    floe!("pack", &tree.0, &image).exits(0);
+    let (mut failed, mut extracted) = (0, 0);
+    for limit in 5..24 {
+        for overwrite in ["never", "changed", "always"] {
+            let out = Tree(lab.tree("out"));
+            let mut command = limited(limit, ["extract", &format!("--overwrite={overwrite}"), "-C"]);
+            command.arg(&out.0).arg(&image);
+            let done = run(command);
+            if done.code == Some(0) {
+                are_same(&tree, &out);
+                // Once more over what is there; the first names are found again by their directories.
+                let mut again = limited(limit, ["extract", &format!("--overwrite={overwrite}"), "-C"]);
+                again.arg(&out.0).arg(&image);
+                run(again).exits(0);
+                are_same(&tree, &out);
+                extracted += 1;
+            } else {
+                let done = done.exits(1).says(&["Too many open files"]);
+                assert!(!done.stderr.contains("made anew"), "{limit}: {}", done.stderr);
+                failed += 1;
+            }
+        }
+    }
+    assert!(failed > 0 && extracted > 0, "{failed} failed, {extracted} extracted");
+}
+
+#[test]
+fn a_mount_that_has_too_few_descriptors_for_its_threads_is_an_error_and_leaves_no_mount() {
+    need_fuse!();
+    let lab = Lab::new();
+    let image = lab.image("x.floe");
+    floe!("pack", wide(&lab, 2).0.as_path(), &image).exits(0);
+    let dir = lab.path("mnt");
+    fs::create_dir(&dir).expect("a new directory");
+    let (mut failed, mut mounted) = (0, 0);
+    for limit in (6..40).step_by(3) {
+        let mut command = limited(limit, ["mount", "-o", "threads=16"]);
+        command.arg(&image).arg(&dir);
+        let done = run(command);
+        if done.code == Some(0) {
+            floe!("ls", &image).exits(0);
+            assert_eq!(fs::read_dir(&dir).expect("it is served").count(), 2, "{limit} descriptors");
+            floe!("umount", &dir).exits(0);
+            mounted += 1;
+        } else {
+            done.exits(1).says(&["Too many open files"]);
+            failed += 1;
+        }
+        assert!(!is_mounted(&dir), "{limit} descriptors");
+    }
+    assert!(failed > 0 && mounted > 0, "{failed} failed, {mounted} mounted");
+}
+
+#[test]
+fn umount_without_descriptors_takes_no_daemon_for_dead() {
+    need_fuse!();
+    let lab = Lab::new();
+    let image = lab.image("x.floe");
+    floe!("pack", wide(&lab, 2).0.as_path(), &image).exits(0);
+    let dir = lab.path("mnt");
+    fs::create_dir(&dir).expect("a new directory");
+    let mount = Mounted::new(&image, &dir, &[]);
+    // Enough to read what is mounted and to list /proc, but not to look at a process in it.
+    let mut command = limited(4, ["umount"]);
+    command.arg(&dir);
+    let done = run(command).exits(1).says(&["Too many open files"]);
+    assert!(!done.stderr.contains("died"), "{}", done.stderr);
+    assert!(is_mounted(&dir));
+    mount.unmount();
 }

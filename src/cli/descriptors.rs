@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for everything but the directories that `pack` keeps open: image, temporary files, readers, standard streams.
+/// Descriptors for everything but the directories that are kept open: image, temporary files, readers, standard streams.
 const RESERVED: u64 = 64;
 /// More directories than wait to be read and a usual depth need are of no use.
 const MOST: u64 = 4096;
@@ -17,7 +17,7 @@ pub fn raise() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many directories `pack` may keep open under a limit.
+/// How many directories `pack` or `extract` may keep open under a limit.
 pub fn directories(limit: u64) -> usize {
     (limit.saturating_sub(RESERVED) / 2).clamp(LEAST, MOST) as usize
 }

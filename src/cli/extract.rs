@@ -7,7 +7,7 @@ use super::progress::{Progress, Step, clock};
 use super::sentence::told;
 use super::size::{Human, counted};
 use super::walk::Walk;
-use super::{Context, Exit, escape, output, signals};
+use super::{Context, Exit, descriptors, escape, output, signals};
 use crate::format::rows::FileType;
 use crate::fs::extract::{self, ExtractError, ExtractObserver, ExtractOptions, ExtractSummary, Overwrite, Pick};
 use crate::fs::{Attr, Fs};
@@ -15,14 +15,15 @@ use crate::pack::filter::{Decision, Filter, FilterEntry, FilterOptions, FilterRu
 use anyhow::Context as _;
 use serde::Serialize;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-Paths are those in the image; a folder brings everything in it. Nothing is ever written outside DIR, whatever the
-image says, and links are made but never followed. Holes stay holes.
+Paths are paths in the image; a folder is extracted with everything in it. Nothing is ever written outside DIR,
+whatever the image says. Symbolic links are made but never followed. Holes stay holes.
 
 Owners, set-id bits of files that belonged to somebody else, and the xattrs 'trusted.*' and 'security.*' are restored by
-root only; other users get their own files, and no warning (-v says so once). A device that cannot be made is an error,
+root only. What other users extract belongs to them, and that is no warning (-v says so once). A device that cannot be made is an error,
 as for tar: the rest is extracted, and the exit status is 3.
 
 Examples:
@@ -32,8 +33,13 @@ Examples:
   floe extract photos.floe notes/todo.txt --stdout | less
   floe extract photos.floe -C out --overwrite=changed    once more, only what differs
 
+The image itself is never replaced, even with --overwrite=always.
+
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something is missing, 10 no image, 130 interrupted.
 ";
+
+/// Directories held open at most: more make nothing faster.
+const OPEN_DIRECTORIES: usize = 64;
 
 /// `floe extract`.
 #[derive(Debug, clap::Args)]
@@ -47,17 +53,17 @@ pub struct Args {
     /// Extract only what matches a pattern (gitignore's syntax)
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
-    /// Leave out what matches a pattern; asked after --include
+    /// Leave out what matches a pattern; applied after --include
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave so many components off the beginning of each path; what has no more is left out
+    /// Strip N leading components from each path; paths that have no more are left out
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "stdout")]
     strip_components: usize,
-    /// What to do with a name that is there already: leave it, replace it if type, size or time differ, or replace it
+    /// What to do with a name that exists already: keep it, replace it if type, size or time differ, or replace it
     /// [default: never, and say so]
     #[arg(long, value_name = "WHEN", require_equals = true, conflicts_with = "stdout")]
     overwrite: Option<When>,
-    /// Write the bytes of files to standard output, one file behind another
+    /// Write the bytes of files to standard output, one file after another
     #[arg(long, conflicts_with = "json")]
     stdout: bool,
     #[command(flatten)]
@@ -105,10 +111,13 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let json = args.json.json;
     let observer =
         Observer { progress: Progress::new(context, json, true, "extracting"), total, verbose: context.verbose > 0 };
+    let metadata = opened.storage.file().metadata().with_context(|| format!("cannot look at '{}'", shown(&image)))?;
     let options = ExtractOptions {
         overwrite: args.overwrite.map_or(Overwrite::Never, Overwrite::from),
         strip_components: args.strip_components,
         filter: &pick,
+        open_directories: descriptors::directories(descriptors::raise()).min(OPEN_DIRECTORIES),
+        image: Some((metadata.dev(), metadata.ino())),
     };
     let extracted = extract::extract(&fs, &paths, &args.directory, &options, &observer);
     observer.progress.finish();

@@ -5,7 +5,7 @@
 
 use super::open::shown;
 use super::sentence::{sentence, told};
-use super::{Context, Exit};
+use super::{Context, Exit, descriptors};
 use crate::fs::{Fs, FsOptions};
 use crate::fuse::{self, MountOptions, daemon};
 use crate::meta::{Image, ImageOptions};
@@ -61,6 +61,7 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
 }
 
 fn mount(image: &Path, dir: &Path, options: &MountOptions, foreground: bool) -> anyhow::Result<()> {
+    descriptors::raise();
     let inherited = daemon::Inherited::now();
     let opened = Opened::open(image, options)?;
     let fuse::Prepared { point, hides } = fuse::prepare(dir, &opened.path)?;

@@ -22,15 +22,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
-One folder becomes the root of the image. Several sources, or a file, stand in the root under their names.
-The image appears under its name when it is complete; until then, and if packing fails, there is none.
-If IMAGE is a link, the image is written where the link leads, also if nothing is there yet; the link stays.
+A single folder becomes the root of the image. Several sources, or a single file, are put into the root under
+their own names. The image gets its name only when it is complete; if packing fails, no image is left behind.
+If IMAGE is a symbolic link, the image is written to its target, which need not exist yet; the link stays.
 With --force only a regular file is replaced, and not while another process writes it. The image, and the one
 it replaces, are left out of their own sources.
 
-Patterns are gitignore's: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders;
-the last pattern that matches decides, and '!' turns one around. With --include, files that match none are
-left out; --exclude is asked after that.
+Patterns work as in .gitignore: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders;
+the last pattern that matches decides, and '!' negates a pattern. With --include, files that match no pattern are
+left out; --exclude is applied after that.
 
 Examples:
   floe pack ~/photos photos.floe
@@ -58,7 +58,7 @@ pub struct Args {
     /// Replace the image if it exists
     #[arg(short, long)]
     force: bool,
-    /// Pack nothing; say how much there is to pack
+    /// Pack nothing; show how much there is to pack
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub struct Args {
     attributes: Attributes,
     #[command(flatten)]
     resources: Resources,
-    /// Memory for everything together
+    /// Memory to use in total
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse, help_heading = "Resources")]
     memory: u64,
 }
@@ -79,35 +79,35 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Choose files")]
 struct Choice {
-    /// Leave out what matches a pattern
+    /// Leave out files and folders that match a pattern
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave out what matches a pattern of this file, one a line
+    /// Leave out what matches a pattern in this file, one pattern per line
     #[arg(long, value_name = "FILE")]
     exclude_from: Vec<PathBuf>,
     /// Take only files that match a pattern
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
-    /// Leave out what is in folders tagged as caches (CACHEDIR.TAG)
+    /// Leave out the contents of folders tagged as caches (CACHEDIR.TAG)
     #[arg(long)]
     exclude_caches: bool,
-    /// Leave out what is in folders that hold an entry of this name
+    /// Leave out the contents of folders that hold an entry of this name
     #[arg(long, value_name = "NAME")]
     exclude_if_present: Vec<OsString>,
-    /// Leave out files of more bytes
+    /// Leave out files larger than this
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     exclude_larger_than: Option<u64>,
     /// Stay on the sources' own file systems
     #[arg(short = 'x', long)]
     one_file_system: bool,
-    /// Take only what this file (- for standard input) lists, one name a line, relative to the source; a folder
-    /// brings what is in it only if its name ends with a slash
+    /// Take only the names listed in this file (- for standard input), one per line, relative to the source; the
+    /// contents of a folder are taken only if its name ends with a slash
     #[arg(long, value_name = "FILE|-")]
     files_from: Option<PathBuf>,
-    /// Names in --files-from end with a zero byte, not with the line
+    /// Names in --files-from end with a zero byte, not with a newline
     #[arg(short = '0', long, requires = "files_from")]
     null: bool,
-    /// Pack nothing; say what would be taken or left out, and why
+    /// Pack nothing; show what would be taken or left out, and why
     #[arg(long)]
     debug_filter: bool,
 }
@@ -118,16 +118,16 @@ struct Codec {
     /// zstd:LEVEL (1 to 22), xz:LEVEL (0 to 9) or none
     #[arg(short = 'C', long, value_name = "CODEC", default_value_t = Compression::default())]
     compression: Compression,
-    /// Bytes that are compressed as one, 1M to 64M
+    /// Size of the unit that is compressed as a whole, 1M to 64M
     #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = superchunk_size)]
     superchunk_size: u32,
-    /// Make superchunks of parts of this size, each readable alone: for random reads
+    /// Compress superchunks in parts of this size, each of which can be read alone: for random reads
     #[arg(long, value_name = "SIZE", value_parser = part_size)]
     part_size: Option<u32>,
-    /// fastcdc (cuts where the content says) or fixed:SIZE
+    /// How files are cut into subchunks: fastcdc (depends on the content) or fixed:SIZE
     #[arg(long, value_name = "HOW", default_value = "fastcdc", value_parser = chunker)]
     chunker: Chunker,
-    /// What tells equal data: blake3 or xxh3 (faster, not proof against forgery)
+    /// Hash used to find duplicates: blake3 or xxh3 (faster, not proof against forgery)
     #[arg(long, value_name = "HASH", default_value = "blake3", value_parser = hash)]
     hash: HashKind,
 }
@@ -138,13 +138,13 @@ struct Attributes {
     /// Store owners as numbers: floe always does
     #[arg(long)]
     numeric_owner: bool,
-    /// Owner and group of everything, in numbers
+    /// Owner and group of everything, as numbers
     #[arg(long, value_name = "U:G", value_parser = args::owner)]
     owner: Option<(u32, u32)>,
     /// The same as --owner 0:0
     #[arg(long, conflicts_with = "owner")]
     all_root: bool,
-    /// Time of the image, and latest time in it: seconds since 1970 or RFC 3339. With the same files, options and
+    /// Time of the image, and the latest time of anything in it: seconds since 1970 or RFC 3339. With the same files, options and
     /// timestamp an image has the same bytes
     #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true, env = "SOURCE_DATE_EPOCH")]
     timestamp: Option<i64>,

@@ -4,12 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process; a second one ends it.
+/// From now on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process; a second one ends it. One that whoever
+/// started the process has it ignore (nohup, a shell that runs it in the background) stays ignored.
 pub fn watch() {
     extern "C" fn note(_: libc::c_int) {
         INTERRUPTED.store(true, Ordering::Relaxed);
     }
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        if is_ignored(signal) {
+            continue;
+        }
         // SAFETY: all-zero bytes are a valid sigaction: no flags, an empty mask, the default action.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         // SA_RESTART: no read or write in the middle of the work is to fail for it.
@@ -19,6 +23,14 @@ pub fn watch() {
         // old action is not asked for. It fails only for an invalid signal, which these are not.
         unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
     }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: all-zero bytes are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: no action is set; the present one is written to `action`, which outlives the call.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Whether a signal asked for an end.

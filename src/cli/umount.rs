@@ -33,7 +33,9 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
         bail!("cannot unmount {named}: nothing is mounted there");
     };
     // Looked for before: afterwards its number could be another's.
-    let Some(daemon) = Daemon::of(&mount) else {
+    let daemon =
+        Daemon::of(&mount).with_context(|| format!("cannot unmount {named}: its daemon cannot be looked for"))?;
+    let Some(daemon) = daemon else {
         if !mount.is_floe() {
             bail!("cannot unmount {named}: no floe image is mounted there");
         }

@@ -198,7 +198,8 @@ fn wait_for_end(process: &OwnedFd, time: Option<Duration>) -> io::Result<bool> {
     }
 }
 
-/// Unmounts when the process is told to end (SIGTERM, SIGINT, SIGHUP).
+/// Unmounts when the process is told to end: by SIGTERM, and by SIGINT and SIGHUP unless whoever started it has it ignore them
+/// (nohup, a shell that runs it in the background).
 pub struct Termination {
     state: Arc<Mutex<State>>,
     ended: SyncSender<()>,
@@ -214,7 +215,16 @@ struct State {
 }
 
 fn terminating() -> SigSet {
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+    let asked = [Signal::SIGINT, Signal::SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    std::iter::once(Signal::SIGTERM).chain(asked).collect()
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: all-zero bytes are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: no action is set; the present one is written to `action`, which outlives the call.
+    let asked = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 impl Termination {
@@ -297,13 +307,22 @@ fn mark((major, minor): Device) -> String {
     format!("floe-mount {major}:{minor}")
 }
 
-/// Whether the process with this number has the mark.
-fn has_mark(pid: i32, device: Device) -> bool {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+/// Whether the process with this number has the mark. Of one that has ended, or that is not ours to look at, no.
+fn has_mark(pid: i32, device: Device) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+        Err(error) if is_shortage(&error) => return Err(error),
+        Err(_) => return Ok(false),
+        Ok(entries) => entries,
+    };
     let link = format!("/memfd:{} (deleted)", mark(device));
-    entries.flatten().any(|entry| {
+    Ok(entries.flatten().any(|entry| {
         std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str().as_bytes() == link.as_bytes())
-    })
+    }))
+}
+
+/// Whether this process, or the system, has no descriptor left.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// A daemon, to be waited for.
@@ -314,14 +333,27 @@ pub struct Daemon {
 
 impl Daemon {
     /// The process that serves a mount, if it lives and can be seen from here.
-    pub fn of(mount: &Mount) -> Option<Self> {
-        let entries = std::fs::read_dir("/proc").ok()?;
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        pids.filter(|&pid| has_mark(pid, mount.device)).find_map(|pid| {
-            let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    ///
+    /// # Errors
+    /// /proc is not mounted, or there are no descriptors to look at it: then nothing is known.
+    pub fn of(mount: &Mount) -> io::Result<Option<Self>> {
+        for entry in std::fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            if !has_mark(pid, mount.device)? {
+                continue;
+            }
+            let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+                Some(Ok(process)) => process,
+                Some(Err(error)) if is_shortage(&error.into()) => return Err(error.into()),
+                // It has just ended.
+                Some(Err(_)) | None => continue,
+            };
             // Asked again: the process may have ended in between, and its number be another's.
-            has_mark(pid, mount.device).then_some(Daemon { pid, process })
-        })
+            if has_mark(pid, mount.device)? {
+                return Ok(Some(Daemon { pid, process }));
+            }
+        }
+        Ok(None)
     }
 
     /// Its process id.
@@ -352,14 +384,14 @@ mod tests {
     fn a_process_is_found_by_its_mark_and_no_longer_than_it_has_it() {
         // No file system has such a number.
         let device = (u32::MAX, u32::MAX);
-        assert!(Daemon::of(&mount(device)).is_none());
+        assert!(Daemon::of(&mount(device)).unwrap().is_none());
         let file = rustix::fs::memfd_create(mark(device), MemfdFlags::CLOEXEC).unwrap();
-        let me = Daemon::of(&mount(device)).unwrap();
+        let me = Daemon::of(&mount(device)).unwrap().unwrap();
         assert_eq!(me.pid(), std::process::id() as i32);
         assert!(!me.wait(Duration::ZERO).unwrap());
-        assert!(Daemon::of(&mount((u32::MAX, u32::MAX - 1))).is_none());
+        assert!(Daemon::of(&mount((u32::MAX, u32::MAX - 1))).unwrap().is_none());
         drop(file);
-        assert!(Daemon::of(&mount(device)).is_none());
+        assert!(Daemon::of(&mount(device)).unwrap().is_none());
     }
 
     #[test]

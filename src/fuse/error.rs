@@ -40,6 +40,16 @@ pub enum MountError {
         /// The system's answer.
         error: io::Error,
     },
+    /// There are too few descriptors.
+    #[error(
+        "cannot serve with {loops} threads: {error} (fewer with '-o threads=N', or raise the limit of open files: 'ulimit -n')"
+    )]
+    Descriptors {
+        /// Threads that answer the kernel.
+        loops: usize,
+        /// The system's answer.
+        error: io::Error,
+    },
     /// The kernel, or fusermount3, refused.
     #[error("cannot mount on {}: {error}", dir.display())]
     Refused {

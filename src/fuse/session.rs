@@ -6,7 +6,7 @@
 
 use super::adapter::Adapter;
 use super::error::MountError;
-use super::mountpoint::{Own, Unmount};
+use super::mountpoint::{Own, Unmount, unmount};
 use super::options::{Access, MountOptions};
 use super::push::Pusher;
 use crate::fs::Fs;
@@ -22,6 +22,9 @@ use std::sync::Arc;
 /// Fewest event loops where nobody says otherwise: while one inflates another must be there to answer from the caches.
 const MIN_THREADS: usize = 2;
 
+/// Descriptors that a mount needs besides those of its event loops.
+const BESIDES: usize = 5;
+
 /// How far the kernel reads ahead, in KiB. Its own 128 cost eight times the round trips of large files.
 const KERNEL_READAHEAD_KIB: u32 = 1024;
 
@@ -36,14 +39,20 @@ pub struct Mounted {
 /// Mounts `fs` on `mountpoint` (absolute). `source` is what /proc/mounts shows unless `fsname=` says otherwise.
 ///
 /// # Errors
-/// /dev/fuse, mount(2) or fusermount3 refuse, or the kernel speaks another protocol.
+/// /dev/fuse, mount(2) or fusermount3 refuse, the kernel speaks another protocol, or there are too few descriptors.
 pub fn mount(fs: Arc<Fs>, mountpoint: &Path, source: &OsStr, options: &MountOptions) -> Result<Mounted, MountError> {
+    check_descriptors(event_loops(options))?;
     let pusher = options.push.then(|| Pusher::new(fs.clone()));
     let adapter = Adapter::new(fs, options.clone(), pusher.clone());
     let source = options.fsname.as_deref().map_or(source, OsStr::from_bytes);
     let (session, own) = match mount_directly(mountpoint, source, options)? {
         Some(device) => {
-            let own = Own::on(mountpoint)?;
+            // Without its number it cannot be served, and would stay behind, dead.
+            let own = Own::on(mountpoint).inspect_err(|_| {
+                if let Err(error) = unmount(mountpoint, Unmount::Detach) {
+                    tracing::warn!(%error, "a mount that failed stays behind");
+                }
+            })?;
             (start(adapter, device, own, mountpoint, options)?, own)
         }
         None => (mount_by_helper(adapter, mountpoint, source, options)?, Own::on(mountpoint)?),
@@ -174,6 +183,14 @@ fn access(options: &MountOptions) -> SessionACL {
         Access::OwnerAndRoot => SessionACL::RootAndOwner,
         Access::Owner | Access::Everybody => SessionACL::All,
     }
+}
+
+/// Each event loop opens its descriptor when the mount is served, which is too late to tell anybody that there is none.
+fn check_descriptors(loops: usize) -> Result<(), MountError> {
+    let open = || rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    // Besides: the connection itself, the daemon's mark, the pusher, and what is read in /proc and /sys on the way.
+    let opened = (0..loops + BESIDES).map(|_| open()).collect::<Result<Vec<_>, _>>();
+    opened.map(drop).map_err(|errno| MountError::Descriptors { loops, error: errno.into() })
 }
 
 fn event_loops(options: &MountOptions) -> usize {

@@ -92,7 +92,7 @@ pub enum PackError {
     #[error(transparent)]
     Index(#[from] ChunkError),
     /// The process, or the system, has no descriptor left.
-    #[error("cannot open '{path}': {source} (raise the limit of open files: 'ulimit -n')")]
+    #[error("cannot open '{}': {source} (raise the limit of open files: 'ulimit -n')", path.escape_debug())]
     Descriptors {
         /// Path of what was to be opened, in the image.
         path: String,

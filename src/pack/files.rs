@@ -26,6 +26,7 @@ pub(super) fn mtime(stat: &Stat) -> Time {
 }
 
 /// A regular file that is to be read.
+#[derive(Clone)]
 pub(super) struct FileJob {
     /// The directory it was found in.
     pub(super) dir: Arc<Directory>,
@@ -44,8 +45,8 @@ pub(super) enum Entry {
     File { meta: Meta, job: FileJob },
     /// Anything else.
     Other { name: Box<[u8]>, meta: Meta, target: Box<[u8]> },
-    /// Another name of an inode that came before.
-    Link { name: Box<[u8]>, key: (u64, u64) },
+    /// Another name of an inode that came before. A regular file is read by this name if it could not be by that one.
+    Link { name: Box<[u8]>, key: (u64, u64), alone: Option<Box<(Meta, FileJob)>> },
 }
 
 /// Entries in path order.

@@ -2,10 +2,10 @@
 
 use super::append::{CompressJob, Progress, Sealed};
 use super::compare::Compare;
-use super::files::{Batch, Entry, FilePart, Meta, ReadEnd, ReadExtent, Segment};
+use super::files::{Batch, Entry, FileJob, FilePart, Meta, ReadEnd, ReadExtent, Segment};
 use super::plan::Plan;
 use super::rows::{ContentBuilder, Node, TreeRows};
-use super::{PackError, PackObserver, PackOptions, PackSummary};
+use super::{PackError, PackObserver, PackOptions, PackSummary, read};
 use crate::chunk::DedupIndex;
 use crate::format::clear::{ClearList, Listed};
 use crate::format::ids::{SubchunkId, SuperchunkId};
@@ -15,6 +15,7 @@ use crate::format::rows::{ContentRef, Extent, FileType, Identity};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::Builder;
 use zerocopy::IntoBytes;
 
 /// Everything that is known when the last file is in.
@@ -92,12 +93,15 @@ impl<'a> Filler<'a> {
             if self.observer.cancelled() {
                 return Err(PackError::Cancelled);
             }
-            let mut parts = Parts { segments, parts: Vec::new().into_iter(), bytes: Vec::new(), used: 0 };
+            let mut parts = Parts::from(segments);
             for entry in &batch.entries {
                 self.entry(entry, &mut parts)?;
             }
             let stored = self.progress.stored.load(Ordering::Relaxed);
             self.observer.progress(self.summary.files, self.summary.bytes, stored);
+        }
+        if self.observer.cancelled() {
+            return Err(PackError::Cancelled);
         }
         if !self.borders.is_empty() {
             // The scan has ended in the middle of a directory: its thread has panicked, which its scope passes on.
@@ -139,15 +143,37 @@ impl<'a> Filler<'a> {
                 TreeRows::count(&mut self.summary, file_type);
                 self.rows.leaf(name, meta, &Node { target, ..Node::bare(file_type, size) })
             }
-            Entry::Link { name, key } => {
+            Entry::Link { name, key, alone } => {
                 if self.rows.link(name, *key) {
                     self.summary.hard_links += 1;
-                } else {
-                    self.warn(name, "left out, as the first name of the same file was");
+                    return Ok(());
                 }
-                Ok(())
+                match alone {
+                    Some(alone) => self.alone(&alone.0, &alone.1),
+                    None => {
+                        self.warn(name, "left out, as the first name of the same file was");
+                        Ok(())
+                    }
+                }
             }
         }
+    }
+
+    /// Packs a file whose earlier names are all left out, most often because they were gone when they were to be read. So seldom
+    /// that it has a reader of its own.
+    fn alone(&mut self, meta: &Meta, job: &FileJob) -> Result<(), PackError> {
+        let batch = Batch { entries: vec![Entry::File { meta: meta.clone(), job: job.clone() }] };
+        let ((segments, received), (jobs, queue)) = (bounded(1), bounded(1));
+        jobs.send((Arc::new(batch), segments)).map_err(|_| PackError::Stopped)?;
+        drop(jobs);
+        let options = self.options;
+        std::thread::scope(|scope| {
+            Builder::new()
+                .name("read-alone".into())
+                .spawn_scoped(scope, move || read::run(&queue, options))
+                .map_err(|source| PackError::Thread { source })?;
+            self.file(&job.name, meta, &mut Parts::from(received))
+        })
     }
 
     fn push_name(&mut self, name: &[u8]) {
@@ -313,6 +339,12 @@ struct Parts {
     parts: std::vec::IntoIter<FilePart>,
     bytes: Vec<u8>,
     used: usize,
+}
+
+impl From<Receiver<Segment>> for Parts {
+    fn from(segments: Receiver<Segment>) -> Self {
+        Parts { segments, parts: Vec::new().into_iter(), bytes: Vec::new(), used: 0 }
+    }
 }
 
 impl Parts {

@@ -119,6 +119,7 @@ pub fn pack(
         let compare = compare::Compare::new(places, storage.clone());
         let filler = Filler::new(options, &plan, observer, compress_jobs, sealed, compare, progress);
         let filled = filler.run(&batch_queue);
+        scan.end();
         // Readers that still wait to hand something over see that nobody takes it any more.
         drop(batch_queue);
         let appended = joined(appending);

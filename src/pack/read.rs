@@ -260,6 +260,9 @@ fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     if (stat.st_mode ^ job.stat.st_mode) & 0o170000 != 0 {
         return Err(Unreadable::Because("it is no regular file any more".into()));
     }
+    if is_another(&stat, &job.stat) {
+        return Err(Unreadable::Because("another file has its name by now".into()));
+    }
     if stat.st_size as u64 >= ADVISE {
         // Advice only: where it is not taken, reading is slower and no less right.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
@@ -267,7 +270,18 @@ fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     Ok((file, stat))
 }
 
-/// The next range of data at or behind `at`, in a file of `size` bytes; both ends are `size` if there is none.
+/// Whether the file that was opened is not the one the scan saw, and must not be packed under what the scan saw of it.
+///
+/// With other owners or permissions, bytes would be shown to whoever may not read them. With more than one name, the others
+/// would get the bytes of a file they do not belong to. Any other file that took the name is packed, and said to have changed:
+/// that is how many programs save.
+fn is_another(opened: &Stat, seen: &Stat) -> bool {
+    let same = (opened.st_dev, opened.st_ino) == (seen.st_dev, seen.st_ino);
+    let rights = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
+    !same && (seen.st_nlink > 1 || rights(opened) != rights(seen))
+}
+
+/// The next range of data at or after `at`, in a file of `size` bytes; both ends are `size` if there is none.
 fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadable> {
     let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(data) => data.min(size),

@@ -10,7 +10,7 @@ use super::{PackError, PackObserver, PackOptions};
 use crossbeam_channel::{Receiver, Sender};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A batch ends with so many entries, or when its files have so many bytes.
 const BATCH_ENTRIES: usize = 128;
@@ -83,8 +83,14 @@ impl<'a> Scan<'a> {
         own: &'a Own,
         observer: &'a dyn PackObserver,
     ) -> Self {
-        let rules = Rules { filter: &*options.filter, options, own, observer, warnings: AtomicU64::new(0) };
+        let (warnings, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let rules = Rules { filter: &*options.filter, options, own, observer, warnings, over };
         Scan { sources, rules }
+    }
+
+    /// Ends all walks, since nobody waits for them any more.
+    pub(super) fn end(&self) {
+        self.rules.over.store(true, Ordering::Relaxed);
     }
 
     /// Warnings told so far.
@@ -109,10 +115,13 @@ impl<'a> Scan<'a> {
     /// Walks only to tell the observer how much there is.
     ///
     /// # Errors
-    /// If going on would leave something out; nothing is told then.
+    /// If going on would leave something out, or the observer asked to stop; nothing is told then.
     pub(super) fn count(&self, aloud: bool) -> Result<(), PackError> {
         let mut count = Count::default();
-        failure(Walk::new(&self.rules, &mut count, aloud).run(self.sources))?;
+        match Walk::new(&self.rules, &mut count, aloud).run(self.sources) {
+            Err(Stop::Gone) => return Err(PackError::Cancelled),
+            walked => failure(walked)?,
+        }
         self.rules.observer.total(count.files, count.bytes);
         Ok(())
     }

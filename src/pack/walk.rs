@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of names that are read from a directory at once.
 const LISTING: usize = 32 << 10;
@@ -29,7 +29,7 @@ const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 
 /// Why the walk ended early.
 pub(super) enum Stop {
-    /// Nobody takes entries any more: the stage that took them has failed.
+    /// Nobody wants entries any more: the observer asked to stop, or the stage that took them has ended.
     Gone,
     /// Going on would leave something out that can be read.
     Failed(PackError),
@@ -48,6 +48,8 @@ pub(super) struct Rules<'a> {
     pub(super) own: &'a Own,
     pub(super) observer: &'a dyn PackObserver,
     pub(super) warnings: AtomicU64,
+    /// Packing is over, and so is every walk.
+    pub(super) over: AtomicBool,
 }
 
 /// A directory whose entries are being walked.
@@ -266,6 +268,10 @@ impl<'a> Walk<'a> {
     }
 
     fn entry(&mut self, name: &[u8]) -> Result<(), Stop> {
+        // Asked here: of a walk on which everything is left out, and of one that counts, nobody else hears anything.
+        if self.rules.over.load(Ordering::Relaxed) || self.rules.observer.cancelled() {
+            return Err(Stop::Gone);
+        }
         let Some((dir, fd)) = self.levels.last().and_then(|level| Some((level.dir.clone(), level.fd.clone()?))) else {
             return Ok(());
         };
@@ -314,7 +320,13 @@ impl<'a> Walk<'a> {
     fn leaf(&mut self, name: &[u8], dir: &Arc<Directory>, fd: &OwnedFd, stat: Stat) -> Result<(), Stop> {
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 && !self.seen.insert(key) {
-            return self.sink.entry(Entry::Link { name: name.into(), key });
+            let alone = FileType::of_mode(stat.st_mode) == Some(FileType::Regular) && self.aloud;
+            let alone = alone.then(|| {
+                // What is wrong with its attributes was told at its first name.
+                let xattrs = xattrs_of(At::Path(&path_of(fd, name)), &|_| ());
+                Box::new((self.meta(&stat, xattrs), FileJob { dir: dir.clone(), name: name.into(), stat }))
+            });
+            return self.sink.entry(Entry::Link { name: name.into(), key, alone });
         }
         let meta = self.meta(&stat, self.xattrs(At::Path(&path_of(fd, name))));
         match FileType::of_mode(stat.st_mode) {

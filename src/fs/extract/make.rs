@@ -1,6 +1,6 @@
 //! Makes one thing in a folder of the target: file, link, device; never following what stands there.
 
-use super::target::open_beneath;
+use super::target::{TargetError, is_shortage, open_beneath};
 use crate::format::rows::FileType;
 use crate::fs::{Attr, Fs, FsError, SeekTo};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -21,8 +21,29 @@ pub(super) enum MakeError {
     Read(FsError),
     /// The target cannot be written.
     Write(std::io::Error),
+    /// It would replace the image that is read.
+    Image,
     /// It was interrupted.
     Cancelled,
+}
+
+impl MakeError {
+    /// The error, if it is that no descriptor is left: not one of a single file.
+    pub(super) fn shortage(&self) -> Option<Errno> {
+        match self {
+            MakeError::Write(error) => Errno::from_io_error(error).filter(|error| is_shortage(*error)),
+            _ => None,
+        }
+    }
+}
+
+impl From<TargetError> for MakeError {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::Os(error) => error.into(),
+            TargetError::Image => MakeError::Image,
+        }
+    }
 }
 
 impl From<Errno> for MakeError {
@@ -56,7 +77,12 @@ pub(super) fn make(
         FileType::CharDevice => node(dir, name, rustix::fs::FileType::CharacterDevice, attr)?,
         FileType::BlockDevice => node(dir, name, rustix::fs::FileType::BlockDevice, attr)?,
     }
-    let fd = open_beneath_link(dir, name)?;
+    let fd = open_beneath_link(dir, name).inspect_err(|error| {
+        if is_shortage(*error) {
+            // It is made again when there are descriptors, or not at all.
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+        }
+    })?;
     // What is open must be what was made: somebody else may have been faster.
     let stat = rustix::fs::fstat(&fd)?;
     if FileType::of_mode(stat.st_mode) != Some(attr.file_type) {

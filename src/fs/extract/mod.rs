@@ -7,7 +7,10 @@
 
 mod attributes;
 mod make;
+mod options;
 mod target;
+
+pub use options::{ExtractError, ExtractFilter, ExtractObserver, ExtractOptions, ExtractSummary, Overwrite, Pick};
 
 use super::{Attr, Fs, FsError};
 use crate::format::ids::InodeId;
@@ -20,122 +23,18 @@ use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::path::Path;
-use target::{PlaceId, Target};
-use thiserror::Error;
+use target::{PlaceId, Target, TargetError, is_shortage};
 
 /// Directories within one another; more are in images only that are made to keep a program busy.
 const MAX_DEPTH: usize = 1 << 15;
-
-/// What to do with a name that the target has already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overwrite {
-    /// Leave what is there.
-    #[default]
-    Never,
-    /// Leave it if it has the type, and as a file the size and the mtime, that it would get; else replace it.
-    Changed,
-    /// Replace it.
-    Always,
-}
-
-/// What a filter says of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pick {
-    /// Take it; of a directory, look at what is in it.
-    Take,
-    /// Leave it, and all that is in it.
-    Skip,
-    /// A directory that is only made if something in it is taken.
-    Search,
-}
-
-/// Asked of each path (from the image's root, without a slash in front) and its type.
-pub type ExtractFilter<'a> = dyn Fn(&[u8], FileType) -> Pick + 'a;
-
-/// How to extract.
-pub struct ExtractOptions<'a> {
-    /// What to do with names that are there.
-    pub overwrite: Overwrite,
-    /// Leave so many components off the beginning of each path; what has no more is not extracted.
-    pub strip_components: usize,
-    /// What is taken.
-    pub filter: &'a ExtractFilter<'a>,
-}
-
-impl Default for ExtractOptions<'_> {
-    fn default() -> Self {
-        ExtractOptions { overwrite: Overwrite::default(), strip_components: 0, filter: &|_, _| Pick::Take }
-    }
-}
-
-/// Is told what happens. Paths are those in the image.
-pub trait ExtractObserver {
-    /// Something was made.
-    fn extracted(&self, path: &[u8]) {
-        let _ = path;
-    }
-    /// A name of the target was left as it is.
-    fn skipped(&self, path: &[u8]) {
-        let _ = path;
-    }
-    /// So many things were made, and bytes written, so far.
-    fn progress(&self, files: u64, bytes: u64) {
-        let _ = (files, bytes);
-    }
-    /// It was made, without something that only root can restore. Told once of each kind.
-    fn note(&self, path: &[u8], message: &str) {
-        let _ = (path, message);
-    }
-    /// It was made, but not all of its attributes could be set.
-    fn warning(&self, path: &[u8], message: &str);
-    /// It could not be made.
-    fn error(&self, path: &[u8], message: &str);
-    /// Whether to stop.
-    fn cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ExtractSummary {
-    /// Things made that are no directories; further names of a file too.
-    pub files: u64,
-    /// Directories made.
-    pub directories: u64,
-    /// Bytes written.
-    pub bytes: u64,
-    /// Names left as they were.
-    pub skipped: u64,
-    /// Attributes that could not be set; of one kind, only the first.
-    pub warnings: u64,
-    /// Things that could not be made or read.
-    pub errors: u64,
-}
-
-/// Why nothing more was extracted.
-#[derive(Debug, Error)]
-pub enum ExtractError {
-    /// The target folder cannot be made or opened.
-    #[error("cannot use '{}' as target: {source}", path.display())]
-    Target {
-        /// The folder.
-        path: std::path::PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The observer wanted it to end.
-    #[error("interrupted")]
-    Cancelled,
-}
 
 /// Extracts `paths` of the image (from its root; all of it if there are none) into the folder `target`, which is made if
 /// it is not there. No symlink in `paths` is followed. The target itself gets the attributes of the image's root, if all
 /// is extracted and it was empty or not there, or what exists may be overwritten.
 ///
 /// # Errors
-/// If the target cannot be used, or the observer cancelled. What goes wrong with single files is told to the observer and
-/// counted.
+/// If the target cannot be used, there are no descriptors left, or the observer cancelled. What goes wrong with single files
+/// is told to the observer and counted.
 pub fn extract(
     fs: &Fs,
     paths: &[Vec<u8>],
@@ -153,7 +52,7 @@ pub fn extract(
         fs,
         options,
         observer,
-        target: Target::new(root),
+        target: Target::new(root, options.open_directories, options.image),
         rights: Rights::new(),
         summary: ExtractSummary::default(),
         first_names: HashMap::new(),
@@ -165,12 +64,12 @@ pub fn extract(
     for path in &wanted {
         extraction.one(path)?;
     }
-    extraction.leave_to(&[]);
+    extraction.leave_to(&[])?;
     if (is_empty || options.overwrite != Overwrite::Never)
         && options.strip_components == 0
         && wanted.iter().any(Vec::is_empty)
     {
-        extraction.root();
+        extraction.root()?;
     }
     Ok(extraction.summary)
 }
@@ -242,9 +141,20 @@ impl Extraction<'_> {
         self.observer.error(&self.path, &message);
     }
 
+    /// The end, if an error is that no descriptor is left.
+    fn unless_short(&self, shortage: Option<Errno>) -> Result<(), ExtractError> {
+        match shortage {
+            Some(error) => {
+                let path = String::from_utf8_lossy(&self.path).into_owned();
+                Err(ExtractError::Descriptors { path, source: error.into() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Extracts what stands at a path, with the folders above it.
     fn one(&mut self, names: &[Vec<u8>]) -> Result<(), ExtractError> {
-        self.leave_to(names.split_last().map_or(&[][..], |(_, above)| above));
+        self.leave_to(names.split_last().map_or(&[][..], |(_, above)| above))?;
         self.path = names.join(&b'/');
         match self.enter_above(names) {
             Ok(attr) => self.tree(names, attr),
@@ -274,18 +184,19 @@ impl Extraction<'_> {
     }
 
     /// Leaves the folders above the last path that are not above the next one.
-    fn leave_to(&mut self, next: &[Vec<u8>]) {
+    fn leave_to(&mut self, next: &[Vec<u8>]) -> Result<(), ExtractError> {
         let shared = self.above.iter().zip(next).take_while(|((name, _), next)| name == *next).count();
         self.path = self.above.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>().join(&b'/');
         while self.above.len() > shared {
-            let Some((name, attr)) = self.above.pop() else { return };
+            let Some((name, attr)) = self.above.pop() else { break };
             if self.above.len() >= self.options.strip_components {
-                self.finish_directory(&attr);
+                self.finish_directory(&attr)?;
                 self.target.leave();
             }
             // Its own name, and the slash before it, but for a name at the root.
             self.path.truncate(self.path.len().saturating_sub(name.len() + 1));
         }
+        Ok(())
     }
 
     /// Extracts one thing and all that is in it.
@@ -304,7 +215,7 @@ impl Extraction<'_> {
                     }
                     let Some(level) = levels.pop() else { break };
                     if level.in_target {
-                        self.finish_directory(&level.attr);
+                        self.finish_directory(&level.attr)?;
                         self.target.leave();
                     }
                     continue;
@@ -360,6 +271,7 @@ impl Extraction<'_> {
             if pick == Pick::Take
                 && let Err(error) = self.target.here(self.options.overwrite != Overwrite::Never)
             {
+                self.unless_short(error.shortage())?;
                 self.error(format!("cannot make the directory: {error}"));
                 self.target.leave();
                 return Ok(());
@@ -370,29 +282,36 @@ impl Extraction<'_> {
     }
 
     /// Gives the directory it is in its attributes, if it was made, or is to be overwritten.
-    fn finish_directory(&mut self, attr: &Attr) {
+    fn finish_directory(&mut self, attr: &Attr) -> Result<(), ExtractError> {
         let (exists, made) = self.target.state();
         if exists && (made || self.options.overwrite != Overwrite::Never) {
-            match self.target.here(false).and_then(|fd| fd.try_clone_to_owned().map_err(|_| Errno::MFILE)) {
+            match self.target.here_owned() {
                 Ok(fd) => self.attributes(&fd, attr),
-                Err(error) => self.warn(format!("cannot open the directory again: {error}")),
+                Err(error) => {
+                    self.unless_short(error.shortage())?;
+                    self.warn(format!("cannot open the directory again: {error}"));
+                }
             }
         }
         if made {
             self.summary.directories += 1;
             self.observer.extracted(&self.path);
         }
+        Ok(())
     }
 
-    /// Gives the target the attributes of the image's root.
-    fn root(&mut self) {
+    /// Gives the target the attributes of the image's root. No directory is entered any more, so the target is "here".
+    fn root(&mut self) -> Result<(), ExtractError> {
         self.path.clear();
-        let attr = self.fs.attr(InodeId::ROOT);
-        match (attr, self.target.root().try_clone_to_owned()) {
+        match (self.fs.attr(InodeId::ROOT), self.target.here_owned()) {
             (Ok(attr), Ok(fd)) => self.attributes(&fd, &attr),
             (Err(error), _) => self.error(error.to_string()),
-            (_, Err(error)) => self.error(error.to_string()),
+            (_, Err(error)) => {
+                self.unless_short(error.shortage())?;
+                self.error(error.to_string());
+            }
         }
+        Ok(())
     }
 
     fn attributes(&mut self, fd: &std::os::fd::OwnedFd, attr: &Attr) {
@@ -418,19 +337,21 @@ impl Extraction<'_> {
     fn leaf(&mut self, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
         let replace = self.options.overwrite != Overwrite::Never;
         if let Err(error) = self.target.here(replace) {
+            self.unless_short(error.shortage())?;
             self.error(format!("cannot make its directory: {error}"));
             return Ok(());
         }
         match self.try_leaf(name, attr) {
             Err(MakeError::Exists) => match self.options.overwrite {
                 Overwrite::Never => self.skip(),
-                Overwrite::Changed => {
-                    if !self.is_unchanged(name, attr) {
-                        return self.replace(name, attr);
+                Overwrite::Changed => match self.is_unchanged(name, attr) {
+                    Ok(true) => {
+                        self.remember(name, attr);
+                        self.skip();
                     }
-                    self.remember(name, attr);
-                    self.skip();
-                }
+                    Ok(false) => return self.replace(name, attr),
+                    Err(error) => return self.unless_short(Some(error)),
+                },
                 Overwrite::Always => return self.replace(name, attr),
             },
             made => return self.made(made, name, attr),
@@ -439,10 +360,7 @@ impl Extraction<'_> {
     }
 
     fn replace(&mut self, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
-        let removed = match self.target.here(false) {
-            Ok(dir) => rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(MakeError::from),
-            Err(error) => Err(error.into()),
-        };
+        let removed = self.target.remove(name).map_err(MakeError::from);
         let made = removed.and_then(|()| self.try_leaf(name, attr));
         self.made(made, name, attr)
     }
@@ -462,6 +380,8 @@ impl Extraction<'_> {
                 self.observer.progress(self.summary.files, self.summary.bytes);
             }
             Err(MakeError::Cancelled) => return Err(ExtractError::Cancelled),
+            Err(MakeError::Image) => self.error(TargetError::Image.to_string()),
+            Err(error) if error.shortage().is_some() => return self.unless_short(error.shortage()),
             // An error, as for tar: owners are missing with each file of an ordinary user, a device is missing itself.
             Err(MakeError::Write(error)) if device && error.kind() == std::io::ErrorKind::PermissionDenied => {
                 self.error(format!("cannot make the device: {error} (only root can)"));
@@ -479,12 +399,18 @@ impl Extraction<'_> {
         }
         let (observer, mut bytes) = (self.observer, self.summary.bytes);
         let files = self.summary.files;
-        let dir = self.target.here(false)?;
-        let fd = make::make(self.fs, attr, dir, name, &mut |written| {
-            bytes += written;
-            observer.progress(files, bytes);
-            !observer.cancelled()
-        })?;
+        let fd = loop {
+            let dir = self.target.here(false)?;
+            let made = make::make(self.fs, attr, dir, name, &mut |written| {
+                bytes += written;
+                observer.progress(files, bytes);
+                !observer.cancelled()
+            });
+            match made {
+                Err(error) if error.shortage().is_some() && self.target.shrink() => {}
+                made => break made?,
+            }
+        };
         self.summary.bytes = bytes;
         self.attributes(&fd, attr);
         Ok(())
@@ -493,19 +419,22 @@ impl Extraction<'_> {
     /// Makes a further name of a file. False if that does not work and it must be made anew.
     fn link(&mut self, name: &[u8], attr: &Attr) -> Result<bool, MakeError> {
         let Some(first) = self.first_names.get(&attr.inode) else { return Ok(false) };
-        let linked = self.target.open(first.place).and_then(|from| {
-            let dir = self.target.here(false)?;
-            rustix::fs::linkat(from, first.name.as_slice(), dir, name, AtFlags::empty())
+        let target = &mut self.target;
+        let linked = target.open(first.place).map_err(TargetError::from).and_then(|from| {
+            let dir = target.here(false)?;
+            Ok(rustix::fs::linkat(from, first.name.as_slice(), dir, name, AtFlags::empty())?)
         });
         match linked {
             Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Err(MakeError::Exists),
-            Err(error) => {
+            Err(TargetError::Os(Errno::EXIST)) => Err(MakeError::Exists),
+            Err(error) if error.shortage().is_some() => Err(error.into()),
+            Err(TargetError::Os(error)) => {
                 if self.rights.is_new(b"link", error) {
                     self.warn(format!("cannot link it to its other name, so it is made anew: {error}"));
                 }
                 Ok(false)
             }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -526,19 +455,25 @@ impl Extraction<'_> {
         }
     }
 
-    fn is_unchanged(&mut self, name: &[u8], attr: &Attr) -> bool {
-        let Ok(dir) = self.target.here(false) else { return false };
-        let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+    /// Whether what is there is what would be made; an error only if there are no descriptors.
+    fn is_unchanged(&mut self, name: &[u8], attr: &Attr) -> Result<bool, Errno> {
+        let dir = match self.target.here(false) {
+            Ok(dir) => dir,
+            Err(error) => return error.shortage().map_or(Ok(false), Err),
+        };
+        let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
         if let Some(first) = self.first_names.get(&attr.inode) {
             // A further name is right only if it is one of the first name's file.
-            let other = self
-                .target
-                .open(first.place)
-                .and_then(|from| rustix::fs::statat(from, first.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW));
-            return other.is_ok_and(|other| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino));
+            let from = match self.target.open(first.place) {
+                Err(error) if is_shortage(error) => return Err(error),
+                Err(_) => return Ok(false),
+                Ok(from) => from,
+            };
+            let other = rustix::fs::statat(from, first.name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
+            return Ok(other.is_ok_and(|other| (other.st_dev, other.st_ino) == (stat.st_dev, stat.st_ino)));
         }
         let same_time = (stat.st_mtime, stat.st_mtime_nsec as u32) == (attr.mtime.secs, attr.mtime.nanos);
-        FileType::of_mode(stat.st_mode) == Some(attr.file_type)
+        let same = FileType::of_mode(stat.st_mode) == Some(attr.file_type)
             && same_time
             && match attr.file_type {
                 FileType::Regular => stat.st_size as u64 == attr.size,
@@ -551,6 +486,7 @@ impl Extraction<'_> {
                     stat.st_rdev == rustix::fs::makedev(attr.device.0, attr.device.1)
                 }
                 _ => true,
-            }
+            };
+        Ok(same)
     }
 }

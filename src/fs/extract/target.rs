@@ -2,23 +2,52 @@
 //!
 //! Every name is one component, is opened relative to the descriptor of its directory, and links are not followed. Only the
 //! deepest directories on the way stay open; others are opened again by going down from the target when they are needed.
+//! When the process has no descriptor left, some of them are closed, and only after that is it an error.
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::{Errno, Result};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use thiserror::Error;
 
-/// Directories held open on the way down, besides the target.
-const OPEN: usize = 64;
-/// Directories held open besides these, where first names of files with several were made.
-const RECENT: usize = 16;
 /// Everything that is made is first its owner's alone.
 pub(super) const PRIVATE: Mode = Mode::RWXU;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
+/// Why something of the target cannot be used.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(super) enum TargetError {
+    /// The system refuses.
+    #[error("{0}")]
+    Os(#[from] Errno),
+    /// It would be removed, but it is the image that everything is read from.
+    #[error("the image that is being extracted has this name, and is not replaced")]
+    Image,
+}
+
+impl TargetError {
+    /// The error, if it is that no descriptor is left: not one of a single file.
+    pub(super) fn shortage(&self) -> Option<Errno> {
+        match self {
+            TargetError::Os(error) if is_shortage(*error) => Some(*error),
+            _ => None,
+        }
+    }
+}
+
+type Result<T, E = TargetError> = std::result::Result<T, E>;
+
+/// Whether the process, or the system, has no descriptor left.
+pub(super) fn is_shortage(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE)
+}
+
+/// Device and inode.
+pub(super) type FileId = (u64, u64);
+
 /// Opens what `dir` holds under `name`, if it is not a link.
-pub(super) fn open_beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+pub(super) fn open_beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(dir, name, flags, mode, beneath) {
@@ -61,15 +90,22 @@ pub(super) struct Target {
     places: Vec<Place>,
     /// Descriptors of places opened last.
     recent: VecDeque<(PlaceId, OwnedFd)>,
+    /// How many of `open` and of `recent` there may be: less once descriptors were short.
+    limit: usize,
+    /// The image, which is never removed.
+    image: Option<FileId>,
     /// Directories opened by name, made ones not counted.
     #[cfg(test)]
     opened: usize,
 }
 
 impl Target {
-    pub(super) fn new(root: OwnedFd) -> Self {
+    /// With `limit` directories held open on the way down, and as many where first names of files with several were made.
+    pub(super) fn new(root: OwnedFd, limit: usize, image: Option<FileId>) -> Self {
         Target {
             root,
+            limit: limit.max(1),
+            image,
             levels: Vec::new(),
             open: VecDeque::new(),
             places: Vec::new(),
@@ -77,11 +113,6 @@ impl Target {
             #[cfg(test)]
             opened: 0,
         }
-    }
-
-    /// The target directory itself.
-    pub(super) fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
     }
 
     /// Goes into a directory, which need not be there yet.
@@ -102,28 +133,76 @@ impl Target {
         self.levels.last().map_or((true, false), |level| (level.exists, level.made))
     }
 
+    /// Closes half of the directories that are open, but not the deepest, and holds no more than that from now on. False if
+    /// there is nothing to close.
+    pub(super) fn shrink(&mut self) -> bool {
+        let most = self.open.len().max(self.recent.len());
+        self.limit = self.limit.min((most / 2).max(1));
+        let before = self.open.len() + self.recent.len();
+        self.open.drain(..self.open.len().saturating_sub(self.limit));
+        self.recent.drain(..self.recent.len().min(self.recent.len().div_ceil(2)));
+        self.open.len() + self.recent.len() < before
+    }
+
     /// The directory it is in; makes it, and those above it, if they are not there. If something else stands there, it is
     /// removed if `replace` is true.
     pub(super) fn here(&mut self, replace: bool) -> Result<BorrowedFd<'_>> {
         // What is open is above; from its deepest on down, or from the target.
-        let from = self.open.back().map_or(0, |(level, _)| level + 1);
-        for (number, level) in self.levels.iter_mut().enumerate().skip(from) {
-            let above = self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd());
-            let fd = if level.exists {
-                #[cfg(test)]
-                (self.opened += 1);
-                open_beneath(above, &level.name, DIRECTORY, Mode::empty())?
-            } else {
-                let (fd, made) = make(above, &level.name, replace)?;
-                (level.exists, level.made) = (true, made);
-                fd
-            };
-            self.open.push_back((number, fd));
-            if self.open.len() > OPEN {
-                self.open.pop_front();
+        let mut number = self.open.back().map_or(0, |(level, _)| level + 1);
+        while number < self.levels.len() {
+            match self.go_down(number, replace) {
+                Err(error) if error.shortage().is_some() && self.shrink() => {}
+                other => {
+                    other?;
+                    number += 1;
+                }
             }
         }
-        Ok(self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd()))
+        Ok(self.deepest())
+    }
+
+    /// The same with a descriptor of its own.
+    pub(super) fn here_owned(&mut self) -> Result<OwnedFd> {
+        loop {
+            let cloned = clone(self.here(false)?);
+            match cloned {
+                Err(error) if is_shortage(error) && self.shrink() => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    fn deepest(&self) -> BorrowedFd<'_> {
+        self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
+    }
+
+    /// Opens or makes the directory of a level; the one above is the deepest that is open.
+    fn go_down(&mut self, number: usize, replace: bool) -> Result<()> {
+        let image = self.image;
+        let above = self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd());
+        let Some(level) = self.levels.get_mut(number) else { return Ok(()) };
+        let fd = if level.exists {
+            #[cfg(test)]
+            (self.opened += 1);
+            open_beneath(above, &level.name, DIRECTORY, Mode::empty())?
+        } else {
+            // What was made stays made when it cannot be opened for want of a descriptor.
+            level.made |= make(above, &level.name, replace, image)?;
+            let fd = open_beneath(above, &level.name, DIRECTORY, Mode::empty()).map_err(not_followed)?;
+            level.exists = true;
+            fd
+        };
+        self.open.push_back((number, fd));
+        if self.open.len() > self.limit {
+            self.open.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Removes what has a name in the directory it is in, and is no directory.
+    pub(super) fn remove(&mut self, name: &[u8]) -> Result<()> {
+        let image = self.image;
+        remove(self.here(false)?, name, image)
     }
 
     /// The directory it is in, to be opened again later; `None` for the target itself.
@@ -140,11 +219,20 @@ impl Target {
     }
 
     /// Opens a place again, following no link.
-    pub(super) fn open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd> {
+    pub(super) fn open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd, Errno> {
+        loop {
+            match self.try_open(place) {
+                Err(error) if is_shortage(error) && self.shrink() => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn try_open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd, Errno> {
         // Up to a directory that is open, and down again from there.
         let mut names = Vec::new();
         let mut at = place;
-        let mut fd = loop {
+        let from = loop {
             let Some((id, row)) = at.and_then(|id| Some((id, self.places.get(id.0)?))) else {
                 break self.root.as_fd();
             };
@@ -153,9 +241,8 @@ impl Target {
             }
             names.push(row.name.as_slice());
             at = row.above;
-        }
-        .try_clone_to_owned()
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?;
+        };
+        let mut fd = clone(from)?;
         for name in names.iter().rev() {
             fd = open_beneath(fd.as_fd(), name, DIRECTORY, Mode::empty())?;
         }
@@ -163,7 +250,7 @@ impl Target {
         (self.opened += names.len());
         if let (Some(place), false, Ok(fd)) = (place, names.is_empty(), fd.try_clone()) {
             self.recent.push_back((place, fd));
-            if self.recent.len() > RECENT {
+            if self.recent.len() > self.limit {
                 self.recent.pop_front();
             }
         }
@@ -182,31 +269,51 @@ impl Target {
     }
 }
 
-/// Makes a directory, or takes the one that is there. Says whether it was made.
-fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool) -> Result<(OwnedFd, bool)> {
-    let made = match rustix::fs::mkdirat(above, name, PRIVATE) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(error) => return Err(error),
-    };
-    match open_beneath(above, name, DIRECTORY, Mode::empty()) {
-        // Something that is no directory, or a link.
-        Err(Errno::NOTDIR | Errno::LOOP) if replace && !made => {
-            rustix::fs::unlinkat(above, name, rustix::fs::AtFlags::empty())?;
-            rustix::fs::mkdirat(above, name, PRIVATE)?;
-            Ok((open_beneath(above, name, DIRECTORY, Mode::empty())?, true))
-        }
-        Err(Errno::LOOP) => Err(Errno::NOTDIR),
-        other => other.map(|fd| (fd, made)),
+fn clone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    fd.try_clone_to_owned().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))
+}
+
+/// Makes a directory, or leaves the one that is there. Says whether it was made.
+fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool, image: Option<FileId>) -> Result<bool> {
+    match rustix::fs::mkdirat(above, name, PRIVATE) {
+        Ok(()) => return Ok(true),
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
     }
+    let there = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if rustix::fs::FileType::from_raw_mode(there.st_mode) == rustix::fs::FileType::Directory || !replace {
+        return Ok(false);
+    }
+    remove(above, name, image)?;
+    rustix::fs::mkdirat(above, name, PRIVATE)?;
+    Ok(true)
+}
+
+/// Removes what is no directory, but not the image.
+fn remove(above: BorrowedFd<'_>, name: &[u8], image: Option<FileId>) -> Result<()> {
+    if image.is_some() {
+        let there = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if image == Some((there.st_dev, there.st_ino)) {
+            return Err(TargetError::Image);
+        }
+    }
+    Ok(rustix::fs::unlinkat(above, name, AtFlags::empty())?)
+}
+
+/// A link where a directory was expected is none.
+fn not_followed(error: Errno) -> Errno {
+    if error == Errno::LOOP { Errno::NOTDIR } else { error }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Directories held open.
+    const OPEN: usize = 64;
+
     fn target(folder: &tempfile::TempDir) -> Target {
-        Target::new(rustix::fs::open(folder.path(), DIRECTORY, Mode::empty()).unwrap())
+        Target::new(rustix::fs::open(folder.path(), DIRECTORY, Mode::empty()).unwrap(), OPEN, None)
     }
 
     fn same(one: impl AsFd, other: impl AsFd) -> bool {
@@ -236,7 +343,7 @@ mod tests {
         // The one it is in, and those above, are open already.
         let here = target.place();
         assert!(same(target.open(here).unwrap(), target.here(false).unwrap()));
-        assert!(same(target.open(None).unwrap(), target.root()));
+        assert!(same(target.open(None).unwrap(), &target.root));
         assert_eq!(target.opened - before, LEVELS);
     }
 
@@ -272,6 +379,25 @@ mod tests {
         std::fs::create_dir(outside.path().join("b")).unwrap();
         assert!(target.open(place).is_err());
         target.enter(b"a");
-        assert_eq!(target.here(false).unwrap_err(), Errno::NOTDIR);
+        assert_eq!(target.here(false).unwrap_err(), TargetError::Os(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn directories_are_closed_when_descriptors_are_short_but_not_the_deepest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut target = target(&folder);
+        (0..100).for_each(|_| target.enter(b"level"));
+        let deepest = target.here(false).unwrap().try_clone_to_owned().unwrap();
+        for expected in [32, 16, 8, 4, 2, 1] {
+            assert!(target.shrink());
+            assert_eq!(target.open.len(), expected);
+        }
+        assert!(!target.shrink());
+        assert!(same(target.here_owned().unwrap(), &deepest));
+        for _ in 0..50 {
+            target.leave();
+        }
+        target.here(false).unwrap();
+        assert_eq!(target.open.len(), 1, "no more are held from then on");
     }
 }
