@@ -141,8 +141,9 @@ impl TransactionInfo {
     /// Raw bytes of a transaction of `count` operations, which are in `body` as [`Operation::put`] left them.
     ///
     /// # Errors
-    /// `Limit` if they are more than [`TRANSACTION_LEN`].
+    /// `Limit` if they are more than [`TRANSACTION_LEN`]; `Invalid` for a number or a time that no reader takes.
     pub fn encode(&self, count: u32, body: &[u8]) -> Result<Vec<u8>, FormatError> {
+        check_info(self.number, self.time_ns)?;
         let head = TransactionHead {
             number: U64::new(self.number),
             previous_sum: U64::new(self.previous_sum),
@@ -169,6 +170,16 @@ fn within_limit(value: u64) -> Result<(), FormatError> {
     Ok(())
 }
 
+fn check_info(number: u64, time_ns: u32) -> Result<(), FormatError> {
+    if time_ns >= 1_000_000_000 {
+        return Err(FormatError::invalid(WHAT, "its time has a second or more of nanoseconds"));
+    }
+    if number == 0 {
+        return Err(FormatError::invalid(WHAT, "it has number 0"));
+    }
+    Ok(())
+}
+
 impl Transaction {
     /// The raw bytes.
     ///
@@ -191,12 +202,7 @@ impl Transaction {
         within_limit(raw.len() as u64)?;
         let mut cursor = Cursor::new(raw, WHAT);
         let head = TransactionHead::read(cursor.take(TransactionHead::SIZE)?, WHAT)?;
-        if head.time_ns.get() >= 1_000_000_000 {
-            return Err(FormatError::invalid(WHAT, "its time has a second or more of nanoseconds"));
-        }
-        if head.number.get() == 0 {
-            return Err(FormatError::invalid(WHAT, "it has number 0"));
-        }
+        check_info(head.number.get(), head.time_ns.get())?;
         if head.flags.get() & !MORE_FOLLOWS != 0 {
             return Err(FormatError::invalid(WHAT, "a flag is set that this version does not know"));
         }

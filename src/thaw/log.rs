@@ -220,6 +220,13 @@ impl ThawLog {
     /// # Errors
     /// If that fails: what is left is the log's end, or a log without a commit.
     pub fn remove(self) -> Result<(), ThawError> {
+        // What is left after a power cut has to be this log's end: not an abandoned segment, nor one that was emptied.
+        let durable = self.durable.checked_div(self.identity.segment_size).unwrap_or(0);
+        let loose = self.segments.range(durable..).map(|(_, segment)| &segment.storage);
+        for storage in loose.chain(self.emptied.values()).chain(&self.next) {
+            storage.sync()?;
+        }
+        self.folder.sync()?;
         for number in self.folder.list()? {
             self.folder.remove(number)?;
             self.folder.sync()?;

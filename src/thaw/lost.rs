@@ -45,13 +45,13 @@ pub(super) struct LostRanges {
 }
 
 impl LostRanges {
-    /// Does what an operation does; of what is put, only what names a frame of `lost` is kept.
-    pub(super) fn apply(&mut self, operation: &Operation, lost: &LostFrames) {
+    /// Does what an operation does; of what is put, only what names a frame that is `lost` is kept.
+    pub(super) fn apply(&mut self, operation: &Operation, lost: impl Fn(LogOffset) -> bool) {
         match *operation {
             Operation::Thawed(t) => {
                 let end = t.offset.saturating_add(t.len);
                 self.clear(t.inode, t.offset, end);
-                if lost.contain(t.frame) {
+                if lost(t.frame) {
                     self.ranges.insert((t.inode.0, t.offset), end);
                 }
             }
@@ -97,11 +97,11 @@ mod tests {
         assert!(lost.contain(LogOffset(100)) && lost.contain(LogOffset(199)) && lost.contain(Thawed::LOST));
         assert!(!lost.contain(LogOffset(99)) && !lost.contain(LogOffset(200)));
         let mut ranges = LostRanges::default();
-        ranges.apply(&thawed(1, 0, 100, 150), &lost);
-        ranges.apply(&thawed(1, 100, 50, 300), &lost);
-        ranges.apply(&thawed(1, 20, 10, 300), &lost);
-        ranges.apply(&Operation::NotThawed { inode: InodeId(1), offset: 90, len: 20 }, &lost);
-        ranges.apply(&Operation::NotThawed { inode: InodeId(2), offset: 0, len: 20 }, &lost);
+        ranges.apply(&thawed(1, 0, 100, 150), |frame| lost.contain(frame));
+        ranges.apply(&thawed(1, 100, 50, 300), |frame| lost.contain(frame));
+        ranges.apply(&thawed(1, 20, 10, 300), |frame| lost.contain(frame));
+        ranges.apply(&Operation::NotThawed { inode: InodeId(1), offset: 90, len: 20 }, |frame| lost.contain(frame));
+        ranges.apply(&Operation::NotThawed { inode: InodeId(2), offset: 0, len: 20 }, |frame| lost.contain(frame));
         let found: Vec<_> = ranges.into_ranges().iter().map(|r| (r.inode.0, r.offset, r.len)).collect();
         assert_eq!(found, [(1, 0, 20), (1, 30, 60)]);
     }
@@ -118,10 +118,10 @@ mod tests {
             for (inode, offset, len, what) in steps {
                 model.retain(|&(i, byte)| i != inode || byte < offset || byte >= offset + len);
                 match what {
-                    0 => ranges.apply(&Operation::NotThawed { inode: InodeId(inode), offset, len }, &lost),
-                    1 => ranges.apply(&thawed(inode, offset, len, 300), &lost),
+                    0 => ranges.apply(&Operation::NotThawed { inode: InodeId(inode), offset, len }, |frame| lost.contain(frame)),
+                    1 => ranges.apply(&thawed(inode, offset, len, 300), |frame| lost.contain(frame)),
                     _ => {
-                        ranges.apply(&thawed(inode, offset, len, 150), &lost);
+                        ranges.apply(&thawed(inode, offset, len, 150), |frame| lost.contain(frame));
                         model.extend((offset..offset + len).map(|byte| (inode, byte)));
                     }
                 }

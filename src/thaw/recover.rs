@@ -214,8 +214,15 @@ fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, 
             }
             break;
         }
+        let mut torn = false;
         for (from, to, _) in gaps.drain(..) {
-            lost.add(from, to);
+            lost.add(from, to.min(durable));
+            torn |= to > durable;
+        }
+        if torn {
+            // The frame at `durable` does not verify: what was durable is known to be whole but for written bytes, and the
+            // log ends.
+            break;
         }
         if let Event::Transaction(t) = event {
             chain = Chain { number: t.info.number, sum: t.sum };
@@ -332,16 +339,23 @@ impl Recovered {
 
     /// The segment that a frame of the log is in.
     pub fn segment(&self, frame: LogOffset) -> Option<Segment> {
-        let number = frame.0.checked_div(self.segment_size)?;
-        let n = self.extents.binary_search_by_key(&number, |extent| extent.number).ok()?;
-        self.extents.get(n).map(|extent| extent.segment.clone())
+        self.extent(frame).map(|extent| extent.segment.clone())
     }
 
-    /// Whether a frame of written bytes is known to be damaged, or is none ([`Thawed::LOST`]).
+    /// Whether a frame of written bytes is known to be damaged, is where the log has no bytes, or is none
+    /// ([`Thawed::LOST`]).
     ///
     /// [`Thawed::LOST`]: crate::format::transaction::Thawed::LOST
     pub fn is_lost(&self, frame: LogOffset) -> bool {
         self.lost.contain(frame)
+            || self.extent(frame).is_none_or(|extent| frame.0 < extent.head.end || frame.0 >= extent.limit)
+    }
+
+    /// The part of the log that is in a frame's segment.
+    fn extent(&self, frame: LogOffset) -> Option<&Extent> {
+        let number = frame.0.checked_div(self.segment_size)?;
+        let n = self.extents.binary_search_by_key(&number, |extent| extent.number).ok()?;
+        self.extents.get(n)
     }
 
     /// The parts of the log in which frames of written bytes are known to be damaged, from where to where.
@@ -358,7 +372,7 @@ impl Recovered {
         let mut ranges = LostRanges::default();
         self.replay(contained, |transaction| {
             for operation in &transaction.operations {
-                ranges.apply(operation, &self.lost);
+                ranges.apply(operation, |frame| self.is_lost(frame));
             }
             Ok::<(), ThawError>(())
         })?;

@@ -17,8 +17,9 @@ use zerocopy::little_endian::U64;
 const WRITTEN_MIN: u64 = 4 << 20;
 /// A segment takes at most this part of the free space.
 const PART_OF_FREE: u64 = 32;
-/// Bytes read at once in search of headers.
-const WINDOW: u64 = 1 << 20;
+/// Bytes read at once in search of headers: few at first, for the next one is near in most cases and each damaged header
+/// begins a search of its own; then twice as many each time, up to the most.
+const WINDOWS: (u64, u64) = (4 << 10, 1 << 20);
 const HEADER: u64 = FRAME_HEADER as u64;
 
 /// The size of the segments of a log that begins on a file system with `free` bytes: the largest power of two of at most
@@ -131,9 +132,11 @@ impl Segment {
     /// there.
     fn find(&self, from: u64, limit: u64, accept: impl Fn(u64, &[u8]) -> bool) -> Result<Option<u64>, ThawError> {
         let mut window = Vec::new();
+        let (mut size, most) = WINDOWS;
         let mut at = from;
         while limit.saturating_sub(at) >= HEADER {
-            window.resize(limit.saturating_sub(at).min(WINDOW) as usize, 0);
+            window.resize(limit.saturating_sub(at).min(size) as usize, 0);
+            size = size.saturating_mul(2).min(most);
             self.read_at(at, &mut window)?;
             for (n, bytes) in window.windows(FRAME_HEADER).enumerate() {
                 let offset = at.saturating_add(n as u64);

@@ -31,7 +31,9 @@ impl ThawLog {
         if let Some(other) = recover_any(Arc::clone(&folder))? {
             return Err(ThawError::Occupied { transactions: other.last_transaction() });
         }
-        for number in folder.list()? {
+        // The highest first: a segment may begin within a group, and what is left must not look like a log that continues
+        // one with commits.
+        for number in folder.list()?.into_iter().rev() {
             folder.remove(number)?;
             folder.sync()?;
         }
@@ -55,9 +57,11 @@ impl Recovered {
         //# A writer must not go on with a log that ends before the last transaction that the root contains.
         self.joins(contained)?;
         let identity = checked(Identity { binding, log_id: self.log_id, epoch, segment_size: self.segment_size })?;
-        // A writer that was killed may not have synced what was read here.
-        for extent in self.extents.iter().filter(|extent| extent.limit > self.durable) {
-            extent.segment.storage.sync()?;
+        // A writer that was killed may not have synced what was read here. That a file was emptied matters as much: a head
+        // that comes back in it would hide what counts now.
+        let durable = self.durable.checked_div(self.segment_size).unwrap_or(0);
+        for storage in self.files.range(durable..).map(|(_, storage)| storage) {
+            storage.sync()?;
         }
         self.folder.sync()?;
         //= format-spec.md#11.4

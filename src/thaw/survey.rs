@@ -5,10 +5,11 @@
 
 use super::ThawError;
 use super::fit::Binding;
-use super::segment::{Head, Segment};
+use super::segment::{Head, Segment, is_plain};
 use super::walk::{Step, walk};
 use crate::format::frame::FrameKind;
 use crate::format::ids::LogOffset;
+use crate::format::thaw::TRANSACTION_LEN;
 use crate::format::transaction::Transaction;
 use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
@@ -177,9 +178,13 @@ impl Survey {
         walk(&segment, segment.base, segment.end()?, |step| {
             if let Step::Frame(header) = step
                 && header.kind == FrameKind::TRANSACTION
+                && is_plain(&header)
+                && u64::from(header.stored_len) <= TRANSACTION_LEN
                 && segment.stored(&header, &mut stored)?
-                && let Ok(transaction) = Transaction::decode(&stored)
             {
+                let at = header.offset;
+                let decoded = Transaction::decode(&stored);
+                let transaction = decoded.map_err(|source| ThawError::Transaction { offset: at, source })?;
                 durable = durable.max(transaction.info.durable_upto);
             }
             Ok(true)

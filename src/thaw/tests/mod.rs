@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod leftovers;
 mod model;
 mod power;
 
