@@ -116,14 +116,15 @@ fn a_time_that_no_reader_takes_is_not_written() {
 fn ranges_that_name_a_segment_which_is_not_there_are_lost() {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = create(folder.clone()).unwrap();
-    let gone = log.append(&bytes(1, 9000)).unwrap();
-    let kept = log.append(&bytes(2, 9000)).unwrap();
+    let gone = log.append(&bytes(1, 7000)).unwrap();
+    let kept = log.append(&bytes(2, 7000)).unwrap();
+    assert_eq!((gone.frame.0 / SEGMENT, kept.frame.0 / SEGMENT), (0, 1));
     log.commit(vec![names(1, gone), names(2, kept)], 0, (0, 0)).unwrap();
     let mut segments = folder.to_segments();
     segments.remove(&0);
     let recovered = read(memory(segments)).unwrap().unwrap();
     assert!(recovered.is_lost(gone.frame) && !recovered.is_lost(kept.frame));
-    let lost = LostRange { inode: InodeId(1), offset: 0, len: 9000 };
+    let lost = LostRange { inode: InodeId(1), offset: 0, len: 7000 };
     assert_eq!(recovered.lost_ranges(0).unwrap(), [lost]);
 }
 
