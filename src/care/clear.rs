@@ -23,6 +23,9 @@ use std::collections::{HashMap, HashSet};
 /// Subchunks remembered of superchunks whose clear lists are damaged; beyond that their data is not looked into.
 const MAX_FROM_MAP: usize = 1 << 20;
 
+/// Superchunks and their sources that are counted at least, of about 100 bytes each.
+const MIN_SOURCES: u64 = 1 << 20;
+
 /// Where a stored part lies in its raw superchunk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
@@ -143,7 +146,7 @@ pub(super) fn compare_with_map(
         end: 0,
         recipe_end: 0,
         with_recipe: RangeSet::default(),
-        recipes: HashMap::new(),
+        recipes: Recipes::new((check.options.memory / 128).max(MIN_SOURCES) as usize),
         remembered: 0,
         unreachable: HashMap::new(),
     };
@@ -157,6 +160,10 @@ pub(super) fn compare_with_map(
     });
     check.cancelled()?;
     walk.without_recipe();
+    if walk.recipes.left_out {
+        let message = "recipes refer to too many superchunks: for want of memory not all of them were counted".to_owned();
+        findings.add(Finding::new(FindingKind::Map, Severity::Note, message).in_table(schema::MAP.name));
+    }
     Ok(())
 }
 
@@ -169,6 +176,51 @@ struct OfSuperchunk {
     bytes: u64,
 }
 
+/// What the recipes of all superchunks come to, as far as there is room.
+struct Recipes {
+    all: HashMap<SuperchunkId, OfSuperchunk>,
+    /// How many superchunks, and superchunks they refer to, may still be remembered.
+    room: usize,
+    left_out: bool,
+}
+
+impl Recipes {
+    /// Remembers about so many superchunks and sources.
+    fn new(room: usize) -> Self {
+        Recipes { all: HashMap::new(), room, left_out: false }
+    }
+
+    /// Takes a recipe of `owner`, which makes `bytes` bytes and refers to `others`. Returns whether this makes them refer to
+    /// more than `limit` superchunks, and whether it makes the composed bytes more than there may be.
+    fn add(
+        &mut self,
+        owner: SuperchunkId,
+        mut others: impl Iterator<Item = SuperchunkId>,
+        bytes: u64,
+        limit: usize,
+    ) -> (bool, bool) {
+        if self.room == 0 {
+            self.left_out = true;
+            return (false, false);
+        }
+        let superchunks = self.all.len();
+        let own = self.all.entry(owner).or_default();
+        let sources = own.sources.len();
+        while own.sources.len() <= limit
+            && let Some(other) = others.next()
+        {
+            own.sources.insert(other);
+        }
+        let too_many = sources <= limit && own.sources.len() > limit;
+        let before = own.bytes;
+        own.bytes = before.saturating_add(bytes);
+        let too_long = before <= limits::COMPOSED_BYTES && own.bytes > limits::COMPOSED_BYTES;
+        let fresh = own.sources.len() - sources;
+        self.room = self.room.saturating_sub(fresh + self.all.len() - superchunks);
+        (too_many, too_long)
+    }
+}
+
 struct Walk<'a> {
     check: &'a Check<'a>,
     map: &'a Map,
@@ -176,12 +228,12 @@ struct Walk<'a> {
     trees: &'a Trees,
     findings: &'a mut Findings,
     identities: RangeSet,
-    /// Behind the last subchunk seen.
+    /// After the last subchunk seen.
     end: u64,
-    /// Behind the last subchunk seen with a recipe.
+    /// After the last subchunk seen with a recipe.
     recipe_end: u64,
     with_recipe: RangeSet,
-    recipes: HashMap<SuperchunkId, OfSuperchunk>,
+    recipes: Recipes,
     remembered: usize,
     unreachable: HashMap<SuperchunkId, FindingId>,
 }
@@ -306,21 +358,15 @@ impl Walk<'_> {
     //# superchunks, nor make more than 256 MiB.
     fn sources(&mut self, owner: SuperchunkId, recipe: &Recipe) {
         let limit = usize::from(self.check.image.params().max_sources);
-        let all = self.recipes.entry(owner).or_default();
+        let image = self.check.image;
+        let located = recipe.pieces().iter().filter_map(|piece| image.locate(piece.subchunk).ok().flatten());
+        let others = located.map(|located| located.superchunk).filter(|other| *other != owner);
+        let (too_many, too_long) = self.recipes.add(owner, others, recipe.subchunk_len().into(), limit);
         let mut wrong = Vec::new();
-        for piece in recipe.pieces() {
-            if all.sources.len() <= limit
-                && let Ok(Some(located)) = self.check.image.locate(piece.subchunk)
-                && located.superchunk != owner
-                && all.sources.insert(located.superchunk)
-                && all.sources.len() > limit
-            {
-                wrong.push(format!("its recipes refer to more than {limit} other superchunks"));
-            }
+        if too_many {
+            wrong.push(format!("its recipes refer to more than {limit} other superchunks"));
         }
-        let before = all.bytes;
-        all.bytes = before.saturating_add(recipe.subchunk_len().into());
-        if before <= limits::COMPOSED_BYTES && all.bytes > limits::COMPOSED_BYTES {
+        if too_long {
             wrong.push(format!("its composed subchunks have more than {} bytes", limits::COMPOSED_BYTES));
         }
         for why in wrong {
@@ -372,4 +418,26 @@ fn identities(check: &Check<'_>, findings: &mut Findings) -> RangeSet {
     });
     set.settle();
     set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_recipes_no_more_is_remembered_than_there_is_room_for() {
+        let mut recipes = Recipes::new(1000);
+        let others = |n: u64| (0..n).map(|other| SuperchunkId(1_000_000 + other));
+        assert_eq!(recipes.add(SuperchunkId(1), others(8), 100, 8), (false, false));
+        assert_eq!(recipes.add(SuperchunkId(1), others(9), 100, 8), (true, false), "one too many");
+        assert_eq!(recipes.add(SuperchunkId(1), others(10), 100, 8), (false, false), "told already");
+        assert_eq!(recipes.add(SuperchunkId(2), others(0), limits::COMPOSED_BYTES, 8), (false, false));
+        assert_eq!(recipes.add(SuperchunkId(2), others(0), 1, 8), (false, true));
+        assert!(!recipes.left_out);
+        for owner in 3..2000 {
+            recipes.add(SuperchunkId(owner), others(500), 1, 255);
+        }
+        let kept: usize = recipes.all.values().map(|own| 1 + own.sources.len()).sum();
+        assert!(recipes.left_out && kept <= 1000 + 257, "{kept}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Every frame of the log, from its beginning to its end: header, clear part, stored bytes.
 //!
-//! Behind a damaged header the scan goes on where the map says the frame ends, or else at the next header that verifies.
+//! After a damaged header the scan goes on where the map says the frame ends, or else at the next header that verifies.
 //! The stored bytes of data superchunks are left to `data`, which decodes them in the same read. Frames that are found do
 //! not overlap, but for those in the punched payload of a dead one, of which nothing but the clear list is read: so whatever is
 //! done once for each of them is bounded by the image's size.
@@ -63,7 +63,7 @@ pub(super) fn check_length(log: &LogReader, findings: &mut Findings) -> Result<(
         let message = format!("the file is cut short: its log ends at {end}, it has {len} bytes");
         findings.add(Finding::new(FindingKind::Log, Severity::Recoverable, message).at(len));
     } else if len > end {
-        let message = format!("{} bytes behind the end of the log mean nothing", len - end);
+        let message = format!("{} bytes after the end of the log mean nothing", len - end);
         findings.add(Finding::new(FindingKind::Log, Severity::Note, message).at(end));
     }
     Ok(())
@@ -220,7 +220,7 @@ impl<'a> Scan<'a> {
                     self.frame(&header, true, punched, on_clear);
                 }
                 Err((at, error)) => {
-                    let next = self.behind_damage(at, &error, &mut scan, on_clear);
+                    let next = self.after_damage(at, &error, &mut scan, on_clear);
                     scan.resume_at(next);
                 }
             }
@@ -262,7 +262,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Deals with a header that does not verify, and says where to go on.
-    fn behind_damage(
+    fn after_damage(
         &mut self,
         at: LogOffset,
         error: &LogError,
@@ -518,7 +518,7 @@ impl<'a> Scan<'a> {
             }
             if !is_cut {
                 let severity = if other { Severity::Recoverable } else { Severity::Lost };
-                let message = format!("a {} should stand at {}, but there is none", known.kind.name(), known.offset);
+                let message = format!("a {} should be at {}, but there is none", known.kind.name(), known.offset);
                 self.findings.add(Finding::new(FindingKind::Map, severity, message).at(known.offset.0));
             }
         }

@@ -1,4 +1,4 @@
-//! What the map says of superchunks, and where frames are known to stand.
+//! What the map says of superchunks, and where frames are known to be.
 
 use super::Check;
 use super::report::{CheckError, Finding, FindingKind, Findings, Severity};
@@ -47,7 +47,7 @@ impl Map {
                     wrong(key.b, format!("ids are below {next}, which is the next free one"));
                 }
                 Ok(row) if row.place.offsets().any(|at| at.0.saturating_add(row.place.frame_len()) > log_end) => {
-                    wrong(key.b, "it names a frame behind the end of the log".to_owned());
+                    wrong(key.b, "it names a frame after the end of the log".to_owned());
                 }
                 Ok(_) if supers.len() >= room => {
                     wrong(key.b, "there are more superchunks than the log has room for".to_owned());
@@ -98,7 +98,7 @@ pub(super) enum Namer {
     Head,
 }
 
-/// A place where a frame must stand.
+/// A place where a frame must be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KnownFrame {
     pub(super) offset: LogOffset,
@@ -146,7 +146,7 @@ impl Known {
         self.frames.get(start..end).unwrap_or_default()
     }
 
-    /// The first at or behind `offset`.
+    /// The first at or after `offset`.
     pub(super) fn next(&self, offset: LogOffset) -> Option<LogOffset> {
         self.frames.get(self.frames.partition_point(|frame| frame.offset < offset)).map(|frame| frame.offset)
     }

@@ -459,7 +459,7 @@ impl Namespace<'_> {
                 dir = Some((key.a, at));
                 let is_dir = at.and_then(|at| facts.get(at)).is_some_and(|fact| fact.file_type == FileType::Directory);
                 if window.contains(&key.a) && !is_dir && !self.trees.inodes.contains(key.a) {
-                    let message = format!("names stand in inode {}, which is no directory", key.a);
+                    let message = format!("names are in inode {}, which is no directory", key.a);
                     self.table(&schema::DIRENTS, Severity::Lost, message);
                 }
             }

@@ -152,7 +152,7 @@ impl Search<'_> {
         }
     }
 
-    /// Takes a name for listing, or counts it. What is to be listed stands as an empty path until its folder is known.
+    /// Takes a name for listing, or counts it. What is to be listed is an empty path until its folder is known.
     fn name(&mut self, finding: FindingId, dir: u64, name: &[u8]) {
         let room = self.has_room(finding);
         let Some(target) = self.findings.get_mut(finding as usize) else { return };

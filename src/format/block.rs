@@ -76,7 +76,7 @@ pub struct Row {
     pub tail: Vec<u8>,
 }
 
-/// Streams in front of the integer columns, and behind them.
+/// Streams in front of the integer columns, and after them.
 const KEY_STREAMS: usize = 5;
 const TAIL_STREAMS: usize = 2;
 /// table, level, K, reserved, rows.
@@ -319,7 +319,7 @@ impl Block {
                 let own = name_lens.varint_to((limits::NAME_LEN - shared) as u64, "bytes of a name")? as usize;
                 let own = names.take(own)?;
                 if same_ab {
-                    // Behind the shared bytes the name must be the greater one, or it does not ascend.
+                    // After the shared bytes the name must be the greater one, or it does not ascend.
                     let before = self.names.get(last_name.start + shared..last_name.end).unwrap_or_default();
                     if before.cmp(own) != Ordering::Less {
                         return Err(disorder);

@@ -61,6 +61,17 @@ impl ClearList {
     /// # Errors
     /// What is wrong with it. Allocates at most 16 bytes for each byte given, and 16 MiB.
     pub fn decode(bytes: &[u8], raw_len: u32) -> Result<Self, FormatError> {
+        let mut subchunks = Vec::new();
+        let superchunk = ClearList::walk(bytes, raw_len, |listed| subchunks.push(listed))?;
+        Ok(ClearList { superchunk, subchunks })
+    }
+
+    /// As [`ClearList::decode`], but gives each subchunk to `each` instead of keeping it. Returns the superchunk's id. What
+    /// `each` was given does not count if there is an error.
+    ///
+    /// # Errors
+    /// What is wrong with it. Allocates nothing.
+    pub fn walk(bytes: &[u8], raw_len: u32, mut each: impl FnMut(Listed)) -> Result<SuperchunkId, FormatError> {
         const WHAT: &str = "clear list";
         //= format-spec.md#5.1
         //# A list of more than 4 MiB, or of more than 2^20 subchunks, must be refused.
@@ -76,7 +87,7 @@ impl ClearList {
         }
         let mut cursor = Cursor::new(body, WHAT);
         let superchunk = SuperchunkId(checked_id(cursor.varint()?)?);
-        let mut subchunks = Vec::new();
+        let mut seen = 0u64;
         let mut total = 0u64;
         let mut next = 0;
         for _ in 0..cursor.varint_to(limits::SUBCHUNKS, "runs of a clear list")? {
@@ -86,7 +97,7 @@ impl ClearList {
             if count == 0 {
                 return Err(FormatError::invalid(WHAT, "an empty run"));
             }
-            let all = count.saturating_add(subchunks.len() as u64);
+            let all = count.saturating_add(seen);
             if all > limits::SUBCHUNKS {
                 return Err(FormatError::Limit {
                     what: "subchunks of a superchunk",
@@ -94,6 +105,7 @@ impl ClearList {
                     limit: limits::SUBCHUNKS,
                 });
             }
+            seen = all;
             next = checked_id(first + count - 1)? + 1;
             let bits = if has_bits { cursor.take(count.div_ceil(8) as usize)? } else { &[] };
             for (index, id) in (first..next).enumerate() {
@@ -106,14 +118,14 @@ impl ClearList {
                     return Err(FormatError::invalid(WHAT, "a subchunk without stored bytes that is not composed"));
                 }
                 total += u64::from(len);
-                subchunks.push(Listed { id: SubchunkId(id), len, composed });
+                each(Listed { id: SubchunkId(id), len, composed });
             }
         }
         cursor.end()?;
         if total != u64::from(raw_len) {
             return Err(FormatError::Limit { what: "bytes in a clear list", value: total, limit: raw_len.into() });
         }
-        Ok(ClearList { superchunk, subchunks })
+        Ok(superchunk)
     }
 }
 

@@ -15,7 +15,7 @@ pub enum FormatError {
         /// Bytes there are.
         have: u64,
     },
-    /// Bytes behind the end of a value that should fill its container.
+    /// Bytes after the end of a value that should fill its container.
     #[error("{what} is followed by {extra} bytes that belong to nothing")]
     Trailing {
         /// The value that was read.

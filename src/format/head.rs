@@ -206,7 +206,7 @@ impl RawHeadSlot {
         }
         for offset in root.offsets() {
             if offset.0 + root.frame_len() > log_end {
-                return Err(FormatError::invalid("head slot", "its root lies behind the end of the log"));
+                return Err(FormatError::invalid("head slot", "its root lies after the end of the log"));
             }
         }
         //= format-spec.md#3.1

@@ -122,7 +122,7 @@ impl RecipeRow {
         Ok(recipes)
     }
 
-    /// Of a row of space 2 the recipe of `id`; `None` if the row has none. What stands after it is not looked at.
+    /// Of a row of space 2 the recipe of `id`; `None` if the row has none. What is after it is not looked at.
     ///
     /// # Errors
     /// What is wrong with the row up to there.

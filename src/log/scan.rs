@@ -15,7 +15,7 @@ use std::ops::Range;
 /// Bytes of a payload read at once for its checksum.
 const PIECE: usize = 1 << 18;
 
-/// The headers of a log's frames, one after another; only headers are verified. After an error it stands still, and
+/// The headers of a log's frames, one after another; only headers are verified. After an error it stays where it is, and
 /// ends unless [`Scan::resume_at`] says where to go on.
 #[derive(Debug)]
 pub struct Scan {
@@ -49,15 +49,15 @@ impl Scan {
         self.payload.as_ref().map(|payload| &payload.outer)
     }
 
-    /// Goes on at `offset` after an error. A scan never goes back: an offset not behind the error is taken as the byte
-    /// behind it.
+    /// Goes on at `offset` after an error. A scan never goes back: an offset not after the error is taken as the byte
+    /// after it.
     pub fn resume_at(&mut self, offset: LogOffset) {
         let least = if self.failed { self.at.saturating_add(1) } else { self.at };
         self.at = offset.0.max(least);
         self.failed = false;
     }
 
-    /// The first frame at or behind `from`: whose header verifies and which lies within the log. Every byte is tried,
+    /// The first frame at or after `from`: whose header verifies and which lies within the log. Every byte is tried,
     /// so a damaged header loses only its own frame. Bytes that cannot be read are passed over.
     pub fn find_next(&mut self, from: LogOffset) -> Option<LogOffset> {
         self.window.find(&self.reader, from.0)

@@ -240,7 +240,7 @@ fn places_that_claim_too_much_give_errors_before_anything_is_allocated() {
     assert!(reader.clear_part(&claims).is_err());
     assert!(reader.clear_part(&FrameHeader { offset: far, ..claims }).is_err());
 
-    // An end that lies far behind the bytes allows no more than there are.
+    // An end that lies far after the bytes allows no more than there are.
     let boast = LogReader::new(Arc::clone(reader.storage()), LOG, 1 << 61).unwrap();
     assert!(boast.stored(&Place { stored_len: 64 << 20, ..good }, &mut out).is_err());
     assert_eq!(out.capacity(), 0);
@@ -276,7 +276,7 @@ fn a_scan_does_not_stand_still_where_it_failed() {
 }
 
 #[test]
-fn the_next_header_is_found_across_windows_and_behind_unreadable_bytes() {
+fn the_next_header_is_found_across_windows_and_after_unreadable_bytes() {
     let (_, storage) = faulty();
     let mut writer = writer(storage.clone());
     // The second header lies across the first MiB from where the search begins; other windows hold bait.

@@ -54,7 +54,7 @@ impl fmt::Debug for LogWriter {
 }
 
 impl LogWriter {
-    /// Appends to the log `log_id` from `end` on, where its bytes must end: what an earlier writer left behind it is to
+    /// Appends to the log `log_id` from `end` on, where its bytes must end: what an earlier writer left after it is to
     /// be cut off before. `next_sequence` is above that of every frame of the log.
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl LogWriter {
         Ok(Place::of(&header))
     }
 
-    /// Cuts off what a failed append left behind the end; no synced byte lies in a block that this touches.
+    /// Cuts off what a failed append left after the end; no synced byte lies in a block that this touches.
     fn take_back(&mut self) {
         let cut = match self.storage.len() {
             Ok(len) if len == self.end => Ok(()),

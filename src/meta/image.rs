@@ -3,7 +3,7 @@
 use super::MetaError;
 use super::block_cache::BlockCache;
 use super::open::{self, Found};
-use super::salvage::ClearLists;
+use super::salvage::{ClearLists, LostKeys};
 use crate::format::block::KeyRef;
 use crate::format::head::Head;
 use crate::format::ids::{InodeId, SubchunkId, SuperchunkId, TinyId};
@@ -242,8 +242,11 @@ impl Image {
         error: MetaError,
         ask: impl FnOnce(&ClearLists) -> Option<T>,
     ) -> Result<Option<T>, MetaError> {
-        tracing::warn!("the map is damaged ({error}): looking at the clear lists instead");
-        match ask(self.clear_lists.get_or_init(|| ClearLists::scan(&self.log))) {
+        let lists = || {
+            tracing::warn!("the map is damaged ({error}): looking at the clear lists instead");
+            ClearLists::scan(&self.log, || LostKeys::of(&self.tree(&schema::MAP), self))
+        };
+        match ask(self.clear_lists.get_or_init(lists)) {
             Some(found) => Ok(Some(found)),
             None => Err(error),
         }

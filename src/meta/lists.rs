@@ -9,7 +9,7 @@ use crate::format::schema;
 use crate::table::Cursor;
 
 impl Image {
-    /// The entries of `dir` behind the name `after`, in order of their bytes.
+    /// The entries of `dir` after the name `after`, in order of their bytes.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -42,7 +42,7 @@ impl Dirents {
         Ok(Dirents { dir, cursor })
     }
 
-    /// The entry the list stands at, its name borrowed; `None` at the end.
+    /// The entry the list is at, its name borrowed; `None` at the end.
     ///
     /// # Errors
     /// If the row is wrong.
@@ -96,7 +96,7 @@ impl Extents {
         Ok(Extents { content, expected: None, cursor: tree.cursor_at(image, KeyRef::new(content.0, from))? })
     }
 
-    /// The next extent and where in the file it begins, and on; `None` behind the last.
+    /// The next extent and where in the file it begins, and on; `None` after the last.
     ///
     /// # Errors
     /// If the table cannot be read, a row is wrong, or there is a gap.

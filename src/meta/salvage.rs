@@ -1,21 +1,68 @@
 //! The map rebuilt from what superchunks say of themselves, for when a leaf of the map is lost. Recipes cannot be.
 //!
 //! One scan over headers and clear lists (no stored bytes are read). What the lists say is kept in the form in which the map
-//! has it, as runs: about 3 bytes a subchunk, and never more than 2 bytes for each byte of the image. Where an id stands
-//! more than once (a superchunk written twice, or moved), the frame with the highest sequence counts.
+//! has it, as runs: about 3 bytes a subchunk. Where an id is named more than once (a superchunk written twice, or moved), the
+//! frame with the highest sequence counts.
+//!
+//! Memory has a fixed budget, whatever the image says. Lists that do not fit it are scanned a second time, and then only what
+//! the map has lost is kept. If that does not fit either, the last subchunks of data in the log are left out: they cannot be
+//! read. A quarter of the budget is kept for superchunks and table groups, so that data does not cost the tables.
 
 use super::Located;
+use crate::format::block::KeyRef;
 use crate::format::clear::{ClearList, Listed};
+use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use crate::format::limits;
 use crate::format::place::Place;
+use crate::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::rows::{SubchunkRun, SuperchunkRow};
 use crate::log::{LogReader, Scan};
+use crate::table::{BlockSource, Onward, Tree};
 use std::cmp::Reverse;
 
-/// Bytes of the image for each run that is kept. Runs beyond that are left out: a run stands for a subchunk at least,
-/// whose identity, row in the map and stored bytes take more than this in any image but one that was made to exhaust memory.
-const BYTES_A_RUN: u64 = 96;
+/// Bytes that may be kept: about 4 million subchunks. At worst, while a vector grows, it takes twice as much, and a clear
+/// list (4 MiB) and the window of a scan (1 MiB) for a time; with 32 MiB of table blocks this is below the 64 MiB that a mount
+/// may take beside its working set.
+const BUDGET: usize = 12 << 20;
+/// Ranges of keys that are told apart, and blocks that are tried in vain.
+const MAX_LOST: usize = 16 << 10;
+
+/// Keys of the map (space, id) whose rows are lost.
+#[derive(Debug, Default)]
+pub(super) struct LostKeys {
+    /// Disjoint, ascending; the end is not in it, `None` is after all keys.
+    ranges: Vec<((u64, u64), Option<(u64, u64)>)>,
+}
+
+impl LostKeys {
+    /// Reads each block of the map once. After many that cannot be had, all that follows is taken as lost.
+    pub(super) fn of(map: &Tree, source: &dyn BlockSource) -> Self {
+        let key = |key: KeyRef<'_>| (key.a, key.b);
+        let mut ranges = Vec::new();
+        map.walk(source, &mut |visit| {
+            if visit.block.is_ok() {
+                return Onward::Into;
+            }
+            ranges.push((visit.lower.map_or((0, 0), key), visit.upper.map(key)));
+            if ranges.len() < MAX_LOST {
+                return Onward::Past;
+            }
+            if let Some((_, end)) = ranges.last_mut() {
+                *end = None;
+            }
+            Onward::Stop
+        });
+        LostKeys { ranges }
+    }
+
+    /// Whether a row that covers an id from `first` to `last` may be lost. Rows before `first` may cover it, too.
+    fn touch(&self, space: u64, first: u64, last: u64) -> bool {
+        let first = if space == SPACE_SUBCHUNKS { first.saturating_sub(limits::RUN - 1) } else { first };
+        let at = self.ranges.partition_point(|(_, end)| end.is_some_and(|end| end <= (space, first)));
+        self.ranges.get(at).is_some_and(|(begin, _)| *begin <= (space, last))
+    }
+}
 
 /// A frame with a clear list.
 struct Frame {
@@ -37,6 +84,14 @@ struct Run {
     composed: bool,
 }
 
+/// `vec` with room for `more`: it grows by an eighth, so little of it is empty.
+fn grow<T>(vec: &mut Vec<T>, more: usize) -> &mut Vec<T> {
+    if vec.capacity() - vec.len() < more {
+        vec.reserve_exact(more.max(vec.len() / 8).max(1024));
+    }
+    vec
+}
+
 /// Where things lie, as the clear lists have it.
 pub(super) struct ClearLists {
     log: LogReader,
@@ -54,21 +109,36 @@ impl ClearLists {
         ClearLists { log, frames: Vec::new(), by_superchunk: Vec::new(), runs: Vec::new(), tails: Vec::new() }
     }
 
-    /// Reads all clear lists that verify; what does not is stepped over.
-    pub(super) fn scan(log: &LogReader) -> Self {
+    /// Reads all clear lists that verify; what does not is stepped over. If they do not fit the budget, `lost` says which keys
+    /// they are needed for.
+    pub(super) fn scan(log: &LogReader, lost: impl FnOnce() -> LostKeys) -> Self {
+        ClearLists::scan_within(BUDGET, log, lost)
+    }
+
+    fn scan_within(budget: usize, log: &LogReader, lost: impl FnOnce() -> LostKeys) -> Self {
+        let mut lists = ClearLists::read(budget, log, None).unwrap_or_else(|| {
+            tracing::warn!("the clear lists are too many to be kept: keeping what the map has lost");
+            ClearLists::read(budget, log, Some(&lost())).unwrap_or_else(|| ClearLists::new(log.clone()))
+        });
+        lists.sort();
+        lists
+    }
+
+    /// What fits the budget of what is lost; or all, and `None` if that does not fit.
+    fn read(budget: usize, log: &LogReader, lost: Option<&LostKeys>) -> Option<Self> {
         let mut lists = ClearLists::new(log.clone());
-        let most = log.end() / BYTES_A_RUN;
+        let mut all_fit = true;
         let mut scan = Scan::new(log.clone(), LogOffset(limits::LOG_START));
         while let Some(next) = scan.next() {
             match next {
                 Ok(header) if header.kind.has_clear_list() => {
-                    let list =
-                        log.clear_part(&header).ok().and_then(|bytes| ClearList::decode(&bytes, header.raw_len).ok());
-                    if let Some(list) = list {
-                        let frame = lists.frames.len() as u32;
-                        let (superchunk, sequence, offset) = (list.superchunk, header.sequence, header.offset);
-                        lists.frames.push(Frame { superchunk, sequence, offset });
-                        lists.add(frame, &list, most);
+                    if let Ok(bytes) = log.clear_part(&header)
+                        && !lists.add(&header, &bytes, budget, lost)
+                    {
+                        if lost.is_none() {
+                            return None;
+                        }
+                        all_fit = false;
                     }
                 }
                 Ok(_) => {}
@@ -78,42 +148,96 @@ impl ClearLists {
                 },
             }
         }
-        lists.sort();
-        lists
+        if !all_fit {
+            tracing::warn!("more of the map is lost than can be kept of the clear lists: some files cannot be read");
+        }
+        Some(lists)
     }
 
-    fn add(&mut self, frame: u32, list: &ClearList, most: u64) {
-        let mut position = 0;
-        for neighbours in list.subchunks.chunk_by(|a, b| b.id.0 == a.id.0 + 1) {
-            for run in neighbours.chunks(limits::RUN as usize) {
-                let [Listed { id: first, .. }, ..] = *run else { continue };
-                let row = SubchunkRun {
-                    first,
-                    superchunk: list.superchunk,
-                    position,
-                    lens: run.iter().map(|listed| listed.len).collect(),
-                    composed: run.iter().map(|listed| listed.composed).collect(),
-                };
-                let (_, tail) = row.encode();
-                if self.runs.len() as u64 >= most {
-                    return;
-                }
-                // At most 128 lengths of 3 bytes and 16 bytes of bits.
-                let (count, tail_len) = (run.len() as u8, tail.len() as u16);
-                let composed = row.composed.contains(&true);
-                self.runs.push(Run {
-                    first,
-                    tail: self.tails.len() as u64,
-                    frame,
-                    position,
-                    tail_len,
-                    count,
-                    composed,
-                });
-                self.tails.extend_from_slice(&tail);
-                position += row.lens.iter().sum::<u32>();
+    /// Bytes that are kept.
+    fn len(&self) -> usize {
+        self.frames.len() * (size_of::<Frame>() + size_of::<u32>())
+            + self.runs.len() * size_of::<Run>()
+            + self.tails.len()
+    }
+
+    /// Adds what a clear list says, if it verifies. Returns false if something did not fit.
+    fn add(&mut self, header: &FrameHeader, bytes: &[u8], budget: usize, lost: Option<&LostKeys>) -> bool {
+        let (frames, runs, tails) = (self.frames.len(), self.runs.len(), self.tails.len());
+        let is_table = header.kind == FrameKind::TABLE_GROUP;
+        // The superchunk is known when the list has been gone over.
+        grow(&mut self.frames, 1).push(Frame {
+            superchunk: SuperchunkId(0),
+            sequence: header.sequence,
+            offset: header.offset,
+        });
+        let for_runs = if is_table { budget } else { budget / 4 * 3 };
+        let mut all_fit = self.len() <= budget;
+        let mut row = SubchunkRun {
+            first: SubchunkId(0),
+            superchunk: SuperchunkId(0),
+            position: 0,
+            lens: Vec::new(),
+            composed: Vec::new(),
+        };
+        let walked = ClearList::walk(bytes, header.raw_len, |Listed { id, len, composed }| {
+            let count = row.lens.len() as u64;
+            if count == limits::RUN || count > 0 && id.0 != row.first.0 + count {
+                all_fit &= self.add_run(&mut row, frames as u32, for_runs, lost);
             }
+            if row.lens.is_empty() {
+                row.first = id;
+            }
+            row.lens.push(len);
+            row.composed.push(composed);
+        });
+        if !row.lens.is_empty() {
+            all_fit &= self.add_run(&mut row, frames as u32, for_runs, lost);
         }
+        let is_kept = |superchunk: SuperchunkId, has_runs: bool| {
+            has_runs || lost.is_none_or(|lost| lost.touch(SPACE_SUPERCHUNKS, superchunk.0, superchunk.0))
+        };
+        match (walked, self.frames.last_mut()) {
+            (Ok(superchunk), Some(frame)) if is_kept(superchunk, self.runs.len() > runs) => {
+                frame.superchunk = superchunk;
+                if self.len() <= budget {
+                    return all_fit;
+                }
+                all_fit = false;
+            }
+            (Ok(_), _) => {}
+            (Err(_), _) => all_fit = true,
+        }
+        self.frames.truncate(frames);
+        self.runs.truncate(runs);
+        self.tails.truncate(tails);
+        all_fit
+    }
+
+    /// Adds a run if it is needed and fits, and makes `row` empty, at the position after it. Returns false if it did not fit.
+    fn add_run(&mut self, row: &mut SubchunkRun, frame: u32, budget: usize, lost: Option<&LostKeys>) -> bool {
+        let (first, position, count) = (row.first, row.position, row.lens.len());
+        // The lengths of a list add up to the raw length of a superchunk.
+        let next = row.lens.iter().fold(position, |at, len| at.saturating_add(*len));
+        let last = first.0 + (count as u64).saturating_sub(1);
+        let needed = lost.is_none_or(|lost| lost.touch(SPACE_SUBCHUNKS, first.0, last));
+        let (_, tail) = if needed { row.encode() } else { ([0; 8], Vec::new()) };
+        let composed = row.composed.contains(&true);
+        row.position = next;
+        row.lens.clear();
+        row.composed.clear();
+        if !needed {
+            return true;
+        }
+        if self.len() + size_of::<Run>() + tail.len() > budget {
+            return false;
+        }
+        let begin = self.tails.len() as u64;
+        grow(&mut self.tails, tail.len()).extend_from_slice(&tail);
+        // At most 128 lengths of 3 bytes and 16 bytes of bits.
+        let (count, tail_len) = (count as u8, tail.len() as u16);
+        grow(&mut self.runs, 1).push(Run { first, tail: begin, frame, position, tail_len, count, composed });
+        true
     }
 
     fn sort(&mut self) {
@@ -188,23 +312,31 @@ impl ClearLists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::block::Block;
     use crate::format::bytes::{put_delta, put_varint};
-    use crate::format::frame::{Flags, FrameKind};
+    use crate::format::frame::Flags;
+    use crate::format::schema::{self, Table};
     use crate::format::sums;
     use crate::log::{LogWriter, NewFrame};
     use crate::storage::Storage;
     use crate::storage::testing::MemoryStorage;
+    use crate::table::{BlockSink, BulkLoader, ChildRef, TableError};
     use std::sync::Arc;
 
     /// A log of superchunks with these clear lists, given without checksum, and stored bytes of zeros.
     fn log(lists: &[(Vec<u8>, u32)]) -> LogReader {
+        log_of(lists, |_| FrameKind::SUPERCHUNK)
+    }
+
+    /// As [`log`], of frames of these kinds.
+    fn log_of(lists: &[(Vec<u8>, u32)], kind: impl Fn(usize) -> FrameKind) -> LogReader {
         let storage = Arc::new(MemoryStorage::from_bytes(vec![0; limits::LOG_START as usize]));
         let mut writer = LogWriter::new(storage as Arc<dyn Storage>, 7, 1, 1, limits::LOG_START).unwrap();
-        for (body, raw_len) in lists {
+        for (n, (body, raw_len)) in lists.iter().enumerate() {
             let clear = [&body[..], &sums::crc32(body).to_le_bytes()].concat();
             let stored = vec![0; *raw_len as usize];
             let sum = sums::xxh3(&stored);
-            let (kind, codec, flags) = (FrameKind::SUPERCHUNK, crate::format::codec::RAW, Flags::default());
+            let (kind, codec, flags) = (kind(n), crate::format::codec::RAW, Flags::default());
             writer
                 .append(NewFrame { kind, codec, flags, clear: &clear, stored: &stored, raw_len: *raw_len, sum })
                 .unwrap();
@@ -225,10 +357,15 @@ mod tests {
         lists.locate(SubchunkId(id)).map(|l| (l.superchunk.0, l.position, l.len, l.composed))
     }
 
+    /// What is lost if all of the map is.
+    fn all() -> LostKeys {
+        LostKeys { ranges: vec![((0, 0), None)] }
+    }
+
     #[test]
-    fn clear_lists_made_to_exhaust_memory_take_less_than_twice_the_image() {
+    fn clear_lists_made_to_exhaust_memory_take_no_more_than_the_budget() {
         let mut lists = Vec::new();
-        for superchunk in 1..=4u64 {
+        for superchunk in 1..=2u64 {
             // As many runs of one subchunk as a list may have; all lists name the same ones.
             let mut body = vec![superchunk as u8];
             put_varint(&mut body, limits::SUBCHUNKS);
@@ -245,11 +382,120 @@ mod tests {
             body.resize(body.len() + limits::SUBCHUNKS as usize, 1);
             lists.push((body, limits::SUBCHUNKS as u32));
         }
+        lists.extend((20..=40_000).map(|id| body(id, &[(id, 1, false)])));
         let log = log(&lists);
-        let lists = ClearLists::scan(&log);
-        assert_eq!(lists.frames.len(), 8, "all of them are valid");
-        assert!((lists.memory() as u64) < 2 * log.end(), "{} of {}", lists.memory(), log.end());
-        assert!(lists.locate(SubchunkId(1)).is_some());
+        let lists = ClearLists::scan(&log, all);
+        assert!(lists.len() <= BUDGET, "{}", lists.len());
+        assert!(lists.memory() <= BUDGET / 8 * 9 + (64 << 10), "{}", lists.memory());
+        assert_eq!(found(&lists, 1), Some((1, 0, 1, false)), "the first in the log are kept");
+        assert!(lists.superchunk(SuperchunkId(40_000)).is_some(), "data leaves room for superchunks");
+    }
+
+    #[test]
+    fn of_more_lists_than_fit_those_are_kept_that_the_map_has_lost() {
+        let lists: Vec<_> = (1..=200u64)
+            .map(|n| body(n, &(0..1000).map(|i| (1 + n * 1000 + i, 1, false)).collect::<Vec<_>>()))
+            .collect();
+        let log = log(&lists);
+        let lost = || LostKeys {
+            ranges: vec![((0, 150), Some((0, 151))), ((1, 120_000), Some((1, 121_200))), ((1, 199_500), Some((1, 199_600)))],
+        };
+        let lists = ClearLists::scan_within(40 << 10, &log, lost);
+        assert!(lists.len() <= 40 << 10, "{}", lists.len());
+        assert!(lists.superchunk(SuperchunkId(150)).is_some());
+        assert!(lists.superchunk(SuperchunkId(151)).is_none(), "the map has it");
+        for id in [120_000, 120_001, 121_199, 199_500, 199_599] {
+            let n = (id - 1) / 1000;
+            assert_eq!(found(&lists, id), Some((n, ((id - 1) % 1000) as u32, 1, false)));
+        }
+        assert_eq!(found(&lists, 3000), None, "the map has it");
+        let whole = ClearLists::scan_within(1 << 20, &log, || unreachable!("all of them fit"));
+        assert!(found(&whole, 3000).is_some() && whole.superchunk(SuperchunkId(151)).is_some());
+    }
+
+    #[test]
+    fn tables_are_kept_though_there_is_more_data_than_fits() {
+        let mut lists: Vec<_> = (1..=100u64)
+            .map(|n| body(n, &(0..1000).map(|i| (1 + n * 1000 + i, 1, false)).collect::<Vec<_>>()))
+            .collect();
+        lists.push(body(101, &[(7, 9, false)]));
+        let log = log_of(&lists, |n| if n == 100 { FrameKind::TABLE_GROUP } else { FrameKind::SUPERCHUNK });
+        let lists = ClearLists::scan_within(32 << 10, &log, all);
+        assert!(lists.len() <= 32 << 10, "{}", lists.len());
+        assert_eq!(found(&lists, 7), Some((101, 0, 9, false)));
+        assert_eq!(found(&lists, 1001), Some((1, 0, 1, false)));
+        assert_eq!(found(&lists, 100_001), None, "the last data in the log");
+    }
+
+    #[test]
+    fn what_a_list_said_before_it_proved_wrong_does_not_count() {
+        let (mut wrong, raw_len) = body(1, &(1..=300).map(|id| (id, 1, false)).collect::<Vec<_>>());
+        wrong.push(0);
+        let log = log(&[(wrong, raw_len), body(2, &[(500, 3, false)])]);
+        let lists = ClearLists::scan(&log, all);
+        assert_eq!((lists.frames.len(), lists.runs.len()), (1, 1));
+        assert_eq!(found(&lists, 500), Some((2, 0, 3, false)));
+        assert_eq!(found(&lists, 1), None);
+    }
+
+    /// Blocks of the map by their frames' offsets.
+    #[derive(Default)]
+    struct Blocks(std::collections::HashMap<u64, Vec<u8>>);
+
+    impl BlockSink for Blocks {
+        fn put(&mut self, _: &'static Table, _: u8, raw: Vec<u8>) -> Result<ChildRef, TableError> {
+            let offset = LogOffset(limits::LOG_START + self.0.len() as u64 * 64);
+            let len = raw.len() as u32;
+            let (codec, flags, sum) = (crate::format::codec::RAW, Flags::default(), sums::xxh3(&raw));
+            self.0.insert(offset.0, raw);
+            let place = Place { offset, copy: None, clear_len: 0, stored_len: len, raw_len: len, codec, flags, sum };
+            Ok(ChildRef::Frame(place))
+        }
+    }
+
+    impl BlockSource for Blocks {
+        fn block(&self, table: &'static Table, level: u8, child: &ChildRef) -> Result<Arc<Block>, TableError> {
+            let ChildRef::Frame(place) = child else { return Err(TableError::Source("no place".into())) };
+            let raw = self.0.get(&place.offset.0).ok_or(TableError::Source("it is lost".into()))?;
+            Block::decode(table, level, raw).map(Arc::new).map_err(|error| TableError::Source(error.to_string().into()))
+        }
+    }
+
+    #[test]
+    fn the_keys_of_lost_leaves_are_lost_and_no_others() {
+        let mut blocks = Blocks::default();
+        let mut loader = BulkLoader::new(&schema::MAP, 1024);
+        for n in 1..=400 {
+            loader.push(&mut blocks, KeyRef::new(SPACE_SUPERCHUNKS, n), &[1, n, 0, 0, 1, 1, 0, 0], &[0; 8]).unwrap();
+        }
+        for n in 0..400 {
+            let ints = [1, 0, 0, limits::RUN, 0, 0, 0, 0];
+            loader.push(&mut blocks, KeyRef::new(SPACE_SUBCHUNKS, 1 + n * limits::RUN), &ints, &[1; 128]).unwrap();
+        }
+        let map = loader.finish(&mut blocks).unwrap();
+        assert!(LostKeys::of(&map, &blocks).ranges.is_empty());
+        let mut leaves = Vec::new();
+        map.walk(&blocks, &mut |visit| {
+            if let (0, Some(ChildRef::Frame(place)), Ok(block)) = (visit.level, visit.child, visit.block) {
+                let last = block.key(block.len() - 1);
+                leaves.push((place.offset.0, (block.key(0).a, block.key(0).b), (last.a, last.b)));
+            }
+            Onward::Into
+        });
+        for &(offset, (a, first), (to, last)) in &leaves {
+            let raw = blocks.0.remove(&offset).unwrap();
+            let lost = LostKeys::of(&map, &blocks);
+            assert!(lost.touch(a, first, first) && lost.touch(to, last, last));
+            if to == SPACE_SUBCHUNKS {
+                assert!(lost.touch(to, last + limits::RUN - 1, last + limits::RUN - 1), "of the last row");
+                assert!(!lost.touch(to, last + 2 * limits::RUN, u64::MAX - 1));
+            }
+            assert!(a == SPACE_SUBCHUNKS || first == 1 || !lost.touch(a, 1, first - 1));
+            blocks.0.insert(offset, raw);
+        }
+        let all = LostKeys::of(&map, &Blocks::default());
+        assert!(all.touch(SPACE_SUPERCHUNKS, 1, 1) && all.touch(SPACE_SUBCHUNKS, u64::MAX, u64::MAX));
+        assert!(leaves.len() > 20);
     }
 
     #[test]
@@ -262,7 +508,7 @@ mod tests {
             body(3, &[(900, 1, false)]),
             body(3, &[(900, 1, false)]),
         ]);
-        let lists = ClearLists::scan(&log);
+        let lists = ClearLists::scan(&log, || unreachable!("all of them fit"));
         assert_eq!(found(&lists, 1), Some((1, 0, 1, false)));
         assert_eq!(found(&lists, 200), Some((1, 199 * 100, 200, true)));
         assert_eq!(found(&lists, 300), Some((1, 299 * 150, 300, true)));

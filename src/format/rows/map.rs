@@ -84,7 +84,7 @@ pub fn place(offset: u64, copy: u64, clear_len: u64, rest: [u64; 4], tail: &[u8]
     .checked()
 }
 
-/// Subchunks with neighbouring ids whose stored parts lie one behind another in a superchunk.
+/// Subchunks with neighbouring ids whose stored parts lie one after another in a superchunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubchunkRun {
     /// Id of the first.
@@ -174,7 +174,7 @@ fn walk<'a>(
     let &[superchunk, position, 0, count @ 1..=limits::RUN, composed @ (0 | 1), 0, 0, 0] = ints else {
         return Err(FormatError::invalid(WHAT, "its columns are not those of a run"));
     };
-    if first.0 == 0 || superchunk == 0 || first.0 + count > limits::ID {
+    if first.0 == 0 || superchunk == 0 || first.0.saturating_add(count) > limits::ID {
         return Err(FormatError::Limit { what: WHAT, value: first.0, limit: limits::ID });
     }
     let bitmap = if composed == 1 { count.div_ceil(8) as usize } else { 0 };
@@ -215,6 +215,18 @@ mod tests {
             let (ints, tail) = run.encode();
             assert_eq!(SubchunkRun::decode(SubchunkId(5), &ints, &tail).unwrap(), run);
         }
+    }
+
+    #[test]
+    fn a_run_whose_ids_go_beyond_all_numbers_is_refused() {
+        for (first, count) in [(u64::MAX, 1), (u64::MAX - 126, 128), (limits::ID, 1), (limits::ID - 1, 2), (0, 1)] {
+            let ints = [1, 0, 0, count, 0, 0, 0, 0];
+            let tail = vec![1; count as usize];
+            let error = SubchunkRun::decode(SubchunkId(first), &ints, &tail).unwrap_err();
+            assert!(matches!(error, FormatError::Limit { .. }), "{first}: {error}");
+        }
+        let ints = [1, 0, 0, 1, 0, 0, 0, 0];
+        assert!(SubchunkRun::decode(SubchunkId(limits::ID - 1), &ints, &[1]).is_ok());
     }
 
     #[test]
