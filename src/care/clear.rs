@@ -161,7 +161,8 @@ pub(super) fn compare_with_map(
     check.cancelled()?;
     walk.without_recipe();
     if walk.recipes.left_out {
-        let message = "recipes refer to too many superchunks: for want of memory not all of them were counted".to_owned();
+        let message =
+            "recipes refer to too many superchunks: for want of memory not all of them were counted".to_owned();
         findings.add(Finding::new(FindingKind::Map, Severity::Note, message).in_table(schema::MAP.name));
     }
     Ok(())
