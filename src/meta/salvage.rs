@@ -28,11 +28,14 @@ const BUDGET: usize = 12 << 20;
 /// Ranges of keys that are told apart, and blocks that are tried in vain.
 const MAX_LOST: usize = 16 << 10;
 
-/// Keys of the map (space, id) whose rows are lost.
+/// Space and id.
+type MapKey = (u64, u64);
+
+/// Keys of the map whose rows are lost.
 #[derive(Debug, Default)]
 pub(super) struct LostKeys {
     /// Disjoint, ascending; the end is not in it, `None` is after all keys.
-    ranges: Vec<((u64, u64), Option<(u64, u64)>)>,
+    ranges: Vec<(MapKey, Option<MapKey>)>,
 }
 
 impl LostKeys {
@@ -135,9 +138,8 @@ impl ClearLists {
                     if let Ok(bytes) = log.clear_part(&header)
                         && !lists.add(&header, &bytes, budget, lost)
                     {
-                        if lost.is_none() {
-                            return None;
-                        }
+                        // All are wanted, and not all fit.
+                        lost?;
                         all_fit = false;
                     }
                 }
