@@ -14,9 +14,15 @@ const DISTANCE: u64 = 2;
 /// Wishes that may wait; more are dropped, since a reader that far ahead has them inflated itself.
 const QUEUE: usize = 8;
 
+/// A superchunk to be inflated, and the one that its reader had come to.
+struct Wish {
+    reader_at: SuperchunkId,
+    wanted: SuperchunkId,
+}
+
 /// The threads that inflate ahead. Dropping it ends them.
 pub(super) struct Ahead {
-    wishes: Option<Sender<SuperchunkId>>,
+    wishes: Option<Sender<Wish>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -43,15 +49,25 @@ impl Ahead {
                 && let Some(wishes) = &self.wishes
             {
                 // A full queue means the threads are busy: the reader inflates for itself then.
-                let _ = wishes.try_send(next);
+                let _ = wishes.try_send(Wish { reader_at: id, wanted: next });
             }
         }
     }
 }
 
-fn run(cache: &Weak<Cache>, queue: &Receiver<SuperchunkId>) {
-    while let Ok(id) = queue.recv() {
+fn run(cache: &Weak<Cache>, queue: &Receiver<Wish>) {
+    while let Ok(Wish { reader_at, wanted: id }) = queue.recv() {
         let Some(cache) = cache.upgrade() else { return };
+        // The least recently used goes first, so where this one is gone the reader is past the wanted one, too, and that
+        // may be gone as well: a busy machine must not inflate it again for nobody.
+        if !cache.has_whole(reader_at) {
+            continue;
+        }
+        // Where there was no room for the one between, the reader makes room for it, and would drop this one for that.
+        let before = SuperchunkId(id.0 - 1);
+        if before != reader_at && !cache.has_whole(before) {
+            continue;
+        }
         // Whoever reads what cannot be looked up is told why; here no subchunk is named.
         let Ok(row) = load::row(cache.image(), id, SubchunkId(0)) else { continue };
         if !row.place.flags.parts() {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use floe::format::block::{Key, Row};
+use floe::format::bytes::put_varint;
 use floe::format::clear::{ClearList, Listed};
 use floe::format::codec::{Compression, RAW};
 use floe::format::frame::{Flags, FrameHeader, FrameKind};
@@ -12,7 +13,7 @@ use floe::format::params::{Chunker, HashKind, Params};
 use floe::format::place::Place;
 use floe::format::recipe::{Piece, Recipe};
 use floe::format::root::Root;
-use floe::format::rows::inode::XattrRef;
+use floe::format::rows::inode::{TAG_ALLOCATED, XattrRef};
 use floe::format::rows::{
     ContentRef, ContentRow, DirentRow, FileType, Identity, InodeRow, ShareKey, ShareRow, SnapshotRow, ThawedBytes,
     ThawedRow, Time, identity,
@@ -115,6 +116,15 @@ impl Forge {
     pub fn file(&mut self, parent: u64, name: &str, id: u64, size: u64, content: ContentRef) {
         self.inodes.insert(id, InodeRow { size, content, ..inode(FileType::Regular) });
         self.name(parent, name, id, FileType::Regular);
+    }
+
+    /// Says in an inode's row how many bytes of its content are in no hole, as a row must where the content has holes.
+    pub fn allocated(&mut self, inode: u64, bytes: u64) {
+        let mut value = Vec::new();
+        put_varint(&mut value, bytes);
+        if let Some(row) = self.inodes.get_mut(&inode) {
+            row.attributes.push((TAG_ALLOCATED, value));
+        }
     }
 
     /// A thawed range whose bytes are in the thaw log.
