@@ -31,12 +31,6 @@ mounted() {
 }
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT
 
-walk_1() { (cd "$mnt" && find . -type f -print0 | xargs -0 -s 2000000 cat >/dev/null); }
-walk_4() { (cd "$mnt" && find . -type f -print0 | xargs -0 -P 4 -n 200 cat >/dev/null); }
-list_1() { (cd "$mnt" && xargs -0 -a "$list" -s 2000000 cat >/dev/null); }
-list_4() { (cd "$mnt" && xargs -0 -a "$list" -P 4 -n 200 cat >/dev/null); }
-find_ls() { find "$mnt" -ls >/dev/null; }
-
 one() { # one BUILD PASS
   local wall user system memory
   if [[ $2 == pack ]]; then

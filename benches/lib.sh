@@ -76,3 +76,11 @@ measured() {
 }
 
 mib() { awk -v b="$1" 'BEGIN { printf "%.1f", b / 1048576 }'; }
+
+# Passes over the mount at $mnt. walk_N: `find` in the mount says what to read; list_N: the names in $list do, so that every
+# path is looked up. N processes read.
+walk_1() { (cd "$mnt" && find . -type f -print0 | xargs -0 -s 2000000 cat >/dev/null); }
+walk_4() { (cd "$mnt" && find . -type f -print0 | xargs -0 -P 4 -n 200 cat >/dev/null); }
+list_1() { (cd "$mnt" && xargs -0 -a "$list" -s 2000000 cat >/dev/null); }
+list_4() { (cd "$mnt" && xargs -0 -a "$list" -P 4 -n 200 cat >/dev/null); }
+find_ls() { find "$mnt" -ls >/dev/null; }

@@ -38,12 +38,6 @@ mounted() {
 unmounted() { if [[ $1 == floe ]]; then "$floe" umount "$mnt"; else umount "$mnt"; fi; }
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT
 
-walk_1() { (cd "$mnt" && find . -type f -print0 | xargs -0 -s 2000000 cat >/dev/null); }
-walk_4() { (cd "$mnt" && find . -type f -print0 | xargs -0 -P 4 -n 200 cat >/dev/null); }
-list_1() { (cd "$mnt" && xargs -0 -a "$list" -s 2000000 cat >/dev/null); }
-list_4() { (cd "$mnt" && xargs -0 -a "$list" -P 4 -n 200 cat >/dev/null); }
-find_ls() { find "$mnt" -ls >/dev/null; }
-
 for ((run = 1; run <= runs; run++)); do
   for system in floe squashfs erofs squashfuse_ll; do
     for pass in ${PASSES:-walk_1 walk_4 list_1 list_4 find_ls}; do
