@@ -1,5 +1,6 @@
 //! Ctrl-C: the first asks a long command to stop and clean up, the second ends the process as ever.
 
+use crate::fuse::daemon::is_ignored;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -23,14 +24,6 @@ pub fn watch() {
         // old action is not asked for. It fails only for an invalid signal, which these are not.
         unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
     }
-}
-
-fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: all-zero bytes are a valid sigaction.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: no action is set; the present one is written to `action`, which outlives the call.
-    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
-    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Whether a signal asked for an end.

@@ -215,15 +215,16 @@ struct State {
 }
 
 fn terminating() -> SigSet {
-    let asked = [Signal::SIGINT, Signal::SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let asked = [Signal::SIGINT, Signal::SIGHUP].into_iter().filter(|signal| !is_ignored(*signal as libc::c_int));
     std::iter::once(Signal::SIGTERM).chain(asked).collect()
 }
 
-fn is_ignored(signal: Signal) -> bool {
+/// Whether who started the process has it ignore a signal, as nohup does.
+pub fn is_ignored(signal: libc::c_int) -> bool {
     // SAFETY: all-zero bytes are a valid sigaction.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: no action is set; the present one is written to `action`, which outlives the call.
-    let asked = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) };
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
     asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
