@@ -58,6 +58,14 @@ impl HeadState {
         Ok(heads)
     }
 
+    /// Why neither can be used.
+    pub(super) fn unusable(self) -> MetaError {
+        match (self.is_image, self.a.head, self.b.head) {
+            (true, Err(FormatError::Magic { .. }), Err(error)) | (true, Err(error), _) => MetaError::Head(error),
+            _ => MetaError::NotAnImage,
+        }
+    }
+
     /// The generation of the newest slot that verifies.
     fn newest_generation(&self) -> Option<u64> {
         self.a.generation.max(self.b.generation)
@@ -142,10 +150,7 @@ pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
             }
         }
     }
-    Err(first_error.unwrap_or_else(|| match (heads.is_image, heads.a.head, heads.b.head) {
-        (true, Err(FormatError::Magic { .. }), Err(error)) | (true, Err(error), _) => MetaError::Head(error),
-        _ => MetaError::NotAnImage,
-    }))
+    Err(first_error.unwrap_or_else(|| heads.unusable()))
 }
 
 /// Reads the root, from its copy if need be, and says why no writer may go on from it. Copies whose checksum is right come

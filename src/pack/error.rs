@@ -3,6 +3,7 @@
 use crate::chunk::ChunkError;
 use crate::format::FormatError;
 use crate::log::LogError;
+use crate::meta::HeadError;
 use crate::storage::{AtomicError, StorageError};
 use crate::table::TableError;
 use std::io;
@@ -52,6 +53,15 @@ pub enum PackError {
         /// Why.
         #[source]
         source: StorageError,
+    },
+    /// The image's head slots cannot be written.
+    #[error("cannot write '{}': {source}", image.display())]
+    Head {
+        /// The image.
+        image: PathBuf,
+        /// Why.
+        #[source]
+        source: HeadError,
     },
     /// The image cannot appear under its name.
     #[error(transparent)]
@@ -139,14 +149,5 @@ impl PackError {
 
     pub(super) fn log(image: &Path, source: LogError) -> Self {
         PackError::Log { image: image.to_owned(), source }
-    }
-
-    /// The error with the image's name where it had none.
-    pub(super) fn at(self, image: &Path) -> Self {
-        match self {
-            PackError::Image { source, .. } => PackError::image(image, source),
-            PackError::Log { source, .. } => PackError::log(image, source),
-            other => other,
-        }
     }
 }

@@ -5,7 +5,7 @@ use super::fill::{Filled, log_id};
 use super::{PackError, PackOptions, PackSummary};
 use crate::format::block::{KeyRef, Row};
 use crate::format::frame::FrameKind;
-use crate::format::head::{Head, RawHeadSlot, incompat};
+use crate::format::head::{Head, incompat};
 use crate::format::ids::LogOffset;
 use crate::format::limits;
 use crate::format::root::Root;
@@ -13,9 +13,10 @@ use crate::format::rows::{Identity, Time, identity};
 use crate::format::tree_ref::TreeRef;
 use crate::format::view::View;
 use crate::format::{codec, schema};
-use crate::meta::{TableWriter, append_twice};
-use crate::storage::{FileStorage, HeadIndex, Storage, StorageError};
+use crate::meta::{Heads, TableWriter, append_twice};
+use crate::storage::Storage;
 use crate::table::TableError;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The image is complete but for its name.
@@ -25,19 +26,19 @@ pub(super) struct Finished {
     pub(super) private: bool,
 }
 
-/// Writes tables, map, root and heads.
+/// Writes tables, map, root and heads. `at` is the image's name in errors.
 pub(super) fn finish(
     mut filled: Filled,
     appended: Appended,
-    storage: Arc<FileStorage>,
+    storage: Arc<dyn Storage>,
+    at: &Path,
     options: &PackOptions,
 ) -> Result<Finished, PackError> {
     let id = filled.log_id.unwrap_or_else(|| log_id(options, &[]));
     let Appended { log, mut map } = appended;
-    let at = storage.path().to_owned();
     let mut log = match log {
         Some(log) => log,
-        None => begin_log(storage.clone(), id).map_err(|source| PackError::log(&at, source))?,
+        None => begin_log(storage.clone(), id).map_err(|source| PackError::log(at, source))?,
     };
     let data_end = log.end();
 
@@ -110,7 +111,7 @@ pub(super) fn finish(
         packed_time_ns: packed.nanos,
     };
     let (stored, root_hash) = root.encode();
-    let on_log = |source| PackError::log(&at, source);
+    let on_log = |source| PackError::log(at, source);
     let place = append_twice(&mut log, FrameKind::ROOT, &stored).map_err(on_log)?;
     // The sync also fills up the last block, so that a later writer begins in a fresh one.
     log.sync().map_err(on_log)?;
@@ -128,7 +129,7 @@ pub(super) fn finish(
         incompat: features,
         uuid: derive(b"floe uuid", &root_hash, id, options),
         lineage: derive(b"floe lineage", &root_hash, id, options),
-        generation: 1,
+        generation: 0,
         root: place,
         root_hash,
         log_id: id,
@@ -138,23 +139,13 @@ pub(super) fn finish(
         thaw_log_id: 0,
         params,
     };
-    write_heads(&*storage, &head).map_err(|source| PackError::image(&at, source))?;
+    Heads::create(storage, head).map_err(|source| PackError::Head { image: at.to_owned(), source })?;
 
     summary.image_bytes = log.end();
     summary.data_bytes = data_end - limits::LOG_START;
     summary.metadata_bytes = log.end() - data_end;
     summary.root_hash = root_hash;
     Ok(Finished { summary, private: filled.rows.private })
-}
-
-/// Both slots, one generation apart, naming the same root.
-fn write_heads(storage: &dyn Storage, head: &Head) -> Result<(), StorageError> {
-    for (index, generation) in [(HeadIndex::A, 1), (HeadIndex::B, 2)] {
-        let slot = Head { generation, ..head.clone() }.encode();
-        storage.replace_head(index, &[0; RawHeadSlot::SIZE], &slot)?;
-        storage.sync()?;
-    }
-    Ok(())
 }
 
 /// Sixteen bytes in the form of a UUID of version 8 (RFC 9562: custom). They depend on content and options, and on the

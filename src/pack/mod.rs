@@ -7,6 +7,7 @@
 mod append;
 mod compare;
 mod dirs;
+mod empty;
 mod error;
 mod files;
 mod fill;
@@ -24,6 +25,7 @@ mod spool;
 mod walk;
 mod xattrs;
 
+pub use empty::{empty, empty_into};
 pub use error::PackError;
 pub use options::{PackObserver, PackOptions, PackSummary};
 
@@ -129,7 +131,7 @@ pub fn pack(
     });
     let (filled, appended) = written?;
     let filled = filled?;
-    let mut finished = finish::finish(filled, appended, storage, options).map_err(|error| error.at(image))?;
+    let mut finished = finish::finish(filled, appended, storage, image, options)?;
     if observer.cancelled() {
         return Err(PackError::Cancelled);
     }

@@ -1,0 +1,276 @@
+//! Publishing a head: at every power cut and after every fault one slot names a root that is complete, and another
+//! writer's head is never written over.
+
+use floe::format::frame::FrameKind;
+use floe::format::head::{Head, RawHeadSlot};
+use floe::format::ids::LogOffset;
+use floe::format::limits::{SYNC_BLOCK, first_sequence};
+use floe::format::root::Root;
+use floe::format::rows::Time;
+use floe::log::LogWriter;
+use floe::meta::{HeadError, Heads, Image, ImageOptions, append_twice};
+use floe::pack::{PackOptions, empty_into};
+use floe::storage::testing::{Fate, Fault, FaultyStorage, History, MemoryStorage, Remains};
+use floe::storage::{HeadIndex, Operation, Storage, StorageError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The image's time after the checkpoint; before, it is 0.
+const NEW: i64 = 77;
+
+fn image() -> Vec<u8> {
+    let storage = Arc::new(MemoryStorage::new());
+    empty_into(storage.clone(), &PackOptions { now: Time::default(), ..PackOptions::default() }).unwrap();
+    storage.to_bytes()
+}
+
+/// Appends a new root, durably; gives what a head has to say of it.
+fn append_root(storage: &Arc<dyn Storage>) -> impl Fn(&mut Head) + use<> {
+    let image = Image::open(storage.clone(), ImageOptions::default()).unwrap();
+    let (head, root) = (image.head(), Root { time: NEW, ..*image.root() });
+    let (stored, root_hash) = root.encode();
+    let epoch = head.epoch + 1;
+    let mut log =
+        LogWriter::new(storage.clone(), head.log_id, epoch, first_sequence(epoch), head.log_end.0).unwrap();
+    let place = append_twice(&mut log, FrameKind::ROOT, &stored).unwrap();
+    log.sync().unwrap();
+    let log_end = LogOffset(log.end());
+    move |head| {
+        head.root = place;
+        head.root_hash = root_hash;
+        head.log_end = log_end;
+        head.epoch = epoch;
+    }
+}
+
+/// The times of the roots that can be read, by the slots that name them.
+fn time_of(bytes: Vec<u8>, what: &str) -> i64 {
+    let image = Image::open(Arc::new(MemoryStorage::from_bytes(bytes)), ImageOptions::default());
+    image.unwrap_or_else(|error| panic!("{what}: {error}")).root().time
+}
+
+/// All fates of the changes that are not settled: kept, dropped, each single sector torn away or alone there.
+fn fates() -> Vec<Fate> {
+    let torn = (0..8).flat_map(|sector| [1 << sector, !(1 << sector)]);
+    let torn = torn.flat_map(|sectors| [(sectors, true, false), (sectors, false, false), (sectors, true, true)]);
+    let torn = torn.map(|(sectors, length, block)| Fate::Torn { sectors, length, block });
+    [Fate::Kept, Fate::Dropped].into_iter().chain(torn).collect()
+}
+
+// Case 12.
+#[test]
+fn after_a_power_cut_at_every_event_the_image_opens_with_the_old_or_the_new_root() {
+    let start = image();
+    let history = History::new(Remains { image: start, segments: BTreeMap::new() });
+    let storage: Arc<dyn Storage> = Arc::new(history.storage());
+    let change = append_root(&storage);
+    let appended = history.len();
+    let mut heads = Heads::read(storage).unwrap();
+    heads.publish(change).unwrap();
+    // Slot, sync, slot, sync.
+    assert_eq!(history.len(), appended + 4);
+    for n in 0..=history.len() {
+        for fate in fates() {
+            let time = time_of(history.cut(n, || fate).image, &format!("{fate:?} after {n} events"));
+            assert!(time == 0 || time == NEW);
+            if n <= appended {
+                assert_eq!(time, 0, "{fate:?} after {n} events");
+            }
+            // The first slot is synced: the new root is there for good.
+            if n >= appended + 2 {
+                assert_eq!(time, NEW, "{fate:?} after {n} events");
+            }
+        }
+    }
+}
+
+#[test]
+fn both_slots_name_the_same_root_after_a_publication_with_the_next_two_generations() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(image()));
+    let mut heads = Heads::read(storage.clone()).unwrap();
+    assert_eq!(heads.newest().generation, 2);
+    for round in 1..4 {
+        heads.publish(append_root(&storage)).unwrap();
+        for heads in [&heads, &Heads::read(storage.clone()).unwrap()] {
+            let slots: Vec<&Head> = heads.slots().collect();
+            assert_eq!(slots.iter().map(|head| head.generation).collect::<Vec<_>>(), [1 + 2 * round, 2 + 2 * round]);
+            assert_eq!((slots[0].root, slots[0].root_hash), (slots[1].root, slots[1].root_hash));
+            assert_eq!(heads.newest(), slots[1]);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_slot_is_the_older_one() {
+    for damaged in HeadIndex::ALL {
+        let memory = MemoryStorage::from_bytes(image());
+        memory.flip(damaged.offset() + 70, 1).unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(FaultyStorage::new(memory));
+        let mut heads = Heads::read(storage.clone()).unwrap();
+        let survivor = heads.newest().generation;
+        assert_eq!(heads.slots().count(), 1);
+        let change = append_root(&storage);
+        // Whatever becomes of the first write, the slot that is whole is not touched by it.
+        let whole = storage.read_head(damaged.other()).unwrap();
+        let faulty = FaultyStorage::new(storage.clone());
+        faulty.fail_nth_of(Operation::Sync, 0, Fault::Eio);
+        let mut failing = Heads::read(Arc::new(faulty)).unwrap();
+        assert!(matches!(failing.publish(&change), Err(HeadError::NotDurable { slot, .. }) if slot == damaged));
+        assert_eq!(storage.read_head(damaged.other()).unwrap(), whole);
+        heads = Heads::read(storage.clone()).unwrap();
+        heads.publish(change).unwrap();
+        assert_eq!(heads.slots().count(), 2);
+        assert!(heads.slots().all(|head| head.generation > survivor));
+    }
+}
+
+#[test]
+fn an_image_without_a_head_that_can_be_used_is_no_image_for_a_writer() {
+    let memory = MemoryStorage::from_bytes(image());
+    for slot in HeadIndex::ALL {
+        memory.flip(slot.offset() + 70, 1).unwrap();
+    }
+    assert!(Heads::read(Arc::new(memory)).is_err());
+    assert!(Heads::read(Arc::new(MemoryStorage::new())).is_err());
+}
+
+// Case 12.
+#[test]
+fn a_slot_that_another_writer_changed_stops_this_one_before_it_writes_anything() {
+    for changed in HeadIndex::ALL {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(image()));
+        let mut heads = Heads::read(storage.clone()).unwrap();
+        let change = append_root(&storage);
+        let old = storage.read_head(changed).unwrap();
+        let mut other = heads.newest().clone();
+        other.generation = 9;
+        storage.replace_head(changed, &old, &other.encode()).unwrap();
+        let before = HeadIndex::ALL.map(|slot| storage.read_head(slot).unwrap());
+        assert!(matches!(heads.publish(&change), Err(HeadError::HeadChanged { slot }) if slot == changed));
+        assert_eq!(HeadIndex::ALL.map(|slot| storage.read_head(slot).unwrap()), before);
+        // And it does not begin again, even if the slot is as it was.
+        storage.replace_head(changed, &other.encode(), &old).unwrap();
+        assert!(heads.is_stopped());
+        assert!(matches!(heads.publish(&change), Err(HeadError::Stopped)));
+    }
+}
+
+/// A storage on which another writer changes a slot right before a write to one.
+struct Intruder {
+    inner: MemoryStorage,
+    slot: HeadIndex,
+}
+
+impl Storage for Intruder {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.inner.read_at(offset, buf)
+    }
+    fn len(&self) -> Result<u64, StorageError> {
+        self.inner.len()
+    }
+    fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
+        self.inner.append(parts)
+    }
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()
+    }
+    fn truncate(&self, len: u64) -> Result<(), StorageError> {
+        self.inner.truncate(len)
+    }
+    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.inner.punch(offset, len)
+    }
+    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.inner.allocate(offset, len)
+    }
+    fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        self.inner.start_writeback(offset, len)
+    }
+    fn space(&self) -> Result<floe::storage::Space, StorageError> {
+        self.inner.space()
+    }
+    fn read_head(&self, slot: HeadIndex) -> Result<[u8; RawHeadSlot::SIZE], StorageError> {
+        self.inner.read_head(slot)
+    }
+    fn replace_head(
+        &self,
+        slot: HeadIndex,
+        expected: &[u8; RawHeadSlot::SIZE],
+        new: &[u8; RawHeadSlot::SIZE],
+    ) -> Result<(), StorageError> {
+        if slot == self.slot {
+            self.inner.flip(slot.offset() + 40, 1)?;
+        }
+        self.inner.replace_head(slot, expected, new)
+    }
+}
+
+// Case 12.
+#[test]
+fn a_slot_changed_between_the_look_and_the_write_is_not_written_over() {
+    for slot in HeadIndex::ALL {
+        let storage: Arc<dyn Storage> = Arc::new(Intruder { inner: MemoryStorage::from_bytes(image()), slot });
+        let change = append_root(&storage);
+        let mut heads = Heads::read(storage.clone()).unwrap();
+        let other = storage.read_head(slot.other()).unwrap();
+        assert!(matches!(heads.publish(&change), Err(HeadError::HeadChanged { slot: changed }) if changed == slot));
+        assert!(matches!(heads.publish(&change), Err(HeadError::Stopped)));
+        // Slot A is the older one: if B was changed, A is published already, durably.
+        assert_eq!(storage.read_head(slot.other()).unwrap() == other, slot == HeadIndex::A);
+    }
+}
+
+// Case 12.
+#[test]
+fn a_failed_write_or_sync_ends_all_publishing_and_a_failed_look_does_not() {
+    let start = image();
+    let count = {
+        let (faulty, change) = prepared(&start);
+        let mut heads = Heads::read(faulty.clone()).unwrap();
+        let before = faulty.count();
+        heads.publish(change).unwrap();
+        faulty.count() - before
+    };
+    // Twice: two slots read back, one written, one sync.
+    assert_eq!(count, 8);
+    for n in 0..count {
+        let (faulty, change) = prepared(&start);
+        let mut heads = Heads::read(faulty.clone()).unwrap();
+        faulty.fail_nth(n, Fault::Eio);
+        let error = heads.publish(&change).unwrap_err();
+        let looked = matches!(error, HeadError::ReadBack { .. });
+        assert_eq!(looked, n % 4 < 2, "operation {n}: {error}");
+        assert_eq!(error.is_final(), !looked);
+        assert_eq!(heads.is_stopped(), !looked);
+        let records = faulty.count();
+        match heads.publish(&change) {
+            Ok(()) => {
+                assert!(looked);
+                assert!(heads.slots().all(|head| head.root == heads.newest().root));
+                assert_eq!(time_of(faulty.inner().to_bytes(), "published again"), NEW);
+            }
+            Err(error) => {
+                assert!(matches!(error, HeadError::Stopped), "operation {n}: {error}");
+                assert_eq!(faulty.count(), records, "a stopped writer touches nothing");
+            }
+        }
+    }
+}
+
+/// An image with a new root that no head names yet.
+fn prepared(start: &[u8]) -> (Arc<FaultyStorage<MemoryStorage>>, impl Fn(&mut Head) + use<>) {
+    let faulty = Arc::new(FaultyStorage::new(MemoryStorage::from_bytes(start.to_vec())));
+    let change = append_root(&(faulty.clone() as Arc<dyn Storage>));
+    (faulty, change)
+}
+
+#[test]
+fn a_head_that_no_reader_would_take_is_not_written() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(image()));
+    let mut heads = Heads::read(storage.clone()).unwrap();
+    let before = HeadIndex::ALL.map(|slot| storage.read_head(slot).unwrap());
+    let inside = |head: &mut Head| head.log_end = LogOffset(head.log_end.0 + SYNC_BLOCK / 2);
+    assert!(matches!(heads.publish(inside), Err(HeadError::Invalid(_))));
+    assert_eq!(HeadIndex::ALL.map(|slot| storage.read_head(slot).unwrap()), before);
+    heads.publish(|head| head.clean = false).unwrap();
+}
