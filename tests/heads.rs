@@ -30,8 +30,7 @@ fn append_root(storage: &Arc<dyn Storage>) -> impl Fn(&mut Head) + use<> {
     let (head, root) = (image.head(), Root { time: NEW, ..*image.root() });
     let (stored, root_hash) = root.encode();
     let epoch = head.epoch + 1;
-    let mut log =
-        LogWriter::new(storage.clone(), head.log_id, epoch, first_sequence(epoch), head.log_end.0).unwrap();
+    let mut log = LogWriter::new(storage.clone(), head.log_id, epoch, first_sequence(epoch), head.log_end.0).unwrap();
     let place = append_twice(&mut log, FrameKind::ROOT, &stored).unwrap();
     log.sync().unwrap();
     let log_end = LogOffset(log.end());

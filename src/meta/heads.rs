@@ -84,7 +84,10 @@ pub struct Heads {
 impl fmt::Debug for Heads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let generations = self.known.each_ref().map(Known::usable);
-        f.debug_struct("Heads").field("generations", &generations).field("stopped", &self.stopped).finish_non_exhaustive()
+        f.debug_struct("Heads")
+            .field("generations", &generations)
+            .field("stopped", &self.stopped)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +155,10 @@ impl Heads {
         // A slot that verifies but cannot be used has a generation, too: no head is given one again.
         let last = self.known.iter().filter_map(|known| known.slot.generation).max().unwrap_or(0);
         let Some(generation) = last.checked_add(1) else {
-            return Err(HeadError::Invalid(FormatError::invalid("head slot", "its generation is the last there can be")));
+            return Err(HeadError::Invalid(FormatError::invalid(
+                "head slot",
+                "its generation is the last there can be",
+            )));
         };
         let bytes = Head { generation, ..head.clone() }.encode();
         let written = Slot::of(&bytes).head.map_err(HeadError::Invalid)?;
