@@ -10,6 +10,7 @@ mod attr;
 mod digest;
 mod dir;
 mod error;
+pub mod extents;
 pub mod extract;
 mod file;
 mod resumes;
