@@ -3,8 +3,9 @@
 
 use floe::format::frame::FrameKind;
 use floe::format::head::{Head, RawHeadSlot};
-use floe::format::ids::LogOffset;
+use floe::format::ids::{InodeId, LogOffset};
 use floe::format::limits::{SYNC_BLOCK, first_sequence};
+use floe::format::params::Params;
 use floe::format::root::Root;
 use floe::format::rows::Time;
 use floe::log::LogWriter;
@@ -272,4 +273,34 @@ fn a_head_that_no_reader_would_take_is_not_written() {
     assert!(matches!(heads.publish(inside), Err(HeadError::Invalid(_))));
     assert_eq!(HeadIndex::ALL.map(|slot| storage.read_head(slot).unwrap()), before);
     heads.publish(|head| head.clean = false).unwrap();
+}
+
+#[test]
+fn a_version_has_only_a_successor_of_its_own_image_whose_root_is_the_one_its_head_names() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(image()));
+    let old = Image::open(storage.clone(), ImageOptions::default()).unwrap();
+    let mut heads = Heads::read(storage.clone()).unwrap();
+    heads.publish(append_root(&storage)).unwrap();
+    let (head, root) = (heads.newest().clone(), Root { time: NEW, ..*old.root() });
+    let new = old.successor(head.clone(), root).unwrap();
+    assert_eq!((new.root(), new.log().end()), (&root, head.log_end.0));
+    let opened = Image::open(storage.clone(), ImageOptions::default()).unwrap();
+    assert_eq!((new.root(), new.head(), new.log().end()), (opened.root(), opened.head(), opened.log().end()));
+    // Both are read through one cache.
+    let before = old.block_memory();
+    assert!(new.inode(InodeId::ROOT).unwrap().is_some());
+    let read = new.block_memory();
+    assert!(read > before && old.inode(InodeId::ROOT).unwrap().is_some());
+    assert_eq!(old.block_memory(), read);
+
+    let refused = |head: Head, root: Root| old.successor(head, root).err().map(|error| error.to_string()).unwrap();
+    let why = refused(Head { lineage: [0; 16], ..head.clone() }, root);
+    assert!(why.contains("another image"), "{why}");
+    let why = refused(head.clone(), *old.root());
+    assert!(why.contains("root"), "{why}");
+    let params = Params { level: root.params.level + 1, ..root.params };
+    let why = refused(Head { params, ..head.clone() }, Root { params, ..root });
+    assert!(why.contains("parameters"), "{why}");
+    let why = refused(Head { log_end: LogOffset(head.log_end.0 + SYNC_BLOCK), ..head }, root);
+    assert!(why.contains("cut short"), "{why}");
 }

@@ -18,12 +18,12 @@ impl BlockSource for Image {
             ChildRef::Block { id, hash } => BlockKey::Block(*id, *hash, table.id(), level),
             ChildRef::Frame(place) => BlockKey::Frame(place.offset.0, place.sum, level),
         };
-        if let Some(block) = self.blocks.blocks.get(&key) {
+        if let Some(block) = self.shared.blocks.blocks.get(&key) {
             return Ok(block);
         }
         let block = self.load_block(table, level, child).map_err(|error| TableError::Source(Box::new(error)))?;
         let block = Arc::new(block);
-        self.blocks.blocks.insert(key, block.clone(), block.memory());
+        self.shared.blocks.blocks.insert(key, block.clone(), block.memory());
         Ok(block)
     }
 }
@@ -58,7 +58,7 @@ impl Image {
             return Err(wrong("it is composed, which no table block may be"));
         }
         let range = located.position as usize..located.position as usize + located.len as usize;
-        if let Some(group) = self.blocks.groups.get(&located.superchunk)
+        if let Some(group) = self.shared.blocks.groups.get(&located.superchunk)
             && let Some(raw) = group.get(range.clone())
             && Hash24::of(raw) == *hash
         {
@@ -77,7 +77,7 @@ impl Image {
         };
         if reading.intact() {
             let weight = group.capacity();
-            self.blocks.groups.insert(located.superchunk, Arc::new(group), weight);
+            self.shared.blocks.groups.insert(located.superchunk, Arc::new(group), weight);
         }
         Ok(value?)
     }
@@ -87,7 +87,7 @@ impl Image {
     /// # Errors
     /// If it is named but cannot be read.
     pub fn dictionary(&self) -> Result<Option<Arc<Vec<u8>>>, MetaError> {
-        if let Some(known) = self.dictionary.get() {
+        if let Some(known) = self.shared.dictionary.get() {
             return Ok(known.clone());
         }
         let id = self.params().dictionary;
@@ -98,6 +98,6 @@ impl Image {
                 self.superchunk(SuperchunkId(id))?.ok_or(MetaError::Missing { table: "the map (dictionary)", id })?;
             Some(Arc::new(self.read_plain(&row.place, limits::DICTIONARY_LEN)?))
         };
-        Ok(self.dictionary.get_or_init(|| loaded).clone())
+        Ok(self.shared.dictionary.get_or_init(|| loaded).clone())
     }
 }

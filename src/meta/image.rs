@@ -33,16 +33,22 @@ impl Default for ImageOptions {
     }
 }
 
-/// An open image, for reading. Shared by threads, which never wait for another's I/O, except for the one scan of the clear
-/// lists when the map is damaged.
+/// An open image, for reading: one version of it, a root with its trees. Shared by threads, which never wait for another's
+/// I/O, except for the one scan of the clear lists when the map is damaged.
 pub struct Image {
     head: Head,
     root: Root,
     log: LogReader,
     warnings: Vec<String>,
     doubts: Vec<String>,
+    /// What the frames up to the end of this version's log say.
+    clear_lists: OnceLock<ClearLists>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What all versions of an image share.
+pub(super) struct Shared {
     pub(super) blocks: BlockCache,
-    pub(super) clear_lists: OnceLock<ClearLists>,
     pub(super) dictionary: OnceLock<Option<Arc<Vec<u8>>>>,
 }
 
@@ -56,17 +62,14 @@ impl Image {
     }
 
     fn new(found: Found, options: ImageOptions) -> Self {
+        let shared = Shared { blocks: BlockCache::new(options.block_cache), dictionary: OnceLock::new() };
+        Image::version(found, Arc::new(shared))
+    }
+
+    /// A version that has this in common with others.
+    pub(super) fn version(found: Found, shared: Arc<Shared>) -> Self {
         let Found { head, root, log, warnings, doubts } = found;
-        Image {
-            head,
-            root,
-            log,
-            warnings,
-            doubts,
-            blocks: BlockCache::new(options.block_cache),
-            clear_lists: OnceLock::new(),
-            dictionary: OnceLock::new(),
-        }
+        Image { head, root, log, warnings, doubts, clear_lists: OnceLock::new(), shared }
     }
 
     /// The head it was opened by.
@@ -252,8 +255,8 @@ impl Image {
         }
     }
 
-    /// Memory that table blocks take now, in bytes.
+    /// Memory that table blocks take now, in bytes. All versions of an image share it.
     pub fn block_memory(&self) -> usize {
-        self.blocks.bytes()
+        self.shared.blocks.bytes()
     }
 }

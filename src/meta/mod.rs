@@ -21,6 +21,7 @@ mod salvage;
 mod superchunk;
 mod thawed;
 mod usage;
+mod version;
 mod writer;
 
 pub use crate::format::rows::Located;
