@@ -1,0 +1,335 @@
+//! Programs of random operations: the same seed gives the same program.
+//!
+//! Operations name inodes, names and offsets by rank ("the third directory", "the size minus one"), and the runner finds
+//! out against the model what that is. So any part of a program is a program, and a failing one can be made smaller. Few
+//! names, few directories and few offsets: operations shall meet. Called by the tests.
+
+use super::data::{Allocate, Attributes, Setting, Stamp};
+use super::names::{Flags, New, NewKind};
+use super::rng::{Rng, written};
+use floe::format::rows::Time;
+
+/// An inode by rank among those of its kind; now and then one of another kind, or one that does not exist.
+pub type Rank = u16;
+
+/// A name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// One of the few.
+    Fixed(u8),
+    /// One that the directory has, by rank; a fixed one if it has none.
+    Present(u16),
+}
+
+/// An offset, or a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// This one.
+    From(u64),
+    /// The size, and so many more or fewer.
+    Size(i64),
+}
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// open(2) with O_CREAT and O_EXCL, mkdir(2), symlink(2), mknod(2).
+    Create(Rank, Name, New),
+    /// unlink(2).
+    Unlink(Rank, Name),
+    /// rmdir(2).
+    Rmdir(Rank, Name),
+    /// renameat2(2).
+    Rename((Rank, Name), (Rank, Name), Flags),
+    /// link(2).
+    Link(Rank, (Rank, Name)),
+    /// pwrite(2): offset, length, seed of the bytes, whether the kernel asks to clear setuid and setgid.
+    Write(Rank, At, u32, u64, bool),
+    /// pwrite(2) of zeros.
+    WriteZeros(Rank, At, u32),
+    /// ftruncate(2).
+    Truncate(Rank, At),
+    /// chmod(2) and others.
+    Attributes(Rank, Attributes),
+    /// setxattr(2): number of the name, length, seed.
+    SetXattr(Rank, u8, u32, u64, Setting),
+    /// removexattr(2).
+    RemoveXattr(Rank, u8),
+    /// fallocate(2).
+    Fallocate(Rank, Allocate, At, u64),
+    /// copy_file_range(2).
+    Copy((Rank, At), (Rank, At), u64),
+    /// open(2), for writing or not.
+    Open(Rank, bool),
+    /// close(2) of one of the open inodes.
+    Release(u16),
+    /// A read that sets the time of the last read.
+    Touch(Rank),
+    /// pread(2).
+    Read(Rank, At, u32),
+    /// lookup of any name.
+    Lookup(Rank, Name),
+    /// Compares everything that there is.
+    Compare,
+    /// A commit: everything so far is safe.
+    Commit,
+    /// A checkpoint.
+    Checkpoint,
+    /// The reaper.
+    Reap,
+    /// Unmount and mount.
+    Remount,
+    /// The machine loses power, and what was not synced has the fate that the number says.
+    Crash(u8, u64),
+}
+
+/// Names that operations meet at. The last is too long.
+pub fn fixed_name(number: u8) -> Vec<u8> {
+    match number % 12 {
+        8 => vec![b'l'; 255],
+        9 => vec![0xff, b'\n', 0x80],
+        10 => b"name of twenty bytes".to_vec(),
+        11 if number % 24 == 11 => vec![b'x'; 256],
+        n => vec![b'a' + n],
+    }
+}
+
+/// Names of xattrs; `file` and directories may have any of `user.`, everything has `trusted.`.
+pub fn xattr_name(number: u8, user: bool) -> Vec<u8> {
+    let prefix = if user { "user." } else { "trusted." };
+    match number % 6 {
+        5 => format!("{prefix}{}", "n".repeat(255 - prefix.len())).into_bytes(),
+        n => format!("{prefix}{n}").into_bytes(),
+    }
+}
+
+/// How much a program does beside the operations themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mix {
+    /// Once in so many operations: commit.
+    pub commit: u64,
+    /// Once in so many: checkpoint, reap.
+    pub checkpoint: u64,
+    /// Once in so many: remount.
+    pub remount: u64,
+    /// Once in so many: crash.
+    pub crash: u64,
+    /// Once in so many: compare everything.
+    pub compare: u64,
+    /// Bytes that one write has at most.
+    pub longest: u32,
+    /// Bytes of an xattr's value at most.
+    pub xattr: u32,
+    /// Whether there are files of exabytes.
+    pub far: bool,
+}
+
+impl Mix {
+    /// Operations alone.
+    pub const PLAIN: Mix = Mix {
+        commit: 0,
+        checkpoint: 0,
+        remount: 0,
+        crash: 0,
+        compare: 50,
+        longest: 1 << 20,
+        xattr: 1 << 20,
+        far: true,
+    };
+    /// What every file system of the kernel can do.
+    pub const KERNEL: Mix = Mix { xattr: 60, far: false, ..Mix::PLAIN };
+    /// With all that a file system goes through.
+    pub const LIFE: Mix = Mix { commit: 12, checkpoint: 40, remount: 80, crash: 60, ..Mix::PLAIN };
+}
+
+/// Programs of one seed.
+pub struct Programs {
+    rng: Rng,
+    mix: Mix,
+}
+
+/// Borders that writing goes wrong at: tiny files, pages, subchunks, superchunks.
+const BORDERS: [u64; 16] =
+    [0, 1, 128, 511, 512, 513, 4096, 8192, 16384, 32768, 65536, 98304, 131_072, 262_144, 1 << 20, (1 << 20) + 32768];
+/// Sizes of sparse files far beyond memory.
+const FAR: [u64; 4] = [1 << 30, 1 << 40, (1 << 62) + 1, (1 << 63) - 1 - (1 << 21)];
+
+impl Programs {
+    /// The program of `seed`, as an iterator without end.
+    pub fn new(seed: u64, mix: Mix) -> Self {
+        Programs { rng: Rng::new(seed), mix }
+    }
+
+    fn rank(&mut self) -> Rank {
+        // The first few, so that operations meet; 0 for one that is wrong.
+        let rank = if self.rng.one_in(4) { 1 + self.rng.below(500) } else { 1 + self.rng.below(5) };
+        if self.rng.one_in(40) { 0 } else { rank as Rank }
+    }
+
+    fn name(&mut self) -> Name {
+        let most = if self.rng.one_in(6) { 24 } else { 7 };
+        Name::Fixed(self.rng.below(most) as u8)
+    }
+
+    fn present(&mut self) -> Name {
+        if self.rng.one_in(5) { self.name() } else { Name::Present(self.rng.below(8) as u16) }
+    }
+
+    fn at(&mut self) -> At {
+        match self.rng.below(10) {
+            0..=4 => {
+                let border = self.rng.of(&BORDERS);
+                At::From((border + self.rng.below(3)).saturating_sub(1))
+            }
+            5 => At::From(self.rng.below(300_000)),
+            6 if self.mix.far && self.rng.one_in(6) => At::From(self.rng.of(&FAR)),
+            7 => At::Size(0),
+            _ => {
+                let way = self.rng.of(&[-1, 1, -511, -512, 512, -4096, 4095, -32768, 32768, 100_000]);
+                At::Size(way)
+            }
+        }
+    }
+
+    fn len(&mut self) -> u32 {
+        let len = match self.rng.below(16) {
+            0..=3 => 1 + self.rng.below(16),
+            4..=7 => self.rng.of(&[511, 512, 513, 4095, 4096, 4097, 8192]),
+            8..=12 => 1 + self.rng.below(20_000),
+            13 | 14 => self.rng.of(&[32767, 32768, 32769, 65536, 131_072]),
+            _ => self.rng.of(&[200_000, 1 << 20, 0]),
+        };
+        (len as u32).min(self.mix.longest)
+    }
+
+    fn new_node(&mut self) -> New {
+        let kind = match self.rng.below(16) {
+            0..=8 => NewKind::Regular,
+            9..=11 => NewKind::Directory,
+            12 | 13 => {
+                let len = self.rng.of(&[1, 20, 127, 128, 4095]);
+                NewKind::Symlink(written(self.rng.next(), len))
+            }
+            14 => NewKind::Device { char: self.rng.one_in(2), number: (self.rng.below(200) as u32, 300) },
+            _ => if self.rng.one_in(2) { NewKind::Fifo } else { NewKind::Socket },
+        };
+        let bits = if kind == NewKind::Directory { 0o1777 } else { 0o7777 };
+        let mode = (self.rng.of(&[0o644, 0o755, 0o777, 0o600, 0o4755, 0o2755, 0o6711, 0o2644, 0o1777]) & bits) as u16;
+        let umask = self.rng.of(&[0, 0o022, 0o077]);
+        New { kind, mode, umask, uid: self.rng.below(3) as u32, gid: self.rng.below(3) as u32 }
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        match self.rng.below(4) {
+            0 => Stamp::Now,
+            1 => Stamp::At(Time { secs: -1, nanos: 999_999_999 }),
+            _ => Stamp::At(Time { secs: self.rng.below(1 << 33) as i64, nanos: self.rng.below(1_000_000_000) as u32 }),
+        }
+    }
+
+    fn attributes(&mut self) -> Attributes {
+        let mut changes = Attributes::default();
+        match self.rng.below(4) {
+            0 | 1 => changes.mode = Some(self.rng.of(&[0o4755, 0o2755, 0o6777, 0o2644, 0o600, 0, 0o7777])),
+            2 => {
+                changes.uid = (!self.rng.one_in(3)).then(|| self.rng.below(4) as u32);
+                changes.gid = (!self.rng.one_in(3)).then(|| self.rng.below(4) as u32);
+            }
+            _ => {
+                changes.atime = self.rng.one_in(2).then(|| self.stamp());
+                changes.mtime = (changes.atime.is_none() || self.rng.one_in(2)).then(|| self.stamp());
+            }
+        }
+        changes
+    }
+
+    fn xattr_len(&mut self) -> u32 {
+        let len = match self.rng.below(8) {
+            0..=3 => self.rng.below(60) as u32,
+            4 | 5 => self.rng.of(&[100, 110, 118, 119, 120, 121, 128, 129, 256]),
+            6 => self.rng.of(&[32_700, 32_760, 32_767, 32_768, 33_000]),
+            _ => self.rng.of(&[65_536, 65_537, 1000]),
+        };
+        len.min(self.mix.xattr)
+    }
+
+    fn special(&mut self) -> Option<Op> {
+        let Mix { commit, checkpoint, remount, crash, compare, .. } = self.mix;
+        let mut one_in = |n: u64| n > 0 && self.rng.one_in(n);
+        if one_in(commit) {
+            Some(Op::Commit)
+        } else if one_in(checkpoint) {
+            Some(Op::Checkpoint)
+        } else if one_in(checkpoint) {
+            Some(Op::Reap)
+        } else if one_in(remount) {
+            Some(Op::Remount)
+        } else if one_in(compare) {
+            Some(Op::Compare)
+        } else if one_in(crash) {
+            Some(Op::Crash(self.rng.below(4) as u8, self.rng.next()))
+        } else {
+            None
+        }
+    }
+
+    fn operation(&mut self) -> Op {
+        match self.rng.below(100) {
+            0..=13 => Op::Create(self.rank(), self.name(), self.new_node()),
+            14..=20 => Op::Unlink(self.rank(), self.present()),
+            21..=23 => Op::Rmdir(self.rank(), self.present()),
+            24..=33 => {
+                let flags = self.rng.of(&[(false, false), (false, false), (true, false), (false, true), (false, true)]);
+                let flags = if self.rng.one_in(60) { (true, true) } else { flags };
+                let flags = Flags { no_replace: flags.0, exchange: flags.1 };
+                let to = if self.rng.one_in(2) { self.present() } else { self.name() };
+                Op::Rename((self.rank(), self.present()), (self.rank(), to), flags)
+            }
+            34..=37 => Op::Link(self.rank(), (self.rank(), self.name())),
+            38..=56 => Op::Write(self.rank(), self.at(), self.len(), self.rng.next(), self.rng.one_in(4)),
+            57 => Op::WriteZeros(self.rank(), self.at(), self.len()),
+            58..=65 => Op::Truncate(self.rank(), if self.rng.one_in(6) { At::From(0) } else { self.at() }),
+            66..=69 => Op::Attributes(self.rank(), self.attributes()),
+            70..=75 => {
+                let how = self.rng.of(&[Setting::Any, Setting::Any, Setting::Create, Setting::Replace]);
+                Op::SetXattr(self.rank(), self.rng.below(6) as u8, self.xattr_len(), self.rng.next(), how)
+            }
+            76..=78 => Op::RemoveXattr(self.rank(), self.rng.below(6) as u8),
+            79..=84 => {
+                let how = self.rng.of(&[
+                    Allocate::Grow,
+                    Allocate::Keep,
+                    Allocate::Punch,
+                    Allocate::Punch,
+                    Allocate::Zero,
+                    Allocate::ZeroKeep,
+                ]);
+                let len = if self.rng.one_in(40) { 0 } else { u64::from(self.len()) };
+                Op::Fallocate(self.rank(), how, self.at(), len)
+            }
+            85..=89 => {
+                let (from, to) = ((self.rank(), self.at()), (self.rank(), self.at()));
+                let len = if self.rng.one_in(3) { 1 << 22 } else { u64::from(self.len()) };
+                if self.rng.one_in(3) {
+                    // The whole file.
+                    return Op::Copy((from.0, At::From(0)), (to.0, At::From(0)), 1 << 22);
+                }
+                Op::Copy(from, to, len)
+            }
+            90..=92 => Op::Open(self.rank(), self.rng.one_in(2)),
+            93..=95 => Op::Release(self.rng.below(8) as u16),
+            96 => Op::Touch(self.rank()),
+            97 | 98 => Op::Read(self.rank(), self.at(), self.len()),
+            _ => Op::Lookup(self.rank(), self.name()),
+        }
+    }
+}
+
+impl Iterator for Programs {
+    type Item = Op;
+
+    fn next(&mut self) -> Option<Op> {
+        let special = self.special();
+        Some(special.unwrap_or_else(|| self.operation()))
+    }
+}
