@@ -61,7 +61,8 @@ impl Bytes {
         if offset >= end {
             return;
         }
-        let touched: Vec<u64> = self.pages.range(offset / PAGE..end.div_ceil(PAGE)).map(|(&number, _)| number).collect();
+        let touched: Vec<u64> =
+            self.pages.range(offset / PAGE..end.div_ceil(PAGE)).map(|(&number, _)| number).collect();
         for number in touched {
             let start = number * PAGE;
             let mut page = self.page(number);

@@ -155,7 +155,11 @@ impl Subject for Kernel {
         how.set(RenameFlags::EXCHANGE, flags.exchange);
         if !self.nodes.contains_key(&from.0) || !self.nodes.contains_key(&to.0) {
             // The kernel looks at the flags first.
-            return Err(if flags == (Flags { no_replace: true, exchange: true }) { Errno::INVAL } else { Errno::NOENT });
+            return Err(if flags == (Flags { no_replace: true, exchange: true }) {
+                Errno::INVAL
+            } else {
+                Errno::NOENT
+            });
         }
         rustix::fs::renameat_with(self.node(from.0)?, from.1, self.node(to.0)?, to.1, how)
     }

@@ -126,8 +126,7 @@ impl Model {
         }
         let links = if new.kind == NewKind::Directory { 2 } else { 1 };
         let xattrs = OrdMap::new();
-        let node =
-            Node { kind, permissions, uid: new.uid, gid, links, mtime: now, ctime: now, atime: now, xattrs };
+        let node = Node { kind, permissions, uid: new.uid, gid, links, mtime: now, ctime: now, atime: now, xattrs };
         self.nodes.insert(id, Arc::new(node));
         self.put_name(dir, name, id, now);
     }

@@ -211,7 +211,13 @@ impl Programs {
                 NewKind::Symlink(written(self.rng.next(), len))
             }
             14 => NewKind::Device { char: self.rng.one_in(2), number: (self.rng.below(200) as u32, 300) },
-            _ => if self.rng.one_in(2) { NewKind::Fifo } else { NewKind::Socket },
+            _ => {
+                if self.rng.one_in(2) {
+                    NewKind::Fifo
+                } else {
+                    NewKind::Socket
+                }
+            }
         };
         let bits = if kind == NewKind::Directory { 0o1777 } else { 0o7777 };
         let mode = (self.rng.of(&[0o644, 0o755, 0o777, 0o600, 0o4755, 0o2755, 0o6711, 0o2644, 0o1777]) & bits) as u16;

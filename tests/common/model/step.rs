@@ -139,9 +139,12 @@ impl Stepper<'_> {
             Op::Write(..) | Op::WriteZeros(..) | Op::Truncate(..) | Op::Fallocate(..) | Op::Copy(..) | Op::Read(..) => {
                 self.data(op)
             }
-            Op::Attributes(..) | Op::SetXattr(..) | Op::RemoveXattr(..) | Op::Open(..) | Op::Release(..) | Op::Touch(..) => {
-                self.inodes(op)
-            }
+            Op::Attributes(..)
+            | Op::SetXattr(..)
+            | Op::RemoveXattr(..)
+            | Op::Open(..)
+            | Op::Release(..)
+            | Op::Touch(..) => self.inodes(op),
             Op::Compare => self.compare(),
             Op::Commit | Op::Checkpoint | Op::Reap | Op::Remount | Op::Crash(..) => Ok(()),
         }
