@@ -93,7 +93,7 @@ fn attr_of(stat: &Stat) -> Attr {
         permissions: (stat.st_mode & 0o7777) as u16,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        links: stat.st_nlink as u64,
+        links: stat.st_nlink,
         size: if file_type == FileType::Directory { 0 } else { stat.st_size as u64 },
         device,
         mtime: Time::default(),

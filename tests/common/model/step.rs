@@ -378,6 +378,6 @@ impl Stepper<'_> {
 
     fn xattr(&self, id: Id, number: u8) -> Vec<u8> {
         let plain = self.model.node(id).is_ok_and(|node| node.is_dir() || matches!(node.kind, Kind::Regular(_)));
-        xattr_name(number, plain && number % 2 == 0)
+        xattr_name(number, plain && number.is_multiple_of(2))
     }
 }
