@@ -431,3 +431,34 @@ fn the_image_that_is_extracted_is_never_replaced() {
         fs::create_dir(&target).unwrap();
     }
 }
+
+#[test]
+fn nothing_is_extracted_into_the_thaw_log_of_the_image_or_over_its_lock() {
+    let lab = Lab::new();
+    let tree = lab.tree("with-its-names");
+    write(tree.join("a"), prose(1, 5000));
+    write(tree.join("x.floe.thaw/0000000000000000"), b"an older log, say");
+    write(tree.join("x.floe.thaw/deeper/file"), b"x");
+    write(tree.join("x.floe.lock"), b"x");
+    let image = packed(&lab, &tree, "packed.floe", &PackOptions::default());
+    let target = lab.path("target");
+    let log = target.join("x.floe.thaw");
+    fs::create_dir_all(&log).unwrap();
+    fs::copy(&image, target.join("x.floe")).unwrap();
+    fs::write(log.join("0000000000000000"), "precious").unwrap();
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o700)).unwrap();
+    let lock = "host=north\nboot=b00t\npid=4711\n";
+    fs::write(target.join("x.floe.lock"), lock).unwrap();
+    for overwrite in ["never", "changed", "always"] {
+        let overwrite = format!("--overwrite={overwrite}");
+        let done = common::floe!("extract", &overwrite, "-C", &target, target.join("x.floe"));
+        assert!(matches!(done.code, Some(0 | 3)), "{done:?}");
+        assert_eq!(fs::read(log.join("0000000000000000")).unwrap(), b"precious");
+        assert_eq!(names(&log), ["0000000000000000"]);
+        assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read(target.join("x.floe.lock")).unwrap(), lock.as_bytes());
+    }
+    // The log itself is no target.
+    common::floe!("extract", "--overwrite=always", "-C", &log, target.join("x.floe")).exits(1).says(&["x.floe.thaw"]);
+    assert_eq!(names(&log), ["0000000000000000"]);
+}

@@ -8,7 +8,7 @@ use common::{Lab, floe, floe_command, left_out, noise, run, write};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, fcntl_lock};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -234,4 +234,63 @@ fn an_image_is_not_wrapped_in_itself() {
     assert_eq!(floe!("ls", "-R", &image).exits(0).out().matches("x.floe").count(), 0);
     floe!("extract", &image, "source/file", "-C", lab.tree("out")).exits(0);
     floe!("pack", "-n", &source, &image, &image).exits(0).says(&["x.floe: left out"]);
+}
+
+/// A thaw log beside an image, with so many bytes in a segment.
+fn thaw_log(image: &Path, bytes: usize) -> PathBuf {
+    let mut name = image.as_os_str().to_owned();
+    name.push(".thaw");
+    let log = PathBuf::from(name);
+    fs::create_dir(&log).expect("a new directory");
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o700)).expect("a mode");
+    fs::write(log.join("0000000000000000"), noise(1, bytes)).expect("a segment");
+    log
+}
+
+#[test]
+fn an_image_whose_thaw_log_holds_bytes_is_not_replaced_until_the_log_is_removed() {
+    let lab = Lab::new();
+    let source = small_source(&lab);
+    let image = lab.pack(&[], &source, "x.floe");
+    let before = fs::read(&image).expect("an image");
+    let log = thaw_log(&image, 4321);
+    floe!("pack", "-f", &source, &image).exits(1).says(&["x.floe.thaw", "4321 bytes", "remove that directory"]);
+    assert_eq!(fs::read(&image).expect("an image"), before);
+    // The image is gone: a new one of its name is not put beside the log either.
+    fs::rename(&image, lab.image("y.floe")).expect("another name");
+    floe!("pack", &source, &image).exits(1).says(&["x.floe.thaw", "4321 bytes"]);
+    assert_eq!(lab.image_folder(), ["x.floe.thaw", "y.floe"]);
+
+    // Through a pointer.
+    fs::rename(&log, lab.path("log")).expect("another place");
+    fs::write(&log, format!("{}\n", lab.path("log").display())).expect("a pointer");
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).expect("a mode");
+    floe!("pack", &source, &image).exits(1).says(&["4321 bytes"]);
+    fs::rename(lab.path("log"), lab.path("elsewhere")).expect("another place");
+    floe!("pack", &source, &image).exits(1).says(&["x.floe", "is not known", "No such file"]);
+
+    fs::remove_file(&log).expect("a pointer");
+    floe!("pack", &source, &image).exits(0);
+}
+
+#[test]
+fn the_thaw_log_and_the_lock_of_the_image_are_left_out_of_its_source_in_a_survey_too() {
+    let lab = Lab::new();
+    let source = small_source(&lab);
+    let image = source.join("x.floe");
+    thaw_log(&image, 0);
+    fs::write(source.join("x.floe.lock"), "host=north\nboot=b00t\npid=4711\n").expect("a note");
+    // Somebody's, whatever their names say.
+    write(source.join("y.floe.thaw/0000000000000000"), "a file");
+    let what = "it is the thaw log of the image that is being written";
+    let survey = floe!("pack", "-n", &source, &image).exits(0).says(&["note: x.floe.thaw: ", what, "note: x.floe.lock: "]);
+    assert!(survey.stderr.contains("2 files"), "{}", survey.stderr);
+    floe!("pack", &source, &image).exits(0).says(&["note: x.floe.thaw: ", what, "packed 2 files"]);
+    let listed = floe!("ls", "-R", &image).exits(0).out();
+    assert!(!listed.contains("x.floe") && listed.contains("y.floe.thaw"), "{listed}");
+
+    // A lock file that floe did not write is packed.
+    write(source.join("x.floe.lock"), "some program's");
+    floe!("pack", "-n", "-f", &source, &image).exits(0).says(&["3 files", "note: x.floe: "]);
+    floe!("pack", "-f", &source, &image).exits(0).says(&["packed 3 files"]);
 }

@@ -12,11 +12,13 @@ use crate::format::rows::FileType;
 use crate::fs::extract::{self, ExtractError, ExtractObserver, ExtractOptions, ExtractSummary, Overwrite, Pick};
 use crate::fs::{Attr, Fs};
 use crate::pack::filter::{Decision, Filter, FilterEntry, FilterOptions, FilterRules, PatternError, Why};
+use crate::storage::{self, FileId, LogBeside};
 use anyhow::Context as _;
 use serde::Serialize;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Paths are paths in the image; a folder is extracted with everything in it. Nothing is ever written outside DIR,
@@ -33,7 +35,8 @@ Examples:
   floe extract photos.floe notes/todo.txt --stdout | less
   floe extract photos.floe -C out --overwrite=changed    once more, only what differs
 
-The image itself is never replaced, even with --overwrite=always.
+The image itself, its thaw log (IMAGE.thaw) and its lock (IMAGE.lock) are never replaced, even with
+--overwrite=always.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something is missing, 10 no image, 130 interrupted.
 ";
@@ -111,13 +114,13 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let json = args.json.json;
     let observer =
         Observer { progress: Progress::new(context, json, true, "extracting"), total, verbose: context.verbose > 0 };
-    let metadata = opened.storage.file().metadata().with_context(|| format!("cannot look at '{}'", shown(&image)))?;
+    let own = own_files(&image, opened.storage.file()).with_context(|| format!("cannot look at '{}'", shown(&image)))?;
     let options = ExtractOptions {
         overwrite: args.overwrite.map_or(Overwrite::Never, Overwrite::from),
         strip_components: args.strip_components,
         filter: &pick,
         open_directories: descriptors::directories(descriptors::raise()).min(OPEN_DIRECTORIES),
-        image: Some((metadata.dev(), metadata.ino())),
+        own,
     };
     let extracted = extract::extract(&fs, &paths, &args.directory, &options, &observer);
     observer.progress.finish();
@@ -132,6 +135,16 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         observer.progress.note(b"", &format!("{names} left as they were (--overwrite says what to do with them)"));
     }
     Ok(if unasked || observer.progress.findings() > 0 { Exit::Findings } else { Exit::Done })
+}
+
+/// The image, its thaw log and its lock.
+fn own_files(path: &Path, image: &File) -> anyhow::Result<Vec<FileId>> {
+    let metadata = image.metadata()?;
+    let path = storage::follow(path)?;
+    // What cannot be looked at cannot be written to either.
+    let log = LogBeside::find(&path).ok().flatten().map_or_else(Vec::new, |log| log.files);
+    let lock = storage::note_beside(&path);
+    Ok(std::iter::once((metadata.dev(), metadata.ino())).chain(log).chain(lock).collect())
 }
 
 fn rules(args: &Args) -> anyhow::Result<FilterRules> {

@@ -7,6 +7,7 @@ pub mod args;
 pub mod descriptors;
 pub mod escape;
 pub mod exit;
+pub mod making;
 pub mod open;
 pub mod output;
 pub mod progress;
@@ -23,8 +24,10 @@ mod extract;
 mod generate;
 mod info;
 mod ls;
+mod mkfs;
 mod mount;
 mod pack;
+mod sync;
 mod umount;
 
 pub use exit::Exit;
@@ -92,9 +95,13 @@ enum Level {
 enum Command {
     /// Pack files and folders into a new image
     Pack(Box<pack::Args>),
+    /// Make an empty image, to be mounted and written to
+    Mkfs(mkfs::Args),
     /// Mount an image
     Mount(mount::Args),
-    /// Unmount an image, and wait until its daemon has ended
+    /// Return when everything written to a mount is durable
+    Sync(sync::Args),
+    /// Unmount an image, and wait until everything is durable and its daemon has ended
     Umount(umount::Args),
     /// Extract files from an image
     Extract(extract::Args),
@@ -120,7 +127,9 @@ impl Command {
     fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Command::Pack(args) => pack::run(*args, context),
+            Command::Mkfs(args) => mkfs::run(args, context),
             Command::Mount(args) => mount::run(args, context),
+            Command::Sync(args) => sync::run(args, context),
             Command::Umount(args) => umount::run(args, context),
             Command::Extract(args) => extract::run(args, context),
             Command::Ls(args) => ls::run(args, context),
@@ -136,12 +145,13 @@ impl Command {
     fn json(&self) -> bool {
         match self {
             Command::Pack(args) => args.json.json,
+            Command::Mkfs(args) => args.json.json,
             Command::Extract(args) => args.json.json,
             Command::Ls(args) => args.json.json,
             Command::Info(args) => args.json.json,
             Command::Check(args) => args.json.json,
             Command::Digest(args) => args.json.json,
-            Command::Mount(_) | Command::Umount(_) | Command::Cat(_) => false,
+            Command::Mount(_) | Command::Sync(_) | Command::Umount(_) | Command::Cat(_) => false,
             Command::Completions(_) | Command::Man(_) => false,
         }
     }

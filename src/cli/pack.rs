@@ -5,13 +5,10 @@ use super::open::shown;
 use super::progress::{Progress, Step, clock};
 use super::sentence::told;
 use super::size::{Human, counted};
+use super::making::{self, Codec};
 use super::{Context, Exit, descriptors, escape, output, signals, size, time};
-use crate::format::codec::Compression;
-use crate::format::limits;
-use crate::format::params::{Chunker, HashKind, Params};
 use crate::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, FilterOptions, FilterRules, NameList};
 use crate::pack::{PackObserver, PackOptions, PackSummary};
-use crate::storage::Owner;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -25,8 +22,9 @@ const EXAMPLES: &str = "\
 A single folder becomes the root of the image. Several sources, or a single file, are put into the root under
 their own names. The image gets its name only when it is complete; if packing fails, no image is left behind.
 If IMAGE is a symbolic link, the image is written to its target, which need not exist yet; the link stays.
-With --force only a regular file is replaced, and not while another process writes it. The image, and the one
-it replaces, are left out of their own sources.
+With --force only a regular file is replaced, and not while another process writes it, nor while its thaw log
+(IMAGE.thaw) holds bytes: they may be nowhere else. The image, the one it replaces, IMAGE.thaw and IMAGE.lock are
+left out of their own sources.
 
 Patterns work as in .gitignore: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders;
 the last pattern that matches decides, and '!' negates a pattern. With --include, files that match no pattern are
@@ -44,9 +42,6 @@ Examples:
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something could not be read as it is, 11 another process
 writes the image, 130 interrupted.
 ";
-
-/// Smallest subchunk that `fixed:` may ask for, in bytes.
-const FIXED_MIN: u64 = 64;
 
 /// `floe pack`.
 #[derive(Debug, clap::Args)]
@@ -113,26 +108,6 @@ struct Choice {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Codec")]
-struct Codec {
-    /// zstd:LEVEL (1 to 22), xz:LEVEL (0 to 9) or none
-    #[arg(short = 'C', long, value_name = "CODEC", default_value_t = Compression::default())]
-    compression: Compression,
-    /// Size of the unit that is compressed as a whole, 1M to 64M
-    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = superchunk_size)]
-    superchunk_size: u32,
-    /// Compress superchunks in parts of this size, each of which can be read alone: for random reads
-    #[arg(long, value_name = "SIZE", value_parser = part_size)]
-    part_size: Option<u32>,
-    /// How files are cut into subchunks: fastcdc (depends on the content) or fixed:SIZE
-    #[arg(long, value_name = "HOW", default_value = "fastcdc", value_parser = chunker)]
-    chunker: Chunker,
-    /// Hash used to find duplicates: blake3 or xxh3 (faster, not proof against forgery)
-    #[arg(long, value_name = "HASH", default_value = "blake3", value_parser = hash)]
-    hash: HashKind,
-}
-
-#[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Attributes")]
 struct Attributes {
     /// Store owners as numbers: floe always does
@@ -150,35 +125,10 @@ struct Attributes {
     timestamp: Option<i64>,
 }
 
-fn superchunk_size(text: &str) -> Result<u32, String> {
-    within(text, size::parse(text)?, limits::SUPERCHUNK_MIN.into(), limits::SUPERCHUNK_MAX.into())
-}
-
-fn part_size(text: &str) -> Result<u32, String> {
-    within(text, size::parse(text)?, limits::PART_MIN.into(), limits::SUPERCHUNK_MAX.into())
-}
-
-fn chunker(text: &str) -> Result<Chunker, String> {
-    match text.split_once(':') {
-        None if text == "fastcdc" => Ok(Chunker::DEFAULT),
-        Some(("fixed", len)) => {
-            let len = within(len, size::parse(len)?, FIXED_MIN, limits::SUBCHUNK_LEN)?;
-            Ok(Chunker::Fixed(len))
-        }
-        _ => Err(format!("'{text}' is not a chunker (fastcdc, or fixed:32K)")),
-    }
-}
-
-fn within(text: &str, bytes: u64, min: u64, max: u64) -> Result<u32, String> {
-    let fits = u32::try_from(bytes).ok().filter(|_| (min..=max).contains(&bytes));
-    fits.ok_or_else(|| format!("'{text}' is not from {} to {}", Human(min), Human(max)))
-}
-
-fn hash(text: &str) -> Result<HashKind, String> {
-    match text {
-        "blake3" => Ok(HashKind::Blake3),
-        "xxh3" => Ok(HashKind::Xxh3),
-        _ => Err(format!("'{text}' is not a hash (blake3, or xxh3)")),
+impl Attributes {
+    /// Owner and group of everything, if they are given.
+    fn owner(&self) -> Option<(u32, u32)> {
+        if self.all_root { Some((0, 0)) } else { self.owner }
     }
 }
 
@@ -260,56 +210,18 @@ fn read_list(file: &Path) -> io::Result<Vec<u8>> {
 
 impl Args {
     fn options(&self) -> anyhow::Result<PackOptions> {
-        let codec = &self.codec;
-        if codec.part_size.is_some_and(|part| part > codec.superchunk_size) {
-            return Err(told(Exit::Usage, "--part-size is more than --superchunk-size"));
-        }
         let temp_dir = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
         Ok(PackOptions {
-            params: Params {
-                superchunk_size: codec.superchunk_size,
-                part_size: codec.part_size,
-                chunker: codec.chunker,
-                hash: codec.hash,
-                ..Params::default()
-            },
-            compression: codec.compression,
             jobs: self.resources.jobs(),
             memory: self.memory,
             force: self.force,
             one_file_system: self.choice.one_file_system,
-            owner: if self.attributes.all_root { Some((0, 0)) } else { self.attributes.owner },
-            timestamp: self.attributes.timestamp,
-            now: time::now(),
-            seed: Some(random_seed().context("cannot get random bytes for the image's uuid")?),
+            owner: self.attributes.owner(),
             open_directories: descriptors::directories(descriptors::raise()),
             temp_dir: temp_dir.map(PathBuf::from),
-            umask: umask(),
-            writer: Some(Owner::current()),
-            ..PackOptions::default()
+            ..making::options(&self.codec, self.attributes.timestamp)?
         })
     }
-}
-
-/// 32 random bytes.
-fn random_seed() -> io::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    let mut filled = 0;
-    while let Some(rest) = seed.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(seed)
-}
-
-/// The process's umask, which can be asked for only by setting it; no thread that makes files runs yet.
-fn umask() -> u32 {
-    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    rustix::process::umask(umask);
-    umask.as_raw_mode()
 }
 
 /// Answers as the rules do, and says what and why.
@@ -458,28 +370,5 @@ impl Observer {
             self.progress.say(&format!("{}, see above", counted(warnings, "warning")));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_out_of_range_are_named_with_the_range() {
-        assert_eq!(superchunk_size("16M"), Ok(16 << 20));
-        assert_eq!(superchunk_size("100M"), Err("'100M' is not from 1.00 MiB to 64.0 MiB".into()));
-        assert!(superchunk_size("4G").is_err() && superchunk_size("5000000000").is_err());
-        assert!(part_size("1").is_err());
-        assert_eq!(part_size("128K"), Ok(128 << 10));
-    }
-
-    #[test]
-    fn chunkers_are_named_with_their_size() {
-        assert_eq!(chunker("fastcdc"), Ok(Chunker::DEFAULT));
-        assert_eq!(chunker("fixed:32K"), Ok(Chunker::Fixed(32 << 10)));
-        for wrong in ["fixed", "fixed:0", "fixed:", "fixed:2M", "fastcdc:32K", "rabin"] {
-            assert!(chunker(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -50,7 +50,7 @@ pub fn survey(
     observer: &dyn PackObserver,
 ) -> Result<(), PackError> {
     let sources = scan::sources(sources, options)?;
-    let own = own::Own::of_name(image);
+    let own = own::Own::of_name(image)?;
     scan::Scan::new(&sources, options, &own, observer).count(true)
 }
 
@@ -79,7 +79,7 @@ pub fn pack(
     }
     let target = AtomicFile::create(target, options.writer.as_ref())?;
     let file = target.file().try_clone().map_err(|source| PackError::io("share", image, source))?;
-    let own = own::Own::of(&target).map_err(|source| PackError::io("stat", image, source))?;
+    let own = own::Own::of(&target)?;
     let storage = FileStorage::from_file(file, image.to_owned(), Access::ReadWrite);
     let storage = Arc::new(storage.map_err(|source| PackError::image(image, source))?);
 

@@ -1,37 +1,50 @@
-//! The files of the image that is being written: they are never packed into it.
+//! The files of the image that is being written, its lock note and its thaw log: they are never packed into it.
 //!
 //! Known by device and inode, so by whatever name and path the walk comes to them. Made before the walk, asked by it.
 
-use crate::storage::AtomicFile;
-use std::io;
+use super::PackError;
+use crate::storage::{AtomicError, AtomicFile, FileId, LogBeside, follow, note_beside};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const REPLACED: &str = "left out: it is the image that is being replaced";
-const THAW_LOG: &str = "left out: it is the thaw log of the image that is being replaced";
+const THAW_LOG: &str = "left out: it is the thaw log of the image that is being written";
+const LOCK: &str = "left out: it says who writes the image";
 
 /// What is left out, and what is said of it.
 #[derive(Debug, Default)]
-pub(super) struct Own(Vec<((u64, u64), Option<&'static str>)>);
+pub(super) struct Own(Vec<(FileId, Option<&'static str>)>);
 
 impl Own {
     /// The files of an image that is being written.
-    pub(super) fn of(file: &AtomicFile) -> io::Result<Self> {
-        let mut own: Vec<_> = file.own_inodes()?.into_iter().map(|id| (id, None)).collect();
-        if let Some(replaced) = file.target().replaced() {
-            own.push((replaced, Some(REPLACED)));
-            own.extend(file.target().beside(".thaw").map(|id| (id, Some(THAW_LOG))));
-        }
+    pub(super) fn of(file: &AtomicFile) -> Result<Self, PackError> {
+        let image = file.target().path();
+        let own = file.own_inodes().map_err(|source| PackError::io("stat", &image, source))?;
+        let mut own: Vec<_> = own.into_iter().map(|id| (id, None)).collect();
+        own.extend(file.target().replaced().map(|id| (id, Some(REPLACED))));
+        own.extend(thaw_log(file.target().thaw_log()?));
         Ok(Own(own))
     }
 
-    /// The file that would be replaced if an image were written.
-    pub(super) fn of_name(image: &Path) -> Self {
-        Own(image.metadata().iter().map(|found| ((found.dev(), found.ino()), Some(REPLACED))).collect())
+    /// The files of an image as they would be if one were written: what `pack` leaves out, a survey leaves out.
+    pub(super) fn of_name(image: &Path) -> Result<Self, PackError> {
+        let image = follow(image)?;
+        let mut own: Vec<_> =
+            image.metadata().iter().map(|found| ((found.dev(), found.ino()), Some(REPLACED))).collect();
+        own.extend(note_beside(&image).map(|id| (id, Some(LOCK))));
+        let log = LogBeside::find(&image).map_err(|source| AtomicError::ThawLogUnknown { image, source })?;
+        own.extend(thaw_log(log));
+        Ok(Own(own))
     }
 
     /// `None` if this inode is to be packed; else what is to be said of it, if anything.
     pub(super) fn left_out(&self, device: u64, inode: u64) -> Option<Option<&'static str>> {
         self.0.iter().find(|(id, _)| *id == (device, inode)).map(|(_, note)| *note)
     }
+}
+
+/// A directory of that name with other files in it is somebody's, and is packed.
+fn thaw_log(log: Option<LogBeside>) -> impl Iterator<Item = (FileId, Option<&'static str>)> {
+    let files = log.filter(|log| log.only_segments).map_or_else(Vec::new, |log| log.files);
+    files.into_iter().map(|id| (id, Some(THAW_LOG)))
 }

@@ -76,7 +76,7 @@ pub fn segment_name(number: u64) -> String {
 }
 
 /// The number that a file's name stands for, if it is a segment's.
-fn segment_number(name: &str) -> Option<u64> {
+pub(super) fn segment_number(name: &str) -> Option<u64> {
     let number = u64::from_str_radix(name, 16).ok()?;
     (segment_name(number) == name).then_some(number)
 }

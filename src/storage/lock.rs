@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -263,6 +263,14 @@ fn note_path(image: &Path) -> PathBuf {
     let mut path = OsString::from(image);
     path.push(".lock");
     path.into()
+}
+
+/// Device and inode of `IMAGE.lock`, if floe wrote the file of that name.
+pub fn note_beside(image: &Path) -> Option<(u64, u64)> {
+    let path = note_path(image);
+    read_note(&path).ok()??;
+    let found = path.symlink_metadata().ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// What the note says; `None` if it is not one of floe's.

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod atomic;
+pub mod beside;
 pub mod error;
 pub mod file;
 pub mod folder;
@@ -18,12 +19,13 @@ pub mod target;
 pub mod testing;
 
 pub use atomic::AtomicFile;
+pub use beside::{FileId, LogBeside};
 pub use error::{Operation, StorageError};
 pub use file::{Access, FileStorage};
 pub use folder::{DirectoryFolder, Folder};
-pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock};
+pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock, note_beside};
 pub use pointer::{ThawPlace, write_pointer};
-pub use target::{AtomicError, Target};
+pub use target::{AtomicError, Target, follow};
 
 use crate::format::head::RawHeadSlot;
 use crate::format::limits;

@@ -3,6 +3,8 @@
 //! Invariants: only a regular file is ever replaced, and only while nobody can become its writer: byte 0 of the file that will be
 //! replaced is locked, shared, from the claim until the new image has its name. Called by `atomic`, and by who makes an image.
 
+use super::StorageError;
+use super::beside::{FileId, LogBeside};
 use super::lock::{ByteLock, LockError, held};
 use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -54,6 +56,29 @@ pub enum AtomicError {
     /// The target exists and was not to be replaced.
     #[error("{}: exists already", .0.display())]
     Exists(PathBuf),
+    /// Beside the target is a thaw log with bytes, which belong to the image that is or was there.
+    #[error(
+        "cannot write '{}': its thaw log '{}' holds {bytes} bytes that were written through a mount and may be nowhere else \
+         (mount the image and copy what is in it; to give these bytes up, remove that directory first)",
+        image.display(), log.display()
+    )]
+    ThawLog {
+        /// The target.
+        image: PathBuf,
+        /// The log's directory.
+        log: PathBuf,
+        /// Bytes of its segments.
+        bytes: u64,
+    },
+    /// It cannot be told whether there is a thaw log with bytes.
+    #[error("cannot write '{}': whether its thaw log holds anything is not known: {source}", image.display())]
+    ThawLogUnknown {
+        /// The target.
+        image: PathBuf,
+        /// Why not.
+        #[source]
+        source: StorageError,
+    },
     /// The operating system refused.
     #[error("{}: cannot {operation}: {source}", path.display())]
     Io {
@@ -89,7 +114,8 @@ impl Target {
     ///
     /// # Errors
     /// [`AtomicError::NotAFile`] and [`AtomicError::DirectoryName`] for whatever cannot be replaced by an image,
-    /// [`AtomicError::Exists`] without `replace`, [`AtomicError::Lock`] if the file has a writer.
+    /// [`AtomicError::Exists`] without `replace`, [`AtomicError::Lock`] if the file has a writer, [`AtomicError::ThawLog`] if
+    /// what is in a thaw log of this name would be lost.
     pub fn claim(path: &Path, replace: bool) -> Result<Self, AtomicError> {
         let bytes = path.as_os_str().as_bytes();
         let found = match rfs::stat(path) {
@@ -126,23 +152,36 @@ impl Target {
         self.folder_path.join(&self.name)
     }
 
+    /// The thaw log of the image, which holds no bytes.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub fn thaw_log(&self) -> Result<Option<LogBeside>, AtomicError> {
+        let image = self.path();
+        LogBeside::find(&image).map_err(|source| AtomicError::ThawLogUnknown { image, source })
+    }
+
     /// Device and inode of the file that will be replaced.
-    pub fn replaced(&self) -> Option<(u64, u64)> {
+    pub fn replaced(&self) -> Option<FileId> {
         let metadata = self.old.as_ref()?.file.metadata().ok()?;
         Some((metadata.dev(), metadata.ino()))
     }
 
-    /// Device and inode of the file or directory in the image's directory whose name is the image's with `suffix` after it.
-    pub fn beside(&self, suffix: &str) -> Option<(u64, u64)> {
-        let name = [self.name.as_bytes(), suffix.as_bytes()].concat();
-        let stat = rfs::statat(&self.folder, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some((stat.st_dev, stat.st_ino))
-    }
-
-    /// Makes sure that the file that has the name now, if any, is a regular file that nobody writes, and keeps it so.
+    /// Makes sure that the file that has the name now, if any, is a regular file that nobody writes, and keeps it so; and that
+    /// no bytes of a thaw log lose their image. Without a writer no log grows.
     //= format-spec.md#16
     //# A program must not replace an image whose byte 0 another process has locked.
     pub(super) fn hold(&mut self) -> Result<(), AtomicError> {
+        self.hold_old()?;
+        match self.thaw_log()? {
+            Some(LogBeside { directory, bytes, .. }) if bytes > 0 => {
+                Err(AtomicError::ThawLog { image: self.path(), log: directory, bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hold_old(&mut self) -> Result<(), AtomicError> {
         let path = self.path();
         for _ in 0..ATTEMPTS {
             if let Some(old) = &self.old
@@ -181,7 +220,10 @@ impl Target {
 }
 
 /// The path with the links at its end followed; the last of them may lead to nothing.
-fn follow(path: &Path) -> Result<PathBuf, AtomicError> {
+///
+/// # Errors
+/// If a link cannot be read, or there are too many.
+pub fn follow(path: &Path) -> Result<PathBuf, AtomicError> {
     let mut at = path.to_owned();
     for _ in 0..LINKS {
         match rfs::readlink(&at, Vec::new()) {

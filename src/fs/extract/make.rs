@@ -21,8 +21,8 @@ pub(super) enum MakeError {
     Read(FsError),
     /// The target cannot be written.
     Write(std::io::Error),
-    /// It would replace the image that is read.
-    Image,
+    /// It would replace the image that is read, or a file of it.
+    Own,
     /// It was interrupted.
     Cancelled,
 }
@@ -41,7 +41,7 @@ impl From<TargetError> for MakeError {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Os(error) => error.into(),
-            TargetError::Image => MakeError::Image,
+            TargetError::Own => MakeError::Own,
         }
     }
 }

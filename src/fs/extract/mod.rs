@@ -52,7 +52,7 @@ pub fn extract(
         fs,
         options,
         observer,
-        target: Target::new(root, options.open_directories, options.image),
+        target: Target::new(root, options.open_directories, options.own.clone()).map_err(failed)?,
         rights: Rights::new(),
         summary: ExtractSummary::default(),
         first_names: HashMap::new(),
@@ -380,7 +380,7 @@ impl Extraction<'_> {
                 self.observer.progress(self.summary.files, self.summary.bytes);
             }
             Err(MakeError::Cancelled) => return Err(ExtractError::Cancelled),
-            Err(MakeError::Image) => self.error(TargetError::Image.to_string()),
+            Err(MakeError::Own) => self.error(TargetError::Own.to_string()),
             Err(error) if error.shortage().is_some() => return self.unless_short(error.shortage()),
             // An error, as for tar: owners are missing with each file of an ordinary user, a device is missing itself.
             Err(MakeError::Write(error)) if device && error.kind() == std::io::ErrorKind::PermissionDenied => {

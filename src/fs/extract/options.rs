@@ -43,8 +43,8 @@ pub struct ExtractOptions<'a> {
     /// Directories of the target to hold open on the way down, and as many again where files have further names. With fewer,
     /// deep directories are opened more often.
     pub open_directories: usize,
-    /// Device and inode of the image: a file that is never replaced.
-    pub image: Option<(u64, u64)>,
+    /// Device and inode of the image's own files: none is replaced, and nothing is put into those that are directories.
+    pub own: Vec<(u64, u64)>,
 }
 
 impl Default for ExtractOptions<'_> {
@@ -54,7 +54,7 @@ impl Default for ExtractOptions<'_> {
             strip_components: 0,
             filter: &|_, _| Pick::Take,
             open_directories: OPEN_DIRECTORIES,
-            image: None,
+            own: Vec::new(),
         }
     }
 }

@@ -21,9 +21,9 @@ pub(super) enum TargetError {
     /// The system refuses.
     #[error("{0}")]
     Os(#[from] Errno),
-    /// It would be removed, but it is the image that everything is read from.
-    #[error("the image that is being extracted has this name, and is not replaced")]
-    Image,
+    /// It would be removed or filled, but it is the image that everything is read from, or belongs to it.
+    #[error("the image that is being extracted has this name, or its thaw log or lock has, and is not replaced")]
+    Own,
 }
 
 impl TargetError {
@@ -92,8 +92,8 @@ pub(super) struct Target {
     recent: VecDeque<(PlaceId, OwnedFd)>,
     /// How many of `open` and of `recent` there may be: less once descriptors were short.
     limit: usize,
-    /// The image, which is never removed.
-    image: Option<FileId>,
+    /// The files of the image, which are never removed, and nothing is put into.
+    own: Vec<FileId>,
     /// Directories opened by name, made ones not counted.
     #[cfg(test)]
     opened: usize,
@@ -101,18 +101,24 @@ pub(super) struct Target {
 
 impl Target {
     /// With `limit` directories held open on the way down, and as many where first names of files with several were made.
-    pub(super) fn new(root: OwnedFd, limit: usize, image: Option<FileId>) -> Self {
-        Target {
+    ///
+    /// # Errors
+    /// If the target itself is a directory of the image's.
+    pub(super) fn new(root: OwnedFd, limit: usize, own: Vec<FileId>) -> Result<Self, Errno> {
+        if is_own(root.as_fd(), &own)? {
+            return Err(Errno::BUSY);
+        }
+        Ok(Target {
             root,
             limit: limit.max(1),
-            image,
+            own,
             levels: Vec::new(),
             open: VecDeque::new(),
             places: Vec::new(),
             recent: VecDeque::new(),
             #[cfg(test)]
             opened: 0,
-        }
+        })
     }
 
     /// Goes into a directory, which need not be there yet.
@@ -178,7 +184,6 @@ impl Target {
 
     /// Opens or makes the directory of a level; the one above is the deepest that is open.
     fn go_down(&mut self, number: usize, replace: bool) -> Result<()> {
-        let image = self.image;
         let above = self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd());
         let Some(level) = self.levels.get_mut(number) else { return Ok(()) };
         let fd = if level.exists {
@@ -187,8 +192,11 @@ impl Target {
             open_beneath(above, &level.name, DIRECTORY, Mode::empty())?
         } else {
             // What was made stays made when it cannot be opened for want of a descriptor.
-            level.made |= make(above, &level.name, replace, image)?;
+            level.made |= make(above, &level.name, replace, &self.own)?;
             let fd = open_beneath(above, &level.name, DIRECTORY, Mode::empty()).map_err(not_followed)?;
+            if !level.made && is_own(fd.as_fd(), &self.own)? {
+                return Err(TargetError::Own);
+            }
             level.exists = true;
             fd
         };
@@ -201,8 +209,8 @@ impl Target {
 
     /// Removes what has a name in the directory it is in, and is no directory.
     pub(super) fn remove(&mut self, name: &[u8]) -> Result<()> {
-        let image = self.image;
-        remove(self.here(false)?, name, image)
+        self.here(false)?;
+        remove(self.deepest(), name, &self.own)
     }
 
     /// The directory it is in, to be opened again later; `None` for the target itself.
@@ -274,7 +282,7 @@ fn clone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 }
 
 /// Makes a directory, or leaves the one that is there. Says whether it was made.
-fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool, image: Option<FileId>) -> Result<bool> {
+fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool, own: &[FileId]) -> Result<bool> {
     match rustix::fs::mkdirat(above, name, PRIVATE) {
         Ok(()) => return Ok(true),
         Err(Errno::EXIST) => {}
@@ -284,17 +292,26 @@ fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool, image: Option<FileId>
     if rustix::fs::FileType::from_raw_mode(there.st_mode) == rustix::fs::FileType::Directory || !replace {
         return Ok(false);
     }
-    remove(above, name, image)?;
+    remove(above, name, own)?;
     rustix::fs::mkdirat(above, name, PRIVATE)?;
     Ok(true)
 }
 
-/// Removes what is no directory, but not the image.
-fn remove(above: BorrowedFd<'_>, name: &[u8], image: Option<FileId>) -> Result<()> {
-    if image.is_some() {
+/// Whether a directory is one of the image's.
+fn is_own(dir: BorrowedFd<'_>, own: &[FileId]) -> Result<bool, Errno> {
+    if own.is_empty() {
+        return Ok(false);
+    }
+    let there = rustix::fs::fstat(dir)?;
+    Ok(own.contains(&(there.st_dev, there.st_ino)))
+}
+
+/// Removes what is no directory, but not a file of the image.
+fn remove(above: BorrowedFd<'_>, name: &[u8], own: &[FileId]) -> Result<()> {
+    if !own.is_empty() {
         let there = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if image == Some((there.st_dev, there.st_ino)) {
-            return Err(TargetError::Image);
+        if own.contains(&(there.st_dev, there.st_ino)) {
+            return Err(TargetError::Own);
         }
     }
     Ok(rustix::fs::unlinkat(above, name, AtFlags::empty())?)
@@ -313,7 +330,7 @@ mod tests {
     const OPEN: usize = 64;
 
     fn target(folder: &tempfile::TempDir) -> Target {
-        Target::new(rustix::fs::open(folder.path(), DIRECTORY, Mode::empty()).unwrap(), OPEN, None)
+        Target::new(rustix::fs::open(folder.path(), DIRECTORY, Mode::empty()).unwrap(), OPEN, Vec::new()).unwrap()
     }
 
     fn same(one: impl AsFd, other: impl AsFd) -> bool {

@@ -1,0 +1,111 @@
+//! What lies beside an image and belongs to it: its thaw log, as the files of the log show it.
+//!
+//! Nothing of the log is read here, only names and lengths. A log that holds bytes may be the only copy of what somebody
+//! wrote, so an image is never written over or beside one. Called by `target`, and by who leaves an image's own files alone.
+
+use super::StorageError;
+use super::error::Operation;
+use super::folder::{failed, segment_number};
+use super::pointer::ThawPlace;
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Device and inode.
+pub type FileId = (u64, u64);
+
+/// The thaw log beside an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogBeside {
+    /// Its directory, or the one that its pointer names.
+    pub directory: PathBuf,
+    /// Bytes of all its segments.
+    pub bytes: u64,
+    /// Whether the directory holds nothing but segments.
+    pub only_segments: bool,
+    /// `IMAGE.thaw`, and the directory if that is elsewhere.
+    pub files: Vec<FileId>,
+}
+
+impl LogBeside {
+    /// Looks for the log of `image`, which need not be there. `None` if there is nothing of the name `IMAGE.thaw`, or a file
+    /// that is no pointer.
+    ///
+    /// # Errors
+    /// If there is a directory or a pointer, and what it holds cannot be found out.
+    pub fn find(image: &Path) -> Result<Option<Self>, StorageError> {
+        let name = ThawPlace::name(image);
+        let directory = match ThawPlace::find(&name) {
+            Ok(ThawPlace::Nowhere) => return Ok(None),
+            Ok(ThawPlace::Directory(path) | ThawPlace::Elsewhere(path)) => path,
+            // What floe does not follow may still lead a person to a log: a symlink.
+            Err(StorageError::Refused { .. }) if name.is_dir() => name.clone(),
+            Err(StorageError::Refused { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let cannot = |source| failed(Operation::Read, &directory, source);
+        let entries = match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(None),
+            entries => entries.map_err(cannot)?,
+        };
+        let (mut bytes, mut only_segments) = (0u64, true);
+        for entry in entries {
+            let entry = entry.map_err(cannot)?;
+            match entry.file_name().to_str().and_then(segment_number) {
+                Some(_) => bytes = bytes.saturating_add(entry.metadata().map_err(cannot)?.len()),
+                None => only_segments = false,
+            }
+        }
+        let ids = [name.symlink_metadata().ok(), directory.metadata().ok()];
+        let mut files: Vec<FileId> = ids.iter().flatten().map(id).collect();
+        files.dedup();
+        Ok(Some(LogBeside { directory, bytes, only_segments, files }))
+    }
+}
+
+fn id(metadata: &Metadata) -> FileId {
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::folder::segment_name;
+    use super::super::pointer::write_pointer;
+    use super::*;
+
+    #[test]
+    fn a_log_is_found_with_its_bytes_directly_through_a_pointer_and_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, name) = (dir.path().join("a.floe"), dir.path().join("a.floe.thaw"));
+        assert_eq!(LogBeside::find(&image).unwrap(), None);
+        std::fs::write(&name, "some other file").unwrap();
+        assert_eq!(LogBeside::find(&image).unwrap(), None);
+        std::fs::remove_file(&name).unwrap();
+
+        let log = dir.path().join("log");
+        std::fs::create_dir(&log).unwrap();
+        write_pointer(&name, &log).unwrap();
+        let found = LogBeside::find(&image).unwrap().unwrap();
+        assert_eq!((found.bytes, found.only_segments, found.files.len()), (0, true, 2));
+        std::fs::write(log.join(segment_name(0)), [0; 100]).unwrap();
+        std::fs::write(log.join(segment_name(1)), [0; 11]).unwrap();
+        assert_eq!(LogBeside::find(&image).unwrap().unwrap().bytes, 111);
+
+        std::fs::remove_file(&name).unwrap();
+        std::os::unix::fs::symlink(&log, &name).unwrap();
+        assert_eq!(LogBeside::find(&image).unwrap().unwrap().bytes, 111);
+        std::fs::remove_file(&name).unwrap();
+        std::fs::rename(&log, &name).unwrap();
+        std::fs::write(name.join("note"), "of somebody").unwrap();
+        let found = LogBeside::find(&image).unwrap().unwrap();
+        assert_eq!((found.bytes, found.only_segments, found.files.len()), (111, false, 1));
+    }
+
+    #[test]
+    fn a_pointer_to_what_is_not_there_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        write_pointer(&dir.path().join("a.floe.thaw"), &dir.path().join("unplugged")).unwrap();
+        assert!(matches!(LogBeside::find(&dir.path().join("a.floe")), Err(StorageError::Io { .. })));
+    }
+}
