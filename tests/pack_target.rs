@@ -193,7 +193,7 @@ fn what_belongs_to_the_image_is_left_out_by_whatever_way_it_is_met_and_nothing_e
     let image = source.join("x.floe");
     floe!("pack", &source, &image).exits(0);
     fs::create_dir(source.join("x.floe.thaw")).expect("a directory");
-    write(source.join("x.floe.thaw/0000000000000001"), "what is not yet in the image");
+    write(source.join("x.floe.thaw/0000000000000001"), "");
     write(source.join("x.floe.lock"), "host=old\nboot=x\npid=1\n");
     write(source.join(".x.floe.floe-tmp"), "left by a crash");
     write(source.join("y.floe.lock"), "another's");
@@ -283,7 +283,8 @@ fn the_thaw_log_and_the_lock_of_the_image_are_left_out_of_its_source_in_a_survey
     // Somebody's, whatever their names say.
     write(source.join("y.floe.thaw/0000000000000000"), "a file");
     let what = "it is the thaw log of the image that is being written";
-    let survey = floe!("pack", "-n", &source, &image).exits(0).says(&["note: x.floe.thaw: ", what, "note: x.floe.lock: "]);
+    let survey =
+        floe!("pack", "-n", &source, &image).exits(0).says(&["note: x.floe.thaw: ", what, "note: x.floe.lock: "]);
     assert!(survey.stderr.contains("2 files"), "{}", survey.stderr);
     floe!("pack", &source, &image).exits(0).says(&["note: x.floe.thaw: ", what, "packed 2 files"]);
     let listed = floe!("ls", "-R", &image).exits(0).out();

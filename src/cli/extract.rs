@@ -114,7 +114,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let json = args.json.json;
     let observer =
         Observer { progress: Progress::new(context, json, true, "extracting"), total, verbose: context.verbose > 0 };
-    let own = own_files(&image, opened.storage.file()).with_context(|| format!("cannot look at '{}'", shown(&image)))?;
+    let own =
+        own_files(&image, opened.storage.file()).with_context(|| format!("cannot look at '{}'", shown(&image)))?;
     let options = ExtractOptions {
         overwrite: args.overwrite.map_or(Overwrite::Never, Overwrite::from),
         strip_components: args.strip_components,

@@ -1,11 +1,11 @@
 //! `floe pack`: files and folders into a new image.
 
 use super::args::{self, JsonArg, Resources};
+use super::making::{self, Codec};
 use super::open::shown;
 use super::progress::{Progress, Step, clock};
 use super::sentence::told;
 use super::size::{Human, counted};
-use super::making::{self, Codec};
 use super::{Context, Exit, descriptors, escape, output, signals, size, time};
 use crate::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, FilterOptions, FilterRules, NameList};
 use crate::pack::{PackObserver, PackOptions, PackSummary};

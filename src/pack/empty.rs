@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Mode of the root directory.
 const ROOT_MODE: u32 = 0o755;
+/// Mode of the image: what will be written to it is not known, so its owner alone may read it.
+const IMAGE_MODE: u32 = 0o600;
 /// The few rows there are stay in memory.
 const SPILL_AFTER: usize = 1 << 20;
 
@@ -26,7 +28,7 @@ const SPILL_AFTER: usize = 1 << 20;
 /// and synced; on any error nothing is left behind.
 ///
 /// Of the options count: `params`, `compression`, `force`, `owner` (of the root directory; 0 and 0 without), `now` (its times, and when the
-/// image was made), `timestamp` (in place of `now`), `seed`, `umask`, `writer`.
+/// image was made), `timestamp` (in place of `now`), `seed`, `writer`.
 ///
 /// # Errors
 /// If the image exists (without `force`), is something else than a regular file or has a writer, or cannot be written.
@@ -36,7 +38,7 @@ pub fn empty(image: &Path, options: &PackOptions) -> Result<PackSummary, PackErr
     let storage = FileStorage::from_file(file, image.to_owned(), Access::ReadWrite);
     let storage = storage.map_err(|source| PackError::image(image, source))?;
     let finished = write(Arc::new(storage), image, options)?;
-    target.finish(0o666 & !options.umask)?;
+    target.finish(IMAGE_MODE)?;
     Ok(finished.summary)
 }
 

@@ -42,6 +42,8 @@ impl LogBeside {
             // What floe does not follow may still lead a person to a log: a symlink.
             Err(StorageError::Refused { .. }) if name.is_dir() => name.clone(),
             Err(StorageError::Refused { .. }) => return Ok(None),
+            // An image's name may be as long as can be: then nothing has a longer one.
+            Err(error) if error.kind() == ErrorKind::InvalidFilename => return Ok(None),
             Err(error) => return Err(error),
         };
         let cannot = |source| failed(Operation::Read, &directory, source);
