@@ -104,7 +104,7 @@ impl Fs {
         if let Some(end) = self.content_ends.get(&content) {
             return Ok(end);
         }
-        let last = self.image.extents(content, u64::MAX)?.next(&self.image)?;
+        let last = self.view.extents(content, u64::MAX)?.next(&self.view)?;
         let end = last.map_or(0, |(begin, extent)| begin.saturating_add(extent.length));
         self.content_ends.insert(content, end, 64);
         Ok(end)
@@ -112,7 +112,7 @@ impl Fs {
 
     /// What the whole filesystem has.
     pub fn statfs(&self) -> StatFs {
-        let root = self.image.root();
+        let root = self.view.version().root();
         StatFs {
             blocks: root.view.bytes.div_ceil(STATFS_BLOCK.into()),
             block_size: STATFS_BLOCK,

@@ -65,11 +65,11 @@ struct Digest<'a> {
 
 impl Digest<'_> {
     fn tree(&mut self, root: InodeId) -> Result<(), FsError> {
-        let image = self.fs.image();
+        let view = self.fs.view();
         let mut levels: Vec<(Dirents, usize)> = vec![self.enter(root)?];
         while let Some((entries, path_len)) = levels.last_mut() {
             let path_len = *path_len;
-            let next = entries.next(image)?;
+            let next = entries.next(view)?;
             self.path.truncate(path_len);
             let Some((name, row)) = next else {
                 levels.pop();
@@ -100,7 +100,7 @@ impl Digest<'_> {
         if !self.directories.insert(dir) {
             return Err(FsError::io(format!("directory {dir} has more than one name")));
         }
-        Ok((self.fs.image().dirents(dir, None)?, self.path.len()))
+        Ok((self.fs.view().dirents(dir, None)?, self.path.len()))
     }
 
     fn bytes(&mut self, bytes: &[u8]) {

@@ -34,17 +34,17 @@ impl Fs {
     ) -> Result<(), FsError> {
         let mut at = cookie.max(FIRST_COOKIES);
         let mut entries = match self.resumes.0.get(&(dir, at)) {
-            Some(name) => self.image.dirents(dir, Some(&name))?,
+            Some(name) => self.view.dirents(dir, Some(&name))?,
             None => {
                 if self.row(dir)?.parent.is_none() {
                     return Err(FsError::NotDirectory);
                 }
-                let mut entries = self.image.dirents(dir, None)?;
+                let mut entries = self.view.dirents(dir, None)?;
                 for _ in FIRST_COOKIES..at {
                     if entries.peek()?.is_none() {
                         return Ok(());
                     }
-                    entries.advance(&self.image)?;
+                    entries.advance(&self.view)?;
                 }
                 entries
             }
@@ -63,7 +63,7 @@ impl Fs {
             last.clear();
             last.extend_from_slice(name);
             at += 1;
-            entries.advance(&self.image)?;
+            entries.advance(&self.view)?;
         }
         // At the end a reader asks once more: it shall find the end without a walk.
         if !last.is_empty() {

@@ -43,14 +43,12 @@ impl Fs {
             ContentRef::None => Ok(()),
             ContentRef::Subchunk(id) => self.read_subchunk(id, offset, target),
             ContentRef::Tiny(id) => {
-                let bytes = self.image.tiny(id)?;
+                let bytes = self.view.tiny(id)?;
                 let range = offset as usize..offset as usize + len;
                 target.copy_from_slice(bytes.get(range).ok_or_else(|| FsError::io("a tiny file is cut short"))?);
                 Ok(())
             }
-            ContentRef::Content(content) => {
-                self.read_content(&mut self.image.extents(content, offset)?, offset, target)
-            }
+            ContentRef::Content(content) => self.read_content(&mut self.view.extents(content, offset)?, offset, target),
         }
     }
 
@@ -60,7 +58,7 @@ impl Fs {
         while !rest.is_empty() {
             //= format-spec.md#8.3
             //# It may end before: what of the file is after its end is a hole.
-            let Some((begin, extent)) = extents.next(&self.image)? else { return Ok(()) };
+            let Some((begin, extent)) = extents.next(&self.view)? else { return Ok(()) };
             // Extents follow one another: only the first can end before `at`, and no other comes after it then.
             let within = at.saturating_sub(begin);
             let have = extent.length.saturating_sub(within).min(rest.len() as u64);
@@ -113,13 +111,13 @@ impl Fs {
         if offset >= row.size {
             return Err(FsError::NoData);
         }
-        if !self.image.has_thawed() {
+        if !self.view.has_thawed() {
             return self.seek_content(&row, offset, to);
         }
         // Thawed ranges are data, whatever the content has there.
-        let mut thawed = self.image.thawed(inode, offset)?;
+        let mut thawed = self.view.thawed(inode, offset)?;
         if to == SeekTo::Data {
-            let next = thawed.next(&self.image)?.map(|(begin, _)| begin.max(offset)).filter(|at| *at < row.size);
+            let next = thawed.next(&self.view)?.map(|(begin, _)| begin.max(offset)).filter(|at| *at < row.size);
             return match (self.seek_content(&row, offset, to), next) {
                 (Ok(data), Some(next)) => Ok(data.min(next)),
                 (Err(FsError::NoData), Some(next)) => Ok(next),
@@ -127,7 +125,7 @@ impl Fs {
             };
         }
         let mut hole = self.seek_content(&row, offset, to)?;
-        while let Some((begin, range)) = thawed.next(&self.image)? {
+        while let Some((begin, range)) = thawed.next(&self.view)? {
             let end = begin.saturating_add(range.length);
             if end <= hole {
                 continue;
@@ -151,9 +149,9 @@ impl Fs {
             (ContentRef::Subchunk(_) | ContentRef::Tiny(_), SeekTo::Data) => Ok(offset),
             (ContentRef::Subchunk(_) | ContentRef::Tiny(_), SeekTo::Hole) => Ok(row.size),
             (ContentRef::Content(content), to) => {
-                let mut extents = self.image.extents(content, offset)?;
+                let mut extents = self.view.extents(content, offset)?;
                 let mut content_end = offset;
-                while let Some((begin, extent)) = extents.next(&self.image)? {
+                while let Some((begin, extent)) = extents.next(&self.view)? {
                     // Decoding has checked the addition.
                     let end = begin + extent.length;
                     let here = begin.max(offset);

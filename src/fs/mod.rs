@@ -26,7 +26,7 @@ pub use file::SeekTo;
 use crate::format::ids::{ContentId, InodeId};
 use crate::format::rows::{InodeRow, XattrSet};
 use crate::inflate::WorkingSet;
-use crate::meta::{ByteLru, Image};
+use crate::meta::{ByteLru, Image, View};
 use resumes::Resumes;
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ const SYMLINK_HOPS: usize = 40;
 
 /// An image as a filesystem.
 pub struct Fs {
-    image: Arc<Image>,
+    view: View,
     working_set: WorkingSet,
     resumes: Resumes,
     /// Where contents end: every stat asks for it, and many inodes may have the same content.
@@ -66,7 +66,7 @@ impl Fs {
     pub fn new(image: Arc<Image>, options: FsOptions) -> Arc<Self> {
         let working_set = WorkingSet::new(image.clone(), options.cache, options.readahead).verifying(options.verify);
         Arc::new(Fs {
-            image,
+            view: View::of(image),
             working_set,
             resumes: Resumes::new(),
             content_ends: ByteLru::new(1 << 20, 4),
@@ -76,7 +76,12 @@ impl Fs {
 
     /// The image.
     pub fn image(&self) -> &Arc<Image> {
-        &self.image
+        self.view.version()
+    }
+
+    /// What it serves.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     /// The working set.
@@ -85,7 +90,7 @@ impl Fs {
     }
 
     fn row(&self, inode: InodeId) -> Result<InodeRow, FsError> {
-        self.image.inode(inode)?.ok_or(FsError::NotFound)
+        self.view.inode(inode)?.ok_or(FsError::NotFound)
     }
 
     /// The attributes of an inode.
@@ -101,8 +106,8 @@ impl Fs {
     /// # Errors
     /// `NotFound`, or `Io` if the tables cannot be read or contradict each other.
     pub fn lookup(&self, parent: InodeId, name: &[u8]) -> Result<Attr, FsError> {
-        let entry = self.image.lookup(parent, name)?.ok_or(FsError::NotFound)?;
-        let row = self.image.inode(entry.inode)?.ok_or_else(|| dangling(entry.inode))?;
+        let entry = self.view.lookup(parent, name)?.ok_or(FsError::NotFound)?;
+        let row = self.view.inode(entry.inode)?.ok_or_else(|| dangling(entry.inode))?;
         if row.file_type != entry.file_type {
             return Err(FsError::io(format!("inode {} is not of the type its directory says", entry.inode)));
         }
@@ -186,7 +191,7 @@ impl Fs {
     /// # Errors
     /// `NotFound` or `Io`.
     pub fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Option<Vec<u8>>, FsError> {
-        Ok(self.image.xattrs(&self.row(inode)?)?.get(name).map(<[u8]>::to_vec))
+        Ok(self.view.xattrs(&self.row(inode)?)?.get(name).map(<[u8]>::to_vec))
     }
 
     /// All xattrs of an inode.
@@ -194,7 +199,7 @@ impl Fs {
     /// # Errors
     /// `NotFound` or `Io`.
     pub fn xattrs(&self, inode: InodeId) -> Result<XattrSet, FsError> {
-        Ok(self.image.xattrs(&self.row(inode)?)?)
+        Ok(self.view.xattrs(&self.row(inode)?)?)
     }
 
     /// The names of an inode's xattrs.
@@ -202,7 +207,7 @@ impl Fs {
     /// # Errors
     /// `NotFound` or `Io`.
     pub fn xattr_names(&self, inode: InodeId) -> Result<Vec<Vec<u8>>, FsError> {
-        Ok(self.image.xattrs(&self.row(inode)?)?.0.into_iter().map(|xattr| xattr.name).collect())
+        Ok(self.view.xattrs(&self.row(inode)?)?.0.into_iter().map(|xattr| xattr.name).collect())
     }
 }
 

@@ -1,14 +1,14 @@
 //! Rows one after another: a directory's entries, a content's extents.
 
-use super::{Image, MetaError};
+use super::merge::ViewCursor;
+use super::{MetaError, View};
 use crate::format::FormatError;
 use crate::format::block::KeyRef;
 use crate::format::ids::{ContentId, InodeId};
 use crate::format::rows::{ContentRow, DirentRow};
 use crate::format::schema;
-use crate::table::Cursor;
 
-impl Image {
+impl View {
     /// The entries of `dir` after the name `after`, in order of their bytes.
     ///
     /// # Errors
@@ -29,15 +29,15 @@ impl Image {
 /// The entries of a directory, in order of their names' bytes.
 pub struct Dirents {
     dir: InodeId,
-    cursor: Cursor,
+    cursor: ViewCursor,
 }
 
 impl Dirents {
-    fn new(image: &Image, dir: InodeId, after: Option<&[u8]>) -> Result<Self, MetaError> {
+    fn new(view: &View, dir: InodeId, after: Option<&[u8]>) -> Result<Self, MetaError> {
         let from = KeyRef::named(dir.0, after.unwrap_or(&[]));
-        let mut cursor = image.tree(&schema::DIRENTS).cursor_at(image, from)?;
+        let mut cursor = view.cursor_at(&schema::DIRENTS, from)?;
         if after.is_some() && cursor.row().is_some_and(|row| row.key() == from) {
-            cursor.advance(image)?;
+            cursor.advance(view)?;
         }
         Ok(Dirents { dir, cursor })
     }
@@ -60,20 +60,20 @@ impl Dirents {
     ///
     /// # Errors
     /// If the table cannot be read there.
-    pub fn advance(&mut self, image: &Image) -> Result<(), MetaError> {
-        Ok(self.cursor.advance(image)?)
+    pub fn advance(&mut self, view: &View) -> Result<(), MetaError> {
+        self.cursor.advance(view)
     }
 
     /// The next entry, and on.
     ///
     /// # Errors
     /// If the table cannot be read or the row is wrong.
-    pub fn next(&mut self, image: &Image) -> Result<Option<(Vec<u8>, DirentRow)>, MetaError> {
+    pub fn next(&mut self, view: &View) -> Result<Option<(Vec<u8>, DirentRow)>, MetaError> {
         let Some((name, row)) = self.peek()? else {
             return Ok(None);
         };
         let entry = (name.to_vec(), row);
-        self.advance(image)?;
+        self.advance(view)?;
         Ok(Some(entry))
     }
 }
@@ -82,25 +82,23 @@ impl Dirents {
 pub struct Extents {
     content: ContentId,
     expected: Option<u64>,
-    cursor: Cursor,
+    cursor: ViewCursor,
 }
 
 impl Extents {
-    fn new(image: &Image, content: ContentId, offset: u64) -> Result<Self, MetaError> {
-        let tree = image.tree(&schema::CONTENTS);
-        let covering = tree.floor(image, KeyRef::new(content.0, offset))?;
-        let from = match &covering {
-            Some(row) if row.key().a == content.0 => row.key().b,
-            _ => return Err(MetaError::Missing { table: schema::CONTENTS.name, id: content.0 }),
+    fn new(view: &View, content: ContentId, offset: u64) -> Result<Self, MetaError> {
+        let covering = view.floor_within(&schema::CONTENTS, KeyRef::new(content.0, offset))?;
+        let Some(covering) = covering else {
+            return Err(MetaError::Missing { table: schema::CONTENTS.name, id: content.0 });
         };
-        Ok(Extents { content, expected: None, cursor: tree.cursor_at(image, KeyRef::new(content.0, from))? })
+        Ok(Extents { content, expected: None, cursor: view.cursor_at(&schema::CONTENTS, covering.key())? })
     }
 
     /// The next extent and where in the file it begins, and on; `None` after the last.
     ///
     /// # Errors
     /// If the table cannot be read, a row is wrong, or there is a gap.
-    pub fn next(&mut self, image: &Image) -> Result<Option<(u64, ContentRow)>, MetaError> {
+    pub fn next(&mut self, view: &View) -> Result<Option<(u64, ContentRow)>, MetaError> {
         let (offset, row) = match self.cursor.row() {
             Some(row) if row.key().a == self.content.0 => {
                 (row.key().b, ContentRow::decode(row.key().b, row.ints(), row.tail())?)
@@ -111,7 +109,7 @@ impl Extents {
             return Err(FormatError::invalid("content", "its extents do not follow one another").into());
         }
         self.expected = Some(offset + row.length);
-        self.cursor.advance(image)?;
+        self.cursor.advance(view)?;
         Ok(Some((offset, row)))
     }
 }

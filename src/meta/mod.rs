@@ -2,6 +2,7 @@
 //!
 //! [`Image`] is the reading side: it opens head and root and answers typed questions, each by a walk down one tree.
 //! Nothing is read before it is asked for, and every table block is checked by hash before its first row is used.
+//! [`View`] is a version of an image under [`Overlay`]s of changed rows, for an image that is written to.
 //! [`TableWriter`] is the writing side: it groups new blocks, appends them, and keeps the rows the map needs for them.
 //! Callers: inflate, pack, fs, care.
 
@@ -16,12 +17,17 @@ mod fitness;
 mod heads;
 mod image;
 mod lists;
+mod merge;
+#[cfg(test)]
+mod merge_tests;
 mod open;
+mod overlay;
 mod salvage;
 mod superchunk;
 mod thawed;
 mod usage;
 mod version;
+mod view;
 mod writer;
 
 pub use crate::format::rows::Located;
@@ -31,8 +37,11 @@ pub use error::MetaError;
 pub use heads::{HeadError, Heads};
 pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};
+pub use merge::{ViewCursor, ViewRow, ViewRowRef};
 pub use open::{HeadState, Slot, read_heads};
+pub use overlay::{Overlay, OverlayRow};
 pub use superchunk::{Buffers, Fault, Reading, checksum_mismatch, decoding_memory};
 pub use thawed::{RangeCount, ThawedCount, ThawedRanges};
 pub use usage::Usage;
+pub use view::View;
 pub use writer::{MapRows, TableBytes, TableWriter, append_twice};

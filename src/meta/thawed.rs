@@ -2,13 +2,13 @@
 //!
 //! An image without such ranges, as `pack` makes it, answers every question here without a look-up.
 
-use super::{Image, MetaError};
+use super::merge::ViewCursor;
+use super::{Image, MetaError, View};
 use crate::format::FormatError;
 use crate::format::block::KeyRef;
 use crate::format::ids::InodeId;
 use crate::format::rows::ThawedRow;
 use crate::format::schema;
-use crate::table::Cursor;
 
 /// How many ranges, and how many bytes in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,23 +49,6 @@ impl Image {
         self.root().thawed_tree.root.is_some()
     }
 
-    /// The thawed ranges of an inode from the one that covers `offset` on, or from the first after it.
-    ///
-    /// # Errors
-    /// If the table cannot be read.
-    pub fn thawed(&self, inode: InodeId, offset: u64) -> Result<ThawedRanges, MetaError> {
-        if !self.has_thawed() {
-            return Ok(ThawedRanges { inode, offset, end: 0, cursor: None, given: false });
-        }
-        let tree = self.tree(&schema::THAWED);
-        let from = match tree.floor(self, KeyRef::new(inode.0, offset))? {
-            Some(row) if row.key().a == inode.0 => row.key().b,
-            _ => offset,
-        };
-        let cursor = tree.cursor_at(self, KeyRef::new(inode.0, from))?;
-        Ok(ThawedRanges { inode, offset, end: 0, cursor: Some(cursor), given: false })
-    }
-
     /// Counts the thawed ranges of all files: reads the whole table.
     ///
     /// # Errors
@@ -81,6 +64,22 @@ impl Image {
     }
 }
 
+impl View {
+    /// The thawed ranges of an inode from the one that covers `offset` on, or from the first after it.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn thawed(&self, inode: InodeId, offset: u64) -> Result<ThawedRanges, MetaError> {
+        if !self.has_thawed() {
+            return Ok(ThawedRanges { inode, offset, end: 0, cursor: None, given: false });
+        }
+        let covering = self.floor_within(&schema::THAWED, KeyRef::new(inode.0, offset))?;
+        let from = covering.map_or(offset, |row| row.key().b);
+        let cursor = self.cursor_at(&schema::THAWED, KeyRef::new(inode.0, from))?;
+        Ok(ThawedRanges { inode, offset, end: 0, cursor: Some(cursor), given: false })
+    }
+}
+
 /// Thawed ranges of one inode, in order, without overlap.
 pub struct ThawedRanges {
     inode: InodeId,
@@ -88,7 +87,7 @@ pub struct ThawedRanges {
     /// Where the range given last ends.
     end: u64,
     /// On the range given last, if one was.
-    cursor: Option<Cursor>,
+    cursor: Option<ViewCursor>,
     given: bool,
 }
 
@@ -97,12 +96,12 @@ impl ThawedRanges {
     ///
     /// # Errors
     /// If the table cannot be read, a row is wrong, or ranges overlap.
-    pub fn next(&mut self, image: &Image) -> Result<Option<(u64, ThawedRow)>, MetaError> {
+    pub fn next(&mut self, view: &View) -> Result<Option<(u64, ThawedRow)>, MetaError> {
         let Some(cursor) = &mut self.cursor else { return Ok(None) };
         loop {
             // Only now: a damaged block after this range is no reason to withhold it.
             if std::mem::replace(&mut self.given, true) {
-                cursor.advance(image)?;
+                cursor.advance(view)?;
             }
             let Some(row) = cursor.row().filter(|row| row.key().a == self.inode.0) else { return Ok(None) };
             let begin = row.key().b;

@@ -55,6 +55,28 @@ impl Cursor {
         Ok(())
     }
 
+    /// Goes to the row before; false if there is none. After the last row it goes to that.
+    ///
+    /// # Errors
+    /// As [`Tree::get`]; the cursor has not moved then, nor if there is none.
+    pub fn retreat(&mut self, source: &dyn BlockSource) -> Result<bool, TableError> {
+        let Some(above) = self.path.iter().rposition(|(_, row)| *row > 0) else { return Ok(false) };
+        if above + 1 == self.path.len() {
+            if let Some((_, row)) = self.path.last_mut() {
+                *row -= 1;
+            }
+            return Ok(true);
+        }
+        let mut path = self.path.clone();
+        path.truncate(above + 1);
+        if let Some((_, row)) = path.last_mut() {
+            *row -= 1;
+        }
+        self.descend(source, &mut path, |block| block.len() - 1)?;
+        self.path = path;
+        Ok(true)
+    }
+
     /// Goes to the first row whose key is not below `key`, forwards or backwards. Within a leaf it reads no block,
     /// elsewhere only those below the last one that both places have in common.
     ///

@@ -205,7 +205,7 @@ impl Extraction<'_> {
         self.entry(names.last().map_or(&[], Vec::as_slice), names.len(), attr, &mut levels)?;
         while let Some(level) = levels.last_mut() {
             let path_len = level.path_len;
-            let next = level.entries.next(self.fs.image());
+            let next = level.entries.next(self.fs.view());
             self.path.truncate(path_len);
             let (name, row) = match next {
                 Ok(Some(entry)) => entry,
@@ -259,7 +259,7 @@ impl Extraction<'_> {
             self.error("the directory has more than one name".to_owned());
             return Ok(());
         }
-        let entries = match self.fs.image().dirents(attr.inode, None) {
+        let entries = match self.fs.view().dirents(attr.inode, None) {
             Ok(entries) => entries,
             Err(error) => {
                 self.error(error.to_string());

@@ -1,0 +1,306 @@
+//! A tree under overlays, read as one table: the upper layer's word counts, and tombstones hide what is below.
+//!
+//! Going over rows costs in proportion to the entries and rows passed, hidden ones among them. A cursor sees the overlays as
+//! they were when it was made. Called by `view`.
+
+use super::overlay::{Entry, Overlay, OverlayRow};
+use crate::format::block::{KeyRef, Row};
+use crate::format::schema::Table;
+use crate::table::{BlockSource, Cursor, RowRef, RowView, TableError, Tree};
+use std::collections::VecDeque;
+
+/// Overlays that lie over a version: the one being changed, and the one being checkpointed.
+const OVERLAYS: usize = 2;
+/// Entries that a cursor takes from an overlay at once, at most. It begins with one, and takes twice as many each time.
+const BATCH: usize = 64;
+
+/// A row of a view. It keeps alive what it is in, and borrows nothing.
+#[derive(Debug, Clone)]
+pub struct ViewRow(Held);
+
+#[derive(Debug, Clone)]
+enum Held {
+    Tree(RowRef),
+    Overlay(OverlayRow),
+}
+
+impl ViewRow {
+    pub(super) fn of_tree(row: RowRef) -> Self {
+        ViewRow(Held::Tree(row))
+    }
+
+    pub(super) fn of_overlay(row: OverlayRow) -> Self {
+        ViewRow(Held::Overlay(row))
+    }
+
+    /// Its key.
+    pub fn key(&self) -> KeyRef<'_> {
+        match &self.0 {
+            Held::Tree(row) => row.key(),
+            Held::Overlay(row) => row.key(),
+        }
+    }
+
+    /// Its integers.
+    pub fn ints(&self) -> &[u64] {
+        match &self.0 {
+            Held::Tree(row) => row.ints(),
+            Held::Overlay(row) => row.ints(),
+        }
+    }
+
+    /// Its tail.
+    pub fn tail(&self) -> &[u8] {
+        match &self.0 {
+            Held::Tree(row) => row.tail(),
+            Held::Overlay(row) => row.tail(),
+        }
+    }
+
+    /// A copy.
+    pub fn to_row(&self) -> Row {
+        Row { key: self.key().to_key(), ints: self.ints().to_vec(), tail: self.tail().to_vec() }
+    }
+}
+
+/// A row of a view, borrowed from a cursor.
+#[derive(Debug, Clone, Copy)]
+pub struct ViewRowRef<'a>(Lent<'a>);
+
+#[derive(Debug, Clone, Copy)]
+enum Lent<'a> {
+    Tree(RowView<'a>),
+    Held(&'a ViewRow),
+}
+
+impl<'a> ViewRowRef<'a> {
+    /// Its key.
+    pub fn key(&self) -> KeyRef<'a> {
+        match self.0 {
+            Lent::Tree(row) => row.key(),
+            Lent::Held(row) => row.key(),
+        }
+    }
+
+    /// Its integers.
+    pub fn ints(&self) -> &'a [u64] {
+        match self.0 {
+            Lent::Tree(row) => row.ints(),
+            Lent::Held(row) => row.ints(),
+        }
+    }
+
+    /// Its tail.
+    pub fn tail(&self) -> &'a [u8] {
+        match self.0 {
+            Lent::Tree(row) => row.tail(),
+            Lent::Held(row) => row.tail(),
+        }
+    }
+
+    /// A copy.
+    pub fn to_row(&self) -> Row {
+        Row { key: self.key().to_key(), ints: self.ints().to_vec(), tail: self.tail().to_vec() }
+    }
+}
+
+/// A table of a view.
+pub(super) struct Layers<'a> {
+    tree: Tree,
+    source: &'a dyn BlockSource,
+    /// The uppermost first; those that say something of the table.
+    overlays: [Option<&'a Overlay>; OVERLAYS],
+}
+
+impl<'a> Layers<'a> {
+    /// `tree`, whose blocks `source` has, under these overlays, the uppermost first.
+    pub(super) fn new(tree: Tree, source: &'a dyn BlockSource, overlays: [Option<&'a Overlay>; OVERLAYS]) -> Self {
+        let overlays = overlays.map(|overlay| overlay.filter(|overlay| !overlay.says_nothing_of(tree.table)));
+        Layers { tree, source, overlays }
+    }
+
+    fn bare(&self) -> bool {
+        self.overlays.iter().all(Option::is_none)
+    }
+
+    /// The row with this key.
+    pub(super) fn get(&self, key: KeyRef<'_>) -> Result<Option<ViewRow>, TableError> {
+        for overlay in self.overlays.iter().flatten() {
+            if let Some(said) = overlay.get(self.tree.table, key) {
+                return Ok(said.map(ViewRow::of_overlay));
+            }
+        }
+        Ok(self.tree.get(self.source, key)?.map(ViewRow::of_tree))
+    }
+
+    /// The last row whose key is not above `key` and whose `a` is at least `lowest`.
+    pub(super) fn floor(&self, key: KeyRef<'_>, lowest: u64) -> Result<Option<ViewRow>, TableError> {
+        let mut below =
+            Descent { tree: self.tree, source: self.source, row: self.tree.floor(self.source, key)?, cursor: None };
+        if self.bare() {
+            return Ok(below.row.filter(|row| row.key().a >= lowest).map(ViewRow::of_tree));
+        }
+        let heads = self.overlays.map(|overlay| overlay.map(|o| o.entries_down_from(self.tree.table, key).peekable()));
+        let mut heads: Vec<_> = heads.into_iter().flatten().collect();
+        loop {
+            let mut entry: Option<&Entry> = None;
+            for head in &mut heads {
+                // Of two with one key the upper counts, which comes first.
+                if let Some(&next) = head.peek()
+                    && entry.is_none_or(|entry| next > entry)
+                {
+                    entry = Some(next);
+                }
+            }
+            let in_tree = below.row.as_ref().map(RowRef::key);
+            let entry = entry.filter(|entry| in_tree.is_none_or(|key| entry.key() >= key));
+            let Some(entry) = entry else {
+                return Ok(below.row.filter(|row| row.key().a >= lowest).map(ViewRow::of_tree));
+            };
+            if entry.key().a < lowest {
+                return Ok(None);
+            }
+            if let Some(row) = entry.row() {
+                return Ok(Some(ViewRow::of_overlay(row)));
+            }
+            if in_tree == Some(entry.key()) {
+                below.retreat()?;
+            }
+            for head in &mut heads {
+                head.next_if(|next| *next == entry);
+            }
+        }
+    }
+
+    /// A cursor on the first row whose key is not below `key`.
+    pub(super) fn cursor_at(&self, key: KeyRef<'_>) -> Result<ViewCursor, TableError> {
+        let tree = self.tree.cursor_at(self.source, key)?;
+        if self.bare() {
+            return Ok(ViewCursor(Inner::Tree(tree)));
+        }
+        let ahead = |overlay: &Overlay| Ahead {
+            table: self.tree.table,
+            entries: overlay.entries_from(self.tree.table, key).take(1).cloned().collect(),
+            overlay: overlay.clone(),
+            batch: 1,
+        };
+        let overlays = self.overlays.iter().flatten().map(|overlay| ahead(overlay)).collect();
+        let mut merged = Merged { tree, tree_given: false, overlays, row: None };
+        merged.advance(self.source)?;
+        Ok(ViewCursor(Inner::Merged(Box::new(merged))))
+    }
+}
+
+/// The rows of a tree from one backwards.
+struct Descent<'a> {
+    tree: Tree,
+    source: &'a dyn BlockSource,
+    row: Option<RowRef>,
+    /// On the row, once it went back.
+    cursor: Option<Cursor>,
+}
+
+impl Descent<'_> {
+    fn retreat(&mut self) -> Result<(), TableError> {
+        let Some(row) = &self.row else { return Ok(()) };
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => self.tree.cursor_at(self.source, row.key())?,
+        };
+        let moved = cursor.retreat(self.source)?;
+        self.row = cursor.row().filter(|_| moved).map(|row| row.to_row_ref());
+        self.cursor = Some(cursor);
+        Ok(())
+    }
+}
+
+/// A place between the rows of a table of a view. It borrows nothing, and reads on with any view whose version has the
+/// tree's blocks.
+pub struct ViewCursor(Inner);
+
+enum Inner {
+    Tree(Cursor),
+    Merged(Box<Merged>),
+}
+
+impl ViewCursor {
+    /// The row it is on, or `None` after the last.
+    pub fn row(&self) -> Option<ViewRowRef<'_>> {
+        match &self.0 {
+            Inner::Tree(cursor) => cursor.row().map(|row| ViewRowRef(Lent::Tree(row))),
+            Inner::Merged(merged) => merged.row.as_ref().map(|row| ViewRowRef(Lent::Held(row))),
+        }
+    }
+
+    /// Goes to the next row. After the last it stays. After an error it is on the row it was on.
+    pub(super) fn advance_in(&mut self, source: &dyn BlockSource) -> Result<(), TableError> {
+        match &mut self.0 {
+            Inner::Tree(cursor) => cursor.advance(source),
+            Inner::Merged(merged) => merged.advance(source),
+        }
+    }
+}
+
+/// Layers, each at what comes next in it, and the row given last.
+struct Merged {
+    tree: Cursor,
+    /// The tree's row was given or hidden, and the one after it comes next. It is read when it is needed: a damaged block
+    /// after a row is no reason to withhold the row.
+    tree_given: bool,
+    overlays: Vec<Ahead>,
+    row: Option<ViewRow>,
+}
+
+impl Merged {
+    fn advance(&mut self, source: &dyn BlockSource) -> Result<(), TableError> {
+        loop {
+            if self.tree_given {
+                self.tree.advance(source)?;
+                self.tree_given = false;
+            }
+            let in_tree = self.tree.row();
+            let mut entry: Option<&Entry> = None;
+            for next in self.overlays.iter().filter_map(|ahead| ahead.entries.front()) {
+                if entry.is_none_or(|entry| next < entry) {
+                    entry = Some(next);
+                }
+            }
+            let entry = entry.filter(|entry| in_tree.is_none_or(|row| entry.key() <= row.key())).cloned();
+            let Some(entry) = entry else {
+                self.row = in_tree.map(|row| ViewRow::of_tree(row.to_row_ref()));
+                self.tree_given = self.row.is_some();
+                return Ok(());
+            };
+            self.tree_given = in_tree.is_some_and(|row| row.key() == entry.key());
+            self.overlays.iter_mut().for_each(|ahead| ahead.pass(&entry));
+            if let Some(row) = entry.row() {
+                self.row = Some(ViewRow::of_overlay(row));
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The entries of an overlay that come next.
+struct Ahead {
+    table: &'static Table,
+    overlay: Overlay,
+    /// Empty only after the last entry.
+    entries: VecDeque<Entry>,
+    batch: usize,
+}
+
+impl Ahead {
+    /// Goes on after `entry`, if that comes next.
+    fn pass(&mut self, entry: &Entry) {
+        if self.entries.front() != Some(entry) {
+            return;
+        }
+        self.entries.pop_front();
+        if self.entries.is_empty() {
+            self.batch = (self.batch * 2).min(BATCH);
+            let next = self.overlay.entries_after(self.table, entry.key()).take(self.batch).cloned();
+            self.entries = next.collect();
+        }
+    }
+}

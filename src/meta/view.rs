@@ -1,0 +1,201 @@
+//! A version of an image with the changes since: the same questions that an image answers, and one answer to each.
+//!
+//! A [`View`] is a snapshot: nothing that happens after it was taken changes what it says, so what one request reads is of
+//! one moment. Taking one is three counts. Without overlays it goes the same way as the image it is of. Where things lie,
+//! and what subchunks are made of, the version says alone ([`View::version`]). Callers: fs, and checkpoints.
+
+use super::merge::{Layers, ViewCursor, ViewRow};
+use super::{Image, MetaError, Overlay};
+use crate::format::block::KeyRef;
+use crate::format::ids::{InodeId, TinyId};
+use crate::format::limits;
+use crate::format::params::Params;
+use crate::format::rows::inode::XattrRef;
+use crate::format::rows::{DirentRow, InodeRow, ShareKey, ShareRow, XattrSet};
+use crate::format::schema::{self, Table};
+use std::sync::Arc;
+
+/// A version under the overlay being checkpointed, if there is one, under the overlay being changed.
+#[derive(Clone)]
+pub struct View {
+    version: Arc<Image>,
+    sealed: Option<Overlay>,
+    active: Overlay,
+}
+
+impl View {
+    /// An image as it is.
+    pub fn of(version: Arc<Image>) -> Self {
+        View { version, sealed: None, active: Overlay::default() }
+    }
+
+    /// A version under overlays.
+    pub fn live(version: Arc<Image>, sealed: Option<Overlay>, active: Overlay) -> Self {
+        View { version, sealed, active }
+    }
+
+    /// The version.
+    pub fn version(&self) -> &Arc<Image> {
+        &self.version
+    }
+
+    /// The overlay that is being checkpointed.
+    pub fn sealed(&self) -> Option<&Overlay> {
+        self.sealed.as_ref()
+    }
+
+    /// The overlay that takes changes.
+    pub fn active(&self) -> &Overlay {
+        &self.active
+    }
+
+    /// The same, to change this view.
+    pub fn active_mut(&mut self) -> &mut Overlay {
+        &mut self.active
+    }
+
+    /// What the image was made with.
+    pub fn params(&self) -> &Params {
+        self.version.params()
+    }
+
+    /// Whether the version alone answers questions to this table.
+    fn is_bare(&self, table: &'static Table) -> bool {
+        self.active.says_nothing_of(table) && self.sealed.as_ref().is_none_or(|sealed| sealed.says_nothing_of(table))
+    }
+
+    fn layers(&self, table: &'static Table) -> Layers<'_> {
+        Layers::new(self.version.tree(table), &*self.version, [Some(&self.active), self.sealed.as_ref()])
+    }
+
+    /// The row with this key.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn get(&self, table: &'static Table, key: KeyRef<'_>) -> Result<Option<ViewRow>, MetaError> {
+        Ok(self.layers(table).get(key)?)
+    }
+
+    /// The last row whose key is not above `key`.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn floor(&self, table: &'static Table, key: KeyRef<'_>) -> Result<Option<ViewRow>, MetaError> {
+        Ok(self.layers(table).floor(key, 0)?)
+    }
+
+    /// As [`View::floor`], among the rows with the key's `a`: it does not search those before, where tombstones may be many.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn floor_within(&self, table: &'static Table, key: KeyRef<'_>) -> Result<Option<ViewRow>, MetaError> {
+        Ok(self.layers(table).floor(key, key.a)?)
+    }
+
+    /// A cursor on the first row whose key is not below `key`.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn cursor_at(&self, table: &'static Table, key: KeyRef<'_>) -> Result<ViewCursor, MetaError> {
+        Ok(self.layers(table).cursor_at(key)?)
+    }
+
+    /// The inode's row.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn inode(&self, inode: InodeId) -> Result<Option<InodeRow>, MetaError> {
+        if self.is_bare(&schema::INODES) {
+            return self.version.inode(inode);
+        }
+        self.inode_in(&schema::INODES, inode)
+    }
+
+    /// The row of an inode that has no name any more, but is open.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn orphan(&self, inode: InodeId) -> Result<Option<InodeRow>, MetaError> {
+        self.inode_in(&schema::ORPHANS, inode)
+    }
+
+    fn inode_in(&self, table: &'static Table, inode: InodeId) -> Result<Option<InodeRow>, MetaError> {
+        match self.get(table, KeyRef::new(inode.0, 0))? {
+            Some(row) => Ok(Some(InodeRow::decode(row.ints(), row.tail())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// What directory `dir` says of `name`.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<DirentRow>, MetaError> {
+        if self.is_bare(&schema::DIRENTS) {
+            return self.version.lookup(dir, name);
+        }
+        match self.get(&schema::DIRENTS, KeyRef::named(dir.0, name))? {
+            Some(row) => Ok(Some(DirentRow::decode(name, row.ints())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The bytes of a tiny content.
+    ///
+    /// # Errors
+    /// If the table cannot be read or has no such row.
+    pub fn tiny(&self, id: TinyId) -> Result<Vec<u8>, MetaError> {
+        match self.get(&schema::TINY, KeyRef::new(id.0, 0))? {
+            Some(row) => Ok(row.tail().to_vec()),
+            None => Err(MetaError::Missing { table: schema::TINY.name, id: id.0 }),
+        }
+    }
+
+    /// The xattrs of an inode.
+    ///
+    /// # Errors
+    /// If the table cannot be read, has no such set, or the set is wrong.
+    pub fn xattrs(&self, inode: &InodeRow) -> Result<XattrSet, MetaError> {
+        let id = match &inode.xattrs {
+            XattrRef::None => return Ok(XattrSet::default()),
+            XattrRef::Inline(bytes) => return Ok(XattrSet::decode(bytes)?),
+            XattrRef::Set(id) => *id,
+        };
+        let mut bytes = Vec::new();
+        for piece in 0..=(limits::XATTR_SET / limits::XATTR_PIECE) as u64 {
+            match self.get(&schema::XATTRS, KeyRef::new(id.0, piece))? {
+                Some(row) => bytes.extend_from_slice(row.tail()),
+                None if piece == 0 => return Err(MetaError::Missing { table: schema::XATTRS.name, id: id.0 }),
+                None => break,
+            }
+        }
+        Ok(XattrSet::decode(&bytes)?)
+    }
+
+    /// How many inodes use what is shared; one without a row has one user.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn users(&self, key: ShareKey) -> Result<u64, MetaError> {
+        let (a, b) = key.encode();
+        match self.get(&schema::SHARES, KeyRef::new(a, b))? {
+            Some(row) => Ok(ShareRow::decode(row.ints())?.users),
+            None => Ok(1),
+        }
+    }
+
+    /// Whether any file may have thawed ranges.
+    pub fn has_thawed(&self) -> bool {
+        self.version.has_thawed() || !self.is_bare(&schema::THAWED)
+    }
+}
+
+impl ViewCursor {
+    /// Goes to the next row. After the last it stays. `view` is the one that the cursor was made by, or a later one.
+    ///
+    /// # Errors
+    /// If the table cannot be read there; the cursor has not moved then.
+    pub fn advance(&mut self, view: &View) -> Result<(), MetaError> {
+        Ok(self.advance_in(&**view.version())?)
+    }
+}
