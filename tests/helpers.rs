@@ -3,11 +3,15 @@
 mod common;
 
 use common::compare::{assert_same, compare};
-use common::{Lab, nasty, write, xattrs};
+use common::left_out::need_fuse;
+use common::mounted::{daemons, is_mounted, wait_until_ended};
+use common::{Guardian, Lab, floe, nasty, write, xattrs};
+use rustix::process::{Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn the_nasty_tree_is_the_same_each_time_it_is_laid_out() {
@@ -78,5 +82,33 @@ fn each_kind_of_difference_is_found() {
         change(&two);
         let found = compare(&one, &two);
         assert!(found.iter().any(|line| line.contains(word)), "'{word}' not in {found:?}");
+    }
+}
+
+#[test]
+fn a_mount_that_hangs_is_aborted_when_its_time_is_over_and_when_its_guardian_goes() {
+    need_fuse!();
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    write(source.join("file"), "text");
+    let image = lab.pack(&[], &source, "x.floe");
+    let dir = lab.mount_point("m n");
+    let statfs = || rustix::fs::statfs(&dir);
+    for limit in [Duration::from_millis(300), Duration::from_secs(3600)] {
+        floe!("mount", &image, &dir).exits(0);
+        assert!(statfs().is_ok());
+        let daemon = *daemons(&image).first().expect("a daemon serves the mount");
+        kill_process(daemon, Signal::STOP).expect("it can be stopped");
+        let guardian = Guardian::over(&dir, limit);
+        if limit > Duration::from_secs(1) {
+            drop(guardian);
+        } else {
+            // Nobody answers this but the abort.
+            assert!(statfs().is_err());
+            drop(guardian);
+        }
+        assert!(!is_mounted(&dir));
+        kill_process(daemon, Signal::CONT).expect("it can go on");
+        wait_until_ended(daemon);
     }
 }

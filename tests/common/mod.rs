@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses its own part")]
 
 pub mod compare;
+pub mod guardian;
 pub mod image_dump;
 pub mod left_out;
 pub mod mounted;
@@ -10,10 +11,12 @@ pub mod run;
 pub mod spec_text;
 pub mod xattrs;
 
+pub use guardian::Guardian;
 pub use left_out::{has_program, is_root};
 pub use mounted::Mounted;
 pub use run::{Run, floe_command, run};
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +33,8 @@ pub(crate) use floe;
 /// They are side by side because floe refuses a mount point inside the image's folder. The folder lies below
 /// `target/tmp`, which is on a real disk where /tmp may be a tmpfs without holes or xattrs.
 pub struct Lab {
+    // Dropped first: what is mounted would be in the way of removing the folder.
+    guardian: OnceCell<Guardian>,
     root: tempfile::TempDir,
 }
 
@@ -43,7 +48,7 @@ impl Lab {
         for name in ["images", "mounts", "trees"] {
             fs::create_dir(root.path().join(name)).expect("a new folder");
         }
-        Lab { root }
+        Lab { root, guardian: OnceCell::new() }
     }
 
     /// A path below the lab, not created.
@@ -70,8 +75,9 @@ impl Lab {
         path
     }
 
-    /// A new mount point.
+    /// A new mount point; no mount there outlives the lab.
     pub fn mount_point(&self, name: &str) -> PathBuf {
+        self.guardian.get_or_init(|| Guardian::over(self.root.path(), guardian::LAB));
         let path = self.path("mounts").join(name);
         fs::create_dir(&path).expect("a new folder");
         path

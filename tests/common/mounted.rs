@@ -1,5 +1,6 @@
 //! A mount that is undone with the value that stands for it, and not quietly.
 
+use super::guardian::{self, Guardian};
 use super::run::{floe_command, run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -7,24 +8,26 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-/// An image mounted at a folder; dropping it runs `floe umount` and fails the test if that fails.
+/// An image mounted at a folder; dropping it runs `floe umount` and fails the test if that fails. Past a time limit its
+/// connection is aborted.
 pub struct Mounted {
     dir: PathBuf,
     mounted: bool,
+    guardian: Option<Guardian>,
 }
 
 impl Mounted {
     /// Mounts and returns when it is mounted.
     #[track_caller]
     pub fn new(image: &Path, dir: &Path, options: &[&str]) -> Self {
+        let guardian = Some(Guardian::over(dir, guardian::MOUNT));
         let mut command = floe_command(["mount"]);
         command.args(options).arg(image).arg(dir);
         run(command).exits(0);
         assert!(is_mounted(dir), "'floe mount' returned 0, but nothing is mounted at {}", dir.display());
-        Mounted { dir: dir.to_owned(), mounted: true }
+        Mounted { dir: dir.to_owned(), mounted: true, guardian }
     }
 
     /// Where it is mounted.
@@ -54,8 +57,7 @@ impl Mounted {
             return Ok(());
         }
         // Whatever went wrong: leave no dead mount behind for the next test and for whoever cleans up.
-        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
-        let _ = Command::new("fusermount3").args(["-u", "-z"]).arg(&self.dir).output();
+        self.guardian = None;
         Err(format!("'floe umount {}' failed: {done:?}", self.dir.display()))
     }
 }
@@ -120,7 +122,8 @@ pub fn counters(mount: &Path) -> HashMap<String, u64> {
 pub fn mount_line(dir: &Path) -> Option<String> {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
-    mounts.lines().find(|l| l.split(' ').nth(1).is_some_and(|at| Path::new(at) == dir)).map(str::to_owned)
+    let escaped = dir.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
+    mounts.lines().find(|l| l.split(' ').nth(1) == Some(&escaped)).map(str::to_owned)
 }
 
 /// Whether something is mounted there.
