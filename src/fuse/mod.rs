@@ -21,5 +21,5 @@ mod streams;
 pub use error::MountError;
 pub use mountpoint::{Own, Prepared, Unmount, absolute, mounted_on, prepare, unmount};
 pub use mounts::Mount;
-pub use options::{Access, Disguise, MountOptions, OptionError};
+pub use options::{Access, Atime, Disguise, MountOptions, OptionError};
 pub use session::{Mounted, mount};

@@ -7,14 +7,33 @@
 pub use super::attr::Disguise;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long the kernel may keep what it was told: what is read-only never changes. (136 years; far more would overflow the
-/// jiffies of a 32-bit kernel.)
+/// How long the kernel may keep what it was told: nothing changes but through the kernel. (136 years; far more would
+/// overflow the jiffies of a 32-bit kernel.)
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Most event loops: each costs a thread, and the kernel's own limit of requests in the background is lower.
 const MAX_THREADS: usize = 256;
+
+/// Seconds from the oldest change that is not committed to its commit, where nobody says otherwise.
+const COMMIT: Duration = Duration::from_secs(5);
+
+/// Longest time between commits, in seconds: more than a crash may cost in an hour is no mistake that anybody wants.
+const MAX_COMMIT: u64 = 3600;
+
+/// When a read changes the time of the last access, on a writable mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Atime {
+    /// Never (`noatime`).
+    #[default]
+    Never,
+    /// When it is not later than the last change, or older than a day (`relatime`).
+    Relative,
+    /// Always (`strictatime`, `atime`). The kernel asks nothing for what is in its page cache: such reads change no time.
+    Always,
+}
 
 /// Who may use the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,16 +50,24 @@ pub enum Access {
 /// All that `-o` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
-    /// `rw` was asked for. This version mounts read-only: the caller decides what to say.
+    /// `rw` was asked for: a mount that cannot be writable is an error.
     pub writable: bool,
+    /// `ro` was asked for. With neither, the mount is writable where the image is.
+    pub read_only: bool,
     /// `dev`: device nodes work.
     pub dev: bool,
     /// `suid`: setuid and setgid bits and file capabilities work.
     pub suid: bool,
     /// `exec`: programs may be run.
     pub exec: bool,
-    /// `noatime`. (Nothing changes times on a read-only mount; it shows in /proc/mounts.)
-    pub noatime: bool,
+    /// `noatime`, `relatime`, `strictatime` or `atime`, if one was given. A read-only mount only shows it in /proc/mounts.
+    pub atime: Option<Atime>,
+    /// `nodiratime`: listing a directory never changes its time of the last access.
+    pub nodiratime: bool,
+    /// `sync`: each write(2) returns when it is committed.
+    pub sync: bool,
+    /// `dirsync` was given.
+    pub dirsync: bool,
     /// `allow_other`, `allow_root`.
     pub access: Access,
     /// The kernel checks permissions. Always, for now: there is no option to switch it off.
@@ -69,16 +96,28 @@ pub struct MountOptions {
     pub offset: u64,
     /// Every subchunk is checked against its own identity when it is read.
     pub verify: bool,
+    /// `commit=`: how old a change may be before it is committed.
+    pub commit: Duration,
+    /// `thaw=`: the directory that holds the thaw log, instead of one beside the image.
+    pub thaw: Option<PathBuf>,
+    /// `volatile`: the thaw log may be on a file system that does not survive a restart.
+    pub volatile: bool,
+    /// `memory=`: bytes of memory for what is not in the image yet, besides the working set.
+    pub memory: Option<usize>,
 }
 
 impl Default for MountOptions {
     fn default() -> Self {
         MountOptions {
             writable: false,
+            read_only: false,
             dev: false,
             suid: false,
             exec: true,
-            noatime: false,
+            atime: None,
+            nodiratime: false,
+            sync: false,
+            dirsync: false,
             access: Access::Owner,
             default_permissions: true,
             auto_unmount: false,
@@ -93,6 +132,10 @@ impl Default for MountOptions {
             push: false,
             offset: 0,
             verify: false,
+            commit: COMMIT,
+            thaw: None,
+            volatile: false,
+            memory: None,
         }
     }
 }
@@ -119,9 +162,17 @@ pub enum OptionError {
         /// What it takes.
         expected: &'static str,
     },
-    /// It is about writing or snapshots.
-    #[error("mount option '{0}': this version mounts read-only, and the newest state only")]
+    /// This version does not have it.
+    #[error("mount option '{0}' is not supported by this version of floe")]
     NotYet(String),
+    /// It is for read-only mounts.
+    #[error("mount option '{option}' is for read-only mounts: {reason} (mount with 'ro', or leave it out)")]
+    ReadOnly {
+        /// The option.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 /// Options that mount(8) and fstab keep for themselves, or that say what holds anyhow.
@@ -136,15 +187,6 @@ const IGNORED: &[&str] = &[
     "users",
     "owner",
     "group",
-    "async",
-    "sync",
-    "dirsync",
-    "atime",
-    "diratime",
-    "nodiratime",
-    "relatime",
-    "norelatime",
-    "strictatime",
     "lazytime",
     "nolazytime",
     "default_permissions",
@@ -153,6 +195,32 @@ const IGNORED: &[&str] = &[
 ];
 
 impl MountOptions {
+    /// Whether a writable mount can be as the options say.
+    ///
+    /// # Errors
+    /// The first option that a writable mount cannot have.
+    pub fn fit_for_writing(&self) -> Result<(), OptionError> {
+        const OWNERS: &str = "a writable mount shows owners and permissions as they are stored";
+        const PUSH: &str = "pushed bytes could replace newer ones in the page cache";
+        const DIRSYNC: &str = "changes of directories are not committed one by one; fsync of the directory commits them";
+        let Disguise { uid, gid, fmask, dmask } = self.disguise;
+        let wrong = [
+            ("uid", uid.is_some(), OWNERS),
+            ("gid", gid.is_some(), OWNERS),
+            ("fmask", fmask.is_some(), OWNERS),
+            ("dmask", dmask.is_some(), OWNERS),
+            ("push", self.push, PUSH),
+            ("dirsync", self.dirsync, DIRSYNC),
+        ];
+        // `umask=` sets both masks.
+        let is_umask = fmask.is_some() && fmask == dmask;
+        match wrong.into_iter().find(|(_, given, _)| *given) {
+            Some(("fmask", _, reason)) if is_umask => Err(OptionError::ReadOnly { option: "umask", reason }),
+            Some((option, _, reason)) => Err(OptionError::ReadOnly { option, reason }),
+            None => Ok(()),
+        }
+    }
+
     /// Takes in one list, as it stands behind `-o`.
     ///
     /// # Errors
@@ -191,22 +259,30 @@ impl MountOptions {
 
     fn take_word(&mut self, name: &str) -> Result<(), OptionError> {
         match name {
-            "ro" => self.writable = false,
-            "rw" => self.writable = true,
+            "ro" => (self.writable, self.read_only) = (false, true),
+            "rw" => (self.writable, self.read_only) = (true, false),
             "dev" => self.dev = true,
             "nodev" => self.dev = false,
             "suid" => self.suid = true,
             "nosuid" => self.suid = false,
             "exec" => self.exec = true,
             "noexec" => self.exec = false,
-            "noatime" => self.noatime = true,
+            "noatime" => self.atime = Some(Atime::Never),
+            "relatime" => self.atime = Some(Atime::Relative),
+            "atime" | "strictatime" | "norelatime" => self.atime = Some(Atime::Always),
+            "diratime" => self.nodiratime = false,
+            "nodiratime" => self.nodiratime = true,
+            "sync" => self.sync = true,
+            "async" => self.sync = false,
+            "dirsync" => self.dirsync = true,
+            "volatile" => self.volatile = true,
             "allow_other" => self.access = Access::Everybody,
             "allow_root" => self.access = Access::OwnerAndRoot,
             "auto_unmount" => self.auto_unmount = true,
             "verify" => self.verify = true,
             "push" => self.push = true,
-            "thaw" | "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
-            "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname" | "entry_timeout" | "attr_timeout"
+            "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
+            "commit" | "thaw" | "memory" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname" | "entry_timeout" | "attr_timeout"
             | "cache" | "threads" | "readahead" | "offset" => return Err(OptionError::NeedsValue(name.into())),
             _ if IGNORED.contains(&name) => {}
             _ => return Err(OptionError::Unknown(name.into())),
@@ -244,9 +320,17 @@ impl MountOptions {
                 Ok(threads) if threads <= MAX_THREADS => self.readahead = Some(threads),
                 _ => return Err(wrong("a number of threads from 0 to 256")),
             },
-            "thaw" | "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
-            "ro" | "rw" | "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "noatime" | "allow_other"
-            | "allow_root" | "auto_unmount" | "verify" | "push" => return Err(OptionError::NoValue(name.into())),
+            "commit" => match value.parse() {
+                Ok(seconds) if (1..=MAX_COMMIT).contains(&seconds) => self.commit = Duration::from_secs(seconds),
+                _ => return Err(wrong("a number of seconds from 1 to 3600")),
+            },
+            "thaw" if !bytes.is_empty() && !bytes.contains(&0) => self.thaw = Some(OsStr::from_bytes(bytes).into()),
+            "thaw" => return Err(wrong("a directory")),
+            "memory" => self.memory = Some(usize::try_from(size()?).map_err(|_| wrong("a size such as 512M"))?),
+            "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
+            "ro" | "rw" | "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "noatime" | "relatime"
+            | "norelatime" | "strictatime" | "atime" | "diratime" | "nodiratime" | "sync" | "async" | "dirsync" | "volatile"
+            | "allow_other" | "allow_root" | "auto_unmount" | "verify" | "push" => return Err(OptionError::NoValue(name.into())),
             _ if IGNORED.contains(&name) => return Err(OptionError::NoValue(name.into())),
             _ => return Err(OptionError::Unknown(name.into())),
         }
@@ -316,17 +400,22 @@ mod tests {
         let options = take(
             "ro,dev,suid,noexec,noatime,allow_other,default_permissions,auto_unmount,uid=1000,gid=4294967294,umask=022,\
              fmask=0133,subtype=ice,fsname=a\\,b\\\\c,entry_timeout=1.5,attr_timeout=0,cache=64M,threads=3,readahead=0,\
-             offset=4096,verify,push,nofail,x-systemd.automount,_netdev",
+             offset=4096,verify,push,nofail,x-systemd.automount,_netdev,nodiratime,sync,dirsync,commit=30,thaw=/fast/a\\,b,\
+             volatile,memory=1G",
         )
         .unwrap();
         assert_eq!(
             options,
             MountOptions {
                 writable: false,
+                read_only: true,
                 dev: true,
                 suid: true,
                 exec: false,
-                noatime: true,
+                atime: Some(Atime::Never),
+                nodiratime: true,
+                sync: true,
+                dirsync: true,
                 access: Access::Everybody,
                 default_permissions: true,
                 auto_unmount: true,
@@ -341,6 +430,10 @@ mod tests {
                 push: true,
                 offset: 4096,
                 verify: true,
+                commit: Duration::from_secs(30),
+                thaw: Some("/fast/a,b".into()),
+                volatile: true,
+                memory: Some(1 << 30),
             }
         );
     }
@@ -351,7 +444,16 @@ mod tests {
         assert!(!options.writable && !options.dev);
         assert_eq!(options.access, Access::OwnerAndRoot);
         assert_eq!(take("").unwrap(), MountOptions::default());
-        assert!(take("rw").unwrap().writable);
+        let asked = |list| take(list).map(|options| (options.writable, options.read_only));
+        assert_eq!((asked("rw"), asked("rw,ro"), asked("dev")), (Ok((true, false)), Ok((false, true)), Ok((false, false))));
+        for (list, atime) in [
+            ("noatime,relatime", Atime::Relative),
+            ("relatime,strictatime", Atime::Always),
+            ("atime", Atime::Always),
+            ("strictatime,noatime", Atime::Never),
+        ] {
+            assert_eq!(take(list).unwrap().atime, Some(atime), "{list}");
+        }
     }
 
     #[test]
@@ -377,12 +479,36 @@ mod tests {
             "subtype=a/b",
             "subtype=",
             "fsname=",
+            "commit=0",
+            "commit=1.5",
+            "commit=3601",
+            "thaw=",
+            "memory=much",
         ] {
             assert!(matches!(take(list), Err(OptionError::Value { .. })), "{list}");
         }
         assert_eq!(take("cache").unwrap_err(), OptionError::NeedsValue("cache".into()));
         assert_eq!(take("ro=1").unwrap_err(), OptionError::NoValue("ro".into()));
         assert_eq!(take("snapshot=old").unwrap_err(), OptionError::NotYet("snapshot".into()));
+    }
+
+    #[test]
+    fn a_writable_mount_refuses_what_it_cannot_be() {
+        for (list, option) in [
+            ("uid=0", "uid"),
+            ("gid=5", "gid"),
+            ("umask=022", "umask"),
+            ("fmask=022", "fmask"),
+            ("fmask=022,dmask=077", "fmask"),
+            ("dmask=0", "dmask"),
+            ("push", "push"),
+            ("dirsync", "dirsync"),
+        ] {
+            let error = take(list).unwrap().fit_for_writing().unwrap_err();
+            assert!(matches!(error, OptionError::ReadOnly { option: named, .. } if named == option), "{list}: {error}");
+            assert!(error.to_string().contains("'ro'"));
+        }
+        take("rw,commit=1,thaw=d,volatile,strictatime,sync,cache=1M,memory=1M").unwrap().fit_for_writing().unwrap();
     }
 
     #[test]

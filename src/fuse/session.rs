@@ -7,7 +7,7 @@
 use super::adapter::Adapter;
 use super::error::MountError;
 use super::mountpoint::{Own, Unmount, unmount};
-use super::options::{Access, MountOptions};
+use super::options::{Access, Atime, MountOptions};
 use super::push::Pusher;
 use crate::fs::Fs;
 use fuser::{Config, MountOption, Session, SessionACL};
@@ -129,7 +129,7 @@ fn mount_flags(options: &MountOptions) -> MountFlags {
     flags.set(MountFlags::NODEV, !options.dev);
     flags.set(MountFlags::NOSUID, !options.suid);
     flags.set(MountFlags::NOEXEC, !options.exec);
-    flags.set(MountFlags::NOATIME, options.noatime);
+    flags.set(MountFlags::NOATIME, options.atime == Some(Atime::Never));
     flags
 }
 
@@ -170,7 +170,7 @@ fn helper_options(source: &OsStr, options: &MountOptions) -> Vec<MountOption> {
     list.push(if options.dev { MountOption::Dev } else { MountOption::NoDev });
     list.push(if options.suid { MountOption::Suid } else { MountOption::NoSuid });
     list.push(if options.exec { MountOption::Exec } else { MountOption::NoExec });
-    if options.noatime {
+    if options.atime == Some(Atime::Never) {
         list.push(MountOption::NoAtime);
     }
     list
