@@ -137,8 +137,7 @@ fn serve(
         daemon::leave_watchman(dir).context("cannot watch over the mount")?;
     }
     tame_allocator();
-    let give_up = || std::process::exit(0);
-    let termination = daemon::Termination::watch(give_up).context("cannot wait for signals")?;
+    let termination = daemon::Termination::watch().context("cannot wait for signals")?;
     let served = serve_until_unmounted(opened, dir, options, &termination, ready);
     termination.finish();
     served
@@ -161,7 +160,7 @@ fn serve_until_unmounted(
     let fs = Fs::new(Arc::new(image), fs_options);
     let mounted = fuse::mount(fs, dir, path.as_os_str(), options)?;
     let own = mounted.own();
-    termination.of(own);
+    termination.of(own, daemon::Ending::read_only());
     let served = daemon::Mark::set(&own).context("cannot mark the daemon").and_then(|_mark| {
         ready().context("cannot go into the background")?;
         Ok(mounted.serve()?)

@@ -4,7 +4,7 @@
 //! process without a question to the mount.
 
 use super::mountpoint::{Own, Unmount, clear_dead};
-use super::mounts::{Device, Mount};
+use super::mounts::{Device, Mount, mounts};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 use parking_lot::Mutex;
@@ -12,10 +12,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -210,8 +211,32 @@ pub struct Termination {
 struct State {
     /// The mount, once there is one.
     own: Option<Own>,
+    /// How it comes to its end.
+    ending: Option<Ending>,
     /// Whether such a signal came.
     told: bool,
+}
+
+/// What happens once a mount is told to end.
+pub struct Ending {
+    /// Of a writable mount: asks for a commit, without waiting.
+    commit: Option<Box<dyn FnOnce() + Send>>,
+    /// Ends the process when nothing else does.
+    give_up: Box<dyn FnOnce() + Send>,
+}
+
+impl Ending {
+    /// Of a read-only mount: if it is still used a while after, the process ends all the same.
+    pub fn read_only() -> Self {
+        Ending { commit: None, give_up: Box::new(|| std::process::exit(0)) }
+    }
+
+    /// Of a writable mount: `commit` asks for a commit, without waiting. If the mount is still used a while after, the connection to the
+    /// kernel is aborted, so that [`Mounted::serve`](super::Mounted::serve) returns and the end is an orderly one.
+    /// `give_up` is called only if that fails too: to commit what there is, and to end the process.
+    pub fn writable(commit: impl FnOnce() + Send + 'static, give_up: impl FnOnce() + Send + 'static) -> Self {
+        Ending { commit: Some(Box::new(commit)), give_up: Box::new(give_up) }
+    }
 }
 
 fn terminating() -> SigSet {
@@ -229,25 +254,26 @@ pub fn is_ignored(signal: libc::c_int) -> bool {
 }
 
 impl Termination {
-    /// From now on such a signal takes the mount out of the tree. If it is still used a while after, `give_up` is called,
-    /// to end the process. Comes before any other thread, for they inherit that they do not take these signals.
+    /// From now on such a signal takes the mount out of the tree. Comes before any other thread, for they inherit that they do
+    /// not take these signals.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn watch(give_up: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+    pub fn watch() -> io::Result<Self> {
         terminating().thread_block()?;
         let (ended, has_ended) = sync_channel(1);
         let state = Arc::new(Mutex::new(State::default()));
         let of_thread = state.clone();
-        let body = move || on_signal(&of_thread, &has_ended, give_up);
+        let body = move || on_signal(&of_thread, &has_ended);
         let thread = std::thread::Builder::new().name("signals".into()).spawn(body)?;
         Ok(Termination { state, ended, thread })
     }
 
-    /// This is the mount that a signal takes away.
-    pub fn of(&self, own: Own) {
+    /// This is the mount that a signal takes away, and what happens then.
+    pub fn of(&self, own: Own, ending: Ending) {
         let mut state = self.state.lock();
         state.own = Some(own);
+        state.ending = Some(ending);
         let told = state.told;
         drop(state);
         if told {
@@ -255,7 +281,7 @@ impl Termination {
         }
     }
 
-    /// The mount is served no more: joins the thread.
+    /// The mount is served no more: joins the thread. Signals to end are not taken any more.
     pub fn finish(self) {
         // The thread is told, and then woken by such a signal as it waits for. One slot, sent once: neither can fail.
         self.ended.send(()).ok();
@@ -264,22 +290,37 @@ impl Termination {
     }
 }
 
-fn on_signal(state: &Mutex<State>, has_ended: &Receiver<()>, give_up: impl FnOnce()) {
+fn on_signal(state: &Mutex<State>, has_ended: &Receiver<()>) {
     // Fails only for a set that is no set.
     terminating().wait().ok();
     if has_ended.try_recv().is_ok() {
         return;
     }
-    let mut state = state.lock();
-    state.told = true;
-    let own = state.own;
-    drop(state);
+    let mut state_now = state.lock();
+    state_now.told = true;
+    let own = state_now.own;
+    let commit = state_now.ending.as_mut().and_then(|ending| ending.commit.take());
+    drop(state_now);
+    let is_writable = commit.is_some();
+    if let Some(commit) = commit {
+        commit();
+    }
     if let Some(own) = own {
         take_away(own);
     }
-    if has_ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
-        give_up();
+    let still_used = || has_ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout);
+    if !still_used() {
+        return;
     }
+    if let Some(own) = own.filter(|_| is_writable) {
+        match own.abort() {
+            Ok(()) if !still_used() => return,
+            Ok(()) => tracing::error!("the connection to the kernel was aborted, and is still served"),
+            Err(error) => tracing::error!(%error, "the connection to the kernel cannot be aborted"),
+        }
+    }
+    let ending = state.lock().ending.take().unwrap_or_else(Ending::read_only);
+    (ending.give_up)();
 }
 
 fn take_away(own: Own) {
@@ -288,10 +329,19 @@ fn take_away(own: Own) {
     }
 }
 
-/// What a daemon carries as long as it lives, to be found by: a file in memory, without a byte in it, whose name says which
-/// mount it serves. Those who may unmount the mount may see it in /proc.
+/// What a daemon carries as long as it lives, to be found by: a file in memory, whose name says which mount it serves. Those
+/// who may unmount the mount may see it in /proc. What it says of its end it writes there: who waits for it has the file open.
 pub struct Mark {
-    _file: OwnedFd,
+    file: File,
+}
+
+/// How a daemon ended, with what is to be told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is durable.
+    Done(String),
+    /// Something is lost, or may be.
+    Failed(String),
 }
 
 impl Mark {
@@ -300,25 +350,66 @@ impl Mark {
     /// # Errors
     /// The kernel has no memory for it.
     pub fn set(own: &Own) -> io::Result<Self> {
-        Ok(Mark { _file: rustix::fs::memfd_create(mark(own.device()), MemfdFlags::CLOEXEC)? })
+        Ok(Mark { file: rustix::fs::memfd_create(mark(own.device()), MemfdFlags::CLOEXEC)?.into() })
+    }
+
+    /// Says how the daemon ends, to those who wait for it. Once, just before it does.
+    pub fn say(&self, outcome: &Outcome) {
+        let (first, text) = match outcome {
+            Outcome::Done(text) => (b'+', text),
+            Outcome::Failed(text) => (b'-', text),
+        };
+        let bytes: Vec<u8> = std::iter::once(first).chain(text.bytes()).collect();
+        if let Err(error) = self.file.write_all_at(&bytes, 0) {
+            tracing::warn!(%error, "how this daemon ends cannot be told");
+        }
     }
 }
 
+/// Permission bit of a link in /proc/PID/fd whose descriptor may be written to.
+const OWNER_WRITES: u32 = 0o200;
+
+/// Comes before the device in the name of a mark.
+const MARK: &str = "floe-mount ";
+
 fn mark((major, minor): Device) -> String {
-    format!("floe-mount {major}:{minor}")
+    format!("{MARK}{major}:{minor}")
 }
 
-/// Whether the process with this number has the mark. Of one that has ended, or that is not ours to look at, no.
-fn has_mark(pid: i32, device: Device) -> io::Result<bool> {
+/// The device in the name of a mark, as /proc shows it.
+fn marked(link: &OsStr) -> Option<Device> {
+    let name = link.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
+    let (major, minor) = name.strip_prefix(MARK)?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The mark that the process with this number has, opened, and the mount that it names. Of one that has ended, or that is not
+/// ours to look at, none.
+fn mark_of(pid: i32) -> io::Result<Option<(Device, File)>> {
     let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
         Err(error) if is_shortage(&error) => return Err(error),
-        Err(_) => return Ok(false),
+        Err(_) => return Ok(None),
         Ok(entries) => entries,
     };
-    let link = format!("/memfd:{} (deleted)", mark(device));
-    Ok(entries.flatten().any(|entry| {
-        std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str().as_bytes() == link.as_bytes())
-    }))
+    let device_of = |path: &Path| std::fs::read_link(path).ok().and_then(|link| marked(link.as_os_str()));
+    for entry in entries.flatten() {
+        let Some(device) = device_of(&entry.path()) else { continue };
+        // Who waits for a daemon has its mark open too, for reading only: /proc shows that in the link's permissions.
+        if !entry.path().symlink_metadata().is_ok_and(|link| link.permissions().mode() & OWNER_WRITES != 0) {
+            continue;
+        }
+        // By now the descriptor may be another's: never waits for one.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match rustix::fs::open(entry.path(), flags, Mode::empty()) {
+            Err(error) if is_shortage(&error.into()) => return Err(error.into()),
+            Err(_) => continue,
+            Ok(file) => File::from(file),
+        };
+        if device_of(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) == Some(device) {
+            return Ok(Some((device, file)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether this process, or the system, has no descriptor left.
@@ -330,6 +421,8 @@ fn is_shortage(error: &io::Error) -> bool {
 pub struct Daemon {
     pid: i32,
     process: OwnedFd,
+    device: Device,
+    mark: File,
 }
 
 impl Daemon {
@@ -340,21 +433,51 @@ impl Daemon {
     pub fn of(mount: &Mount) -> io::Result<Option<Self>> {
         for entry in std::fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            if !has_mark(pid, mount.device)? {
-                continue;
-            }
-            let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-                Some(Ok(process)) => process,
-                Some(Err(error)) if is_shortage(&error.into()) => return Err(error.into()),
-                // It has just ended.
-                Some(Err(_)) | None => continue,
-            };
-            // Asked again: the process may have ended in between, and its number be another's.
-            if has_mark(pid, mount.device)? {
-                return Ok(Some(Daemon { pid, process }));
+            if let Some(daemon) = Self::with_pid(pid)?.filter(|daemon| daemon.device == mount.device) {
+                return Ok(Some(daemon));
             }
         }
         Ok(None)
+    }
+
+    /// The process with this number, if it is a daemon that serves a mount and can be seen from here.
+    ///
+    /// # Errors
+    /// There are no descriptors to look at it: then nothing is known.
+    pub fn with_pid(pid: i32) -> io::Result<Option<Self>> {
+        if mark_of(pid)?.is_none() {
+            return Ok(None);
+        }
+        let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            Some(Ok(process)) => process,
+            Some(Err(error)) if is_shortage(&error.into()) => return Err(error.into()),
+            // It has just ended.
+            Some(Err(_)) | None => return Ok(None),
+        };
+        // Asked again: the process may have ended in between, and its number be another's.
+        Ok(mark_of(pid)?.map(|(device, mark)| Daemon { pid, process, device, mark }))
+    }
+
+    /// Whether its mount is in none of the places that this process sees: it is being unmounted, or is in a namespace of its
+    /// own.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn is_unmounting(&self) -> io::Result<bool> {
+        Ok(!mounts()?.iter().any(|mount| mount.device == self.device))
+    }
+
+    /// What it said of its end; `None` if it has not, or was killed.
+    pub fn outcome(&self) -> Option<Outcome> {
+        let mut said = Vec::new();
+        let mark = self.mark.try_clone().ok()?;
+        mark.take(MESSAGE_LEN).read_to_end(&mut said).ok()?;
+        let text = |rest: &[u8]| String::from_utf8_lossy(rest).into_owned();
+        match said.split_first()? {
+            (b'+', rest) => Some(Outcome::Done(text(rest))),
+            (b'-', rest) => Some(Outcome::Failed(text(rest))),
+            _ => None,
+        }
     }
 
     /// Its process id.
@@ -381,18 +504,49 @@ mod tests {
         Mount { id: 1, parent: 0, device, point, fs_type, source }
     }
 
+    fn marked_as(device: Device) -> Mark {
+        Mark { file: rustix::fs::memfd_create(mark(device), MemfdFlags::CLOEXEC).unwrap().into() }
+    }
+
     #[test]
     fn a_process_is_found_by_its_mark_and_no_longer_than_it_has_it() {
         // No file system has such a number.
         let device = (u32::MAX, u32::MAX);
         assert!(Daemon::of(&mount(device)).unwrap().is_none());
-        let file = rustix::fs::memfd_create(mark(device), MemfdFlags::CLOEXEC).unwrap();
+        let mark = marked_as(device);
         let me = Daemon::of(&mount(device)).unwrap().unwrap();
         assert_eq!(me.pid(), std::process::id() as i32);
+        assert!(me.is_unmounting().unwrap());
         assert!(!me.wait(Duration::ZERO).unwrap());
         assert!(Daemon::of(&mount((u32::MAX, u32::MAX - 1))).unwrap().is_none());
-        drop(file);
+        drop(mark);
+        // (This process still has it open for reading, as who waits for the daemon does.)
         assert!(Daemon::of(&mount(device)).unwrap().is_none());
+    }
+
+    #[test]
+    fn how_a_daemon_ends_is_told_to_those_who_wait() {
+        let device = (u32::MAX, u32::MAX - 2);
+        let mark = marked_as(device);
+        let me = || Daemon::of(&mount(device)).unwrap().unwrap();
+        let waiting = me();
+        assert_eq!(waiting.outcome(), None);
+        let outcome = Outcome::Done("kept".into());
+        mark.say(&outcome);
+        assert_eq!(waiting.outcome(), Some(outcome));
+        mark.say(&Outcome::Failed("lost".into()));
+        let waiting = me();
+        drop(mark);
+        assert_eq!(waiting.outcome(), Some(Outcome::Failed("lost".into())), "the daemon has gone by now");
+    }
+
+    #[test]
+    fn marks_are_told_from_other_files_in_memory() {
+        let marked = |text: &str| marked(OsStr::new(text));
+        assert_eq!(marked("/memfd:floe-mount 0:45 (deleted)"), Some((0, 45)));
+        for other in ["/memfd:floe-mount 0:45", "/memfd:floe-mount 0 (deleted)", "/memfd:x 0:45 (deleted)", "/dev/null"] {
+            assert_eq!(marked(other), None, "{other}");
+        }
     }
 
     #[test]
@@ -408,7 +562,7 @@ mod tests {
         let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id() as i32;
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        let daemon = Daemon { pid, process };
+        let daemon = Daemon { pid, process, device: (0, 0), mark: tempfile::tempfile().unwrap() };
         drop(child.stdin.take());
         assert!(daemon.wait(Duration::from_secs(60)).unwrap());
         child.wait().unwrap();

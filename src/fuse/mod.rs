@@ -15,6 +15,7 @@ mod mounts;
 mod notify;
 mod options;
 mod push;
+mod reading;
 mod session;
 mod streams;
 

@@ -152,6 +152,16 @@ impl Own {
         }
         unmount(&own.point, how)
     }
+
+    /// Ends the connection to the kernel: all requests that wait, and all later ones, fail, and so its event loops end. To be
+    /// used when those who use the mount do not end; works for a mount that is detached.
+    ///
+    /// # Errors
+    /// The file system of FUSE connections is not mounted, or is not ours to write.
+    pub fn abort(&self) -> io::Result<()> {
+        // The kernel names a connection by the number of its file system, whose major part is 0.
+        std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", self.device.1), b"1")
+    }
 }
 
 /// Unmounts the topmost mount on `point` (absolute), through fusermount3 where only root may. No mount is asked.

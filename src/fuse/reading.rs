@@ -1,0 +1,304 @@
+//! What read-only and writable mounts answer alike: look-up, attributes, reading, listing, xattrs.
+//!
+//! Stateless: no handles, no look-up counts, no locks, so any number of event loops may call it. The kernel's inode number
+//! is the image's (snapshot 0, the head, stands in the upper 16 bits). Each function computes behind the guard and replies
+//! in one place. Called by `adapter` (read-only mounts) and `writing`.
+
+use super::attr::{absent, only_type, to_fuse, to_kind};
+use super::guard::{Failure, Guard};
+use super::options::MountOptions;
+use super::push::Pusher;
+use crate::format::ids::InodeId;
+use crate::format::rows::FileType;
+use crate::fs::{DirEntry, Fs, FsError, SeekTo};
+use fuser::{
+    Errno, FileAttr, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEntry, ReplyLseek, ReplyXattr,
+};
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The attribute of the mount's root that says what its working set did so far.
+pub const COUNTERS_XATTR: &[u8] = b"user.floe.counters";
+/// The attribute of a regular file that says where it lies in the image; it is not listed, so no copy takes it along.
+pub const WHERE_XATTR: &[u8] = b"user.floe.where";
+
+/// Inode numbers are never reused, so there is but one generation.
+pub(super) const GENERATION: Generation = Generation(0);
+
+/// Cookies of the two entries that are in no table; the filesystem's own begin after them.
+const DOT: u64 = 1;
+const DOT_DOT: u64 = 2;
+
+/// Most bytes the kernel may ask to read, or hand over to be written, at once.
+const MAX_REQUEST: u32 = 1 << 20;
+
+/// Longest name.
+pub(super) const NAME_MAX: u32 = 255;
+
+thread_local! {
+    /// Each event loop's buffer for what `read` answers: kept, so that no read allocates.
+    static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes an entry of a listing; false: there is no room for it.
+pub(super) type Add<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> bool;
+
+/// The reading half of a mounted filesystem.
+pub(super) struct Reading {
+    pub(super) fs: Arc<Fs>,
+    pub(super) guard: Guard,
+    pub(super) options: MountOptions,
+    pub(super) pusher: Option<Arc<Pusher>>,
+}
+
+impl Reading {
+    pub(super) fn attr(&self, inode: InodeId) -> Result<FileAttr, FsError> {
+        Ok(to_fuse(&self.fs.attr(inode)?, &self.options.disguise))
+    }
+
+    /// Hands `.` and `..` of `directory` to `add`, as far as they are after `cookie`; whether it has room for more.
+    pub(super) fn list_dots(&self, directory: InodeId, cookie: u64, add: Add<'_>) -> Result<bool, Failure> {
+        let mut dots = |inode, name, cookie| add(DirEntry { inode, file_type: FileType::Directory, name, cookie });
+        if cookie < DOT && !dots(directory, b".".as_slice(), DOT) {
+            return Ok(false);
+        }
+        Ok(cookie >= DOT_DOT || dots(self.fs.parent(directory)?, b"..", DOT_DOT))
+    }
+
+    /// Where a listing broke off with entries already in hand, these are answered: the error comes with the next call.
+    fn unless_begun(any: bool, result: Result<(), Failure>) -> Result<(), Failure> {
+        if any { Ok(()) } else { result }
+    }
+
+    /// ACLs say nothing true of owners and permissions that are not shown as packed.
+    fn is_hidden(&self, name: &[u8]) -> bool {
+        name.starts_with(b"system.posix_acl_") && self.options.disguise.is_any()
+    }
+
+    /// What working set and pusher did so far, a name and a number a line.
+    fn counters(&self) -> String {
+        let c = self.fs.working_set().counters();
+        let mut text = format!(
+            "inflations {}\ninflated_bytes {}\nahead {}\nhits {}\nread_bytes {}\n",
+            c.inflations, c.inflated_bytes, c.ahead, c.hits, c.read_bytes
+        );
+        if let Some(pusher) = &self.pusher {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "pushed {}", pusher.pushed());
+        }
+        text
+    }
+
+    pub(super) fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Vec<u8>, Failure> {
+        if self.is_hidden(name) {
+            return Err(Errno::NO_XATTR.into());
+        }
+        if name == COUNTERS_XATTR && inode == InodeId::ROOT {
+            let text = self.counters();
+            return Ok(text.into_bytes());
+        }
+        if name == WHERE_XATTR {
+            return match self.fs.whereabouts(inode) {
+                Ok(place) => Ok(place.into_bytes()),
+                Err(FsError::IsDirectory | FsError::NotRegular) => Err(Errno::NO_XATTR.into()),
+                Err(error) => Err(error.into()),
+            };
+        }
+        self.fs.xattr(inode, name)?.ok_or(Failure::Errno(Errno::NO_XATTR))
+    }
+
+    /// Names, each with a NUL after it, that `uid` may know of: trusted ones are root's.
+    fn xattr_list(&self, inode: InodeId, uid: u32) -> Result<Vec<u8>, Failure> {
+        let mut list = Vec::new();
+        for name in self.fs.xattr_names(inode)? {
+            if (uid == 0 || !name.starts_with(b"trusted.")) && !self.is_hidden(&name) {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+        }
+        Ok(list)
+    }
+
+    /// Agrees with the kernel on the flags that both kinds of mount want, and on `more`.
+    pub(super) fn init(&self, config: &mut KernelConfig, more: InitFlags) {
+        let mut wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | more;
+        // The kernel enforces ACLs only where it is asked to. Without, the group's bits of a file with an ACL, which hold
+        // the ACL's mask, would be taken for the group's rights.
+        if self.options.default_permissions && !self.options.disguise.is_any() {
+            wanted |= InitFlags::FUSE_POSIX_ACL;
+        }
+        for flag in wanted.iter() {
+            // An older kernel lacks some; each only makes things faster, but for ACLs, which it then cannot enforce.
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!(?flag, "not known to this kernel");
+            }
+        }
+        for result in [config.set_max_write(MAX_REQUEST), config.set_max_readahead(MAX_REQUEST)] {
+            if let Err(nearest) = result {
+                tracing::debug!(nearest, "the kernel allows less");
+            }
+        }
+    }
+
+    pub(super) fn lookup(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self.guard.run("lookup", parent.0, || match self.fs.lookup(InodeId(parent.0), name.as_bytes()) {
+            Ok(attr) => Ok(to_fuse(&attr, &self.options.disguise)),
+            Err(FsError::NotFound) => Ok(absent()),
+            Err(error) => Err(error.into()),
+        });
+        self.reply_entry(reply, found);
+    }
+
+    /// Answers with an entry that the kernel may keep as long as the options say.
+    pub(super) fn reply_entry(&self, reply: ReplyEntry, found: Result<FileAttr, Errno>) {
+        match found {
+            Ok(attr) => {
+                reply.entry_with_ttls(&self.options.attr_timeout, &self.options.entry_timeout, &attr, GENERATION)
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Answers with attributes that the kernel may keep as long as the options say.
+    pub(super) fn reply_attr(&self, reply: ReplyAttr, attr: Result<FileAttr, Errno>) {
+        match attr {
+            Ok(attr) => reply.attr(&self.options.attr_timeout, &attr),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn getattr(&self, inode: INodeNo, reply: ReplyAttr) {
+        let attr = self.guard.run("getattr", inode.0, || Ok(self.attr(InodeId(inode.0))?));
+        self.reply_attr(reply, attr);
+    }
+
+    pub(super) fn readlink(&self, inode: INodeNo, reply: ReplyData) {
+        match self.guard.run("readlink", inode.0, || Ok(self.fs.readlink(InodeId(inode.0))?)) {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn read(&self, inode: INodeNo, offset: u64, size: u32, reply: ReplyData) {
+        let reading = self.pusher.as_ref().map(|pusher| pusher.reading(InodeId(inode.0)));
+        let mut buffer = READ_BUFFER.take();
+        buffer.clear();
+        let result = self
+            .guard
+            .run("read", inode.0, || Ok(self.fs.read(InodeId(inode.0), offset, size as usize, &mut buffer)?));
+        match result {
+            Ok(()) => {
+                reply.data(&buffer);
+                drop(reading);
+                if let Some(pusher) = &self.pusher {
+                    // Nobody waits for an answer.
+                    let _ = self.guard.run("push", inode.0, || {
+                        pusher.was_read(InodeId(inode.0), offset);
+                        Ok(())
+                    });
+                }
+            }
+            Err(errno) => reply.error(errno),
+        }
+        READ_BUFFER.set(buffer);
+    }
+
+    /// Answers with what `list` hands over.
+    pub(super) fn readdir(
+        &self,
+        inode: INodeNo,
+        mut reply: ReplyDirectory,
+        list: impl FnOnce(Add<'_>) -> Result<(), Failure>,
+    ) {
+        let result = self.guard.run("readdir", inode.0, || {
+            let mut any = false;
+            let listed = list(&mut |entry| {
+                let name = OsStr::from_bytes(entry.name);
+                let full = reply.add(INodeNo(entry.inode.0), entry.cookie, to_kind(entry.file_type), name);
+                any |= !full;
+                !full
+            });
+            Self::unless_begun(any, listed)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// As `readdir`, with the attributes of each entry.
+    pub(super) fn readdirplus(
+        &self,
+        inode: INodeNo,
+        mut reply: ReplyDirectoryPlus,
+        list: impl FnOnce(Add<'_>) -> Result<(), Failure>,
+    ) {
+        // One time-out serves both in this reply, so the shorter counts.
+        let ttl = self.options.attr_timeout.min(self.options.entry_timeout);
+        let result = self.guard.run("readdirplus", inode.0, || {
+            let mut any = false;
+            let listed = list(&mut |entry| {
+                // A damaged inode does not take the listing with it: its entry is stale at once, so whoever wants more of
+                // it asks again, and is told. The kernel looks at no attributes of "." and "..".
+                let inode = INodeNo(entry.inode.0);
+                let (attr, ttl) = match entry.cookie {
+                    DOT | DOT_DOT => (only_type(inode.0, entry.file_type), ttl),
+                    _ => match self.attr(entry.inode) {
+                        Ok(attr) if attr.kind == to_kind(entry.file_type) => (attr, ttl),
+                        Ok(_) | Err(_) => (only_type(inode.0, entry.file_type), Duration::ZERO),
+                    },
+                };
+                let name = OsStr::from_bytes(entry.name);
+                let full = reply.add(inode, entry.cookie, name, &ttl, &attr, GENERATION);
+                any |= !full;
+                !full
+            });
+            Self::unless_begun(any, listed)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    pub(super) fn listxattr(&self, uid: u32, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let list = self.guard.run("listxattr", inode.0, || self.xattr_list(InodeId(inode.0), uid));
+        reply_xattr(reply, size, list);
+    }
+
+    pub(super) fn lseek(&self, inode: INodeNo, offset: i64, whence: i32, reply: ReplyLseek) {
+        let found = self.guard.run("lseek", inode.0, || {
+            let to = match whence {
+                libc::SEEK_DATA => SeekTo::Data,
+                libc::SEEK_HOLE => SeekTo::Hole,
+                _ => return Err(Errno::EINVAL.into()),
+            };
+            let offset = u64::try_from(offset).map_err(|_| Failure::Errno(Errno::ENXIO))?;
+            let found = self.fs.seek(InodeId(inode.0), offset, to)?;
+            i64::try_from(found).map_err(|_| Failure::Errno(Errno::EOVERFLOW))
+        });
+        match found {
+            Ok(found) => reply.offset(found),
+            Err(errno) => reply.error(errno),
+        }
+    }
+}
+
+/// Answers with a value, or its length if that is asked for.
+pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
+    match value {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() <= size as usize => reply.data(&value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(errno) => reply.error(errno),
+    }
+}
