@@ -544,7 +544,8 @@ mod tests {
     fn marks_are_told_from_other_files_in_memory() {
         let marked = |text: &str| marked(OsStr::new(text));
         assert_eq!(marked("/memfd:floe-mount 0:45 (deleted)"), Some((0, 45)));
-        for other in ["/memfd:floe-mount 0:45", "/memfd:floe-mount 0 (deleted)", "/memfd:x 0:45 (deleted)", "/dev/null"] {
+        for other in ["/memfd:floe-mount 0:45", "/memfd:floe-mount 0 (deleted)", "/memfd:x 0:45 (deleted)", "/dev/null"]
+        {
             assert_eq!(marked(other), None, "{other}");
         }
     }

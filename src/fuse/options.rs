@@ -202,7 +202,8 @@ impl MountOptions {
     pub fn fit_for_writing(&self) -> Result<(), OptionError> {
         const OWNERS: &str = "a writable mount shows owners and permissions as they are stored";
         const PUSH: &str = "pushed bytes could replace newer ones in the page cache";
-        const DIRSYNC: &str = "changes of directories are not committed one by one; fsync of the directory commits them";
+        const DIRSYNC: &str =
+            "changes of directories are not committed one by one; fsync of the directory commits them";
         let Disguise { uid, gid, fmask, dmask } = self.disguise;
         let wrong = [
             ("uid", uid.is_some(), OWNERS),
@@ -282,8 +283,10 @@ impl MountOptions {
             "verify" => self.verify = true,
             "push" => self.push = true,
             "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
-            "commit" | "thaw" | "memory" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname" | "entry_timeout" | "attr_timeout"
-            | "cache" | "threads" | "readahead" | "offset" => return Err(OptionError::NeedsValue(name.into())),
+            "commit" | "thaw" | "memory" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname"
+            | "entry_timeout" | "attr_timeout" | "cache" | "threads" | "readahead" | "offset" => {
+                return Err(OptionError::NeedsValue(name.into()));
+            }
             _ if IGNORED.contains(&name) => {}
             _ => return Err(OptionError::Unknown(name.into())),
         }
@@ -329,8 +332,10 @@ impl MountOptions {
             "memory" => self.memory = Some(usize::try_from(size()?).map_err(|_| wrong("a size such as 512M"))?),
             "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
             "ro" | "rw" | "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "noatime" | "relatime"
-            | "norelatime" | "strictatime" | "atime" | "diratime" | "nodiratime" | "sync" | "async" | "dirsync" | "volatile"
-            | "allow_other" | "allow_root" | "auto_unmount" | "verify" | "push" => return Err(OptionError::NoValue(name.into())),
+            | "norelatime" | "strictatime" | "atime" | "diratime" | "nodiratime" | "sync" | "async" | "dirsync"
+            | "volatile" | "allow_other" | "allow_root" | "auto_unmount" | "verify" | "push" => {
+                return Err(OptionError::NoValue(name.into()));
+            }
             _ if IGNORED.contains(&name) => return Err(OptionError::NoValue(name.into())),
             _ => return Err(OptionError::Unknown(name.into())),
         }
@@ -445,7 +450,10 @@ mod tests {
         assert_eq!(options.access, Access::OwnerAndRoot);
         assert_eq!(take("").unwrap(), MountOptions::default());
         let asked = |list| take(list).map(|options| (options.writable, options.read_only));
-        assert_eq!((asked("rw"), asked("rw,ro"), asked("dev")), (Ok((true, false)), Ok((false, true)), Ok((false, false))));
+        assert_eq!(
+            (asked("rw"), asked("rw,ro"), asked("dev")),
+            (Ok((true, false)), Ok((false, true)), Ok((false, false)))
+        );
         for (list, atime) in [
             ("noatime,relatime", Atime::Relative),
             ("relatime,strictatime", Atime::Always),
