@@ -37,6 +37,8 @@ pub struct LogWriter {
     epoch: u32,
     next_sequence: u64,
     end: u64,
+    /// Where the log ended at the last sync, or at the beginning: a multiple of 4096. Nothing before it is cut off.
+    synced: u64,
     /// Whether something was appended since the last sync. If not, `end` is a multiple of 4096.
     unsynced: bool,
     stopped: bool,
@@ -77,7 +79,7 @@ impl LogWriter {
         if !end.is_multiple_of(SYNC_BLOCK) {
             return Err(LogError::InsideBlock { end });
         }
-        Ok(LogWriter { storage, log_id, epoch, next_sequence, end, unsynced: false, stopped: false })
+        Ok(LogWriter { storage, log_id, epoch, next_sequence, end, synced: end, unsynced: false, stopped: false })
     }
 
     /// Where the log ends now, in bytes from the image's first.
@@ -137,6 +139,28 @@ impl LogWriter {
         }
         self.storage.sync().inspect_err(|_| self.stopped = true)?;
         self.unsynced = false;
+        self.synced = self.end;
+        Ok(())
+    }
+
+    /// Cuts off the frames from `end` on, which was [`LogWriter::end`] after the last sync: they are given up. Sequences go
+    /// on, so what a power cut brings back of them is older than what is put in their place.
+    ///
+    /// # Errors
+    /// `Format` if `end` lies before the last synced byte or after the last frame: nothing is cut off then. Else it is not
+    /// known what is there, and the writer has [`LogError::Stopped`].
+    pub fn cut_back(&mut self, end: u64) -> Result<(), LogError> {
+        if self.stopped {
+            return Err(LogError::Stopped);
+        }
+        if !(self.synced..=self.end).contains(&end) {
+            let source = FormatError::invalid("log", "frames that are synced, or none, would be cut off");
+            return Err(LogError::format(LogOffset(end), source));
+        }
+        if end < self.end {
+            self.storage.truncate(end).inspect_err(|_| self.stopped = true)?;
+            self.end = end;
+        }
         Ok(())
     }
 

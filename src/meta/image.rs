@@ -4,6 +4,7 @@ use super::MetaError;
 use super::block_cache::BlockCache;
 use super::open::{self, Found};
 use super::salvage::{ClearLists, LostKeys};
+use super::shape::Shape;
 use crate::format::block::KeyRef;
 use crate::format::head::Head;
 use crate::format::ids::{InodeId, SubchunkId, SuperchunkId, TinyId};
@@ -14,7 +15,7 @@ use crate::format::root::Root;
 use crate::format::rows::inode::XattrRef;
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::rows::{DirentRow, Identity, InodeRow, Located, SubchunkRun, SuperchunkRow, XattrSet, identity};
-use crate::format::schema::{self, Table};
+use crate::format::schema::{self, TABLES, Table};
 use crate::log::LogReader;
 use crate::storage::Storage;
 use crate::table::Tree;
@@ -43,6 +44,8 @@ pub struct Image {
     doubts: Vec<String>,
     /// What the frames up to the end of this version's log say.
     clear_lists: OnceLock<ClearLists>,
+    /// By number of the table from 1.
+    shapes: [OnceLock<Shape>; TABLES.len()],
     pub(super) shared: Arc<Shared>,
 }
 
@@ -69,7 +72,7 @@ impl Image {
     /// A version that has this in common with others.
     pub(super) fn version(found: Found, shared: Arc<Shared>) -> Self {
         let Found { head, root, log, warnings, doubts } = found;
-        Image { head, root, log, warnings, doubts, clear_lists: OnceLock::new(), shared }
+        Image { head, root, log, warnings, doubts, clear_lists: OnceLock::new(), shapes: Default::default(), shared }
     }
 
     /// The head it was opened by.
@@ -119,6 +122,15 @@ impl Image {
             _ => return Tree::from_map(&self.root.map),
         };
         Tree::from_ref(table, tree)
+    }
+
+    /// The shape of a table's tree. Reads its root block, once.
+    pub(super) fn shape(&self, table: &'static Table) -> Shape {
+        let shape = || Shape::of(&self.tree(table), self);
+        match self.shapes.get(usize::from(table.id().0).wrapping_sub(1)) {
+            Some(known) => *known.get_or_init(shape),
+            None => shape(),
+        }
     }
 
     /// The inode's row.

@@ -13,7 +13,7 @@ use crate::format::schema::{self, Table};
 use crate::format::sums::Hash24;
 use crate::format::{FormatError, limits};
 use crate::log::{LogWriter, NewFrame};
-use crate::table::{BlockSink, BulkLoader, ChildRef, TableError, Tree};
+use crate::table::{BlockSink, BlockSource, BulkLoader, Change, ChildRef, TableError, Tree, apply};
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
@@ -108,6 +108,24 @@ impl<'m> Iterator for RecipeGroups<'m> {
     }
 }
 
+/// Two batches of changes as one. A key that both have stands there twice, which `apply` refuses.
+struct Merged<L: Iterator<Item = Change>, R: Iterator<Item = Change>> {
+    left: Peekable<L>,
+    right: Peekable<R>,
+}
+
+impl<L: Iterator<Item = Change>, R: Iterator<Item = Change>> Iterator for Merged<L, R> {
+    type Item = Change;
+
+    fn next(&mut self) -> Option<Change> {
+        match (self.left.peek(), self.right.peek()) {
+            (Some(left), Some(right)) if right.key() < left.key() => self.right.next(),
+            (Some(_), _) => self.left.next(),
+            (None, _) => self.right.next(),
+        }
+    }
+}
+
 /// One group that is being filled.
 #[derive(Default)]
 struct Group {
@@ -184,6 +202,22 @@ impl<'a> TableWriter<'a> {
         Ok(tree)
     }
 
+    /// The tree with these changes; only blocks that change are written. Keys ascend strictly. Not for the map.
+    ///
+    /// # Errors
+    /// As [`apply`]; the old tree stays as it is.
+    pub fn change(
+        &mut self,
+        tree: &Tree,
+        source: &dyn BlockSource,
+        changes: &mut dyn Iterator<Item = Change>,
+    ) -> Result<Tree, TableError> {
+        let target = self.target;
+        let tree = apply(tree, source, self, target, changes)?.tree;
+        self.flush_leaves()?;
+        Ok(tree)
+    }
+
     fn flush_leaves(&mut self) -> Result<(), TableError> {
         let group = std::mem::take(&mut self.leaves);
         self.write_group(group, false)
@@ -249,6 +283,24 @@ impl<'a> TableWriter<'a> {
         }
         let tree = loader.finish(&mut self)?;
         *self.map = rows;
+        Ok((tree, self.bytes))
+    }
+
+    /// Writes what of the map changes: what was gathered so far, and `changes` of the same map, in key order.
+    /// Leaves and interior blocks are written as often as in [`TableWriter::finish_map`].
+    ///
+    /// # Errors
+    /// As [`apply`]; the old map stays as it is.
+    pub fn finish_change(
+        mut self,
+        map: &Tree,
+        source: &dyn BlockSource,
+        changes: impl Iterator<Item = Change>,
+    ) -> Result<(Tree, TableBytes), TableError> {
+        let rows = std::mem::take(self.map);
+        let mut changes = Merged { left: rows.rows().map(Change::Put).peekable(), right: changes.peekable() };
+        let target = self.target;
+        let tree = apply(map, source, &mut self, target, &mut changes)?.tree;
         Ok((tree, self.bytes))
     }
 
