@@ -142,7 +142,7 @@ fn a_checkpoint_that_fails_in_a_write_leaves_nothing_and_succeeds_later() {
         writer.checkpoint(&changes).unwrap();
         faulty.records().iter().filter(|record| record.operation == Operation::Append).count() - before
     };
-    assert!(appends > 10, "{appends} appends");
+    assert!(appends > 5, "{appends} appends");
     for n in 0..appends as u64 {
         let faulty = Arc::new(FaultyStorage::new(MemoryStorage::from_bytes(start.clone())));
         let mut writer = Writer::open(faulty.clone()).unwrap();
@@ -203,13 +203,14 @@ fn a_checkpoint_whose_frames_cannot_be_cut_off_or_whose_sync_fails_is_the_last()
         assert!(write_checkpoint(&mut writer.log, input).unwrap_err().is_final());
         let appends = faulty.records().split_off(operations as usize);
         assert!(appends.iter().all(|record| record.operation != Operation::Append), "{appends:?}");
-        let image = Image::open(Arc::new(MemoryStorage::from_bytes(faulty.inner().to_bytes())), ImageOptions::default());
+        let image =
+            Image::open(Arc::new(MemoryStorage::from_bytes(faulty.inner().to_bytes())), ImageOptions::default());
         assert_eq!(image.unwrap().root().view.inodes, 1);
     }
 }
 
 #[test]
-fn the_estimate_of_usual_checkpoints_is_no_more_than_eight_times_what_they_take() {
+fn no_checkpoint_of_files_takes_more_than_was_estimated() {
     let storage = Arc::new(MemoryStorage::from_bytes(empty_image(64 << 10)));
     let mut writer = Writer::open(storage.clone()).unwrap();
     let mut from = 0;
@@ -219,7 +220,6 @@ fn the_estimate_of_usual_checkpoints_is_no_more_than_eight_times_what_they_take(
         let (bound, begin) = (estimate(&changes, &writer.version), writer.log.end());
         writer.checkpoint(&changes).unwrap();
         let took = writer.log.end() - begin;
-        println!("{count} files: at most {bound}, took {took}: {:.1}", bound as f64 / took as f64);
         assert!(took <= bound, "{count} files took {took}, at most {bound} were expected");
     }
     is_sound(storage.to_bytes(), "at the end");

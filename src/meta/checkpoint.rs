@@ -119,6 +119,10 @@ impl CheckpointError {
             if let Some(storage) = cause.downcast_ref::<StorageError>() {
                 return Some(storage.kind());
             }
+            // Errors that pass on another's words hide it from the chain, but not what is below it.
+            if let Some(system) = cause.downcast_ref::<io::Error>() {
+                return Some(system.kind());
+            }
             error = cause.source();
         }
         None
@@ -145,10 +149,7 @@ pub fn write_checkpoint(log: &mut LogWriter, input: CheckpointInput<'_>) -> Resu
     }
 }
 
-fn append(
-    log: &mut LogWriter,
-    input: &CheckpointInput<'_>,
-) -> Result<(Root, Place, [u8; 32], Counters), MetaError> {
+fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Place, [u8; 32], Counters), MetaError> {
     let (version, old) = (input.version, input.version.root());
     let mut counters = input.counters.larger(counters_of(old));
     let (mut subchunk, mut superchunk) = (counters.subchunk, counters.superchunk);

@@ -74,7 +74,8 @@ pub fn estimate(changes: &Overlay, version: &Image) -> u64 {
 
     // New groups and blocks have the highest ids: their rows are at the end of two spaces of the map.
     let map_rows = sum.blocks.saturating_mul(2 * MAP_ROWS);
-    let map = rewriting(version.shape(&schema::MAP), (changes.entries_of(&schema::MAP) as u64).saturating_add(2), target);
+    let map =
+        rewriting(version.shape(&schema::MAP), (changes.entries_of(&schema::MAP) as u64).saturating_add(2), target);
     let map_blocks = map.blocks.saturating_add(blocks_of(map_rows));
     let map_interior = map.interior.saturating_add(map_blocks.saturating_mul(2 * PARENT_ROW));
 

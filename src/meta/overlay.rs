@@ -300,6 +300,11 @@ impl Overlay {
         self.bytes
     }
 
+    /// Bytes of keys and rows as they are encoded, without what memory adds; up to 15 too many an entry.
+    pub fn encoded_bytes(&self) -> usize {
+        self.bytes.saturating_sub(self.len().saturating_mul(ALLOCATION + NODE_SHARE))
+    }
+
     /// Entries, tombstones among them.
     pub fn len(&self) -> usize {
         self.entries.len()

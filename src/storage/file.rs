@@ -3,7 +3,7 @@
 //! Reads with `pread` and writes with `pwrite`, never through a map: a file that somebody shortens gives an error, not
 //! a signal. Only a regular file can be written to, and only one whose first byte is the image's.
 
-use super::{HeadBytes, HeadIndex, Operation, Space, Storage, StorageError};
+use super::{HeadBytes, HeadIndex, Operation, Space, Storage, StorageError, head_block};
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -242,7 +242,7 @@ impl Storage for FileStorage {
             return Err(StorageError::HeadChanged { slot, path: Some(self.path.clone()) });
         }
         self.file
-            .write_all_at(new, slot.offset())
+            .write_all_at(&head_block(new), slot.offset())
             .map_err(|source| self.failed(Operation::ReplaceHead, Some(slot.offset()), source))
     }
 }

@@ -83,6 +83,16 @@ pub struct Space {
 /// The 512 bytes of a head slot.
 pub type HeadBytes = [u8; RawHeadSlot::SIZE];
 
+/// The 4 KiB block that a slot is written in: after a torn write that cost the whole block, the bytes after the slot are
+/// zero again with the next head.
+pub fn head_block(head: &HeadBytes) -> [u8; limits::SYNC_BLOCK as usize] {
+    let mut block = [0; limits::SYNC_BLOCK as usize];
+    if let Some((slot, _)) = block.split_first_chunk_mut() {
+        *slot = *head;
+    }
+    block
+}
+
 /// The bytes of an image. Offsets count from the image's first byte.
 ///
 /// Reads may run beside anything. There is one writer at a time (see [`WriterLock`]); within it, appends are put one
@@ -159,8 +169,8 @@ pub trait Storage: Send + Sync {
     /// As [`Storage::read_at`].
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError>;
 
-    /// Writes a head slot, if it holds `expected`. Does not sync. The slot must exist: a new image begins with
-    /// 32 KiB of zeros.
+    /// Writes a head slot, if it holds `expected`, and zeros after it to the end of its 4 KiB block ([`head_block`]). Does
+    /// not sync. The slot must exist: a new image begins with 32 KiB of zeros.
     ///
     /// # Errors
     /// [`StorageError::HeadChanged`] if it holds something else; nothing is written then.

@@ -47,7 +47,13 @@ impl Writer {
         let image = Image::open(storage.clone(), ImageOptions::default()).map_err(said)?;
         image.fit_for_writing().map_err(said)?;
         let mut heads = Heads::read(storage.clone()).map_err(said)?;
-        heads.publish(|head| head.epoch += 1).map_err(said)?;
+        heads
+            .publish(|head| {
+                head.epoch += 1;
+                head.thaw_log_id = 3;
+                head.clean = false;
+            })
+            .map_err(said)?;
         let head = heads.newest().clone();
         if storage.len().map_err(said)? > head.log_end.0 {
             storage.truncate(head.log_end.0).map_err(said)?;
@@ -189,7 +195,8 @@ impl Writer {
         let inode = self.new_inode();
         self.bytes += len;
         put_inode(changes, inode, &inode_row(FileType::Regular, 1, len, ContentRef::None));
-        let bytes = ThawedBytes::InLog { frame: LogOffset(4096 * inode), skip: 0, sum: inode.wrapping_mul(u64::MAX / 7) };
+        let bytes =
+            ThawedBytes::InLog { frame: LogOffset(4096 * inode), skip: 0, sum: inode.wrapping_mul(u64::MAX / 7) };
         let (ints, tail) = ThawedRow { length: len, bytes }.encode();
         set(changes, &schema::THAWED, Key::new(inode, 0), &ints, &tail);
         Self::name(changes, name, inode, FileType::Regular);

@@ -8,7 +8,7 @@
 //! whole blocks.
 
 use super::{MemoryFolder, MemoryStorage};
-use crate::storage::{Folder, HeadBytes, HeadIndex, Space, Storage, StorageError};
+use crate::storage::{Folder, HeadBytes, HeadIndex, Space, Storage, StorageError, head_block};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -315,7 +315,7 @@ impl Storage for RecordingStorage {
 
     fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError> {
         self.inner.replace_head(slot, expected, new)?;
-        self.record(Event::Write { file: self.file, offset: slot.offset(), bytes: new.to_vec() });
+        self.record(Event::Write { file: self.file, offset: slot.offset(), bytes: head_block(new).to_vec() });
         Ok(())
     }
 }

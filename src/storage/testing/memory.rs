@@ -3,7 +3,7 @@
 //! Behaves as [`FileStorage`](crate::storage::FileStorage) does, so a test of one is a test of the other. Never syncs anything
 //! anywhere: what is written is there.
 
-use crate::storage::{HeadBytes, HeadIndex, Space, Storage, StorageError};
+use crate::storage::{HeadBytes, HeadIndex, Space, Storage, StorageError, head_block};
 use parking_lot::RwLock;
 
 /// The bytes of an image, in memory.
@@ -127,8 +127,10 @@ impl Storage for MemoryStorage {
         if found != *expected {
             return Err(StorageError::HeadChanged { slot, path: None });
         }
-        let range = clip(&bytes, slot.offset(), new.len() as u64);
-        bytes[range].copy_from_slice(new);
+        let block = head_block(new);
+        let range = clip(&bytes, slot.offset(), block.len() as u64);
+        let len = range.len();
+        bytes[range].copy_from_slice(&block[..len]);
         Ok(())
     }
 }
