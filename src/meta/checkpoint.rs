@@ -100,7 +100,7 @@ pub enum CheckpointError {
     #[error("the checkpoint was given up ({source}), but what it wrote could not be cut off again: {cut}")]
     NotCutOff {
         /// Why it was given up.
-        source: MetaError,
+        source: Box<MetaError>,
         /// Why nothing was cut off.
         cut: LogError,
     },
@@ -138,7 +138,7 @@ pub fn write_checkpoint(log: &mut LogWriter, input: CheckpointInput<'_>) -> Resu
     let begin = log.end();
     let given_up = |log: &mut LogWriter, source| match log.cut_back(begin) {
         Ok(()) => CheckpointError::GivenUp(source),
-        Err(cut) => CheckpointError::NotCutOff { source, cut },
+        Err(cut) => CheckpointError::NotCutOff { source: Box::new(source), cut },
     };
     let (root, place, root_hash, counters) = append(log, &input).map_err(|source| given_up(log, source))?;
     match log.sync() {
