@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh FLOE DIR [WORKLOAD...]
-# Each workload (by default all: qcow2 sqlite postgres cargo rsync git fsx pjdfstest) in a new writable mount of FLOE: the image,
+# Each workload (by default all: everyday qcow2 sqlite postgres cargo rsync git fsx pjdfstest) in a new writable mount of FLOE: the image,
 # its thaw log, the mount and a copy are in the directory DIR, on a real disk; each workload's own are removed after it.
 # After each the mount's tree is copied to DIR, the image unmounted, mounted again and compared with the copy by
 # `rsync -aHAXS --checksum -n -i`, which must print nothing; `floe check` must be clean. FLOE may be "plain": then the workloads
@@ -12,7 +12,7 @@ source "$(dirname "$0")/lib.sh"
 floe=$1 dir=$2
 shift 2
 workloads=("$@")
-((${#workloads[@]})) || workloads=(qcow2 sqlite postgres cargo rsync git fsx pjdfstest)
+((${#workloads[@]})) || workloads=(everyday qcow2 sqlite postgres cargo rsync git fsx pjdfstest)
 need rsync setsid awk df
 ((EUID == 0)) || die "needs root, for owners, xattrs and other users"
 [[ $floe == plain || -x $floe ]] || die "no program $floe"
@@ -21,7 +21,7 @@ dir=$(cd "$dir" && pwd)/floe-workloads.$$
 limit=${LIMIT:-3600}
 read -r -a options <<<"${OPTIONS:-}"
 # Space that each workload takes at most, in MiB: its bytes in the log, and as much again for the copy.
-declare -A space=([git]=10000 [rsync]=4000 [cargo]=5000 [qcow2]=1500 [sqlite]=500 [postgres]=3000 [fsx]=3000 [pjdfstest]=100)
+declare -A space=([git]=10000 [rsync]=4000 [cargo]=5000 [qcow2]=1500 [sqlite]=500 [postgres]=3000 [fsx]=3000 [pjdfstest]=100 [everyday]=400)
 mnt=$dir/mnt
 limited_group=$(mktemp)
 

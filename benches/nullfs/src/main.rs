@@ -36,6 +36,8 @@ struct NullFs {
     flush: bool,
     /// Whether the kernel keeps written pages and sends them later.
     writeback: bool,
+    /// Whether the kernel leaves taking setuid bits away to the daemon, and so asks for no `security.capability`.
+    killpriv: bool,
     zeros: Box<[u8]>,
 }
 
@@ -136,6 +138,7 @@ impl Filesystem for NullFs {
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_POSIX_ACL;
         wanted.set(InitFlags::FUSE_WRITEBACK_CACHE, self.writeback);
+        wanted.set(InitFlags::FUSE_HANDLE_KILLPRIV_V2, self.killpriv);
         for flag in wanted.iter() {
             let _ = config.add_capabilities(flag);
         }
@@ -424,18 +427,19 @@ impl Filesystem for NullFs {
 }
 
 fn main() -> std::io::Result<()> {
-    let (mut flush, mut writeback, mut loops, mut dir) = (false, false, None, None);
+    let (mut flush, mut writeback, mut killpriv, mut loops, mut dir) = (false, false, false, None, None);
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
         match arg.to_str() {
             Some("--flush") => flush = true,
             Some("--writeback") => writeback = true,
+            Some("--killpriv") => killpriv = true,
             Some("--threads") => loops = args.next().and_then(|n| n.to_str()?.parse().ok()),
             _ => dir = Some(arg),
         }
     }
     let Some(dir) = dir else {
-        eprintln!("usage: nullfs [--flush] [--writeback] [--threads N] DIR");
+        eprintln!("usage: nullfs [--flush] [--writeback] [--killpriv] [--threads N] DIR");
         std::process::exit(2);
     };
     let mut config = Config::default();
@@ -452,5 +456,5 @@ fn main() -> std::io::Result<()> {
     config.n_threads = Some(loops.unwrap_or(cores.max(MIN_LOOPS)));
     config.clone_fd = true;
     let zeros = vec![0; MAX_REQUEST as usize].into();
-    fuser::mount(NullFs { tree: Mutex::new(Tree::new()), flush, writeback, zeros }, dir, &config)
+    fuser::mount(NullFs { tree: Mutex::new(Tree::new()), flush, writeback, killpriv, zeros }, dir, &config)
 }
