@@ -12,27 +12,29 @@ abort_connection() {
 
 # limited SECONDS MOUNT COMMAND...: runs a command in its own process group. Past the limit the FUSE connection of MOUNT
 # ("-": none) is aborted and the group is killed: a request that is never answered would hold its caller for ever.
-# The group's number is in the file $limited_group while the command runs, for who is interrupted (kill_limited).
+# The group's number is in the file $limited_group (whoever sources this names one) while the command runs; who is
+# interrupted calls kill_limited.
 limited() {
-  local limit=$1 mount=$2 device child watch status=0
+  local limit=$1 mount=$2 device child gate status=0
   shift 2
   device=$([[ $mount == - ]] || connection "$mount")
-  setsid "$@" &
-  child=$!
-  [[ -z ${limited_group:-} ]] || echo "$child" >"$limited_group"
-  (
-    # The sleep is a child of its own, so that it ends with this shell.
-    sleep "$limit" & trap 'kill $!; exit' TERM
-    wait $!
+  # Who watches is told by a line that it is over, not by a signal: one that came early would find our traps in it.
+  exec {gate}> >(
+    read -r -t "$limit" && exit
+    (($? > 128)) || exit 0
     echo "past the limit of $limit s: $*" >&2
+    read -r child <"$limited_group"
     abort_connection "$device" || true
     kill -KILL -- "-$child" 2>/dev/null || true
-  ) &
-  watch=$!
+  )
+  setsid "$@" {gate}>&- &
+  child=$!
+  echo "$child" >"$limited_group"
   wait "$child" || status=$?
-  kill "$watch" 2>/dev/null || true
-  wait "$watch" 2>/dev/null || true
-  [[ -z ${limited_group:-} ]] || : >"$limited_group"
+  # In a shell of its own: where the limit has passed nobody reads.
+  (echo >&"$gate") 2>/dev/null || true
+  exec {gate}>&-
+  : >"$limited_group"
   return "$status"
 }
 
