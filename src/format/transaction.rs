@@ -3,6 +3,7 @@
 use super::block::{Key, KeyRef, Row};
 use super::bytes::{Cursor, put_varint};
 use super::ids::{InodeId, LogOffset};
+use super::root::Root;
 use super::schema::{TABLES, Table};
 use super::thaw::{MORE_FOLLOWS, TRANSACTION_LEN, TransactionHead};
 use super::{FormatError, limits};
@@ -31,6 +32,19 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Those of a root.
+    pub fn of(root: &Root) -> Counters {
+        Counters {
+            inode: root.next_inode,
+            content: root.next_content,
+            tiny: root.next_tiny,
+            xattrs: root.next_xattrs,
+            ordinal: root.next_ordinal,
+            subchunk: root.next_subchunk,
+            superchunk: root.next_superchunk,
+        }
+    }
+
     /// The larger of each two counters: what is known after both were read.
     pub fn larger(self, other: Counters) -> Counters {
         //= format-spec.md#11.3

@@ -151,7 +151,7 @@ pub fn write_checkpoint(log: &mut LogWriter, input: CheckpointInput<'_>) -> Resu
 
 fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Place, [u8; 32], Counters), MetaError> {
     let (version, old) = (input.version, input.version.root());
-    let mut counters = input.counters.larger(counters_of(old));
+    let mut counters = input.counters.larger(Counters::of(old));
     let (mut subchunk, mut superchunk) = (counters.subchunk, counters.superchunk);
     let mut map = MapRows::default();
     let mut root = *old;
@@ -200,19 +200,6 @@ fn compression(root: &Root) -> Result<Compression, FormatError> {
         Compression::Zstd(level) => Compression::Zstd(level.min(LEVEL)),
         Compression::Xz(_) => Compression::Zstd(LEVEL),
     })
-}
-
-/// The counters that a root has.
-fn counters_of(root: &Root) -> Counters {
-    Counters {
-        inode: root.next_inode,
-        content: root.next_content,
-        tiny: root.next_tiny,
-        xattrs: root.next_xattrs,
-        ordinal: root.next_ordinal,
-        subchunk: root.next_subchunk,
-        superchunk: root.next_superchunk,
-    }
 }
 
 /// Where a root names the tree of this table, which is not the map.

@@ -1,14 +1,15 @@
 //! Whether an image may be written to: what a writer asks before it appends its first byte.
 
-use super::{Image, MetaError};
+use super::{Image, MetaError, View};
 use crate::format::FormatError;
-use crate::format::block::KeyRef;
+use crate::format::block::{KeyRef, Row};
 use crate::format::head::ro_compat;
 use crate::format::ids::SubchunkId;
+use crate::format::limits;
 use crate::format::rows::SubchunkRun;
 use crate::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::schema::{self, Table};
-use crate::table::RowRef;
+use crate::format::transaction::Counters;
 
 impl Image {
     /// Whether a writer may go on from this state. Reads one block a level of each table.
@@ -28,57 +29,71 @@ impl Image {
             let why = format!("it has the features {unknown:#x}, which this program does not know how to write");
             return Err(MetaError::Unfit { why });
         }
-        self.counters_are_free()
+        let last =
+            |table: &'static Table, key: KeyRef<'_>| Ok(self.tree(table).floor(self, key)?.map(|row| row.to_row()));
+        are_free(&Counters::of(self.root()), &last)
     }
+}
 
-    /// Whether each of the root's counters is above what its tables hold.
-    ///
-    /// # Errors
-    /// `Unfit` if one is not; others if a table cannot be read.
-    fn counters_are_free(&self) -> Result<(), MetaError> {
-        let root = self.root();
-        let (inodes, contents) = (root.next_inode, root.next_content);
-        let by_key: [(&str, u64, &'static Table); 6] = [
-            ("next inode", inodes, &schema::INODES),
-            ("next inode", inodes, &schema::ORPHANS),
-            ("next content id", contents, &schema::CONTENTS),
-            ("next tiny id", root.next_tiny, &schema::TINY),
-            ("next xattr set id", root.next_xattrs, &schema::XATTRS),
-            ("next snapshot ordinal", root.next_ordinal, &schema::SNAPSHOTS),
-        ];
-        //= format-spec.md#9
-        //# Before a writer trusts a counter, it compares it with the last key of the tables whose ids it gives out; it refuses an
-        //# image in which a counter is not above that key.
-        for (counter, next, table) in by_key {
-            let last = self.last_row(table, u64::MAX)?.map(|row| row.key().a);
-            above(counter, next, table.name, last)?;
+/// Whether each of these counters is above what the tables of a view hold, and not beyond its ids: asked after a replay, whose
+/// rows and counters come from outside. Reads one block a level of each table.
+///
+/// # Errors
+/// `Unfit` if one is not; others if a table cannot be read.
+pub fn counters_are_free(view: &View, counters: &Counters) -> Result<(), MetaError> {
+    are_free(counters, &|table, key| Ok(view.floor(table, key)?.map(|row| row.to_row())))
+}
+
+/// The last row of a table whose key is not above this one.
+type LastRow<'a> = &'a dyn Fn(&'static Table, KeyRef<'_>) -> Result<Option<Row>, MetaError>;
+
+fn are_free(counters: &Counters, last_row: LastRow<'_>) -> Result<(), MetaError> {
+    let last = |table, a| last_row(table, KeyRef::new(a, u64::MAX));
+    let by_key: [(&str, u64, &'static Table); 6] = [
+        ("next inode", counters.inode, &schema::INODES),
+        ("next inode", counters.inode, &schema::ORPHANS),
+        ("next content id", counters.content, &schema::CONTENTS),
+        ("next tiny id", counters.tiny, &schema::TINY),
+        ("next xattr set id", counters.xattrs, &schema::XATTRS),
+        ("next snapshot ordinal", counters.ordinal, &schema::SNAPSHOTS),
+    ];
+    //= format-spec.md#9
+    //# Before a writer trusts a counter, it compares it with the last key of the tables whose ids it gives out; it refuses an
+    //# image in which a counter is not above that key.
+    for (counter, next, table) in by_key {
+        above(counter, next, table.name, last(table, u64::MAX)?.map(|row| row.key.a))?;
+    }
+    let identities = match last(&schema::IDENTITIES, u64::MAX)? {
+        Some(row) => Some(last_of(row.key.a, row.ints.first().copied().unwrap_or(0))?),
+        None => None,
+    };
+    above("next subchunk id", counters.subchunk, schema::IDENTITIES.name, identities)?;
+    let in_map = |space| Ok::<_, MetaError>(last(&schema::MAP, space)?.filter(|row| row.key.a == space));
+    let superchunk = in_map(SPACE_SUPERCHUNKS)?.map(|row| row.key.b);
+    above("next superchunk id", counters.superchunk, schema::MAP.name, superchunk)?;
+    let subchunk = match in_map(SPACE_SUBCHUNKS)? {
+        Some(row) => {
+            let first = row.key.b;
+            let run = SubchunkRun::decode(SubchunkId(first), &row.ints, &row.tail)?;
+            Some(last_of(first, run.lens.len() as u64)?)
         }
-        let identities = match self.last_row(&schema::IDENTITIES, u64::MAX)? {
-            Some(row) => Some(last_of(row.key().a, row.ints().first().copied().unwrap_or(0))?),
-            None => None,
-        };
-        above("next subchunk id", root.next_subchunk, schema::IDENTITIES.name, identities)?;
-        let in_map = |space| {
-            let row = self.last_row(&schema::MAP, space)?;
-            Ok::<_, MetaError>(row.filter(|row| row.key().a == space))
-        };
-        let superchunk = in_map(SPACE_SUPERCHUNKS)?.map(|row| row.key().b);
-        above("next superchunk id", root.next_superchunk, schema::MAP.name, superchunk)?;
-        let subchunk = match in_map(SPACE_SUBCHUNKS)? {
-            Some(row) => {
-                let first = row.key().b;
-                let run = SubchunkRun::decode(SubchunkId(first), row.ints(), row.tail())?;
-                Some(last_of(first, run.lens.len() as u64)?)
-            }
-            None => None,
-        };
-        above("next subchunk id", root.next_subchunk, schema::MAP.name, subchunk)
+        None => None,
+    };
+    above("next subchunk id", counters.subchunk, schema::MAP.name, subchunk)?;
+    for (counter, next, limit) in [
+        ("next inode", counters.inode, limits::INODE),
+        ("next content id", counters.content, limits::ID),
+        ("next tiny id", counters.tiny, limits::ID),
+        ("next xattr set id", counters.xattrs, limits::ID),
+        ("next snapshot ordinal", counters.ordinal, limits::ID),
+        ("next subchunk id", counters.subchunk, limits::ID),
+        ("next superchunk id", counters.superchunk, limits::ID),
+    ] {
+        if !(1..=limit).contains(&next) {
+            return Err(MetaError::Unfit { why: format!("its {counter} is {next}, which is 0 or above {limit}") });
+        }
     }
-
-    /// The last row whose `a` is at most this.
-    fn last_row(&self, table: &'static Table, a: u64) -> Result<Option<RowRef>, MetaError> {
-        Ok(self.tree(table).floor(self, KeyRef::new(a, u64::MAX))?)
-    }
+    Ok(())
 }
 
 /// The last id of a run of `count`.

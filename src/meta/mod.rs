@@ -39,6 +39,7 @@ pub use checkpoint::{CheckpointError, CheckpointInput, ThawMark, Written, write_
 pub use compose::{ComposeError, Composition, Extract};
 pub use error::MetaError;
 pub use estimate::estimate;
+pub use fitness::counters_are_free;
 pub use heads::{HeadError, Heads};
 pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};

@@ -44,8 +44,14 @@ pub fn said<E: std::fmt::Display>(error: E) -> String {
 impl Writer {
     /// Opens the image, raises its epoch, and cuts off what is after its log.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Writer, String> {
+        let writer = Writer::open_any(storage)?;
+        writer.version.fit_for_writing().map_err(said)?;
+        Ok(writer)
+    }
+
+    /// As [`Writer::open`], also if rows and counters make no sense.
+    pub fn open_any(storage: Arc<dyn Storage>) -> Result<Writer, String> {
         let image = Image::open(storage.clone(), ImageOptions::default()).map_err(said)?;
-        image.fit_for_writing().map_err(said)?;
         let mut heads = Heads::read(storage.clone()).map_err(said)?;
         heads
             .publish(|head| {
