@@ -216,6 +216,7 @@ impl Program {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn rows_survive_checkpoints_and_reopening(steps in prop::collection::vec(step(), 0..400)) {
         let mut program = Program::new(empty_image(BLOCK));

@@ -1,20 +1,22 @@
 //! How many bytes a checkpoint may take: what the reserve is made of.
 //!
 //! Invariant: no checkpoint takes more, for rows as floe makes them. The bound takes nothing for compression, as names and
-//! tiny contents may be incompressible, and reads no leaf: it must be cheap, and it must not fail. Called by who keeps the
+//! tiny contents may be incompressible. It reads no leaf: it must be cheap, and must not fail. Called by who keeps the
 //! reserve.
 
 use super::Image;
 use super::overlay::Overlay;
 use super::shape::Shape;
+use crate::format::block::KeyRef;
 use crate::format::frame::FRAME_HEADER;
 use crate::format::head::incompat;
 use crate::format::limits;
+use crate::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::schema::{self, TABLES, Table};
 
-/// A row is as long in a block as in an overlay, where it stands alone; the columns that are coded as differences may make it
-/// longer, and the row after it, too.
-const ROW_GROWTH: u64 = 2;
+/// Rows are shorter in a block than in an overlay, where each stands alone, but for columns that are coded as differences: they
+/// may make it longer, and the row after it, too.
+const ROW_GROWTH: [u64; 2] = [5, 4];
 /// Row of a parent for a block: key, id and hash, or place; with the longest name.
 const PARENT_ROW: u64 = 128 + limits::NAME_LEN as u64;
 /// Rows of the map for a table block that lies alone in its group: that of the group, and that of the block.
@@ -38,33 +40,41 @@ struct Cost {
     blocks: u64,
 }
 
-/// What it costs to write `changed` leaves of a tree anew. A leaf has at most twice the target; one that has shrunk below a quarter joins a neighbour.
-fn rewriting(shape: Shape, changed: u64, target: u64) -> Cost {
+/// What it costs to write anew what `changed` changes touch in a tree. A leaf has at most twice the target; one that has
+/// shrunk below a quarter joins a neighbour.
+fn rewriting(shape: &Shape, changed: u64, target: u64, has_change: HasChange<'_>) -> Cost {
     let block = target.saturating_mul(2).saturating_add(target / 4);
-    let changed = changed.min(shape.leaves);
+    let (children, touched) = shape.touched(changed, has_change);
     let root = shape.root_bytes.min(block);
+    let between = children.saturating_mul(u64::from(shape.levels.saturating_sub(2)));
     let (leaves, interior, above) = match shape.levels {
         0 => (0, 0, 0),
         1 => (root, 0, 0),
-        levels => {
-            let between = changed.min(shape.children).saturating_mul(u64::from(levels) - 2);
-            (changed.saturating_mul(block), root.saturating_add(between.saturating_mul(block)), 1 + between)
-        }
+        _ => (touched.saturating_mul(block), root.saturating_add(between.saturating_mul(block)), 1 + between),
     };
-    let blocks = 1 + changed.saturating_mul(SPLIT).saturating_add(above.saturating_mul(SPLIT));
-    Cost { leaves, interior, blocks }
+    Cost { leaves, interior, blocks: 1 + touched.saturating_add(above).saturating_mul(SPLIT) }
 }
 
-/// Bytes that a checkpoint of these changes takes at most.
+/// Whether a change has a key from the first on and below the second.
+type HasChange<'a> = &'a dyn Fn(KeyRef<'_>, Option<KeyRef<'_>>) -> bool;
+
+/// Bytes that a checkpoint of these changes takes at most. Reads the root blocks of the version's trees, once a version, and
+/// looks the changes up for each child of these.
 pub fn estimate(changes: &Overlay, version: &Image) -> u64 {
     let target = u64::from(version.params().table_block).clamp(1024, limits::TABLE_BLOCK / 2);
     // Blocks of new rows alone have at least a quarter of the target.
     let blocks_of = |raw: u64| raw / (target / 4);
-    let rows = (changes.encoded_bytes() as u64).saturating_mul(ROW_GROWTH);
+    let [times, by] = ROW_GROWTH;
+    let rows = (changes.encoded_bytes() as u64).saturating_mul(times) / by;
     let mut sum = Cost { leaves: rows, interior: 0, blocks: blocks_of(rows) };
+    let has_change = |table, from: KeyRef<'_>, to: Option<KeyRef<'_>>| {
+        let first = changes.entries_from(table, from).next();
+        first.is_some_and(|entry| to.is_none_or(|to| entry.key() < to))
+    };
     let of_table = |table: &&'static Table| table.id() != schema::MAP.id() && !changes.says_nothing_of(table);
     for table in TABLES.into_iter().filter(of_table) {
-        let cost = rewriting(version.shape(table), changes.entries_of(table) as u64, target);
+        let changed = changes.entries_of(table) as u64;
+        let cost = rewriting(version.shape(table), changed, target, &|from, to| has_change(table, from, to));
         sum.leaves = sum.leaves.saturating_add(cost.leaves);
         sum.interior = sum.interior.saturating_add(cost.interior);
         sum.blocks = sum.blocks.saturating_add(cost.blocks);
@@ -73,9 +83,13 @@ pub fn estimate(changes: &Overlay, version: &Image) -> u64 {
     sum.interior = sum.interior.saturating_add(sum.blocks.saturating_mul(2 * PARENT_ROW));
 
     // New groups and blocks have the highest ids: their rows are at the end of two spaces of the map.
+    let ends = [(SPACE_SUPERCHUNKS, u64::MAX), (SPACE_SUBCHUNKS, u64::MAX)].map(|(a, b)| KeyRef::new(a, b));
+    let in_map = |from: KeyRef<'_>, to: Option<KeyRef<'_>>| {
+        ends.iter().any(|&end| from <= end && to.is_none_or(|to| end < to)) || has_change(&schema::MAP, from, to)
+    };
     let map_rows = sum.blocks.saturating_mul(2 * MAP_ROWS);
-    let map =
-        rewriting(version.shape(&schema::MAP), (changes.entries_of(&schema::MAP) as u64).saturating_add(2), target);
+    let changed = (changes.entries_of(&schema::MAP) as u64).saturating_add(2);
+    let map = rewriting(version.shape(&schema::MAP), changed, target, &in_map);
     let map_blocks = map.blocks.saturating_add(blocks_of(map_rows));
     let map_interior = map.interior.saturating_add(map_blocks.saturating_mul(2 * PARENT_ROW));
 

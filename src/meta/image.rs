@@ -125,12 +125,11 @@ impl Image {
     }
 
     /// The shape of a table's tree. Reads its root block, once.
-    pub(super) fn shape(&self, table: &'static Table) -> Shape {
-        let shape = || Shape::of(&self.tree(table), self);
-        match self.shapes.get(usize::from(table.id().0).wrapping_sub(1)) {
-            Some(known) => *known.get_or_init(shape),
-            None => shape(),
-        }
+    pub(super) fn shape(&self, table: &'static Table) -> &Shape {
+        let [first, ..] = &self.shapes;
+        // Tables are numbered from 1, as they stand in `TABLES`.
+        let known = self.shapes.get(usize::from(table.id().0).wrapping_sub(1)).unwrap_or(first);
+        known.get_or_init(|| Shape::of(&self.tree(table), self))
     }
 
     /// The inode's row.

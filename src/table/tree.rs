@@ -1,7 +1,7 @@
 //! A tree by its root block, and looking up rows in it.
 
 use super::{BlockSource, ChildRef, RowRef, TableError, child_at, fetch};
-use crate::format::block::{Block, BlockBuilder, KeyRef};
+use crate::format::block::{Block, KeyRef};
 use crate::format::limits;
 use crate::format::root::MapRef;
 use crate::format::schema::{self, Table};
@@ -78,22 +78,14 @@ impl Tree {
     }
 
     /// The root block; `None` if the tree is empty.
-    pub(super) fn root_block(&self, source: &dyn BlockSource) -> Result<Option<Arc<Block>>, TableError> {
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn root_block(&self, source: &dyn BlockSource) -> Result<Option<Arc<Block>>, TableError> {
         match self.root_child()? {
             None => Ok(None),
             Some((child, level)) => fetch(source, self.table, level, &child, None, None).map(Some),
         }
-    }
-
-    /// How many rows the root block has, and at most how many raw bytes they take; zeros if the tree is empty. Reads the root
-    /// block.
-    ///
-    /// # Errors
-    /// As [`Tree::get`].
-    pub fn root_size(&self, source: &dyn BlockSource) -> Result<(u64, u64), TableError> {
-        let Some(root) = self.root_block(source)? else { return Ok((0, 0)) };
-        let bound = |row| BlockBuilder::row_bound(root.key(row), root.ints(row), root.tail(row)) as u64;
-        Ok((root.len() as u64, (0..root.len()).map(bound).sum()))
     }
 
     /// The row with this key. Reads one block a level.
