@@ -3,6 +3,11 @@
 //! An [`Overlay`] is one persistent map: a clone shares everything and costs a few counts, so each snapshot is one. An
 //! entry is one allocation, which holds key and row encoded; a look-up allocates nothing. For each key there is at most one
 //! entry: a row, or a tombstone that says that there is none. Pure: no I/O, no clock.
+//!
+//! Rows of `thawed` take 112 bytes each, those of inodes about 160 to 200. Measured with scattered keys on two busy cores, for
+//! 1,000 and for 100,000 entries: a clone 12 ns, `get` 0.2 and 1.2 µs, `set` 0.4 and 1.5 µs, `set` where each was preceded
+//! by a clone, so that the path is copied, 1.0 and 5.7 µs.
+//!
 //! Callers: `view` and `merge`, which lay overlays over a version; `checkpoint`, which applies one; `fs`, which fills them.
 
 use crate::format::block::{Key, KeyRef, Row};
