@@ -178,8 +178,9 @@ fn entry(fs: &Fs, inode: InodeId) -> Entry {
             ContentRef::None | ContentRef::Tiny(_) => pieces.push((0..attr.size, None)),
             ContentRef::Subchunk(id) => pieces.push((0..attr.size, Some(id))),
             ContentRef::Content(content) => {
-                let mut extents = fs.view().extents(content, 0).unwrap();
-                while let Some((at, row)) = extents.next(fs.view()).unwrap() {
+                let snapshot = fs.snapshot();
+                let mut extents = snapshot.view().extents(content, 0).unwrap();
+                while let Some((at, row)) = extents.next(snapshot.view()).unwrap() {
                     match row.extent {
                         Extent::Hole => pieces.push((at..at + row.length, None)),
                         Extent::Slice { subchunk, .. } => pieces.push((at..at + row.length, Some(subchunk))),

@@ -1,8 +1,7 @@
 //! Attributes, as stat(2) and statfs(2) want them.
 
-use super::{Fs, FsError};
-use crate::format::ids::{ContentId, InodeId};
-use crate::format::rows::{ContentRef, FileType, InodeRow, Time};
+use crate::format::ids::InodeId;
+use crate::format::rows::{FileType, InodeRow, Time};
 
 /// What stat(2) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,24 +61,17 @@ pub struct StatFs {
 }
 
 const STAT_BLOCK: u64 = 512;
-const STATFS_BLOCK: u32 = 4096;
 
-impl Fs {
-    pub(super) fn attr_of(&self, inode: InodeId, row: &InodeRow) -> Result<Attr, FsError> {
+impl Attr {
+    /// What an inode's row says, with the bytes of a regular file that are no hole; of others `allocated` is not looked at.
+    pub(super) fn of(inode: InodeId, row: &InodeRow, allocated: u64) -> Self {
         let device = matches!(row.file_type, FileType::BlockDevice | FileType::CharDevice);
-        let (size, allocated) = match (row.file_type, row.content) {
-            (FileType::Regular, ContentRef::None) => (row.size, 0),
-            (FileType::Regular, ContentRef::Content(content)) => (row.size, self.allocated(content, row)?),
-            (FileType::Regular, _) => (row.size, row.size),
-            (FileType::Symlink | FileType::Directory, _) => (row.size, 0),
+        let (size, allocated) = match row.file_type {
+            FileType::Regular => (row.size, allocated.min(row.size)),
+            FileType::Symlink | FileType::Directory => (row.size, 0),
             _ => (0, 0),
         };
-        // Thawed ranges are data; where they lie over data, that counts twice, so the size bounds it.
-        let allocated = match row.file_type {
-            FileType::Regular => allocated.saturating_add(self.thawed_bytes(inode)?).min(size),
-            _ => allocated,
-        };
-        Ok(Attr {
+        Attr {
             inode,
             file_type: row.file_type,
             permissions: row.permissions,
@@ -92,31 +84,6 @@ impl Fs {
             ctime: row.ctime,
             atime: row.atime,
             device: if device { row.device() } else { (0, 0) },
-        })
-    }
-
-    /// Bytes of a file with this content that are no hole. The row says so where the content has holes; where it has none,
-    /// they are as many as the content is long. (Adding the extents up would take a walk for each inode that has it.)
-    fn allocated(&self, content: ContentId, row: &InodeRow) -> Result<u64, FsError> {
-        if let Some(allocated) = row.allocated() {
-            return Ok(allocated.min(row.size));
-        }
-        if let Some(end) = self.content_ends.get(&content) {
-            return Ok(end);
-        }
-        let last = self.view.extents(content, u64::MAX)?.next(&self.view)?;
-        let end = last.map_or(0, |(begin, extent)| begin.saturating_add(extent.length));
-        self.content_ends.insert(content, end, 64);
-        Ok(end)
-    }
-
-    /// What the whole filesystem has.
-    pub fn statfs(&self) -> StatFs {
-        let root = self.view.version().root();
-        StatFs {
-            blocks: root.view.bytes.div_ceil(STATFS_BLOCK.into()),
-            block_size: STATFS_BLOCK,
-            files: root.view.inodes,
         }
     }
 }

@@ -16,7 +16,8 @@
 //!   - of a symlink: u64 length and bytes of the target;
 //!   - of a device: u32 major, u32 minor.
 
-use super::{Attr, Fs, FsError, SeekTo};
+use super::read::{Fs, Moment};
+use super::{Attr, FsError, SeekTo};
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
 use crate::meta::Dirents;
@@ -33,8 +34,9 @@ const READ: u64 = 1 << 20;
 /// # Errors
 /// The first thing that cannot be read, with its path, or `Io` where directories contradict each other.
 pub fn digest(fs: &Fs, root: InodeId) -> Result<[u8; 32], FsError> {
+    let now = &fs.now();
     let mut digest = Digest {
-        fs,
+        now,
         hasher: blake3::Hasher::new(),
         records: 0,
         first_names: HashMap::new(),
@@ -43,7 +45,7 @@ pub fn digest(fs: &Fs, root: InodeId) -> Result<[u8; 32], FsError> {
         buffer: Vec::new(),
     };
     digest.hasher.update(BEGIN);
-    let attr = fs.attr(root)?;
+    let attr = now.attr(root)?;
     digest.entry(&attr)?;
     if attr.is_dir() {
         digest.tree(root)?;
@@ -52,7 +54,7 @@ pub fn digest(fs: &Fs, root: InodeId) -> Result<[u8; 32], FsError> {
 }
 
 struct Digest<'a> {
-    fs: &'a Fs,
+    now: &'a Moment<'a>,
     hasher: blake3::Hasher,
     records: u64,
     /// Record of the first name of each inode that may have more.
@@ -65,7 +67,7 @@ struct Digest<'a> {
 
 impl Digest<'_> {
     fn tree(&mut self, root: InodeId) -> Result<(), FsError> {
-        let view = self.fs.view();
+        let view = self.now.view();
         let mut levels: Vec<(Dirents, usize)> = vec![self.enter(root)?];
         while let Some((entries, path_len)) = levels.last_mut() {
             let path_len = *path_len;
@@ -79,7 +81,7 @@ impl Digest<'_> {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(&name);
-            let attr = self.fs.attr(row.inode).map_err(|error| self.at_path(error))?;
+            let attr = self.now.attr(row.inode).map_err(|error| self.at_path(error))?;
             if attr.file_type != row.file_type {
                 return Err(FsError::io(format!("inode {} is not of the type its directory says", row.inode)));
             }
@@ -100,7 +102,7 @@ impl Digest<'_> {
         if !self.directories.insert(dir) {
             return Err(FsError::io(format!("directory {dir} has more than one name")));
         }
-        Ok((self.fs.view().dirents(dir, None)?, self.path.len()))
+        Ok((self.now.view().dirents(dir, None)?, self.path.len()))
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -128,7 +130,7 @@ impl Digest<'_> {
         self.hasher.update(&attr.gid.to_le_bytes());
         self.hasher.update(&attr.mtime.secs.to_le_bytes());
         self.hasher.update(&attr.mtime.nanos.to_le_bytes());
-        let xattrs = self.fs.xattrs(attr.inode)?;
+        let xattrs = self.now.xattrs(attr.inode)?;
         self.hasher.update(&(xattrs.0.len() as u64).to_le_bytes());
         for xattr in &xattrs.0 {
             self.bytes(&xattr.name);
@@ -141,7 +143,7 @@ impl Digest<'_> {
                 self.hasher.update(&hash);
             }
             FileType::Symlink => {
-                let target = self.fs.readlink(attr.inode)?;
+                let target = self.now.readlink(attr.inode)?;
                 self.bytes(&target);
             }
             FileType::BlockDevice | FileType::CharDevice => {
@@ -158,14 +160,14 @@ impl Digest<'_> {
         let mut at = 0;
         while at < attr.size {
             // From hole to data, back to the beginning of its piece.
-            at = match self.fs.seek(attr.inode, at, SeekTo::Data) {
+            at = match self.now.seek(attr.inode, at, SeekTo::Data) {
                 Ok(data) => at.max(data / PIECE * PIECE),
                 Err(FsError::NoData) => break,
                 Err(error) => return Err(error),
             };
             self.buffer.clear();
             let len = READ.min(attr.size - at);
-            self.fs.read(attr.inode, at, len as usize, &mut self.buffer)?;
+            self.now.read(attr.inode, at, len as usize, &mut self.buffer)?;
             for (n, piece) in self.buffer.chunks(PIECE as usize).enumerate() {
                 if piece.iter().any(|&byte| byte != 0) {
                     hasher.update(&(at + n as u64 * PIECE).to_le_bytes());

@@ -1,6 +1,7 @@
 //! Reading directories, from the beginning or from where a reader stopped.
 
-use super::{Attr, Fs, FsError};
+use super::read::{Fs, Moment};
+use super::{Attr, FsError};
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
 
@@ -21,8 +22,9 @@ pub struct DirEntry<'a> {
 pub const FIRST_COOKIES: u64 = 2;
 
 impl Fs {
-    /// Gives the entries of `dir` behind `cookie` to `each`, in order of their names' bytes, until it returns false; an
+    /// Gives the entries of `dir` after `cookie` to `each`, in order of their names' bytes, until it returns false; an
     /// entry it returned false for is the first of the next call with the cookie before. `.` and `..` are not given.
+    /// Cookies are ranks: of a directory that changes, a [`DirHandle`](super::DirHandle) gives the entries.
     ///
     /// # Errors
     /// `NotDirectory`, `NotFound` or `Io`.
@@ -32,45 +34,7 @@ impl Fs {
         cookie: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), FsError> {
-        let mut at = cookie.max(FIRST_COOKIES);
-        let mut entries = match self.resumes.0.get(&(dir, at)) {
-            Some(name) => self.view.dirents(dir, Some(&name))?,
-            None => {
-                if self.row(dir)?.parent.is_none() {
-                    return Err(FsError::NotDirectory);
-                }
-                let mut entries = self.view.dirents(dir, None)?;
-                for _ in FIRST_COOKIES..at {
-                    if entries.peek()?.is_none() {
-                        return Ok(());
-                    }
-                    entries.advance(&self.view)?;
-                }
-                entries
-            }
-        };
-        // The name that the last entry given has, to go on from.
-        let mut last: Vec<u8> = Vec::new();
-        while let Some((name, row)) = entries.peek()? {
-            let entry = DirEntry { inode: row.inode, file_type: row.file_type, name, cookie: at + 1 };
-            if !each(entry) {
-                if !last.is_empty() {
-                    let weight = 64 + last.len();
-                    self.resumes.0.insert((dir, at), last.into(), weight);
-                }
-                return Ok(());
-            }
-            last.clear();
-            last.extend_from_slice(name);
-            at += 1;
-            entries.advance(&self.view)?;
-        }
-        // At the end a reader asks once more: it shall find the end without a walk.
-        if !last.is_empty() {
-            let weight = 64 + last.len();
-            self.resumes.0.insert((dir, at), last.into(), weight);
-        }
-        Ok(())
+        self.now().read_dir(dir, cookie, each)
     }
 
     /// As [`Fs::read_dir`], with the attributes of each entry.
@@ -83,6 +47,51 @@ impl Fs {
         cookie: u64,
         each: &mut dyn FnMut(DirEntry<'_>, Result<Attr, FsError>) -> bool,
     ) -> Result<(), FsError> {
-        self.read_dir(dir, cookie, &mut |entry| each(entry, self.attr(entry.inode)))
+        let now = self.now();
+        now.read_dir(dir, cookie, &mut |entry| each(entry, now.attr(entry.inode)))
+    }
+}
+
+impl Moment<'_> {
+    fn read_dir(&self, dir: InodeId, cookie: u64, each: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
+        let mut at = cookie.max(FIRST_COOKIES);
+        let mut entries = match self.fs.resumes.0.get(&(dir, at)) {
+            Some(name) => self.view().dirents(dir, Some(&name))?,
+            None => {
+                if self.row(dir)?.parent.is_none() {
+                    return Err(FsError::NotDirectory);
+                }
+                let mut entries = self.view().dirents(dir, None)?;
+                for _ in FIRST_COOKIES..at {
+                    if entries.peek()?.is_none() {
+                        return Ok(());
+                    }
+                    entries.advance(self.view())?;
+                }
+                entries
+            }
+        };
+        // The name that the last entry given has, to go on from.
+        let mut last: Vec<u8> = Vec::new();
+        while let Some((name, row)) = entries.peek()? {
+            let entry = DirEntry { inode: row.inode, file_type: row.file_type, name, cookie: at + 1 };
+            if !each(entry) {
+                if !last.is_empty() {
+                    let weight = 64 + last.len();
+                    self.fs.resumes.0.insert((dir, at), last.into(), weight);
+                }
+                return Ok(());
+            }
+            last.clear();
+            last.extend_from_slice(name);
+            at += 1;
+            entries.advance(self.view())?;
+        }
+        // At the end a reader asks once more: it shall find the end without a walk.
+        if !last.is_empty() {
+            let weight = 64 + last.len();
+            self.fs.resumes.0.insert((dir, at), last.into(), weight);
+        }
+        Ok(())
     }
 }

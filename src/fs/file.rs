@@ -1,8 +1,9 @@
 //! Reading regular files, and where they have data.
 
-use super::{Fs, FsError};
+use super::FsError;
+use super::read::{Fs, Moment};
 use crate::format::ids::{InodeId, SubchunkId};
-use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, InodeRow};
+use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow};
 use crate::meta::Extents;
 
 /// What lseek(2) looks for.
@@ -15,40 +16,75 @@ pub enum SeekTo {
 }
 
 impl Fs {
-    pub(super) fn regular(&self, inode: InodeId) -> Result<InodeRow, FsError> {
-        let row = self.row(inode)?;
-        match row.file_type {
-            FileType::Regular => Ok(row),
-            FileType::Directory => Err(FsError::IsDirectory),
-            _ => Err(FsError::NotRegular),
-        }
-    }
-
     /// Appends up to `len` bytes of a file from `offset` on to `out`; fewer only at the file's end.
     ///
     /// # Errors
-    /// `IsDirectory`, `NotRegular`, `NotFound`, or `Io` if a subchunk cannot be read, or the range meets a thawed one.
-    /// `out` may then have grown.
+    /// `IsDirectory`, `NotRegular`, `NotFound`, or `Io` if a subchunk cannot be read, or the range meets a thawed one whose
+    /// bytes are lost, or are in a thaw log that is not there. `out` may then have grown.
     pub fn read(&self, inode: InodeId, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), FsError> {
+        self.now().read(inode, offset, len, out)
+    }
+
+    /// The next offset from `offset` on that has data, or is a hole.
+    ///
+    /// # Errors
+    /// `NoData` from the end on, or where no data follows; else as [`Fs::read`].
+    pub fn seek(&self, inode: InodeId, offset: u64, to: SeekTo) -> Result<u64, FsError> {
+        self.now().seek(inode, offset, to)
+    }
+}
+
+impl Moment<'_> {
+    pub(super) fn read(&self, inode: InodeId, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), FsError> {
         let row = self.regular(inode)?;
         let len = (len as u64).min(row.size.saturating_sub(offset)) as usize;
         if len == 0 {
             return Ok(());
         }
-        self.refuse_thawed(inode, offset, len as u64)?;
         let start = out.len();
         out.resize(start + len, 0);
-        let target = out.get_mut(start..).unwrap_or_default();
+        let mut rest = out.get_mut(start..).unwrap_or_default();
+        if !self.view().has_thawed() {
+            return self.read_stored(&row, offset, rest);
+        }
+        let mut at = offset;
+        let mut thawed = self.view().thawed(inode, offset)?;
+        while !rest.is_empty() {
+            // Up to the next thawed range, or the end, what is stored counts.
+            let next = thawed.next(self.view())?;
+            let before = next.map_or(u64::MAX, |(begin, _)| begin.saturating_sub(at)).min(rest.len() as u64);
+            let (stored, after) = rest.split_at_mut(before as usize);
+            if !stored.is_empty() {
+                self.read_stored(&row, at, stored)?;
+                at += before;
+            }
+            rest = after;
+            if let Some((begin, range)) = next
+                && !rest.is_empty()
+            {
+                let within = at.saturating_sub(begin);
+                let have = range.length.saturating_sub(within).min(rest.len() as u64);
+                let (now, after) = rest.split_at_mut(have as usize);
+                self.read_thawed(begin, &range, within, now)?;
+                at += have;
+                rest = after;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `out`, which is zero, with what the row's content has from `offset` on, which is below the size.
+    fn read_stored(&self, row: &InodeRow, offset: u64, out: &mut [u8]) -> Result<(), FsError> {
         match row.content {
             ContentRef::None => Ok(()),
-            ContentRef::Subchunk(id) => self.read_subchunk(id, offset, target),
+            ContentRef::Subchunk(id) => self.read_subchunk(id, offset, out),
             ContentRef::Tiny(id) => {
-                let bytes = self.view.tiny(id)?;
-                let range = offset as usize..offset as usize + len;
-                target.copy_from_slice(bytes.get(range).ok_or_else(|| FsError::io("a tiny file is cut short"))?);
+                let bytes = self.view().tiny(id)?;
+                let bytes = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)?.get(..out.len()));
+                out.copy_from_slice(bytes.ok_or_else(|| FsError::io("a tiny file is cut short"))?);
                 Ok(())
             }
-            ContentRef::Content(content) => self.read_content(&mut self.view.extents(content, offset)?, offset, target),
+            ContentRef::Content(content) => self.read_content(&mut self.view().extents(content, offset)?, offset, out),
         }
     }
 
@@ -58,7 +94,7 @@ impl Fs {
         while !rest.is_empty() {
             //= format-spec.md#8.3
             //# It may end before: what of the file is after its end is a hole.
-            let Some((begin, extent)) = extents.next(&self.view)? else { return Ok(()) };
+            let Some((begin, extent)) = extents.next(self.view())? else { return Ok(()) };
             // Extents follow one another: only the first can end before `at`, and no other comes after it then.
             let within = at.saturating_sub(begin);
             let have = extent.length.saturating_sub(within).min(rest.len() as u64);
@@ -99,25 +135,21 @@ impl Fs {
 
     fn read_subchunk(&self, id: SubchunkId, skip: u64, out: &mut [u8]) -> Result<(), FsError> {
         let skip = u32::try_from(skip).map_err(|_| FsError::io(format!("subchunk {id} is not that long")))?;
-        Ok(self.working_set.read_subchunk(id, skip, out)?)
+        Ok(self.fs.working_set.read_subchunk(id, skip, out)?)
     }
 
-    /// The next offset from `offset` on that has data, or is a hole.
-    ///
-    /// # Errors
-    /// `NoData` from the end on, or where no data follows; else as [`Fs::read`].
-    pub fn seek(&self, inode: InodeId, offset: u64, to: SeekTo) -> Result<u64, FsError> {
+    pub(super) fn seek(&self, inode: InodeId, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         let row = self.regular(inode)?;
         if offset >= row.size {
             return Err(FsError::NoData);
         }
-        if !self.view.has_thawed() {
+        if !self.view().has_thawed() {
             return self.seek_content(&row, offset, to);
         }
         // Thawed ranges are data, whatever the content has there.
-        let mut thawed = self.view.thawed(inode, offset)?;
+        let mut thawed = self.view().thawed(inode, offset)?;
         if to == SeekTo::Data {
-            let next = thawed.next(&self.view)?.map(|(begin, _)| begin.max(offset)).filter(|at| *at < row.size);
+            let next = thawed.next(self.view())?.map(|(begin, _)| begin.max(offset)).filter(|at| *at < row.size);
             return match (self.seek_content(&row, offset, to), next) {
                 (Ok(data), Some(next)) => Ok(data.min(next)),
                 (Err(FsError::NoData), Some(next)) => Ok(next),
@@ -125,7 +157,7 @@ impl Fs {
             };
         }
         let mut hole = self.seek_content(&row, offset, to)?;
-        while let Some((begin, range)) = thawed.next(&self.view)? {
+        while let Some((begin, range)) = thawed.next(self.view())? {
             let end = begin.saturating_add(range.length);
             if end <= hole {
                 continue;
@@ -141,7 +173,7 @@ impl Fs {
         Ok(hole)
     }
 
-    /// As [`Fs::seek`], by what the row says of the content. `offset` is below the size.
+    /// As [`Moment::seek`], by what the row says of the content. `offset` is below the size.
     fn seek_content(&self, row: &InodeRow, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         match (row.content, to) {
             (ContentRef::None, SeekTo::Data) => Err(FsError::NoData),
@@ -149,9 +181,9 @@ impl Fs {
             (ContentRef::Subchunk(_) | ContentRef::Tiny(_), SeekTo::Data) => Ok(offset),
             (ContentRef::Subchunk(_) | ContentRef::Tiny(_), SeekTo::Hole) => Ok(row.size),
             (ContentRef::Content(content), to) => {
-                let mut extents = self.view.extents(content, offset)?;
+                let mut extents = self.view().extents(content, offset)?;
                 let mut content_end = offset;
-                while let Some((begin, extent)) = extents.next(&self.view)? {
+                while let Some((begin, extent)) = extents.next(self.view())? {
                     // Decoding has checked the addition.
                     let end = begin + extent.length;
                     let here = begin.max(offset);

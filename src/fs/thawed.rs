@@ -1,42 +1,46 @@
-//! Thawed ranges of files, for a reader that does not have the thaw log.
-//!
-//! In an image without thawed ranges none of these functions looks anything up.
+//! Bytes of thawed ranges: from the thaw log, if it is there.
 
-use super::{Fs, FsError};
-use crate::format::ids::InodeId;
+use super::FsError;
+use super::read::Moment;
+use crate::format::ids::LogOffset;
+use crate::format::rows::{ThawedBytes, ThawedRow};
+use crate::thaw::Segment;
 
-impl Fs {
-    /// An error if the image does not have some of these bytes, since they are in the thaw log, or are lost.
-    pub(super) fn refuse_thawed(&self, inode: InodeId, offset: u64, len: u64) -> Result<(), FsError> {
-        if !self.view.has_thawed() {
-            return Ok(());
-        }
+impl Moment<'_> {
+    /// Fills `out` with the bytes of a thawed range, which begins at offset `begin` of its file, from its byte `within` on.
+    /// `out` lies within the range.
+    pub(super) fn read_thawed(
+        &self,
+        begin: u64,
+        range: &ThawedRow,
+        within: u64,
+        out: &mut [u8],
+    ) -> Result<(), FsError> {
         //= format-spec.md#8.9
         //# A reader without the thaw log must answer a read that meets a thawed range, in the log or lost, with EIO, and no
         //# other read.
-        match self.view.thawed(inode, offset)?.next(&self.view)? {
-            Some((begin, row)) if begin < offset.saturating_add(len) => {
-                let place = if row.is_lost() { "lost" } else { "in the thaw log, not in the image" };
-                Err(FsError::io(format!("{} bytes at offset {begin} are {place}", row.length)))
+        let refuse = |why: &str| Err(FsError::io(format!("{} bytes at offset {begin} are {why}", range.length)));
+        let ThawedBytes::InLog { frame, skip, sum } = range.bytes else { return refuse("lost") };
+        let Some(segments) = &self.now.segments else { return refuse("in the thaw log, not in the image") };
+        let Some(segment) = segments.get(frame) else { return refuse("in a part of the thaw log that is not there") };
+        let skip = u64::from(skip).saturating_add(within);
+        if frame < self.now.session {
+            let end = skip.saturating_add(out.len() as u64);
+            if end > self.verified_len(segment, frame, sum)? {
+                return refuse("not all in the frame that they are said to be in");
             }
-            _ => Ok(()),
         }
+        Ok(segment.read(frame, skip, out)?)
     }
 
-    /// Bytes in the thawed ranges of an inode. Stat asks for them each time, so they are remembered.
-    pub(super) fn thawed_bytes(&self, inode: InodeId) -> Result<u64, FsError> {
-        if !self.view.has_thawed() {
-            return Ok(0);
+    /// Bytes of a frame that is older than the session. It is verified as a whole, when it is first read [16]: the session
+    /// wrote the others itself.
+    fn verified_len(&self, segment: &Segment, frame: LogOffset, sum: u64) -> Result<u64, FsError> {
+        if let Some(len) = self.fs.verified.get(&(frame, sum)) {
+            return Ok(len);
         }
-        if let Some(known) = self.thawed.get(&inode) {
-            return Ok(known);
-        }
-        let mut bytes = 0u64;
-        let mut ranges = self.view.thawed(inode, 0)?;
-        while let Some((_, row)) = ranges.next(&self.view)? {
-            bytes = bytes.saturating_add(row.length);
-        }
-        self.thawed.insert(inode, bytes, 64);
-        Ok(bytes)
+        let len = segment.written(frame, sum)?.len() as u64;
+        self.fs.verified.insert((frame, sum), len, 0);
+        Ok(len)
     }
 }

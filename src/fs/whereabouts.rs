@@ -1,6 +1,7 @@
 //! Where a file lies: what the virtual attribute `user.floe.where` shows.
 
-use super::{Fs, FsError};
+use super::FsError;
+use super::read::{Fs, Moment};
 use crate::format::ids::{InodeId, SubchunkId};
 use crate::format::rows::{ContentRef, Extent};
 use std::fmt::Write;
@@ -16,10 +17,16 @@ impl Fs {
     /// # Errors
     /// As [`Fs::read`].
     pub fn whereabouts(&self, inode: InodeId) -> Result<String, FsError> {
+        self.now().whereabouts(inode)
+    }
+}
+
+impl Moment<'_> {
+    fn whereabouts(&self, inode: InodeId) -> Result<String, FsError> {
         let row = self.regular(inode)?;
         let mut lines = Lines(String::new());
-        let mut thawed = self.view.thawed(inode, 0)?;
-        while let Some((offset, range)) = thawed.next(&self.view)?
+        let mut thawed = self.view().thawed(inode, 0)?;
+        while let Some((offset, range)) = thawed.next(self.view())?
             && !lines.full()
         {
             lines.add(offset, range.length, if range.is_lost() { "lost" } else { "thaw log" });
@@ -30,9 +37,9 @@ impl Fs {
             ContentRef::Tiny(_) => lines.add(0, row.size, "table"),
             ContentRef::Subchunk(id) => lines.add(0, row.size, &self.place_of(id)?),
             ContentRef::Content(content) => {
-                let mut extents = self.view.extents(content, 0)?;
+                let mut extents = self.view().extents(content, 0)?;
                 let mut end = 0;
-                while let Some((offset, extent)) = extents.next(&self.view)?
+                while let Some((offset, extent)) = extents.next(self.view())?
                     && !lines.full()
                 {
                     end = offset.saturating_add(extent.length);
@@ -58,8 +65,8 @@ impl Fs {
 
     fn place_of(&self, id: SubchunkId) -> Result<String, FsError> {
         let unknown = || FsError::io(format!("the map does not know subchunk {id}"));
-        let located = self.view.version().locate(id)?.ok_or_else(unknown)?;
-        let row = self.view.version().superchunk(located.superchunk)?.ok_or_else(unknown)?;
+        let located = self.view().version().locate(id)?.ok_or_else(unknown)?;
+        let row = self.view().version().superchunk(located.superchunk)?.ok_or_else(unknown)?;
         Ok(format!("superchunk {} at {}", located.superchunk, row.place.offset))
     }
 }

@@ -14,6 +14,7 @@ mod log;
 mod lost;
 mod recover;
 mod segment;
+mod segments;
 mod start;
 mod survey;
 #[cfg(test)]
@@ -27,3 +28,4 @@ pub use log::{Appended, ThawLog};
 pub use lost::LostRange;
 pub use recover::{Recovered, recover};
 pub use segment::{Segment, segment_size};
+pub use segments::Segments;

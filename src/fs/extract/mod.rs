@@ -15,7 +15,7 @@ pub use options::{ExtractError, ExtractFilter, ExtractObserver, ExtractOptions, 
 use super::{Attr, Fs, FsError};
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
-use crate::meta::Dirents;
+use crate::meta::{Dirents, View};
 use attributes::{Attributes, Remark, Rights};
 use make::MakeError;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -50,6 +50,7 @@ pub fn extract(
     let is_empty = is_empty(&root).map_err(failed)?;
     let mut extraction = Extraction {
         fs,
+        view: fs.snapshot().view().clone(),
         options,
         observer,
         target: Target::new(root, options.open_directories, options.own.clone()).map_err(failed)?,
@@ -116,6 +117,7 @@ struct FirstName {
 
 struct Extraction<'a> {
     fs: &'a Fs,
+    view: View,
     options: &'a ExtractOptions<'a>,
     observer: &'a dyn ExtractObserver,
     target: Target,
@@ -205,7 +207,7 @@ impl Extraction<'_> {
         self.entry(names.last().map_or(&[], Vec::as_slice), names.len(), attr, &mut levels)?;
         while let Some(level) = levels.last_mut() {
             let path_len = level.path_len;
-            let next = level.entries.next(self.fs.view());
+            let next = level.entries.next(&self.view);
             self.path.truncate(path_len);
             let (name, row) = match next {
                 Ok(Some(entry)) => entry,
@@ -259,7 +261,7 @@ impl Extraction<'_> {
             self.error("the directory has more than one name".to_owned());
             return Ok(());
         }
-        let entries = match self.fs.view().dirents(attr.inode, None) {
+        let entries = match self.view.dirents(attr.inode, None) {
             Ok(entries) => entries,
             Err(error) => {
                 self.error(error.to_string());

@@ -1,0 +1,135 @@
+//! A filesystem for reading: [`Fs`], and [`Moment`], an `Fs` as it is at one moment.
+//!
+//! Everything that one request reads comes from one snapshot, so a change, a checkpoint or a removed segment in between
+//! changes nothing for it [6]. The files beside this one give both types their questions.
+
+use super::FsError;
+use super::resumes::Resumes;
+use super::snapshot::Snapshot;
+use super::source::{SnapshotSource, Source, Taken};
+use crate::format::ids::{ContentId, InodeId, LogOffset};
+use crate::format::rows::{FileType, InodeRow};
+use crate::inflate::WorkingSet;
+use crate::meta::{ByteLru, Image, View};
+use std::sync::Arc;
+
+/// Bytes of memory for what stat asks for again and again.
+const STAT_BYTES: usize = 1 << 20;
+/// Bytes of memory for which frames of an older thaw log were verified: some 10,000.
+const VERIFIED_BYTES: usize = 2 << 20;
+
+/// How to serve an image.
+#[derive(Debug, Clone, Copy)]
+pub struct FsOptions {
+    /// Bytes of memory for inflated superchunks.
+    pub cache: usize,
+    /// Threads that inflate ahead of sequential readers; 0 for none.
+    pub readahead: usize,
+    /// Every subchunk read is checked against its own identity, not only those of damaged superchunks.
+    pub verify: bool,
+}
+
+impl Default for FsOptions {
+    fn default() -> Self {
+        FsOptions { cache: 256 << 20, readahead: 2, verify: false }
+    }
+}
+
+/// A value, and the stamp of the snapshot that it is of.
+pub(super) type Stamped = (u64, u64);
+
+/// An image as a filesystem.
+pub struct Fs {
+    source: Source,
+    image: Arc<Image>,
+    pub(super) working_set: WorkingSet,
+    pub(super) resumes: Resumes,
+    /// Where contents end: every stat asks for it, and many inodes may have the same content.
+    pub(super) content_ends: ByteLru<ContentId, Stamped>,
+    /// Bytes in thawed ranges, of each inode that was asked for.
+    pub(super) thawed: ByteLru<InodeId, Stamped>,
+    /// Frames of the thaw log that were verified, by offset and checksum, with the number of bytes in each.
+    pub(super) verified: ByteLru<(LogOffset, u64), u64>,
+}
+
+impl Fs {
+    /// Serves an image that nobody changes. Reads nothing yet.
+    pub fn new(image: Arc<Image>, options: FsOptions) -> Arc<Self> {
+        let snapshot = Snapshot::fixed(View::of(Arc::clone(&image)));
+        Fs::serve(image, Source::Fixed(Box::new(snapshot)), options)
+    }
+
+    /// Serves what is being written, as it is at each moment. Reads nothing yet.
+    pub fn over(source: Arc<dyn SnapshotSource>, options: FsOptions) -> Arc<Self> {
+        let image = Arc::clone(source.snapshot().view().version());
+        Fs::serve(image, Source::Live(source), options)
+    }
+
+    fn serve(image: Arc<Image>, source: Source, options: FsOptions) -> Arc<Self> {
+        let working_set = WorkingSet::new(image.clone(), options.cache, options.readahead).verifying(options.verify);
+        Arc::new(Fs {
+            source,
+            image,
+            working_set,
+            resumes: Resumes::new(),
+            content_ends: ByteLru::new(STAT_BYTES, 4),
+            thawed: ByteLru::new(STAT_BYTES, 4),
+            verified: ByteLru::new(VERIFIED_BYTES, 4),
+        })
+    }
+
+    /// The image, in the version that was served first. Where data lies, all versions say the same.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// The working set.
+    pub fn working_set(&self) -> &WorkingSet {
+        &self.working_set
+    }
+
+    /// The state at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.source.take().clone()
+    }
+
+    /// Whether nobody changes what it serves.
+    pub(super) fn is_fixed(&self) -> bool {
+        matches!(self.source, Source::Fixed(_))
+    }
+
+    /// The filesystem as it is now.
+    pub(super) fn now(&self) -> Moment<'_> {
+        Moment { fs: self, now: self.source.take() }
+    }
+}
+
+/// A filesystem at one moment.
+pub(super) struct Moment<'a> {
+    pub(super) fs: &'a Fs,
+    pub(super) now: Taken<'a>,
+}
+
+impl Moment<'_> {
+    pub(super) fn view(&self) -> &View {
+        self.now.view()
+    }
+
+    /// The row of an inode that has a name, or had one and is open.
+    pub(super) fn row(&self, inode: InodeId) -> Result<InodeRow, FsError> {
+        if let Some(row) = self.view().inode(inode)? {
+            return Ok(row);
+        }
+        self.view().orphan(inode)?.ok_or(FsError::NotFound)
+    }
+
+    /// The row of a regular file.
+    pub(super) fn regular(&self, inode: InodeId) -> Result<InodeRow, FsError> {
+        let row = self.row(inode)?;
+        match row.file_type {
+            FileType::Regular => Ok(row),
+            FileType::Directory => Err(FsError::IsDirectory),
+            _ => Err(FsError::NotRegular),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The state of a filesystem at one moment: all that a request reads comes from one snapshot [6].
+//!
+//! A snapshot costs a few counters. It keeps alive what it shows: rows, table blocks, and the open files of the thaw log's
+//! segments, which go on being readable after they were removed. Made by `Fs` and `live`.
+
+use crate::format::ids::{InodeId, LogOffset};
+use crate::meta::View;
+use crate::thaw::Segments;
+use std::sync::Arc;
+
+/// How many handles an inode has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handles {
+    /// All of them.
+    pub all: u32,
+    /// Those that may write.
+    pub writing: u32,
+}
+
+/// Inodes that are open.
+pub(super) type Opens = imbl::OrdMap<InodeId, Handles>;
+
+/// A filesystem at one moment.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// All tables.
+    pub(super) view: View,
+    /// Written bytes; `None` without a thaw log.
+    pub(super) segments: Option<Arc<Segments>>,
+    /// Frames of the thaw log before this offset are older than the mount: they are verified before they are used [16].
+    pub(super) session: LogOffset,
+    /// Which inodes are open.
+    pub(super) opens: Opens,
+    /// How many changes came before.
+    pub(super) stamp: u64,
+    /// How often the layers of the view were moved: only a view with the same layers can take another's place.
+    pub(super) layout: u64,
+}
+
+impl Snapshot {
+    /// Of an image that nobody changes.
+    pub fn fixed(view: View) -> Self {
+        Snapshot { view, segments: None, session: LogOffset(0), opens: Opens::new(), stamp: 0, layout: 0 }
+    }
+
+    /// All tables.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+}

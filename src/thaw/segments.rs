@@ -1,0 +1,33 @@
+//! The segments of a log as they are at one moment, by frame: for readers, who have nothing to do with its writer.
+
+use super::segment::Segment;
+use crate::format::ids::LogOffset;
+use std::collections::BTreeMap;
+
+/// Segments whose files are open. They stay readable after they were removed from the log.
+#[derive(Clone, Default)]
+pub struct Segments {
+    size: u64,
+    by_number: BTreeMap<u64, Segment>,
+}
+
+impl Segments {
+    pub(super) fn new(size: u64, by_number: BTreeMap<u64, Segment>) -> Self {
+        Segments { size, by_number }
+    }
+
+    /// Bytes of a segment; 0 if there is no log.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Number of the lowest.
+    pub fn lowest(&self) -> Option<u64> {
+        self.by_number.first_key_value().map(|(&number, _)| number)
+    }
+
+    /// The one that a frame lies in.
+    pub fn get(&self, frame: LogOffset) -> Option<&Segment> {
+        self.by_number.get(&frame.0.checked_div(self.size)?)
+    }
+}
