@@ -115,12 +115,14 @@ impl Moment<'_> {
         self.now.view()
     }
 
-    /// The row of an inode that has a name, or had one and is open.
+    /// The row of an inode that has a name, or had one and is open. Where nobody writes, nobody can have opened one that
+    /// has none.
     pub(super) fn row(&self, inode: InodeId) -> Result<InodeRow, FsError> {
-        if let Some(row) = self.view().inode(inode)? {
-            return Ok(row);
+        let mut row = self.view().inode(inode)?;
+        if row.is_none() && !self.fs.is_fixed() {
+            row = self.view().orphan(inode)?;
         }
-        self.view().orphan(inode)?.ok_or(FsError::NotFound)
+        row.ok_or(FsError::NotFound)
     }
 
     /// The row of a regular file.
