@@ -1,0 +1,276 @@
+//! Reading a directory that changes meanwhile [17].
+//!
+//! A [`DirHandle`] numbers the names it gives, and goes on with the first name that is present after the last one it gave. So
+//! a name that is there from the beginning to the end is given once, and one that was removed is not given any more. It pins
+//! nothing. For telldir and seekdir it remembers the names of the last reply, and of those before one in [`SPARSE`]. Between
+//! two remembered names it counts; if the names there are others than those it gave, it goes on after the remembered one, so
+//! that some may come twice, but none is left out. Called by fuse.
+
+use super::read::{Fs, Moment};
+use super::{Attr, DirEntry, FsError};
+use crate::format::ids::InodeId;
+use crate::format::rows::FileType;
+use crate::format::sums::xxh3;
+
+/// Numbers up to this are those of the beginning, of `.` and of `..`.
+const FIRST_COOKIES: u64 = 2;
+/// Of the names before the last reply one in so many is remembered; fewer in a directory that is very large.
+const SPARSE: u64 = 64;
+/// At least one in so many is remembered, as long as there is memory for it.
+const SPARSE_MAX: u64 = 1 << 16;
+/// Bytes of memory for remembered names of one handle.
+const MARKS_BYTES: usize = 256 << 10;
+
+/// A name that is remembered.
+#[derive(Debug)]
+struct Mark {
+    /// Its number.
+    cookie: u64,
+    /// Empty: the beginning of the directory.
+    name: Box<[u8]>,
+    /// Whether a reader went here by seekdir: numbers and names before it are no neighbours of it.
+    jump: bool,
+    /// Of the names since the mark before, their hashes by exclusive or.
+    hash: u64,
+}
+
+impl Mark {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + 16 + self.name.len()
+    }
+}
+
+/// The names of a reply.
+#[derive(Debug, Default)]
+struct Reply {
+    /// The number that was asked for, and the one that the name before the first has.
+    asked: u64,
+    before: u64,
+    /// The name after which the reply begins; empty: at the beginning.
+    after: Vec<u8>,
+    names: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Reply {
+    fn push(&mut self, name: &[u8]) {
+        self.names.extend_from_slice(name);
+        self.ends.push(self.names.len());
+    }
+
+    /// Its names with their numbers.
+    fn names(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        (1..=self.ends.len() as u64).map_while(|n| {
+            let cookie = self.before.saturating_add(n);
+            self.get(cookie).map(|name| (cookie, name))
+        })
+    }
+
+    /// The name with this number.
+    fn get(&self, cookie: u64) -> Option<&[u8]> {
+        if cookie == self.asked || cookie == self.before {
+            return Some(&self.after);
+        }
+        let at = usize::try_from(cookie.checked_sub(self.before)?.checked_sub(1)?).ok()?;
+        let end = *self.ends.get(at)?;
+        let begin = at.checked_sub(1).and_then(|at| self.ends.get(at)).copied().unwrap_or(0);
+        self.names.get(begin..end)
+    }
+
+    /// The number of its last name.
+    fn last(&self) -> u64 {
+        self.before.saturating_add(self.ends.len() as u64)
+    }
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct DirHandle {
+    dir: InodeId,
+    /// In order of their numbers.
+    marks: Vec<Mark>,
+    bytes: usize,
+    sparse: u64,
+    /// Names given since the last mark and before the last reply: how many, and their hashes by exclusive or.
+    since: u64,
+    hash: u64,
+    reply: Reply,
+}
+
+/// Where to go on.
+enum Place {
+    /// After this name; empty: at the beginning.
+    After(Vec<u8>),
+    /// After all names.
+    End,
+}
+
+impl DirHandle {
+    /// Opens directory `dir`. Reads nothing yet.
+    pub fn new(dir: InodeId) -> Self {
+        let reply = Reply { before: FIRST_COOKIES, ..Reply::default() };
+        let mut handle = DirHandle { dir, marks: Vec::new(), bytes: 0, sparse: SPARSE, since: 0, hash: 0, reply };
+        handle.mark(FIRST_COOKIES, &[], true);
+        handle
+    }
+
+    /// Gives the entries after the one with number `cookie`, as they are now, to `each`, in order of their names' bytes, until
+    /// it returns false; such an entry is the first of a call with the number before. `.` and `..` are not given: the first
+    /// name has a number above 2, and 0 to 2 are before it.
+    ///
+    /// # Errors
+    /// `NotDirectory`, `NotFound` or `Io`.
+    pub fn read(
+        &mut self,
+        fs: &Fs,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        self.read_in(&fs.now(), cookie, each)
+    }
+
+    /// As [`DirHandle::read`], with the attributes of each entry at the same moment.
+    ///
+    /// # Errors
+    /// As [`DirHandle::read`]; an inode that cannot be read is given as its error.
+    pub fn read_plus(
+        &mut self,
+        fs: &Fs,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>, Result<Attr, FsError>) -> bool,
+    ) -> Result<(), FsError> {
+        let now = fs.now();
+        self.read_in(&now, cookie, &mut |entry| each(entry, now.attr(entry.inode)))
+    }
+
+    fn read_in(
+        &mut self,
+        now: &Moment<'_>,
+        cookie: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), FsError> {
+        if now.row(self.dir)?.file_type != FileType::Directory {
+            return Err(FsError::NotDirectory);
+        }
+        let Place::After(name) = self.locate(now, cookie)? else { return Ok(()) };
+        let after = (!name.is_empty()).then_some(name.as_slice());
+        let mut entries = now.view().dirents(self.dir, after)?;
+        self.begin(cookie, &name);
+        while let Some((name, row)) = entries.peek()? {
+            let cookie = self.reply.last().saturating_add(1);
+            if !each(DirEntry { inode: row.inode, file_type: row.file_type, name, cookie }) {
+                break;
+            }
+            self.reply.push(name);
+            entries.advance(now.view())?;
+        }
+        Ok(())
+    }
+
+    /// The name that `cookie` is the number of.
+    fn locate(&self, now: &Moment<'_>, cookie: u64) -> Result<Place, FsError> {
+        if cookie <= FIRST_COOKIES {
+            return Ok(Place::After(Vec::new()));
+        }
+        if let Some(name) = self.reply.get(cookie) {
+            return Ok(Place::After(name.to_vec()));
+        }
+        if cookie > self.reply.last() {
+            return Ok(Place::End);
+        }
+        let next = self.marks.partition_point(|mark| mark.cookie <= cookie);
+        let Some(mark) = next.checked_sub(1).and_then(|at| self.marks.get(at)) else {
+            // It was forgotten.
+            return Ok(Place::After(Vec::new()));
+        };
+        let (last, hash) = match self.marks.get(next) {
+            Some(next) if !next.jump => (next.cookie, next.hash),
+            Some(_) => return Ok(Place::After(mark.name.to_vec())),
+            None => (self.reply.before, self.hash),
+        };
+        let steps = cookie.saturating_sub(mark.cookie);
+        Ok(Place::After(self.step(now, mark, steps, last, hash)?))
+    }
+
+    /// The name `steps` after a mark, if the names up to number `last` are those that were given: `hash` is theirs. Else the
+    /// mark's.
+    fn step(&self, now: &Moment<'_>, mark: &Mark, steps: u64, last: u64, hash: u64) -> Result<Vec<u8>, FsError> {
+        let after = (!mark.name.is_empty()).then_some(&*mark.name);
+        let mut entries = now.view().dirents(self.dir, after)?;
+        let mut found = mark.name.to_vec();
+        let mut left = hash;
+        for n in 1..=last.saturating_sub(mark.cookie) {
+            let Some((name, _)) = entries.peek()? else { break };
+            left ^= xxh3(name);
+            if n == steps {
+                found = name.to_vec();
+            }
+            entries.advance(now.view())?;
+        }
+        Ok(if left == 0 { found } else { mark.name.to_vec() })
+    }
+
+    /// Thins out the last reply, and begins one after `name`, which has number `cookie`.
+    fn begin(&mut self, cookie: u64, name: &[u8]) {
+        let old = std::mem::take(&mut self.reply);
+        for (number, name) in old.names() {
+            self.since += 1;
+            self.hash ^= xxh3(name);
+            if self.since >= self.sparse {
+                self.mark(number, name, false);
+            }
+        }
+        let last = old.last();
+        self.reply = Reply { asked: cookie, before: last, after: name.to_vec(), ..Reply::default() };
+        if cookie != last && last > FIRST_COOKIES {
+            // The reader went elsewhere. What comes now gets new numbers: the old ones keep their names.
+            if let Some(name) = old.get(last).filter(|_| self.since > 0) {
+                self.mark(last, name, false);
+            }
+            self.reply.before = last.saturating_add(1);
+            self.mark(self.reply.before, name, true);
+        }
+    }
+
+    fn mark(&mut self, cookie: u64, name: &[u8], jump: bool) {
+        let mark = Mark { cookie, name: name.into(), jump, hash: std::mem::take(&mut self.hash) };
+        self.since = 0;
+        self.bytes = self.bytes.saturating_add(mark.bytes());
+        self.marks.push(mark);
+        if self.bytes > MARKS_BYTES {
+            self.thin();
+        }
+    }
+
+    /// Forgets half of the marks: each second one, or the oldest ones if that helps too little. A mark after which a jump
+    /// comes, or nothing yet, stays.
+    fn thin(&mut self) {
+        self.sparse = (self.sparse * 2).min(SPARSE_MAX);
+        let old = std::mem::take(&mut self.marks);
+        let mut rest = old.into_iter().peekable();
+        let (mut hash, mut dropped) = (0, false);
+        while let Some(mut mark) = rest.next() {
+            mark.hash ^= std::mem::take(&mut hash);
+            let closes = rest.peek().is_none_or(|next| next.jump);
+            dropped = !(dropped || mark.jump || closes);
+            if dropped {
+                hash = mark.hash;
+            } else {
+                self.marks.push(mark);
+            }
+        }
+        self.bytes = self.marks.iter().map(Mark::bytes).sum();
+        if self.bytes > MARKS_BYTES / 4 * 3 {
+            let half = self.marks.len() / 2;
+            let first = self.marks.iter().skip(half).position(|mark| mark.jump).map_or(half, |at| half + at);
+            self.marks.drain(..first);
+            self.bytes = self.marks.iter().map(Mark::bytes).sum();
+        }
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        let reply = &self.reply;
+        size_of::<Self>() + self.bytes + reply.after.len() + reply.names.capacity() + 8 * reply.ends.capacity()
+    }
+}
