@@ -120,12 +120,7 @@ impl DirHandle {
     ///
     /// # Errors
     /// `NotDirectory`, `NotFound` or `Io`.
-    pub fn read(
-        &mut self,
-        fs: &Fs,
-        cookie: u64,
-        each: &mut dyn FnMut(DirEntry<'_>) -> bool,
-    ) -> Result<(), FsError> {
+    pub fn read(&mut self, fs: &Fs, cookie: u64, each: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<(), FsError> {
         self.read_in(&fs.now(), cookie, each)
     }
 
