@@ -5,7 +5,7 @@
 
 use super::file::{Access, FileStorage, io_error};
 use super::{Operation, Storage, StorageError};
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -151,6 +151,20 @@ impl DirectoryFolder {
                 Err(Errno::EXIST) => n = n.saturating_add(1),
                 Err(errno) => return Err(failed(Operation::Rename, path, errno.into())),
             }
+        }
+    }
+
+    /// Makes the directory this writer's alone as long as this value lives. Where the file system has no such locks there
+    /// is only the image's.
+    ///
+    /// # Errors
+    /// `Refused` if it is somebody's.
+    pub fn lock(&self) -> Result<(), StorageError> {
+        match rustix::fs::flock(&self.directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {
+                Err(StorageError::Refused { path: self.path.clone(), why: "another process writes to it" })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -13,9 +13,11 @@
 mod faulty;
 mod folder;
 mod history;
+mod home;
 mod memory;
 
 pub use faulty::{Fault, FaultyFolder, FaultyStorage, Record};
 pub use folder::MemoryFolder;
 pub use history::{Fate, FileId, History, RecordingFolder, RecordingStorage, Remains};
+pub use home::FolderHome;
 pub use memory::MemoryStorage;

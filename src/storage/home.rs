@@ -1,0 +1,337 @@
+//! Where an image's thaw log lives: the trait [`LogHome`] and the real one, [`DirectoryHome`].
+//!
+//! `IMAGE.thaw` is the log's directory, or a pointer file that names it (`-o thaw=DIR`). Finding changes nothing; the
+//! directory and the pointer are made at the first change and removed with the log. Whoever writes holds a lock on the
+//! directory, so that two images that were given one directory do not take each other's log for their own leftover.
+//! Called by `fs` (start, begin, finish).
+
+use super::folder::{DirectoryFolder, Folder, failed, sync_parent};
+use super::pointer::{ThawPlace, write_pointer};
+use super::{Operation, Space, StorageError};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Types of file systems (statfs) whose files are in memory: nothing there survives a power cut.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// Where a thaw log lives, or would.
+pub trait LogHome: Send + Sync {
+    /// The log's directory, if there is one. Changes nothing.
+    ///
+    /// # Errors
+    /// `Refused` if what is there may not be used; or if it cannot be read.
+    fn find(&self) -> Result<Option<Arc<dyn Folder>>, StorageError>;
+
+    /// The log's directory, made if there is none, for this writer alone until it is removed or this value is dropped.
+    /// Its name is durable when this returns.
+    ///
+    /// # Errors
+    /// `Refused` if it may not be used, or is not on a disk; or if it cannot be made.
+    fn create(&self) -> Result<Arc<dyn Folder>, StorageError>;
+
+    /// Gives the directory another name, durably, so that a new log can begin. Returns the new path.
+    ///
+    /// # Errors
+    /// If there is none, somebody writes to it, or it cannot be renamed.
+    fn set_aside(&self) -> Result<String, StorageError>;
+
+    /// Removes the directory, which has no segments any more, and whatever names it, durably. One that others keep
+    /// files in stays.
+    ///
+    /// # Errors
+    /// If it cannot be removed, or it is not known whether that is durable.
+    fn remove(&self) -> Result<(), StorageError>;
+
+    /// The directory's path, for messages.
+    fn describe(&self) -> String;
+
+    /// Space on the file system that the directory is on, or would be.
+    ///
+    /// # Errors
+    /// If the backend cannot tell.
+    fn space(&self) -> Result<Space, StorageError>;
+}
+
+/// What an image's user said of its thaw log.
+#[derive(Debug, Clone, Default)]
+pub struct HomeOptions {
+    /// The directory, if not `IMAGE.thaw` (`-o thaw=DIR`). A log that a pointer leads to is found in any case.
+    pub elsewhere: Option<PathBuf>,
+    /// A file system in memory will do (`--volatile`).
+    pub volatile: bool,
+}
+
+/// The thaw log's directory beside an image, or where a pointer leads.
+#[derive(Debug)]
+pub struct DirectoryHome {
+    /// `IMAGE.thaw`.
+    name: PathBuf,
+    elsewhere: Option<PathBuf>,
+    volatile: bool,
+    /// The directory while it is this writer's: it holds the lock.
+    own: Mutex<Option<Arc<DirectoryFolder>>>,
+}
+
+impl DirectoryHome {
+    /// That of the image at `image`, which exists. All paths are made absolute here: the working directory may change
+    /// later.
+    ///
+    /// # Errors
+    /// If a path cannot be resolved.
+    pub fn new(image: &Path, options: HomeOptions) -> Result<Self, StorageError> {
+        let image = real(image)?;
+        let elsewhere = options.elsewhere.as_deref().map(real_or_new).transpose()?;
+        let name = ThawPlace::name(&image);
+        Ok(DirectoryHome { name, elsewhere, volatile: options.volatile, own: Mutex::new(None) })
+    }
+
+    /// The directory, and whether it is there by a pointer or by its own name.
+    fn place(&self) -> Result<(PathBuf, bool), StorageError> {
+        Ok(match (ThawPlace::find(&self.name)?, &self.elsewhere) {
+            (ThawPlace::Directory(path), _) => (path, true),
+            (ThawPlace::Elsewhere(path), _) => (path, true),
+            (ThawPlace::Nowhere, Some(path)) => (path.clone(), false),
+            (ThawPlace::Nowhere, None) => (self.name.clone(), true),
+        })
+    }
+
+    /// Where a log begins: where one was told to, unless there is one elsewhere already.
+    fn place_to_begin(&self) -> Result<(PathBuf, bool), StorageError> {
+        let (path, named) = self.place()?;
+        match &self.elsewhere {
+            Some(wanted) if *wanted != path && path != self.name && is_free(&path)? => Ok((wanted.clone(), false)),
+            _ => Ok((path, named)),
+        }
+    }
+
+    fn refuse_memory(&self, path: &Path) -> Result<(), StorageError> {
+        let found = nearest(path, |path| rustix::fs::statfs(path))?;
+        // The field's type differs between architectures.
+        #[allow(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
+        let kind = found.f_type as u64 & 0xffff_ffff;
+        if !self.volatile && IN_MEMORY.contains(&kind) {
+            let why = "it is on a file system in memory, where nothing survives a power cut (--volatile allows it)";
+            return Err(StorageError::Refused { path: path.to_owned(), why });
+        }
+        Ok(())
+    }
+}
+
+/// Whether no log is in the directory at `path`.
+fn is_free(path: &Path) -> Result<bool, StorageError> {
+    match DirectoryFolder::open(path) {
+        Ok(folder) => Ok(folder.list()?.is_empty()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks for `path` or, where that is not there, for the directory it would be in.
+fn nearest<T>(path: &Path, ask: impl Fn(&Path) -> Result<T, Errno>) -> Result<T, StorageError> {
+    let answer = match (ask(path), path.parent()) {
+        (Err(Errno::NOENT), Some(parent)) => ask(parent),
+        (answer, _) => answer,
+    };
+    answer.map_err(|errno| failed(Operation::Space, path, errno.into()))
+}
+
+fn real(path: &Path) -> Result<PathBuf, StorageError> {
+    std::fs::canonicalize(path).map_err(|source| failed(Operation::Open, path, source))
+}
+
+/// The real path of what is there, or would be in a directory that is.
+fn real_or_new(path: &Path) -> Result<PathBuf, StorageError> {
+    match (real(path), path.file_name()) {
+        (Err(error), Some(name)) if error.kind() == ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            Ok(real(parent.unwrap_or(Path::new(".")))?.join(name))
+        }
+        (found, _) => found,
+    }
+}
+
+impl LogHome for DirectoryHome {
+    fn find(&self) -> Result<Option<Arc<dyn Folder>>, StorageError> {
+        let (path, _) = self.place()?;
+        match DirectoryFolder::open(&path) {
+            Ok(folder) => Ok(Some(Arc::new(folder))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(&self) -> Result<Arc<dyn Folder>, StorageError> {
+        let mut own = self.own.lock();
+        let (path, named) = self.place_to_begin()?;
+        if let Some(folder) = own.as_ref().filter(|folder| folder.path() == path) {
+            return Ok(folder.clone());
+        }
+        self.refuse_memory(&path)?;
+        let folder = Arc::new(DirectoryFolder::create(&path)?);
+        folder.lock()?;
+        if named {
+            // Who made the pointer may have been killed before its name was durable.
+            sync_parent(&self.name)?;
+        } else {
+            write_pointer(&self.name, &path)?;
+        }
+        *own = Some(folder.clone());
+        Ok(folder)
+    }
+
+    fn set_aside(&self) -> Result<String, StorageError> {
+        let mut own = self.own.lock();
+        let (path, _) = self.place()?;
+        let folder = match own.take().filter(|folder| folder.path() == path) {
+            Some(folder) => folder,
+            None => {
+                let folder = Arc::new(DirectoryFolder::open(&path)?);
+                folder.lock()?;
+                folder
+            }
+        };
+        let aside = DirectoryFolder::set_aside(folder.path())?;
+        Ok(aside.display().to_string())
+    }
+
+    fn remove(&self) -> Result<(), StorageError> {
+        let mut own = self.own.lock();
+        let (path, named) = self.place()?;
+        match rustix::fs::rmdir(&path) {
+            Ok(()) => sync_parent(&path)?,
+            Err(Errno::NOENT) => {}
+            // Somebody keeps other files in it, or it is where a file system is mounted.
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if is_free(&path)? => {}
+            Err(errno) => return Err(failed(Operation::Remove, &path, errno.into())),
+        }
+        if named && path != self.name {
+            std::fs::remove_file(&self.name).map_err(|source| failed(Operation::Remove, &self.name, source))?;
+            sync_parent(&self.name)?;
+        }
+        *own = None;
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.place().map_or_else(|_| self.name.clone(), |(path, _)| path).display().to_string()
+    }
+
+    fn space(&self) -> Result<Space, StorageError> {
+        let (path, _) = self.place_to_begin()?;
+        let found = nearest(&path, |path| rustix::fs::statvfs(path))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        image: PathBuf,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let image = dir.path().canonicalize().unwrap().join("a.floe");
+            std::fs::write(&image, "image").unwrap();
+            Place { dir, image }
+        }
+
+        fn home(&self, elsewhere: Option<&str>) -> DirectoryHome {
+            let elsewhere = elsewhere.map(|name| self.dir.path().join(name));
+            DirectoryHome::new(&self.image, HomeOptions { elsewhere, volatile: true }).unwrap()
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(self.dir.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn a_log_lives_beside_its_image_and_leaves_nothing_when_it_is_removed() {
+        let place = Place::new();
+        let home = place.home(None);
+        assert!(home.find().unwrap().is_none());
+        assert!(home.space().unwrap().total > 0);
+        assert_eq!(place.names(), ["a.floe"], "looking makes nothing");
+        home.create().unwrap().create(0).unwrap();
+        assert_eq!(place.names(), ["a.floe", "a.floe.thaw"]);
+        assert_eq!(home.find().unwrap().unwrap().list().unwrap(), [0]);
+        assert!(home.remove().is_err(), "a directory with a segment stays");
+        home.find().unwrap().unwrap().remove(0).unwrap();
+        home.remove().unwrap();
+        assert_eq!(place.names(), ["a.floe"]);
+        home.remove().unwrap();
+    }
+
+    #[test]
+    fn a_log_that_was_told_to_live_elsewhere_is_found_without_being_told_again() {
+        let place = Place::new();
+        place.home(Some("log")).create().unwrap().create(3).unwrap();
+        assert_eq!(place.names(), ["a.floe", "a.floe.thaw", "log"]);
+        for home in [place.home(None), place.home(Some("other"))] {
+            assert_eq!(home.find().unwrap().unwrap().list().unwrap(), [3]);
+            assert_eq!(home.describe(), place.image.with_file_name("log").display().to_string());
+            home.create().unwrap();
+        }
+        assert_eq!(place.names(), ["a.floe", "a.floe.thaw", "log"]);
+        // With no log in the old place, a new one begins where it is told to.
+        place.home(None).find().unwrap().unwrap().remove(3).unwrap();
+        place.home(Some("other")).create().unwrap().create(7).unwrap();
+        assert_eq!(place.home(None).find().unwrap().unwrap().list().unwrap(), [7]);
+        place.home(None).find().unwrap().unwrap().remove(7).unwrap();
+        std::fs::write(place.dir.path().join("other/notes"), "somebody's").unwrap();
+        place.home(None).remove().unwrap();
+        assert_eq!(place.names(), ["a.floe", "log", "other"], "what others have in it stays");
+        // A pointer whose directory is gone is as none.
+        place.home(Some("log")).create().unwrap();
+        std::fs::remove_dir(place.dir.path().join("log")).unwrap();
+        assert!(place.home(None).find().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_directory_that_another_writer_uses_is_neither_taken_nor_set_aside() {
+        let place = Place::new();
+        let other = place.dir.path().join("b.floe");
+        std::fs::write(&other, "image").unwrap();
+        let elsewhere = Some(place.dir.path().join("log"));
+        let second = DirectoryHome::new(&other, HomeOptions { elsewhere, volatile: true }).unwrap();
+        let first = place.home(Some("log"));
+        first.create().unwrap().create(0).unwrap();
+        first.create().unwrap();
+        for error in [second.create().err().unwrap(), second.set_aside().unwrap_err()] {
+            assert!(matches!(error, StorageError::Refused { .. }), "{error}");
+        }
+        drop(first);
+        assert_eq!(second.set_aside().unwrap(), place.image.with_file_name("log.aside-1").display().to_string());
+        second.create().unwrap();
+        assert_eq!(place.names(), ["a.floe", "a.floe.thaw", "b.floe", "b.floe.thaw", "log", "log.aside-1"]);
+    }
+
+    #[test]
+    fn a_log_in_memory_is_refused_without_being_told_that_it_may() {
+        let Ok(shm) = tempfile::tempdir_in("/dev/shm") else { return };
+        let place = Place::new();
+        let home = |volatile| {
+            let elsewhere = Some(shm.path().join("log"));
+            DirectoryHome::new(&place.image, HomeOptions { elsewhere, volatile }).unwrap()
+        };
+        let refused = home(false).create().err().unwrap();
+        assert!(refused.to_string().contains("in memory"), "{refused}");
+        assert_eq!(place.names(), ["a.floe"]);
+        assert!(!shm.path().join("log").exists());
+        home(true).create().unwrap();
+        // Going on with it is the same question.
+        assert!(home(false).create().is_err());
+    }
+}
