@@ -51,7 +51,9 @@ fuzz_target!(|data: &[u8]| {
         });
         assert!(replayed.is_err() || count == last);
         recovered.verify_written().expect("memory can be read");
-        if let Ok(mut log) = recovered.resume(binding, 2, contained) {
+        if let Ok((mut log, _)) = recovered.resume(binding, 2, contained) {
+            // Transactions without operations at its end may be abandoned.
+            let last = log.last_transaction();
             log.commit(Vec::new(), 0, (0, 0)).expect("memory takes it");
             let again = recover(folder.clone(), &image).expect("what was gone on with is whole");
             assert_eq!(again.expect("it has a commit").last_transaction(), last + 1);

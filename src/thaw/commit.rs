@@ -13,6 +13,7 @@ use std::sync::Arc;
 #[must_use = "a commit that is not ended blocks the log"]
 pub struct Begun {
     pub(super) number: u64,
+    pub(super) transaction_end: u64,
     pub(super) end: u64,
     pub(super) folder: Option<Arc<dyn Folder>>,
     /// The oldest first.
@@ -29,6 +30,11 @@ impl Begun {
     /// Number of the group's last transaction.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Where the group's last transaction ends, before the pad: what a root that contains it names.
+    pub fn transaction_end(&self) -> LogOffset {
+        LogOffset(self.transaction_end)
     }
 
     /// Where the log ended when the commit was begun: it is durable up to there when the commit has ended.
@@ -74,6 +80,16 @@ pub(super) enum Unfit {
     Long(u64),
     /// No reader would take it.
     Invalid(FormatError),
+}
+
+impl Unfit {
+    /// As an error of a log with segments of this size that ends at `offset`.
+    pub(super) fn error(self, offset: LogOffset, segment_size: u64) -> ThawError {
+        match self {
+            Unfit::Long(len) => ThawError::TooLarge { what: "an operation", len, segment_size },
+            Unfit::Invalid(source) => ThawError::Transaction { offset, source },
+        }
+    }
 }
 
 /// Cuts operations into the bodies of transactions of at most `room` raw bytes, at least one.

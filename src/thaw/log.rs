@@ -5,9 +5,10 @@
 //! holds bytes before the durable end is never written to: each group ends with a pad.
 
 use super::ThawError;
-use super::commit::{Begun, NotBegun, Unfit, group};
+use super::commit::{Begun, NotBegun, group};
 use super::fit::Binding;
 use super::segment::{Chain, Identity, Segment, head_bytes, plain_header};
+use super::segments::Segments;
 use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind};
 use crate::format::ids::LogOffset;
 use crate::format::limits::SYNC_BLOCK;
@@ -35,44 +36,59 @@ pub struct Appended {
 
 /// A thaw log that is being written. One at a time: whoever has the image's writer lock.
 pub struct ThawLog {
-    folder: Arc<dyn Folder>,
-    identity: Identity,
-    chain: Chain,
+    pub(super) folder: Arc<dyn Folder>,
+    pub(super) identity: Identity,
+    pub(super) chain: Chain,
     /// All that counts before this offset is durable.
-    durable: u64,
+    pub(super) durable: u64,
     /// The segment being written and where the next frame will lie.
-    tail: Tail,
-    next_sequence: u64,
+    pub(super) tail: Tail,
+    pub(super) next_sequence: u64,
     /// The next segment's file, made ahead: empty, with space reserved for it.
-    next: Option<Arc<dyn Storage>>,
+    pub(super) next: Option<Arc<dyn Storage>>,
     /// All segments but the one made ahead.
-    segments: BTreeMap<u64, Segment>,
+    pub(super) segments: BTreeMap<u64, Segment>,
     /// Segments that hold bytes no commit has synced.
-    dirty: BTreeSet<u64>,
+    pub(super) dirty: BTreeSet<u64>,
     /// Files that were emptied and must be so durably before the next commit counts: a head that comes back in one of them
     /// would hide what was committed after it.
-    emptied: BTreeMap<u64, Arc<dyn Storage>>,
+    pub(super) emptied: BTreeMap<u64, Arc<dyn Storage>>,
     /// Whether files were made since the directory was synced.
-    new_names: bool,
+    pub(super) new_names: bool,
     /// End of the commit that was begun and not yet ended.
-    running: Option<u64>,
-    stopped: bool,
+    pub(super) running: Option<u64>,
+    /// Up to where the last group says that the log is durable.
+    pub(super) recorded: u64,
+    /// End of the last group that has operations.
+    pub(super) last_group: u64,
+    pub(super) stopped: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Tail {
-    number: u64,
-    end: u64,
+pub(super) struct Tail {
+    pub(super) number: u64,
+    pub(super) end: u64,
 }
 
 /// What a log goes on from.
 pub(super) struct Continued {
     pub(super) chain: Chain,
-    /// Where the log ends; all before is durable.
+    /// Where the log ends.
     pub(super) end: u64,
+    /// All that counts before this offset is durable.
+    pub(super) durable: u64,
     pub(super) segments: BTreeMap<u64, Segment>,
     /// Number of the segment to begin.
     pub(super) number: u64,
+}
+
+/// Bytes of the pad after a group that ends at `end`, up to a border of 4 KiB.
+pub(super) fn pad_len(end: u64) -> u64 {
+    match SYNC_BLOCK - end % SYNC_BLOCK {
+        SYNC_BLOCK => 0,
+        gap if gap < HEADER => gap + SYNC_BLOCK,
+        gap => gap,
+    }
 }
 
 impl ThawLog {
@@ -82,12 +98,12 @@ impl ThawLog {
         identity: Identity,
         continued: Continued,
     ) -> Result<Self, ThawError> {
-        let Continued { chain, end, segments, number } = continued;
+        let Continued { chain, end, durable, segments, number } = continued;
         let mut log = ThawLog {
             folder,
             identity,
             chain,
-            durable: end,
+            durable,
             tail: Tail { number, end },
             next_sequence: u64::from(identity.epoch) << 40,
             next: None,
@@ -96,6 +112,8 @@ impl ThawLog {
             emptied: BTreeMap::new(),
             new_names: false,
             running: None,
+            recorded: durable,
+            last_group: durable,
             stopped: false,
         };
         log.next = Some(log.make(number)?);
@@ -142,14 +160,18 @@ impl ThawLog {
     /// takes no more.
     pub fn begin(&mut self, operations: Vec<Operation>, image_end: u64, time: (i64, u32)) -> Result<Begun, NotBegun> {
         let (tail, chain) = (self.tail, self.chain);
-        match self.put_group(&operations, image_end, time) {
-            Ok(()) => {}
+        let transaction_end = match self.put_group(&operations, image_end, time) {
+            Ok(end) => end,
             Err(error) => {
                 //= format-spec.md#11.4
                 //# A group that could not be written as a whole must be cut off again as a whole before anything else is written.
                 self.take_back(tail, chain);
                 return Err(NotBegun { error, operations });
             }
+        };
+        self.recorded = self.durable;
+        if !operations.is_empty() {
+            self.last_group = self.tail.end;
         }
         let dirty = std::mem::take(&mut self.dirty);
         let segments = dirty.iter().filter_map(|number| self.segments.get(number));
@@ -157,7 +179,7 @@ impl ThawLog {
         storages.extend(std::mem::take(&mut self.emptied).into_values());
         let folder = std::mem::take(&mut self.new_names).then(|| Arc::clone(&self.folder));
         self.running = Some(self.tail.end);
-        Ok(Begun { number: self.chain.number, end: self.tail.end, folder, storages })
+        Ok(Begun { number: self.chain.number, transaction_end, end: self.tail.end, folder, storages })
     }
 
     /// Ends a commit: with what [`Begun::sync`] returned. From then on the log is durable up to where it was begun.
@@ -254,6 +276,22 @@ impl ThawLog {
         self.identity.segment_size
     }
 
+    /// Whether bytes were appended that no commit has synced, or is syncing.
+    pub fn has_unsynced(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Whether the last commit that has operations is durable, and nothing in the log says so yet. Who goes on after a
+    /// crash writes it again then; a commit without operations says it.
+    pub fn has_unrecorded_commit(&self) -> bool {
+        !self.stopped && self.recorded < self.last_group && self.last_group <= self.durable
+    }
+
+    /// Whether an earlier failure keeps it from writing for good.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Where the log ends now: all frames are before it.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.tail.end)
@@ -287,6 +325,11 @@ impl ThawLog {
         self.segments.get(&frame.0.checked_div(self.identity.segment_size)?).cloned()
     }
 
+    /// The segments there are now, to be read without the log.
+    pub fn segments(&self) -> Arc<Segments> {
+        Arc::new(Segments::new(self.identity.segment_size, self.segments.clone()))
+    }
+
     fn running_well(&self) -> Result<(), ThawError> {
         if self.stopped { Err(ThawError::Stopped) } else { Ok(()) }
     }
@@ -310,22 +353,20 @@ impl ThawLog {
         self.tail.end.saturating_add(HEADER + PAD).saturating_add(len) <= end
     }
 
-    fn put_group(
+    /// Returns where its last transaction ends; a pad follows.
+    pub(super) fn put_group(
         &mut self,
         operations: &[Operation],
         image_end: u64,
         (time, time_ns): (i64, u32),
-    ) -> Result<(), ThawError> {
+    ) -> Result<u64, ThawError> {
         self.running_well()?;
         if self.running.is_some() {
             return Err(ThawError::Unfinished);
         }
         let room = TRANSACTION_LEN.min(self.largest_write());
         let (offset, segment_size) = (LogOffset(self.tail.end), self.identity.segment_size);
-        let parts = group(operations, room).map_err(|unfit| match unfit {
-            Unfit::Long(len) => ThawError::TooLarge { what: "an operation", len, segment_size },
-            Unfit::Invalid(source) => ThawError::Transaction { offset, source },
-        })?;
+        let parts = group(operations, room).map_err(|unfit| unfit.error(offset, segment_size))?;
         let count = parts.len();
         for (n, part) in parts.into_iter().enumerate() {
             let number = self.chain.number.checked_add(1).ok_or(ThawError::Stopped)?;
@@ -348,18 +389,18 @@ impl ThawLog {
             let header = self.put(FrameKind::TRANSACTION, &raw)?;
             self.chain = Chain { number, sum: header.sum };
         }
-        self.pad()
+        let end = self.tail.end;
+        self.pad()?;
+        Ok(end)
     }
 
     /// Lets the log end at a border of 4 KiB.
     fn pad(&mut self) -> Result<(), ThawError> {
-        let over = self.tail.end % SYNC_BLOCK;
-        if over == 0 {
+        let gap = pad_len(self.tail.end);
+        if gap == 0 {
             return Ok(());
         }
-        let gap = SYNC_BLOCK - over;
-        let gap = if gap < HEADER { gap + SYNC_BLOCK } else { gap };
-        let zeros = vec![0; (gap - HEADER) as usize];
+        let zeros = vec![0; gap.saturating_sub(HEADER) as usize];
         self.put(FrameKind::PAD, &zeros).map(drop)
     }
 
@@ -386,7 +427,7 @@ impl ThawLog {
         Ok(header)
     }
 
-    fn header(&self, kind: FrameKind, offset: u64, bytes: &[u8]) -> Result<FrameHeader, ThawError> {
+    pub(super) fn header(&self, kind: FrameKind, offset: u64, bytes: &[u8]) -> Result<FrameHeader, ThawError> {
         let Identity { segment_size, .. } = self.identity;
         plain_header(&self.identity, kind, self.next_sequence, offset, bytes).ok_or(ThawError::TooLarge {
             what: "a frame",

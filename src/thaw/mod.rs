@@ -7,6 +7,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod carry;
 mod commit;
 mod error;
 mod fit;
@@ -21,11 +22,12 @@ mod survey;
 mod tests;
 mod walk;
 
+pub use carry::Moved;
 pub use commit::{Begun, NotBegun};
 pub use error::ThawError;
 pub use fit::{Binding, ImageState, LogState, Misfit, Slot, fits};
 pub use log::{Appended, ThawLog};
 pub use lost::LostRange;
-pub use recover::{Recovered, recover};
+pub use recover::{Contents, Recovered, examine, recover};
 pub use segment::{Segment, segment_size};
 pub use segments::Segments;

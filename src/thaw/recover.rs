@@ -8,6 +8,7 @@ use super::ThawError;
 use super::fit::{Binding, ImageState, LogState, Misfit, fits, fits_by_name};
 use super::lost::{LostFrames, LostRange, LostRanges};
 use super::segment::{Chain, Segment, is_plain};
+use super::segments::Segments;
 use super::survey::{Extent, Survey};
 use super::walk::{Step, walk};
 use crate::format::frame::{FrameHeader, FrameKind};
@@ -33,6 +34,8 @@ pub struct Recovered {
     pub(super) end: u64,
     /// Number of the transaction before the first that is there.
     before: u64,
+    /// That transaction.
+    begin: Chain,
     pub(super) chain: Chain,
     image_end: u64,
     transactions: Vec<LogOffset>,
@@ -58,23 +61,58 @@ struct Found {
     info: TransactionInfo,
 }
 
+/// What is in a thaw log's folder.
+pub enum Contents {
+    /// Nothing: no segment has a head, and nothing was ever committed.
+    Nothing,
+    /// A log without a complete group, and with no transaction before it.
+    Empty {
+        /// Its id.
+        log_id: u64,
+        /// Whether it is a log of the image.
+        fits: Result<(), Misfit>,
+    },
+    /// A log with commits.
+    Log {
+        /// What was read.
+        recovered: Box<Recovered>,
+        /// Whether it continues the image as it is.
+        fits: Result<(), Misfit>,
+    },
+}
+
+/// Reads the thaw log in `folder` and compares it with `image`. Writes nothing.
+///
+/// # Errors
+/// `Foreign` if it is damaged, and would not fit if it were not; `Damaged`; or if it cannot be read.
+pub fn examine(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Contents, ThawError> {
+    let Some(survey) = Survey::of(folder.as_ref())? else { return Ok(Contents::Nothing) };
+    let (log_id, bindings) = (survey.log_id, survey.bindings());
+    let by_name = || fits_by_name(log_id, &bindings, image);
+    match read(folder, survey) {
+        Ok(None) => Ok(Contents::Empty { log_id, fits: by_name() }),
+        Ok(Some(recovered)) => {
+            let fits = fits(&recovered.state(), image);
+            Ok(Contents::Log { recovered: Box::new(recovered), fits })
+        }
+        Err(ThawError::Storage(error)) => Err(error.into()),
+        // What is wrong with the log of another image is not told.
+        Err(error) => by_name().map_or_else(|misfit| Err(misfit.into()), |()| Err(error)),
+    }
+}
+
 /// Reads the thaw log in `folder`, which is to fit `image`. `None` if nothing was ever committed to one there. Writes
 /// nothing.
 ///
 /// # Errors
 /// `Foreign` if it does not fit; `Damaged`; or if it cannot be read.
 pub fn recover(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Option<Recovered>, ThawError> {
-    let Some(survey) = Survey::of(folder.as_ref())? else { return Ok(None) };
-    let (log_id, bindings) = (survey.log_id, survey.bindings());
-    match read(folder, survey) {
-        Ok(None) => Ok(None),
-        Ok(Some(recovered)) => {
-            fits(&recovered.state(), image)?;
-            Ok(Some(recovered))
+    match examine(folder, image)? {
+        Contents::Nothing | Contents::Empty { .. } => Ok(None),
+        Contents::Log { recovered, fits } => {
+            fits?;
+            Ok(Some(*recovered))
         }
-        Err(ThawError::Storage(error)) => Err(error.into()),
-        // What is wrong with the log of another image is not told.
-        Err(error) => fits_by_name(log_id, &bindings, image).map_or_else(|misfit| Err(misfit.into()), |()| Err(error)),
     }
 }
 
@@ -125,6 +163,7 @@ fn read(folder: Arc<dyn Folder>, survey: Survey) -> Result<Option<Recovered>, Th
         durable,
         end,
         before: begin.number,
+        begin,
         chain,
         image_end: last.map_or(0, |t| t.info.image_end),
         transactions: counted.iter().map(|t| LogOffset(t.at)).collect(),
@@ -141,7 +180,7 @@ fn look(extents: &[Extent], mut durable: u64) -> Result<(Vec<Event>, u64), ThawE
         walk(&extent.segment, extent.head.end, extent.limit, |step| {
             match step {
                 Step::Bad { at, until, why } => events.push(Event::Bad { at, until, why, fatal: false }),
-                Step::Frame(header) => match examine(&extent.segment, &header, &mut stored)? {
+                Step::Frame(header) => match verify(&extent.segment, &header, &mut stored)? {
                     None => {}
                     Some(Ok(found)) => {
                         durable = durable.max(found.info.durable_upto);
@@ -160,7 +199,7 @@ fn look(extents: &[Extent], mut durable: u64) -> Result<(Vec<Event>, u64), ThawE
 }
 
 /// `None` for what needs no look; else the transaction that a frame is, or what is wrong with it.
-fn examine(
+fn verify(
     segment: &Segment,
     header: &FrameHeader,
     stored: &mut Vec<u8>,
@@ -260,6 +299,10 @@ fn torn_written(extents: &[Extent], found: &[Found], durable: u64) -> Result<Opt
     Ok(torn)
 }
 
+fn changed(at: LogOffset, why: &str) -> ThawError {
+    ThawError::Damaged { at, durable: at, why: why.to_owned() }
+}
+
 impl Recovered {
     /// Number of the last transaction that counts; at least 1.
     pub fn last_transaction(&self) -> u64 {
@@ -274,6 +317,35 @@ impl Recovered {
     /// The log's id.
     pub fn log_id(&self) -> u64 {
         self.log_id
+    }
+
+    /// The segments that count, to be read.
+    pub fn segments(&self) -> Segments {
+        let by_number = self.extents.iter().map(|extent| (extent.number, extent.segment.clone()));
+        Segments::new(self.segment_size, by_number.collect())
+    }
+
+    /// Where the transaction with this number ends; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be read any more.
+    pub fn transaction_end(&self, number: u64) -> Result<Option<LogOffset>, ThawError> {
+        let n = number.checked_sub(self.before).and_then(|n| n.checked_sub(1));
+        let Some(&at) = n.and_then(|n| self.transactions.get(usize::try_from(n).ok()?)) else { return Ok(None) };
+        let (_, header) = self.header(at)?;
+        Ok(Some(LogOffset(at.0.saturating_add(header.frame_len()))))
+    }
+
+    /// The last transaction that ends at or before `offset`.
+    pub(super) fn chain_at(&self, offset: u64) -> Result<Chain, ThawError> {
+        let count = self.transactions.partition_point(|at| at.0 < offset);
+        match count.checked_sub(1).and_then(|n| self.transactions.get(n)) {
+            None => Ok(self.begin),
+            Some(&at) => {
+                let (_, header) = self.header(at)?;
+                Ok(Chain { number: self.before.saturating_add(count as u64), sum: header.sum })
+            }
+        }
     }
 
     /// Where the log ends: after the last complete group.
@@ -327,12 +399,16 @@ impl Recovered {
         Ok(())
     }
 
+    fn header(&self, offset: LogOffset) -> Result<(Segment, FrameHeader), ThawError> {
+        let segment = self.segment(offset).ok_or_else(|| changed(offset, "its segment is gone"))?;
+        let header = segment.header(offset.0, segment.end()?)?.map_err(|why| changed(offset, &why))?;
+        Ok((segment, header))
+    }
+
     fn transaction(&self, offset: LogOffset, stored: &mut Vec<u8>) -> Result<Transaction, ThawError> {
-        let changed = |why: &str| ThawError::Damaged { at: offset, durable: offset, why: why.to_owned() };
-        let segment = self.segment(offset).ok_or_else(|| changed("its segment is gone"))?;
-        let header = segment.header(offset.0, segment.end()?)?.map_err(|why| changed(&why))?;
+        let (segment, header) = self.header(offset)?;
         if !segment.stored(&header, stored)? {
-            return Err(changed("it has changed since it was verified"));
+            return Err(changed(offset, "it has changed since it was verified"));
         }
         Transaction::decode(stored).map_err(|source| ThawError::Transaction { offset, source })
     }

@@ -75,6 +75,9 @@ pub struct Segment {
 pub(super) type Verified<T> = Result<T, String>;
 
 impl Segment {
+    /// Bytes of the frame that a segment begins with.
+    pub(super) const HEAD_LEN: u64 = HEADER + SegmentHead::SIZE as u64;
+
     /// Segment `number` of a log of segments of `size` bytes; `None` if its offsets would be beyond the limit.
     pub(super) fn at(log_id: u64, number: u64, size: u64, storage: Arc<dyn Storage>) -> Option<Self> {
         let base = number.checked_mul(size)?;
@@ -148,6 +151,17 @@ impl Segment {
             at = at.saturating_add((window.len() as u64).saturating_sub(HEADER - 1));
         }
         Ok(None)
+    }
+
+    /// Begins to write what is between two offsets of the log, as far as it is in this segment, to the disk. Promises
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the storage says so at once.
+    pub fn start_writeback(&self, from: LogOffset, to: LogOffset) -> Result<(), ThawError> {
+        let from = from.0.saturating_sub(self.base);
+        let len = to.0.saturating_sub(self.base).saturating_sub(from);
+        Ok(self.storage.start_writeback(from, len)?)
     }
 
     /// Fills `out` with written bytes of `frame` from `within` on. Not verified: [`Segment::written`] does that.

@@ -1,10 +1,12 @@
 //! Where a log begins: a new one, or one that goes on after what was recovered.
 
 use super::ThawError;
+use super::carry::Moved;
 use super::fit::Binding;
-use super::log::{Continued, ThawLog};
+use super::log::{Continued, ThawLog, pad_len};
 use super::recover::{Recovered, recover_any};
 use super::segment::{Chain, Identity, Segment, is_segment_size};
+use crate::format::ids::LogOffset;
 use crate::storage::Folder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ impl ThawLog {
             folder.remove(number)?;
             folder.sync()?;
         }
-        let nothing = Continued { chain: Chain::default(), end: 0, segments: BTreeMap::new(), number: 0 };
+        let nothing = Continued { chain: Chain::default(), end: 0, durable: 0, segments: BTreeMap::new(), number: 0 };
         let mut log = ThawLog::proceed(folder, identity, nothing)?;
         log.settle()?;
         Ok(log)
@@ -46,38 +48,75 @@ impl ThawLog {
 
 impl Recovered {
     /// Goes on writing in a new segment, above all that are there; nothing is cut off. `contained` is up to which number
-    /// the root that the image has now contains the transactions; `binding` is of its head; `epoch` the image's, raised
-    /// durably.
+    /// the root that the image has now contains the transactions: these were synced before the root came to be. `binding`
+    /// is of the image's head; `epoch` the image's, raised durably. What the log holds after its durable end is written
+    /// again, for it may be in memory only; the map says where frames of written bytes are now.
     ///
     /// # Errors
     /// `Foreign` if the log does not go as far as the root, or begins only after it; `Invalid`; or if what counts
     /// cannot be made durable. It is untouched in any case.
-    pub fn resume(self, binding: Binding, epoch: u32, contained: u64) -> Result<ThawLog, ThawError> {
+    pub fn resume(self, binding: Binding, epoch: u32, contained: u64) -> Result<(ThawLog, Moved), ThawError> {
         //= format-spec.md#11.6
         //# A writer must not go on with a log that ends before the last transaction that the root contains.
         self.joins(contained)?;
         let identity = checked(Identity { binding, log_id: self.log_id, epoch, segment_size: self.segment_size })?;
-        // A writer that was killed may not have synced what was read here. That a file was emptied matters as much: a head
-        // that comes back in it would hide what counts now.
+        // That a file was emptied matters as much as that one was filled: a head that comes back in it would hide what
+        // counts now.
         let durable = self.durable.checked_div(self.segment_size).unwrap_or(0);
         for storage in self.files.range(durable..).map(|(_, storage)| storage) {
             storage.sync()?;
         }
         self.folder.sync()?;
-        //= format-spec.md#11.4
-        //# It must not cut anything off.
-        let mut segments = BTreeMap::new();
         let mut number = 0;
-        for (n, storage) in self.files {
+        for (&n, storage) in &self.files {
             if !storage.is_empty()? {
                 number = n.saturating_add(1);
             }
-            segments.extend(Segment::at(self.log_id, n, self.segment_size, storage).map(|segment| (n, segment)));
         }
-        // Empty ones, made ahead, are taken when it is their turn.
-        segments.retain(|&n, _| n < number);
-        let continued = Continued { chain: self.chain, end: self.end, segments, number };
-        ThawLog::proceed(self.folder, identity, continued)
+        let (durable, chain) = self.known_durable(contained)?;
+        if durable < self.end {
+            return self.carry(identity, durable, chain, number);
+        }
+        //= format-spec.md#11.4
+        //# It must not cut anything off.
+        let segments = self.all_segments(number);
+        let continued = Continued { chain: self.chain, end: self.end, durable: self.end, segments, number };
+        Ok((ThawLog::proceed(self.folder, identity, continued)?, Moved::new()))
+    }
+
+    /// Up to where the log is durable for sure, and its last transaction before that.
+    fn known_durable(&self, contained: u64) -> Result<(u64, Chain), ThawError> {
+        let synced = self.transaction_end(contained)?.map_or(0, |LogOffset(end)| end.saturating_add(pad_len(end)));
+        let durable = self.durable.max(synced);
+        if durable >= self.end {
+            return Ok((durable, self.chain));
+        }
+        Ok((durable, self.chain_at(durable)?))
+    }
+
+    /// Removes all segments, lowest first, each durably before the next: the image contains everything. The directory is
+    /// its maker's to remove.
+    ///
+    /// # Errors
+    /// If that fails: what is left is the log's end.
+    pub fn remove(self) -> Result<(), ThawError> {
+        let durable = self.durable.checked_div(self.segment_size).unwrap_or(0);
+        for storage in self.files.range(durable..).map(|(_, storage)| storage) {
+            storage.sync()?;
+        }
+        self.folder.sync()?;
+        for &number in self.files.keys() {
+            self.folder.remove(number)?;
+            self.folder.sync()?;
+        }
+        Ok(())
+    }
+
+    /// All segments below `number`. Empty files, made ahead, are taken when it is their turn.
+    pub(super) fn all_segments(&self, number: u64) -> BTreeMap<u64, Segment> {
+        let below = self.files.range(..number);
+        let segment = |n, storage| Segment::at(self.log_id, n, self.segment_size, storage);
+        below.filter_map(|(&n, storage)| Some((n, segment(n, Arc::clone(storage))?))).collect()
     }
 }
 

@@ -46,6 +46,8 @@ enum Event {
     /// Changes neither bytes nor lengths, so nothing is left or lost of it; but power may be cut after it.
     Allocate,
     Sync(FileId),
+    /// A sync that failed. The kernel forgets that what was written before is not on the disk: no later sync covers it.
+    FailedSync(FileId),
     Create(u64),
     Remove(u64),
     SyncFolder,
@@ -116,6 +118,24 @@ impl History {
         RecordingFolder { inner, events: Arc::clone(&self.events) }
     }
 
+    /// The folder as it is now, recording: what a process finds that begins when another was killed.
+    pub fn folder_now(&self) -> RecordingFolder {
+        let now = self.cut(self.len(), || Fate::Kept);
+        RecordingFolder { inner: MemoryFolder::from_segments(now.segments), events: Arc::clone(&self.events) }
+    }
+
+    /// The image as it is now, recording.
+    pub fn storage_now(&self) -> RecordingStorage {
+        let now = self.cut(self.len(), || Fate::Kept);
+        let inner = Arc::new(MemoryStorage::from_bytes(now.image));
+        RecordingStorage { inner, file: FileId::Image, events: Arc::clone(&self.events) }
+    }
+
+    /// A sync of this file fails now, and nobody is told of it later: what was written before stays unsettled for ever.
+    pub fn fail_sync(&self, file: FileId) {
+        self.events.lock().push(Event::FailedSync(file));
+    }
+
     /// Changes and syncs so far: a power cut may come behind each of them.
     pub fn len(&self) -> usize {
         self.events.lock().len()
@@ -157,6 +177,10 @@ fn unsettled(events: &[Event]) -> BTreeSet<usize> {
             Event::Sync(file) => {
                 synced.insert(*file);
             }
+            // Only syncs before it are of use to what was written before it.
+            Event::FailedSync(file) => {
+                synced.remove(file);
+            }
             Event::SyncFolder => folder_synced = true,
             Event::Allocate => {}
             other => {
@@ -195,7 +219,7 @@ impl Files {
             Fate::Torn { sectors, .. } => sectors & 1 == 1,
         };
         match event {
-            Event::Sync(_) | Event::SyncFolder | Event::Allocate => {}
+            Event::Sync(_) | Event::FailedSync(_) | Event::SyncFolder | Event::Allocate => {}
             Event::Create(number) if kept => {
                 self.segments.insert(*number, Vec::new());
             }

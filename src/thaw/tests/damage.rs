@@ -107,7 +107,7 @@ fn a_damaged_header_of_written_bytes_costs_the_ranges_that_name_the_frame_and_no
             assert_eq!(recovered.lost_ranges(0).unwrap(), Vec::from_iter(named));
             assert!(recovered.is_lost(header.offset));
             // And the log goes on: the next commit makes the range a lost one.
-            let mut log = recovered.resume(binding(), 2, 0).unwrap();
+            let mut log = recovered.resume(binding(), 2, 0).unwrap().0;
             log.commit(Vec::new(), 0, (0, 0)).unwrap();
         }
     }
@@ -129,7 +129,7 @@ fn damage_after_what_was_durable_is_the_end_of_the_log() {
         let found = recovered.last_transaction();
         assert!(found + 1 == last || found == last, "byte {at}: {found}");
         if at % 61 == 0 {
-            fill(&mut recovered.resume(binding(), 2, 0).unwrap(), 1, 10);
+            fill(&mut recovered.resume(binding(), 2, 0).unwrap().0, 1, 10);
             assert_eq!(self::last(folder), found + 1);
         }
     }
@@ -195,7 +195,7 @@ fn an_abandoned_segment_does_not_count_whatever_is_in_it() {
     let folder = memory(segments);
     let recovered = read(folder.clone()).unwrap().unwrap();
     assert_eq!(recovered.last_transaction(), 1);
-    let mut log = recovered.resume(binding(), 2, 0).unwrap();
+    let mut log = recovered.resume(binding(), 2, 0).unwrap().0;
     fill(&mut log, 3, 2000);
     let segments = folder.to_segments();
     assert_eq!(self::last(folder), 4);

@@ -61,7 +61,7 @@ fn whichever_operation_fails_what_was_acknowledged_is_there() {
                 assert!(count >= acknowledged, "operation {n}: {acknowledged} were acknowledged, {count} are there");
                 if let Some(recovered) = found {
                     check_named(&recovered, contained);
-                    let mut log = recovered.resume(binding(), 2, contained).unwrap();
+                    let mut log = recovered.resume(binding(), 2, contained).unwrap().0;
                     log.commit(Vec::new(), 0, (0, 0)).unwrap();
                     assert_eq!(read(memory).unwrap().unwrap().last_transaction(), count + 1);
                 }

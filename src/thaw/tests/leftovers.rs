@@ -37,7 +37,7 @@ fn who_goes_on_makes_durable_what_was_taken_back_before() {
     let recovered = read(folder).unwrap().unwrap();
     assert_eq!(recovered.last_transaction(), 2);
     // The head of the emptied segment must not come back: it would hide the second transaction.
-    let log = recovered.resume(binding(), 2, 0).unwrap();
+    let log = recovered.resume(binding(), 2, 0).unwrap().0;
     cuts(&history, history.len(), 64, |left, what| {
         let found = last(memory(left.segments));
         assert_eq!(found, 2, "{what}");
@@ -50,7 +50,7 @@ fn a_power_cut_while_a_log_with_an_abandoned_tail_is_removed_brings_nothing_of_i
     let history = History::new(Remains { image: Vec::new(), segments: torn_group(1) });
     let recovered = recover(Arc::new(history.folder()), &image(1)).unwrap().unwrap();
     assert_eq!(recovered.last_transaction(), 1);
-    recovered.resume(binding(), 2, 1).unwrap().remove().unwrap();
+    recovered.resume(binding(), 2, 1).unwrap().0.remove().unwrap();
     for n in 0..=history.len() {
         cuts(&history, n, 16, |left, what| {
             let found = recover(memory(left.segments), &image(1)).unwrap_or_else(|e| panic!("{what}: {e}"));

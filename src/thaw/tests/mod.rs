@@ -1,5 +1,6 @@
 //! The thaw log against what was told to it: commits, crashes at any byte, damage, failing operations, power cuts.
 
+mod carry;
 mod damage;
 mod faults;
 mod leftovers;

@@ -15,12 +15,22 @@ fn what_was_committed_comes_back_over_segments_and_sessions() {
         drop(log);
         let recovered = read(folder.clone()).unwrap().unwrap();
         let found: Vec<_> = transactions(&recovered, 0).into_iter().map(|t| t.operations).collect();
-        assert_eq!(found, expected, "session {session}");
+        assert_eq!(placeless(found), placeless(expected.clone()), "session {session}");
         check_named(&recovered, 0);
         assert_eq!(recovered.lost_ranges(0).unwrap(), []);
-        log = recovered.resume(binding(), session + 2, 0).unwrap();
+        log = recovered.resume(binding(), session + 2, 0).unwrap().0;
         expected.extend(fill(&mut log, 3, 1000));
     }
+}
+
+/// Operations without the places of what was written, which change when it is written again.
+fn placeless(mut transactions: Vec<Vec<Operation>>) -> Vec<Vec<Operation>> {
+    for operation in transactions.iter_mut().flatten() {
+        if let Operation::Thawed(thawed) = operation {
+            thawed.frame = LogOffset(1);
+        }
+    }
+    transactions
 }
 
 #[test]
@@ -146,7 +156,7 @@ fn a_crash_at_any_byte_of_the_last_group_leaves_all_of_it_or_nothing() {
         let count = recovered.last_transaction();
         assert!(count == 2 || count == 4, "cut at {cut}: {count}");
         seen[count as usize / 2 - 1] += 1;
-        let mut log = recovered.resume(binding(), 2, 0).unwrap();
+        let mut log = recovered.resume(binding(), 2, 0).unwrap().0;
         fill(&mut log, 2, 100);
         assert_eq!(last(folder), count + 2);
     }
@@ -172,7 +182,7 @@ fn covered_segments_go_and_the_rest_joins_what_the_image_contains() {
     let gap = recovered.resume(binding(), 2, 0);
     assert!(matches!(gap, Err(ThawError::Foreign(Misfit::BeginsAfter { .. }))));
     let recovered = recover(folder.clone(), &image(contained)).unwrap().unwrap();
-    recovered.resume(binding(), 2, contained).unwrap().remove().unwrap();
+    recovered.resume(binding(), 2, contained).unwrap().0.remove().unwrap();
     assert_eq!(folder.list().unwrap(), [0u64; 0]);
 }
 
@@ -305,7 +315,11 @@ proptest! {
                     log = match recover(folder.clone(), &image(contained)).unwrap() {
                         Some(recovered) => {
                             prop_assert_eq!(recovered.last_transaction(), committed);
-                            recovered.resume(binding(), epoch, contained).unwrap()
+                            let log = recovered.resume(binding(), epoch, contained).unwrap().0;
+                            // Transactions without operations at the end are not worth writing again.
+                            committed = log.last_transaction();
+                            ends.retain(|&number, _| number <= committed);
+                            log
                         }
                         None => {
                             prop_assert_eq!(committed, 0);

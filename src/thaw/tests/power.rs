@@ -77,7 +77,7 @@ fn live(sessions: u32) -> Told {
         drop((log, begun));
         let recovered = recover(Arc::clone(&folder), &image(contained)).unwrap().unwrap();
         let acknowledged = recovered.last_transaction();
-        log = recovered.resume(binding(), session + 1, contained).unwrap();
+        log = recovered.resume(binding(), session + 1, contained).unwrap().0;
         known.push(Known { events: history.len(), acknowledged, contained });
     }
     assert!(faulty.records().iter().any(|r| r.operation == Op::Truncate));
@@ -126,7 +126,7 @@ fn a_power_cut_anywhere_loses_nothing_that_was_acknowledged() {
                 return;
             };
             let found = recovered.last_transaction();
-            let mut log = recovered.resume(binding(), 77, known.contained).unwrap();
+            let mut log = recovered.resume(binding(), 77, known.contained).unwrap().0;
             log.commit(Vec::new(), 0, (0, 0)).unwrap();
             let again = recover(folder, &image(known.contained)).unwrap().unwrap();
             assert_eq!(again.last_transaction(), found + 1, "{what}");
@@ -147,7 +147,7 @@ fn a_second_power_cut_while_the_log_is_gone_on_with_loses_nothing_either() {
             let folder = Arc::new(second.folder());
             let Some(recovered) = recover(folder, &image(known.contained)).unwrap() else { return };
             let first = recovered.last_transaction();
-            let mut log = recovered.resume(binding(), 5, known.contained).unwrap();
+            let mut log = recovered.resume(binding(), 5, known.contained).unwrap().0;
             let resumed = second.len();
             let appended = log.append(&bytes(5, 3000)).unwrap();
             log.commit(vec![names(5, appended)], 0, (0, 0)).unwrap();

@@ -1,0 +1,187 @@
+//! Going on after a log whose end may be in memory only.
+//!
+//! After a failed sync the kernel may keep the bytes in its page cache, say nothing to whoever opens the file next, and
+//! report the next sync as a success. So of what a writer that was killed has left, only that is durable for sure which the
+//! log itself, or a root, says was synced; the rest verifies when it is read, and may be gone after a power cut. A log that
+//! went on after such bytes would be damaged then, for later transactions would say that they were durable. And they must
+//! not be dropped either: they may be a commit that was acknowledged.
+//!
+//! So they are written again, in new segments, and then the old ones are abandoned, in one step: segment K holds nothing but
+//! a head, which names the durable end as the end of the log before it; the head of segment K + 1 names the end of that
+//! head. K + 1 and all after it are written and made durable first. Until K is there the log cannot be followed from them to
+//! what is before, so they are after its end; their heads and transactions claim no more than the old durable end. A head
+//! is within one sector, so K is there whole or not at all. Operations come again in their groups, with the numbers that
+//! follow; frames that they name are copied once, and ranges name the copies. Nothing is cut off.
+
+use super::ThawError;
+use super::log::{Continued, ThawLog};
+use super::recover::Recovered;
+use super::segment::{Chain, Identity, Segment, head_bytes};
+use crate::format::frame::FrameKind;
+use crate::format::ids::LogOffset;
+use crate::format::transaction::{Operation, Thawed};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+/// Where copied frames were, and where they are now.
+pub type Moved = BTreeMap<LogOffset, LogOffset>;
+
+/// Operations of one group, and what its transactions said.
+struct Group {
+    operations: Vec<Operation>,
+    image_end: u64,
+    time: (i64, u32),
+}
+
+impl Recovered {
+    /// Goes on from `durable`, before the end of what counts, where the last transaction is `chain`. `number` is above all
+    /// segments there are.
+    pub(super) fn carry(
+        self,
+        identity: Identity,
+        durable: u64,
+        chain: Chain,
+        number: u64,
+    ) -> Result<(ThawLog, Moved), ThawError> {
+        let groups = self.groups_after(chain.number)?;
+        let segments = self.all_segments(number);
+        if groups.iter().all(|group| group.operations.is_empty()) {
+            // Transactions without operations: nothing is lost with them.
+            let continued = Continued { chain, end: durable, durable, segments, number };
+            return Ok((ThawLog::proceed(self.folder, identity, continued)?, Moved::new()));
+        }
+        let first = number.checked_add(1).ok_or(ThawError::Stopped)?;
+        let beyond = || ThawError::Invalid { what: "the number of a segment", value: number };
+        let junction = number.checked_mul(identity.segment_size).ok_or_else(beyond)?;
+        let end = junction.saturating_add(Segment::HEAD_LEN);
+        let continued = Continued { chain, end, durable, segments, number: first };
+        let mut log = ThawLog::proceed(self.folder.clone(), identity, continued)?;
+        match self.copy(groups, &mut log) {
+            Ok(moved) => {
+                // From here on it is not known whether the junction is there.
+                log.join(number, chain, durable)?;
+                Ok((log, moved))
+            }
+            Err(error) => {
+                log.abandon(first);
+                Err(error)
+            }
+        }
+    }
+
+    /// The groups after transaction `number`.
+    fn groups_after(&self, number: u64) -> Result<Vec<Group>, ThawError> {
+        let mut groups = Vec::new();
+        let mut operations = Vec::new();
+        self.replay(number, |transaction| {
+            operations.extend(transaction.operations);
+            let info = transaction.info;
+            if !info.more_follows {
+                let operations = std::mem::take(&mut operations);
+                groups.push(Group { operations, image_end: info.image_end, time: (info.time, info.time_ns) });
+            }
+            Ok::<(), ThawError>(())
+        })?;
+        Ok(groups)
+    }
+
+    /// Appends the groups, and the frames after the log's durable end that they name, and makes it all durable.
+    fn copy(&self, groups: Vec<Group>, log: &mut ThawLog) -> Result<Moved, ThawError> {
+        let from = log.durable();
+        let mut moved = Moved::new();
+        for mut group in groups {
+            for operation in &mut group.operations {
+                if let Operation::Thawed(thawed) = operation
+                    && thawed.frame >= from
+                {
+                    thawed.frame = match moved.get(&thawed.frame) {
+                        Some(&frame) => frame,
+                        None => {
+                            let frame = self.copy_frame(thawed, log)?;
+                            moved.insert(thawed.frame, frame);
+                            frame
+                        }
+                    };
+                    if thawed.frame == Thawed::LOST {
+                        (thawed.within, thawed.sum) = (0, 0);
+                    }
+                }
+            }
+            log.put_again(&group.operations, group.image_end, group.time)?;
+        }
+        log.sync_all()?;
+        Ok(moved)
+    }
+
+    /// Appends the bytes that a range names; if they are not there, it is lost.
+    fn copy_frame(&self, thawed: &Thawed, log: &mut ThawLog) -> Result<LogOffset, ThawError> {
+        let Some(segment) = self.segment(thawed.frame).filter(|_| !self.is_lost(thawed.frame)) else {
+            return Ok(Thawed::LOST);
+        };
+        match segment.written(thawed.frame, thawed.sum) {
+            Ok(bytes) => Ok(log.append(&bytes)?.frame),
+            Err(ThawError::Written { .. }) => Ok(Thawed::LOST),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl ThawLog {
+    /// Appends a group of a log that is gone on with. It is not a commit: whatever is written says that the log is durable
+    /// up to where it was.
+    fn put_again(&mut self, operations: &[Operation], image_end: u64, time: (i64, u32)) -> Result<(), ThawError> {
+        self.last_group = self.put_group(operations, image_end, time)?;
+        Ok(())
+    }
+
+    /// Makes all that was appended durable, and the files that were emptied.
+    fn sync_all(&mut self) -> Result<(), ThawError> {
+        let dirty = self.dirty.iter().filter_map(|number| self.segments.get(number)).map(|segment| &segment.storage);
+        for storage in dirty.chain(self.emptied.values()) {
+            storage.sync()?;
+        }
+        self.folder.sync()?;
+        self.dirty.clear();
+        self.emptied.clear();
+        self.new_names = false;
+        Ok(())
+    }
+
+    /// Writes segment `number`, which is nothing but a head, durably: it joins the segments after it, which are durable, to
+    /// the log up to `durable`, where the last transaction is `chain`.
+    fn join(&mut self, number: u64, chain: Chain, durable: u64) -> Result<(), ThawError> {
+        let joined = self.write_junction(number, chain, durable);
+        let segment = joined.inspect_err(|_| self.stopped = true)?;
+        self.segments.insert(number, segment);
+        self.durable = self.tail.end;
+        Ok(())
+    }
+
+    fn write_junction(&mut self, number: u64, chain: Chain, durable: u64) -> Result<Segment, ThawError> {
+        let Identity { log_id, segment_size, .. } = self.identity;
+        let storage = match self.folder.create(number) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.folder.open(number)?,
+            created => created?,
+        };
+        if !storage.is_empty()? {
+            return Err(ThawError::Stopped);
+        }
+        let too_large = ThawError::TooLarge { what: "the log", len: self.tail.end, segment_size };
+        let segment = Segment::at(log_id, number, segment_size, Arc::clone(&storage)).ok_or(too_large)?;
+        let head = head_bytes(&self.identity, number, chain, durable, durable);
+        let header = self.header(FrameKind::SEGMENT, segment.base, &head)?;
+        self.next_sequence = self.next_sequence.saturating_add(1);
+        storage.append(&[&header.encode(), &head])?;
+        storage.sync()?;
+        self.folder.sync()?;
+        Ok(segment)
+    }
+
+    /// Removes the segments from `number` on, as far as that can be done: nothing leads to them.
+    fn abandon(self, number: u64) {
+        for number in self.folder.list().unwrap_or_default().into_iter().rev().filter(|&n| n >= number) {
+            let _ = self.folder.remove(number);
+        }
+    }
+}
