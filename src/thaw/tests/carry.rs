@@ -4,7 +4,9 @@ use super::*;
 use crate::storage::testing::{Fault, FaultyStorage, FileId, MemoryStorage};
 
 /// What each transaction puts into which range, by number; places left out.
-fn told(recovered: &Recovered) -> Vec<(u64, Vec<(u64, u64, u64)>)> {
+type Told = Vec<(u64, Vec<(u64, u64, u64)>)>;
+
+fn told(recovered: &Recovered) -> Told {
     let ranges = |t: &Transaction| {
         let range = |operation: &Operation| match operation {
             Operation::Thawed(t) => Some((t.inode.0, t.offset, t.sum)),
