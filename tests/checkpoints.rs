@@ -20,6 +20,7 @@ use std::sync::Arc;
 const BLOCK: u32 = 1024;
 /// Keys come from so many different ones, mostly.
 const FEW: u64 = 20;
+const MANY: u64 = 2000;
 const TAIL: usize = 60;
 
 type Rows = BTreeMap<(u8, Key), Row>;
@@ -27,6 +28,8 @@ type Rows = BTreeMap<(u8, Key), Row>;
 #[derive(Debug, Clone)]
 enum Step {
     Put(&'static Table, Row),
+    /// Many at once, so that trees grow high.
+    Fill(&'static Table, Vec<Row>),
     Delete(&'static Table, Key),
     /// Tombstones for all rows from the first key on and below the second.
     DeleteRange(&'static Table, Key, Key),
@@ -44,6 +47,9 @@ fn table() -> impl Strategy<Value = &'static Table> {
 
 fn step() -> impl Strategy<Value = Step> {
     let put = table().prop_flat_map(|table| row_of(table, FEW, TAIL).prop_map(move |row| Step::Put(table, row)));
+    let fill = table().prop_flat_map(|table| {
+        prop::collection::vec(row_of(table, MANY, TAIL), 100..300).prop_map(move |rows| Step::Fill(table, rows))
+    });
     let delete = table().prop_flat_map(|table| key_of(table, FEW).prop_map(move |key| Step::Delete(table, key)));
     let range = table().prop_flat_map(|table| {
         (key_of(table, FEW), key_of(table, FEW)).prop_map(move |(a, b)| {
@@ -54,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         60 => put,
         20 => delete,
+        2 => fill,
         4 => range,
         2 => Just(Step::Seal),
         4 => Just(Step::Checkpoint),
@@ -108,10 +115,8 @@ impl Program {
 
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Put(table, row) => {
-                self.active.set(table, row.key.clone(), Some(row.clone()));
-                self.rows.insert((table.id().0, row.key.clone()), row);
-            }
+            Step::Put(table, row) => self.put(table, row),
+            Step::Fill(table, rows) => rows.into_iter().for_each(|row| self.put(table, row)),
             Step::Delete(table, key) => self.delete(table, key),
             Step::DeleteRange(table, from, to) => {
                 let id = table.id().0;
@@ -145,6 +150,11 @@ impl Program {
             }
         }
         Ok(())
+    }
+
+    fn put(&mut self, table: &'static Table, row: Row) {
+        self.active.set(table, row.key.clone(), Some(row.clone()));
+        self.rows.insert((table.id().0, row.key.clone()), row);
     }
 
     fn delete(&mut self, table: &'static Table, key: Key) {
@@ -216,7 +226,11 @@ impl Program {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases / 8,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn rows_survive_checkpoints_and_reopening(steps in prop::collection::vec(step(), 0..400)) {
         let mut program = Program::new(empty_image(BLOCK));
