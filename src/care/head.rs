@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Generation of the second slot that `pack` writes.
 const PACKED: u64 = 2;
+/// How often a slot that does not verify is read again, if it was not the same before.
+const READS: usize = 16;
 /// The flags of a head slot that have a meaning.
 const KNOWN_FLAGS: u32 = 1;
 
@@ -29,8 +31,7 @@ pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Ve
     let mut slots = Vec::new();
     let mut is_image = false;
     for index in HeadIndex::ALL {
-        let mut bytes = vec![0; len.saturating_sub(index.offset()).min(HEAD_SLOT_SPAN) as usize];
-        storage.read_at(index.offset(), &mut bytes)?;
+        let bytes = span(storage, index, len)?;
         is_image |= bytes.starts_with(&HEAD_MAGIC);
         whole &= bytes.len() as u64 == HEAD_SLOT_SPAN;
         let slot = Slot::of(&bytes);
@@ -52,14 +53,14 @@ pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Ve
     let Ok([a, b]) = <[Slot; 2]>::try_from(slots) else { return Err(CheckError::NotAnImage) };
     let slots = HeadState { a, b, is_image };
     let heads: Vec<Head> = slots.newest_first().map_err(CheckError::Unsupported)?.into_iter().cloned().collect();
-    let Some(newest) = heads.first() else {
+    if heads.is_empty() {
         if !is_image {
             return Err(CheckError::NotAnImage);
         }
         let message = "no head slot can be used: nothing of the image can be read";
         findings.add(Finding::new(FindingKind::Head, Severity::Lost, message).at(0));
         return Ok(heads);
-    };
+    }
     if !whole {
         let message = format!("the file has {len} bytes: not even the head slots are whole");
         findings.add(Finding::new(FindingKind::Log, Severity::Lost, message).at(len));
@@ -67,11 +68,25 @@ pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Ve
     if let [newer, older] = &heads[..] {
         compare(newer, older, findings);
     }
-    if !newest.clean || newest.thaw_log_id != 0 {
-        let message = "the image is or was being written to: what its thaw log holds is not checked here";
-        findings.add(Finding::new(FindingKind::Head, Severity::Note, message));
-    }
     Ok(heads)
+}
+
+/// The bytes of a slot's span. Where somebody writes, a read can meet a write; what is damaged reads the same each time.
+fn span(storage: &dyn Storage, index: HeadIndex, len: u64) -> Result<Vec<u8>, CheckError> {
+    let mut bytes = vec![0; len.saturating_sub(index.offset()).min(HEAD_SLOT_SPAN) as usize];
+    storage.read_at(index.offset(), &mut bytes)?;
+    for _ in 0..READS {
+        if Slot::of(&bytes).head.is_ok() {
+            break;
+        }
+        let mut again = vec![0; bytes.len()];
+        storage.read_at(index.offset(), &mut again)?;
+        if again == bytes {
+            break;
+        }
+        bytes = again;
+    }
+    Ok(bytes)
 }
 
 /// Reports bytes of a slot that verifies which should be zero and are not.

@@ -8,6 +8,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod beside;
 mod clear;
 mod compose;
 mod cut;
@@ -21,21 +22,28 @@ mod ranges;
 mod report;
 mod rows;
 mod shares;
+mod thaw_log;
 mod thawed;
 mod trees;
+
+pub use beside::LogBesideImage;
 
 pub use report::{
     CheckError, CheckObserver, CheckOptions, CheckReport, Finding, FindingKind, MAX_FINDINGS, MAX_PATHS, Severity,
     Subset,
 };
 
+use crate::format::head::Head;
 use crate::log::LogReader;
 use crate::meta::{Image, ImageOptions};
 use crate::storage::Storage;
+use beside::{LogChecked, LogState};
 use report::Findings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// How often the heads are read, if they change while they are.
+const ATTEMPTS: usize = 16;
 /// Bytes of memory for table blocks.
 const BLOCK_CACHE: usize = 64 << 20;
 
@@ -60,7 +68,7 @@ impl Check<'_> {
     }
 }
 
-/// Checks an image and says what is wrong with it, and which files that hits.
+/// Checks an image and says what is wrong with it, and which files that hits. Nothing is known of a thaw log.
 ///
 /// # Errors
 /// Only if it cannot be checked at all: it is no image, its storage cannot be read, or the observer cancelled. Damage is
@@ -70,27 +78,73 @@ pub fn check(
     options: &CheckOptions,
     observer: &dyn CheckObserver,
 ) -> Result<CheckReport, CheckError> {
-    let mut findings = Findings::default();
+    check_with_log(storage, &LogBesideImage::Unknown, options, observer)
+}
+
+/// Checks an image and its thaw log. Where somebody writes, the last checkpoint.
+///
+/// # Errors
+/// As [`check`], or if the log cannot be read, which is no damage of it.
+pub fn check_with_log(
+    storage: Arc<dyn Storage>,
+    beside: &LogBesideImage,
+    options: &CheckOptions,
+    observer: &dyn CheckObserver,
+) -> Result<CheckReport, CheckError> {
     let mut report = CheckReport::default();
-    let heads = head::check(&*storage, &mut findings)?;
-    head::check_roots(&storage, &heads, &mut findings)?;
-    let Some(newest) = heads.first() else {
-        return Ok(finish(report, findings));
-    };
+    if let LogBesideImage::Writer(who) = beside {
+        report.writer = Some(who.clone());
+    }
+    for _ in 0..ATTEMPTS {
+        let mut findings = Findings::default();
+        let heads = head::check(&*storage, &mut findings)?;
+        let Some(newest) = heads.first() else {
+            return Ok(finish(report, findings));
+        };
+        let image = match Image::open(storage.clone(), ImageOptions { block_cache: BLOCK_CACHE }) {
+            Ok(image) => Arc::new(image),
+            Err(error) => {
+                head::check_roots(&storage, &heads, &mut findings)?;
+                let log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
+                frames::check_length(&log, &mut findings)?;
+                report.bytes = newest.log_end.0;
+                frames::without_root(&log, &heads, &error.to_string(), observer, &mut findings, &mut report)?;
+                return Ok(finish(report, findings));
+            }
+        };
+        // A checkpoint in between: what was seen of the heads is not what the image was opened with.
+        if heads.contains(image.head()) {
+            let opened = Opened { storage, heads, image };
+            return check_opened(&opened, beside, options, observer, findings, report);
+        }
+    }
+    Err(CheckError::Changing)
+}
+
+/// An image with the heads it was opened with, the newest first.
+struct Opened {
+    storage: Arc<dyn Storage>,
+    heads: Vec<Head>,
+    image: Arc<Image>,
+}
+
+fn check_opened(
+    opened: &Opened,
+    beside: &LogBesideImage,
+    options: &CheckOptions,
+    observer: &dyn CheckObserver,
+    mut findings: Findings,
+    mut report: CheckReport,
+) -> Result<CheckReport, CheckError> {
+    let Opened { storage, heads, image } = opened;
+    head::check_roots(storage, heads, &mut findings)?;
+    let newest = heads.first().unwrap_or(image.head());
     let log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
     frames::check_length(&log, &mut findings)?;
     report.bytes = newest.log_end.0;
-
-    let image = match Image::open(storage, ImageOptions { block_cache: BLOCK_CACHE }) {
-        Ok(image) => image,
-        Err(error) => {
-            frames::without_root(&log, &heads, &error.to_string(), observer, &mut findings, &mut report)?;
-            return Ok(finish(report, findings));
-        }
-    };
     report.readable = true;
     let check = Check {
-        image: &image,
+        image,
         options,
         observer,
         done: AtomicU64::new(0),
@@ -99,7 +153,7 @@ pub fn check(
 
     let trees = trees::check(&check, &mut findings, &mut report)?;
     let mut map = known::Map::read(&check, &trees, &mut findings)?;
-    let known = known::Known::new(&heads, &map, &trees);
+    let known = known::Known::new(heads, &map, &trees);
     let mut clear = clear::Clear::default();
     let frames = frames::check(&check, &known, &trees, &mut map, &mut clear, &mut findings)?;
     report.frames = frames.len() as u64;
@@ -107,10 +161,45 @@ pub fn check(
     clear::compare_with_map(&check, &map, &mut clear, &trees, &mut findings)?;
     data::check(&check, &frames, &map, &clear, &trees, &mut findings, &mut report)?;
     namespace::check(&check, &map, &trees, &mut findings, &mut report)?;
-    thawed::check(&check, &trees, &mut findings, &mut report)?;
+    let log = log_beside(&check, opened, beside, &mut report)?;
+    thawed::check(&check, &trees, log.state, &mut findings, &mut report)?;
     shares::check(&check, &trees, &mut findings)?;
-    report.paths_incomplete = paths::resolve(&check, &mut findings)?;
+    report.paths_incomplete = paths::resolve(&check, &mut findings)? | log.incomplete;
+    if log.state == LogState::Read {
+        report.thawed = log.thawed;
+        report.transactions = Some(log.transactions);
+    }
+    for finding in log.findings {
+        findings.add(finding);
+    }
     Ok(finish(report, findings))
+}
+
+/// What can be said of the log beside an image.
+fn log_beside(
+    check: &Check<'_>,
+    opened: &Opened,
+    beside: &LogBesideImage,
+    report: &mut CheckReport,
+) -> Result<LogChecked, CheckError> {
+    let Opened { storage, heads, image } = opened;
+    let (folder, writer) = match beside {
+        LogBesideImage::Unknown => return Ok(LogChecked::unknown(image.head(), None)),
+        LogBesideImage::Closed(why) => return Ok(LogChecked::unknown(image.head(), Some(why))),
+        LogBesideImage::Writer(who) => return Ok(LogChecked::written(who)),
+        LogBesideImage::None => return Ok(LogChecked::missing(image.head(), "the thaw log is missing")),
+        LogBesideImage::Folder { folder, writer } => (folder, writer),
+    };
+    let checked = thaw_log::check(check, image, folder, storage, heads);
+    // Who began to write meanwhile has changed the heads before the log, and has the lock or has ended.
+    if let Some(who) = writer() {
+        report.writer = Some(who.clone());
+        return Ok(LogChecked::written(&who));
+    }
+    if head::check(&**storage, &mut Findings::default())? != *heads {
+        return Err(CheckError::Changing);
+    }
+    checked
 }
 
 fn finish(mut report: CheckReport, findings: Findings) -> CheckReport {

@@ -226,11 +226,11 @@ impl Search<'_> {
     }
 }
 
-fn unnamed(inode: u64) -> Vec<u8> {
+pub(super) fn unnamed(inode: u64) -> Vec<u8> {
     format!("<inode {inode}>").into_bytes()
 }
 
-fn full_path(above: &HashMap<u64, (u64, Option<Vec<u8>>)>, dir: u64, name: Vec<u8>) -> Vec<u8> {
+pub(super) fn full_path(above: &HashMap<u64, (u64, Option<Vec<u8>>)>, dir: u64, name: Vec<u8>) -> Vec<u8> {
     let mut parts = vec![name];
     let mut len = 0;
     let mut at = dir;

@@ -4,6 +4,7 @@ use super::ranges::{FindingId, Hits, NO_FINDING};
 use crate::log::LogError;
 use crate::meta::{MetaError, ThawedCount};
 use crate::storage::StorageError;
+use crate::thaw::ThawError;
 use thiserror::Error;
 
 /// Findings listed at most; further ones are counted.
@@ -109,6 +110,8 @@ pub enum FindingKind {
     Data,
     /// How directories, inodes and contents fit together.
     Namespace,
+    /// The thaw log beside the image.
+    ThawLog,
 }
 
 impl FindingKind {
@@ -123,6 +126,7 @@ impl FindingKind {
             FindingKind::Table => "table",
             FindingKind::Data => "data",
             FindingKind::Namespace => "namespace",
+            FindingKind::ThawLog => "thaw log",
         }
     }
 }
@@ -214,8 +218,13 @@ pub struct CheckReport {
     pub inodes: u64,
     /// Names in directories.
     pub names: u64,
-    /// Ranges of files, and of orphans, whose bytes are not in the image.
+    /// Ranges of files, and of orphans, whose bytes are not in the image: as the thaw log leaves them if it was read, else as
+    /// the last checkpoint has them.
     pub thawed: ThawedCount,
+    /// Number of the last transaction of the thaw log, if it was read and verified.
+    pub transactions: Option<u64>,
+    /// Who writes the image: then only its last checkpoint was checked.
+    pub writer: Option<String>,
 }
 
 impl CheckReport {
@@ -240,6 +249,12 @@ pub enum CheckError {
     /// The log could not be opened.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The thaw log could not be read.
+    #[error(transparent)]
+    Thaw(#[from] ThawError),
+    /// Whoever writes the image makes one checkpoint after another.
+    #[error("the image changes faster than it can be read: try again")]
+    Changing,
     /// A table could not be asked.
     #[error(transparent)]
     Meta(#[from] MetaError),

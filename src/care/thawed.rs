@@ -1,6 +1,8 @@
-//! Thawed ranges: those that are lost are damage, those in the thaw log are a note, and both name their files.
+//! Thawed ranges: those that are lost are damage, those in the thaw log are a note unless it is missing, and both name their
+//! files.
 
 use super::Check;
+use super::beside::LogState;
 use super::ranges::{FindingId, NO_FINDING};
 use super::report::{CheckError, CheckReport, Finding, FindingKind, Findings, Severity};
 use super::rows::each_row;
@@ -10,13 +12,15 @@ use crate::format::rows::{FileType, InodeRow, ThawedRow};
 use crate::format::schema::{self, Table};
 use crate::meta::RangeCount;
 
-/// Checks every row, and counts.
+/// Checks every row, and counts. Where the log was read, the ranges are told with it.
 pub(super) fn check(
     check: &Check<'_>,
     trees: &Trees,
+    log: LogState,
     findings: &mut Findings,
     report: &mut CheckReport,
 ) -> Result<(), CheckError> {
+    let in_log_severity = if log == LogState::Missing { Severity::Lost } else { Severity::Note };
     let mut file = File::default();
     let (mut lost, mut in_log) = (Told::default(), Told::default());
     each_row(check.image, &schema::THAWED, 0, &mut |key, ints, tail| {
@@ -43,9 +47,9 @@ pub(super) fn check(
             wrong(findings, key.a, Severity::Recoverable, format!("its thawed range at {} ends after it", key.b));
         }
         file.end = file.end.max(end);
-        if file.named {
+        if file.named && log != LogState::Read {
             let (told, severity) =
-                if row.is_lost() { (&mut lost, Severity::Lost) } else { (&mut in_log, Severity::Note) };
+                if row.is_lost() { (&mut lost, Severity::Lost) } else { (&mut in_log, in_log_severity) };
             told.count.add(row.length);
             let finding = *told.finding.get_or_insert_with(|| findings.add(about(severity, String::new())));
             findings.hits.inodes.add(key.a..key.a.saturating_add(1), finding);
@@ -54,7 +58,13 @@ pub(super) fn check(
     });
     check.cancelled()?;
     lost.tell(findings, "lost: reading there fails until they are overwritten or cut off");
-    in_log.tell(findings, "in the thaw log: without it, reading there fails");
+    in_log.tell(
+        findings,
+        match log {
+            LogState::Missing => "in a thaw log that is not there: reading there fails",
+            LogState::Unknown | LogState::Read => "in the thaw log: without it, reading there fails",
+        },
+    );
     let (root, head) = (check.image.root(), check.image.head());
     if report.thawed.in_log.ranges > 0 && (root.thaw_log_id == 0 || head.clean) {
         let message = format!(

@@ -1,18 +1,22 @@
 //! `floe check`: everything that is wrong with an image, and which files that hits. Never writes.
 
 use super::args::{ImageArg, JsonArg, Resources};
-use super::open::{not_an_image, open_storage, shown};
+use super::open::{self, not_an_image, open_storage, shown};
 use super::progress::{Progress, Step};
 use super::size::{Human, counted};
 use super::{Context, Exit, escape, output, signals, size};
-use crate::care::{self, CheckError, CheckObserver, CheckOptions, CheckReport, Finding, Subset};
+use crate::care::{self, CheckError, CheckObserver, CheckOptions, CheckReport, Finding, LogBesideImage, Subset};
+use crate::storage::{DirectoryFolder, FileStorage};
 use anyhow::Context as _;
 use serde::Serialize;
 use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Without options everything is read and verified. A part is the same one each time, so 1/7, 2/7 and so on cover
-all of the image in a week.
+all of the image in a week. The thaw log beside the image (IMAGE.thaw) is read too, whatever part of the data is. While
+somebody writes the image, its last checkpoint is checked, and not the log.
 
 Examples:
   floe check photos.floe
@@ -75,7 +79,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     };
     let observer = Observer(Progress::new(context, args.json.json, false, "checking"));
     signals::watch();
-    let checked = care::check(storage, &options, &observer);
+    let beside = log_beside(path, &storage);
+    let checked = care::check_with_log(storage, &beside, &options, &observer);
     observer.0.finish();
     let report = match checked {
         Err(CheckError::NotAnImage) => return Err(not_an_image(path)),
@@ -90,6 +95,25 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         out.flush()?;
     }
     Ok(if report.damaged() { Exit::Findings } else { Exit::Done })
+}
+
+fn log_beside(path: &Path, storage: &Arc<FileStorage>) -> LogBesideImage {
+    if let Some(writer) = open::writer(path, storage) {
+        return LogBesideImage::Writer(writer.to_string());
+    }
+    let folder = match open::thaw_log(path) {
+        Ok(None) => return LogBesideImage::None,
+        Ok(Some(log)) => DirectoryFolder::open_read_only(&log.directory),
+        Err(error) => Err(error),
+    };
+    match folder {
+        Ok(folder) => {
+            let (path, storage) = (path.to_owned(), Arc::clone(storage));
+            let writer = Arc::new(move || open::writer(&path, &storage).map(|writer| writer.to_string()));
+            LogBesideImage::Folder { folder: Arc::new(folder), writer }
+        }
+        Err(error) => LogBesideImage::Closed(error.to_string()),
+    }
 }
 
 struct Observer(Progress);
@@ -127,6 +151,9 @@ fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Re
             writeln!(out, "{what}: {} in {}", Human(thawed.bytes), counted(thawed.ranges, "range"))?;
         }
     }
+    if let Some(last) = report.transactions.filter(|_| !context.quiet) {
+        writeln!(out, "thaw log: verified, with all written bytes, up to transaction {last}")?;
+    }
     if !context.quiet {
         writeln!(
             out,
@@ -162,6 +189,12 @@ struct Document<'a> {
     superchunks_read: u64,
     subchunks_verified: u64,
     thawed: output::Thawed,
+    /// Who writes the image: only its last checkpoint was checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writer: Option<&'a str>,
+    /// Number of the thaw log's last transaction, where the log was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transactions: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -199,6 +232,8 @@ impl<'a> Document<'a> {
             superchunks_read: report.superchunks_read,
             subchunks_verified: report.subchunks_verified,
             thawed: output::Thawed::new(&report.thawed),
+            writer: report.writer.as_deref(),
+            transactions: report.transactions,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `floe info`: what an image is made of, and what its bytes are spent on.
 
 use super::args::{ImageArg, JsonArg};
-use super::open::{Opened, shown};
+use super::open::{self, Opened, shown};
 use super::size::{Human, counted};
 use super::time::Utc;
 use super::{Context, Exit, output};
@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
 const EXAMPLES: &str = "\
 Reads headers, interior table blocks and the table of thawed ranges, no data.
@@ -49,7 +50,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let usage = opened.image.usage().with_context(what)?;
     let thawed = opened.image.thawed_count().with_context(what)?;
     let bytes = opened.storage.len().with_context(what)?;
-    let info = Info::new(shown(path).into_owned(), bytes, &opened.image, &usage, &thawed);
+    let beside = Beside::of(path, &opened, context);
+    let info = Info::new(shown(path).into_owned(), bytes, &opened.image, &usage, &thawed, beside);
     if args.json.json {
         output::document(&info)?;
     } else {
@@ -76,8 +78,41 @@ struct Info {
     counts: Counts,
     sizes: Sizes,
     thawed: output::Thawed,
+    /// Who writes the image: all else is of its last checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thaw_log: Option<LogShown>,
     budget: Budget,
     warnings: Vec<String>,
+}
+
+/// What is beside the image.
+#[derive(Default)]
+struct Beside {
+    writer: Option<String>,
+    log: Option<LogShown>,
+}
+
+#[derive(Serialize)]
+struct LogShown {
+    directory: output::Name,
+    bytes: u64,
+}
+
+impl Beside {
+    fn of(path: &Path, opened: &Opened, context: &Context) -> Self {
+        let writer = open::writer(path, &opened.storage).map(|writer| writer.to_string());
+        let log = open::thaw_log(path).unwrap_or_else(|error| {
+            context.warn(&error.to_string());
+            None
+        });
+        let log = log.map(|log| LogShown {
+            directory: output::Name::new(log.directory.as_os_str().as_encoded_bytes()),
+            bytes: log.bytes,
+        });
+        Beside { writer, log }
+    }
 }
 
 #[derive(Serialize)]
@@ -129,7 +164,7 @@ struct Budget {
 }
 
 impl Info {
-    fn new(name: String, image_bytes: u64, image: &Image, usage: &Usage, thawed: &ThawedCount) -> Self {
+    fn new(name: String, image_bytes: u64, image: &Image, usage: &Usage, thawed: &ThawedCount, beside: Beside) -> Self {
         let (head, root) = (image.head(), image.root());
         Info {
             image: name,
@@ -160,6 +195,8 @@ impl Info {
                 damaged: usage.damaged,
             },
             thawed: output::Thawed::new(thawed),
+            writer: beside.writer,
+            thaw_log: beside.log,
             budget: Budget {
                 identities_per_subchunk: ratio(usage.identities, root.subchunks),
                 identities_per_subchunk_limit: IDENTITY_BUDGET,
@@ -170,12 +207,26 @@ impl Info {
         }
     }
 
+    fn state(&self) -> String {
+        match (&self.writer, self.clean, &self.thaw_log) {
+            (Some(writer), ..) => format!("{writer} writes it; this is its last checkpoint"),
+            (None, true, _) => "clean".to_owned(),
+            (None, false, Some(_)) => {
+                "not closed; what was written after this checkpoint is in the thaw log".to_owned()
+            }
+            (None, false, None) => "not closed; what was written after this checkpoint is missing".to_owned(),
+        }
+    }
+
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut line = |name: &str, value: &dyn Display| writeln!(out, "{name:<16} {value}");
         let (p, c, s, b) = (&self.params, &self.counts, &self.sizes, &self.budget);
         line("image", &self.image)?;
         line("format", &format!("floe {}, generation {}", self.format_version, self.generation))?;
-        line("state", &if self.clean { "clean" } else { "being written, or not closed" })?;
+        line("state", &self.state())?;
+        if let Some(log) = &self.thaw_log {
+            line("thaw log", &format!("{} in '{}'", Human(log.bytes), log.directory.path))?;
+        }
         line("uuid", &self.uuid)?;
         line("lineage", &self.lineage)?;
         line("root hash", &self.root_hash)?;

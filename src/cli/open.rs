@@ -4,11 +4,11 @@ use super::sentence::told;
 use super::{Context, Exit, escape};
 use crate::fs::{Fs, FsOptions};
 use crate::meta::{Image, ImageOptions, MetaError};
-use crate::storage::{Access, FileStorage, LockError, ReaderLock, StorageError};
+use crate::storage::{Access, FileStorage, Holder, LockError, LogBeside, ReaderLock, StorageError, follow};
 use anyhow::Context as _;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An image that is open for reading. While it is, nothing of it is freed.
@@ -66,6 +66,24 @@ pub fn open_storage(path: &Path) -> anyhow::Result<(Arc<FileStorage>, Option<Rea
         Err(error) => return Err(error).with_context(|| cannot_open(path)),
     };
     Ok((Arc::new(storage), lock))
+}
+
+/// Who writes the image, if somebody does. Then what is read is its last checkpoint.
+pub fn writer(path: &Path, storage: &FileStorage) -> Option<Holder> {
+    Holder::of(storage.file(), &real(path))
+}
+
+/// The thaw log beside the image.
+///
+/// # Errors
+/// There is one, and what it holds cannot be found out.
+pub fn thaw_log(path: &Path) -> Result<Option<LogBeside>, StorageError> {
+    LogBeside::find(&real(path))
+}
+
+/// Where links lead: what belongs to an image lies beside the file itself.
+fn real(path: &Path) -> PathBuf {
+    follow(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// What people are told of a file that does not begin as an image does.

@@ -8,6 +8,9 @@ use crate::log::LogReader;
 use crate::storage::{HeadIndex, Storage};
 use std::sync::Arc;
 
+/// How often a slot that does not verify is read again, if it was not the same before.
+const READS: usize = 16;
+
 /// What one head slot holds.
 #[derive(Debug)]
 pub struct Slot {
@@ -85,7 +88,18 @@ pub fn read_heads(storage: &dyn Storage) -> Result<HeadState, MetaError> {
             let head = Err(FormatError::Truncated { what: "head slot", need: end, have: len });
             return Ok(Slot { generation: None, head });
         }
-        let bytes = storage.read_head(index)?;
+        let mut bytes = storage.read_head(index)?;
+        // Beside a writer, a read can meet a write; what is damaged reads the same each time.
+        for _ in 0..READS {
+            if Slot::of(&bytes).head.is_ok() {
+                break;
+            }
+            let again = storage.read_head(index)?;
+            if again == bytes {
+                break;
+            }
+            bytes = again;
+        }
         is_image |= bytes.starts_with(&HEAD_MAGIC);
         Ok(Slot::of(&bytes))
     };

@@ -87,6 +87,7 @@ pub(super) fn segment_number(name: &str) -> Option<u64> {
 pub struct DirectoryFolder {
     directory: OwnedFd,
     path: PathBuf,
+    access: Access,
 }
 
 impl DirectoryFolder {
@@ -96,6 +97,18 @@ impl DirectoryFolder {
     /// `Refused` if it is a symlink or something else than a directory, belongs to another user, or is open to others;
     /// or if it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
+        Self::open_as(path, Access::ReadWrite)
+    }
+
+    /// Opens the directory at `path`, and its segments for reading only.
+    ///
+    /// # Errors
+    /// As [`DirectoryFolder::open`].
+    pub fn open_read_only(path: &Path) -> Result<Self, StorageError> {
+        Self::open_as(path, Access::ReadOnly)
+    }
+
+    fn open_as(path: &Path, access: Access) -> Result<Self, StorageError> {
         let refused = |why| StorageError::Refused { path: path.to_owned(), why };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(plain(path), flags, Mode::empty()).map_err(|errno| match errno {
@@ -112,7 +125,7 @@ impl DirectoryFolder {
         if found.st_mode & 0o777 != 0o700 {
             return Err(refused("its mode is not 0700"));
         }
-        Ok(DirectoryFolder { directory, path: path.to_owned() })
+        Ok(DirectoryFolder { directory, path: path.to_owned(), access })
     }
 
     /// Makes the directory, for its owner alone, and opens it; one that is there is opened as it is. Returns when its name
@@ -173,13 +186,21 @@ impl DirectoryFolder {
         &self.path
     }
 
+    fn writable(&self, operation: Operation) -> Result<(), StorageError> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(StorageError::ReadOnly { operation, path: Some(self.path.clone()) }),
+        }
+    }
+
     fn segment(&self, number: u64, operation: Operation, flags: OFlags) -> Result<Arc<dyn Storage>, StorageError> {
         let name = segment_name(number);
         let path = self.path.join(&name);
-        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mode = if self.access == Access::ReadOnly { OFlags::RDONLY } else { OFlags::RDWR };
+        let flags = flags | mode | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = rustix::fs::openat(&self.directory, &name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| failed(operation, &path, errno.into()))?;
-        Ok(Arc::new(FileStorage::from_file(File::from(file), path, Access::ReadWrite)?))
+        Ok(Arc::new(FileStorage::from_file(File::from(file), path, self.access)?))
     }
 }
 
@@ -222,10 +243,12 @@ impl Folder for DirectoryFolder {
     }
 
     fn create(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError> {
+        self.writable(Operation::Create)?;
         self.segment(number, Operation::Create, OFlags::CREATE | OFlags::EXCL)
     }
 
     fn remove(&self, number: u64) -> Result<(), StorageError> {
+        self.writable(Operation::Remove)?;
         let name = segment_name(number);
         rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty())
             .map_err(|errno| failed(Operation::Remove, &self.path.join(&name), errno.into()))

@@ -7,6 +7,7 @@
 
 use rustix::fs::OFlags;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -117,6 +118,29 @@ impl WriterLock {
     /// that floe did not write). The lock holds all the same.
     pub fn note_error(&self) -> Option<&io::Error> {
         self.note.as_ref().err()
+    }
+}
+
+/// Who writes an image, as far as can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// What `IMAGE.lock` says, if it can be read. Only for people: it is written a moment after the lock is taken.
+    pub owner: Option<Owner>,
+}
+
+impl Holder {
+    /// Asks whether byte 0 of `file`, which holds `image`, is locked by a writer; takes no lock. `None` where there are no
+    /// locks.
+    pub fn of(file: &File, image: &Path) -> Option<Self> {
+        let held = query_lock(file, WRITER, Share::Shared).ok()?;
+        held.then(|| Holder { owner: read_note(&note_path(image)).ok().flatten() })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, pid) = self.owner.as_ref().map(|owner| (owner.host.clone(), owner.pid)).unzip();
+        f.write_str(&who(&host, &pid))
     }
 }
 
@@ -232,7 +256,16 @@ impl Drop for ByteLock {
     }
 }
 
-fn set_lock(file: &File, byte: i64, share: Share) -> io::Result<()> {
+/// Whether a lock that somebody else has would keep one of this kind from being taken.
+fn query_lock(file: &File, byte: i64, share: Share) -> io::Result<bool> {
+    let mut lock = one_byte(byte, share);
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; F_OFD_GETLK reads and writes one `flock`, which
+    // outlives the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
+    if result == 0 { Ok(i32::from(lock.l_type) != libc::F_UNLCK) } else { Err(io::Error::last_os_error()) }
+}
+
+fn one_byte(byte: i64, share: Share) -> libc::flock {
     let kind = match share {
         Share::Shared => libc::F_RDLCK,
         Share::Exclusive => libc::F_WRLCK,
@@ -244,6 +277,11 @@ fn set_lock(file: &File, byte: i64, share: Share) -> io::Result<()> {
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     lock.l_start = byte;
     lock.l_len = 1;
+    lock
+}
+
+fn set_lock(file: &File, byte: i64, share: Share) -> io::Result<()> {
+    let lock = one_byte(byte, share);
     loop {
         // SAFETY: the descriptor is open for as long as `file` is borrowed; F_OFD_SETLK reads one `flock`, which
         // outlives the call.

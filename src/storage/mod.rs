@@ -25,7 +25,7 @@ pub use error::{Operation, StorageError};
 pub use file::{Access, FileStorage};
 pub use folder::{DirectoryFolder, Folder};
 pub use home::{DirectoryHome, HomeOptions, LogHome};
-pub use lock::{GcLock, LockError, Owner, ReaderLock, WriterLock, note_beside};
+pub use lock::{GcLock, Holder, LockError, Owner, ReaderLock, WriterLock, note_beside};
 pub use pointer::{ThawPlace, write_pointer};
 pub use target::{AtomicError, Target, follow};
 
