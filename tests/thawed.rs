@@ -488,7 +488,7 @@ fn commands_name_what_they_cannot_read_and_go_on() {
     }
     let checked = floe!("check", &image).exits(3).out();
     for words in
-        ["note: 50 bytes", "  content\n", "lost: 1000 bytes", "  subchunk\n", "in the thaw log: 50 B in 1 range"]
+        ["lost: 50 bytes", "  content\n", "lost: 1000 bytes", "  subchunk\n", "in the thaw log: 50 B in 1 range"]
     {
         assert!(checked.contains(words), "{checked}");
     }

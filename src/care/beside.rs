@@ -63,7 +63,8 @@ impl LogChecked {
     pub(super) fn unknown(head: &Head, why: Option<&str>) -> Self {
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let message = format!("the image is or was being written to: what its thaw log holds is not checked here{why}");
-        Self::of(LogState::Unknown, is_open(head).then(|| about(Severity::Note, message)))
+        let finding = Finding::new(FindingKind::Head, Severity::Note, message);
+        Self::of(LogState::Unknown, is_open(head).then_some(finding))
     }
 
     /// This one writes to it.
