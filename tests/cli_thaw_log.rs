@@ -56,7 +56,7 @@ fn open() -> Open {
     let image = lab.pack(&[], &source, "x.floe");
     let log = lab.image("x.floe.thaw");
     let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(&image, Access::ReadWrite).expect("an image"));
-    let root = Image::open(storage.clone(), ImageOptions::default()).expect("an image").root().clone();
+    let image_at_first = Image::open(storage.clone(), ImageOptions::default()).expect("an image");
     let mut heads = Heads::read(storage.clone()).expect("heads");
     heads
         .publish(|head| {
@@ -72,7 +72,8 @@ fn open() -> Open {
     let mut thaw = ThawLog::create(folder, binding, LOG, head.epoch, SEGMENT).expect("a log");
     let new = thaw.append(&[b'n'; 600]).expect("it fits");
     let middle = thaw.append(&[b'm'; 10]).expect("it fits");
-    let (dir, file) = (root.next_inode, root.next_inode + 1);
+    let dir = image_at_first.root().next_inode;
+    let file = dir + 1;
     let mut operations = Vec::from(named(dir, 1, b"dir", FileType::Directory, 0));
     operations.extend(named(file, dir, b"new", FileType::Regular, 600));
     operations.push(thawed(file, 0, 600, new));
