@@ -21,6 +21,8 @@ mod resumes;
 mod snapshot;
 mod source;
 mod thawed;
+#[cfg(test)]
+mod thawed_tests;
 mod whereabouts;
 
 pub use attr::{Attr, StatFs};
