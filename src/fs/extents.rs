@@ -6,6 +6,39 @@
 use crate::format::block::{Key, Row};
 use crate::format::ids::InodeId;
 use crate::format::rows::{ThawedBytes, ThawedRow};
+use crate::format::transaction::Thawed;
+use crate::meta::{MetaError, View};
+
+/// What a row of `thawed` says of the bytes that an operation names; its length is another column.
+pub fn bytes_of(thawed: &Thawed) -> ThawedBytes {
+    match thawed.frame {
+        Thawed::LOST => ThawedBytes::Lost,
+        // Within a frame of 64 MiB at most.
+        frame => {
+            ThawedBytes::InLog { frame, skip: u32::try_from(thawed.within).unwrap_or(u32::MAX), sum: thawed.sum }
+        }
+    }
+}
+
+/// As [`splice`], with the ranges that a view has.
+///
+/// # Errors
+/// If the table cannot be read, or a row is wrong.
+pub fn replace(
+    view: &View,
+    inode: InodeId,
+    offset: u64,
+    len: u64,
+    put: Option<&Thawed>,
+) -> Result<Vec<(Key, Option<Row>)>, MetaError> {
+    let end = offset.saturating_add(len);
+    let mut existing = Vec::new();
+    let mut ranges = view.thawed(inode, offset)?;
+    while let Some((begin, row)) = ranges.next(view)?.filter(|&(begin, _)| begin < end) {
+        existing.push((begin, row));
+    }
+    Ok(splice(&existing, inode, offset, len, put.map(bytes_of)))
+}
 
 /// The changes of rows that make the bytes `[offset, offset + len)` of `inode` those of `put`, or not thawed for `None`.
 /// `existing` is the inode's ranges that overlap these bytes, as (first byte, row), in order; others are passed over.

@@ -8,6 +8,7 @@
 
 mod allocated;
 mod attr;
+pub mod begin;
 mod digest;
 mod dir;
 mod dirs;
@@ -15,11 +16,15 @@ mod error;
 pub mod extents;
 pub mod extract;
 mod file;
+pub mod finish;
+pub mod forget;
 mod lookup;
 mod read;
+pub mod replay;
 mod resumes;
 mod snapshot;
 mod source;
+pub mod start;
 mod thawed;
 #[cfg(test)]
 mod thawed_tests;

@@ -11,6 +11,7 @@ use super::{Operation, Space, StorageError};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +46,12 @@ pub trait LogHome: Send + Sync {
     /// If it cannot be removed, or it is not known whether that is durable.
     fn remove(&self) -> Result<(), StorageError>;
 
+    /// Whether the image's path still leads to the image: somebody may have put another file in its place. Changes nothing.
+    ///
+    /// # Errors
+    /// `Refused` if it does not; or if that cannot be told.
+    fn check_image(&self) -> Result<(), StorageError>;
+
     /// The directory's path, for messages.
     fn describe(&self) -> String;
 
@@ -67,6 +74,9 @@ pub struct HomeOptions {
 /// The thaw log's directory beside an image, or where a pointer leads.
 #[derive(Debug)]
 pub struct DirectoryHome {
+    image: PathBuf,
+    /// Device and inode of the image.
+    identity: (u64, u64),
     /// `IMAGE.thaw`.
     name: PathBuf,
     elsewhere: Option<PathBuf>,
@@ -85,7 +95,8 @@ impl DirectoryHome {
         let image = real(image)?;
         let elsewhere = options.elsewhere.as_deref().map(real_or_new).transpose()?;
         let name = ThawPlace::name(&image);
-        Ok(DirectoryHome { name, elsewhere, volatile: options.volatile, own: Mutex::new(None) })
+        let identity = identity(&image)?;
+        Ok(DirectoryHome { image, identity, name, elsewhere, volatile: options.volatile, own: Mutex::new(None) })
     }
 
     /// The directory, and whether it is there by a pointer or by its own name.
@@ -118,6 +129,12 @@ impl DirectoryHome {
         }
         Ok(())
     }
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> Result<(u64, u64), StorageError> {
+    let found = std::fs::metadata(path).map_err(|source| failed(Operation::Open, path, source))?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Whether no log is in the directory at `path`.
@@ -213,6 +230,17 @@ impl LogHome for DirectoryHome {
         }
         *own = None;
         Ok(())
+    }
+
+    fn check_image(&self) -> Result<(), StorageError> {
+        match identity(&self.image) {
+            Ok(found) if found == self.identity => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => {
+                let why = "the image at this path was replaced or removed while it was in use";
+                Err(StorageError::Refused { path: self.image.clone(), why })
+            }
+        }
     }
 
     fn describe(&self) -> String {
@@ -316,6 +344,20 @@ mod tests {
         assert_eq!(second.set_aside().unwrap(), place.image.with_file_name("log.aside-1").display().to_string());
         second.create().unwrap();
         assert_eq!(place.names(), ["a.floe", "a.floe.thaw", "b.floe", "b.floe.thaw", "log", "log.aside-1"]);
+    }
+
+    #[test]
+    fn an_image_that_was_replaced_under_its_writer_is_noticed() {
+        let place = Place::new();
+        let home = place.home(None);
+        home.check_image().unwrap();
+        let moved = place.dir.path().join("b.floe");
+        std::fs::rename(&place.image, &moved).unwrap();
+        assert!(matches!(home.check_image(), Err(StorageError::Refused { .. })));
+        std::fs::write(&place.image, "another").unwrap();
+        assert!(matches!(home.check_image(), Err(StorageError::Refused { .. })));
+        std::fs::rename(&moved, &place.image).unwrap();
+        home.check_image().unwrap();
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl ThawLog {
     /// up to where it was.
     fn put_again(&mut self, operations: &[Operation], image_end: u64, time: (i64, u32)) -> Result<(), ThawError> {
         self.last_group = self.put_group(operations, image_end, time)?;
+        self.last_change = self.chain.number;
         Ok(())
     }
 

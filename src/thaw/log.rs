@@ -59,8 +59,9 @@ pub struct ThawLog {
     pub(super) running: Option<u64>,
     /// Up to where the last group says that the log is durable.
     pub(super) recorded: u64,
-    /// End of the last group that has operations.
+    /// End of the last group that has operations, and number of its last transaction.
     pub(super) last_group: u64,
+    pub(super) last_change: u64,
     pub(super) stopped: bool,
 }
 
@@ -114,6 +115,7 @@ impl ThawLog {
             running: None,
             recorded: durable,
             last_group: durable,
+            last_change: chain.number,
             stopped: false,
         };
         log.next = Some(log.make(number)?);
@@ -171,7 +173,7 @@ impl ThawLog {
         };
         self.recorded = self.durable;
         if !operations.is_empty() {
-            self.last_group = self.tail.end;
+            (self.last_group, self.last_change) = (self.tail.end, self.chain.number);
         }
         let dirty = std::mem::take(&mut self.dirty);
         let segments = dirty.iter().filter_map(|number| self.segments.get(number));
@@ -264,6 +266,11 @@ impl ThawLog {
     /// Number of the last transaction that was begun, 0 for none.
     pub fn last_transaction(&self) -> u64 {
         self.chain.number
+    }
+
+    /// Number of the last transaction that has operations, or is before those that this writer began.
+    pub fn last_change(&self) -> u64 {
+        self.last_change
     }
 
     /// The log's id.

@@ -1,0 +1,145 @@
+//! The first change: an image that was only read comes to be written.
+//!
+//! The order is what a crash at any point needs: both slots with a new epoch, still clean (or with the log that goes on);
+//! what is after the image's end is cut off; the thaw log's first segment; then both slots with its id, not clean. Each step
+//! is durable before the next. A log is removed only after both slots are clean. If a step fails, what was done is what the
+//! next [`look`](super::start::look) finds: nothing is lost. Called by `live`.
+
+use super::replay::Replayed;
+use super::start::{Found, FoundLog, StartError};
+use crate::format::head::Head;
+use crate::format::limits;
+use crate::log::LogWriter;
+use crate::meta::{Heads, Image};
+use crate::storage::{LogHome, Storage};
+use crate::thaw::{Binding, ThawLog, segment_size};
+use std::sync::Arc;
+
+/// What a new thaw log is begun with.
+#[derive(Debug, Clone, Copy)]
+pub struct Beginning {
+    /// Its id: random, not 0. No other log may have it.
+    pub log_id: u64,
+    /// Bytes of a segment: a power of two from 16 KiB to 64 MiB. By the free space, if it is not given.
+    pub segment_size: Option<u64>,
+}
+
+/// An image that is being written.
+pub struct Writer {
+    /// The thaw log.
+    pub log: ThawLog,
+    /// The image's log.
+    pub image: LogWriter,
+    /// The head slots.
+    pub heads: Heads,
+    /// Where the thaw log lives.
+    pub home: Arc<dyn LogHome>,
+    /// The version that the log continues.
+    pub base: Arc<Image>,
+    /// What the log says happened since. Ranges may name other frames than what [`Found`] says.
+    pub replayed: Replayed,
+    /// Where a log was moved that did not fit.
+    pub set_aside: Option<String>,
+}
+
+impl Found {
+    /// Makes the image one that is being written.
+    ///
+    /// # Errors
+    /// If a step fails. Then nothing that was committed is lost; it may be looked at anew and tried again.
+    pub fn begin(self, beginning: &Beginning) -> Result<Writer, StartError> {
+        let Found { storage, home, mut heads, image: base, mut replayed, log: found, used } = self;
+        if !matches!(found, FoundLog::Resume(..)) && (beginning.log_id == 0 || used.contains(&beginning.log_id)) {
+            return Err(StartError::LogId { log_id: beginning.log_id });
+        }
+        let set_aside = match &found {
+            FoundLog::None => None,
+            FoundLog::Aside(_) => Some(home.set_aside()?),
+            // Its name is durable now, and it is ours alone.
+            FoundLog::Leftover(_) | FoundLog::Resume(..) => home.create().map(|_| None)?,
+        };
+        let (goes_on, counted) = match &found {
+            FoundLog::Resume(recovered, _) => (Some(recovered.log_id()), recovered.image_end()),
+            _ => (None, 0),
+        };
+        let epoch = raise_epoch(&mut heads, goes_on)?;
+        let image = open_log(&storage, heads.newest(), epoch, counted)?;
+        let log = match found {
+            FoundLog::Resume(recovered, contained) => {
+                let resumed = recovered.resume(binding(heads.newest()), epoch, contained);
+                let (log, moved) = resumed.map_err(StartError::of_log)?;
+                replayed.follow(&moved);
+                log
+            }
+            other => {
+                if let FoundLog::Leftover(Some(recovered)) = other {
+                    recovered.remove().map_err(StartError::of_log)?;
+                }
+                new_log(&mut heads, &*home, epoch, beginning)?
+            }
+        };
+        Ok(Writer { log, image, heads, home, base, replayed, set_aside })
+    }
+}
+
+//= format-spec.md#2.3
+//# A writer raises `epoch` in the head, durably.
+/// Raises the epoch in both slots. They name the log that goes on; without one they are clean.
+pub(super) fn raise_epoch(heads: &mut Heads, goes_on: Option<u64>) -> Result<u32, StartError> {
+    let last = heads.slots().map(|head| head.epoch).max().unwrap_or(0);
+    let epoch = last.checked_add(1).filter(|&epoch| epoch < limits::EPOCH);
+    let epoch = epoch.ok_or(StartError::NoEpoch { epoch: last })?;
+    heads.publish(|head| {
+        head.epoch = epoch;
+        head.clean = goes_on.is_none();
+        head.thaw_log_id = goes_on.unwrap_or(0);
+    })?;
+    Ok(epoch)
+}
+
+//= format-spec.md#2.3
+//# Then it appends at `log_end`, or after the last frame that the thaw log names.
+/// A writer at the image's end: `log_end`, or where the thaw log says that frames end. What is after it is cut off.
+pub(super) fn open_log(
+    storage: &Arc<dyn Storage>,
+    head: &Head,
+    epoch: u32,
+    counted: u64,
+) -> Result<LogWriter, StartError> {
+    let end = head.log_end.0.max(counted);
+    if storage.len()? > end {
+        storage.truncate(end)?;
+        storage.sync()?;
+    }
+    let sequence = limits::first_sequence(epoch);
+    Ok(LogWriter::new(Arc::clone(storage), head.log_id, epoch, sequence, end)?)
+}
+
+//= format-spec.md#11.4
+//# A new log begins with segment 0, whose head and name are durable before anything counts on them.
+/// A log without commits, which both slots name. They are clean before.
+fn new_log(
+    heads: &mut Heads,
+    home: &dyn LogHome,
+    epoch: u32,
+    beginning: &Beginning,
+) -> Result<ThawLog, StartError> {
+    let size = match beginning.segment_size {
+        Some(size) => size,
+        None => segment_size(home.space()?.free),
+    };
+    let folder = home.create()?;
+    let created = ThawLog::create(folder, binding(heads.newest()), beginning.log_id, epoch, size);
+    let mut log = created.map_err(StartError::of_log)?;
+    heads.publish(|head| {
+        head.clean = false;
+        head.thaw_log_id = beginning.log_id;
+    })?;
+    log.set_binding(binding(heads.newest()));
+    Ok(log)
+}
+
+/// What a segment says of the image.
+fn binding(head: &Head) -> Binding {
+    Binding { uuid: head.uuid, lineage: head.lineage, generation: head.generation, root_hash: head.root_hash }
+}

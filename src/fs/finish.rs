@@ -1,0 +1,81 @@
+//! The end of writing: the image alone is complete, and the thaw log goes; or something is in the log alone, and it stays.
+//!
+//! Whether the log may go is read from the image: the roots of both slots contain everything that was committed, and have no
+//! range in it. Then both slots are clean, durably, before the first segment is removed. Called by `live`, after the last
+//! commit and checkpoint.
+
+use super::start::StartError;
+use crate::meta::{Heads, Image, ImageOptions};
+use crate::storage::{LogHome, Storage};
+use crate::thaw::ThawLog;
+use std::sync::Arc;
+
+/// What the end left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finished {
+    /// Nothing was ever written.
+    Untouched,
+    /// The image is complete, and the thaw log is gone.
+    Removed,
+    /// The image is complete, and its head slots are clean, but the thaw log could not be removed: the next writer does.
+    Left {
+        /// Where it is.
+        place: String,
+        /// Why.
+        why: String,
+    },
+    /// Some bytes or changes are in the thaw log alone.
+    Kept {
+        /// Bytes of the log.
+        bytes: u64,
+        /// Where it is.
+        place: String,
+    },
+}
+
+/// Ends the writing of the image in `storage`. `image_end` is up to where the image was synced, `time` for a last commit.
+///
+/// # Errors
+/// If the image cannot be read, or a slot or the log could not be written. Nothing that was committed is lost.
+pub fn finish(
+    mut log: ThawLog,
+    mut heads: Heads,
+    home: &dyn LogHome,
+    storage: &Arc<dyn Storage>,
+    image_end: u64,
+    time: (i64, u32),
+) -> Result<Finished, StartError> {
+    if !log.is_stopped() && !heads.is_stopped() && is_complete(&log, &heads, storage)? {
+        heads.publish(|head| {
+            head.clean = true;
+            head.thaw_log_id = 0;
+        })?;
+        let removed = log.remove().map_err(StartError::of_log).and_then(|()| Ok(home.remove()?));
+        return Ok(match removed {
+            Ok(()) => Finished::Removed,
+            Err(error) => Finished::Left { place: home.describe(), why: error.to_string() },
+        });
+    }
+    if log.has_unrecorded_commit() || log.has_unsynced() && !log.is_stopped() {
+        // The next writer need not write again what the log says is durable.
+        log.commit(Vec::new(), image_end, time).map_err(StartError::of_log)?;
+    }
+    Ok(Finished::Kept { bytes: log.bytes().map_err(StartError::of_log)?, place: home.describe() })
+}
+
+/// Whether the roots of both slots contain everything that was committed, and have no ranges in a log.
+fn is_complete(log: &ThawLog, heads: &Heads, storage: &Arc<dyn Storage>) -> Result<bool, StartError> {
+    let newest = heads.newest();
+    if heads.slots().any(|head| (head.root, head.root_hash) != (newest.root, newest.root_hash)) {
+        return Ok(false);
+    }
+    let image = Image::open(Arc::clone(storage), ImageOptions::default())?;
+    if image.head() != newest {
+        return Ok(false);
+    }
+    let root = image.root();
+    if root.thaw_log_id != log.log_id() || root.thaw_transaction < log.last_change() {
+        return Ok(false);
+    }
+    Ok(!image.has_thawed() || image.thawed_count()?.in_log.ranges == 0)
+}

@@ -1,0 +1,296 @@
+//! What the transactions of a thaw log make of a version: an overlay, counters and totals.
+//!
+//! Operations are applied in their order to a view of the version, and nothing is written. Afterwards every row of `thawed`
+//! names a frame that is not known to be damaged, or is lost; counters are above the ids in use; totals are those of a full
+//! scan. Called by `start`.
+
+use super::extents;
+use crate::format::block::{Key, KeyRef};
+use crate::format::ids::{InodeId, LogOffset};
+use crate::format::limits;
+use crate::format::rows::{FileType, InodeRow, ThawedBytes, ThawedRow};
+use crate::format::schema::{self, Table};
+use crate::format::transaction::{Counters, Operation, Thawed, Transaction};
+use crate::meta::{Image, MetaError, Overlay, View, counters_are_free};
+use crate::table::Change;
+use crate::thaw::{Moved, Recovered, ThawError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Rows that are deleted at once: what a range of them takes in memory beside their tombstones.
+const BATCH: usize = 4096;
+
+/// Why a log was not replayed.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// The image's tables cannot be read, or an id in use would be given out again.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Thaw(#[from] ThawError),
+    /// A transaction does what none may.
+    #[error("transaction {number} of the thaw log {why}")]
+    Transaction {
+        /// Its number.
+        number: u64,
+        /// What it does.
+        why: &'static str,
+    },
+}
+
+/// What came back that the image did not contain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BroughtBack {
+    /// Files whose attributes or bytes were changed.
+    pub files: u64,
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// Commits.
+    pub commits: u64,
+}
+
+/// A version with what a log says happened since.
+#[derive(Debug, Clone)]
+pub struct Replayed {
+    /// The rows that are others than the version's.
+    pub overlay: Overlay,
+    /// Next free ids.
+    pub counters: Counters,
+    /// Inodes of the view.
+    pub inodes: u64,
+    /// Sum of the sizes of its regular files.
+    pub bytes: u64,
+    /// Ranges that are lost since their frames are damaged: operations for the next commit. Their rows are in the overlay.
+    pub lost: Vec<Operation>,
+    /// What came back, for people.
+    pub brought_back: BroughtBack,
+}
+
+impl Replayed {
+    /// A version of which no log says anything.
+    pub fn nothing(version: &Image) -> Self {
+        let root = version.root();
+        Replayed {
+            overlay: Overlay::default(),
+            counters: Counters {
+                inode: root.next_inode,
+                content: root.next_content,
+                tiny: root.next_tiny,
+                xattrs: root.next_xattrs,
+                ordinal: root.next_ordinal,
+                subchunk: root.next_subchunk,
+                superchunk: root.next_superchunk,
+            },
+            inodes: root.view.inodes,
+            bytes: root.view.bytes,
+            lost: Vec::new(),
+            brought_back: BroughtBack::default(),
+        }
+    }
+
+    /// Whether something is other than in `version`.
+    pub(super) fn changes(&self, version: &Image) -> bool {
+        !self.overlay.is_empty() || self.counters != Replayed::nothing(version).counters
+    }
+
+    /// Lets ranges name the frames that theirs were copied to.
+    pub(super) fn follow(&mut self, moved: &Moved) {
+        if moved.is_empty() {
+            return;
+        }
+        let rows: Vec<_> = self.overlay.changes(&schema::THAWED).collect();
+        for change in rows {
+            let Change::Put(mut row) = change else { continue };
+            let Some(frame) = row.ints.get_mut(1) else { continue };
+            if let Some(to) = moved.get(&LogOffset(*frame)) {
+                *frame = to.0;
+                if *to == Thawed::LOST {
+                    row.ints.truncate(1);
+                    row.ints.extend([0, 0]);
+                    row.tail = vec![0; 8];
+                }
+                self.overlay.set(&schema::THAWED, row.key.clone(), Some(row));
+            }
+        }
+    }
+}
+
+/// Replays what `recovered` holds after transaction `contained`, which `version` contains.
+pub(super) fn replay(version: &Arc<Image>, recovered: &Recovered, contained: u64) -> Result<Replayed, ReplayError> {
+    let Replayed { counters, .. } = Replayed::nothing(version);
+    let mut replay = Replay {
+        view: View::of(Arc::clone(version)),
+        counters,
+        files: BTreeSet::new(),
+        brought_back: BroughtBack::default(),
+        in_group: false,
+    };
+    recovered.replay(contained, |transaction| replay.transaction(transaction))?;
+    let lost = replay.lose(recovered)?;
+    let Replay { view, counters, files, mut brought_back, .. } = replay;
+    brought_back.files = files.len() as u64;
+    //= format-spec.md#11.3
+    //# After a replay each counter is above the last keys of the tables whose ids it gives out (9).
+    counters_are_free(&view, &counters)?;
+    let (inodes, bytes) = totals(&view)?;
+    Ok(Replayed { overlay: view.active().clone(), counters, inodes, bytes, lost, brought_back })
+}
+
+struct Replay {
+    view: View,
+    counters: Counters,
+    files: BTreeSet<u64>,
+    brought_back: BroughtBack,
+    /// Whether the transaction before belongs to the same group, which had operations.
+    in_group: bool,
+}
+
+impl Replay {
+    fn transaction(&mut self, transaction: Transaction) -> Result<(), ReplayError> {
+        let Transaction { info, operations } = transaction;
+        if !operations.is_empty() && !self.in_group {
+            self.brought_back.commits = self.brought_back.commits.saturating_add(1);
+        }
+        self.in_group = info.more_follows && (self.in_group || !operations.is_empty());
+        for operation in operations {
+            self.operation(info.number, operation)?;
+        }
+        Ok(())
+    }
+
+    fn operation(&mut self, number: u64, operation: Operation) -> Result<(), ReplayError> {
+        match operation {
+            Operation::Put(table, row) => {
+                by_interval(number, table)?;
+                if *table == schema::INODES {
+                    self.files.insert(row.key.a);
+                }
+                self.view.active_mut().set(table, row.key.clone(), Some(row));
+            }
+            Operation::Delete(table, key) => {
+                by_interval(number, table)?;
+                self.delete(table, key)?;
+            }
+            Operation::DeleteRange(table, from, to) => {
+                by_interval(number, table)?;
+                self.delete_range(table, from, &to)?;
+            }
+            Operation::Thawed(thawed) => {
+                if thawed.frame.0 >= limits::IMAGE_LEN {
+                    let why = "names a frame beyond any log";
+                    return Err(ReplayError::Transaction { number, why });
+                }
+                self.files.insert(thawed.inode.0);
+                self.brought_back.bytes = self.brought_back.bytes.saturating_add(thawed.len);
+                self.splice(thawed.inode, thawed.offset, thawed.len, Some(&thawed))?;
+            }
+            Operation::NotThawed { inode, offset, len } => self.splice(inode, offset, len, None)?,
+            Operation::Counters(counters) => self.counters = self.counters.larger(counters),
+            // What the root contains, the root says.
+            Operation::Checkpoint { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn splice(&mut self, inode: InodeId, offset: u64, len: u64, put: Option<&Thawed>) -> Result<(), MetaError> {
+        for (key, row) in extents::replace(&self.view, inode, offset, len, put)? {
+            match row {
+                Some(row) => self.view.active_mut().set(&schema::THAWED, key, Some(row)),
+                None => self.delete(&schema::THAWED, key)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, table: &'static Table, key: Key) -> Result<(), MetaError> {
+        // A tombstone only where there is something to hide.
+        let version = self.view.version();
+        if version.tree(table).get(&**version, key.as_ref())?.is_some() {
+            self.view.active_mut().set(table, key, None);
+        } else {
+            self.view.active_mut().forget(table, key.as_ref());
+        }
+        Ok(())
+    }
+
+    fn delete_range(&mut self, table: &'static Table, from: Key, to: &Key) -> Result<(), MetaError> {
+        loop {
+            let mut keys = Vec::new();
+            let mut cursor = self.view.cursor_at(table, from.as_ref())?;
+            while let Some(row) = cursor.row().filter(|row| row.key() < to.as_ref()) {
+                keys.push(row.key().to_key());
+                if keys.len() == BATCH {
+                    break;
+                }
+                cursor.advance(&self.view)?;
+            }
+            let done = keys.len() < BATCH;
+            for key in keys {
+                self.delete(table, key)?;
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    //= format-spec.md#11.5
+    //# Every range that names a frame in them is lost, and one that names a frame where the log has no bytes, and no other
+    //# range.
+    /// Makes lost what names damaged frames: rows of the version, too.
+    fn lose(&mut self, recovered: &Recovered) -> Result<Vec<Operation>, MetaError> {
+        let mut lost = Vec::new();
+        let mut cursor = self.view.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;
+        while let Some(row) = cursor.row() {
+            let (key, row) = (row.key().to_key(), ThawedRow::decode(row.key().b, row.ints(), row.tail())?);
+            if let ThawedBytes::InLog { frame, .. } = row.bytes
+                && recovered.is_lost(frame)
+            {
+                lost.push((InodeId(key.a), key.b, row.length));
+            }
+            cursor.advance(&self.view)?;
+        }
+        let mut operations = Vec::new();
+        for (inode, offset, len) in lost {
+            let thawed = Thawed { inode, offset, len, frame: Thawed::LOST, within: 0, sum: 0 };
+            self.splice(inode, offset, len, Some(&thawed))?;
+            operations.push(Operation::Thawed(thawed));
+        }
+        Ok(operations)
+    }
+}
+
+//= format-spec.md#11.3
+//# Rows of all tables are meant, the map's too; rows of table `thawed` change by operations 3 and 4.
+/// An error for rows of `thawed`, which change by ranges.
+fn by_interval(number: u64, table: &'static Table) -> Result<(), ReplayError> {
+    if *table == schema::THAWED {
+        return Err(ReplayError::Transaction { number, why: "changes a row of table thawed as a row" });
+    }
+    Ok(())
+}
+
+/// How many inodes the view has, and the sizes of its regular files: the version's, and what the overlay changes.
+fn totals(view: &View) -> Result<(u64, u64), MetaError> {
+    let version = view.version();
+    let (mut inodes, mut bytes) = (version.root().view.inodes, version.root().view.bytes);
+    for change in view.active().changes(&schema::INODES) {
+        let (inode, now) = match &change {
+            Change::Put(row) => (row.key.a, Some(InodeRow::decode(&row.ints, &row.tail)?)),
+            Change::Delete(key) => (key.a, None),
+        };
+        if let Some(before) = version.inode(InodeId(inode))? {
+            (inodes, bytes) = (inodes.saturating_sub(1), bytes.saturating_sub(size(&before)));
+        }
+        if let Some(now) = now {
+            (inodes, bytes) = (inodes.saturating_add(1), bytes.saturating_add(size(&now)));
+        }
+    }
+    Ok((inodes, bytes))
+}
+
+fn size(row: &InodeRow) -> u64 {
+    if row.file_type == FileType::Regular { row.size } else { 0 }
+}

@@ -1,0 +1,419 @@
+//! From an image and what is where its thaw log lives to a state: what can be read now, and written from the first change
+//! on.
+//!
+//! [`look`] only reads. Whatever the head slots say, the log's directory is looked into: a log with commits that no root
+//! contains is never passed over and never removed. What may go silently is a log that neither slot's root needs. One that
+//! does not fit is set aside at the first change; one that is missing where an image needs it, or damaged, is an error, and
+//! the image can then be read without it. Callers: cli and tests (look), live (begin).
+
+use super::FsError;
+use super::replay::{BroughtBack, ReplayError, Replayed, replay};
+use crate::format::FormatError;
+use crate::format::head::Head;
+use crate::format::limits;
+use crate::format::root::Root;
+use crate::log::{LogError, LogReader};
+use crate::meta::{CheckpointError, HeadError, Heads, Image, ImageOptions, MetaError, ThawedCount, read_heads};
+use crate::storage::{LogHome, Storage, StorageError};
+use crate::thaw::{Contents, ImageState, Misfit, Recovered, Segments, Slot, ThawError, examine};
+use std::io::ErrorKind;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why an image cannot be written to.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The image cannot be read, or no writer may go on from its state.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// A head slot could not be written.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The image's log could not be written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A checkpoint could not be made.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The image, or the thaw log's directory, could not be read or changed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The thaw log could not be read or written.
+    #[error(transparent)]
+    Thaw(ThawError),
+    /// The image needs a thaw log, and none that fits is there.
+    #[error(
+        "the thaw log of the image is missing: {place} {}; {} bytes of files are in it, and changes that no checkpoint has",
+        missing(.misfit), .count.in_log.bytes
+    )]
+    LogMissing {
+        /// Where it was looked for.
+        place: String,
+        /// Why the one that is there is not the one.
+        misfit: Option<Misfit>,
+        /// What the image says of ranges whose bytes are in the log.
+        count: ThawedCount,
+    },
+    /// The thaw log is damaged. Nothing of it was replayed, and nothing of it may be overwritten.
+    #[error("the thaw log at {place} is damaged: {why}")]
+    Damaged {
+        /// Where it is.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// As many sessions have written to the image as ever can.
+    #[error("the image was written to {epoch} times: no epoch is left, pack its files into a new image")]
+    NoEpoch {
+        /// The epoch.
+        epoch: u32,
+    },
+    /// The caller gave an id for a new thaw log that cannot be one.
+    #[error("{log_id:#x} is no id for a new thaw log")]
+    LogId {
+        /// The id.
+        log_id: u64,
+    },
+}
+
+fn missing(misfit: &Option<Misfit>) -> String {
+    match misfit {
+        Some(misfit) => format!("has one that does not fit: {misfit}"),
+        None => "has none".to_owned(),
+    }
+}
+
+impl StartError {
+    /// Whether more space, or another try, may mend it.
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            StartError::Storage(error)
+            | StartError::Thaw(ThawError::Storage(error))
+            | StartError::Log(LogError::Storage(error)) => Some(error.kind()),
+            StartError::Checkpoint(error) => error.storage_kind(),
+            _ => None,
+        }
+    }
+
+    /// Whether the image's user may give the thaw log up ([`forget`](super::forget::forget)).
+    pub fn can_forget(&self) -> bool {
+        matches!(self, StartError::LogMissing { .. } | StartError::Damaged { .. })
+    }
+}
+
+impl From<StartError> for FsError {
+    fn from(error: StartError) -> Self {
+        match error.kind() {
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => FsError::NoSpace,
+            _ => FsError::io(error.to_string()),
+        }
+    }
+}
+
+/// What was found, before anything is written.
+pub struct Found {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) home: Arc<dyn LogHome>,
+    pub(super) heads: Heads,
+    pub(super) image: Arc<Image>,
+    pub(super) replayed: Replayed,
+    pub(super) log: FoundLog,
+    /// Ids that thaw logs of the image had: no new one gets them.
+    pub(super) used: Vec<u64>,
+}
+
+/// The thaw log that was found.
+pub(super) enum FoundLog {
+    /// There is none, and none is needed.
+    None,
+    /// What is left of one that neither root needs; one with commits that they contain.
+    Leftover(Option<Box<Recovered>>),
+    /// One to go on with, whose transactions up to a number the root contains.
+    Resume(Box<Recovered>, u64),
+    /// One that does not fit, and that is not needed: why.
+    Aside(String),
+}
+
+impl Found {
+    /// The version that the newest head names.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// What the thaw log says happened since.
+    pub fn replayed(&self) -> &Replayed {
+        &self.replayed
+    }
+
+    /// The segments that ranges in the log name.
+    pub fn segments(&self) -> Arc<Segments> {
+        Arc::new(match &self.log {
+            FoundLog::Resume(recovered, _) => recovered.segments(),
+            _ => Segments::default(),
+        })
+    }
+
+    /// What came back from the thaw log that the image does not contain; `None` if nothing did.
+    pub fn brought_back(&self) -> Option<BroughtBack> {
+        match &self.log {
+            FoundLog::Resume(..) if self.replayed.changes(&self.image) => Some(self.replayed.brought_back),
+            _ => None,
+        }
+    }
+
+    /// Why the thaw log that is there will be set aside at the first change.
+    pub fn set_aside_reason(&self) -> Option<&str> {
+        match &self.log {
+            FoundLog::Aside(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+/// One head slot, and the version that it names, if that can be read.
+struct Known {
+    head: Head,
+    version: Option<Arc<Image>>,
+}
+
+/// Looks at the image in `storage` and at its thaw log in `home`. Writes nothing.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn look(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, options: ImageOptions) -> Result<Found, StartError> {
+    let heads = Heads::read(Arc::clone(&storage))?;
+    let image = Arc::new(Image::open(Arc::clone(&storage), options)?);
+    image.fit_for_writing()?;
+    slots_are_usable(&*storage, &heads, &image)?;
+    let known = known(&heads, &image)?;
+    let mut found = Found {
+        used: used_ids(&known),
+        replayed: Replayed::nothing(&image),
+        log: FoundLog::None,
+        storage,
+        home,
+        heads,
+        image,
+    };
+    let judged = judge(&found, &known)?;
+    (found.log, found.replayed) = judged;
+    Ok(found)
+}
+
+/// Whether all slots that verify can be used: one that breaks a rule was written by something else.
+fn slots_are_usable(storage: &dyn Storage, heads: &Heads, image: &Image) -> Result<(), StartError> {
+    let state = read_heads(storage)?;
+    for slot in [&state.a, &state.b] {
+        if let (Some(_), Err(error)) = (slot.generation, &slot.head) {
+            return Err(MetaError::Unfit { why: format!("a head slot breaks the rules: {error}") }.into());
+        }
+    }
+    if heads.newest() != image.head() {
+        return Err(MetaError::Unfit { why: "its head changed while it was opened".to_owned() }.into());
+    }
+    match heads.slots().map(|head| head.epoch).max() {
+        Some(epoch) if epoch.checked_add(1).is_none_or(|next| next >= limits::EPOCH) => {
+            Err(StartError::NoEpoch { epoch })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn known(heads: &Heads, image: &Arc<Image>) -> Result<Vec<Known>, StartError> {
+    let mut known = Vec::new();
+    for head in heads.slots() {
+        let same = (head.root, head.root_hash) == (image.head().root, image.head().root_hash);
+        let version = if same { Some(Arc::clone(image)) } else { older(image, head)?.map(Arc::new) };
+        known.push(Known { head: head.clone(), version });
+    }
+    Ok(known)
+}
+
+/// The version that the other slot names; `None` if its root is damaged.
+fn older(image: &Image, head: &Head) -> Result<Option<Image>, StartError> {
+    let storage = image.log().storage();
+    let log = LogReader::new(Arc::clone(storage), head.log_id, head.log_end.0.min(storage.len()?))?;
+    let mut stored = Vec::new();
+    for offset in head.root.offsets() {
+        let root = match log.stored_unverified(&head.root, offset, &mut stored) {
+            Ok(true) => Root::decode(&stored, &head.root_hash),
+            Ok(false) => continue,
+            Err(LogError::Storage(error)) if error.kind() != ErrorKind::UnexpectedEof => return Err(error.into()),
+            Err(_) => continue,
+        };
+        if let Ok(root) = root
+            && let Ok(version) = image.successor(head.clone(), root)
+        {
+            return Ok(Some(version));
+        }
+    }
+    Ok(None)
+}
+
+fn used_ids(known: &[Known]) -> Vec<u64> {
+    let mut used = Vec::new();
+    for Known { head, version } in known {
+        used.extend([head.log_id, head.thaw_log_id]);
+        used.extend(version.as_ref().map(|version| version.root().thaw_log_id));
+    }
+    used
+}
+
+/// What the head slots and their roots say of a thaw log.
+struct Needs {
+    /// A slot is not clean, or a root has ranges in a log.
+    any: bool,
+    /// The newest root's ranges.
+    count: ThawedCount,
+    /// Whether a root has ranges in a log.
+    ranges: bool,
+}
+
+impl Needs {
+    fn of(found: &Found, known: &[Known]) -> Result<Self, StartError> {
+        let mut ranges = false;
+        for version in known.iter().filter_map(|known| known.version.as_ref()) {
+            ranges |= version.has_thawed() && version.thawed_count()?.in_log.ranges > 0;
+        }
+        let count = if ranges { found.image.thawed_count()? } else { ThawedCount::default() };
+        Ok(Needs { any: ranges || known.iter().any(|known| !known.head.clean), count, ranges })
+    }
+
+    fn missing(&self, found: &Found, misfit: Option<Misfit>) -> StartError {
+        StartError::LogMissing { place: found.home.describe(), misfit, count: self.count }
+    }
+}
+
+fn judge(found: &Found, known: &[Known]) -> Result<(FoundLog, Replayed), StartError> {
+    let needs = Needs::of(found, known)?;
+    let nothing = || Replayed::nothing(&found.image);
+    let damaged = |why: String| StartError::Damaged { place: found.home.describe(), why };
+    let Some(folder) = found.home.find()? else {
+        return if needs.any { Err(needs.missing(found, None)) } else { Ok((FoundLog::None, nothing())) };
+    };
+    let state = image_state(found, known)?;
+    let contents = match examine(folder, &state) {
+        Ok(contents) => contents,
+        Err(ThawError::Storage(error)) => return Err(error.into()),
+        Err(ThawError::Foreign(misfit)) if needs.any => return Err(needs.missing(found, Some(misfit))),
+        Err(error) if needs.any => return Err(damaged(error.to_string())),
+        // Nothing needs it, whatever it was.
+        Err(error) => return Ok((FoundLog::Aside(error.to_string()), nothing())),
+    };
+    match contents {
+        Contents::Nothing if needs.any => Err(needs.missing(found, None)),
+        Contents::Nothing => Ok((FoundLog::Leftover(None), nothing())),
+        Contents::Empty { log_id, fits } => {
+            // It was begun before the slots came to name it, or nothing was committed to it since: as each that is not clean
+            // must say.
+            let named = known.iter().all(|known| known.head.clean || known.head.thaw_log_id == log_id);
+            let contained = known.iter().filter_map(|known| known.version.as_ref());
+            let older = contained.map(|version| version.root()).any(|root| root.thaw_log_id == log_id);
+            match fits {
+                _ if needs.ranges || !named || older => Err(needs.missing(found, fits.err())),
+                // Another image may be given this directory, and its log has no commit yet.
+                Err(misfit @ (Misfit::Uuid | Misfit::Lineage)) => Ok((FoundLog::Aside(misfit.to_string()), nothing())),
+                _ => Ok((FoundLog::Leftover(None), nothing())),
+            }
+        }
+        Contents::Log { recovered, fits } => log_with_commits(found, known, &needs, recovered, fits),
+    }
+}
+
+fn log_with_commits(
+    found: &Found,
+    known: &[Known],
+    needs: &Needs,
+    recovered: Box<Recovered>,
+    fits: Result<(), Misfit>,
+) -> Result<(FoundLog, Replayed), StartError> {
+    let log_id = recovered.log_id();
+    let aside = |misfit: Misfit| {
+        if needs.any {
+            return Err(needs.missing(found, Some(misfit)));
+        }
+        let why = ThawError::from(misfit).to_string();
+        Ok((FoundLog::Aside(why), Replayed::nothing(&found.image)))
+    };
+    match fits {
+        Ok(()) => {}
+        // One that was being removed: the slots are clean, and the roots say whose transactions they contain.
+        Err(Misfit::LogId) if !needs.any && is_contained(known, &recovered)? => {
+            return Ok((FoundLog::Leftover(Some(recovered)), Replayed::nothing(&found.image)));
+        }
+        Err(misfit) => return aside(misfit),
+    }
+    let root = found.image.root();
+    let contained = if root.thaw_log_id == log_id { root.thaw_transaction } else { 0 };
+    let damaged = |why: String| StartError::Damaged { place: found.home.describe(), why };
+    if found.image.has_thawed() && needs.count.in_log.ranges > 0 && root.thaw_log_id != log_id {
+        return Err(damaged(format!("the image has ranges in log {:#x}, this one is {log_id:#x}", root.thaw_log_id)));
+    }
+    let end = recovered.transaction_end(contained).map_err(StartError::of_log)?;
+    if let Some(end) = end.filter(|end| end.0 != root.thaw_offset) {
+        let said = root.thaw_offset;
+        return Err(damaged(format!("transaction {contained} ends at offset {end}, in the image's root at {said}")));
+    }
+    let replayed = match replay(&found.image, &recovered, contained) {
+        Ok(replayed) => replayed,
+        Err(ReplayError::Thaw(ThawError::Foreign(misfit))) => return aside(misfit),
+        Err(ReplayError::Thaw(ThawError::Storage(error))) => return Err(error.into()),
+        Err(ReplayError::Meta(error)) => return Err(error.into()),
+        Err(error @ (ReplayError::Thaw(_) | ReplayError::Transaction { .. })) => {
+            return Err(damaged(error.to_string()));
+        }
+    };
+    if !needs.ranges && !replayed.changes(&found.image) && is_contained(known, &recovered)? {
+        return Ok((FoundLog::Leftover(Some(recovered)), replayed));
+    }
+    Ok((FoundLog::Resume(recovered, contained), replayed))
+}
+
+/// Whether the roots of all slots contain everything that was committed to the log.
+fn is_contained(known: &[Known], recovered: &Recovered) -> Result<bool, StartError> {
+    for Known { version, .. } in known {
+        let Some(version) = version else { return Ok(false) };
+        let root = version.root();
+        if root.thaw_log_id != recovered.log_id() {
+            return Ok(false);
+        }
+        match replay(version, recovered, root.thaw_transaction) {
+            Ok(replayed) if !replayed.changes(version) => {}
+            Ok(_) | Err(ReplayError::Thaw(ThawError::Foreign(_))) => return Ok(false),
+            Err(ReplayError::Meta(error)) => return Err(error.into()),
+            Err(ReplayError::Thaw(ThawError::Storage(error))) => return Err(error.into()),
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn image_state(found: &Found, known: &[Known]) -> Result<ImageState, StartError> {
+    let head = found.heads.newest();
+    let slots = known.iter().map(|Known { head, version }| {
+        let root = version.as_ref().map(|version| version.root());
+        Slot {
+            generation: head.generation,
+            root_hash: head.root_hash,
+            thaw_log_id: head.thaw_log_id,
+            root_log_id: root.map_or(0, |root| root.thaw_log_id),
+            thaw_transaction: root.map_or(0, |root| root.thaw_transaction),
+        }
+    });
+    Ok(ImageState { uuid: head.uuid, lineage: head.lineage, len: found.storage.len()?, slots: slots.collect() })
+}
+
+impl StartError {
+    pub(super) fn of_log(error: ThawError) -> Self {
+        match error {
+            ThawError::Storage(error) => StartError::Storage(error),
+            error => StartError::Thaw(error),
+        }
+    }
+}
+
+impl From<FormatError> for StartError {
+    fn from(error: FormatError) -> Self {
+        StartError::Meta(error.into())
+    }
+}
