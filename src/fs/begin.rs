@@ -118,12 +118,7 @@ pub(super) fn open_log(
 //= format-spec.md#11.4
 //# A new log begins with segment 0, whose head and name are durable before anything counts on them.
 /// A log without commits, which both slots name. They are clean before.
-fn new_log(
-    heads: &mut Heads,
-    home: &dyn LogHome,
-    epoch: u32,
-    beginning: &Beginning,
-) -> Result<ThawLog, StartError> {
+fn new_log(heads: &mut Heads, home: &dyn LogHome, epoch: u32, beginning: &Beginning) -> Result<ThawLog, StartError> {
     let size = match beginning.segment_size {
         Some(size) => size,
         None => segment_size(home.space()?.free),

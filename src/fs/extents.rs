@@ -14,9 +14,7 @@ pub fn bytes_of(thawed: &Thawed) -> ThawedBytes {
     match thawed.frame {
         Thawed::LOST => ThawedBytes::Lost,
         // Within a frame of 64 MiB at most.
-        frame => {
-            ThawedBytes::InLog { frame, skip: u32::try_from(thawed.within).unwrap_or(u32::MAX), sum: thawed.sum }
-        }
+        frame => ThawedBytes::InLog { frame, skip: u32::try_from(thawed.within).unwrap_or(u32::MAX), sum: thawed.sum },
     }
 }
 

@@ -81,7 +81,8 @@ pub fn forget(
 /// The rows that become lost, and their ranges.
 fn lose(image: &Image) -> Result<(Overlay, Vec<LostRange>), StartError> {
     let (mut changes, mut ranges) = (Overlay::default(), Vec::new());
-    let mut cursor = image.tree(&schema::THAWED).cursor_at(image, KeyRef::new(0, 0)).map_err(crate::meta::MetaError::from)?;
+    let mut cursor =
+        image.tree(&schema::THAWED).cursor_at(image, KeyRef::new(0, 0)).map_err(crate::meta::MetaError::from)?;
     while let Some(row) = cursor.row() {
         let key = row.key().to_key();
         let thawed = ThawedRow::decode(key.b, row.ints(), row.tail())?;
