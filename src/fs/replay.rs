@@ -74,15 +74,7 @@ impl Replayed {
         let root = version.root();
         Replayed {
             overlay: Overlay::default(),
-            counters: Counters {
-                inode: root.next_inode,
-                content: root.next_content,
-                tiny: root.next_tiny,
-                xattrs: root.next_xattrs,
-                ordinal: root.next_ordinal,
-                subchunk: root.next_subchunk,
-                superchunk: root.next_superchunk,
-            },
+            counters: Counters::of(root),
             inodes: root.view.inodes,
             bytes: root.view.bytes,
             lost: Vec::new(),
