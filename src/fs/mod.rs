@@ -22,6 +22,8 @@ mod lookup;
 mod read;
 pub mod replay;
 mod resumes;
+#[cfg(test)]
+mod session_tests;
 mod snapshot;
 mod source;
 pub mod start;

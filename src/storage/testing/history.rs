@@ -8,6 +8,7 @@
 //! whole blocks.
 
 use super::{MemoryFolder, MemoryStorage};
+use crate::format::sums::xxh3;
 use crate::storage::{Folder, HeadBytes, HeadIndex, Space, Storage, StorageError, head_block};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -116,6 +117,41 @@ impl History {
     pub fn folder(&self) -> RecordingFolder {
         let inner = MemoryFolder::from_segments((*self.segments).clone());
         RecordingFolder { inner, events: Arc::clone(&self.events) }
+    }
+
+    /// Calls `each` for what power cuts after the first `n` events can leave, and says what was done: all kept, all dropped,
+    /// each change that is not settled kept alone and dropped alone, and `random` subsets of them, torn writes included.
+    pub fn each_cut(&self, n: usize, random: u64, mut each: impl FnMut(Remains, &str)) {
+        each(self.cut(n, || Fate::Kept), &format!("after event {n}, all kept"));
+        each(self.cut(n, || Fate::Dropped), &format!("after event {n}, all dropped"));
+        for alone in 0..self.loose(n) {
+            for (one, others) in [(Fate::Kept, Fate::Dropped), (Fate::Dropped, Fate::Kept)] {
+                let mut turn = 0;
+                let left = self.cut(n, || {
+                    turn += 1;
+                    if turn - 1 == alone { one } else { others }
+                });
+                each(left, &format!("after event {n}, change {alone} is {one:?}"));
+            }
+        }
+        for seed in 0..random {
+            let mut turn = 0u64;
+            let left = self.cut(n, || {
+                turn += 1;
+                let random = xxh3(&[seed, turn, n as u64].map(u64::to_le_bytes).concat());
+                match random % 4 {
+                    0 => Fate::Kept,
+                    1 => Fate::Dropped,
+                    _ => Fate::Torn { sectors: random >> 3, length: random & 4 != 0, block: random >> 63 == 1 },
+                }
+            });
+            each(left, &format!("after event {n}, seed {seed}"));
+        }
+    }
+
+    /// The files as they are now.
+    pub fn now(&self) -> Remains {
+        self.cut(self.len(), || Fate::Kept)
     }
 
     /// The folder as it is now, recording: what a process finds that begins when another was killed.

@@ -12,7 +12,7 @@ use crate::format::ids::{InodeId, LogOffset};
 use crate::format::sums::xxh3;
 use crate::format::transaction::{Operation, Thawed, Transaction};
 use crate::storage::Folder;
-use crate::storage::testing::{Fate, History, MemoryFolder, Remains};
+use crate::storage::testing::{History, MemoryFolder, Remains};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -108,34 +108,9 @@ fn memory(segments: BTreeMap<u64, Vec<u8>>) -> Arc<MemoryFolder> {
     Arc::new(MemoryFolder::from_segments(segments))
 }
 
-/// Calls `each` for what power cuts after the first `n` events of a history can leave: all kept, all dropped, each change
-/// that is not settled kept alone and dropped alone, and `random` subsets of them, torn writes included.
-fn cuts(history: &History, n: usize, random: u64, mut each: impl FnMut(Remains, &str)) {
-    each(history.cut(n, || Fate::Kept), &format!("after event {n}, all kept"));
-    each(history.cut(n, || Fate::Dropped), &format!("after event {n}, all dropped"));
-    for alone in 0..history.loose(n) {
-        for (one, others) in [(Fate::Kept, Fate::Dropped), (Fate::Dropped, Fate::Kept)] {
-            let mut turn = 0;
-            let left = history.cut(n, || {
-                turn += 1;
-                if turn - 1 == alone { one } else { others }
-            });
-            each(left, &format!("after event {n}, change {alone} is {one:?}"));
-        }
-    }
-    for seed in 0..random {
-        let mut turn = 0u64;
-        let left = history.cut(n, || {
-            turn += 1;
-            let random = xxh3(&[seed, turn, n as u64].map(u64::to_le_bytes).concat());
-            match random % 4 {
-                0 => Fate::Kept,
-                1 => Fate::Dropped,
-                _ => Fate::Torn { sectors: random >> 3, length: random & 4 != 0, block: random >> 63 == 1 },
-            }
-        });
-        each(left, &format!("after event {n}, seed {seed}"));
-    }
+/// See [`History::each_cut`].
+fn cuts(history: &History, n: usize, random: u64, each: impl FnMut(Remains, &str)) {
+    history.each_cut(n, random, each);
 }
 
 fn offsets(list: &[(u64, u64)]) -> Vec<(LogOffset, LogOffset)> {
