@@ -193,7 +193,9 @@ impl Session {
         let row = Row { key: Key::named(1, name.as_bytes()), ints: entry.encode().to_vec(), tail: Vec::new() };
         self.put(&schema::DIRENTS, row);
         self.totals = (self.totals.0 + 1, self.totals.1 + data.len() as u64);
-        self.write(inode, 0, data);
+        if !data.is_empty() {
+            self.write(inode, 0, data);
+        }
     }
 
     fn write(&mut self, inode: InodeId, offset: u64, data: &[u8]) {

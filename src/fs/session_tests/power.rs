@@ -139,7 +139,8 @@ fn a_second_power_cut_while_a_session_begins_or_ends_loses_nothing_either() {
                     count += 1;
                     let found = Disk::of(left).look().unwrap_or_else(|e| panic!("{what}, then {then}: {e}"));
                     let files = found_files(&found, then);
-                    let right = if m >= committed { files == after } else { files == before || m > begun && files == after };
+                    let right =
+                        if m >= committed { files == after } else { files == before || m > begun && files == after };
                     assert!(right, "{what}, then {then}: {:?}", files.keys());
                 });
             }
@@ -157,7 +158,8 @@ fn a_failed_sync_before_the_crash_does_not_lose_what_the_next_session_commits() 
     told.commit(&mut session);
     session.create("b", &bytes(2, 9000));
     let image_end = session.writer.image.end();
-    let pending = std::mem::take(&mut session.pending);
+    let mut pending = std::mem::take(&mut session.pending);
+    pending.push(Operation::Counters(session.counters));
     drop(session.log().begin(pending, image_end, (1, 1)).unwrap());
     for number in 0..4 {
         told.history.fail_sync(FileId::Segment(number));
