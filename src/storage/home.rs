@@ -120,8 +120,7 @@ impl DirectoryHome {
 
     fn refuse_memory(&self, path: &Path) -> Result<(), StorageError> {
         let found = nearest(path, |path| rustix::fs::statfs(path))?;
-        // The field's type differs between architectures.
-        #[allow(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
+        // The field's type differs between architectures; only its lower half says anything.
         let kind = found.f_type as u64 & 0xffff_ffff;
         if !self.volatile && IN_MEMORY.contains(&kind) {
             let why = "it is on a file system in memory, where nothing survives a power cut (--volatile allows it)";
