@@ -181,7 +181,7 @@ fn a_log_that_does_not_fit_is_set_aside_where_nothing_needs_it_and_else_refused(
         assert_eq!(parts.folder.to_segments(), log.segments, "looking changes nothing");
         let session = Session::begin(&parts.disk(), found, 0x77).unwrap();
         assert!(session.writer.set_aside.is_some());
-        assert_eq!(parts.home.aside(), [log.segments.clone()]);
+        assert_eq!(parts.home.aside(), std::slice::from_ref(&log.segments));
     }
     // One that ends before what the root contains, and an image that is shorter than the log says.
     let parts = Parts::new(empty_image());
