@@ -107,29 +107,51 @@ fn a_power_cut_at_any_event_around_two_checkpoints_leaves_a_state_that_was_publi
     for n in 0..=history.len() {
         let durable = published.iter().rev().find(|(at, _)| *at <= n).unwrap().1;
         let mut seen = Vec::new();
-        for &fate in &fates {
-            let remains = history.cut(n, || fate).image;
-            let what = format!("{fate:?} after {n} events");
+        for fates in subsets(&fates, history.loose(n), n as u64) {
+            let mut each = fates.iter().copied();
+            let remains = history.cut(n, || each.next().unwrap_or(Fate::Kept)).image;
+            if seen.contains(&remains) {
+                continue;
+            }
+            let what = format!("{fates:?} after {n} events");
             let image = Image::open(Arc::new(MemoryStorage::from_bytes(remains.clone())), ImageOptions::default());
             let image = image.unwrap_or_else(|error| panic!("{what}: {error}"));
             let now = image.tree(&floe::format::schema::DIRENTS).rows as usize;
             assert!(published.iter().any(|(_, count)| *count == now) && now >= durable, "{what}: {now} names");
             // All of it can be read, and a writer can go on.
-            if !seen.contains(&remains) {
-                for name in 0..now {
-                    let name = format!("file {:06}", 1000 * (name / 60) + name % 60);
-                    let entry = image.lookup(InodeId::ROOT, name.as_bytes()).unwrap().expect(&name);
-                    assert!(image.inode(entry.inode).unwrap().is_some(), "{what}");
-                }
-                let storage = Arc::new(MemoryStorage::from_bytes(remains.clone()));
-                let mut writer = Writer::open(storage.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
-                let changes = files(&mut writer, 50_000, 3);
-                writer.checkpoint(&changes).unwrap();
-                assert_eq!(names(&storage.to_bytes(), &what), now + 3);
-                seen.push(remains);
+            for name in 0..now {
+                let name = format!("file {:06}", 1000 * (name / 60) + name % 60);
+                let entry = image.lookup(InodeId::ROOT, name.as_bytes()).unwrap().expect(&name);
+                assert!(image.inode(entry.inode).unwrap().is_some(), "{what}");
             }
+            let storage = Arc::new(MemoryStorage::from_bytes(remains.clone()));
+            let mut writer = Writer::open(storage.clone()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let changes = files(&mut writer, 50_000, 3);
+            writer.checkpoint(&changes).unwrap();
+            assert_eq!(names(&storage.to_bytes(), &what), now + 3);
+            seen.push(remains);
         }
     }
+}
+
+/// Fates of so many loose changes: all alike; each alone kept, dropped or torn while the others are there, or are not; and
+/// any, by seed.
+fn subsets(fates: &[Fate], loose: usize, seed: u64) -> Vec<Vec<Fate>> {
+    let mut all: Vec<Vec<Fate>> = fates.iter().map(|&fate| vec![fate; loose]).collect();
+    for others in [Fate::Kept, Fate::Dropped] {
+        for alone in 0..loose {
+            all.extend(fates.iter().map(|&fate| {
+                let mut each = vec![others; loose];
+                each[alone] = fate;
+                each
+            }));
+        }
+    }
+    for round in 0..32 {
+        let any = |at: u64| fates[(mixed(seed << 32 | round << 16 | at) % fates.len() as u64) as usize];
+        all.push((0..loose as u64).map(any).collect());
+    }
+    all
 }
 
 // Case 24.
