@@ -104,6 +104,8 @@ fn a_whole_log_is_verified_and_the_files_in_it_are_named_by_the_names_it_gives_t
     let out = floe!("check", &open.image).exits(0).out();
     assert!(out.contains("note: 610 bytes of files, in 2 ranges, are in the thaw log"), "{out}");
     assert!(out.contains("\n  dir/new\n  old\n") && out.contains("thaw log: verified"), "{out}");
+    floe!("ls", &open.image).exits(0).says(&["note: ", "a writable mount shows the rest"]);
+    assert_eq!(floe!("ls", "-q", &open.image).exits(0).stderr, "");
     let report = json(floe!("check", "--json", &open.image).exits(0));
     assert_eq!(report["transactions"], 3);
     assert_eq!(report["thawed"]["in_log"], serde_json::json!({ "ranges": 2, "bytes": 610 }));
@@ -145,6 +147,7 @@ fn a_log_that_is_missing_or_of_another_image_is_told() {
     assert!(out.contains("the thaw log is missing: what was written after the last checkpoint is not there"), "{out}");
     let info = floe!("info", &open.image).exits(0).out();
     assert!(info.contains("not closed; what was written after this checkpoint is missing"), "{info}");
+    floe!("ls", &open.image).exits(0).says(&["warning: ", "its thaw log is not beside it"]);
 
     let other = self::open();
     fs::rename(&other.log, &open.log).expect("another place");
@@ -175,7 +178,9 @@ fn while_somebody_writes_the_last_checkpoint_is_checked_and_said_to_be() {
     assert_eq!(info["writer"], "process 4711 on host north");
     let info = floe!("info", &open.image).exits(0).out();
     assert!(info.contains("process 4711 on host north writes it; this is its last checkpoint"), "{info}");
-    assert_eq!(floe!("ls", &open.image).exits(0).out(), "old\n");
+    let listed = floe!("ls", &open.image).exits(0).says(&["process 4711 on host north", "its last checkpoint"]);
+    assert_eq!(listed.out(), "old\n");
+    floe!("cat", &open.image, "old").exits(0).says(&["its last checkpoint"]);
     drop(writer);
     floe!("check", &open.image).exits(3);
 }

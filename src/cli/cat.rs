@@ -35,6 +35,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         return Err(told(Exit::Usage, "no file is named: give PATH (try '--help')"));
     }
     let opened = Opened::open(&image, context)?;
+    opened.tell_of_checkpoint(&image, context);
     let fs = opened.fs(true);
     let mut out = output::stdout();
     let mut exit = Exit::Done;

@@ -46,6 +46,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         _ => return Err(told(Exit::Usage, "digest takes one path at most")),
     };
     let opened = Opened::open(&image, context)?;
+    opened.tell_of_checkpoint(&image, context);
     let fs = opened.fs(false);
     let what = || format!("cannot make a digest of '{}' in '{}'", escape::shown(path), shown(&image));
     let attr = fs.resolve(path).with_context(what)?;

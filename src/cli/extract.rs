@@ -98,6 +98,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let rules = rules(&args)?;
     let (image, paths) = args.image.resolve()?;
     let opened = Opened::open(&image, context)?;
+    opened.tell_of_checkpoint(&image, context);
     let fs = opened.fs(true);
     let mut attrs = Vec::new();
     for path in &paths {

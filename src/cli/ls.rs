@@ -48,6 +48,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         paths.push(Vec::new());
     }
     let opened = Opened::open(&image, context)?;
+    opened.tell_of_checkpoint(&image, context);
     let fs = opened.fs(false);
     let mut printer = Printer {
         out: Box::new(output::stdout()),

@@ -37,6 +37,28 @@ impl Opened {
         Ok(Opened { storage, image: Arc::new(image), _lock: lock })
     }
 
+    /// Tells people that what they see is the last checkpoint, where more was written since.
+    pub fn tell_of_checkpoint(&self, path: &Path, context: &Context) {
+        let head = self.image.head();
+        if context.quiet || context.json || head.clean {
+            return;
+        }
+        let named = shown(path);
+        match writer(path, &self.storage) {
+            Some(writer) => eprintln!("note: {writer} writes '{named}': this is its last checkpoint"),
+            None => match thaw_log(path) {
+                Ok(Some(log)) if log.bytes > 0 => eprintln!(
+                    "note: '{named}' was not closed, or has bytes in its thaw log: this is its last checkpoint \
+                     (a writable mount shows the rest)"
+                ),
+                _ => eprintln!(
+                    "warning: '{named}' was not closed, and its thaw log is not beside it: what was written after its last \
+                     checkpoint is missing"
+                ),
+            },
+        }
+    }
+
     /// The image as a filesystem. With `ahead`, superchunks are inflated ahead of a reader.
     pub fn fs(&self, ahead: bool) -> Arc<Fs> {
         let defaults = FsOptions::default();
