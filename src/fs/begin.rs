@@ -8,17 +8,17 @@
 use super::replay::Replayed;
 use super::start::{Found, FoundLog, StartError};
 use crate::format::head::Head;
-use crate::format::limits;
+use crate::format::{limits, sums};
 use crate::log::LogWriter;
 use crate::meta::{Heads, Image};
 use crate::storage::{LogHome, Storage};
-use crate::thaw::{Binding, ThawLog, segment_size};
+use crate::thaw::{self, Binding, ThawLog};
 use std::sync::Arc;
 
 /// What a new thaw log is begun with.
 #[derive(Debug, Clone, Copy)]
 pub struct Beginning {
-    /// Its id: random, not 0. No other log may have it.
+    /// A random number: its id, or what that is made of where a log of the image has had it already.
     pub log_id: u64,
     /// Bytes of a segment: a power of two from 16 KiB to 64 MiB. By the free space, if it is not given.
     pub segment_size: Option<u64>,
@@ -49,9 +49,7 @@ impl Found {
     /// If a step fails. Then nothing that was committed is lost; it may be looked at anew and tried again.
     pub fn begin(self, beginning: &Beginning) -> Result<Writer, StartError> {
         let Found { storage, home, mut heads, image: base, mut replayed, log: found, used } = self;
-        if !matches!(found, FoundLog::Resume(..)) && (beginning.log_id == 0 || used.contains(&beginning.log_id)) {
-            return Err(StartError::LogId { log_id: beginning.log_id });
-        }
+        let log_id = new_id(beginning.log_id, &used);
         let set_aside = match &found {
             FoundLog::None => None,
             FoundLog::Aside(_) => Some(home.set_aside()?),
@@ -75,7 +73,7 @@ impl Found {
                 if let FoundLog::Leftover(Some(recovered)) = other {
                     recovered.remove().map_err(StartError::of_log)?;
                 }
-                new_log(&mut heads, &*home, epoch, beginning)?
+                new_log(&mut heads, &*home, epoch, log_id, beginning.segment_size)?
             }
         };
         Ok(Writer { log, image, heads, home, base, replayed, set_aside })
@@ -118,20 +116,35 @@ pub(super) fn open_log(
 //= format-spec.md#11.4
 //# A new log begins with segment 0, whose head and name are durable before anything counts on them.
 /// A log without commits, which both slots name. They are clean before.
-fn new_log(heads: &mut Heads, home: &dyn LogHome, epoch: u32, beginning: &Beginning) -> Result<ThawLog, StartError> {
-    let size = match beginning.segment_size {
+fn new_log(
+    heads: &mut Heads,
+    home: &dyn LogHome,
+    epoch: u32,
+    log_id: u64,
+    segment_size: Option<u64>,
+) -> Result<ThawLog, StartError> {
+    let size = match segment_size {
         Some(size) => size,
-        None => segment_size(home.space()?.free),
+        None => thaw::segment_size(home.space()?.free),
     };
     let folder = home.create()?;
-    let created = ThawLog::create(folder, binding(heads.newest()), beginning.log_id, epoch, size);
+    let created = ThawLog::create(folder, binding(heads.newest()), log_id, epoch, size);
     let mut log = created.map_err(StartError::of_log)?;
     heads.publish(|head| {
         head.clean = false;
-        head.thaw_log_id = beginning.log_id;
+        head.thaw_log_id = log_id;
     })?;
     log.set_binding(binding(heads.newest()));
     Ok(log)
+}
+
+/// An id that is not 0 and that none of `used` is: a log that an earlier try left must not be taken for the new one.
+fn new_id(random: u64, used: &[u64]) -> u64 {
+    let mut id = random;
+    while id == 0 || used.contains(&id) {
+        id = sums::xxh3(&id.to_le_bytes());
+    }
+    id
 }
 
 /// What a segment says of the image.

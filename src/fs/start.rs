@@ -68,12 +68,6 @@ pub enum StartError {
         /// The epoch.
         epoch: u32,
     },
-    /// The caller gave an id for a new thaw log that cannot be one.
-    #[error("{log_id:#x} is no id for a new thaw log")]
-    LogId {
-        /// The id.
-        log_id: u64,
-    },
 }
 
 fn missing(misfit: &Option<Misfit>) -> String {

@@ -35,6 +35,9 @@ struct Group {
 }
 
 impl Recovered {
+    //= format-spec.md#11.4
+    //# So a writer must write the operations after the durable offset again, with the written bytes that they name, before it
+    //# goes on.
     /// Goes on from `durable`, before the end of what counts, where the last transaction is `chain`. `number` is above all
     /// segments there are.
     pub(super) fn carry(

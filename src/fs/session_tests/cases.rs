@@ -298,11 +298,14 @@ fn looking_writes_nothing_and_no_log_id_is_used_twice() {
     let session = parts.disk().begin(0x11).unwrap();
     assert_eq!(session.end(), Finished::Kept { bytes: 4096, place: "thaw log in memory".to_owned() });
     // Its slots name it, though nothing was committed to it.
-    for log_id in [0, 0x11, Heads::read(parts.image.clone()).unwrap().newest().log_id] {
-        let refused = parts.disk().begin(log_id).err().unwrap();
-        assert!(matches!(refused, StartError::LogId { .. }), "{refused}");
+    let image = Heads::read(parts.image.clone()).unwrap().newest().log_id;
+    for random in [0, 0x11, image] {
+        let session = Parts::new(parts.remains()).disk().begin(random).unwrap();
+        let log_id = session.writer.heads.newest().thaw_log_id;
+        assert_eq!(session.writer.log.log_id(), log_id);
+        assert!(![0, 0x11, image].contains(&log_id));
     }
-    parts.disk().begin(0x12).unwrap();
+    assert_eq!(parts.disk().begin(0x12).unwrap().writer.log.log_id(), 0x12);
 }
 
 // Case 22.
@@ -423,4 +426,42 @@ fn the_last_epoch_is_not_passed() {
     let before = parts.remains();
     assert!(matches!(parts.disk().look(), Err(StartError::NoEpoch { .. })));
     assert_eq!(parts.remains(), before);
+}
+
+#[test]
+fn on_a_real_disk_a_log_is_begun_gone_on_with_and_leaves_nothing_but_the_image() {
+    use crate::storage::{Access, DirectoryHome, FileStorage, HomeOptions};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.floe");
+    std::fs::write(&path, empty_image().image).unwrap();
+    let names = || {
+        let entries = std::fs::read_dir(dir.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let open = |elsewhere: Option<&str>| {
+        let elsewhere = elsewhere.map(|name| dir.path().join(name));
+        let home = DirectoryHome::new(&path, HomeOptions { elsewhere, volatile: true }).unwrap();
+        Disk { storage: Arc::new(FileStorage::open(&path, Access::ReadWrite).unwrap()), home: Arc::new(home) }
+    };
+    for elsewhere in [None, Some("log")] {
+        drop(open(elsewhere).look().unwrap());
+        assert_eq!(names(), ["a.floe"]);
+        let mut session = open(elsewhere).begin(0x11).unwrap();
+        session.create("a", &bytes(1, 9000));
+        session.commit();
+        session.checkpoint();
+        let expected = session.files();
+        let Finished::Kept { bytes, place } = session.end() else { panic!("bytes are in the log alone") };
+        assert!(bytes > 9000 && place.ends_with(elsewhere.unwrap_or("a.floe.thaw")), "{place}");
+        // Without being told where it is.
+        let mut session = open(None).begin(0x12).unwrap();
+        assert_eq!(session.files(), expected);
+        session.remove("a");
+        session.commit();
+        session.checkpoint();
+        assert_eq!(session.end(), Finished::Removed);
+        assert_eq!(names(), ["a.floe"]);
+    }
 }

@@ -34,6 +34,10 @@ fn unsynced() -> (History, usize) {
     (history, events)
 }
 
+//= format-spec.md#11.4
+//= type=test
+//# So a writer must write the operations after the durable offset again, with the written bytes that they name, before it
+//# goes on.
 #[test]
 fn who_goes_on_after_a_failed_sync_does_not_build_on_the_page_cache() {
     let (history, crashed) = unsynced();

@@ -38,6 +38,7 @@ fn flip(segments: &BTreeMap<u64, Vec<u8>>, offset: u64, mask: u8) -> Arc<MemoryF
     memory(changed)
 }
 
+// Case 22.
 //= format-spec.md#11.5
 //= type=test
 //# Nothing of a log that is damaged is replayed, and nothing of it must be overwritten.
@@ -70,6 +71,7 @@ fn every_byte_flipped_in_heads_and_transactions_that_were_durable_is_damage_and_
     assert!(count > 10_000, "only {count} bytes");
 }
 
+// Case 22.
 #[test]
 fn a_damaged_header_of_written_bytes_costs_the_ranges_that_name_the_frame_and_no_others() {
     let (segments, last) = log();
@@ -177,6 +179,7 @@ fn a_segment_cut_short_before_what_was_durable_is_damage() {
     }
 }
 
+// Case 21.
 #[test]
 fn an_abandoned_segment_does_not_count_whatever_is_in_it() {
     let folder = Arc::new(MemoryFolder::new());

@@ -75,6 +75,7 @@ fn whichever_operation_fails_what_was_acknowledged_is_there() {
     }
 }
 
+// Case 22.
 //= format-spec.md#11.5
 //= type=test
 //# A reader must report a read error and stop; it must not take it for the end of the log.
@@ -134,6 +135,7 @@ fn a_read_error_while_transactions_are_replayed_ends_the_replay_with_an_error() 
     }
 }
 
+// Case 14.
 //= format-spec.md#11.4
 //= type=test
 //# After a failed sync or a failed truncation a writer must not write to the log again.
@@ -162,6 +164,7 @@ fn after_a_failed_sync_or_a_failed_truncation_nothing_more_is_written() {
     }
 }
 
+// Case 14.
 //= format-spec.md#11.4
 //= type=test
 //# A group that could not be written as a whole must be cut off again as a whole before anything else is written.

@@ -131,6 +131,7 @@ fn a_transaction_is_of_at_most_a_mebibyte_whatever_the_segment_holds() {
     assert!(sizes.len() > 1 && sizes.iter().all(|&size| size <= TRANSACTION_LEN), "{sizes:?}");
 }
 
+// Case 21.
 #[test]
 fn a_crash_at_any_byte_of_the_last_group_leaves_all_of_it_or_nothing() {
     let folder = Arc::new(MemoryFolder::new());

@@ -110,6 +110,7 @@ impl Told {
     }
 }
 
+// Case 21.
 #[test]
 fn a_power_cut_anywhere_loses_nothing_that_was_acknowledged() {
     let told = live(2);
