@@ -115,6 +115,42 @@ fn no_write_after_a_sync_touches_a_block_that_holds_synced_bytes() {
 //= format-spec.md#2
 //= type=test
 //# A *pad* frame fills what is left over where a writer must start in a fresh 4 KiB block (2.3).
+// Case 24.
+#[test]
+fn frames_since_the_last_sync_can_be_given_up_and_synced_ones_never() {
+    let faulty: Faulty = Arc::new(FaultyStorage::new(MemoryStorage::from_bytes(vec![0; LOG_START as usize])));
+    let mut writer = writer(faulty.clone());
+    let kept = writer.append(frame(&[], b"kept")).unwrap();
+    writer.sync().unwrap();
+    let synced = writer.end();
+    let first = writer.append(frame(&[], b"first")).unwrap();
+    let middle = writer.end();
+    writer.append(frame(&[], b"second")).unwrap();
+    for wrong in [kept.offset.0, synced - SYNC_BLOCK, writer.end() + 1] {
+        assert!(matches!(writer.cut_back(wrong), Err(LogError::Format { .. })), "{wrong}");
+    }
+    writer.cut_back(middle).unwrap();
+    assert_eq!((writer.end(), faulty.inner().len().unwrap()), (middle, middle));
+    writer.cut_back(synced).unwrap();
+    writer.cut_back(synced).unwrap();
+    // What comes instead is younger than what was there.
+    let next = writer.next_sequence();
+    assert!(next > writer.reader().unwrap().header(kept.offset).unwrap().sequence + 3);
+    let again = writer.append(frame(&[], b"again")).unwrap();
+    assert_eq!(again.offset, first.offset);
+    assert_eq!(writer.reader().unwrap().header(again.offset).unwrap().sequence, next);
+    writer.sync().unwrap();
+    assert!(writer.cut_back(synced).is_err());
+    assert_eq!(scan_all(&writer.reader().unwrap()).len(), 4, "two frames, each with its pad");
+    // A failed truncation leaves nobody knows what: nothing more is written.
+    let end = writer.end();
+    writer.append(frame(&[], b"lost")).unwrap();
+    faulty.fail_nth_of(Operation::Truncate, 0, Fault::Eio);
+    assert!(matches!(writer.cut_back(end), Err(LogError::Storage(_))));
+    assert!(writer.is_stopped());
+    assert!(matches!(writer.cut_back(end), Err(LogError::Stopped)));
+}
+
 #[test]
 fn a_writer_that_goes_on_begins_in_a_fresh_block() {
     let storage = empty();
