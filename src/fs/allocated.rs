@@ -81,6 +81,7 @@ impl Fs {
     /// What the whole filesystem has.
     pub fn statfs(&self) -> StatFs {
         let view = &self.now().view().version().root().view.clone();
-        StatFs { blocks: view.bytes.div_ceil(STATFS_BLOCK.into()), block_size: STATFS_BLOCK, files: view.inodes }
+        let blocks = view.bytes.div_ceil(STATFS_BLOCK.into());
+        StatFs { blocks, free: 0, block_size: STATFS_BLOCK, files: view.inodes, free_files: 0 }
     }
 }

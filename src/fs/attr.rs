@@ -52,12 +52,16 @@ impl Attr {
 /// What statfs(2) tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatFs {
-    /// Blocks of `block_size` that the files have.
+    /// Blocks of `block_size`: those that the files have, or all there are.
     pub blocks: u64,
+    /// Blocks that can still be written.
+    pub free: u64,
     /// Bytes.
     pub block_size: u32,
-    /// Inodes.
+    /// Inodes that are there, and those that can be made.
     pub files: u64,
+    /// Inodes that can still be made.
+    pub free_files: u64,
 }
 
 const STAT_BLOCK: u64 = 512;

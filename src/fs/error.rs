@@ -2,7 +2,7 @@
 
 use crate::format::FormatError;
 use crate::inflate::InflateError;
-use crate::meta::MetaError;
+use crate::meta::{CheckpointError, MetaError};
 use crate::thaw::ThawError;
 use rustix::io::Errno;
 use std::io::ErrorKind;
@@ -71,6 +71,9 @@ pub enum FsError {
     /// An argument is outside its range.
     #[error("numerical result out of range")]
     OutOfRange,
+    /// Nobody may do this to this inode.
+    #[error("permission denied")]
+    Denied,
     /// It is in use.
     #[error("device or resource busy")]
     Busy,
@@ -107,6 +110,7 @@ impl FsError {
             FsError::NoAttribute => Errno::NODATA,
             FsError::AttributeTooLarge => Errno::TOOBIG,
             FsError::OutOfRange => Errno::RANGE,
+            FsError::Denied => Errno::ACCESS,
             FsError::Busy => Errno::BUSY,
             FsError::Io(_) => Errno::IO,
         }
@@ -118,6 +122,14 @@ impl FsError {
     pub(super) fn from_log(error: &ThawError) -> Self {
         match error {
             ThawError::Storage(source) if is_full(source.kind()) => FsError::NoSpace,
+            _ => FsError::io(error.to_string()),
+        }
+    }
+
+    /// What an application is told of a checkpoint that failed.
+    pub(super) fn of_checkpoint(error: &CheckpointError) -> Self {
+        match error.storage_kind() {
+            Some(kind) if is_full(kind) => FsError::NoSpace,
             _ => FsError::io(error.to_string()),
         }
     }

@@ -6,27 +6,44 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod acl;
 mod allocated;
 mod attr;
+mod basis;
 pub mod begin;
+mod checkpoint;
+mod claims;
+mod commit;
+mod content;
 mod digest;
 mod dir;
 mod dirs;
+mod draft;
 mod error;
 pub mod extents;
 pub mod extract;
 mod file;
 pub mod finish;
 pub mod forget;
+mod frames;
+mod ids;
+mod live;
 mod lookup;
+mod ops;
+mod pending;
 mod read;
 pub mod replay;
 mod resumes;
+mod running;
 #[cfg(test)]
 mod session_tests;
 mod snapshot;
 mod source;
 pub mod start;
+mod state;
+mod status;
+#[cfg(test)]
+mod tests;
 mod thawed;
 #[cfg(test)]
 mod thawed_tests;
@@ -38,6 +55,12 @@ pub use dir::DirEntry;
 pub use dirs::DirHandle;
 pub use error::FsError;
 pub use file::SeekTo;
+pub use finish::Finished;
+pub use live::{Clock, Live, LiveOptions};
+pub use ops::{FallocateMode, NewKind, NewNode, NewTime, RenameFlags, SetAttr, XattrFlags};
 pub use read::{Fs, FsOptions};
+pub use running::Running;
 pub use snapshot::{Handles, Snapshot};
 pub use source::SnapshotSource;
+pub use state::{Totals, Waiter};
+pub use status::LiveStatus;

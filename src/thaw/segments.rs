@@ -21,6 +21,16 @@ impl Segments {
         self.size
     }
 
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
     /// Number of the lowest.
     pub fn lowest(&self) -> Option<u64> {
         self.by_number.first_key_value().map(|(&number, _)| number)

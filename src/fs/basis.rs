@@ -1,0 +1,50 @@
+//! What the writable state begins with: a version, what was replayed over it, and what it says of the thaw log.
+
+use super::FsError;
+use super::frames::Frames;
+use super::replay::Replayed;
+use super::state::{Basis, Totals};
+use crate::format::block::KeyRef;
+use crate::format::ids::{InodeId, LogOffset};
+use crate::format::rows::{ThawedBytes, ThawedRow};
+use crate::format::schema;
+use crate::meta::{Image, View};
+use crate::thaw::Segments;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Reads all rows of `thawed` and `orphans`.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn of(image: &Arc<Image>, replayed: &Replayed, segments: Arc<Segments>) -> Result<Basis, FsError> {
+    let view = View::live(Arc::clone(image), None, replayed.overlay.clone());
+    let segment_size = segments.size();
+    let mut now = BTreeMap::new();
+    let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;
+    while let Some(row) = cursor.row() {
+        let thawed = ThawedRow::decode(row.key().b, row.ints(), row.tail())?;
+        if let ThawedBytes::InLog { frame, .. } = thawed.bytes {
+            let bytes: &mut u64 = now.entry(frame.0.checked_div(segment_size).unwrap_or(0)).or_default();
+            *bytes = bytes.saturating_add(thawed.length);
+        }
+        cursor.advance(&view)?;
+    }
+    let mut orphans = BTreeSet::new();
+    let mut cursor = view.cursor_at(&schema::ORPHANS, KeyRef::new(0, 0))?;
+    while let Some(row) = cursor.row() {
+        orphans.insert(InodeId(row.key().a));
+        cursor.advance(&view)?;
+    }
+    Ok(Basis {
+        version: Arc::clone(image),
+        active: replayed.overlay.clone(),
+        totals: Totals { inodes: replayed.inodes, bytes: replayed.bytes },
+        orphans,
+        frames: Frames::found(now, segments.lowest()),
+        segments: Some(segments),
+        segment_size,
+        session: LogOffset(u64::MAX),
+        lost: replayed.lost.clone(),
+    })
+}

@@ -1,0 +1,154 @@
+//! Checkpoints: the image's head comes to contain what is sealed.
+//!
+//! Sealing is part of a commit's begin, so what is sealed is exactly what the log has up to one transaction; the head is
+//! published only after that commit is durable [2]. A checkpoint that fails in a write is given up and tried again with the
+//! same sealed state; a failed sync of the image or a failed publication latches [24]. Afterwards segments go that nothing
+//! needs any more [10].
+
+use super::FsError;
+use super::live::{ImageSide, Live, OVERLAY_MAX};
+use super::state::{Sealed, State};
+use crate::format::ids::LogOffset;
+use crate::meta::{CheckpointInput, ThawMark, write_checkpoint};
+use crate::thaw::Binding;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Live {
+    /// Makes all changes so far durable, and the head's root contain them; what is thawed stays in the thaw log.
+    ///
+    /// # Errors
+    /// `NoSpace`, which may be tried again; others if changes are refused from now on.
+    pub fn checkpoint_now(&self) -> Result<(), FsError> {
+        let mut image = self.image.lock();
+        let Some(image) = image.as_mut() else { return Ok(()) };
+        let sealed = self.lock_state().durable_seal;
+        let sealed = match sealed {
+            Some(sealed) => sealed,
+            None if !self.lock_state().is_changed() => return self.commit(false),
+            None => {
+                self.commit(true)?;
+                self.lock_state().durable_seal.ok_or_else(|| FsError::io("the state could not be sealed"))?
+            }
+        };
+        self.publish(image, sealed)?;
+        self.remove_segments(sealed.end)
+    }
+
+    /// Writes what is sealed, and both head slots.
+    fn publish(&self, image: &mut ImageSide, sealed: Sealed) -> Result<(), FsError> {
+        let (version, changes) = {
+            let state = self.lock_state();
+            state.check_latch()?;
+            let (version, changes) = state.sealed().ok_or_else(|| FsError::io("nothing is sealed"))?;
+            (Arc::clone(version), changes.clone())
+        };
+        self.is_still_the_image(image)?;
+        let log_id = self.log.lock().log.as_ref().map_or(0, |log| log.log_id());
+        let input = CheckpointInput {
+            version: &version,
+            changes: &changes,
+            counters: sealed.seal.counters,
+            inodes: sealed.seal.totals.inodes,
+            bytes: sealed.seal.totals.bytes,
+            time: (self.options.clock)(),
+            thaw: ThawMark { log_id, transaction: sealed.transaction, offset: sealed.end.0 },
+        };
+        let written = write_checkpoint(&mut image.log, input).map_err(|error| {
+            let failure = FsError::of_checkpoint(&error);
+            if error.is_final() {
+                self.latch(&error.to_string());
+            }
+            failure
+        })?;
+        self.ids.raise(&written.counters);
+        let published = image.heads.publish(|head| {
+            head.root = written.place;
+            head.root_hash = written.root_hash;
+            head.log_end = LogOffset(written.log_end);
+        });
+        if let Err(error) = published {
+            self.latch(&error.to_string());
+            return Err(FsError::io(error.to_string()));
+        }
+        let head = image.heads.newest().clone();
+        let binding =
+            Binding { uuid: head.uuid, lineage: head.lineage, generation: head.generation, root_hash: head.root_hash };
+        let next = match version.successor(head, written.root) {
+            Ok(next) => Arc::new(next),
+            Err(error) => {
+                self.latch(&error.to_string());
+                return Err(error.into());
+            }
+        };
+        self.image_end.store(written.log_end, Ordering::Relaxed);
+        self.reserved.store(0, Ordering::Relaxed);
+        if let Some(log) = &mut self.log.lock().log {
+            log.set_binding(binding);
+        }
+        self.lock_state().published(next);
+        Ok(())
+    }
+
+    /// Whether the file that is written still is the image: somebody may have put another one in its place.
+    fn is_still_the_image(&self, image: &ImageSide) -> Result<(), FsError> {
+        image.home.check_image().map_err(|error| {
+            self.latch(&error.to_string());
+            FsError::io(error.to_string())
+        })
+    }
+
+    /// Removes the segments that neither a root, nor the state, nor a transaction after `end` needs.
+    fn remove_segments(&self, end: LogOffset) -> Result<(), FsError> {
+        let mut side = self.log.lock();
+        let Some(log) = &mut side.log else { return Ok(()) };
+        let lowest = self.lock_state().frames.lowest();
+        let bound = lowest.map_or(end.0, |number| number.saturating_mul(log.segment_size()).min(end.0));
+        let before = log.segments().lowest();
+        let removed = log.remove_before(LogOffset(bound));
+        if log.segments().lowest() != before {
+            self.lock_state().set_segments(log.segments());
+        }
+        removed.map_err(|error| {
+            // Those that could not be removed are tried again after the next checkpoint, unless a sync failed.
+            if log.is_stopped() {
+                self.latch(&error.to_string());
+            }
+            error.into()
+        })
+    }
+
+    /// Makes checkpoints and reaps orphans as they come to be due, until the end has begun.
+    pub(super) fn run_checkpointer(self: &Arc<Self>) {
+        let mut failed_at = 0;
+        loop {
+            let mut state = self.lock_state();
+            while !state.closing && state.reapable().is_none() && !Live::is_due(&state, failed_at) {
+                self.changed.wait(&mut state);
+            }
+            if state.closing || state.latch.is_some() {
+                return;
+            }
+            let (due, bytes) = (Live::is_due(&state, failed_at), state.overlay_bytes());
+            drop(state);
+            // A failure has latched, or is tried again when more has changed.
+            if due {
+                let failed = self.checkpoint_now().is_err();
+                failed_at = if failed { bytes } else { 0 };
+                self.lock_state().checkpoint_failed = failed;
+                self.changed.notify_all();
+            }
+            if self.reap_now().is_err() {
+                let mut state = self.lock_state();
+                if !state.closing {
+                    self.changed.wait_for(&mut state, self.options.commit);
+                }
+            }
+        }
+    }
+
+    fn is_due(state: &State, failed_at: usize) -> bool {
+        let bytes = state.overlay_bytes();
+        bytes >= OVERLAY_MAX && bytes > failed_at.saturating_add(failed_at / 8)
+    }
+}

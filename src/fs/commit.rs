@@ -1,0 +1,208 @@
+//! The committer: what is pending becomes durable, in the order of memory.
+//!
+//! A commit is begin, sync, end. Begin takes the pending operations and those who wait, and appends the group; the sync
+//! runs without any lock that an operation needs; end acknowledges whoever arrived before begin [11]. One commit at a time.
+//! A group that could not be written is retried unchanged, before anything newer [14]. A failed sync latches: afterwards the
+//! kernel may report success for bytes that it has dropped.
+
+use super::FsError;
+use super::live::{Live, PENDING_MAX};
+use super::state::{Group, Seal, Sealed, Waiter};
+use crate::thaw::{Begun, NotBegun, ThawError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// A commit between begin and end.
+struct Running {
+    begun: Begun,
+    waiters: Vec<Waiter>,
+    seal: Option<Seal>,
+    /// It is one that could not be written before: what came after it is in none yet.
+    retried: bool,
+}
+
+impl Live {
+    /// Makes all changes so far durable, and tells those who wait.
+    ///
+    /// # Errors
+    /// `NoSpace` if the thaw log cannot grow: it is tried again with the next commit. Others if changes are refused for
+    /// good, or just now came to be.
+    pub fn commit_now(&self) -> Result<(), FsError> {
+        self.commit(false)
+    }
+
+    /// Asks for a commit and waits for it, where a committer runs.
+    ///
+    /// # Errors
+    /// As [`Live::commit_now`].
+    pub fn sync_and_wait(&self) -> Result<(), FsError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        // The receiver waits below, and takes one answer.
+        self.sync(Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().unwrap_or_else(|_| Err(FsError::io("the committer has ended")))
+    }
+
+    /// Commits; with `seal` the state is sealed in the same step that takes the operations [2].
+    pub(super) fn commit(&self, seal: bool) -> Result<(), FsError> {
+        let _one = self.committing.lock();
+        loop {
+            match self.begin_commit(seal)? {
+                None => return Ok(()),
+                Some(running) => {
+                    let (synced, retried) = (running.begun.sync(), running.retried);
+                    self.end_commit(running, synced)?;
+                    if !retried {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// `None` if there was nothing to do.
+    fn begin_commit(&self, seal: bool) -> Result<Option<Running>, FsError> {
+        let mut side = self.log.lock();
+        let mut state = self.lock_state();
+        if state.latch.is_some() {
+            let waiters = std::mem::take(&mut state.waiters);
+            drop((state, side));
+            answer(waiters, || Err(FsError::io("the file system is read-only after a failure")));
+            return Err(FsError::ReadOnly);
+        }
+        let Some(log) = &mut side.log else {
+            // Nothing was ever changed.
+            let waiters = std::mem::take(&mut state.waiters);
+            drop((state, side));
+            answer(waiters, || Ok(()));
+            return Ok(None);
+        };
+        let retried = state.failed.is_some();
+        let sealing = seal && state.durable_seal.is_none();
+        // What waits is answered by the commit that has it: after a retried group, that is the next one.
+        let mut waiters = if retried { Vec::new() } else { std::mem::take(&mut state.waiters) };
+        if !state.has_pending() && !sealing && !log.has_unsynced() {
+            drop((state, side));
+            answer(waiters, || Ok(()));
+            return Ok(None);
+        }
+        let group = state.take_group(self.ids.counters(), sealing);
+        state.syncing = Some(Instant::now());
+        drop(state);
+        let image_end = self.image_end.load(Ordering::Relaxed);
+        let time = (self.options.clock)();
+        match log.begin(group.operations, image_end, (time.secs, time.nanos)) {
+            Ok(begun) => Ok(Some(Running { begun, waiters, seal: group.seal, retried })),
+            Err(NotBegun { error, operations }) => {
+                let full = matches!(FsError::from_log(&error), FsError::NoSpace);
+                let mut state = self.lock_state();
+                state.failed = Some(Group { operations, seal: group.seal });
+                state.syncing = None;
+                if !full {
+                    state.latch(&error.to_string());
+                }
+                waiters.append(&mut state.waiters);
+                drop((state, side));
+                self.changed.notify_all();
+                answer(waiters, || Err(FsError::from_log(&error)));
+                Err(error.into())
+            }
+        }
+    }
+
+    fn end_commit(&self, running: Running, synced: Result<(), ThawError>) -> Result<(), FsError> {
+        let Running { begun, waiters, seal, .. } = running;
+        let end = begun.transaction_end();
+        let mut side = self.log.lock();
+        let ended = match &mut side.log {
+            Some(log) => log.end(begun, synced),
+            None => Err(ThawError::Stopped),
+        };
+        drop(side);
+        let mut state = self.lock_state();
+        state.syncing = None;
+        match &ended {
+            Ok(transaction) => {
+                if let Some(seal) = seal {
+                    state.durable_seal = Some(Sealed { seal, transaction: *transaction, end });
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a commit failed: the mount is read-only from now on");
+                state.latch(&error.to_string());
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+        match ended {
+            Ok(_) => {
+                answer(waiters, || Ok(()));
+                Ok(())
+            }
+            Err(error) => {
+                answer(waiters, || Err(FsError::from_log(&error)));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Says in the log that its last commit is durable, which else only the next one would.
+    ///
+    /// # Errors
+    /// As [`Live::commit_now`].
+    pub(super) fn record_last_commit(&self) -> Result<(), FsError> {
+        let _one = self.committing.lock();
+        let mut side = self.log.lock();
+        let Some(log) = side.log.as_mut().filter(|log| log.has_unrecorded_commit()) else { return Ok(()) };
+        self.lock_state().check_latch()?;
+        let time = (self.options.clock)();
+        let image_end = self.image_end.load(Ordering::Relaxed);
+        // Nothing is lost if it cannot be written.
+        let begun =
+            log.begin(Vec::new(), image_end, (time.secs, time.nanos)).map_err(|not| FsError::from(not.error))?;
+        drop(side);
+        let synced = begun.sync();
+        self.end_commit(Running { begun, waiters: Vec::new(), seal: None, retried: false }, synced)
+    }
+
+    /// Commits when somebody waits, when much is pending, and so long after the oldest change; until the end has begun.
+    pub(super) fn run_committer(self: &Arc<Self>) {
+        loop {
+            let mut state = self.lock_state();
+            let mut idle = false;
+            loop {
+                let urgent = !state.waiters.is_empty() || state.pending_bytes() >= PENDING_MAX;
+                if state.closing || urgent || state.failed.is_some() {
+                    break;
+                }
+                match state.oldest.map(|oldest| self.options.commit.saturating_sub(oldest.elapsed())) {
+                    Some(left) if left.is_zero() => break,
+                    Some(left) => drop(self.changed.wait_for(&mut state, left)),
+                    None => {
+                        idle = self.changed.wait_for(&mut state, self.options.commit).timed_out();
+                        if idle {
+                            break;
+                        }
+                    }
+                }
+            }
+            let closing = state.closing;
+            drop(state);
+            // Whoever waits was told, and a failure has latched or is tried again.
+            let done = if idle { self.record_last_commit() } else { self.commit(false) };
+            if closing {
+                return;
+            }
+            if done.is_err() {
+                let mut state = self.lock_state();
+                if state.waiters.is_empty() && !state.closing {
+                    self.changed.wait_for(&mut state, self.options.commit);
+                }
+            }
+        }
+    }
+}
+
+fn answer(waiters: Vec<Waiter>, result: impl Fn() -> Result<(), FsError>) {
+    waiters.into_iter().for_each(|waiter| waiter(result()));
+}

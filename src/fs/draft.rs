@@ -1,0 +1,295 @@
+//! What an operation would change, worked out on a snapshot without any lock.
+//!
+//! An operation reads rows through its draft, which sees its own changes, and notes a claim for each thing it read or
+//! wrote. The draft is pure memory: it counts once [`State::apply`](super::state::State::apply) finds that everything
+//! claimed is as it was. Operations are in `ops`.
+
+use super::FsError;
+use super::claims::{Claim, Claims};
+use super::extents;
+use super::ids::Ids;
+use super::snapshot::Snapshot;
+use crate::format::block::{Key, KeyRef, Row};
+use crate::format::ids::{ContentId, InodeId, LogOffset, TinyId, XattrSetId};
+use crate::format::limits;
+use crate::format::rows::{DirentRow, InodeRow, ShareKey, ThawedBytes, ThawedRow, Time};
+use crate::format::schema::{self, Table};
+use crate::format::transaction::{Operation, Thawed};
+use crate::meta::View;
+use std::sync::Arc;
+
+/// Whether an inode has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its row is in `inodes`.
+    Named,
+    /// It lost its last name while it was open: its row is in `orphans`.
+    Orphan,
+}
+
+/// A change of one row in memory.
+pub(super) struct RowChange {
+    pub(super) table: &'static Table,
+    pub(super) key: Key,
+    /// `None`: it is deleted.
+    pub(super) row: Option<Row>,
+    /// Whether the log has it as a row. Thawed ranges, and rows of deleted ranges, are logged otherwise.
+    pub(super) logged: bool,
+}
+
+/// A change of the bytes that thawed ranges name in one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameChange {
+    /// Any frame in that segment.
+    pub(super) frame: LogOffset,
+    pub(super) bytes: u64,
+    /// Whether the range came to be, or is no more.
+    pub(super) added: bool,
+}
+
+/// Everything that an operation changes.
+pub(super) struct Draft {
+    snapshot: Snapshot,
+    ids: Arc<Ids>,
+    now: Time,
+    pub(super) claims: Claims,
+    pub(super) rows: Vec<RowChange>,
+    pub(super) ranges: Vec<(&'static Table, Key, Key)>,
+    pub(super) thawed: Vec<Operation>,
+    pub(super) frames: Vec<FrameChange>,
+    pub(super) inodes: i64,
+    pub(super) bytes: i64,
+    pub(super) removes: bool,
+}
+
+impl Draft {
+    pub(super) fn new(snapshot: Snapshot, ids: Arc<Ids>, now: Time) -> Self {
+        Draft {
+            snapshot,
+            ids,
+            now,
+            claims: Claims::default(),
+            rows: Vec::new(),
+            ranges: Vec::new(),
+            thawed: Vec::new(),
+            frames: Vec::new(),
+            inodes: 0,
+            bytes: 0,
+            removes: false,
+        }
+    }
+
+    /// The snapshot, with the changes so far in its view.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// All tables, with the changes so far. What is read here and matters is to be claimed.
+    pub(super) fn view(&self) -> &View {
+        &self.snapshot.view
+    }
+
+    /// The time of the operation.
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Whether nothing changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.ranges.is_empty() && self.thawed.is_empty()
+    }
+
+    /// Whether somebody has the inode open. To be asked after the inode was claimed: opening it counts as a change.
+    pub(super) fn is_open(&self, inode: InodeId) -> bool {
+        self.snapshot.opens.contains_key(&inode)
+    }
+
+    /// The row of an inode that has a name.
+    pub(super) fn inode(&mut self, inode: InodeId) -> Result<InodeRow, FsError> {
+        self.claims.read(Claim::Inode(inode));
+        self.view().inode(inode)?.ok_or(FsError::NotFound)
+    }
+
+    /// The row of an inode, whether it has a name or is only open.
+    pub(super) fn any_inode(&mut self, inode: InodeId) -> Result<(InodeRow, Standing), FsError> {
+        self.claims.read(Claim::Inode(inode));
+        if let Some(row) = self.view().inode(inode)? {
+            return Ok((row, Standing::Named));
+        }
+        let row = self.view().orphan(inode)?.ok_or(FsError::NotFound)?;
+        Ok((row, Standing::Orphan))
+    }
+
+    /// What `dir` has under `name`.
+    pub(super) fn lookup(&mut self, dir: InodeId, name: &[u8]) -> Result<Option<DirentRow>, FsError> {
+        self.claims.read(Claim::Inode(dir));
+        Ok(self.view().lookup(dir, name)?)
+    }
+
+    /// Nothing may happen meanwhile to what several inodes share, nor to the number of its users [7].
+    pub(super) fn claim_shared(&mut self, key: ShareKey) {
+        self.claims.write(Claim::Shared(key));
+    }
+
+    pub(super) fn put_inode(&mut self, inode: InodeId, row: &InodeRow) {
+        self.put_any(inode, row, Standing::Named);
+    }
+
+    pub(super) fn put_any(&mut self, inode: InodeId, row: &InodeRow, standing: Standing) {
+        let (ints, tail) = row.encode();
+        let key = KeyRef::new(inode.0, 0).to_key();
+        self.claims.write(Claim::Inode(inode));
+        self.put(table_of(standing), Row { key, ints: ints.to_vec(), tail });
+    }
+
+    pub(super) fn delete_inode(&mut self, inode: InodeId, standing: Standing) {
+        self.claims.write(Claim::Inode(inode));
+        self.delete(table_of(standing), KeyRef::new(inode.0, 0).to_key());
+    }
+
+    pub(super) fn put_dirent(&mut self, dir: InodeId, name: &[u8], entry: &DirentRow) {
+        self.claims.write(Claim::Inode(dir));
+        let key = KeyRef::named(dir.0, name).to_key();
+        self.put(&schema::DIRENTS, Row { key, ints: entry.encode().to_vec(), tail: Vec::new() });
+    }
+
+    pub(super) fn delete_dirent(&mut self, dir: InodeId, name: &[u8]) {
+        self.claims.write(Claim::Inode(dir));
+        self.delete(&schema::DIRENTS, KeyRef::named(dir.0, name).to_key());
+    }
+
+    /// A row is there. Its owner is to be claimed.
+    pub(super) fn put(&mut self, table: &'static Table, row: Row) {
+        self.change(RowChange { table, key: row.key.clone(), row: Some(row), logged: true });
+    }
+
+    /// A row is there no more. Its owner is to be claimed.
+    pub(super) fn delete(&mut self, table: &'static Table, key: Key) {
+        self.change(RowChange { table, key, row: None, logged: true });
+    }
+
+    /// All rows from one key on and below another are there no more. Takes time and memory for each.
+    pub(super) fn delete_range(&mut self, table: &'static Table, from: Key, to: Key) -> Result<(), FsError> {
+        let mut keys = Vec::new();
+        let mut cursor = self.view().cursor_at(table, from.as_ref())?;
+        while let Some(row) = cursor.row().filter(|row| row.key() < to.as_ref()) {
+            keys.push(row.key().to_key());
+            cursor.advance(self.view())?;
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        // In the log a deleted range comes before rows: those that this draft has put into it are not logged at all.
+        let inside = |change: &&mut RowChange| change.table.id() == table.id() && (&from..&to).contains(&&change.key);
+        self.rows.iter_mut().filter(inside).for_each(|change| change.logged = false);
+        for key in keys {
+            self.change(RowChange { table, key, row: None, logged: false });
+        }
+        self.ranges.push((table, from, to));
+        Ok(())
+    }
+
+    /// The bytes of a range are those of a frame in the thaw log.
+    pub(super) fn thaw(&mut self, thawed: Thawed) -> Result<(), FsError> {
+        self.change_extents(thawed.inode, thawed.offset, thawed.len, Some(thawed))?;
+        self.thawed.push(Operation::Thawed(thawed));
+        Ok(())
+    }
+
+    /// Nothing in a range is thawed any more. No operation is logged if nothing was.
+    pub(super) fn unthaw(&mut self, inode: InodeId, offset: u64, len: u64) -> Result<(), FsError> {
+        if len > 0 && self.change_extents(inode, offset, len, None)? {
+            self.thawed.push(Operation::NotThawed { inode, offset, len });
+        }
+        Ok(())
+    }
+
+    /// Nothing from `size` on is thawed any more.
+    pub(super) fn unthaw_after(&mut self, inode: InodeId, size: u64) -> Result<(), FsError> {
+        self.unthaw(inode, size, (i64::MAX as u64).saturating_sub(size))
+    }
+
+    /// Whether any row changed.
+    fn change_extents(
+        &mut self,
+        inode: InodeId,
+        offset: u64,
+        len: u64,
+        thawed: Option<Thawed>,
+    ) -> Result<bool, FsError> {
+        self.claims.write(Claim::Inode(inode));
+        let changes = extents::replace(self.view(), inode, offset, len, thawed.as_ref())?;
+        let any = !changes.is_empty();
+        for (key, row) in changes {
+            if let Some(old) = self.view().get(&schema::THAWED, key.as_ref())? {
+                self.frame_change(&ThawedRow::decode(key.b, old.ints(), old.tail())?, false);
+            }
+            if let Some(new) = &row {
+                self.frame_change(&ThawedRow::decode(key.b, &new.ints, &new.tail)?, true);
+            }
+            self.change(RowChange { table: &schema::THAWED, key, row, logged: false });
+        }
+        Ok(any)
+    }
+
+    fn frame_change(&mut self, row: &ThawedRow, added: bool) {
+        if let ThawedBytes::InLog { frame, .. } = row.bytes {
+            self.frames.push(FrameChange { frame, bytes: row.length, added });
+        }
+    }
+
+    fn change(&mut self, change: RowChange) {
+        self.snapshot.view.active_mut().set(change.table, change.key.clone(), change.row.clone());
+        self.rows.push(change);
+    }
+
+    /// A number for a new inode.
+    ///
+    /// # Errors
+    /// `NoSpace` if all are used up.
+    pub(super) fn new_inode(&self) -> Result<InodeId, FsError> {
+        next(&self.ids.inode, limits::INODE).map(InodeId)
+    }
+
+    /// An id for a new content.
+    pub(super) fn new_content(&self) -> Result<ContentId, FsError> {
+        next(&self.ids.content, limits::ID).map(ContentId)
+    }
+
+    /// An id for a new tiny content.
+    pub(super) fn new_tiny(&self) -> Result<TinyId, FsError> {
+        next(&self.ids.tiny, limits::ID).map(TinyId)
+    }
+
+    /// An id for a new set of xattrs.
+    pub(super) fn new_xattrs(&self) -> Result<XattrSetId, FsError> {
+        next(&self.ids.xattrs, limits::ID).map(XattrSetId)
+    }
+
+    /// So many inodes, and bytes in regular files, are in the view more than before.
+    pub(super) fn count(&mut self, inodes: i64, bytes: i64) {
+        self.inodes = self.inodes.saturating_add(inodes);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// The operation frees space: it may use the reserve [24].
+    pub(super) fn removes(&mut self) {
+        self.removes = true;
+    }
+
+    /// The changed view.
+    pub(super) fn into_snapshot(self) -> Snapshot {
+        self.snapshot
+    }
+}
+
+fn table_of(standing: Standing) -> &'static Table {
+    match standing {
+        Standing::Named => &schema::INODES,
+        Standing::Orphan => &schema::ORPHANS,
+    }
+}
+
+fn next(counter: &std::sync::atomic::AtomicU64, limit: u64) -> Result<u64, FsError> {
+    super::ids::next(counter, limit).ok_or(FsError::NoSpace)
+}

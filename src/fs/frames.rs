@@ -1,0 +1,129 @@
+//! Which segments of the thaw log are still needed for the written bytes in them [10].
+//!
+//! A segment is needed while a thawed range names bytes in it: of the state as it is now, of the state that the head's
+//! root has, or in a transaction that the root does not contain; and while bytes were appended to it whose range is not
+//! in the state yet. Segments are named by their number. Called by `state`.
+
+use std::collections::BTreeMap;
+
+/// Bytes by segment, and what keeps segments besides.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Bytes of thawed ranges now.
+    now: BTreeMap<u64, u64>,
+    /// The same when the state was last sealed: what the root that comes of it will name.
+    sealed: BTreeMap<u64, u64>,
+    /// The lowest segment that an operation after the last sealing names.
+    named: Option<u64>,
+    /// The lowest one named by operations before the last sealing that no published root contains yet.
+    unpublished: Option<u64>,
+    /// Segments of the root that is published.
+    published: BTreeMap<u64, u64>,
+    /// Appends whose ranges are not in the state yet.
+    in_flight: BTreeMap<u64, usize>,
+}
+
+impl Frames {
+    /// What is there at the start: bytes by segment, as the state has them, and the lowest segment that the log has. The
+    /// published root and the transactions of the log may name all of it.
+    pub(super) fn found(now: BTreeMap<u64, u64>, lowest_of_log: Option<u64>) -> Self {
+        Frames { published: now.clone(), now, named: lowest_of_log, ..Frames::default() }
+    }
+
+    /// A range came to be: an operation names the segment.
+    pub(super) fn add(&mut self, segment: u64, bytes: u64) {
+        add(&mut self.now, segment, bytes);
+        self.named = Some(self.named.map_or(segment, |named| named.min(segment)));
+    }
+
+    /// A range is no more.
+    pub(super) fn remove(&mut self, segment: u64, bytes: u64) {
+        if let Some(count) = self.now.get_mut(&segment) {
+            *count = count.saturating_sub(bytes);
+            if *count == 0 {
+                self.now.remove(&segment);
+            }
+        }
+    }
+
+    pub(super) fn hold(&mut self, segment: u64) {
+        *self.in_flight.entry(segment).or_default() += 1;
+    }
+
+    pub(super) fn release(&mut self, segment: u64) {
+        if let Some(count) = self.in_flight.get_mut(&segment) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.in_flight.remove(&segment);
+            }
+        }
+    }
+
+    /// The state is sealed now.
+    pub(super) fn seal(&mut self) {
+        self.sealed = self.now.clone();
+        self.unpublished = [self.unpublished, self.named.take()].into_iter().flatten().min();
+    }
+
+    /// A root of the sealed state is published in both slots.
+    pub(super) fn publish(&mut self) {
+        self.published = std::mem::take(&mut self.sealed);
+        self.unpublished = None;
+    }
+
+    /// The lowest segment that is needed for written bytes; `None` if none is.
+    pub(super) fn lowest(&self) -> Option<u64> {
+        let counted =
+            [&self.now, &self.sealed, &self.published].into_iter().filter_map(|map| map.keys().next().copied());
+        let held = self.in_flight.keys().next().copied();
+        counted.chain([self.named, self.unpublished, held].into_iter().flatten()).min()
+    }
+
+    /// Bytes of thawed ranges in the log.
+    pub(super) fn bytes(&self) -> u64 {
+        self.now.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+}
+
+fn add(map: &mut BTreeMap<u64, u64>, segment: u64, bytes: u64) {
+    let count = map.entry(segment).or_default();
+    *count = count.saturating_add(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Case 10.
+    #[test]
+    fn a_segment_is_needed_until_no_state_no_root_no_later_transaction_and_no_append_names_it() {
+        let mut frames = Frames::found(BTreeMap::new(), None);
+        frames.hold(3);
+        frames.add(3, 10);
+        frames.release(3);
+        assert_eq!(frames.lowest(), Some(3));
+        // Overwritten before any checkpoint: the transaction that names it is in no root yet.
+        frames.add(5, 10);
+        frames.remove(3, 10);
+        assert_eq!(frames.lowest(), Some(3));
+        frames.seal();
+        assert_eq!(frames.lowest(), Some(3));
+        frames.publish();
+        assert_eq!(frames.lowest(), Some(5));
+        // Overwritten after the checkpoint: the root names it.
+        frames.remove(5, 10);
+        frames.add(6, 10);
+        assert_eq!((frames.lowest(), frames.bytes()), (Some(5), 10));
+        frames.hold(4);
+        frames.seal();
+        frames.publish();
+        assert_eq!(frames.lowest(), Some(4));
+        frames.release(4);
+        assert_eq!(frames.lowest(), Some(6));
+        frames.remove(6, 10);
+        frames.seal();
+        frames.publish();
+        assert_eq!(frames.bytes(), 0);
+        assert_eq!(frames.lowest(), None);
+    }
+}

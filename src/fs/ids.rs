@@ -1,0 +1,75 @@
+//! The numbers that are given out next. One that an operation took and did not use is never given out again.
+
+use crate::format::transaction::Counters;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters that any thread may take from.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    pub(super) inode: AtomicU64,
+    pub(super) content: AtomicU64,
+    pub(super) tiny: AtomicU64,
+    pub(super) xattrs: AtomicU64,
+    ordinal: AtomicU64,
+    subchunk: AtomicU64,
+    superchunk: AtomicU64,
+}
+
+impl Ids {
+    pub(super) fn new(counters: &Counters) -> Self {
+        let ids = Ids::default();
+        ids.raise(counters);
+        ids
+    }
+
+    /// None is below these.
+    pub(super) fn raise(&self, counters: &Counters) {
+        for (counter, value) in [
+            (&self.inode, counters.inode),
+            (&self.content, counters.content),
+            (&self.tiny, counters.tiny),
+            (&self.xattrs, counters.xattrs),
+            (&self.ordinal, counters.ordinal),
+            (&self.subchunk, counters.subchunk),
+            (&self.superchunk, counters.superchunk),
+        ] {
+            counter.fetch_max(value, Ordering::Relaxed);
+        }
+    }
+
+    /// As they are now. Taken after an operation's changes, they are above all numbers in them.
+    pub(super) fn counters(&self) -> Counters {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            inode: now(&self.inode),
+            content: now(&self.content),
+            tiny: now(&self.tiny),
+            xattrs: now(&self.xattrs),
+            ordinal: now(&self.ordinal),
+            subchunk: now(&self.subchunk),
+            superchunk: now(&self.superchunk),
+        }
+    }
+}
+
+/// The next number, if it is below `limit`.
+pub(super) fn next(counter: &AtomicU64, limit: u64) -> Option<u64> {
+    // The limit itself must be a value a counter may have, so it is not passed.
+    let more = |value: u64| value.checked_add(1).filter(|&next| next < limit);
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_ascend_are_raised_and_end_at_their_limit() {
+        let ids = Ids::new(&Counters { inode: 7, ..Counters::default() });
+        assert_eq!(next(&ids.inode, 100), Some(7));
+        ids.raise(&Counters { inode: 3, content: 9, ..Counters::default() });
+        assert_eq!(ids.counters(), Counters { inode: 8, content: 9, ..Counters::default() });
+        assert_eq!(next(&ids.inode, 9), None);
+        assert_eq!(next(&ids.inode, 10), Some(8));
+    }
+}

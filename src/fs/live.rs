@@ -1,0 +1,399 @@
+//! A filesystem that can be written: its state, the two logs, and how an operation comes to count.
+//!
+//! [`Live::transact`] evaluates an operation on a snapshot, without any lock, and makes it count if nothing it claims has
+//! changed; else it is evaluated anew. Written bytes are appended to the thaw log before that, so a range never names bytes
+//! that are not there. Nothing of image or thaw log is written before the first change.
+//!
+//! Locks, in the order they are taken: `turns` (by operations, shared), `image` (its log and head slots), `committing` (one
+//! commit at a time), `log` (the thaw log), `state` (the mutex, for memory operations only). Who does I/O under `image` or
+//! `committing` keeps nobody from changing the state.
+
+use super::FsError;
+use super::basis;
+use super::begin::{Beginning, Writer};
+use super::draft::Draft;
+use super::ids::Ids;
+use super::snapshot::Snapshot;
+use super::source::SnapshotSource;
+use super::start::Found;
+use super::state::{State, Totals, Waiter};
+use crate::format::ids::{InodeId, LogOffset};
+use crate::format::rows::Time;
+use crate::log::LogWriter;
+use crate::meta::{self, Heads, Image};
+use crate::storage::{LogHome, Storage};
+use crate::thaw::{Appended, ThawLog};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How often an operation is evaluated before it is given a turn in which nobody else changes anything.
+const TRIES: usize = 8;
+
+/// Write-back of the thaw log is started each time so many bytes were appended.
+const WRITEBACK: u64 = 8 << 20;
+
+/// Space after the image's end is allocated in multiples of this.
+const RESERVE_STEP: u64 = 4 << 20;
+
+/// A commit begins at once when so many bytes are pending.
+pub(super) const PENDING_MAX: u64 = 64 << 20;
+
+/// A checkpoint is made when changed rows take so many bytes.
+pub(super) const OVERLAY_MAX: usize = 48 << 20;
+
+/// Changes wait for a checkpoint when changed rows take so many bytes: part of the bound of memory.
+const OVERLAY_LIMIT: usize = 160 << 20;
+
+/// The reserve is estimated anew when changed rows have grown by so many bytes.
+const RESERVE_ROWS: usize = 32 << 10;
+
+/// The time of day.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// How a filesystem is written.
+#[derive(Clone)]
+pub struct LiveOptions {
+    /// A commit begins so long after the oldest change that it contains.
+    pub commit: Duration,
+    /// The time of day, for times of inodes and commits.
+    pub clock: Clock,
+    /// Id of a new thaw log: random, not 0.
+    pub log_id: u64,
+    /// Bytes of a segment of a new thaw log; by the free space if it is not given.
+    pub segment_size: Option<u64>,
+}
+
+/// The image while it is written: its log, and its head slots.
+pub(super) struct ImageSide {
+    pub(super) log: LogWriter,
+    pub(super) heads: Heads,
+    pub(super) home: Arc<dyn LogHome>,
+}
+
+/// The thaw log, once there is one.
+pub(super) struct LogSide {
+    pub(super) log: Option<ThawLog>,
+    /// Bytes that were appended since write-back was last started, and from where on.
+    unwritten: (LogOffset, u64),
+}
+
+/// A writable filesystem.
+pub struct Live {
+    pub(super) state: Mutex<State>,
+    /// Told when something is pending, somebody waits, a commit has ended, or the end has begun.
+    pub(super) changed: Condvar,
+    pub(super) log: Mutex<LogSide>,
+    pub(super) image: Mutex<Option<ImageSide>>,
+    pub(super) committing: Mutex<()>,
+    turns: RwLock<()>,
+    /// What was found at the start, until the first change.
+    found: Mutex<Option<Found>>,
+    begun: AtomicBool,
+    pub(super) ids: Arc<Ids>,
+    pub(super) options: LiveOptions,
+    /// The image's bytes, to be asked for space.
+    storage: Arc<dyn Storage>,
+    /// Up to where the image was synced.
+    pub(super) image_end: AtomicU64,
+    /// Space that is allocated after the image's end.
+    pub(super) reserved: AtomicU64,
+    /// Bytes of changed rows that it was last estimated for.
+    reserved_for: AtomicUsize,
+}
+
+impl Live {
+    /// A filesystem of what was found. Writes nothing.
+    ///
+    /// # Errors
+    /// If its tables cannot be read.
+    pub fn new(storage: Arc<dyn Storage>, found: Found, options: LiveOptions) -> Result<Arc<Self>, FsError> {
+        let ids = Arc::new(Ids::new(&found.replayed().counters));
+        let state = State::new(basis::of(found.image(), found.replayed(), found.segments())?);
+        Ok(Arc::new(Live {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            log: Mutex::new(LogSide { log: None, unwritten: (LogOffset(0), 0) }),
+            image: Mutex::new(None),
+            committing: Mutex::new(()),
+            turns: RwLock::new(()),
+            found: Mutex::new(Some(found)),
+            begun: AtomicBool::new(false),
+            ids,
+            options,
+            storage,
+            image_end: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+            reserved_for: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The state at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.state.lock().snapshot()
+    }
+
+    /// What the head's view will have, counted.
+    pub fn totals(&self) -> Totals {
+        self.state.lock().totals()
+    }
+
+    /// The newest version of the image.
+    pub fn version(&self) -> Arc<Image> {
+        Arc::clone(self.state.lock().version())
+    }
+
+    /// Bytes of the file system that the image lies in.
+    ///
+    /// # Errors
+    /// If it cannot tell.
+    pub fn space(&self) -> Result<crate::storage::Space, FsError> {
+        self.storage.space().map_err(|error| FsError::io(error.to_string()))
+    }
+
+    /// Evaluates `operation` and makes its changes count, all of them or none.
+    pub(super) fn transact<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
+        self.wait_for_room()?;
+        for _ in 0..TRIES {
+            let _turn = self.turns.read();
+            if let Some(value) = self.attempt(&operation)? {
+                return Ok(value);
+            }
+        }
+        let _turn = self.turns.write();
+        loop {
+            // Only handles that are opened can still come in between.
+            if let Some(value) = self.attempt(&operation)? {
+                return Ok(value);
+            }
+        }
+    }
+
+    fn attempt<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<Option<T>, FsError> {
+        let mut draft = Draft::new(self.snapshot(), Arc::clone(&self.ids), (self.options.clock)());
+        let value = operation(&mut draft)?;
+        if draft.is_empty() {
+            return Ok(Some(value));
+        }
+        self.begin()?;
+        self.reserve(&draft)?;
+        let mut state = self.state.lock();
+        state.check_latch()?;
+        let was_idle = !state.has_pending();
+        if !state.apply(draft) {
+            return Ok(None);
+        }
+        if was_idle || state.pending_bytes() >= PENDING_MAX || state.overlay_bytes() >= OVERLAY_MAX {
+            self.changed.notify_all();
+        }
+        Ok(Some(value))
+    }
+
+    /// While a sync takes longer than the time between commits, changes wait for it: what a crash may lose is bounded [29].
+    /// They also wait for a checkpoint where too many rows have changed.
+    fn wait_for_room(&self) -> Result<(), FsError> {
+        let mut state = self.state.lock();
+        loop {
+            state.check_latch()?;
+            let late = state.syncing.is_some_and(|since| since.elapsed() > self.options.commit);
+            let full = state.has_threads && state.overlay_bytes() > OVERLAY_LIMIT && !state.checkpoint_failed;
+            if state.closing || !(late || full) {
+                return Ok(());
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Before the first change: epoch, thaw log, head slots.
+    pub(super) fn begin(&self) -> Result<(), FsError> {
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut image = self.image.lock();
+        let mut side = self.log.lock();
+        let Some(found) = self.found.lock().take() else {
+            // Somebody else began meanwhile, or failed to.
+            return self.state.lock().check_latch();
+        };
+        let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size: self.options.segment_size });
+        let basis = begun.map_err(FsError::from).and_then(|writer| {
+            let mut basis = basis::of(&writer.base, &writer.replayed, writer.log.segments())?;
+            (basis.session, basis.segment_size) = (writer.log.position(), writer.log.segment_size());
+            Ok((writer, basis))
+        });
+        let mut state = self.state.lock();
+        let (writer, basis) = basis.inspect_err(|error| state.latch(&error.to_string()))?;
+        let Writer { log, image: image_log, heads, home, .. } = writer;
+        self.ids.raise(&writer.replayed.counters);
+        self.image_end.store(image_log.end(), Ordering::Relaxed);
+        state.rebase(basis);
+        side.unwritten = (log.position(), 0);
+        side.log = Some(log);
+        *image = Some(ImageSide { log: image_log, heads, home });
+        self.begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether anything was written, or is to be.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Whether the log that was found has something that the image has not.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.found.lock().as_ref().is_some_and(|found| found.brought_back().is_some())
+    }
+
+    /// Sees to it that there is space for a checkpoint of what is changed, twice [24].
+    fn reserve(&self, draft: &Draft) -> Result<(), FsError> {
+        // An estimate takes longer than a change. It is made anew each time the rows have grown by a step, which twice the
+        // estimate has room for.
+        let bytes = draft.view().active().bytes();
+        let step = self.reserved_for.load(Ordering::Relaxed);
+        if bytes >= step && bytes < step.saturating_add(RESERVE_ROWS) && self.reserved.load(Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        let state = self.state.lock();
+        let sealed = state.sealed().map_or(0, |(version, overlay)| meta::estimate(overlay, version));
+        let need = meta::estimate(draft.view().active(), state.version()).saturating_add(sealed).saturating_mul(2);
+        drop(state);
+        let have = self.reserved.load(Ordering::Relaxed);
+        if need <= have {
+            self.reserved_for.store(bytes, Ordering::Relaxed);
+            return Ok(());
+        }
+        let goal = need.next_multiple_of(RESERVE_STEP);
+        match self.storage.allocate(self.image_end.load(Ordering::Relaxed), goal) {
+            Ok(()) => {
+                self.reserved.fetch_max(goal, Ordering::Relaxed);
+                self.reserved_for.store(bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported || draft.removes => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Err(FsError::NoSpace),
+            Err(error) => Err(FsError::io(error.to_string())),
+        }
+    }
+
+    /// Appends bytes to the thaw log, in pieces. They are nobody's until a draft names them; until then their segments
+    /// are held [10].
+    ///
+    /// # Errors
+    /// `NoSpace`, or `ReadOnly` after a failure.
+    pub(super) fn append(&self, bytes: &[u8]) -> Result<Written<'_>, FsError> {
+        self.wait_for_room()?;
+        self.begin()?;
+        let mut side = self.log.lock();
+        let LogSide { log: Some(log), unwritten } = &mut *side else { return Err(FsError::ReadOnly) };
+        let mut written = Written { live: self, pieces: Vec::new(), segments: Vec::new() };
+        let most = usize::try_from(log.largest_write()).unwrap_or(usize::MAX).max(1);
+        for piece in bytes.chunks(most) {
+            let appended = log.append(piece)?;
+            written.pieces.push(appended);
+            written.hold(log, appended);
+        }
+        unwritten.1 = unwritten.1.saturating_add(bytes.len() as u64);
+        if unwritten.1 >= WRITEBACK {
+            let (from, to) = (unwritten.0, log.position());
+            *unwritten = (to, 0);
+            let segment = log.segment(to).or_else(|| log.segment(from));
+            drop(side);
+            if let Some(segment) = segment {
+                // Only makes the sync shorter: whatever is wrong, the sync says it.
+                let _ = segment.start_writeback(from, to);
+            }
+        }
+        Ok(written)
+    }
+
+    /// Counts a handle of an inode, which keeps its bytes after its last name is gone.
+    ///
+    /// # Errors
+    /// `NotFound` if it has neither a name nor another handle.
+    pub fn open(&self, inode: InodeId, writing: bool) -> Result<(), FsError> {
+        loop {
+            let snapshot = self.snapshot();
+            let known = snapshot.view.inode(inode)?.is_some()
+                || (snapshot.opens.contains_key(&inode) && snapshot.view.orphan(inode)?.is_some());
+            if !known {
+                return Err(FsError::NotFound);
+            }
+            if self.state.lock().open(inode, writing, snapshot.stamp) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A handle is gone.
+    pub fn release(&self, inode: InodeId, writing: bool) {
+        if self.state.lock().release(inode, writing) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Calls `done`, without any lock, when all changes so far are durable, or will never be.
+    pub fn sync(&self, done: Waiter) {
+        let mut state = self.state.lock();
+        state.waiters.push(done);
+        self.changed.notify_all();
+    }
+
+    /// The time of day, as operations see it.
+    pub fn now(&self) -> Time {
+        (self.options.clock)()
+    }
+
+    /// Refuses all changes from now on, for good.
+    pub fn latch(&self, why: &str) {
+        tracing::error!(why, "the mount is read-only from now on");
+        self.state.lock().latch(why);
+        self.changed.notify_all();
+    }
+
+    /// Why changes are refused, if they are.
+    pub fn latched(&self) -> Option<String> {
+        self.state.lock().latch.as_ref().map(|latch| latch.0.to_string())
+    }
+
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl SnapshotSource for Live {
+    fn snapshot(&self) -> Snapshot {
+        Live::snapshot(self)
+    }
+}
+
+/// Bytes that were appended. While this lives, their segments are held.
+pub(super) struct Written<'a> {
+    live: &'a Live,
+    pub(super) pieces: Vec<Appended>,
+    segments: Vec<u64>,
+}
+
+impl Written<'_> {
+    /// Holds the segment of an append, under the log's lock, and makes it readable.
+    fn hold(&mut self, log: &ThawLog, appended: Appended) {
+        let mut state = self.live.state.lock();
+        let number = state.segment_number(appended.frame);
+        if state.segments().is_none_or(|segments| segments.get(appended.frame).is_none()) {
+            state.set_segments(log.segments());
+        }
+        state.frames.hold(number);
+        state.appended = state.appended.saturating_add(appended.len);
+        self.segments.push(number);
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        if self.segments.is_empty() {
+            return;
+        }
+        let mut state = self.live.state.lock();
+        self.segments.iter().for_each(|&number| state.frames.release(number));
+    }
+}

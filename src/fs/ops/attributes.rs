@@ -1,0 +1,43 @@
+//! What stat(2) tells of a row that an operation made.
+
+use super::body;
+use crate::format::ids::InodeId;
+use crate::format::rows::{ContentRef, FileType, InodeRow};
+use crate::fs::{Attr, FsError};
+use crate::meta::View;
+
+/// Thawed ranges that are added up; a file with more of them gets a number of blocks that is an estimate until it is asked for
+/// again.
+const RANGES: u64 = 256;
+
+/// The attributes.
+pub(super) fn of(view: &View, inode: InodeId, row: &InodeRow) -> Result<Attr, FsError> {
+    let allocated = if row.file_type == FileType::Regular {
+        let content = match row.content {
+            ContentRef::None => 0,
+            ContentRef::Tiny(_) | ContentRef::Subchunk(_) => row.size,
+            ContentRef::Content(id) => match row.allocated() {
+                Some(allocated) => allocated,
+                None => body::end_of(view, id)?,
+            },
+        };
+        if content >= row.size { row.size } else { content.saturating_add(thawed(view, inode, row.size)?) }
+    } else {
+        0
+    };
+    Ok(Attr::of(inode, row, allocated))
+}
+
+/// Bytes in thawed ranges.
+fn thawed(view: &View, inode: InodeId, size: u64) -> Result<u64, FsError> {
+    if !view.has_thawed() {
+        return Ok(0);
+    }
+    let mut bytes = 0u64;
+    let mut ranges = view.thawed(inode, 0)?;
+    for _ in 0..RANGES {
+        let Some((_, row)) = ranges.next(view)? else { return Ok(bytes) };
+        bytes = bytes.saturating_add(row.length);
+    }
+    Ok(size)
+}

@@ -1,0 +1,141 @@
+//! fallocate(2).
+//!
+//! Nothing is reserved: what is written later is compressed later, and a hole stays one. So allocating only asks whether there
+//! is space now, and changes the size, as a file system with compression does.
+
+use super::thaw::{Append, Source};
+use super::truncate::SIZE;
+use super::{attributes, body, names, shares, truncate};
+use crate::format::ids::InodeId;
+use crate::format::rows::{ContentRef, InodeRow};
+use crate::format::schema;
+use crate::fs::FsError;
+use crate::fs::draft::Draft;
+use crate::fs::live::Live;
+use crate::meta::View;
+
+/// Unit of [`Attr::blocks`](crate::fs::Attr), in bytes.
+const STAT_BLOCK: u64 = 512;
+
+/// What to do with the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FallocateMode {
+    /// Extend the file to where the range ends.
+    Allocate,
+    /// Nothing but to see whether there is space (FALLOC_FL_KEEP_SIZE).
+    KeepSize,
+    /// Make it a hole (FALLOC_FL_PUNCH_HOLE with FALLOC_FL_KEEP_SIZE).
+    PunchHole,
+    /// Make it zeros, which are a hole (FALLOC_FL_ZERO_RANGE).
+    ZeroRange {
+        /// The size stays, though the range ends after it.
+        keep_size: bool,
+    },
+}
+
+/// Carries it out. Gives where to go on if one step does not reach the end of the range.
+pub(in crate::fs) fn fallocate(
+    draft: &mut Draft,
+    inode: InodeId,
+    offset: u64,
+    len: u64,
+    mode: FallocateMode,
+    append: Append<'_>,
+) -> Result<Option<u64>, FsError> {
+    let (mut row, standing) = draft.any_inode(inode)?;
+    truncate::regular(&row)?;
+    if len == 0 {
+        return Err(FsError::Invalid);
+    }
+    let end = offset.checked_add(len).filter(|end| *end <= SIZE).ok_or(FsError::TooLarge)?;
+    let now = draft.now();
+    let mut next = None;
+    if matches!(mode, FallocateMode::PunchHole | FallocateMode::ZeroRange { .. }) {
+        draft.removes();
+        let to = end.min(row.size);
+        let step = if offset < to { reach(draft, inode, &row, offset, to)? } else { to };
+        if offset < step {
+            draft.unthaw(inode, offset, step - offset)?;
+            body::punch(draft, &mut row, offset, step)?;
+        }
+        names::changed(&mut row, now);
+        next = (step < to).then_some(step);
+    }
+    let extends = matches!(mode, FallocateMode::Allocate | FallocateMode::ZeroRange { keep_size: false });
+    if extends && next.is_none() && end > row.size {
+        truncate::resize(draft, inode, &mut row, standing, end, append)?;
+        row.mtime = now;
+    }
+    row.ctime = now;
+    draft.put_any(inode, &row, standing);
+    Ok(next)
+}
+
+/// How far into `[from, to)` one step gets [27].
+pub(super) fn reach(draft: &mut Draft, inode: InodeId, row: &InodeRow, from: u64, to: u64) -> Result<u64, FsError> {
+    let mut reached = to;
+    if draft.view().has_thawed() {
+        reached = truncate::upto(draft.view(), &schema::THAWED, inode.0, from, reached)?;
+    }
+    if let ContentRef::Content(id) = row.content
+        && !shares::is_shared(draft, body::content_share(id))?
+    {
+        reached = truncate::upto(draft.view(), &schema::CONTENTS, id.0, from, reached)?;
+    }
+    Ok(reached)
+}
+
+/// Bytes that writing to the whole range would add at most: those after the end, and holes.
+fn need(view: &View, inode: InodeId, row: &InodeRow, offset: u64, len: u64) -> Result<u64, FsError> {
+    let end = offset.saturating_add(len);
+    let within = end.min(row.size).saturating_sub(offset);
+    let blocks = attributes::of(view, inode, row)?.blocks;
+    let holes = row.size.saturating_sub(blocks.saturating_mul(STAT_BLOCK));
+    Ok(end.saturating_sub(row.size.max(offset)).saturating_add(within.min(holes)))
+}
+
+impl Live {
+    /// Does with the range `[offset, offset + len)` of a regular file what `mode` says.
+    ///
+    /// # Errors
+    /// `NoSpace` if what is to be allocated is more than there is space for; `Invalid` for no bytes, `TooLarge` beyond
+    /// 2^63 - 1; `NotFound`, `IsDirectory`, `NotRegular`, `ReadOnly`, or `Io` if tables cannot be read.
+    pub fn fallocate(&self, inode: InodeId, offset: u64, len: u64, mode: FallocateMode) -> Result<(), FsError> {
+        if matches!(mode, FallocateMode::Allocate | FallocateMode::KeepSize) {
+            let snapshot = self.snapshot();
+            let row = snapshot.view().inode(inode)?.or(snapshot.view().orphan(inode)?).ok_or(FsError::NotFound)?;
+            if need(snapshot.view(), inode, &row, offset, len)? > self.space()?.free {
+                return Err(FsError::NoSpace);
+            }
+        }
+        let source = Source::new(self, &[]);
+        let append = |before: &[u8]| source.append(before);
+        let end = offset.saturating_add(len);
+        let mut at = offset;
+        loop {
+            let rest = if at == offset { len } else { end.saturating_sub(at) };
+            match self.transact(|draft| fallocate(draft, inode, at, rest, mode, &append))? {
+                Some(next) => at = next,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::ops::tests::World;
+
+    #[test]
+    fn only_what_is_not_there_yet_needs_space() {
+        let mut world = World::new();
+        let file = world.file("a");
+        world.write(file, 4096, &[b'x'; 4096]).unwrap();
+        let need = |offset, len| need(world.view(), file, &world.row(file), offset, len).unwrap();
+        assert_eq!(need(8192, 100), 100);
+        assert_eq!(need(0, 8192), 4096);
+        assert_eq!(need(4096, 10_000), 4096 + 5904);
+        assert_eq!(need(1 << 40, 5), 5);
+    }
+}

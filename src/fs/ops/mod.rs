@@ -1,0 +1,36 @@
+//! The operations of a writable filesystem: what each changes, as pure functions on a [`Draft`](super::draft::Draft), and
+//! the method of [`Live`](super::live::Live) that carries it out.
+//!
+//! A function here reads rows through the draft, which notes what it read, and puts what changes; it does no I/O but
+//! reading tables, and appending bytes where it is handed a way to do that. It may be evaluated more than once. Times, link
+//! counts and errors are those of Linux on ext4. Callers: fuse, tests.
+
+mod atime;
+mod attributes;
+mod body;
+mod copy;
+mod create;
+mod fallocate;
+mod link;
+mod names;
+mod privileges;
+mod reap;
+mod rename;
+mod setattr;
+mod sets;
+mod shares;
+mod statfs;
+mod thaw;
+mod truncate;
+mod unlink;
+mod write;
+mod xattr;
+
+#[cfg(test)]
+mod tests;
+
+pub use create::{NewKind, NewNode};
+pub use fallocate::FallocateMode;
+pub use rename::RenameFlags;
+pub use setattr::{NewTime, SetAttr};
+pub use xattr::XattrFlags;

@@ -1,0 +1,79 @@
+//! Deleting what has no name any more, in steps.
+
+use super::unlink::{STEP_ROWS, dispose};
+use super::{body, shares, truncate};
+use crate::format::block::KeyRef;
+use crate::format::ids::InodeId;
+use crate::format::rows::{ContentRef, InodeRow};
+use crate::format::schema;
+use crate::fs::FsError;
+use crate::fs::draft::{Draft, Standing};
+use crate::fs::live::Live;
+
+/// Deletes at most [`STEP_ROWS`] thawed ranges and as many rows of the content of an orphan that nobody has open; its own row
+/// goes in the last step. Whether the orphan is gone, or is none.
+pub(in crate::fs) fn reap_step(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
+    draft.removes();
+    let (mut row, standing) = match draft.any_inode(inode) {
+        Err(FsError::NotFound) => return Ok(true),
+        found => found?,
+    };
+    if standing == Standing::Named || draft.is_open(inode) {
+        return Ok(true);
+    }
+    let (thawed, content) = (reap_thawed(draft, inode)?, reap_content(draft, &mut row)?);
+    if thawed && content {
+        dispose(draft, inode, &mut row)?;
+        draft.delete_inode(inode, Standing::Orphan);
+        return Ok(true);
+    }
+    draft.put_any(inode, &row, Standing::Orphan);
+    Ok(false)
+}
+
+/// Whether no more thawed ranges are left than the last step may delete. They go in order.
+fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
+    let view = draft.view().clone();
+    if !view.has_thawed() {
+        return Ok(true);
+    }
+    let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(inode.0, 0))?;
+    for _ in 0..STEP_ROWS {
+        if cursor.row().is_none_or(|row| row.key().a != inode.0) {
+            return Ok(true);
+        }
+        cursor.advance(&view)?;
+    }
+    match cursor.row().map(|row| row.key()).filter(|key| key.a == inode.0).map(|key| key.b) {
+        None => Ok(true),
+        Some(next) => {
+            draft.unthaw(inode, 0, next)?;
+            Ok(false)
+        }
+    }
+}
+
+/// The same of the content, from its end: what is left of it begins at 0, as contents do.
+fn reap_content(draft: &mut Draft, row: &mut InodeRow) -> Result<bool, FsError> {
+    let ContentRef::Content(id) = row.content else { return Ok(true) };
+    if shares::is_shared(draft, body::content_share(id))?
+        || body::rows_from(draft.view(), id, 0, STEP_ROWS)? <= STEP_ROWS
+    {
+        return Ok(true);
+    }
+    let to = truncate::back(draft.view(), &schema::CONTENTS, id.0)?;
+    body::shorten(draft, row, to)?;
+    Ok(false)
+}
+
+impl Live {
+    /// Deletes an inode that has no name, unless somebody has it open: one step after the other, so that nobody waits for
+    /// more than one.
+    ///
+    /// # Errors
+    /// `ReadOnly`, or `Io` if tables cannot be read.
+    pub(in crate::fs) fn reap(&self, inode: InodeId) -> Result<(), FsError> {
+        while !self.transact(|draft| reap_step(draft, inode))? {}
+        Ok(())
+    }
+}

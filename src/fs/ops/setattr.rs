@@ -1,0 +1,118 @@
+//! Mode, owner, size and times.
+
+use super::thaw::{Append, Source};
+use super::{attributes, names, privileges, sets, truncate};
+use crate::format::ids::InodeId;
+use crate::format::limits;
+use crate::format::rows::{FileType, InodeRow, Time};
+use crate::fs::acl::{self, Acl};
+use crate::fs::draft::Draft;
+use crate::fs::live::Live;
+use crate::fs::{Attr, FsError};
+
+/// A time to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewTime {
+    /// That of the operation.
+    Now,
+    /// This one.
+    At(Time),
+}
+
+/// What to set; what is `None` stays. An inode's ctime becomes that of the operation, even if nothing else is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SetAttr {
+    /// Permission bits, setuid, setgid and sticky.
+    pub mode: Option<u16>,
+    /// Owner. Without `mode`, what is no directory loses setuid, setgid and capabilities, even if the owner is the same.
+    pub uid: Option<u32>,
+    /// Group, as `uid`.
+    pub gid: Option<u32>,
+    /// Bytes of a regular file. Sets mtime, too.
+    pub size: Option<u64>,
+    /// Last read.
+    pub atime: Option<NewTime>,
+    /// Last change of the contents.
+    pub mtime: Option<NewTime>,
+    /// Last change of the inode, where the kernel keeps it.
+    pub ctime: Option<Time>,
+    /// The file loses setuid, setgid and capabilities, as when it is written to.
+    pub clear_privileges: bool,
+}
+
+/// Sets attributes. `None`: only some of the bytes are cut off yet, and the operation is to be called again.
+pub(in crate::fs) fn set_attr(
+    draft: &mut Draft,
+    inode: InodeId,
+    changes: &SetAttr,
+    append: Append<'_>,
+) -> Result<Option<InodeRow>, FsError> {
+    let (mut row, standing) = draft.any_inode(inode)?;
+    let now = draft.now();
+    let time = |new: Option<NewTime>, old: Time| match new {
+        None => Ok(old),
+        Some(NewTime::Now) => Ok(now),
+        Some(NewTime::At(time)) if time.nanos <= limits::NANOS => Ok(time),
+        Some(NewTime::At(_)) => Err(FsError::Invalid),
+    };
+    if let Some(size) = changes.size {
+        truncate::regular(&row)?;
+        let step = truncate::step(draft, inode, &row, size)?;
+        truncate::resize(draft, inode, &mut row, standing, step, append)?;
+        names::changed(&mut row, now);
+        if step != size {
+            draft.put_any(inode, &row, standing);
+            return Ok(None);
+        }
+    }
+    row.uid = changes.uid.unwrap_or(row.uid);
+    row.gid = changes.gid.unwrap_or(row.gid);
+    let new_owner = changes.uid.is_some() || changes.gid.is_some();
+    if changes.clear_privileges || (new_owner && changes.mode.is_none()) {
+        privileges::clear(draft, &mut row)?;
+    }
+    if let Some(mode) = changes.mode {
+        chmod(draft, &mut row, mode)?;
+    }
+    row.atime = time(changes.atime, row.atime)?;
+    row.mtime = time(changes.mtime, row.mtime)?;
+    row.ctime = time(changes.ctime.map(NewTime::At), now)?;
+    draft.put_any(inode, &row, standing);
+    Ok(Some(row))
+}
+
+/// Changes the permission bits, and the access ACL with them.
+fn chmod(draft: &mut Draft, row: &mut InodeRow, mode: u16) -> Result<(), FsError> {
+    row.permissions = mode & 0o7777;
+    if row.file_type == FileType::Symlink {
+        return Ok(());
+    }
+    let value = draft.view().xattrs(row)?.get(acl::ACCESS).map(<[u8]>::to_vec);
+    // An image may hold a value that no kernel would have set: it stays as it is.
+    if let Some(mut acl) = value.and_then(|value| Acl::decode(&value).ok().flatten()) {
+        acl.chmod(mode);
+        sets::put(draft, row, acl::ACCESS, acl.encode())?;
+    }
+    Ok(())
+}
+
+impl Live {
+    /// Sets attributes of an inode, which may have lost its names.
+    ///
+    /// # Errors
+    /// `NotFound`; of a size `IsDirectory`, `NotRegular`, `TooLarge`; `Invalid` for a time that is none, `NoSpace`,
+    /// `ReadOnly`, or `Io` if tables cannot be read.
+    pub fn set_attr(&self, inode: InodeId, changes: &SetAttr) -> Result<Attr, FsError> {
+        let source = Source::new(self, &[]);
+        let append = |before: &[u8]| source.append(before);
+        loop {
+            let attr = self.transact(|draft| match set_attr(draft, inode, changes, &append)? {
+                Some(row) => attributes::of(draft.view(), inode, &row).map(Some),
+                None => Ok(None),
+            })?;
+            if let Some(attr) = attr {
+                return Ok(attr);
+            }
+        }
+    }
+}

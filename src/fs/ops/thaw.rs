@@ -1,0 +1,106 @@
+//! Bytes of files in the thaw log: appended before a draft names them, and kept over its evaluations.
+
+use super::body;
+use crate::format::ids::InodeId;
+use crate::format::rows::{ContentRef, InodeRow};
+use crate::format::transaction::Thawed;
+use crate::fs::FsError;
+use crate::fs::draft::Draft;
+use crate::fs::live::{Live, Written};
+use crate::thaw::Appended;
+use std::cell::RefCell;
+
+/// Appends some bytes, and after them those that the operation was called with, which it need not know; says where they are.
+pub(super) type Append<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Appended>, FsError>;
+
+/// Appends for one operation, as often as it is evaluated: what it asked for before is not appended again. Segments are
+/// held until this goes.
+pub(super) struct Source<'a> {
+    live: &'a Live,
+    data: &'a [u8],
+    done: RefCell<Vec<(Vec<u8>, Written<'a>)>>,
+}
+
+impl<'a> Source<'a> {
+    /// For an operation that was called with `data`.
+    pub(super) fn new(live: &'a Live, data: &'a [u8]) -> Self {
+        Source { live, data, done: RefCell::new(Vec::new()) }
+    }
+
+    /// As [`Append`] says.
+    pub(super) fn append(&self, before: &[u8]) -> Result<Vec<Appended>, FsError> {
+        let mut done = self.done.borrow_mut();
+        if let Some((_, written)) = done.iter().find(|(known, _)| known == before) {
+            return Ok(written.pieces.clone());
+        }
+        let written = match before {
+            [] => self.live.append(self.data)?,
+            _ => self.live.append(&[before, self.data].concat())?,
+        };
+        let pieces = written.pieces.clone();
+        done.push((before.to_vec(), written));
+        Ok(pieces)
+    }
+}
+
+/// Makes the bytes `[skip, skip + len)` of what was appended those of `inode` from `offset` on.
+pub(super) fn put(
+    draft: &mut Draft,
+    inode: InodeId,
+    pieces: &[Appended],
+    skip: u64,
+    offset: u64,
+    len: u64,
+) -> Result<(), FsError> {
+    let (mut at, end) = (0u64, skip.saturating_add(len));
+    for piece in pieces {
+        let (from, to) = (at.max(skip), at.saturating_add(piece.len).min(end));
+        if from < to {
+            draft.thaw(Thawed {
+                inode,
+                offset: offset.saturating_add(from - skip),
+                len: to - from,
+                frame: piece.frame,
+                within: from - at,
+                sum: piece.sum,
+            })?;
+        }
+        at = at.saturating_add(piece.len);
+    }
+    if at < end { Err(FsError::io("fewer bytes were appended than were written")) } else { Ok(()) }
+}
+
+/// The bytes of a tiny content; none if the row has none.
+pub(super) fn tiny_bytes(draft: &Draft, row: &InodeRow) -> Result<Vec<u8>, FsError> {
+    match row.content {
+        ContentRef::Tiny(id) => Ok(draft.view().tiny(id)?),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Makes the `len` bytes of a tiny content, which were appended after `skip` others, thawed ones, but where others were
+/// thawed already. The row has no content then.
+pub(super) fn tiny(
+    draft: &mut Draft,
+    inode: InodeId,
+    row: &mut InodeRow,
+    pieces: &[Appended],
+    skip: u64,
+    len: u64,
+) -> Result<(), FsError> {
+    let (mut at, mut gaps) = (0, Vec::new());
+    let mut ranges = draft.view().thawed(inode, 0)?;
+    while let Some((begin, range)) = ranges.next(draft.view())? {
+        if begin > at && at < len {
+            gaps.push((at, begin.min(len)));
+        }
+        at = begin.saturating_add(range.length);
+    }
+    if at < len {
+        gaps.push((at, len));
+    }
+    for (from, to) in gaps {
+        put(draft, inode, pieces, skip.saturating_add(from), from, to - from)?;
+    }
+    body::release(draft, row)
+}

@@ -1,0 +1,121 @@
+//! The threads of a writable filesystem, and its end.
+
+use super::FsError;
+use super::finish::{Finished, finish};
+use super::live::Live;
+use crate::format::ids::InodeId;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+/// Threads that run until [`Running::stop`].
+pub struct Running {
+    live: Arc<Live>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Live {
+    /// Starts the committer and the checkpointer.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub fn start_threads(self: &Arc<Self>) -> io::Result<Running> {
+        let mut running = Running { live: Arc::clone(self), threads: Vec::new() };
+        for (name, run) in [("commit", Live::run_committer as fn(&Arc<Self>)), ("checkpoint", Live::run_checkpointer)] {
+            let live = Arc::clone(self);
+            let body = move || {
+                let guard = LatchOnPanic(&live, name);
+                run(&live);
+                std::mem::forget(guard);
+            };
+            self.lock_state().has_threads = true;
+            running.threads.push(std::thread::Builder::new().name(name.into()).spawn(body)?);
+        }
+        Ok(running)
+    }
+
+    /// Deletes orphans that nobody has open.
+    ///
+    /// # Errors
+    /// As for any change.
+    pub fn reap_now(&self) -> Result<(), FsError> {
+        loop {
+            let Some(inode) = self.lock_state().reapable() else { return Ok(()) };
+            self.reap(inode)?;
+        }
+    }
+
+    /// The end: all handles count as closed; orphans are reaped, everything is committed and checkpointed. What is left in
+    /// the thaw log stays there. To be called after the threads were stopped and nobody calls any more.
+    ///
+    /// # Errors
+    /// If not everything became durable, or the image could not be marked clean.
+    pub fn end(&self) -> Result<Finished, FsError> {
+        self.lock_state().close_all();
+        if !self.has_begun() && (self.has_recovered() || self.has_orphans()) {
+            self.begin()?;
+        }
+        if !self.has_begun() {
+            return Ok(Finished::Untouched);
+        }
+        // A full disk keeps orphans and the checkpoint for next time, not the commit.
+        let reaped = self.reap_now();
+        self.commit_now()?;
+        let checkpoint = self.checkpoint_now();
+        if self.latched().is_some() {
+            checkpoint.and(reaped)?;
+            return Err(FsError::ReadOnly);
+        }
+        let (Some(log), Some(image)) = (self.log.lock().log.take(), self.image.lock().take()) else {
+            return Err(FsError::io("the file system has ended already"));
+        };
+        let time = (self.options.clock)();
+        let image_end = self.image_end.load(Ordering::Relaxed);
+        let storage = Arc::clone(image.log.storage());
+        let finished = finish(log, image.heads, &*image.home, &storage, image_end, (time.secs, time.nanos))?;
+        Ok(finished)
+    }
+
+    fn has_orphans(&self) -> bool {
+        self.lock_state().reapable().is_some()
+    }
+
+    /// Whether somebody has the inode open.
+    pub fn is_open(&self, inode: InodeId) -> bool {
+        self.lock_state().is_open(inode)
+    }
+}
+
+impl Running {
+    /// Commits what is pending, ends the threads and waits for them.
+    pub fn stop(mut self) {
+        self.stop_threads();
+    }
+
+    fn stop_threads(&mut self) {
+        let mut state = self.live.lock_state();
+        (state.closing, state.has_threads) = (true, false);
+        drop(state);
+        self.live.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // One that panicked has latched.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+/// A thread that panics leaves something half done that nobody knows of.
+struct LatchOnPanic<'a>(&'a Live, &'static str);
+
+impl Drop for LatchOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.latch(&format!("thread '{}' panicked", self.1));
+    }
+}

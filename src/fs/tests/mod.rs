@@ -1,0 +1,5 @@
+//! The writable state as a whole, on storages in memory: commits, checkpoints, and how they meet changes and failures.
+
+mod commits;
+mod gate;
+mod world;

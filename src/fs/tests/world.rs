@@ -1,0 +1,85 @@
+//! An empty image and its thaw log in memory, each operation of which may fail or wait.
+
+use super::gate::{Gate, GatedFolder};
+use crate::format::ids::InodeId;
+use crate::format::rows::Time;
+use crate::fs::FsError;
+use crate::fs::live::{Live, LiveOptions};
+use crate::fs::start::look;
+use crate::meta::ImageOptions;
+use crate::pack::{PackOptions, empty_into};
+use crate::storage::testing::{FaultyStorage, FolderHome, MemoryFolder, MemoryStorage};
+use crate::storage::{Folder, LogHome};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Smallest segments, so that there are many.
+const SEGMENT: u64 = 16 << 10;
+
+pub struct World {
+    pub storage: Arc<FaultyStorage<MemoryStorage>>,
+    /// Faults of the thaw log's segments and names.
+    pub faults: FaultyStorage<MemoryStorage>,
+    folder: Arc<dyn Folder>,
+    pub gate: Gate,
+    pub live: Arc<Live>,
+    sessions: AtomicU64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        World::committing_every(Duration::from_secs(3600))
+    }
+
+    pub fn committing_every(commit: Duration) -> Self {
+        let storage = Arc::new(FaultyStorage::new(MemoryStorage::new()));
+        empty_into(storage.clone(), &PackOptions::default()).unwrap();
+        let faults = FaultyStorage::new(MemoryStorage::new());
+        let folder: Arc<dyn Folder> = Arc::new(faults.folder(MemoryFolder::new()));
+        let gate = Gate::default();
+        let live = open(&storage, &folder, &gate, commit, 1);
+        World { storage, faults, folder, gate, live, sessions: AtomicU64::new(1) }
+    }
+
+    /// What a mount after a crash shows that lost nothing of what was written.
+    pub fn reopened(&self) -> Arc<Live> {
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        open(&self.storage, &self.folder, &self.gate, Duration::from_secs(3600), session)
+    }
+
+    pub fn segments(&self) -> Vec<u64> {
+        self.folder.list().unwrap()
+    }
+}
+
+fn open(
+    storage: &Arc<FaultyStorage<MemoryStorage>>,
+    folder: &Arc<dyn Folder>,
+    gate: &Gate,
+    commit: Duration,
+    session: u64,
+) -> Arc<Live> {
+    let folder = Arc::new(GatedFolder { inner: folder.clone(), gate: gate.clone() });
+    let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(folder));
+    let found = look(storage.clone(), home, ImageOptions::default()).unwrap();
+    let seconds = AtomicI64::new(1000);
+    let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });
+    let options = LiveOptions { commit, clock, log_id: 0x1000 + session, segment_size: Some(SEGMENT) };
+    Live::new(storage.clone(), found, options).unwrap()
+}
+
+/// The mtime of the root, in seconds: what these tests change and look at.
+pub fn mark(live: &Live) -> i64 {
+    live.snapshot().view().inode(InodeId::ROOT).unwrap().unwrap().mtime.secs
+}
+
+/// Changes it.
+pub fn set_mark(live: &Live, secs: i64) -> Result<(), FsError> {
+    live.transact(|draft| {
+        let mut root = draft.inode(InodeId::ROOT)?;
+        root.mtime.secs = secs;
+        draft.put_inode(InodeId::ROOT, &root);
+        Ok(())
+    })
+}
