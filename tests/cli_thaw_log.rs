@@ -111,7 +111,7 @@ fn a_whole_log_is_verified_and_the_files_in_it_are_named_by_the_names_it_gives_t
     assert_eq!(report["thawed"]["in_log"], serde_json::json!({ "ranges": 2, "bytes": 610 }));
     assert_eq!(report["thawed"]["lost"], serde_json::json!({ "ranges": 0, "bytes": 0 }));
     let info = floe!("info", &open.image).exits(0).out();
-    assert!(info.contains("not closed; what was written after this checkpoint is in the thaw log"), "{info}");
+    assert!(info.contains("not complete without its thaw log"), "{info}");
     assert!(info.contains("thaw log         ") && info.contains("x.floe.thaw'"), "{info}");
     assert_eq!(segments(), before, "nothing was made or removed");
 }
@@ -146,8 +146,8 @@ fn a_log_that_is_missing_or_of_another_image_is_told() {
     let out = floe!("check", &open.image).exits(0).out();
     assert!(out.contains("the thaw log is missing: what was written after the last checkpoint is not there"), "{out}");
     let info = floe!("info", &open.image).exits(0).out();
-    assert!(info.contains("not closed; what was written after this checkpoint is missing"), "{info}");
-    floe!("ls", &open.image).exits(0).says(&["warning: ", "its thaw log is not beside it"]);
+    assert!(info.contains("not complete: its thaw log is missing"), "{info}");
+    floe!("ls", &open.image).exits(0).says(&["warning: the thaw log of", "is missing"]);
 
     let other = self::open();
     fs::rename(&other.log, &open.log).expect("another place");

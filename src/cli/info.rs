@@ -212,9 +212,9 @@ impl Info {
             (Some(writer), ..) => format!("{writer} writes it; this is its last checkpoint"),
             (None, true, _) => "clean".to_owned(),
             (None, false, Some(_)) => {
-                "not closed; what was written after this checkpoint is in the thaw log".to_owned()
+                "not complete without its thaw log".to_owned()
             }
-            (None, false, None) => "not closed; what was written after this checkpoint is missing".to_owned(),
+            (None, false, None) => "not complete: its thaw log is missing".to_owned(),
         }
     }
 

@@ -48,12 +48,12 @@ impl Opened {
             Some(writer) => eprintln!("note: {writer} writes '{named}': this is its last checkpoint"),
             None => match thaw_log(path) {
                 Ok(Some(log)) if log.bytes > 0 => eprintln!(
-                    "note: '{named}' was not closed, or has bytes in its thaw log: this is its last checkpoint \
-                     (a writable mount shows the rest)"
+                    "note: '{named}' is not complete without its thaw log: this is its last checkpoint (a writable mount \
+                     shows the rest)"
                 ),
                 _ => eprintln!(
-                    "warning: '{named}' was not closed, and its thaw log is not beside it: what was written after its last \
-                     checkpoint is missing"
+                    "warning: the thaw log of '{named}' is missing: what it holds cannot be read, and this is the last \
+                     checkpoint"
                 ),
             },
         }

@@ -73,7 +73,7 @@ pub enum StartError {
 fn missing(misfit: &Option<Misfit>) -> String {
     match misfit {
         Some(misfit) => format!("has one that does not fit: {misfit}"),
-        None => "has none".to_owned(),
+        None => "is not there".to_owned(),
     }
 }
 
