@@ -211,9 +211,7 @@ impl Info {
         match (&self.writer, self.clean, &self.thaw_log) {
             (Some(writer), ..) => format!("{writer} writes it; this is its last checkpoint"),
             (None, true, _) => "clean".to_owned(),
-            (None, false, Some(_)) => {
-                "not complete without its thaw log".to_owned()
-            }
+            (None, false, Some(_)) => "not complete without its thaw log".to_owned(),
             (None, false, None) => "not complete: its thaw log is missing".to_owned(),
         }
     }
