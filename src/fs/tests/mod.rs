@@ -2,4 +2,4 @@
 
 mod commits;
 mod gate;
-mod world;
+pub mod world;

@@ -7,6 +7,7 @@ mod names;
 mod random;
 mod scan;
 mod steps;
+mod threads;
 
 use super::create::create;
 use super::write::write;
@@ -67,11 +68,16 @@ impl World {
             frames: RefCell::new(Vec::new()),
             now: Time { secs: 1000, nanos: 0 },
         };
-        for table in schema::TABLES.into_iter().filter(|table| table.id() != schema::MAP.id()) {
-            let rows = world.rows(table).into_iter().map(|row| ((table.id(), row.key.clone()), row));
-            world.replayed.extend(rows.collect::<Vec<_>>());
-        }
+        world.replay_is_here();
         world
+    }
+
+    /// A replay begins with the rows that are there now.
+    fn replay_is_here(&mut self) {
+        for table in schema::TABLES.into_iter().filter(|table| table.id() != schema::MAP.id()) {
+            let rows = self.rows(table).into_iter().map(|row| ((table.id(), row.key.clone()), row));
+            self.replayed.extend(rows.collect::<Vec<_>>());
+        }
     }
 
     pub(in crate::fs::ops) fn view(&self) -> &View {
