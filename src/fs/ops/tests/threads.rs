@@ -102,7 +102,7 @@ fn step(live: &Live, numbers: &mut Numbers, open: &mut Vec<InodeId>) -> Result<(
 // Cases 7, 18, 23.
 #[test]
 fn threads_that_change_the_same_files_and_directories_leave_rows_that_agree() {
-    for seed in 0..4 {
+    for seed in 0..40 {
         let world = world::World::new();
         let (live, done): (&Arc<Live>, _) = (&world.live, &AtomicU64::new(0));
         std::thread::scope(|scope| {
