@@ -15,7 +15,7 @@ use crate::format::limits;
 use crate::format::rows::{DirentRow, InodeRow, ShareKey, ThawedBytes, ThawedRow, Time};
 use crate::format::schema::{self, Table};
 use crate::format::transaction::{Operation, Thawed};
-use crate::meta::View;
+use crate::meta::{Overlay, View};
 use std::sync::Arc;
 
 /// Whether an inode has a name.
@@ -35,6 +35,20 @@ pub(super) struct RowChange {
     pub(super) row: Option<Row>,
     /// Whether the log has it as a row. Thawed ranges, and rows of deleted ranges, are logged otherwise.
     pub(super) logged: bool,
+    /// Whether a deletion leaves a tombstone: something below the active overlay has the row. What came and went since the
+    /// last checkpoint leaves nothing that later look-ups would have to pass.
+    pub(super) hides: bool,
+}
+
+impl RowChange {
+    /// Changes the row in the active overlay; `same` says whether what is below is what it was for the draft.
+    pub(super) fn put_into(&self, active: &mut Overlay, same: bool) {
+        if self.hides || !same {
+            active.set(self.table, self.key.clone(), self.row.clone());
+        } else {
+            active.forget(self.table, self.key.as_ref());
+        }
+    }
 }
 
 /// A change of the bytes that thawed ranges name in one segment.
@@ -160,19 +174,19 @@ impl Draft {
 
     /// A row is there. Its owner is to be claimed.
     pub(super) fn put(&mut self, table: &'static Table, row: Row) {
-        self.change(RowChange { table, key: row.key.clone(), row: Some(row), logged: true });
+        self.change(RowChange { table, key: row.key.clone(), row: Some(row), logged: true, hides: true });
     }
 
     /// A row is there no more. Its owner is to be claimed.
     pub(super) fn delete(&mut self, table: &'static Table, key: Key) {
-        self.change(RowChange { table, key, row: None, logged: true });
+        self.change(RowChange { table, key, row: None, logged: true, hides: true });
     }
 
     /// All rows from one key on and below another are there no more. Takes time and memory for each.
     pub(super) fn delete_range(&mut self, table: &'static Table, from: Key, to: Key) -> Result<(), FsError> {
         let mut keys = Vec::new();
-        let mut cursor = self.view().cursor_at(table, from.as_ref())?;
-        while let Some(row) = cursor.row().filter(|row| row.key() < to.as_ref()) {
+        let mut cursor = self.view().cursor_within(table, from.as_ref(), to.clone())?;
+        while let Some(row) = cursor.row() {
             keys.push(row.key().to_key());
             cursor.advance(self.view())?;
         }
@@ -183,7 +197,7 @@ impl Draft {
         let inside = |change: &&mut RowChange| change.table.id() == table.id() && (&from..&to).contains(&&change.key);
         self.rows.iter_mut().filter(inside).for_each(|change| change.logged = false);
         for key in keys {
-            self.change(RowChange { table, key, row: None, logged: false });
+            self.change(RowChange { table, key, row: None, logged: false, hides: true });
         }
         self.ranges.push((table, from, to));
         Ok(())
@@ -227,7 +241,7 @@ impl Draft {
             if let Some(new) = &row {
                 self.frame_change(&ThawedRow::decode(key.b, &new.ints, &new.tail)?, true);
             }
-            self.change(RowChange { table: &schema::THAWED, key, row, logged: false });
+            self.change(RowChange { table: &schema::THAWED, key, row, logged: false, hides: true });
         }
         Ok(any)
     }
@@ -238,8 +252,10 @@ impl Draft {
         }
     }
 
-    fn change(&mut self, change: RowChange) {
-        self.snapshot.view.active_mut().set(change.table, change.key.clone(), change.row.clone());
+    fn change(&mut self, mut change: RowChange) {
+        // Where the table cannot be read, something may have to be hidden.
+        change.hides = change.row.is_some() || self.view().is_below(change.table, change.key.as_ref()).unwrap_or(true);
+        change.put_into(self.snapshot.view.active_mut(), true);
         self.rows.push(change);
     }
 

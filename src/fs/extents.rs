@@ -31,9 +31,9 @@ pub fn replace(
 ) -> Result<Vec<(Key, Option<Row>)>, MetaError> {
     let end = offset.saturating_add(len);
     let mut existing = Vec::new();
-    let mut ranges = view.thawed(inode, offset)?;
-    while let Some((begin, row)) = ranges.next(view)?.filter(|&(begin, _)| begin < end) {
-        existing.push((begin, row));
+    let mut ranges = view.thawed_within(inode, offset, end)?;
+    while let Some(range) = ranges.next(view)? {
+        existing.push(range);
     }
     Ok(splice(&existing, inode, offset, len, put.map(bytes_of)))
 }

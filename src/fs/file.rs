@@ -48,7 +48,7 @@ impl Moment<'_> {
             return self.read_stored(&row, offset, rest);
         }
         let mut at = offset;
-        let mut thawed = self.view().thawed(inode, offset)?;
+        let mut thawed = self.view().thawed_within(inode, offset, offset.saturating_add(len as u64))?;
         while !rest.is_empty() {
             // Up to the next thawed range, or the end, what is stored counts.
             let next = thawed.next(self.view())?;

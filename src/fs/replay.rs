@@ -210,8 +210,8 @@ impl Replay {
     fn delete_range(&mut self, table: &'static Table, from: Key, to: &Key) -> Result<(), MetaError> {
         loop {
             let mut keys = Vec::new();
-            let mut cursor = self.view.cursor_at(table, from.as_ref())?;
-            while let Some(row) = cursor.row().filter(|row| row.key() < to.as_ref()) {
+            let mut cursor = self.view.cursor_within(table, from.as_ref(), to.clone())?;
+            while let Some(row) = cursor.row() {
                 keys.push(row.key().to_key());
                 if keys.len() == BATCH {
                     break;

@@ -196,7 +196,7 @@ impl State {
                 self.pending.row(change.table, change.key.clone(), change.row.clone());
             }
             if !adopt {
-                self.active.set(change.table, change.key.clone(), change.row.clone());
+                change.put_into(&mut self.active, base.layout == self.layout);
             }
         }
         for change in &draft.frames {

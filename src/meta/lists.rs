@@ -3,7 +3,7 @@
 use super::merge::ViewCursor;
 use super::{MetaError, View};
 use crate::format::FormatError;
-use crate::format::block::KeyRef;
+use crate::format::block::{Key, KeyRef};
 use crate::format::ids::{ContentId, InodeId};
 use crate::format::rows::{ContentRow, DirentRow};
 use crate::format::schema;
@@ -35,7 +35,7 @@ pub struct Dirents {
 impl Dirents {
     fn new(view: &View, dir: InodeId, after: Option<&[u8]>) -> Result<Self, MetaError> {
         let from = KeyRef::named(dir.0, after.unwrap_or(&[]));
-        let mut cursor = view.cursor_at(&schema::DIRENTS, from)?;
+        let mut cursor = view.cursor_within(&schema::DIRENTS, from, Key::new(dir.0.saturating_add(1), 0))?;
         if after.is_some() && cursor.row().is_some_and(|row| row.key() == from) {
             cursor.advance(view)?;
         }
@@ -91,7 +91,8 @@ impl Extents {
         let Some(covering) = covering else {
             return Err(MetaError::Missing { table: schema::CONTENTS.name, id: content.0 });
         };
-        Ok(Extents { content, expected: None, cursor: view.cursor_at(&schema::CONTENTS, covering.key())? })
+        let end = Key::new(content.0.saturating_add(1), 0);
+        Ok(Extents { content, expected: None, cursor: view.cursor_within(&schema::CONTENTS, covering.key(), end)? })
     }
 
     /// The next extent and where in the file it begins, and on; `None` after the last.

@@ -4,7 +4,7 @@
 //! they were when it was made. Called by `view`.
 
 use super::overlay::{Entry, Overlay, OverlayRow};
-use crate::format::block::{KeyRef, Row};
+use crate::format::block::{Key, KeyRef, Row};
 use crate::format::schema::Table;
 use crate::table::{BlockSource, Cursor, RowRef, RowView, TableError, Tree};
 use std::collections::VecDeque;
@@ -172,11 +172,12 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// A cursor on the first row whose key is not below `key`.
-    pub(super) fn cursor_at(&self, key: KeyRef<'_>) -> Result<ViewCursor, TableError> {
+    /// A cursor on the first row whose key is not below `key`. For it the table ends before `end`: tombstones from there on
+    /// are not passed in search of a row.
+    pub(super) fn cursor_at(&self, key: KeyRef<'_>, end: Option<Key>) -> Result<ViewCursor, TableError> {
         let tree = self.tree.cursor_at(self.source, key)?;
         if self.bare() {
-            return Ok(ViewCursor(Inner::Tree(tree)));
+            return Ok(ViewCursor { inner: Inner::Tree(tree), end });
         }
         let ahead = |overlay: &Overlay| Ahead {
             table: self.tree.table,
@@ -186,8 +187,8 @@ impl<'a> Layers<'a> {
         };
         let overlays = self.overlays.iter().flatten().map(|overlay| ahead(overlay)).collect();
         let mut merged = Merged { tree, tree_given: false, overlays, row: None };
-        merged.advance(self.source)?;
-        Ok(ViewCursor(Inner::Merged(Box::new(merged))))
+        merged.advance(self.source, end.as_ref())?;
+        Ok(ViewCursor { inner: Inner::Merged(Box::new(merged)), end })
     }
 }
 
@@ -216,7 +217,11 @@ impl Descent<'_> {
 
 /// A place between the rows of a table of a view. It borrows nothing, and reads on with any view whose version has the
 /// tree's blocks.
-pub struct ViewCursor(Inner);
+pub struct ViewCursor {
+    inner: Inner,
+    /// No row with this key or one above it is given.
+    end: Option<Key>,
+}
 
 enum Inner {
     Tree(Cursor),
@@ -226,17 +231,24 @@ enum Inner {
 impl ViewCursor {
     /// The row it is on, or `None` after the last.
     pub fn row(&self) -> Option<ViewRowRef<'_>> {
-        match &self.0 {
-            Inner::Tree(cursor) => cursor.row().map(|row| ViewRowRef(Lent::Tree(row))),
+        match &self.inner {
+            Inner::Tree(cursor) => cursor
+                .row()
+                .filter(|row| self.end.as_ref().is_none_or(|end| row.key() < end.as_ref()))
+                .map(|row| ViewRowRef(Lent::Tree(row))),
             Inner::Merged(merged) => merged.row.as_ref().map(|row| ViewRowRef(Lent::Held(row))),
         }
     }
 
     /// Goes to the next row. After the last it stays. After an error it is on the row it was on.
     pub(super) fn advance_in(&mut self, source: &dyn BlockSource) -> Result<(), TableError> {
-        match &mut self.0 {
-            Inner::Tree(cursor) => cursor.advance(source),
-            Inner::Merged(merged) => merged.advance(source),
+        match &mut self.inner {
+            // After the last row it stays, and reads nothing.
+            Inner::Tree(cursor) => match (cursor.row(), &self.end) {
+                (Some(row), Some(end)) if row.key() >= end.as_ref() => Ok(()),
+                _ => cursor.advance(source),
+            },
+            Inner::Merged(merged) => merged.advance(source, self.end.as_ref()),
         }
     }
 }
@@ -252,7 +264,8 @@ struct Merged {
 }
 
 impl Merged {
-    fn advance(&mut self, source: &dyn BlockSource) -> Result<(), TableError> {
+    fn advance(&mut self, source: &dyn BlockSource, end: Option<&Key>) -> Result<(), TableError> {
+        let is_past = |key: KeyRef<'_>| end.is_some_and(|end| key >= end.as_ref());
         loop {
             if self.tree_given {
                 self.tree.advance(source)?;
@@ -267,10 +280,14 @@ impl Merged {
             }
             let entry = entry.filter(|entry| in_tree.is_none_or(|row| entry.key() <= row.key())).cloned();
             let Some(entry) = entry else {
-                self.row = in_tree.map(|row| ViewRow::of_tree(row.to_row_ref()));
+                self.row = in_tree.filter(|row| !is_past(row.key())).map(|row| ViewRow::of_tree(row.to_row_ref()));
                 self.tree_given = self.row.is_some();
                 return Ok(());
             };
+            if is_past(entry.key()) {
+                self.row = None;
+                return Ok(());
+            }
             self.tree_given = in_tree.is_some_and(|row| row.key() == entry.key());
             self.overlays.iter_mut().for_each(|ahead| ahead.pass(&entry));
             if let Some(row) = entry.row() {

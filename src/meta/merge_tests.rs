@@ -90,7 +90,11 @@ fn lay(table: &'static Table, changes: &Changes, model: &mut Model) -> Overlay {
 }
 
 fn rows_from(layers: &Layers<'_>, source: &Store, key: KeyRef<'_>) -> Vec<Row> {
-    let mut cursor = layers.cursor_at(key).unwrap();
+    rows_within(layers, source, key, None)
+}
+
+fn rows_within(layers: &Layers<'_>, source: &Store, key: KeyRef<'_>, end: Option<Key>) -> Vec<Row> {
+    let mut cursor = layers.cursor_at(key, end).unwrap();
     let mut rows = Vec::new();
     while let Some(row) = cursor.row() {
         rows.push(row.to_row());
@@ -131,6 +135,11 @@ proptest! {
         for probe in &probes {
             let want: Vec<Row> = model.range(probe.clone()..).map(|(_, row)| row.clone()).collect();
             prop_assert_eq!(rows_from(&layers, &store, probe.as_ref()), want);
+            for end in &probes {
+                let rows = model.iter().filter(|(key, _)| (probe..end).contains(key));
+                let want: Vec<Row> = rows.map(|(_, row)| row.clone()).collect();
+                prop_assert_eq!(rows_within(&layers, &store, probe.as_ref(), Some(end.clone())), want);
+            }
         }
     }
 }
@@ -155,7 +164,7 @@ fn going_over_tombstones_reads_each_block_below_once() {
     for ask in [
         &(|| assert_eq!(rows_from(&layers, &store, KeyRef::new(0, 0)).len(), 2)) as &dyn Fn(),
         &|| assert_eq!(layers.floor(KeyRef::new(1, n - 2), 0).unwrap().unwrap().key().b, 0),
-        &|| assert_eq!(layers.cursor_at(KeyRef::new(1, 1)).unwrap().row().unwrap().key().b, n - 1),
+        &|| assert_eq!(layers.cursor_at(KeyRef::new(1, 1), None).unwrap().row().unwrap().key().b, n - 1),
     ] {
         store.reads.set(0);
         ask();
@@ -175,6 +184,21 @@ fn a_floor_within_one_object_does_not_go_over_the_tombstones_of_the_one_before()
     assert!(store.reads.get() <= 20, "{} reads", store.reads.get());
 }
 
+// Case 27.
+#[test]
+fn a_cursor_within_a_range_does_not_go_over_the_tombstones_after_it() {
+    let n = 40_000;
+    let (store, tree, mut overlay) = deleted(n, |_| true);
+    overlay.set(&schema::CONTENTS, Key::new(1, 5), Some(row(&schema::CONTENTS, Key::new(1, 5), 1)));
+    let layers = Layers::new(tree, &store, [Some(&overlay), None]);
+    store.reads.set(0);
+    for (from, end, rows) in [(0, 6, 1), (6, 9, 0), (100, 101, 0), (5, 5, 0)] {
+        let found = rows_within(&layers, &store, KeyRef::new(1, from), Some(Key::new(1, end)));
+        assert_eq!(found.len(), rows, "from {from} to {end}");
+    }
+    assert!(store.reads.get() <= 40, "{} reads", store.reads.get());
+}
+
 #[test]
 fn a_cursor_stays_where_it_was_when_a_block_cannot_be_read_and_goes_on_when_it_can() {
     let n = 2_000;
@@ -188,7 +212,7 @@ fn a_cursor_stays_where_it_was_when_a_block_cannot_be_read_and_goes_on_when_it_c
     let leaves: Vec<u64> =
         store.blocks.iter().enumerate().filter(|(_, (_, level))| *level == 0).map(|(at, _)| at as u64 + 1).collect();
     assert!(leaves.len() > 5);
-    let mut cursor = layers.cursor_at(KeyRef::new(0, 0)).unwrap();
+    let mut cursor = layers.cursor_at(KeyRef::new(0, 0), None).unwrap();
     store.lost.borrow_mut().extend(leaves);
     let (mut rows, mut errors) = (Vec::new(), 0);
     while let Some(at) = cursor.row().map(|row| row.to_row()) {
@@ -210,7 +234,7 @@ fn a_cursor_stays_where_it_was_when_a_block_cannot_be_read_and_goes_on_when_it_c
 fn a_cursor_goes_over_the_overlay_as_it_was() {
     let (store, tree, mut overlay) = deleted(300, |b| b % 2 == 0);
     let layers = Layers::new(tree, &store, [Some(&overlay), None]);
-    let mut cursor = layers.cursor_at(KeyRef::new(0, 0)).unwrap();
+    let mut cursor = layers.cursor_at(KeyRef::new(0, 0), None).unwrap();
     (0..300).for_each(|b| overlay.set(&schema::CONTENTS, Key::new(1, b), None));
     let mut rows = 0;
     while let Some(row) = cursor.row() {

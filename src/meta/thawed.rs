@@ -5,7 +5,7 @@
 use super::merge::ViewCursor;
 use super::{Image, MetaError, View};
 use crate::format::FormatError;
-use crate::format::block::KeyRef;
+use crate::format::block::{Key, KeyRef};
 use crate::format::ids::InodeId;
 use crate::format::rows::ThawedRow;
 use crate::format::schema;
@@ -70,12 +70,24 @@ impl View {
     /// # Errors
     /// If the table cannot be read.
     pub fn thawed(&self, inode: InodeId, offset: u64) -> Result<ThawedRanges, MetaError> {
+        self.thawed_before(inode, offset, Key::new(inode.0.saturating_add(1), 0))
+    }
+
+    /// As [`View::thawed`], those that begin before `to`. Takes no longer for what was thawed after it, and is so no more.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn thawed_within(&self, inode: InodeId, offset: u64, to: u64) -> Result<ThawedRanges, MetaError> {
+        self.thawed_before(inode, offset, Key::new(inode.0, to))
+    }
+
+    fn thawed_before(&self, inode: InodeId, offset: u64, end: Key) -> Result<ThawedRanges, MetaError> {
         if !self.has_thawed() {
             return Ok(ThawedRanges { inode, offset, end: 0, cursor: None, given: false });
         }
         let covering = self.floor_within(&schema::THAWED, KeyRef::new(inode.0, offset))?;
         let from = covering.map_or(offset, |row| row.key().b);
-        let cursor = self.cursor_at(&schema::THAWED, KeyRef::new(inode.0, from))?;
+        let cursor = self.cursor_within(&schema::THAWED, KeyRef::new(inode.0, from), end)?;
         Ok(ThawedRanges { inode, offset, end: 0, cursor: Some(cursor), given: false })
     }
 }

@@ -6,7 +6,7 @@
 
 use super::merge::{Layers, ViewCursor, ViewRow};
 use super::{Image, MetaError, Overlay};
-use crate::format::block::KeyRef;
+use crate::format::block::{Key, KeyRef};
 use crate::format::ids::{InodeId, TinyId};
 use crate::format::limits;
 use crate::format::params::Params;
@@ -97,7 +97,27 @@ impl View {
     /// # Errors
     /// If the table cannot be read.
     pub fn cursor_at(&self, table: &'static Table, key: KeyRef<'_>) -> Result<ViewCursor, MetaError> {
-        Ok(self.layers(table).cursor_at(key)?)
+        Ok(self.layers(table).cursor_at(key, None)?)
+    }
+
+    /// As [`View::cursor_at`], and the last row is the last whose key is below `end`: what was deleted from there on, which
+    /// may be much, is not searched for a row.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn cursor_within(&self, table: &'static Table, key: KeyRef<'_>, end: Key) -> Result<ViewCursor, MetaError> {
+        Ok(self.layers(table).cursor_at(key, Some(end))?)
+    }
+
+    /// Whether there was a row with this key before what the overlay that takes changes says: a deletion must hide it.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn is_below(&self, table: &'static Table, key: KeyRef<'_>) -> Result<bool, MetaError> {
+        if let Some(said) = self.sealed.as_ref().and_then(|sealed| sealed.get(table, key)) {
+            return Ok(said.is_some());
+        }
+        Ok(self.version.tree(table).get(&*self.version, key)?.is_some())
     }
 
     /// The inode's row.

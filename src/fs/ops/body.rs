@@ -52,14 +52,18 @@ pub(super) fn end_of(view: &View, id: ContentId) -> Result<u64, FsError> {
     Ok(last_row(view, id)?.map_or(0, |(begin, row)| begin.saturating_add(row.length)))
 }
 
+/// The key after all rows of a content; ids are below 2^62.
+fn after(id: ContentId) -> Key {
+    Key::new(id.0.saturating_add(1), 0)
+}
+
 fn put_row(draft: &mut Draft, id: ContentId, begin: u64, row: &ContentRow) {
     let (ints, tail) = row.encode();
     draft.put(&schema::CONTENTS, Row { key: Key::new(id.0, begin), ints: ints.to_vec(), tail });
 }
 
 fn delete_rows(draft: &mut Draft, id: ContentId, from: u64) -> Result<(), FsError> {
-    // Ids are below 2^62.
-    draft.delete_range(&schema::CONTENTS, Key::new(id.0, from), Key::new(id.0.saturating_add(1), 0))
+    draft.delete_range(&schema::CONTENTS, Key::new(id.0, from), after(id))
 }
 
 /// Puts a tiny content in place of the row's, which must be tiny.
@@ -282,7 +286,7 @@ fn replace_rows(draft: &mut Draft, own: &mut Own, at: u64, to: u64, pieces: &[Co
         }
     }
     if let Some(first) = first {
-        let upper = if to == u64::MAX { Key::new(own.id.0.saturating_add(1), 0) } else { Key::new(own.id.0, to) };
+        let upper = if to == u64::MAX { after(own.id) } else { Key::new(own.id.0, to) };
         draft.delete_range(&schema::CONTENTS, Key::new(own.id.0, first), upper)?;
     }
     for (begin, row) in &kept {
@@ -301,7 +305,7 @@ fn replace_rows(draft: &mut Draft, own: &mut Own, at: u64, to: u64, pieces: &[Co
 
 /// Rows of a content that begin at `from` or later: how many, at most one more than `most`.
 pub(super) fn rows_from(view: &View, id: ContentId, from: u64, most: usize) -> Result<usize, FsError> {
-    let mut cursor = view.cursor_at(&schema::CONTENTS, KeyRef::new(id.0, from))?;
+    let mut cursor = view.cursor_within(&schema::CONTENTS, KeyRef::new(id.0, from), after(id))?;
     let mut rows = 0;
     while rows <= most && cursor.row().is_some_and(|row| row.key().a == id.0) {
         rows += 1;

@@ -80,7 +80,7 @@ fn bound(
     let reached = reach(draft, inode, row, offset, end)?;
     range.to = range.from.saturating_add(reached - offset);
     let mut found = Vec::new();
-    let mut ranges = draft.view().thawed(range.inode, range.from)?;
+    let mut ranges = draft.view().thawed_within(range.inode, range.from, range.to)?;
     while let Some((begin, thawed)) = ranges.next(draft.view())?
         && begin < range.to
     {

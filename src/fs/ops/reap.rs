@@ -2,7 +2,7 @@
 
 use super::unlink::{STEP_ROWS, dispose};
 use super::{body, shares, truncate};
-use crate::format::block::KeyRef;
+use crate::format::block::{Key, KeyRef};
 use crate::format::ids::InodeId;
 use crate::format::rows::{ContentRef, InodeRow};
 use crate::format::schema;
@@ -37,7 +37,8 @@ fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     if !view.has_thawed() {
         return Ok(true);
     }
-    let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(inode.0, 0))?;
+    let mut cursor =
+        view.cursor_within(&schema::THAWED, KeyRef::new(inode.0, 0), Key::new(inode.0.saturating_add(1), 0))?;
     for _ in 0..STEP_ROWS {
         if cursor.row().is_none_or(|row| row.key().a != inode.0) {
             return Ok(true);

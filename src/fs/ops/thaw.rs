@@ -89,7 +89,7 @@ pub(super) fn tiny(
     len: u64,
 ) -> Result<(), FsError> {
     let (mut at, mut gaps) = (0, Vec::new());
-    let mut ranges = draft.view().thawed(inode, 0)?;
+    let mut ranges = draft.view().thawed_within(inode, 0, len)?;
     while let Some((begin, range)) = ranges.next(draft.view())? {
         if begin > at && at < len {
             gaps.push((at, begin.min(len)));

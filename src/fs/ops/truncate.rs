@@ -3,7 +3,7 @@
 use super::thaw::{self, Append};
 use super::unlink::{STEP_ROWS, thawed_rows};
 use super::{body, shares};
-use crate::format::block::KeyRef;
+use crate::format::block::{Key, KeyRef};
 use crate::format::ids::InodeId;
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::format::schema::{self, Table};
@@ -97,7 +97,7 @@ pub(super) fn back(view: &View, table: &'static Table, a: u64) -> Result<u64, Fs
 
 /// Where the first row begins that is one too many for a step over `[from, to)`; `to` if there is none.
 pub(super) fn upto(view: &View, table: &'static Table, a: u64, from: u64, to: u64) -> Result<u64, FsError> {
-    let mut cursor = view.cursor_at(table, KeyRef::new(a, from))?;
+    let mut cursor = view.cursor_within(table, KeyRef::new(a, from), Key::new(a, to))?;
     let mut rows = 0;
     while let Some(begin) = cursor.row().map(|row| row.key()).filter(|key| key.a == a && key.b < to).map(|key| key.b) {
         rows += 1;

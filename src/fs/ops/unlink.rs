@@ -1,7 +1,7 @@
 //! Removing names, and what has no name any more.
 
 use super::{body, names, sets};
-use crate::format::block::KeyRef;
+use crate::format::block::{Key, KeyRef};
 use crate::format::ids::InodeId;
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::format::schema;
@@ -115,7 +115,8 @@ pub(super) fn thawed_rows(draft: &Draft, inode: InodeId, from: u64) -> Result<us
     if !view.has_thawed() {
         return Ok(0);
     }
-    let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(inode.0, from))?;
+    let mut cursor =
+        view.cursor_within(&schema::THAWED, KeyRef::new(inode.0, from), Key::new(inode.0.saturating_add(1), 0))?;
     let mut rows = 0;
     while rows <= STEP_ROWS && cursor.row().is_some_and(|row| row.key().a == inode.0) {
         rows += 1;
