@@ -79,6 +79,12 @@ impl Frames {
         counted.chain([self.named, self.unpublished, held].into_iter().flatten()).min()
     }
 
+    /// The lowest segment that will be needed once a root of the state as it is now is published.
+    pub(super) fn lowest_of_state(&self) -> u64 {
+        let held = self.in_flight.keys().next();
+        self.now.keys().next().into_iter().chain(held).min().copied().unwrap_or(u64::MAX)
+    }
+
     /// Bytes of thawed ranges in the log.
     pub(super) fn bytes(&self) -> u64 {
         self.now.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))

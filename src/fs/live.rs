@@ -284,6 +284,17 @@ impl Live {
     pub(super) fn append(&self, bytes: &[u8]) -> Result<Written<'_>, FsError> {
         self.wait_for_room()?;
         self.begin()?;
+        match self.append_once(bytes) {
+            // Segments that nothing needs any more go at a checkpoint only.
+            Err(FsError::NoSpace) if self.could_free_segments() => {
+                self.checkpoint_now()?;
+                self.append_once(bytes)
+            }
+            done => done,
+        }
+    }
+
+    fn append_once(&self, bytes: &[u8]) -> Result<Written<'_>, FsError> {
         let mut side = self.log.lock();
         let LogSide { log: Some(log), unwritten } = &mut *side else { return Err(FsError::ReadOnly) };
         let mut written = Written { live: self, pieces: Vec::new(), segments: Vec::new() };
@@ -305,6 +316,14 @@ impl Live {
             }
         }
         Ok(written)
+    }
+
+    /// Whether a checkpoint would let go of the log's lowest segment.
+    fn could_free_segments(&self) -> bool {
+        let lowest = self.log.lock().log.as_ref().and_then(|log| log.segments().lowest());
+        let state = self.state.lock();
+        let needed = state.frames.lowest_of_state();
+        state.latch.is_none() && state.is_changed() && lowest.is_some_and(|lowest| lowest < needed)
     }
 
     /// Counts a handle of an inode, which keeps its bytes after its last name is gone.

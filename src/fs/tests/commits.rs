@@ -271,6 +271,26 @@ fn without_space_for_a_checkpoint_only_what_removes_is_done() {
     assert_eq!(mark_in_head(&world), 3);
 }
 
+// Case 24.
+#[test]
+fn a_write_without_space_gets_that_of_bytes_that_are_no_more() {
+    let world = World::new();
+    for n in 0..4 {
+        write(&world.live, n * 7_000, &[7; 7_000]);
+    }
+    world.live.checkpoint_now().unwrap();
+    assert_eq!(world.segments().first(), Some(&0));
+    let cut = |draft: &mut crate::fs::draft::Draft| draft.unthaw_after(InodeId::ROOT, 0);
+    world.live.transact(cut).unwrap();
+    world.faults.fail_nth_of(Operation::Append, 0, Fault::Enospc);
+    write(&world.live, 0, &[8; 7_000]);
+    assert!(world.segments().first() > Some(&0));
+    // Where nothing would be freed, no checkpoint is made for it.
+    world.live.checkpoint_now().unwrap();
+    world.faults.fail_nth_of(Operation::Append, 0, Fault::Enospc);
+    assert!(matches!(world.live.append(&[9; 7_000]), Err(FsError::NoSpace)));
+}
+
 // Case 26.
 #[test]
 fn time_and_commits_alone_make_no_checkpoint() {
