@@ -56,6 +56,8 @@ impl Live {
         };
         let written = write_checkpoint(&mut image.log, input).map_err(|error| {
             let failure = FsError::of_checkpoint(&error);
+            // What was cut off took the space with it that was allocated after it.
+            self.reserved.store(0, Ordering::Relaxed);
             if error.is_final() {
                 self.latch(&error.to_string());
             }

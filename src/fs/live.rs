@@ -254,10 +254,9 @@ impl Live {
         if bytes >= step && bytes < step.saturating_add(RESERVE_ROWS) && self.reserved.load(Ordering::Relaxed) > 0 {
             return Ok(());
         }
-        let state = self.state.lock();
-        let sealed = state.sealed().map_or(0, |(version, overlay)| meta::estimate(overlay, version));
-        let need = meta::estimate(draft.view().active(), state.version()).saturating_add(sealed).saturating_mul(2);
-        drop(state);
+        let view = draft.view();
+        let sealed = view.sealed().map_or(0, |overlay| meta::estimate(overlay, view.version()));
+        let need = meta::estimate(view.active(), view.version()).saturating_add(sealed).saturating_mul(2);
         let have = self.reserved.load(Ordering::Relaxed);
         if need <= have {
             self.reserved_for.store(bytes, Ordering::Relaxed);
