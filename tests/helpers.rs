@@ -99,6 +99,10 @@ fn a_mount_that_hangs_is_aborted_when_its_time_is_over_and_when_its_guardian_goe
         assert!(statfs().is_ok());
         let daemon = *daemons(&image).first().expect("a daemon serves the mount");
         kill_process(daemon, Signal::STOP).expect("it can be stopped");
+        // Each of its threads stops when it comes to run.
+        while !all_stopped(daemon) {
+            std::thread::yield_now();
+        }
         let guardian = Guardian::over(&dir, limit);
         if limit > Duration::from_secs(1) {
             drop(guardian);
@@ -111,4 +115,13 @@ fn a_mount_that_hangs_is_aborted_when_its_time_is_over_and_when_its_guardian_goe
         kill_process(daemon, Signal::CONT).expect("it can go on");
         wait_until_ended(daemon);
     }
+}
+
+fn all_stopped(process: rustix::process::Pid) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero())).expect("it lives");
+    let is_stopped = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).expect("it lives");
+        status.lines().any(|line| line.starts_with("State:\tT"))
+    };
+    tasks.flatten().all(is_stopped)
 }

@@ -94,7 +94,10 @@ pub fn options(codec: &Codec, timestamp: Option<i64>) -> anyhow::Result<PackOpti
 }
 
 /// 32 random bytes.
-fn random_seed() -> io::Result<[u8; 32]> {
+///
+/// # Errors
+/// The kernel has none.
+pub fn random_seed() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     let mut filled = 0;
     while let Some(rest) = seed.get_mut(filled..).filter(|rest| !rest.is_empty()) {

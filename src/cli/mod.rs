@@ -12,6 +12,7 @@ pub mod open;
 pub mod output;
 pub mod progress;
 pub mod sentence;
+mod serve;
 pub mod signals;
 pub mod size;
 pub mod time;

@@ -1,20 +1,13 @@
 //! `floe mount IMAGE DIR`, and the same as mount(8)'s helper (`mount.floe IMAGE DIR -o …`).
 //!
-//! Everything that can be found wrong without a mount is found before the process goes into the background, so errors reach
-//! whoever typed the command with their own exit status; the rest is reported through a pipe.
+//! The two command lines; what they start is in `serve`.
 
-use super::open::shown;
 use super::sentence::{sentence, told};
-use super::{Context, Exit, descriptors};
-use crate::fs::{Fs, FsOptions};
-use crate::fuse::{self, MountOptions, daemon};
-use crate::meta::{Image, ImageOptions};
-use crate::storage::{FileStorage, LockError, ReaderLock};
-use anyhow::{Context as _, anyhow, bail};
+use super::{Context, Exit, serve};
+use crate::fuse::MountOptions;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 const HELP: &str = "\
 push: a thread stores small files in the kernel's page cache ahead of a reader that reads files in the order in which it
@@ -33,9 +26,10 @@ pub struct Args {
     /// The directory to mount it on
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
-    /// Mount options, separated by commas: ro, dev, suid, noexec, allow_other, allow_root, auto_unmount, uid=, gid=,
-    /// umask=, fmask=, dmask=, subtype=, fsname=, entry_timeout=, attr_timeout=, cache=256M, threads=N, readahead=N,
-    /// offset=, verify, push
+    /// Mount options, separated by commas: ro, rw, dev, suid, noexec, relatime, strictatime, sync, commit=5, thaw=DIR,
+    /// volatile, memory=512M, allow_other, allow_root, auto_unmount, subtype=, fsname=, entry_timeout=, attr_timeout=,
+    /// cache=256M, threads=N, readahead=N, verify; with ro also: uid=, gid=, umask=, fmask=, dmask=, offset=, push. Without
+    /// ro and rw, the mount is writable where the image is
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<OsString>,
     /// Stay in the foreground
@@ -52,139 +46,8 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     for list in &args.options {
         options.take(list).map_err(|error| told(Exit::Usage, error.to_string()))?;
     }
-    if options.writable {
-        let image = shown(&args.image);
-        bail!("cannot mount '{image}' for writing: this version mounts read-only (leave out 'rw')");
-    }
-    mount(&args.image, &args.dir, &options, args.foreground)?;
+    serve::mount(&args.image, &args.dir, &options, args.foreground)?;
     Ok(Exit::Done)
-}
-
-fn mount(image: &Path, dir: &Path, options: &MountOptions, foreground: bool) -> anyhow::Result<()> {
-    descriptors::raise();
-    let inherited = daemon::Inherited::now();
-    let opened = Opened::open(image, options)?;
-    let fuse::Prepared { point, hides } = fuse::prepare(dir, &opened.path)?;
-    if let Some(other) = hides {
-        let (dir, other) = (shown(dir), shown(Path::new(&other)));
-        eprintln!("warning: '{other}' is mounted on {dir} already; the new mount hides it");
-    }
-    if foreground {
-        return serve(opened, &point, options, || Ok(()));
-    }
-    let inherited = inherited.context("cannot go into the background: /proc is needed")?;
-    match daemon::fork(inherited).context("cannot go into the background")? {
-        daemon::Side::Starter(starting) => {
-            // The lock is the daemon's now; dropping it here would release it there.
-            std::mem::forget(opened.lock);
-            starting.wait().map_err(|message| anyhow!(message))
-        }
-        daemon::Side::Daemon(announcer) => std::process::exit(serve_in_background(opened, &point, options, announcer)),
-    }
-}
-
-fn serve_in_background(opened: Opened, dir: &Path, options: &MountOptions, announcer: daemon::Announcer) -> i32 {
-    let mut announcer = Some(announcer);
-    let ready = || announcer.take().map_or(Ok(()), daemon::Announcer::ready);
-    match serve(opened, dir, options, ready) {
-        Ok(()) => 0,
-        Err(error) => {
-            if let Some(announcer) = announcer {
-                announcer.failed(&sentence(&error));
-            }
-            1
-        }
-    }
-}
-
-/// An image that is checked as far as mounting goes. No thread has been started for it.
-struct Opened {
-    path: PathBuf,
-    image: Image,
-    lock: Option<ReaderLock>,
-}
-
-impl Opened {
-    fn open(path: &Path, options: &MountOptions) -> anyhow::Result<Self> {
-        let context = || format!("cannot open image '{}'", shown(path));
-        let storage = FileStorage::open_within(path, options.offset).with_context(context)?;
-        let path = path.canonicalize().with_context(context)?;
-        // Before the head is read: what it names is not freed from here on.
-        let lock = match ReaderLock::shared(storage.file()) {
-            Ok(lock) => Some(lock),
-            Err(LockError::Unsupported(error)) => {
-                tracing::debug!(%error, "reading without a lock");
-                None
-            }
-            Err(error) => return Err(error).with_context(context),
-        };
-        let image = Image::open(Arc::new(storage), ImageOptions::default()).with_context(context)?;
-        for warning in image.warnings() {
-            eprintln!("warning: {}: {warning}", shown(&path));
-        }
-        Ok(Opened { path, image, lock })
-    }
-}
-
-/// Mounts, calls `ready`, and serves until the mount is gone.
-fn serve(
-    opened: Opened,
-    dir: &Path,
-    options: &MountOptions,
-    ready: impl FnOnce() -> std::io::Result<()>,
-) -> anyhow::Result<()> {
-    if options.auto_unmount {
-        daemon::leave_watchman(dir).context("cannot watch over the mount")?;
-    }
-    tame_allocator();
-    let termination = daemon::Termination::watch().context("cannot wait for signals")?;
-    let served = serve_until_unmounted(opened, dir, options, &termination, ready);
-    termination.finish();
-    served
-}
-
-fn serve_until_unmounted(
-    opened: Opened,
-    dir: &Path,
-    options: &MountOptions,
-    termination: &daemon::Termination,
-    ready: impl FnOnce() -> std::io::Result<()>,
-) -> anyhow::Result<()> {
-    let Opened { path, image, lock: _lock } = opened;
-    let defaults = FsOptions::default();
-    let fs_options = FsOptions {
-        cache: options.cache.unwrap_or(defaults.cache),
-        readahead: options.readahead.unwrap_or(defaults.readahead),
-        verify: options.verify,
-    };
-    let fs = Fs::new(Arc::new(image), fs_options);
-    let mounted = fuse::mount(fs, dir, path.as_os_str(), options)?;
-    let own = mounted.own();
-    termination.of(own, daemon::Ending::read_only());
-    let served = daemon::Mark::set(&own).context("cannot mark the daemon").and_then(|_mark| {
-        ready().context("cannot go into the background")?;
-        Ok(mounted.serve()?)
-    });
-    if served.is_err() {
-        // The connection is closed by now, so what is left of the mount is dead.
-        own.unmount(fuse::Unmount::Detach)?;
-    }
-    served
-}
-
-/// Superchunks come and go in megabytes. glibc would take them from its heaps, of which there may be eight a core, and each
-/// heap keeps what it once had: measured, 421 MiB resident where 296 do, at the same speed.
-fn tame_allocator() {
-    #[cfg(target_env = "gnu")]
-    {
-        const HEAPS: i32 = 2;
-        const MAP_FROM: i32 = 1 << 20;
-        // SAFETY: mallopt may be called at any time; this is before the first thread.
-        unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, HEAPS);
-            libc::mallopt(libc::M_MMAP_THRESHOLD, MAP_FROM);
-        }
-    }
 }
 
 /// Whether a command line is mount(8)'s: called `mount.floe` (or `mount.fuse.floe`), or as `floe IMAGE DIR -o …`, which is
@@ -207,13 +70,9 @@ pub fn run_helper(argv: &[OsString]) -> i32 {
             return Exit::MountUsage.code().into();
         }
     };
-    if call.options.writable {
-        // mount(8) says rw wherever nobody says ro; with a read-only medium it goes on likewise.
-        eprintln!("warning: '{}' is mounted read-only", shown(&call.image));
-    }
     let result = match call.fake {
-        true => Opened::open(&call.image, &call.options).map(drop),
-        false => mount(&call.image, &call.dir, &call.options, false),
+        true => serve::Opened::open(&call.image, &call.options).map(drop),
+        false => serve::mount(&call.image, &call.dir, &call.options, false),
     };
     match result {
         Ok(()) => 0,
@@ -263,6 +122,8 @@ impl HelperCall {
             let taken = if sloppy { options.take_known(list) } else { options.take(list) };
             taken.map_err(|error| error.to_string())?;
         }
+        // mount(8) says rw wherever nobody says ro; with a read-only medium it goes on likewise.
+        options.writable = false;
         Ok(HelperCall { image, dir, options, fake })
     }
 }
@@ -305,7 +166,7 @@ mod tests {
         let call =
             HelperCall::parse(&strings(&["a.floe", "mnt", "-sfn", "-t", "floe", "-o", "rw,nosuid,what"])).unwrap();
         assert_eq!((call.image, call.dir), ("a.floe".into(), "mnt".into()));
-        assert!(call.fake && call.options.writable);
+        assert!(call.fake && !call.options.writable && !call.options.read_only);
         let error = HelperCall::parse(&strings(&["a.floe", "mnt", "-o", "what"])).unwrap_err();
         assert!(error.contains("what"));
         for wrong in [&["a.floe"][..], &["a", "b", "c"], &["a", "b", "-o"], &["a", "b", "-x"], &["a", "b", "-on", "ro"]]

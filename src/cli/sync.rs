@@ -59,7 +59,7 @@ fn explained(error: io::Error) -> anyhow::Error {
 fn on_floe(path: &Path) -> anyhow::Result<bool> {
     for dir in path.ancestors() {
         if let Some(mount) = fuse::mounted_on(dir)? {
-            return Ok(mount.is_floe() || fuse::daemon::Daemon::of(&mount)?.is_some());
+            return Ok(mount.is_floe() || fuse::mark::Daemon::of(&mount)?.is_some());
         }
     }
     Ok(false)

@@ -5,7 +5,7 @@
 
 use super::open::shown;
 use super::{Context, Exit};
-use crate::fuse::daemon::Daemon;
+use crate::fuse::mark::{Daemon, Outcome};
 use crate::fuse::{self, Unmount};
 use anyhow::{Context as _, bail};
 use std::path::PathBuf;
@@ -44,13 +44,29 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     };
     fuse::unmount(&dir, Unmount::IfUnused)?;
-    if !daemon.wait(PATIENCE).context("cannot wait for the daemon")? {
+    while !daemon.wait(PATIENCE).context("cannot wait for the daemon")? {
         let seconds = PATIENCE.as_secs();
-        bail!(
-            "{named} is unmounted, but its daemon (process {}) has not ended within {seconds} s \
-             (is it mounted elsewhere too, in a container or by 'mount --bind'?)",
-            daemon.pid()
-        );
+        if !daemon.is_ending() {
+            bail!(
+                "{named} is unmounted, but its daemon (process {}) has not ended within {seconds} s \
+                 (is it mounted elsewhere too, in a container or by 'mount --bind'?)",
+                daemon.pid()
+            );
+        }
+        eprintln!("note: the daemon of {named} (process {}) still writes what is not yet durable", daemon.pid());
     }
-    Ok(Exit::Done)
+    match daemon.outcome() {
+        Some(Outcome::Done(text)) => {
+            if !text.is_empty() {
+                eprintln!("note: {text}");
+            }
+            Ok(Exit::Done)
+        }
+        Some(Outcome::Failed(why)) => bail!("{named} is unmounted, but not everything that was written is safe: {why}"),
+        None => bail!(
+            "{named} is unmounted, but its daemon (process {}) died: what it had not committed is lost; the next mount \
+             recovers the rest",
+            daemon.pid()
+        ),
+    }
 }

@@ -98,7 +98,13 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        self.reading.readdirplus(inode, reply, |add| self.list(InodeId(inode.0), offset, add));
+        let directory = InodeId(inode.0);
+        self.reading.readdirplus(inode, reply, |add| {
+            if self.reading.list_dots(directory, offset, &mut |entry| add(entry, None))? {
+                self.reading.fs.read_dir_plus(directory, offset, &mut |entry, attr| add(entry, attr.ok()))?;
+            }
+            Ok(())
+        });
     }
 
     fn statfs(&self, _: &Request, inode: INodeNo, reply: ReplyStatfs) {

@@ -101,9 +101,27 @@ fn to_system(time: Time) -> SystemTime {
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
 }
 
+/// A time that the kernel sets. fuser 0.18 takes the nanoseconds of a time before 1970 for a part of what it subtracts from
+/// 1970, where they count up; so what it makes of seconds and nanoseconds is taken apart the same way.
+pub(super) fn from_system(time: SystemTime) -> Time {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Time { secs: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nanos: after.subsec_nanos() },
+        Err(before) => {
+            let before = before.duration();
+            let secs = i64::try_from(before.as_secs()).map_or(i64::MIN, |secs| -secs);
+            Time { secs, nanos: before.subsec_nanos() }
+        }
+    }
+}
+
 /// Linux's 32-bit encoding of a device number: 12 bits of major, 20 of minor.
 fn to_rdev((major, minor): (u32, u32)) -> u32 {
     (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
+}
+
+/// Major and minor number that `rdev` encodes.
+pub(super) fn from_rdev(rdev: u32) -> (u32, u32) {
+    (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xf_ff00)
 }
 
 #[cfg(test)]
@@ -151,7 +169,24 @@ mod tests {
             let encoded = to_rdev((major, minor));
             let decoded = (encoded >> 8 & 0xfff, encoded & 0xff | encoded >> 12 & 0xf_ff00);
             assert_eq!(decoded, (major, minor));
+            assert_eq!(from_rdev(encoded), (major, minor));
         }
+    }
+
+    #[test]
+    fn times_before_1970_that_fuser_took_wrong_are_put_right() {
+        // As in fuser 0.18, src/time.rs.
+        let by_fuser = |secs: i64, nanos| match secs {
+            0.. => UNIX_EPOCH + Duration::new(secs as u64, nanos),
+            _ => UNIX_EPOCH - Duration::new(secs.unsigned_abs(), nanos),
+        };
+        for (secs, nanos) in
+            [(0, 0), (0, 5), (-1, 0), (-1, 999_999_999), (-5, 1), (-1 << 40, 7), (i64::MAX, 0), (i64::MIN + 1, 9)]
+        {
+            assert_eq!(from_system(by_fuser(secs, nanos)), Time { secs, nanos }, "{secs} {nanos}");
+        }
+        // The kernel cuts the fraction off the earliest second there is.
+        assert_eq!(from_system(by_fuser(i64::MIN, 0)), Time { secs: i64::MIN, nanos: 0 });
     }
 
     #[test]

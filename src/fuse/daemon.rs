@@ -1,22 +1,17 @@
-//! The process behind a mount: into the background, told to end, waited for.
+//! The process behind a mount: into the background, and told to end.
 //!
-//! [`fork`] comes before the first thread. A daemon carries a [`Mark`] that names its mount, so that `umount` finds the right
-//! process without a question to the mount.
+//! [`fork`] comes before the first thread. How it is found and waited for is in `mark`. Called by `cli`.
 
+use super::mark::wait_for_end;
 use super::mountpoint::{Own, Unmount, clear_dead};
-use super::mounts::{Device, Mount, mounts};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::ForkResult;
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::ffi::OsStr;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{PidfdFlags, pidfd_open};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -187,18 +182,6 @@ fn close_all_but(keep: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until the process ends; whether it has.
-fn wait_for_end(process: &OwnedFd, time: Option<Duration>) -> io::Result<bool> {
-    let timeout = time.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
-    loop {
-        match poll(&mut [PollFd::new(process, PollFlags::IN)], timeout.as_ref()) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
 /// Unmounts when the process is told to end: by SIGTERM, and by SIGINT and SIGHUP unless whoever started it has it ignore them
 /// (nohup, a shell that runs it in the background).
 pub struct Termination {
@@ -329,226 +312,9 @@ fn take_away(own: Own) {
     }
 }
 
-/// What a daemon carries as long as it lives, to be found by: a file in memory, whose name says which mount it serves. Those
-/// who may unmount the mount may see it in /proc. What it says of its end it writes there: who waits for it has the file open.
-pub struct Mark {
-    file: File,
-}
-
-/// How a daemon ended, with what is to be told of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// All is durable.
-    Done(String),
-    /// Something is lost, or may be.
-    Failed(String),
-}
-
-impl Mark {
-    /// This process serves that mount from now on.
-    ///
-    /// # Errors
-    /// The kernel has no memory for it.
-    pub fn set(own: &Own) -> io::Result<Self> {
-        Ok(Mark { file: rustix::fs::memfd_create(mark(own.device()), MemfdFlags::CLOEXEC)?.into() })
-    }
-
-    /// Says how the daemon ends, to those who wait for it. Once, just before it does.
-    pub fn say(&self, outcome: &Outcome) {
-        let (first, text) = match outcome {
-            Outcome::Done(text) => (b'+', text),
-            Outcome::Failed(text) => (b'-', text),
-        };
-        let bytes: Vec<u8> = std::iter::once(first).chain(text.bytes()).collect();
-        if let Err(error) = self.file.write_all_at(&bytes, 0) {
-            tracing::warn!(%error, "how this daemon ends cannot be told");
-        }
-    }
-}
-
-/// Permission bit of a link in /proc/PID/fd whose descriptor may be written to.
-const OWNER_WRITES: u32 = 0o200;
-
-/// Comes before the device in the name of a mark.
-const MARK: &str = "floe-mount ";
-
-fn mark((major, minor): Device) -> String {
-    format!("{MARK}{major}:{minor}")
-}
-
-/// The device in the name of a mark, as /proc shows it.
-fn marked(link: &OsStr) -> Option<Device> {
-    let name = link.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
-    let (major, minor) = name.strip_prefix(MARK)?.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// The mark that the process with this number has, opened, and the mount that it names. Of one that has ended, or that is not
-/// ours to look at, none.
-fn mark_of(pid: i32) -> io::Result<Option<(Device, File)>> {
-    let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
-        Err(error) if is_shortage(&error) => return Err(error),
-        Err(_) => return Ok(None),
-        Ok(entries) => entries,
-    };
-    let device_of = |path: &Path| std::fs::read_link(path).ok().and_then(|link| marked(link.as_os_str()));
-    for entry in entries.flatten() {
-        let Some(device) = device_of(&entry.path()) else { continue };
-        // Who waits for a daemon has its mark open too, for reading only: /proc shows that in the link's permissions.
-        if !entry.path().symlink_metadata().is_ok_and(|link| link.permissions().mode() & OWNER_WRITES != 0) {
-            continue;
-        }
-        // By now the descriptor may be another's: never waits for one.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = match rustix::fs::open(entry.path(), flags, Mode::empty()) {
-            Err(error) if is_shortage(&error.into()) => return Err(error.into()),
-            Err(_) => continue,
-            Ok(file) => File::from(file),
-        };
-        if device_of(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) == Some(device) {
-            return Ok(Some((device, file)));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether this process, or the system, has no descriptor left.
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
-/// A daemon, to be waited for.
-pub struct Daemon {
-    pid: i32,
-    process: OwnedFd,
-    device: Device,
-    mark: File,
-}
-
-impl Daemon {
-    /// The process that serves a mount, if it lives and can be seen from here.
-    ///
-    /// # Errors
-    /// /proc is not mounted, or there are no descriptors to look at it: then nothing is known.
-    pub fn of(mount: &Mount) -> io::Result<Option<Self>> {
-        for entry in std::fs::read_dir("/proc")? {
-            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            if let Some(daemon) = Self::with_pid(pid)?.filter(|daemon| daemon.device == mount.device) {
-                return Ok(Some(daemon));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The process with this number, if it is a daemon that serves a mount and can be seen from here.
-    ///
-    /// # Errors
-    /// There are no descriptors to look at it: then nothing is known.
-    pub fn with_pid(pid: i32) -> io::Result<Option<Self>> {
-        if mark_of(pid)?.is_none() {
-            return Ok(None);
-        }
-        let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-            Some(Ok(process)) => process,
-            Some(Err(error)) if is_shortage(&error.into()) => return Err(error.into()),
-            // It has just ended.
-            Some(Err(_)) | None => return Ok(None),
-        };
-        // Asked again: the process may have ended in between, and its number be another's.
-        Ok(mark_of(pid)?.map(|(device, mark)| Daemon { pid, process, device, mark }))
-    }
-
-    /// Whether its mount is in none of the places that this process sees: it is being unmounted, or is in a namespace of its
-    /// own.
-    ///
-    /// # Errors
-    /// /proc is not mounted.
-    pub fn is_unmounting(&self) -> io::Result<bool> {
-        Ok(!mounts()?.iter().any(|mount| mount.device == self.device))
-    }
-
-    /// What it said of its end; `None` if it has not, or was killed.
-    pub fn outcome(&self) -> Option<Outcome> {
-        let mut said = Vec::new();
-        let mark = self.mark.try_clone().ok()?;
-        mark.take(MESSAGE_LEN).read_to_end(&mut said).ok()?;
-        let text = |rest: &[u8]| String::from_utf8_lossy(rest).into_owned();
-        match said.split_first()? {
-            (b'+', rest) => Some(Outcome::Done(text(rest))),
-            (b'-', rest) => Some(Outcome::Failed(text(rest))),
-            _ => None,
-        }
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// Waits until it ends, at most `time`; whether it has.
-    ///
-    /// # Errors
-    /// The kernel refuses to wait.
-    pub fn wait(&self, time: Duration) -> io::Result<bool> {
-        wait_for_end(&self.process, Some(time))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
-
-    fn mount(device: Device) -> Mount {
-        let (point, fs_type, source) = Default::default();
-        Mount { id: 1, parent: 0, device, point, fs_type, source }
-    }
-
-    fn marked_as(device: Device) -> Mark {
-        Mark { file: rustix::fs::memfd_create(mark(device), MemfdFlags::CLOEXEC).unwrap().into() }
-    }
-
-    #[test]
-    fn a_process_is_found_by_its_mark_and_no_longer_than_it_has_it() {
-        // No file system has such a number.
-        let device = (u32::MAX, u32::MAX);
-        assert!(Daemon::of(&mount(device)).unwrap().is_none());
-        let mark = marked_as(device);
-        let me = Daemon::of(&mount(device)).unwrap().unwrap();
-        assert_eq!(me.pid(), std::process::id() as i32);
-        assert!(me.is_unmounting().unwrap());
-        assert!(!me.wait(Duration::ZERO).unwrap());
-        assert!(Daemon::of(&mount((u32::MAX, u32::MAX - 1))).unwrap().is_none());
-        drop(mark);
-        // (This process still has it open for reading, as who waits for the daemon does.)
-        assert!(Daemon::of(&mount(device)).unwrap().is_none());
-    }
-
-    #[test]
-    fn how_a_daemon_ends_is_told_to_those_who_wait() {
-        let device = (u32::MAX, u32::MAX - 2);
-        let mark = marked_as(device);
-        let me = || Daemon::of(&mount(device)).unwrap().unwrap();
-        let waiting = me();
-        assert_eq!(waiting.outcome(), None);
-        let outcome = Outcome::Done("kept".into());
-        mark.say(&outcome);
-        assert_eq!(waiting.outcome(), Some(outcome));
-        mark.say(&Outcome::Failed("lost".into()));
-        let waiting = me();
-        drop(mark);
-        assert_eq!(waiting.outcome(), Some(Outcome::Failed("lost".into())), "the daemon has gone by now");
-    }
-
-    #[test]
-    fn marks_are_told_from_other_files_in_memory() {
-        let marked = |text: &str| marked(OsStr::new(text));
-        assert_eq!(marked("/memfd:floe-mount 0:45 (deleted)"), Some((0, 45)));
-        for other in ["/memfd:floe-mount 0:45", "/memfd:floe-mount 0 (deleted)", "/memfd:x 0:45 (deleted)", "/dev/null"]
-        {
-            assert_eq!(marked(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn descriptors_are_listed_without_the_one_that_lists_them() {
@@ -556,16 +322,5 @@ mod tests {
         let found = descriptors().unwrap();
         assert!(found.contains(&read.as_raw_fd()) && found.contains(&write.as_raw_fd()));
         assert!(found.iter().all(|number| *number > 2));
-    }
-
-    #[test]
-    fn the_end_of_a_process_is_noticed() {
-        let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
-        let pid = child.id() as i32;
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        let daemon = Daemon { pid, process, device: (0, 0), mark: tempfile::tempfile().unwrap() };
-        drop(child.stdin.take());
-        assert!(daemon.wait(Duration::from_secs(60)).unwrap());
-        child.wait().unwrap();
     }
 }

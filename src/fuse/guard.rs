@@ -31,13 +31,28 @@ impl From<Errno> for Failure {
     }
 }
 
+/// Is told of the first panic.
+type OnPanic = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Runs handlers; closed for good by the first panic.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Guard {
     latched: AtomicBool,
+    on_panic: Option<OnPanic>,
 }
 
 impl Guard {
+    /// One that calls `on_panic` with what the first panic said, on the thread that panicked.
+    pub(super) fn telling(on_panic: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Guard { latched: AtomicBool::new(false), on_panic: Some(Box::new(on_panic)) }
+    }
+
+    #[cfg(test)]
+    /// Whether a handler has panicked.
+    pub(super) fn is_latched(&self) -> bool {
+        self.latched.load(Ordering::Relaxed)
+    }
+
     /// What `handler` returns, or the error number that the kernel is to be told.
     pub(super) fn run<T>(
         &self,
@@ -61,9 +76,14 @@ impl Guard {
                 Err(Errno::from_i32(errno.raw_os_error()))
             }
             Err(payload) => {
-                self.latched.store(true, Ordering::Relaxed);
+                let is_first = !self.latched.swap(true, Ordering::Relaxed);
                 let message = panic_message(payload.as_ref());
                 tracing::error!(operation, inode, message, "panicked: the mount answers EIO from now on");
+                if let Some(on_panic) = self.on_panic.as_ref().filter(|_| is_first)
+                    && let Err(second) = catch_unwind(AssertUnwindSafe(|| on_panic(message)))
+                {
+                    std::mem::forget(second);
+                }
                 // A payload's own drop may panic too; a leak is better than a dead thread.
                 std::mem::forget(payload);
                 Err(Errno::EIO)
@@ -103,6 +123,22 @@ mod tests {
         let panics = || -> Result<(), Failure> { std::panic::resume_unwind(Box::new("a bug")) };
         assert_eq!(code(guard.run("test", 1, panics)), Some(Errno::EIO.code()));
         assert_eq!(code(guard.run("test", 1, || Ok(7))), Some(Errno::EIO.code()));
+    }
+
+    #[test]
+    fn the_first_panic_is_told_and_what_it_is_told_to_may_panic() {
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let noted = told.clone();
+        let guard = Guard::telling(move |message| {
+            noted.lock().unwrap().push(message.to_owned());
+            std::panic::resume_unwind(Box::new("again"));
+        });
+        let panics = || -> Result<(), Failure> { std::panic::resume_unwind(Box::new("a bug")) };
+        assert!(!guard.is_latched());
+        assert_eq!(code(guard.run("test", 1, panics)), Some(Errno::EIO.code()));
+        assert_eq!(code(guard.run("test", 1, panics)), Some(Errno::EIO.code()));
+        assert!(guard.is_latched());
+        assert_eq!(*told.lock().unwrap(), ["a bug"]);
     }
 
     #[test]

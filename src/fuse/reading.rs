@@ -10,7 +10,7 @@ use super::options::MountOptions;
 use super::push::Pusher;
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
-use crate::fs::{DirEntry, Fs, FsError, SeekTo};
+use crate::fs::{Attr, DirEntry, Fs, FsError, SeekTo};
 use fuser::{
     Errno, FileAttr, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEntry, ReplyLseek, ReplyXattr,
@@ -47,6 +47,9 @@ thread_local! {
 
 /// Takes an entry of a listing; false: there is no room for it.
 pub(super) type Add<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> bool;
+
+/// As [`Add`], with the entry's attributes, if they are known.
+pub(super) type AddPlus<'a> = &'a mut dyn FnMut(DirEntry<'_>, Option<Attr>) -> bool;
 
 /// The reading half of a mounted filesystem.
 pub(super) struct Reading {
@@ -150,6 +153,10 @@ impl Reading {
     }
 
     pub(super) fn lookup(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        // The kernel asks for names that are longer than any can be.
+        if name.len() > NAME_MAX as usize {
+            return reply.error(Errno::ENAMETOOLONG);
+        }
         let found = self.guard.run("lookup", parent.0, || match self.fs.lookup(InodeId(parent.0), name.as_bytes()) {
             Ok(attr) => Ok(to_fuse(&attr, &self.options.disguise)),
             Err(FsError::NotFound) => Ok(absent()),
@@ -240,22 +247,19 @@ impl Reading {
         &self,
         inode: INodeNo,
         mut reply: ReplyDirectoryPlus,
-        list: impl FnOnce(Add<'_>) -> Result<(), Failure>,
+        list: impl FnOnce(AddPlus<'_>) -> Result<(), Failure>,
     ) {
         // One time-out serves both in this reply, so the shorter counts.
         let ttl = self.options.attr_timeout.min(self.options.entry_timeout);
         let result = self.guard.run("readdirplus", inode.0, || {
             let mut any = false;
-            let listed = list(&mut |entry| {
+            let listed = list(&mut |entry, attr| {
                 // A damaged inode does not take the listing with it: its entry is stale at once, so whoever wants more of
                 // it asks again, and is told. The kernel looks at no attributes of "." and "..".
                 let inode = INodeNo(entry.inode.0);
-                let (attr, ttl) = match entry.cookie {
-                    DOT | DOT_DOT => (only_type(inode.0, entry.file_type), ttl),
-                    _ => match self.attr(entry.inode) {
-                        Ok(attr) if attr.kind == to_kind(entry.file_type) => (attr, ttl),
-                        Ok(_) | Err(_) => (only_type(inode.0, entry.file_type), Duration::ZERO),
-                    },
+                let (attr, ttl) = match attr {
+                    Some(attr) if attr.file_type == entry.file_type => (to_fuse(&attr, &self.options.disguise), ttl),
+                    _ => (only_type(inode.0, entry.file_type), Duration::ZERO),
                 };
                 let name = OsStr::from_bytes(entry.name);
                 let full = reply.add(inode, entry.cookie, name, &ttl, &attr, GENERATION);

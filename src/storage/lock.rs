@@ -114,6 +114,13 @@ impl WriterLock {
         }
     }
 
+    /// From now on another process has the lock, a child of the one that took it: `IMAGE.lock` names it. The parent must not
+    /// drop its own value, which would let go for both.
+    pub fn hand_to(&mut self, image: &Path, owner: &Owner) {
+        // Dropping the old note would remove the new one, which has the same name.
+        std::mem::forget(std::mem::replace(&mut self.note, Note::write(image, owner)));
+    }
+
     /// Why there is no `IMAGE.lock`, if it could not be written (a folder that is read-only, or a file of that name
     /// that floe did not write). The lock holds all the same.
     pub fn note_error(&self) -> Option<&io::Error> {

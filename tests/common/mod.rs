@@ -9,12 +9,14 @@ pub mod mounted;
 pub mod nasty;
 pub mod run;
 pub mod spec_text;
+pub mod twin;
 pub mod xattrs;
 
 pub use guardian::Guardian;
 pub use left_out::{has_program, is_root};
 pub use mounted::Mounted;
 pub use run::{Run, floe_command, run};
+pub use twin::Twin;
 
 use std::cell::OnceCell;
 use std::fs;

@@ -1,0 +1,385 @@
+//! Opening an image to be mounted, serving it, and the end of that.
+//!
+//! Everything that can be found wrong without a mount is found before the process goes into the background, so errors reach
+//! whoever typed the command with their own exit status; the rest is reported through a pipe. No thread is started before the
+//! process has split in two. Called by `mount`.
+
+use super::making::random_seed;
+use super::open::shown;
+use super::sentence::{sentence, told};
+use super::{Exit, descriptors, time};
+use crate::fs::start::{Found, StartError, look};
+use crate::fs::{Finished, Fs, FsOptions, Live, LiveOptions};
+use crate::fuse::mark::{Mark, Outcome};
+use crate::fuse::{self, MountOptions, daemon};
+use crate::meta::{Image, ImageOptions};
+use crate::storage::{
+    Access, DirectoryHome, FileStorage, HomeOptions, LockError, Owner, ReaderLock, StorageError, WriterLock,
+};
+use anyhow::{Context as _, anyhow};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Mounts, and returns once the mount can be used (or, in the foreground, when it ends).
+///
+/// # Errors
+/// With what went wrong as its source.
+pub fn mount(image: &Path, dir: &Path, options: &MountOptions, foreground: bool) -> anyhow::Result<()> {
+    descriptors::raise();
+    let inherited = daemon::Inherited::now();
+    let mut opened = Opened::open(image, options)?;
+    let fuse::Prepared { point, hides } = fuse::prepare(dir, opened.path())?;
+    if let Some(other) = hides {
+        let (dir, other) = (shown(dir), shown(Path::new(&other)));
+        eprintln!("warning: '{other}' is mounted on {dir} already; the new mount hides it");
+    }
+    if foreground {
+        return serve(opened, &point, options, || Ok(()));
+    }
+    let inherited = inherited.context("cannot go into the background: /proc is needed")?;
+    match daemon::fork(inherited).context("cannot go into the background")? {
+        daemon::Side::Starter(starting) => {
+            // The lock is the daemon's now; dropping it here would release it there.
+            std::mem::forget(opened);
+            starting.wait().map_err(|message| anyhow!(message))
+        }
+        daemon::Side::Daemon(announcer) => {
+            opened.hand_to(&Owner::current());
+            std::process::exit(serve_in_background(opened, &point, options, announcer))
+        }
+    }
+}
+
+fn serve_in_background(opened: Opened, dir: &Path, options: &MountOptions, announcer: daemon::Announcer) -> i32 {
+    let mut announcer = Some(announcer);
+    let ready = || announcer.take().map_or(Ok(()), daemon::Announcer::ready);
+    match serve(opened, dir, options, ready) {
+        Ok(()) => 0,
+        Err(error) => {
+            if let Some(announcer) = announcer {
+                announcer.failed(&sentence(&error));
+            }
+            1
+        }
+    }
+}
+
+/// An image that is checked as far as mounting goes.
+pub enum Opened {
+    /// It is mounted read-only.
+    Reading(Box<Reading>),
+    /// It is mounted writable.
+    Writing(Box<Writing>),
+}
+
+/// An image for a read-only mount.
+pub struct Reading {
+    path: PathBuf,
+    image: Image,
+    lock: Option<ReaderLock>,
+}
+
+/// An image for a writable mount. Nothing of it is written before the first change.
+pub struct Writing {
+    path: PathBuf,
+    storage: Arc<FileStorage>,
+    found: Found,
+    lock: WriterLock,
+    /// What it names is not freed.
+    reader: Option<ReaderLock>,
+}
+
+/// How a writable mount came to its end.
+struct Ended {
+    result: anyhow::Result<Finished>,
+}
+
+impl Opened {
+    /// Opens the image as the options say. With neither `ro` nor `rw` it is writable if nothing is in the way; else people
+    /// are told why it is not.
+    ///
+    /// # Errors
+    /// It is no image, or is to be written and cannot.
+    pub fn open(path: &Path, options: &MountOptions) -> anyhow::Result<Self> {
+        if !options.read_only {
+            options.fit_for_writing().map_err(|error| told(Exit::Usage, error.to_string()))?;
+            match Writing::open(path, options)? {
+                Ok(writing) => return Ok(Opened::Writing(Box::new(writing))),
+                Err(why) if options.writable => {
+                    return Err(why.context(format!("cannot mount '{}' for writing", shown(path))));
+                }
+                Err(why) => {
+                    // What is no image at all is told of first.
+                    let reading = Reading::open(path, options)?;
+                    eprintln!("note: '{}' is mounted read-only: {}", shown(path), sentence(&why));
+                    return Ok(Opened::Reading(Box::new(reading)));
+                }
+            }
+        }
+        Ok(Opened::Reading(Box::new(Reading::open(path, options)?)))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Opened::Reading(reading) => &reading.path,
+            Opened::Writing(writing) => &writing.path,
+        }
+    }
+
+    fn hand_to(&mut self, owner: &Owner) {
+        if let Opened::Writing(writing) = self {
+            writing.lock.hand_to(&writing.path, owner);
+        }
+    }
+}
+
+fn cannot_open(path: &Path) -> String {
+    format!("cannot open image '{}'", shown(path))
+}
+
+fn reader_lock(storage: &FileStorage) -> Result<Option<ReaderLock>, LockError> {
+    match ReaderLock::shared(storage.file()) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Unsupported(error)) => {
+            tracing::debug!(%error, "reading without a lock");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Reading {
+    fn open(path: &Path, options: &MountOptions) -> anyhow::Result<Self> {
+        let context = || cannot_open(path);
+        let storage = FileStorage::open_within(path, options.offset).with_context(context)?;
+        let path = path.canonicalize().with_context(context)?;
+        // Before the head is read: what it names is not freed from here on.
+        let lock = reader_lock(&storage).with_context(context)?;
+        let image = Image::open(Arc::new(storage), ImageOptions::default()).with_context(context)?;
+        for warning in image.warnings() {
+            eprintln!("warning: {}: {warning}", shown(&path));
+        }
+        Ok(Reading { path, image, lock })
+    }
+}
+
+impl Writing {
+    /// The image, or why it can only be read.
+    fn open(path: &Path, options: &MountOptions) -> anyhow::Result<anyhow::Result<Self>> {
+        if options.offset != 0 {
+            return Ok(Err(anyhow!("an image inside another file ('offset=') cannot be written")));
+        }
+        let named = shown(path).into_owned();
+        let Ok(path) = path.canonicalize() else {
+            // The reader says what is wrong.
+            return Ok(Err(told(Exit::NoImage, format!("'{named}': no such file"))));
+        };
+        let storage = match FileStorage::open(&path, Access::ReadWrite) {
+            Ok(storage) => Arc::new(storage),
+            Err(error @ StorageError::Io { .. }) if is_refusal(&error) => return Ok(Err(error.into())),
+            // A block device can only be read, as yet.
+            Err(error @ StorageError::NotAnImage { .. }) => return Ok(Err(error.into())),
+            Err(error) => return Err(error).with_context(|| cannot_open(&path)),
+        };
+        let lock = match WriterLock::try_acquire(storage.file(), &path, &Owner::current()) {
+            Ok(lock) => lock,
+            Err(error @ (LockError::Held { .. } | LockError::Unsupported(_))) => return Ok(Err(error.into())),
+            Err(error) => return Err(error).with_context(|| cannot_open(&path)),
+        };
+        let reader = reader_lock(&storage).with_context(|| cannot_open(&path))?;
+        let home = HomeOptions { elsewhere: options.thaw.clone(), volatile: options.volatile };
+        let home = DirectoryHome::new(&path, home).with_context(|| cannot_open(&path))?;
+        let found = match look(storage.clone(), Arc::new(home), ImageOptions::default()) {
+            // The exit status depends on it.
+            Err(StartError::Meta(error)) => return Err(error).with_context(|| cannot_open(&path)),
+            found => found.with_context(|| cannot_open(&path))?,
+        };
+        for warning in found.image().warnings() {
+            eprintln!("warning: {named}: {warning}");
+        }
+        if let Some(back) = found.brought_back() {
+            let (files, bytes, commits) = (back.files, back.bytes, back.commits);
+            eprintln!("note: {named}: recovered from the thaw log: {files} files, {bytes} bytes, {commits} commits");
+        }
+        if let Some(why) = found.set_aside_reason() {
+            eprintln!("warning: {named}: a thaw log that does not fit is set aside at the first change: {why}");
+        }
+        Ok(Ok(Writing { path, storage, found, lock, reader }))
+    }
+}
+
+/// Whether the system refuses to have the file written.
+fn is_refusal(error: &StorageError) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::ExecutableFileBusy)
+}
+
+/// Mounts, calls `ready`, and serves until the mount is gone; then brings it to its end.
+fn serve(
+    opened: Opened,
+    dir: &Path,
+    options: &MountOptions,
+    ready: impl FnOnce() -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    if options.auto_unmount {
+        daemon::leave_watchman(dir).context("cannot watch over the mount")?;
+    }
+    tame_allocator();
+    let termination = daemon::Termination::watch().context("cannot wait for signals")?;
+    match opened {
+        Opened::Reading(reading) => serve_reading(*reading, dir, options, termination, ready),
+        Opened::Writing(writing) => serve_writing(*writing, dir, options, termination, ready),
+    }
+}
+
+fn fs_options(options: &MountOptions) -> FsOptions {
+    let defaults = FsOptions::default();
+    FsOptions {
+        cache: options.cache.unwrap_or(defaults.cache),
+        readahead: options.readahead.unwrap_or(defaults.readahead),
+        verify: options.verify,
+    }
+}
+
+fn serve_reading(
+    reading: Reading,
+    dir: &Path,
+    options: &MountOptions,
+    termination: daemon::Termination,
+    ready: impl FnOnce() -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    let Reading { path, image, lock: _lock } = reading;
+    let fs = Fs::new(Arc::new(image), fs_options(options));
+    let mounted = match fuse::mount(fs, dir, path.as_os_str(), options) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            termination.finish();
+            return Err(error.into());
+        }
+    };
+    let own = mounted.own();
+    termination.of(own, daemon::Ending::read_only());
+    let (served, mark) = until_unmounted(mounted, ready);
+    termination.finish();
+    if let Some(mark) = mark {
+        mark.say(&Outcome::Done(String::new()));
+    }
+    served
+}
+
+/// Serves until the mount is gone, and sees to it that it is.
+fn until_unmounted(
+    mounted: fuse::Mounted,
+    ready: impl FnOnce() -> std::io::Result<()>,
+) -> (anyhow::Result<()>, Option<Mark>) {
+    let own = mounted.own();
+    let mark = match Mark::set(&own).context("cannot mark the daemon") {
+        Ok(mark) => mark,
+        Err(error) => {
+            drop(mounted);
+            return (taken_away(&own, Err(error)), None);
+        }
+    };
+    let served = ready().context("cannot go into the background").and_then(|()| Ok(mounted.serve()?));
+    mark.ending();
+    (taken_away(&own, served), Some(mark))
+}
+
+/// After a failure the connection is closed, so what is left of the mount is dead.
+fn taken_away(own: &fuse::Own, served: anyhow::Result<()>) -> anyhow::Result<()> {
+    if served.is_err() {
+        own.unmount(fuse::Unmount::Detach)?;
+    }
+    served
+}
+
+fn serve_writing(
+    writing: Writing,
+    dir: &Path,
+    options: &MountOptions,
+    termination: daemon::Termination,
+    ready: impl FnOnce() -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    let Writing { path, storage, found, lock: _lock, reader: _reader } = writing;
+    let live_options = LiveOptions {
+        commit: options.commit,
+        clock: Arc::new(time::now),
+        log_id: random_log_id().context("cannot get random bytes for the thaw log's id")?,
+        segment_size: None,
+    };
+    let live = Live::new(storage, found, live_options).with_context(|| cannot_open(&path))?;
+    let fs = Fs::over(live.clone(), fs_options(options));
+    let running = live.start_threads().context("cannot start the threads that commit")?;
+    let mounted = match fuse::mount_writable(live.clone(), fs, dir, path.as_os_str(), options) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            termination.finish();
+            running.stop();
+            return Err(error.into());
+        }
+    };
+    let (to_commit, to_give_up) = (live.clone(), live.clone());
+    let ending = daemon::Ending::writable(
+        move || to_commit.sync(Box::new(|_| ())),
+        // The next mount brings back what was committed.
+        move || std::process::exit(i32::from(to_give_up.sync_and_wait().is_err())),
+    );
+    termination.of(mounted.own(), ending);
+    let (served, mark) = until_unmounted(mounted, ready);
+    termination.finish();
+    running.stop();
+    let ended = Ended { result: live.end().with_context(|| format!("the end of writing '{}' failed", shown(&path))) };
+    let outcome = ended.outcome();
+    if let (Outcome::Done(text), Ok(())) = (&outcome, &served)
+        && !text.is_empty()
+    {
+        eprintln!("note: {text}");
+    }
+    if let Some(mark) = mark {
+        mark.say(&outcome);
+    }
+    served.and(ended.result.map(drop))
+}
+
+impl Ended {
+    /// What `floe umount` is told.
+    fn outcome(&self) -> Outcome {
+        match &self.result {
+            Ok(Finished::Untouched | Finished::Removed) => Outcome::Done(String::new()),
+            Ok(Finished::Left { place, why }) => {
+                Outcome::Done(format!("the image is complete; its empty thaw log '{place}' could not be removed: {why}"))
+            }
+            Ok(Finished::Kept { bytes, place }) => Outcome::Done(format!(
+                "the image alone is not complete: {bytes} bytes are in its thaw log '{place}'; keep both together"
+            )),
+            Err(error) => Outcome::Failed(sentence(error)),
+        }
+    }
+}
+
+/// A random number that is not 0.
+fn random_log_id() -> std::io::Result<u64> {
+    loop {
+        let mut id = [0; 8];
+        id.iter_mut().zip(random_seed()?).for_each(|(to, from)| *to = from);
+        match u64::from_le_bytes(id) {
+            0 => {}
+            id => return Ok(id),
+        }
+    }
+}
+
+/// Superchunks come and go in megabytes. glibc would take them from its heaps, of which there may be eight a core, and each
+/// heap keeps what it once had: measured, 421 MiB resident where 296 do, at the same speed.
+fn tame_allocator() {
+    #[cfg(target_env = "gnu")]
+    {
+        const HEAPS: i32 = 2;
+        const MAP_FROM: i32 = 1 << 20;
+        // SAFETY: mallopt may be called at any time; this is before the first thread.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAP_FROM);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Directories that are open: where each reader is in its listing.
+//!
+//! A handle pins nothing of the directory; it remembers names [17]. Two readers of one handle take turns. Called by
+//! `writing`.
+
+use crate::fs::DirHandle;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The open directories of a mount, by the kernel's handle.
+#[derive(Default)]
+pub(super) struct DirHandles {
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    handles: HashMap<u64, Arc<Mutex<DirHandle>>>,
+    last: u64,
+}
+
+impl DirHandles {
+    /// A number for a new handle.
+    pub(super) fn open(&self, handle: DirHandle) -> u64 {
+        let mut open = self.open.lock();
+        // A number is never used again: 2^64 of them last longer than any mount.
+        open.last += 1;
+        let number = open.last;
+        open.handles.insert(number, Arc::new(Mutex::new(handle)));
+        number
+    }
+
+    /// The handle with this number.
+    pub(super) fn get(&self, number: u64) -> Option<Arc<Mutex<DirHandle>>> {
+        self.open.lock().handles.get(&number).cloned()
+    }
+
+    /// It is closed.
+    pub(super) fn close(&self, number: u64) {
+        self.open.lock().handles.remove(&number);
+    }
+}

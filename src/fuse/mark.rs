@@ -1,0 +1,344 @@
+//! How a daemon is found, waited for, and heard.
+//!
+//! A daemon carries a [`Mark`] that names its mount, so that `umount` finds the right process without a question to the mount,
+//! and through it says how it ended. Called by `cli`.
+
+use super::mountpoint::Own;
+use super::mounts::{Device, Mount, mounts};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+/// Longest message that is taken from a daemon, in bytes.
+const MESSAGE_LEN: u64 = 64 << 10;
+
+/// Waits until the process ends; whether it has.
+pub(super) fn wait_for_end(process: &OwnedFd, time: Option<Duration>) -> io::Result<bool> {
+    let timeout = time.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
+    loop {
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// What a daemon carries as long as it lives, to be found by: a file in memory, whose name says which mount it serves. Those
+/// who may unmount the mount may see it in /proc. What it says of its end it writes there: who waits for it has the file open.
+pub struct Mark {
+    file: File,
+}
+
+/// How a daemon ended, with what is to be told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is durable.
+    Done(String),
+    /// Something is lost, or may be.
+    Failed(String),
+}
+
+impl Mark {
+    /// This process serves that mount from now on.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it.
+    pub fn set(own: &Own) -> io::Result<Self> {
+        Ok(Mark { file: rustix::fs::memfd_create(mark(own.device()), MemfdFlags::CLOEXEC)?.into() })
+    }
+
+    /// The mount is served no more, and its end is on the way: those who wait for it need not wonder.
+    pub fn ending(&self) {
+        self.write(ENDING);
+    }
+
+    /// Says how the daemon ends, to those who wait for it. Once, just before it does.
+    pub fn say(&self, outcome: &Outcome) {
+        let (first, text) = match outcome {
+            Outcome::Done(text) => (b'+', text),
+            Outcome::Failed(text) => (b'-', text),
+        };
+        let bytes: Vec<u8> = std::iter::once(first).chain(text.bytes()).collect();
+        self.write(&bytes);
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        if let Err(error) = self.file.write_all_at(bytes, 0) {
+            tracing::warn!(%error, "how this daemon ends cannot be told");
+        }
+    }
+}
+
+/// Permission bit of a link in /proc/PID/fd whose descriptor may be written to.
+const OWNER_WRITES: u32 = 0o200;
+
+/// What the mark of a daemon says whose mount is served no more.
+const ENDING: &[u8] = b".";
+
+/// Comes before the device in the name of a mark.
+const MARK: &str = "floe-mount ";
+
+fn mark((major, minor): Device) -> String {
+    format!("{MARK}{major}:{minor}")
+}
+
+/// The device in the name of a mark, as /proc shows it.
+fn marked(link: &OsStr) -> Option<Device> {
+    let name = link.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
+    let (major, minor) = name.strip_prefix(MARK)?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The mark that the process with this number has, opened, and the mount that it names. Of one that has ended, or that is not
+/// ours to look at, none.
+fn mark_of(pid: i32) -> io::Result<Option<(Device, File)>> {
+    let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+        Err(error) if is_shortage(&error) => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(entries) => entries,
+    };
+    let device_of = |path: &Path| std::fs::read_link(path).ok().and_then(|link| marked(link.as_os_str()));
+    for entry in entries.flatten() {
+        let Some(device) = device_of(&entry.path()) else { continue };
+        // Who waits for a daemon has its mark open too, for reading only: /proc shows that in the link's permissions.
+        if !entry.path().symlink_metadata().is_ok_and(|link| link.permissions().mode() & OWNER_WRITES != 0) {
+            continue;
+        }
+        // By now the descriptor may be another's: never waits for one.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = match rustix::fs::open(entry.path(), flags, Mode::empty()) {
+            Err(error) if is_shortage(&error.into()) => return Err(error.into()),
+            Err(_) => continue,
+            Ok(file) => File::from(file),
+        };
+        if device_of(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) == Some(device) {
+            return Ok(Some((device, file)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether this process, or the system, has no descriptor left.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// A daemon, to be waited for.
+pub struct Daemon {
+    pid: i32,
+    process: OwnedFd,
+    device: Device,
+    mark: File,
+}
+
+impl Daemon {
+    /// The process that serves a mount, if it lives and can be seen from here.
+    ///
+    /// The kernel uses the number of a file system again once it is unmounted, so a daemon that has not come to its end yet may
+    /// have the same mark as another mount's: of several the one counts that serves, and of those the one marked last.
+    ///
+    /// # Errors
+    /// /proc is not mounted, or there are no descriptors to look at it: then nothing is known.
+    pub fn of(mount: &Mount) -> io::Result<Option<Self>> {
+        let mut best: Option<((bool, (i64, u32)), Self)> = None;
+        for entry in std::fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let Some(daemon) = Self::with_pid(pid)?.filter(|daemon| daemon.device == mount.device) else { continue };
+            let rank = (!daemon.is_ending(), daemon.marked_at());
+            if best.as_ref().is_none_or(|(other, _)| rank > *other) {
+                best = Some((rank, daemon));
+            }
+        }
+        Ok(best.map(|(_, daemon)| daemon))
+    }
+
+    /// When the mark was made, in seconds and nanoseconds; 0 where the kernel does not tell.
+    fn marked_at(&self) -> (i64, u32) {
+        let times = rustix::fs::statx(&self.mark, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
+        times.map_or((0, 0), |times| (times.stx_btime.tv_sec, times.stx_btime.tv_nsec))
+    }
+
+    /// The process with this number, if it is a daemon that serves a mount and can be seen from here.
+    ///
+    /// # Errors
+    /// There are no descriptors to look at it: then nothing is known.
+    pub fn with_pid(pid: i32) -> io::Result<Option<Self>> {
+        if mark_of(pid)?.is_none() {
+            return Ok(None);
+        }
+        let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            Some(Ok(process)) => process,
+            Some(Err(error)) if is_shortage(&error.into()) => return Err(error.into()),
+            // It has just ended.
+            Some(Err(_)) | None => return Ok(None),
+        };
+        // Asked again: the process may have ended in between, and its number be another's.
+        Ok(mark_of(pid)?.map(|(device, mark)| Daemon { pid, process, device, mark }))
+    }
+
+    /// Whether its mount is in none of the places that this process sees: it is being unmounted, or is in a namespace of its
+    /// own.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn is_unmounting(&self) -> io::Result<bool> {
+        Ok(!mounts()?.iter().any(|mount| mount.device == self.device))
+    }
+
+    /// Whether it serves no more, and is on its way to its end.
+    pub fn is_ending(&self) -> bool {
+        self.said().is_ok_and(|said| !said.is_empty())
+    }
+
+    fn said(&self) -> io::Result<Vec<u8>> {
+        let mut said = Vec::new();
+        let mut at = 0;
+        let mut piece = [0; 4096];
+        while at < MESSAGE_LEN {
+            match self.mark.read_at(&mut piece, at)? {
+                0 => break,
+                len => {
+                    said.extend_from_slice(piece.get(..len).unwrap_or_default());
+                    at += len as u64;
+                }
+            }
+        }
+        Ok(said)
+    }
+
+    /// What it said of its end; `None` if it has not, or was killed.
+    pub fn outcome(&self) -> Option<Outcome> {
+        let said = self.said().ok()?;
+        let text = |rest: &[u8]| String::from_utf8_lossy(rest).into_owned();
+        match said.split_first()? {
+            (b'+', rest) => Some(Outcome::Done(text(rest))),
+            (b'-', rest) => Some(Outcome::Failed(text(rest))),
+            _ => None,
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits until it ends, at most `time`; whether it has.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub fn wait(&self, time: Duration) -> io::Result<bool> {
+        wait_for_end(&self.process, Some(time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn mount(device: Device) -> Mount {
+        let (point, fs_type, source) = Default::default();
+        Mount { id: 1, parent: 0, device, point, fs_type, source }
+    }
+
+    fn marked_as(device: Device) -> Mark {
+        Mark { file: rustix::fs::memfd_create(mark(device), MemfdFlags::CLOEXEC).unwrap().into() }
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_mark_and_no_longer_than_it_has_it() {
+        // No file system has such a number.
+        let device = (u32::MAX, u32::MAX);
+        assert!(Daemon::of(&mount(device)).unwrap().is_none());
+        let mark = marked_as(device);
+        let me = Daemon::of(&mount(device)).unwrap().unwrap();
+        assert_eq!(me.pid(), std::process::id() as i32);
+        assert!(me.is_unmounting().unwrap());
+        assert!(!me.wait(Duration::ZERO).unwrap());
+        assert!(Daemon::of(&mount((u32::MAX, u32::MAX - 1))).unwrap().is_none());
+        drop(mark);
+        // (This process still has it open for reading, as who waits for the daemon does.)
+        assert!(Daemon::of(&mount(device)).unwrap().is_none());
+    }
+
+    #[test]
+    fn how_a_daemon_ends_is_told_to_those_who_wait() {
+        let device = (u32::MAX, u32::MAX - 2);
+        let mark = marked_as(device);
+        let me = || Daemon::of(&mount(device)).unwrap().unwrap();
+        let waiting = me();
+        assert_eq!((waiting.outcome(), waiting.is_ending()), (None, false));
+        mark.ending();
+        assert_eq!((waiting.outcome(), waiting.is_ending()), (None, true));
+        let outcome = Outcome::Done("kept".into());
+        mark.say(&outcome);
+        assert_eq!(waiting.outcome(), Some(outcome));
+        mark.say(&Outcome::Failed("lost".into()));
+        let waiting = me();
+        drop(mark);
+        assert_eq!(waiting.outcome(), Some(Outcome::Failed("lost".into())), "the daemon has gone by now");
+    }
+
+    /// A process that has a mark, and lives until its standard input ends.
+    fn daemon(device: Device) -> (std::process::Child, Mark) {
+        let mark = marked_as(device);
+        let output = mark.file.try_clone().unwrap();
+        let child = Command::new("cat").stdin(std::process::Stdio::piped()).stdout(output).spawn().unwrap();
+        // From here on the child's alone.
+        let file = File::open(format!("/proc/self/fd/{}", mark.file.as_raw_fd())).unwrap();
+        (child, Mark { file })
+    }
+
+    #[test]
+    fn of_two_daemons_with_one_number_the_one_that_serves_counts_and_of_those_the_last() {
+        let device = (u32::MAX, u32::MAX - 3);
+        let found = || Daemon::of(&mount(device)).unwrap().map(|daemon| daemon.pid());
+        let write = |mark: &Mark, text: &[u8]| {
+            let path = format!("/proc/self/fd/{}", mark.file.as_raw_fd());
+            File::options().write(true).open(path).unwrap().write_all_at(text, 0).unwrap();
+        };
+        let (mut first, first_mark) = daemon(device);
+        assert_eq!(found(), Some(first.id() as i32));
+        let (mut second, second_mark) = daemon(device);
+        assert_eq!(found(), Some(second.id() as i32), "the first may hang");
+        write(&second_mark, ENDING);
+        assert_eq!(found(), Some(first.id() as i32));
+        write(&first_mark, ENDING);
+        assert_eq!(found(), Some(second.id() as i32), "both are on their way to the end");
+        for child in [&mut first, &mut second] {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+        assert_eq!(found(), None);
+    }
+
+    #[test]
+    fn marks_are_told_from_other_files_in_memory() {
+        let marked = |text: &str| marked(OsStr::new(text));
+        assert_eq!(marked("/memfd:floe-mount 0:45 (deleted)"), Some((0, 45)));
+        for other in ["/memfd:floe-mount 0:45", "/memfd:floe-mount 0 (deleted)", "/memfd:x 0:45 (deleted)", "/dev/null"]
+        {
+            assert_eq!(marked(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_noticed() {
+        let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = child.id() as i32;
+        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let daemon = Daemon { pid, process, device: (0, 0), mark: tempfile::tempfile().unwrap() };
+        drop(child.stdin.take());
+        assert!(daemon.wait(Duration::from_secs(60)).unwrap());
+        child.wait().unwrap();
+    }
+}
