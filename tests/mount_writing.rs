@@ -276,10 +276,12 @@ fn times_are_set_and_change_with_what_is_done() {
         errno(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW))
     };
     let times = |path: &Path| {
-        let Stat { st_atime, st_atime_nsec, st_mtime, st_mtime_nsec, .. } = rustix::fs::lstat(path).expect("it is there");
+        let Stat { st_atime, st_atime_nsec, st_mtime, st_mtime_nsec, .. } =
+            rustix::fs::lstat(path).expect("it is there");
         ((st_atime, st_atime_nsec), (st_mtime, st_mtime_nsec))
     };
-    let old = [time(0, 0), time(-1, 999_999_999), time(-1_000_000_000, 1), time(1, 5), time(4_000_000_000, 999_999_999)];
+    let old =
+        [time(0, 0), time(-1, 999_999_999), time(-1_000_000_000, 1), time(1, 5), time(4_000_000_000, 999_999_999)];
     twin.both(|dir| {
         fs::create_dir(dir.join("dir")).expect("a directory");
         create(&dir.join("file"), b"bytes").expect("a new file");
@@ -328,7 +330,9 @@ fn times_are_set_and_change_with_what_is_done() {
         set(&path, now, now).expect("times can be set to now");
         (seen, times(&path).0 == times(&path).1, times(&path).0.0 > 1_700_000_000)
     });
-    twin.both(|dir| set(&dir.join("file"), time(0, 0), time(12345, 67)).and(set(&dir.join("dir"), omit, time(-5, 300))));
+    twin.both(|dir| {
+        set(&dir.join("file"), time(0, 0), time(12345, 67)).and(set(&dir.join("dir"), omit, time(-5, 300)))
+    });
     twin.check_and_remount();
     twin.both(|dir| (times(&dir.join("file")), times(&dir.join("dir")).1));
 }
@@ -361,7 +365,8 @@ fn attributes_are_set_replaced_listed_and_removed() {
         ];
         let mut value = [0; 3];
         let get = |name: &str, value: &mut [u8]| errno(rustix::fs::lgetxattr(&path, name, value));
-        let read = [get("user.a", &mut value), get("user.a", &mut []), get("user.c", &mut []), get("user.b", &mut value)];
+        let read =
+            [get("user.a", &mut value), get("user.a", &mut []), get("user.c", &mut []), get("user.b", &mut value)];
         let removed = errno(rustix::fs::lremovexattr(&path, "user.b"));
         let listed = errno(xattrs::all(File::open(&path).expect("it opens")));
         // A write by root takes capabilities away.

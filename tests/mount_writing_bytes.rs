@@ -49,7 +49,10 @@ fn bytes_are_written_over_appended_and_cut_as_in_a_plain_file() {
         (&file).read_to_end(&mut bytes).expect("it can be read");
         (sizes, blake3::hash(&bytes), file.read_at(&mut [0; 10], u64::MAX >> 1).map_err(|e| e.kind()))
     });
-    twin.both(|dir| os(fs::write(dir.join("large"), noise(7, 40 << 20)).and_then(|()| fs::metadata(dir.join("large")))).map(|m| m.len()));
+    twin.both(|dir| {
+        os(fs::write(dir.join("large"), noise(7, 40 << 20)).and_then(|()| fs::metadata(dir.join("large"))))
+            .map(|m| m.len())
+    });
     twin.both(|dir| os(fs::copy(dir.join("large"), dir.join("copy"))));
     twin.both(|dir| os(rw(&dir.join("far")).write_at(b"x", (1 << 40) + 5)));
     twin.both(|dir| os(rw(&dir.join("far")).set_len(1 << 41)));
@@ -294,7 +297,8 @@ fn ranges_are_copied_within_the_mount() {
             }
             Ok((done, size(&to)))
         };
-        let ranges = [(0, 50_000, 10_000), (1234, 7, 100_000), (290_000, 400_000, 100_000), (499_990, 0, 100), (600_000, 0, 5)];
+        let ranges =
+            [(0, 50_000, 10_000), (1234, 7, 100_000), (290_000, 400_000, 100_000), (499_990, 0, 100), (600_000, 0, 5)];
         let done = ranges.map(copy);
         let whole = rw(&dir.join("whole"));
         let copied = rustix::fs::copy_file_range(&from, Some(&mut 0), &whole, Some(&mut 0), 1 << 30);
@@ -355,7 +359,8 @@ fn a_directory_that_changes_while_it_is_listed_shows_each_lasting_name_once() {
     });
     twin.both(|dir| {
         // telldir, seekdir: a position is good as long as the directory is open.
-        let mut listing = rustix::fs::Dir::read_from(File::open(dir.join("many")).expect("it opens")).expect("a listing");
+        let mut listing =
+            rustix::fs::Dir::read_from(File::open(dir.join("many")).expect("it opens")).expect("a listing");
         let first: Vec<_> = listing.by_ref().take(50).map(|e| e.expect("an entry").file_name().to_owned()).collect();
         listing.rewind();
         let again: Vec<_> = listing.by_ref().take(50).map(|e| e.expect("an entry").file_name().to_owned()).collect();

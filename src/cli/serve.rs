@@ -346,9 +346,9 @@ impl Ended {
     fn outcome(&self) -> Outcome {
         match &self.result {
             Ok(Finished::Untouched | Finished::Removed) => Outcome::Done(String::new()),
-            Ok(Finished::Left { place, why }) => {
-                Outcome::Done(format!("the image is complete; its empty thaw log '{place}' could not be removed: {why}"))
-            }
+            Ok(Finished::Left { place, why }) => Outcome::Done(format!(
+                "the image is complete; its empty thaw log '{place}' could not be removed: {why}"
+            )),
             Ok(Finished::Kept { bytes, place }) => Outcome::Done(format!(
                 "the image alone is not complete: {bytes} bytes are in its thaw log '{place}'; keep both together"
             )),

@@ -19,8 +19,8 @@ use crate::fs::{
 };
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 use std::ffi::OsStr;
@@ -92,9 +92,7 @@ impl Writing {
         if self.atime == Atime::Never || flags & libc::O_NOATIME != 0 {
             return;
         }
-        let _ = self.run("atime", INodeNo(inode.0), || {
-            self.live.touch_atime(inode, self.atime == Atime::Always)
-        });
+        let _ = self.run("atime", INodeNo(inode.0), || self.live.touch_atime(inode, self.atime == Atime::Always));
     }
 
     /// An open directory.
@@ -268,9 +266,8 @@ impl Filesystem for Writing {
             exchange: flags.contains(fuser::RenameFlags::RENAME_EXCHANGE),
         };
         let (from, to) = (InodeId(parent.0), InodeId(new_parent.0));
-        let done = self.run("rename", parent, || {
-            self.live.rename(from, name.as_bytes(), to, new_name.as_bytes(), flags)
-        });
+        let done =
+            self.run("rename", parent, || self.live.rename(from, name.as_bytes(), to, new_name.as_bytes(), flags));
         Self::reply_empty(reply, done);
     }
 
@@ -454,16 +451,7 @@ impl Filesystem for Writing {
         }
     }
 
-    fn setxattr(
-        &self,
-        _: &Request,
-        inode: INodeNo,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        _: u32,
-        reply: ReplyEmpty,
-    ) {
+    fn setxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
         let name = name.as_bytes();
         let flags = XattrFlags {
             create: flags & libc::XATTR_CREATE != 0,
@@ -542,8 +530,7 @@ impl Filesystem for Writing {
 
 /// What fallocate(2) is to do, if it is offered.
 fn fallocate_mode(mode: i32) -> Option<FallocateMode> {
-    let (keep_size, punch, zero) =
-        (libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_ZERO_RANGE);
+    let (keep_size, punch, zero) = (libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_ZERO_RANGE);
     match mode {
         0 => Some(FallocateMode::Allocate),
         _ if mode == keep_size => Some(FallocateMode::KeepSize),
