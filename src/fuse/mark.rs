@@ -149,16 +149,12 @@ impl Daemon {
     /// # Errors
     /// /proc is not mounted, or there are no descriptors to look at it: then nothing is known.
     pub fn of(mount: &Mount) -> io::Result<Option<Self>> {
-        let mut best: Option<((bool, (i64, u32)), Self)> = None;
+        let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            let Some(daemon) = Self::with_pid(pid)?.filter(|daemon| daemon.device == mount.device) else { continue };
-            let rank = (!daemon.is_ending(), daemon.marked_at());
-            if best.as_ref().is_none_or(|(other, _)| rank > *other) {
-                best = Some((rank, daemon));
-            }
+            found.extend(Self::with_pid(pid)?.filter(|daemon| daemon.device == mount.device));
         }
-        Ok(best.map(|(_, daemon)| daemon))
+        Ok(found.into_iter().max_by_key(|daemon| (!daemon.is_ending(), daemon.marked_at())))
     }
 
     /// When the mark was made, in seconds and nanoseconds; 0 where the kernel does not tell.
