@@ -266,6 +266,9 @@ fn modes_owners_and_the_setuid_rules_are_those_of_linux() {
     twin.check_and_remount();
 }
 
+/// What is done, and the name whose times it may change.
+type Step = (&'static str, fn(&Path));
+
 #[test]
 fn times_are_set_and_change_with_what_is_done() {
     need_fuse!();
@@ -299,7 +302,7 @@ fn times_are_set_and_change_with_what_is_done() {
     let long_ago = time(1000, 0);
     let omit = time(0, rustix::fs::UTIME_OMIT as _);
     let now = time(0, rustix::fs::UTIME_NOW as _);
-    let steps: [(&str, fn(&Path)); 9] = [
+    let steps: [Step; 9] = [
         ("file", |dir| drop(File::options().append(true).open(dir.join("file")).and_then(|mut f| f.write_all(b"x")))),
         ("file", |dir| drop(File::options().write(true).open(dir.join("file")).and_then(|f| f.set_len(2)))),
         ("file", |dir| drop(File::options().write(true).truncate(true).open(dir.join("file")))),
