@@ -19,20 +19,13 @@ use super::recover::Recovered;
 use super::segment::{Chain, Identity, Segment, head_bytes};
 use crate::format::frame::FrameKind;
 use crate::format::ids::LogOffset;
-use crate::format::transaction::{Operation, Thawed};
+use crate::format::transaction::{Operation, Thawed, Transaction};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// Where copied frames were, and where they are now.
 pub type Moved = BTreeMap<LogOffset, LogOffset>;
-
-/// Operations of one group, and what its transactions said.
-struct Group {
-    operations: Vec<Operation>,
-    image_end: u64,
-    time: (i64, u32),
-}
 
 impl Recovered {
     //= format-spec.md#11.4
@@ -47,9 +40,13 @@ impl Recovered {
         chain: Chain,
         number: u64,
     ) -> Result<(ThawLog, Moved), ThawError> {
-        let groups = self.groups_after(chain.number)?;
+        let mut empty = true;
+        self.replay(chain.number, |transaction| {
+            empty &= transaction.operations.is_empty();
+            Ok::<(), ThawError>(())
+        })?;
         let segments = self.all_segments(number);
-        if groups.iter().all(|group| group.operations.is_empty()) {
+        if empty {
             // Transactions without operations: nothing is lost with them.
             let continued = Continued { chain, end: durable, durable, segments, number };
             return Ok((ThawLog::proceed(self.folder, identity, continued)?, Moved::new()));
@@ -60,7 +57,7 @@ impl Recovered {
         let end = junction.saturating_add(Segment::HEAD_LEN);
         let continued = Continued { chain, end, durable, segments, number: first };
         let mut log = ThawLog::proceed(self.folder.clone(), identity, continued)?;
-        match self.copy(groups, &mut log) {
+        match self.copy(chain.number, &mut log) {
             Ok(moved) => {
                 // From here on it is not known whether the junction is there.
                 log.join(number, chain, durable)?;
@@ -73,48 +70,44 @@ impl Recovered {
         }
     }
 
-    /// The groups after transaction `number`.
-    fn groups_after(&self, number: u64) -> Result<Vec<Group>, ThawError> {
-        let mut groups = Vec::new();
-        let mut operations = Vec::new();
-        self.replay(number, |transaction| {
-            operations.extend(transaction.operations);
-            let info = transaction.info;
-            if !info.more_follows {
-                let operations = std::mem::take(&mut operations);
-                groups.push(Group { operations, image_end: info.image_end, time: (info.time, info.time_ns) });
-            }
-            Ok::<(), ThawError>(())
-        })?;
-        Ok(groups)
-    }
-
-    /// Appends the groups, and the frames after the log's durable end that they name, and makes it all durable.
-    fn copy(&self, groups: Vec<Group>, log: &mut ThawLog) -> Result<Moved, ThawError> {
-        let from = log.durable();
+    /// Appends the groups after transaction `number`, and the frames after the log's durable end that they name, and makes it
+    /// all durable. Holds one group at a time.
+    fn copy(&self, number: u64, log: &mut ThawLog) -> Result<Moved, ThawError> {
         let mut moved = Moved::new();
-        for mut group in groups {
-            for operation in &mut group.operations {
-                if let Operation::Thawed(thawed) = operation
-                    && thawed.frame >= from
-                {
-                    thawed.frame = match moved.get(&thawed.frame) {
-                        Some(&frame) => frame,
-                        None => {
-                            let frame = self.copy_frame(thawed, log)?;
-                            moved.insert(thawed.frame, frame);
-                            frame
-                        }
-                    };
-                    if thawed.frame == Thawed::LOST {
-                        (thawed.within, thawed.sum) = (0, 0);
-                    }
-                }
+        let mut group = Vec::new();
+        self.replay(number, |transaction| {
+            let Transaction { info, operations } = transaction;
+            group.extend(operations);
+            if info.more_follows {
+                return Ok::<(), ThawError>(());
             }
-            log.put_again(&group.operations, group.image_end, group.time)?;
-        }
+            for operation in &mut group {
+                self.relocate(operation, &mut moved, log)?;
+            }
+            log.put_again(&group, info.image_end, (info.time, info.time_ns))?;
+            group.clear();
+            Ok(())
+        })?;
         log.sync_all()?;
         Ok(moved)
+    }
+
+    /// Lets an operation name the copy of its frame, which is made if there is none.
+    fn relocate(&self, operation: &mut Operation, moved: &mut Moved, log: &mut ThawLog) -> Result<(), ThawError> {
+        let Operation::Thawed(thawed) = operation else { return Ok(()) };
+        if thawed.frame < log.durable() {
+            return Ok(());
+        }
+        let frame = match moved.get(&thawed.frame) {
+            Some(&frame) => frame,
+            None => self.copy_frame(thawed, log)?,
+        };
+        moved.insert(thawed.frame, frame);
+        thawed.frame = frame;
+        if frame == Thawed::LOST {
+            (thawed.within, thawed.sum) = (0, 0);
+        }
+        Ok(())
     }
 
     /// Appends the bytes that a range names; if they are not there, it is lost.
