@@ -105,8 +105,12 @@ pub(super) fn open_log(
     counted: u64,
 ) -> Result<LogWriter, StartError> {
     let end = head.log_end.0.max(counted);
-    if storage.len()? > end {
+    let len = storage.len()?;
+    if len >= end {
+        // Space that was reserved after the end goes, too: a full disk may need it for the thaw log.
         storage.truncate(end)?;
+    }
+    if len > end {
         storage.sync()?;
     }
     let sequence = limits::first_sequence(epoch);

@@ -116,7 +116,7 @@ impl Recovered {
             return Ok(Thawed::LOST);
         };
         match segment.written(thawed.frame, thawed.sum) {
-            Ok(bytes) => Ok(log.append(&bytes)?.frame),
+            Ok(bytes) => log.append_again(&bytes),
             Err(ThawError::Written { .. }) => Ok(Thawed::LOST),
             Err(error) => Err(error),
         }

@@ -44,8 +44,9 @@ pub struct ThawLog {
     /// The segment being written and where the next frame will lie.
     pub(super) tail: Tail,
     pub(super) next_sequence: u64,
-    /// The next segment's file, made ahead: empty, with space reserved for it.
+    /// The next segment's file, made ahead: empty, with space reserved for it where `reserved` says so.
     pub(super) next: Option<Arc<dyn Storage>>,
+    pub(super) reserved: bool,
     /// All segments but the one made ahead.
     pub(super) segments: BTreeMap<u64, Segment>,
     /// Segments that hold bytes no commit has synced.
@@ -108,6 +109,7 @@ impl ThawLog {
             tail: Tail { number, end },
             next_sequence: u64::from(identity.epoch) << 40,
             next: None,
+            reserved: false,
             segments,
             dirty: BTreeSet::new(),
             emptied: BTreeMap::new(),
@@ -119,6 +121,8 @@ impl ThawLog {
             stopped: false,
         };
         log.next = Some(log.make(number)?);
+        // Without space for all of it there may be enough for what removes something.
+        let _ = log.make_ahead();
         log.begin_segment(number)?;
         // Who appends tries again.
         let _ = log.make_ahead();
@@ -150,6 +154,16 @@ impl ThawLog {
         }
         let header = self.put(FrameKind::WRITTEN, bytes)?;
         Ok(Appended { frame: header.offset, len: bytes.len() as u64, sum: header.sum })
+    }
+
+    /// Appends written bytes that a group names which is written again: with no more space than they take.
+    pub(super) fn append_again(&mut self, bytes: &[u8]) -> Result<LogOffset, ThawError> {
+        self.running_well()?;
+        self.fits_segment("a write", bytes.len() as u64)?;
+        if !self.has_room(bytes.len() as u64) {
+            self.turn()?;
+        }
+        Ok(self.put(FrameKind::WRITTEN, bytes)?.offset)
     }
 
     /// Appends `operations` as one group of transactions, which counts whole or not at all. `image_end` is up to where the
@@ -445,7 +459,11 @@ impl ThawLog {
 
     /// Goes on in the next segment.
     fn turn(&mut self) -> Result<(), ThawError> {
-        self.make_ahead()?;
+        if let Err(error) = self.make_ahead()
+            && self.next.is_none()
+        {
+            return Err(error);
+        }
         self.begin_segment(self.tail.number.saturating_add(1))?;
         // Who appends tries again, and tells why it cannot be made; a commit may do without.
         let _ = self.make_ahead();
@@ -470,7 +488,7 @@ impl ThawLog {
             Err(error) => {
                 self.cut(&storage, 0);
                 self.emptied.insert(number, Arc::clone(&storage));
-                self.next = Some(storage);
+                (self.next, self.reserved) = (Some(storage), false);
                 return Err(error.into());
             }
         }
@@ -481,15 +499,25 @@ impl ThawLog {
         Ok(())
     }
 
-    /// Makes the next segment's file, if it is not there.
+    /// Makes the next segment's file, if it is not there, and reserves space for all of it where that can be done.
     fn make_ahead(&mut self) -> Result<(), ThawError> {
-        if self.next.is_none() {
-            self.next = Some(self.make(self.tail.number.saturating_add(1))?);
+        let storage = match &self.next {
+            Some(storage) => Arc::clone(storage),
+            None => self.make(self.tail.number.saturating_add(1))?,
+        };
+        self.next = Some(Arc::clone(&storage));
+        if !self.reserved {
+            match storage.allocate(0, self.identity.segment_size) {
+                // The file stays, empty: it is taken when there is space again.
+                Err(error) if error.kind() != ErrorKind::Unsupported => return Err(error.into()),
+                _ => self.reserved = true,
+            }
         }
         Ok(())
     }
 
-    /// An empty file for segment `number`, with space reserved for all of it where that can be done.
+    /// An empty file for segment `number`. Space is reserved as far as there is some: what is committed without written
+    /// bytes, a removal above all, must find its place on a disk that is full for all else.
     fn make(&mut self, number: u64) -> Result<Arc<dyn Storage>, ThawError> {
         let storage = match self.folder.create(number) {
             Ok(storage) => storage,
@@ -504,14 +532,8 @@ impl ThawLog {
             }
             Err(error) => return Err(error.into()),
         };
-        self.new_names = true;
-        match storage.allocate(0, self.identity.segment_size) {
-            Err(error) if !matches!(error.kind(), ErrorKind::Unsupported) => {
-                // The file stays, empty: it is taken when there is space again.
-                Err(error.into())
-            }
-            _ => Ok(storage),
-        }
+        (self.new_names, self.reserved) = (true, false);
+        Ok(storage)
     }
 
     /// Cuts a segment off at `len`, and reserves its space again as far as that can be done.
@@ -532,7 +554,7 @@ impl ThawLog {
             self.dirty.remove(&number);
             self.cut(&storage, 0);
             self.emptied.insert(number, Arc::clone(&storage));
-            self.next = Some(storage);
+            (self.next, self.reserved) = (Some(storage), false);
         }
         if let Some(Segment { base, storage, .. }) = self.segments.get(&tail.number).cloned() {
             self.cut(&storage, tail.end.saturating_sub(base));

@@ -1,7 +1,9 @@
 //! Every operation of begin and of the end fails once, and from then on.
 
 use super::*;
+use crate::storage::Operation as Op;
 use crate::storage::testing::{Fault, FaultyStorage};
+use crate::thaw::ThawError;
 
 type Faulty = FaultyStorage<MemoryStorage>;
 
@@ -56,6 +58,24 @@ fn a_begin_that_fails_anywhere_loses_nothing_and_can_be_tried_again() {
         }
         assert!(u64::from(failed) > operations, "{failed} of {operations} operations matter");
     }
+}
+
+// Case 24.
+#[test]
+fn a_disk_that_has_no_space_to_reserve_is_begun_to_be_written_for_what_removes_something() {
+    let (faulty, disk) = disk(true);
+    faulty.fail_from_of(Op::Allocate, 0, Fault::Enospc);
+    let mut session = disk.begin(0x12).unwrap();
+    session.remove("a");
+    session.commit();
+    session.checkpoint();
+    let error = session.log().append(b"more").unwrap_err();
+    assert!(matches!(&error, ThawError::Storage(e) if e.raw_os_error() == Some(28)), "{error}");
+    let expected = session.files();
+    drop(session);
+    assert_eq!(found_files(&disk.look().unwrap(), ""), expected);
+    faulty.fail_no_more();
+    disk.begin(0x13).unwrap().log().append(b"more").unwrap();
 }
 
 #[test]
