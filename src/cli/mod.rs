@@ -22,6 +22,7 @@ mod cat;
 mod check;
 mod digest;
 mod extract;
+mod forget;
 mod generate;
 mod info;
 mod ls;

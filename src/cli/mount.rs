@@ -3,13 +3,20 @@
 //! The two command lines; what they start is in `serve`.
 
 use super::sentence::{sentence, told};
-use super::{Context, Exit, serve};
+use super::serve::{self, How};
+use super::{Context, Exit};
 use crate::fuse::MountOptions;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
+The mount is writable unless something is in the way, and then it is read-only and says why: somebody else writes the
+image, the file or its directory cannot be written, the file system has no locks, or the thaw log is missing or damaged.
+With 'rw' each of these is an error. What is written is kept in IMAGE.thaw, beside the image or in thaw=DIR, and is safe
+after fsync, 'floe sync DIR', or 5 seconds (commit=). It is not compressed into the image yet: the image alone is not
+complete. After a crash the next writable mount brings back what was committed.
+
 push: a thread stores small files in the kernel's page cache ahead of a reader that reads files in the order in which it
 listed them ('find', then reading). If the daemon of such a mount is killed (SIGKILL), it may hang in the kernel until
 'umount -f DIR' or, on Linux 6.15 and newer, until the kernel's own time limit (/proc/sys/fs/fuse). Therefore it is off
@@ -35,6 +42,10 @@ pub struct Args {
     /// Stay in the foreground
     #[arg(short = 'f', long)]
     pub foreground: bool,
+    /// If the thaw log is missing or damaged, give up what is in it: list the files that lose bytes, and mount writable.
+    /// Reading these bytes is an error until they are overwritten. A log that fits is not given up
+    #[arg(long)]
+    pub forget_thaw: bool,
 }
 
 /// Mounts, and returns once the mount can be used (or, with `-f`, when it ends).
@@ -46,7 +57,8 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     for list in &args.options {
         options.take(list).map_err(|error| told(Exit::Usage, error.to_string()))?;
     }
-    serve::mount(&args.image, &args.dir, &options, args.foreground)?;
+    let how = How { foreground: args.foreground, forget_thaw: args.forget_thaw };
+    serve::mount(&args.image, &args.dir, &options, how)?;
     Ok(Exit::Done)
 }
 
@@ -71,8 +83,8 @@ pub fn run_helper(argv: &[OsString]) -> i32 {
         }
     };
     let result = match call.fake {
-        true => serve::Opened::open(&call.image, &call.options).map(drop),
-        false => serve::mount(&call.image, &call.dir, &call.options, false),
+        true => serve::Opened::open(&call.image, &call.options, false).map(drop),
+        false => serve::mount(&call.image, &call.dir, &call.options, How::default()),
     };
     match result {
         Ok(()) => 0,

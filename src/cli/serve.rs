@@ -4,37 +4,58 @@
 //! whoever typed the command with their own exit status; the rest is reported through a pipe. No thread is started before the
 //! process has split in two. Called by `mount`.
 
+use super::forget::forget_thaw_log;
 use super::making::random_seed;
 use super::open::shown;
 use super::sentence::{sentence, told};
+use super::size::{Human, counted};
 use super::{Exit, descriptors, time};
 use crate::fs::start::{Found, StartError, look};
 use crate::fs::{Finished, Fs, FsOptions, Live, LiveOptions};
-use crate::fuse::mark::{Mark, Outcome};
+use crate::fuse::mark::{Daemon, Mark, Outcome};
 use crate::fuse::{self, MountOptions, daemon};
 use crate::meta::{Image, ImageOptions};
 use crate::storage::{
-    Access, DirectoryHome, FileStorage, HomeOptions, LockError, Owner, ReaderLock, StorageError, WriterLock,
+    Access, DirectoryHome, FileStorage, Holder, HomeOptions, LockError, LogHome, Owner, ReaderLock, Storage,
+    StorageError, WriterLock,
 };
 use anyhow::{Context as _, anyhow};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What to do about a thaw log that is missing or damaged.
+const HELP: &str = "put the log back; or see what 'floe check' says of the image, and give up what is in the log with \
+                    'floe mount --forget-thaw'";
+/// What is needed of the image's directory.
+const BESIDE: rustix::fs::Access = rustix::fs::Access::WRITE_OK.union(rustix::fs::Access::EXEC_OK);
+/// How long a daemon that is unmounting may take before people are told again that it is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the command line says besides the mount options.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// Give up a thaw log that is missing or damaged.
+    pub forget_thaw: bool,
+}
 
 /// Mounts, and returns once the mount can be used (or, in the foreground, when it ends).
 ///
 /// # Errors
 /// With what went wrong as its source.
-pub fn mount(image: &Path, dir: &Path, options: &MountOptions, foreground: bool) -> anyhow::Result<()> {
+pub fn mount(image: &Path, dir: &Path, options: &MountOptions, how: How) -> anyhow::Result<()> {
     descriptors::raise();
     let inherited = daemon::Inherited::now();
-    let mut opened = Opened::open(image, options)?;
+    let mut opened = Opened::open(image, options, how.forget_thaw)?;
     let fuse::Prepared { point, hides } = fuse::prepare(dir, opened.path())?;
     if let Some(other) = hides {
         let (dir, other) = (shown(dir), shown(Path::new(&other)));
         eprintln!("warning: '{other}' is mounted on {dir} already; the new mount hides it");
     }
-    if foreground {
+    if how.foreground {
         return serve(opened, &point, options, || Ok(()));
     }
     let inherited = inherited.context("cannot go into the background: /proc is needed")?;
@@ -101,12 +122,15 @@ impl Opened {
     ///
     /// # Errors
     /// It is no image, or is to be written and cannot.
-    pub fn open(path: &Path, options: &MountOptions) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, options: &MountOptions, forget_thaw: bool) -> anyhow::Result<Self> {
+        if forget_thaw && options.read_only {
+            return Err(told(Exit::Usage, "--forget-thaw writes to the image: it needs a writable mount, not 'ro'"));
+        }
         if !options.read_only {
             options.fit_for_writing().map_err(|error| told(Exit::Usage, error.to_string()))?;
-            match Writing::open(path, options)? {
+            match Writing::open(path, options, forget_thaw)? {
                 Ok(writing) => return Ok(Opened::Writing(Box::new(writing))),
-                Err(why) if options.writable => {
+                Err(why) if options.writable || forget_thaw => {
                     return Err(why.context(format!("cannot mount '{}' for writing", shown(path))));
                 }
                 Err(why) => {
@@ -166,7 +190,7 @@ impl Reading {
 
 impl Writing {
     /// The image, or why it can only be read.
-    fn open(path: &Path, options: &MountOptions) -> anyhow::Result<anyhow::Result<Self>> {
+    fn open(path: &Path, options: &MountOptions, forget_thaw: bool) -> anyhow::Result<anyhow::Result<Self>> {
         if options.offset != 0 {
             return Ok(Err(anyhow!("an image inside another file ('offset=') cannot be written")));
         }
@@ -182,7 +206,11 @@ impl Writing {
             Err(error @ StorageError::NotAnImage { .. }) => return Ok(Err(error.into())),
             Err(error) => return Err(error).with_context(|| cannot_open(&path)),
         };
-        let lock = match WriterLock::try_acquire(storage.file(), &path, &Owner::current()) {
+        // The lock's note and the thaw log lie beside the image.
+        if let Some(Err(error)) = path.parent().map(|dir| rustix::fs::access(dir, BESIDE)) {
+            return Ok(Err(anyhow!("its directory cannot be written: {}", std::io::Error::from(error))));
+        }
+        let lock = match lock(&storage, &path) {
             Ok(lock) => lock,
             Err(error @ (LockError::Held { .. } | LockError::Unsupported(_))) => return Ok(Err(error.into())),
             Err(error) => return Err(error).with_context(|| cannot_open(&path)),
@@ -190,7 +218,16 @@ impl Writing {
         let reader = reader_lock(&storage).with_context(|| cannot_open(&path))?;
         let home = HomeOptions { elsewhere: options.thaw.clone(), volatile: options.volatile };
         let home = DirectoryHome::new(&path, home).with_context(|| cannot_open(&path))?;
-        let found = match look(storage.clone(), Arc::new(home), ImageOptions::default()) {
+        let (image, home): (Arc<dyn Storage>, Arc<dyn LogHome>) = (storage.clone(), Arc::new(home));
+        let found = match look(image.clone(), home.clone(), ImageOptions::default()) {
+            Err(error) if error.can_forget() && forget_thaw => {
+                forget_thaw_log(&path, &image, &home)?;
+                look(image, home, ImageOptions::default())
+            }
+            Err(error) if error.can_forget() => return Ok(Err(anyhow!("{error} ({HELP})"))),
+            found => found,
+        };
+        let found = match found {
             // The exit status depends on it.
             Err(StartError::Meta(error)) => return Err(error).with_context(|| cannot_open(&path)),
             found => found.with_context(|| cannot_open(&path))?,
@@ -199,14 +236,43 @@ impl Writing {
             eprintln!("warning: {named}: {warning}");
         }
         if let Some(back) = found.brought_back() {
-            let (files, bytes, commits) = (back.files, back.bytes, back.commits);
-            eprintln!("note: {named}: recovered from the thaw log: {files} files, {bytes} bytes, {commits} commits");
+            let (bytes, commits) = (Human(back.bytes), counted(back.commits, "commit"));
+            let files = match back.files {
+                1 => "1 file or directory".to_owned(),
+                files => format!("{files} files and directories"),
+            };
+            eprintln!("note: {named}: recovered from the thaw log: {files}, {bytes}, {commits}");
         }
         if let Some(why) = found.set_aside_reason() {
             eprintln!("warning: {named}: a thaw log that does not fit is set aside at the first change: {why}");
         }
         Ok(Ok(Writing { path, storage, found, lock, reader }))
     }
+}
+
+/// Becomes the writer; waits for one on this host that is about to end.
+fn lock(storage: &FileStorage, path: &Path) -> Result<WriterLock, LockError> {
+    let me = Owner::current();
+    loop {
+        let held = match WriterLock::try_acquire(storage.file(), path, &me) {
+            Err(error @ LockError::Held { .. }) => error,
+            other => return other,
+        };
+        let Some(daemon) = unmounting(storage, path, &me) else { return Err(held) };
+        eprintln!("note: waiting for process {}, which is unmounting '{}'", daemon.pid(), shown(path));
+        // Whether it has ended or not, the lock says how to go on.
+        let _ = daemon.wait(PATIENCE);
+    }
+}
+
+/// The daemon that has the image's lock, if it is on this host and its mount is gone.
+fn unmounting(storage: &FileStorage, path: &Path, me: &Owner) -> Option<Daemon> {
+    let owner = Holder::of(storage.file(), path)?.owner?;
+    if (&owner.host, &owner.boot) != (&me.host, &me.boot) {
+        return None;
+    }
+    let daemon = Daemon::with_pid(i32::try_from(owner.pid).ok()?).ok()??;
+    daemon.is_unmounting().unwrap_or(false).then_some(daemon)
 }
 
 /// Whether the system refuses to have the file written.
@@ -350,7 +416,8 @@ impl Ended {
                 "the image is complete; its empty thaw log '{place}' could not be removed: {why}"
             )),
             Ok(Finished::Kept { bytes, place }) => Outcome::Done(format!(
-                "the image alone is not complete: {bytes} bytes are in its thaw log '{place}'; keep both together"
+                "the image alone is not complete: its thaw log '{place}' has {}; keep both together",
+                Human(*bytes)
             )),
             Err(error) => Outcome::Failed(sentence(error)),
         }

@@ -22,9 +22,15 @@ impl Mounted {
     /// Mounts, read-only unless the options say `rw`, and returns when it is mounted.
     #[track_caller]
     pub fn new(image: &Path, dir: &Path, options: &[&str]) -> Self {
+        Self::as_asked(image, dir, &[&["-o", "ro"], options].concat())
+    }
+
+    /// The same without `ro`: writable where nothing is in the way.
+    #[track_caller]
+    pub fn as_asked(image: &Path, dir: &Path, options: &[&str]) -> Self {
         let guardian = Some(Guardian::over(dir, guardian::MOUNT));
         let mut command = floe_command(["mount"]);
-        command.args(["-o", "ro"]).args(options).arg(image).arg(dir);
+        command.args(options).arg(image).arg(dir);
         run(command).exits(0);
         assert!(is_mounted(dir), "'floe mount' returned 0, but nothing is mounted at {}", dir.display());
         Mounted { dir: dir.to_owned(), mounted: true, guardian }
