@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
-Without options everything is read and verified. A part is the same one each time, so 1/7, 2/7 and so on cover
-all of the image in a week. The thaw log beside the image (IMAGE.thaw) is read too, whatever part of the data is. While
+Without options everything is read and verified. A part is the same one each time, so 1/7, 2/7 and so on cover \
+all of the image in a week. The thaw log beside the image (IMAGE.thaw) is read too, whatever part of the data is. While \
 somebody writes the image, its last checkpoint is checked, and not the log.
 
 Examples:

@@ -11,8 +11,8 @@ use std::io;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-The image holds an empty root directory. What is written through a mount of it is stored with the codec, chunker and
-hash chosen here. An existing file is not touched without --force. With --force only a regular file is replaced, and not
+The image holds an empty root directory. What is written through a mount of it is stored with the codec, chunker and \
+hash chosen here. An existing file is not touched without --force. With --force only a regular file is replaced, and not \
 while another process writes it, nor while its thaw log (IMAGE.thaw) holds bytes: they may be nowhere else.
 
 Examples:

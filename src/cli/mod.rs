@@ -43,9 +43,11 @@ const ABOUT: &str = "An archival filesystem that you can write to: packs small, 
 
 const EXAMPLES: &str = "\
 Examples:
-  floe pack ~/photos photos.floe      pack a folder into an image
-  floe mount photos.floe /mnt         mount it, read-only
-  floe umount /mnt                    unmount it, and wait until that is done
+  floe pack ~/photos photos.floe      pack a directory into an image
+  floe mount photos.floe /mnt         mount it: writable if the image is, else read-only
+  floe sync /mnt                      return when everything written to it is durable
+  floe umount /mnt                    unmount it, and wait until everything is durable
+  floe mkfs notes.floe                make an empty image, to be mounted and written to
   floe ls -lR photos.floe             list it without mounting
   floe extract photos.floe -C out     extract all of it
   floe check photos.floe              read everything and verify it

@@ -11,15 +11,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
-The mount is writable unless something is in the way, and then it is read-only and says why: somebody else writes the
-image, the file or its directory cannot be written, the file system has no locks, or the thaw log is missing or damaged.
-With 'rw' each of these is an error. What is written is kept in IMAGE.thaw, beside the image or in thaw=DIR, and is safe
-after fsync, 'floe sync DIR', or 5 seconds (commit=). It is not compressed into the image yet: the image alone is not
+The mount is writable unless something is in the way, and then it is read-only and says why: somebody else writes the \
+image, the file or its directory cannot be written, the file system has no locks, or the thaw log is missing or damaged. \
+With 'rw' each of these is an error. What is written is kept in IMAGE.thaw, beside the image or in thaw=DIR, and is safe \
+after fsync, 'floe sync DIR', or 5 seconds (commit=). It is not compressed into the image yet: the image alone is not \
 complete. After a crash the next writable mount brings back what was committed.
 
-push: a thread stores small files in the kernel's page cache ahead of a reader that reads files in the order in which it
-listed them ('find', then reading). If the daemon of such a mount is killed (SIGKILL), it may hang in the kernel until
-'umount -f DIR' or, on Linux 6.15 and newer, until the kernel's own time limit (/proc/sys/fs/fuse). Therefore it is off
+push: a thread stores small files in the kernel's page cache ahead of a reader that reads files in the order in which it \
+listed them ('find', then reading). If the daemon of such a mount is killed (SIGKILL), it may hang in the kernel until \
+'umount -f DIR' or, on Linux 6.15 and newer, until the kernel's own time limit (/proc/sys/fs/fuse). Therefore it is off \
 by default. Without it a killed daemon ends at once.
 ";
 
@@ -52,12 +52,12 @@ pub struct Args {
 ///
 /// # Errors
 /// With what went wrong as its source: a wrong option, an image that is none, a mount point that will not do.
-pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let mut options = MountOptions::default();
     for list in &args.options {
         options.take(list).map_err(|error| told(Exit::Usage, error.to_string()))?;
     }
-    let how = How { foreground: args.foreground, forget_thaw: args.forget_thaw };
+    let how = How { foreground: args.foreground, forget_thaw: args.forget_thaw, quiet: context.quiet };
     serve::mount(&args.image, &args.dir, &options, how)?;
     Ok(Exit::Done)
 }
@@ -83,7 +83,7 @@ pub fn run_helper(argv: &[OsString]) -> i32 {
         }
     };
     let result = match call.fake {
-        true => serve::Opened::open(&call.image, &call.options, false).map(drop),
+        true => serve::Opened::open(&call.image, &call.options, How::default()).map(drop),
         false => serve::mount(&call.image, &call.dir, &call.options, How::default()),
     };
     match result {

@@ -19,15 +19,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
-A single folder becomes the root of the image. Several sources, or a single file, are put into the root under
-their own names. The image gets its name only when it is complete; if packing fails, no image is left behind.
-If IMAGE is a symbolic link, the image is written to its target, which need not exist yet; the link stays.
-With --force only a regular file is replaced, and not while another process writes it, nor while its thaw log
-(IMAGE.thaw) holds bytes: they may be nowhere else. The image, the one it replaces, IMAGE.thaw and IMAGE.lock are
+A single folder becomes the root of the image. Several sources, or a single file, are put into the root under \
+their own names. The image gets its name only when it is complete; if packing fails, no image is left behind. \
+If IMAGE is a symbolic link, the image is written to its target, which need not exist yet; the link stays. \
+With --force only a regular file is replaced, and not while another process writes it, nor while its thaw log \
+(IMAGE.thaw) holds bytes: they may be nowhere else. The image, the one it replaces, IMAGE.thaw and IMAGE.lock are \
 left out of their own sources.
 
-Patterns work as in .gitignore: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders;
-the last pattern that matches decides, and '!' negates a pattern. With --include, files that match no pattern are
+Patterns work as in .gitignore: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders; \
+the last pattern that matches decides, and '!' negates a pattern. With --include, files that match no pattern are \
 left out; --exclude is applied after that.
 
 Examples:
@@ -39,7 +39,7 @@ Examples:
   floe pack --chunker fixed:32K --part-size 128K disks disks.floe  for disk images, random reads
   floe pack --all-root --timestamp 2026-01-01T00:00:00Z tree tree.floe   the same bytes every time
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something could not be read as it is, 11 another process
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something could not be read as it is, 11 another process \
 writes the image, 130 interrupted.
 ";
 

@@ -40,6 +40,8 @@ pub struct How {
     pub foreground: bool,
     /// Give up a thaw log that is missing or damaged.
     pub forget_thaw: bool,
+    /// Print only warnings and errors.
+    pub quiet: bool,
 }
 
 /// Mounts, and returns once the mount can be used (or, in the foreground, when it ends).
@@ -49,7 +51,7 @@ pub struct How {
 pub fn mount(image: &Path, dir: &Path, options: &MountOptions, how: How) -> anyhow::Result<()> {
     descriptors::raise();
     let inherited = daemon::Inherited::now();
-    let mut opened = Opened::open(image, options, how.forget_thaw)?;
+    let mut opened = Opened::open(image, options, how)?;
     let fuse::Prepared { point, hides } = fuse::prepare(dir, opened.path())?;
     if let Some(other) = hides {
         let (dir, other) = (shown(dir), shown(Path::new(&other)));
@@ -122,21 +124,21 @@ impl Opened {
     ///
     /// # Errors
     /// It is no image, or is to be written and cannot.
-    pub fn open(path: &Path, options: &MountOptions, forget_thaw: bool) -> anyhow::Result<Self> {
-        if forget_thaw && options.read_only {
+    pub fn open(path: &Path, options: &MountOptions, how: How) -> anyhow::Result<Self> {
+        if how.forget_thaw && options.read_only {
             return Err(told(Exit::Usage, "--forget-thaw writes to the image: it needs a writable mount, not 'ro'"));
         }
         if !options.read_only {
             options.fit_for_writing().map_err(|error| told(Exit::Usage, error.to_string()))?;
-            match Writing::open(path, options, forget_thaw)? {
+            match Writing::open(path, options, how)? {
                 Ok(writing) => return Ok(Opened::Writing(Box::new(writing))),
-                Err(why) if options.writable || forget_thaw => {
+                Err(why) if options.writable || how.forget_thaw => {
                     return Err(why.context(format!("cannot mount '{}' for writing", shown(path))));
                 }
                 Err(why) => {
                     // What is no image at all is told of first.
                     let reading = Reading::open(path, options)?;
-                    eprintln!("note: '{}' is mounted read-only: {}", shown(path), sentence(&why));
+                    eprintln!("warning: '{}' is mounted read-only: {}", shown(path), sentence(&why));
                     return Ok(Opened::Reading(Box::new(reading)));
                 }
             }
@@ -190,7 +192,7 @@ impl Reading {
 
 impl Writing {
     /// The image, or why it can only be read.
-    fn open(path: &Path, options: &MountOptions, forget_thaw: bool) -> anyhow::Result<anyhow::Result<Self>> {
+    fn open(path: &Path, options: &MountOptions, how: How) -> anyhow::Result<anyhow::Result<Self>> {
         if options.offset != 0 {
             return Ok(Err(anyhow!("an image inside another file ('offset=') cannot be written")));
         }
@@ -220,7 +222,7 @@ impl Writing {
         let home = DirectoryHome::new(&path, home).with_context(|| cannot_open(&path))?;
         let (image, home): (Arc<dyn Storage>, Arc<dyn LogHome>) = (storage.clone(), Arc::new(home));
         let found = match look(image.clone(), home.clone(), ImageOptions::default()) {
-            Err(error) if error.can_forget() && forget_thaw => {
+            Err(error) if error.can_forget() && how.forget_thaw => {
                 forget_thaw_log(&path, &image, &home)?;
                 look(image, home, ImageOptions::default())
             }
@@ -235,7 +237,7 @@ impl Writing {
         for warning in found.image().warnings() {
             eprintln!("warning: {named}: {warning}");
         }
-        if let Some(back) = found.brought_back() {
+        if let Some(back) = found.brought_back().filter(|_| !how.quiet) {
             let (bytes, commits) = (Human(back.bytes), counted(back.commits, "commit"));
             let files = match back.files {
                 1 => "1 file or directory".to_owned(),

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 const HELP: &str = "\
-DIR is the mount point, or any directory in the mount. sync(1) and sync(2) do not reach a FUSE file system; this does.
+DIR is the mount point, or any directory in the mount. sync(1) and sync(2) do not reach a FUSE file system; this does. \
 A read-only mount has nothing to sync.
 
 Exit status: 0 everything written before is durable, 1 failed, 2 wrong usage.

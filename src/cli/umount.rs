@@ -14,8 +14,17 @@ use std::time::Duration;
 /// How long the daemon may take to end once it is unmounted.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const HELP: &str = "\
+Returns when everything that was written is durable and the daemon has ended. If bytes stay in the thaw log, it says how \
+many and where: image and log belong together. The mount is asked nothing, so this works where it hangs; the mount of a \
+daemon that has died is taken away.
+
+Exit status: 0 done, 1 failed: it is in use, or not everything is safe, 2 wrong usage.
+";
+
 /// `floe umount`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     /// The directory an image is mounted on
     #[arg(value_name = "DIR")]
