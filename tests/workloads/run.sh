@@ -6,7 +6,8 @@
 # `rsync -aHAXS --checksum -n -i`, which must print nothing; `floe check` must be clean. FLOE may be "plain": then the workloads
 # run in DIR itself, with no mount, which is what each has to pass first.
 # Removes its mounts and files also when interrupted; KEEP=1 leaves image and log of what failed. A workload has LIMIT seconds
-# (3,600): past it the FUSE connection is aborted. OPTIONS are more options of `floe mount`.
+# (3,600): past it the FUSE connection is aborted. OPTIONS are the options of `floe mount` ("-o allow_other,dev,suid": other users
+# are let in, and devices and setuid programs work as on other filesystems).
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: run.sh FLOE DIR [WORKLOAD...]"
 floe=$1 dir=$2
@@ -19,7 +20,7 @@ need rsync setsid awk df
 [[ -d $dir ]] || die "no directory $dir"
 dir=$(cd "$dir" && pwd)/floe-workloads.$$
 limit=${LIMIT:-3600}
-read -r -a options <<<"${OPTIONS:-}"
+read -r -a options <<<"${OPTIONS--o allow_other,dev,suid}"
 # Space that each workload takes at most, in MiB: its bytes in the log, and as much again for the copy.
 declare -A space=([git]=10000 [rsync]=4000 [cargo]=5000 [qcow2]=1500 [sqlite]=500 [postgres]=3000 [fsx]=3000 [pjdfstest]=100 [everyday]=400)
 mnt=$dir/mnt

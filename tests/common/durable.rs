@@ -1,0 +1,599 @@
+//! A worker that changes a directory, and what of its changes a crash may take back.
+//!
+//! A worker is the only writer of its directory, so what it did is a sequence. After a crash the directory has to be exactly as
+//! it was after some prefix of that sequence, with everything in it up to the last sync that returned; so no byte is seen
+//! that was never written, and no change without those before it. Bytes written say who wrote them, and in which change.
+//! Used by `tests/writing_kill.rs`.
+
+use rustix::fs::{FallocateFlags, XattrFlags};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Longest file.
+const SIZE_MAX: u64 = 512 << 10;
+/// Files that a worker keeps open.
+const HANDLES_MAX: usize = 6;
+const DIRECTORIES: [&str; 4] = ["a", "b", "c", "d"];
+const FILES: [&str; 8] = ["f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7"];
+const ATTRIBUTE: &str = "user.durable";
+
+/// Numbers by a seed.
+pub struct Rng(u64);
+
+impl Rng {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        rng.next();
+        rng
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+
+    fn choose<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        if of.is_empty() { None } else { of.get(self.below(of.len() as u64) as usize) }
+    }
+}
+
+/// A file whatever its names are, in the order of creation.
+type FileId = u64;
+
+/// One change. Files are named by identity, since they are written through handles too.
+#[derive(Clone, Debug)]
+enum Change {
+    Create { path: String, file: FileId, mode: u32 },
+    Write { file: FileId, offset: u64, bytes: Arc<Vec<u8>> },
+    Truncate { file: FileId, size: u64 },
+    Punch { file: FileId, offset: u64, len: u64 },
+    Chmod { file: FileId, mode: u32 },
+    SetXattr { file: FileId, value: Vec<u8> },
+    RemoveXattr { file: FileId },
+    Rename { from: String, to: String },
+    Unlink { path: String },
+    Link { from: String, to: String },
+    Mkdir { path: String },
+    Rmdir { path: String },
+    Symlink { path: String, target: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Regular {
+    bytes: Arc<Vec<u8>>,
+    mode: u32,
+    xattr: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Name {
+    File(FileId),
+    Directory,
+    Symlink(String),
+}
+
+/// A directory's tree as it should be.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    names: BTreeMap<String, Name>,
+    files: BTreeMap<FileId, Regular>,
+}
+
+/// What is seen under a path; files with several names are told by the first of them.
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    File { first: String, file: Regular },
+    Directory,
+    Symlink(String),
+}
+
+type Tree = BTreeMap<String, Seen>;
+
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl State {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Create { path, file, mode } => {
+                self.names.insert(path.clone(), Name::File(*file));
+                self.files.insert(*file, Regular { bytes: Arc::default(), mode: *mode, xattr: None });
+            }
+            Change::Write { file, offset, bytes: new } => {
+                let bytes = self.bytes(*file);
+                let end = *offset as usize + new.len();
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[*offset as usize..end].copy_from_slice(new);
+            }
+            Change::Truncate { file, size } => self.bytes(*file).resize(*size as usize, 0),
+            Change::Punch { file, offset, len } => {
+                let bytes = self.bytes(*file);
+                let end = (*offset + *len).min(bytes.len() as u64) as usize;
+                if (*offset as usize) < end {
+                    bytes[*offset as usize..end].fill(0);
+                }
+            }
+            Change::Chmod { file, mode } => self.file(*file).mode = *mode,
+            Change::SetXattr { file, value } => self.file(*file).xattr = Some(value.clone()),
+            Change::RemoveXattr { file } => self.file(*file).xattr = None,
+            Change::Rename { from, to } => {
+                let below: Vec<String> = self.names.keys().filter(|p| is_below(p, from)).cloned().collect();
+                for path in below {
+                    if let Some(name) = self.names.remove(&path) {
+                        self.names.insert(format!("{to}{}", &path[from.len()..]), name);
+                    }
+                }
+                if let Some(name) = self.names.remove(from) {
+                    self.names.insert(to.clone(), name);
+                }
+            }
+            Change::Unlink { path } | Change::Rmdir { path } => {
+                self.names.remove(path);
+            }
+            Change::Link { from, to } => {
+                let name = self.names[from].clone();
+                self.names.insert(to.clone(), name);
+            }
+            Change::Mkdir { path } => {
+                self.names.insert(path.clone(), Name::Directory);
+            }
+            Change::Symlink { path, target } => {
+                self.names.insert(path.clone(), Name::Symlink(target.clone()));
+            }
+        }
+    }
+
+    fn file(&mut self, file: FileId) -> &mut Regular {
+        self.files.get_mut(&file).expect("a file that was created")
+    }
+
+    fn bytes(&mut self, file: FileId) -> &mut Vec<u8> {
+        Arc::make_mut(&mut self.file(file).bytes)
+    }
+
+    fn paths_of(&self, file: FileId) -> impl Iterator<Item = &String> {
+        self.names.iter().filter(move |(_, name)| **name == Name::File(file)).map(|(path, _)| path)
+    }
+
+    /// What should be seen.
+    fn tree(&self) -> Tree {
+        let seen = |name: &Name| match name {
+            Name::File(id) => {
+                let first = self.paths_of(*id).next().cloned().unwrap_or_default();
+                Seen::File { first, file: self.files[id].clone() }
+            }
+            Name::Directory => Seen::Directory,
+            Name::Symlink(target) => Seen::Symlink(target.clone()),
+        };
+        self.names.iter().map(|(path, name)| (path.clone(), seen(name))).collect()
+    }
+
+    /// Forgets files that have no name: after a crash nobody holds them open.
+    fn forget_unnamed(&mut self) {
+        let named: Vec<FileId> =
+            self.names.values().filter_map(|n| if let Name::File(id) = n { Some(*id) } else { None }).collect();
+        self.files.retain(|id, _| named.contains(id));
+    }
+}
+
+/// What is seen in a directory.
+fn read_tree(root: &Path) -> io::Result<Tree> {
+    let mut tree = Tree::new();
+    let mut first_of = BTreeMap::new();
+    let mut paths = Vec::new();
+    let mut directories = vec![String::new()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(root.join(&directory))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
+            if entry.file_type()?.is_dir() {
+                directories.push(path.clone());
+            }
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    for path in paths {
+        let at = root.join(&path);
+        let stat = fs::symlink_metadata(&at)?;
+        let seen = if stat.is_dir() {
+            Seen::Directory
+        } else if stat.is_symlink() {
+            Seen::Symlink(fs::read_link(&at)?.to_string_lossy().into_owned())
+        } else {
+            let mut value = [0; 256];
+            let xattr = match rustix::fs::getxattr(&at, ATTRIBUTE, &mut value) {
+                Ok(len) => Some(value[..len].to_vec()),
+                Err(rustix::io::Errno::NODATA) => None,
+                Err(errno) => return Err(errno.into()),
+            };
+            let bytes = Arc::new(fs::read(&at)?);
+            assert_eq!(bytes.len() as u64, stat.len(), "the size of {path}");
+            let first = first_of.entry(stat.ino()).or_insert_with(|| path.clone()).clone();
+            Seen::File { first, file: Regular { bytes, mode: stat.mode() & 0o7777, xattr } }
+        };
+        tree.insert(path, seen);
+    }
+    Ok(tree)
+}
+
+/// What differs, in words: for bytes where, and what they say of themselves.
+fn differences(expected: &Tree, seen: &Tree) -> Vec<String> {
+    let mut out = Vec::new();
+    for (path, should) in expected {
+        match (should, seen.get(path)) {
+            (_, None) => out.push(format!("{path} is missing")),
+            (should, Some(is)) if should == is => {}
+            (Seen::File { first, file }, Some(Seen::File { first: is_first, file: is })) => {
+                if first != is_first {
+                    out.push(format!("{path} should be the same file as {first}, and is {is_first}"));
+                }
+                if (file.mode, &file.xattr) != (is.mode, &is.xattr) {
+                    out.push(format!(
+                        "{path} should have mode {:o} and xattr {:?}, and has {:o} and {:?}",
+                        file.mode, file.xattr, is.mode, is.xattr
+                    ));
+                }
+                if let Some(at) = first_difference(&file.bytes, &is.bytes) {
+                    out.push(format!(
+                        "{path} should have {} bytes, has {}, and differs at {at}: '{}' and not '{}'",
+                        file.bytes.len(),
+                        is.bytes.len(),
+                        excerpt(&is.bytes, at),
+                        excerpt(&file.bytes, at)
+                    ));
+                }
+            }
+            (should, Some(is)) => out.push(format!("{path} should be {should:?}, and is {is:?}")),
+        }
+    }
+    out.extend(seen.keys().filter(|path| !expected.contains_key(*path)).map(|path| format!("{path} is too much")));
+    out
+}
+
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    let common = a.iter().zip(b).position(|(a, b)| a != b);
+    common.or_else(|| (a.len() != b.len()).then(|| a.len().min(b.len())))
+}
+
+fn excerpt(bytes: &[u8], at: usize) -> String {
+    let end = bytes.len().min(at + 40);
+    bytes.get(at..end).unwrap_or_default().escape_ascii().to_string()
+}
+
+/// Changes one directory, and knows what of it has to be there.
+pub struct Worker {
+    number: u64,
+    root: PathBuf,
+    rng: Rng,
+    handles: BTreeMap<FileId, File>,
+    next_file: FileId,
+    changes: u64,
+    now: State,
+    /// As it was at the last sync that returned.
+    durable: State,
+    /// What was changed since, the last one perhaps not.
+    since: Vec<Change>,
+}
+
+impl Worker {
+    /// A worker of an empty directory.
+    pub fn new(number: u64, seed: u64, root: PathBuf) -> Self {
+        let rng = Rng::new(seed.wrapping_add(number.wrapping_mul(0x1234_5678_9abc)));
+        let (now, durable) = (State::default(), State::default());
+        Worker {
+            number,
+            root,
+            rng,
+            handles: BTreeMap::new(),
+            next_file: 1,
+            changes: 0,
+            now,
+            durable,
+            since: Vec::new(),
+        }
+    }
+
+    /// One change, or one sync.
+    ///
+    /// # Errors
+    /// A call failed. Whether its change was made is not known.
+    pub fn step(&mut self) -> io::Result<()> {
+        match self.rng.below(100) {
+            0..=9 => self.sync(),
+            10..=11 => self.close_one(),
+            _ => match self.choose_change() {
+                Some(change) => self.make(change),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// How many changes it made.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The path of a file that has but this name.
+    pub fn held(&self) -> Option<String> {
+        let single = |name: &Name| matches!(name, Name::File(id) if self.now.paths_of(*id).count() == 1);
+        self.now.names.iter().find(|(_, name)| single(name)).map(|(path, _)| path.clone())
+    }
+
+    /// Appends to a file.
+    ///
+    /// # Errors
+    /// A call failed.
+    pub fn append(&mut self, path: &str, len: usize) -> io::Result<()> {
+        let Some(Name::File(file)) = self.now.names.get(path) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let (file, offset) = (*file, self.now.files[file].bytes.len() as u64);
+        self.make(Change::Write { file, offset, bytes: Arc::new(self.record(file, offset, len)) })
+    }
+
+    /// Everything so far is durable, whoever said so.
+    pub fn all_is_durable(&mut self) {
+        self.durable = self.now.clone();
+        self.since.clear();
+    }
+
+    /// Closes all files.
+    pub fn close_all(&mut self) {
+        self.handles.clear();
+    }
+
+    /// The directory has to be as it was after some prefix of the changes; it goes on from there.
+    ///
+    /// # Errors
+    /// It is not: what differs.
+    pub fn check_after_crash(&mut self) -> Result<(), String> {
+        let seen = read_tree(&self.root).map_err(|e| format!("worker {}: cannot be read: {e}", self.number))?;
+        let mut state = self.durable.clone();
+        let mut states = vec![state.clone()];
+        for change in &self.since {
+            state.apply(change);
+            states.push(state.clone());
+        }
+        // From the end: most often all is there.
+        let found = states.iter().rposition(|state| state.tree() == seen);
+        let Some(found) = found else {
+            let nearest = states
+                .iter()
+                .enumerate()
+                .map(|(n, state)| (n, differences(&state.tree(), &seen)))
+                .min_by_key(|(_, differences)| differences.len())
+                .map(|(n, differences)| {
+                    format!("{n} of {} changes after the last sync: {}", self.since.len(), differences.join("; "))
+                });
+            let since: Vec<String> = self.since.iter().map(describe).collect();
+            return Err(format!(
+                "worker {}: the directory is not as it was after any prefix of its changes.\nNearest is the one with {}\n\
+                 Beside what was synced: {}\nChanges since: {}",
+                self.number,
+                nearest.unwrap_or_default(),
+                differences(&self.durable.tree(), &seen).join("; "),
+                since.join(", ")
+            ));
+        };
+        self.now = states.swap_remove(found);
+        self.now.forget_unnamed();
+        self.all_is_durable();
+        Ok(())
+    }
+
+    /// The directory has to be as it was left.
+    ///
+    /// # Errors
+    /// It is not: what differs.
+    pub fn check_all(&self) -> Result<(), String> {
+        let seen = read_tree(&self.root).map_err(|e| format!("worker {}: cannot be read: {e}", self.number))?;
+        let differences = differences(&self.now.tree(), &seen);
+        if differences.is_empty() { Ok(()) } else { Err(format!("worker {}: {}", self.number, differences.join("; "))) }
+    }
+
+    fn make(&mut self, change: Change) -> io::Result<()> {
+        self.changes += 1;
+        self.since.push(change.clone());
+        self.perform(&change)?;
+        self.now.apply(&change);
+        Ok(())
+    }
+
+    /// A sync of any kind. All of it is durable afterwards: floe commits everything at once.
+    fn sync(&mut self) -> io::Result<()> {
+        let handles: Vec<&File> = self.handles.values().collect();
+        match (self.rng.below(4), self.rng.choose(&handles)) {
+            (0 | 1, Some(file)) => file.sync_all()?,
+            (2, Some(file)) => file.sync_data()?,
+            (_, _) => File::open(&self.root)?.sync_all()?,
+        }
+        self.all_is_durable();
+        Ok(())
+    }
+
+    fn close_one(&mut self) -> io::Result<()> {
+        let open: Vec<FileId> = self.handles.keys().copied().collect();
+        if let Some(file) = self.rng.choose(&open).copied() {
+            self.handles.remove(&file);
+        }
+        Ok(())
+    }
+
+    fn choose_change(&mut self) -> Option<Change> {
+        let roll = self.rng.below(100);
+        let named: Vec<String> =
+            self.now.names.iter().filter(|(_, n)| matches!(n, Name::File(_))).map(|(p, _)| p.clone()).collect();
+        if roll < 14 || named.len() < 4 {
+            let path = self.new_path()?;
+            return Some(match self.rng.below(12) {
+                0 => Change::Symlink { target: format!("to-{}", self.changes), path },
+                1 if !named.is_empty() => Change::Link { from: self.rng.choose(&named)?.clone(), to: path },
+                _ => {
+                    self.next_file += 1;
+                    Change::Create { path, file: self.next_file, mode: 0o600 }
+                }
+            });
+        }
+        if roll < 20 {
+            return self.change_directories();
+        }
+        if roll < 26 {
+            let from = self.rng.choose(&named)?.clone();
+            // Over another file now and then: what it replaces is gone in the same step.
+            let over = self.rng.choose(&named)?.clone();
+            let to = if self.rng.below(2) == 0 { over } else { self.new_path()? };
+            // Renaming a file over itself changes nothing, and takes no name away.
+            return (self.now.names[&from] != *self.now.names.get(&to).unwrap_or(&Name::Directory))
+                .then_some(Change::Rename { from, to });
+        }
+        if roll < 30 {
+            let paths: Vec<String> =
+                self.now.names.iter().filter(|(_, n)| **n != Name::Directory).map(|(p, _)| p.clone()).collect();
+            return Some(Change::Unlink { path: self.rng.choose(&paths)?.clone() });
+        }
+        self.change_file()
+    }
+
+    fn change_file(&mut self) -> Option<Change> {
+        // Open ones may have lost their names.
+        let mut files: Vec<FileId> = self.handles.keys().copied().collect();
+        files.extend(self.now.names.values().filter_map(|n| if let Name::File(id) = n { Some(*id) } else { None }));
+        let file = *self.rng.choose(&files)?;
+        let size = self.now.files[&file].bytes.len() as u64;
+        let roll = self.rng.below(100);
+        Some(match roll {
+            0..=69 => {
+                let len = match self.rng.below(10) {
+                    0 => 1 + self.rng.below(128 << 10),
+                    1..=4 => 1 + self.rng.below(16 << 10),
+                    _ => 1 + self.rng.below(3000),
+                };
+                let offset = match self.rng.below(4) {
+                    0 | 1 => size,
+                    2 => self.rng.below(size + 1),
+                    _ => self.rng.below(size + 30_000),
+                };
+                let offset = offset.min(SIZE_MAX - len);
+                Change::Write { file, offset, bytes: Arc::new(self.record(file, offset, len as usize)) }
+            }
+            70..=79 => Change::Truncate { file, size: self.rng.below((size + 5000).min(SIZE_MAX)) },
+            80..=84 => Change::Punch { file, offset: self.rng.below(size + 1), len: 1 + self.rng.below(20_000) },
+            85..=89 => Change::Chmod { file, mode: 0o600 | self.rng.below(64) as u32 },
+            90..=96 => {
+                let len = 1 + self.rng.below(200) as usize;
+                Change::SetXattr { file, value: self.record(file, 0, len) }
+            }
+            _ if self.now.files[&file].xattr.is_some() => Change::RemoveXattr { file },
+            _ => return None,
+        })
+    }
+
+    fn change_directories(&mut self) -> Option<Change> {
+        let path = (*self.rng.choose(&DIRECTORIES)?).to_owned();
+        if !self.now.names.contains_key(&path) {
+            return Some(Change::Mkdir { path });
+        }
+        if !self.now.names.keys().any(|p| is_below(p, &path)) {
+            return Some(Change::Rmdir { path });
+        }
+        let to = (*self.rng.choose(&DIRECTORIES)?).to_owned();
+        (!self.now.names.contains_key(&to)).then_some(Change::Rename { from: path, to })
+    }
+
+    /// A path that is free, in a directory that is there.
+    fn new_path(&mut self) -> Option<String> {
+        let name = *self.rng.choose(&FILES)?;
+        let directory = *self.rng.choose(&DIRECTORIES)?;
+        let path = match self.now.names.contains_key(directory) && self.rng.below(3) > 0 {
+            true => format!("{directory}/{name}"),
+            false => name.to_owned(),
+        };
+        (!self.now.names.contains_key(&path)).then_some(path)
+    }
+
+    /// Bytes that say who wrote them, when, to which file and where.
+    fn record(&self, file: FileId, offset: u64, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len + 40);
+        while bytes.len() < len {
+            let at = offset + bytes.len() as u64;
+            bytes.extend_from_slice(format!("<w{} c{} f{file} @{at}>", self.number, self.changes).as_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// The file, open: kept open, or opened by a name.
+    fn open(&mut self, file: FileId) -> io::Result<&File> {
+        if !self.handles.contains_key(&file) {
+            if self.handles.len() >= HANDLES_MAX {
+                self.close_one()?;
+            }
+            let path = self.now.paths_of(file).next().cloned();
+            let path = path.ok_or_else(|| io::Error::other("a file with neither name nor handle"))?;
+            let opened = OpenOptions::new().read(true).write(true).open(self.root.join(path))?;
+            self.handles.insert(file, opened);
+        }
+        Ok(&self.handles[&file])
+    }
+
+    fn perform(&mut self, change: &Change) -> io::Result<()> {
+        let at = |path: &str| self.root.join(path);
+        match change {
+            Change::Create { path, file, mode } => {
+                let (path, mut options) = (at(path), OpenOptions::new());
+                let created = options.read(true).write(true).create_new(true).mode(*mode).open(path)?;
+                if self.handles.len() < HANDLES_MAX {
+                    self.handles.insert(*file, created);
+                }
+            }
+            Change::Write { file, offset, bytes } => {
+                let written = self.open(*file)?.write_at(bytes, *offset)?;
+                if written != bytes.len() {
+                    return Err(io::Error::other(format!("{written} of {} bytes were written", bytes.len())));
+                }
+            }
+            Change::Truncate { file, size } => self.open(*file)?.set_len(*size)?,
+            Change::Punch { file, offset, len } => {
+                let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(self.open(*file)?, mode, *offset, *len)?;
+            }
+            Change::Chmod { file, mode } => self.open(*file)?.set_permissions(Permissions::from_mode(*mode))?,
+            Change::SetXattr { file, value } => {
+                rustix::fs::fsetxattr(self.open(*file)?, ATTRIBUTE, value, XattrFlags::empty())?;
+            }
+            Change::RemoveXattr { file } => rustix::fs::fremovexattr(self.open(*file)?, ATTRIBUTE)?,
+            Change::Rename { from, to } => fs::rename(at(from), at(to))?,
+            Change::Unlink { path } => fs::remove_file(at(path))?,
+            Change::Link { from, to } => fs::hard_link(at(from), at(to))?,
+            Change::Mkdir { path } => fs::create_dir(at(path))?,
+            Change::Rmdir { path } => fs::remove_dir(at(path))?,
+            Change::Symlink { path, target } => std::os::unix::fs::symlink(target, at(path))?,
+        }
+        Ok(())
+    }
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::Write { file, offset, bytes } => format!("write f{file} @{offset} +{}", bytes.len()),
+        Change::SetXattr { file, .. } => format!("xattr f{file}"),
+        other => format!("{other:?}"),
+    }
+}
