@@ -16,6 +16,7 @@ use durable::{Rng, Worker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -206,10 +207,14 @@ fn round(target: &mut Target, workers: &mut [Worker], rng: &mut Rng) -> Moment {
     if moment == Moment::Unmounting {
         work(workers, steps, true, |_| {});
         workers.iter_mut().for_each(Worker::close_all);
-        let mut unmount = floe_command(["umount"]).arg(&dir).stderr(Stdio::null()).spawn().expect("floe runs");
+        let mut unmount = floe_command(["umount"]).arg(&dir).stderr(Stdio::piped()).spawn().expect("floe runs");
         spin(jitter * 20);
         target.kill();
-        if wait(&mut unmount).expect("'floe umount' ends").success() {
+        let done = wait(&mut unmount).expect("'floe umount' ends").success();
+        let mut said = String::new();
+        unmount.stderr.take().expect("a pipe").read_to_string(&mut said).expect("it says something");
+        // One that came after the kill takes away what is dead, and says so.
+        if done && !said.contains("had died") {
             workers.iter_mut().for_each(Worker::all_is_durable);
         }
     } else {

@@ -2,19 +2,26 @@
 //!
 //! A worker is the only writer of its directory, so what it did is a sequence. After a crash the directory has to be exactly as
 //! it was after some prefix of that sequence, with everything in it up to the last sync that returned; so no byte is seen
-//! that was never written, and no change without those before it. Bytes written say who wrote them, and in which change.
+//! that was never written, and no change without those before it. Of a write the kernel makes several requests. Bytes
+//! written say who wrote them, and in which change.
 //! Used by `tests/writing_kill.rs`.
+
+#[path = "durable_tree.rs"]
+mod tree;
 
 use rustix::fs::{FallocateFlags, XattrFlags};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
 use std::sync::Arc;
+use tree::{Regular, Seen, Tree, differences, read_tree};
 
 /// Longest file.
 const SIZE_MAX: u64 = 512 << 10;
+/// The kernel's page.
+const PAGE: u64 = 4096;
 /// Files that a worker keeps open.
 const HANDLES_MAX: usize = 6;
 const DIRECTORIES: [&str; 4] = ["a", "b", "c", "d"];
@@ -71,13 +78,6 @@ enum Change {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Regular {
-    bytes: Arc<Vec<u8>>,
-    mode: u32,
-    xattr: Option<Vec<u8>>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
 enum Name {
     File(FileId),
     Directory,
@@ -90,16 +90,6 @@ pub struct State {
     names: BTreeMap<String, Name>,
     files: BTreeMap<FileId, Regular>,
 }
-
-/// What is seen under a path; files with several names are told by the first of them.
-#[derive(Clone, Debug, PartialEq)]
-enum Seen {
-    File { first: String, file: Regular },
-    Directory,
-    Symlink(String),
-}
-
-type Tree = BTreeMap<String, Seen>;
 
 fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
@@ -189,92 +179,6 @@ impl State {
             self.names.values().filter_map(|n| if let Name::File(id) = n { Some(*id) } else { None }).collect();
         self.files.retain(|id, _| named.contains(id));
     }
-}
-
-/// What is seen in a directory.
-fn read_tree(root: &Path) -> io::Result<Tree> {
-    let mut tree = Tree::new();
-    let mut first_of = BTreeMap::new();
-    let mut paths = Vec::new();
-    let mut directories = vec![String::new()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(root.join(&directory))? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
-            if entry.file_type()?.is_dir() {
-                directories.push(path.clone());
-            }
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    for path in paths {
-        let at = root.join(&path);
-        let stat = fs::symlink_metadata(&at)?;
-        let seen = if stat.is_dir() {
-            Seen::Directory
-        } else if stat.is_symlink() {
-            Seen::Symlink(fs::read_link(&at)?.to_string_lossy().into_owned())
-        } else {
-            let mut value = [0; 256];
-            let xattr = match rustix::fs::getxattr(&at, ATTRIBUTE, &mut value) {
-                Ok(len) => Some(value[..len].to_vec()),
-                Err(rustix::io::Errno::NODATA) => None,
-                Err(errno) => return Err(errno.into()),
-            };
-            let bytes = Arc::new(fs::read(&at)?);
-            assert_eq!(bytes.len() as u64, stat.len(), "the size of {path}");
-            let first = first_of.entry(stat.ino()).or_insert_with(|| path.clone()).clone();
-            Seen::File { first, file: Regular { bytes, mode: stat.mode() & 0o7777, xattr } }
-        };
-        tree.insert(path, seen);
-    }
-    Ok(tree)
-}
-
-/// What differs, in words: for bytes where, and what they say of themselves.
-fn differences(expected: &Tree, seen: &Tree) -> Vec<String> {
-    let mut out = Vec::new();
-    for (path, should) in expected {
-        match (should, seen.get(path)) {
-            (_, None) => out.push(format!("{path} is missing")),
-            (should, Some(is)) if should == is => {}
-            (Seen::File { first, file }, Some(Seen::File { first: is_first, file: is })) => {
-                if first != is_first {
-                    out.push(format!("{path} should be the same file as {first}, and is {is_first}"));
-                }
-                if (file.mode, &file.xattr) != (is.mode, &is.xattr) {
-                    out.push(format!(
-                        "{path} should have mode {:o} and xattr {:?}, and has {:o} and {:?}",
-                        file.mode, file.xattr, is.mode, is.xattr
-                    ));
-                }
-                if let Some(at) = first_difference(&file.bytes, &is.bytes) {
-                    out.push(format!(
-                        "{path} should have {} bytes, has {}, and differs at {at}: '{}' and not '{}'",
-                        file.bytes.len(),
-                        is.bytes.len(),
-                        excerpt(&is.bytes, at),
-                        excerpt(&file.bytes, at)
-                    ));
-                }
-            }
-            (should, Some(is)) => out.push(format!("{path} should be {should:?}, and is {is:?}")),
-        }
-    }
-    out.extend(seen.keys().filter(|path| !expected.contains_key(*path)).map(|path| format!("{path} is too much")));
-    out
-}
-
-fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
-    let common = a.iter().zip(b).position(|(a, b)| a != b);
-    common.or_else(|| (a.len() != b.len()).then(|| a.len().min(b.len())))
-}
-
-fn excerpt(bytes: &[u8], at: usize) -> String {
-    let end = bytes.len().min(at + 40);
-    bytes.get(at..end).unwrap_or_default().escape_ascii().to_string()
 }
 
 /// Changes one directory, and knows what of it has to be there.
@@ -367,28 +271,29 @@ impl Worker {
         let seen = read_tree(&self.root).map_err(|e| format!("worker {}: cannot be read: {e}", self.number))?;
         let mut state = self.durable.clone();
         let mut states = vec![state.clone()];
-        for change in &self.since {
-            state.apply(change);
+        for change in self.since.iter().flat_map(requests) {
+            state.apply(&change);
             states.push(state.clone());
         }
         // From the end: most often all is there.
         let found = states.iter().rposition(|state| state.tree() == seen);
         let Some(found) = found else {
-            let nearest = states
+            let each = states.iter().map(|state| differences(&state.tree(), &seen)).enumerate();
+            let mut each: Vec<(usize, Vec<String>)> = each.collect();
+            each.sort_by_key(|(_, differences)| differences.len());
+            let fewest = each.first().map_or(0, |(_, differences)| differences.len());
+            let nearest: Vec<String> = each
                 .iter()
-                .enumerate()
-                .map(|(n, state)| (n, differences(&state.tree(), &seen)))
-                .min_by_key(|(_, differences)| differences.len())
-                .map(|(n, differences)| {
-                    format!("{n} of {} changes after the last sync: {}", self.since.len(), differences.join("; "))
-                });
+                .take_while(|(_, differences)| differences.len() == fewest)
+                .map(|(n, differences)| format!("after {n} changes: {}", differences.join("; ")))
+                .collect();
             let since: Vec<String> = self.since.iter().map(describe).collect();
             return Err(format!(
-                "worker {}: the directory is not as it was after any prefix of its changes.\nNearest is the one with {}\n\
-                 Beside what was synced: {}\nChanges since: {}",
+                "worker {}: the directory is not as it was after any of the {} changes since the last sync.\n\
+                 Nearest: {}\nSince: {}",
                 self.number,
-                nearest.unwrap_or_default(),
-                differences(&self.durable.tree(), &seen).join("; "),
+                self.since.len(),
+                nearest.join("\n"),
                 since.join(", ")
             ));
         };
@@ -588,6 +493,15 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// What a change is in the end, and what may be seen of it before: the kernel makes several requests of a write, which end at
+/// borders of pages.
+fn requests(change: &Change) -> Vec<Change> {
+    let Change::Write { file, offset, bytes } = change else { return vec![change.clone()] };
+    let cuts = (offset / PAGE + 1..).map(|page| (page * PAGE - offset) as usize).take_while(|cut| *cut < bytes.len());
+    let part = |len: usize| Change::Write { file: *file, offset: *offset, bytes: Arc::new(bytes[..len].to_vec()) };
+    cuts.chain([bytes.len()]).map(part).collect()
 }
 
 fn describe(change: &Change) -> String {
