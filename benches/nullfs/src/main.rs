@@ -26,8 +26,8 @@ const GENERATION: Generation = Generation(0);
 const MAX_REQUEST: u32 = 1 << 20;
 /// As floe: requests that nobody waits for.
 const MAX_BACKGROUND: u16 = 64;
-/// As floe: at least so many event loops.
-const MIN_LOOPS: usize = 4;
+/// As floe: at least so many event loops. More are slower: the kernel wakes them in turn, mostly on another core.
+const MIN_LOOPS: usize = 2;
 const BLOCK: u32 = 4096;
 
 struct NullFs {
