@@ -118,11 +118,11 @@ impl Moment<'_> {
     /// The row of an inode that has a name, or had one and is open. Where nobody writes, nobody can have opened one that
     /// has none.
     pub(super) fn row(&self, inode: InodeId) -> Result<InodeRow, FsError> {
-        let mut row = self.view().inode(inode)?;
-        if row.is_none() && !self.fs.is_fixed() {
-            row = self.view().orphan(inode)?;
+        match self.view().inode(inode)? {
+            Some(row) => Ok(row),
+            None if self.fs.is_fixed() => Err(FsError::NotFound),
+            None => self.view().orphan(inode)?.ok_or(FsError::NotFound),
         }
-        row.ok_or(FsError::NotFound)
     }
 
     /// The row of a regular file.
