@@ -1,11 +1,29 @@
-//! Random programs against an in-memory model. The model itself is tested against the kernel's file system first.
+//! Random programs on a writable filesystem, without a kernel, against an in-memory model: after every operation the result
+//! and all that it touched, after every crash and remount everything. The model itself is tested against the kernel's file
+//! system first.
+//!
+//! For half a minute by default; for ten: `FLOE_LONG=1 cargo test --release --test writing_model -- --nocapture`. One seed:
+//! `FLOE_SEED=N`.
 
 #[path = "common/model/mod.rs"]
 mod model;
 
 use floe::format::rows::Time;
+use model::images::Start;
 use model::kernel::Kernel;
+use model::life::Life;
+use model::machine::SEGMENT;
+use model::shrink::{Failure, kind, run, shrink};
 use model::{Mix, Op, Programs, ROOT, Subject, step};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Operations of one program. The next begins with a new image.
+const PROGRAM: usize = 1500;
+/// Different failures after which it stops looking.
+const FAILURES: usize = 6;
+/// Time for making one failing program smaller.
+const SHRINKING: Duration = Duration::from_secs(20);
 
 fn long() -> bool {
     std::env::var_os("FLOE_LONG").is_some_and(|value| value == "1")
@@ -40,4 +58,62 @@ fn the_model_does_what_the_kernel_does() {
         }
         assert!(model.nodes.len() > 10, "seed {seed}: hardly anything happened");
     }
+}
+
+/// Runs a program, and says how many operations it was.
+fn live(image: &[u8], segment: u64, program: Vec<Op>) -> Result<u64, Failure> {
+    let fresh = Life::begin(image.to_vec(), segment);
+    let mut life = fresh.map_err(|why| Failure { program: Vec::new(), why })?;
+    run(program, |op| life.run(op))?;
+    run(vec![Op::Compare, Op::Remount], |op| life.run(op))?;
+    Ok(life.operations)
+}
+
+/// An operation, not too long.
+fn line(op: &Op) -> String {
+    format!("{op:?}").chars().take(160).collect()
+}
+
+/// Runs programs for so long; one seed after another, or the one that is asked for.
+fn programs(mix: Mix, duration: Duration, salt: u64) {
+    let began = Instant::now();
+    let images: Vec<Vec<u8>> = Start::ALL.iter().map(|start| start.image()).collect();
+    let only = std::env::var("FLOE_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
+    let (mut operations, mut seeds) = (0, 0);
+    let mut seed = only.unwrap_or(salt);
+    let mut found = BTreeMap::new();
+    while began.elapsed() < duration && found.len() < FAILURES {
+        let image = &images[(seed % 3) as usize];
+        // The smallest segments do not hold the largest pieces of xattrs.
+        let (segment, xattr) = if seed.is_multiple_of(5) { (16 << 10, 3000) } else { (SEGMENT, mix.xattr) };
+        let program: Vec<Op> = Programs::new(seed, Mix { xattr, ..mix }).take(PROGRAM).collect();
+        match live(image, segment, program) {
+            Ok(count) => operations += count,
+            Err(failure) => {
+                eprintln!("seed {seed}, after {} operations: {}", failure.program.len(), failure.why);
+                if !found.contains_key(&kind(&failure.why)) {
+                    let small = shrink(failure, SHRINKING, |part| live(image, segment, part).map(drop));
+                    let Failure { program, why } = small;
+                    let lines: Vec<String> = program.iter().map(line).collect();
+                    let (count, lines) = (program.len(), lines.join("\n"));
+                    let told = format!("seed {seed}; {count} operations are enough:\n{lines}\n{why}");
+                    found.insert(kind(&why), told);
+                }
+            }
+        }
+        seeds += 1;
+        seed += 1;
+        if only.is_some() {
+            break;
+        }
+    }
+    let found: Vec<String> = found.into_values().collect();
+    assert!(found.is_empty(), "{} different failures:\n{}", found.len(), found.join("\n\n"));
+    println!("{operations} operations in {seeds} programs, {} s", began.elapsed().as_secs());
+    assert!(operations > 1000, "only {operations} operations");
+}
+
+#[test]
+fn random_programs_with_commits_checkpoints_remounts_and_crashes_do_what_the_model_does() {
+    programs(Mix::LIFE, Duration::from_secs(if long() { 600 } else { 30 }), 1000);
 }

@@ -273,7 +273,7 @@ impl Namespace<'_> {
                 self.short.user(id.0, row.is_uneven());
             }
             if row.file_type == FileType::Regular {
-                bytes = bytes.saturating_add(row.size);
+                bytes = bytes.wrapping_add(row.size);
             }
             let is_root = key.a == InodeId::ROOT.0;
             match row.parent {

@@ -285,7 +285,7 @@ impl Draft {
     /// So many inodes, and bytes in regular files, are in the view more than before.
     pub(super) fn count(&mut self, inodes: i64, bytes: i64) {
         self.inodes = self.inodes.saturating_add(inodes);
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.bytes = self.bytes.wrapping_add(bytes);
     }
 
     /// The operation frees space: it may use the reserve [24].

@@ -15,12 +15,12 @@ use super::draft::Draft;
 use super::ids::Ids;
 use super::snapshot::Snapshot;
 use super::source::SnapshotSource;
-use super::start::Found;
-use super::state::{State, Totals, Waiter};
+use super::start::{Found, look};
+use super::state::{Basis, State, Totals, Waiter};
 use crate::format::ids::{InodeId, LogOffset};
 use crate::format::rows::Time;
 use crate::log::LogWriter;
-use crate::meta::{self, Heads, Image};
+use crate::meta::{self, Heads, Image, ImageOptions};
 use crate::storage::{LogHome, Storage};
 use crate::thaw::{Appended, ThawLog};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -216,13 +216,24 @@ impl Live {
             // Somebody else began meanwhile, or failed to.
             return self.state.lock().check_latch();
         };
+        let (storage, home) = (Arc::clone(&found.storage), Arc::clone(&found.home));
         let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size: self.options.segment_size });
         let basis = begun.map_err(FsError::from).and_then(|writer| {
             let mut basis = basis::of(&writer.base, &writer.replayed, writer.log.segments())?;
             (basis.session, basis.segment_size) = (writer.log.position(), writer.log.segment_size());
             Ok((writer, basis))
         });
+        // Where there was no space, nothing is lost: it is looked at anew, and tried again with the next change [24].
+        let again = match &basis {
+            Err(FsError::NoSpace) => Some(look_again(storage, home)),
+            _ => None,
+        };
         let mut state = self.state.lock();
+        if let Some(Ok((basis, found))) = again {
+            state.rebase(basis);
+            *self.found.lock() = Some(found);
+            return Err(FsError::NoSpace);
+        }
         let (writer, basis) = basis.inspect_err(|error| state.latch(&error.to_string()))?;
         let Writer { log, image: image_log, heads, home, .. } = writer;
         self.ids.raise(&writer.replayed.counters);
@@ -377,6 +388,12 @@ impl Live {
     pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
+}
+
+/// What is there after a beginning that failed.
+fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>) -> Result<(Basis, Found), FsError> {
+    let found = look(storage, home, ImageOptions::default())?;
+    Ok((basis::of(found.image(), found.replayed(), found.segments())?, found))
 }
 
 impl SnapshotSource for Live {

@@ -274,10 +274,10 @@ fn totals(view: &View) -> Result<(u64, u64), MetaError> {
             Change::Delete(key) => (key.a, None),
         };
         if let Some(before) = version.inode(InodeId(inode))? {
-            (inodes, bytes) = (inodes.saturating_sub(1), bytes.saturating_sub(size(&before)));
+            (inodes, bytes) = (inodes.saturating_sub(1), bytes.wrapping_sub(size(&before)));
         }
         if let Some(now) = now {
-            (inodes, bytes) = (inodes.saturating_add(1), bytes.saturating_add(size(&now)));
+            (inodes, bytes) = (inodes.saturating_add(1), bytes.wrapping_add(size(&now)));
         }
     }
     Ok((inodes, bytes))

@@ -74,6 +74,10 @@ impl Live {
         let image_end = self.image_end.load(Ordering::Relaxed);
         let storage = Arc::clone(image.log.storage());
         let finished = finish(log, image.heads, &*image.home, &storage, image_end, (time.secs, time.nanos))?;
+        if !matches!(finished, Finished::Kept { .. }) {
+            // Gives back what was allocated after the image's end. If that fails, it is only space.
+            let _ = storage.len().and_then(|len| storage.truncate(len));
+        }
         Ok(finished)
     }
 

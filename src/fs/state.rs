@@ -208,7 +208,7 @@ impl State {
         }
         draft.thawed.iter().for_each(|operation| self.pending.thawed(operation.clone()));
         self.totals.inodes = self.totals.inodes.saturating_add_signed(draft.inodes);
-        self.totals.bytes = self.totals.bytes.saturating_add_signed(draft.bytes);
+        self.totals.bytes = self.totals.bytes.wrapping_add_signed(draft.bytes);
         if self.oldest.is_none() {
             self.oldest = Some(Instant::now());
         }

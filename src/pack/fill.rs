@@ -259,7 +259,7 @@ impl<'a> Filler<'a> {
             (None, rows) => ContentRef::Content(self.rows.content(builder.hash(), rows)?),
         };
         let sparse = matches!(content, ContentRef::Content(_)) && builder.allocated < builder.size;
-        self.summary.bytes += builder.size;
+        self.summary.bytes = self.summary.bytes.wrapping_add(builder.size);
         TreeRows::count(&mut self.summary, FileType::Regular);
         let allocated = sparse.then_some(builder.allocated);
         self.rows.leaf(name, meta, &Node { content, allocated, uneven, ..Node::bare(FileType::Regular, builder.size) })

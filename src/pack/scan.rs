@@ -40,7 +40,7 @@ impl Sink for Count {
     fn entry(&mut self, entry: Entry) -> Result<(), Stop> {
         if let Entry::File { meta, .. } = entry {
             self.files += 1;
-            self.bytes += meta.size;
+            self.bytes = self.bytes.saturating_add(meta.size);
         }
         Ok(())
     }
@@ -57,7 +57,7 @@ struct Batches<'a> {
 impl Sink for Batches<'_> {
     fn entry(&mut self, entry: Entry) -> Result<(), Stop> {
         if let Entry::File { meta, .. } = &entry {
-            self.bytes += meta.size;
+            self.bytes = self.bytes.saturating_add(meta.size);
         }
         self.batch.entries.push(entry);
         if self.batch.entries.len() >= BATCH_ENTRIES || self.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }

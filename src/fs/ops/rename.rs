@@ -46,20 +46,25 @@ pub(in crate::fs) fn rename(
     let from = draft.lookup(parent, name)?.ok_or(FsError::NotFound)?;
     let target = draft.lookup(new_parent, new_name)?;
     let (old, new) = (Place { dir: parent, name }, Place { dir: new_parent, name: new_name });
-    if from.file_type == FileType::Directory {
-        not_inside(draft, from.inode, new_parent)?;
+    // In the order in which Linux looks.
+    match target {
+        Some(_) if flags.no_replace => return Err(FsError::Exists),
+        None if flags.exchange => return Err(FsError::NotFound),
+        _ => {}
+    }
+    if from.file_type == FileType::Directory && contains(draft, from.inode, new_parent)? {
+        return Err(FsError::Invalid);
+    }
+    if let Some(target) = target
+        && target.file_type == FileType::Directory
+        && contains(draft, target.inode, parent)?
+    {
+        return Err(if flags.exchange { FsError::Invalid } else { FsError::NotEmpty });
     }
     match target {
-        Some(_) if flags.no_replace => Err(FsError::Exists),
         // Two names of one inode: nothing happens, says POSIX.
         Some(target) if target.inode == from.inode => Ok(()),
-        Some(target) if flags.exchange => {
-            if target.file_type == FileType::Directory {
-                not_inside(draft, target.inode, parent)?;
-            }
-            exchange(draft, (old, from), (new, target))
-        }
-        None if flags.exchange => Err(FsError::NotFound),
+        Some(target) if flags.exchange => exchange(draft, (old, from), (new, target)),
         target => {
             if let Some(target) = target {
                 replaced(draft, &from, new, &target)?;
@@ -73,15 +78,15 @@ pub(in crate::fs) fn rename(
     }
 }
 
-/// An error if directory `inode` is `dir`, or `dir` lies in it.
-fn not_inside(draft: &mut Draft, inode: InodeId, dir: InodeId) -> Result<(), FsError> {
+/// Whether directory `inode` is `dir`, or `dir` lies in it.
+fn contains(draft: &mut Draft, inode: InodeId, dir: InodeId) -> Result<bool, FsError> {
     let mut at = dir;
     for _ in 0..DEPTH {
         if at == inode {
-            return Err(FsError::Invalid);
+            return Ok(true);
         }
         if at == InodeId::ROOT {
-            return Ok(());
+            return Ok(false);
         }
         at = names::directory(draft, at)?.parent.ok_or(FsError::NotDirectory)?;
     }

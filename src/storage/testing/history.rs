@@ -182,10 +182,30 @@ impl History {
         self.len() == 0
     }
 
+    /// How many segments were removed.
+    pub fn removed_segments(&self) -> usize {
+        self.events.lock().iter().filter(|event| matches!(event, Event::Remove(_))).count()
+    }
+
     /// How many of the first `n` changes are not settled by then.
     pub fn loose(&self, n: usize) -> usize {
         let events = self.events.lock();
         unsettled(&events[..n.min(events.len())]).len()
+    }
+
+    /// Of each of the first `n` changes that is not settled by then, in order: how many sectors it writes, 1 if it is no
+    /// write.
+    pub fn loose_sectors(&self, n: usize) -> Vec<u64> {
+        let events = self.events.lock();
+        let events = &events[..n.min(events.len())];
+        let sectors = |event: &Event| match event {
+            Event::Write { offset, bytes, .. } => {
+                let (from, to) = (*offset as usize / SECTOR, (*offset as usize + bytes.len()).div_ceil(SECTOR));
+                to.saturating_sub(from).max(1) as u64
+            }
+            _ => 1,
+        };
+        unsettled(events).into_iter().map(|n| sectors(&events[n])).collect()
     }
 
     /// What is left if power is cut behind the first `n` changes. `fate` is asked for each change that is not settled, in
@@ -443,6 +463,9 @@ mod tests {
         assert_eq!(history.cut(1, || Fate::Dropped).image, [0u8; 0]);
         let dropped = history.cut(3, || Fate::Dropped);
         assert_eq!(dropped.image, [1; 600]);
+        // It begins within the second sector and ends within the fourth.
+        let sectors = [1, 2, 3].map(|n| history.loose_sectors(n));
+        assert_eq!(sectors, [vec![2], vec![], vec![3]]);
         let kept = history.cut(3, || Fate::Kept);
         assert_eq!(kept.image, [[1; 600].as_slice(), &[2; 1000]].concat());
         // The write begins in sector 1, which lies in the block of the synced bytes.
@@ -466,6 +489,7 @@ mod tests {
         folder.sync().unwrap();
         assert_eq!(history.cut(4, || Fate::Dropped).segments[&0], b"bytes");
         folder.remove(0).unwrap();
+        assert_eq!(history.removed_segments(), 1);
         assert_eq!(history.cut(5, || Fate::Dropped).segments[&0], b"bytes");
         assert!(history.cut(5, || Fate::Kept).segments.is_empty());
     }

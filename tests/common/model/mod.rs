@@ -4,13 +4,22 @@
 
 pub mod bytes;
 pub mod data;
+pub mod echo;
+pub mod full;
+pub mod images;
 pub mod kernel;
+pub mod life;
+pub mod machine;
 pub mod names;
+pub mod power;
 pub mod program;
 pub mod rng;
+pub mod scan;
+pub mod shrink;
 pub mod state;
 pub mod step;
 pub mod subject;
+pub mod within;
 
 pub use program::{Mix, Op, Programs};
 pub use rng::Rng;

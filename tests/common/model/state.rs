@@ -158,7 +158,7 @@ impl Model {
         let named = self.nodes.values().filter(|node| node.links > 0);
         named.fold((0, 0), |(inodes, bytes), node| {
             let size = if let Kind::Regular(file) = &node.kind { file.size() } else { 0 };
-            (inodes + 1, bytes + size)
+            (inodes + 1, u64::wrapping_add(bytes, size))
         })
     }
 

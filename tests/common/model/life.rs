@@ -1,0 +1,263 @@
+//! The life of an image: operations, commits, checkpoints, remounts and crashes, with what must be there after each.
+//!
+//! A [`History`] remembers every change of image and thaw log, and a [`Life`] which state of the model each commit had: so it
+//! knows what may be there after a power cut at any moment. Called by the tests.
+
+use super::machine::{Disks, Machine, check, check_after_cut, read_alone, time, whole};
+use super::program::Op;
+use super::rng::Rng;
+use super::scan;
+use super::state::Model;
+use super::step::step;
+use super::subject::Subject;
+use floe::fs::{Fs, FsOptions, Snapshot, SnapshotSource};
+use floe::meta::View;
+use floe::storage::testing::{Fate, FolderHome, History, Remains};
+use std::sync::Arc;
+
+/// A commit: when it began and ended, in changes of the history, and the state that it has.
+#[derive(Clone)]
+pub struct Commit {
+    /// Changes before it.
+    pub begun: usize,
+    /// Changes when it was acknowledged.
+    pub ended: usize,
+    /// Named inodes as they were.
+    pub state: Model,
+}
+
+/// What a history may leave at any moment.
+#[derive(Clone, Default)]
+pub struct Commits(pub Vec<Commit>);
+
+impl Commits {
+    /// The states that may be there after a power cut after `n` changes: that of the last acknowledged commit, and those of
+    /// commits that had begun since.
+    pub fn allowed(&self, n: usize) -> impl Iterator<Item = &Model> {
+        let last = self.0.iter().rposition(|commit| commit.ended <= n).unwrap_or(0);
+        self.0[last..]
+            .iter()
+            .enumerate()
+            .filter(move |(at, commit)| *at == 0 || commit.begun < n)
+            .map(|(_, c)| &c.state)
+    }
+
+    /// Whether one of the allowed states is `found`.
+    ///
+    /// # Errors
+    /// What differs from the one that was acknowledged.
+    pub fn admit(&self, n: usize, found: &Model) -> Result<(), String> {
+        let allowed: Vec<&Model> = self.allowed(n).collect();
+        if allowed.iter().rev().any(|state| *state == found) {
+            return Ok(());
+        }
+        let first = allowed[0].difference(found).unwrap_or_default();
+        let last = allowed[allowed.len() - 1].difference(found).unwrap_or_default();
+        Err(format!(
+            "none of {} states is there. From the one that was acknowledged: {first}\nFrom the last one: {last}",
+            allowed.len()
+        ))
+    }
+}
+
+/// An image that is written.
+pub struct Life {
+    /// The model.
+    pub model: Model,
+    /// All changes of image and thaw log.
+    pub history: History,
+    /// Image and thaw log.
+    pub disks: Disks,
+    /// What commits had.
+    pub commits: Commits,
+    /// Operations so far.
+    pub operations: u64,
+    segment: u64,
+    machine: Option<Machine>,
+    held: Option<Held>,
+}
+
+/// A reader that took a snapshot some operations ago.
+struct Held {
+    fs: Arc<Fs>,
+    /// What it saw then.
+    state: Model,
+    since: u64,
+}
+
+/// Operations for which a reader holds a snapshot: commits, checkpoints and removed segments come in between.
+const HELD: u64 = 90;
+
+struct Fixed(Snapshot);
+
+impl SnapshotSource for Fixed {
+    fn snapshot(&self) -> Snapshot {
+        self.0.clone()
+    }
+}
+
+/// Recording disks of a new history.
+pub fn record(start: Remains) -> (History, Disks) {
+    let history = History::new(start);
+    let home = Arc::new(FolderHome::new(Arc::new(history.folder())));
+    let disks = Disks { image: Arc::new(history.storage()), home };
+    (history, disks)
+}
+
+impl Life {
+    /// Opens what is there; the model is what it shows.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn begin(image: Vec<u8>, segment: u64) -> Result<Life, String> {
+        let (history, disks) = record(Remains { image, segments: Default::default() });
+        let machine = Machine::open(&disks, segment)?;
+        let model = whole(&machine.fs)?;
+        let commits = Commits(vec![Commit { begun: 0, ended: 0, state: model.clone() }]);
+        let mut life =
+            Life { model, history, disks, commits, operations: 0, segment, machine: Some(machine), held: None };
+        life.examine(true)?;
+        Ok(life)
+    }
+
+    /// The mounted filesystem.
+    pub fn machine(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("it is mounted but within an operation")
+    }
+
+    /// Makes one operation and compares.
+    ///
+    /// # Errors
+    /// What is not as it has to be.
+    pub fn run(&mut self, op: &Op) -> Result<(), String> {
+        self.operations += 1;
+        let now = time(self.operations);
+        self.machine().set_time(now);
+        self.hold()?;
+        match op {
+            Op::Commit => self.durably("commit", |machine| machine.live.commit_now().map_err(|e| e.to_string())),
+            Op::Checkpoint => self.checkpoint(),
+            Op::Reap => self.machine().live.reap_now().map_err(|error| format!("reap: {error}")),
+            Op::Remount => self.remount(),
+            Op::Crash(kind, seed) => self.crash(*kind, *seed),
+            op => {
+                let machine = self.machine.as_mut().expect("it is mounted");
+                step(&mut self.model, machine, now, op)
+            }
+        }
+    }
+
+    /// Whoever has a snapshot sees what was there when it was taken, whatever happened since [6, 10].
+    fn hold(&mut self) -> Result<(), String> {
+        match &self.held {
+            Some(held) if self.operations < held.since + HELD => Ok(()),
+            Some(Held { fs, state, since }) => {
+                let found = whole(fs).map_err(|why| format!("a snapshot of operation {since}: {why}"))?;
+                if let Some(difference) = state.difference(&found) {
+                    return Err(format!("a snapshot of operation {since}: {difference}"));
+                }
+                self.held = None;
+                Ok(())
+            }
+            None => {
+                let state = self.model.closed();
+                let source = Arc::new(Fixed(self.machine().live.snapshot()));
+                let fs = Fs::over(source, FsOptions { cache: 16 << 20, readahead: 0, verify: true });
+                self.held = Some(Held { fs, state, since: self.operations });
+                Ok(())
+            }
+        }
+    }
+
+    /// Something after which all is safe.
+    fn durably(&mut self, what: &str, act: impl FnOnce(&mut Machine) -> Result<(), String>) -> Result<(), String> {
+        let begun = self.history.len();
+        let state = self.model.closed();
+        act(self.machine()).map_err(|error| format!("{what}: {error}"))?;
+        self.commits.0.push(Commit { begun, ended: self.history.len(), state });
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), String> {
+        self.durably("checkpoint", |machine| machine.live.checkpoint_now().map_err(|error| error.to_string()))?;
+        self.examine(false)?;
+        check(Arc::clone(&self.disks.image))?;
+        // What was recovered is written with the first change, not before.
+        if !self.machine().live.snapshot().view().active().is_empty() {
+            return Ok(());
+        }
+        read_alone(Arc::clone(&self.disks.image), &self.model.closed())?;
+        let version = self.machine().live.version();
+        let view = View::of(Arc::clone(&version));
+        let found = scan::scan(&view, false)?;
+        scan::root(&view, version.root(), found)
+    }
+
+    /// Unmounts and mounts. A snapshot that is held goes on.
+    fn remount(&mut self) -> Result<(), String> {
+        self.durably("end", |machine| machine.live.end().map(drop).map_err(|error| error.to_string()))?;
+        self.model = self.model.closed();
+        self.machine = None;
+        self.machine = Some(Machine::open(&self.disks, self.segment)?);
+        self.compare("after a remount")?;
+        self.examine(true)?;
+        check(Arc::clone(&self.disks.image))
+    }
+
+    /// Loses power, now or a little earlier, and opens what is left. Kind 0: all changes are kept; 1: none that was not
+    /// synced; 2: each or not, by the seed; 3: writes are torn, too.
+    fn crash(&mut self, kind: u8, seed: u64) -> Result<(), String> {
+        self.machine = None;
+        let mut rng = Rng::new(seed);
+        let all = self.history.len();
+        // Every other time in the middle of something.
+        let n = if all == 0 || rng.one_in(2) { all } else { all - rng.below(all.min(24) as u64) as usize };
+        let left = self.history.cut(n, || fate(kind, &mut rng));
+        self.resume(left, n).map_err(|error| format!("after a crash of kind {kind} after change {n} of {all}: {error}"))
+    }
+
+    fn resume(&mut self, left: Remains, n: usize) -> Result<(), String> {
+        let (history, disks) = record(left);
+        let machine = Machine::open(&disks, self.segment)?;
+        let found = whole(&machine.fs)?;
+        self.commits.admit(n, &found)?;
+        let commits = Commits(vec![Commit { begun: 0, ended: 0, state: found.clone() }]);
+        (self.model, self.history, self.disks, self.commits) = (found, history, disks, commits);
+        self.machine = Some(machine);
+        self.examine(false)?;
+        check_after_cut(Arc::clone(&self.disks.image))
+    }
+
+    fn compare(&mut self, when: &str) -> Result<(), String> {
+        let found = whole(&self.machine().fs)?;
+        self.model.difference(&found).map_or(Ok(()), |difference| Err(format!("{when}: {difference}")))
+    }
+
+    /// All tables and counts fit each other.
+    fn examine(&mut self, reaped: bool) -> Result<(), String> {
+        let named = self.model.closed();
+        let machine = self.machine();
+        let snapshot = machine.live.snapshot();
+        let found = scan::scan(snapshot.view(), reaped)?;
+        let totals = machine.live.totals();
+        let counted = (found.inodes, found.bytes);
+        if (totals.inodes, totals.bytes) != counted {
+            return Err(format!("the state counts {totals:?}, a scan finds {counted:?}"));
+        }
+        if named.totals() != counted {
+            return Err(format!("the model has {:?} inodes and bytes, a scan finds {counted:?}", named.totals()));
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of a change, by kind of crash.
+pub fn fate(kind: u8, rng: &mut Rng) -> Fate {
+    match (kind, rng.below(4)) {
+        (0, _) => Fate::Kept,
+        (1, _) => Fate::Dropped,
+        (2, 0 | 1) | (_, 0) => Fate::Kept,
+        (2, _) | (_, 1) => Fate::Dropped,
+        _ => Fate::Torn { sectors: rng.next(), length: rng.one_in(2), block: rng.one_in(2) },
+    }
+}

@@ -1,0 +1,66 @@
+//! Makes a program that fails smaller: any part of a program is a program. Called by the property test.
+
+use super::Op;
+use std::time::{Duration, Instant};
+
+/// A failure of a program.
+#[derive(Debug)]
+pub struct Failure {
+    /// Operations that were made, the last one the one that failed.
+    pub program: Vec<Op>,
+    /// What was wrong.
+    pub why: String,
+}
+
+/// Runs the operations until one fails.
+pub fn run(program: Vec<Op>, mut each: impl FnMut(&Op) -> Result<(), String>) -> Result<(), Failure> {
+    let mut failed = None;
+    for (n, op) in program.iter().enumerate() {
+        if let Err(why) = each(op) {
+            failed = Some((n, why));
+            break;
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some((n, why)) => {
+            let mut program = program;
+            program.truncate(n + 1);
+            Err(Failure { program, why })
+        }
+    }
+}
+
+/// Leaves out what the failure does not need, for so long at most.
+pub fn shrink(mut failure: Failure, time: Duration, fails: impl Fn(Vec<Op>) -> Result<(), Failure>) -> Failure {
+    let began = Instant::now();
+    let mut chunk = failure.program.len() / 2;
+    while chunk > 0 {
+        let mut at = 0;
+        let mut smaller = false;
+        while at < failure.program.len() {
+            if began.elapsed() > time {
+                return failure;
+            }
+            let mut program = failure.program.clone();
+            program.drain(at..(at + chunk).min(program.len()));
+            match fails(program) {
+                // Another failure is another finding.
+                Err(found) if kind(&found.why) == kind(&failure.why) => {
+                    failure = found;
+                    smaller = true;
+                }
+                _ => at += chunk,
+            }
+        }
+        if !smaller || chunk > 1 {
+            chunk /= 2;
+        }
+    }
+    failure
+}
+
+/// The beginning of a message, without numbers.
+pub fn kind(why: &str) -> String {
+    why.chars().filter(|c| !c.is_ascii_digit()).take(24).collect()
+}
