@@ -308,7 +308,7 @@ impl Subject for Machine {
     }
 
     fn touch(&mut self, id: Id) -> Result<(), Errno> {
-        let done = self.live.touch_atime(inode(id));
+        let done = self.live.touch_atime(inode(id), false);
         self.done(done)
     }
 
