@@ -20,13 +20,16 @@ pub struct Scan {
     pub orphans: u64,
 }
 
+/// A row: the parts of its key, its integers, its tail.
+type Found = (u64, u64, Vec<u8>, Vec<u64>, Vec<u8>);
+
 struct Tables<'a> {
     view: &'a View,
     wrong: Vec<String>,
 }
 
 impl Tables<'_> {
-    fn rows(&mut self, table: &'static Table) -> Vec<(u64, u64, Vec<u8>, Vec<u64>, Vec<u8>)> {
+    fn rows(&mut self, table: &'static Table) -> Vec<Found> {
         let mut rows = Vec::new();
         let mut cursor = match self.view.cursor_at(table, KeyRef::new(0, 0)) {
             Ok(cursor) => cursor,
