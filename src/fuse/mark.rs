@@ -98,9 +98,9 @@ fn marked(link: &OsStr) -> Option<Device> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// The mark that the process with this number has, opened, and the mount that it names. Of one that has ended, or that is not
-/// ours to look at, none.
-fn mark_of(pid: i32) -> io::Result<Option<(Device, File)>> {
+/// The mark of such a mount that the process with this number has, opened, and the mount that it names. Of one that has ended,
+/// or that is not ours to look at, none.
+fn mark_of(pid: i32, wanted: &dyn Fn(Device) -> bool) -> io::Result<Option<(Device, File)>> {
     let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
         Err(error) if is_shortage(&error) => return Err(error),
         Err(_) => return Ok(None),
@@ -108,7 +108,7 @@ fn mark_of(pid: i32) -> io::Result<Option<(Device, File)>> {
     };
     let device_of = |path: &Path| std::fs::read_link(path).ok().and_then(|link| marked(link.as_os_str()));
     for entry in entries.flatten() {
-        let Some(device) = device_of(&entry.path()) else { continue };
+        let Some(device) = device_of(&entry.path()).filter(|device| wanted(*device)) else { continue };
         // Who waits for a daemon has its mark open too, for reading only: /proc shows that in the link's permissions.
         if !entry.path().symlink_metadata().is_ok_and(|link| link.permissions().mode() & OWNER_WRITES != 0) {
             continue;
@@ -152,7 +152,7 @@ impl Daemon {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            found.extend(Self::with_pid(pid)?.filter(|daemon| daemon.device == mount.device));
+            found.extend(Self::serving(pid, &|device| device == mount.device)?);
         }
         Ok(found.into_iter().max_by_key(|daemon| (!daemon.is_ending(), daemon.marked_at())))
     }
@@ -168,7 +168,11 @@ impl Daemon {
     /// # Errors
     /// There are no descriptors to look at it: then nothing is known.
     pub fn with_pid(pid: i32) -> io::Result<Option<Self>> {
-        if mark_of(pid)?.is_none() {
+        Self::serving(pid, &|_| true)
+    }
+
+    fn serving(pid: i32, wanted: &dyn Fn(Device) -> bool) -> io::Result<Option<Self>> {
+        if mark_of(pid, wanted)?.is_none() {
             return Ok(None);
         }
         let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
@@ -178,7 +182,7 @@ impl Daemon {
             Some(Err(_)) | None => return Ok(None),
         };
         // Asked again: the process may have ended in between, and its number be another's.
-        Ok(mark_of(pid)?.map(|(device, mark)| Daemon { pid, process, device, mark }))
+        Ok(mark_of(pid, wanted)?.map(|(device, mark)| Daemon { pid, process, device, mark }))
     }
 
     /// Whether its mount is in none of the places that this process sees: it is being unmounted, or is in a namespace of its
