@@ -376,6 +376,9 @@ fn serve_writing(
         segment_size: None,
     };
     let live = Live::new(storage, found, live_options).with_context(|| cannot_open(&path))?;
+    if let Some(memory) = options.memory {
+        live.set_memory(memory);
+    }
     let fs = Fs::over(live.clone(), fs_options(options));
     let running = live.start_threads().context("cannot start the threads that commit")?;
     let mounted = match fuse::mount_writable(live.clone(), fs, dir, path.as_os_str(), options) {

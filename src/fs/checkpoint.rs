@@ -6,7 +6,7 @@
 //! needs any more [10].
 
 use super::FsError;
-use super::live::{ImageSide, Live, OVERLAY_MAX};
+use super::live::{ImageSide, Live};
 use super::state::{Sealed, State};
 use crate::format::ids::LogOffset;
 use crate::meta::{CheckpointInput, ThawMark, write_checkpoint};
@@ -125,13 +125,13 @@ impl Live {
         let mut failed_at = 0;
         loop {
             let mut state = self.lock_state();
-            while !state.closing && state.reapable().is_none() && !Live::is_due(&state, failed_at) {
+            while !state.closing && state.reapable().is_none() && !self.is_due(&state, failed_at) {
                 self.changed.wait(&mut state);
             }
             if state.closing || state.latch.is_some() {
                 return;
             }
-            let (due, bytes) = (Live::is_due(&state, failed_at), state.overlay_bytes());
+            let (due, bytes) = (self.is_due(&state, failed_at), state.overlay_bytes());
             drop(state);
             // A failure has latched, or is tried again when more has changed.
             if due {
@@ -149,8 +149,8 @@ impl Live {
         }
     }
 
-    fn is_due(state: &State, failed_at: usize) -> bool {
+    fn is_due(&self, state: &State, failed_at: usize) -> bool {
         let bytes = state.overlay_bytes();
-        bytes >= OVERLAY_MAX && bytes > failed_at.saturating_add(failed_at / 8)
+        bytes >= self.checkpoint_at() && bytes > failed_at.saturating_add(failed_at / 8)
     }
 }

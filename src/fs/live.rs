@@ -40,11 +40,8 @@ const RESERVE_STEP: u64 = 4 << 20;
 /// A commit begins at once when so many bytes are pending.
 pub(super) const PENDING_MAX: u64 = 64 << 20;
 
-/// A checkpoint is made when changed rows take so many bytes.
-pub(super) const OVERLAY_MAX: usize = 48 << 20;
-
-/// Changes wait for a checkpoint when changed rows take so many bytes: part of the bound of memory.
-const OVERLAY_LIMIT: usize = 160 << 20;
+/// Bytes of memory for what is not in the image yet, unless somebody says otherwise.
+const MEMORY: usize = 512 << 20;
 
 /// The reserve is estimated anew when changed rows have grown by so many bytes.
 const RESERVE_ROWS: usize = 32 << 10;
@@ -101,6 +98,8 @@ pub struct Live {
     pub(super) reserved: AtomicU64,
     /// Bytes of changed rows that it was last estimated for.
     reserved_for: AtomicUsize,
+    /// Bytes of memory for what is not in the image yet.
+    memory: AtomicUsize,
 }
 
 impl Live {
@@ -126,7 +125,25 @@ impl Live {
             image_end: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
             reserved_for: AtomicUsize::new(0),
+            memory: AtomicUsize::new(MEMORY),
         }))
+    }
+
+    /// Sets how many bytes of memory what is not in the image yet may take. Of 512 MiB, as it is by default, 48 MiB of
+    /// changed rows make a checkpoint due, and at 160 MiB changes wait for it.
+    pub fn set_memory(&self, bytes: usize) {
+        self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    /// A checkpoint is due when changed rows take so many bytes.
+    pub(super) fn checkpoint_at(&self) -> usize {
+        self.memory.load(Ordering::Relaxed) / 32 * 3
+    }
+
+    /// Changes wait for a checkpoint when changed rows take so many bytes. The rest of the memory is for rows that a
+    /// checkpoint writes, operations that wait for a commit, and table blocks.
+    fn rows_limit(&self) -> usize {
+        self.memory.load(Ordering::Relaxed) / 16 * 5
     }
 
     /// The state at this moment.
@@ -184,7 +201,7 @@ impl Live {
         if !state.apply(draft) {
             return Ok(None);
         }
-        if was_idle || state.pending_bytes() >= PENDING_MAX || state.overlay_bytes() >= OVERLAY_MAX {
+        if was_idle || state.pending_bytes() >= PENDING_MAX || state.overlay_bytes() >= self.checkpoint_at() {
             self.changed.notify_all();
         }
         Ok(Some(value))
@@ -197,7 +214,7 @@ impl Live {
         loop {
             state.check_latch()?;
             let late = state.syncing.is_some_and(|since| since.elapsed() > self.options.commit);
-            let full = state.has_threads && state.overlay_bytes() > OVERLAY_LIMIT && !state.checkpoint_failed;
+            let full = state.has_threads && state.overlay_bytes() > self.rows_limit() && !state.checkpoint_failed;
             if state.closing || !(late || full) {
                 return Ok(());
             }

@@ -308,6 +308,22 @@ fn time_and_commits_alone_make_no_checkpoint() {
     assert_eq!((generation(), mark_in_head(&world)), (before, 1));
 }
 
+// Case 26.
+#[test]
+fn a_checkpoint_is_made_when_changed_rows_take_their_share_of_the_memory() {
+    let world = World::committing_every(Duration::from_millis(1));
+    set_mark(&world.live, 1).unwrap();
+    world.live.checkpoint_now().unwrap();
+    world.live.set_memory(1024);
+    let running = world.live.start_threads().unwrap();
+    set_mark(&world.live, 2).unwrap();
+    while mark_in_head(&world) != 2 {
+        std::thread::yield_now();
+    }
+    running.stop();
+    assert_eq!(world.live.latched(), None);
+}
+
 // Case 29.
 #[test]
 fn changes_wait_while_a_sync_takes_longer_than_the_time_between_commits() {
