@@ -2,7 +2,7 @@
 # full.sh FLOE DIR
 # A full disk: an image on a small ext4 (a loop file in the directory DIR). Files are written until nothing more fits, once
 # because of them, once because of somebody else's file. Then unlink, truncate, sync and unmount have to work; what was
-# synced is there after each mount; `floe check` is clean; and there is space again afterwards. "plain" for FLOE: on the ext4 itself.
+# synced is there after each mount; `floe check` is clean; and there is space again when all is removed. "plain" for FLOE: on the ext4 itself.
 source "$(dirname "$0")/lib.sh"
 (($# == 2)) || die "usage: full.sh FLOE DIR"
 floe=$1 dir=$2
@@ -35,7 +35,7 @@ down() { if [[ $floe == plain ]]; then umount "$mnt"; else limited 120 "$mnt" "$
 durable() { if [[ $floe == plain ]]; then sync -f "$mnt"; else limited 120 "$mnt" "$floe" sync "$mnt"; fi; }
 check() { [[ $floe == plain ]] || limited 120 - "$floe" check "$image" >"$dir/said" 2>&1 || { cat "$dir/said"; die "check: $1"; }; }
 verify() { # verify WHEN: all that is in the list is there as it was
-  (cd "$mnt" && limited 120 "$mnt" sha256sum --quiet -c "$dir/sums") || die "$1: files are not as they were"
+  [[ ! -s $dir/sums ]] || (cd "$mnt" && limited 120 "$mnt" sha256sum --quiet -c "$dir/sums") || die "$1: files are not as they were"
 }
 fill() { # fill NAME: files of 1 MB until one fails, which is removed; sets `written`
   written=0
@@ -45,8 +45,10 @@ fill() { # fill NAME: files of 1 MB until one fails, which is removed; sets `wri
     ((written < 1000)) || die "the disk never fills"
   done
   grep -q 'No space left' "$dir/said" || die "not ENOSPC, but: $(cat "$dir/said")"
-  rm "$mnt/$1-$written"
+  rm -f "$mnt/$1-$written"
 }
+# Somebody else's, who gives it back at the end.
+head -c 20000000 /dev/zero >"$disk/ballast"
 [[ $floe == plain ]] || "$floe" mkfs "$image"
 : >"$dir/sums"
 step "its own files fill it"
@@ -78,15 +80,23 @@ dd if=/dev/zero of="$disk/else" bs=64k status=none 2>/dev/null || true
 mkdir "$mnt/directory" 2>/dev/null || true
 rm -f "$mnt/small"
 durable || die "sync where somebody else filled the disk"
-for ((i = 3; ; i += 2)); do [[ -e $mnt/own-$i ]] || break; rm "$mnt/own-$i" || die "unlink where somebody else filled the disk"; sed -i "/ own-$i\$/d" "$dir/sums"; done
+for ((i = 3; ; i += 4)); do [[ -e $mnt/own-$i ]] || break; rm "$mnt/own-$i" || die "unlink where somebody else filled the disk"; sed -i "/ own-$i\$/d" "$dir/sums"; done
 durable || die "sync after unlinking there"
 down || die "unmount where somebody else filled the disk"
 check "where somebody else filled the disk"
 up || die "mount where somebody else filled the disk"
 verify "where somebody else filled the disk"
-rm "$disk/else"
-echo "space again" >"$mnt/small" || die "no space although there is"
-durable || die "sync where there is space again"
+step "all of it is removed: there is space again"
+rm "$disk/else" "$disk/ballast"
+rm -f "$mnt"/own-* "$mnt"/other-* || { getfattr --only-values -n user.floe.state "$mnt"; die "unlink of all"; }
+: >"$dir/sums"
+durable || die "sync after all is removed"
+down || die "unmount after all is removed"
+check "after all is removed"
+up
+fill again
+((written > 100)) || die "only $written MB fit after all was removed"
+verify "after all was removed"
 down
 check "at the end"
 step "done"
