@@ -26,7 +26,7 @@ mounted() {
   local options=()
   # shellcheck disable=SC2206 # the options are words
   [[ $1 == other ]] || options=(${OPTIONS:-})
-  "$(program "$1")" mount "${options[@]}" "$work/$1.floe" "$mnt"
+  "$(program "$1")" mount -o ro "${options[@]}" "$work/$1.floe" "$mnt"
   mountpoint -q "$mnt" || die "$1 is not mounted"
 }
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT

@@ -28,7 +28,7 @@ echo "$(tr -cd '\0' <"$list" | wc -c) files; images, MiB: floe $(mib "$(stat -c 
 
 mounted() {
   case $1 in
-  floe) "$floe" mount "$work/image.floe" "$mnt" ;;
+  floe) "$floe" mount -o ro "$work/image.floe" "$mnt" ;;
   squashfs) mount -t squashfs -o loop,ro "$work/128K.squashfs" "$mnt" ;;
   erofs) mount -t erofs -o loop,ro "$work/image.erofs" "$mnt" ;;
   squashfuse_ll) squashfuse_ll "$work/128K.squashfs" "$mnt" ;;

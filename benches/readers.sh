@@ -15,7 +15,7 @@ machine
 [[ -e $work/image.floe ]] || "$floe" pack -q "$source" "$work/image.floe"
 (cd "$source" && find . -type f -print0 | LC_ALL=C sort -z) >"$list"
 
-"$floe" mount -f -o "cache=${cache}M${OPTIONS:+,$OPTIONS}" "$work/image.floe" "$mnt" &
+"$floe" mount -f -o "ro,cache=${cache}M${OPTIONS:+,$OPTIONS}" "$work/image.floe" "$mnt" &
 daemon=$!
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT
 for ((n = 0; n < 100; n++)); do mountpoint -q "$mnt" && break || sleep 0.1; done
