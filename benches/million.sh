@@ -30,7 +30,7 @@ PYTHON
 
 for run in 1 2 3 4 5; do
   drop_caches
-  printf 'floe\tmount s\t%s\n' "$(seconds "$floe" mount "$image" "$mnt")"
+  printf 'floe\tmount s\t%s\n' "$(seconds "$floe" mount -o ro "$image" "$mnt")"
   "$floe" umount "$mnt"
 done >"$work/million.tsv"
 table "$work/million.tsv" none
@@ -38,7 +38,7 @@ table "$work/million.tsv" none
 find_ls() { find "$mnt" -ls >/dev/null; }
 status() { sed -n "s/^$1:[[:space:]]*\([0-9]*\).*/\1/p" "/proc/$daemon/status"; }
 drop_caches
-"$floe" mount -f "$image" "$mnt" &
+"$floe" mount -f -o ro "$image" "$mnt" &
 daemon=$!
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT
 until mountpoint -q "$mnt"; do kill -0 "$daemon" 2>/dev/null || die "the mount ended"; done
