@@ -1,6 +1,6 @@
 //! Commits and checkpoints.
 
-use super::world::{World, mark, set_mark};
+use super::world::{World, mark, set_mark, set_mark_removing};
 use crate::format::ids::InodeId;
 use crate::format::transaction::Thawed;
 use crate::fs::live::Live;
@@ -195,7 +195,7 @@ fn a_group_that_could_not_be_written_is_retried_before_anything_newer() {
     world.faults.fail_nth_of(Operation::Append, 0, Fault::Enospc);
     assert!(matches!(world.live.commit_now(), Err(FsError::NoSpace)));
     assert!(matches!(*waiter.lock(), Some(Err(FsError::NoSpace))));
-    set_mark(&world.live, 3).unwrap();
+    set_mark_removing(&world.live, 3).unwrap();
     let waiter = ask(&world.live);
     world.live.commit_now().unwrap();
     assert!(matches!(*waiter.lock(), Some(Ok(()))));
@@ -212,7 +212,7 @@ fn a_sealing_whose_group_could_not_be_written_is_retried_unchanged() {
     world.faults.fail_nth_of(Operation::Append, 0, Fault::Enospc);
     assert!(matches!(world.live.checkpoint_now(), Err(FsError::NoSpace)));
     assert_ne!(mark_in_head(&world), 2);
-    set_mark(&world.live, 3).unwrap();
+    set_mark_removing(&world.live, 3).unwrap();
     world.live.checkpoint_now().unwrap();
     // What was sealed is in the head; what came later is in the log.
     assert_eq!((mark_in_head(&world), mark(&world.live)), (2, 3));

@@ -2,4 +2,5 @@
 
 mod commits;
 mod gate;
+mod waiting;
 pub mod world;

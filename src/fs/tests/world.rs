@@ -74,6 +74,17 @@ pub fn mark(live: &Live) -> i64 {
     live.snapshot().view().inode(InodeId::ROOT).unwrap().unwrap().mtime.secs
 }
 
+/// Changes it, as what removes something.
+pub fn set_mark_removing(live: &Live, secs: i64) -> Result<(), FsError> {
+    live.transact(|draft| {
+        draft.removes();
+        let mut root = draft.inode(InodeId::ROOT)?;
+        root.mtime.secs = secs;
+        draft.put_inode(InodeId::ROOT, &root);
+        Ok(())
+    })
+}
+
 /// Changes it.
 pub fn set_mark(live: &Live, secs: i64) -> Result<(), FsError> {
     live.transact(|draft| {
