@@ -140,12 +140,25 @@ impl Live {
                 self.lock_state().checkpoint_failed = failed;
                 self.changed.notify_all();
             }
-            if self.reap_now().is_err() {
+            if self.reap_until_due(failed_at).is_err() {
                 let mut state = self.lock_state();
                 if !state.closing {
                     self.changed.wait_for(&mut state, self.options.commit);
                 }
             }
+        }
+    }
+
+    /// Reaps orphans until a checkpoint is due, which deleting them alone may bring about.
+    fn reap_until_due(&self, failed_at: usize) -> Result<(), FsError> {
+        loop {
+            let inode = {
+                let state = self.lock_state();
+                let stops = state.closing || self.is_due(&state, failed_at);
+                state.reapable().filter(|_| !stops)
+            };
+            let Some(inode) = inode else { return Ok(()) };
+            self.reap_some(inode)?;
         }
     }
 

@@ -45,6 +45,7 @@ impl Live {
 
     /// Commits; with `seal` the state is sealed in the same step that takes the operations [2].
     pub(super) fn commit(&self, seal: bool) -> Result<(), FsError> {
+        self.keep_what_came_back()?;
         let _one = self.committing.lock();
         loop {
             match self.begin_commit(seal)? {
@@ -60,19 +61,33 @@ impl Live {
         }
     }
 
+    /// What came back after a crash may be in the page cache only. Whoever asks for a commit is told that all is durable, so
+    /// it is written again then, as before a first change.
+    fn keep_what_came_back(&self) -> Result<(), FsError> {
+        let nobody_waits = self.lock_state().waiters.is_empty();
+        if nobody_waits || self.has_begun() || !self.has_recovered() {
+            return Ok(());
+        }
+        self.begin().inspect_err(|error| {
+            let waiters = std::mem::take(&mut self.lock_state().waiters);
+            answer(waiters, || Err(error.again()));
+        })
+    }
+
     /// `None` if there was nothing to do.
     fn begin_commit(&self, seal: bool) -> Result<Option<Running>, FsError> {
+        let came_back = self.has_recovered();
         let mut side = self.log.lock();
         let mut state = self.lock_state();
         if state.latch.is_some() {
             let waiters = std::mem::take(&mut state.waiters);
             drop((state, side));
-            answer(waiters, || Err(FsError::io("the file system is read-only after a failure")));
+            answer(waiters, || Err(FsError::latched()));
             return Err(FsError::ReadOnly);
         }
         let Some(log) = &mut side.log else {
-            // Nothing was ever changed.
-            let waiters = std::mem::take(&mut state.waiters);
+            // Nothing was ever changed. Who came just now to wait for what came back gets the next commit.
+            let waiters = if came_back { Vec::new() } else { std::mem::take(&mut state.waiters) };
             drop((state, side));
             answer(waiters, || Ok(()));
             return Ok(None);
@@ -92,7 +107,10 @@ impl Live {
         let image_end = self.image_end.load(Ordering::Relaxed);
         let time = (self.options.clock)();
         match log.begin(group.operations, image_end, (time.secs, time.nanos)) {
-            Ok(begun) => Ok(Some(Running { begun, waiters, seal: group.seal, retried })),
+            Ok(begun) => {
+                self.log_is_short.store(!log.has_space(), Ordering::Relaxed);
+                Ok(Some(Running { begun, waiters, seal: group.seal, retried }))
+            }
             Err(NotBegun { error, operations }) => {
                 let full = matches!(FsError::from_log(&error), FsError::NoSpace);
                 let mut state = self.lock_state();
@@ -160,9 +178,17 @@ impl Live {
         // Nothing is lost if it cannot be written.
         let begun =
             log.begin(Vec::new(), image_end, (time.secs, time.nanos)).map_err(|not| FsError::from(not.error))?;
+        // No commit of what comes now is begun before this one has ended.
+        self.lock_state().syncing = Some(Instant::now());
         drop(side);
         let synced = begun.sync();
         self.end_commit(Running { begun, waiters: Vec::new(), seal: None, retried: false }, synced)
+    }
+
+    /// Tells those who wait that there is no committer any more.
+    pub(super) fn give_up_waiters(&self) {
+        let waiters = std::mem::take(&mut self.lock_state().waiters);
+        answer(waiters, || Err(FsError::latched()));
     }
 
     /// Commits when somebody waits, when much is pending, and so long after the oldest change; until the end has begun.

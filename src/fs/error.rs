@@ -88,6 +88,19 @@ impl FsError {
         FsError::Io(why.into())
     }
 
+    /// What those are told who wait for a commit that will never be.
+    pub(super) fn latched() -> Self {
+        FsError::io("the file system is read-only after a failure")
+    }
+
+    /// The same error for somebody else.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            FsError::NoSpace => FsError::NoSpace,
+            error => FsError::io(error.to_string()),
+        }
+    }
+
     /// What an application is told.
     pub fn errno(&self) -> Errno {
         match self {

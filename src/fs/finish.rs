@@ -57,8 +57,9 @@ pub fn finish(
         });
     }
     if log.has_unrecorded_commit() || log.has_unsynced() && !log.is_stopped() {
-        // The next writer need not write again what the log says is durable.
-        log.commit(Vec::new(), image_end, time).map_err(StartError::of_log)?;
+        // The next writer need not write again what the log says is durable. Nothing is lost if it does not say it.
+        let _ =
+            log.commit(Vec::new(), image_end, time).inspect_err(|error| tracing::warn!(%error, "the end of the log"));
     }
     Ok(Finished::Kept { bytes: log.bytes().map_err(StartError::of_log)?, place: home.describe() })
 }

@@ -100,6 +100,8 @@ pub struct Live {
     reserved_for: AtomicUsize,
     /// Bytes of memory for what is not in the image yet.
     memory: AtomicUsize,
+    /// No space was found for another segment of the thaw log when a commit was last begun.
+    pub(super) log_is_short: AtomicBool,
 }
 
 impl Live {
@@ -126,6 +128,7 @@ impl Live {
             reserved: AtomicU64::new(0),
             reserved_for: AtomicUsize::new(0),
             memory: AtomicUsize::new(MEMORY),
+            log_is_short: AtomicBool::new(false),
         }))
     }
 
@@ -171,7 +174,21 @@ impl Live {
 
     /// Evaluates `operation` and makes its changes count, all of them or none.
     pub(super) fn transact<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
-        self.wait_for_room()?;
+        self.wait_for_room(true)?;
+        self.take_turns(operation)
+    }
+
+    /// The same, for the thread that makes checkpoints, which does not wait for one.
+    pub(super) fn transact_between_checkpoints<T>(
+        &self,
+        operation: impl Fn(&mut Draft) -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        self.wait_for_room(false)?;
+        self.take_turns(operation)
+    }
+
+    /// Waits for nothing but a turn: who has one keeps others from theirs, the thread that makes checkpoints too [23].
+    fn take_turns<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
         for _ in 0..TRIES {
             let _turn = self.turns.read();
             if let Some(value) = self.attempt(&operation)? {
@@ -195,8 +212,15 @@ impl Live {
         }
         self.begin()?;
         self.reserve(&draft)?;
+        if !draft.removes && self.log_is_short.load(Ordering::Relaxed) {
+            self.find_space_for_log()?;
+        }
         let mut state = self.state.lock();
         state.check_latch()?;
+        if !draft.removes && state.failed.is_some() {
+            // It would be in no commit until there is space for one.
+            return Err(FsError::NoSpace);
+        }
         let was_idle = !state.has_pending();
         if !state.apply(draft) {
             return Ok(None);
@@ -208,14 +232,14 @@ impl Live {
     }
 
     /// While a sync takes longer than the time between commits, changes wait for it: what a crash may lose is bounded [29].
-    /// They also wait for a checkpoint where too many rows have changed.
-    fn wait_for_room(&self) -> Result<(), FsError> {
+    /// They also wait for a checkpoint where too many rows have changed, if `checkpoint` says so.
+    fn wait_for_room(&self, checkpoint: bool) -> Result<(), FsError> {
         let mut state = self.state.lock();
         loop {
             state.check_latch()?;
             let late = state.syncing.is_some_and(|since| since.elapsed() > self.options.commit);
             let full = state.has_threads && state.overlay_bytes() > self.rows_limit() && !state.checkpoint_failed;
-            if state.closing || !(late || full) {
+            if state.closing || !(late || checkpoint && full) {
                 return Ok(());
             }
             self.changed.wait(&mut state);
@@ -252,9 +276,11 @@ impl Live {
             return Err(FsError::NoSpace);
         }
         let (writer, basis) = basis.inspect_err(|error| state.latch(&error.to_string()))?;
-        let Writer { log, image: image_log, heads, home, .. } = writer;
+        let Writer { mut log, image: image_log, heads, home, .. } = writer;
+        let is_short = !log.has_space();
         self.ids.raise(&writer.replayed.counters);
         self.image_end.store(image_log.end(), Ordering::Relaxed);
+        self.log_is_short.store(is_short, Ordering::Relaxed);
         state.rebase(basis);
         side.unwritten = (log.position(), 0);
         side.log = Some(log);
@@ -309,7 +335,7 @@ impl Live {
     /// # Errors
     /// `NoSpace`, or `ReadOnly` after a failure.
     pub(super) fn append(&self, bytes: &[u8]) -> Result<Written<'_>, FsError> {
-        self.wait_for_room()?;
+        self.state.lock().check_latch()?;
         self.begin()?;
         match self.append_once(bytes) {
             // Segments that nothing needs any more go at a checkpoint only.
@@ -343,6 +369,26 @@ impl Live {
             }
         }
         Ok(written)
+    }
+
+    /// What would use up the log's last segment needs space for another: else there is none for commits of what removes
+    /// something [24].
+    fn find_space_for_log(&self) -> Result<(), FsError> {
+        let has_space = || {
+            let found = self.log.lock().log.as_mut().is_none_or(ThawLog::has_space);
+            self.log_is_short.store(!found, Ordering::Relaxed);
+            found
+        };
+        if has_space() {
+            return Ok(());
+        }
+        if self.could_free_segments() {
+            self.checkpoint_now()?;
+            if has_space() {
+                return Ok(());
+            }
+        }
+        Err(FsError::NoSpace)
     }
 
     /// Whether a checkpoint would let go of the log's lowest segment.
@@ -381,6 +427,15 @@ impl Live {
     /// Calls `done`, without any lock, when all changes so far are durable, or will never be.
     pub fn sync(&self, done: Waiter) {
         let mut state = self.state.lock();
+        if state.latch.is_some() {
+            drop(state);
+            return done(Err(FsError::latched()));
+        }
+        if state.closing {
+            // The committer may have ended already.
+            drop(state);
+            return done(self.commit_now());
+        }
         state.waiters.push(done);
         self.changed.notify_all();
     }

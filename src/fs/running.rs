@@ -5,6 +5,7 @@ use super::finish::{Finished, finish};
 use super::live::Live;
 use crate::format::ids::InodeId;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -25,9 +26,11 @@ impl Live {
         for (name, run) in [("commit", Live::run_committer as fn(&Arc<Self>)), ("checkpoint", Live::run_checkpointer)] {
             let live = Arc::clone(self);
             let body = move || {
-                let guard = LatchOnPanic(&live, name);
-                run(&live);
-                std::mem::forget(guard);
+                if catch_unwind(AssertUnwindSafe(|| run(&live))).is_err() {
+                    // It leaves something half done that nobody knows of.
+                    live.latch(&format!("thread '{name}' panicked"));
+                    live.give_up_waiters();
+                }
             };
             self.lock_state().has_threads = true;
             running.threads.push(std::thread::Builder::new().name(name.into()).spawn(body)?);
@@ -62,12 +65,18 @@ impl Live {
         // A full disk keeps orphans and the checkpoint for next time, not the commit.
         let reaped = self.reap_now();
         self.commit_now()?;
-        let checkpoint = self.checkpoint_now();
+        let checkpoint = self.checkpoint_now().and_then(|()| {
+            // If one was given up before, this one had what was sealed then.
+            let has_more = self.lock_state().is_changed();
+            if has_more { self.checkpoint_now() } else { Ok(()) }
+        });
         if self.latched().is_some() {
             checkpoint.and(reaped)?;
             return Err(FsError::ReadOnly);
         }
-        let (Some(log), Some(image)) = (self.log.lock().log.take(), self.image.lock().take()) else {
+        let image = self.image.lock().take();
+        let log = self.log.lock().log.take();
+        let (Some(log), Some(image)) = (log, image) else {
             return Err(FsError::io("the file system has ended already"));
         };
         let time = (self.options.clock)();
@@ -112,14 +121,5 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop_threads();
-    }
-}
-
-/// A thread that panics leaves something half done that nobody knows of.
-struct LatchOnPanic<'a>(&'a Live, &'static str);
-
-impl Drop for LatchOnPanic<'_> {
-    fn drop(&mut self) {
-        self.0.latch(&format!("thread '{}' panicked", self.1));
     }
 }

@@ -308,6 +308,11 @@ impl ThawLog {
         !self.stopped && self.recorded < self.last_group && self.last_group <= self.durable
     }
 
+    /// Whether there is space for another segment, which is tried again if there was none.
+    pub fn has_space(&mut self) -> bool {
+        self.make_ahead().is_ok()
+    }
+
     /// Whether an earlier failure keeps it from writing for good.
     pub fn is_stopped(&self) -> bool {
         self.stopped

@@ -77,4 +77,12 @@ impl Live {
         while !self.transact(|draft| reap_step(draft, inode))? {}
         Ok(())
     }
+
+    /// The same, but one step only, and for the thread that makes checkpoints.
+    ///
+    /// # Errors
+    /// As [`Live::reap`].
+    pub(in crate::fs) fn reap_some(&self, inode: InodeId) -> Result<(), FsError> {
+        self.transact_between_checkpoints(|draft| reap_step(draft, inode)).map(drop)
+    }
 }

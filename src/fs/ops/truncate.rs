@@ -44,8 +44,10 @@ pub(super) fn resize(
     if size > SIZE {
         return Err(FsError::TooLarge);
     }
-    if size < row.size {
+    if size <= row.size {
         draft.removes();
+    }
+    if size < row.size {
         draft.unthaw_after(inode, size)?;
         body::shorten(draft, row, size)?;
     } else if size > row.size {

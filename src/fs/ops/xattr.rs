@@ -58,6 +58,7 @@ pub(in crate::fs) fn set_xattr(
 
 /// Removes an attribute. An ACL that is not there is as good as removed, as on ext4.
 pub(in crate::fs) fn remove_xattr(draft: &mut Draft, inode: InodeId, name: &[u8]) -> Result<(), FsError> {
+    draft.removes();
     let (mut row, standing) = draft.any_inode(inode)?;
     check(&row, name)?;
     if !sets::remove(draft, &mut row, name)? {
