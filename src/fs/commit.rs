@@ -76,8 +76,8 @@ impl Live {
 
     /// `None` if there was nothing to do.
     fn begin_commit(&self, seal: bool) -> Result<Option<Running>, FsError> {
-        let came_back = self.has_recovered();
         let mut side = self.log.lock();
+        let came_back = self.has_recovered();
         let mut state = self.lock_state();
         if state.latch.is_some() {
             let waiters = std::mem::take(&mut state.waiters);

@@ -259,10 +259,11 @@ impl Live {
         };
         let (storage, home) = (Arc::clone(&found.storage), Arc::clone(&found.home));
         let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size: self.options.segment_size });
-        let basis = begun.map_err(FsError::from).and_then(|writer| {
+        let basis = begun.map_err(FsError::from).and_then(|mut writer| {
             let mut basis = basis::of(&writer.base, &writer.replayed, writer.log.segments())?;
             (basis.session, basis.segment_size) = (writer.log.position(), writer.log.segment_size());
-            Ok((writer, basis))
+            let is_short = !writer.log.has_space();
+            Ok((writer, basis, is_short))
         });
         // Where there was no space, nothing is lost: it is looked at anew, and tried again with the next change [24].
         let again = match &basis {
@@ -275,9 +276,8 @@ impl Live {
             *self.found.lock() = Some(found);
             return Err(FsError::NoSpace);
         }
-        let (writer, basis) = basis.inspect_err(|error| state.latch(&error.to_string()))?;
-        let Writer { mut log, image: image_log, heads, home, .. } = writer;
-        let is_short = !log.has_space();
+        let (writer, basis, is_short) = basis.inspect_err(|error| state.latch(&error.to_string()))?;
+        let Writer { log, image: image_log, heads, home, .. } = writer;
         self.ids.raise(&writer.replayed.counters);
         self.image_end.store(image_log.end(), Ordering::Relaxed);
         self.log_is_short.store(is_short, Ordering::Relaxed);
