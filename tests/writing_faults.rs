@@ -25,6 +25,9 @@ use std::sync::mpsc::channel;
 
 const SEGMENT: u64 = 16 << 10;
 
+/// The number of an inode that nobody can ask for any more.
+const UNKNOWN: model::Id = u64::MAX >> 17;
+
 fn long() -> bool {
     std::env::var_os("FLOE_LONG").is_some_and(|value| value == "1")
 }
@@ -170,6 +173,8 @@ fn run(
                 return Err(format!("operation {n}, {op:?}: {why}"));
             }
             model = match machine.failed {
+                // As it has to fail, and looking at it failed, too.
+                Some(_) if after(&before, op, UNKNOWN, now) == before => before,
                 Some(errno) => {
                     allowed(&errno, true).map_err(|what| format!("operation {n}, {op:?}: {what}"))?;
                     before
@@ -192,10 +197,10 @@ fn allowed(errno: &Errno, fired: bool) -> Result<(), String> {
 /// The model after an operation that succeeded, and whose inode the test has not been told.
 fn carried_out(before: &Model, op: &Op, machine: &mut Machine, now: floe::format::rows::Time) -> Result<Model, String> {
     let Ok(found) = machine.whole() else {
-        return Ok(after(before, op, u64::MAX >> 17, now));
+        return Ok(after(before, op, UNKNOWN, now));
     };
     let new = found.nodes.keys().copied().find(|id| !before.nodes.contains_key(id));
-    Ok(after(before, op, new.unwrap_or(u64::MAX >> 17), now))
+    Ok(after(before, op, new.unwrap_or(UNKNOWN), now))
 }
 
 /// One run, and what is left of it.
