@@ -427,11 +427,11 @@ impl Filesystem for NullFs {
 }
 
 fn main() -> std::io::Result<()> {
-    let (mut flush, mut writeback, mut killpriv, mut loops, mut dir) = (false, false, false, None, None);
+    let (mut flush, mut writeback, mut killpriv, mut loops, mut dir) = (true, false, false, None, None);
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
         match arg.to_str() {
-            Some("--flush") => flush = true,
+            Some("--noflush") => flush = false,
             Some("--writeback") => writeback = true,
             Some("--killpriv") => killpriv = true,
             Some("--threads") => loops = args.next().and_then(|n| n.to_str()?.parse().ok()),
@@ -439,7 +439,7 @@ fn main() -> std::io::Result<()> {
         }
     }
     let Some(dir) = dir else {
-        eprintln!("usage: nullfs [--flush] [--writeback] [--killpriv] [--threads N] DIR");
+        eprintln!("usage: nullfs [--noflush] [--writeback] [--killpriv] [--threads N] DIR");
         std::process::exit(2);
     };
     let mut config = Config::default();
