@@ -183,6 +183,15 @@ impl Namespace<'_> {
     //# A subchunk shorter than chunk_min must end a file, or data before a hole, except in an
     //# uneven content (8.1, tag 6).
     fn short_subchunks(&mut self) {
+        // Those who have lost their name use contents, too.
+        each_row(self.check.image, &schema::ORPHANS, 0, &mut |_, ints, tail| {
+            if let Ok(row) = InodeRow::decode(ints, tail)
+                && let ContentRef::Content(id) = row.content
+            {
+                self.short.user(id.0, row.is_uneven());
+            }
+            !self.check.observer.cancelled()
+        });
         for (content, offset) in self.short.take() {
             let message =
                 format!("content {content}: the subchunk at {offset} is shorter than the chunker makes any there");

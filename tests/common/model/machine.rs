@@ -36,6 +36,8 @@ pub struct Machine {
     pub fs: Arc<Fs>,
     /// How the last change failed, if it did.
     pub failed: Option<Errno>,
+    /// The inode that was created last.
+    pub created: Id,
     clock: Arc<AtomicI64>,
 }
 
@@ -70,13 +72,13 @@ impl Machine {
         };
         let live = Live::new(Arc::clone(&disks.image), found, options).map_err(|error| format!("opening: {error}"))?;
         let fs = Fs::over(live.clone(), FsOptions { cache: 16 << 20, readahead: 0, verify: true });
-        Ok(Machine { live, fs, failed: None, clock })
+        Ok(Machine { live, fs, failed: None, created: 0, clock })
     }
 
     /// Another hand on the same filesystem, for another thread.
     pub fn share(&self) -> Machine {
         let (live, fs) = (Arc::clone(&self.live), Arc::clone(&self.fs));
-        Machine { live, fs, failed: None, clock: Arc::clone(&self.clock) }
+        Machine { live, fs, failed: None, created: 0, clock: Arc::clone(&self.clock) }
     }
 
     /// Sets the clock.
@@ -228,7 +230,9 @@ impl Subject for Machine {
         };
         let node = fs::NewNode { kind, mode: new.mode, umask: new.umask, uid: new.uid, gid: new.gid };
         let done = self.live.create(inode(dir), name, &node);
-        self.done(done).map(|attr| attr.inode.0)
+        let created = self.done(done).map(|attr| attr.inode.0)?;
+        self.created = created;
+        Ok(created)
     }
 
     fn unlink(&mut self, dir: Id, name: &[u8]) -> Result<(), Errno> {
