@@ -181,7 +181,7 @@ impl Life {
     fn checkpoint(&mut self) -> Result<(), String> {
         self.durably("checkpoint", |machine| machine.live.checkpoint_now().map_err(|error| error.to_string()))?;
         self.examine(false)?;
-        check(Arc::clone(&self.disks.image))?;
+        self.check()?;
         // What was recovered is written with the first change, not before.
         if !self.machine().live.snapshot().view().active().is_empty() {
             return Ok(());
@@ -201,7 +201,13 @@ impl Life {
         self.machine = Some(Machine::open(&self.disks, self.segment)?);
         self.compare("after a remount")?;
         self.examine(true)?;
-        check(Arc::clone(&self.disks.image))
+        self.check()
+    }
+
+    /// A head slot that a power cut tore is whole again once something was written, not before.
+    fn check(&self) -> Result<(), String> {
+        let image = Arc::clone(&self.disks.image);
+        if self.history.is_empty() { check_after_cut(image) } else { check(image) }
     }
 
     /// Loses power, now or a little earlier, and opens what is left. Kind 0: all changes are kept; 1: none that was not
