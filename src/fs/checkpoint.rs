@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Live {
-    /// Makes all changes so far durable, and the head's root contain them; what is thawed stays in the thaw log.
+    /// Makes the head's root contain all changes so far; what is thawed stays in the thaw log. If an earlier checkpoint was
+    /// given up, this one is of what was sealed then, and what came since takes another.
     ///
     /// # Errors
     /// `NoSpace`, which may be tried again; others if changes are refused from now on.
