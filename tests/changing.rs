@@ -416,7 +416,8 @@ fn a_name_keeps_no_bytes_of_a_file_that_took_another_name_of_the_same_file() {
 fn a_file_whose_first_name_is_gone_when_it_is_read_is_packed_by_its_other_names() {
     let lab = Lab::new();
     let source = lab.tree("source");
-    let bytes = noise(1, 3 << 20);
+    // With all its names less than a batch has (1 MiB), so that no reader begins before the walk has ended.
+    let bytes = noise(1, 200 << 10);
     write(source.join("a"), &bytes);
     fs::hard_link(source.join("a"), source.join("b")).expect("a second name");
     fs::hard_link(source.join("a"), source.join("c")).expect("a third name");
