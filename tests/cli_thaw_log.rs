@@ -11,7 +11,7 @@ use floe::format::block::{Key, Row};
 use floe::format::ids::InodeId;
 use floe::format::rows::{ContentRef, DirentRow, FileType, InodeRow};
 use floe::format::schema::{DIRENTS, INODES};
-use floe::format::transaction::{Operation, Thawed};
+use floe::format::transaction::{Counters, Operation, Thawed};
 use floe::meta::{Heads, Image, ImageOptions};
 use floe::storage::{Access, DirectoryFolder, FileStorage, Owner, Storage, WriterLock};
 use floe::thaw::{Appended, Binding, ThawLog};
@@ -77,6 +77,7 @@ fn open() -> Open {
     let mut operations = Vec::from(named(dir, 1, b"dir", FileType::Directory, 0));
     operations.extend(named(file, dir, b"new", FileType::Regular, 600));
     operations.push(thawed(file, 0, 600, new));
+    operations.push(Operation::Counters(Counters { inode: file + 1, ..Counters::of(image_at_first.root()) }));
     let end = storage.len().expect("a length");
     thaw.commit(operations, end, TIME).expect("it can be written");
     thaw.commit(vec![thawed(2, 100, 10, middle)], end, TIME).expect("it can be written");

@@ -2,7 +2,6 @@
 
 use super::FsError;
 use super::frames::Frames;
-use super::replay::Replayed;
 use super::state::{Basis, Totals};
 use crate::format::block::KeyRef;
 use crate::format::ids::{InodeId, LogOffset};
@@ -10,6 +9,7 @@ use crate::format::rows::{ThawedBytes, ThawedRow};
 use crate::format::schema;
 use crate::meta::{Image, View};
 use crate::thaw::Segments;
+use crate::thaw::replay::Replayed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -5,13 +5,13 @@
 //! is durable before the next. A log is removed only after both slots are clean. If a step fails, what was done is what the
 //! next [`look`](super::start::look) finds: nothing is lost. Called by `live`.
 
-use super::replay::Replayed;
 use super::start::{Found, FoundLog, StartError};
 use crate::format::head::Head;
 use crate::format::{limits, sums};
 use crate::log::LogWriter;
 use crate::meta::{Heads, Image};
 use crate::storage::{LogHome, Storage};
+use crate::thaw::replay::Replayed;
 use crate::thaw::{self, Binding, ThawLog};
 use std::sync::Arc;
 

@@ -6,7 +6,6 @@
 
 use super::FsError;
 use super::claims::{Claim, Claims};
-use super::extents;
 use super::ids::Ids;
 use super::snapshot::Snapshot;
 use crate::format::block::{Key, KeyRef, Row};
@@ -16,6 +15,7 @@ use crate::format::rows::{DirentRow, InodeRow, ShareKey, ThawedBytes, ThawedRow,
 use crate::format::schema::{self, Table};
 use crate::format::transaction::{Operation, Thawed};
 use crate::meta::{Overlay, View};
+use crate::thaw::extents;
 use std::sync::Arc;
 
 /// Whether an inode has a name.

@@ -13,6 +13,7 @@ use crate::format::schema;
 use crate::meta::{CheckpointInput, Heads, Image, ImageOptions, Overlay, ThawMark, write_checkpoint};
 use crate::storage::{LogHome, Storage};
 use crate::thaw::LostRange;
+use crate::thaw::replay::Replayed;
 use std::sync::Arc;
 
 /// What was given up.
@@ -49,7 +50,7 @@ pub fn forget(
     let epoch = raise_epoch(&mut heads, Some(thaw_log_id).filter(|_| !clean))?;
     let mut log = open_log(storage, heads.newest(), epoch, 0)?;
     let root = image.root();
-    let replayed = super::replay::Replayed::nothing(&image);
+    let replayed = Replayed::nothing(&image);
     //= format-spec.md#11.6
     //# Before a writer begins a new log there, it makes each of these rows a lost one (8.9), in a checkpoint.
     let written = write_checkpoint(

@@ -20,7 +20,6 @@ mod dir;
 mod dirs;
 mod draft;
 mod error;
-pub mod extents;
 pub mod extract;
 mod file;
 pub mod finish;
@@ -32,7 +31,6 @@ mod lookup;
 mod ops;
 mod pending;
 mod read;
-pub mod replay;
 mod resumes;
 mod running;
 #[cfg(test)]

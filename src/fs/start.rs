@@ -7,14 +7,15 @@
 //! the image can then be read without it. Callers: cli and tests (look), live (begin).
 
 use super::FsError;
-use super::replay::{BroughtBack, ReplayError, Replayed, replay};
 use crate::format::FormatError;
 use crate::format::head::Head;
 use crate::format::limits;
-use crate::format::root::Root;
-use crate::log::{LogError, LogReader};
-use crate::meta::{CheckpointError, HeadError, Heads, Image, ImageOptions, MetaError, ThawedCount, read_heads};
+use crate::log::LogError;
+use crate::meta::{
+    CheckpointError, HeadError, Heads, Image, ImageOptions, MetaError, ThawedCount, read_heads, root_of,
+};
 use crate::storage::{LogHome, Storage, StorageError};
+use crate::thaw::replay::{BroughtBack, ReplayError, Replayed, replay};
 use crate::thaw::{Contents, ImageState, Misfit, Recovered, Segments, Slot, ThawError, examine};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -225,23 +226,8 @@ fn known(heads: &Heads, image: &Arc<Image>) -> Result<Vec<Known>, StartError> {
 
 /// The version that the other slot names; `None` if its root is damaged.
 fn older(image: &Image, head: &Head) -> Result<Option<Image>, StartError> {
-    let storage = image.log().storage();
-    let log = LogReader::new(Arc::clone(storage), head.log_id, head.log_end.0.min(storage.len()?))?;
-    let mut stored = Vec::new();
-    for offset in head.root.offsets() {
-        let root = match log.stored_unverified(&head.root, offset, &mut stored) {
-            Ok(true) => Root::decode(&stored, &head.root_hash),
-            Ok(false) => continue,
-            Err(LogError::Storage(error)) if error.kind() != ErrorKind::UnexpectedEof => return Err(error.into()),
-            Err(_) => continue,
-        };
-        if let Ok(root) = root
-            && let Ok(version) = image.successor(head.clone(), root)
-        {
-            return Ok(Some(version));
-        }
-    }
-    Ok(None)
+    let root = root_of(image.log().storage(), head)?;
+    Ok(root.and_then(|root| image.successor(head.clone(), root).ok()))
 }
 
 fn used_ids(known: &[Known]) -> Vec<u64> {
@@ -384,16 +370,7 @@ fn is_contained(known: &[Known], recovered: &Recovered) -> Result<bool, StartErr
 
 fn image_state(found: &Found, known: &[Known]) -> Result<ImageState, StartError> {
     let head = found.heads.newest();
-    let slots = known.iter().map(|Known { head, version }| {
-        let root = version.as_ref().map(|version| version.root());
-        Slot {
-            generation: head.generation,
-            root_hash: head.root_hash,
-            thaw_log_id: head.thaw_log_id,
-            root_log_id: root.map_or(0, |root| root.thaw_log_id),
-            thaw_transaction: root.map_or(0, |root| root.thaw_transaction),
-        }
-    });
+    let slots = known.iter().map(|Known { head, version }| Slot::of(head, version.as_deref().map(Image::root)));
     Ok(ImageState { uuid: head.uuid, lineage: head.lineage, len: found.storage.len()?, slots: slots.collect() })
 }
 

@@ -44,7 +44,7 @@ pub use heads::{HeadError, Heads};
 pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};
 pub use merge::{ViewCursor, ViewRow, ViewRowRef};
-pub use open::{HeadState, Slot, read_heads};
+pub use open::{HeadState, Slot, read_heads, root_of};
 pub use overlay::{Overlay, OverlayRow};
 pub use superchunk::{Buffers, Fault, Reading, checksum_mismatch, decoding_memory};
 pub use thawed::{RangeCount, ThawedCount, ThawedRanges};

@@ -4,8 +4,9 @@ use super::MetaError;
 use crate::format::FormatError;
 use crate::format::head::{HEAD_MAGIC, Head, RawHeadSlot};
 use crate::format::root::Root;
-use crate::log::LogReader;
+use crate::log::{LogError, LogReader};
 use crate::storage::{HeadIndex, Storage};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// How often a slot that does not verify is read again, if it was not the same before.
@@ -165,6 +166,26 @@ pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
         }
     }
     Err(first_error.unwrap_or_else(|| heads.unusable()))
+}
+
+/// The root that a head names, from the first copy whose checksum is right; `None` if there is none such.
+///
+/// # Errors
+/// If the storage cannot be read, which says nothing of the root.
+pub fn root_of(storage: &Arc<dyn Storage>, head: &Head) -> Result<Option<Root>, MetaError> {
+    let log = LogReader::new(Arc::clone(storage), head.log_id, head.log_end.0.min(storage.len()?))?;
+    let mut stored = Vec::new();
+    for offset in head.root.offsets() {
+        match log.stored_unverified(&head.root, offset, &mut stored) {
+            Ok(true) => {}
+            Err(LogError::Storage(error)) if error.kind() != ErrorKind::UnexpectedEof => return Err(error.into()),
+            Ok(false) | Err(_) => continue,
+        }
+        if let Ok(root) = Root::decode(&stored, &head.root_hash) {
+            return Ok(Some(root));
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the root, from its copy if need be, and says why no writer may go on from it. Copies whose checksum is right come

@@ -1,5 +1,7 @@
 //! Whether a thaw log fits an image: whether it continues a state that the image is in. Pure.
 
+use crate::format::head::Head;
+use crate::format::root::Root;
 use thiserror::Error;
 
 /// Which state of which image a segment continues.
@@ -28,6 +30,19 @@ pub struct Slot {
     pub root_log_id: u64,
     /// The root's: up to which number it contains them.
     pub thaw_transaction: u64,
+}
+
+impl Slot {
+    /// What `head` says, and its root, if that can be read.
+    pub fn of(head: &Head, root: Option<&Root>) -> Self {
+        Slot {
+            generation: head.generation,
+            root_hash: head.root_hash,
+            thaw_log_id: head.thaw_log_id,
+            root_log_id: root.map_or(0, |root| root.thaw_log_id),
+            thaw_transaction: root.map_or(0, |root| root.thaw_transaction),
+        }
+    }
 }
 
 /// What of an image a thaw log has to fit.

@@ -3,17 +3,20 @@
 //! A [`ThawLog`] appends written bytes and commits groups of transactions that give them meaning; [`recover`] reads it back
 //! after a crash. A group counts whole or not at all. What is durable is never written to again, and nothing is cut off
 //! to repair: who goes on begins a new segment, which names where the log before it ended. After a failed sync nothing
-//! more is written. Knows operations, not files: what rows mean `fs` and `freeze` know, which call it.
+//! more is written. [`replay`] lays what it read over a version of the image.
+//! Called by `fs`, `freeze` and `care`.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod carry;
 mod commit;
 mod error;
+pub mod extents;
 mod fit;
 mod log;
 mod lost;
 mod recover;
+pub mod replay;
 mod segment;
 mod segments;
 mod start;

@@ -7,7 +7,6 @@ mod forgotten;
 mod power;
 
 use super::begin::{Beginning, Writer};
-use super::extents;
 use super::finish::{Finished, finish};
 use super::start::{Found, StartError, look};
 use crate::format::block::{Key, KeyRef, Row};
@@ -20,6 +19,7 @@ use crate::meta::{CheckpointInput, ImageOptions, ThawMark, View, write_checkpoin
 use crate::pack::{PackOptions, empty_into};
 use crate::storage::testing::{FolderHome, History, MemoryFolder, MemoryStorage, Remains};
 use crate::storage::{Folder, LogHome, Storage};
+use crate::thaw::extents;
 use crate::thaw::{Binding, Segments, ThawLog};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,9 +2,11 @@
 //!
 //! Operations are applied in their order to a view of the version, and nothing is written. Afterwards every row of `thawed`
 //! names a frame that is not known to be damaged, or is lost; counters are above the ids in use; totals are those of a full
-//! scan. Called by `start`.
+//! scan. Called by `fs`, which goes on from it, and by `care`, which looks.
 
+use super::carry::Moved;
 use super::extents;
+use super::{Recovered, ThawError};
 use crate::format::block::{Key, KeyRef};
 use crate::format::ids::{InodeId, LogOffset};
 use crate::format::limits;
@@ -13,7 +15,6 @@ use crate::format::schema::{self, Table};
 use crate::format::transaction::{Counters, Operation, Thawed, Transaction};
 use crate::meta::{Image, MetaError, Overlay, View, counters_are_free};
 use crate::table::Change;
-use crate::thaw::{Moved, Recovered, ThawError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use thiserror::Error;
@@ -83,12 +84,12 @@ impl Replayed {
     }
 
     /// Whether something is other than in `version`.
-    pub(super) fn changes(&self, version: &Image) -> bool {
+    pub fn changes(&self, version: &Image) -> bool {
         !self.overlay.is_empty() || self.counters != Replayed::nothing(version).counters
     }
 
     /// Lets ranges name the frames that theirs were copied to.
-    pub(super) fn follow(&mut self, moved: &Moved) {
+    pub fn follow(&mut self, moved: &Moved) {
         if moved.is_empty() {
             return;
         }
@@ -109,8 +110,12 @@ impl Replayed {
     }
 }
 
-/// Replays what `recovered` holds after transaction `contained`, which `version` contains.
-pub(super) fn replay(version: &Arc<Image>, recovered: &Recovered, contained: u64) -> Result<Replayed, ReplayError> {
+/// Replays what `recovered` holds after transaction `contained`, which `version` contains. Takes memory in proportion to what
+/// that changes.
+///
+/// # Errors
+/// See [`ReplayError`].
+pub fn replay(version: &Arc<Image>, recovered: &Recovered, contained: u64) -> Result<Replayed, ReplayError> {
     let Replayed { counters, .. } = Replayed::nothing(version);
     let mut replay = Replay {
         view: View::of(Arc::clone(version)),
