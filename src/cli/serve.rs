@@ -256,11 +256,14 @@ impl Writing {
 fn lock(storage: &FileStorage, path: &Path) -> Result<WriterLock, LockError> {
     let me = Owner::current();
     loop {
-        let held = match WriterLock::try_acquire(storage.file(), path, &me) {
-            Err(error @ LockError::Held { .. }) => error,
+        match WriterLock::try_acquire(storage.file(), path, &me) {
+            Err(LockError::Held { .. }) => {}
             other => return other,
+        }
+        let Some(daemon) = unmounting(storage, path, &me) else {
+            // It may have ended since, so that nobody was found.
+            return WriterLock::try_acquire(storage.file(), path, &me);
         };
-        let Some(daemon) = unmounting(storage, path, &me) else { return Err(held) };
         eprintln!("note: waiting for process {}, which is unmounting '{}'", daemon.pid(), shown(path));
         // Whether it has ended or not, the lock says how to go on.
         let _ = daemon.wait(PATIENCE);
@@ -368,7 +371,7 @@ fn serve_writing(
     termination: daemon::Termination,
     ready: impl FnOnce() -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
-    let Writing { path, storage, found, lock: _lock, reader: _reader } = writing;
+    let Writing { path, storage, found, lock, reader: _reader } = writing;
     let live_options = LiveOptions {
         commit: options.commit,
         clock: Arc::new(time::now),
@@ -400,6 +403,8 @@ fn serve_writing(
     termination.finish();
     running.stop();
     let ended = Ended { result: live.end().with_context(|| format!("the end of writing '{}' failed", shown(&path))) };
+    // Before the mark goes: who finds the image locked looks for the daemon by it. Nothing is written from here on.
+    drop(lock);
     let outcome = ended.outcome();
     if let (Outcome::Done(text), Ok(())) = (&outcome, &served)
         && !text.is_empty()
@@ -429,16 +434,11 @@ impl Ended {
     }
 }
 
-/// A random number that is not 0.
+/// What the id of a new thaw log is made of.
 fn random_log_id() -> std::io::Result<u64> {
-    loop {
-        let mut id = [0; 8];
-        id.iter_mut().zip(random_seed()?).for_each(|(to, from)| *to = from);
-        match u64::from_le_bytes(id) {
-            0 => {}
-            id => return Ok(id),
-        }
-    }
+    let mut id = [0; 8];
+    id.iter_mut().zip(random_seed()?).for_each(|(to, from)| *to = from);
+    Ok(u64::from_le_bytes(id))
 }
 
 /// Superchunks come and go in megabytes. glibc would take them from its heaps, of which there may be eight a core, and each

@@ -4,7 +4,7 @@
 //! and through it says how it ended. Called by `cli`.
 
 use super::mountpoint::Own;
-use super::mounts::{Device, Mount, mounts};
+use super::mounts::{FileSystem, Mount, mounts};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -53,7 +53,7 @@ impl Mark {
     /// # Errors
     /// The kernel has no memory for it.
     pub fn set(own: &Own) -> io::Result<Self> {
-        Ok(Mark { file: rustix::fs::memfd_create(mark(own.device()), MemfdFlags::CLOEXEC)?.into() })
+        Ok(Mark { file: rustix::fs::memfd_create(mark(own.file_system()), MemfdFlags::CLOEXEC)?.into() })
     }
 
     /// The mount is served no more, and its end is on the way: those who wait for it need not wonder.
@@ -84,31 +84,33 @@ const OWNER_WRITES: u32 = 0o200;
 /// What the mark of a daemon says whose mount is served no more.
 const ENDING: &[u8] = b".";
 
-/// Comes before the device in the name of a mark.
+/// Comes before the file system in the name of a mark.
 const MARK: &str = "floe-mount ";
 
-fn mark((major, minor): Device) -> String {
-    format!("{MARK}{major}:{minor}")
+fn mark(FileSystem { device: (major, minor), sum }: FileSystem) -> String {
+    format!("{MARK}{major}:{minor} {sum:016x}")
 }
 
-/// The device in the name of a mark, as /proc shows it.
-fn marked(link: &OsStr) -> Option<Device> {
+/// The file system in the name of a mark, as /proc shows it.
+fn marked(link: &OsStr) -> Option<FileSystem> {
     let name = link.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
-    let (major, minor) = name.strip_prefix(MARK)?.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    let (device, sum) = name.strip_prefix(MARK)?.split_once(' ')?;
+    let (major, minor) = device.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    Some(FileSystem { device, sum: u64::from_str_radix(sum, 16).ok()? })
 }
 
 /// The mark of such a mount that the process with this number has, opened, and the mount that it names. Of one that has ended,
 /// or that is not ours to look at, none.
-fn mark_of(pid: i32, wanted: &dyn Fn(Device) -> bool) -> io::Result<Option<(Device, File)>> {
+fn mark_of(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<(FileSystem, File)>> {
     let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
         Err(error) if is_shortage(&error) => return Err(error),
         Err(_) => return Ok(None),
         Ok(entries) => entries,
     };
-    let device_of = |path: &Path| std::fs::read_link(path).ok().and_then(|link| marked(link.as_os_str()));
+    let marked_on = |path: &Path| std::fs::read_link(path).ok().and_then(|link| marked(link.as_os_str()));
     for entry in entries.flatten() {
-        let Some(device) = device_of(&entry.path()).filter(|device| wanted(*device)) else { continue };
+        let Some(served) = marked_on(&entry.path()).filter(|served| wanted(*served)) else { continue };
         // Who waits for a daemon has its mark open too, for reading only: /proc shows that in the link's permissions.
         if !entry.path().symlink_metadata().is_ok_and(|link| link.permissions().mode() & OWNER_WRITES != 0) {
             continue;
@@ -120,8 +122,8 @@ fn mark_of(pid: i32, wanted: &dyn Fn(Device) -> bool) -> io::Result<Option<(Devi
             Err(_) => continue,
             Ok(file) => File::from(file),
         };
-        if device_of(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) == Some(device) {
-            return Ok(Some((device, file)));
+        if marked_on(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd()))) == Some(served) {
+            return Ok(Some((served, file)));
         }
     }
     Ok(None)
@@ -136,7 +138,7 @@ fn is_shortage(error: &io::Error) -> bool {
 pub struct Daemon {
     pid: i32,
     process: OwnedFd,
-    device: Device,
+    served: FileSystem,
     mark: File,
 }
 
@@ -144,7 +146,8 @@ impl Daemon {
     /// The process that serves a mount, if it lives and can be seen from here.
     ///
     /// The kernel uses the number of a file system again once it is unmounted, so a daemon that has not come to its end yet may
-    /// have the same mark as another mount's: of several the one counts that serves, and of those the one marked last.
+    /// have the same mark as another mount's of the same image: of several the one counts that serves, and of those the one
+    /// marked last.
     ///
     /// # Errors
     /// /proc is not mounted, or there are no descriptors to look at it: then nothing is known.
@@ -152,7 +155,7 @@ impl Daemon {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            found.extend(Self::serving(pid, &|device| device == mount.device)?);
+            found.extend(Self::serving(pid, &|served| served == mount.file_system())?);
         }
         Ok(found.into_iter().max_by_key(|daemon| (!daemon.is_ending(), daemon.marked_at())))
     }
@@ -171,7 +174,7 @@ impl Daemon {
         Self::serving(pid, &|_| true)
     }
 
-    fn serving(pid: i32, wanted: &dyn Fn(Device) -> bool) -> io::Result<Option<Self>> {
+    fn serving(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<Self>> {
         if mark_of(pid, wanted)?.is_none() {
             return Ok(None);
         }
@@ -182,16 +185,23 @@ impl Daemon {
             Some(Err(_)) | None => return Ok(None),
         };
         // Asked again: the process may have ended in between, and its number be another's.
-        Ok(mark_of(pid, wanted)?.map(|(device, mark)| Daemon { pid, process, device, mark }))
+        Ok(mark_of(pid, wanted)?.map(|(served, mark)| Daemon { pid, process, served, mark }))
     }
 
-    /// Whether its mount is in none of the places that this process sees: it is being unmounted, or is in a namespace of its
-    /// own.
+    /// Whether it serves no more, or its mount is in none of the places that this process sees: it is being unmounted, or is
+    /// in a namespace of its own.
+    ///
+    /// A mount of the same image that came after its own and got the same number is another daemon's.
     ///
     /// # Errors
-    /// /proc is not mounted.
+    /// /proc is not mounted, or there are no descriptors to look at it.
     pub fn is_unmounting(&self) -> io::Result<bool> {
-        Ok(!mounts()?.iter().any(|mount| mount.device == self.device))
+        if self.is_ending() {
+            return Ok(true);
+        }
+        let mount = mounts()?.into_iter().find(|mount| mount.file_system() == self.served);
+        let daemon = mount.map(|mount| Daemon::of(&mount)).transpose()?;
+        Ok(daemon.is_none_or(|daemon| daemon.is_some_and(|daemon| daemon.pid != self.pid)))
     }
 
     /// Whether it serves no more, and is on its way to its end.
@@ -242,6 +252,7 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mounts::Device;
     use super::*;
     use std::process::Command;
 
@@ -250,8 +261,12 @@ mod tests {
         Mount { id: 1, parent: 0, device, point, fs_type, source }
     }
 
+    fn marked_for(mount: &Mount) -> Mark {
+        Mark { file: rustix::fs::memfd_create(mark(mount.file_system()), MemfdFlags::CLOEXEC).unwrap().into() }
+    }
+
     fn marked_as(device: Device) -> Mark {
-        Mark { file: rustix::fs::memfd_create(mark(device), MemfdFlags::CLOEXEC).unwrap().into() }
+        marked_for(&mount(device))
     }
 
     #[test]
@@ -265,6 +280,8 @@ mod tests {
         assert!(me.is_unmounting().unwrap());
         assert!(!me.wait(Duration::ZERO).unwrap());
         assert!(Daemon::of(&mount((u32::MAX, u32::MAX - 1))).unwrap().is_none());
+        let another = Mount { source: "another".into(), ..mount(device) };
+        assert!(Daemon::of(&another).unwrap().is_none(), "the number alone says nothing");
         drop(mark);
         // (This process still has it open for reading, as who waits for the daemon does.)
         assert!(Daemon::of(&mount(device)).unwrap().is_none());
@@ -290,7 +307,11 @@ mod tests {
 
     /// A process that has a mark, and lives until its standard input ends.
     fn daemon(device: Device) -> (std::process::Child, Mark) {
-        let mark = marked_as(device);
+        daemon_for(&mount(device))
+    }
+
+    fn daemon_for(mount: &Mount) -> (std::process::Child, Mark) {
+        let mark = marked_for(mount);
         let output = mark.file.try_clone().unwrap();
         let child = Command::new("cat").stdin(std::process::Stdio::piped()).stdout(output).spawn().unwrap();
         // From here on the child's alone.
@@ -322,13 +343,39 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_is_unmounting_though_its_number_is_another_mounts_by_now() {
+        // The root is mounted for sure, and no daemon of floe serves it.
+        let root = mounts().unwrap().into_iter().find(|mount| mount.point == Path::new("/")).unwrap();
+        let daemon_of = |mount: &Mount| Daemon::of(mount).unwrap().unwrap();
+        let before = Mount { source: "before".into(), ..root.clone() };
+        let mark = marked_for(&before);
+        assert!(daemon_of(&before).is_unmounting().unwrap());
+        drop(mark);
+        let mark = marked_for(&root);
+        let me = daemon_of(&root);
+        assert!(!me.is_unmounting().unwrap());
+        // The same was mounted again, and got the same number.
+        let (mut other, _other_mark) = daemon_for(&root);
+        assert_eq!(daemon_of(&root).pid(), other.id() as i32);
+        assert!(me.is_unmounting().unwrap());
+        drop(other.stdin.take());
+        other.wait().unwrap();
+        assert!(!me.is_unmounting().unwrap());
+        mark.ending();
+        assert!(me.is_unmounting().unwrap());
+    }
+
+    #[test]
     fn marks_are_told_from_other_files_in_memory() {
         let marked = |text: &str| marked(OsStr::new(text));
-        assert_eq!(marked("/memfd:floe-mount 0:45 (deleted)"), Some((0, 45)));
-        for other in ["/memfd:floe-mount 0:45", "/memfd:floe-mount 0 (deleted)", "/memfd:x 0:45 (deleted)", "/dev/null"]
+        let served = FileSystem { device: (0, 45), sum: 0xf10e };
+        assert_eq!(marked(&format!("/memfd:{} (deleted)", mark(served))), Some(served));
+        for other in
+            ["floe-mount 0:45 1", "floe-mount 0 1 (deleted)", "floe-mount 0:45 (deleted)", "x 0:45 1 (deleted)"]
         {
-            assert_eq!(marked(other), None, "{other}");
+            assert_eq!(marked(&format!("/memfd:{other}")), None, "{other}");
         }
+        assert_eq!(marked("/dev/null"), None);
     }
 
     #[test]
@@ -336,7 +383,7 @@ mod tests {
         let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let pid = child.id() as i32;
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
-        let daemon = Daemon { pid, process, device: (0, 0), mark: tempfile::tempfile().unwrap() };
+        let daemon = Daemon { pid, process, served: mount((0, 0)).file_system(), mark: tempfile::tempfile().unwrap() };
         drop(child.stdin.take());
         assert!(daemon.wait(Duration::from_secs(60)).unwrap());
         child.wait().unwrap();

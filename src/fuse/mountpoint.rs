@@ -4,7 +4,7 @@
 //! the mount nothing; [`prepare`] may, since whoever mounts there will use the directory anyway.
 
 use super::error::MountError;
-use super::mounts::{Device, Mount, mounts, topmost};
+use super::mounts::{FileSystem, Mount, mounts, topmost};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::ffi::{OsStr, OsString};
@@ -119,7 +119,7 @@ fn refuse_overlap(point: &Path, image: &Path) -> Result<(), MountError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own {
     id: u64,
-    device: Device,
+    file_system: FileSystem,
 }
 
 impl Own {
@@ -130,12 +130,12 @@ impl Own {
     pub(super) fn on(point: &Path) -> Result<Self, MountError> {
         let gone = || MountError::Unusable { dir: point.to_path_buf(), error: Errno::NOENT.into() };
         let mount = mounted_on(point)?.ok_or_else(gone)?;
-        Ok(Own { id: mount.id, device: mount.device })
+        Ok(Own { id: mount.id, file_system: mount.file_system() })
     }
 
     /// Its file system.
-    pub(super) fn device(&self) -> Device {
-        self.device
+    pub(super) fn file_system(&self) -> FileSystem {
+        self.file_system
     }
 
     /// Unmounts it, wherever it is mounted by now; does nothing if it is gone. Never touches a mount of somebody else.
@@ -144,7 +144,7 @@ impl Own {
     /// Another mount covers it, so that only that one could be unmounted; or the kernel or fusermount3 refuses.
     pub fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         let all = mounts().map_err(|error| MountError::Mounts { error })?;
-        let Some(own) = all.iter().find(|mount| (mount.id, mount.device) == (self.id, self.device)) else {
+        let Some(own) = all.iter().find(|mount| (mount.id, mount.file_system()) == (self.id, self.file_system)) else {
             return Ok(());
         };
         if topmost(&all, &own.point) != Some(own) {
@@ -160,7 +160,7 @@ impl Own {
     /// The file system of FUSE connections is not mounted, or is not ours to write.
     pub fn abort(&self) -> io::Result<()> {
         // The kernel names a connection by the number of its file system, whose major part is 0.
-        std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", self.device.1), b"1")
+        std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", self.file_system.device.1), b"1")
     }
 }
 

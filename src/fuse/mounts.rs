@@ -3,13 +3,24 @@
 //! The kernel answers by itself: no mount is asked, so nothing here waits for a daemon that hangs, or fails with one that
 //! answers every question with an error.
 
+use crate::format::sums;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// What the kernel calls the file system of a mount: major and minor number. No two have the same at the same time.
 pub type Device = (u32, u32);
+
+/// A file system that is mounted. The kernel uses the number of one that is gone again, at once, for a mount of any type; so
+/// what was mounted counts too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem {
+    /// What the kernel calls it.
+    pub device: Device,
+    /// A sum of its type and its source, which stay what they are.
+    pub sum: u64,
+}
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +43,12 @@ impl Mount {
     /// Whether its type says that floe mounted it. With `subtype=` it says something else.
     pub fn is_floe(&self) -> bool {
         self.fs_type == "fuse.floe"
+    }
+
+    /// What is mounted there; of bind mounts of one another the same.
+    pub fn file_system(&self) -> FileSystem {
+        let text = [self.fs_type.as_bytes(), self.source.as_bytes()].join(&0);
+        FileSystem { device: self.device, sum: sums::xxh3(&text) }
     }
 }
 
