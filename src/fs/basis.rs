@@ -13,19 +13,26 @@ use crate::thaw::replay::Replayed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Reads all rows of `thawed` and `orphans`.
+/// Where the session begins before a log is written: every frame is older.
+pub(super) const NO_SESSION: LogOffset = LogOffset(u64::MAX);
+
+/// Reads all rows of `thawed` and `orphans`. `session` is where the log ended when this mount began to write.
 ///
 /// # Errors
 /// If they cannot be read.
-pub(super) fn of(image: &Arc<Image>, replayed: &Replayed, segments: Arc<Segments>) -> Result<Basis, FsError> {
+pub(super) fn of(
+    image: &Arc<Image>,
+    replayed: &Replayed,
+    segments: Arc<Segments>,
+    session: LogOffset,
+) -> Result<Basis, FsError> {
     let view = View::live(Arc::clone(image), None, replayed.overlay.clone());
-    let segment_size = segments.size();
     let mut now = BTreeMap::new();
     let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;
     while let Some(row) = cursor.row() {
         let thawed = ThawedRow::decode(row.key().b, row.ints(), row.tail())?;
         if let ThawedBytes::InLog { frame, .. } = thawed.bytes {
-            let bytes: &mut u64 = now.entry(frame.0.checked_div(segment_size).unwrap_or(0)).or_default();
+            let bytes: &mut u64 = now.entry(segments.number(frame)).or_default();
             *bytes = bytes.saturating_add(thawed.length);
         }
         cursor.advance(&view)?;
@@ -42,9 +49,8 @@ pub(super) fn of(image: &Arc<Image>, replayed: &Replayed, segments: Arc<Segments
         totals: Totals { inodes: replayed.inodes, bytes: replayed.bytes },
         orphans,
         frames: Frames::found(now, segments.lowest()),
-        segments: Some(segments),
-        segment_size,
-        session: LogOffset(u64::MAX),
+        segments,
+        session,
         lost: replayed.lost.clone(),
     })
 }

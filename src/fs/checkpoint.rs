@@ -107,9 +107,9 @@ impl Live {
         let Some(log) = &mut side.log else { return Ok(()) };
         let lowest = self.lock_state().frames.lowest();
         let bound = lowest.map_or(end.0, |number| number.saturating_mul(log.segment_size()).min(end.0));
-        let before = log.segments().lowest();
+        let before = log.lowest_segment();
         let removed = log.remove_before(LogOffset(bound));
-        if log.segments().lowest() != before {
+        if log.lowest_segment() != before {
             self.lock_state().set_segments(log.segments());
         }
         removed.map_err(|error| {

@@ -112,7 +112,7 @@ impl Live {
                 Ok(Some(Running { begun, waiters, seal: group.seal, retried }))
             }
             Err(NotBegun { error, operations }) => {
-                let full = matches!(FsError::from_log(&error), FsError::NoSpace);
+                let full = matches!(FsError::of_log(&error), FsError::NoSpace);
                 let mut state = self.lock_state();
                 state.failed = Some(Group { operations, seal: group.seal });
                 state.syncing = None;
@@ -122,7 +122,7 @@ impl Live {
                 waiters.append(&mut state.waiters);
                 drop((state, side));
                 self.changed.notify_all();
-                answer(waiters, || Err(FsError::from_log(&error)));
+                answer(waiters, || Err(FsError::of_log(&error)));
                 Err(error.into())
             }
         }
@@ -158,7 +158,7 @@ impl Live {
                 Ok(())
             }
             Err(error) => {
-                answer(waiters, || Err(FsError::from_log(&error)));
+                answer(waiters, || Err(FsError::of_log(&error)));
                 Err(error.into())
             }
         }

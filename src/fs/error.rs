@@ -1,10 +1,13 @@
 //! What can go wrong for an application, and what it is told.
 
+use super::start::StartError;
 use crate::format::FormatError;
 use crate::inflate::InflateError;
 use crate::meta::{CheckpointError, MetaError};
+use crate::storage::StorageError;
 use crate::thaw::ThawError;
 use rustix::io::Errno;
+use std::fmt::Display;
 use std::io::ErrorKind;
 use thiserror::Error;
 
@@ -74,9 +77,6 @@ pub enum FsError {
     /// Nobody may do this to this inode.
     #[error("permission denied")]
     Denied,
-    /// It is in use.
-    #[error("device or resource busy")]
-    Busy,
     /// The image cannot give it.
     #[error("{0}")]
     Io(String),
@@ -124,37 +124,51 @@ impl FsError {
             FsError::AttributeTooLarge => Errno::TOOBIG,
             FsError::OutOfRange => Errno::RANGE,
             FsError::Denied => Errno::ACCESS,
-            FsError::Busy => Errno::BUSY,
             FsError::Io(_) => Errno::IO,
         }
     }
 }
 
 impl FsError {
-    /// What an application is told of a failure of the thaw log.
-    pub(super) fn from_log(error: &ThawError) -> Self {
-        match error {
-            ThawError::Storage(source) if is_full(source.kind()) => FsError::NoSpace,
+    /// What an application is told of an error that comes from a storage if it has a `kind`. The one place that decides
+    /// which of them mean that there is no space.
+    pub(super) fn of_storage(kind: Option<ErrorKind>, error: &dyn Display) -> Self {
+        match kind {
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => FsError::NoSpace,
             _ => FsError::io(error.to_string()),
         }
+    }
+
+    /// What an application is told of a failure of the thaw log.
+    pub(super) fn of_log(error: &ThawError) -> Self {
+        let kind = match error {
+            ThawError::Storage(source) => Some(source.kind()),
+            _ => None,
+        };
+        FsError::of_storage(kind, error)
     }
 
     /// What an application is told of a checkpoint that failed.
     pub(super) fn of_checkpoint(error: &CheckpointError) -> Self {
-        match error.storage_kind() {
-            Some(kind) if is_full(kind) => FsError::NoSpace,
-            _ => FsError::io(error.to_string()),
-        }
+        FsError::of_storage(error.storage_kind(), error)
     }
 }
 
-fn is_full(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+impl From<StorageError> for FsError {
+    fn from(error: StorageError) -> Self {
+        FsError::of_storage(Some(error.kind()), &error)
+    }
+}
+
+impl From<StartError> for FsError {
+    fn from(error: StartError) -> Self {
+        FsError::of_storage(error.kind(), &error)
+    }
 }
 
 impl From<ThawError> for FsError {
     fn from(error: ThawError) -> Self {
-        FsError::from_log(&error)
+        FsError::of_log(&error)
     }
 }
 
@@ -173,5 +187,31 @@ impl From<FormatError> for FsError {
 impl From<InflateError> for FsError {
     fn from(error: InflateError) -> Self {
         FsError::io(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Operation;
+
+    #[test]
+    fn a_full_disk_and_a_full_quota_are_no_space_wherever_they_are_met_and_nothing_else_is() {
+        let storage = |errno: Errno| {
+            let (operation, path, offset) = (Operation::Allocate, None, None);
+            StorageError::Io { operation, path, offset, source: errno.into() }
+        };
+        let told = |errno: Errno| {
+            [
+                FsError::from(storage(errno)),
+                FsError::from(StartError::from(storage(errno))),
+                FsError::from(ThawError::from(storage(errno))),
+                FsError::of_checkpoint(&CheckpointError::GivenUp(storage(errno).into())),
+            ]
+            .map(|error| error.errno())
+        };
+        assert_eq!(told(Errno::NOSPC), [Errno::NOSPC; 4]);
+        assert_eq!(told(Errno::DQUOT), [Errno::NOSPC; 4]);
+        assert_eq!(told(Errno::PERM), [Errno::IO; 4]);
     }
 }

@@ -9,7 +9,7 @@
 //! `committing` keeps nobody from changing the state.
 
 use super::FsError;
-use super::basis;
+use super::basis::{self, NO_SESSION};
 use super::begin::{Beginning, Writer};
 use super::draft::Draft;
 use super::ids::Ids;
@@ -20,7 +20,7 @@ use super::state::{Basis, State, Totals, Waiter};
 use crate::format::ids::{InodeId, LogOffset};
 use crate::format::rows::Time;
 use crate::log::LogWriter;
-use crate::meta::{self, Heads, Image, ImageOptions};
+use crate::meta::{self, Heads, ImageOptions};
 use crate::storage::{LogHome, Storage};
 use crate::thaw::{Appended, ThawLog};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -56,7 +56,7 @@ pub struct LiveOptions {
     pub commit: Duration,
     /// The time of day, for times of inodes and commits.
     pub clock: Clock,
-    /// Id of a new thaw log: random, not 0.
+    /// A random number, for the id of a new thaw log.
     pub log_id: u64,
     /// Bytes of a segment of a new thaw log; by the free space if it is not given.
     pub segment_size: Option<u64>,
@@ -111,7 +111,7 @@ impl Live {
     /// If its tables cannot be read.
     pub fn new(storage: Arc<dyn Storage>, found: Found, options: LiveOptions) -> Result<Arc<Self>, FsError> {
         let ids = Arc::new(Ids::new(&found.replayed().counters));
-        let state = State::new(basis::of(found.image(), found.replayed(), found.segments())?);
+        let state = State::new(basis::of(found.image(), found.replayed(), found.segments(), NO_SESSION)?);
         Ok(Arc::new(Live {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -159,17 +159,12 @@ impl Live {
         self.state.lock().totals()
     }
 
-    /// The newest version of the image.
-    pub fn version(&self) -> Arc<Image> {
-        Arc::clone(self.state.lock().version())
-    }
-
     /// Bytes of the file system that the image lies in.
     ///
     /// # Errors
     /// If it cannot tell.
     pub fn space(&self) -> Result<crate::storage::Space, FsError> {
-        self.storage.space().map_err(|error| FsError::io(error.to_string()))
+        Ok(self.storage.space()?)
     }
 
     /// Evaluates `operation` and makes its changes count, all of them or none.
@@ -260,8 +255,8 @@ impl Live {
         let (storage, home) = (Arc::clone(&found.storage), Arc::clone(&found.home));
         let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size: self.options.segment_size });
         let basis = begun.map_err(FsError::from).and_then(|mut writer| {
-            let mut basis = basis::of(&writer.base, &writer.replayed, writer.log.segments())?;
-            (basis.session, basis.segment_size) = (writer.log.position(), writer.log.segment_size());
+            let session = writer.log.position();
+            let basis = basis::of(&writer.base, &writer.replayed, writer.log.segments(), session)?;
             let is_short = !writer.log.has_space();
             Ok((writer, basis, is_short))
         });
@@ -324,8 +319,7 @@ impl Live {
                 Ok(())
             }
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported || draft.removes => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Err(FsError::NoSpace),
-            Err(error) => Err(FsError::io(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -393,7 +387,7 @@ impl Live {
 
     /// Whether a checkpoint would let go of the log's lowest segment.
     fn could_free_segments(&self) -> bool {
-        let lowest = self.log.lock().log.as_ref().and_then(|log| log.segments().lowest());
+        let lowest = self.log.lock().log.as_ref().and_then(|log| log.lowest_segment());
         let state = self.state.lock();
         let needed = state.frames.lowest_of_state();
         state.latch.is_none() && state.is_changed() && lowest.is_some_and(|lowest| lowest < needed)
@@ -465,7 +459,7 @@ impl Live {
 /// What is there after a beginning that failed.
 fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>) -> Result<(Basis, Found), FsError> {
     let found = look(storage, home, ImageOptions::default())?;
-    Ok((basis::of(found.image(), found.replayed(), found.segments())?, found))
+    Ok((basis::of(found.image(), found.replayed(), found.segments(), NO_SESSION)?, found))
 }
 
 impl SnapshotSource for Live {
@@ -485,10 +479,10 @@ impl Written<'_> {
     /// Holds the segment of an append, under the log's lock, and makes it readable.
     fn hold(&mut self, log: &ThawLog, appended: Appended) {
         let mut state = self.live.state.lock();
-        let number = state.segment_number(appended.frame);
-        if state.segments().is_none_or(|segments| segments.get(appended.frame).is_none()) {
+        if state.segments().get(appended.frame).is_none() {
             state.set_segments(log.segments());
         }
+        let number = state.segments().number(appended.frame);
         state.frames.hold(number);
         state.appended = state.appended.saturating_add(appended.len);
         self.segments.push(number);

@@ -3,7 +3,6 @@
 use super::FsError;
 use super::finish::{Finished, finish};
 use super::live::Live;
-use crate::format::ids::InodeId;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -92,11 +91,6 @@ impl Live {
 
     fn has_orphans(&self) -> bool {
         self.lock_state().reapable().is_some()
-    }
-
-    /// Whether somebody has the inode open.
-    pub fn is_open(&self, inode: InodeId) -> bool {
-        self.lock_state().is_open(inode)
     }
 }
 

@@ -30,12 +30,10 @@ pub struct Snapshot {
     /// Frames of the thaw log before this offset are older than the mount: they are verified before they are used [16].
     pub(super) session: LogOffset,
     /// Which inodes are open.
-    #[allow(dead_code, reason = "the state reads it, which is not on main yet")]
     pub(super) opens: Opens,
     /// How many changes came before.
     pub(super) stamp: u64,
     /// How often the layers of the view were moved: only a view with the same layers can take another's place.
-    #[allow(dead_code, reason = "the state reads it, which is not on main yet")]
     pub(super) layout: u64,
 }
 

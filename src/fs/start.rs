@@ -6,7 +6,6 @@
 //! does not fit is set aside at the first change; one that is missing where an image needs it, or damaged, is an error, and
 //! the image can then be read without it. Callers: cli and tests (look), live (begin).
 
-use super::FsError;
 use crate::format::FormatError;
 use crate::format::head::Head;
 use crate::format::limits;
@@ -93,15 +92,6 @@ impl StartError {
     /// Whether the image's user may give the thaw log up ([`forget`](super::forget::forget)).
     pub fn can_forget(&self) -> bool {
         matches!(self, StartError::LogMissing { .. } | StartError::Damaged { .. })
-    }
-}
-
-impl From<StartError> for FsError {
-    fn from(error: StartError) -> Self {
-        match error.kind() {
-            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => FsError::NoSpace,
-            _ => FsError::io(error.to_string()),
-        }
     }
 }
 
@@ -251,11 +241,14 @@ struct Needs {
 
 impl Needs {
     fn of(found: &Found, known: &[Known]) -> Result<Self, StartError> {
-        let mut ranges = false;
-        for version in known.iter().filter_map(|known| known.version.as_ref()) {
-            ranges |= version.has_thawed() && version.thawed_count()?.in_log.ranges > 0;
+        let (mut ranges, mut count) = (false, ThawedCount::default());
+        for version in known.iter().filter_map(|known| known.version.as_ref()).filter(|version| version.has_thawed()) {
+            let of_version = version.thawed_count()?;
+            ranges |= of_version.in_log.ranges > 0;
+            if Arc::ptr_eq(version, &found.image) {
+                count = of_version;
+            }
         }
-        let count = if ranges { found.image.thawed_count()? } else { ThawedCount::default() };
         Ok(Needs { any: ranges || known.iter().any(|known| !known.head.clean), count, ranges })
     }
 

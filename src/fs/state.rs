@@ -70,9 +70,7 @@ pub(super) struct State {
     /// Inodes without a name; those that nobody has open are the reaper's.
     orphans: BTreeSet<InodeId>,
     totals: Totals,
-    segments: Option<Arc<Segments>>,
-    /// Bytes of a segment.
-    segment_size: u64,
+    segments: Arc<Segments>,
     /// Where the log ended when this mount began to write.
     session: LogOffset,
     pub(super) frames: Frames,
@@ -106,8 +104,7 @@ pub(super) struct Basis {
     pub(super) totals: Totals,
     pub(super) orphans: BTreeSet<InodeId>,
     pub(super) frames: Frames,
-    pub(super) segments: Option<Arc<Segments>>,
-    pub(super) segment_size: u64,
+    pub(super) segments: Arc<Segments>,
     pub(super) session: LogOffset,
     /// Operations that no commit contains yet: what recovery found lost.
     pub(super) lost: Vec<Operation>,
@@ -125,8 +122,7 @@ impl State {
             opens: Opens::new(),
             orphans: BTreeSet::new(),
             totals: Totals::default(),
-            segments: None,
-            segment_size: 0,
+            segments: Arc::default(),
             session: LogOffset(0),
             frames: Frames::default(),
             pending: Pending::default(),
@@ -160,14 +156,13 @@ impl State {
         self.totals = basis.totals;
         self.frames = basis.frames;
         self.segments = basis.segments;
-        self.segment_size = basis.segment_size;
         self.session = basis.session;
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             view: View::live(Arc::clone(&self.version), self.sealed.clone(), self.active.clone()),
-            segments: self.segments.clone(),
+            segments: Some(Arc::clone(&self.segments)),
             session: self.session,
             opens: self.opens.clone(),
             stamp: self.stamp,
@@ -200,7 +195,7 @@ impl State {
             }
         }
         for change in &draft.frames {
-            let number = self.segment_number(change.frame);
+            let number = self.segments.number(change.frame);
             match change.added {
                 true => self.frames.add(number, change.bytes),
                 false => self.frames.remove(number, change.bytes),
@@ -270,26 +265,17 @@ impl State {
         self.sealed.is_some() || !self.active.is_empty()
     }
 
-    pub(super) fn version(&self) -> &Arc<Image> {
-        &self.version
-    }
-
     pub(super) fn totals(&self) -> Totals {
         self.totals
     }
 
-    /// Number of the segment that a frame is in.
-    pub(super) fn segment_number(&self, frame: LogOffset) -> u64 {
-        frame.0.checked_div(self.segment_size).unwrap_or(0)
-    }
-
     /// Makes the segments readable that the log has now.
     pub(super) fn set_segments(&mut self, segments: Arc<Segments>) {
-        self.segments = Some(segments);
+        self.segments = segments;
     }
 
-    pub(super) fn segments(&self) -> Option<&Arc<Segments>> {
-        self.segments.as_ref()
+    pub(super) fn segments(&self) -> &Arc<Segments> {
+        &self.segments
     }
 
     /// Counts a handle, if the inode is still as it was at `base`. Those who unlink it see that it is open, or begin anew.
@@ -334,11 +320,6 @@ impl State {
     /// An orphan that nobody has open.
     pub(super) fn reapable(&self) -> Option<InodeId> {
         self.orphans.iter().find(|inode| !self.opens.contains_key(*inode)).copied()
-    }
-
-    /// Whether anybody has this inode open.
-    pub(super) fn is_open(&self, inode: InodeId) -> bool {
-        self.opens.contains_key(&inode)
     }
 
     /// How many inodes are open.

@@ -35,7 +35,7 @@ impl Live {
     pub fn status(&self) -> Result<LiveStatus, ThawError> {
         let log = self.log.lock();
         let (log_bytes, segments) = match &log.log {
-            Some(log) => (log.bytes()?, log.segments().len() as u64),
+            Some(log) => (log.bytes()?, log.segment_count()),
             None => (0, 0),
         };
         drop(log);

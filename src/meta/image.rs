@@ -7,14 +7,12 @@ use super::salvage::{ClearLists, LostKeys};
 use super::shape::Shape;
 use crate::format::block::KeyRef;
 use crate::format::head::Head;
-use crate::format::ids::{InodeId, SubchunkId, SuperchunkId, TinyId};
-use crate::format::limits;
+use crate::format::ids::{InodeId, SubchunkId, SuperchunkId};
 use crate::format::params::Params;
 use crate::format::recipe::{Recipe, RecipeRow};
 use crate::format::root::Root;
-use crate::format::rows::inode::XattrRef;
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
-use crate::format::rows::{DirentRow, Identity, InodeRow, Located, SubchunkRun, SuperchunkRow, XattrSet, identity};
+use crate::format::rows::{DirentRow, Identity, InodeRow, Located, SubchunkRun, SuperchunkRow, identity};
 use crate::format::schema::{self, TABLES, Table};
 use crate::log::LogReader;
 use crate::storage::Storage;
@@ -152,39 +150,6 @@ impl Image {
             Some(row) => Ok(Some(DirentRow::decode(row.key().name, row.ints())?)),
             None => Ok(None),
         }
-    }
-
-    /// The bytes of a tiny content.
-    ///
-    /// # Errors
-    /// If the table cannot be read or has no such row.
-    pub fn tiny(&self, id: TinyId) -> Result<Vec<u8>, MetaError> {
-        match self.tree(&schema::TINY).get(self, KeyRef::new(id.0, 0))? {
-            Some(row) => Ok(row.tail().to_vec()),
-            None => Err(MetaError::Missing { table: schema::TINY.name, id: id.0 }),
-        }
-    }
-
-    /// The xattrs of an inode.
-    ///
-    /// # Errors
-    /// If the table cannot be read, has no such set, or the set is wrong.
-    pub fn xattrs(&self, inode: &InodeRow) -> Result<XattrSet, MetaError> {
-        let id = match &inode.xattrs {
-            XattrRef::None => return Ok(XattrSet::default()),
-            XattrRef::Inline(bytes) => return Ok(XattrSet::decode(bytes)?),
-            XattrRef::Set(id) => *id,
-        };
-        let tree = self.tree(&schema::XATTRS);
-        let mut bytes = Vec::new();
-        for piece in 0..=(limits::XATTR_SET / limits::XATTR_PIECE) as u64 {
-            match tree.get(self, KeyRef::new(id.0, piece))? {
-                Some(row) => bytes.extend_from_slice(row.tail()),
-                None if piece == 0 => return Err(MetaError::Missing { table: schema::XATTRS.name, id: id.0 }),
-                None => break,
-            }
-        }
-        Ok(XattrSet::decode(&bytes)?)
     }
 
     /// The identity of a subchunk of file data.

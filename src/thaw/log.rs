@@ -356,6 +356,16 @@ impl ThawLog {
         Arc::new(Segments::new(self.identity.segment_size, self.segments.clone()))
     }
 
+    /// Number of the lowest segment.
+    pub fn lowest_segment(&self) -> Option<u64> {
+        self.segments.first_key_value().map(|(&number, _)| number)
+    }
+
+    /// How many segments there are.
+    pub fn segment_count(&self) -> u64 {
+        self.segments.len() as u64
+    }
+
     fn running_well(&self) -> Result<(), ThawError> {
         if self.stopped { Err(ThawError::Stopped) } else { Ok(()) }
     }

@@ -16,11 +16,6 @@ impl Segments {
         Segments { size, by_number }
     }
 
-    /// Bytes of a segment; 0 if there is no log.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
     /// How many.
     pub fn len(&self) -> usize {
         self.by_number.len()
@@ -36,8 +31,13 @@ impl Segments {
         self.by_number.first_key_value().map(|(&number, _)| number)
     }
 
+    /// Number of the segment that a frame lies in, whether it is among these or not; 0 if there is no log.
+    pub fn number(&self, frame: LogOffset) -> u64 {
+        frame.0.checked_div(self.size).unwrap_or(0)
+    }
+
     /// The one that a frame lies in.
     pub fn get(&self, frame: LogOffset) -> Option<&Segment> {
-        self.by_number.get(&frame.0.checked_div(self.size)?)
+        self.by_number.get(&self.number(frame))
     }
 }

@@ -187,7 +187,7 @@ impl Life {
             return Ok(());
         }
         read_alone(Arc::clone(&self.disks.image), &self.model.closed())?;
-        let version = self.machine().live.version();
+        let version = Arc::clone(self.machine().live.snapshot().view().version());
         let view = View::of(Arc::clone(&version));
         let found = scan::scan(&view, false)?;
         scan::root(&view, version.root(), found)
