@@ -105,7 +105,7 @@ fn an_image_that_cannot_be_written_is_mounted_read_only_and_says_why() {
     let mount = |args: &[&str]| {
         let mut command = std::process::Command::new("mount");
         command.args(args).arg(&bound);
-        command.status().expect("mount runs").success()
+        common::status(&mut command).expect("mount runs").success()
     };
     assert!(mount(&["--bind", image.parent().and_then(Path::to_str).expect("a path")]));
     assert!(mount(&["-o", "remount,bind,ro"]));
@@ -113,7 +113,7 @@ fn an_image_that_cannot_be_written_is_mounted_read_only_and_says_why() {
     let writable = floe!("mount", "-o", "rw", bound.join("x.floe"), lab.mount_point("second"));
     let served = fs::write(dir.join("file"), "x");
     let unmounted = floe!("umount", &dir);
-    std::process::Command::new("umount").arg(&bound).status().expect("umount runs");
+    common::status(std::process::Command::new("umount").arg(&bound)).expect("umount runs");
     read_only.exits(0).says(&["x.floe", "is mounted read-only", "Read-only file system"]);
     writable.exits(1).says(&["for writing", "Read-only file system"]);
     assert!(served.is_err());

@@ -4,7 +4,7 @@ mod common;
 
 use common::left_out::need_fuse;
 use common::mounted::{Mounted, counters, daemons, ends_within, is_mounted};
-use common::run::wait;
+use common::run::{spawn, status, wait};
 use common::{Lab, floe, noise, prose, write};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 use std::os::unix::process::CommandExt;
@@ -30,7 +30,7 @@ const READERS: [&str; 4] = [
 fn reader(script: &str, mount: &Path) -> Child {
     let mut command = Command::new("sh");
     command.args(["-c", script, "reader"]).arg(mount).stdin(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    command.spawn().expect("sh runs")
+    spawn(&mut command).expect("sh runs")
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_daemon_killed_under_four_readers_ends_within_a_second() {
         slowest = slowest.max(begun.elapsed());
         if !ended {
             // Aborts the connection, so that neither daemon nor readers hang for ever.
-            let _ = Command::new("umount").arg("-f").arg(&dir).status();
+            let _ = status(Command::new("umount").arg("-f").arg(&dir));
         }
         for reader in &mut readers {
             // What the page cache holds can be read from a dead mount: a reader may have noticed nothing.
@@ -72,7 +72,7 @@ fn a_daemon_killed_under_four_readers_ends_within_a_second() {
         }
         std::mem::forget(mount);
         if !ended {
-            let _ = Command::new("umount").arg("-l").arg(&dir).status();
+            let _ = status(Command::new("umount").arg("-l").arg(&dir));
         }
         assert!(ended, "round {round}: the daemon had not ended {LIMIT:?} after it was killed");
         floe!("umount", &dir).exits(0);

@@ -5,14 +5,14 @@ mod common;
 use common::compare::assert_same;
 use common::left_out::{left_out, need_fuse, need_root};
 use common::mounted::{Mounted, daemons, is_mounted, mount_line, wait_until_ended};
-use common::run::wait;
+use common::run::{spawn, status, wait};
 use common::{Lab, floe, floe_command, nasty, noise, prose, run, write, xattrs};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn small(lab: &Lab) -> (PathBuf, PathBuf) {
     let source = lab.tree("source");
@@ -166,7 +166,7 @@ fn umount_works_where_the_daemon_answers_nothing() {
     let mount = Mounted::new(&image, &dir, &[]);
     let daemon = daemons(&image)[0];
     kill_process(daemon, Signal::STOP).expect("it can be stopped");
-    let mut umount = floe_command(["umount"]).arg(&dir).spawn().expect("floe runs");
+    let mut umount = spawn(floe_command(["umount"]).arg(&dir)).expect("floe runs");
     wait_for_mounts(|| !is_mounted(&dir));
     kill_process(daemon, Signal::CONT).expect("it can go on");
     assert_eq!(wait(&mut umount).and_then(|status| status.code()), Some(0), "it has waited for the daemon");
@@ -216,13 +216,13 @@ fn what_floe_has_not_mounted_it_does_not_unmount() {
     need_root!();
     let lab = Lab::new();
     let dir = lab.mount_point("m");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&dir).status();
+    let mounted = status(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&dir));
     if !mounted.is_ok_and(|status| status.success()) {
         return left_out("no tmpfs can be mounted");
     }
     let done = floe!("umount", &dir);
     let still = is_mounted(&dir);
-    assert!(Command::new("umount").arg(&dir).status().expect("umount runs").success());
+    assert!(status(Command::new("umount").arg(&dir)).expect("umount runs").success());
     done.exits(1).says(&["no floe image is mounted there"]);
     assert!(still);
 }
@@ -262,7 +262,7 @@ fn in_the_foreground_it_stays_until_it_is_told_to_end() {
     let start = |signals: &str| {
         let mut command = Command::new("env");
         command.args([signals, env!("CARGO_BIN_EXE_floe"), "mount", "-f"]).arg(&image).arg(&dir);
-        let child = command.spawn().expect("floe runs");
+        let child = spawn(&mut command).expect("floe runs");
         wait_for_mounts(|| is_mounted(&dir));
         assert_eq!(fs::read(dir.join("dir/file")).expect("it can be read"), b"some bytes\n");
         child
@@ -351,7 +351,7 @@ fn programs_run_from_the_mount() {
     fs::set_permissions(source.join("true"), fs::Permissions::from_mode(0o755)).expect("chmod");
     let image = lab.pack(&[], &source, "program.floe");
     let mount = Mounted::new(&image, &lab.mount_point("m"), &[]);
-    assert!(Command::new(mount.join("true")).status().expect("it runs").success());
+    assert!(status(&mut Command::new(mount.join("true"))).expect("it runs").success());
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn permissions_are_enforced_for_others() {
     let cat = |name: &str| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(mount.join(name));
-        command.output().map(|o| o.status.success())
+        status(command.stdout(Stdio::null()).stderr(Stdio::null())).map(|status| status.success())
     };
     let (Ok(public), Ok(secret)) = (cat("public"), cat("secret")) else {
         return left_out("there is no setpriv");

@@ -10,7 +10,7 @@ mod durable;
 use common::guardian::Guardian;
 use common::left_out::need_fuse;
 use common::mounted::{ends_within, is_mounted, mount_line};
-use common::run::{floe_command, wait};
+use common::run::{floe_command, spawn, wait};
 use common::{Lab, floe};
 use durable::{Rng, Worker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,7 +55,7 @@ impl Target {
         self.guardian = Some(Guardian::over(&self.dir, MOUNT_LIMIT));
         let mut command = floe_command(["mount", "-f"]);
         command.arg(&self.image).arg(&self.dir).stdout(Stdio::null());
-        let child = command.spawn().expect("floe runs");
+        let child = spawn(&mut command).expect("floe runs");
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a pidfd");
         self.daemon = Some((child, process));
     }
@@ -207,7 +207,7 @@ fn round(target: &mut Target, workers: &mut [Worker], rng: &mut Rng) -> Moment {
     if moment == Moment::Unmounting {
         work(workers, steps, true, |_| {});
         workers.iter_mut().for_each(Worker::close_all);
-        let mut unmount = floe_command(["umount"]).arg(&dir).stderr(Stdio::piped()).spawn().expect("floe runs");
+        let mut unmount = spawn(floe_command(["umount"]).arg(&dir).stderr(Stdio::piped())).expect("floe runs");
         spin(jitter * 20);
         target.kill();
         let done = wait(&mut unmount).expect("'floe umount' ends").success();

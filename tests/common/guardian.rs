@@ -3,6 +3,7 @@
 //! A process of its own keeps watch, so that it works where every thread of the test hangs in a request that nobody
 //! answers. It ends when the value is dropped; then, too, it takes away what is still mounted.
 
+use super::run::spawn;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -41,7 +42,8 @@ impl Guardian {
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "guardian"]).arg(dir).arg(limit.as_secs_f64().to_string());
         // In a group of its own: a signal that ends all of the test's processes does not end this one.
-        let watch = command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0).spawn().expect("sh runs");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+        let watch = spawn(&mut command).expect("sh runs");
         Guardian { watch: Some(watch) }
     }
 }

@@ -15,7 +15,7 @@ pub mod xattrs;
 pub use guardian::Guardian;
 pub use left_out::{has_program, is_root};
 pub use mounted::Mounted;
-pub use run::{Run, floe_command, run};
+pub use run::{Run, floe_command, run, spawn, status};
 pub use twin::Twin;
 
 use std::cell::OnceCell;

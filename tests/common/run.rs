@@ -4,8 +4,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// A command that has not ended after this long hangs. Two cores, a debug build and other tests beside it are slow.
 const LIMIT_SECONDS: i64 = 300;
@@ -72,7 +73,7 @@ pub fn run(mut command: Command) -> Run {
     let mut stdout = tempfile::tempfile().expect("a temporary file");
     let mut stderr = tempfile::tempfile().expect("a temporary file");
     command.stdout(stdout.try_clone().expect("a descriptor")).stderr(stderr.try_clone().expect("a descriptor"));
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot run {line}: {e}"));
+    let mut child = spawn(&mut command).unwrap_or_else(|e| panic!("cannot run {line}: {e}"));
     drop(command);
     let status = wait(&mut child);
     let (stdout, stderr) = (contents(&mut stdout), String::from_utf8_lossy(&contents(&mut stderr)).into_owned());
@@ -80,6 +81,22 @@ pub fn run(mut command: Command) -> Run {
         panic!("{line} has not ended after {LIMIT_SECONDS} s; it said\n{stderr}");
     };
     Run { code: status.code(), stdout, stderr, line }
+}
+
+/// One child comes to be at a time.
+static SPAWNING: Mutex<()> = Mutex::new(());
+
+/// Starts a command, as every test that mounts has to. Until a child runs its program it holds what is open in this process:
+/// where another test's child came to be meanwhile, a file in a mount would be in use after it was closed.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _one = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+    // Returns when the child runs its program.
+    command.spawn()
+}
+
+/// Starts a command and waits until it ends.
+pub fn status(command: &mut Command) -> io::Result<ExitStatus> {
+    spawn(command)?.wait()
 }
 
 fn contents(file: &mut File) -> Vec<u8> {
