@@ -125,6 +125,7 @@ fn describe(recovered: &Recovered) -> String {
     line(format!("transactions after {} up to {}", recovered.before(), recovered.last_transaction()));
     line(format!("end {}", recovered.end()));
     line(format!("image end {}", recovered.image_end()));
+    let mut lost_ranges = Vec::new();
     let replayed = recovered.replay(0, |Transaction { info, operations }| {
         line(format!(
             "transaction {} after {:016x} durable {} image {} time {}.{:09} more {}",
@@ -140,6 +141,9 @@ fn describe(recovered: &Recovered) -> String {
             line(format!("  {}", describe_operation(operation)));
             if let Operation::Thawed(t) = operation {
                 let lost = recovered.is_lost(t.frame);
+                if lost {
+                    lost_ranges.push(format!("lost inode {} offset {} length {}", t.inode, t.offset, t.len));
+                }
                 let written = (!lost).then(|| {
                     recovered.segment(t.frame).expect("it is in a segment that counts").written(t.frame, t.sum)
                 });
@@ -158,9 +162,8 @@ fn describe(recovered: &Recovered) -> String {
     for (from, to) in recovered.lost_parts() {
         line(format!("lost from {from} to {to}"));
     }
-    for range in recovered.lost_ranges(0).expect("it can be replayed") {
-        line(format!("lost inode {} offset {} length {}", range.inode, range.offset, range.len));
-    }
+    // None is written over.
+    lost_ranges.into_iter().for_each(&mut line);
     out
 }
 

@@ -12,9 +12,19 @@ use crate::format::rows::{ThawedBytes, ThawedRow, Time};
 use crate::format::schema;
 use crate::meta::{CheckpointInput, Heads, Image, ImageOptions, Overlay, ThawMark, write_checkpoint};
 use crate::storage::{LogHome, Storage};
-use crate::thaw::LostRange;
 use crate::thaw::replay::Replayed;
 use std::sync::Arc;
+
+/// A range of a file whose written bytes are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostRange {
+    /// Which file.
+    pub inode: InodeId,
+    /// First byte in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
 
 /// What was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -30,7 +30,6 @@ pub use commit::{Begun, NotBegun};
 pub use error::ThawError;
 pub use fit::{Binding, ImageState, LogState, Misfit, Slot, fits};
 pub use log::{Appended, ThawLog};
-pub use lost::LostRange;
 pub use recover::{Contents, Recovered, examine, recover};
 pub use segment::{Segment, segment_size};
 pub use segments::Segments;

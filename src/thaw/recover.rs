@@ -6,7 +6,7 @@
 
 use super::ThawError;
 use super::fit::{Binding, ImageState, LogState, Misfit, fits, fits_by_name};
-use super::lost::{LostFrames, LostRange, LostRanges};
+use super::lost::LostFrames;
 use super::segment::{Chain, Segment, is_plain};
 use super::segments::Segments;
 use super::survey::{Extent, Survey};
@@ -437,22 +437,6 @@ impl Recovered {
     /// The parts of the log in which frames of written bytes are known to be damaged, from where to where.
     pub fn lost_parts(&self) -> Vec<(LogOffset, LogOffset)> {
         self.lost.parts().map(|(from, to)| (LogOffset(from), LogOffset(to))).collect()
-    }
-
-    /// The ranges of files whose bytes are in frames that are lost, as the transactions above `contained` leave them. What
-    /// rows of table `thawed` name, [`Recovered::is_lost`] tells.
-    ///
-    /// # Errors
-    /// As [`Recovered::replay`].
-    pub fn lost_ranges(&self, contained: u64) -> Result<Vec<LostRange>, ThawError> {
-        let mut ranges = LostRanges::default();
-        self.replay(contained, |transaction| {
-            for operation in &transaction.operations {
-                ranges.apply(operation, |frame| self.is_lost(frame));
-            }
-            Ok::<(), ThawError>(())
-        })?;
-        Ok(ranges.into_ranges())
     }
 
     /// Reads all written bytes, as a check does: frames that are damaged are lost from now on.

@@ -73,19 +73,6 @@ impl Writer {
         Ok(Writer { storage, version, heads, log, counters, inodes: view.inodes, bytes: view.bytes })
     }
 
-    /// The input of a checkpoint of these changes.
-    pub fn input<'a>(&'a self, changes: &'a Overlay) -> CheckpointInput<'a> {
-        CheckpointInput {
-            version: &self.version,
-            changes,
-            counters: self.counters,
-            inodes: self.inodes,
-            bytes: self.bytes,
-            time: Time { secs: 1_800_000_000, nanos: 7 },
-            thaw: ThawMark { log_id: 3, transaction: 4, offset: 5 },
-        }
-    }
-
     /// Writes a checkpoint, publishes it, and goes on from it.
     pub fn checkpoint(&mut self, changes: &Overlay) -> Result<Written, String> {
         let input = CheckpointInput {

@@ -1,9 +1,9 @@
 //! Giving a log up.
 
 use super::*;
+use crate::fs::forget::LostRange;
 use crate::fs::forget::forget;
 use crate::meta::ThawedCount;
-use crate::thaw::LostRange;
 
 const TIME: Time = Time { secs: 99, nanos: 0 };
 

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind, RawFrameHeader};
-use crate::thaw::LostRange;
 
 /// All frames, in order.
 fn frames(segments: &BTreeMap<u64, Vec<u8>>) -> Vec<FrameHeader> {
@@ -82,9 +81,7 @@ fn a_damaged_header_of_written_bytes_costs_the_ranges_that_name_the_frame_and_no
     let plain = |header: &&FrameHeader| matches!(header.kind, FrameKind::WRITTEN | FrameKind::PAD);
     for header in frames(&segments).iter().filter(plain).filter(|header| header.offset.0 < durable) {
         let named = all.iter().flat_map(|t| &t.operations).find_map(|operation| match operation {
-            Operation::Thawed(t) if t.frame == header.offset => {
-                Some(LostRange { inode: t.inode, offset: t.offset, len: t.len })
-            }
+            Operation::Thawed(t) if t.frame == header.offset => Some((t.inode.0, t.offset, t.len)),
             _ => None,
         });
         assert_eq!(named.is_some(), header.kind == FrameKind::WRITTEN);
@@ -94,7 +91,7 @@ fn a_damaged_header_of_written_bytes_costs_the_ranges_that_name_the_frame_and_no
             let recovered = read(folder).unwrap_or_else(|e| panic!("byte {at}: {e}")).unwrap();
             assert_eq!(recovered.last_transaction(), last);
             assert_eq!(recovered.lost_parts(), offsets(&[part]), "byte {at}");
-            assert_eq!(recovered.lost_ranges(0).unwrap(), Vec::from_iter(named), "byte {at}");
+            assert_eq!(lost_ranges(&recovered), Vec::from_iter(named), "byte {at}");
             count += 1;
         }
         if header.kind == FrameKind::WRITTEN {
@@ -106,7 +103,7 @@ fn a_damaged_header_of_written_bytes_costs_the_ranges_that_name_the_frame_and_no
             assert!(matches!(written, Err(ThawError::Written { .. })));
             recovered.verify_written().unwrap();
             assert_eq!(recovered.lost_parts(), offsets(&[part]));
-            assert_eq!(recovered.lost_ranges(0).unwrap(), Vec::from_iter(named));
+            assert_eq!(lost_ranges(&recovered), Vec::from_iter(named));
             assert!(recovered.is_lost(header.offset));
             // And the log goes on: the next commit makes the range a lost one.
             let mut log = recovered.resume(binding(), 2, 0).unwrap().0;

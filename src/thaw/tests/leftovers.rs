@@ -5,7 +5,6 @@ use crate::format::frame::FrameKind;
 use crate::format::transaction::TransactionInfo;
 use crate::storage::Operation as Op;
 use crate::storage::testing::{Fault, FaultyStorage, MemoryStorage};
-use crate::thaw::LostRange;
 use crate::thaw::segment::{Identity, plain_header};
 
 /// One commit, then a group over several segments whose first transaction is damaged: an abandoned tail.
@@ -93,7 +92,7 @@ fn a_torn_tail_after_a_damaged_pad_is_the_end_and_not_lost_bytes_of_a_group_that
     let recovered = read(memory(segments)).unwrap().unwrap();
     assert_eq!(recovered.last_transaction(), 1);
     assert_eq!(recovered.lost_parts(), offsets(&[(pad as u64, durable.0)]));
-    assert_eq!(recovered.lost_ranges(0).unwrap(), []);
+    assert_eq!(lost_ranges(&recovered), []);
 }
 
 fn is_header(content: &[u8], at: usize) -> bool {
@@ -124,8 +123,7 @@ fn ranges_that_name_a_segment_which_is_not_there_are_lost() {
     segments.remove(&0);
     let recovered = read(memory(segments)).unwrap().unwrap();
     assert!(recovered.is_lost(gone.frame) && !recovered.is_lost(kept.frame));
-    let lost = LostRange { inode: InodeId(1), offset: 0, len: 7000 };
-    assert_eq!(recovered.lost_ranges(0).unwrap(), [lost]);
+    assert_eq!(lost_ranges(&recovered), [(1, 0, 7000)]);
 }
 
 //= format-spec.md#11.3

@@ -100,6 +100,16 @@ fn check_named(recovered: &Recovered, contained: u64) {
     }
 }
 
+/// Inode, first byte and length of the ranges that transactions name in frames that are lost. (None is written over.)
+fn lost_ranges(recovered: &Recovered) -> Vec<(u64, u64, u64)> {
+    let operations = transactions(recovered, 0).into_iter().flat_map(|transaction| transaction.operations);
+    let lost = operations.filter_map(|operation| match operation {
+        Operation::Thawed(t) if recovered.is_lost(t.frame) => Some((t.inode.0, t.offset, t.len)),
+        _ => None,
+    });
+    lost.collect()
+}
+
 fn nothing() -> Remains {
     Remains { image: Vec::new(), segments: BTreeMap::new() }
 }

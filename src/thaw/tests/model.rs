@@ -17,7 +17,7 @@ fn what_was_committed_comes_back_over_segments_and_sessions() {
         let found: Vec<_> = transactions(&recovered, 0).into_iter().map(|t| t.operations).collect();
         assert_eq!(placeless(found), placeless(expected.clone()), "session {session}");
         check_named(&recovered, 0);
-        assert_eq!(recovered.lost_ranges(0).unwrap(), []);
+        assert_eq!(lost_ranges(&recovered), []);
         log = recovered.resume(binding(), session + 2, 0).unwrap().0;
         expected.extend(fill(&mut log, 3, 1000));
     }
