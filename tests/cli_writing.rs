@@ -3,7 +3,7 @@
 mod common;
 
 use common::left_out::{need_fuse, need_program, need_root};
-use common::mounted::{Mounted, daemons, wait_until_ended};
+use common::mounted::{Mounted, daemons, unmounted_by, wait_until_ended};
 use common::{Lab, floe, is_root, noise, write};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -352,9 +352,12 @@ fn a_mount_right_after_umount_8_waits_for_the_daemon_that_is_ending_and_is_writa
             write(dir.join(format!("{round}-{n}")), noise(n, 20_000));
         }
         // It returns before the daemon has committed.
-        let mut command = std::process::Command::new("umount");
-        command.arg(&dir);
-        common::run(command).exits(0);
+        let umount = || {
+            let mut command = std::process::Command::new("umount");
+            command.arg(&dir);
+            command
+        };
+        unmounted_by(umount).exits(0);
         floe!("mount", "-o", "rw", &image, &dir).exits(0);
         assert_eq!(fs::read_dir(&dir).expect("a directory").count(), (round + 1) * 100);
         floe!("umount", &dir).exits(0);
