@@ -8,7 +8,7 @@ use floe::format::frame::Flags;
 use floe::format::ids::SubchunkId;
 use floe::format::rows::ContentRef;
 use floe::inflate::WorkingSet;
-use floe::meta::{Image, ImageOptions};
+use floe::meta::{Image, ImageOptions, View};
 use floe::storage::Storage;
 use forge::{Forge, noise};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -72,12 +72,13 @@ fn superchunks_of_random_sizes_read_by_many_threads_stay_within_the_budget() {
     let expected: Vec<Vec<u8>> = forge.superchunks.drain(..).map(|mut list| list.remove(0).0).collect();
     for (cache, readahead) in [(1, 0), (4 * MIB, 0), (8 * MIB, 4)] {
         let image = Image::open(storage.clone() as Arc<dyn Storage>, ImageOptions { block_cache: 1 << 20 }).unwrap();
-        let set = WorkingSet::new(Arc::new(image), cache, readahead);
+        let view = View::of(Arc::new(image));
+        let set = WorkingSet::new(view.version().clone(), cache, readahead);
         let before = NOW.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);
         std::thread::scope(|scope| {
             for thread in 0..16u64 {
-                let (set, expected) = (&set, &expected);
+                let (set, view, expected) = (&set, &view, &expected);
                 scope.spawn(move || {
                     let (mut state, mut out) = (thread, vec![0; 100]);
                     for _ in 0..200 {
@@ -85,7 +86,7 @@ fn superchunks_of_random_sizes_read_by_many_threads_stay_within_the_budget() {
                         let whole = &expected[id as usize];
                         let len = whole.len().min(100);
                         let skip = random(&mut state, (whole.len() - len + 1) as u64);
-                        set.read_subchunk(SubchunkId(id + 1), skip as u32, &mut out[..len]).unwrap();
+                        set.read_subchunk(view, SubchunkId(id + 1), skip as u32, &mut out[..len]).unwrap();
                         assert!(out[..len] == whole[skip as usize..][..len]);
                     }
                 });

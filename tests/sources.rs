@@ -8,7 +8,7 @@ use floe::format::ids::{SubchunkId, SuperchunkId};
 use floe::format::recipe::{Piece, Recipe};
 use floe::format::rows::ContentRef;
 use floe::inflate::WorkingSet;
-use floe::meta::{Image, ImageOptions};
+use floe::meta::{Image, ImageOptions, View};
 use floe::storage::Storage;
 use floe::storage::testing::MemoryStorage;
 use forge::{Forge, SecondCopy, noise, piece};
@@ -27,13 +27,14 @@ fn open(storage: &Arc<MemoryStorage>) -> Arc<Image> {
 }
 
 /// So small that it holds one superchunk at a time.
-fn working_set(storage: &Arc<MemoryStorage>) -> WorkingSet {
-    WorkingSet::new(open(storage), 1, 0)
+fn working_set(storage: &Arc<MemoryStorage>) -> (WorkingSet, View) {
+    let image = open(storage);
+    (WorkingSet::new(image.clone(), 1, 0), View::of(image))
 }
 
-fn read(set: &WorkingSet, id: u64, skip: u32, len: usize) -> Result<Vec<u8>, String> {
+fn read((set, view): &(WorkingSet, View), id: u64, skip: u32, len: usize) -> Result<Vec<u8>, String> {
     let mut out = vec![0; len];
-    set.read_subchunk(SubchunkId(id), skip, &mut out).map_err(|error| error.to_string())?;
+    set.read_subchunk(view, SubchunkId(id), skip, &mut out).map_err(|error| error.to_string())?;
     Ok(out)
 }
 
@@ -58,7 +59,7 @@ fn each_source_of_a_composed_subchunk_is_inflated_once_whatever_the_order_of_its
     let (forge, bytes) = composed(3, pieces);
     let set = working_set(&forge.build());
     assert!(read(&set, 4, 0, bytes.len()).unwrap() == bytes);
-    assert_eq!(set.counters().inflations, 3);
+    assert_eq!(set.0.counters().inflations, 3);
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn of_a_composed_subchunk_only_the_sources_of_the_range_are_inflated() {
     let set = working_set(&forge.build());
     for (skip, len, inflations) in [(60_000, 4096, 1), (0, 1, 2), (99_999, 1, 3), (99_999, 2, 4), (149_999, 1, 4)] {
         assert_eq!(read(&set, 4, skip, len).unwrap(), bytes[skip as usize..skip as usize + len]);
-        assert_eq!(set.counters().inflations, inflations, "{skip}, {len}");
+        assert_eq!(set.0.counters().inflations, inflations, "{skip}, {len}");
     }
     for (skip, len) in [(149_999, 2), (150_000, 1), (u32::MAX, 1)] {
         assert!(read(&set, 4, skip, len).is_err());
@@ -83,7 +84,7 @@ fn a_recipe_that_needs_more_superchunks_than_the_image_allows_is_not_followed() 
     let set = working_set(&forge.build());
     let error = read(&set, 10, 0, 900).unwrap_err();
     assert!(error.contains("more superchunks than the image allows"), "{error}");
-    assert_eq!(set.counters().inflations, 0);
+    assert_eq!(set.0.counters().inflations, 0);
     forge.max_sources = 9;
     assert_eq!(read(&working_set(&forge.build()), 10, 0, 900).unwrap(), bytes);
 }

@@ -135,7 +135,7 @@ impl Moment<'_> {
 
     fn read_subchunk(&self, id: SubchunkId, skip: u64, out: &mut [u8]) -> Result<(), FsError> {
         let skip = u32::try_from(skip).map_err(|_| FsError::io(format!("subchunk {id} is not that long")))?;
-        Ok(self.fs.working_set.read_subchunk(id, skip, out)?)
+        Ok(self.fs.working_set.read_subchunk(self.view(), id, skip, out)?)
     }
 
     pub(super) fn seek(&self, inode: InodeId, offset: u64, to: SeekTo) -> Result<u64, FsError> {

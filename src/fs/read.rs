@@ -78,7 +78,7 @@ impl Fs {
         })
     }
 
-    /// The image, in the version that was served first. Where data lies, all versions say the same.
+    /// The image, in the version that was served first.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
     }

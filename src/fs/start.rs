@@ -182,6 +182,10 @@ pub fn look(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, options: ImageOpt
     };
     let judged = judge(&found, &known)?;
     (found.log, found.replayed) = judged;
+    if let FoundLog::Resume(recovered, _) = &found.log {
+        // What was frozen since the last checkpoint, and was synced before its rows were committed.
+        found.image.raise_end(recovered.image_end());
+    }
     Ok(found)
 }
 

@@ -65,8 +65,8 @@ impl Moment<'_> {
 
     fn place_of(&self, id: SubchunkId) -> Result<String, FsError> {
         let unknown = || FsError::io(format!("the map does not know subchunk {id}"));
-        let located = self.view().version().locate(id)?.ok_or_else(unknown)?;
-        let row = self.view().version().superchunk(located.superchunk)?.ok_or_else(unknown)?;
+        let located = self.view().locate(id)?.ok_or_else(unknown)?;
+        let row = self.view().superchunk(located.superchunk)?.ok_or_else(unknown)?;
         Ok(format!("superchunk {} at {}", located.superchunk, row.place.offset))
     }
 }

@@ -4,6 +4,7 @@
 use super::cache::Cache;
 use super::load::{self, Unit};
 use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::meta::View;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -16,6 +17,8 @@ const QUEUE: usize = 8;
 
 /// A superchunk to be inflated, and the one that its reader had come to.
 struct Wish {
+    /// What the reader reads by.
+    view: View,
     reader_at: SuperchunkId,
     wanted: SuperchunkId,
 }
@@ -38,8 +41,8 @@ impl Ahead {
         Ahead { wishes: Some(wishes), threads }
     }
 
-    /// A reader has come to superchunk `id` for the first time.
-    pub(super) fn after(&self, cache: &Cache, id: SuperchunkId) {
+    /// A reader by `view` has come to superchunk `id` for the first time.
+    pub(super) fn after(&self, cache: &Cache, view: &View, id: SuperchunkId) {
         let sequential = id.0 > 1 && cache.has_whole(SuperchunkId(id.0 - 1));
         if !sequential {
             return;
@@ -49,14 +52,14 @@ impl Ahead {
                 && let Some(wishes) = &self.wishes
             {
                 // A full queue means the threads are busy: the reader inflates for itself then.
-                let _ = wishes.try_send(Wish { reader_at: id, wanted: next });
+                let _ = wishes.try_send(Wish { view: view.clone(), reader_at: id, wanted: next });
             }
         }
     }
 }
 
 fn run(cache: &Weak<Cache>, queue: &Receiver<Wish>) {
-    while let Ok(Wish { reader_at, wanted: id }) = queue.recv() {
+    while let Ok(Wish { view, reader_at, wanted: id }) = queue.recv() {
         let Some(cache) = cache.upgrade() else { return };
         // The least recently used goes first, so where this one is gone the reader is past the wanted one, too, and that
         // may be gone as well: a busy machine must not inflate it again for nobody.
@@ -69,7 +72,7 @@ fn run(cache: &Weak<Cache>, queue: &Receiver<Wish>) {
             continue;
         }
         // Whoever reads what cannot be looked up is told why; here no subchunk is named.
-        let Ok(row) = load::row(cache.image(), id, SubchunkId(0)) else { continue };
+        let Ok(row) = load::row(&view, id, SubchunkId(0)) else { continue };
         if !row.place.flags.parts() {
             cache.get_ahead(&Unit { id, place: row.place, part: None });
         }

@@ -59,6 +59,7 @@ type Shard = Mutex<LruCache<Key, Slot>>;
 
 /// Inflated superchunks of one image.
 pub(super) struct Cache {
+    /// Some version: its storage, its parameters and its dictionary are those of all.
     image: Arc<Image>,
     first: Shard,
     others: Vec<Shard>,
@@ -333,7 +334,7 @@ mod tests {
     use super::*;
     use crate::format::params::Params;
     use crate::inflate::budget::Need;
-    use crate::meta::ImageOptions;
+    use crate::meta::{ImageOptions, View};
     use crate::pack::{PackObserver, PackOptions, pack};
     use crate::storage::{Access, FileStorage};
 
@@ -361,9 +362,9 @@ mod tests {
         Arc::new(Image::open(storage, ImageOptions::default()).unwrap())
     }
 
-    fn unit(image: &Image, id: u64) -> Unit {
-        let id = SuperchunkId(id);
-        Unit { id, place: load::row(image, id, SubchunkId(0)).unwrap().place, part: None }
+    fn unit(image: &Arc<Image>, id: u64) -> Unit {
+        let (id, view) = (SuperchunkId(id), View::of(image.clone()));
+        Unit { id, place: load::row(&view, id, SubchunkId(0)).unwrap().place, part: None }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::format::frame::FrameKind;
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::rows::SuperchunkRow;
-use crate::meta::{self, Buffers, Fault, Image, Reading};
+use crate::meta::{self, Buffers, Fault, Image, Reading, View};
 use std::sync::Arc;
 
 /// A superchunk, or part `.1` of it.
@@ -98,15 +98,15 @@ fn error(id: SuperchunkId, reading: Reading) -> InflateError {
     }
 }
 
-/// The row of a superchunk of file data, in which subchunk `id` is looked for, with lengths that the image allows.
-pub(super) fn row(image: &Image, superchunk: SuperchunkId, id: SubchunkId) -> Result<SuperchunkRow, InflateError> {
-    let row = image
+/// What `view` says of a superchunk of file data, in which subchunk `id` is looked for, with lengths that the image allows.
+pub(super) fn row(view: &View, superchunk: SuperchunkId, id: SubchunkId) -> Result<SuperchunkRow, InflateError> {
+    let row = view
         .superchunk(superchunk)
         .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
         .ok_or(InflateError::Inconsistent { id, why: "the map does not know its superchunk" })?;
     if row.kind != FrameKind::SUPERCHUNK {
         return Err(InflateError::Inconsistent { id, why: "it does not lie in a superchunk of file data" });
     }
-    image.check_lengths(&row.place).map_err(|source| InflateError::Decode { id: superchunk, source })?;
+    view.version().check_lengths(&row.place).map_err(|source| InflateError::Decode { id: superchunk, source })?;
     Ok(row)
 }

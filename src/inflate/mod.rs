@@ -1,5 +1,8 @@
 //! The working set: inflated superchunks, bounded by bytes, each inflated by one thread however many wait for it.
 //!
+//! Where bytes lie, and what they have to be, the view says that a read is by: one moment for all of it. Superchunks are
+//! kept by id for all views: while an image is written, an id is never given to other bytes.
+//!
 //! [`WorkingSet`] answers [`WorkingSet::read_subchunk`]. A read copies out of one superchunk after another and never
 //! holds two, so the budget can be as small as one superchunk. Superchunks whose checksum is wrong are decoded as far as
 //! it goes, and every subchunk taken from one is judged by its own identity. Callers: fs, care.

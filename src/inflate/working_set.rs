@@ -9,7 +9,7 @@ use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::recipe::Recipe;
 use crate::format::rows::Identity;
-use crate::meta::{ByteLru, Composition, Extract, Image, Located};
+use crate::meta::{ByteLru, Composition, Extract, Image, Located, View};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ impl Make<'_> {
 }
 
 impl WorkingSet {
-    /// An empty working set of at most `bytes` bytes; `ahead` threads inflate what a sequential reader will want next.
+    /// An empty working set of at most `bytes` bytes, for reading by views of any version of `image`; `ahead` threads inflate what a sequential reader will want next.
     pub fn new(image: Arc<Image>, bytes: usize, ahead: usize) -> Self {
         let cache = Arc::new(Cache::new(image, bytes));
         let ahead = (ahead > 0).then(|| Ahead::start(&cache, ahead));
@@ -85,28 +85,34 @@ impl WorkingSet {
         WorkingSet { verify, ..self }
     }
 
-    /// Fills `out` with the bytes of subchunk `id` from byte `skip` on.
+    /// Fills `out` with the bytes of subchunk `id`, as `view` has it, from byte `skip` on.
     ///
     /// # Errors
     /// If the subchunk is not there, shorter, cannot be read, or does not have its identity.
-    pub fn read_subchunk(&self, id: SubchunkId, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
-        let image = self.cache.image();
-        let located = image
+    pub fn read_subchunk(&self, view: &View, id: SubchunkId, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
+        let located = view
             .locate(id)
             .map_err(error::lookup(id))?
             .ok_or(InflateError::Inconsistent { id, why: "the map does not know it" })?;
         self.cache.has_read(out.len());
         if !located.composed {
-            return self.read(id, &Make::Stored(&located), skip, out);
+            return self.read(view, id, &Make::Stored(&located), skip, out);
         }
-        let recipe = image
+        let recipe = view
             .recipe(id)
             .map_err(error::lookup(id))?
             .ok_or(InflateError::Inconsistent { id, why: "it is composed, but has no recipe" })?;
-        self.read(id, &Make::Composed(&located, &recipe), skip, out)
+        self.read(view, id, &Make::Composed(&located, &recipe), skip, out)
     }
 
-    fn read(&self, id: SubchunkId, make: &Make<'_>, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
+    fn read(
+        &self,
+        view: &View,
+        id: SubchunkId,
+        make: &Make<'_>,
+        skip: u32,
+        out: &mut [u8],
+    ) -> Result<(), InflateError> {
         let len = make.subchunk_len();
         let end = u64::from(skip) + out.len() as u64;
         if end > u64::from(len) {
@@ -114,7 +120,7 @@ impl WorkingSet {
         }
         // Not above `len`, so it fits.
         let range = skip..end as u32;
-        if !self.verify && self.copy(id, make, range.clone(), 0, out)?.intact {
+        if !self.verify && self.copy(view, id, make, range.clone(), 0, out)?.intact {
             return Ok(());
         }
         //= format-spec.md#13
@@ -123,8 +129,8 @@ impl WorkingSet {
         // Only the whole subchunk can be judged. Damaged copies may have lost different bytes: each is tried.
         let mut bytes = vec![0; len as usize];
         for version in 0..COPIES {
-            let quality = self.copy(id, make, 0..len, version, &mut bytes)?;
-            if self.is_right(id, &bytes)? {
+            let quality = self.copy(view, id, make, 0..len, version, &mut bytes)?;
+            if is_right(view, id, &bytes)? {
                 let part = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
                 out.copy_from_slice(part);
                 return Ok(());
@@ -136,16 +142,10 @@ impl WorkingSet {
         Err(InflateError::Damaged { id, superchunk: make.superchunk() })
     }
 
-    /// Whether these are the subchunk's bytes.
-    fn is_right(&self, id: SubchunkId, bytes: &[u8]) -> Result<bool, InflateError> {
-        let image = self.cache.image();
-        let identity = image.identity(id).map_err(error::lookup(id))?;
-        Ok(identity == Some(Identity::of(image.params().hash, bytes)))
-    }
-
     /// Copies a range of a subchunk's bytes to `out`.
     fn copy(
         &self,
+        view: &View,
         id: SubchunkId,
         make: &Make<'_>,
         range: Range<u32>,
@@ -156,11 +156,11 @@ impl WorkingSet {
             Make::Stored(located) => {
                 let start = located.position as usize + range.start as usize;
                 let extract = Extract { superchunk: located.superchunk, start, output: 0, target: 0..range.len() };
-                return self.extract(id, &[extract], version, out);
+                return self.extract(view, id, &[extract], version, out);
             }
             Make::Composed(located, recipe) => (located, recipe),
         };
-        let mut composition = Composition::new(self.cache.image());
+        let mut composition = Composition::new(|source| view.locate(source));
         composition.add(0, recipe, range).map_err(error::compose(id))?;
         let mut quality = Quality::GOOD;
         let groups = composition.by_superchunk();
@@ -168,14 +168,14 @@ impl WorkingSet {
         let sources = groups.clone().filter(other).count();
         //= format-spec.md#5.2
         //# A reader must refuse a range of a composed subchunk whose pieces lie in more than `max_sources` other superchunks.
-        if sources > usize::from(self.cache.image().params().max_sources) {
+        if sources > usize::from(view.params().max_sources) {
             return Err(InflateError::Inconsistent {
                 id,
                 why: "its recipe needs more superchunks than the image allows",
             });
         }
         for group in groups {
-            quality.add(self.extract(id, group, version, out)?);
+            quality.add(self.extract(view, id, group, version, out)?);
         }
         Ok(quality)
     }
@@ -183,6 +183,7 @@ impl WorkingSet {
     /// Copies ranges of one superchunk. Of a damaged one the copy numbered `version` is taken, the last if there are fewer.
     fn extract(
         &self,
+        view: &View,
         id: SubchunkId,
         extracts: &[Extract],
         version: usize,
@@ -194,7 +195,7 @@ impl WorkingSet {
             Some(found) => found,
             // Only now is it worth asking the map where the superchunk lies.
             None => {
-                let place = load::row(self.cache.image(), superchunk, id)?.place;
+                let place = load::row(view, superchunk, id)?.place;
                 if extracts.iter().any(|extract| extract.start + extract.target.len() > place.raw_len as usize) {
                     return Err(outside(id));
                 }
@@ -210,7 +211,7 @@ impl WorkingSet {
             return Err(outside(id));
         }
         if fresh && let Some(ahead) = &self.ahead {
-            ahead.after(&self.cache, superchunk);
+            ahead.after(&self.cache, view, superchunk);
         }
         Ok(Quality::of(&inflated))
     }
@@ -294,6 +295,12 @@ impl WorkingSet {
     pub fn bytes(&self) -> usize {
         self.cache.bytes()
     }
+}
+
+/// Whether these are the subchunk's bytes.
+fn is_right(view: &View, id: SubchunkId, bytes: &[u8]) -> Result<bool, InflateError> {
+    let identity = view.identity(id).map_err(error::lookup(id))?;
+    Ok(identity == Some(Identity::of(view.params().hash, bytes)))
 }
 
 fn outside(id: SubchunkId) -> InflateError {

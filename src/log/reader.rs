@@ -9,8 +9,10 @@ use crate::storage::Storage;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Reads the frames of one log up to where it ended when the reader was made.
+/// Reads the frames of one log up to where it ended when the reader was made, and those further on up to where it was raised
+/// to since. A scan ends where the log did.
 #[derive(Clone)]
 pub struct LogReader {
     storage: Arc<dyn Storage>,
@@ -18,6 +20,8 @@ pub struct LogReader {
     end: u64,
     /// `end`, or how many bytes there were if there were fewer: what a claimed length must fit into.
     readable: u64,
+    /// Up to where frames may be read that are after `readable`. What reads by [`LogReader::up_to`] and clones has in common.
+    raised: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for LogReader {
@@ -34,7 +38,24 @@ impl LogReader {
     /// If the storage cannot tell its length.
     pub fn new(storage: Arc<dyn Storage>, log_id: u64, end: u64) -> Result<Self, LogError> {
         let readable = end.min(storage.len()?);
-        Ok(LogReader { storage, log_id, end, readable })
+        Ok(LogReader { storage, log_id, end, readable, raised: Arc::default() })
+    }
+
+    /// A reader of the same log, which has grown and ends at `end` now. All readers of the log that come from one another may
+    /// read frames up to there.
+    ///
+    /// # Errors
+    /// If the storage cannot tell its length.
+    pub fn up_to(&self, end: u64) -> Result<Self, LogError> {
+        let readable = end.min(self.storage.len()?);
+        self.raise(readable);
+        Ok(LogReader { end, readable, ..self.clone() })
+    }
+
+    /// Frames up to `end` are there now: this reader may read them, and all that it comes from or that come from it. What was
+    /// readable stays so.
+    pub fn raise(&self, end: u64) {
+        self.raised.fetch_max(end, Ordering::Release);
     }
 
     /// Where the bytes lie.
@@ -172,9 +193,9 @@ impl LogReader {
     fn range(&self, what: &'static str, frame: LogOffset, skip: u64, len: u64) -> Result<Range<u64>, LogError> {
         let start = frame.0.saturating_add(skip);
         match start.checked_add(len) {
-            Some(end) if end <= self.readable => Ok(start..end),
+            Some(end) if end <= self.readable || end <= self.raised.load(Ordering::Acquire) => Ok(start..end),
             _ => {
-                let have = self.readable.saturating_sub(start);
+                let have = self.readable.max(self.raised.load(Ordering::Acquire)).saturating_sub(start);
                 Err(LogError::format(frame, FormatError::Truncated { what, need: len, have }))
             }
         }

@@ -3,7 +3,7 @@
 //! Only pieces that meet the range asked for are looked up, each subchunk once. Ranges are ordered by superchunk, so that
 //! each superchunk is inflated once, whatever the order of the pieces. Callers: inflate, care.
 
-use super::{Image, Located, MetaError};
+use super::{Located, MetaError};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::recipe::Recipe;
 use std::collections::HashMap;
@@ -51,17 +51,17 @@ impl Extract {
     }
 }
 
-/// What is to be copied for any number of recipes.
-pub struct Composition<'a> {
-    image: &'a Image,
+/// What is to be copied for any number of recipes. `L` says where the stored part of a subchunk lies.
+pub struct Composition<L> {
+    look_up: L,
     located: HashMap<SubchunkId, Option<Located>>,
     extracts: Vec<Extract>,
 }
 
-impl<'a> Composition<'a> {
+impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
     /// Nothing yet.
-    pub fn new(image: &'a Image) -> Self {
-        Composition { image, located: HashMap::new(), extracts: Vec::new() }
+    pub fn new(look_up: L) -> Self {
+        Composition { look_up, located: HashMap::new(), extracts: Vec::new() }
     }
 
     /// Adds what the bytes `range` of a composed subchunk are made of; they go to the output `output` from its byte 0 on.
@@ -98,7 +98,7 @@ impl<'a> Composition<'a> {
         if let Some(known) = self.located.get(&id) {
             return Ok(*known);
         }
-        let located = self.image.locate(id).map_err(ComposeError::Lookup)?;
+        let located = (self.look_up)(id).map_err(ComposeError::Lookup)?;
         self.located.insert(id, located);
         Ok(located)
     }

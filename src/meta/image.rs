@@ -216,7 +216,7 @@ impl Image {
     }
 
     /// Answers from the clear lists what the map could not; its `error` stands if they know nothing either.
-    fn by_clear_lists<T>(
+    pub(super) fn by_clear_lists<T>(
         &self,
         error: MetaError,
         ask: impl FnOnce(&ClearLists) -> Option<T>,

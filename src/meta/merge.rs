@@ -133,6 +133,21 @@ impl<'a> Layers<'a> {
         Ok(self.tree.get(self.source, key)?.map(ViewRow::of_tree))
     }
 
+    /// What the overlays say last of keys not above `key` whose `a` is at least `lowest`: nothing, that there is no row, or
+    /// the row. Does not read the tree, which may have a row that is nearer to `key`.
+    pub(super) fn last_said(&self, key: KeyRef<'_>, lowest: u64) -> Option<Option<OverlayRow>> {
+        let mut last: Option<&Entry> = None;
+        for overlay in self.overlays.iter().flatten() {
+            // Of two with one key the upper counts, which comes first.
+            if let Some(entry) = overlay.entries_down_from(self.tree.table, key).next()
+                && last.is_none_or(|last| entry > last)
+            {
+                last = Some(entry);
+            }
+        }
+        last.filter(|entry| entry.key().a >= lowest).map(Entry::row)
+    }
+
     /// The last row whose key is not above `key` and whose `a` is at least `lowest`.
     pub(super) fn floor(&self, key: KeyRef<'_>, lowest: u64) -> Result<Option<ViewRow>, TableError> {
         let mut below =

@@ -24,6 +24,7 @@ mod merge;
 mod merge_tests;
 mod open;
 mod overlay;
+mod places;
 mod salvage;
 mod shape;
 mod superchunk;

@@ -1,8 +1,8 @@
 //! A version of an image with the changes since: the same questions that an image answers, and one answer to each.
 //!
 //! A [`View`] is a snapshot: nothing that happens after it was taken changes what it says, so what one request reads is of
-//! one moment. Taking one is three counts. Without overlays it goes the same way as the image it is of. Where things lie,
-//! and what subchunks are made of, the version says alone ([`View::version`]). Callers: fs, and checkpoints.
+//! one moment. Taking one is three counts. Without overlays it goes the same way as the image it is of. Where subchunks lie,
+//! and what they are made of, is in `places`. Callers: inflate, fs, care, and checkpoints.
 
 use super::merge::{Layers, ViewCursor, ViewRow};
 use super::{Image, MetaError, Overlay};
@@ -59,12 +59,17 @@ impl View {
         self.version.params()
     }
 
+    /// The overlays, the uppermost first.
+    pub(super) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
+        std::iter::once(&self.active).chain(&self.sealed)
+    }
+
     /// Whether the version alone answers questions to this table.
-    fn is_bare(&self, table: &'static Table) -> bool {
+    pub(super) fn is_bare(&self, table: &'static Table) -> bool {
         self.active.says_nothing_of(table) && self.sealed.as_ref().is_none_or(|sealed| sealed.says_nothing_of(table))
     }
 
-    fn layers(&self, table: &'static Table) -> Layers<'_> {
+    pub(super) fn layers(&self, table: &'static Table) -> Layers<'_> {
         Layers::new(self.version.tree(table), &*self.version, [Some(&self.active), self.sealed.as_ref()])
     }
 

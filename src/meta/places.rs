@@ -1,0 +1,130 @@
+//! Where the bytes of subchunks lie, as a view has it: in the tables of its version, or in rows that no root has yet.
+//!
+//! A row of the map, or of identities, says something of up to 128 ids from its own on. So the overlays are asked first for
+//! the last row that may cover an id, and the tables only if it does not. Where the overlays say nothing of ids up to the one
+//! asked for (what is frozen has higher ids than all that was there before), the version answers, as fast as without them.
+//! Called by inflate, fs and care.
+
+use super::{Image, MetaError, View};
+use crate::format::FormatError;
+use crate::format::block::KeyRef;
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::recipe::{Recipe, RecipeRow};
+use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::rows::{Identity, Located, SubchunkRun, SuperchunkRow, identity};
+use crate::format::schema::{self, Table};
+
+/// What the overlays say of an id.
+enum Said<T> {
+    /// Nothing of it, nor of those before it: the version knows.
+    Nothing,
+    /// What was asked for.
+    This(T),
+    /// Something of an id before it, which may hide what the version has.
+    Near,
+}
+
+impl View {
+    /// Where a subchunk's stored part lies; if the map is damaged there, by the clear lists.
+    ///
+    /// # Errors
+    /// If neither can be read.
+    pub fn locate(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
+        let key = KeyRef::new(SPACE_SUBCHUNKS, id.0);
+        let find = |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| SubchunkRun::find(SubchunkId(key.b), ints, tail, id);
+        match self.said(&schema::MAP, key, SPACE_SUBCHUNKS, find)? {
+            Said::This(located) => Ok(Some(located)),
+            Said::Nothing => self.version().locate(id),
+            Said::Near => match self.covering(&schema::MAP, key, SPACE_SUBCHUNKS, find) {
+                Err(error) => self.version().by_clear_lists(error, |lists| lists.locate(id)),
+                located => located,
+            },
+        }
+    }
+
+    /// Where a superchunk lies; if the map is damaged there, by the frames.
+    ///
+    /// # Errors
+    /// If neither can be read.
+    pub fn superchunk(&self, id: SuperchunkId) -> Result<Option<SuperchunkRow>, MetaError> {
+        let key = KeyRef::new(SPACE_SUPERCHUNKS, id.0);
+        match self.overlays().find_map(|overlay| overlay.get(&schema::MAP, key)) {
+            Some(Some(row)) => Ok(Some(SuperchunkRow::decode(row.ints(), row.tail())?)),
+            Some(None) => Ok(None),
+            None => self.version().superchunk(id),
+        }
+    }
+
+    /// The recipe of a composed subchunk. Only the map has it: a subchunk whose recipe is lost cannot be read.
+    ///
+    /// # Errors
+    /// If the map cannot be read there.
+    pub fn recipe(&self, id: SubchunkId) -> Result<Option<Recipe>, MetaError> {
+        let find = |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| RecipeRow::find(SubchunkId(key.b), ints, tail, id);
+        let key = KeyRef::new(SPACE_RECIPES, id.0);
+        self.find(&schema::MAP, key, SPACE_RECIPES, find, |version| version.recipe(id))
+    }
+
+    /// The identity of a subchunk of file data.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn identity(&self, id: SubchunkId) -> Result<Option<Identity>, MetaError> {
+        let hash = self.params().hash;
+        // A row that is given is not above the id.
+        let find = |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| {
+            identity::decode_one(hash, ints, tail, id.0.saturating_sub(key.a))
+        };
+        self.find(&schema::IDENTITIES, KeyRef::new(id.0, 0), 0, find, |version| version.identity(id))
+    }
+
+    /// What `find` finds in the row that covers `key`, among those whose `a` is at least `lowest`. Where the overlays say
+    /// nothing, `version` answers.
+    fn find<T>(
+        &self,
+        table: &'static Table,
+        key: KeyRef<'_>,
+        lowest: u64,
+        find: impl Fn(KeyRef<'_>, &[u64], &[u8]) -> Result<Option<T>, FormatError>,
+        version: impl FnOnce(&Image) -> Result<Option<T>, MetaError>,
+    ) -> Result<Option<T>, MetaError> {
+        match self.said(table, key, lowest, &find)? {
+            Said::This(found) => Ok(Some(found)),
+            Said::Nothing => version(self.version()),
+            Said::Near => self.covering(table, key, lowest, find),
+        }
+    }
+
+    fn said<T>(
+        &self,
+        table: &'static Table,
+        key: KeyRef<'_>,
+        lowest: u64,
+        find: impl Fn(KeyRef<'_>, &[u64], &[u8]) -> Result<Option<T>, FormatError>,
+    ) -> Result<Said<T>, MetaError> {
+        if self.is_bare(table) {
+            return Ok(Said::Nothing);
+        }
+        let Some(last) = self.layers(table).last_said(key, lowest) else { return Ok(Said::Nothing) };
+        // Rows do not overlap: one that covers the key is the nearest, whatever the version has.
+        let found = match &last {
+            Some(row) => find(row.key(), row.ints(), row.tail())?,
+            None => None,
+        };
+        Ok(found.map_or(Said::Near, Said::This))
+    }
+
+    /// As [`View::find`], by all layers.
+    fn covering<T>(
+        &self,
+        table: &'static Table,
+        key: KeyRef<'_>,
+        lowest: u64,
+        find: impl Fn(KeyRef<'_>, &[u64], &[u8]) -> Result<Option<T>, FormatError>,
+    ) -> Result<Option<T>, MetaError> {
+        match self.layers(table).floor(key, lowest)? {
+            Some(row) => Ok(find(row.key(), row.ints(), row.tail())?),
+            None => Ok(None),
+        }
+    }
+}
