@@ -4,6 +4,7 @@ pub mod care;
 pub mod chunk;
 pub mod cli;
 pub mod format;
+pub mod freeze;
 pub mod fs;
 pub mod fuse;
 pub mod inflate;

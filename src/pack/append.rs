@@ -1,16 +1,16 @@
-//! Compressing superchunks on all cores, and appending them in the order they were sealed.
+//! Appending superchunks in the order they were sealed, however their compressors finish.
 
-use super::PackOptions;
 use super::compare::Places;
+use super::superchunk;
 use crate::format::FormatError;
 use crate::format::clear::ClearList;
-use crate::format::codec::{Encoded, Encoder};
+use crate::format::codec::Encoded;
 use crate::format::frame::FrameKind;
 use crate::format::limits;
-use crate::log::{LogError, LogWriter, NewFrame};
+use crate::log::{LogError, LogWriter};
 use crate::meta::MapRows;
 use crate::storage::{FileStorage, Storage};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -21,9 +21,6 @@ pub(super) struct Progress {
     /// Bytes of the image.
     pub(super) stored: AtomicU64,
 }
-
-/// Raw bytes of a sealed superchunk, and where its stored bytes go.
-pub(super) type CompressJob = (Arc<Vec<u8>>, Sender<Result<Encoded, FormatError>>);
 
 /// A superchunk that is complete.
 pub(super) struct Sealed {
@@ -41,15 +38,6 @@ pub(super) struct Appended {
     /// `None` if there was no superchunk.
     pub(super) log: Option<LogWriter>,
     pub(super) map: MapRows,
-}
-
-/// Compresses until there is no more.
-pub(super) fn compress(queue: &Receiver<CompressJob>, options: &PackOptions) {
-    let mut encoder = Encoder::new(options.compression, options.params.part_size);
-    while let Ok((raw, done)) = queue.recv() {
-        // If appending has failed nobody waits for this; its error is told there.
-        let _ = done.send(encoder.encode(&raw));
-    }
 }
 
 /// The epoch of an image that `pack` makes.
@@ -79,15 +67,7 @@ pub(super) fn run(
         }
         let Some(log) = &mut appended.log else { break };
         let clear = sealed.list.encode();
-        let place = log.append(NewFrame {
-            kind: FrameKind::SUPERCHUNK,
-            codec: encoded.codec,
-            flags: encoded.flags.with_short(sealed.short),
-            clear: &clear,
-            stored: &encoded.stored,
-            raw_len: sealed.raw_len,
-            sum: encoded.sum,
-        })?;
+        let place = log.append(superchunk::frame(&encoded, &clear, sealed.raw_len, sealed.short))?;
         appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list, Vec::new());
         places.add(sealed.list.superchunk, place);
         progress.stored.store(log.end(), Ordering::Relaxed);

@@ -1,13 +1,13 @@
 //! The one thread that sees everything in order: deduplicates, fills superchunks, makes rows.
 
-use super::append::{CompressJob, Progress, Sealed};
+use super::append::{Progress, Sealed};
 use super::compare::Compare;
 use super::files::{Batch, Entry, FileJob, FilePart, Meta, ReadEnd, ReadExtent, Segment};
 use super::plan::Plan;
 use super::rows::{ContentBuilder, Node, TreeRows};
+use super::superchunk::{CompressJob, Filling, Superchunk};
 use super::{PackError, PackObserver, PackOptions, PackSummary, read};
 use crate::chunk::DedupIndex;
-use crate::format::clear::{ClearList, Listed};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::limits;
 use crate::format::params::RawParams;
@@ -28,15 +28,6 @@ pub(super) struct Filled {
     pub(super) summary: PackSummary,
 }
 
-/// Why a superchunk ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The next subchunk does not fit.
-    Full,
-    /// There is nothing more, or it has as many subchunks as it may have.
-    Early,
-}
-
 pub(super) struct Filler<'a> {
     options: &'a PackOptions,
     observer: &'a dyn PackObserver,
@@ -46,8 +37,7 @@ pub(super) struct Filler<'a> {
     progress: &'a Progress,
     rows: TreeRows,
     index: DedupIndex,
-    open: Vec<u8>,
-    open_list: Vec<Listed>,
+    open: Filling,
     next_subchunk: u64,
     next_superchunk: u64,
     log_id: Option<u64>,
@@ -76,8 +66,7 @@ impl<'a> Filler<'a> {
             progress,
             rows: TreeRows::new(plan),
             index: DedupIndex::new(plan.spill_after, &plan.temp_dir),
-            open: Vec::new(),
-            open_list: Vec::new(),
+            open: Filling::new(options.params),
             next_subchunk: 1,
             next_superchunk: 1,
             log_id: None,
@@ -107,7 +96,9 @@ impl<'a> Filler<'a> {
             // The scan has ended in the middle of a directory: its thread has panicked, which its scope passes on.
             return Err(PackError::Stopped);
         }
-        self.seal(End::Early)?;
+        if let Some(last) = self.open.take() {
+            self.seal(last)?;
+        }
         Ok(Filled {
             rows: self.rows,
             index: self.index,
@@ -268,50 +259,38 @@ impl<'a> Filler<'a> {
     /// The id of a subchunk with these bytes: an earlier one, or a new one in the open superchunk.
     fn subchunk(&mut self, identity: &Identity, bytes: &[u8]) -> Result<SubchunkId, PackError> {
         if let Some(id) = self.index.get(identity) {
-            let open = (SuperchunkId(self.next_superchunk), self.open.as_slice());
+            let open = (SuperchunkId(self.next_superchunk), self.open.raw());
             if !self.compare.needed() || self.compare.equal(id, bytes, open, self.log_id.unwrap_or(0))? {
                 self.summary.shared_bytes += bytes.len() as u64;
                 return Ok(id);
             }
         }
-        if self.open.len() + bytes.len() > self.options.params.superchunk_size as usize {
-            self.seal(End::Full)?;
-        } else if self.open_list.len() as u64 >= limits::SUBCHUNKS {
-            self.seal(End::Early)?;
+        if let Some(complete) = self.open.make_room(bytes.len()) {
+            self.seal(complete)?;
         }
         let id = SubchunkId(self.next_subchunk);
         //= format-spec.md#5
         //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a
         //# superchunk written a second time (3.1, copy) keeps its id.
         self.next_subchunk += 1;
-        self.compare.add(SuperchunkId(self.next_superchunk), self.open.len() as u32, bytes.len() as u32);
-        self.open_list.push(Listed::whole(id, bytes.len() as u32));
-        self.open.extend_from_slice(bytes);
+        self.compare.add(SuperchunkId(self.next_superchunk), self.open.raw().len() as u32, bytes.len() as u32);
+        self.open.push(bytes);
         self.index.insert(*identity, id)?;
         self.summary.unique_bytes += bytes.len() as u64;
         self.summary.subchunks += 1;
         Ok(id)
     }
 
-    /// Hands the open superchunk on.
-    fn seal(&mut self, end: End) -> Result<(), PackError> {
-        if self.open_list.is_empty() {
-            return Ok(());
-        }
-        //= format-spec.md#5
-        //# Every superchunk without the bit must be full.
-        let full = self.options.params.is_full(self.open.len() as u32);
-        assert!(full || end == End::Early, "a superchunk that is not full was sealed before its batch ended");
-        let next = Vec::with_capacity(self.options.params.superchunk_size as usize);
-        let raw = Arc::new(std::mem::replace(&mut self.open, next));
+    /// Hands a superchunk on: the one whose subchunks are the last that were given ids.
+    fn seal(&mut self, superchunk: Superchunk) -> Result<(), PackError> {
+        let Superchunk { raw, lens, short } = superchunk;
+        let raw = Arc::new(raw);
         let log_id = *self.log_id.get_or_insert_with(|| log_id(self.options, &raw));
-        let list = ClearList {
-            //= format-spec.md#5
-            //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a superchunk
-            //# written a second time (3.1, copy) keeps its id.
-            superchunk: SuperchunkId(self.next_superchunk),
-            subchunks: std::mem::take(&mut self.open_list),
-        };
+        let first = SubchunkId(self.next_subchunk - lens.len() as u64);
+        //= format-spec.md#5
+        //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a superchunk
+        //# written a second time (3.1, copy) keeps its id.
+        let list = Superchunk::clear_list(&lens, first, SuperchunkId(self.next_superchunk));
         self.next_superchunk += 1;
         self.summary.superchunks += 1;
         self.compare.sealed(list.superchunk, &raw);
@@ -319,7 +298,7 @@ impl<'a> Filler<'a> {
         let raw_len = raw.len() as u32;
         // A stage that is gone has failed: its error is the one that counts.
         self.compress.send((raw, done)).map_err(|_| PackError::Stopped)?;
-        self.sealed.send(Sealed { list, raw_len, short: !full, encoded, log_id }).map_err(|_| PackError::Stopped)
+        self.sealed.send(Sealed { list, raw_len, short, encoded, log_id }).map_err(|_| PackError::Stopped)
     }
 }
 

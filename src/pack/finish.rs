@@ -2,20 +2,18 @@
 
 use super::append::{Appended, PACK_EPOCH, begin_log};
 use super::fill::{Filled, log_id};
-use super::{PackError, PackOptions, PackSummary};
-use crate::format::block::{KeyRef, Row};
+use super::{PackError, PackOptions, PackSummary, superchunk};
 use crate::format::frame::FrameKind;
 use crate::format::head::{Head, incompat};
 use crate::format::ids::LogOffset;
 use crate::format::limits;
 use crate::format::root::Root;
-use crate::format::rows::{Identity, Time, identity};
+use crate::format::rows::Time;
 use crate::format::tree_ref::TreeRef;
 use crate::format::view::View;
 use crate::format::{codec, schema};
 use crate::meta::{Heads, TableWriter, append_twice};
 use crate::storage::Storage;
-use crate::table::TableError;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,8 +55,9 @@ pub(super) fn finish(
         params.table_block as usize,
     );
     let rows = &mut filled.rows;
+    let identities = superchunk::identity_rows(options.params.hash, filled.index.iter()).map(Ok);
     // In the order they are written: what is read together, names and inodes, lies next to the interior blocks.
-    let identities_tree = writer.load(&schema::IDENTITIES, identity_rows(&filled.index, options))?.to_ref()?;
+    let identities_tree = writer.load(&schema::IDENTITIES, identities)?.to_ref()?;
     let shares_tree = writer.load(&schema::SHARES, rows.share_rows()?)?.to_ref()?;
     let tiny_tree = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
     let xattrs_tree = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
@@ -158,22 +157,4 @@ fn derive(what: &[u8], root_hash: &[u8; 32], log_id: u64, options: &PackOptions)
     out[6] = out[6] & 0x0f | 0x80;
     out[8] = out[8] & 0x3f | 0x80;
     out
-}
-
-fn identity_rows<'a>(
-    index: &'a crate::chunk::DedupIndex,
-    options: &PackOptions,
-) -> impl Iterator<Item = Result<Row, TableError>> + use<'a> {
-    let kind = options.params.hash;
-    let mut identities = index.iter();
-    std::iter::from_fn(move || {
-        let (first, identity) = identities.next()?;
-        let mut run: Vec<Identity> = vec![identity];
-        run.extend(identities.by_ref().take(limits::IDENTITY_RUN as usize - 1).map(|(_, identity)| identity));
-        Some(Ok(Row {
-            key: KeyRef::new(first.0, 0).to_key(),
-            ints: vec![run.len() as u64],
-            tail: identity::encode_run(kind, &run),
-        }))
-    })
 }

@@ -22,6 +22,7 @@ mod scan;
 mod shares;
 mod source;
 mod spool;
+pub mod superchunk;
 mod walk;
 mod xattrs;
 
@@ -109,7 +110,9 @@ pub fn pack(
         for n in 0..plan.compressors {
             let queue = compress_queue.clone();
             spawn(format!("compress-{n}"))
-                .spawn_scoped(scope, move || append::compress(&queue, options))
+                .spawn_scoped(scope, move || {
+                    superchunk::compress(&queue, options.compression, options.params.part_size)
+                })
                 .map_err(failed)?;
         }
         drop((read_queue, compress_queue));

@@ -1,0 +1,296 @@
+//! A batch: subchunks come in, superchunks that are ready to be appended come out.
+//!
+//! Each subchunk is looked up among those that the image has, and among those of the batch; a new one goes to the superchunk
+//! that is being filled. Full ones are compressed by threads of the batch's own. Invariants: what comes out is a function of
+//! what goes in and of the options, not of timing or of the number of threads. Memory: the raw bytes of at most two
+//! superchunks and one a thread (and one more where identities prove nothing), and the stored bytes of the batch. Callers:
+//! `cut_file`, and `fs`, which appends what comes out.
+
+use super::compressors::{Awaited, Compressors};
+use super::packed::{Packed, PackedSuperchunk, Piece};
+use crate::chunk::Cutter;
+use crate::format::FormatError;
+use crate::format::codec::{Compression, Decoder, Encoded};
+use crate::format::ids::SubchunkId;
+use crate::format::params::{HashKind, Params};
+use crate::format::rows::Identity;
+use crate::pack::superchunk::{Filling, Superchunk};
+use std::collections::HashMap;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// New bytes of a batch, unless something else is asked for: enough for compression to pay, and little to lose or to repeat.
+pub const DEFAULT_LIMIT: u64 = 64 << 20;
+/// How many times the limit of new bytes the bytes that were found to be in the image may be: they take no space, and yet
+/// each has a piece that somebody keeps.
+const SHARED_FACTOR: u64 = 16;
+
+/// How a batch is made.
+#[derive(Debug, Clone)]
+pub struct BatchOptions {
+    /// The image's.
+    pub params: Params,
+    /// Codec and level of new superchunks.
+    pub compression: Compression,
+    /// Threads that compress, at least one.
+    pub compressors: usize,
+    /// Whether these run only where nothing else wants to (SCHED_IDLE). Where this is not allowed, they run as others do.
+    pub at_idle_priority: bool,
+    /// New raw bytes after which the batch is full.
+    pub limit: u64,
+}
+
+/// The subchunks that the image has.
+pub trait Known {
+    /// What can go wrong.
+    type Error;
+
+    /// A subchunk with these bytes, of this identity. Where identities prove nothing (XXH3-128) the bytes are compared.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    fn find(&self, identity: &Identity, bytes: &[u8]) -> Result<Option<SubchunkId>, Self::Error>;
+}
+
+/// Why a subchunk was not taken.
+#[derive(Debug, Error)]
+pub enum BatchError<E> {
+    /// It cannot be found out whether the image has it. The batch is what it was.
+    #[error(transparent)]
+    Known(E),
+    /// A thread could not be started.
+    #[error("cannot start a thread to compress with: {0}")]
+    Thread(#[source] std::io::Error),
+    /// A superchunk could not be compressed. The batch cannot be finished.
+    #[error("cannot compress a superchunk: {0}")]
+    Compress(#[source] FormatError),
+}
+
+/// A superchunk that takes no more subchunks.
+#[derive(Debug)]
+struct Sealed {
+    first: u64,
+    lens: Vec<u32>,
+    identities: Vec<Identity>,
+    raw_len: u32,
+    short: bool,
+    stored: Stored,
+}
+
+/// Its stored bytes.
+#[derive(Debug)]
+enum Stored {
+    Awaited(Awaited),
+    There(Encoded),
+}
+
+/// Subchunks that are being packed.
+#[derive(Debug)]
+pub struct Batch<'k, K: Known + ?Sized> {
+    known: &'k K,
+    params: Params,
+    limit: u64,
+    cutter: Arc<Cutter>,
+    compressors: Compressors,
+    open: Filling,
+    /// Of the open superchunk.
+    open_identities: Vec<Identity>,
+    sealed: Vec<Sealed>,
+    /// The ordinal of each new subchunk.
+    index: HashMap<Identity, u64>,
+    subchunks: u64,
+    new_bytes: u64,
+    shared_bytes: u64,
+    /// The superchunk of the batch that was compared with last, and its raw bytes.
+    compared: Option<(usize, Vec<u8>)>,
+}
+
+impl<'k, K: Known + ?Sized> Batch<'k, K> {
+    /// An empty batch. Starts its threads.
+    ///
+    /// # Errors
+    /// `Thread` if one cannot be started.
+    pub fn new(options: BatchOptions, known: &'k K) -> Result<Self, BatchError<K::Error>> {
+        let BatchOptions { params, compression, compressors, at_idle_priority, limit } = options;
+        let compressors = Compressors::start(compressors, at_idle_priority, compression, params.part_size);
+        Ok(Batch {
+            known,
+            limit,
+            cutter: Arc::new(Cutter::new(&params)),
+            compressors: compressors.map_err(BatchError::Thread)?,
+            open: Filling::new(params),
+            params,
+            open_identities: Vec::new(),
+            sealed: Vec::new(),
+            index: HashMap::new(),
+            subchunks: 0,
+            new_bytes: 0,
+            shared_bytes: 0,
+            compared: None,
+        })
+    }
+
+    /// The image's chunker.
+    pub fn cutter(&self) -> Arc<Cutter> {
+        Arc::clone(&self.cutter)
+    }
+
+    /// New bytes up to now.
+    pub fn new_bytes(&self) -> u64 {
+        self.new_bytes
+    }
+
+    /// Bytes up to now that are in the image, or were in the batch before.
+    pub fn shared_bytes(&self) -> u64 {
+        self.shared_bytes
+    }
+
+    /// Stored bytes of the superchunks that are compressed.
+    pub fn stored_bytes(&self) -> u64 {
+        let there = |sealed: &Sealed| match &sealed.stored {
+            Stored::There(encoded) => encoded.stored.len() as u64,
+            Stored::Awaited(_) => 0,
+        };
+        self.sealed.iter().map(there).sum()
+    }
+
+    /// Whether it should be finished before it takes more.
+    pub fn is_full(&self) -> bool {
+        self.new_bytes >= self.limit || self.shared_bytes >= self.limit.saturating_mul(SHARED_FACTOR)
+    }
+
+    /// Takes a subchunk, and says what it became. Waits where the compressors are behind.
+    ///
+    /// # Errors
+    /// `Known` if it cannot be looked up; the batch is then what it was. `Compress` if an earlier superchunk could not be
+    /// compressed.
+    ///
+    /// # Panics
+    /// With the panic of a compressor.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<Piece, BatchError<K::Error>> {
+        let identity = Identity::of(self.params.hash, bytes);
+        // First the batch, which is in memory.
+        if let Some(ordinal) = self.own(&identity, bytes)? {
+            self.shared_bytes = self.shared_bytes.saturating_add(bytes.len() as u64);
+            return Ok(Piece::New(ordinal));
+        }
+        if let Some(id) = self.known.find(&identity, bytes).map_err(BatchError::Known)? {
+            self.shared_bytes = self.shared_bytes.saturating_add(bytes.len() as u64);
+            return Ok(Piece::Known(id));
+        }
+        if let Some(complete) = self.open.make_room(bytes.len()) {
+            self.seal(complete)?;
+        }
+        let ordinal = self.subchunks;
+        self.open.push(bytes);
+        self.open_identities.push(identity);
+        self.index.insert(identity, ordinal);
+        self.subchunks = self.subchunks.saturating_add(1);
+        self.new_bytes = self.new_bytes.saturating_add(bytes.len() as u64);
+        Ok(Piece::New(ordinal))
+    }
+
+    /// Compresses what is left, and waits for all of it. Without `keep_last` the last superchunk is dropped unless it is full:
+    /// what is in it will be in a full one of a later batch.
+    ///
+    /// # Errors
+    /// `Compress` if a superchunk could not be compressed.
+    ///
+    /// # Panics
+    /// With the panic of a compressor.
+    pub fn finish(mut self, keep_last: bool) -> Result<Packed, BatchError<K::Error>> {
+        if let Some(last) = self.open.take()
+            && (keep_last || !last.short)
+        {
+            self.seal(last)?;
+        }
+        let mut superchunks = Vec::with_capacity(self.sealed.len());
+        for sealed in std::mem::take(&mut self.sealed) {
+            let Sealed { first, lens, identities, raw_len, short, stored } = sealed;
+            let encoded = match stored {
+                Stored::There(encoded) => encoded,
+                Stored::Awaited(awaited) => receive(&mut self.compressors, &awaited)?,
+            };
+            superchunks.push(PackedSuperchunk { first, lens, identities, encoded, raw_len, short });
+        }
+        self.compressors.end();
+        let subchunks = superchunks.iter().map(|superchunk| superchunk.lens.len() as u64).sum();
+        Ok(Packed { superchunks, subchunks, hash: self.params.hash })
+    }
+
+    /// Hands a superchunk to the compressors: the one of the last subchunks.
+    fn seal(&mut self, superchunk: Superchunk) -> Result<(), BatchError<K::Error>> {
+        let Superchunk { raw, lens, short } = superchunk;
+        let raw_len = raw.len() as u32;
+        let first = self.subchunks.saturating_sub(lens.len() as u64);
+        let identities = std::mem::take(&mut self.open_identities);
+        let stored = Stored::Awaited(self.compressors.send(Arc::new(raw)));
+        self.sealed.push(Sealed { first, lens, identities, raw_len, short, stored });
+        // Errors are told early, and so are figures.
+        for sealed in &mut self.sealed {
+            if let Stored::Awaited(awaited) = &sealed.stored
+                && let Ok(encoded) = awaited.try_recv()
+            {
+                sealed.stored = Stored::There(encoded.map_err(BatchError::Compress)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The ordinal of the batch's subchunk with these bytes.
+    fn own(&mut self, identity: &Identity, bytes: &[u8]) -> Result<Option<u64>, BatchError<K::Error>> {
+        let Some(&ordinal) = self.index.get(identity) else { return Ok(None) };
+        if self.params.hash == HashKind::Blake3 {
+            return Ok(Some(ordinal));
+        }
+        let equal = self.has_bytes(ordinal, bytes)?;
+        Ok(equal.then_some(ordinal))
+    }
+
+    /// Whether the batch's subchunk has these bytes.
+    fn has_bytes(&mut self, ordinal: u64, bytes: &[u8]) -> Result<bool, BatchError<K::Error>> {
+        let after = self.sealed.partition_point(|sealed| sealed.first <= ordinal);
+        let open_first = self.subchunks.saturating_sub(self.open.lens().len() as u64);
+        if ordinal >= open_first {
+            return Ok(part(self.open.raw(), self.open.lens(), ordinal - open_first) == Some(bytes));
+        }
+        let Some(number) = after.checked_sub(1) else { return Ok(false) };
+        if self.compared.as_ref().is_none_or(|(other, _)| *other != number) {
+            // One at a time: the bytes of the one before are let go of first.
+            self.compared = None;
+            let raw = self.decode(number)?;
+            self.compared = Some((number, raw));
+        }
+        let (Some(sealed), Some((_, raw))) = (self.sealed.get(number), &self.compared) else { return Ok(false) };
+        Ok(part(raw, &sealed.lens, ordinal.saturating_sub(sealed.first)) == Some(bytes))
+    }
+
+    /// The raw bytes of a sealed superchunk, from its stored bytes.
+    fn decode(&mut self, number: usize) -> Result<Vec<u8>, BatchError<K::Error>> {
+        let mut raw = Vec::new();
+        let Some(sealed) = self.sealed.get_mut(number) else { return Ok(raw) };
+        if let Stored::Awaited(awaited) = &sealed.stored {
+            sealed.stored = Stored::There(receive(&mut self.compressors, awaited)?);
+        }
+        if let Stored::There(encoded) = &sealed.stored {
+            let Encoded { codec, flags, stored, .. } = encoded;
+            let decoded = Decoder::new().decode(*codec, *flags, stored, sealed.raw_len, None, &mut raw);
+            decoded.map_err(BatchError::Compress)?;
+        }
+        Ok(raw)
+    }
+}
+
+/// Waits for stored bytes. If a thread has ended without them, its panic goes on here.
+fn receive<E>(compressors: &mut Compressors, awaited: &Awaited) -> Result<Encoded, BatchError<E>> {
+    let stopped = FormatError::Decode { what: "superchunk", why: "its thread has stopped".into() };
+    compressors.receive(awaited).unwrap_or(Err(stopped)).map_err(BatchError::Compress)
+}
+
+/// The bytes of subchunk number `n` of a superchunk.
+fn part<'a>(raw: &'a [u8], lens: &[u32], n: u64) -> Option<&'a [u8]> {
+    let n = usize::try_from(n).ok()?;
+    let len = *lens.get(n)? as usize;
+    let at: usize = lens.iter().take(n).map(|&len| len as usize).sum();
+    raw.get(at..at.checked_add(len)?)
+}

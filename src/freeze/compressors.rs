@@ -1,0 +1,95 @@
+//! The threads that compress a batch's superchunks.
+//!
+//! Invariants: a thread takes no lock and waits for nothing but the next superchunk; its panic goes on in the thread that
+//! collects what it made. Called by the batch.
+
+use crate::format::FormatError;
+use crate::format::codec::{Compression, Encoded};
+use crate::pack::superchunk::{CompressJob, compress};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+/// Superchunks that wait for a thread, besides the one that is being handed over.
+const WAITING: usize = 1;
+
+/// Threads, and the queue in front of them.
+#[derive(Debug)]
+pub(super) struct Compressors {
+    /// `None` only while it ends.
+    queue: Option<Sender<CompressJob>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Stored bytes that are on their way.
+pub(super) type Awaited = Receiver<Result<Encoded, FormatError>>;
+
+impl Compressors {
+    /// Starts so many threads, at least one.
+    pub(super) fn start(
+        count: usize,
+        at_idle_priority: bool,
+        compression: Compression,
+        part_size: Option<u32>,
+    ) -> io::Result<Self> {
+        let (jobs, queue) = bounded::<CompressJob>(WAITING);
+        // What was started ends, and is waited for, if a later one cannot be.
+        let mut started = Compressors { queue: Some(jobs), threads: Vec::new() };
+        for n in 0..count.max(1) {
+            let queue = queue.clone();
+            let thread = Builder::new().name(format!("freeze-{n}")).spawn(move || {
+                if at_idle_priority {
+                    be_idle();
+                }
+                compress(&queue, compression, part_size);
+            })?;
+            started.threads.push(thread);
+        }
+        Ok(started)
+    }
+
+    /// Hands a superchunk over; waits while all threads are at work and another superchunk waits.
+    pub(super) fn send(&mut self, raw: Arc<Vec<u8>>) -> Awaited {
+        let (done, encoded) = bounded(1);
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.send((raw, done)).is_ok());
+        if !sent {
+            self.end();
+        }
+        encoded
+    }
+
+    /// The stored bytes; `None` if the thread has ended without them, which only a panic does: it goes on here.
+    pub(super) fn receive(&mut self, awaited: &Awaited) -> Option<Result<Encoded, FormatError>> {
+        let received = awaited.recv().ok();
+        if received.is_none() {
+            self.end();
+        }
+        received
+    }
+
+    /// Waits for the threads to end. A panic of one goes on here.
+    pub(super) fn end(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join()
+                && !std::thread::panicking()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+impl Drop for Compressors {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Lets this thread run only where nobody else wants to. Where that is not allowed it runs as it did.
+fn be_idle() {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: thread 0 is this one, and the call reads the parameters only while it goes on.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
+}

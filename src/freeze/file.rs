@@ -1,0 +1,102 @@
+//! Cuts what is to be frozen of one file, and puts it into a batch.
+//!
+//! Called by `fs`, once a file and batch.
+
+use super::batch::{Batch, BatchError, Known};
+use super::layout::Layout;
+use super::packed::Piece;
+use super::recut::{Blocks, Cut, RegionCutter, Scope, tiny};
+use super::region::{FileCut, Region, RegionPiece};
+use crate::format::limits;
+use thiserror::Error;
+
+/// How a file is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cutting {
+    /// What of it.
+    pub scope: Scope,
+    /// Into what.
+    pub blocks: Blocks,
+}
+
+/// Why a file was not cut.
+#[derive(Debug, Error)]
+pub enum CutError<E> {
+    /// It cannot be read. What was cut before is in the batch, and of no use to this file.
+    #[error(transparent)]
+    Layout(E),
+    /// The batch does not take its subchunks.
+    #[error(transparent)]
+    Batch(BatchError<E>),
+}
+
+/// Pieces that are cut beyond the batch's limit until a border is clean.
+const OVERRUN: usize = 16;
+
+/// Cuts what is to be frozen of a file from `from` on: 0, or where an earlier call said to go on. Stops at a border if the
+/// batch is full or `stop` says so, which is asked after each subchunk.
+///
+/// # Errors
+/// `Layout` if the file cannot be read: the batch may be used for others. `Batch` as [`Batch::add`].
+pub fn cut_file<L, K>(
+    layout: &mut L,
+    how: Cutting,
+    from: u64,
+    batch: &mut Batch<'_, K>,
+    stop: &dyn Fn() -> bool,
+) -> Result<FileCut, CutError<K::Error>>
+where
+    L: Layout<Error = K::Error>,
+    K: Known + ?Sized,
+{
+    let cutter = batch.cutter();
+    let cut = Cut { cutter: &cutter, blocks: how.blocks, scope: how.scope };
+    let mut out = FileCut::default();
+    let mut buffer = Vec::new();
+    let mut floor = from;
+    while let Some(changed) = cut.first(layout, floor).map_err(CutError::Layout)? {
+        if batch.is_full() || stop() {
+            out.next = Some(floor);
+            break;
+        }
+        if changed < limits::TINY_LEN {
+            out.tiny = tiny(layout).map_err(CutError::Layout)?.map_or(0, |tiny| tiny.end);
+        }
+        let begin = cut.begin(layout, floor, changed).map_err(CutError::Layout)?;
+        let mut region = Region { begin, changed, pieces: Vec::new(), uneven: false };
+        let mut cutter = RegionCutter::new(cut, layout, &mut buffer, begin, changed);
+        let (mut complete, mut overrun) = (true, 0);
+        while let Some(subchunk) = cutter.next().map_err(CutError::Layout)? {
+            let (len, clean) = (subchunk.bytes.len() as u32, subchunk.clean);
+            match subchunk.unchanged {
+                // It was cut only to see that its end is the chunker's.
+                Some(_) if region.pieces.is_empty() => region.begin = region.begin.saturating_add(len.into()),
+                Some(id) => region.pieces.push(RegionPiece { len, piece: Piece::Known(id), clean }),
+                None => {
+                    let piece = batch.add(subchunk.bytes).map_err(CutError::Batch)?;
+                    region.pieces.push(RegionPiece { len, piece, clean });
+                }
+            }
+            overrun += usize::from(batch.is_full());
+            let is_enough = cutter.at() > changed && (overrun > 0 && clean || overrun > OVERRUN);
+            if is_enough || stop() {
+                complete = false;
+                break;
+            }
+        }
+        region.uneven = cutter.is_uneven();
+        floor = cutter.at();
+        if !complete {
+            region.pieces.truncate(region.prefix(region.pieces.len()));
+            floor = region.end();
+            out.next = Some(floor);
+        }
+        if !region.is_empty() {
+            out.regions.push(region);
+        }
+        if !complete {
+            break;
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,25 @@
+//! How what was written becomes frozen: cut, deduplicated and packed as `pack` would, in batches.
+//!
+//! [`cut_file`] finds what of a file has to be cut and puts its subchunks into a [`Batch`]; what that [`Packed`] is ready to be
+//! appended. Nothing here knows the mount, its state or its locks: `fs` says what a file is made of ([`Layout`]) and which
+//! subchunks the image has ([`Known`]), appends the superchunks, and splices the regions that are kept into the file as it
+//! is by then. Invariant: nothing here changes anything that anybody else sees. Caller: fs.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod batch;
+mod choose;
+mod compressors;
+mod file;
+mod layout;
+mod packed;
+mod recut;
+mod region;
+
+pub use batch::{Batch, BatchError, BatchOptions, DEFAULT_LIMIT, Known};
+pub use choose::choose;
+pub use file::{CutError, Cutting, cut_file};
+pub use layout::{Layout, Span, SpanSource};
+pub use packed::{Packed, PackedSuperchunk, Piece};
+pub use recut::{Blocks, FIXED_LEN, Scope};
+pub use region::{FileCut, KeptFile, KeptRegion, Region, RegionPiece};

@@ -1,0 +1,139 @@
+//! What a batch has packed: superchunks that are ready to be appended, but for the ids.
+//!
+//! Subchunks are numbered within the batch from 0 on; such a number is an ordinal. Ids are given out when the superchunks are
+//! appended: that of the batch's first subchunk plus the ordinal. Callers: the batch, and `fs`, which appends.
+
+use crate::format::block::Row;
+use crate::format::clear::ClearList;
+use crate::format::codec::Encoded;
+use crate::format::frame::{FRAME_HEADER, FrameKind};
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::limits::SYNC_BLOCK;
+use crate::format::params::HashKind;
+use crate::format::place::Place;
+use crate::format::rows::Identity;
+use crate::log::NewFrame;
+use crate::meta::MapRows;
+use crate::pack::superchunk::{Superchunk, frame, identity_rows};
+
+/// Bytes of a clear list at most, but for its subchunks.
+const CLEAR_BASE: u64 = 40;
+/// Bytes of a clear list that a subchunk takes at most.
+const CLEAR_EACH: u64 = 3;
+
+/// The subchunk that some bytes became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// One that the image has.
+    Known(SubchunkId),
+    /// One of the batch, by its ordinal.
+    New(u64),
+}
+
+/// A superchunk that is compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedSuperchunk {
+    /// Ordinal of its first subchunk; the others follow.
+    pub first: u64,
+    /// Bytes of each subchunk.
+    pub lens: Vec<u32>,
+    /// Identity of each subchunk.
+    pub identities: Vec<Identity>,
+    /// Stored bytes.
+    pub encoded: Encoded,
+    /// Raw bytes.
+    pub raw_len: u32,
+    /// Whether it is not full.
+    pub short: bool,
+}
+
+impl PackedSuperchunk {
+    /// What it says of itself. `first` is the id of the batch's first subchunk.
+    pub fn clear_list(&self, first: SubchunkId, superchunk: SuperchunkId) -> ClearList {
+        Superchunk::clear_list(&self.lens, SubchunkId(first.0.saturating_add(self.first)), superchunk)
+    }
+
+    /// Its frame; `clear` is the encoded clear list.
+    pub fn frame<'a>(&'a self, clear: &'a [u8]) -> NewFrame<'a> {
+        frame(&self.encoded, clear, self.raw_len, self.short)
+    }
+
+    /// How many bytes of the image its frame takes at most, with a pad to the end of a block.
+    pub fn frame_len(&self) -> u64 {
+        let clear = CLEAR_BASE + CLEAR_EACH * self.lens.len() as u64;
+        FRAME_HEADER as u64 + clear + self.encoded.stored.len() as u64 + SYNC_BLOCK
+    }
+}
+
+/// What a batch has packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// The superchunks that are to be appended, in this order.
+    pub superchunks: Vec<PackedSuperchunk>,
+    pub(super) subchunks: u64,
+    pub(super) hash: HashKind,
+}
+
+impl Packed {
+    /// How many subchunks there are to be appended: as many ids are needed.
+    pub fn subchunks(&self) -> u64 {
+        self.subchunks
+    }
+
+    /// Whether there is nothing to be appended.
+    pub fn is_empty(&self) -> bool {
+        self.superchunks.is_empty()
+    }
+
+    /// Raw bytes of the superchunks.
+    pub fn raw_bytes(&self) -> u64 {
+        self.superchunks.iter().map(|superchunk| u64::from(superchunk.raw_len)).sum()
+    }
+
+    /// Stored bytes of the superchunks.
+    pub fn stored_bytes(&self) -> u64 {
+        self.superchunks.iter().map(|superchunk| superchunk.encoded.stored.len() as u64).sum()
+    }
+
+    /// How many bytes of the image all frames take at most.
+    pub fn frames_len(&self) -> u64 {
+        self.superchunks.iter().map(PackedSuperchunk::frame_len).sum()
+    }
+
+    /// Whether a piece is there: it is not if it was in a superchunk that was dropped.
+    pub fn has(&self, piece: Piece) -> bool {
+        match piece {
+            Piece::Known(_) => true,
+            Piece::New(ordinal) => ordinal < self.subchunks,
+        }
+    }
+
+    /// The id of a piece, if the batch's first subchunk has the id `first`; `None` if it was dropped.
+    pub fn id(&self, piece: Piece, first: SubchunkId) -> Option<SubchunkId> {
+        match piece {
+            Piece::Known(id) => Some(id),
+            Piece::New(ordinal) => self.has(piece).then(|| SubchunkId(first.0.saturating_add(ordinal))),
+        }
+    }
+
+    /// The rows of the map for all superchunks, in key order. `places` has one for each, with its id, in order.
+    pub fn map_rows(&self, first: SubchunkId, places: &[(SuperchunkId, Place)]) -> Vec<Row> {
+        debug_assert_eq!(places.len(), self.superchunks.len());
+        let mut rows = MapRows::default();
+        for (superchunk, &(id, place)) in self.superchunks.iter().zip(places) {
+            rows.add(FrameKind::SUPERCHUNK, place, &superchunk.clear_list(first, id), Vec::new());
+        }
+        rows.rows().collect()
+    }
+
+    /// Each subchunk's id and identity, in order: what the index of the image's subchunks takes.
+    pub fn identities(&self, first: SubchunkId) -> impl Iterator<Item = (SubchunkId, Identity)> + '_ {
+        let identities = self.superchunks.iter().flat_map(|superchunk| superchunk.identities.iter().copied());
+        (first.0..).map(SubchunkId).zip(identities)
+    }
+
+    /// The rows of the table of identities, in key order.
+    pub fn identity_rows(&self, first: SubchunkId) -> Vec<Row> {
+        identity_rows(self.hash, self.identities(first)).collect()
+    }
+}

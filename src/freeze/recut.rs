@@ -1,0 +1,338 @@
+//! Where a changed file is cut anew, and where it is not.
+//!
+//! A border of the chunker depends on the bytes of its own subchunk alone. So all borders before a change stay, and after it
+//! all borders are the old ones again from the first that the new cutting has in common with the old one. A region of a file
+//! is what lies between. It begins at the last border that surely is the chunker's; it ends at the first new border at which
+//! an old subchunk begins, or where the data ends: at a hole, a lost range or the file's end.
+//!
+//! Invariant: cut so, the data between two holes has the borders that cutting it from its start would give, unless it has
+//! slices that came of punching, or a region is uneven. Pure but for the [`Layout`] it is given. Called by `cut_file`.
+
+use super::layout::{Layout, Span, SpanSource};
+use crate::chunk::Cutter;
+use crate::format::ids::SubchunkId;
+use crate::format::limits;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// What of a file is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What is thawed, and as little else as the borders need.
+    Changed,
+    /// All data, for a content that is uneven. Nothing keeps its subchunk unless the batch finds it.
+    Everything,
+}
+
+/// Into what it is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocks {
+    /// What the image's chunker makes.
+    Image,
+    /// Blocks of [`FIXED_LEN`] at multiples of it in the file: only those with a change are cut, whatever was around them.
+    Fixed,
+}
+
+/// Bytes of a block where a file is cut into such.
+pub const FIXED_LEN: u32 = 32 << 10;
+
+/// Bytes read in one go at least, if there are so many.
+const READ_MIN: u64 = 64 << 10;
+/// Bytes read in one go at most.
+const READ_MAX: u64 = 1 << 20;
+/// Longest subchunks after a change within which the borders are to be the old ones again. Data from which borders follow
+/// needs a few; with others (long runs of equal bytes) they may never be, and a change of one byte would cut a file of any
+/// size anew.
+const RESYNC: u64 = 32;
+/// Longest subchunks before a change that are searched for a border of the chunker. Only slices, which came of punching, make
+/// this necessary.
+const BACK: u64 = 4;
+/// Spans after a border that are looked at to see whether it is clean.
+const LOOK: usize = 16;
+
+/// What cuts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut<'a> {
+    pub(super) cutter: &'a Cutter,
+    pub(super) blocks: Blocks,
+    pub(super) scope: Scope,
+}
+
+impl Cut<'_> {
+    fn max_len(&self) -> u64 {
+        match self.blocks {
+            Blocks::Image => self.cutter.max_len() as u64,
+            Blocks::Fixed => FIXED_LEN.into(),
+        }
+    }
+
+    /// Bytes of the first subchunk of `data`, which begins at `at`.
+    fn cut(&self, at: u64, data: &[u8]) -> usize {
+        match self.blocks {
+            Blocks::Image => self.cutter.cut(data),
+            Blocks::Fixed => data.len().min((block_end(at) - at) as usize),
+        }
+    }
+
+    /// Whether more bytes after `data` cannot make its first subchunk, of `len` bytes, longer.
+    fn is_certain(&self, at: u64, data: &[u8], len: usize) -> bool {
+        match self.blocks {
+            Blocks::Image => len < data.len() || data.len() as u64 >= self.max_len(),
+            Blocks::Fixed => len as u64 == block_end(at) - at,
+        }
+    }
+
+    /// The first byte from `from` on that is to be cut.
+    pub(super) fn first<L: Layout>(&self, layout: &mut L, from: u64) -> Result<Option<u64>, L::Error> {
+        match self.scope {
+            Scope::Changed => {
+                let Some(thawed) = layout.thawed(from)? else { return Ok(None) };
+                // A tiny content is all of a file's content: if anything else is frozen, it has to be, too.
+                let tiny = tiny(layout)?.filter(|tiny| tiny.start >= from);
+                Ok(Some(tiny.map_or(thawed, |tiny| tiny.start.min(thawed))))
+            }
+            Scope::Everything => {
+                if tiny(layout)?.is_some() && layout.thawed(0)?.is_none() {
+                    return Ok(None);
+                }
+                let mut at = from;
+                while at < layout.size() {
+                    let span = layout.span(at)?;
+                    if span.is_data() {
+                        return Ok(Some(at));
+                    }
+                    at = span.end();
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Where the region begins that has the first change at `changed`: not before `floor`, which is a border.
+    pub(super) fn begin<L: Layout>(&self, layout: &mut L, floor: u64, changed: u64) -> Result<u64, L::Error> {
+        let lowest = match self.blocks {
+            Blocks::Image => floor.max(changed.saturating_sub(BACK.saturating_mul(self.max_len()))),
+            Blocks::Fixed => floor.max(changed - changed % u64::from(FIXED_LEN)),
+        };
+        let mut at = changed;
+        while at > lowest {
+            let before = layout.span(at - 1)?;
+            if !before.is_data() {
+                return Ok(at);
+            }
+            if self.blocks == Blocks::Image && before.begins_subchunk() {
+                // The end of a subchunk may be that of the data as it was when it was cut. That of a longest one is not.
+                let surely = before.whole().is_some() && before.len >= self.max_len() && before.end() == at;
+                return Ok(if surely { at } else { before.begin.max(floor) });
+            }
+            at = before.begin.max(lowest);
+        }
+        Ok(at)
+    }
+}
+
+/// The bytes of a file from the first to the last that is of its tiny content, if any is.
+pub(super) fn tiny<L: Layout>(layout: &mut L) -> Result<Option<Range<u64>>, L::Error> {
+    let mut found: Option<Range<u64>> = None;
+    let mut at = 0;
+    while at < layout.size().min(limits::TINY_LEN) {
+        let span = layout.span(at)?;
+        if span.source == SpanSource::Tiny {
+            found = Some(found.map_or(span.begin, |found| found.start)..span.end());
+        }
+        at = span.end();
+    }
+    Ok(found)
+}
+
+/// Where the block ends that covers `at`.
+fn block_end(at: u64) -> u64 {
+    (at / u64::from(FIXED_LEN)).saturating_add(1).saturating_mul(FIXED_LEN.into())
+}
+
+/// A subchunk that was cut.
+#[derive(Debug)]
+pub(super) struct Subchunk<'a> {
+    pub(super) bytes: &'a [u8],
+    /// The old subchunk that it is, if it is one at the same place.
+    pub(super) unchanged: Option<SubchunkId>,
+    /// Whether no old subchunk lies on both sides of its end.
+    pub(super) clean: bool,
+}
+
+/// Cuts one region.
+pub(super) struct RegionCutter<'a, L: Layout> {
+    cut: Cut<'a>,
+    layout: &'a mut L,
+    /// Bytes of the file from `at - used` on.
+    buffer: &'a mut Vec<u8>,
+    used: usize,
+    /// The border that was reached.
+    at: u64,
+    /// Up to where bytes are in the buffer.
+    read: u64,
+    /// Data spans without a gap, from the one that covers `at` on.
+    spans: VecDeque<Span>,
+    /// Where they end.
+    known: u64,
+    /// Where the data ends that the region is in, once that is known; or where the region has to end.
+    data_end: Option<u64>,
+    /// Where the last change before `at` ended; the first one begins there at first.
+    changed_end: u64,
+    changed: u64,
+    uneven: bool,
+}
+
+impl<'a, L: Layout> RegionCutter<'a, L> {
+    /// A region from `begin` on; what is in the buffer is let go of.
+    pub(super) fn new(cut: Cut<'a>, layout: &'a mut L, buffer: &'a mut Vec<u8>, begin: u64, changed: u64) -> Self {
+        buffer.clear();
+        RegionCutter {
+            cut,
+            layout,
+            buffer,
+            used: 0,
+            at: begin,
+            read: begin,
+            spans: VecDeque::new(),
+            known: begin,
+            data_end: None,
+            changed_end: changed,
+            changed,
+            uneven: cut.blocks == Blocks::Fixed,
+        }
+    }
+
+    /// The border that was reached.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether borders are not those that the chunker would find.
+    pub(super) fn is_uneven(&self) -> bool {
+        self.uneven
+    }
+
+    /// The next subchunk; `None` at the region's end.
+    pub(super) fn next(&mut self) -> Result<Option<Subchunk<'_>>, L::Error> {
+        if self.is_end()? {
+            return Ok(None);
+        }
+        let len = loop {
+            let data = self.buffer.get(self.used..).unwrap_or_default();
+            let len = self.cut.cut(self.at, data);
+            if len > 0 && (self.data_end == Some(self.read) || self.cut.is_certain(self.at, data, len)) {
+                break len;
+            }
+            if self.data_end == Some(self.read) {
+                return Ok(None);
+            }
+            self.read_on()?;
+        };
+        let whole = self.spans.front().filter(|span| span.begin == self.at && span.len == len as u64);
+        let unchanged = whole.and_then(Span::whole).filter(|_| self.cut.scope == Scope::Changed);
+        let begin = self.used;
+        self.used += len;
+        self.at = self.at.saturating_add(len as u64);
+        self.pass();
+        let clean = self.is_clean()?;
+        let bytes = self.buffer.get(begin..self.used).unwrap_or_default();
+        Ok(Some(Subchunk { bytes, unchanged, clean }))
+    }
+
+    /// Whether the region ends at the border that was reached.
+    fn is_end(&mut self) -> Result<bool, L::Error> {
+        if self.data_end == Some(self.at) {
+            return Ok(true);
+        }
+        let Some(here) = self.ahead(0)? else { return Ok(true) };
+        if self.cut.scope == Scope::Everything || self.at <= self.changed || here.is_unfrozen() {
+            return Ok(false);
+        }
+        if self.cut.blocks == Blocks::Fixed {
+            let end = block_end(self.at);
+            return Ok(self.layout.thawed(self.at)?.is_none_or(|thawed| thawed >= end));
+        }
+        if here.begin == self.at && here.begins_subchunk() && (here.whole().is_some() || self.ahead(1)?.is_none()) {
+            return Ok(true);
+        }
+        if self.at.saturating_sub(self.changed_end) > RESYNC.saturating_mul(self.cut.max_len()) {
+            // From here on the borders are the old ones, though the chunker does not find them.
+            self.uneven = true;
+            if here.begin == self.at {
+                return Ok(true);
+            }
+            self.end_at(here.end());
+        }
+        Ok(false)
+    }
+
+    /// Ends the region at `end` at the latest.
+    fn end_at(&mut self, end: u64) {
+        self.data_end = Some(end);
+        if self.read > end {
+            let len = self.used.saturating_add((end - self.at) as usize);
+            self.buffer.truncate(len);
+            self.read = end;
+        }
+    }
+
+    /// Whether no subchunk lies on both sides of the border that was reached.
+    fn is_clean(&mut self) -> Result<bool, L::Error> {
+        for n in 0..LOOK {
+            match self.ahead(n)? {
+                None => return Ok(true),
+                Some(span) if matches!(span.source, SpanSource::Thawed { .. }) => {}
+                Some(span) => return Ok(!span.reaches_before(self.at)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Span number `n` from the one that covers the border that was reached; `None` after the data's end.
+    fn ahead(&mut self, n: usize) -> Result<Option<Span>, L::Error> {
+        while self.spans.len() <= n {
+            let next = if self.known < self.layout.size() { Some(self.layout.span(self.known)?) } else { None };
+            let Some(span) = next.filter(Span::is_data) else {
+                self.data_end = self.data_end.or(Some(self.known));
+                return Ok(None);
+            };
+            self.known = span.end();
+            self.spans.push_back(span);
+        }
+        Ok(self.spans.get(n).copied())
+    }
+
+    /// Lets go of the spans that the border has passed.
+    fn pass(&mut self) {
+        while let Some(span) = self.spans.front().filter(|span| span.end() <= self.at) {
+            if span.is_unfrozen() {
+                self.changed_end = self.changed_end.max(span.end());
+            }
+            self.spans.pop_front();
+        }
+    }
+
+    /// Reads what follows, or finds that the data ends.
+    fn read_on(&mut self) -> Result<(), L::Error> {
+        let mut end = self.read;
+        let mut n = 0;
+        while end.saturating_sub(self.read) < READ_MIN {
+            let Some(span) = self.ahead(n)? else { break };
+            end = end.max(span.end().min(self.read.saturating_add(READ_MAX)));
+            n += 1;
+        }
+        let end = self.data_end.map_or(end, |data_end| end.min(data_end));
+        if self.used > 0 && self.used >= self.buffer.len() / 2 {
+            self.buffer.drain(..self.used);
+            self.used = 0;
+        }
+        let before = self.buffer.len();
+        self.buffer.resize(before.saturating_add(end.saturating_sub(self.read) as usize), 0);
+        if let Some(out) = self.buffer.get_mut(before..) {
+            self.layout.read(self.read, out)?;
+        }
+        self.read = end;
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! What was cut of a file, and what of it may replace the file's content once the batch is packed.
+//!
+//! Invariants: the regions of a file ascend and do not overlap; the pieces of one follow one another without a gap. Made by
+//! `cut_file`; `fs` splices what is kept.
+
+use super::packed::{Packed, Piece};
+
+/// A piece of a region: one subchunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionPiece {
+    /// Bytes.
+    pub len: u32,
+    /// The subchunk.
+    pub piece: Piece,
+    /// Whether a splice may end after it without leaving a part of a subchunk behind.
+    pub clean: bool,
+}
+
+/// A range of a file that was cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// Offset of its first byte in the file.
+    pub begin: u64,
+    /// Offset of its first byte that is in no subchunk.
+    pub changed: u64,
+    /// Its subchunks, in order; at least one.
+    pub pieces: Vec<RegionPiece>,
+    /// Whether its borders are not those that the chunker would find: a content that takes it in is uneven.
+    pub uneven: bool,
+}
+
+impl Region {
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        self.pieces.iter().map(|piece| u64::from(piece.len)).sum()
+    }
+
+    /// Whether it has no pieces, which `cut_file` never makes.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Offset after its last byte.
+    pub fn end(&self) -> u64 {
+        self.begin.saturating_add(self.len())
+    }
+
+    /// How many of the first `among` pieces may be spliced without the others, if there are others: up to the last border
+    /// that is clean and after bytes that are in no subchunk yet. If none is clean, the last border there is: else a file in
+    /// which no border ever is clean would stay thawed for ever.
+    pub(super) fn prefix(&self, among: usize) -> usize {
+        let (mut at, mut clean, mut any) = (self.begin, 0, 0);
+        for (n, piece) in self.pieces.iter().take(among).enumerate() {
+            at = at.saturating_add(piece.len.into());
+            if at > self.changed {
+                any = n + 1;
+                if piece.clean {
+                    clean = n + 1;
+                }
+            }
+        }
+        if clean > 0 { clean } else { any }
+    }
+}
+
+/// What was cut of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileCut {
+    /// In order.
+    pub regions: Vec<Region>,
+    /// Where to go on, if the batch was full or it was to stop. `None`: there is nothing more to be cut.
+    pub next: Option<u64>,
+    /// Where the tiny content ends that the regions take in; 0 if there is none. A content and a tiny content cannot both be of
+    /// one file.
+    pub tiny: u64,
+}
+
+/// A range that replaces the same range of a file's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRegion {
+    /// Offset of its first byte.
+    pub begin: u64,
+    /// Offset after its last byte.
+    pub end: u64,
+    /// Bytes and subchunk of each piece, in order.
+    pub pieces: Vec<(u32, Piece)>,
+    /// Whether the content is uneven from then on, whatever it was.
+    pub uneven: bool,
+}
+
+/// What of a file replaces its content.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeptFile {
+    /// In order.
+    pub regions: Vec<KeptRegion>,
+    /// Where to go on; `None` if all that was to be cut is kept.
+    pub next: Option<u64>,
+}
+
+impl Packed {
+    /// What of a file may be spliced: its regions without what was in a superchunk that was dropped, and what comes after
+    /// that in the same region. If a tiny content is not replaced as a whole, nothing may be.
+    pub fn kept(&self, file: &FileCut) -> KeptFile {
+        let mut kept = KeptFile { regions: Vec::new(), next: file.next };
+        let nothing = KeptFile { regions: Vec::new(), next: Some(0) };
+        if file.next.is_some_and(|next| next < file.tiny) {
+            return nothing;
+        }
+        for region in &file.regions {
+            let there = region.pieces.iter().take_while(|piece| self.has(piece.piece)).count();
+            let all = there == region.pieces.len();
+            let count = if all { there } else { region.prefix(there) };
+            let pieces: Vec<_> = region.pieces.iter().take(count).map(|piece| (piece.len, piece.piece)).collect();
+            let end = pieces.iter().fold(region.begin, |at, (len, _)| at.saturating_add((*len).into()));
+            if end < region.end().min(file.tiny) {
+                return nothing;
+            }
+            if !all {
+                kept.next = Some(kept.next.map_or(end, |next| next.min(end)));
+            }
+            let clean = all || region.pieces.get(count.wrapping_sub(1)).is_some_and(|last| last.clean);
+            if count > 0 {
+                kept.regions.push(KeptRegion { begin: region.begin, end, pieces, uneven: region.uneven || !clean });
+            }
+        }
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::ids::SubchunkId;
+    use crate::format::params::HashKind;
+
+    fn packed(subchunks: u64) -> Packed {
+        Packed { superchunks: Vec::new(), subchunks, hash: HashKind::Blake3 }
+    }
+
+    fn region(begin: u64, changed: u64, pieces: &[(Piece, bool)]) -> Region {
+        let pieces = pieces.iter().map(|&(piece, clean)| RegionPiece { len: 10, piece, clean }).collect();
+        Region { begin, changed, pieces, uneven: false }
+    }
+
+    fn ranges(kept: &KeptFile) -> Vec<(u64, u64, bool)> {
+        kept.regions.iter().map(|region| (region.begin, region.end, region.uneven)).collect()
+    }
+
+    const KNOWN: Piece = Piece::Known(SubchunkId(9));
+
+    #[test]
+    fn what_was_dropped_is_kept_neither_itself_nor_its_duplicates_nor_what_comes_after_it() {
+        use Piece::New;
+        let first = region(0, 0, &[(New(0), true), (New(1), true), (New(2), true), (KNOWN, true)]);
+        let again = region(100, 100, &[(New(2), true), (New(0), true)]);
+        let other = region(200, 200, &[(KNOWN, true), (New(1), true)]);
+        let file = FileCut { regions: vec![first, again, other], next: Some(300), tiny: 0 };
+        let kept = packed(3).kept(&file);
+        assert_eq!(ranges(&kept), [(0, 40, false), (100, 120, false), (200, 220, false)]);
+        assert_eq!(kept.next, Some(300));
+        let kept = packed(2).kept(&file);
+        assert_eq!(ranges(&kept), [(0, 20, false), (200, 220, false)]);
+        assert_eq!(kept.regions[0].pieces, [(10, New(0)), (10, New(1))]);
+        assert_eq!(kept.next, Some(20));
+        assert_eq!(ranges(&packed(0).kept(&file)), [(200, 210, false)]);
+    }
+
+    #[test]
+    fn a_part_of_a_region_ends_at_a_clean_border_after_something_changed_or_makes_the_content_uneven() {
+        use Piece::New;
+        let pieces = [(KNOWN, true), (New(0), true), (New(1), false), (New(2), true)];
+        let file = |changed| FileCut { regions: vec![region(0, changed, &pieces)], next: None, tiny: 0 };
+        assert_eq!(ranges(&packed(2).kept(&file(15))), [(0, 20, false)]);
+        assert_eq!(packed(2).kept(&file(15)).next, Some(20));
+        // Only the border that is not clean is after the change.
+        assert_eq!(ranges(&packed(2).kept(&file(25))), [(0, 30, true)]);
+        // All that is left was in the image before.
+        assert_eq!(ranges(&packed(0).kept(&file(15))), [(0, 0, false); 0]);
+    }
+
+    #[test]
+    fn nothing_of_a_file_is_kept_if_its_tiny_content_is_not() {
+        use Piece::New;
+        let regions = vec![region(0, 0, &[(New(5), true)]), region(100, 100, &[(New(0), true)])];
+        let file = FileCut { regions, next: None, tiny: 7 };
+        assert_eq!(ranges(&packed(6).kept(&file)).len(), 2);
+        assert_eq!(packed(5).kept(&file), KeptFile { regions: Vec::new(), next: Some(0) });
+    }
+}
