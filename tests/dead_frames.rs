@@ -82,7 +82,7 @@ fn each_byte_is_counted_once_in_what_the_image_is_spent_on() {
     let (_, storage) = image();
     let usage = open(&storage).image().usage().unwrap();
     let parts = usage.heads + usage.data + usage.clear_lists + usage.identities + usage.tables;
-    assert_eq!(parts + usage.roots + usage.parity + usage.other, storage.len().unwrap());
+    assert_eq!(parts + usage.roots + usage.punched + usage.parity + usage.other, storage.len().unwrap());
     assert_eq!((usage.superchunks, usage.damaged), (9, 0));
 }
 

@@ -8,7 +8,7 @@ use super::{Context, Exit, output};
 use crate::format::codec::Compression;
 use crate::format::head::VERSION;
 use crate::format::params::{Chunker, HashKind, Params};
-use crate::meta::{Image, ThawedCount, Usage};
+use crate::meta::{self, Image, Space, ThawedCount, Usage};
 use crate::storage::Storage;
 use anyhow::Context as _;
 use serde::Serialize;
@@ -17,7 +17,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 const EXAMPLES: &str = "\
-Reads headers, interior table blocks and the table of thawed ranges, no data.
+Reads headers and tables, no data. Live is what files or snapshots need, dead what is left of deleted and overwritten ones: of a \
+superchunk that is partly live, its bytes are shared out by its raw bytes. Dead superchunks take space until they are punched.
 
 Examples:
   floe info photos.floe
@@ -50,8 +51,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let usage = opened.image.usage().with_context(what)?;
     let thawed = opened.image.thawed_count().with_context(what)?;
     let bytes = opened.storage.len().with_context(what)?;
+    let space = space(path, &opened, &usage, context);
     let beside = Beside::of(path, &opened, context);
-    let info = Info::new(shown(path).into_owned(), bytes, &opened.image, &usage, &thawed, beside);
+    let measured = Measured { bytes, usage: &usage, thawed: &thawed, space };
+    let info = Info::new(shown(path).into_owned(), &opened.image, &measured, beside);
     if args.json.json {
         output::document(&info)?;
     } else {
@@ -60,6 +63,26 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         out.flush()?;
     }
     Ok(Exit::Done)
+}
+
+/// What is live and what is dead. That it is not known, in a damaged image, is a warning.
+fn space(path: &Path, opened: &Opened, usage: &Usage, context: &Context) -> Option<Space> {
+    let why = match meta::space(&opened.image, usage) {
+        Ok(space) if space.unknown == 0 => return Some(space),
+        Ok(space) => format!("the map lacks {} that files need", counted(space.unknown, "subchunk")),
+        Err(error) => error.to_string(),
+    };
+    context.warn(&format!("{}: it is not known what is live and what is dead: {why}", shown(path)));
+    None
+}
+
+/// What was measured of an image.
+struct Measured<'a> {
+    /// Of the file.
+    bytes: u64,
+    usage: &'a Usage,
+    thawed: &'a ThawedCount,
+    space: Option<Space>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +100,9 @@ struct Info {
     params: ParamsShown,
     counts: Counts,
     sizes: Sizes,
+    /// Absent where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    space: Option<SpaceShown>,
     thawed: output::Thawed,
     /// Who writes the image: all else is of its last checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,9 +176,23 @@ struct Sizes {
     identities: u64,
     other_metadata: u64,
     heads: u64,
+    punched: u64,
     parity: u64,
     other: u64,
     damaged: u64,
+}
+
+/// Bytes that files and snapshots need, and bytes that nothing needs.
+#[derive(Serialize)]
+struct SpaceShown {
+    live_data: u64,
+    live_tables: u64,
+    dead_data: u64,
+    dead_tables: u64,
+    /// Of the dead ones: frames that nothing is live of.
+    wholly_dead: u64,
+    /// Given back: zeros that take no space.
+    punched: u64,
 }
 
 #[derive(Serialize)]
@@ -164,8 +204,9 @@ struct Budget {
 }
 
 impl Info {
-    fn new(name: String, image_bytes: u64, image: &Image, usage: &Usage, thawed: &ThawedCount, beside: Beside) -> Self {
+    fn new(name: String, image: &Image, measured: &Measured<'_>, beside: Beside) -> Self {
         let (head, root) = (image.head(), image.root());
+        let Measured { bytes: image_bytes, usage, thawed, space } = *measured;
         Info {
             image: name,
             format_version: VERSION,
@@ -190,10 +231,19 @@ impl Info {
                 identities: usage.identities,
                 other_metadata: usage.other_metadata(),
                 heads: usage.heads,
+                punched: usage.punched,
                 parity: usage.parity,
                 other: usage.other,
                 damaged: usage.damaged,
             },
+            space: space.map(|space| SpaceShown {
+                live_data: space.live_data,
+                live_tables: space.live_tables,
+                dead_data: space.dead_data,
+                dead_tables: space.dead_tables,
+                wholly_dead: space.wholly_dead,
+                punched: usage.punched,
+            }),
             thawed: output::Thawed::new(thawed),
             writer: beside.writer,
             thaw_log: beside.log,
@@ -272,10 +322,17 @@ impl Info {
         );
         line("  other metadata", &other)?;
         line("  heads", &Human(s.heads))?;
-        for (name, bytes) in [("  parity", s.parity), ("  other", s.other), ("  damaged", s.damaged)] {
+        for (name, bytes) in
+            [("  punched", s.punched), ("  parity", s.parity), ("  other", s.other), ("  damaged", s.damaged)]
+        {
             if bytes > 0 {
                 line(name, &Human(bytes))?;
             }
+        }
+        if let Some(s) = &self.space {
+            let parts = |data, tables| format!("{} of data, {} of tables", Human(data), Human(tables));
+            line("live", &parts(s.live_data, s.live_tables))?;
+            line("dead", &parts(s.dead_data, s.dead_tables))?;
         }
         Ok(())
     }

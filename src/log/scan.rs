@@ -49,6 +49,13 @@ impl Scan {
         self.payload.as_ref().map(|payload| &payload.outer)
     }
 
+    /// The whole 4 KiB blocks of the punched payload that is being searched, as offsets in the log.
+    pub fn payload(&self) -> Option<Range<u64>> {
+        let Payload { outer, blocks_end } = self.payload.as_ref()?;
+        let stored = self.at_end(outer) - u64::from(outer.stored_len);
+        Some(stored.next_multiple_of(SYNC_BLOCK)..*blocks_end)
+    }
+
     /// Goes on at `offset` after an error. A scan never goes back: an offset not after the error is taken as the byte
     /// after it.
     pub fn resume_at(&mut self, offset: LogOffset) {

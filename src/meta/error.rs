@@ -70,4 +70,18 @@ pub enum MetaError {
         /// Key.
         id: u64,
     },
+    /// A table cannot be read to its end.
+    #[error("table {table} cannot be read: {why}")]
+    Unreadable {
+        /// Table.
+        table: &'static str,
+        /// What stands in the way.
+        why: String,
+    },
+    /// Rows of the map contradict one another.
+    #[error("the map contradicts itself: {why}")]
+    Contradiction {
+        /// How.
+        why: String,
+    },
 }

@@ -31,6 +31,8 @@ pub struct Usage {
     pub tables: u64,
     /// Roots.
     pub roots: u64,
+    /// Punched payloads of dead frames, without the frames that lie in them: these bytes take no space below.
+    pub punched: u64,
     /// Parity.
     pub parity: u64,
     /// Pads, frames of kinds this version does not know, and bytes that are no frame.
@@ -51,7 +53,11 @@ impl Image {
             match next {
                 Ok(header) => {
                     let within = scan.punched().filter(|outer| outer.offset != header.offset);
-                    usage.add(&header, within.map(|outer| outer.kind));
+                    let within = within.map(|outer| outer.kind);
+                    usage.add(&header, within.is_some());
+                    if let (None, Some(payload)) = (within, scan.payload()) {
+                        usage.punch(header.kind, payload.end - payload.start);
+                    }
                 }
                 Err((offset, _)) => {
                     let end = scan.find_next(LogOffset(offset.0 + 1)).unwrap_or(LogOffset(self.log().end()));
@@ -109,12 +115,10 @@ impl Image {
 }
 
 impl Usage {
-    /// Takes a frame, and of what kind the dead frame is whose punched payload it lies in.
-    fn add(&mut self, header: &FrameHeader, within: Option<FrameKind>) {
-        match within {
-            Some(FrameKind::SUPERCHUNK) => self.data -= header.frame_len(),
-            Some(_) => self.tables -= header.frame_len(),
-            None => {}
+    /// Takes a frame, which may lie in the punched payload of a dead one.
+    fn add(&mut self, header: &FrameHeader, within: bool) {
+        if within {
+            self.punched -= header.frame_len();
         }
         let clear = u64::from(header.clear_len);
         match header.kind {
@@ -129,6 +133,17 @@ impl Usage {
             FrameKind::PARITY => self.parity += header.frame_len(),
             _ => self.other += header.frame_len(),
         }
+    }
+
+    /// Takes the punched payload of a frame that was taken before.
+    fn punch(&mut self, kind: FrameKind, bytes: u64) {
+        if kind == FrameKind::SUPERCHUNK {
+            self.data -= bytes;
+        } else {
+            // Only table groups and blocks of the map have a payload beside superchunks.
+            self.tables -= bytes;
+        }
+        self.punched += bytes;
     }
 
     /// All metadata but the identities: tables, map, roots.

@@ -1,0 +1,235 @@
+//! What is live: marking from views of an image, by the inodes that they have and by the roots of their trees.
+//!
+//! A subchunk of data is named by an inode or an orphan, or by a row of the content that one of them has. A table block is
+//! named by its parent, up to a root. Rows that no inode leads to name nothing (section 8.10). Thawed ranges need nothing of
+//! the image, but what the row of their inode says counts all the same: the freezer may still want it. Snapshots of a view
+//! are views of their own.
+//!
+//! Invariants: what is deleted in an overlay counts as live as long as a version has it, so more may be marked than is live,
+//! never less. A block or a row that cannot be read is an error: nothing is ever dead by an error. Each block is read once,
+//! however many views have it; leaves that name nothing are not read. Called by `space` (info) and by gc.
+
+use super::id_set::IdSet;
+use super::{Image, MetaError, View};
+use crate::format::block::Block;
+use crate::format::ids::{ContentId, SubchunkId};
+use crate::format::rows::inode::ContentRef;
+use crate::format::rows::{ContentRow, Extent, InodeRow, SnapshotRow};
+use crate::format::schema::{self, TABLES, Table};
+use crate::format::view::View as ViewRoots;
+use crate::table::{Change, ChildRef, Onward, TableError, Tree, Visit};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why it is not known what is live.
+#[derive(Debug, Error)]
+pub enum MarkError {
+    /// The tables cannot be read, or contradict one another.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The caller asked for it.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<TableError> for MarkError {
+    fn from(error: TableError) -> Self {
+        MarkError::Meta(error.into())
+    }
+}
+
+impl From<crate::format::FormatError> for MarkError {
+    fn from(error: crate::format::FormatError) -> Self {
+        MarkError::Meta(error.into())
+    }
+}
+
+/// What views name.
+#[derive(Debug, Default)]
+pub struct Marked {
+    data: IdSet,
+    blocks: IdSet,
+}
+
+impl Marked {
+    /// Whether a subchunk, of data or a table block, is named.
+    pub fn contains(&self, id: SubchunkId) -> bool {
+        self.data.contains(id.0) || self.blocks.contains(id.0)
+    }
+
+    /// How many are named as data, and how many as table blocks.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.data.len(), self.blocks.len())
+    }
+}
+
+/// Marks what any of these views names. `stop` is asked at each table block.
+///
+/// # Errors
+/// If a table cannot be read as far as it is needed, or `stop` said so.
+pub fn mark(views: &[View], stop: &dyn Fn() -> bool) -> Result<Marked, MarkError> {
+    let mut marking = Marking { rows: Rows::default(), blocks: IdSet::default(), seen: Default::default(), stop };
+    // Which contents count is known when all inodes were seen.
+    let contents = |table: &&'static Table| table.id() == schema::CONTENTS.id();
+    for view in views {
+        for table in TABLES.into_iter().filter(|table| !contents(table) && table.id() != schema::MAP.id()) {
+            marking.tree(view.version(), &view.version().tree(table))?;
+            marking.changes(view, table)?;
+        }
+    }
+    let snapshots = std::mem::take(&mut marking.rows.snapshots);
+    for (version, roots) in &snapshots {
+        for tree in trees_of(roots).into_iter().filter(|tree| !contents(&tree.table)) {
+            marking.tree(version, &tree)?;
+        }
+    }
+    for view in views {
+        marking.tree(view.version(), &view.version().tree(&schema::CONTENTS))?;
+        marking.changes(view, &schema::CONTENTS)?;
+    }
+    for (version, roots) in &snapshots {
+        for tree in trees_of(roots).into_iter().filter(|tree| contents(&tree.table)) {
+            marking.tree(version, &tree)?;
+        }
+    }
+    Ok(Marked { data: marking.rows.data, blocks: marking.blocks })
+}
+
+/// The trees of a snapshot's view.
+fn trees_of(view: &ViewRoots) -> [Tree; 6] {
+    [
+        Tree::from_ref(&schema::INODES, &view.inodes_tree),
+        Tree::from_ref(&schema::DIRENTS, &view.dirents_tree),
+        Tree::from_ref(&schema::CONTENTS, &view.contents_tree),
+        Tree::from_ref(&schema::XATTRS, &view.xattrs_tree),
+        Tree::from_ref(&schema::TINY, &view.tiny_tree),
+        Tree::from_ref(&schema::IDENTITIES, &view.identities_tree),
+    ]
+}
+
+/// Whether rows of a table name anything that others must not lose.
+fn names(table: &Table) -> bool {
+    [schema::INODES.id(), schema::ORPHANS.id(), schema::CONTENTS.id(), schema::SNAPSHOTS.id()].contains(&table.id())
+}
+
+/// What rows name.
+#[derive(Default)]
+struct Rows {
+    data: IdSet,
+    /// Contents that inodes have.
+    contents: IdSet,
+    snapshots: Vec<(Arc<Image>, ViewRoots)>,
+}
+
+impl Rows {
+    fn take(&mut self, version: &Arc<Image>, named: Named) {
+        match named {
+            Named::Nothing => {}
+            Named::Subchunk(id) => {
+                self.data.insert(id.0);
+            }
+            Named::Content(id) => {
+                self.contents.insert(id.0);
+            }
+            Named::Extent(content, first, count) => {
+                if self.contents.contains(content.0) {
+                    for id in first.0..first.0.saturating_add(count) {
+                        self.data.insert(id);
+                    }
+                }
+            }
+            Named::View(roots) => self.snapshots.push((Arc::clone(version), *roots)),
+        }
+    }
+
+    /// Takes what the rows of a leaf name.
+    fn leaf(&mut self, version: &Arc<Image>, table: &'static Table, block: &Block) -> Result<(), MarkError> {
+        for row in 0..block.len() {
+            let key = block.key(row);
+            self.take(version, Named::of(table, (key.a, key.b), block.ints(row), block.tail(row))?);
+        }
+        Ok(())
+    }
+}
+
+struct Marking<'a> {
+    rows: Rows,
+    blocks: IdSet,
+    /// Blocks that were seen, by number of their table.
+    seen: [IdSet; TABLES.len() + 1],
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Marking<'_> {
+    /// Marks the blocks of a tree, and what its rows name.
+    fn tree(&mut self, version: &Arc<Image>, tree: &Tree) -> Result<(), MarkError> {
+        let Marking { rows, blocks, seen, stop } = self;
+        let table = tree.table;
+        let Some(seen) = seen.get_mut(usize::from(table.id().0)) else { return Ok(()) };
+        let reads_leaves = names(table);
+        let mut wanted = |level, child: &ChildRef| match child {
+            ChildRef::Block { id, .. } => {
+                blocks.insert(id.0);
+                seen.insert(id.0) && (level > 0 || reads_leaves)
+            }
+            ChildRef::Frame(_) => true,
+        };
+        let mut done = Ok(());
+        tree.walk_where(&**version, &mut wanted, &mut |visit: &Visit<'_>| {
+            done = match visit.block {
+                _ if stop() => Err(MarkError::Stopped),
+                Ok(block) if block.level() == 0 => rows.leaf(version, table, block),
+                Ok(_) => Ok(()),
+                Err(error) => Err(MetaError::Unreadable { table: table.name, why: error.to_string() }.into()),
+            };
+            if done.is_ok() { Onward::Into } else { Onward::Stop }
+        });
+        done
+    }
+
+    /// Marks what changed rows of a view name.
+    fn changes(&mut self, view: &View, table: &'static Table) -> Result<(), MarkError> {
+        if !names(table) {
+            return Ok(());
+        }
+        for overlay in [view.sealed(), Some(view.active())].into_iter().flatten() {
+            for change in overlay.changes(table) {
+                if let Change::Put(row) = change {
+                    let named = Named::of(table, (row.key.a, row.key.b), &row.ints, &row.tail)?;
+                    self.rows.take(view.version(), named);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a row names.
+enum Named {
+    Nothing,
+    Subchunk(SubchunkId),
+    Content(ContentId),
+    /// A content has so many subchunks from this one on.
+    Extent(ContentId, SubchunkId, u64),
+    View(Box<ViewRoots>),
+}
+
+impl Named {
+    fn of(table: &Table, (a, b): (u64, u64), ints: &[u64], tail: &[u8]) -> Result<Self, MarkError> {
+        if table.id() == schema::SNAPSHOTS.id() {
+            return Ok(Named::View(Box::new(SnapshotRow::decode(tail)?.view)));
+        }
+        if table.id() == schema::CONTENTS.id() {
+            return Ok(match ContentRow::decode(b, ints, tail)?.extent {
+                Extent::Hole => Named::Nothing,
+                Extent::Slice { subchunk, .. } => Named::Extent(ContentId(a), subchunk, 1),
+                Extent::Run { first, lens } => Named::Extent(ContentId(a), first, lens.len() as u64),
+            });
+        }
+        Ok(match InodeRow::decode(ints, tail)?.content {
+            ContentRef::None | ContentRef::Tiny(_) => Named::Nothing,
+            ContentRef::Subchunk(id) => Named::Subchunk(id),
+            ContentRef::Content(id) => Named::Content(id),
+        })
+    }
+}

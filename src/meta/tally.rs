@@ -1,0 +1,192 @@
+//! Superchunk by superchunk: how much of each is live, by what was marked and by the recipes of what is.
+//!
+//! A stored part is kept alive by its own subchunk, and by the recipes of composed subchunks that are live; these name stored
+//! parts only, so no recipe needs another's. A superchunk is dead if none of its stored parts is kept; the dictionary never is.
+//!
+//! Invariant: the map is read to its end, or there is an error. What is named and not in the map is counted: then the image is
+//! damaged, and nothing may be freed by what this says. Called by `space` (info) and by gc.
+
+use super::id_set::IdSet;
+use super::mark::{MarkError, Marked};
+use super::{MetaError, View};
+use crate::format::block::KeyRef;
+use crate::format::frame::FrameKind;
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::recipe::RecipeRow;
+use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::rows::{SubchunkRun, SuperchunkRow};
+use crate::format::schema;
+
+/// Rows of the map between two questions whether to stop.
+const STEP: u64 = 4096;
+
+/// One superchunk, or table group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Which.
+    pub id: SuperchunkId,
+    /// Where it lies.
+    pub row: SuperchunkRow,
+    /// Its subchunks.
+    pub subchunks: u32,
+    /// Those of them whose stored parts are kept.
+    pub live: u32,
+    /// Raw bytes of these.
+    pub live_raw: u64,
+}
+
+impl Tally {
+    /// Whether nothing of it is live.
+    pub fn is_dead(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Whether all of it is live.
+    pub fn is_whole(&self) -> bool {
+        self.live == self.subchunks
+    }
+
+    /// Bytes of its frames in the image, a copy included.
+    pub fn bytes(&self) -> u64 {
+        self.row.place.frame_len().saturating_mul(1 + u64::from(self.row.place.copy.is_some()))
+    }
+
+    /// Of these, the bytes that count as live: all or none, or where it is partly live the share that its live raw bytes have.
+    /// Compressed as one, its subchunks have no bytes of their own.
+    pub fn live_bytes(&self) -> u64 {
+        if self.is_dead() || self.is_whole() {
+            return if self.is_dead() { 0 } else { self.bytes() };
+        }
+        let raw = u128::from(self.row.place.raw_len).max(1);
+        let share = u128::from(self.bytes()) * u128::from(self.live_raw).min(raw) / raw;
+        // It is a share of a u64.
+        share as u64
+    }
+}
+
+/// All superchunks that the map has, in the order of their ids.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// One by one.
+    pub superchunks: Vec<Tally>,
+    /// Subchunks that are named, and that the map does not have.
+    pub unknown: u64,
+}
+
+impl Census {
+    /// Live bytes of the frames of one kind.
+    pub fn live_bytes(&self, kind: FrameKind) -> u64 {
+        let of_kind = self.superchunks.iter().filter(|tally| tally.row.kind == kind);
+        of_kind.fold(0, |sum, tally| sum.saturating_add(tally.live_bytes()))
+    }
+
+    /// Those of which nothing is live.
+    pub fn dead(&self) -> impl Iterator<Item = &Tally> {
+        self.superchunks.iter().filter(|tally| tally.is_dead())
+    }
+
+    /// A superchunk.
+    pub fn get(&self, id: SuperchunkId) -> Option<&Tally> {
+        let at = self.superchunks.binary_search_by_key(&id, |tally| tally.id).ok()?;
+        self.superchunks.get(at)
+    }
+}
+
+/// Counts what is live by the map of this view. `stop` is asked now and then.
+///
+/// # Errors
+/// If the map cannot be read, or its rows contradict one another; or `stop` said so.
+pub fn tally(view: &View, marked: &Marked, stop: &dyn Fn() -> bool) -> Result<Census, MarkError> {
+    let mut counting = Counting { marked, kept: IdSet::default(), found: 0, census: Census::default(), end: 0 };
+    // Recipes first: they keep stored parts that nobody names.
+    for space in [SPACE_RECIPES, SPACE_SUPERCHUNKS] {
+        let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(space, 0))?;
+        let mut rows = 0u64;
+        while let Some(row) = cursor.row() {
+            let key = row.key();
+            if space == SPACE_SUPERCHUNKS && key.a >= SPACE_RECIPES {
+                break;
+            }
+            counting.row(key, row.ints(), row.tail())?;
+            cursor.advance(view)?;
+            rows += 1;
+            if rows.is_multiple_of(STEP) && stop() {
+                return Err(MarkError::Stopped);
+            }
+        }
+    }
+    let Counting { mut census, kept, found, .. } = counting;
+    let dictionary = view.params().dictionary;
+    for tally in census.superchunks.iter_mut().filter(|tally| tally.id.0 == dictionary) {
+        tally.live = tally.subchunks.max(1);
+        tally.live_raw = tally.row.place.raw_len.into();
+    }
+    let (data, blocks) = marked.counts();
+    // What is named twice, as data and as a block, is a contradiction, too: then the sum is above what is found.
+    census.unknown = data.saturating_add(blocks).saturating_add(kept.len()).saturating_sub(found);
+    Ok(census)
+}
+
+struct Counting<'a> {
+    marked: &'a Marked,
+    /// Subchunks that are not named, but whose stored parts recipes of named ones use.
+    kept: IdSet,
+    /// How many of those that are named or kept the map has.
+    found: u64,
+    census: Census,
+    /// After the last subchunk seen.
+    end: u64,
+}
+
+fn contradiction(why: String) -> MarkError {
+    MetaError::Contradiction { why }.into()
+}
+
+impl Counting<'_> {
+    fn row(&mut self, key: KeyRef<'_>, ints: &[u64], tail: &[u8]) -> Result<(), MarkError> {
+        match key.a {
+            SPACE_SUPERCHUNKS => {
+                let row = SuperchunkRow::decode(ints, tail)?;
+                let id = SuperchunkId(key.b);
+                self.census.superchunks.push(Tally { id, row, subchunks: 0, live: 0, live_raw: 0 });
+            }
+            SPACE_SUBCHUNKS => self.run(&SubchunkRun::decode(SubchunkId(key.b), ints, tail)?)?,
+            SPACE_RECIPES => {
+                for (id, recipe) in RecipeRow::decode(SubchunkId(key.b), ints, tail)? {
+                    if !self.marked.contains(id) {
+                        continue;
+                    }
+                    for piece in recipe.pieces().iter().filter(|piece| !self.marked.contains(piece.subchunk)) {
+                        self.kept.insert(piece.subchunk.0);
+                    }
+                }
+            }
+            space => return Err(contradiction(format!("there is no space {space}"))),
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, run: &SubchunkRun) -> Result<(), MarkError> {
+        if run.first.0 < self.end {
+            return Err(contradiction(format!("two rows have subchunk {}", run.first)));
+        }
+        self.end = run.first.0.saturating_add(run.lens.len() as u64);
+        let superchunks = &mut self.census.superchunks;
+        let at = superchunks.binary_search_by_key(&run.superchunk, |tally| tally.id);
+        let Some(tally) = at.ok().and_then(|at| superchunks.get_mut(at)) else {
+            return Err(contradiction(format!(
+                "subchunk {} is in superchunk {}, which has no row",
+                run.first, run.superchunk
+            )));
+        };
+        for (id, &len) in (run.first.0..).zip(&run.lens) {
+            tally.subchunks = tally.subchunks.saturating_add(1);
+            if self.marked.contains(SubchunkId(id)) || self.kept.contains(id) {
+                self.found += 1;
+                tally.live = tally.live.saturating_add(1);
+                tally.live_raw = tally.live_raw.saturating_add(len.into());
+            }
+        }
+        Ok(())
+    }
+}
