@@ -258,7 +258,7 @@ fn marking_follows_changes_before_and_after_their_checkpoint() {
             assert_eq!(found(&census), expected(&forge, &both), "seed {seed}, round {round}");
             live.checkpoint_now().unwrap();
             let view = live.snapshot().view().clone();
-            let census = count(&[view.clone()]).unwrap();
+            let census = count(std::slice::from_ref(&view)).unwrap();
             assert_eq!(found(&census), expected(&forge, &needed(&view)), "seed {seed}, round {round}, checkpointed");
             assert_eq!(census.unknown, 0);
         }
