@@ -2,7 +2,7 @@
 //! writer's head is never written over.
 
 use floe::format::frame::FrameKind;
-use floe::format::head::{Head, RawHeadSlot};
+use floe::format::head::Head;
 use floe::format::ids::{InodeId, LogOffset};
 use floe::format::limits::{SYNC_BLOCK, first_sequence};
 use floe::format::params::Params;
@@ -12,7 +12,7 @@ use floe::log::LogWriter;
 use floe::meta::{HeadError, Heads, Image, ImageOptions, append_twice};
 use floe::pack::{PackOptions, empty_into};
 use floe::storage::testing::{Fate, Fault, FaultyStorage, History, MemoryStorage, Remains};
-use floe::storage::{HeadIndex, Operation, Storage, StorageError};
+use floe::storage::{HeadIndex, Operation, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -155,61 +155,19 @@ fn a_slot_that_another_writer_changed_stops_this_one_before_it_writes_anything()
     }
 }
 
-/// A storage on which another writer changes a slot right before a write to one.
-struct Intruder {
-    inner: MemoryStorage,
-    slot: HeadIndex,
-}
-
-impl Storage for Intruder {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.inner.read_at(offset, buf)
-    }
-    fn len(&self) -> Result<u64, StorageError> {
-        self.inner.len()
-    }
-    fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError> {
-        self.inner.append(parts)
-    }
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
-    }
-    fn truncate(&self, len: u64) -> Result<(), StorageError> {
-        self.inner.truncate(len)
-    }
-    fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        self.inner.punch(offset, len)
-    }
-    fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        self.inner.allocate(offset, len)
-    }
-    fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        self.inner.start_writeback(offset, len)
-    }
-    fn space(&self) -> Result<floe::storage::Space, StorageError> {
-        self.inner.space()
-    }
-    fn read_head(&self, slot: HeadIndex) -> Result<[u8; RawHeadSlot::SIZE], StorageError> {
-        self.inner.read_head(slot)
-    }
-    fn replace_head(
-        &self,
-        slot: HeadIndex,
-        expected: &[u8; RawHeadSlot::SIZE],
-        new: &[u8; RawHeadSlot::SIZE],
-    ) -> Result<(), StorageError> {
-        if slot == self.slot {
-            self.inner.flip(slot.offset() + 40, 1)?;
-        }
-        self.inner.replace_head(slot, expected, new)
-    }
-}
-
 // Case 12.
 #[test]
 fn a_slot_changed_between_the_look_and_the_write_is_not_written_over() {
     for slot in HeadIndex::ALL {
-        let storage: Arc<dyn Storage> = Arc::new(Intruder { inner: MemoryStorage::from_bytes(image()), slot });
+        let memory = Arc::new(MemoryStorage::from_bytes(image()));
+        let faulty = FaultyStorage::new(memory.clone());
+        // Another writer changes the slot right before it is written.
+        faulty.before(Operation::ReplaceHead, move |record| {
+            if record.offset == slot.offset() {
+                memory.flip(slot.offset() + 40, 1).unwrap();
+            }
+        });
+        let storage: Arc<dyn Storage> = Arc::new(faulty);
         let change = append_root(&storage);
         let mut heads = Heads::read(storage.clone()).unwrap();
         let other = storage.read_head(slot.other()).unwrap();

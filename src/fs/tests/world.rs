@@ -1,6 +1,6 @@
 //! An empty image and its thaw log in memory, each operation of which may fail or wait.
 
-use super::gate::{Gate, GatedFolder};
+use super::gate::Gate;
 use crate::format::ids::InodeId;
 use crate::format::rows::Time;
 use crate::fs::FsError;
@@ -9,7 +9,7 @@ use crate::fs::start::look;
 use crate::meta::ImageOptions;
 use crate::pack::{PackOptions, empty_into};
 use crate::storage::testing::{FaultyStorage, FolderHome, MemoryFolder, MemoryStorage};
-use crate::storage::{Folder, LogHome};
+use crate::storage::{Folder, LogHome, Operation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub struct World {
     /// Faults of the thaw log's segments and names.
     pub faults: FaultyStorage<MemoryStorage>,
     folder: Arc<dyn Folder>,
+    /// What syncs of the thaw log's segments pass.
     pub gate: Gate,
     pub live: Arc<Live>,
     sessions: AtomicU64,
@@ -38,14 +39,16 @@ impl World {
         let faults = FaultyStorage::new(MemoryStorage::new());
         let folder: Arc<dyn Folder> = Arc::new(faults.folder(MemoryFolder::new()));
         let gate = Gate::default();
-        let live = open(&storage, &folder, &gate, commit, 1);
+        let of_syncs = gate.clone();
+        faults.before(Operation::Sync, move |_| of_syncs.pass());
+        let live = open(&storage, &folder, commit, 1);
         World { storage, faults, folder, gate, live, sessions: AtomicU64::new(1) }
     }
 
     /// What a mount after a crash shows that lost nothing of what was written.
     pub fn reopened(&self) -> Arc<Live> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        open(&self.storage, &self.folder, &self.gate, Duration::from_secs(3600), session)
+        open(&self.storage, &self.folder, Duration::from_secs(3600), session)
     }
 
     pub fn segments(&self) -> Vec<u64> {
@@ -56,12 +59,10 @@ impl World {
 fn open(
     storage: &Arc<FaultyStorage<MemoryStorage>>,
     folder: &Arc<dyn Folder>,
-    gate: &Gate,
     commit: Duration,
     session: u64,
 ) -> Arc<Live> {
-    let folder = Arc::new(GatedFolder { inner: folder.clone(), gate: gate.clone() });
-    let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(folder));
+    let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(Arc::clone(folder)));
     let found = look(storage.clone(), home, ImageOptions::default()).unwrap();
     let seconds = AtomicI64::new(1000);
     let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });

@@ -44,14 +44,17 @@ struct Plan {
     lasting: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     records: Vec<Record>,
     plans: Vec<Plan>,
+    hooks: Vec<(Operation, Hook)>,
 }
 
+/// What is called before an operation.
+type Hook = Arc<dyn Fn(Record) + Send + Sync>;
+
 /// Wraps a storage; see the module.
-#[derive(Debug)]
 pub struct FaultyStorage<S> {
     inner: S,
     state: Arc<Mutex<State>>,
@@ -88,6 +91,12 @@ impl<S: Storage> FaultyStorage<S> {
         self.plan(Plan { operation: Some(operation), left: n, fault, written: 0, lasting: true });
     }
 
+    /// Before each operation of this kind `hook` is called, without a lock: it may wait, and change the storage inside. What
+    /// is to fail is decided, and the operation recorded, when it has returned.
+    pub fn before(&self, operation: Operation, hook: impl Fn(Record) + Send + Sync + 'static) {
+        self.state.lock().hooks.push((operation, Arc::new(hook)));
+    }
+
     /// Forgets all that was to fail.
     pub fn fail_no_more(&self) {
         self.state.lock().plans.clear();
@@ -119,8 +128,12 @@ impl<S: Storage> FaultyStorage<S> {
 
 /// Records the operation; if it is to fail, how, and after how many bytes.
 fn enter(state: &Mutex<State>, operation: Operation, offset: u64, len: u64) -> Result<(), (usize, StorageError)> {
+    let record = Record { operation, offset, len };
+    let mut hooks = state.lock().hooks.clone();
+    hooks.retain(|(of, _)| *of == operation);
+    hooks.into_iter().for_each(|(_, hook)| hook(record));
     let mut state = state.lock();
-    state.records.push(Record { operation, offset, len });
+    state.records.push(record);
     let mut failing = None;
     state.plans.retain_mut(|plan| {
         if plan.operation.is_some_and(|only| only != operation) {
