@@ -6,7 +6,9 @@
 
 use super::adapter::Adapter;
 use super::error::MountError;
+use super::follow::Follower;
 use super::mountpoint::{Own, Unmount, unmount};
+use super::near::Traffic;
 use super::options::{Access, Atime, MountOptions};
 use super::parked::{Late, Parked};
 use super::push::Pusher;
@@ -42,7 +44,7 @@ pub struct Mounted {
 /// What is served, and what comes to its end with the event loops.
 enum Served {
     Reading(Session<Adapter>, Option<Arc<Pusher>>),
-    Writing(Session<Writing>, Arc<Parked<Late>>),
+    Writing(Session<Writing>, Arc<Parked<Late>>, Arc<Traffic>),
 }
 
 /// Mounts `fs` read-only on `mountpoint` (absolute). `source` is what /proc/mounts shows unless `fsname=` says otherwise.
@@ -70,9 +72,10 @@ pub fn mount_writable(
 ) -> Result<Mounted, MountError> {
     let parked = Parked::new();
     let writing = Writing::new(live, fs, options.clone(), Arc::clone(&parked));
+    let traffic = writing.traffic();
     let mount = Mounting { mountpoint, source, options, is_writable: true };
     let (session, own) = mount.establish(writing)?;
-    Ok(mount.finished(Served::Writing(session, parked), own))
+    Ok(mount.finished(Served::Writing(session, parked, traffic), own))
 }
 
 impl Mounted {
@@ -98,8 +101,10 @@ impl Mounted {
                 }
                 session.run()
             }
-            Served::Writing(session, parked) => {
+            Served::Writing(session, parked, traffic) => {
+                let follower = Follower::start(traffic);
                 let end = session.run();
+                drop(follower);
                 parked.drain();
                 end
             }

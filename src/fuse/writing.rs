@@ -8,6 +8,7 @@
 use super::attr::{from_rdev, from_system, to_fuse};
 use super::guard::{Failure, Guard};
 use super::handles::DirHandles;
+use super::near::Traffic;
 use super::options::{Atime, MountOptions};
 use super::parked::{Late, Parked};
 use super::reading::{GENERATION, NAME_MAX, Reading, reply_xattr};
@@ -23,6 +24,7 @@ use fuser::{
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -43,6 +45,11 @@ const PERMISSIONS: u32 = 0o7777;
 /// A copy in one request is at most so long, in bytes: its reply has 32 bits for the length.
 const MAX_COPY: u64 = u32::MAX as u64 & !0xfff;
 
+thread_local! {
+    /// Whether `traffic` knows of this event loop.
+    static KNOWN: Cell<bool> = const { Cell::new(false) };
+}
+
 /// A filesystem mounted writable, as fuser calls it.
 pub(super) struct Writing {
     reading: Reading,
@@ -50,6 +57,7 @@ pub(super) struct Writing {
     parked: Arc<Parked<Late>>,
     dirs: DirHandles,
     atime: Atime,
+    traffic: Arc<Traffic>,
 }
 
 impl Writing {
@@ -63,7 +71,20 @@ impl Writing {
         });
         let atime = options.atime.unwrap_or_default();
         let reading = Reading { fs, guard, options, pusher: None };
-        Writing { reading, live, parked, dirs: DirHandles::default(), atime }
+        Writing { reading, live, parked, dirs: DirHandles::default(), atime, traffic: Arc::default() }
+    }
+
+    /// What event loops note, to follow whoever asks.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
+    /// Notes a request, and how many bytes it moves.
+    fn note(&self, request: &Request, bytes: usize) {
+        if !KNOWN.replace(true) {
+            self.traffic.add_loop(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+        }
+        self.traffic.note(request.pid(), bytes);
     }
 
     fn run<T>(
@@ -164,17 +185,19 @@ impl Filesystem for Writing {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.note(request, 0);
         self.reading.lookup(parent, name, reply);
     }
 
-    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.note(request, 0);
         self.reading.getattr(inode, reply);
     }
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -190,6 +213,7 @@ impl Filesystem for Writing {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.note(request, 0);
         let change = SetAttr {
             mode: mode.map(|mode| (mode & PERMISSIONS) as u16),
             uid,
@@ -207,7 +231,8 @@ impl Filesystem for Writing {
         self.reading.reply_attr(reply, attr);
     }
 
-    fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
+        self.note(request, 0);
         self.touch(InodeId(inode.0), 0);
         self.reading.readlink(inode, reply);
     }
@@ -222,6 +247,7 @@ impl Filesystem for Writing {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.note(request, 0);
         match kind_of(mode, rdev) {
             Some(kind) => self.make(request, parent, name, (kind, mode, umask), reply),
             None => reply.error(Errno::EINVAL),
@@ -229,27 +255,31 @@ impl Filesystem for Writing {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        self.note(request, 0);
         self.make(request, parent, name, (NewKind::Directory, mode, umask), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.note(request, 0);
         let kind = NewKind::Symlink(target.as_os_str().as_bytes().to_vec());
         self.make(request, parent, name, (kind, 0o777, 0), reply);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.note(request, 0);
         let done = self.run("unlink", parent, || self.live.unlink(InodeId(parent.0), name.as_bytes()));
         Self::reply_empty(reply, done);
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.note(request, 0);
         let done = self.run("rmdir", parent, || self.live.rmdir(InodeId(parent.0), name.as_bytes()));
         Self::reply_empty(reply, done);
     }
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -257,6 +287,7 @@ impl Filesystem for Writing {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.note(request, 0);
         let known = fuser::RenameFlags::RENAME_NOREPLACE | fuser::RenameFlags::RENAME_EXCHANGE;
         if flags.bits() & !known.bits() != 0 || flags.contains(known) {
             return reply.error(Errno::EINVAL);
@@ -271,7 +302,8 @@ impl Filesystem for Writing {
         Self::reply_empty(reply, done);
     }
 
-    fn link(&self, _: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+    fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+        self.note(request, 0);
         let linked = self.run("link", inode, || {
             let attr = self.live.link(InodeId(inode.0), InodeId(new_parent.0), new_name.as_bytes())?;
             Ok(to_fuse(&attr, &self.reading.options.disguise))
@@ -289,6 +321,7 @@ impl Filesystem for Writing {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.note(request, 0);
         let created = self.run("create", parent, || {
             let (parent, name) = (InodeId(parent.0), name.as_bytes());
             let attr = match self.live.create(parent, name, &new_node(request, (NewKind::Regular, mode, umask))) {
@@ -310,7 +343,8 @@ impl Filesystem for Writing {
         }
     }
 
-    fn open(&self, _: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.note(request, 0);
         match self.run("open", inode, || self.live.open(InodeId(inode.0), writes(flags.0))) {
             Ok(()) => {
                 let (handle, how) = opened(flags.0);
@@ -339,7 +373,7 @@ impl Filesystem for Writing {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -348,13 +382,14 @@ impl Filesystem for Writing {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.note(request, size as usize);
         self.touch(InodeId(inode.0), flags.0);
         self.reading.read(inode, offset, size, reply);
     }
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         inode: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -364,6 +399,7 @@ impl Filesystem for Writing {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.note(request, data.len());
         let written = self.run("write", inode, || {
             let clear_privileges = how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
             self.live.write(InodeId(inode.0), offset, data, clear_privileges)
@@ -380,7 +416,8 @@ impl Filesystem for Writing {
     }
 
     /// close(2): says that what was written may never become durable, where that is known by now.
-    fn flush(&self, _: &Request, inode: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, request: &Request, inode: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.note(request, 0);
         let flushed = self.run("flush", inode, || match self.live.latched() {
             Some(why) => Err(FsError::io(why)),
             None => Ok(()),
@@ -396,7 +433,8 @@ impl Filesystem for Writing {
         self.reply_when_durable(inode, Late::Empty(reply));
     }
 
-    fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.note(request, 0);
         let inode_id = InodeId(inode.0);
         match self.run("opendir", inode, || self.live.open(inode_id, false)) {
             Ok(()) => {
@@ -416,7 +454,8 @@ impl Filesystem for Writing {
         Self::reply_empty(reply, done);
     }
 
-    fn readdir(&self, _: &Request, inode: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.note(request, 0);
         if offset == 0 && !self.reading.options.nodiratime {
             self.touch(InodeId(inode.0), 0);
         }
@@ -428,7 +467,15 @@ impl Filesystem for Writing {
         });
     }
 
-    fn readdirplus(&self, _: &Request, inode: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.note(request, 0);
         if offset == 0 && !self.reading.options.nodiratime {
             self.touch(InodeId(inode.0), 0);
         }
@@ -451,7 +498,17 @@ impl Filesystem for Writing {
         }
     }
 
-    fn setxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
+    fn setxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.note(request, 0);
         let name = name.as_bytes();
         let flags = XattrFlags {
             create: flags & libc::XATTR_CREATE != 0,
@@ -464,7 +521,8 @@ impl Filesystem for Writing {
     }
 
     /// The kernel asks for `security.capability` before each write(2), so this is short where there are no attributes.
-    fn getxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.note(request, 0);
         let (reading, id, name) = (&self.reading, InodeId(inode.0), name.as_bytes());
         let value = reading.guard.run("getxattr", inode.0, || match state_text(&self.live, &reading.fs, id, name)? {
             Some(text) => Ok(text.into_bytes()),

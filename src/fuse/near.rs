@@ -1,0 +1,306 @@
+//! When the event loops of a mount run on the CPU of the process that asks: what they note, and what is made of it.
+//!
+//! A process that handles small files asks for one thing after another and sleeps meanwhile, so it and the event loop never
+//! run at the same time. The scheduler spreads them over two CPUs all the same, and each request and each reply then wakes a
+//! CPU that sleeps; in a virtual machine that takes longer than the request itself. If both are on one CPU, nothing is woken.
+//!
+//! Pure: no threads, no clock, no system calls; `follow` has these. Loops only count. Every [`Judge::judge`] looks at what was
+//! counted since the one before, a *tick*. Invariants: loops are near only while one process alone sends small requests, for
+//! a bounded time, and it is measured before and after whether that is faster; if it is not, they stay away for ever longer.
+//! Loops that get nowhere are let go within two ticks. Called by `writing` and `follow`.
+
+use parking_lot::Mutex;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::Thread;
+
+/// So many bytes in one request are worth more than being woken, and their reader profits from a second CPU.
+const BULK: usize = 128 << 10;
+
+/// Requests of one process in a row that wake the judge.
+const WAKING: u32 = 64;
+
+/// Requests of one process in a tick that make a streak.
+const STREAK: u32 = 16;
+
+/// In a streak at most one request in so many is another's, or is large.
+const PURITY: u32 = 16;
+
+/// In so many ticks without a streak the judge goes to sleep.
+const QUIET: u32 = 16;
+
+/// So many ticks are measured before loops come near, and as many after. One before each is not counted: it is neither.
+const MEASURED: u32 = 4;
+
+/// Loops are near for so many ticks; then it is measured again whether that is of use.
+const TERM: u32 = 512;
+
+/// A process that moves more often than this in a term is followed no more.
+const MOVES: u32 = 32;
+
+/// Shortest and longest time, in ticks, without another try after one that was of no use.
+const MIN_REST: u32 = 16;
+const MAX_REST: u32 = 2048;
+
+/// What event loops note. All of it is a hint: counts may be off by a few.
+#[derive(Default)]
+pub(super) struct Traffic {
+    /// Whose requests are counted in `own`: thread id, as the kernel names it; 0: nobody's.
+    requester: AtomicU32,
+    own: AtomicU32,
+    /// Who else sent the last one, and how many came from others.
+    other: AtomicU32,
+    others: AtomicU32,
+    bulky: AtomicU32,
+    /// The judge sleeps until there is a streak.
+    asleep: AtomicBool,
+    /// Nobody judges any more.
+    over: AtomicBool,
+    judge: OnceLock<Thread>,
+    /// Thread ids of the event loops.
+    loops: Mutex<Vec<u32>>,
+}
+
+/// What came in one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sample {
+    /// Thread id of the process that asked before, too.
+    pub(super) requester: u32,
+    /// Its requests.
+    pub(super) own: u32,
+    /// Requests of others.
+    pub(super) others: u32,
+    /// Large requests, whoever sent them.
+    pub(super) bulky: u32,
+}
+
+impl Traffic {
+    /// A request came: who sent it, and how many bytes it moves. Nobody (0) is the kernel itself, or a process that has no
+    /// number in this namespace.
+    pub(super) fn note(&self, requester: u32, bytes: usize) {
+        if bytes >= BULK {
+            self.bulky.fetch_add(1, Ordering::Relaxed);
+        }
+        if requester == 0 {
+            return;
+        }
+        let is_asleep = self.asleep.load(Ordering::Relaxed);
+        if requester == self.requester.load(Ordering::Relaxed) {
+            let own = self.own.fetch_add(1, Ordering::Relaxed);
+            if is_asleep && own >= WAKING && self.asleep.swap(false, Ordering::AcqRel) {
+                self.wake();
+            }
+        } else if is_asleep {
+            self.count_for(requester);
+        } else {
+            self.other.store(requester, Ordering::Relaxed);
+            self.others.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// This thread is an event loop.
+    pub(super) fn add_loop(&self, thread_id: u32) {
+        self.loops.lock().push(thread_id);
+    }
+
+    /// Thread ids of the event loops that have served something.
+    pub(super) fn loops(&self) -> Vec<u32> {
+        self.loops.lock().clone()
+    }
+
+    /// What came since the last call. If others asked more, the next is about one of them.
+    pub(super) fn take(&self) -> Sample {
+        let sample = Sample {
+            requester: self.requester.load(Ordering::Relaxed),
+            own: self.own.swap(0, Ordering::Relaxed),
+            others: self.others.swap(0, Ordering::Relaxed),
+            bulky: self.bulky.swap(0, Ordering::Relaxed),
+        };
+        if sample.others > sample.own {
+            self.requester.store(self.other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        sample
+    }
+
+    /// The calling thread judges from now on, and is the one to be woken.
+    pub(super) fn judged_here(&self) {
+        // Called once.
+        self.judge.set(std::thread::current()).ok();
+    }
+
+    /// Waits for a streak, or for the end.
+    pub(super) fn sleep(&self) {
+        self.own.store(0, Ordering::Relaxed);
+        self.asleep.store(true, Ordering::Release);
+        while self.asleep.load(Ordering::Acquire) && !self.is_over() {
+            std::thread::park();
+        }
+    }
+
+    /// Nothing is served any more.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether [`Traffic::end`] was called.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn count_for(&self, requester: u32) {
+        self.requester.store(requester, Ordering::Relaxed);
+        self.own.store(1, Ordering::Relaxed);
+    }
+
+    fn wake(&self) {
+        if let Some(judge) = self.judge.get() {
+            judge.unpark();
+        }
+    }
+}
+
+/// When the next tick ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// After the usual time.
+    Tick,
+    /// After so many ticks; what comes meanwhile does not count.
+    Rest(u32),
+    /// When there is a streak.
+    Streak,
+}
+
+/// Where loops are to be in the next tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The CPU that they are to run on; none: where the scheduler likes.
+    pub(super) cpu: Option<usize>,
+    pub(super) wait: Wait,
+}
+
+const ANYWHERE: Verdict = Verdict { cpu: None, wait: Wait::Tick };
+
+/// Decides where loops run.
+pub(super) struct Judge {
+    phase: Phase,
+    /// How long the next rest is, in ticks.
+    rest: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    /// No streak for so many ticks.
+    Watching { quiet: u32 },
+    /// Loops are anywhere, and the requests of a streak are counted.
+    Measuring { requester: u32, ticks: u32, count: u32 },
+    /// Loops are near.
+    Near(Near),
+}
+
+#[derive(Clone, Copy)]
+struct Near {
+    requester: u32,
+    cpu: usize,
+    ticks: u32,
+    /// Requests in the ticks that are compared, and how many there were in as many before.
+    count: u32,
+    before: u32,
+    moves: u32,
+    /// The tick before had too few requests.
+    is_weak: bool,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Judge { phase: Phase::Watching { quiet: 0 }, rest: MIN_REST }
+    }
+}
+
+impl Sample {
+    fn is_pure(&self) -> bool {
+        let limit = self.own / PURITY;
+        self.others <= limit && self.bulky <= limit
+    }
+
+    fn is_streak(&self) -> bool {
+        self.requester != 0 && self.own >= STREAK && self.is_pure()
+    }
+}
+
+impl Judge {
+    /// Where loops are to be after a tick in which `sample` came. `cpu_of` is asked where a thread ran last.
+    pub(super) fn judge(&mut self, sample: Sample, cpu_of: impl FnOnce(u32) -> Option<usize>) -> Verdict {
+        match self.phase {
+            Phase::Watching { quiet } => self.watch(sample, quiet),
+            Phase::Measuring { requester, ticks, count } if sample.is_streak() && sample.requester == requester => {
+                let (ticks, count) = (ticks + 1, count.saturating_add(sample.own));
+                self.phase = Phase::Measuring { requester, ticks, count };
+                if ticks < MEASURED {
+                    return ANYWHERE;
+                }
+                match cpu_of(requester) {
+                    Some(cpu) => {
+                        let (before, count) = (count, 0);
+                        self.stay(Near { requester, cpu, ticks: 0, count, before, moves: 0, is_weak: false })
+                    }
+                    None => self.give_up(),
+                }
+            }
+            Phase::Measuring { .. } => self.watch(sample, 0),
+            Phase::Near(near) => self.keep(near, sample, cpu_of),
+        }
+    }
+
+    fn watch(&mut self, sample: Sample, quiet: u32) -> Verdict {
+        if sample.is_streak() {
+            self.phase = Phase::Measuring { requester: sample.requester, ticks: 0, count: 0 };
+            return ANYWHERE;
+        }
+        let quiet = quiet + 1;
+        self.phase = Phase::Watching { quiet: quiet % QUIET };
+        let wait = if quiet < QUIET { Wait::Tick } else { Wait::Streak };
+        Verdict { cpu: None, wait }
+    }
+
+    fn keep(&mut self, near: Near, sample: Sample, cpu_of: impl FnOnce(u32) -> Option<usize>) -> Verdict {
+        let is_weak = sample.own < STREAK;
+        let is_its = sample.requester == near.requester && (sample.is_pure() || (is_weak && sample.others == 0));
+        if !is_its || (is_weak && near.is_weak) {
+            self.phase = Phase::Watching { quiet: 0 };
+            return ANYWHERE;
+        }
+        let mut near = Near { ticks: near.ticks + 1, is_weak, ..near };
+        // The first tick is not counted.
+        if (2..=MEASURED + 1).contains(&near.ticks) {
+            near.count = near.count.saturating_add(sample.own);
+        }
+        if near.ticks == MEASURED + 1 {
+            if near.count <= near.before {
+                return self.give_up();
+            }
+            self.rest = MIN_REST;
+        }
+        if near.ticks >= TERM {
+            self.phase = Phase::Watching { quiet: 0 };
+            return ANYWHERE;
+        }
+        let Some(cpu) = cpu_of(near.requester) else { return self.give_up() };
+        near.moves += u32::from(cpu != near.cpu);
+        near.cpu = cpu;
+        if near.moves > MOVES { self.give_up() } else { self.stay(near) }
+    }
+
+    fn stay(&mut self, near: Near) -> Verdict {
+        self.phase = Phase::Near(near);
+        Verdict { cpu: Some(near.cpu), wait: Wait::Tick }
+    }
+
+    /// It was of no use: none of it for a while.
+    fn give_up(&mut self) -> Verdict {
+        let rest = self.rest;
+        self.rest = (rest * 2).min(MAX_REST);
+        self.phase = Phase::Watching { quiet: 0 };
+        Verdict { cpu: None, wait: Wait::Rest(rest) }
+    }
+}
