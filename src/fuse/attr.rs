@@ -3,7 +3,7 @@
 //! Conversions only, total on every value an image can hold: what the kernel cannot say is saturated, never wrapped.
 
 use crate::format::rows::{FileType, Time};
-use crate::fs::Attr;
+use crate::fs::{Attr, NewKind};
 use fuser::{FileAttr, INodeNo};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -124,6 +124,19 @@ pub(super) fn from_rdev(rdev: u32) -> (u32, u32) {
     (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xf_ff00)
 }
 
+/// What mknod(2) is to make.
+pub(super) fn kind_of(mode: u32, rdev: u32) -> Option<NewKind> {
+    let (major, minor) = from_rdev(rdev);
+    match mode & libc::S_IFMT {
+        libc::S_IFREG | 0 => Some(NewKind::Regular),
+        libc::S_IFCHR => Some(NewKind::Device { file_type: FileType::CharDevice, major, minor }),
+        libc::S_IFBLK => Some(NewKind::Device { file_type: FileType::BlockDevice, major, minor }),
+        libc::S_IFIFO => Some(NewKind::Fifo),
+        libc::S_IFSOCK => Some(NewKind::Socket),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +211,19 @@ mod tests {
         assert_eq!((file.perm, file.uid, file.gid), (0o644, 1000, 100));
         assert_eq!(to_fuse(&attr(FileType::Directory), &disguise).perm, 0o755);
         assert!(disguise.is_any() && !Disguise::default().is_any());
+    }
+
+    #[test]
+    fn mknod_makes_what_the_mode_says() {
+        let rdev = 8 << 8 | 3;
+        assert!(matches!(kind_of(libc::S_IFREG | 0o644, 0), Some(NewKind::Regular)));
+        assert!(matches!(kind_of(0o644, 0), Some(NewKind::Regular)));
+        assert!(matches!(
+            kind_of(libc::S_IFBLK, rdev),
+            Some(NewKind::Device { file_type: FileType::BlockDevice, major: 8, minor: 3 })
+        ));
+        assert!(matches!(kind_of(libc::S_IFIFO, 0), Some(NewKind::Fifo)));
+        assert!(matches!(kind_of(libc::S_IFSOCK, 0), Some(NewKind::Socket)));
+        assert!(kind_of(libc::S_IFDIR, 0).is_none());
     }
 }

@@ -67,12 +67,12 @@ fn follow(traffic: &Traffic) {
             }
         }
         if traffic.is_over() {
-            return moved.bring(&[], None);
+            return moved.let_go();
         }
         let verdict = judge.judge(traffic.take(), cpu_of);
         match verdict.cpu {
-            Some(_) => moved.bring(&traffic.loops(), verdict.cpu),
-            None => moved.bring(&[], None),
+            Some(cpu) => moved.bring(&traffic.loops(), cpu),
+            None => moved.let_go(),
         }
         wait = verdict.wait;
     }
@@ -99,69 +99,99 @@ fn processor(stat: &str) -> Option<usize> {
 }
 
 /// The loops that are near, each with the CPUs that it may run on otherwise.
+///
+/// This thread goes along: while it runs elsewhere, the scheduler takes that CPU for a better place than one on which
+/// nothing runs but loops, and moves the process there. For the same reason it goes last.
 #[derive(Default)]
 struct Moved {
     loops: Vec<(u32, CpuSet)>,
-    cpu: Option<usize>,
+    /// Where they are, and the CPUs that this thread may run on otherwise.
+    here: Option<(usize, CpuSet)>,
 }
 
 impl Moved {
-    /// Brings `loops` to `cpu`, or lets all of them go.
-    fn bring(&mut self, loops: &[u32], cpu: Option<usize>) {
-        let Some(cpu) = cpu else {
-            self.cpu = None;
-            return self.loops.drain(..).for_each(|(thread_id, cpus)| release(thread_id, &cpus));
-        };
-        if self.cpu == Some(cpu) && self.loops.len() == loops.len() {
+    /// Brings `loops` to `cpu`. Loops that are new have served something since the last call.
+    fn bring(&mut self, loops: &[u32], cpu: usize) {
+        let is_here = self.here.as_ref().is_some_and(|(here, _)| *here == cpu);
+        if is_here && self.loops.len() == loops.len() {
             return;
         }
-        if self.cpu != Some(cpu) {
+        if !is_here {
             self.loops.retain(|(thread_id, cpus)| {
-                let may = pin(*thread_id, cpus, cpu);
-                if !may {
+                let is_moved = pin(*thread_id, cpus, cpu);
+                if !is_moved {
                     release(*thread_id, cpus);
                 }
-                may
+                is_moved
             });
         }
         for thread_id in loops {
-            if self.loops.iter().any(|(known, _)| known == thread_id) {
-                continue;
-            }
-            let Some(cpus) = cpus_of(*thread_id).filter(|_| policy(*thread_id) == Some(libc::SCHED_OTHER)) else {
-                continue;
-            };
-            if pin(*thread_id, &cpus, cpu) && set_policy(*thread_id, libc::SCHED_IDLE) {
-                self.loops.push((*thread_id, cpus));
-            } else {
-                release(*thread_id, &cpus);
+            if self.loops.iter().all(|(known, _)| known != thread_id) {
+                self.loops.extend(take(*thread_id, cpu).map(|cpus| (*thread_id, cpus)));
             }
         }
-        self.cpu = Some(cpu);
+        if !is_here && !self.loops.is_empty() {
+            self.go_along(cpu);
+        }
+    }
+
+    fn go_along(&mut self, cpu: usize) {
+        let before = self.here.take().map(|(_, cpus)| cpus);
+        let Some(cpus) = before.or_else(|| sched_getaffinity(None).ok()) else { return };
+        stay_here(sched_setaffinity(None, &only(cpu)));
+        self.here = Some((cpu, cpus));
+    }
+
+    /// Lets all run where they may.
+    fn let_go(&mut self) {
+        self.loops.drain(..).for_each(|(thread_id, cpus)| release(thread_id, &cpus));
+        if let Some((_, cpus)) = self.here.take() {
+            stay_here(sched_setaffinity(None, &cpus));
+        }
     }
 }
 
-fn pin(thread_id: u32, allowed: &CpuSet, cpu: usize) -> bool {
-    if cpu >= CpuSet::MAX_CPU || !allowed.is_set(cpu) {
-        return false;
+/// A thread that cannot be moved is where it was, which costs time and nothing else.
+fn stay_here(moved: rustix::io::Result<()>) {
+    if let Err(error) = moved {
+        tracing::debug!(%error, "a thread stays where it is");
     }
+}
+
+fn only(cpu: usize) -> CpuSet {
     let mut only = CpuSet::new();
     only.set(cpu);
-    own(thread_id).is_some_and(|pid| sched_setaffinity(Some(pid), &only).is_ok())
+    only
 }
 
-/// Lets a loop run where and as it did. A loop that has ended needs none of it.
-fn release(thread_id: u32, cpus: &CpuSet) {
-    set_policy(thread_id, libc::SCHED_OTHER);
-    if let Some(pid) = own(thread_id)
-        && let Err(error) = sched_setaffinity(Some(pid), cpus)
-    {
-        tracing::debug!(thread_id, %error, "an event loop stays where it is");
+/// Brings a loop to `cpu` that was not near before: the CPUs that it may run on otherwise. None: it stays away.
+fn take(thread_id: u32, cpu: usize) -> Option<CpuSet> {
+    let cpus = sched_getaffinity(Some(own(thread_id)?)).ok()?;
+    // Whoever gave it another rank meant it.
+    if policy(thread_id) != Some(libc::SCHED_OTHER) {
+        return None;
     }
+    if pin(thread_id, &cpus, cpu) && set_policy(thread_id, libc::SCHED_IDLE) {
+        return Some(cpus);
+    }
+    release(thread_id, &cpus);
+    None
 }
 
-fn cpus_of(thread_id: u32) -> Option<CpuSet> {
-    sched_getaffinity(Some(own(thread_id)?)).ok()
+/// Whether a loop that may run on `allowed` now runs on `cpu` alone.
+fn pin(thread_id: u32, allowed: &CpuSet, cpu: usize) -> bool {
+    let is_allowed = cpu < CpuSet::MAX_CPU && allowed.is_set(cpu);
+    is_allowed && own(thread_id).is_some_and(|pid| sched_setaffinity(Some(pid), &only(cpu)).is_ok())
+}
+
+/// Lets a loop run where and as it did. One that has ended needs none of it.
+fn release(thread_id: u32, cpus: &CpuSet) {
+    if !set_policy(thread_id, libc::SCHED_OTHER) {
+        tracing::debug!(thread_id, "an event loop keeps its rank, or has ended");
+    }
+    if let Some(pid) = own(thread_id) {
+        stay_here(sched_setaffinity(Some(pid), cpus));
+    }
 }
 
 /// The number of a thread of this process; not of one that got the number of a loop that has ended.
@@ -188,4 +218,55 @@ fn set_policy(thread_id: u32, policy: libc::c_int) -> bool {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: `parameters` outlives the call, which only reads it.
     unsafe { libc::sched_setscheduler(number, policy, &parameters) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn the_cpu_of_a_thread_is_read_behind_whatever_name_it_has() {
+        let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 5 1 1 1 1 1 1 1 1 0 0 0 0 0 0 0 17 6 0 0 0 0 0";
+        assert_eq!(processor(&format!("12 (tar) {fields}\n")), Some(6));
+        assert_eq!(processor(&format!("12 (a) b) (c {fields}\n")), Some(6));
+        assert_eq!(processor("12 (tar) S 1 1"), None);
+        assert_eq!(processor(""), None);
+        let this = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        let cpus = sched_getaffinity(None).unwrap();
+        assert!(cpu_of(this).is_some_and(|cpu| cpu < CpuSet::MAX_CPU && cpus.count() > 0));
+        assert_eq!(cpu_of(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_loop_is_brought_near_and_let_go_as_it_was() {
+        let (number, its_number) = channel();
+        let (end, is_end) = channel::<()>();
+        let looping = std::thread::spawn(move || {
+            number.send(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()).unwrap();
+            is_end.recv().unwrap_err();
+        });
+        let thread_id = its_number.recv().unwrap();
+        // Tried out in a thread of its own, which may be left behind under SCHED_IDLE.
+        let tried = std::thread::spawn(move || {
+            if !may_return() {
+                return;
+            }
+            let before = sched_getaffinity(None).unwrap();
+            let cpu = (0..CpuSet::MAX_CPU).find(|cpu| before.is_set(*cpu)).unwrap();
+            let cpus = || sched_getaffinity(own(thread_id)).unwrap();
+            let mut moved = Moved::default();
+            // The last is a number that no thread of this process has.
+            moved.bring(&[thread_id, u32::MAX], cpu);
+            assert_eq!((cpus(), policy(thread_id)), (only(cpu), Some(libc::SCHED_IDLE)));
+            assert_eq!((sched_getaffinity(None).unwrap(), policy(0)), (only(cpu), Some(libc::SCHED_OTHER)));
+            moved.let_go();
+            assert_eq!((cpus(), policy(thread_id)), (before, Some(libc::SCHED_OTHER)));
+            assert_eq!(sched_getaffinity(None).unwrap(), before);
+            assert!(moved.loops.is_empty() && moved.here.is_none());
+        });
+        tried.join().unwrap();
+        drop(end);
+        looping.join().unwrap();
+    }
 }

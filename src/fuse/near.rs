@@ -35,9 +35,6 @@ const MEASURED: u32 = 4;
 /// Loops are near for so many ticks; then it is measured again whether that is of use.
 const TERM: u32 = 512;
 
-/// A process that moves more often than this in a term is followed no more.
-const MOVES: u32 = 32;
-
 /// Shortest and longest time, in ticks, without another try after one that was of no use.
 const MIN_REST: u32 = 16;
 const MAX_REST: u32 = 2048;
@@ -206,7 +203,6 @@ struct Near {
     /// Requests in the ticks that are compared, and how many there were in as many before.
     count: u32,
     before: u32,
-    moves: u32,
     /// The tick before had too few requests.
     is_weak: bool,
 }
@@ -242,7 +238,7 @@ impl Judge {
                 match cpu_of(requester) {
                     Some(cpu) => {
                         let (before, count) = (count, 0);
-                        self.stay(Near { requester, cpu, ticks: 0, count, before, moves: 0, is_weak: false })
+                        self.stay(Near { requester, cpu, ticks: 0, count, before, is_weak: false })
                     }
                     None => self.give_up(),
                 }
@@ -286,9 +282,8 @@ impl Judge {
             return ANYWHERE;
         }
         let Some(cpu) = cpu_of(near.requester) else { return self.give_up() };
-        near.moves += u32::from(cpu != near.cpu);
         near.cpu = cpu;
-        if near.moves > MOVES { self.give_up() } else { self.stay(near) }
+        self.stay(near)
     }
 
     fn stay(&mut self, near: Near) -> Verdict {
@@ -302,5 +297,150 @@ impl Judge {
         self.rest = (rest * 2).min(MAX_REST);
         self.phase = Phase::Watching { quiet: 0 };
         Verdict { cpu: None, wait: Wait::Rest(rest) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUESTER: u32 = 77;
+
+    fn sample(own: u32) -> Sample {
+        Sample { requester: REQUESTER, own, others: 0, bulky: 0 }
+    }
+
+    /// Verdicts on ticks in each of which `own` requests came, of a process that is on CPU 1.
+    fn ticks(judge: &mut Judge, number: u32, own: u32) -> Vec<Verdict> {
+        (0..number).map(|_| judge.judge(sample(own), |_| Some(1))).collect()
+    }
+
+    fn near(cpu: usize) -> Verdict {
+        Verdict { cpu: Some(cpu), wait: Wait::Tick }
+    }
+
+    /// A judge that has just let loops come near, after `before` requests a tick.
+    fn follows(before: u32) -> Judge {
+        let mut judge = Judge::default();
+        let verdicts = ticks(&mut judge, 1 + MEASURED, before);
+        let (last, earlier) = verdicts.split_last().unwrap();
+        assert_eq!(*last, near(1));
+        assert!(earlier.iter().all(|verdict| *verdict == ANYWHERE));
+        judge
+    }
+
+    #[test]
+    fn loops_come_near_one_process_that_sends_many_small_requests() {
+        follows(STREAK);
+        let mut judge = Judge::default();
+        assert!(ticks(&mut judge, QUIET - 1, STREAK - 1).iter().all(|verdict| *verdict == ANYWHERE));
+    }
+
+    #[test]
+    fn nobody_is_followed_while_several_ask_or_requests_are_large_or_nobody_is_known() {
+        let own = 10 * STREAK;
+        for different in [
+            Sample { others: own / PURITY + 1, ..sample(own) },
+            Sample { bulky: own / PURITY + 1, ..sample(own) },
+            Sample { requester: 0, ..sample(own) },
+        ] {
+            let mut judge = Judge::default();
+            for _ in 0..QUIET - 1 {
+                assert_eq!(judge.judge(different, |_| Some(1)), ANYWHERE);
+            }
+            assert_eq!(judge.judge(different, |_| Some(1)).wait, Wait::Streak, "nothing wakes up for it");
+            // Nor does one that is followed stay so.
+            if different.requester != 0 {
+                assert_eq!(follows(own).judge(different, |_| Some(1)), ANYWHERE);
+            }
+        }
+        let mut judge = Judge::default();
+        ticks(&mut judge, MEASURED, own);
+        assert_eq!(judge.judge(Sample { requester: 78, ..sample(own) }, |_| Some(1)), ANYWHERE);
+    }
+
+    #[test]
+    fn loops_that_get_nowhere_are_let_go_in_the_second_tick() {
+        let mut judge = follows(50);
+        assert_eq!(ticks(&mut judge, 2, 0), [near(1), ANYWHERE]);
+        let mut judge = follows(50);
+        assert_eq!(ticks(&mut judge, 3, 100), [near(1); 3]);
+        assert_eq!(ticks(&mut judge, 2, STREAK - 1), [near(1), ANYWHERE]);
+        let mut judge = follows(50);
+        let other = Sample { others: 1, ..sample(0) };
+        assert_eq!(judge.judge(other, |_| Some(1)), ANYWHERE, "somebody else waits");
+    }
+
+    #[test]
+    fn a_process_that_is_moved_is_followed() {
+        let mut judge = follows(50);
+        assert_eq!(judge.judge(sample(80), |_| Some(0)), near(0));
+        assert_eq!(judge.judge(sample(80), |_| Some(3)), near(3));
+        let verdict = judge.judge(sample(80), |_| None);
+        assert_eq!(verdict, Verdict { cpu: None, wait: Wait::Rest(MIN_REST) }, "it cannot be seen");
+    }
+
+    #[test]
+    fn what_is_not_faster_is_tried_again_after_ever_longer_rests() {
+        let mut judge = Judge::default();
+        let mut rests = Vec::new();
+        for _ in 0..10 {
+            ticks(&mut judge, 1 + MEASURED, 50);
+            let verdicts = ticks(&mut judge, 1 + MEASURED, 50);
+            rests.push(verdicts.last().unwrap().wait);
+        }
+        assert_eq!(rests[..3], [Wait::Rest(MIN_REST), Wait::Rest(2 * MIN_REST), Wait::Rest(4 * MIN_REST)]);
+        assert_eq!(rests[9], Wait::Rest(MAX_REST));
+        // Once it was of use, the next rest is short.
+        ticks(&mut judge, 1 + MEASURED, 50);
+        assert_eq!(ticks(&mut judge, 1 + MEASURED, 51).last(), Some(&near(1)));
+        let verdict = judge.judge(sample(80), |_| None);
+        assert_eq!(verdict.wait, Wait::Rest(MIN_REST));
+    }
+
+    #[test]
+    fn it_is_measured_again_after_each_term() {
+        let mut judge = follows(50);
+        let verdicts = ticks(&mut judge, TERM, 100);
+        let (last, earlier) = verdicts.split_last().unwrap();
+        assert!(earlier.iter().all(|verdict| *verdict == near(1)));
+        assert_eq!(*last, ANYWHERE);
+        assert_eq!(ticks(&mut judge, 1 + MEASURED, 50).last(), Some(&near(1)));
+    }
+
+    #[test]
+    fn requests_are_counted_for_whoever_sends_most() {
+        let traffic = Traffic::default();
+        (0..5).for_each(|_| traffic.note(7, 0));
+        assert_eq!(traffic.take(), Sample { requester: 0, own: 0, others: 5, bulky: 0 });
+        (0..5).for_each(|_| traffic.note(7, 4096));
+        traffic.note(8, BULK);
+        traffic.note(0, BULK);
+        assert_eq!(traffic.take(), Sample { requester: 7, own: 5, others: 1, bulky: 2 });
+        assert_eq!(traffic.take(), Sample { requester: 7, own: 0, others: 0, bulky: 0 });
+    }
+
+    #[test]
+    fn a_streak_wakes_the_judge_and_so_does_the_end() {
+        let traffic = Traffic::default();
+        std::thread::scope(|scope| {
+            let judge = scope.spawn(|| {
+                traffic.judged_here();
+                traffic.sleep();
+                let was_over = traffic.is_over();
+                traffic.sleep();
+                (was_over, traffic.is_over())
+            });
+            // As long as the judge is not asleep nothing wakes it.
+            while !traffic.asleep.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            (0..=WAKING).for_each(|_| traffic.note(7, 0));
+            while !traffic.asleep.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            traffic.end();
+            assert_eq!(judge.join().unwrap(), (false, true));
+        });
     }
 }

@@ -5,7 +5,7 @@
 //! waits in here: replies that need a commit are parked. Nothing changes but through the kernel, so its caches keep what they
 //! are told without a limit. Called by `session`.
 
-use super::attr::{from_rdev, from_system, to_fuse};
+use super::attr::{from_system, kind_of, to_fuse};
 use super::guard::{Failure, Guard};
 use super::handles::DirHandles;
 use super::near::Traffic;
@@ -14,7 +14,6 @@ use super::parked::{Late, Parked};
 use super::reading::{GENERATION, NAME_MAX, Reading, reply_xattr};
 use super::state::state_text;
 use crate::format::ids::InodeId;
-use crate::format::rows::FileType;
 use crate::fs::{
     DirHandle, FallocateMode, Fs, FsError, Live, NewKind, NewNode, NewTime, RenameFlags, SetAttr, XattrFlags,
 };
@@ -122,6 +121,7 @@ impl Writing {
     }
 
     fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, new: (NewKind, u32, u32), reply: ReplyEntry) {
+        self.note(request, 0);
         let made = self.run("make", parent, || {
             let attr = self.live.create(InodeId(parent.0), name.as_bytes(), &new_node(request, new))?;
             Ok(to_fuse(&attr, &self.reading.options.disguise))
@@ -140,19 +140,6 @@ impl Writing {
 fn new_node(request: &Request, (kind, mode, umask): (NewKind, u32, u32)) -> NewNode {
     let bits = |mode: u32| (mode & PERMISSIONS) as u16;
     NewNode { kind, mode: bits(mode), umask: bits(umask), uid: request.uid(), gid: request.gid() }
-}
-
-/// What mknod(2) is to make.
-fn kind_of(mode: u32, rdev: u32) -> Option<NewKind> {
-    let (major, minor) = from_rdev(rdev);
-    match mode & libc::S_IFMT {
-        libc::S_IFREG | 0 => Some(NewKind::Regular),
-        libc::S_IFCHR => Some(NewKind::Device { file_type: FileType::CharDevice, major, minor }),
-        libc::S_IFBLK => Some(NewKind::Device { file_type: FileType::BlockDevice, major, minor }),
-        libc::S_IFIFO => Some(NewKind::Fifo),
-        libc::S_IFSOCK => Some(NewKind::Socket),
-        _ => None,
-    }
 }
 
 fn writes(flags: i32) -> bool {
@@ -247,7 +234,6 @@ impl Filesystem for Writing {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.note(request, 0);
         match kind_of(mode, rdev) {
             Some(kind) => self.make(request, parent, name, (kind, mode, umask), reply),
             None => reply.error(Errno::EINVAL),
@@ -255,12 +241,10 @@ impl Filesystem for Writing {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        self.note(request, 0);
         self.make(request, parent, name, (NewKind::Directory, mode, umask), reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        self.note(request, 0);
         let kind = NewKind::Symlink(target.as_os_str().as_bytes().to_vec());
         self.make(request, parent, name, (kind, 0o777, 0), reply);
     }
@@ -445,7 +429,8 @@ impl Filesystem for Writing {
         }
     }
 
-    fn releasedir(&self, _: &Request, inode: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+    fn releasedir(&self, request: &Request, inode: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.note(request, 0);
         let done = self.run("releasedir", inode, || {
             self.dirs.close(handle.0);
             self.live.release(InodeId(inode.0), false);
@@ -535,7 +520,8 @@ impl Filesystem for Writing {
         self.reading.listxattr(request.uid(), inode, size, reply);
     }
 
-    fn removexattr(&self, _: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.note(request, 0);
         let name = name.as_bytes();
         let done = self.run("removexattr", inode, || self.live.remove_xattr(InodeId(inode.0), name));
         Self::reply_empty(reply, done);
@@ -595,24 +581,5 @@ fn fallocate_mode(mode: i32) -> Option<FallocateMode> {
         _ if mode == punch | keep_size => Some(FallocateMode::PunchHole),
         _ if mode & !keep_size == zero => Some(FallocateMode::ZeroRange { keep_size: mode & keep_size != 0 }),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mknod_makes_what_the_mode_says() {
-        let rdev = 8 << 8 | 3;
-        assert!(matches!(kind_of(libc::S_IFREG | 0o644, 0), Some(NewKind::Regular)));
-        assert!(matches!(kind_of(0o644, 0), Some(NewKind::Regular)));
-        assert!(matches!(
-            kind_of(libc::S_IFBLK, rdev),
-            Some(NewKind::Device { file_type: FileType::BlockDevice, major: 8, minor: 3 })
-        ));
-        assert!(matches!(kind_of(libc::S_IFIFO, 0), Some(NewKind::Fifo)));
-        assert!(matches!(kind_of(libc::S_IFSOCK, 0), Some(NewKind::Socket)));
-        assert!(kind_of(libc::S_IFDIR, 0).is_none());
     }
 }
