@@ -227,9 +227,9 @@ mod tests {
 
     #[test]
     fn the_cpu_of_a_thread_is_read_behind_whatever_name_it_has() {
-        let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 5 1 1 1 1 1 1 1 1 0 0 0 0 0 0 17 6 0 0 0 0 0";
+        let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 5 1 1 1 1 1 1 1 1 0 0 0 0 0 0 0 17 6 0 0 0 0 0";
         assert_eq!(processor(&format!("12 (tar) {fields}\n")), Some(6));
-        assert_eq!(processor(&format!("12 (a) b) (c {fields}\n")), Some(6));
+        assert_eq!(processor(&format!("12 (a) b) (c) {fields}\n")), Some(6));
         assert_eq!(processor("12 (tar) S 1 1"), None);
         assert_eq!(processor(""), None);
         let this = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
