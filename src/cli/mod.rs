@@ -23,6 +23,7 @@ mod check;
 mod digest;
 mod extract;
 mod forget;
+mod gc;
 mod generate;
 mod info;
 mod ls;
@@ -117,6 +118,8 @@ enum Command {
     Info(info::Args),
     /// Verify an image; never writes to it
     Check(check::Args),
+    /// Give back the space of what is dead in an image
+    Gc(gc::Args),
     /// Print a digest of a tree that does not depend on how it is stored
     Digest(digest::Args),
     /// Print a script that completes floe's arguments in a shell
@@ -140,6 +143,7 @@ impl Command {
             Command::Cat(args) => cat::run(args, context),
             Command::Info(args) => info::run(args, context),
             Command::Check(args) => check::run(args, context),
+            Command::Gc(args) => gc::run(args, context),
             Command::Digest(args) => digest::run(args, context),
             Command::Completions(args) => generate::completions(args),
             Command::Man(args) => generate::man(args),
@@ -154,6 +158,7 @@ impl Command {
             Command::Ls(args) => args.json.json,
             Command::Info(args) => args.json.json,
             Command::Check(args) => args.json.json,
+            Command::Gc(args) => args.json.json,
             Command::Digest(args) => args.json.json,
             Command::Mount(_) | Command::Sync(_) | Command::Umount(_) | Command::Cat(_) => false,
             Command::Completions(_) | Command::Man(_) => false,

@@ -10,6 +10,12 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long gc is waited for, which punches only while it has its lock.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Time between two looks whether it has ended.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// An image that is open for reading. While it is, nothing of it is freed.
 pub struct Opened {
@@ -79,15 +85,27 @@ pub fn open_storage(path: &Path) -> anyhow::Result<(Arc<FileStorage>, Option<Rea
         }
         opened => opened.with_context(|| cannot_open(path))?,
     };
-    let lock = match ReaderLock::shared(storage.file()) {
-        Ok(lock) => Some(lock),
-        Err(LockError::Unsupported(error)) => {
-            tracing::debug!(%error, "reading without a lock");
-            None
-        }
-        Err(error) => return Err(error).with_context(|| cannot_open(path)),
-    };
+    let lock = reader_lock(&storage).with_context(|| cannot_open(path))?;
     Ok((Arc::new(storage), lock))
+}
+
+/// Keeps what `storage` holds from being freed; `None` where there are no locks. Waits a while for a gc that frees just now.
+///
+/// # Errors
+/// gc does not end, or the lock fails.
+pub fn reader_lock(storage: &FileStorage) -> Result<Option<ReaderLock>, LockError> {
+    let begun = Instant::now();
+    loop {
+        match ReaderLock::shared(storage.file()) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(LockError::Unsupported(error)) => {
+                tracing::debug!(%error, "reading without a lock");
+                return Ok(None);
+            }
+            Err(LockError::Freeing) if begun.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Who writes the image, if somebody does. Then what is read is its last checkpoint.

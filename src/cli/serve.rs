@@ -6,7 +6,7 @@
 
 use super::forget::forget_thaw_log;
 use super::making::random_seed;
-use super::open::shown;
+use super::open::{reader_lock, shown};
 use super::sentence::{sentence, told};
 use super::size::{Human, counted};
 use super::{Exit, descriptors, time};
@@ -162,17 +162,6 @@ impl Opened {
 
 fn cannot_open(path: &Path) -> String {
     format!("cannot open image '{}'", shown(path))
-}
-
-fn reader_lock(storage: &FileStorage) -> Result<Option<ReaderLock>, LockError> {
-    match ReaderLock::shared(storage.file()) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Unsupported(error)) => {
-            tracing::debug!(%error, "reading without a lock");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 impl Reading {

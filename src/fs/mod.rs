@@ -25,6 +25,7 @@ mod file;
 pub mod finish;
 pub mod forget;
 mod frames;
+pub mod gc;
 mod ids;
 mod live;
 mod lookup;

@@ -219,7 +219,7 @@ fn known(heads: &Heads, image: &Arc<Image>) -> Result<Vec<Known>, StartError> {
 }
 
 /// The version that the other slot names; `None` if its root is damaged.
-fn older(image: &Image, head: &Head) -> Result<Option<Image>, StartError> {
+pub(super) fn older(image: &Image, head: &Head) -> Result<Option<Image>, StartError> {
     let root = root_of(image.log().storage(), head)?;
     Ok(root.and_then(|root| image.successor(head.clone(), root).ok()))
 }

@@ -37,7 +37,7 @@ pub fn space(image: &Arc<Image>, usage: &Usage) -> Result<Space, MarkError> {
     let view = View::of(Arc::clone(image));
     let never = || false;
     let marked = mark(std::slice::from_ref(&view), &never)?;
-    let census = tally(&view, &marked, &never)?;
+    let census = tally(&view, marked, &never)?;
     let root = &image.head().root;
     let roots = root.frame_len().saturating_mul(1 + u64::from(root.copy.is_some()));
     let map = map_bytes(image)?;

@@ -1,7 +1,8 @@
 //! Superchunk by superchunk: how much of each is live, by what was marked and by the recipes of what is.
 //!
-//! A stored part is kept alive by its own subchunk, and by the recipes of composed subchunks that are live; these name stored
-//! parts only, so no recipe needs another's. A superchunk is dead if none of its stored parts is kept; the dictionary never is.
+//! A subchunk is kept if it is named, or if the recipe of a kept one uses its stored part: then its rows stay, and if it is
+//! composed, its own recipe must stay whole, too. A superchunk is dead if none of its subchunks is kept; the dictionary never
+//! is.
 //!
 //! Invariant: the map is read to its end, or there is an error. What is named and not in the map is counted: then the image is
 //! damaged, and nothing may be freed by what this says. Called by `space` (info) and by gc.
@@ -12,7 +13,7 @@ use super::{MetaError, View};
 use crate::format::block::KeyRef;
 use crate::format::frame::FrameKind;
 use crate::format::ids::{SubchunkId, SuperchunkId};
-use crate::format::recipe::RecipeRow;
+use crate::format::recipe::{Recipe, RecipeRow};
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::rows::{SubchunkRun, SuperchunkRow};
 use crate::format::schema;
@@ -29,7 +30,7 @@ pub struct Tally {
     pub row: SuperchunkRow,
     /// Its subchunks.
     pub subchunks: u32,
-    /// Those of them whose stored parts are kept.
+    /// Those of them that are kept.
     pub live: u32,
     /// Raw bytes of these.
     pub live_raw: u64,
@@ -67,6 +68,9 @@ impl Tally {
 /// All superchunks that the map has, in the order of their ids.
 #[derive(Debug, Default)]
 pub struct Census {
+    marked: Marked,
+    /// Subchunks that are not named, but whose stored parts recipes of kept ones use.
+    sources: IdSet,
     /// One by one.
     pub superchunks: Vec<Tally>,
     /// Subchunks that are named, and that the map does not have.
@@ -74,6 +78,11 @@ pub struct Census {
 }
 
 impl Census {
+    /// Whether the rows of a subchunk, of data or a table block, must stay.
+    pub fn keeps(&self, id: SubchunkId) -> bool {
+        self.marked.contains(id) || self.sources.contains(id.0)
+    }
+
     /// Live bytes of the frames of one kind.
     pub fn live_bytes(&self, kind: FrameKind) -> u64 {
         let of_kind = self.superchunks.iter().filter(|tally| tally.row.kind == kind);
@@ -96,44 +105,31 @@ impl Census {
 ///
 /// # Errors
 /// If the map cannot be read, or its rows contradict one another; or `stop` said so.
-pub fn tally(view: &View, marked: &Marked, stop: &dyn Fn() -> bool) -> Result<Census, MarkError> {
-    let mut counting = Counting { marked, kept: IdSet::default(), found: 0, census: Census::default(), end: 0 };
+pub fn tally(view: &View, marked: Marked, stop: &dyn Fn() -> bool) -> Result<Census, MarkError> {
+    let census = Census { marked, ..Census::default() };
+    let mut counting = Counting { census, open: Vec::new(), found: 0, end: 0 };
     // Recipes first: they keep stored parts that nobody names.
-    for space in [SPACE_RECIPES, SPACE_SUPERCHUNKS] {
-        let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(space, 0))?;
-        let mut rows = 0u64;
-        while let Some(row) = cursor.row() {
-            let key = row.key();
-            if space == SPACE_SUPERCHUNKS && key.a >= SPACE_RECIPES {
-                break;
-            }
-            counting.row(key, row.ints(), row.tail())?;
-            cursor.advance(view)?;
-            rows += 1;
-            if rows.is_multiple_of(STEP) && stop() {
-                return Err(MarkError::Stopped);
-            }
-        }
-    }
-    let Counting { mut census, kept, found, .. } = counting;
+    counting.rows(view, SPACE_RECIPES, u64::MAX, stop)?;
+    counting.sources_of_sources(view, stop)?;
+    counting.rows(view, SPACE_SUPERCHUNKS, SPACE_RECIPES, stop)?;
+    let Counting { mut census, found, .. } = counting;
     let dictionary = view.params().dictionary;
     for tally in census.superchunks.iter_mut().filter(|tally| tally.id.0 == dictionary) {
         tally.live = tally.subchunks.max(1);
         tally.live_raw = tally.row.place.raw_len.into();
     }
-    let (data, blocks) = marked.counts();
+    let (data, blocks) = census.marked.counts();
     // What is named twice, as data and as a block, is a contradiction, too: then the sum is above what is found.
-    census.unknown = data.saturating_add(blocks).saturating_add(kept.len()).saturating_sub(found);
+    census.unknown = data.saturating_add(blocks).saturating_add(census.sources.len()).saturating_sub(found);
     Ok(census)
 }
 
-struct Counting<'a> {
-    marked: &'a Marked,
-    /// Subchunks that are not named, but whose stored parts recipes of named ones use.
-    kept: IdSet,
-    /// How many of those that are named or kept the map has.
-    found: u64,
+struct Counting {
     census: Census,
+    /// Sources whose own recipes were not looked at yet.
+    open: Vec<SubchunkId>,
+    /// How many of those that are kept the map has.
+    found: u64,
     /// After the last subchunk seen.
     end: u64,
 }
@@ -142,7 +138,22 @@ fn contradiction(why: String) -> MarkError {
     MetaError::Contradiction { why }.into()
 }
 
-impl Counting<'_> {
+impl Counting {
+    /// Takes the rows of the map from a space on, and before another one.
+    fn rows(&mut self, view: &View, from: u64, to: u64, stop: &dyn Fn() -> bool) -> Result<(), MarkError> {
+        let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(from, 0))?;
+        let mut rows = 0u64;
+        while let Some(row) = cursor.row().filter(|row| row.key().a < to) {
+            self.row(row.key(), row.ints(), row.tail())?;
+            cursor.advance(view)?;
+            rows += 1;
+            if rows.is_multiple_of(STEP) && stop() {
+                return Err(MarkError::Stopped);
+            }
+        }
+        Ok(())
+    }
+
     fn row(&mut self, key: KeyRef<'_>, ints: &[u64], tail: &[u8]) -> Result<(), MarkError> {
         match key.a {
             SPACE_SUPERCHUNKS => {
@@ -153,15 +164,34 @@ impl Counting<'_> {
             SPACE_SUBCHUNKS => self.run(&SubchunkRun::decode(SubchunkId(key.b), ints, tail)?)?,
             SPACE_RECIPES => {
                 for (id, recipe) in RecipeRow::decode(SubchunkId(key.b), ints, tail)? {
-                    if !self.marked.contains(id) {
-                        continue;
-                    }
-                    for piece in recipe.pieces().iter().filter(|piece| !self.marked.contains(piece.subchunk)) {
-                        self.kept.insert(piece.subchunk.0);
+                    if self.census.marked.contains(id) {
+                        self.uses(&recipe);
                     }
                 }
             }
             space => return Err(contradiction(format!("there is no space {space}"))),
+        }
+        Ok(())
+    }
+
+    /// Keeps what a recipe uses.
+    fn uses(&mut self, recipe: &Recipe) {
+        for piece in recipe.pieces().iter().filter(|piece| !self.census.marked.contains(piece.subchunk)) {
+            if self.census.sources.insert(piece.subchunk.0) {
+                self.open.push(piece.subchunk);
+            }
+        }
+    }
+
+    /// A source that is composed keeps its recipe, and so its own sources; each is looked at once.
+    fn sources_of_sources(&mut self, view: &View, stop: &dyn Fn() -> bool) -> Result<(), MarkError> {
+        while let Some(id) = self.open.pop() {
+            if let Some(recipe) = view.recipe(id)? {
+                self.uses(&recipe);
+            }
+            if stop() {
+                return Err(MarkError::Stopped);
+            }
         }
         Ok(())
     }
@@ -171,7 +201,7 @@ impl Counting<'_> {
             return Err(contradiction(format!("two rows have subchunk {}", run.first)));
         }
         self.end = run.first.0.saturating_add(run.lens.len() as u64);
-        let superchunks = &mut self.census.superchunks;
+        let Census { superchunks, marked, sources, .. } = &mut self.census;
         let at = superchunks.binary_search_by_key(&run.superchunk, |tally| tally.id);
         let Some(tally) = at.ok().and_then(|at| superchunks.get_mut(at)) else {
             return Err(contradiction(format!(
@@ -181,7 +211,7 @@ impl Counting<'_> {
         };
         for (id, &len) in (run.first.0..).zip(&run.lens) {
             tally.subchunks = tally.subchunks.saturating_add(1);
-            if self.marked.contains(SubchunkId(id)) || self.kept.contains(id) {
+            if marked.contains(SubchunkId(id)) || sources.contains(id) {
                 self.found += 1;
                 tally.live = tally.live.saturating_add(1);
                 tally.live_raw = tally.live_raw.saturating_add(len.into());

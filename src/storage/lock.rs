@@ -18,7 +18,7 @@ use thiserror::Error;
 /// Byte that the writer locks.
 const WRITER: i64 = 0;
 /// Byte that readers share, and that gc locks for itself while it frees.
-const READERS: i64 = 1;
+pub(super) const READERS: i64 = 1;
 /// More than an `IMAGE.lock` that floe wrote ever holds, in bytes.
 const NOTE_LEN: u64 = 4096;
 

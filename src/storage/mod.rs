@@ -15,6 +15,7 @@ pub mod folder;
 pub mod home;
 pub mod lock;
 pub mod pointer;
+pub mod readers;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -27,6 +28,7 @@ pub use folder::{DirectoryFolder, Folder};
 pub use home::{DirectoryHome, HomeOptions, LogHome};
 pub use lock::{GcLock, Holder, LockError, Owner, ReaderLock, WriterLock, note_beside};
 pub use pointer::{ThawPlace, write_pointer};
+pub use readers::readers_here;
 pub use target::{AtomicError, Target, follow};
 
 use crate::format::head::RawHeadSlot;

@@ -72,8 +72,8 @@ pub enum Fate {
     /// Nothing of it is.
     Dropped,
     /// Of a write: the sectors whose bits are set (counted from the write's first, modulo 64) are there; with `length` the
-    /// file is as long as if it all were; with `block` the other sectors of touched blocks are lost. Any other change is
-    /// kept or dropped, as bit 0 says.
+    /// file is as long as if it all were; with `block` the other sectors of touched blocks are lost. Of a hole that was
+    /// punched: the blocks whose bits are set are zero. Any other change is kept or dropped, as bit 0 says.
     Torn {
         /// Sectors that are there.
         sectors: u64,
@@ -287,14 +287,23 @@ impl Files {
             }
             Event::Remove(_) => {}
             Event::Truncate { file, len } if kept => self.file(*file).resize(*len as usize, 0),
-            Event::Punch { file, offset, len } if kept => {
+            Event::Punch { file, offset, len } if fate == Fate::Kept => {
                 let bytes = self.file(*file);
                 let end = (offset.saturating_add(*len) as usize).min(bytes.len());
                 if let Some(range) = bytes.get_mut(*offset as usize..end) {
                     range.fill(0);
                 }
             }
-            Event::Truncate { .. } | Event::Punch { .. } => {}
+            Event::Punch { file, offset, len } => {
+                let Fate::Torn { sectors, .. } = fate else { return };
+                let bytes = self.file(*file);
+                let end = (offset.saturating_add(*len) as usize).min(bytes.len());
+                let first = *offset as usize / BLOCK;
+                for block in (first..end.div_ceil(BLOCK)).filter(|block| sectors >> ((block - first) % 64) & 1 == 1) {
+                    bytes[(block * BLOCK).max(*offset as usize)..((block + 1) * BLOCK).min(end)].fill(0);
+                }
+            }
+            Event::Truncate { .. } => {}
             Event::Write { file, offset, bytes } => write(self.file(*file), *offset as usize, bytes, fate),
         }
     }

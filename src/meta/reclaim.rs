@@ -1,0 +1,363 @@
+//! Freeing what is dead: first its rows, then its bytes.
+//!
+//! [`deletions`] are the changes of map and identities after which no row names a dead superchunk. What is dead in a partly live
+//! one keeps its rows, for its bytes are there; but a composed subchunk loses them, for its sources may go. [`dead_frames`] are the frames that no row names in any of the views given, and
+//! [`punch`] gives their payloads back. A caller publishes between the two, in both head slots, and keeps readers out.
+//!
+//! Invariants: what is punched lies in no frame that a view's map, the map's own tree or a root given names, whatever a scan
+//! of the frames says. A payload in which other frames lie is left alone. The first block of each payload is zero, durably,
+//! before any other is punched: so a scan takes a frame that is punched in part for a punched one. Called by gc.
+
+use super::id_set::IdSet;
+use super::mark::MarkError;
+use super::tally::Census;
+use super::{Image, MetaError, Overlay, View};
+use crate::format::FormatError;
+use crate::format::block::{Key, KeyRef, Row};
+use crate::format::frame::{FrameHeader, FrameKind};
+use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
+use crate::format::limits::{self, SYNC_BLOCK};
+use crate::format::place::Place;
+use crate::format::recipe::RecipeRow;
+use crate::format::rows::map::{MAP_COLUMNS, SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::rows::{SubchunkRun, SuperchunkRow};
+use crate::format::schema;
+use crate::log::Scan;
+use crate::storage::{Storage, StorageError};
+use crate::table::{ChildRef, Onward, Visit};
+use std::collections::HashSet;
+use std::ops::Range;
+
+/// Subchunks whose rows are deleted at once. With the shortest rows there are, their tombstones take 256 MiB; with rows as
+/// they are usually, 3.
+const ROUND: u64 = 1 << 20;
+
+/// Bytes of a payload read at once.
+const PIECE: u64 = 1 << 18;
+
+/// Dead superchunks in rounds, each of as many as may be deleted at once.
+pub fn rounds(census: &Census) -> Vec<HashSet<SuperchunkId>> {
+    let mut rounds: Vec<HashSet<SuperchunkId>> = Vec::new();
+    let mut room = 0u64;
+    for tally in census.dead() {
+        let many = u64::from(tally.subchunks).max(1);
+        match rounds.last_mut() {
+            Some(round) if many <= room => {
+                round.insert(tally.id);
+            }
+            _ => {
+                rounds.push(HashSet::from([tally.id]));
+                room = ROUND;
+            }
+        }
+        room = room.saturating_sub(many);
+    }
+    rounds
+}
+
+/// The changes after which no row of map or identities names these dead superchunks, what is in them, or a dead composed
+/// subchunk. `stop` is asked now and then.
+///
+/// # Errors
+/// If a table cannot be read, or a row is wrong; or `stop` said so.
+pub fn deletions(
+    view: &View,
+    census: &Census,
+    dead: &HashSet<SuperchunkId>,
+    stop: &dyn Fn() -> bool,
+) -> Result<Overlay, MarkError> {
+    let mut changes = Overlay::default();
+    let mut gone = IdSet::default();
+    let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(0, 0))?;
+    while let Some(row) = cursor.row() {
+        let key = row.key();
+        match key.a {
+            SPACE_SUPERCHUNKS if dead.contains(&SuperchunkId(key.b)) => changes.set(&schema::MAP, key.to_key(), None),
+            SPACE_SUBCHUNKS => {
+                let run = SubchunkRun::decode(SubchunkId(key.b), row.ints(), row.tail())?;
+                let all_go = dead.contains(&run.superchunk);
+                let is_composed = |n: usize| run.composed.get(n).is_some_and(|composed| *composed);
+                let goes = |n: usize, id: u64| all_go || is_composed(n) && !census.keeps(SubchunkId(id));
+                let ids: Vec<bool> = (run.first.0..).zip(0..run.lens.len()).map(|(id, n)| goes(n, id)).collect();
+                if ids.contains(&true) {
+                    (run.first.0..).zip(&ids).filter(|(_, goes)| **goes).for_each(|(id, _)| {
+                        gone.insert(id);
+                    });
+                    shorten(&run, &ids, &mut changes);
+                }
+            }
+            SPACE_RECIPES => {
+                let recipes = RecipeRow::decode(SubchunkId(key.b), row.ints(), row.tail())?;
+                let kept: Vec<_> = recipes.iter().filter(|(id, _)| !gone.contains(id.0)).collect();
+                if kept.len() < recipes.len() {
+                    changes.set(&schema::MAP, key.to_key(), None);
+                    if let Some((first, _)) = kept.first() {
+                        let (ints, tail) =
+                            RecipeRow::encode(&kept.iter().map(|(id, recipe)| (*id, recipe)).collect::<Vec<_>>());
+                        put(&mut changes, Key::new(SPACE_RECIPES, first.0), ints, tail);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if stop() {
+            return Err(MarkError::Stopped);
+        }
+        cursor.advance(view)?;
+    }
+    identities(view, &gone, &mut changes)?;
+    Ok(changes)
+}
+
+fn put(changes: &mut Overlay, key: Key, ints: [u64; MAP_COLUMNS], tail: Vec<u8>) {
+    changes.set(&schema::MAP, key.clone(), Some(Row { key, ints: ints.to_vec(), tail }));
+}
+
+/// Replaces the row of a run by rows of what stays of it.
+fn shorten(run: &SubchunkRun, goes: &[bool], changes: &mut Overlay) {
+    changes.set(&schema::MAP, Key::new(SPACE_SUBCHUNKS, run.first.0), None);
+    let mut position = run.position;
+    let mut part: Option<SubchunkRun> = None;
+    let mut parts = Vec::new();
+    for (n, (&len, &goes)) in run.lens.iter().zip(goes).enumerate() {
+        if goes {
+            parts.extend(part.take());
+        } else {
+            let part = part.get_or_insert_with(|| SubchunkRun {
+                first: SubchunkId(run.first.0.saturating_add(n as u64)),
+                superchunk: run.superchunk,
+                position,
+                lens: Vec::new(),
+                composed: Vec::new(),
+            });
+            part.lens.push(len);
+            part.composed.push(run.composed.get(n).is_some_and(|composed| *composed));
+        }
+        position = position.saturating_add(len);
+    }
+    for part in parts.into_iter().chain(part) {
+        let (ints, tail) = part.encode();
+        put(changes, Key::new(SPACE_SUBCHUNKS, part.first.0), ints, tail);
+    }
+}
+
+/// Deletes the identities of subchunks that go; of a row that has others too, these stay.
+fn identities(view: &View, gone: &IdSet, changes: &mut Overlay) -> Result<(), MarkError> {
+    let width = view.params().hash.width();
+    let mut cursor = view.cursor_at(&schema::IDENTITIES, KeyRef::new(0, 0))?;
+    while let Some(row) = cursor.row() {
+        let first = row.key().a;
+        let count = row.ints().first().copied().unwrap_or(0);
+        let wrong = FormatError::invalid("identities", "the tail does not have as many as the row says");
+        if !(1..=limits::IDENTITY_RUN).contains(&count) || row.tail().len() as u64 != count * width as u64 {
+            return Err(wrong.into());
+        }
+        let ids = first..first.checked_add(count).ok_or(wrong)?;
+        if ids.clone().any(|id| gone.contains(id)) {
+            changes.set(&schema::IDENTITIES, Key::new(first, 0), None);
+            let mut kept: Vec<(u64, Vec<u8>)> = Vec::new();
+            for (id, identity) in ids.zip(row.tail().chunks_exact(width)).filter(|(id, _)| !gone.contains(*id)) {
+                match kept.last_mut() {
+                    Some((first, tail)) if *first + (tail.len() / width) as u64 == id => {
+                        tail.extend_from_slice(identity)
+                    }
+                    _ => kept.push((id, identity.to_vec())),
+                }
+            }
+            for (first, tail) in kept {
+                let key = Key::new(first, 0);
+                let row = Row { key: key.clone(), ints: vec![(tail.len() / width) as u64], tail };
+                changes.set(&schema::IDENTITIES, key, Some(row));
+            }
+        }
+        cursor.advance(view)?;
+    }
+    Ok(())
+}
+
+/// A dead frame that has a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadFrame {
+    /// Where it begins.
+    pub offset: LogOffset,
+    /// The whole 4 KiB blocks within its stored bytes.
+    pub payload: Range<u64>,
+    /// Whether all of the payload is zero.
+    pub is_punched: bool,
+}
+
+impl DeadFrame {
+    /// Bytes that punching it gives back.
+    pub fn bytes(&self) -> u64 {
+        self.payload.end - self.payload.start
+    }
+}
+
+/// The dead frames of a log that may be punched: no map of these views, no tree of such a map and no root names them. Rows of
+/// `gone` count as deleted. Frames that lie in the payloads of others, and the frames that have such payloads, are not among
+/// them. The log is looked at up to where it ends for the first view. `stop` is asked now and then.
+///
+/// # Errors
+/// If a map cannot be read, or `stop` said so.
+pub fn dead_frames(
+    views: &[View],
+    roots: &[Place],
+    gone: &dyn Fn(SuperchunkId) -> bool,
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<DeadFrame>, MarkError> {
+    let mut live = LiveFrames::default();
+    roots.iter().for_each(|place| live.add(place));
+    for view in views {
+        live.add_named(view, gone, stop)?;
+        live.add_map(view.version())?;
+    }
+    live.settle();
+    let mut dead: Vec<DeadFrame> = Vec::new();
+    let Some(log) = views.first().map(|view| view.version().log().clone()) else { return Ok(dead) };
+    let mut scan = Scan::new(log.clone(), LogOffset(limits::LOG_START));
+    while let Some(next) = scan.next() {
+        if stop() {
+            return Err(MarkError::Stopped);
+        }
+        let header = match next {
+            Ok(header) => header,
+            Err((offset, _)) => {
+                let next = scan.find_next(LogOffset(offset.0.saturating_add(1))).unwrap_or(LogOffset(log.end()));
+                scan.resume_at(next);
+                continue;
+            }
+        };
+        let is_within = scan.punched().is_some_and(|outer| outer.offset != header.offset);
+        if is_within {
+            // Another frame lies in the one that came before.
+            let outer = scan.punched().map(|outer| outer.offset);
+            if dead.last().map(|frame| frame.offset) == outer {
+                dead.pop();
+            }
+            continue;
+        }
+        let Some(payload) = payload_of(&header) else { continue };
+        if !live.touches(&(header.offset.0..payload.end)) {
+            let is_punched = scan.punched().is_some() && is_zero(&**log.storage(), &payload);
+            dead.push(DeadFrame { offset: header.offset, payload, is_punched });
+        }
+    }
+    Ok(dead)
+}
+
+/// Whether a range of bytes is zero. A crash may have left the first block punched, and others not.
+fn is_zero(storage: &dyn Storage, range: &Range<u64>) -> bool {
+    let mut piece = vec![0; PIECE.min(range.end - range.start) as usize];
+    let mut at = range.start;
+    while at < range.end {
+        let len = (range.end - at).min(PIECE);
+        let Some(piece) = piece.get_mut(..len as usize) else { return false };
+        if storage.read_at(at, piece).is_err() || piece.iter().any(|&byte| byte != 0) {
+            return false;
+        }
+        at += len;
+    }
+    true
+}
+
+/// The whole blocks within the stored bytes, of the kinds of frames that may be punched.
+fn payload_of(header: &FrameHeader) -> Option<Range<u64>> {
+    let kinds = [FrameKind::SUPERCHUNK, FrameKind::TABLE_GROUP, FrameKind::MAP_BLOCK];
+    // Nothing here can overflow: the frame was found to lie within the log.
+    let end = header.offset.0 + header.frame_len();
+    let payload = (end - u64::from(header.stored_len)).next_multiple_of(SYNC_BLOCK)..end - end % SYNC_BLOCK;
+    (kinds.contains(&header.kind) && payload.start < payload.end).then_some(payload)
+}
+
+/// The bytes of frames that are named.
+#[derive(Default)]
+struct LiveFrames {
+    /// Begin and end. Ascending once settled, and then no two of them touch.
+    ranges: Vec<(u64, u64)>,
+}
+
+impl LiveFrames {
+    fn add(&mut self, place: &Place) {
+        for offset in place.offsets() {
+            self.ranges.push((offset.0, offset.0.saturating_add(place.frame_len())));
+        }
+    }
+
+    /// Adds the superchunks that the map of a view has.
+    fn add_named(
+        &mut self,
+        view: &View,
+        gone: &dyn Fn(SuperchunkId) -> bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), MarkError> {
+        let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(SPACE_SUPERCHUNKS, 0))?;
+        while let Some(row) = cursor.row().filter(|row| row.key().a == SPACE_SUPERCHUNKS) {
+            if !gone(SuperchunkId(row.key().b)) {
+                self.add(&SuperchunkRow::decode(row.ints(), row.tail())?.place);
+            }
+            if stop() {
+                return Err(MarkError::Stopped);
+            }
+            cursor.advance(view)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the blocks of a version's map.
+    fn add_map(&mut self, version: &Image) -> Result<(), MarkError> {
+        let mut done = Ok(());
+        let mut wanted = |level, child: &ChildRef| {
+            if let ChildRef::Frame(place) = child {
+                self.add(place);
+            }
+            level > 0
+        };
+        version.tree(&schema::MAP).walk_where(version, &mut wanted, &mut |visit: &Visit<'_>| match visit.block {
+            Ok(_) => Onward::Into,
+            Err(error) => {
+                done = Err(MetaError::Unreadable { table: schema::MAP.name, why: error.to_string() }.into());
+                Onward::Stop
+            }
+        });
+        done
+    }
+
+    fn settle(&mut self) {
+        self.ranges.sort_unstable();
+        self.ranges.dedup_by(|later, first| {
+            let joins = later.0 <= first.1;
+            if joins {
+                first.1 = first.1.max(later.1);
+            }
+            joins
+        });
+    }
+
+    /// Whether any byte of a range is live.
+    fn touches(&self, range: &Range<u64>) -> bool {
+        let at = self.ranges.partition_point(|(_, end)| *end <= range.start);
+        self.ranges.get(at).is_some_and(|(begin, _)| *begin < range.end)
+    }
+}
+
+//= format-spec.md#2.3
+//# The first block of a payload must be punched, durably, before the others are: so a scan takes a frame
+//# that is punched in part for a punched one.
+/// Punches the payloads of dead frames, durably; those that are punched are left out.
+///
+/// # Errors
+/// Kind `Unsupported` where the storage cannot give anything back. It may be tried again.
+pub fn punch(storage: &dyn Storage, dead: &[DeadFrame]) -> Result<(), StorageError> {
+    let frames = || dead.iter().filter(|frame| !frame.is_punched);
+    if frames().next().is_none() {
+        return Ok(());
+    }
+    for frame in frames() {
+        storage.punch(frame.payload.start, SYNC_BLOCK)?;
+    }
+    storage.sync()?;
+    for frame in frames() {
+        storage.punch(frame.payload.start, frame.bytes())?;
+    }
+    storage.sync()
+}
