@@ -206,7 +206,7 @@ fn a_power_cut_anywhere_leaves_an_image_that_lacks_nothing() {
             // A torn slot is damaged until the next writer; all else is as if nothing had happened.
             assert_clean(&storage, false, what);
             assert!(digest_of(&storage) == before, "{what}");
-            if count % 5 == 0 {
+            if count.is_multiple_of(5) {
                 free(&storage, false).unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_clean(&storage, true, &format!("{what}, and gone on with"));
                 assert!(digest_of(&storage) == before, "{what}, and gone on with");
@@ -348,7 +348,7 @@ fn what_is_deleted_in_a_writable_filesystem_is_freed_after_its_end() {
     let forge = random_image(6);
     let storage: Arc<dyn Storage> = forge.build();
     let live = writable(&storage);
-    unlink(&live, |inode| inode.0 % 4 != 0);
+    unlink(&live, |inode| !inode.0.is_multiple_of(4));
     live.end().unwrap();
     let before = digest_of(&storage);
     let report = free(&storage, false).unwrap();
@@ -357,7 +357,7 @@ fn what_is_deleted_in_a_writable_filesystem_is_freed_after_its_end() {
     assert_clean(&storage, true, "after gc");
     // And written to again.
     let live = writable(&storage);
-    unlink(&live, |inode| inode.0 % 8 == 0);
+    unlink(&live, |inode| inode.0.is_multiple_of(8));
     live.end().unwrap();
     assert_clean(&storage, true, "after gc and another session");
 }
