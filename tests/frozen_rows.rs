@@ -5,35 +5,45 @@ mod forge;
 #[path = "common/rows.rs"]
 mod rows;
 
+use floe::care::{CheckOptions, CheckReport, LogBesideImage, Severity, check_with_log};
 use floe::format::block::{Key, Row};
 use floe::format::clear::{ClearList, Listed};
 use floe::format::codec::RAW;
 use floe::format::frame::{Flags, FrameKind};
-use floe::format::ids::{SubchunkId, SuperchunkId};
+use floe::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId};
 use floe::format::params::HashKind;
 use floe::format::recipe::Recipe;
 use floe::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
-use floe::format::rows::{ContentRef, Identity, identity};
+use floe::format::rows::{ContentRef, ContentRow, Extent, Identity, Time, identity};
+use floe::format::transaction::{Counters, Operation};
 use floe::format::{limits, schema, sums};
+use floe::fs::begin::Beginning;
+use floe::fs::start::look;
+use floe::fs::{Fs, FsOptions, Live, LiveOptions};
 use floe::inflate::WorkingSet;
-use floe::log::NewFrame;
-use floe::meta::{MapRows, Overlay, View};
-use floe::storage::Storage;
-use floe::storage::testing::MemoryStorage;
+use floe::log::{LogWriter, NewFrame};
+use floe::meta::{ImageOptions, MapRows, Overlay, View};
+use floe::storage::testing::{FolderHome, MemoryFolder, MemoryStorage};
+use floe::storage::{Folder, LogHome, Storage};
 use forge::{Forge, Subchunk, noise, piece};
 use proptest::prelude::*;
 use rows::Writer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 const UNKNOWN: &str = "the map does not know it";
 
 /// Writes a superchunk of these subchunks to the image's log, and says so in the overlay alone. Returns the first one's id.
 fn freeze(writer: &mut Writer, overlay: &mut Overlay, subchunks: &[Subchunk]) -> u64 {
-    let root = writer.version.root();
-    let first = writer.counters.subchunk.max(root.next_subchunk);
-    let superchunk = SuperchunkId(writer.counters.superchunk.max(root.next_superchunk));
-    (writer.counters.subchunk, writer.counters.superchunk) = (first + subchunks.len() as u64, superchunk.0 + 1);
+    freeze_into(&mut writer.log, &mut writer.counters, overlay, subchunks)
+}
+
+/// As [`freeze`]; `counters` are the next free ids.
+fn freeze_into(log: &mut LogWriter, counters: &mut Counters, overlay: &mut Overlay, subchunks: &[Subchunk]) -> u64 {
+    let (first, superchunk) = (counters.subchunk, SuperchunkId(counters.superchunk));
+    counters.subchunk += subchunks.len() as u64;
+    counters.superchunk += 1;
     let (mut raw, mut identities, mut recipes) = (Vec::new(), Vec::new(), Vec::new());
     let mut list = ClearList { superchunk, subchunks: Vec::new() };
     for (id, (stored, recipe)) in (first..).map(SubchunkId).zip(subchunks) {
@@ -51,8 +61,8 @@ fn freeze(writer: &mut Writer, overlay: &mut Overlay, subchunks: &[Subchunk]) ->
         raw_len: raw.len() as u32,
         sum: sums::xxh3(&raw),
     };
-    let place = writer.log.append(frame).unwrap();
-    writer.log.sync().unwrap();
+    let place = log.append(frame).unwrap();
+    log.sync().unwrap();
     let mut map = MapRows::default();
     map.add(FrameKind::SUPERCHUNK, place, &list, recipes);
     map.rows().for_each(|row| overlay.set(&schema::MAP, row.key.clone(), Some(row)));
@@ -77,7 +87,8 @@ fn read(set: &WorkingSet, view: &View, id: u64, skip: u32, len: usize) -> Result
 
 fn open(forge: &Forge) -> (Arc<MemoryStorage>, Writer) {
     let storage = forge.build();
-    let writer = Writer::open(storage.clone() as Arc<dyn Storage>).unwrap();
+    let mut writer = Writer::open(storage.clone() as Arc<dyn Storage>).unwrap();
+    writer.counters = Counters::of(writer.version.root());
     (storage, writer)
 }
 
@@ -252,6 +263,134 @@ fn read_ahead_goes_by_the_view_of_the_reader() {
     }
 }
 
+/// An image, and its thaw log after a crash: file 1 became one subchunk of 3000 bytes, and file 2 a hole and two subchunks,
+/// that were frozen after the last checkpoint.
+struct Crashed {
+    storage: Arc<MemoryStorage>,
+    folder: Arc<MemoryFolder>,
+    /// What the files have now.
+    files: [Vec<u8>; 2],
+    /// Where the superchunk's stored bytes lie.
+    stored: u64,
+}
+
+impl Crashed {
+    fn new() -> Self {
+        let storage = image().build();
+        let crashed =
+            Crashed { storage, folder: Arc::new(MemoryFolder::new()), files: [const { Vec::new() }; 2], stored: 0 };
+        let beginning = Beginning { log_id: 0x77, segment_size: Some(16 << 10) };
+        let mut writer = crashed.found().begin(&beginning).unwrap();
+        let mut counters = Counters::of(writer.base.root());
+        let mut overlay = Overlay::default();
+        let bytes = plain(40, 3, 3000);
+        let first = freeze_into(&mut writer.image, &mut counters, &mut overlay, &bytes);
+        let content = ContentId(counters.content);
+        counters.content += 1;
+        let mut put = |table, row: Row| overlay.set(table, row.key.clone(), Some(row));
+        let extents = [(0, Extent::Hole), (1000, Extent::Run { first: SubchunkId(first + 1), lens: vec![3000; 2] })];
+        for ((offset, extent), length) in extents.into_iter().zip([1000, 6000]) {
+            let (ints, tail) = ContentRow { length, extent }.encode();
+            put(&schema::CONTENTS, Row { key: Key::new(content.0, offset), ints: ints.to_vec(), tail });
+        }
+        let contents = [(2, 3000, ContentRef::Subchunk(SubchunkId(first))), (3, 7000, ContentRef::Content(content))];
+        for (inode, size, content) in contents {
+            let mut forge = Forge::new();
+            forge.file(1, "file", inode, size, content);
+            if inode == 3 {
+                forge.allocated(inode, 6000);
+            }
+            let (ints, tail) = forge.inodes[&inode].encode();
+            put(&schema::INODES, Row { key: Key::new(inode, 0), ints: ints.to_vec(), tail });
+        }
+        let rows =
+            schema::TABLES.into_iter().flat_map(|table| overlay.changes(table).map(move |change| (table, change)));
+        let mut operations: Vec<_> = rows
+            .map(|(table, change)| match change {
+                floe::table::Change::Put(row) => Operation::Put(table, row),
+                floe::table::Change::Delete(key) => Operation::Delete(table, key),
+            })
+            .collect();
+        operations.push(Operation::Counters(counters));
+        writer.log.commit(operations, writer.image.end(), (5, 6)).unwrap();
+        let view = View::live(writer.base.clone(), None, overlay);
+        let superchunk = view.locate(SubchunkId(first)).unwrap().unwrap().superchunk;
+        let place = view.superchunk(superchunk).unwrap().unwrap().place;
+        let bytes: Vec<_> = bytes.into_iter().map(|(bytes, _)| bytes).collect();
+        let files = [bytes[0].clone(), [&[0; 1000], &bytes[1][..], &bytes[2]].concat()];
+        Crashed { files, stored: place.stored_at(place.offset), ..crashed }
+    }
+
+    fn found(&self) -> floe::fs::start::Found {
+        let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(self.folder.clone() as Arc<dyn Folder>));
+        look(self.storage.clone(), home, ImageOptions::default()).unwrap()
+    }
+
+    fn mount(&self) -> Arc<Fs> {
+        let clock = Arc::new(|| Time { secs: 1000, nanos: 0 });
+        let commit = Duration::from_secs(3600);
+        let options = LiveOptions { commit, clock, log_id: 0x78, segment_size: Some(16 << 10) };
+        let live = Live::new(self.storage.clone(), self.found(), options).unwrap();
+        Fs::over(live, FsOptions { cache: 8 << 20, readahead: 0, verify: false })
+    }
+
+    fn read(&self, fs: &Fs, inode: u64) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        fs.read(InodeId(inode), 0, 1 << 20, &mut out).map_err(|error| error.to_string())?;
+        Ok(out)
+    }
+
+    fn check(&self, options: &CheckOptions) -> CheckReport {
+        let beside = LogBesideImage::Folder { folder: self.folder.clone(), writer: Arc::new(|| None) };
+        check_with_log(self.storage.clone(), &beside, options, &()).unwrap()
+    }
+}
+
+#[test]
+fn after_a_crash_what_was_frozen_is_read_and_checked_by_the_rows_of_the_thaw_log() {
+    let crashed = Crashed::new();
+    let fs = crashed.mount();
+    for (inode, bytes) in (2..).zip(&crashed.files) {
+        assert_eq!(&crashed.read(&fs, inode).unwrap(), bytes);
+        assert!(
+            fs.whereabouts(InodeId(inode)).unwrap().contains("superchunk"),
+            "{}",
+            fs.whereabouts(InodeId(inode)).unwrap()
+        );
+    }
+    assert_eq!(crashed.read(&fs, 4).unwrap(), noise(2, 1000));
+    let report = crashed.check(&CheckOptions::default());
+    assert!(report.findings.iter().all(|finding| finding.severity == Severity::Note), "{:#?}", report.findings);
+    assert!(!report.findings.iter().any(|finding| finding.message.contains("mean nothing")), "{:#?}", report.findings);
+    // Three in the image, and the three frozen ones.
+    assert_eq!((report.superchunks_read, report.subchunks_verified), (3, 6));
+}
+
+#[test]
+fn damage_of_what_was_frozen_is_found_and_told_with_the_files_it_hits() {
+    let crashed = Crashed::new();
+    crashed.storage.flip(crashed.stored + 4000, 1).unwrap();
+    let fs = crashed.mount();
+    assert_eq!(crashed.read(&fs, 2).unwrap(), crashed.files[0]);
+    assert!(crashed.read(&fs, 3).is_err());
+    let report = crashed.check(&CheckOptions::default());
+    let lost: Vec<_> = report.findings.iter().filter(|finding| finding.severity == Severity::Lost).collect();
+    assert_eq!(lost.len(), 1, "{:#?}", report.findings);
+    assert!(lost[0].message.starts_with("1 of 3 subchunks that were frozen"), "{}", lost[0].message);
+    assert_eq!(lost[0].paths, [b"file 2"]);
+    assert_eq!(report.subchunks_verified, 5);
+    // A quick check reads headers alone.
+    let quick = CheckOptions { quick: true, ..CheckOptions::default() };
+    assert!(!crashed.check(&quick).damaged());
+    crashed.storage.flip(crashed.stored - 4, 1).unwrap();
+    let report = crashed.check(&quick);
+    assert!(
+        report.findings.iter().any(|finding| finding.message.starts_with("1 frames that were written after")),
+        "{:#?}",
+        report.findings
+    );
+}
+
 /// What a layer does with a run of the version, or that it adds one.
 #[derive(Debug, Clone)]
 enum Change {
@@ -296,7 +435,7 @@ proptest! {
                     }
                     Change::Delete(_) => {}
                     Change::Freeze(gap, count) => {
-                        writer.counters.subchunk = writer.counters.subchunk.max(writer.version.root().next_subchunk) + gap;
+                        writer.counters.subchunk += gap;
                         let first = freeze(&mut writer, &mut overlay, &plain(30, count, 20));
                         alive.push((writer.counters.superchunk - 1, first, count));
                     }

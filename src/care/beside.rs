@@ -50,6 +50,12 @@ pub(super) struct LogChecked {
     pub(super) thawed: ThawedCount,
     /// Number of its last transaction; 0 if it has none.
     pub(super) transactions: u64,
+    /// Up to where frames of the image count, by its last transaction; 0 if it has none.
+    pub(super) image_end: u64,
+    /// Superchunks that were frozen after the last checkpoint, where they were read.
+    pub(super) superchunks: u64,
+    /// Subchunks of those that have their identities.
+    pub(super) verified: u64,
     /// Whether more files are hit than are named.
     pub(super) incomplete: bool,
 }
@@ -85,6 +91,26 @@ impl LogChecked {
     /// Nothing of it can be used.
     pub(super) fn damaged(message: String) -> Self {
         Self::of(LogState::Unknown, Some(about(Severity::Lost, message)))
+    }
+}
+
+/// What is after the end of an image's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// Frames up to this offset, by the thaw log.
+    Frames(u64),
+    /// What a thaw log says that was not read.
+    Unknown,
+}
+
+impl After {
+    /// By what became of the thaw log, if one was looked for.
+    pub(super) fn of(head: &Head, log: Option<&LogChecked>) -> Self {
+        match log {
+            Some(log) if log.state != LogState::Unknown => After::Frames(log.image_end),
+            _ if is_open(head) => After::Unknown,
+            _ => After::Frames(0),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! not overlap, but for those in the punched payload of a dead one, of which nothing but the clear list is read: so whatever is
 //! done once for each of them is bounded by the image's size.
 
+use super::beside::After;
 use super::clear::Clear;
 use super::known::{Known, KnownFrame, Map, Namer, Super};
 use super::report::{CheckError, CheckObserver, CheckReport, Finding, FindingKind, Findings, Severity};
@@ -57,14 +58,20 @@ impl Frames {
 }
 
 /// Compares the file's length with the log's.
-pub(super) fn check_length(log: &LogReader, findings: &mut Findings) -> Result<(), CheckError> {
+pub(super) fn check_length(log: &LogReader, after: After, findings: &mut Findings) -> Result<(), CheckError> {
     let (len, end) = (log.storage().len()?, log.end());
     if len < end {
         let message = format!("the file is cut short: its log ends at {end}, it has {len} bytes");
         findings.add(Finding::new(FindingKind::Log, Severity::Recoverable, message).at(len));
-    } else if len > end {
-        let message = format!("{} bytes after the end of the log mean nothing", len - end);
-        findings.add(Finding::new(FindingKind::Log, Severity::Note, message).at(end));
+        return Ok(());
+    }
+    let (from, are) = match after {
+        After::Frames(image_end) => (end.max(image_end), "mean nothing"),
+        After::Unknown => (end, "are not in its last checkpoint, and were not checked"),
+    };
+    if len > from {
+        let message = format!("{} bytes after the end of the log {are}", len - from);
+        findings.add(Finding::new(FindingKind::Log, Severity::Note, message).at(from));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod compose;
 mod cut;
 mod data;
 mod frames;
+mod frozen;
 mod head;
 mod known;
 mod namespace;
@@ -37,7 +38,7 @@ use crate::format::head::Head;
 use crate::log::LogReader;
 use crate::meta::{Image, ImageOptions};
 use crate::storage::Storage;
-use beside::{LogChecked, LogState};
+use beside::{After, LogChecked, LogState};
 use report::Findings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -106,7 +107,7 @@ pub fn check_with_log(
             Err(error) => {
                 head::check_roots(&storage, &heads, &mut findings)?;
                 let log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
-                frames::check_length(&log, &mut findings)?;
+                frames::check_length(&log, After::of(newest, None), &mut findings)?;
                 report.bytes = newest.log_end.0;
                 frames::without_root(&log, &heads, &error.to_string(), observer, &mut findings, &mut report)?;
                 return Ok(finish(report, findings));
@@ -139,8 +140,6 @@ fn check_opened(
     let Opened { storage, heads, image } = opened;
     head::check_roots(storage, heads, &mut findings)?;
     let newest = heads.first().unwrap_or(image.head());
-    let log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
-    frames::check_length(&log, &mut findings)?;
     report.bytes = newest.log_end.0;
     report.readable = true;
     let check = Check {
@@ -162,6 +161,11 @@ fn check_opened(
     data::check(&check, &frames, &map, &clear, &trees, &mut findings, &mut report)?;
     namespace::check(&check, &map, &trees, &mut findings, &mut report)?;
     let log = log_beside(&check, opened, beside, &mut report)?;
+    let image_log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
+    frames::check_length(&image_log, After::of(newest, Some(&log)), &mut findings)?;
+    report.superchunks += log.superchunks;
+    report.superchunks_read += log.superchunks;
+    report.subchunks_verified += log.verified;
     thawed::check(&check, &trees, log.state, &mut findings, &mut report)?;
     shares::check(&check, &trees, &mut findings)?;
     report.paths_incomplete = paths::resolve(&check, &mut findings)? | log.incomplete;

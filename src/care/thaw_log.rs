@@ -1,11 +1,12 @@
 //! The thaw log beside an image: whether it fits and is whole, and which files have bytes in it or have lost bytes with it.
 //!
 //! All of it is read: heads, transactions, and all written bytes. Its transactions are replayed over the image, in memory,
-//! so that ranges and names are those that a mount would bring back. Only what nobody writes at the same time can be
+//! so that ranges and names are those that a mount would bring back; so is what was frozen and is in no root yet. Only what nobody writes at the same time can be
 //! checked: a log that changed meanwhile, which the head slots show, counts as not looked at.
 
 use super::Check;
 use super::beside::{LogChecked, LogState, about};
+use super::frozen;
 use super::paths::{full_path, unnamed};
 use super::report::{CheckError, Finding, MAX_PATHS, Severity};
 use crate::format::block::KeyRef;
@@ -64,6 +65,17 @@ pub(super) fn check(
         checked.findings.push(about(Severity::Lost, message).at(from.0));
     }
     mounted.tell(&mut checked)?;
+    // Whatever a transaction names of the image was synced before it.
+    image.raise_end(log.image_end());
+    checked.image_end = log.image_end();
+    let frozen = frozen::check(check, &mounted.0)?;
+    (checked.superchunks, checked.verified) = (frozen.superchunks, frozen.verified);
+    for (mut finding, inodes) in frozen.findings {
+        if !inodes.is_empty() {
+            checked.incomplete |= mounted.name(&inodes, &mut finding).is_err();
+        }
+        checked.findings.push(finding);
+    }
     check.cancelled()?;
     Ok(checked)
 }

@@ -1,0 +1,241 @@
+//! What was frozen since the last checkpoint: superchunks that the thaw log names, and no root does.
+//!
+//! Each of their subchunks is read as the mounted image would give it, by the rows that the log brings back, and compared
+//! with its identity, whatever the checksum of its superchunk says. All are read whichever subset of the image's data is
+//! asked for: there are no more than one checkpoint takes. Memory: the working set, and 16 bytes for each range of subchunks
+//! that are lost. Called by `thaw_log`.
+
+use super::Check;
+use super::beside::about;
+use super::ranges::RangeSet;
+use super::report::{CheckError, Finding, Severity};
+use crate::format::block::KeyRef;
+use crate::format::frame::FrameKind;
+use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
+use crate::format::place::Place;
+use crate::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow, SubchunkRun, SuperchunkRow};
+use crate::format::schema::{self, Table};
+use crate::inflate::WorkingSet;
+use crate::meta::{MetaError, View};
+use crate::table::Change;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What became of it.
+#[derive(Default)]
+pub(super) struct Frozen {
+    /// What is wrong, and the inodes that it hits.
+    pub(super) findings: Vec<(Finding, BTreeSet<u64>)>,
+    /// Superchunks that were read.
+    pub(super) superchunks: u64,
+    /// Subchunks that have their identities.
+    pub(super) verified: u64,
+}
+
+/// Things of one kind that are wrong.
+#[derive(Default)]
+struct Wrong {
+    count: u64,
+    /// Where the first is, and what is wrong with it.
+    first: Option<(u64, String)>,
+    /// Subchunks that are lost with them.
+    subchunks: RangeSet,
+}
+
+impl Wrong {
+    fn add(&mut self, at: u64, why: impl FnOnce() -> String) {
+        self.count = self.count.saturating_add(1);
+        self.first.get_or_insert_with(|| (at, why()));
+    }
+
+    /// A finding for all of them, and the inodes that have bytes in the subchunks.
+    fn tell(
+        mut self,
+        view: &View,
+        severity: Severity,
+        message: impl FnOnce(u64, &str) -> String,
+    ) -> Result<Option<(Finding, BTreeSet<u64>)>, MetaError> {
+        let Some((at, why)) = self.first else { return Ok(None) };
+        self.subchunks.settle();
+        let inodes = if self.subchunks.is_empty() { BTreeSet::new() } else { users(view, &self.subchunks)? };
+        Ok(Some((about(severity, message(self.count, &why)).at(at), inodes)))
+    }
+}
+
+/// Reads what the active overlay of `view` says was frozen. The image's frames up to there can be read.
+///
+/// # Errors
+/// The tables cannot be read, or the observer cancelled.
+pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError> {
+    let mut frozen = Frozen::default();
+    let mut frames = Wrong::default();
+    let mut lost = Wrong::default();
+    let (mut all, mut places) = (0, 0u64);
+    for row in puts(view, &schema::MAP, SPACE_SUPERCHUNKS) {
+        check.cancelled()?;
+        places = places.saturating_add(1);
+        match SuperchunkRow::decode(&row.ints, &row.tail) {
+            Ok(known) => {
+                for offset in known.place.offsets() {
+                    if let Some(why) = frame_is_wrong(check, SuperchunkId(row.key.b), &known, offset) {
+                        frames.add(offset.0, || why);
+                    }
+                }
+            }
+            Err(error) => frames.add(0, || format!("the row of superchunk {} is wrong: {error}", row.key.b)),
+        }
+    }
+    if !check.options.quick {
+        frozen.superchunks = places;
+        let ahead = check.options.jobs.saturating_sub(1);
+        let set = WorkingSet::new(Arc::clone(view.version()), (check.options.memory / 2) as usize, ahead);
+        let set = set.verifying(true);
+        let mut bytes = Vec::new();
+        for row in puts(view, &schema::MAP, SPACE_SUBCHUNKS) {
+            let run = match SubchunkRun::decode(SubchunkId(row.key.b), &row.ints, &row.tail) {
+                Ok(run) => run,
+                Err(error) => {
+                    lost.add(0, || format!("the row of subchunk {} is wrong: {error}", row.key.b));
+                    lost.subchunks.insert(row.key.b..row.key.b.saturating_add(1));
+                    continue;
+                }
+            };
+            for (id, len) in (run.first.0..).map(SubchunkId).zip(&run.lens) {
+                check.cancelled()?;
+                all += 1;
+                let len = view.recipe(id).ok().flatten().map_or(*len, |recipe| recipe.subchunk_len());
+                bytes.clear();
+                bytes.resize(len as usize, 0);
+                match set.read_subchunk(view, id, 0, &mut bytes) {
+                    Ok(()) => frozen.verified += 1,
+                    Err(error) => {
+                        lost.add(offset_of(view, run.superchunk), || error.to_string());
+                        lost.subchunks.insert(id.0..id.0.saturating_add(1));
+                    }
+                }
+            }
+        }
+    }
+    let hit = lost.count > 0;
+    let told = lost.tell(view, Severity::Lost, |count, first| {
+        format!("{count} of {all} subchunks that were frozen after the last checkpoint are lost; the first: {first}")
+    })?;
+    frozen.findings.extend(told);
+    let told = frames.tell(view, Severity::Recoverable, |count, first| {
+        let files = if hit { "" } else { "; no file is hit" };
+        format!("{count} frames that were written after the last checkpoint are damaged; the first: {first}{files}")
+    })?;
+    frozen.findings.extend(told);
+    let told = nowhere(check, view)?.tell(view, Severity::Lost, |count, first| {
+        format!(
+            "{count} subchunks of files that were written after the last checkpoint are nowhere; the first: {first}"
+        )
+    })?;
+    frozen.findings.extend(told);
+    Ok(frozen)
+}
+
+/// The rows that the active overlay has for a table from `a` on, among those with this `a`.
+fn puts<'v>(view: &'v View, table: &'static Table, a: u64) -> impl Iterator<Item = crate::format::block::Row> + 'v {
+    let changes = view.active().changes(table).map(|change| match change {
+        Change::Put(row) => Some(row),
+        Change::Delete(_) => None,
+    });
+    changes.flatten().filter(move |row| row.key.a == a)
+}
+
+/// Why one frame of a superchunk is not what its row says.
+fn frame_is_wrong(check: &Check<'_>, id: SuperchunkId, known: &SuperchunkRow, offset: LogOffset) -> Option<String> {
+    let log = check.image.log();
+    let place = &known.place;
+    let why = match log.header(offset) {
+        Ok(header) if header.kind != FrameKind::SUPERCHUNK || known.kind != header.kind => {
+            Some("it is none of file data".to_owned())
+        }
+        Ok(header) if (Place { offset, copy: None, ..*place }) != Place::of(&header) => {
+            Some("its header says something else than its row".to_owned())
+        }
+        Ok(header) => log.clear_part(&header).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    let why = why.or_else(|| {
+        if check.options.quick {
+            return None;
+        }
+        match log.stored_unverified(place, offset, &mut Vec::new()) {
+            Ok(true) => None,
+            Ok(false) => Some("the checksum of its stored bytes is wrong".to_owned()),
+            Err(error) => Some(error.to_string()),
+        }
+    });
+    why.map(|why| format!("superchunk {id} at {offset}: {why}"))
+}
+
+fn offset_of(view: &View, id: SuperchunkId) -> u64 {
+    view.superchunk(id).ok().flatten().map_or(0, |row| row.place.offset.0)
+}
+
+/// What changed files and contents name that no row of the map has.
+fn nowhere(check: &Check<'_>, view: &View) -> Result<Wrong, CheckError> {
+    let mut wrong = Wrong::default();
+    let mut look_for = |id: SubchunkId| {
+        if let Ok(None) = view.locate(id) {
+            wrong.add(0, || format!("subchunk {id}"));
+            wrong.subchunks.insert(id.0..id.0.saturating_add(1));
+        }
+    };
+    for table in [&schema::INODES, &schema::ORPHANS, &schema::CONTENTS] {
+        for change in view.active().changes(table) {
+            check.cancelled()?;
+            let Change::Put(row) = change else { continue };
+            if table.id() != schema::CONTENTS.id() {
+                if let Ok(InodeRow { content: ContentRef::Subchunk(id), .. }) = InodeRow::decode(&row.ints, &row.tail) {
+                    look_for(id);
+                }
+            } else if let Ok(row) = ContentRow::decode(row.key.b, &row.ints, &row.tail) {
+                ids(&row.extent).map(SubchunkId).for_each(&mut look_for);
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// Ids of the subchunks of an extent.
+fn ids(extent: &Extent) -> std::ops::Range<u64> {
+    match extent {
+        Extent::Hole => 0..0,
+        Extent::Slice { subchunk, .. } => subchunk.0..subchunk.0.saturating_add(1),
+        Extent::Run { first, lens } => first.0..first.0.saturating_add(lens.len() as u64),
+    }
+}
+
+/// The inodes of the view that have bytes in these subchunks.
+fn users(view: &View, subchunks: &RangeSet) -> Result<BTreeSet<u64>, MetaError> {
+    let mut contents = BTreeSet::new();
+    let mut cursor = view.cursor_at(&schema::CONTENTS, KeyRef::new(0, 0))?;
+    while let Some(row) = cursor.row() {
+        if let Ok(content) = ContentRow::decode(row.key().b, row.ints(), row.tail())
+            && subchunks.touches(&ids(&content.extent))
+        {
+            contents.insert(row.key().a);
+        }
+        cursor.advance(view)?;
+    }
+    let mut inodes = BTreeSet::new();
+    for table in [&schema::INODES, &schema::ORPHANS] {
+        let mut cursor = view.cursor_at(table, KeyRef::new(0, 0))?;
+        while let Some(row) = cursor.row() {
+            let hit = match InodeRow::decode(row.ints(), row.tail()).map(|inode| inode.content) {
+                Ok(ContentRef::Subchunk(id)) => subchunks.contains(id.0),
+                Ok(ContentRef::Content(id)) => contents.contains(&id.0),
+                _ => false,
+            };
+            if hit {
+                inodes.insert(row.key().a);
+            }
+            cursor.advance(view)?;
+        }
+    }
+    Ok(inodes)
+}
