@@ -1,6 +1,7 @@
 //! What the writable state begins with: a version, what was replayed over it, and what it says of the thaw log.
 
 use super::FsError;
+use super::dirty::DirtyFiles;
 use super::frames::Frames;
 use super::state::{Basis, Totals};
 use crate::format::block::KeyRef;
@@ -12,6 +13,7 @@ use crate::thaw::Segments;
 use crate::thaw::replay::Replayed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Where the session begins before a log is written: every frame is older.
 pub(super) const NO_SESSION: LogOffset = LogOffset(u64::MAX);
@@ -27,12 +29,14 @@ pub(super) fn of(
     session: LogOffset,
 ) -> Result<Basis, FsError> {
     let view = View::live(Arc::clone(image), None, replayed.overlay.clone());
-    let mut now = BTreeMap::new();
+    let (mut now, mut files) = (BTreeMap::new(), BTreeMap::new());
     let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;
     while let Some(row) = cursor.row() {
         let thawed = ThawedRow::decode(row.key().b, row.ints(), row.tail())?;
         if let ThawedBytes::InLog { frame, .. } = thawed.bytes {
             let bytes: &mut u64 = now.entry(segments.number(frame)).or_default();
+            *bytes = bytes.saturating_add(thawed.length);
+            let bytes: &mut u64 = files.entry(InodeId(row.key().a)).or_default();
             *bytes = bytes.saturating_add(thawed.length);
         }
         cursor.advance(&view)?;
@@ -49,6 +53,7 @@ pub(super) fn of(
         totals: Totals { inodes: replayed.inodes, bytes: replayed.bytes },
         orphans,
         frames: Frames::found(now, segments.lowest()),
+        dirty: DirtyFiles::found(files, Instant::now()),
         segments,
         session,
         lost: replayed.lost.clone(),

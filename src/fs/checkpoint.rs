@@ -9,6 +9,7 @@ use super::FsError;
 use super::live::{ImageSide, Live};
 use super::state::{Sealed, State};
 use crate::format::ids::LogOffset;
+use crate::format::transaction::Counters;
 use crate::meta::{CheckpointInput, ThawMark, write_checkpoint};
 use crate::thaw::Binding;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl Live {
         let input = CheckpointInput {
             version: &version,
             changes: &changes,
-            counters: sealed.seal.counters,
+            counters: self.counters_of(&sealed),
             inodes: sealed.seal.totals.inodes,
             bytes: sealed.seal.totals.bytes,
             time: (self.options.clock)(),
@@ -91,6 +92,13 @@ impl Live {
         }
         self.lock_state().published(next);
         Ok(())
+    }
+
+    /// What a root has as its counters. Blocks get the next ids of subchunks and superchunks, and since the sealing a freeze may
+    /// have given some out: all are given out under the image's lock, which the caller has, so none is twice.
+    fn counters_of(&self, sealed: &Sealed) -> Counters {
+        let Counters { subchunk, superchunk, .. } = self.ids.counters();
+        sealed.seal.counters.larger(Counters { subchunk, superchunk, ..Counters::default() })
     }
 
     /// Whether the file that is written still is the image: somebody may have put another one in its place.

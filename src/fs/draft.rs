@@ -51,9 +51,10 @@ impl RowChange {
     }
 }
 
-/// A change of the bytes that thawed ranges name in one segment.
+/// A change of the bytes that an inode's thawed ranges name in one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameChange {
+    pub(super) inode: InodeId,
     /// Any frame in that segment.
     pub(super) frame: LogOffset,
     pub(super) bytes: u64,
@@ -236,19 +237,19 @@ impl Draft {
         let any = !changes.is_empty();
         for (key, row) in changes {
             if let Some(old) = self.view().get(&schema::THAWED, key.as_ref())? {
-                self.frame_change(&ThawedRow::decode(key.b, old.ints(), old.tail())?, false);
+                self.frame_change(inode, &ThawedRow::decode(key.b, old.ints(), old.tail())?, false);
             }
             if let Some(new) = &row {
-                self.frame_change(&ThawedRow::decode(key.b, &new.ints, &new.tail)?, true);
+                self.frame_change(inode, &ThawedRow::decode(key.b, &new.ints, &new.tail)?, true);
             }
             self.change(RowChange { table: &schema::THAWED, key, row, logged: false, hides: true });
         }
         Ok(any)
     }
 
-    fn frame_change(&mut self, row: &ThawedRow, added: bool) {
+    fn frame_change(&mut self, inode: InodeId, row: &ThawedRow, added: bool) {
         if let ThawedBytes::InLog { frame, .. } = row.bytes {
-            self.frames.push(FrameChange { frame, bytes: row.length, added });
+            self.frames.push(FrameChange { inode, frame, bytes: row.length, added });
         }
     }
 

@@ -11,8 +11,10 @@ pub(super) struct Ids {
     pub(super) tiny: AtomicU64,
     pub(super) xattrs: AtomicU64,
     ordinal: AtomicU64,
-    subchunk: AtomicU64,
-    superchunk: AtomicU64,
+    /// Given out under the image's lock only, in the order of its log.
+    pub(super) subchunk: AtomicU64,
+    /// The same.
+    pub(super) superchunk: AtomicU64,
 }
 
 impl Ids {
@@ -54,8 +56,13 @@ impl Ids {
 
 /// The next number, if it is below `limit`.
 pub(super) fn next(counter: &AtomicU64, limit: u64) -> Option<u64> {
+    take(counter, 1, limit)
+}
+
+/// The first of the next `count` numbers, if all are below `limit`.
+pub(super) fn take(counter: &AtomicU64, count: u64, limit: u64) -> Option<u64> {
     // The limit itself must be a value a counter may have, so it is not passed.
-    let more = |value: u64| value.checked_add(1).filter(|&next| next < limit);
+    let more = |value: u64| value.checked_add(count).filter(|&next| next < limit);
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
 }
 

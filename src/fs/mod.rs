@@ -18,6 +18,7 @@ mod content;
 mod digest;
 mod dir;
 mod dirs;
+mod dirty;
 mod draft;
 mod error;
 pub mod extract;

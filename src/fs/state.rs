@@ -6,6 +6,7 @@
 
 use super::FsError;
 use super::claims::{Claim, Stamps};
+use super::dirty::DirtyFiles;
 use super::draft::Draft;
 use super::frames::Frames;
 use super::pending::Pending;
@@ -15,7 +16,7 @@ use crate::format::schema;
 use crate::format::transaction::{Counters, Operation};
 use crate::meta::{Image, Overlay, View};
 use crate::thaw::Segments;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -74,6 +75,8 @@ pub(super) struct State {
     /// Where the log ended when this mount began to write.
     session: LogOffset,
     pub(super) frames: Frames,
+    /// Files with bytes in the log.
+    pub(super) dirty: DirtyFiles,
     pending: Pending,
     /// Written bytes that were appended since the last commit was begun.
     pub(super) appended: u64,
@@ -104,6 +107,7 @@ pub(super) struct Basis {
     pub(super) totals: Totals,
     pub(super) orphans: BTreeSet<InodeId>,
     pub(super) frames: Frames,
+    pub(super) dirty: DirtyFiles,
     pub(super) segments: Arc<Segments>,
     pub(super) session: LogOffset,
     /// Operations that no commit contains yet: what recovery found lost.
@@ -125,6 +129,7 @@ impl State {
             segments: Arc::default(),
             session: LogOffset(0),
             frames: Frames::default(),
+            dirty: DirtyFiles::default(),
             pending: Pending::default(),
             appended: 0,
             oldest: None,
@@ -155,6 +160,7 @@ impl State {
         self.orphans = basis.orphans;
         self.totals = basis.totals;
         self.frames = basis.frames;
+        self.dirty = basis.dirty;
         self.segments = basis.segments;
         self.session = basis.session;
     }
@@ -194,13 +200,7 @@ impl State {
                 change.put_into(&mut self.active, base.layout == self.layout);
             }
         }
-        for change in &draft.frames {
-            let number = self.segments.number(change.frame);
-            match change.added {
-                true => self.frames.add(number, change.bytes),
-                false => self.frames.remove(number, change.bytes),
-            }
-        }
+        self.count_thawed(&draft);
         draft.thawed.iter().for_each(|operation| self.pending.thawed(operation.clone()));
         self.totals.inodes = self.totals.inodes.saturating_add_signed(draft.inodes);
         self.totals.bytes = self.totals.bytes.wrapping_add_signed(draft.bytes);
@@ -211,6 +211,40 @@ impl State {
             self.active = std::mem::take(draft.into_snapshot().view.active_mut());
         }
         true
+    }
+
+    /// Counts what a draft changes of thawed ranges, by segment and by file.
+    fn count_thawed(&mut self, draft: &Draft) {
+        let mut files = BTreeMap::<InodeId, (i128, bool)>::new();
+        for change in &draft.frames {
+            let number = self.segments.number(change.frame);
+            let (bytes, _) = files.entry(change.inode).or_default();
+            match change.added {
+                true => {
+                    self.frames.add(number, change.bytes);
+                    *bytes = bytes.saturating_add(change.bytes.into());
+                }
+                false => {
+                    self.frames.remove(number, change.bytes);
+                    *bytes = bytes.saturating_sub(change.bytes.into());
+                }
+            }
+        }
+        for operation in &draft.thawed {
+            if let Operation::Thawed(thawed) = operation
+                && let Some((_, wrote)) = files.get_mut(&thawed.inode)
+            {
+                *wrote = true;
+            }
+        }
+        if files.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for (inode, (bytes, wrote)) in files {
+            let writing = self.opens.get(&inode).is_some_and(|handles| handles.writing > 0);
+            self.dirty.change(inode, bytes, wrote, writing, now);
+        }
     }
 
     /// Takes what is pending for a commit, and seals the state if `seal` says so and nothing is sealed yet.
@@ -288,6 +322,7 @@ impl State {
         handles.all = handles.all.saturating_add(1);
         handles.writing = handles.writing.saturating_add(u32::from(writing));
         self.opens.insert(inode, handles);
+        self.dirty.set_writing(inode, handles.writing > 0);
         self.stamp += 1;
         self.stamps.set_one(claim, self.stamp);
         true
@@ -298,6 +333,7 @@ impl State {
         let Some(mut handles) = self.opens.get(&inode).copied() else { return false };
         handles.all = handles.all.saturating_sub(1);
         handles.writing = handles.writing.saturating_sub(u32::from(writing));
+        self.dirty.set_writing(inode, handles.all > 0 && handles.writing > 0);
         if handles.all > 0 {
             self.opens.insert(inode, handles);
             return false;
@@ -313,6 +349,7 @@ impl State {
         self.stamp += 1;
         for inode in self.opens.keys() {
             self.stamps.set_one(Claim::Inode(*inode), self.stamp);
+            self.dirty.set_writing(*inode, false);
         }
         self.opens = Opens::new();
     }
