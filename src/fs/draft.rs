@@ -75,6 +75,7 @@ pub(super) struct Draft {
     pub(super) inodes: i64,
     pub(super) bytes: i64,
     pub(super) removes: bool,
+    pub(super) lightens_log: bool,
 }
 
 impl Draft {
@@ -91,6 +92,7 @@ impl Draft {
             inodes: 0,
             bytes: 0,
             removes: false,
+            lightens_log: false,
         }
     }
 
@@ -292,6 +294,12 @@ impl Draft {
     /// The operation frees space: it may use the reserve [24].
     pub(super) fn removes(&mut self) {
         self.removes = true;
+    }
+
+    /// The operation takes bytes out of the thaw log: it may use the last of the log's space, as what removes something may,
+    /// but not that of the image.
+    pub(super) fn lightens_log(&mut self) {
+        self.lightens_log = true;
     }
 
     /// The changed view.

@@ -207,12 +207,13 @@ impl Live {
         }
         self.begin()?;
         self.reserve(&draft)?;
-        if !draft.removes && self.log_is_short.load(Ordering::Relaxed) {
+        let frees = draft.removes || draft.lightens_log;
+        if !frees && self.log_is_short.load(Ordering::Relaxed) {
             self.find_space_for_log()?;
         }
         let mut state = self.state.lock();
         state.check_latch()?;
-        if !draft.removes && state.failed.is_some() {
+        if !frees && state.failed.is_some() {
             // It would be in no commit until there is space for one.
             return Err(FsError::NoSpace);
         }

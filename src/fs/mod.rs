@@ -28,6 +28,7 @@ pub mod forget;
 mod frames;
 pub mod gc;
 mod ids;
+mod layout;
 mod live;
 mod lookup;
 mod ops;

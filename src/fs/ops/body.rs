@@ -6,7 +6,7 @@
 
 use super::shares;
 use crate::format::block::{Key, KeyRef, Row};
-use crate::format::ids::{ContentId, TinyId};
+use crate::format::ids::{ContentId, SubchunkId, TinyId};
 use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow, ShareKey, ShareKind};
 use crate::format::schema;
 use crate::fs::FsError;
@@ -48,7 +48,7 @@ pub(super) fn before(view: &View, id: ContentId, at: u64) -> Result<Option<(u64,
 }
 
 /// Where a content ends.
-pub(super) fn end_of(view: &View, id: ContentId) -> Result<u64, FsError> {
+pub(in crate::fs) fn end_of(view: &View, id: ContentId) -> Result<u64, FsError> {
     Ok(last_row(view, id)?.map_or(0, |(begin, row)| begin.saturating_add(row.length)))
 }
 
@@ -217,19 +217,86 @@ pub(super) fn punch(draft: &mut Draft, row: &mut InodeRow, at: u64, to: u64) -> 
 /// Puts `pieces` in place of what the row names from `at` on, for as many bytes as they have. The row must not be tiny, and
 /// the file's size at least where they end when the operation is done.
 pub(super) fn replace(draft: &mut Draft, row: &mut InodeRow, at: u64, pieces: &[ContentRow]) -> Result<(), FsError> {
-    let mut own = own(draft, row, u64::MAX)?;
-    let to = pieces.iter().fold(at, |at, piece| at.saturating_add(piece.length));
+    let own = own(draft, row, u64::MAX)?;
     let has_data = pieces.iter().any(|piece| piece.extent != Extent::Hole);
-    let uneven = has_data || to < own.end;
-    if has_data || at < own.end {
-        let (at, pieces) = merged(draft.view(), &own, at, pieces)?;
-        let to = pieces.iter().fold(at, |at, piece| at.saturating_add(piece.length));
-        replace_rows(draft, &mut own, at, to, &pieces)?;
-    }
-    settle(draft, row, own)?;
+    let uneven = has_data || end_after(at, pieces) < own.end;
+    put_pieces(draft, row, own, at, pieces)?;
     if uneven && matches!(row.content, ContentRef::Content(_)) {
         set_uneven(row);
     }
+    Ok(())
+}
+
+/// As [`replace`], with bytes that were cut as a chunker cuts: the content is uneven only if it was before, or if a part of a
+/// subchunk comes (`whole` says whether all are whole) or stays.
+pub(super) fn splice(
+    draft: &mut Draft,
+    row: &mut InodeRow,
+    at: u64,
+    pieces: &[ContentRow],
+    whole: bool,
+) -> Result<(), FsError> {
+    let own = own(draft, row, u64::MAX)?;
+    let (view, to) = (draft.view(), end_after(at, pieces));
+    let uneven = !whole || is_inside(view, &own, at)? || is_inside(view, &own, to)?;
+    put_pieces(draft, row, own, at, pieces)?;
+    if uneven {
+        set_uneven(row);
+    }
+    Ok(())
+}
+
+fn end_after(at: u64, pieces: &[ContentRow]) -> u64 {
+    pieces.iter().fold(at, |at, piece| at.saturating_add(piece.length))
+}
+
+/// Whether a content has a subchunk that begins before `at` and ends after it.
+fn is_inside(view: &View, own: &Own, at: u64) -> Result<bool, FsError> {
+    let Some((begin, row)) = before(view, own.id, at)?.filter(|(begin, _)| *begin < at) else { return Ok(false) };
+    if at >= begin.saturating_add(row.length) {
+        return Ok(false);
+    }
+    Ok(match &row.extent {
+        Extent::Hole => false,
+        Extent::Slice { .. } => true,
+        Extent::Run { lens, .. } => {
+            let ends = lens.iter().scan(begin, |end, &len| {
+                *end = end.saturating_add(len.into());
+                Some(*end)
+            });
+            !ends.into_iter().any(|end| end == at)
+        }
+    })
+}
+
+/// Puts pieces in their place in a content, which becomes the row's.
+fn put_pieces(
+    draft: &mut Draft,
+    row: &mut InodeRow,
+    mut own: Own,
+    at: u64,
+    pieces: &[ContentRow],
+) -> Result<(), FsError> {
+    if at < own.end || pieces.iter().any(|piece| piece.extent != Extent::Hole) {
+        let (at, pieces) = merged(draft.view(), &own, at, pieces)?;
+        replace_rows(draft, &mut own, at, end_after(at, &pieces), &pieces)?;
+    }
+    settle(draft, row, own)
+}
+
+/// Puts a new tiny content of these bytes in place of what the row names.
+pub(super) fn become_tiny(draft: &mut Draft, row: &mut InodeRow, bytes: Vec<u8>) -> Result<(), FsError> {
+    release(draft, row)?;
+    let id = draft.new_tiny()?;
+    draft.put(&schema::TINY, Row { key: Key::new(id.0, 0), ints: Vec::new(), tail: bytes });
+    row.content = ContentRef::Tiny(id);
+    Ok(())
+}
+
+/// Puts one whole subchunk, as long as the file, in place of what the row names.
+pub(super) fn become_subchunk(draft: &mut Draft, row: &mut InodeRow, subchunk: SubchunkId) -> Result<(), FsError> {
+    release(draft, row)?;
+    row.content = ContentRef::Subchunk(subchunk);
     Ok(())
 }
 

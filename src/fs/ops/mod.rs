@@ -11,6 +11,7 @@ mod body;
 mod copy;
 mod create;
 mod fallocate;
+mod freeze;
 mod link;
 mod names;
 mod privileges;
@@ -29,8 +30,10 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::fs) use body::end_of as content_end;
 pub use create::{NewKind, NewNode};
 pub use fallocate::FallocateMode;
+pub(in crate::fs) use freeze::{Frozen, Piece, Spliced, freeze};
 pub use rename::RenameFlags;
 pub use setattr::{NewTime, SetAttr};
 pub use xattr::XattrFlags;

@@ -1,0 +1,342 @@
+//! One batch: files are cut until enough new bytes are gathered, superchunks published, and the files spliced.
+//!
+//! The freezer's lock is held from the first look-up of a known subchunk to the last splice, so that nobody deletes one that a
+//! file is about to name. Called by `pass`.
+
+use super::known::KnownSubchunks;
+use super::publish::publish;
+use super::source::{FileLayout, Reader};
+use super::{FreezeHow, FreezeReport};
+use crate::format::codec::Compression;
+use crate::format::ids::{InodeId, SubchunkId};
+use crate::format::limits;
+use crate::format::rows::{ContentRef, FileType, InodeRow};
+use crate::freeze::{
+    Batch, BatchError, BatchOptions, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Scope, SpanSource, choose,
+    cut_file,
+};
+use crate::fs::dirty::DirtyFiles;
+use crate::fs::live::Live;
+use crate::fs::ops::{Frozen, Piece, freeze};
+use crate::fs::snapshot::Snapshot;
+use crate::fs::{FsError, layout};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Files in one batch at most: what is known of each stays in memory until it is spliced.
+const FILES: usize = 16 << 10;
+/// A batch has so many superchunks at least, where the image's are large.
+const SUPERCHUNKS: u64 = 2;
+
+/// Where the next batch goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Cursor {
+    /// Files before this one are done.
+    inode: InodeId,
+    /// And this one up to this byte.
+    offset: u64,
+}
+
+/// A file that was cut.
+struct Cut {
+    inode: InodeId,
+    row: InodeRow,
+    from: u64,
+    file: FileCut,
+}
+
+/// What a file comes to.
+enum Outcome {
+    Cut(Cut),
+    /// It is to be tiny, and has no pieces.
+    Tiny(Frozen),
+    /// There is nothing to do.
+    Nothing,
+}
+
+/// Freezes one batch from `from` on. Gives where to go on; `None` after the last file.
+pub(super) fn run(
+    live: &Live,
+    how: &FreezeHow<'_>,
+    from: Cursor,
+    report: &mut FreezeReport,
+    observer: &dyn Fn(u64, u64),
+) -> Result<Option<Cursor>, FsError> {
+    let mut freezer = live.freezing.lock();
+    let (now, dirty) = {
+        let mut state = live.lock_state();
+        state.check_latch()?;
+        state.dirty.expire(Instant::now());
+        (state.snapshot(), state.dirty.clone())
+    };
+    if dirty.bytes() == 0 {
+        return Ok(None);
+    }
+    // What was found at the start comes to have other frames with the first change.
+    if !live.has_begun() {
+        live.begin()?;
+        return Ok(Some(from));
+    }
+    let (working_set, index) = freezer.prepare(now.view())?;
+    let reader = Reader::new(&now, &working_set);
+    let known = KnownSubchunks { index, working_set: &working_set, view: now.view() };
+    let mut batch = Batch::new(options(live, how, &now)?, &known).map_err(of_batch)?;
+    let (mut outcomes, mut next) = (Vec::new(), None);
+    for inode in chosen(&dirty, how, from.inode, &now) {
+        if (how.stop)() || batch.is_full() || outcomes.len() >= FILES {
+            next = Some(Cursor { inode, offset: if inode == from.inode { from.offset } else { 0 } });
+            break;
+        }
+        let offset = if inode == from.inode { from.offset } else { 0 };
+        match cut(&reader, how, (inode, offset), &mut batch) {
+            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::Tiny(frozen)) => outcomes.push(Outcome::Tiny(frozen)),
+            Ok(Outcome::Cut(cut)) => {
+                let goes_on = cut.file.next;
+                outcomes.push(Outcome::Cut(cut));
+                if let Some(offset) = goes_on {
+                    next = Some(Cursor { inode, offset });
+                    break;
+                }
+            }
+            Err(CutError::Layout(error)) => hold(live, inode, &error),
+            Err(CutError::Batch(error)) => return Err(of_batch(error)),
+        }
+    }
+    let stopped = (how.stop)();
+    // What more files would fill is left to the next batch; in the end everything goes if that was asked for.
+    let keep_last = how.everything && (next.is_none() || stopped);
+    let shared = batch.shared_bytes();
+    let packed = batch.finish(keep_last).map_err(of_batch)?;
+    let first = if packed.superchunks.is_empty() { SubchunkId(0) } else { publish(live, &packed)? };
+    if !packed.superchunks.is_empty() {
+        freezer.add(&packed, first);
+    }
+    report.superchunks = report.superchunks.saturating_add(packed.superchunks.len() as u64);
+    for superchunk in &packed.superchunks {
+        report.new_bytes = report.new_bytes.saturating_add(superchunk.raw_len.into());
+        report.stored_bytes = report.stored_bytes.saturating_add(superchunk.frame_len());
+    }
+    report.shared_bytes = report.shared_bytes.saturating_add(shared);
+    live.freeze_hook(Step::Published);
+    // The first file of which something was left to the next batch.
+    let mut unfinished: Option<Cursor> = None;
+    for outcome in outcomes {
+        let (frozen, is_all) = match outcome {
+            Outcome::Nothing => continue,
+            Outcome::Tiny(frozen) => (frozen, true),
+            Outcome::Cut(cut) => {
+                let (frozen, goes_on) = frozen(&reader, &cut, &packed, first)?;
+                if let Some(offset) = goes_on {
+                    unfinished = unfinished.or(Some(Cursor { inode: cut.inode, offset }));
+                }
+                (frozen, goes_on.is_none() && cut.file.next.is_none())
+            }
+        };
+        splice(live, &frozen, is_all, report)?;
+        observer(report.frozen_bytes, report.stored_bytes);
+    }
+    drop(freezer);
+    Ok(match (next, unfinished) {
+        (Some(_), Some(unfinished)) if unfinished != from => Some(unfinished),
+        // A batch of its own would leave it again.
+        (next, _) => next,
+    })
+}
+
+/// Steps of a batch, for tests that change files in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fs) enum Step {
+    /// Superchunks are appended and their rows pending; no file names them yet.
+    Published,
+}
+
+fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOptions, FsError> {
+    let params = *now.view().params();
+    let compression = match (Compression::from_numbers(params.codec, params.level)?, how.level) {
+        (Compression::Zstd(_) | Compression::Xz(_), Some(level)) => Compression::Zstd(level),
+        (own, _) => own,
+    };
+    Ok(BatchOptions {
+        params,
+        compression,
+        compressors: live.compressors.load(Ordering::Relaxed).max(1),
+        at_idle_priority: how.at_idle_priority,
+        limit: DEFAULT_LIMIT.max(u64::from(params.superchunk_size).saturating_mul(SUPERCHUNKS)),
+    })
+}
+
+/// Files that may be frozen, from one on.
+fn chosen<'d>(
+    dirty: &'d DirtyFiles,
+    how: &'d FreezeHow<'_>,
+    from: InodeId,
+    now: &'d Snapshot,
+) -> impl Iterator<Item = InodeId> + 'd {
+    let time = Instant::now();
+    let eligible = move |(inode, file): &(InodeId, &crate::fs::dirty::Dirty)| {
+        *inode >= from && (how.everything || file.is_eligible(time)) && {
+            // What has no name goes when it is closed: it is worth no space in the image, unless the log has to go.
+            how.everything || !now.is_nameless(*inode)
+        }
+    };
+    dirty.iter().filter(eligible).map(|(inode, _)| inode)
+}
+
+/// Cuts one file.
+fn cut(
+    reader: &Reader<'_>,
+    how: &FreezeHow<'_>,
+    (inode, offset): (InodeId, u64),
+    batch: &mut Batch<'_, KnownSubchunks<'_>>,
+) -> Result<Outcome, CutError<FsError>> {
+    let view = reader.view();
+    let row = view.inode(inode).and_then(|row| row.map_or_else(|| view.orphan(inode), |row| Ok(Some(row))));
+    let row = row.map_err(|error| CutError::Layout(error.into()))?;
+    let Some(row) = row.filter(|row| row.file_type == FileType::Regular) else { return Ok(Outcome::Nothing) };
+    let mut file = FileLayout::new(reader, inode, row);
+    if let Some(frozen) = tiny(reader, inode, &mut file).map_err(CutError::Layout)? {
+        return Ok(Outcome::Tiny(frozen));
+    }
+    let is_uneven = file.row().is_uneven();
+    let blocks = choose(&mut file, view.params(), is_uneven).map_err(CutError::Layout)?;
+    let scope = if how.deep && is_uneven { Scope::Everything } else { Scope::Changed };
+    let cut = cut_file(&mut file, Cutting { scope, blocks }, offset, batch, how.stop)?;
+    Ok(Outcome::Cut(Cut { inode, row: file.into_row(), from: offset, file: cut }))
+}
+
+/// A file that is to have its bytes in a row of a table: all data, and few.
+fn tiny(reader: &Reader<'_>, inode: InodeId, file: &mut FileLayout<'_>) -> Result<Option<Frozen>, FsError> {
+    let row = file.row().clone();
+    if row.size == 0 || row.size >= limits::TINY_LEN {
+        return Ok(None);
+    }
+    let sources = layout::spans(reader.view(), inode, &row, (0, row.size), &|_| Ok(0))?;
+    if sources.iter().any(|span| matches!(span.source, SpanSource::Hole)) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; usize::try_from(row.size).unwrap_or(0)];
+    file.read(0, &mut bytes)?;
+    let was_tiny = tiny_of(reader, &row)?;
+    Ok(Some(Frozen {
+        inode,
+        size: row.size,
+        sources,
+        pieces: Vec::new(),
+        whole: true,
+        uneven: false,
+        tiny: Some(bytes),
+        was_tiny,
+    }))
+}
+
+fn tiny_of(reader: &Reader<'_>, row: &InodeRow) -> Result<Option<Vec<u8>>, FsError> {
+    Ok(match row.content {
+        ContentRef::Tiny(id) => Some(reader.view().tiny(id)?),
+        _ => None,
+    })
+}
+
+/// What may be spliced of a file, and where the next batch goes on with it if superchunks with more of it were left out.
+fn frozen(
+    reader: &Reader<'_>,
+    cut: &Cut,
+    packed: &Packed,
+    first: SubchunkId,
+) -> Result<(Frozen, Option<u64>), FsError> {
+    let kept = packed.kept(&cut.file);
+    let (mut pieces, mut sources) = (Vec::new(), Vec::new());
+    let mut uneven = false;
+    for region in &kept {
+        uneven |= region.uneven;
+        let mut begin = region.begin;
+        for &(len, piece) in &region.pieces {
+            let subchunk = packed.id(piece, first).ok_or_else(|| FsError::io("a subchunk of a batch has no id"))?;
+            pieces.push(Piece { begin, len, subchunk });
+            begin = begin.saturating_add(len.into());
+        }
+        let range = (region.begin, region.end.min(cut.row.size));
+        sources.extend(layout::spans(reader.view(), cut.inode, &cut.row, range, &|_| Ok(0))?);
+    }
+    let end = kept.last().map_or(cut.from, |region| region.end);
+    let goes_on = (cut.file.regions.last().is_some_and(|region| region.end() > end)).then_some(end);
+    let mut whole = cut.from == 0 && cut.file.next.is_none() && goes_on.is_none();
+    if whole && let Some(holes) = holes_between(reader, cut, &pieces)? {
+        sources.extend(holes);
+        sources.sort_unstable_by_key(|span| span.begin);
+    } else {
+        whole = false;
+    }
+    let was_tiny = tiny_of(reader, &cut.row)?;
+    let frozen = Frozen {
+        inode: cut.inode,
+        size: cut.row.size,
+        sources,
+        pieces,
+        whole,
+        uneven,
+        tiny: None,
+        was_tiny,
+    };
+    Ok((frozen, goes_on))
+}
+
+/// The spans between pieces, if all of them are holes.
+fn holes_between(reader: &Reader<'_>, cut: &Cut, pieces: &[Piece]) -> Result<Option<Vec<crate::freeze::Span>>, FsError> {
+    let mut file = FileLayout::new(reader, cut.inode, cut.row.clone());
+    let (mut holes, mut at) = (Vec::new(), 0);
+    let ends = pieces.iter().map(|piece| (piece.begin, piece.end())).chain([(cut.row.size, cut.row.size)]);
+    for (begin, end) in ends {
+        while at < begin {
+            let mut span = file.span(at)?;
+            if span.source != SpanSource::Hole {
+                return Ok(None);
+            }
+            let stop = span.begin.saturating_add(span.len).min(begin);
+            (span.begin, span.len) = (at, stop.saturating_sub(at));
+            holes.push(span);
+            at = stop.max(at.saturating_add(1));
+        }
+        at = end;
+    }
+    Ok(Some(holes))
+}
+
+/// Splices a file, step after step.
+fn splice(live: &Live, frozen: &Frozen, is_all: bool, report: &mut FreezeReport) -> Result<(), FsError> {
+    if frozen.pieces.is_empty() && frozen.tiny.is_none() {
+        return Ok(());
+    }
+    let (mut bytes, mut next) = (0u64, Some(0));
+    while let Some(first) = next {
+        let done = live.transact(|draft| freeze(draft, frozen, first))?;
+        if done.gone {
+            return Ok(());
+        }
+        bytes = bytes.saturating_add(done.bytes);
+        next = done.next;
+    }
+    let mut state = live.lock_state();
+    if bytes > 0 {
+        report.files = report.files.saturating_add(u64::from(is_all));
+        report.frozen_bytes = report.frozen_bytes.saturating_add(bytes);
+        state.dirty.spliced(frozen.inode);
+    } else {
+        report.dropped = report.dropped.saturating_add(1);
+        state.dirty.dropped(frozen.inode, Instant::now());
+    }
+    Ok(())
+}
+
+fn hold(live: &Live, inode: InodeId, error: &FsError) {
+    if live.lock_state().dirty.hold(inode, Instant::now()) {
+        tracing::warn!(inode = inode.0, %error, "a file cannot be frozen");
+    }
+}
+
+fn of_batch(error: BatchError<FsError>) -> FsError {
+    match error {
+        BatchError::Known(error) => error,
+        error => FsError::io(error.to_string()),
+    }
+}

@@ -1,0 +1,115 @@
+//! The subchunks of the image by their identities, so that equal bytes are stored once.
+//!
+//! Invariant: an index has only subchunks whose rows are in the state: those of a batch come in after its rows are pending [8].
+//! It is built at the first freeze, and thrown away by whoever deletes subchunks. Called by `batch` and `publish`.
+
+use crate::chunk::DedupIndex;
+use crate::format::block::KeyRef;
+use crate::format::ids::SubchunkId;
+use crate::format::params::HashKind;
+use crate::format::rows::{Identity, identity};
+use crate::format::schema;
+use crate::freeze::{Known, Packed};
+use crate::fs::FsError;
+use crate::inflate::WorkingSet;
+use crate::meta::{Image, View};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bytes of memory for the index before it moves to files.
+const SPILL_AFTER: usize = 64 << 20;
+/// Inflated superchunks that freezes keep, at least; two of the image's at least.
+const WORKING_SET: usize = 16 << 20;
+
+/// What freezes of one session have in common. Held from the first look-up of a batch to its last splice.
+#[derive(Default)]
+pub(in crate::fs) struct Freezer {
+    index: Option<DedupIndex>,
+    working_set: Option<Arc<WorkingSet>>,
+    /// Where a large index lies.
+    spill: PathBuf,
+}
+
+impl Freezer {
+    /// A large index lies in unlinked files of this folder.
+    pub(super) fn set_spill(&mut self, folder: PathBuf) {
+        self.spill = folder;
+    }
+
+    /// Forgets all subchunks: some are to be deleted. The next freeze finds those that are left.
+    pub(in crate::fs) fn forget(&mut self) {
+        self.index = None;
+    }
+
+    /// The working set, and all subchunks that the view knows.
+    pub(super) fn prepare(&mut self, view: &View) -> Result<(Arc<WorkingSet>, &mut DedupIndex), FsError> {
+        let index = match self.index.take() {
+            Some(index) => index,
+            None => build(view, self.spill.clone())?,
+        };
+        let working_set = self.working_set.get_or_insert_with(|| Arc::new(working_set(view.version())));
+        Ok((Arc::clone(working_set), self.index.insert(index)))
+    }
+
+    /// Adds the subchunks of a batch whose rows are pending.
+    pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId) {
+        let Some(index) = &mut self.index else { return };
+        for (id, identity) in packed.identities(first) {
+            if let Err(error) = index.insert(identity, id) {
+                // Without it some bytes are stored twice, no more.
+                tracing::warn!(%error, "the index of known subchunks is given up until the next freeze");
+                self.index = None;
+                return;
+            }
+        }
+    }
+}
+
+fn working_set(image: &Arc<Image>) -> WorkingSet {
+    let superchunk = image.params().superchunk_size as usize;
+    WorkingSet::new(Arc::clone(image), superchunk.saturating_mul(2).max(WORKING_SET), 0)
+}
+
+/// All subchunks of file data by the view's rows, in the order of their ids.
+fn build(view: &View, spill: PathBuf) -> Result<DedupIndex, FsError> {
+    let mut index = DedupIndex::new(SPILL_AFTER, &spill);
+    let kind = view.params().hash;
+    let mut cursor = view.cursor_at(&schema::IDENTITIES, KeyRef::new(0, 0))?;
+    while let Some(row) = cursor.row() {
+        let first = row.key().a;
+        for n in 0.. {
+            let Some(found) = identity::decode_one(kind, row.ints(), row.tail(), n)
+                .or_else(|error| if n == 0 { Err(error) } else { Ok(None) })?
+            else {
+                break;
+            };
+            let id = SubchunkId(first.saturating_add(n));
+            index.insert(found, id).map_err(|error| FsError::io(error.to_string()))?;
+        }
+        cursor.advance(view)?;
+    }
+    Ok(index)
+}
+
+/// Finds subchunks with the same bytes.
+pub(super) struct KnownSubchunks<'a> {
+    pub(super) index: &'a DedupIndex,
+    pub(super) working_set: &'a WorkingSet,
+    pub(super) view: &'a View,
+}
+
+impl Known for KnownSubchunks<'_> {
+    type Error = FsError;
+
+    fn find(&self, identity: &Identity, bytes: &[u8]) -> Result<Option<SubchunkId>, FsError> {
+        let Some(id) = self.index.get(identity) else { return Ok(None) };
+        if self.view.params().hash != HashKind::Xxh3 {
+            return Ok(Some(id));
+        }
+        let mut known = vec![0; bytes.len()];
+        // One that cannot be read, or is shorter, is not taken for this one.
+        let same = self.working_set.read_subchunk(self.view, id, 0, &mut known).is_ok() && known == bytes;
+        // One that is longer has another identity in all likelihood, but that proves nothing.
+        Ok((same && self.view.locate(id)?.is_some_and(|located| located.len as usize == bytes.len())).then_some(id))
+    }
+}

@@ -1,0 +1,276 @@
+//! The last step of a freeze: a file names subchunks for the bytes that were cut, and has them no more in the thaw log.
+//!
+//! The row is read again, and its content columns alone change [4]. Only bytes that have the source they had when they were
+//! cut are spliced, into the content as it is now [5]: so what was written, cut off or punched meanwhile stays as it is. What
+//! was written from nothing comes to be what `pack` makes of it. Called by `freezing`.
+
+use super::unlink::{STEP_ROWS, thawed_rows};
+use super::{body, truncate};
+use crate::format::ids::{InodeId, SubchunkId};
+use crate::format::limits;
+use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow};
+use crate::format::schema;
+use crate::freeze::Span;
+use crate::fs::FsError;
+use crate::fs::content::{hole, slice};
+use crate::fs::draft::{Draft, Standing};
+use crate::fs::layout::{self, Unchanged};
+
+/// A whole subchunk, and where in the file its bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fs) struct Piece {
+    pub(in crate::fs) begin: u64,
+    pub(in crate::fs) len: u32,
+    pub(in crate::fs) subchunk: SubchunkId,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.begin.saturating_add(self.len.into())
+    }
+}
+
+/// What was cut of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::fs) struct Frozen {
+    pub(in crate::fs) inode: InodeId,
+    /// Bytes of the file then.
+    pub(in crate::fs) size: u64,
+    /// Where its bytes came from: at least those of the pieces, in order; of the whole file, if all of it was cut.
+    pub(in crate::fs) sources: Vec<Span>,
+    /// In order, without overlap.
+    pub(in crate::fs) pieces: Vec<Piece>,
+    /// Whether pieces and holes are the whole file.
+    pub(in crate::fs) whole: bool,
+    /// All bytes of a file that is to have them in its own row of a table.
+    pub(in crate::fs) tiny: Option<Vec<u8>>,
+    /// The tiny content that it had.
+    pub(in crate::fs) was_tiny: Option<Vec<u8>>,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::fs) struct Spliced {
+    /// Bytes that are no more in the thaw log.
+    pub(in crate::fs) bytes: u64,
+    /// The piece that the next step begins with.
+    pub(in crate::fs) next: Option<usize>,
+    /// The file is gone.
+    pub(in crate::fs) gone: bool,
+}
+
+/// Splices what was cut into the file, from piece number `first` on, as far as one step may [27].
+pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) -> Result<Spliced, FsError> {
+    draft.lightens_log();
+    let (mut row, standing) = match draft.any_inode(frozen.inode) {
+        Err(FsError::NotFound) => return Ok(Spliced { gone: true, ..Spliced::default() }),
+        found => found?,
+    };
+    truncate::regular(&row)?;
+    if standing == Standing::Orphan && !draft.is_open(frozen.inode) {
+        return Ok(Spliced { gone: true, ..Spliced::default() });
+    }
+    if first == 0
+        && frozen.whole
+        && frozen.pieces.len() <= STEP_ROWS
+        && thawed_rows(draft, frozen.inode, 0)? <= STEP_ROWS
+        && let Some(bytes) = anew(draft, frozen, &mut row)?
+    {
+        draft.put_any(frozen.inode, &row, standing);
+        return Ok(Spliced { bytes, ..Spliced::default() });
+    }
+    let spliced = some(draft, frozen, first, &mut row)?;
+    if spliced.bytes > 0 {
+        draft.put_any(frozen.inode, &row, standing);
+    }
+    Ok(spliced)
+}
+
+/// Gives a file of which nothing has changed the content that `pack` would give it. `None` if something has.
+fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option<u64>, FsError> {
+    if row.size != frozen.size {
+        return Ok(None);
+    }
+    if let ContentRef::Tiny(id) = row.content
+        && Some(draft.view().tiny(id)?) != frozen.was_tiny
+    {
+        return Ok(None);
+    }
+    let now = layout::spans(draft.view(), frozen.inode, row, (0, row.size), &|_| Ok(0))?;
+    let unchanged = layout::unchanged(&frozen.sources, &now);
+    let (mut at, mut bytes) = (0, 0u64);
+    for range in &unchanged {
+        if range.from != at {
+            return Ok(None);
+        }
+        at = range.to;
+        bytes = bytes.saturating_add(if range.thawed { range.to - range.from } else { 0 });
+    }
+    if at != row.size {
+        return Ok(None);
+    }
+    draft.unthaw_after(frozen.inode, 0)?;
+    if let Some(tiny) = &frozen.tiny {
+        body::become_tiny(draft, row, tiny.clone())?;
+        return Ok(Some(bytes));
+    }
+    if let [piece] = frozen.pieces.as_slice()
+        && (piece.begin, u64::from(piece.len)) == (0, row.size)
+    {
+        body::become_subchunk(draft, row, piece.subchunk)?;
+        return Ok(Some(bytes));
+    }
+    body::release(draft, row)?;
+    let (mut rows, mut end) = (Rows::default(), 0);
+    for piece in &frozen.pieces {
+        if piece.begin > end {
+            rows.hole(piece.begin - end);
+        }
+        rows.subchunk(piece.subchunk, 0, piece.len.into(), true);
+        end = piece.end();
+    }
+    if !rows.all.is_empty() {
+        body::splice(draft, row, 0, &rows.all, true)?;
+    }
+    Ok(Some(bytes))
+}
+
+/// Splices pieces as far as nothing of them has changed.
+fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) -> Result<Spliced, FsError> {
+    let mut spliced = Spliced::default();
+    let pieces = frozen.pieces.get(first..).unwrap_or_default();
+    let (Some(begin), false) = (pieces.first().map(|piece| piece.begin), matches!(row.content, ContentRef::Tiny(_)))
+    else {
+        return Ok(spliced);
+    };
+    let pieces = step(draft, frozen.inode, begin, pieces)?;
+    let next = first.saturating_add(pieces.len());
+    spliced.next = (next < frozen.pieces.len()).then_some(next);
+    let end = pieces.last().map_or(begin, Piece::end).min(row.size);
+    if begin >= end {
+        return Ok(Spliced::default());
+    }
+    let now = layout::spans(draft.view(), frozen.inode, row, (begin, end), &|_| Ok(0))?;
+    let first_source = frozen.sources.partition_point(|span| span.begin.saturating_add(span.len) <= begin);
+    let then = frozen.sources.get(first_source..).unwrap_or_default();
+    let mut unchanged = layout::unchanged(then, &now).into_iter().peekable();
+    let mut out = Splice { at: begin, end: begin, rows: Rows::default(), whole: true };
+    for piece in pieces {
+        let mut ranges = Vec::new();
+        while let Some(range) = unchanged.peek().copied().filter(|range| range.from < piece.end()) {
+            let part = Unchanged { from: range.from.max(piece.begin), to: range.to.min(piece.end()), ..range };
+            if part.from < part.to {
+                ranges.push(part);
+            }
+            if range.to > piece.end() {
+                break;
+            }
+            unchanged.next();
+        }
+        for (from, to, thawed) in joined(&ranges) {
+            let whole = to - from == u64::from(piece.len);
+            // Of what changed in part, what is not in the log is better left where it is.
+            if !whole && thawed == 0 {
+                continue;
+            }
+            if from > out.end {
+                out.put(draft, frozen.inode, row)?;
+                (out.at, out.end) = (from, from);
+            }
+            // Less than the piece's length, which a u32 holds.
+            let skip = u32::try_from(from - piece.begin).unwrap_or(u32::MAX);
+            out.rows.subchunk(piece.subchunk, skip, to - from, whole);
+            out.whole &= whole;
+            out.end = to;
+            spliced.bytes = spliced.bytes.saturating_add(thawed);
+        }
+    }
+    if spliced.bytes == 0 {
+        // Nothing but stored bytes: those stay where they are.
+        return Ok(spliced);
+    }
+    out.put(draft, frozen.inode, row)?;
+    Ok(spliced)
+}
+
+/// As many of the pieces as one step may splice: at least one.
+fn step<'p>(draft: &Draft, inode: InodeId, begin: u64, pieces: &'p [Piece]) -> Result<&'p [Piece], FsError> {
+    let most = pieces.get(..STEP_ROWS).unwrap_or(pieces);
+    let Some(end) = most.last().map(Piece::end) else { return Ok(most) };
+    let upto = truncate::upto(draft.view(), &schema::THAWED, inode.0, begin, end)?;
+    let count = if upto < end { most.partition_point(|piece| piece.end() <= upto) } else { most.len() };
+    Ok(most.get(..count.max(1)).unwrap_or(most))
+}
+
+/// Neighbouring ranges as one: from, to, and how many bytes of it are in the log.
+fn joined(ranges: &[Unchanged]) -> Vec<(u64, u64, u64)> {
+    let mut out = Vec::<(u64, u64, u64)>::new();
+    for range in ranges {
+        let thawed = if range.thawed { range.to - range.from } else { 0 };
+        match out.last_mut() {
+            Some((_, to, bytes)) if *to == range.from => {
+                *to = range.to;
+                *bytes = bytes.saturating_add(thawed);
+            }
+            _ => out.push((range.from, range.to, thawed)),
+        }
+    }
+    out
+}
+
+/// Rows that take one range of the file.
+struct Splice {
+    at: u64,
+    end: u64,
+    rows: Rows,
+    whole: bool,
+}
+
+impl Splice {
+    fn put(&mut self, draft: &mut Draft, inode: InodeId, row: &mut InodeRow) -> Result<(), FsError> {
+        let rows = std::mem::take(&mut self.rows);
+        if self.at < self.end {
+            body::splice(draft, row, self.at, &rows.all, std::mem::replace(&mut self.whole, true))?;
+            draft.unthaw(inode, self.at, self.end - self.at)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows of a content, as `pack` would write them.
+#[derive(Default)]
+struct Rows {
+    all: Vec<ContentRow>,
+    /// The last row ends with this subchunk, whole.
+    last: Option<SubchunkId>,
+}
+
+impl Rows {
+    fn hole(&mut self, len: u64) {
+        self.last = None;
+        self.all.push(hole(len));
+    }
+
+    fn subchunk(&mut self, id: SubchunkId, skip: u32, len: u64, whole: bool) {
+        let follows = whole && self.last.is_some_and(|last| last.0.checked_add(1) == Some(id.0));
+        self.last = whole.then_some(id);
+        // Whole subchunks' lengths are those of u32.
+        let short = |len: u64| u32::try_from(len).unwrap_or(u32::MAX);
+        if let Some(row) = self.all.last_mut().filter(|_| follows) {
+            match &mut row.extent {
+                Extent::Slice { subchunk, .. } => {
+                    row.extent = Extent::Run { first: *subchunk, lens: vec![short(row.length), short(len)] };
+                    row.length = row.length.saturating_add(len);
+                    return;
+                }
+                Extent::Run { lens, .. } if (lens.len() as u64) < limits::RUN => {
+                    lens.push(short(len));
+                    row.length = row.length.saturating_add(len);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.all.push(slice(id, skip, len));
+    }
+}
