@@ -85,8 +85,8 @@ impl Live {
                 return Err(error.into());
             }
         };
-        self.image_end.store(written.log_end, Ordering::Relaxed);
-        self.reserved.store(0, Ordering::Relaxed);
+        self.image_end.store(written.log_end, Ordering::SeqCst);
+        self.reserved.store(0, Ordering::SeqCst);
         if let Some(log) = &mut self.log.lock().log {
             log.set_binding(binding);
         }
@@ -102,7 +102,7 @@ impl Live {
     }
 
     /// Whether the file that is written still is the image: somebody may have put another one in its place.
-    fn is_still_the_image(&self, image: &ImageSide) -> Result<(), FsError> {
+    pub(super) fn is_still_the_image(&self, image: &ImageSide) -> Result<(), FsError> {
         image.home.check_image().map_err(|error| {
             self.latch(&error.to_string());
             FsError::io(error.to_string())

@@ -4,7 +4,7 @@
 //! changed; else it is evaluated anew. Written bytes are appended to the thaw log before that, so a range never names bytes
 //! that are not there. Nothing of image or thaw log is written before the first change.
 //!
-//! Locks, in the order they are taken: `turns` (by operations, shared), `image` (its log and head slots), `committing` (one
+//! Locks, in the order they are taken: `freezing` (one batch of a freeze at a time), `turns` (by operations, shared), `image` (its log and head slots), `committing` (one
 //! commit at a time), `log` (the thaw log), `state` (the mutex, for memory operations only). Who does I/O under `image` or
 //! `committing` keeps nobody from changing the state.
 
@@ -12,6 +12,7 @@ use super::FsError;
 use super::basis::{self, NO_SESSION};
 use super::begin::{Beginning, Writer};
 use super::draft::Draft;
+use super::freezing::{Control, Freezer};
 use super::ids::Ids;
 use super::snapshot::Snapshot;
 use super::source::SnapshotSource;
@@ -102,6 +103,12 @@ pub struct Live {
     memory: AtomicUsize,
     /// No space was found for another segment of the thaw log when a commit was last begun.
     pub(super) log_is_short: AtomicBool,
+    /// What freezes have in common: one batch at a time. Taken before any other lock.
+    pub(super) freezing: Mutex<Freezer>,
+    /// How many superchunks a freeze compresses at a time.
+    pub(super) compressors: AtomicUsize,
+    /// The freezer's thread.
+    pub(super) freezer: Control,
 }
 
 impl Live {
@@ -129,6 +136,9 @@ impl Live {
             reserved_for: AtomicUsize::new(0),
             memory: AtomicUsize::new(MEMORY),
             log_is_short: AtomicBool::new(false),
+            freezing: Mutex::default(),
+            compressors: AtomicUsize::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            freezer: Control::default(),
         }))
     }
 
@@ -313,14 +323,30 @@ impl Live {
             return Ok(());
         }
         let goal = need.next_multiple_of(RESERVE_STEP);
-        match self.storage.allocate(self.image_end.load(Ordering::Relaxed), goal) {
-            Ok(()) => {
-                self.reserved.fetch_max(goal, Ordering::Relaxed);
-                self.reserved_for.store(bytes, Ordering::Relaxed);
-                Ok(())
+        loop {
+            let end = self.image_end.load(Ordering::SeqCst);
+            match self.storage.allocate(end, goal) {
+                Ok(()) => {
+                    self.reserved.fetch_max(goal, Ordering::SeqCst);
+                    // Whoever moves the end sets the reserve to nothing afterwards: one of both sees the other.
+                    if self.image_end.load(Ordering::SeqCst) == end {
+                        self.reserved_for.store(bytes, Ordering::Relaxed);
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Unsupported || draft.removes => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Unsupported || draft.removes => Ok(()),
-            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Allocates space for so many bytes that are to be appended to the image, without touching what is reserved after its end.
+    /// The caller has the image's lock.
+    pub(super) fn allocate_before_reserve(&self, bytes: u64) -> Result<(), FsError> {
+        let reserved = self.reserved.load(Ordering::SeqCst);
+        match self.storage.allocate(self.image_end.load(Ordering::SeqCst), reserved.saturating_add(bytes)) {
+            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(error.into()),
+            _ => Ok(()),
         }
     }
 

@@ -16,13 +16,15 @@ pub struct Running {
 }
 
 impl Live {
-    /// Starts the committer and the checkpointer.
+    /// Starts the committer, the checkpointer and the freezer.
     ///
     /// # Errors
     /// If there is no thread to be had.
     pub fn start_threads(self: &Arc<Self>) -> io::Result<Running> {
         let mut running = Running { live: Arc::clone(self), threads: Vec::new() };
-        for (name, run) in [("commit", Live::run_committer as fn(&Arc<Self>)), ("checkpoint", Live::run_checkpointer)] {
+        let threads: [(&str, fn(&Arc<Self>)); 3] =
+            [("commit", Live::run_committer), ("checkpoint", Live::run_checkpointer), ("freeze", Live::run_freezer)];
+        for (name, run) in threads {
             let live = Arc::clone(self);
             let body = move || {
                 if catch_unwind(AssertUnwindSafe(|| run(&live))).is_err() {

@@ -43,6 +43,11 @@ impl Snapshot {
         Snapshot { view, segments: None, session: LogOffset(0), opens: Opens::new(), stamp: 0, layout: 0 }
     }
 
+    /// Whether an inode has no name any more.
+    pub(super) fn is_nameless(&self, inode: InodeId) -> bool {
+        self.view.inode(inode).is_ok_and(|row| row.is_none())
+    }
+
     /// All tables.
     pub fn view(&self) -> &View {
         &self.view

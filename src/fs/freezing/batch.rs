@@ -92,10 +92,9 @@ pub(super) fn run(
             Ok(Outcome::Nothing) => {}
             Ok(Outcome::Tiny(frozen)) => outcomes.push(Outcome::Tiny(frozen)),
             Ok(Outcome::Cut(cut)) => {
-                let goes_on = cut.file.next;
+                next = cut.file.next.map(|offset| Cursor { inode, offset });
                 outcomes.push(Outcome::Cut(cut));
-                if let Some(offset) = goes_on {
-                    next = Some(Cursor { inode, offset });
+                if next.is_some() {
                     break;
                 }
             }
@@ -118,8 +117,9 @@ pub(super) fn run(
         report.stored_bytes = report.stored_bytes.saturating_add(superchunk.frame_len());
     }
     report.shared_bytes = report.shared_bytes.saturating_add(shared);
-    live.freeze_hook(Step::Published);
-    // The first file of which something was left to the next batch.
+    #[cfg(test)]
+    live.freezer.at(Step::Published);
+    // The first file of which something is left to the next batch.
     let mut unfinished: Option<Cursor> = None;
     for outcome in outcomes {
         let (frozen, is_all) = match outcome {
@@ -130,21 +130,21 @@ pub(super) fn run(
                 if let Some(offset) = goes_on {
                     unfinished = unfinished.or(Some(Cursor { inode: cut.inode, offset }));
                 }
-                (frozen, goes_on.is_none() && cut.file.next.is_none())
+                (frozen, goes_on.is_none())
             }
         };
         splice(live, &frozen, is_all, report)?;
         observer(report.frozen_bytes, report.stored_bytes);
     }
-    drop(freezer);
-    Ok(match (next, unfinished) {
-        (Some(_), Some(unfinished)) if unfinished != from => Some(unfinished),
-        // A batch of its own would leave it again.
-        (next, _) => next,
+    Ok(match next {
+        None => None,
+        // What a batch left whole, the next would leave again.
+        Some(next) => unfinished.filter(|unfinished| *unfinished != from).or(Some(next)),
     })
 }
 
 /// Steps of a batch, for tests that change files in between.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) enum Step {
     /// Superchunks are appended and their rows pending; no file names them yet.
@@ -237,7 +237,7 @@ fn tiny_of(reader: &Reader<'_>, row: &InodeRow) -> Result<Option<Vec<u8>>, FsErr
     })
 }
 
-/// What may be spliced of a file, and where the next batch goes on with it if superchunks with more of it were left out.
+/// What may be spliced of a file, and where the next batch goes on with it if that is not all.
 fn frozen(
     reader: &Reader<'_>,
     cut: &Cut,
@@ -247,7 +247,7 @@ fn frozen(
     let kept = packed.kept(&cut.file);
     let (mut pieces, mut sources) = (Vec::new(), Vec::new());
     let mut uneven = false;
-    for region in &kept {
+    for region in &kept.regions {
         uneven |= region.uneven;
         let mut begin = region.begin;
         for &(len, piece) in &region.pieces {
@@ -258,27 +258,19 @@ fn frozen(
         let range = (region.begin, region.end.min(cut.row.size));
         sources.extend(layout::spans(reader.view(), cut.inode, &cut.row, range, &|_| Ok(0))?);
     }
-    let end = kept.last().map_or(cut.from, |region| region.end);
-    let goes_on = (cut.file.regions.last().is_some_and(|region| region.end() > end)).then_some(end);
-    let mut whole = cut.from == 0 && cut.file.next.is_none() && goes_on.is_none();
-    if whole && let Some(holes) = holes_between(reader, cut, &pieces)? {
-        sources.extend(holes);
-        sources.sort_unstable_by_key(|span| span.begin);
-    } else {
-        whole = false;
+    let mut whole = cut.from == 0 && kept.next.is_none();
+    if whole {
+        match holes_between(reader, cut, &pieces)? {
+            Some(holes) => {
+                sources.extend(holes);
+                sources.sort_unstable_by_key(|span| span.begin);
+            }
+            None => whole = false,
+        }
     }
     let was_tiny = tiny_of(reader, &cut.row)?;
-    let frozen = Frozen {
-        inode: cut.inode,
-        size: cut.row.size,
-        sources,
-        pieces,
-        whole,
-        uneven,
-        tiny: None,
-        was_tiny,
-    };
-    Ok((frozen, goes_on))
+    let (inode, size) = (cut.inode, cut.row.size);
+    Ok((Frozen { inode, size, sources, pieces, whole, uneven, tiny: None, was_tiny }, kept.next))
 }
 
 /// The spans between pieces, if all of them are holes.

@@ -14,6 +14,8 @@ mod worker;
 
 use super::FsError;
 use super::live::Live;
+#[cfg(test)]
+pub(super) use batch::Step;
 pub(super) use known::Freezer;
 pub(super) use worker::Control;
 

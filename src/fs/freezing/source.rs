@@ -121,6 +121,10 @@ impl<'a> FileLayout<'a> {
         &self.row
     }
 
+    pub(super) fn into_row(self) -> InodeRow {
+        self.row
+    }
+
     fn known(&self, offset: u64) -> Option<Span> {
         let at = self.stretch.partition_point(|span| span.begin.saturating_add(span.len) <= offset);
         self.stretch.get(at).copied().filter(|span| span.begin <= offset)

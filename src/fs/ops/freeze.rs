@@ -25,7 +25,8 @@ pub(in crate::fs) struct Piece {
 }
 
 impl Piece {
-    fn end(&self) -> u64 {
+    /// Offset after its last byte.
+    pub(in crate::fs) fn end(&self) -> u64 {
         self.begin.saturating_add(self.len.into())
     }
 }
@@ -42,6 +43,8 @@ pub(in crate::fs) struct Frozen {
     pub(in crate::fs) pieces: Vec<Piece>,
     /// Whether pieces and holes are the whole file.
     pub(in crate::fs) whole: bool,
+    /// Whether borders of pieces are not those that the chunker would find.
+    pub(in crate::fs) uneven: bool,
     /// All bytes of a file that is to have them in its own row of a table.
     pub(in crate::fs) tiny: Option<Vec<u8>>,
     /// The tiny content that it had.
@@ -130,7 +133,7 @@ fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option
         end = piece.end();
     }
     if !rows.all.is_empty() {
-        body::splice(draft, row, 0, &rows.all, true)?;
+        body::splice(draft, row, 0, &rows.all, !frozen.uneven)?;
     }
     Ok(Some(bytes))
 }
@@ -154,7 +157,7 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
     let first_source = frozen.sources.partition_point(|span| span.begin.saturating_add(span.len) <= begin);
     let then = frozen.sources.get(first_source..).unwrap_or_default();
     let mut unchanged = layout::unchanged(then, &now).into_iter().peekable();
-    let mut out = Splice { at: begin, end: begin, rows: Rows::default(), whole: true };
+    let mut out = Splice { at: begin, end: begin, rows: Rows::default(), whole: !frozen.uneven };
     for piece in pieces {
         let mut ranges = Vec::new();
         while let Some(range) = unchanged.peek().copied().filter(|range| range.from < piece.end()) {
@@ -230,7 +233,7 @@ impl Splice {
     fn put(&mut self, draft: &mut Draft, inode: InodeId, row: &mut InodeRow) -> Result<(), FsError> {
         let rows = std::mem::take(&mut self.rows);
         if self.at < self.end {
-            body::splice(draft, row, self.at, &rows.all, std::mem::replace(&mut self.whole, true))?;
+            body::splice(draft, row, self.at, &rows.all, self.whole)?;
             draft.unthaw(inode, self.at, self.end - self.at)?;
         }
         Ok(())

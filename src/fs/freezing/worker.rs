@@ -1,0 +1,254 @@
+//! The freezer's thread: freezes by itself what has been closed, and everything when somebody asks for it.
+//!
+//! By itself it begins when what is ready would fill a superchunk, and when nobody has written for a minute; it leaves what
+//! fills no superchunk. After a failure it waits. Called by `running`.
+
+use super::{FreezeHow, FreezeProgress, FreezeReport, FreezerStatus};
+use crate::fs::FsError;
+use crate::fs::live::Live;
+use crate::fs::state::State;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Nobody has written for so long: time to freeze.
+const IDLE: Duration = Duration::from_secs(60);
+/// While there is something to freeze, it is looked at so often whether it is time.
+const LOOK: Duration = Duration::from_millis(500);
+/// After a failure it is tried again so much later.
+const BACKOFF: Duration = Duration::from_secs(30);
+/// Files that are open for writing are looked through so often: some may be quiet.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// What others tell the freezer's thread, and it tells them.
+#[derive(Default)]
+pub(in crate::fs) struct Control {
+    /// The last ticket that was given out.
+    asked: AtomicU64,
+    /// The last one that asked for contents to be cut anew.
+    asked_deep: AtomicU64,
+    done: AtomicU64,
+    running: AtomicBool,
+    /// The log takes too much space: files that are open are frozen, too.
+    pressed: AtomicBool,
+    shown: Mutex<Shown>,
+    /// What a test does between the steps of a batch.
+    #[cfg(test)]
+    hook: Mutex<Option<Hook>>,
+}
+
+#[cfg(test)]
+type Hook = Box<dyn FnMut(super::Step) + Send>;
+
+#[cfg(test)]
+impl Control {
+    pub(super) fn at(&self, step: super::Step) {
+        // Not held while it runs: what it does may freeze, too.
+        let hook = self.hook.lock().take();
+        if let Some(mut hook) = hook {
+            hook(step);
+        }
+    }
+
+    /// Runs once, at the next step.
+    pub(in crate::fs) fn set_hook(&self, hook: impl FnMut(super::Step) + Send + 'static) {
+        *self.hook.lock() = Some(Box::new(hook));
+    }
+}
+
+/// What the freezer says of itself.
+#[derive(Default)]
+struct Shown {
+    last: Option<FreezeReport>,
+    error: Option<String>,
+    progress: FreezeProgress,
+    level: Option<i32>,
+    rate: u64,
+}
+
+/// What the thread remembers from one look to the next.
+struct Looks {
+    /// Ready bytes that the last freeze left.
+    left: u64,
+    /// When something was last written before the last freeze of an idle file system.
+    idle_for: Option<Instant>,
+    /// When open files were last looked through.
+    quiet: Instant,
+    /// Not before this, after a failure.
+    not_before: Option<Instant>,
+}
+
+/// Why to freeze.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Somebody asked, up to this ticket.
+    Asked(u64),
+    /// The log takes too much space.
+    Pressed,
+    /// By itself.
+    Itself,
+}
+
+impl Live {
+    /// Asks the freezer's thread to freeze everything and to make a checkpoint; with `deep`, contents that came about by changes
+    /// are cut anew. Gives a ticket: it is done once [`FreezerStatus::ticket_done`] has reached it.
+    pub fn request_freeze(&self, deep: bool) -> u64 {
+        // Under the mutex, so that the thread does not look away just now.
+        let state = self.lock_state();
+        let ticket = self.freezer.asked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if deep {
+            self.freezer.asked_deep.fetch_max(ticket, Ordering::Relaxed);
+        }
+        drop(state);
+        self.changed.notify_all();
+        ticket
+    }
+
+    /// Asks the freezer's thread for space in the log: also files that are open are frozen, as long as there is something.
+    pub fn press_freezer(&self, pressed: bool) {
+        let state = self.lock_state();
+        self.freezer.pressed.store(pressed, Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// How the freezer is.
+    pub fn freezer_status(&self) -> FreezerStatus {
+        let (queue_bytes, queue_files, failed_files) = {
+            let state = self.lock_state();
+            (state.dirty.bytes(), state.dirty.len() as u64, state.dirty.failed() as u64)
+        };
+        let control = &self.freezer;
+        let shown = control.shown.lock();
+        FreezerStatus {
+            running: control.running.load(Ordering::Relaxed),
+            ticket: control.asked.load(Ordering::Relaxed),
+            ticket_done: control.done.load(Ordering::Relaxed),
+            last: shown.last,
+            error: shown.error.clone(),
+            queue_bytes,
+            queue_files,
+            failed_files,
+            level: shown.level,
+            rate: shown.rate,
+            progress: shown.progress,
+        }
+    }
+
+    /// Freezes as it comes to be due, until the end has begun.
+    pub(in crate::fs) fn run_freezer(self: &Arc<Self>) {
+        let mut looks = Looks { left: 0, idle_for: None, quiet: Instant::now(), not_before: None };
+        while let Some(why) = self.wait_for_freeze(&mut looks) {
+            let began = Instant::now();
+            let written = self.lock_state().dirty.written();
+            self.freezer.running.store(true, Ordering::Relaxed);
+            let done = self.freeze_for(why);
+            self.freezer.running.store(false, Ordering::Relaxed);
+            let mut shown = self.freezer.shown.lock();
+            match &done {
+                Ok(report) => {
+                    shown.error = None;
+                    let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+                    if report.frozen_bytes > 0 {
+                        shown.rate = report.frozen_bytes.saturating_mul(1000) / millis;
+                    }
+                    if let Why::Asked(_) = why {
+                        shown.last = Some(*report);
+                    }
+                    looks.not_before = None;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a freeze was given up; what is written stays in the thaw log");
+                    shown.error = Some(error.to_string());
+                    looks.not_before = Instant::now().checked_add(BACKOFF);
+                }
+            }
+            drop(shown);
+            let state = self.lock_state();
+            (looks.left, looks.idle_for) = (state.dirty.ready(), written);
+            if let Why::Asked(ticket) = why {
+                self.freezer.done.store(ticket, Ordering::Relaxed);
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until it is time; `None` when the end has begun, or changes are refused.
+    fn wait_for_freeze(&self, looks: &mut Looks) -> Option<Why> {
+        let superchunk = u64::from(self.version().params().superchunk_size);
+        let mut state = self.lock_state();
+        loop {
+            if state.closing || state.latch.is_some() {
+                return None;
+            }
+            let asked = self.freezer.asked.load(Ordering::Relaxed);
+            if asked > self.freezer.done.load(Ordering::Relaxed) {
+                return Some(Why::Asked(asked));
+            }
+            if state.dirty.bytes() == 0 {
+                looks.left = 0;
+                self.changed.wait(&mut state);
+                continue;
+            }
+            let now = Instant::now();
+            if looks.not_before.is_none_or(|until| until <= now)
+                && let Some(why) = self.is_due(&mut state, looks, superchunk, now)
+            {
+                return Some(why);
+            }
+            self.changed.wait_for(&mut state, LOOK);
+        }
+    }
+
+    fn is_due(&self, state: &mut State, looks: &mut Looks, superchunk: u64, now: Instant) -> Option<Why> {
+        if self.freezer.pressed.load(Ordering::Relaxed) {
+            return Some(Why::Pressed);
+        }
+        state.dirty.expire(now);
+        let ready = state.dirty.ready();
+        looks.left = looks.left.min(ready);
+        if ready - looks.left >= superchunk {
+            return Some(Why::Itself);
+        }
+        let written = state.dirty.written();
+        let is_idle = written.is_some_and(|written| now.saturating_duration_since(written) >= IDLE);
+        if is_idle && looks.idle_for != written {
+            return Some(Why::Itself);
+        }
+        if state.dirty.bytes() - ready >= superchunk && now.saturating_duration_since(looks.quiet) >= QUIET {
+            looks.quiet = now;
+            let quiet = state.dirty.iter().filter(|(_, file)| file.is_writing() && file.is_eligible(now));
+            let bytes = quiet.fold(0u64, |sum, (_, file)| sum.saturating_add(file.bytes));
+            return (bytes >= superchunk).then_some(Why::Itself);
+        }
+        None
+    }
+
+    fn freeze_for(&self, why: Why) -> Result<FreezeReport, FsError> {
+        let stop = || {
+            let state = self.lock_state();
+            state.closing || state.latch.is_some()
+        };
+        let how = match why {
+            Why::Asked(ticket) => {
+                let deep = self.freezer.asked_deep.load(Ordering::Relaxed) > self.freezer.done.load(Ordering::Relaxed)
+                    && self.freezer.asked_deep.load(Ordering::Relaxed) <= ticket;
+                FreezeHow { everything: true, deep, stop: &stop, ..FreezeHow::default() }
+            }
+            Why::Pressed => FreezeHow { everything: true, level: self.freezer.shown.lock().level, stop: &stop, ..FreezeHow::default() },
+            Why::Itself => FreezeHow { at_idle_priority: true, stop: &stop, ..FreezeHow::default() },
+        };
+        let observer = |progress| self.freezer.shown.lock().progress = progress;
+        let report = self.freeze_now(&how, &observer)?;
+        if let Why::Asked(_) = why {
+            // Afterwards the image alone is complete.
+            self.checkpoint_now()?;
+            if self.lock_state().is_changed() {
+                self.checkpoint_now()?;
+            }
+        }
+        Ok(report)
+    }
+}
