@@ -142,7 +142,7 @@ fn run(
             Op::Commit => Some(machine.live.commit_now()),
             Op::Checkpoint => Some(machine.live.checkpoint_now()),
             Op::Remount => {
-                let end = machine.live.end().map(drop);
+                let end = machine.live.end(std::time::Duration::ZERO).map(drop);
                 ended = true;
                 Some(end)
             }
@@ -216,7 +216,7 @@ fn faulted(image: &[u8], program: &[Op], plan: Plan, n: u64) -> Result<(), Strin
     if latched.is_none() && fired() && !ended {
         // It goes on as if nothing had been: once there is space, or no error any more.
         let begun = failing.history.len();
-        machine.live.end().map_err(|error| format!("end: {error}"))?;
+        machine.live.end(std::time::Duration::ZERO).map_err(|error| format!("end: {error}"))?;
         let mut commits = commits.clone();
         commits.0.push(Commit { begun, ended: failing.history.len(), state: model.closed() });
         drop(machine);
@@ -308,7 +308,7 @@ fn goes_on(failing: &Failing, mut commits: Commits) -> Result<(), String> {
     machine.live.commit_now().map_err(|error| format!("after a latch, commit: {error}"))?;
     commits.0.push(Commit { begun, ended: failing.history.len(), state: model.closed() });
     remains(&failing.history, &commits, 77)?;
-    machine.live.end().map_err(|error| format!("after a latch, end: {error}"))?;
+    machine.live.end(std::time::Duration::ZERO).map_err(|error| format!("after a latch, end: {error}"))?;
     commits.0.push(Commit { begun, ended: failing.history.len(), state: model.closed() });
     remains(&failing.history, &commits, 78)
 }

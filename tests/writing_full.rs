@@ -66,7 +66,7 @@ fn fill(seed: u64, start: Start, free: u64) -> u64 {
             Op::Reap => drop(told("reap", machine.live.reap_now())),
             Op::Crash(..) => {}
             Op::Remount => {
-                if !told("end", machine.live.end().map(drop)) {
+                if !told("end", machine.live.end(std::time::Duration::ZERO).map(drop)) {
                     return refused;
                 }
                 model = model.closed();
@@ -87,7 +87,7 @@ fn fill(seed: u64, start: Start, free: u64) -> u64 {
             }
         }
     }
-    match machine.live.end() {
+    match machine.live.end(std::time::Duration::ZERO) {
         Err(FsError::NoSpace) if poor => return refused,
         end => drop(end.unwrap()),
     }
@@ -149,7 +149,7 @@ fn a_disk_that_was_filled_takes_writes_again_once_files_are_deleted_and_a_checkp
         machine.live.reap_now().unwrap();
         machine.live.checkpoint_now().unwrap();
     }
-    machine.live.end().unwrap();
+    machine.live.end(std::time::Duration::ZERO).unwrap();
     assert_eq!(pool.free() / (1 << 20), 9, "what was deleted left space behind");
     check(disks.image).unwrap();
 }

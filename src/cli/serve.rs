@@ -28,6 +28,8 @@ use std::time::Duration;
 /// What to do about a thaw log that is missing or damaged.
 const HELP: &str = "put the log back; or see what 'floe check' says of the image, and give up what is in the log with \
                     'floe mount --forget-thaw'";
+/// What is written is frozen at the end for so long at most; the rest stays in the thaw log.
+const FREEZE_LIMIT: Duration = Duration::from_secs(60);
 /// What is needed of the image's directory.
 const BESIDE: rustix::fs::Access = rustix::fs::Access::WRITE_OK.union(rustix::fs::Access::EXEC_OK);
 /// How long a daemon that is unmounting may take before people are told again that it is waited for.
@@ -371,6 +373,9 @@ fn serve_writing(
     if let Some(memory) = options.memory {
         live.set_memory(memory);
     }
+    if let Some(folder) = path.parent() {
+        live.set_spill(folder);
+    }
     let fs = Fs::over(live.clone(), fs_options(options));
     let running = live.start_threads().context("cannot start the threads that commit")?;
     let mounted = match fuse::mount_writable(live.clone(), fs, dir, path.as_os_str(), options) {
@@ -391,7 +396,7 @@ fn serve_writing(
     let (served, mark) = until_unmounted(mounted, ready);
     termination.finish();
     running.stop();
-    let ended = Ended { result: live.end().with_context(|| format!("the end of writing '{}' failed", shown(&path))) };
+    let ended = Ended { result: live.end(FREEZE_LIMIT).with_context(|| format!("the end of writing '{}' failed", shown(&path))) };
     // Before the mark goes: who finds the image locked looks for the daemon by it. Nothing is written from here on.
     drop(lock);
     let outcome = ended.outcome();

@@ -2,12 +2,17 @@
 
 use super::FsError;
 use super::finish::{Finished, finish};
+use super::freezing::FreezeHow;
 use super::live::Live;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// At the end somebody waits: the level of zstd that most of the space is saved with, at little time.
+const END_LEVEL: i32 = 3;
 
 /// Threads that run until [`Running::stop`].
 pub struct Running {
@@ -50,14 +55,16 @@ impl Live {
         }
     }
 
-    /// The end: all handles count as closed; orphans are reaped, everything is committed and checkpointed. What is left in
-    /// the thaw log stays there. To be called after the threads were stopped and nobody calls any more.
+    /// The end: all handles count as closed; orphans are reaped, everything is frozen, as fast as that can be done and for at most
+    /// `limit`, committed and checkpointed. What is left in the thaw log stays there. With a limit of 0 nothing is frozen. To be
+    /// called after the threads were stopped and nobody calls any more.
     ///
     /// # Errors
     /// If not everything became durable, or the image could not be marked clean.
-    pub fn end(&self) -> Result<Finished, FsError> {
+    pub fn end(&self, limit: Duration) -> Result<Finished, FsError> {
         self.lock_state().close_all();
-        if !self.has_begun() && (self.has_recovered() || self.has_orphans()) {
+        let freezes = !limit.is_zero() && self.lock_state().dirty.bytes() > 0;
+        if !self.has_begun() && (self.has_recovered() || self.has_orphans() || freezes) {
             self.begin()?;
         }
         if !self.has_begun() {
@@ -65,6 +72,9 @@ impl Live {
         }
         // A full disk keeps orphans and the checkpoint for next time, not the commit.
         let reaped = self.reap_now();
+        if freezes {
+            self.freeze_until(limit);
+        }
         self.commit_now()?;
         let checkpoint = self.checkpoint_now().and_then(|()| {
             // If one was given up before, this one had what was sealed then.
@@ -89,6 +99,16 @@ impl Live {
             let _ = storage.len().and_then(|len| storage.truncate(len));
         }
         Ok(finished)
+    }
+
+    /// Freezes everything at a low level. What fails stays in the thaw log.
+    fn freeze_until(&self, limit: Duration) {
+        let began = Instant::now();
+        let stop = || began.elapsed() >= limit || self.lock_state().latch.is_some();
+        let how = FreezeHow { level: Some(END_LEVEL), stop: &stop, ..FreezeHow::everything() };
+        if let Err(error) = self.freeze_now(&how, &|_| ()) {
+            tracing::warn!(%error, "not everything could be frozen: the rest stays in the thaw log");
+        }
     }
 
     fn has_orphans(&self) -> bool {

@@ -14,6 +14,7 @@ mod worker;
 
 use super::FsError;
 use super::live::Live;
+use std::path::Path;
 #[cfg(test)]
 pub(super) use batch::Step;
 pub(super) use known::Freezer;
@@ -111,6 +112,11 @@ pub struct FreezerStatus {
 }
 
 impl Live {
+    /// The folder where a large index of known subchunks lies, in files without a name. It must not be in what is mounted.
+    pub fn set_spill(&self, folder: &Path) {
+        self.freezing.lock().set_spill(folder.to_owned());
+    }
+
     /// Freezes all that may be frozen now, in this thread and compressors of its own. What was frozen is durable with the next
     /// commit, and the image alone complete after the next checkpoint.
     ///

@@ -41,7 +41,7 @@ pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsErro
     let appended = append(image, packed, first, superchunk).and_then(|places| image.log.sync().map(|()| places));
     let places = appended.map_err(|error| give_up(live, image, begin, &error))?;
     let end = image.log.end();
-    live.version().raise_end(end);
+    live.snapshot().view().version().raise_end(end);
     let mut draft = Draft::new(live.snapshot(), Arc::clone(&live.ids), live.now());
     packed.map_rows(first, &places).into_iter().for_each(|row| draft.put(&schema::MAP, row));
     packed.identity_rows(first).into_iter().for_each(|row| draft.put(&schema::IDENTITIES, row));

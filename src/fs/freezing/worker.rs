@@ -177,7 +177,7 @@ impl Live {
 
     /// Waits until it is time; `None` when the end has begun, or changes are refused.
     fn wait_for_freeze(&self, looks: &mut Looks) -> Option<Why> {
-        let superchunk = u64::from(self.version().params().superchunk_size);
+        let superchunk = u64::from(self.snapshot().view().params().superchunk_size);
         let mut state = self.lock_state();
         loop {
             if state.closing || state.latch.is_some() {
@@ -194,7 +194,7 @@ impl Live {
             }
             let now = Instant::now();
             if looks.not_before.is_none_or(|until| until <= now)
-                && let Some(why) = self.is_due(&mut state, looks, superchunk, now)
+                && let Some(why) = self.is_time(&mut state, looks, superchunk, now)
             {
                 return Some(why);
             }
@@ -202,7 +202,7 @@ impl Live {
         }
     }
 
-    fn is_due(&self, state: &mut State, looks: &mut Looks, superchunk: u64, now: Instant) -> Option<Why> {
+    fn is_time(&self, state: &mut State, looks: &mut Looks, superchunk: u64, now: Instant) -> Option<Why> {
         if self.freezer.pressed.load(Ordering::Relaxed) {
             return Some(Why::Pressed);
         }

@@ -181,7 +181,7 @@ fn after_a_failed_sync_nobody_is_acknowledged_and_nothing_is_changed_any_more() 
     assert!(matches!(*later.lock(), Some(Err(FsError::Io(_)))));
     // Reading goes on, with what memory has.
     assert_eq!(mark(&world.live), 2);
-    assert!(world.live.end().is_err());
+    assert!(world.live.end(std::time::Duration::ZERO).is_err());
 }
 
 // Case 14.
@@ -368,7 +368,7 @@ fn at_the_end_all_handles_count_as_closed_and_nothing_is_left_behind() {
     let world = World::new();
     world.live.open(InodeId::ROOT, true).unwrap();
     set_mark(&world.live, 1).unwrap();
-    assert!(matches!(world.live.end(), Ok(Finished::Removed)));
+    assert!(matches!(world.live.end(std::time::Duration::ZERO), Ok(Finished::Removed)));
     assert!(world.live.snapshot().opens.is_empty());
     assert_eq!(world.segments(), [0; 0]);
     let image = Image::open(world.storage.clone(), Default::default()).unwrap();
@@ -384,7 +384,7 @@ fn a_mount_that_changes_nothing_writes_nothing() {
     world.live.commit_now().unwrap();
     assert!(matches!(*waiter.lock(), Some(Ok(()))));
     world.live.checkpoint_now().unwrap();
-    assert!(matches!(world.live.end(), Ok(Finished::Untouched)));
+    assert!(matches!(world.live.end(std::time::Duration::ZERO), Ok(Finished::Untouched)));
     assert_eq!(world.storage.inner().to_bytes(), before);
     assert!(world.segments().is_empty());
 }

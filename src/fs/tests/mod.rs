@@ -1,6 +1,7 @@
 //! The writable state as a whole, on storages in memory: commits, checkpoints, and how they meet changes and failures.
 
 mod commits;
+mod freezing;
 mod gate;
 mod waiting;
 pub mod world;

@@ -175,7 +175,7 @@ fn the_end_checkpoints_what_came_after_a_checkpoint_that_was_given_up() {
     world.storage.fail_nth_of(Operation::Append, 0, Fault::Enospc);
     assert!(matches!(world.live.checkpoint_now(), Err(FsError::NoSpace)));
     set_mark(&world.live, 2).unwrap();
-    assert_eq!(world.live.end().unwrap(), Finished::Removed);
+    assert_eq!(world.live.end(std::time::Duration::ZERO).unwrap(), Finished::Removed);
     assert_eq!(mark(&world.reopened()), 2);
 }
 
@@ -190,7 +190,7 @@ fn an_end_without_space_keeps_the_log_and_is_none_that_failed() {
     world.live.write(file, 0, &[7; 100], false).unwrap();
     world.live.checkpoint_now().unwrap();
     world.faults.fail_from_of(Operation::Append, 0, Fault::Enospc);
-    let ended = world.live.end();
+    let ended = world.live.end(std::time::Duration::ZERO);
     assert!(matches!(ended, Ok(Finished::Kept { .. })), "{ended:?}");
     world.faults.fail_no_more();
     assert_eq!(world.reopened().snapshot().view().inode(file).unwrap().unwrap().size, 100);

@@ -34,8 +34,13 @@ impl World {
     }
 
     pub fn committing_every(commit: Duration) -> Self {
+        World::of(commit, &PackOptions::default())
+    }
+
+    /// Of an image with these options.
+    pub fn of(commit: Duration, options: &PackOptions) -> Self {
         let storage = Arc::new(FaultyStorage::new(MemoryStorage::new()));
-        empty_into(storage.clone(), &PackOptions::default()).unwrap();
+        empty_into(storage.clone(), options).unwrap();
         let faults = FaultyStorage::new(MemoryStorage::new());
         let folder: Arc<dyn Folder> = Arc::new(faults.folder(MemoryFolder::new()));
         let gate = Gate::default();

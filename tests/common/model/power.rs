@@ -150,7 +150,7 @@ fn survives(left: Remains, n: usize, commits: &Commits, segment: u64, write_on: 
             machine.live.commit_now().map_err(|why| error("commit", &why))?;
         }
     }
-    machine.live.end().map_err(|why| error("end", &why))?;
+    machine.live.end(std::time::Duration::ZERO).map_err(|why| error("end", &why))?;
     drop(machine);
     let machine = Machine::open(&disks, segment)?;
     let again = whole(&machine.fs)?;
