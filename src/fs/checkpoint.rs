@@ -131,25 +131,28 @@ impl Live {
 
     /// Makes checkpoints and reaps orphans as they come to be due, until the end has begun.
     pub(super) fn run_checkpointer(self: &Arc<Self>) {
-        let mut failed_at = 0;
+        let mut last = Last::default();
         loop {
             let mut state = self.lock_state();
-            while !state.closing && state.reapable().is_none() && !self.is_due(&state, failed_at) {
+            while !state.closing && state.reapable().is_none() && !self.is_due(&state, last) {
                 self.changed.wait(&mut state);
+                last.garbage = last.garbage.min(state.garbage());
             }
             if state.closing || state.latch.is_some() {
                 return;
             }
-            let (due, bytes) = (self.is_due(&state, failed_at), state.overlay_bytes());
+            let (due, bytes) = (self.is_due(&state, last), state.overlay_bytes());
             drop(state);
             // A failure has latched, or is tried again when more has changed.
             if due {
                 let failed = self.checkpoint_now().is_err();
-                failed_at = if failed { bytes } else { 0 };
-                self.lock_state().checkpoint_failed = failed;
+                let mut state = self.lock_state();
+                last = Last { failed_at: if failed { bytes } else { 0 }, garbage: state.garbage() };
+                state.checkpoint_failed = failed;
+                drop(state);
                 self.changed.notify_all();
             }
-            if self.reap_until_due(failed_at).is_err() {
+            if self.reap_until_due(last).is_err() {
                 let mut state = self.lock_state();
                 if !state.closing {
                     self.changed.wait_for(&mut state, self.options.commit);
@@ -159,11 +162,11 @@ impl Live {
     }
 
     /// Reaps orphans until a checkpoint is due, which deleting them alone may bring about.
-    fn reap_until_due(&self, failed_at: usize) -> Result<(), FsError> {
+    fn reap_until_due(&self, last: Last) -> Result<(), FsError> {
         loop {
             let inode = {
                 let state = self.lock_state();
-                let stops = state.closing || self.is_due(&state, failed_at);
+                let stops = state.closing || self.is_due(&state, last);
                 state.reapable().filter(|_| !stops)
             };
             let Some(inode) = inode else { return Ok(()) };
@@ -171,8 +174,19 @@ impl Live {
         }
     }
 
-    fn is_due(&self, state: &State, failed_at: usize) -> bool {
+    /// Too much has changed, or too much of the log is of no use any more.
+    fn is_due(&self, state: &State, last: Last) -> bool {
         let bytes = state.overlay_bytes();
-        bytes >= self.checkpoint_at() && bytes > failed_at.saturating_add(failed_at / 8)
+        bytes >= self.checkpoint_at() && bytes > last.failed_at.saturating_add(last.failed_at / 8)
+            || state.has_much_garbage(last.garbage)
     }
+}
+
+/// What the last checkpoint left to be done.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    /// If it failed: bytes of changed rows that there were.
+    failed_at: usize,
+    /// Bytes of the log that were of no use, and still are there.
+    garbage: u64,
 }

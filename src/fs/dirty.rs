@@ -157,6 +157,7 @@ impl DirtyFiles {
     }
 
     /// A file, if it has bytes in the log.
+    #[cfg(test)]
     pub(super) fn get(&self, inode: InodeId) -> Option<&Dirty> {
         self.files.get(&inode)
     }

@@ -231,7 +231,8 @@ impl Live {
         if !state.apply(draft) {
             return Ok(None);
         }
-        if was_idle || state.pending_bytes() >= PENDING_MAX || state.overlay_bytes() >= self.checkpoint_at() {
+        let is_much = state.pending_bytes() >= PENDING_MAX || state.overlay_bytes() >= self.checkpoint_at();
+        if was_idle || is_much || state.has_much_garbage(0) {
             self.changed.notify_all();
         }
         Ok(Some(value))

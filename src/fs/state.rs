@@ -20,6 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// So many bytes of the log that nothing names are worth a checkpoint, if they are half of it; or so many segments, where those
+/// are small since there is little space.
+const GARBAGE_MIN: u64 = 64 << 20;
+const GARBAGE_SEGMENTS: u64 = 4;
+
 /// Who waits for a commit. Called without any lock.
 pub type Waiter = Box<dyn FnOnce(Result<(), FsError>) + Send>;
 
@@ -292,6 +297,23 @@ impl State {
     /// Bytes that changed rows take.
     pub(super) fn overlay_bytes(&self) -> usize {
         self.active.bytes() + self.sealed.as_ref().map_or(0, Overlay::bytes)
+    }
+
+    /// Bytes of the log's lowest segments that no range of the state is in: a checkpoint may remove them.
+    pub(super) fn garbage(&self) -> u64 {
+        let Some(lowest) = self.segments.lowest() else { return 0 };
+        // The last one takes what comes next.
+        let last = lowest.saturating_add(self.segments.len() as u64).saturating_sub(1);
+        let needed = self.frames.lowest_of_state().min(last);
+        needed.saturating_sub(lowest).saturating_mul(self.segments.size())
+    }
+
+    /// Whether that is a good part of the log, and worth a checkpoint; `left` of it the last one did not remove.
+    pub(super) fn has_much_garbage(&self, left: u64) -> bool {
+        let size = self.segments.size();
+        let least = GARBAGE_MIN.min(size.saturating_mul(GARBAGE_SEGMENTS));
+        let log = size.saturating_mul(self.segments.len() as u64);
+        self.garbage().saturating_sub(left) >= least.max(log / 2)
     }
 
     /// Whether a checkpoint would write anything.

@@ -11,14 +11,17 @@ use super::{Image, MetaError};
 use crate::format::FormatError;
 use crate::format::codec::Compression;
 use crate::format::frame::FrameKind;
+use crate::format::ids::SubchunkId;
 use crate::format::place::Place;
 use crate::format::root::Root;
-use crate::format::rows::Time;
+use crate::format::rows::map::SPACE_SUBCHUNKS;
+use crate::format::rows::{SubchunkRun, Time};
 use crate::format::schema::{self, Table};
 use crate::format::transaction::Counters;
 use crate::format::tree_ref::TreeRef;
 use crate::log::{LogError, LogWriter};
 use crate::storage::StorageError;
+use crate::table::Change;
 use std::error::Error;
 use std::io;
 use thiserror::Error;
@@ -170,6 +173,9 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     let (tree, _) = writer.finish_change(&version.tree(&schema::MAP), version, changes)?;
     (counters.subchunk, counters.superchunk) = (subchunk, superchunk);
 
+    let (subchunks, bytes) = frozen(version, input.changes)?;
+    root.subchunks = old.subchunks.saturating_add(subchunks);
+    root.unique_bytes = old.unique_bytes.saturating_add(bytes);
     root.map = tree.to_map_ref()?;
     root.interior_offset = interior_offset;
     (root.view.inodes, root.view.bytes) = (input.inodes, input.bytes);
@@ -191,6 +197,23 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     }
     let place = append_twice(log, FrameKind::ROOT, &stored)?;
     Ok((root, place, root_hash, counters))
+}
+
+/// Subchunks of file data that came since the version, and their bytes. Changes of the map are rows of such: those of table
+/// blocks are made by the checkpoint itself.
+fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
+    let (mut subchunks, mut bytes) = (0u64, 0u64);
+    let map = version.tree(&schema::MAP);
+    for change in changes.changes(&schema::MAP) {
+        let Change::Put(row) = change else { continue };
+        if row.key.a != SPACE_SUBCHUNKS || map.get(version, row.key.as_ref())?.is_some() {
+            continue;
+        }
+        let run = SubchunkRun::decode(SubchunkId(row.key.b), &row.ints, &row.tail)?;
+        subchunks = subchunks.saturating_add(run.lens.len() as u64);
+        bytes = run.lens.iter().fold(bytes, |sum, &len| sum.saturating_add(len.into()));
+    }
+    Ok((subchunks, bytes))
 }
 
 /// How blocks are compressed: as the image's parameters say, but no slower than [`LEVEL`].

@@ -31,6 +31,11 @@ impl Segments {
         self.by_number.first_key_value().map(|(&number, _)| number)
     }
 
+    /// Bytes of a segment; 0 if there is no log.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Number of the segment that a frame lies in, whether it is among these or not; 0 if there is no log.
     pub fn number(&self, frame: LogOffset) -> u64 {
         frame.0.checked_div(self.size).unwrap_or(0)

@@ -53,14 +53,13 @@ impl Freezer {
 
     /// Adds the subchunks of a batch whose rows are pending.
     pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId) {
-        let Some(index) = &mut self.index else { return };
-        for (id, identity) in packed.identities(first) {
-            if let Err(error) = index.insert(identity, id) {
-                // Without it some bytes are stored twice, no more.
-                tracing::warn!(%error, "the index of known subchunks is given up until the next freeze");
-                self.index = None;
-                return;
-            }
+        let insert = |index: &mut DedupIndex| {
+            packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id))
+        };
+        if let Some(Err(error)) = self.index.as_mut().map(insert) {
+            // Without it some bytes are stored twice, no more.
+            tracing::warn!(%error, "the known subchunks are read again at the next freeze");
+            self.forget();
         }
     }
 }

@@ -56,6 +56,17 @@ impl World {
         open(&self.storage, &self.folder, Duration::from_secs(3600), session)
     }
 
+    /// Turns over a bit in the first written bytes of a segment.
+    pub fn damage_segment(&self, number: u64) {
+        let segment = self.folder.open(number).unwrap();
+        let mut bytes = vec![0; segment.len().unwrap() as usize];
+        segment.read_at(0, &mut bytes).unwrap();
+        // After the segment's head and the header of its first frame.
+        bytes[400] ^= 1;
+        segment.truncate(0).unwrap();
+        segment.append(&[&bytes]).unwrap();
+    }
+
     pub fn segments(&self) -> Vec<u64> {
         self.folder.list().unwrap()
     }
