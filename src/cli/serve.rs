@@ -396,7 +396,9 @@ fn serve_writing(
     let (served, mark) = until_unmounted(mounted, ready);
     termination.finish();
     running.stop();
-    let ended = Ended { result: live.end(FREEZE_LIMIT).with_context(|| format!("the end of writing '{}' failed", shown(&path))) };
+    let ended = Ended {
+        result: live.end(FREEZE_LIMIT).with_context(|| format!("the end of writing '{}' failed", shown(&path))),
+    };
     // Before the mark goes: who finds the image locked looks for the daemon by it. Nothing is written from here on.
     drop(lock);
     let outcome = ended.outcome();

@@ -157,9 +157,7 @@ pub(super) fn unchanged(then: &[Span], now: &[Span]) -> Vec<Unchanged> {
     while let (Some(a), Some(b)) = (then.peek().copied(), now.peek().copied()) {
         let (from_byte, end_a, end_b) = (a.begin.max(b.begin), end(&a), end(&b));
         let to = end_a.min(end_b);
-        if from_byte < to
-            && is_same(from(a.source, from_byte - a.begin), from(b.source, from_byte - b.begin))
-        {
+        if from_byte < to && is_same(from(a.source, from_byte - a.begin), from(b.source, from_byte - b.begin)) {
             let thawed = matches!(a.source, SpanSource::Thawed { .. });
             out.push(Unchanged { from: from_byte, to, thawed });
         }

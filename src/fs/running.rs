@@ -63,9 +63,13 @@ impl Live {
     /// If not everything became durable, or the image could not be marked clean.
     pub fn end(&self, limit: Duration) -> Result<Finished, FsError> {
         self.lock_state().close_all();
-        let freezes = !limit.is_zero() && self.lock_state().dirty.bytes() > 0;
-        if !self.has_begun() && (self.has_recovered() || self.has_orphans() || freezes) {
+        if !self.has_begun() && (self.has_recovered() || self.has_orphans()) {
             self.begin()?;
+        }
+        let freezes = !limit.is_zero() && self.lock_state().dirty.bytes() > 0;
+        if !self.has_begun() && freezes {
+            // What an earlier session left in the log. If it cannot be frozen, it stays there.
+            let _ = self.begin().inspect_err(|error| tracing::warn!(%error, "what is in the thaw log stays there"));
         }
         if !self.has_begun() {
             return Ok(Finished::Untouched);

@@ -5,15 +5,15 @@
 
 use super::known::KnownSubchunks;
 use super::publish::publish;
+use super::report::{FreezeHow, FreezeReport};
 use super::source::{FileLayout, Reader};
-use super::{FreezeHow, FreezeReport};
 use crate::format::codec::Compression;
 use crate::format::ids::{InodeId, SubchunkId};
 use crate::format::limits;
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::freeze::{
-    Batch, BatchError, BatchOptions, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Scope, SpanSource, choose,
-    cut_file,
+    Batch, BatchError, BatchOptions, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Scope, SpanSource,
+    choose, cut_file,
 };
 use crate::fs::dirty::DirtyFiles;
 use crate::fs::live::Live;
@@ -103,6 +103,10 @@ pub(super) fn run(
         }
     }
     let stopped = (how.stop)();
+    if stopped && !how.everything {
+        // Somebody waits, and nobody for this.
+        return Ok(None);
+    }
     // What more files would fill is left to the next batch; in the end everything goes if that was asked for.
     let keep_last = how.everything && (next.is_none() || stopped);
     let shared = batch.shared_bytes();
@@ -118,7 +122,7 @@ pub(super) fn run(
     }
     report.shared_bytes = report.shared_bytes.saturating_add(shared);
     #[cfg(test)]
-    live.freezer.at(Step::Published);
+    live.freezer.at(super::control::Step::Published);
     // The first file of which something is left to the next batch.
     let mut unfinished: Option<Cursor> = None;
     for outcome in outcomes {
@@ -141,14 +145,6 @@ pub(super) fn run(
         // What a batch left whole, the next would leave again.
         Some(next) => unfinished.filter(|unfinished| *unfinished != from).or(Some(next)),
     })
-}
-
-/// Steps of a batch, for tests that change files in between.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::fs) enum Step {
-    /// Superchunks are appended and their rows pending; no file names them yet.
-    Published,
 }
 
 fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOptions, FsError> {
@@ -274,7 +270,11 @@ fn frozen(
 }
 
 /// The spans between pieces, if all of them are holes.
-fn holes_between(reader: &Reader<'_>, cut: &Cut, pieces: &[Piece]) -> Result<Option<Vec<crate::freeze::Span>>, FsError> {
+fn holes_between(
+    reader: &Reader<'_>,
+    cut: &Cut,
+    pieces: &[Piece],
+) -> Result<Option<Vec<crate::freeze::Span>>, FsError> {
     let mut file = FileLayout::new(reader, cut.inode, cut.row.clone());
     let (mut holes, mut at) = (Vec::new(), 0);
     let ends = pieces.iter().map(|piece| (piece.begin, piece.end())).chain([(cut.row.size, cut.row.size)]);

@@ -53,9 +53,8 @@ impl Freezer {
 
     /// Adds the subchunks of a batch whose rows are pending.
     pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId) {
-        let insert = |index: &mut DedupIndex| {
-            packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id))
-        };
+        let insert =
+            |index: &mut DedupIndex| packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id));
         if let Some(Err(error)) = self.index.as_mut().map(insert) {
             // Without it some bytes are stored twice, no more.
             tracing::warn!(%error, "the known subchunks are read again at the next freeze");

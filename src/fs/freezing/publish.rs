@@ -32,7 +32,8 @@ pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsErro
         }
     }
     live.is_still_the_image(image)?;
-    let bytes = packed.superchunks.iter().fold(limits::SYNC_BLOCK, |sum, packed| sum.saturating_add(packed.frame_len()));
+    let bytes =
+        packed.superchunks.iter().fold(limits::SYNC_BLOCK, |sum, packed| sum.saturating_add(packed.frame_len()));
     live.allocate_before_reserve(bytes)?;
     let first = take(&live.ids.subchunk, packed.subchunks(), limits::ID).map(SubchunkId).ok_or(FsError::NoSpace)?;
     let count = packed.superchunks.len() as u64;

@@ -2,8 +2,8 @@
 //!
 //! Bytes of the thaw log are used only after their frame was verified as a whole [16]. Called by `batch`.
 
-use crate::format::ids::{InodeId, LogOffset, SubchunkId};
 use crate::format::block::KeyRef;
+use crate::format::ids::{InodeId, LogOffset, SubchunkId};
 use crate::format::rows::{ContentRef, InodeRow, ThawedBytes, ThawedRow};
 use crate::format::schema;
 use crate::freeze::{Layout, Span, SpanSource};
@@ -172,9 +172,7 @@ impl<'a> FileLayout<'a> {
         let view = self.reader.view();
         let mut extents = view.extents(id, offset)?;
         Ok(match extents.next(view)? {
-            Some((begin, extent)) if begin <= offset => {
-                (begin, begin.saturating_add(extent.length))
-            }
+            Some((begin, extent)) if begin <= offset => (begin, begin.saturating_add(extent.length)),
             // After the content's end.
             _ => (content_end(view, id)?, size),
         })

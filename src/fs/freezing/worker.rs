@@ -3,13 +3,12 @@
 //! By itself it begins when what is ready would fill a superchunk, and when nobody has written for a minute; it leaves what
 //! fills no superchunk. After a failure it waits. Called by `running`.
 
-use super::{FreezeHow, FreezeProgress, FreezeReport, FreezerStatus};
+use super::report::{FreezeHow, FreezeReport, FreezerStatus};
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use crate::fs::state::State;
-use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Nobody has written for so long: time to freeze.
@@ -18,54 +17,10 @@ const IDLE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
 /// After a failure it is tried again so much later.
 const BACKOFF: Duration = Duration::from_secs(30);
+/// Under pressure with nothing that can be frozen, it waits so long.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Files that are open for writing are looked through so often: some may be quiet.
 const QUIET: Duration = Duration::from_secs(30);
-
-/// What others tell the freezer's thread, and it tells them.
-#[derive(Default)]
-pub(in crate::fs) struct Control {
-    /// The last ticket that was given out.
-    asked: AtomicU64,
-    /// The last one that asked for contents to be cut anew.
-    asked_deep: AtomicU64,
-    done: AtomicU64,
-    running: AtomicBool,
-    /// The log takes too much space: files that are open are frozen, too.
-    pressed: AtomicBool,
-    shown: Mutex<Shown>,
-    /// What a test does between the steps of a batch.
-    #[cfg(test)]
-    hook: Mutex<Option<Hook>>,
-}
-
-#[cfg(test)]
-type Hook = Box<dyn FnMut(super::Step) + Send>;
-
-#[cfg(test)]
-impl Control {
-    pub(super) fn at(&self, step: super::Step) {
-        // Not held while it runs: what it does may freeze, too.
-        let hook = self.hook.lock().take();
-        if let Some(mut hook) = hook {
-            hook(step);
-        }
-    }
-
-    /// Runs once, at the next step.
-    pub(in crate::fs) fn set_hook(&self, hook: impl FnMut(super::Step) + Send + 'static) {
-        *self.hook.lock() = Some(Box::new(hook));
-    }
-}
-
-/// What the freezer says of itself.
-#[derive(Default)]
-struct Shown {
-    last: Option<FreezeReport>,
-    error: Option<String>,
-    progress: FreezeProgress,
-    level: Option<i32>,
-    rate: u64,
-}
 
 /// What the thread remembers from one look to the next.
 struct Looks {
@@ -156,7 +111,9 @@ impl Live {
                     if let Why::Asked(_) = why {
                         shown.last = Some(*report);
                     }
-                    looks.not_before = None;
+                    // Under pressure it goes on as long as there is something to do.
+                    let idles = why == Why::Pressed && report.frozen_bytes == 0;
+                    looks.not_before = if idles { Instant::now().checked_add(PAUSE) } else { None };
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a freeze was given up; what is written stays in the thaw log");
@@ -206,6 +163,10 @@ impl Live {
         if self.freezer.pressed.load(Ordering::Relaxed) {
             return Some(Why::Pressed);
         }
+        // Nothing of the image is written before the first change.
+        if !self.has_begun() {
+            return None;
+        }
         state.dirty.expire(now);
         let ready = state.dirty.ready();
         looks.left = looks.left.min(ready);
@@ -237,7 +198,12 @@ impl Live {
                     && self.freezer.asked_deep.load(Ordering::Relaxed) <= ticket;
                 FreezeHow { everything: true, deep, stop: &stop, ..FreezeHow::default() }
             }
-            Why::Pressed => FreezeHow { everything: true, level: self.freezer.shown.lock().level, stop: &stop, ..FreezeHow::default() },
+            Why::Pressed => FreezeHow {
+                everything: true,
+                level: self.freezer.shown.lock().level,
+                stop: &stop,
+                ..FreezeHow::default()
+            },
             Why::Itself => FreezeHow { at_idle_priority: true, stop: &stop, ..FreezeHow::default() },
         };
         let observer = |progress| self.freezer.shown.lock().progress = progress;

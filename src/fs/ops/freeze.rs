@@ -157,7 +157,7 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
     let first_source = frozen.sources.partition_point(|span| span.begin.saturating_add(span.len) <= begin);
     let then = frozen.sources.get(first_source..).unwrap_or_default();
     let mut unchanged = layout::unchanged(then, &now).into_iter().peekable();
-    let mut out = Splice { at: begin, end: begin, rows: Rows::default(), whole: !frozen.uneven };
+    let (mut groups, mut bytes) = (Vec::<Group>::new(), 0u64);
     for piece in pieces {
         let mut ranges = Vec::new();
         while let Some(range) = unchanged.peek().copied().filter(|range| range.from < piece.end()) {
@@ -176,23 +176,26 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
             if !whole && thawed == 0 {
                 continue;
             }
-            if from > out.end {
-                out.put(draft, frozen.inode, row)?;
-                (out.at, out.end) = (from, from);
-            }
+            let group = match groups.last_mut().filter(|group| group.end == from) {
+                Some(group) => group,
+                None => groups.push_mut(Group { at: from, end: from, rows: Rows::default(), whole: !frozen.uneven }),
+            };
             // Less than the piece's length, which a u32 holds.
             let skip = u32::try_from(from - piece.begin).unwrap_or(u32::MAX);
-            out.rows.subchunk(piece.subchunk, skip, to - from, whole);
-            out.whole &= whole;
-            out.end = to;
-            spliced.bytes = spliced.bytes.saturating_add(thawed);
+            group.rows.subchunk(piece.subchunk, skip, to - from, whole);
+            group.whole &= whole;
+            group.end = to;
+            bytes = bytes.saturating_add(thawed);
         }
     }
-    if spliced.bytes == 0 {
-        // Nothing but stored bytes: those stay where they are.
-        return Ok(spliced);
+    // Nothing but stored bytes stay where they are.
+    if bytes > 0 {
+        for group in groups {
+            body::splice(draft, row, group.at, &group.rows.all, group.whole)?;
+            draft.unthaw(frozen.inode, group.at, group.end - group.at)?;
+        }
     }
-    out.put(draft, frozen.inode, row)?;
+    spliced.bytes = bytes;
     Ok(spliced)
 }
 
@@ -222,22 +225,12 @@ fn joined(ranges: &[Unchanged]) -> Vec<(u64, u64, u64)> {
 }
 
 /// Rows that take one range of the file.
-struct Splice {
+struct Group {
     at: u64,
     end: u64,
     rows: Rows,
+    /// Whether all of them are whole subchunks.
     whole: bool,
-}
-
-impl Splice {
-    fn put(&mut self, draft: &mut Draft, inode: InodeId, row: &mut InodeRow) -> Result<(), FsError> {
-        let rows = std::mem::take(&mut self.rows);
-        if self.at < self.end {
-            body::splice(draft, row, self.at, &rows.all, self.whole)?;
-            draft.unthaw(inode, self.at, self.end - self.at)?;
-        }
-        Ok(())
-    }
 }
 
 /// Rows of a content, as `pack` would write them.

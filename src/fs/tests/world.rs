@@ -56,15 +56,20 @@ impl World {
         open(&self.storage, &self.folder, Duration::from_secs(3600), session)
     }
 
-    /// Turns over a bit in the first written bytes of a segment.
-    pub fn damage_segment(&self, number: u64) {
-        let segment = self.folder.open(number).unwrap();
-        let mut bytes = vec![0; segment.len().unwrap() as usize];
-        segment.read_at(0, &mut bytes).unwrap();
-        // After the segment's head and the header of its first frame.
-        bytes[400] ^= 1;
-        segment.truncate(0).unwrap();
-        segment.append(&[&bytes]).unwrap();
+    /// Turns over a bit of some written bytes in the thaw log.
+    pub fn damage_written(&self, bytes: &[u8]) {
+        for number in self.folder.list().unwrap() {
+            let segment = self.folder.open(number).unwrap();
+            let mut all = vec![0; segment.len().unwrap() as usize];
+            segment.read_at(0, &mut all).unwrap();
+            if let Some(at) = all.windows(bytes.len()).position(|window| window == bytes) {
+                all[at] ^= 1;
+                segment.truncate(0).unwrap();
+                segment.append(&[&all]).unwrap();
+                return;
+            }
+        }
+        panic!("the thaw log does not have these bytes");
     }
 
     pub fn segments(&self) -> Vec<u64> {

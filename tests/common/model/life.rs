@@ -195,7 +195,9 @@ impl Life {
 
     /// Unmounts and mounts. A snapshot that is held goes on.
     fn remount(&mut self) -> Result<(), String> {
-        self.durably("end", |machine| machine.live.end(std::time::Duration::ZERO).map(drop).map_err(|error| error.to_string()))?;
+        self.durably("end", |machine| {
+            machine.live.end(std::time::Duration::ZERO).map(drop).map_err(|error| error.to_string())
+        })?;
         self.model = self.model.closed();
         self.machine = None;
         self.machine = Some(Machine::open(&self.disks, self.segment)?);

@@ -193,7 +193,14 @@ fn many_thawed_ranges_are_spliced_in_steps() {
     world
         .run(|draft| {
             for n in 0..rows {
-                draft.thaw(Thawed { inode: file, offset: 3 * n, len: 1, frame: LogOffset(super::FRAME), within: 0, sum: 1 })?;
+                draft.thaw(Thawed {
+                    inode: file,
+                    offset: 3 * n,
+                    len: 1,
+                    frame: LogOffset(super::FRAME),
+                    within: 0,
+                    sum: 1,
+                })?;
             }
             Ok(())
         })

@@ -1,0 +1,59 @@
+//! What the freezer's thread and everybody else tell each other.
+
+use super::report::{FreezeProgress, FreezeReport};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// What others tell the freezer's thread, and it tells them.
+#[derive(Default)]
+pub(in crate::fs) struct Control {
+    /// The last ticket that was given out.
+    pub(super) asked: AtomicU64,
+    /// The last one that asked for contents to be cut anew.
+    pub(super) asked_deep: AtomicU64,
+    pub(super) done: AtomicU64,
+    pub(super) running: AtomicBool,
+    /// The log takes too much space: files that are open are frozen, too.
+    pub(super) pressed: AtomicBool,
+    pub(super) shown: Mutex<Shown>,
+    /// What a test does between the steps of a batch.
+    #[cfg(test)]
+    hook: Mutex<Option<Hook>>,
+}
+
+#[cfg(test)]
+type Hook = Box<dyn FnMut(Step) + Send>;
+
+#[cfg(test)]
+impl Control {
+    pub(super) fn at(&self, step: Step) {
+        // Not held while it runs: what it does may freeze, too.
+        let hook = self.hook.lock().take();
+        if let Some(mut hook) = hook {
+            hook(step);
+        }
+    }
+
+    /// Runs once, at the next step.
+    pub(in crate::fs) fn set_hook(&self, hook: impl FnMut(Step) + Send + 'static) {
+        *self.hook.lock() = Some(Box::new(hook));
+    }
+}
+
+/// What the freezer says of itself.
+#[derive(Default)]
+pub(super) struct Shown {
+    pub(super) last: Option<FreezeReport>,
+    pub(super) error: Option<String>,
+    pub(super) progress: FreezeProgress,
+    pub(super) level: Option<i32>,
+    pub(super) rate: u64,
+}
+
+/// Steps of a batch, for tests that change files in between.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fs) enum Step {
+    /// Superchunks are appended and their rows pending; no file names them yet.
+    Published,
+}
