@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// At the end somebody waits: the level of zstd that most of the space is saved with, at little time.
 const END_LEVEL: i32 = 3;
 
+/// What a thread does.
+type Run = fn(&Arc<Live>);
+
 /// Threads that run until [`Running::stop`].
 pub struct Running {
     live: Arc<Live>,
@@ -27,8 +30,11 @@ impl Live {
     /// If there is no thread to be had.
     pub fn start_threads(self: &Arc<Self>) -> io::Result<Running> {
         let mut running = Running { live: Arc::clone(self), threads: Vec::new() };
-        let threads: [(&str, fn(&Arc<Self>)); 3] =
-            [("commit", Live::run_committer), ("checkpoint", Live::run_checkpointer), ("freeze", Live::run_freezer)];
+        let threads = [
+            ("commit", Live::run_committer as Run),
+            ("checkpoint", Live::run_checkpointer),
+            ("freeze", Live::run_freezer),
+        ];
         for (name, run) in threads {
             let live = Arc::clone(self);
             let body = move || {

@@ -176,10 +176,10 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
             if !whole && thawed == 0 {
                 continue;
             }
-            let group = match groups.last_mut().filter(|group| group.end == from) {
-                Some(group) => group,
-                None => groups.push_mut(Group { at: from, end: from, rows: Rows::default(), whole: !frozen.uneven }),
-            };
+            if groups.last().is_none_or(|group| group.end != from) {
+                groups.push(Group { at: from, end: from, rows: Rows::default(), whole: !frozen.uneven });
+            }
+            let Some(group) = groups.last_mut() else { continue };
             // Less than the piece's length, which a u32 holds.
             let skip = u32::try_from(from - piece.begin).unwrap_or(u32::MAX);
             group.rows.subchunk(piece.subchunk, skip, to - from, whole);
