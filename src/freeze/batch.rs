@@ -294,3 +294,37 @@ fn part<'a>(raw: &'a [u8], lens: &[u32], n: u64) -> Option<&'a [u8]> {
     let at: usize = lens.iter().take(n).map(|&len| len as usize).sum();
     raw.get(at..at.checked_add(len)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Known for Nothing {
+        type Error = String;
+
+        fn find(&self, _: &Identity, _: &[u8]) -> Result<Option<SubchunkId>, String> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn where_identities_prove_nothing_bytes_are_compared_in_the_open_superchunk_and_in_sealed_ones() {
+        let params = Params { hash: HashKind::Xxh3, superchunk_size: 1 << 20, ..Params::default() };
+        let compression = Compression::Zstd(1);
+        let options = BatchOptions { params, compression, compressors: 1, at_idle_priority: false, limit: 64 << 20 };
+        let mut batch = Batch::new(options, &Nothing).unwrap();
+        let bytes = |n: u8| vec![n; 100_000];
+        for n in 0..30 {
+            assert_eq!(batch.add(&bytes(n)).unwrap(), Piece::New(n.into()));
+        }
+        assert_eq!(batch.sealed.len(), 2);
+        // As if they had the identities of others: of a sealed superchunk, then of the open one.
+        for (n, other) in [(100, 3), (101, 12), (102, 29)] {
+            batch.index.insert(Identity::of(HashKind::Xxh3, &bytes(n)), other);
+        }
+        assert_eq!([100, 101, 102].map(|n| batch.add(&bytes(n)).unwrap()), [30, 31, 32].map(Piece::New));
+        assert_eq!([3, 12, 29, 101].map(|n| batch.add(&bytes(n)).unwrap()), [3, 12, 29, 31].map(Piece::New));
+    }
+}

@@ -93,3 +93,45 @@ fn be_idle() {
     // SAFETY: thread 0 is this one, and the call reads the parameters only while it goes on.
     let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// Compressors whose only thread panics at the first superchunk.
+    fn panicking() -> Compressors {
+        let (jobs, queue) = bounded::<CompressJob>(WAITING);
+        let thread = std::thread::spawn(move || {
+            let _job = queue.recv().unwrap();
+            panic!("out of order");
+        });
+        Compressors { queue: Some(jobs), threads: vec![thread] }
+    }
+
+    fn message(result: std::thread::Result<()>) -> String {
+        result.unwrap_err().downcast_ref::<&str>().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_panic_of_a_compressor_goes_on_where_its_work_is_waited_for() {
+        let mut compressors = panicking();
+        let awaited = compressors.send(Arc::new(vec![1]));
+        let panic = catch_unwind(AssertUnwindSafe(|| drop(compressors.receive(&awaited))));
+        assert_eq!(message(panic), "out of order");
+    }
+
+    #[test]
+    fn a_panic_of_a_compressor_goes_on_where_more_work_is_handed_over() {
+        let mut compressors = panicking();
+        let panic = catch_unwind(AssertUnwindSafe(|| (0..9).for_each(|_| drop(compressors.send(Arc::new(vec![1]))))));
+        assert_eq!(message(panic), "out of order");
+    }
+
+    #[test]
+    fn a_panic_of_a_compressor_goes_on_where_a_batch_is_given_up() {
+        let mut compressors = panicking();
+        compressors.send(Arc::new(vec![1]));
+        assert_eq!(message(catch_unwind(AssertUnwindSafe(|| drop(compressors)))), "out of order");
+    }
+}

@@ -36,8 +36,8 @@ pub enum Blocks {
 /// Bytes of a block where a file is cut into such.
 pub const FIXED_LEN: u32 = 32 << 10;
 
-/// Bytes read in one go at least, if there are so many.
-const READ_MIN: u64 = 64 << 10;
+/// Reads in one go for a longest subchunk, where spans are short. Fewer would read more than is needed after a change.
+const READS: u64 = 2;
 /// Bytes read in one go at most.
 const READ_MAX: u64 = 1 << 20;
 /// Longest subchunks after a change within which the borders are to be the old ones again. Data from which borders follow
@@ -317,7 +317,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
     fn read_on(&mut self) -> Result<(), L::Error> {
         let mut end = self.read;
         let mut n = 0;
-        while end.saturating_sub(self.read) < READ_MIN {
+        while end.saturating_sub(self.read) < self.cut.max_len().div_ceil(READS) {
             let Some(span) = self.ahead(n)? else { break };
             end = end.max(span.end().min(self.read.saturating_add(READ_MAX)));
             n += 1;

@@ -1,0 +1,112 @@
+//! What a batch takes of memory, and with which priority its threads run.
+
+use floe::format::codec::Compression;
+use floe::format::ids::SubchunkId;
+use floe::format::params::Params;
+use floe::format::rows::Identity;
+use floe::freeze::{Batch, BatchOptions, Known};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+struct Counting;
+
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: as the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test at a time: they look at the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Nothing;
+
+impl Known for Nothing {
+    type Error = String;
+
+    fn find(&self, _: &Identity, _: &[u8]) -> Result<Option<SubchunkId>, String> {
+        Ok(None)
+    }
+}
+
+fn options(compressors: usize, at_idle_priority: bool) -> BatchOptions {
+    let params = Params { superchunk_size: 4 << 20, ..Params::default() };
+    BatchOptions { params, compression: Compression::Zstd(1), compressors, at_idle_priority, limit: 64 << 20 }
+}
+
+#[test]
+fn a_batch_holds_the_raw_bytes_of_two_superchunks_and_one_a_thread() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut subchunk = vec![0; 32 << 10];
+    let before = BYTES.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let mut batch = Batch::new(options(2, false), &Nothing).unwrap();
+    // 64 MiB that become next to nothing, faster than they are compressed.
+    for n in 0..2048u64 {
+        subchunk[..8].copy_from_slice(&n.to_le_bytes());
+        batch.add(&subchunk).unwrap();
+    }
+    assert!(batch.is_full());
+    let packed = batch.finish(true).unwrap();
+    assert_eq!(packed.raw_bytes(), 64 << 20);
+    let most = MOST.load(Ordering::Relaxed) - before;
+    let superchunk = 4 << 20;
+    // Stored bytes, the index and the compressors' outputs are the rest.
+    assert!(most <= (2 + 2) * superchunk + (3 << 20), "{most} bytes");
+}
+
+/// How many threads of batches there are, and how many of them run at idle priority.
+fn threads() -> (usize, usize) {
+    let (mut all, mut idle) = (0, 0);
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        // A thread may end while it is looked at.
+        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
+        let Some((name, rest)) = stat.rsplit_once(") ") else { continue };
+        if name.contains("(freeze-") {
+            all += 1;
+            // Field 41 of all, the 39th after the name.
+            idle += usize::from(rest.split(' ').nth(38) == Some("5"));
+        }
+    }
+    (all, idle)
+}
+
+/// Asks until the threads are so, for as long as a machine may be busy.
+fn until(wanted: (usize, usize)) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while threads() != wanted {
+        assert!(Instant::now() < end, "{:?}, not {wanted:?}", threads());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn threads_run_at_idle_priority_where_that_is_asked_for_and_end_with_the_batch() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let batch = Batch::new(options(3, true), &Nothing).unwrap();
+    until((3, 3));
+    drop(batch);
+    assert_eq!(threads(), (0, 0));
+    let batch = Batch::new(options(2, false), &Nothing).unwrap();
+    until((2, 0));
+    batch.finish(true).unwrap();
+    assert_eq!(threads(), (0, 0));
+}
