@@ -55,12 +55,13 @@ where
     let mut buffer = Vec::new();
     let mut floor = from;
     while let Some(changed) = cut.first(layout, floor).map_err(CutError::Layout)? {
-        if batch.is_full() || stop() {
-            out.next = Some(floor);
-            break;
-        }
         if changed < limits::TINY_LEN {
             out.tiny = tiny(layout).map_err(CutError::Layout)?.map_or(0, |tiny| tiny.end);
+        }
+        // A tiny content is taken as a whole, or the file would be cut in vain.
+        if batch.is_full() && floor >= out.tiny || stop() {
+            out.next = Some(floor);
+            break;
         }
         let begin = cut.begin(layout, floor, changed).map_err(CutError::Layout)?;
         let mut region = Region { begin, changed, pieces: Vec::new(), uneven: false };
@@ -78,7 +79,8 @@ where
                 }
             }
             overrun += usize::from(batch.is_full());
-            let is_enough = cutter.at() > changed && (overrun > 0 && clean || overrun > OVERRUN);
+            let is_enough =
+                cutter.at() > changed && cutter.at() >= out.tiny && (overrun > 0 && clean || overrun > OVERRUN);
             if is_enough || stop() {
                 complete = false;
                 break;

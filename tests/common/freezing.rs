@@ -103,7 +103,10 @@ pub struct File {
     pub sources: Vec<Source>,
     pub bytes: Vec<u8>,
     frames: u64,
+    /// A freeze said that the content is uneven.
     pub uneven: bool,
+    /// It was cut off or punched: some subchunks may be there in part.
+    pub sliced: bool,
 }
 
 impl File {
@@ -117,6 +120,7 @@ impl File {
     }
 
     pub fn resize(&mut self, len: usize) {
+        self.sliced |= len < self.len();
         self.sources.resize(len, Source::Hole);
         self.bytes.resize(len, 0);
     }
@@ -132,6 +136,7 @@ impl File {
 
     pub fn set(&mut self, at: usize, len: usize, source: Source) {
         let end = self.len().min(at + len);
+        self.sliced = true;
         if at < end {
             self.sources[at..end].fill(source);
             self.bytes[at..end].fill(0);
