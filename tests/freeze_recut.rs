@@ -143,7 +143,7 @@ proptest! {
                 let end = at + piece.len as usize;
                 prop_assert_eq!(at / block, (end - 1) / block);
                 // It ends with its block, or with the data; and its block has a change.
-                prop_assert!(end % block == 0 || end == file.len() || !file.is_data(end));
+                prop_assert!(end.is_multiple_of(block) || end == file.len() || !file.is_data(end));
                 let changed = before.sources[at / block * block..].iter().take(block);
                 prop_assert!(changed.into_iter().any(|source| matches!(source, Source::Thawed(..))));
                 at = end;
