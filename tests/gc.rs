@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A random image of which about two thirds of the files are gone.
 fn thinned(seed: u64) -> Forge {
@@ -259,7 +260,7 @@ fn on_a_full_disk_what_has_no_rows_any_more_makes_room() {
     // More is deleted.
     let live = writable(&storage);
     unlink(&live, |_| true);
-    live.end(std::time::Duration::ZERO).unwrap();
+    live.end(Duration::ZERO).unwrap();
     let before = digest_of(&storage);
     // Now there is no space for the next checkpoint, until something is punched.
     faulty.fail_nth_of(Operation::Append, 0, Fault::Enospc);
@@ -336,7 +337,7 @@ fn an_image_with_something_in_its_thaw_log_alone_is_refused() {
     assert!(memory.to_bytes() == before);
     // When it has ended, all is in the image.
     let live = writable_with(&storage, home.clone());
-    live.end(std::time::Duration::ZERO).unwrap();
+    live.end(Duration::ZERO).unwrap();
     let before = digest_of(&storage);
     free_with(&storage, &home, false).unwrap();
     assert_eq!(digest_of(&storage), before);
@@ -349,7 +350,7 @@ fn what_is_deleted_in_a_writable_filesystem_is_freed_after_its_end() {
     let storage: Arc<dyn Storage> = forge.build();
     let live = writable(&storage);
     unlink(&live, |inode| !inode.0.is_multiple_of(4));
-    live.end(std::time::Duration::ZERO).unwrap();
+    live.end(Duration::ZERO).unwrap();
     let before = digest_of(&storage);
     let report = free(&storage, false).unwrap();
     assert!(report.superchunks > 0, "{report:?}");
@@ -358,7 +359,7 @@ fn what_is_deleted_in_a_writable_filesystem_is_freed_after_its_end() {
     // And written to again.
     let live = writable(&storage);
     unlink(&live, |inode| inode.0.is_multiple_of(8));
-    live.end(std::time::Duration::ZERO).unwrap();
+    live.end(Duration::ZERO).unwrap();
     assert_clean(&storage, true, "after gc and another session");
 }
 

@@ -29,6 +29,7 @@ mod info;
 mod ls;
 mod mkfs;
 mod mount;
+mod only_reader;
 mod pack;
 mod sync;
 mod umount;

@@ -9,7 +9,7 @@ use super::making::random_seed;
 use super::open::{reader_lock, shown};
 use super::sentence::{sentence, told};
 use super::size::{Human, counted};
-use super::{Exit, descriptors, time};
+use super::{Exit, descriptors, only_reader, time};
 use crate::fs::start::{Found, StartError, look};
 use crate::fs::{Finished, Fs, FsOptions, Live, LiveOptions};
 use crate::fuse::mark::{Daemon, Mark, Outcome};
@@ -20,6 +20,7 @@ use crate::storage::{
     StorageError, WriterLock,
 };
 use anyhow::{Context as _, anyhow};
+use parking_lot::Mutex;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -362,7 +363,8 @@ fn serve_writing(
     termination: daemon::Termination,
     ready: impl FnOnce() -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
-    let Writing { path, storage, found, lock, reader: _reader } = writing;
+    let Writing { path, storage, found, lock, reader } = writing;
+    let reader = Arc::new(Mutex::new(reader));
     let live_options = LiveOptions {
         commit: options.commit,
         clock: Arc::new(time::now),
@@ -376,6 +378,7 @@ fn serve_writing(
     if let Some(folder) = path.parent() {
         live.set_spill(folder);
     }
+    live.set_keep_out(only_reader::keep_out(&reader));
     let fs = Fs::over(live.clone(), fs_options(options));
     let running = live.start_threads().context("cannot start the threads that commit")?;
     let mounted = match fuse::mount_writable(live.clone(), fs, dir, path.as_os_str(), options) {

@@ -6,6 +6,7 @@
 //! finds. An image whose thaw log has something that it has not is refused: the log's rows may name what the image's rows do
 //! not. No thaw log is begun. Called by cli.
 
+use super::FsError;
 use super::begin::{open_log, raise_epoch};
 use super::start::{Found, FoundLog, StartError, look, older};
 use crate::format::ids::{LogOffset, SuperchunkId};
@@ -27,6 +28,9 @@ use thiserror::Error;
 /// While it lives, no reader begins, and there is none.
 pub type NoReaders = Box<dyn Any>;
 
+/// Subchunks whose rows are deleted at once. With the shortest rows there are, their tombstones take 256 MiB; with rows as
+/// they are usually, 3.
+const ROUND: u64 = 1 << 20;
 /// How often it is marked anew what its own checkpoints left. The second changes nothing but the map, whose blocks have no
 /// rows.
 const PASSES: usize = 3;
@@ -57,6 +61,12 @@ pub enum GcError {
     /// Readers could not be kept out. Rows may be deleted already; what they named is freed the next time.
     #[error(transparent)]
     Readers(#[from] LockError),
+    /// The filesystem refuses changes, or has no space for this one.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// Requests from before are not answered yet. What has no rows any more is freed the next time.
+    #[error("requests from before are not answered yet")]
+    Busy,
     /// Space could not be given back. The image lacks nothing.
     #[error("space cannot be given back: {0}")]
     Punch(#[source] StorageError),
@@ -151,7 +161,7 @@ pub fn gc_image(storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>, how: &GcHow
         if census.dead().next().is_none() {
             break;
         }
-        for round in rounds(&census) {
+        for round in rounds(&census, ROUND) {
             work.delete(&census, &round, &mut report)?;
         }
         census = take_census(&View::of(Arc::clone(&work.version)), how.stop)?;

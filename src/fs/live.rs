@@ -14,6 +14,7 @@ use super::begin::{Beginning, Writer};
 use super::draft::Draft;
 use super::freezing::control::Control;
 use super::freezing::known::Freezer;
+use super::gc_control::GcControl;
 use super::ids::Ids;
 use super::snapshot::Snapshot;
 use super::source::SnapshotSource;
@@ -110,6 +111,8 @@ pub struct Live {
     pub(super) compressors: AtomicUsize,
     /// The freezer's thread.
     pub(super) freezer: Control,
+    /// gc's thread.
+    pub(super) gc: GcControl,
 }
 
 impl Live {
@@ -140,6 +143,7 @@ impl Live {
             freezing: Mutex::default(),
             compressors: AtomicUsize::new(std::thread::available_parallelism().map_or(1, usize::from)),
             freezer: Control::default(),
+            gc: GcControl::default(),
         }))
     }
 

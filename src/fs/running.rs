@@ -24,7 +24,7 @@ pub struct Running {
 }
 
 impl Live {
-    /// Starts the committer, the checkpointer and the freezer.
+    /// Starts the committer, the checkpointer, the freezer and gc.
     ///
     /// # Errors
     /// If there is no thread to be had.
@@ -34,6 +34,7 @@ impl Live {
             ("commit", Live::run_committer as Run),
             ("checkpoint", Live::run_checkpointer),
             ("freeze", Live::run_freezer),
+            ("gc", Live::run_gc),
         ];
         for (name, run) in threads {
             let live = Arc::clone(self);

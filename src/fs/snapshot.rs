@@ -35,12 +35,22 @@ pub struct Snapshot {
     pub(super) stamp: u64,
     /// How often the layers of the view were moved: only a view with the same layers can take another's place.
     pub(super) layout: u64,
+    /// As long as it lives, what the view names must stay.
+    pub(super) _pin: Arc<()>,
 }
 
 impl Snapshot {
     /// Of an image that nobody changes.
     pub fn fixed(view: View) -> Self {
-        Snapshot { view, segments: None, session: LogOffset(0), opens: Opens::new(), stamp: 0, layout: 0 }
+        Snapshot {
+            view,
+            segments: None,
+            session: LogOffset(0),
+            opens: Opens::new(),
+            stamp: 0,
+            layout: 0,
+            _pin: Arc::default(),
+        }
     }
 
     /// Whether an inode has no name any more.

@@ -17,7 +17,7 @@ use crate::format::transaction::{Counters, Operation};
 use crate::meta::{Image, Overlay, View};
 use crate::thaw::Segments;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 /// So many bytes of the log that nothing names are worth a checkpoint, if they are half of it; or so many segments, where those
@@ -103,6 +103,8 @@ pub(super) struct State {
     pub(super) checkpoint_failed: bool,
     /// The end has begun: threads end.
     pub(super) closing: bool,
+    /// Every snapshot has one.
+    pin: Arc<()>,
 }
 
 /// What a state begins with.
@@ -147,6 +149,7 @@ impl State {
             checkpointed: None,
             checkpoint_failed: false,
             closing: false,
+            pin: Arc::default(),
         };
         state.rebase(basis);
         state
@@ -178,7 +181,18 @@ impl State {
             opens: self.opens.clone(),
             stamp: self.stamp,
             layout: self.layout,
+            _pin: Arc::clone(&self.pin),
         }
+    }
+
+    /// Later snapshots have another pin. The one given is gone when all earlier ones are.
+    pub(super) fn renew_pin(&mut self) -> Weak<()> {
+        Arc::downgrade(&std::mem::take(&mut self.pin))
+    }
+
+    /// How often something was changed, opened or closed.
+    pub(super) fn changes(&self) -> u64 {
+        self.stamp
     }
 
     /// Makes a draft count, whole. Gives it up, changing nothing, if something that it claims is not as it was.

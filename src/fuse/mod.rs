@@ -10,6 +10,7 @@ mod attr;
 pub mod daemon;
 mod error;
 mod follow;
+mod gc;
 mod guard;
 mod handles;
 pub mod mark;
@@ -27,6 +28,7 @@ mod streams;
 mod writing;
 
 pub use error::MountError;
+pub use gc::{GC_NOW, GC_XATTR};
 pub use mountpoint::{Own, Prepared, Unmount, absolute, mounted_on, prepare, unmount};
 pub use mounts::Mount;
 pub use options::{Access, Atime, Disguise, MountOptions, OptionError};

@@ -3,6 +3,7 @@
 //! Of the root, of the whole filesystem; of a regular file, of that file. It is answered and not listed, so no copy takes it
 //! along. Called by `writing`.
 
+use super::gc;
 use super::guard::Failure;
 use crate::format::ids::InodeId;
 use crate::fs::{Fs, FsError, Live, LiveStatus, SeekTo};
@@ -23,7 +24,9 @@ pub(super) fn state_text(live: &Live, fs: &Fs, inode: InodeId, name: &[u8]) -> R
     }
     if inode == InodeId::ROOT {
         let status = live.status().map_err(|error| Failure::Fs(error.into()))?;
-        return Ok(Some(whole(&status)));
+        let mut text = whole(&status);
+        gc::lines(&mut text, &live.gc_status());
+        return Ok(Some(text));
     }
     match of_file(live, fs, inode) {
         Ok(text) => Ok(Some(text)),

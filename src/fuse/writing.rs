@@ -6,6 +6,7 @@
 //! are told without a limit. Called by `session`.
 
 use super::attr::{from_system, kind_of, to_fuse};
+use super::gc::{GC_XATTR, ask_for_gc};
 use super::guard::{Failure, Guard};
 use super::handles::DirHandles;
 use super::near::Traffic;
@@ -495,6 +496,10 @@ impl Filesystem for Writing {
     ) {
         self.note(request, 0);
         let name = name.as_bytes();
+        if name == GC_XATTR {
+            let ask = || ask_for_gc(&self.live, InodeId(inode.0), request.uid(), value);
+            return Self::reply_empty(reply, self.reading.guard.run("gc", inode.0, ask));
+        }
         let flags = XattrFlags {
             create: flags & libc::XATTR_CREATE != 0,
             replace: flags & libc::XATTR_REPLACE != 0,

@@ -5,21 +5,26 @@
 //! the image, but what the row of their inode says counts all the same: the freezer may still want it. Snapshots of a view
 //! are views of their own.
 //!
-//! Invariants: what is deleted in an overlay counts as live as long as a version has it, so more may be marked than is live,
-//! never less. A block or a row that cannot be read is an error: nothing is ever dead by an error. Each block is read once,
+//! What an overlay deletes names nothing any more, and what it does not say yet of table blocks, the version says: a view's blocks
+//! are those of its version.
+//!
+//! Invariants: a block or a row that cannot be read is an error, so nothing is ever dead by an error. Each block is read once,
 //! however many views have it; leaves that name nothing are not read. Called by `space` (info) and by gc.
 
 use super::id_set::IdSet;
 use super::{Image, MetaError, View};
-use crate::format::block::Block;
+use crate::format::block::{Block, KeyRef};
 use crate::format::ids::{ContentId, SubchunkId};
 use crate::format::rows::inode::ContentRef;
 use crate::format::rows::{ContentRow, Extent, InodeRow, SnapshotRow};
 use crate::format::schema::{self, TABLES, Table};
 use crate::format::view::View as ViewRoots;
-use crate::table::{Change, ChildRef, Onward, TableError, Tree, Visit};
+use crate::table::{ChildRef, Onward, TableError, Tree, Visit};
 use std::sync::Arc;
 use thiserror::Error;
+
+/// Rows between two questions whether to stop.
+const STEP: u64 = 4096;
 
 /// Why it is not known what is live.
 #[derive(Debug, Error)]
@@ -73,23 +78,21 @@ pub fn mark(views: &[View], stop: &dyn Fn() -> bool) -> Result<Marked, MarkError
     let contents = |table: &&'static Table| table.id() == schema::CONTENTS.id();
     for view in views {
         for table in TABLES.into_iter().filter(|table| !contents(table) && table.id() != schema::MAP.id()) {
-            marking.tree(view.version(), &view.version().tree(table))?;
-            marking.changes(view, table)?;
+            marking.table(view, table)?;
         }
     }
     let snapshots = std::mem::take(&mut marking.rows.snapshots);
     for (version, roots) in &snapshots {
         for tree in trees_of(roots).into_iter().filter(|tree| !contents(&tree.table)) {
-            marking.tree(version, &tree)?;
+            marking.tree(version, &tree, names(tree.table))?;
         }
     }
     for view in views {
-        marking.tree(view.version(), &view.version().tree(&schema::CONTENTS))?;
-        marking.changes(view, &schema::CONTENTS)?;
+        marking.table(view, &schema::CONTENTS)?;
     }
     for (version, roots) in &snapshots {
         for tree in trees_of(roots).into_iter().filter(|tree| contents(&tree.table)) {
-            marking.tree(version, &tree)?;
+            marking.tree(version, &tree, names(tree.table))?;
         }
     }
     Ok(Marked { data: marking.rows.data, blocks: marking.blocks })
@@ -155,18 +158,18 @@ impl Rows {
 struct Marking<'a> {
     rows: Rows,
     blocks: IdSet,
-    /// Blocks that were seen, by number of their table.
-    seen: [IdSet; TABLES.len() + 1],
+    /// Blocks that were seen, by number of their table: with their rows, and without.
+    seen: [[IdSet; TABLES.len() + 1]; 2],
     stop: &'a dyn Fn() -> bool,
 }
 
 impl Marking<'_> {
-    /// Marks the blocks of a tree, and what its rows name.
-    fn tree(&mut self, version: &Arc<Image>, tree: &Tree) -> Result<(), MarkError> {
-        let Marking { rows, blocks, seen, stop } = self;
+    /// Marks the blocks of a tree, and what its rows name if these are to be read.
+    fn tree(&mut self, version: &Arc<Image>, tree: &Tree, reads_leaves: bool) -> Result<(), MarkError> {
+        let Marking { rows, blocks, seen: [with_rows, without], stop } = self;
         let table = tree.table;
+        let seen = if reads_leaves { with_rows } else { without };
         let Some(seen) = seen.get_mut(usize::from(table.id().0)) else { return Ok(()) };
-        let reads_leaves = names(table);
         let mut wanted = |level, child: &ChildRef| match child {
             ChildRef::Block { id, .. } => {
                 blocks.insert(id.0);
@@ -187,17 +190,23 @@ impl Marking<'_> {
         done
     }
 
-    /// Marks what changed rows of a view name.
-    fn changes(&mut self, view: &View, table: &'static Table) -> Result<(), MarkError> {
-        if !names(table) {
-            return Ok(());
+    /// Marks the blocks of a table of a view, and what its rows name.
+    fn table(&mut self, view: &View, table: &'static Table) -> Result<(), MarkError> {
+        let tree = view.version().tree(table);
+        if !names(table) || view.is_bare(table) {
+            return self.tree(view.version(), &tree, names(table));
         }
-        for overlay in [view.sealed(), Some(view.active())].into_iter().flatten() {
-            for change in overlay.changes(table) {
-                if let Change::Put(row) = change {
-                    let named = Named::of(table, (row.key.a, row.key.b), &row.ints, &row.tail)?;
-                    self.rows.take(view.version(), named);
-                }
+        self.tree(view.version(), &tree, false)?;
+        let mut cursor = view.cursor_at(table, KeyRef::new(0, 0))?;
+        let mut rows = 0u64;
+        while let Some(row) = cursor.row() {
+            let key = row.key();
+            let named = Named::of(table, (key.a, key.b), row.ints(), row.tail())?;
+            self.rows.take(view.version(), named);
+            cursor.advance(view)?;
+            rows += 1;
+            if rows.is_multiple_of(STEP) && (self.stop)() {
+                return Err(MarkError::Stopped);
             }
         }
         Ok(())

@@ -28,15 +28,11 @@ use crate::table::{ChildRef, Onward, Visit};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Subchunks whose rows are deleted at once. With the shortest rows there are, their tombstones take 256 MiB; with rows as
-/// they are usually, 3.
-const ROUND: u64 = 1 << 20;
-
 /// Bytes of a payload read at once.
 const PIECE: u64 = 1 << 18;
 
-/// Dead superchunks in rounds, each of as many as may be deleted at once.
-pub fn rounds(census: &Census) -> Vec<HashSet<SuperchunkId>> {
+/// Dead superchunks in rounds: the rows of one are deleted at once. A round has at most `most` subchunks, or one superchunk.
+pub fn rounds(census: &Census, most: u64) -> Vec<HashSet<SuperchunkId>> {
     let mut rounds: Vec<HashSet<SuperchunkId>> = Vec::new();
     let mut room = 0u64;
     for tally in census.dead() {
@@ -47,7 +43,7 @@ pub fn rounds(census: &Census) -> Vec<HashSet<SuperchunkId>> {
             }
             _ => {
                 rounds.push(HashSet::from([tally.id]));
-                room = ROUND;
+                room = most;
             }
         }
         room = room.saturating_sub(many);

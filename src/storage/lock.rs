@@ -197,6 +197,18 @@ impl ReaderLock {
         let lock = ByteLock::acquire(file, READERS, Share::Shared)?.ok_or(LockError::Freeing)?;
         Ok(ReaderLock { _lock: lock })
     }
+
+    /// Keeps all other readers out, in one step: [`GcLock::into_reader`] is the way back.
+    ///
+    /// # Errors
+    /// [`LockError::Read`] while there are others; never waits. The lock stays as it was.
+    pub fn into_gc(self) -> Result<GcLock, (ReaderLock, LockError)> {
+        match self._lock.become_one(Share::Exclusive) {
+            Ok(true) => Ok(GcLock { _lock: self._lock }),
+            Ok(false) => Err((self, LockError::Read)),
+            Err(error) => Err((self, error)),
+        }
+    }
 }
 
 /// Byte 1, exclusive: nobody reads while this lives.
@@ -214,6 +226,17 @@ impl GcLock {
     pub fn try_acquire(file: &File) -> Result<Self, LockError> {
         let lock = ByteLock::acquire(file, READERS, Share::Exclusive)?.ok_or(LockError::Read)?;
         Ok(GcLock { _lock: lock })
+    }
+
+    /// Lets other readers in again, and is one itself, in one step.
+    ///
+    /// # Errors
+    /// If the lock cannot be changed: then it is let go.
+    pub fn into_reader(self) -> Result<ReaderLock, LockError> {
+        match self._lock.become_one(Share::Shared)? {
+            true => Ok(ReaderLock { _lock: self._lock }),
+            false => Err(LockError::Freeing),
+        }
     }
 }
 
@@ -245,14 +268,12 @@ impl ByteLock {
     fn acquire(file: &File, byte: i64, share: Share) -> Result<Option<Self>, LockError> {
         // Before the lock is taken, so that an error here leaves nothing locked.
         let file = file.try_clone().map_err(LockError::Io)?;
-        match set_lock(&file, byte, share) {
-            Ok(()) => Ok(Some(ByteLock { file, byte })),
-            Err(e) => match e.raw_os_error() {
-                Some(libc::EAGAIN | libc::EACCES) => Ok(None),
-                Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::EINVAL) => Err(LockError::Unsupported(e)),
-                _ => Err(LockError::Io(e)),
-            },
-        }
+        Ok(try_lock(&file, byte, share)?.then_some(ByteLock { file, byte }))
+    }
+
+    /// Changes how it is locked; false if somebody else is in the way, and then it is as it was.
+    fn become_one(&self, share: Share) -> Result<bool, LockError> {
+        try_lock(&self.file, self.byte, share)
     }
 }
 
@@ -285,6 +306,18 @@ fn one_byte(byte: i64, share: Share) -> libc::flock {
     lock.l_start = byte;
     lock.l_len = 1;
     lock
+}
+
+/// Whether the byte is locked now as asked for; false if somebody else is in the way.
+fn try_lock(file: &File, byte: i64, share: Share) -> Result<bool, LockError> {
+    match set_lock(file, byte, share) {
+        Ok(()) => Ok(true),
+        Err(e) => match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+            Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::EINVAL) => Err(LockError::Unsupported(e)),
+            _ => Err(LockError::Io(e)),
+        },
+    }
 }
 
 fn set_lock(file: &File, byte: i64, share: Share) -> io::Result<()> {

@@ -175,6 +175,27 @@ fn a_second_writer_is_refused_and_told_who_the_first_is() {
 }
 
 #[test]
+fn a_reader_becomes_gc_and_a_reader_again_if_it_is_the_only_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.floe");
+    std::fs::write(&path, b"x").unwrap();
+    let open = || std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let (first, second) = (open(), open());
+    let (own, other) = (ReaderLock::shared(&first).unwrap(), ReaderLock::shared(&second).unwrap());
+    let Err((own, LockError::Read)) = own.into_gc() else { panic!("there is another reader") };
+    // It still is a reader.
+    drop(other);
+    assert!(matches!(GcLock::try_acquire(&second), Err(LockError::Read)));
+    let gc = own.into_gc().map_err(|(_, error)| error).unwrap();
+    assert!(matches!(ReaderLock::shared(&second), Err(LockError::Freeing)));
+    let own = gc.into_reader().unwrap();
+    assert!(matches!(GcLock::try_acquire(&second), Err(LockError::Read)));
+    drop(ReaderLock::shared(&second).unwrap());
+    drop(own);
+    drop(GcLock::try_acquire(&second).unwrap());
+}
+
+#[test]
 fn readers_never_exclude_the_writer_and_only_gc_excludes_readers() {
     let dir = tempfile::tempdir().unwrap();
     let (path, first, second) = image_twice(dir.path());

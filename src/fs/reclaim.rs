@@ -1,0 +1,286 @@
+//! gc in a filesystem that is written: as of an image that nobody has mounted, beside everybody else.
+//!
+//! Dead is what no row of the present view leads to. It stays so: an operation names only what it finds in rows that it
+//! claims, and the freezer, which finds subchunks by their bytes, is kept out from the first look to the last. Its index is
+//! emptied before the first row goes. The rows go in transactions of whole superchunks; a checkpoint makes the roots of both
+//! slots lack them. Nothing is punched before all snapshots from before that are gone, and other readers of the image are
+//! kept out. What could not be punched has no rows any more, and goes the next time. Called by `running` (the thread), fuse
+//! and tests.
+
+use super::FsError;
+use super::gc::{GcError, GcReport, roots, take_census};
+use super::gc_control::{GcStatus, KeepOut, Shown};
+use super::live::Live;
+use crate::format::place::Place;
+use crate::format::schema;
+use crate::meta::{Census, DeadFrame, Overlay, View, dead_frames, deletions, punch, rounds};
+use crate::storage::{HeadIndex, LockError, Operation, StorageError};
+use crate::table::Change;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Subchunks whose rows are deleted in one transaction: in a few milliseconds under the mutex.
+const ROUND: u64 = 1 << 16;
+/// Snapshots are waited for so long: each is of one request.
+const SNAPSHOTS: Duration = Duration::from_secs(30);
+/// Time between two looks whether they are gone.
+const PAUSE: Duration = Duration::from_millis(10);
+/// By itself: when nothing has changed for so long.
+const IDLE: Duration = Duration::from_secs(60);
+/// By itself, at most so much of the time is spent on finding out whether there is something to free.
+const SHARE_OF_TIME: u32 = 100;
+impl Live {
+    /// Sets how readers of the image in other processes are kept out. Without it nothing is punched.
+    pub fn set_keep_out(&self, keep_out: KeepOut) {
+        *self.gc.keep_out.lock() = Some(keep_out);
+    }
+
+    /// By itself gc frees when so many percent of the superchunks are dead, and so many bytes: 25 and 64 MiB by default. With
+    /// more than 100 percent it does nothing by itself.
+    pub fn set_gc_threshold(&self, percent: u64, least: u64) {
+        self.gc.percent.store(percent, Ordering::Relaxed);
+        self.gc.least.store(least, Ordering::Relaxed);
+    }
+
+    /// Asks gc's thread to free what is dead. Gives a ticket: it is done once [`GcStatus::ticket_done`] has reached it.
+    pub fn request_gc(&self) -> u64 {
+        // Under the mutex, so that the thread does not look away just now.
+        let state = self.lock_state();
+        let ticket = self.gc.asked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        drop(state);
+        self.changed.notify_all();
+        ticket
+    }
+
+    /// How gc is.
+    pub fn gc_status(&self) -> GcStatus {
+        let shown = self.gc.shown.lock();
+        GcStatus {
+            running: self.gc.running.load(Ordering::Relaxed),
+            ticket: self.gc.asked.load(Ordering::Relaxed),
+            ticket_done: self.gc.done.load(Ordering::Relaxed),
+            last: shown.last,
+            has_readers: shown.has_readers,
+            error: shown.error.clone(),
+        }
+    }
+
+    /// Frees what is dead. `stop` is asked now and then.
+    ///
+    /// # Errors
+    /// See [`GcError`]. Nothing is lost, and it may be tried again.
+    pub fn gc_now(&self, stop: &dyn Fn() -> bool) -> Result<GcReport, GcError> {
+        self.free(&|_| true, stop)
+    }
+
+    /// Frees what is dead, if that is worth it.
+    fn free(&self, is_worth: &dyn Fn(&Census) -> bool, stop: &dyn Fn() -> bool) -> Result<GcReport, GcError> {
+        // From the first look at what is live to the last punch: what it finds by its bytes could be dead else.
+        let mut freezer = self.freezing.lock();
+        let view = self.snapshot().view().clone();
+        let census = take_census(&view, stop)?;
+        drop(view);
+        let mut report = GcReport::of(&census);
+        if !is_worth(&census) {
+            return Ok(GcReport { superchunks: 0, ..report });
+        }
+        self.begin()?;
+        freezer.forget();
+        for round in rounds(&census, ROUND) {
+            let view = self.snapshot().view().clone();
+            let changes = deletions(&view, &census, &round, stop)?;
+            drop(view);
+            self.delete_rows(&changes)?;
+            self.gc.is_behind.store(true, Ordering::Relaxed);
+        }
+        if census.dead().next().is_some() {
+            self.checkpoint_without(&census)?;
+        }
+        self.punch_dead(&mut report, stop)?;
+        Ok(report)
+    }
+
+    /// Deletes rows of map and identities. Nobody else changes these: the freezer is kept out, and a checkpoint only adds rows of
+    /// its own blocks.
+    fn delete_rows(&self, changes: &Overlay) -> Result<(), FsError> {
+        self.transact(|draft| {
+            draft.removes();
+            for table in [&schema::MAP, &schema::IDENTITIES] {
+                for change in changes.changes(table) {
+                    match change {
+                        Change::Put(row) => draft.put(table, row),
+                        Change::Delete(key) => draft.delete(table, key),
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes the roots of both slots lack what was deleted. A checkpoint that was given up before comes first.
+    fn checkpoint_without(&self, census: &Census) -> Result<(), GcError> {
+        self.checkpoint_now()?;
+        let version = Arc::clone(self.snapshot().view().version());
+        for tally in census.dead() {
+            if version.superchunk(tally.id)?.is_some() {
+                self.checkpoint_now()?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Punches the frames that nothing names any more.
+    fn punch_dead(&self, report: &mut GcReport, stop: &dyn Fn() -> bool) -> Result<(), GcError> {
+        let (view, roots) = self.what_slots_name()?;
+        // What the view deletes, the roots may still name: no checkpoint may have it yet. Later roots share frames with these two,
+        // and have others after the log's end for this view.
+        let root = View::of(Arc::clone(view.version()));
+        let dead = dead_frames(&[view, root], &roots, &|_| false, stop)?;
+        if dead.iter().any(|frame| !frame.is_punched) {
+            self.wait_for_snapshots(stop)?;
+            self.punch_now(&dead)?;
+            report.count(&dead);
+        }
+        self.gc.is_behind.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The present view, and the roots of the slots, which are its version's.
+    fn what_slots_name(&self) -> Result<(View, Vec<Place>), GcError> {
+        let image = self.image.lock();
+        let image = image.as_ref().ok_or_else(|| FsError::io("the file system has ended already"))?;
+        let state = self.lock_state();
+        state.check_latch()?;
+        let view = state.snapshot().view().clone();
+        drop(state);
+        let named = view.version().head();
+        let same = image.heads.slots().filter(|head| (head.root, head.root_hash) == (named.root, named.root_hash));
+        if same.count() < HeadIndex::ALL.len() {
+            return Err(FsError::io("the head slots do not name the root that is read").into());
+        }
+        Ok((view, roots(&image.heads)))
+    }
+
+    /// Returns when all snapshots from before are gone.
+    fn wait_for_snapshots(&self, stop: &dyn Fn() -> bool) -> Result<(), GcError> {
+        let until = Instant::now().checked_add(SNAPSHOTS);
+        let mut old = self.gc.old.lock();
+        old.push(self.lock_state().renew_pin());
+        loop {
+            old.retain(|pin| pin.strong_count() > 0);
+            if old.is_empty() {
+                return Ok(());
+            }
+            if stop() {
+                return Err(GcError::Stopped);
+            }
+            if until.is_none_or(|until| Instant::now() >= until) {
+                return Err(GcError::Busy);
+            }
+            self.changed.wait_for(&mut self.lock_state(), PAUSE);
+        }
+    }
+
+    fn punch_now(&self, dead: &[DeadFrame]) -> Result<(), GcError> {
+        let keep_out = self.gc.keep_out.lock().clone();
+        let keep_out = keep_out.ok_or_else(|| FsError::io("it is not known how to keep readers out"))?;
+        let _no_readers = keep_out()?;
+        punch(&**self.snapshot().view().version().log().storage(), dead).map_err(|error| {
+            if matches!(error, StorageError::Io { operation: Operation::Sync, .. }) {
+                self.latch(&error.to_string());
+            }
+            GcError::Punch(error)
+        })
+    }
+
+    /// Frees when it is asked to, and by itself, until the end has begun.
+    pub(super) fn run_gc(self: &Arc<Self>) {
+        let mut looks = Looks { stamp: 0, since: Instant::now(), looked_at: 0, not_before: Instant::now() };
+        while let Some(ticket) = self.wait_for_gc(&mut looks) {
+            let began = Instant::now();
+            self.gc.running.store(true, Ordering::Relaxed);
+            let stop = || {
+                let state = self.lock_state();
+                state.closing || state.latch.is_some()
+            };
+            let done = match ticket {
+                Some(_) => self.gc_now(&stop),
+                None => self.free(&|census| self.is_much(census), &stop),
+            };
+            self.gc.running.store(false, Ordering::Relaxed);
+            let mut shown = self.gc.shown.lock();
+            match done {
+                Ok(report) => *shown = Shown { last: Some(report), error: None, has_readers: false },
+                Err(error) => {
+                    tracing::info!(%error, "space is freed later");
+                    shown.has_readers = matches!(error, GcError::Readers(LockError::Read));
+                    shown.error = Some(error.to_string());
+                }
+            }
+            drop(shown);
+            let now = Instant::now();
+            looks.not_before = now.checked_add(began.elapsed().saturating_mul(SHARE_OF_TIME)).unwrap_or(now);
+            let state = self.lock_state();
+            if let Some(ticket) = ticket {
+                self.gc.done.store(ticket, Ordering::Relaxed);
+            }
+            looks.looked_at = state.changes();
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether so much is dead that it is freed without being asked for.
+    fn is_much(&self, census: &Census) -> bool {
+        let sum = |bytes: u64, tally: &crate::meta::Tally| bytes.saturating_add(tally.bytes());
+        let dead = census.dead().fold(0, sum);
+        let all = census.superchunks.iter().fold(0, sum);
+        let percent = self.gc.percent.load(Ordering::Relaxed);
+        dead >= self.gc.least.load(Ordering::Relaxed)
+            && dead > 0
+            && u128::from(dead) * 100 >= u128::from(all) * u128::from(percent)
+            || self.gc.is_behind.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is time: for a ticket, or by itself. `None` when the end has begun, or changes are refused.
+    fn wait_for_gc(&self, looks: &mut Looks) -> Option<Option<u64>> {
+        let mut state = self.lock_state();
+        loop {
+            if state.closing || state.latch.is_some() {
+                return None;
+            }
+            let asked = self.gc.asked.load(Ordering::Relaxed);
+            if asked > self.gc.done.load(Ordering::Relaxed) {
+                return Some(Some(asked));
+            }
+            let (now, stamp) = (Instant::now(), state.changes());
+            if stamp != looks.stamp {
+                (looks.stamp, looks.since) = (stamp, now);
+            }
+            let is_new = stamp != looks.looked_at || self.gc.is_behind.load(Ordering::Relaxed);
+            let is_idle = now.saturating_duration_since(looks.since) >= IDLE;
+            // Nothing of the image is written before the first change.
+            if self.has_begun() && is_new && is_idle && now >= looks.not_before {
+                return Some(None);
+            }
+            if self.has_begun() && is_new {
+                self.changed.wait_for(&mut state, IDLE);
+            } else {
+                self.changed.wait(&mut state);
+            }
+        }
+    }
+}
+
+/// What the thread remembers from one look to the next.
+struct Looks {
+    /// How many changes there were, and since when.
+    stamp: u64,
+    since: Instant,
+    /// How many there were when it last looked for what is dead.
+    looked_at: u64,
+    /// Not by itself before this.
+    not_before: Instant,
+}

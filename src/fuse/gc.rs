@@ -1,0 +1,73 @@
+//! `user.floe.gc`, which asks for gc, and what `user.floe.state` of the root says of it. Called by `writing` and `state`.
+
+use super::guard::Failure;
+use crate::format::ids::InodeId;
+use crate::fs::{FsError, GcStatus, Live};
+use fuser::Errno;
+use std::fmt::Write;
+
+/// The attribute of the mount's root that is set to [`GC_NOW`] to free what is dead. Who set it finds its ticket in `gc_ticket` of
+/// the state, or a later one; it is done when `gc_done` has reached that.
+pub const GC_XATTR: &[u8] = b"user.floe.gc";
+/// What is dead is to be freed.
+pub const GC_NOW: &[u8] = b"now";
+
+/// Asks for gc, on behalf of the user `uid`.
+pub(super) fn ask_for_gc(live: &Live, inode: InodeId, uid: u32, value: &[u8]) -> Result<(), Failure> {
+    if inode != InodeId::ROOT {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    if value != GC_NOW {
+        return Err(Errno::EINVAL.into());
+    }
+    if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::EPERM.into());
+    }
+    if live.latched().is_some() {
+        return Err(FsError::ReadOnly.into());
+    }
+    live.request_gc();
+    Ok(())
+}
+
+/// Lines of `user.floe.state`.
+pub(super) fn lines(text: &mut String, status: &GcStatus) {
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name} {value}");
+    };
+    line("gc_running", &u64::from(status.running).to_string());
+    line("gc_ticket", &status.ticket.to_string());
+    line("gc_done", &status.ticket_done.to_string());
+    line("gc_readers", &u64::from(status.has_readers).to_string());
+    line("gc_error", &status.error.as_deref().map_or("-".into(), |error| error.replace('\n', " ")));
+    let Some(last) = &status.last else { return };
+    for (name, value) in [
+        ("gc_superchunks", last.superchunks),
+        ("gc_frames", last.frames),
+        ("gc_freed_bytes", last.freed_bytes),
+        ("gc_left_bytes", last.left_bytes),
+    ] {
+        line(name, &value.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::gc::GcReport;
+
+    #[test]
+    fn each_number_has_a_line() {
+        let last = GcReport { superchunks: 1, frames: 2, freed_bytes: 3, left_bytes: 4 };
+        let error = Some("two\nlines".to_owned());
+        let status = GcStatus { running: true, ticket: 6, ticket_done: 5, has_readers: true, last: Some(last), error };
+        let mut text = String::new();
+        lines(&mut text, &status);
+        assert_eq!(
+            text,
+            "gc_running 1\ngc_ticket 6\ngc_done 5\ngc_readers 1\ngc_error two lines\ngc_superchunks 1\ngc_frames 2\n\
+             gc_freed_bytes 3\ngc_left_bytes 4\n"
+        );
+    }
+}
