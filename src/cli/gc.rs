@@ -4,7 +4,7 @@ use super::args::JsonArg;
 use super::open::{not_an_image, shown};
 use super::sentence::told;
 use super::size::Human;
-use super::{Context, Exit, output, signals, time};
+use super::{Context, Exit, gc_mount, output, signals, time};
 use crate::fs::gc::{GcError, GcHow, GcReport, NoReaders, gc_image};
 use crate::fs::start::StartError;
 use crate::meta::MetaError;
@@ -25,8 +25,12 @@ these become holes of the file, which keeps its length. What is dead in a superc
 image meanwhile keeps its bytes from being freed: gc waits until they have ended. It may be interrupted at any moment; the \
 next one goes on.
 
+A writable mount frees by itself when a quarter of its superchunks is dead (and 64 MiB) and nothing has changed for a minute; \
+for DIR, a directory of the mount, it does so now. Only who mounted it, and root, may ask for this.
+
 Examples:
   floe gc photos.floe
+  floe gc /mnt                               free space in the image of a mount
   floe gc -n photos.floe                     say what would be freed
   floe gc --no-wait photos.floe              fail if somebody reads the image, and say who
 
@@ -41,10 +45,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The image
-    #[arg(value_name = "IMAGE")]
+    /// A directory of a writable mount, or an image that is not mounted
+    #[arg(value_name = "DIR|IMAGE")]
     image: PathBuf,
-    /// Write nothing: say what would be freed
+    /// Write nothing (for an image): say what would be freed
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Do not wait for readers of the image: fail, and say who they are
@@ -70,7 +74,12 @@ struct Summary {
 /// If there is no image, it cannot be written, or it is not known what may be freed.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let what = || format!("cannot free space in image '{}'", shown(&args.image));
-    let report = match free(&args, context) {
+    let is_directory = args.image.metadata().is_ok_and(|found| found.is_dir());
+    if is_directory && args.dry_run {
+        return Err(told(Exit::Usage, "-n is for an image that is not mounted; of a mount, see 'floe info IMAGE'"));
+    }
+    let freed = if is_directory { gc_mount::free(&args.image, args.no_wait, context) } else { free(&args, context) };
+    let report = match freed {
         Err(error) if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(MetaError::NotAnImage))) => {
             return Err(not_an_image(&args.image));
         }

@@ -24,6 +24,7 @@ mod digest;
 mod extract;
 mod forget;
 mod gc;
+mod gc_mount;
 mod generate;
 mod info;
 mod ls;
@@ -119,7 +120,7 @@ enum Command {
     Info(info::Args),
     /// Verify an image; never writes to it
     Check(check::Args),
-    /// Give back the space of what is dead in an image
+    /// Give back the space of what is dead, in an image or a mount
     Gc(gc::Args),
     /// Print a digest of a tree that does not depend on how it is stored
     Digest(digest::Args),

@@ -1,0 +1,158 @@
+//! Asking a mount for gc, and watching it.
+//!
+//! The mount's daemon frees, whether anybody watches or not: who asked has a ticket, and looks until it is done. Called by `gc`.
+
+use super::open::shown;
+use super::sentence::told;
+use super::{Context, Exit, signals};
+use crate::fs::gc::GcReport;
+use crate::fuse::{self, GC_NOW, GC_XATTR, Mount, STATE_XATTR};
+use anyhow::{Context as _, anyhow};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// Most bytes of the state that are taken.
+const STATE_LEN: usize = 64 << 10;
+/// Time from one look at the mount to the next: at first, and at most.
+const LOOK: Duration = Duration::from_millis(5);
+const LOOK_MAX: Duration = Duration::from_millis(200);
+/// Time between two tries where others read the image.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Frees what is dead in the image that is mounted at or above `dir`; waits for readers of the image unless `no_wait`.
+///
+/// # Errors
+/// It is no writable mount of floe, is another user's, or nothing could be freed.
+pub fn free(dir: &Path, no_wait: bool, context: &Context) -> anyhow::Result<GcReport> {
+    let mount = mount_of(dir)?;
+    let point = &mount.point;
+    signals::watch();
+    let mut is_told = context.quiet || context.json;
+    let mut freed = GcReport::default();
+    loop {
+        ask(point)?;
+        let state = watched(point)?;
+        let report = report(&state);
+        freed.superchunks = freed.superchunks.saturating_add(report.superchunks);
+        let Some(why) = state.text("gc_error") else {
+            return Ok(GcReport { superchunks: freed.superchunks, ..report });
+        };
+        if state.number("gc_readers") == 0 {
+            return Err(anyhow!("{why} (nothing is lost by that)"));
+        }
+        if no_wait {
+            return Err(told(Exit::Locked, format!("{why}: nothing is freed until they have ended")));
+        }
+        if !is_told {
+            eprintln!("note: waiting until nobody else reads the image of '{}'", shown(point));
+            is_told = true;
+        }
+        std::thread::sleep(AGAIN);
+        interrupted()?;
+    }
+}
+
+/// The innermost mount that holds a directory, which is to be one of floe.
+fn mount_of(dir: &Path) -> anyhow::Result<Mount> {
+    for dir in dir.canonicalize()?.ancestors() {
+        if let Some(mount) = fuse::mounted_on(dir)? {
+            if mount.is_floe() || fuse::mark::Daemon::of(&mount)?.is_some() {
+                return Ok(mount);
+            }
+            break;
+        }
+    }
+    Err(told(Exit::Failed, "it is in no mount of floe"))
+}
+
+/// What a writable mount says of itself at one moment: a name and a value a line.
+struct MountState(HashMap<String, String>);
+
+impl MountState {
+    /// `None`: the mount is read-only, and has no such state.
+    fn of(point: &Path) -> anyhow::Result<Option<Self>> {
+        let mut text = vec![0; STATE_LEN];
+        match rustix::fs::getxattr(point, STATE_XATTR, &mut text) {
+            Ok(len) => Ok(Some(Self::parse(&String::from_utf8_lossy(text.get(..len).unwrap_or_default())))),
+            Err(Errno::NODATA) => Ok(None),
+            Err(Errno::NOTCONN) => Err(anyhow!("its daemon has died ('floe umount' takes away what is left of it)")),
+            Err(errno) => Err(std::io::Error::from(errno)).context("it cannot be asked"),
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        MountState(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// The value of a line; `None` if there is none.
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| *value != "-")
+    }
+
+    /// The number of a line; 0 if there is none.
+    fn number(&self, name: &str) -> u64 {
+        self.text(name).and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+}
+
+fn ask(point: &Path) -> anyhow::Result<()> {
+    match rustix::fs::setxattr(point, GC_XATTR, GC_NOW, XattrFlags::empty()) {
+        Ok(()) => Ok(()),
+        Err(Errno::ROFS) => Err(anyhow!("it is mounted read-only: unmount it, and free space in the image")),
+        Err(Errno::PERM | Errno::ACCESS) => Err(anyhow!("only who mounted it, and root, may ask for it")),
+        Err(errno) => Err(anyhow!(std::io::Error::from(errno)).context("the mount cannot be asked")),
+    }
+}
+
+/// Looks at the mount until it has done what was asked for.
+fn watched(point: &Path) -> anyhow::Result<MountState> {
+    let gone = || anyhow!("it was unmounted meanwhile: what is dead is freed the next time");
+    // Everybody gets a ticket of his own; what a later one asks for is done no earlier than what this one does.
+    let ticket = MountState::of(point)?.ok_or_else(gone)?.number("gc_ticket");
+    let mut pause = LOOK;
+    loop {
+        let state = MountState::of(point)?.ok_or_else(gone)?;
+        if state.number("gc_done") >= ticket {
+            return Ok(state);
+        }
+        if let Some(why) = state.text("failed") {
+            return Err(anyhow!("the mount changes nothing more since an error: {why}"));
+        }
+        interrupted()?;
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOOK_MAX);
+    }
+}
+
+fn interrupted() -> anyhow::Result<()> {
+    if signals::interrupted() {
+        return Err(told(Exit::Interrupted, "interrupted: what the mount has begun it goes on with"));
+    }
+    Ok(())
+}
+
+fn report(state: &MountState) -> GcReport {
+    GcReport {
+        superchunks: state.number("gc_superchunks"),
+        frames: state.number("gc_frames"),
+        freed_bytes: state.number("gc_freed_bytes"),
+        left_bytes: state.number("gc_left_bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_names_and_values_and_a_dash_is_none() {
+        let state = MountState::parse("gc_done 12\ngc_error -\nfailed no space left\ngc_freed_bytes 7\n");
+        assert_eq!((state.number("gc_done"), state.text("gc_error"), state.number("missing")), (12, None, 0));
+        assert_eq!(state.text("failed"), Some("no space left"));
+        assert_eq!(report(&state), GcReport { freed_bytes: 7, ..GcReport::default() });
+    }
+}
