@@ -215,8 +215,8 @@ impl Live {
                 Ok(report) => *shown = Shown { last: Some(report), error: None, has_readers: false },
                 Err(error) => {
                     tracing::info!(%error, "space is freed later");
-                    shown.has_readers = matches!(error, GcError::Readers(LockError::Read));
-                    shown.error = Some(error.to_string());
+                    let has_readers = matches!(error, GcError::Readers(LockError::Read));
+                    *shown = Shown { last: None, error: Some(error.to_string()), has_readers };
                 }
             }
             drop(shown);
