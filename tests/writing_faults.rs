@@ -7,7 +7,7 @@
 #[path = "common/model/mod.rs"]
 mod model;
 
-use floe::fs::FsError;
+use floe::fs::{FreezeHow, FsError};
 use floe::storage::Operation;
 use floe::storage::testing::{Fate, Fault, FaultyStorage, FileId, FolderHome, History, RecordingStorage, Remains};
 use model::data::{Allocate, Setting};
@@ -18,12 +18,15 @@ use model::machine::{Disks, Machine, check_after_cut, time, whole};
 use model::names::{Flags, New, NewKind};
 use model::program::{At, Name};
 use model::state::Model;
-use model::{Mix, Op, Programs, Rng, Subject, scan, step};
+use model::{Freeze, Mix, Op, Programs, Rng, Subject, scan, step};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 const SEGMENT: u64 = 16 << 10;
+/// Time enough to freeze everything.
+const LONG: Duration = Duration::from_secs(600);
 
 fn long() -> bool {
     std::env::var_os("FLOE_LONG").is_some_and(|value| value == "1")
@@ -115,6 +118,27 @@ fn history() -> Vec<Op> {
     ]
 }
 
+/// As the other, with what reads or writes image and log while files are frozen: twice, and at the end.
+fn freezing_history() -> Vec<Op> {
+    vec![
+        write(2, 100, 9000, 1),
+        file(6),
+        write(1, 0, 50, 2),
+        Freeze::everything(),
+        Op::Commit,
+        file(7),
+        write(3, 4000, 12_000, 5),
+        // The same as what is frozen.
+        write(4, 0, 9000, 1),
+        Op::Truncate(2, At::From(5000)),
+        Op::Freeze(Freeze { everything: true, deep: true, level: Some(3), ..Freeze::default() }),
+        Op::Checkpoint,
+        write(2, 0, 10, 6),
+        write(4, 2000, 700, 7),
+        Op::End,
+    ]
+}
+
 /// A run with faults: the state that has to be there, and what commits had.
 struct Faulted {
     model: Model,
@@ -141,8 +165,21 @@ fn run(
         let acted = match op {
             Op::Commit => Some(machine.live.commit_now()),
             Op::Checkpoint => Some(machine.live.checkpoint_now()),
-            Op::Remount => {
-                let end = machine.live.end(std::time::Duration::ZERO).map(drop);
+            Op::Freeze(freeze) => {
+                let Freeze { everything, level, deep, .. } = *freeze;
+                let how = FreezeHow { everything, level, deep, ..FreezeHow::default() };
+                if let Err(error) = machine.live.freeze_now(&how, &|_| ()) {
+                    allowed(&error.errno(), fired()).map_err(|why| format!("{op:?}: {error}: {why}"))?;
+                }
+                let found = machine.whole();
+                if let (false, Some(difference)) = (fired(), model.closed().difference(&found?)) {
+                    return Err(format!("{op:?}: {difference}"));
+                }
+                continue;
+            }
+            Op::Remount | Op::End => {
+                let freezing = if *op == Op::End { LONG } else { Duration::ZERO };
+                let end = machine.live.end(freezing).map(drop);
                 ended = true;
                 Some(end)
             }
@@ -213,9 +250,19 @@ fn faulted(image: &[u8], program: &[Op], plan: Plan, n: u64) -> Result<(), Strin
     let Faulted { model, commits, ended } = run(&failing, &mut machine, program, model, &fired)?;
     failing.faulty.fail_no_more();
     let latched = machine.live.latched();
+    does_latch(&failing, plan, n, latched.as_deref())?;
     if latched.is_none() && fired() && !ended {
         // It goes on as if nothing had been: once there is space, or no error any more.
         let begun = failing.history.len();
+        let report = machine.live.freeze_now(&FreezeHow::everything(), &|_| ());
+        let report = report.map_err(|error| format!("freezing again: {error}"))?;
+        if report.left_bytes > 0 {
+            return Err(format!("freezing again: {report:?}"));
+        }
+        let found = machine.whole()?;
+        if let Some(difference) = model.closed().difference(&found) {
+            return Err(format!("frozen after a fault: {difference}"));
+        }
         machine.live.end(std::time::Duration::ZERO).map_err(|error| format!("end: {error}"))?;
         let mut commits = commits.clone();
         commits.0.push(Commit { begun, ended: failing.history.len(), state: model.closed() });
@@ -231,6 +278,19 @@ fn faulted(image: &[u8], program: &[Op], plan: Plan, n: u64) -> Result<(), Strin
         goes_on(&failing, commits)?;
     }
     Ok(())
+}
+
+/// An append that finds no space is no reason to refuse changes; a sync that fails is.
+// Cases 14, 24.
+fn does_latch(failing: &Failing, plan: Plan, n: u64, latched: Option<&str>) -> Result<(), String> {
+    let Plan::Once(fault) = plan else { return Ok(()) };
+    let records = failing.faulty.records();
+    let Some(record) = usize::try_from(n).ok().and_then(|n| records.get(n)) else { return Ok(()) };
+    match (fault, record.operation, latched) {
+        (Fault::Enospc, Operation::Append, Some(why)) => Err(format!("no space for {record:?} latched: {why}")),
+        (_, Operation::Sync, None) => Err(format!("{record:?} failed and changes are not refused")),
+        _ => Ok(()),
+    }
 }
 
 fn start_model(image: &[u8]) -> Model {
@@ -321,26 +381,31 @@ fn count(image: &[u8], program: &[Op], plan: Plan) -> u64 {
     failing.count(plan)
 }
 
-/// Every operation of the history fails, by one plan.
+/// Every operation of each history fails, by one plan.
 fn all(plan: Plan) {
-    let (image, program) = (Start::Small.image(), history());
-    let count = count(&image, &program, plan);
+    each(plan, &history());
+    each(plan, &freezing_history());
+}
+
+fn each(plan: Plan, program: &[Op]) {
+    let image = Start::Small.image();
+    let count = count(&image, program, plan);
     assert!(count > 20, "the history has only {count} operations");
     for n in (0..count).step_by(stride()) {
-        faulted(&image, &program, plan, n).unwrap_or_else(|why| panic!("{plan:?}, operation {n} of {count}: {why}"));
+        faulted(&image, program, plan, n).unwrap_or_else(|why| panic!("{plan:?}, operation {n} of {count}: {why}"));
     }
     println!("{plan:?}: {count} operations, each {}th failed", stride());
 }
 
 #[test]
 fn random_programs_with_a_fault_at_a_random_operation_lose_nothing_that_was_acknowledged() {
-    let mix = Mix { crash: 0, remount: 0, commit: 6, checkpoint: 12, longest: 40_000, xattr: 3000, ..Mix::LIFE };
+    let mix = Mix { crash: 0, remount: 0, commit: 6, checkpoint: 12, freeze: 12, longest: 40_000, xattr: 3000, ..Mix::LIFE };
     let image = Start::Small.image();
     let seeds = if long() { 600 } else { 40 };
     let only = std::env::var("FLOE_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
     for seed in only.map_or(0..seeds, |seed| seed..seed + 1) {
         let mut rng = Rng::new(seed);
-        let programs = Programs::new(seed, mix).filter(|op| !matches!(op, Op::Crash(..) | Op::Remount));
+        let programs = Programs::new(seed, mix).filter(|op| !matches!(op, Op::Crash(..) | Op::Remount | Op::End));
         let mut program: Vec<Op> = programs.take(60).collect();
         program.push(Op::Remount);
         for plan in [

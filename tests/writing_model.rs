@@ -9,10 +9,11 @@
 mod model;
 
 use floe::format::rows::Time;
+use floe::fs::FreezeReport;
 use floe::storage::testing::Remains;
 use model::images::Start;
 use model::kernel::Kernel;
-use model::life::{Life, record};
+use model::life::{Life, record, sum};
 use model::machine::{Machine, SEGMENT, check};
 use model::shrink::{Failure, kind, run, shrink};
 use model::{Mix, Op, Programs, ROOT, Subject, step};
@@ -61,13 +62,13 @@ fn the_model_does_what_the_kernel_does() {
     }
 }
 
-/// Runs a program, and says how many operations it was.
-fn live(image: &[u8], segment: u64, program: Vec<Op>) -> Result<u64, Failure> {
+/// Runs a program, and says how many operations it was, and what freezes did.
+fn live(image: &[u8], segment: u64, program: Vec<Op>) -> Result<(u64, FreezeReport), Failure> {
     let fresh = Life::begin(image.to_vec(), segment);
     let mut life = fresh.map_err(|why| Failure { program: Vec::new(), why })?;
-    run(program, |op| life.run(op))?;
-    run(vec![Op::Compare, Op::Remount], |op| life.run(op))?;
-    Ok(life.operations)
+    let all = program.into_iter().chain([Op::Compare, Op::Remount, Op::End]).collect();
+    run(all, |op| life.run(op))?;
+    Ok((life.operations, life.frozen))
 }
 
 /// An operation, not too long.
@@ -80,7 +81,7 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
     let began = Instant::now();
     let images: Vec<Vec<u8>> = Start::ALL.iter().map(|start| start.image()).collect();
     let only = std::env::var("FLOE_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
-    let (mut operations, mut seeds) = (0, 0);
+    let (mut operations, mut seeds, mut frozen) = (0, 0, FreezeReport::default());
     let mut seed = only.unwrap_or(salt);
     let mut found = BTreeMap::new();
     while began.elapsed() < duration && found.len() < FAILURES {
@@ -89,7 +90,10 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
         let (segment, xattr) = if seed.is_multiple_of(5) { (16 << 10, 1000) } else { (SEGMENT, mix.xattr) };
         let program: Vec<Op> = Programs::new(seed, Mix { xattr, ..mix }).take(PROGRAM).collect();
         match live(image, segment, program) {
-            Ok(count) => operations += count,
+            Ok((count, report)) => {
+                operations += count;
+                frozen = sum(&frozen, &report);
+            }
             Err(failure) => {
                 eprintln!("seed {seed}, after {} operations: {}", failure.program.len(), failure.why);
                 if !found.contains_key(&kind(&failure.why)) {
@@ -108,14 +112,16 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
             break;
         }
     }
-    println!("{operations} operations in {seeds} programs, {} s", began.elapsed().as_secs());
+    println!("{operations} operations in {seeds} programs, {} s; {frozen:?}", began.elapsed().as_secs());
     let found: Vec<String> = found.into_values().collect();
     assert!(found.is_empty(), "{} different failures:\n{}", found.len(), found.join("\n\n"));
     assert!(operations > 1000, "only {operations} operations");
+    let FreezeReport { files, superchunks, shared_bytes, dropped, .. } = frozen;
+    assert!(files > 100 && superchunks > 20 && shared_bytes > 0 && dropped > 0, "hardly anything was frozen: {frozen:?}");
 }
 
 #[test]
-fn random_programs_with_commits_checkpoints_remounts_and_crashes_do_what_the_model_does() {
+fn random_programs_with_freezes_commits_checkpoints_remounts_and_crashes_do_what_the_model_does() {
     programs(Mix::LIFE, Duration::from_secs(if long() { 600 } else { 30 }), 1000);
 }
 

@@ -1,5 +1,5 @@
 //! Power cuts by model, over image and thaw log, without a kernel: after every change that a history of writes, overwrites,
-//! checkpoints and removed segments makes, each way of losing what was not synced is tried. What is left opens, `check` is
+//! freezes, checkpoints and removed segments makes, each way of losing what was not synced is tried. What is left opens, `check` is
 //! clean, and the state is that of a commit which is not older than the last that was acknowledged.
 //!
 //! By default some of the cuts; all of them: `FLOE_LONG=1 cargo test --release --test writing_power -- --nocapture`.
@@ -13,7 +13,7 @@ use model::life::Life;
 use model::names::{Flags, New, NewKind};
 use model::power::{Depth, cut_everywhere};
 use model::program::{At, Name};
-use model::{Mix, Op, Programs};
+use model::{Freeze, Mix, Op, Programs};
 
 /// Bytes of a segment: so small that each commit of some writes begins a new one.
 const SEGMENT: u64 = 16 << 10;
@@ -77,6 +77,54 @@ fn history() -> Vec<Op> {
     ]
 }
 
+/// Freezes with changes between cutting and splicing, a checkpoint after one and one within another, bytes that are stored
+/// already, files that were deleted, and an end that freezes everything.
+// Cases 4, 5, 8, 25.
+fn freezing_history() -> Vec<Op> {
+    let all = |during| Op::Freeze(Freeze { everything: true, during, ..Freeze::default() });
+    vec![
+        file(0),
+        write(1, 0, 20_000, 1),
+        file(1),
+        write(2, 0, 200, 2),
+        file(2),
+        write(3, 0, 9000, 3),
+        Op::Commit,
+        // While they are frozen one is overwritten in part, one gets longer, and one is deleted.
+        all(vec![
+            (1, write(1, 5000, 3000, 4)),
+            (1, write(2, 200, 100, 5)),
+            (2, Op::Unlink(1, Name::Fixed(2))),
+            (3, Op::Commit),
+        ]),
+        Op::Commit,
+        Op::Checkpoint,
+        // The same bytes as before, and some within what is frozen.
+        file(3),
+        write(3, 0, 20_000, 1),
+        write(1, 12_000, 10, 6),
+        all(vec![(2, Op::Checkpoint), (3, Op::Truncate(1, At::From(16_000)))]),
+        Op::Reap,
+        file(4),
+        write(4, 0, 12_000, 7),
+        Op::Open(4, true),
+        Op::Unlink(1, Name::Fixed(4)),
+        // Nobody commits between a freeze and the next checkpoint; and what has no name is frozen.
+        all(Vec::new()),
+        Op::Checkpoint,
+        Op::Release(0),
+        Op::Reap,
+        write(2, 0, 600, 8),
+        Op::Freeze(Freeze { everything: true, deep: true, stop: Some(3), ..Freeze::default() }),
+        Op::Commit,
+        write(1, 100, 5000, 9),
+        Op::End,
+        write(1, 0, 700, 10),
+        all(Vec::new()),
+        file(5),
+    ]
+}
+
 fn live(start: Start, program: impl IntoIterator<Item = Op>) -> Life {
     let mut life = Life::begin(start.image(), SEGMENT).unwrap();
     for (n, op) in program.into_iter().enumerate() {
@@ -96,10 +144,22 @@ fn a_power_cut_anywhere_loses_nothing_that_was_acknowledged_and_leaves_a_state_t
     assert!(tried.remains > 1000, "{tried:?}");
 }
 
+// Cases 4, 5, 8, 25.
+#[test]
+fn a_power_cut_anywhere_while_files_are_frozen_loses_nothing_that_was_acknowledged() {
+    let life = live(Start::Empty, freezing_history());
+    let frozen = life.frozen;
+    assert!(frozen.superchunks > 3 && frozen.shared_bytes > 0 && frozen.dropped > 0, "{frozen:?}");
+    let tried =
+        cut_everywhere(&life.history, &life.commits, SEGMENT, depth()).unwrap_or_else(|error| panic!("{error}"));
+    println!("{tried:?}, {frozen:?}");
+    assert!(tried.remains > 1000, "{tried:?}");
+}
+
 #[test]
 fn the_same_is_true_of_random_programs_over_a_packed_image() {
     let mix =
-        Mix { crash: 0, remount: 30, commit: 6, checkpoint: 12, longest: 20_000, xattr: 3000, far: false, ..Mix::LIFE };
+        Mix { crash: 0, remount: 30, commit: 6, checkpoint: 12, freeze: 8, longest: 20_000, xattr: 3000, far: false, ..Mix::LIFE };
     let seeds = if long() { 12 } else { 1 };
     for seed in 0..seeds {
         let program =

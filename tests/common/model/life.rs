@@ -4,16 +4,18 @@
 //! knows what may be there after a power cut at any moment. Called by the tests.
 
 use super::machine::{Disks, Machine, check, check_after_cut, read_alone, time, whole};
-use super::program::Op;
+use super::program::{Freeze, Op};
 use super::rng::Rng;
 use super::scan;
 use super::state::Model;
 use super::step::step;
 use super::subject::Subject;
-use floe::fs::{Fs, FsOptions, Snapshot, SnapshotSource};
+use floe::fs::{Finished, FreezeHow, FreezeReport, Fs, FsOptions, Snapshot, SnapshotSource};
 use floe::meta::View;
 use floe::storage::testing::{Fate, FolderHome, History, Remains};
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A commit: when it began and ended, in changes of the history, and the state that it has.
 #[derive(Clone)]
@@ -72,6 +74,8 @@ pub struct Life {
     pub commits: Commits,
     /// Operations so far.
     pub operations: u64,
+    /// What all freezes did.
+    pub frozen: FreezeReport,
     segment: u64,
     machine: Option<Machine>,
     held: Option<Held>,
@@ -115,7 +119,17 @@ impl Life {
         let model = whole(&machine.fs)?;
         let commits = Commits(vec![Commit { begun: 0, ended: 0, state: model.clone() }]);
         let mut life =
-            Life { model, history, disks, commits, operations: 0, segment, machine: Some(machine), held: None };
+            Life {
+            model,
+            history,
+            disks,
+            commits,
+            operations: 0,
+            frozen: FreezeReport::default(),
+            segment,
+            machine: Some(machine),
+            held: None,
+        };
         life.examine(true)?;
         Ok(life)
     }
@@ -138,7 +152,9 @@ impl Life {
             Op::Commit => self.durably("commit", |machine| machine.live.commit_now().map_err(|e| e.to_string())),
             Op::Checkpoint => self.checkpoint(),
             Op::Reap => self.machine().live.reap_now().map_err(|error| format!("reap: {error}")),
-            Op::Remount => self.remount(),
+            Op::Remount => self.remount(Duration::ZERO),
+            Op::End => self.remount(LONG),
+            Op::Freeze(freeze) => self.freeze(freeze),
             Op::Crash(kind, seed) => self.crash(*kind, *seed),
             op => {
                 let machine = self.machine.as_mut().expect("it is mounted");
@@ -193,10 +209,38 @@ impl Life {
         scan::root(&view, version.root(), found)
     }
 
+    /// Freezes, with operations while it is at work: by its questions and what it says, there is no other clock.
+    fn freeze(&mut self, freeze: &Freeze) -> Result<(), String> {
+        let live = Arc::clone(&self.machine().live);
+        let during = RefCell::new(During { life: self, freeze, calls: 0, made: 0, failed: None });
+        let stop = || during.borrow_mut().call();
+        let how = FreezeHow {
+            everything: freeze.everything,
+            level: freeze.level,
+            deep: freeze.deep,
+            stop: &stop,
+            ..FreezeHow::default()
+        };
+        let done = live.freeze_now(&how, &|_| {
+            during.borrow_mut().call();
+        });
+        let During { made, failed, calls, .. } = during.into_inner();
+        failed.map_or(Ok(()), |why| Err(format!("while it freezes, {why}")))?;
+        let report = done.map_err(|error| format!("freeze: {error}"))?;
+        let is_stopped = freeze.stop.is_some_and(|stop| stop < calls);
+        if freeze.everything && made == 0 && !is_stopped && report.left_bytes > 0 {
+            return Err(format!("everything is frozen but {report:?}"));
+        }
+        self.frozen = sum(&self.frozen, &report);
+        self.compare("after a freeze")?;
+        self.examine(false)
+    }
+
     /// Unmounts and mounts. A snapshot that is held goes on.
-    fn remount(&mut self) -> Result<(), String> {
-        self.durably("end", |machine| {
-            machine.live.end(std::time::Duration::ZERO).map(drop).map_err(|error| error.to_string())
+    fn remount(&mut self, freezing: Duration) -> Result<(), String> {
+        self.durably("end", |machine| match machine.live.end(freezing).map_err(|error| error.to_string())? {
+            kept @ Finished::Kept { .. } if !freezing.is_zero() => Err(format!("everything was frozen, and {kept:?}")),
+            _ => Ok(()),
         })?;
         self.model = self.model.closed();
         self.machine = None;
@@ -238,7 +282,7 @@ impl Life {
 
     fn compare(&mut self, when: &str) -> Result<(), String> {
         let found = whole(&self.machine().fs)?;
-        self.model.difference(&found).map_or(Ok(()), |difference| Err(format!("{when}: {difference}")))
+        self.model.closed().difference(&found).map_or(Ok(()), |difference| Err(format!("{when}: {difference}")))
     }
 
     /// All tables and counts fit each other.
@@ -256,6 +300,50 @@ impl Life {
             return Err(format!("the model has {:?} inodes and bytes, a scan finds {counted:?}", named.totals()));
         }
         Ok(())
+    }
+}
+
+/// Time enough for everything.
+const LONG: Duration = Duration::from_secs(600);
+
+/// What happens while a freeze is at work.
+struct During<'a> {
+    life: &'a mut Life,
+    freeze: &'a Freeze,
+    calls: u16,
+    /// Operations so far.
+    made: usize,
+    failed: Option<String>,
+}
+
+impl During<'_> {
+    /// Makes the operations whose moment has come. Whether to stop.
+    fn call(&mut self) -> bool {
+        while let Some((moment, op)) = self.freeze.during.get(self.made)
+            && *moment <= self.calls
+            && self.failed.is_none()
+        {
+            self.made += 1;
+            self.failed = self.life.run(op).err().map(|why| format!("at moment {moment}, {op:?}: {why}"));
+        }
+        self.calls = self.calls.saturating_add(1);
+        self.failed.is_some() || self.freeze.stop.is_some_and(|stop| stop < self.calls)
+    }
+}
+
+/// What two freezes did together.
+pub fn sum(a: &FreezeReport, b: &FreezeReport) -> FreezeReport {
+    FreezeReport {
+        files: a.files + b.files,
+        bytes: a.bytes + b.bytes,
+        frozen_bytes: a.frozen_bytes + b.frozen_bytes,
+        new_bytes: a.new_bytes + b.new_bytes,
+        stored_bytes: a.stored_bytes + b.stored_bytes,
+        shared_bytes: a.shared_bytes + b.shared_bytes,
+        superchunks: a.superchunks + b.superchunks,
+        dropped: a.dropped + b.dropped,
+        failed: a.failed + b.failed,
+        left_bytes: b.left_bytes,
     }
 }
 

@@ -10,7 +10,7 @@ use floe::care::{self, CheckOptions, Finding, FindingKind, Severity};
 use floe::format::ids::InodeId;
 use floe::format::rows::{FileType, Time};
 use floe::fs::{self, Fs, FsError, FsOptions, Live, LiveOptions, SeekTo};
-use floe::meta::{Image, ImageOptions};
+use floe::meta::{Image, ImageOptions, MetaError, View};
 use floe::storage::{LogHome, Storage};
 use imbl::OrdMap;
 use rustix::io::Errno;
@@ -111,8 +111,8 @@ fn checked(image: Arc<dyn Storage>, counts: impl Fn(&Finding) -> bool) -> Result
     if bad.is_empty() { Ok(()) } else { Err(format!("check found {bad:#?}")) }
 }
 
-/// A reader of the image alone: names and attributes are those of the model, and so are all bytes but those in the thaw log,
-/// which are errors.
+/// A reader of the image alone: names and attributes are those of the model, and so are all bytes but those that its own rows
+/// say to be in the thaw log, which are errors.
 ///
 /// # Errors
 /// What it reads otherwise.
@@ -120,7 +120,9 @@ pub fn read_alone(image: Arc<dyn Storage>, model: &Model) -> Result<(), String> 
     const PIECE: u64 = 4096;
     const MOST: u64 = 4 << 20;
     let image = Image::open(image, ImageOptions { block_cache: 1 << 20 }).map_err(|error| format!("alone: {error}"))?;
-    let fs = Fs::new(Arc::new(image), FsOptions { cache: 16 << 20, readahead: 0, verify: true });
+    let image = Arc::new(image);
+    let view = View::of(Arc::clone(&image));
+    let fs = Fs::new(image, FsOptions { cache: 16 << 20, readahead: 0, verify: true });
     for (&id, node) in &model.nodes {
         let attr = fs.attr(inode(id)).map_err(|error| format!("alone, inode {id}: {error}"))?;
         if attr_of(&attr) != Attr::of(node) {
@@ -134,11 +136,13 @@ pub fn read_alone(image: Arc<dyn Storage>, model: &Model) -> Result<(), String> 
                 }
             }
             Kind::Regular(bytes) => {
+                let thawed = thawed(&view, inode(id))?;
                 for from in (0..bytes.size().min(MOST)).step_by(PIECE as usize) {
+                    let is_thawed = thawed.iter().any(|range| range.0 < from + PIECE && from < range.1);
                     let mut found = Vec::new();
                     match fs.read(inode(id), from, PIECE as usize, &mut found) {
                         Ok(()) if found == bytes.read(from, PIECE) => {}
-                        Err(error) if error.errno() == Errno::IO => {}
+                        Err(error) if is_thawed && error.errno() == Errno::IO => {}
                         other => {
                             return Err(format!("alone, bytes of {id} at {from}: {other:?}, {} bytes", found.len()));
                         }
@@ -149,6 +153,16 @@ pub fn read_alone(image: Arc<dyn Storage>, model: &Model) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// Where ranges of a file begin and end that are in the thaw log.
+fn thawed(view: &View, id: InodeId) -> Result<Vec<(u64, u64)>, String> {
+    let wrong = |error: MetaError| format!("alone, thawed ranges of {id}: {error}");
+    let (mut all, mut ranges) = (Vec::new(), view.thawed(id, 0).map_err(wrong)?);
+    while let Some((begin, range)) = ranges.next(view).map_err(wrong)? {
+        all.push((begin, begin + range.length));
+    }
+    Ok(all)
 }
 
 /// The time that operations have at the runner's step `n`.

@@ -21,7 +21,7 @@ pub mod step;
 pub mod subject;
 pub mod within;
 
-pub use program::{Mix, Op, Programs};
+pub use program::{Freeze, Mix, Op, Programs};
 pub use rng::Rng;
 pub use state::{Id, Kind, Model, Node, ROOT};
 pub use step::step;

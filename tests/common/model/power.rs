@@ -7,6 +7,7 @@ use super::scan;
 use super::state::{Model, ROOT};
 use super::subject::Subject;
 use super::{Op, life, step};
+use floe::fs::FreezeHow;
 use floe::storage::testing::{Fate, History, Remains};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -148,6 +149,7 @@ fn survives(left: Remains, n: usize, commits: &Commits, segment: u64, write_on: 
         step(&mut model, &mut machine, now, &op).map_err(|why| error(&format!("{op:?}"), &why))?;
         if n == 4 {
             machine.live.commit_now().map_err(|why| error("commit", &why))?;
+            machine.live.freeze_now(&FreezeHow::everything(), &|_| ()).map_err(|why| error("freeze", &why))?;
         }
     }
     machine.live.end(std::time::Duration::ZERO).map_err(|why| error("end", &why))?;

@@ -77,10 +77,36 @@ pub enum Op {
     Checkpoint,
     /// The reaper.
     Reap,
-    /// Unmount and mount.
+    /// Unmount and mount; nothing is frozen at the end.
     Remount,
+    /// Unmount, which freezes everything, and mount.
+    End,
+    /// A freeze, with operations while it is at work.
+    Freeze(Freeze),
     /// The machine loses power, and what was not synced has the fate that the number says.
     Crash(u8, u64),
+}
+
+/// A freeze.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Freeze {
+    /// Open files too, and what does not fill a superchunk.
+    pub everything: bool,
+    /// The level of zstd.
+    pub level: Option<i32>,
+    /// Contents that came about by changes are cut anew.
+    pub deep: bool,
+    /// It is told to stop at this moment.
+    pub stop: Option<u16>,
+    /// Operations, each at a moment: so often the freeze has asked whether to stop, or has spliced a file.
+    pub during: Vec<(u16, Op)>,
+}
+
+impl Freeze {
+    /// Everything, with nothing in between.
+    pub fn everything() -> Op {
+        Op::Freeze(Freeze { everything: true, ..Freeze::default() })
+    }
 }
 
 /// Names that operations meet at. The last is too long.
@@ -114,6 +140,8 @@ pub struct Mix {
     pub remount: u64,
     /// Once in so many: crash.
     pub crash: u64,
+    /// Once in so many: freeze.
+    pub freeze: u64,
     /// Once in so many: compare everything.
     pub compare: u64,
     /// Bytes that one write has at most.
@@ -131,6 +159,7 @@ impl Mix {
         checkpoint: 0,
         remount: 0,
         crash: 0,
+        freeze: 0,
         compare: 50,
         longest: 1 << 20,
         xattr: 1 << 20,
@@ -139,7 +168,7 @@ impl Mix {
     /// What every file system of the kernel can do.
     pub const KERNEL: Mix = Mix { xattr: 60, far: false, ..Mix::PLAIN };
     /// With all that a file system goes through.
-    pub const LIFE: Mix = Mix { commit: 12, checkpoint: 40, remount: 80, crash: 60, ..Mix::PLAIN };
+    pub const LIFE: Mix = Mix { commit: 12, checkpoint: 40, remount: 80, crash: 60, freeze: 25, ..Mix::PLAIN };
 }
 
 /// Programs of one seed.
@@ -260,7 +289,7 @@ impl Programs {
     }
 
     fn special(&mut self) -> Option<Op> {
-        let Mix { commit, checkpoint, remount, crash, compare, .. } = self.mix;
+        let Mix { commit, checkpoint, remount, crash, freeze, compare, .. } = self.mix;
         let mut one_in = |n: u64| n > 0 && self.rng.one_in(n);
         if one_in(commit) {
             Some(Op::Commit)
@@ -270,6 +299,10 @@ impl Programs {
             Some(Op::Reap)
         } else if one_in(remount) {
             Some(Op::Remount)
+        } else if freeze > 0 && one_in(remount) {
+            Some(Op::End)
+        } else if one_in(freeze) {
+            Some(self.freeze())
         } else if one_in(compare) {
             Some(Op::Compare)
         } else if one_in(crash) {
@@ -277,6 +310,26 @@ impl Programs {
         } else {
             None
         }
+    }
+
+    fn freeze(&mut self) -> Op {
+        let level = self.rng.of(&[None, None, Some(1), Some(3), Some(12)]);
+        let count = if self.rng.one_in(2) { 0 } else { 1 + self.rng.below(8) };
+        let mut during: Vec<(u16, Op)> = (0..count)
+            .map(|_| {
+                let longest = self.rng.of(&[3, 12, 100]);
+                let op = match self.rng.below(20) {
+                    0 => Op::Commit,
+                    1 => Op::Checkpoint,
+                    2 => Op::Reap,
+                    _ => self.operation(),
+                };
+                (self.rng.below(longest) as u16, op)
+            })
+            .collect();
+        during.sort_by_key(|(moment, _)| *moment);
+        let stop = self.rng.one_in(5).then(|| self.rng.below(60) as u16);
+        Op::Freeze(Freeze { everything: self.rng.one_in(2), level, deep: self.rng.one_in(4), stop, during })
     }
 
     fn operation(&mut self) -> Op {

@@ -1,6 +1,6 @@
 //! Makes a program that fails smaller: any part of a program is a program. Called by the property test.
 
-use super::Op;
+use super::{Freeze, Op};
 use std::time::{Duration, Instant};
 
 /// A failure of a program.
@@ -55,6 +55,32 @@ pub fn shrink(mut failure: Failure, time: Duration, fails: impl Fn(Vec<Op>) -> R
         }
         if !smaller || chunk > 1 {
             chunk /= 2;
+        }
+    }
+    fewer_at_once(failure, began, time, fails)
+}
+
+/// Leaves out operations that are made while a freeze is at work.
+fn fewer_at_once(
+    mut failure: Failure,
+    began: Instant,
+    time: Duration,
+    fails: impl Fn(Vec<Op>) -> Result<(), Failure>,
+) -> Failure {
+    for at in 0..failure.program.len() {
+        let mut inner = 0;
+        while let Some(Op::Freeze(freeze)) = failure.program.get(at)
+            && inner < freeze.during.len()
+            && began.elapsed() < time
+        {
+            let mut during = freeze.during.clone();
+            during.remove(inner);
+            let mut program = failure.program.clone();
+            program[at] = Op::Freeze(Freeze { during, ..freeze.clone() });
+            match fails(program) {
+                Err(found) if kind(&found.why) == kind(&failure.why) => failure = found,
+                _ => inner += 1,
+            }
         }
     }
     failure

@@ -148,7 +148,7 @@ impl Stepper<'_> {
             | Op::Release(..)
             | Op::Touch(..) => self.inodes(op),
             Op::Compare => self.compare(),
-            Op::Commit | Op::Checkpoint | Op::Reap | Op::Remount | Op::Crash(..) => Ok(()),
+            Op::Commit | Op::Checkpoint | Op::Reap | Op::Remount | Op::End | Op::Freeze(..) | Op::Crash(..) => Ok(()),
         }
     }
 
