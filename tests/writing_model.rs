@@ -15,8 +15,9 @@ use model::images::Start;
 use model::kernel::Kernel;
 use model::life::{Life, record, sum};
 use model::machine::{Machine, SEGMENT, check};
+use model::program::At;
 use model::shrink::{Failure, kind, run, shrink};
-use model::{Mix, Op, Programs, ROOT, Subject, step};
+use model::{Freeze, Mix, Op, Programs, ROOT, Subject, step};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -117,7 +118,10 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
     assert!(found.is_empty(), "{} different failures:\n{}", found.len(), found.join("\n\n"));
     assert!(operations > 1000, "only {operations} operations");
     let FreezeReport { files, superchunks, shared_bytes, dropped, .. } = frozen;
-    assert!(files > 100 && superchunks > 20 && shared_bytes > 0 && dropped > 0, "hardly anything was frozen: {frozen:?}");
+    assert!(
+        files > 100 && superchunks > 20 && shared_bytes > 0 && dropped > 0,
+        "hardly anything was frozen: {frozen:?}"
+    );
 }
 
 #[test]
@@ -136,4 +140,13 @@ fn check_finds_nothing_in_an_image_with_an_open_file_that_lost_its_name_after_pa
     machine.unlink(ROOT, b"e").unwrap();
     machine.live.checkpoint_now().unwrap();
     check(disks.image).unwrap();
+}
+
+#[test]
+fn what_was_written_after_a_hole_that_follows_a_content_is_frozen() {
+    let mut life = Life::begin(Start::Fixed.image(), SEGMENT).unwrap();
+    for op in [Op::Write(3, At::Size(100_000), 32_768, 1, false), Freeze::everything(), Op::Checkpoint, Op::Compare] {
+        life.run(&op).unwrap();
+    }
+    assert!(life.frozen.files == 1 && life.frozen.frozen_bytes == 32_768, "{:?}", life.frozen);
 }

@@ -158,8 +158,17 @@ fn a_power_cut_anywhere_while_files_are_frozen_loses_nothing_that_was_acknowledg
 
 #[test]
 fn the_same_is_true_of_random_programs_over_a_packed_image() {
-    let mix =
-        Mix { crash: 0, remount: 30, commit: 6, checkpoint: 12, freeze: 8, longest: 20_000, xattr: 3000, far: false, ..Mix::LIFE };
+    let mix = Mix {
+        crash: 0,
+        remount: 30,
+        commit: 6,
+        checkpoint: 12,
+        freeze: 8,
+        longest: 20_000,
+        xattr: 3000,
+        far: false,
+        ..Mix::LIFE
+    };
     let seeds = if long() { 12 } else { 1 };
     for seed in 0..seeds {
         let program =

@@ -23,7 +23,7 @@ use super::state::{Basis, State, Totals, Waiter};
 use crate::format::ids::{InodeId, LogOffset};
 use crate::format::rows::Time;
 use crate::log::LogWriter;
-use crate::meta::{self, Heads, ImageOptions};
+use crate::meta::{self, Heads, Image, ImageOptions};
 use crate::storage::{LogHome, Storage};
 use crate::thaw::{Appended, ThawLog};
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -269,7 +269,7 @@ impl Live {
             // Somebody else began meanwhile, or failed to.
             return self.state.lock().check_latch();
         };
-        let (storage, home) = (Arc::clone(&found.storage), Arc::clone(&found.home));
+        let (storage, home, base) = (Arc::clone(&found.storage), Arc::clone(&found.home), Arc::clone(&found.image));
         let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size: self.options.segment_size });
         let basis = begun.map_err(FsError::from).and_then(|mut writer| {
             let session = writer.log.position();
@@ -279,7 +279,7 @@ impl Live {
         });
         // Where there was no space, nothing is lost: it is looked at anew, and tried again with the next change [24].
         let again = match &basis {
-            Err(FsError::NoSpace) => Some(look_again(storage, home)),
+            Err(FsError::NoSpace) => Some(look_again(storage, home, &base)),
             _ => None,
         };
         let mut state = self.state.lock();
@@ -489,9 +489,14 @@ impl Live {
     }
 }
 
-/// What is there after a beginning that failed.
-fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>) -> Result<(Basis, Found), FsError> {
-    let found = look(storage, home, ImageOptions::default())?;
+/// What is there after a beginning that failed. The version stays the one that readers have: all that come from it may read
+/// what is appended later, and a version that was opened anew would not tell them.
+fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, base: &Arc<Image>) -> Result<(Basis, Found), FsError> {
+    let mut found = look(storage, home, ImageOptions::default())?;
+    if found.image.head().root_hash != base.head().root_hash {
+        return Err(FsError::io("the image has another root than before"));
+    }
+    found.image = Arc::clone(base);
     Ok((basis::of(found.image(), found.replayed(), found.segments(), NO_SESSION)?, found))
 }
 

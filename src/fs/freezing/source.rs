@@ -172,7 +172,10 @@ impl<'a> FileLayout<'a> {
         let view = self.reader.view();
         let mut extents = view.extents(id, offset)?;
         Ok(match extents.next(view)? {
-            Some((begin, extent)) if begin <= offset => (begin, begin.saturating_add(extent.length)),
+            // The last one is found, too, where it ends before the offset.
+            Some((begin, extent)) if begin <= offset && offset - begin < extent.length => {
+                (begin, begin.saturating_add(extent.length))
+            }
             // After the content's end.
             _ => (content_end(view, id)?, size),
         })
