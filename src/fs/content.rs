@@ -97,11 +97,16 @@ pub(super) fn set_uneven(row: &mut InodeRow) {
     set_attribute(row, TAG_WRITER, Some(flags));
 }
 
+/// Notes that the content is as if it had been cut from its start.
+pub(super) fn clear_uneven(row: &mut InodeRow) {
+    let flags = writer_flags(row) & !UNEVEN;
+    set_attribute(row, TAG_WRITER, (flags != 0).then_some(flags));
+}
+
 /// Forgets what the row says of a content it has no more.
 pub(super) fn forget_content(row: &mut InodeRow) {
     set_attribute(row, TAG_ALLOCATED, None);
-    let flags = writer_flags(row) & !UNEVEN;
-    set_attribute(row, TAG_WRITER, (flags != 0).then_some(flags));
+    clear_uneven(row);
 }
 
 fn writer_flags(row: &InodeRow) -> u64 {

@@ -167,6 +167,11 @@ impl DirtyFiles {
         self.files.iter().map(|(inode, file)| (*inode, file))
     }
 
+    /// The files from one number on, in their order.
+    pub(super) fn iter_from(&self, from: InodeId) -> impl Iterator<Item = (InodeId, &Dirty)> {
+        self.files.range(from..).map(|(inode, file)| (*inode, file))
+    }
+
     /// How many files.
     pub(super) fn len(&self) -> usize {
         self.files.len()

@@ -12,6 +12,16 @@ use crate::meta::View;
 /// Tells the length of a whole subchunk.
 pub(super) type LenOf<'a> = &'a dyn Fn(SubchunkId) -> Result<u32, FsError>;
 
+/// Bytes of a whole subchunk.
+pub(super) fn subchunk_len(view: &View, id: SubchunkId) -> Result<u32, FsError> {
+    let unknown = || FsError::io(format!("the map does not know subchunk {id}"));
+    let located = view.locate(id)?.ok_or_else(unknown)?;
+    if !located.composed {
+        return Ok(located.len);
+    }
+    Ok(view.recipe(id)?.ok_or_else(unknown)?.subchunk_len())
+}
+
 /// The spans of `[from, to)` of a regular file, in order and without gaps; `to` is at most its size.
 pub(super) fn spans(
     view: &View,

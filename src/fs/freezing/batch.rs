@@ -7,19 +7,22 @@ use super::known::KnownSubchunks;
 use super::publish::publish;
 use super::report::{FreezeHow, FreezeReport};
 use super::source::{FileLayout, Reader};
+use crate::format::block::KeyRef;
 use crate::format::codec::Compression;
 use crate::format::ids::{InodeId, SubchunkId};
 use crate::format::limits;
 use crate::format::rows::{ContentRef, FileType, InodeRow};
+use crate::format::schema;
 use crate::freeze::{
-    Batch, BatchError, BatchOptions, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Scope, SpanSource,
-    choose, cut_file,
+    Batch, BatchError, BatchOptions, Blocks, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Scope,
+    SpanSource, choose, cut_file,
 };
 use crate::fs::dirty::DirtyFiles;
 use crate::fs::live::Live;
-use crate::fs::ops::{Frozen, Piece, freeze};
+use crate::fs::ops::{Frozen, Piece, even_out, freeze};
 use crate::fs::snapshot::Snapshot;
 use crate::fs::{FsError, layout};
+use crate::meta::View;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -42,6 +45,8 @@ struct Cut {
     inode: InodeId,
     row: InodeRow,
     from: u64,
+    /// All of it was cut, whatever changed.
+    deep: bool,
     file: FileCut,
 }
 
@@ -58,6 +63,7 @@ enum Outcome {
 pub(super) fn run(
     live: &Live,
     how: &FreezeHow<'_>,
+    which: Which,
     from: Cursor,
     report: &mut FreezeReport,
     observer: &dyn Fn(u64, u64),
@@ -69,7 +75,7 @@ pub(super) fn run(
         state.dirty.expire(Instant::now());
         (state.snapshot(), state.dirty.clone())
     };
-    if dirty.bytes() == 0 {
+    if which == Which::Dirty && dirty.bytes() == 0 {
         return Ok(None);
     }
     // What was found at the start comes to have other frames with the first change.
@@ -82,12 +88,14 @@ pub(super) fn run(
     let known = KnownSubchunks { index, working_set: &working_set, view: now.view() };
     let mut batch = Batch::new(options(live, how, &now)?, &known).map_err(of_batch)?;
     let (mut outcomes, mut next) = (Vec::new(), None);
-    for inode in chosen(&dirty, how, from.inode, &now) {
+    let mut after = from.inode;
+    while let Some(inode) = next_file(which, &dirty, how, after, &now)? {
+        let offset = if inode == from.inode { from.offset } else { 0 };
         if (how.stop)() || batch.is_full() || outcomes.len() >= FILES {
-            next = Some(Cursor { inode, offset: if inode == from.inode { from.offset } else { 0 } });
+            next = Some(Cursor { inode, offset });
             break;
         }
-        let offset = if inode == from.inode { from.offset } else { 0 };
+        after = InodeId(inode.0.saturating_add(1));
         match cut(&reader, how, (inode, offset), &mut batch) {
             Ok(Outcome::Nothing) => {}
             Ok(Outcome::Tiny(frozen)) => outcomes.push(Outcome::Tiny(frozen)),
@@ -162,21 +170,43 @@ fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOpti
     })
 }
 
-/// Files that may be frozen, from one on.
-fn chosen<'d>(
-    dirty: &'d DirtyFiles,
-    how: &'d FreezeHow<'_>,
+/// What of the files a batch looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those with bytes in the log.
+    Dirty,
+    /// Those whose content came about by changes.
+    Uneven,
+}
+
+/// The next file that may be frozen, from one on.
+fn next_file(
+    which: Which,
+    dirty: &DirtyFiles,
+    how: &FreezeHow<'_>,
     from: InodeId,
-    now: &'d Snapshot,
-) -> impl Iterator<Item = InodeId> + 'd {
+    now: &Snapshot,
+) -> Result<Option<InodeId>, FsError> {
+    if which == Which::Uneven {
+        return next_uneven(now.view(), from);
+    }
     let time = Instant::now();
-    let eligible = move |(inode, file): &(InodeId, &crate::fs::dirty::Dirty)| {
-        *inode >= from && (how.everything || file.is_eligible(time)) && {
-            // What has no name goes when it is closed: it is worth no space in the image, unless the log has to go.
-            how.everything || !now.is_nameless(*inode)
+    // What has no name goes when it is closed: it is worth no space in the image, unless the log has to go.
+    let found = dirty
+        .iter_from(from)
+        .find(|(inode, file)| how.everything || file.is_eligible(time) && !now.is_nameless(*inode));
+    Ok(found.map(|(inode, _)| inode))
+}
+
+fn next_uneven(view: &View, from: InodeId) -> Result<Option<InodeId>, FsError> {
+    let mut cursor = view.cursor_at(&schema::INODES, KeyRef::new(from.0, 0))?;
+    while let Some(row) = cursor.row() {
+        if InodeRow::decode(row.ints(), row.tail())?.is_uneven() {
+            return Ok(Some(InodeId(row.key().a)));
         }
-    };
-    dirty.iter().filter(eligible).map(|(inode, _)| inode)
+        cursor.advance(view)?;
+    }
+    Ok(None)
 }
 
 /// Cuts one file.
@@ -195,10 +225,13 @@ fn cut(
         return Ok(Outcome::Tiny(frozen));
     }
     let is_uneven = file.row().is_uneven();
-    let blocks = choose(&mut file, view.params(), is_uneven).map_err(CutError::Layout)?;
-    let scope = if how.deep && is_uneven { Scope::Everything } else { Scope::Changed };
+    let deep = how.deep && is_uneven;
+    let (scope, blocks) = match deep {
+        true => (Scope::Everything, Blocks::Image),
+        false => (Scope::Changed, choose(&mut file, view.params(), is_uneven).map_err(CutError::Layout)?),
+    };
     let cut = cut_file(&mut file, Cutting { scope, blocks }, offset, batch, how.stop)?;
-    Ok(Outcome::Cut(Cut { inode, row: file.into_row(), from: offset, file: cut }))
+    Ok(Outcome::Cut(Cut { inode, row: file.into_row(), from: offset, deep, file: cut }))
 }
 
 /// A file that is to have its bytes in a row of a table: all data, and few.
@@ -220,6 +253,7 @@ fn tiny(reader: &Reader<'_>, inode: InodeId, file: &mut FileLayout<'_>) -> Resul
         sources,
         pieces: Vec::new(),
         whole: true,
+        deep: false,
         uneven: false,
         tiny: Some(bytes),
         was_tiny,
@@ -266,7 +300,7 @@ fn frozen(
     }
     let was_tiny = tiny_of(reader, &cut.row)?;
     let (inode, size) = (cut.inode, cut.row.size);
-    Ok((Frozen { inode, size, sources, pieces, whole, uneven, tiny: None, was_tiny }, kept.next))
+    Ok((Frozen { inode, size, sources, pieces, whole, deep: cut.deep, uneven, tiny: None, was_tiny }, kept.next))
 }
 
 /// The spans between pieces, if all of them are holes.
@@ -299,17 +333,20 @@ fn splice(live: &Live, frozen: &Frozen, is_all: bool, report: &mut FreezeReport)
     if frozen.pieces.is_empty() && frozen.tiny.is_none() {
         return Ok(());
     }
-    let (mut bytes, mut next) = (0u64, Some(0));
+    let (mut bytes, mut changed, mut next) = (0u64, false, Some(0));
     while let Some(first) = next {
         let done = live.transact(|draft| freeze(draft, frozen, first))?;
         if done.gone {
             return Ok(());
         }
-        bytes = bytes.saturating_add(done.bytes);
+        (bytes, changed) = (bytes.saturating_add(done.bytes), changed || done.changed);
         next = done.next;
     }
+    if frozen.deep && is_all {
+        live.transact(|draft| even_out(draft, frozen.inode))?;
+    }
     let mut state = live.lock_state();
-    if bytes > 0 {
+    if changed {
         report.files = report.files.saturating_add(u64::from(is_all));
         report.frozen_bytes = report.frozen_bytes.saturating_add(bytes);
         state.dirty.spliced(frozen.inode);

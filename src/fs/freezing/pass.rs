@@ -3,7 +3,7 @@
 //! That order is the order in which files came to be, so what was copied as a tree is packed about as `pack` packs it. Called
 //! by the freezer's thread, `running` at the end, cli and tests.
 
-use super::batch::{self, Cursor};
+use super::batch::{self, Cursor, Which};
 use super::report::{FreezeHow, FreezeProgress, FreezeReport};
 use crate::fs::FsError;
 use crate::fs::live::Live;
@@ -34,7 +34,7 @@ impl Live {
             while let Some(from) = cursor.take()
                 && !(how.stop)()
             {
-                cursor = batch::run(self, how, from, &mut report, &|frozen, stored| {
+                cursor = batch::run(self, how, Which::Dirty, from, &mut report, &|frozen, stored| {
                     observer(FreezeProgress {
                         done_bytes: frozen,
                         total_bytes: total.max(frozen),
@@ -45,6 +45,12 @@ impl Live {
             if report.frozen_bytes == before || self.lock_state().dirty.bytes() == 0 {
                 break;
             }
+        }
+        let mut cursor = how.deep.then(Cursor::default);
+        while let Some(from) = cursor.take()
+            && !(how.stop)()
+        {
+            cursor = batch::run(self, how, Which::Uneven, from, &mut report, &|_, _| ())?;
         }
         let state = self.lock_state();
         (report.left_bytes, report.failed) = (state.dirty.bytes(), state.dirty.failed() as u64);

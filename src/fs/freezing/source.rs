@@ -3,7 +3,7 @@
 //! Bytes of the thaw log are used only after their frame was verified as a whole [16]. Called by `batch`.
 
 use crate::format::block::KeyRef;
-use crate::format::ids::{InodeId, LogOffset, SubchunkId};
+use crate::format::ids::{InodeId, LogOffset};
 use crate::format::rows::{ContentRef, InodeRow, ThawedBytes, ThawedRow};
 use crate::format::schema;
 use crate::freeze::{Layout, Span, SpanSource};
@@ -60,16 +60,6 @@ impl<'a> Reader<'a> {
             frames.bytes = frames.bytes.saturating_sub(old.len());
         }
         Ok(bytes)
-    }
-
-    /// Bytes of a whole subchunk.
-    pub(super) fn subchunk_len(&self, id: SubchunkId) -> Result<u32, FsError> {
-        let unknown = || FsError::io(format!("the map does not know subchunk {id}"));
-        let located = self.view().locate(id)?.ok_or_else(unknown)?;
-        if !located.composed {
-            return Ok(located.len);
-        }
-        Ok(self.view().recipe(id)?.ok_or_else(unknown)?.subchunk_len())
     }
 
     /// Fills `out` with the bytes of a span from its byte `within` on.
@@ -158,7 +148,7 @@ impl<'a> FileLayout<'a> {
         }
         let (begin, end) = self.stored_row(offset)?;
         let range = (from.max(begin), to.min(end));
-        let len_of = |id| self.reader.subchunk_len(id);
+        let len_of = |id| layout::subchunk_len(view, id);
         let row = &self.row;
         let spans = layout::stored_spans(view, row, range, &len_of)?;
         self.stretch = spans;

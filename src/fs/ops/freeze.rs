@@ -12,7 +12,7 @@ use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow};
 use crate::format::schema;
 use crate::freeze::Span;
 use crate::fs::FsError;
-use crate::fs::content::{hole, slice};
+use crate::fs::content::{clear_uneven, hole, slice};
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::layout::{self, Unchanged};
 
@@ -43,6 +43,8 @@ pub(in crate::fs) struct Frozen {
     pub(in crate::fs) pieces: Vec<Piece>,
     /// Whether pieces and holes are the whole file.
     pub(in crate::fs) whole: bool,
+    /// Whether pieces without thawed bytes are of use, too: the content is cut anew.
+    pub(in crate::fs) deep: bool,
     /// Whether borders of pieces are not those that the chunker would find.
     pub(in crate::fs) uneven: bool,
     /// All bytes of a file that is to have them in its own row of a table.
@@ -56,6 +58,8 @@ pub(in crate::fs) struct Frozen {
 pub(in crate::fs) struct Spliced {
     /// Bytes that are no more in the thaw log.
     pub(in crate::fs) bytes: u64,
+    /// Whether anything was spliced.
+    pub(in crate::fs) changed: bool,
     /// The piece that the next step begins with.
     pub(in crate::fs) next: Option<usize>,
     /// The file is gone.
@@ -80,10 +84,10 @@ pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) ->
         && let Some(bytes) = anew(draft, frozen, &mut row)?
     {
         draft.put_any(frozen.inode, &row, standing);
-        return Ok(Spliced { bytes, ..Spliced::default() });
+        return Ok(Spliced { bytes, changed: true, ..Spliced::default() });
     }
     let spliced = some(draft, frozen, first, &mut row)?;
-    if spliced.bytes > 0 {
+    if spliced.changed {
         draft.put_any(frozen.inode, &row, standing);
     }
     Ok(spliced)
@@ -188,8 +192,9 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
             bytes = bytes.saturating_add(thawed);
         }
     }
-    // Nothing but stored bytes stay where they are.
-    if bytes > 0 {
+    spliced.changed = bytes > 0 || frozen.deep && !groups.is_empty();
+    // Stored bytes alone stay where they are.
+    if spliced.changed {
         for group in groups {
             body::splice(draft, row, group.at, &group.rows.all, group.whole)?;
             draft.unthaw(frozen.inode, group.at, group.end - group.at)?;
@@ -197,6 +202,42 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
     }
     spliced.bytes = bytes;
     Ok(spliced)
+}
+
+/// A content of whole subchunks alone, of which none is shorter than the chunker makes them but at the end of data, is uneven no
+/// more, however it came about.
+pub(in crate::fs) fn even_out(draft: &mut Draft, inode: InodeId) -> Result<(), FsError> {
+    let (mut row, standing) = match draft.any_inode(inode) {
+        Err(FsError::NotFound) => return Ok(()),
+        found => found?,
+    };
+    let ContentRef::Content(id) = row.content else { return Ok(()) };
+    if !row.is_uneven() {
+        return Ok(());
+    }
+    let min = draft.view().params().chunker.min_len();
+    let (mut extents, mut short) = (draft.view().extents(id, 0)?, false);
+    while let Some((_, extent)) = extents.next(draft.view())? {
+        let whole = |len: u64, short: &mut bool| std::mem::replace(short, len < u64::from(min));
+        let is_wrong = match &extent.extent {
+            Extent::Hole => {
+                short = false;
+                false
+            }
+            Extent::Slice { subchunk, skip } => {
+                *skip > 0
+                    || u64::from(layout::subchunk_len(draft.view(), *subchunk)?) != extent.length
+                    || whole(extent.length, &mut short)
+            }
+            Extent::Run { lens, .. } => lens.iter().any(|&len| whole(len.into(), &mut short)),
+        };
+        if is_wrong {
+            return Ok(());
+        }
+    }
+    clear_uneven(&mut row);
+    draft.put_any(inode, &row, standing);
+    Ok(())
 }
 
 /// As many of the pieces as one step may splice: at least one.

@@ -2,6 +2,7 @@
 
 mod commits;
 mod freezing;
+mod freezing_compared;
 mod gate;
 mod waiting;
 pub mod world;

@@ -39,7 +39,7 @@ impl World {
             }
         }
         let whole = (from, to) == (0, row.size);
-        Frozen { inode, size: row.size, sources, pieces, whole, uneven: false, tiny: None, was_tiny: None }
+        Frozen { inode, size: row.size, sources, pieces, whole, deep: false, uneven: false, tiny: None, was_tiny: None }
     }
 
     /// Splices it, in as many steps as that takes: bytes that left the log.
