@@ -232,12 +232,13 @@ impl Live {
             // It would be in no commit until there is space for one.
             return Err(FsError::NoSpace);
         }
-        let was_idle = !state.has_pending();
+        let (was_idle, was_clean) = (!state.has_pending(), state.dirty.bytes() == 0);
         if !state.apply(draft) {
             return Ok(None);
         }
         let is_much = state.pending_bytes() >= PENDING_MAX || state.overlay_bytes() >= self.checkpoint_at();
-        if was_idle || is_much || state.has_much_garbage(0) {
+        let is_dirty = was_clean && state.dirty.bytes() > 0;
+        if was_idle || is_dirty || is_much || state.has_much_garbage(0) {
             self.changed.notify_all();
         }
         Ok(Some(value))

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Nobody has written for so long: time to freeze.
 const IDLE: Duration = Duration::from_secs(60);
+/// By itself it begins when nobody has written for so long, or the log is long.
+const REST: Duration = Duration::from_secs(1);
 /// While there is something to freeze, it is looked at so often whether it is time.
 const LOOK: Duration = Duration::from_millis(500);
 /// After a failure it is tried again so much later.
@@ -66,6 +68,11 @@ impl Live {
         self.freezer.pressed.store(pressed, Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Sets from how many bytes in the log on it freezes by itself while somebody writes. 128 MiB, if nobody says otherwise.
+    pub fn set_freeze_above(&self, bytes: u64) {
+        self.freezer.above.store(bytes, Ordering::Relaxed);
     }
 
     /// How the freezer is.
@@ -167,13 +174,18 @@ impl Live {
         if !self.has_begun() {
             return None;
         }
+        // Whoever writes has the processor to himself, while the log is short.
+        let written = state.dirty.written();
+        let rests = written.is_none_or(|written| now.saturating_duration_since(written) >= REST);
+        if !rests && state.dirty.bytes() <= self.freezer.above.load(Ordering::Relaxed) {
+            return None;
+        }
         state.dirty.expire(now);
         let ready = state.dirty.ready();
         looks.left = looks.left.min(ready);
         if ready - looks.left >= superchunk {
             return Some(Why::Itself);
         }
-        let written = state.dirty.written();
         let is_idle = written.is_some_and(|written| now.saturating_duration_since(written) >= IDLE);
         if is_idle && looks.idle_for != written {
             return Some(Why::Itself);

@@ -288,8 +288,8 @@ proptest! {
         if after.is_empty() && frozen.whole {
             prop_assert_eq!(world.thawed_bytes(a), 0);
         }
-        // What a file was cut off at is cut anew by the freezer when the file grows.
-        let cuts_off = before.iter().map(|(_, step)| step).chain(&after).any(|step| matches!(step, Step::Truncate(_)));
+        // What a file was cut off at, or punched up to its end, is cut anew by the freezer when something comes after it.
+        let cuts_off = before.iter().map(|(_, step)| step).chain(&after).any(|step| matches!(step, Step::Truncate(_) | Step::Punch(..)));
         if !cuts_off && !world.row(a).is_uneven() {
             // Of no subchunk that was frozen a part is there.
             for row in world.content_rows(a) {
