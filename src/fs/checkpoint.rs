@@ -142,12 +142,15 @@ impl Live {
                 return;
             }
             let (due, bytes) = (self.is_due(&state, last), state.overlay_bytes());
+            let lowest = state.segments().lowest();
             drop(state);
             // A failure has latched, or is tried again when more has changed.
             if due {
                 let failed = self.checkpoint_now().is_err();
                 let mut state = self.lock_state();
-                last = Last { failed_at: if failed { bytes } else { 0 }, garbage: state.garbage() };
+                // What came during a checkpoint takes another; it is tried again as long as segments go.
+                let garbage = if state.segments().lowest() == lowest { state.garbage() } else { 0 };
+                last = Last { failed_at: if failed { bytes } else { 0 }, garbage };
                 state.checkpoint_failed = failed;
                 drop(state);
                 self.changed.notify_all();
