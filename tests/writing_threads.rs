@@ -1,5 +1,5 @@
 //! Several threads on one writable filesystem with its committer and checkpointer, without a kernel: some have a directory of
-//! their own and a model of it, some share a few inodes and meet all the time. Afterwards all tables and counts fit each
+//! their own and a model of it, some share a few inodes and meet all the time, one freezes and frees. Afterwards all tables and counts fit each
 //! other, and a remount shows the same.
 //!
 //! For some seconds by default; `FLOE_LONG=1 cargo test --release --test writing_threads -- --nocapture` takes minutes.
@@ -8,18 +8,21 @@
 mod model;
 
 use floe::format::ids::InodeId;
+use floe::fs::gc::GcError;
+use floe::fs::{FreezeHow, FreezeReport, Live};
 use floe::storage::testing::{History, Remains};
 use model::data::{Allocate, Attributes, Setting};
 use model::images::Start;
-use model::life::{fate, record};
+use model::life::{fate, record, sum};
 use model::machine::{Machine, SEGMENT, check, check_after_cut, time, whole, whole_of};
 use model::names::{Flags, New, NewKind};
 use model::rng::written;
 use model::within::Within;
 use model::{Id, Mix, Model, Op, Programs, ROOT, Rng, Subject, scan, step};
 use rustix::io::Errno;
-use std::sync::Arc;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -181,6 +184,51 @@ fn cut(history: &History, own: &[Id], seen: &[Seen], seed: u64) -> u64 {
     cuts
 }
 
+/// Freezes all the time, everything or what fills a superchunk, to the end or a little, and frees what is dead.
+fn freeze(live: &Live, seed: u64, done: &AtomicBool) -> FreezeReport {
+    let mut rng = Rng::new(seed);
+    let mut all = FreezeReport::default();
+    while !done.load(Ordering::Relaxed) {
+        let most = rng.of(&[3, 20, u64::MAX]);
+        let asked = Cell::new(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() > most || done.load(Ordering::Relaxed)
+        };
+        let how = FreezeHow {
+            everything: !rng.one_in(3),
+            level: Some(1),
+            deep: rng.one_in(4),
+            stop: &stop,
+            ..FreezeHow::default()
+        };
+        all = sum(&all, &live.freeze_now(&how, &|_| ()).unwrap());
+        if rng.one_in(10) {
+            match live.gc_now(&|| done.load(Ordering::Relaxed)) {
+                Ok(_) | Err(GcError::Stopped | GcError::Busy) => {}
+                Err(error) => panic!("seed {seed}, gc: {error}"),
+            }
+        }
+    }
+    all
+}
+
+/// Ends the process where threads wait for each other: nothing else would end it.
+fn watched<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) -> T {
+    let (sender, receiver) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if receiver.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{what}: not done after {limit:?}");
+                std::process::abort();
+            }
+        });
+        let done = act();
+        drop(sender);
+        done
+    })
+}
+
 /// Cases 3, 7, 10, 23.
 fn threads(start: Start, duration: Duration, seed: u64) {
     let (history, disks) = record(Remains { image: start.image(), segments: Default::default() });
@@ -197,6 +245,8 @@ fn threads(start: Start, duration: Duration, seed: u64) {
             let machine = machine.share();
             scope.spawn(move || collide(machine, seed + n, counts, done));
         }
+        let live = Arc::clone(&machine.live);
+        let freezer = scope.spawn(move || freeze(&live, seed, done));
         let history = &history;
         for (n, &root) in own.iter().enumerate() {
             let within = Within { machine: machine.share(), root };
@@ -210,6 +260,9 @@ fn threads(start: Start, duration: Duration, seed: u64) {
             scan::scan(machine.live.snapshot().view(), false).unwrap();
         }
         done.store(true, Ordering::Relaxed);
+        let frozen = freezer.join().unwrap();
+        println!("{frozen:?}");
+        assert!(frozen.files > 10 && frozen.superchunks > 10, "hardly anything was frozen: {frozen:?}");
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     let cuts = cut(&history, &own, &seen, seed);
@@ -241,7 +294,10 @@ fn threads_that_share_inodes_and_threads_that_do_not_leave_what_a_scan_and_a_rem
     let (rounds, seconds) = if long() { (10, 15) } else { (1, 5) };
     for seed in 0..rounds {
         for start in [Start::Empty, Start::Packed] {
-            threads(start, Duration::from_secs(seconds), seed * 1000);
+            let limit = Duration::from_secs(seconds * 20 + 300);
+            watched(limit, &format!("{start:?}, seed {seed}"), || {
+                threads(start, Duration::from_secs(seconds), seed * 1000);
+            });
         }
     }
 }

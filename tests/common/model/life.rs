@@ -10,10 +10,11 @@ use super::scan;
 use super::state::Model;
 use super::step::step;
 use super::subject::Subject;
+use floe::fs::gc::GcError;
 use floe::fs::{Finished, FreezeHow, FreezeReport, Fs, FsOptions, Snapshot, SnapshotSource};
 use floe::meta::View;
 use floe::storage::testing::{Fate, FolderHome, History, Remains};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,10 +75,14 @@ pub struct Life {
     pub commits: Commits,
     /// Operations so far.
     pub operations: u64,
+    /// Bytes that gc gave back.
+    pub freed: u64,
     /// What all freezes did.
     pub frozen: FreezeReport,
     segment: u64,
     machine: Option<Machine>,
+    /// The operation that mounted it.
+    mounted: u64,
     held: Option<Held>,
 }
 
@@ -124,9 +129,11 @@ impl Life {
             disks,
             commits,
             operations: 0,
+            freed: 0,
             frozen: FreezeReport::default(),
             segment,
             machine: Some(machine),
+            mounted: 0,
             held: None,
         };
         life.examine(true)?;
@@ -154,6 +161,7 @@ impl Life {
             Op::Remount => self.remount(Duration::ZERO),
             Op::End => self.remount(LONG),
             Op::Freeze(freeze) => self.freeze(freeze),
+            Op::Gc => self.gc(),
             Op::Crash(kind, seed) => self.crash(*kind, *seed),
             op => {
                 let machine = self.machine.as_mut().expect("it is mounted");
@@ -166,14 +174,7 @@ impl Life {
     fn hold(&mut self) -> Result<(), String> {
         match &self.held {
             Some(held) if self.operations < held.since + HELD => Ok(()),
-            Some(Held { fs, state, since }) => {
-                let found = whole(fs).map_err(|why| format!("a snapshot of operation {since}: {why}"))?;
-                if let Some(difference) = state.difference(&found) {
-                    return Err(format!("a snapshot of operation {since}: {difference}"));
-                }
-                self.held = None;
-                Ok(())
-            }
+            Some(_) => self.let_go(),
             None => {
                 let state = self.model.closed();
                 let source = Arc::new(Fixed(self.machine().live.snapshot()));
@@ -182,6 +183,14 @@ impl Life {
                 Ok(())
             }
         }
+    }
+
+    /// Compares what the snapshot shows with what was there when it was taken.
+    fn let_go(&mut self) -> Result<(), String> {
+        let Some(Held { fs, state, since }) = self.held.take() else { return Ok(()) };
+        let found = whole(&fs).map_err(|why| format!("a snapshot of operation {since}: {why}"))?;
+        let difference = state.difference(&found);
+        difference.map_or(Ok(()), |difference| Err(format!("a snapshot of operation {since}: {difference}")))
     }
 
     /// Something after which all is safe.
@@ -206,6 +215,31 @@ impl Life {
         let view = View::of(Arc::clone(&version));
         let found = scan::scan(&view, false)?;
         scan::root(&view, version.root(), found)
+    }
+
+    /// Frees what is dead. Where a reader has a snapshot, nothing is punched, and it reads on.
+    fn gc(&mut self) -> Result<(), String> {
+        let live = Arc::clone(&self.machine().live);
+        let asked = Cell::new(0);
+        if self.held.as_ref().is_some_and(|held| held.since <= self.mounted) {
+            // A reader of an earlier session is one of another process: it keeps gc out, or is kept out.
+            self.let_go()?;
+        }
+        let is_held = self.held.is_some();
+        let (begun, state) = (self.history.len(), self.model.closed());
+        let stop = || {
+            asked.set(asked.get() + 1);
+            is_held && asked.get() > STOPPED_AFTER
+        };
+        match live.gc_now(&stop) {
+            Ok(report) => self.freed += report.freed_bytes,
+            Err(GcError::Stopped) if is_held => {}
+            Err(error) => return Err(format!("gc: {error}")),
+        }
+        // It made a checkpoint if something was dead.
+        self.commits.0.push(Commit { begun, ended: usize::MAX, state });
+        self.compare("after gc")?;
+        self.examine(false)
     }
 
     /// Freezes, with operations while it is at work: by its questions and what it says, there is no other clock.
@@ -249,6 +283,7 @@ impl Life {
         self.model = self.model.closed();
         self.machine = None;
         self.machine = Some(Machine::open(&self.disks, self.segment)?);
+        self.mounted = self.operations;
         self.compare("after a remount")?;
         self.examine(true)?;
         self.check()
@@ -280,6 +315,7 @@ impl Life {
         let commits = Commits(vec![Commit { begun: 0, ended: 0, state: found.clone() }]);
         (self.model, self.history, self.disks, self.commits) = (found, history, disks, commits);
         self.machine = Some(machine);
+        self.mounted = self.operations;
         self.examine(false)?;
         check_after_cut(Arc::clone(&self.disks.image))
     }
@@ -307,6 +343,8 @@ impl Life {
     }
 }
 
+/// Questions after which gc is told to stop where a snapshot is held.
+const STOPPED_AFTER: u32 = 200;
 /// Time enough for everything.
 const LONG: Duration = Duration::from_secs(600);
 

@@ -9,6 +9,7 @@ use super::subject::Subject;
 use floe::care::{self, CheckOptions, Finding, FindingKind, Severity};
 use floe::format::ids::InodeId;
 use floe::format::rows::{FileType, Time};
+use floe::fs::gc::NoReaders;
 use floe::fs::{self, Fs, FsError, FsOptions, Live, LiveOptions, SeekTo};
 use floe::meta::{Image, ImageOptions, MetaError, View};
 use floe::storage::{LogHome, Storage};
@@ -71,6 +72,8 @@ impl Machine {
             segment_size: Some(segment),
         };
         let live = Live::new(Arc::clone(&disks.image), found, options).map_err(|error| format!("opening: {error}"))?;
+        // Nobody else reads the image.
+        live.set_keep_out(Arc::new(|| Ok(Box::new(()) as NoReaders)));
         let fs = Fs::over(live.clone(), FsOptions { cache: 16 << 20, readahead: 0, verify: true });
         Ok(Machine { live, fs, failed: None, created: 0, clock })
     }

@@ -81,6 +81,8 @@ pub enum Op {
     Remount,
     /// Unmount, which freezes everything, and mount.
     End,
+    /// What is dead is freed.
+    Gc,
     /// A freeze, with operations while it is at work.
     Freeze(Freeze),
     /// The machine loses power, and what was not synced has the fate that the number says.
@@ -303,6 +305,8 @@ impl Programs {
             Some(Op::End)
         } else if one_in(freeze) {
             Some(self.freeze())
+        } else if freeze > 0 && one_in(checkpoint) {
+            Some(Op::Gc)
         } else if one_in(compare) {
             Some(Op::Compare)
         } else if one_in(crash) {

@@ -148,7 +148,14 @@ impl Stepper<'_> {
             | Op::Release(..)
             | Op::Touch(..) => self.inodes(op),
             Op::Compare => self.compare(),
-            Op::Commit | Op::Checkpoint | Op::Reap | Op::Remount | Op::End | Op::Freeze(..) | Op::Crash(..) => Ok(()),
+            Op::Commit
+            | Op::Checkpoint
+            | Op::Reap
+            | Op::Remount
+            | Op::End
+            | Op::Gc
+            | Op::Freeze(..)
+            | Op::Crash(..) => Ok(()),
         }
     }
 
