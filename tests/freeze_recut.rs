@@ -152,6 +152,23 @@ proptest! {
     }
 }
 
+#[test]
+fn a_content_of_blocks_is_cut_by_the_chunker_when_everything_is_cut_anew() {
+    let mut image = Image::new(Params::default());
+    let mut file = File::default();
+    file.write(0, &noise(400_000, 1));
+    freeze(&mut file, &mut image, CHANGED, NO_LIMIT, false);
+    file.write(200_000, b"changed");
+    freeze(&mut file, &mut image, FIXED, NO_LIMIT, false);
+    assert!(file.uneven && !file.is_even(&image, (0, 400_000)));
+    file.uneven = false;
+    for round in freeze(&mut file, &mut image, Cutting { blocks: Blocks::Fixed, ..EVERYTHING }, NO_LIMIT, false) {
+        assert_eq!(round.cut.regions.len(), 1);
+    }
+    assert!(!file.uneven && file.is_even(&image, (0, 400_000)));
+    check(&image, &file).unwrap();
+}
+
 /// A file of random bytes that is frozen.
 fn frozen(len: usize) -> (Image, File) {
     let mut image = Image::new(small());
@@ -247,6 +264,20 @@ fn a_batch_that_is_full_ends_inside_a_file_which_goes_on_from_there() {
     }
     check(&image, &file).unwrap();
     assert!(file.is_even(&image, (0, 200_000)) && !file.uneven);
+}
+
+#[test]
+fn a_batch_that_ends_where_it_leaves_a_part_of_a_subchunk_behind_says_that_the_content_is_uneven() {
+    let mut image = Image::new(Params { chunker: Chunker::Fixed(256), superchunk_size: 8192, ..Params::default() });
+    let mut file = File::default();
+    file.write(0, &noise(50_000, 1));
+    freeze(&mut file, &mut image, CHANGED, NO_LIMIT, false);
+    // From here on old borders and new ones never meet.
+    file.set(0, 1000, Source::Hole);
+    file.write(900, &noise(200, 2));
+    let round = freeze_once(&mut file, &mut image, CHANGED, (0, 1, true));
+    assert!(round.cut.next.is_some() && !round.cut.regions[0].pieces.last().unwrap().clean);
+    assert!(file.uneven);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use thiserror::Error;
 pub struct Cutting {
     /// What of it.
     pub scope: Scope,
-    /// Into what.
+    /// Into what; by the image's chunker if it is everything.
     pub blocks: Blocks,
 }
 
@@ -50,7 +50,9 @@ where
     K: Known + ?Sized,
 {
     let cutter = batch.cutter();
-    let cut = Cut { cutter: &cutter, blocks: how.blocks, scope: how.scope };
+    // Who cuts everything anew wants an even content.
+    let blocks = if how.scope == Scope::Everything { Blocks::Image } else { how.blocks };
+    let cut = Cut { cutter: &cutter, blocks, scope: how.scope };
     let mut out = FileCut::default();
     let mut buffer = Vec::new();
     let mut floor = from;
@@ -90,6 +92,7 @@ where
         floor = cutter.at();
         if !complete {
             region.pieces.truncate(region.prefix(region.pieces.len()));
+            region.uneven |= region.pieces.last().is_some_and(|last| !last.clean);
             floor = region.end();
             out.next = Some(floor);
         }

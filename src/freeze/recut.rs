@@ -20,7 +20,7 @@ use std::ops::Range;
 pub enum Scope {
     /// What is thawed, and as little else as the borders need.
     Changed,
-    /// All data, for a content that is uneven. Nothing keeps its subchunk unless the batch finds it.
+    /// All data, for a content that is uneven: by the image's chunker. Nothing keeps its subchunk unless the batch finds it.
     Everything,
 }
 
@@ -101,7 +101,7 @@ impl Cut<'_> {
                     if span.is_data() {
                         return Ok(Some(at));
                     }
-                    at = span.end();
+                    at = span.end().max(at.saturating_add(1));
                 }
                 Ok(None)
             }
@@ -140,7 +140,7 @@ pub(super) fn tiny<L: Layout>(layout: &mut L) -> Result<Option<Range<u64>>, L::E
         if span.source == SpanSource::Tiny {
             found = Some(found.map_or(span.begin, |found| found.start)..span.end());
         }
-        at = span.end();
+        at = span.end().max(at.saturating_add(1));
     }
     Ok(found)
 }
