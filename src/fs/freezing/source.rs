@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Bytes of frames that are kept: of a large file one at a time is read, of many small ones each once.
 const FRAMES: usize = 32 << 20;
+/// Frames that are kept at most: they are searched one by one, and small ones are seldom wanted twice.
+const FRAMES_MOST: usize = 256;
 
 /// Where the bytes of one snapshot are read.
 pub(super) struct Reader<'a> {
@@ -53,7 +55,7 @@ impl<'a> Reader<'a> {
         let bytes = Arc::new(segment.written(frame, sum)?);
         frames.bytes = frames.bytes.saturating_add(bytes.len());
         frames.last.push_back((frame, Arc::clone(&bytes)));
-        while frames.bytes > FRAMES
+        while (frames.bytes > FRAMES || frames.last.len() > FRAMES_MOST)
             && frames.last.len() > 1
             && let Some((_, old)) = frames.last.pop_front()
         {
