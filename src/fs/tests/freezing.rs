@@ -361,20 +361,23 @@ fn a_file_with_a_damaged_frame_is_held_and_the_others_are_frozen() {
     assert!(matches!(live.end(HOUR).unwrap(), Finished::Kept { .. }));
 }
 
+/// Waits until something is so. Does not take the processor from threads of low priority.
+fn until(live: &Live, what: &dyn Fn() -> bool) {
+    while !what() {
+        let mut state = live.lock_state();
+        live.changed.wait_for(&mut state, Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn the_thread_freezes_by_itself_and_when_asked() {
     let world = world();
     let live = &world.live;
     let running = live.start_threads().unwrap();
     let inode = file(live, "a", &noise(3 << 20, 1));
-    let until = |what: &dyn Fn() -> bool| {
-        while !what() {
-            std::thread::yield_now();
-        }
-    };
-    until(&|| live.freezer_status().queue_bytes < 1 << 20);
+    until(live, &|| live.freezer_status().queue_bytes < 1 << 20);
     let ticket = live.request_freeze(false);
-    until(&|| live.freezer_status().ticket_done >= ticket);
+    until(live, &|| live.freezer_status().ticket_done >= ticket);
     let status = live.freezer_status();
     assert_eq!((status.queue_bytes, status.error, status.last.unwrap().left_bytes), (0, None, 0));
     // And the image alone is complete.
@@ -394,9 +397,7 @@ fn segments_of_the_log_go_while_files_are_frozen() {
         file(live, &format!("{n}"), &noise(1100 << 10, n));
     }
     // 550 segments of 16 KiB; nobody asks for a checkpoint.
-    while world.segments().len() > 250 {
-        std::thread::yield_now();
-    }
+    until(live, &|| world.segments().len() <= 250);
     running.stop();
     assert_eq!(live.end(HOUR).unwrap(), Finished::Removed);
 }
