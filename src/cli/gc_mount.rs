@@ -2,20 +2,18 @@
 //!
 //! The mount's daemon frees, whether anybody watches or not: who asked has a ticket, and looks until it is done. Called by `gc`.
 
+use super::mount_state::{MountState, mount_of_directory};
 use super::open::shown;
 use super::sentence::told;
 use super::{Context, Exit, signals};
 use crate::fs::gc::GcReport;
-use crate::fuse::{self, GC_NOW, GC_XATTR, Mount, STATE_XATTR};
-use anyhow::{Context as _, anyhow};
+use crate::fuse::{GC_NOW, GC_XATTR};
+use anyhow::anyhow;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Most bytes of the state that are taken.
-const STATE_LEN: usize = 64 << 10;
 /// Time from one look at the mount to the next: at first, and at most.
 const LOOK: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_millis(200);
@@ -27,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// It is no writable mount of floe, is another user's, or nothing could be freed.
 pub fn free(dir: &Path, no_wait: bool, context: &Context) -> anyhow::Result<GcReport> {
-    let mount = mount_of(dir)?;
+    let mount = mount_of_directory(dir)?;
     let point = &mount.point;
     signals::watch();
     let mut is_told = context.quiet || context.json;
@@ -52,50 +50,6 @@ pub fn free(dir: &Path, no_wait: bool, context: &Context) -> anyhow::Result<GcRe
         }
         std::thread::sleep(AGAIN);
         interrupted()?;
-    }
-}
-
-/// The innermost mount that holds a directory, which is to be one of floe.
-fn mount_of(dir: &Path) -> anyhow::Result<Mount> {
-    for dir in dir.canonicalize()?.ancestors() {
-        if let Some(mount) = fuse::mounted_on(dir)? {
-            if mount.is_floe() || fuse::mark::Daemon::of(&mount)?.is_some() {
-                return Ok(mount);
-            }
-            break;
-        }
-    }
-    Err(told(Exit::Failed, "it is in no mount of floe"))
-}
-
-/// What a writable mount says of itself at one moment: a name and a value a line.
-struct MountState(HashMap<String, String>);
-
-impl MountState {
-    /// `None`: the mount is read-only, and has no such state.
-    fn of(point: &Path) -> anyhow::Result<Option<Self>> {
-        let mut text = vec![0; STATE_LEN];
-        match rustix::fs::getxattr(point, STATE_XATTR, &mut text) {
-            Ok(len) => Ok(Some(Self::parse(&String::from_utf8_lossy(text.get(..len).unwrap_or_default())))),
-            Err(Errno::NODATA) => Ok(None),
-            Err(Errno::NOTCONN) => Err(anyhow!("its daemon has died ('floe umount' takes away what is left of it)")),
-            Err(errno) => Err(std::io::Error::from(errno)).context("it cannot be asked"),
-        }
-    }
-
-    fn parse(text: &str) -> Self {
-        let pairs = text.lines().filter_map(|line| line.split_once(' '));
-        MountState(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
-    }
-
-    /// The value of a line; `None` if there is none.
-    fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| *value != "-")
-    }
-
-    /// The number of a line; 0 if there is none.
-    fn number(&self, name: &str) -> u64 {
-        self.text(name).and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 }
 
@@ -149,10 +103,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_names_and_values_and_a_dash_is_none() {
-        let state = MountState::parse("gc_done 12\ngc_error -\nfailed no space left\ngc_freed_bytes 7\n");
-        assert_eq!((state.number("gc_done"), state.text("gc_error"), state.number("missing")), (12, None, 0));
-        assert_eq!(state.text("failed"), Some("no space left"));
+    fn what_was_freed_is_taken_from_the_state() {
+        let state = MountState::parse("gc_done 12\ngc_freed_bytes 7\n");
         assert_eq!(report(&state), GcReport { freed_bytes: 7, ..GcReport::default() });
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod descriptors;
+mod ending;
 pub mod escape;
 pub mod exit;
 pub mod making;
@@ -25,12 +26,17 @@ mod extract;
 mod forget;
 mod gc;
 mod gc_mount;
+mod freeze;
+mod freeze_mount;
+mod freeze_status;
 mod generate;
 mod info;
 mod ls;
 mod mkfs;
 mod mount;
 mod only_reader;
+mod mount_state;
+mod opening;
 mod pack;
 mod sync;
 mod umount;
@@ -49,7 +55,8 @@ Examples:
   floe pack ~/photos photos.floe      pack a directory into an image
   floe mount photos.floe /mnt         mount it: writable if the image is, else read-only
   floe sync /mnt                      return when everything written to it is durable
-  floe umount /mnt                    unmount it, and wait until everything is durable
+  floe freeze /mnt                    compress what was written into the image, now
+  floe umount /mnt                    freeze what was written, and unmount it
   floe mkfs notes.floe                make an empty image, to be mounted and written to
   floe ls -lR photos.floe             list it without mounting
   floe extract photos.floe -C out     extract all of it
@@ -108,6 +115,8 @@ enum Command {
     Mount(mount::Args),
     /// Return when everything written to a mount is durable
     Sync(sync::Args),
+    /// Freeze what was written: afterwards the image alone is complete
+    Freeze(freeze::Args),
     /// Unmount an image, and wait until everything is durable and its daemon has ended
     Umount(umount::Args),
     /// Extract files from an image
@@ -139,6 +148,7 @@ impl Command {
             Command::Mkfs(args) => mkfs::run(args, context),
             Command::Mount(args) => mount::run(args, context),
             Command::Sync(args) => sync::run(args, context),
+            Command::Freeze(args) => freeze::run(args, context),
             Command::Umount(args) => umount::run(args, context),
             Command::Extract(args) => extract::run(args, context),
             Command::Ls(args) => ls::run(args, context),
@@ -156,6 +166,7 @@ impl Command {
         match self {
             Command::Pack(args) => args.json.json,
             Command::Mkfs(args) => args.json.json,
+            Command::Freeze(args) => args.json.json,
             Command::Extract(args) => args.json.json,
             Command::Ls(args) => args.json.json,
             Command::Info(args) => args.json.json,

@@ -3,7 +3,8 @@
 //! The two command lines; what they start is in `serve`.
 
 use super::sentence::{sentence, told};
-use super::serve::{self, How};
+use super::opening::{How, Opened};
+use super::serve;
 use super::{Context, Exit};
 use crate::fuse::MountOptions;
 use std::ffi::OsString;
@@ -83,7 +84,7 @@ pub fn run_helper(argv: &[OsString]) -> i32 {
         }
     };
     let result = match call.fake {
-        true => serve::Opened::open(&call.image, &call.options, How::default()).map(drop),
+        true => Opened::open(&call.image, &call.options, How::default()).map(drop),
         false => serve::mount(&call.image, &call.dir, &call.options, How::default()),
     };
     match result {

@@ -3,15 +3,14 @@
 //! sync(2) and syncfs(2) never reach a FUSE daemon; an fsync of the mount's root directory does, and floe commits all changes
 //! at each fsync.
 
+use super::mount_state::mount_of_directory;
 use super::open::shown;
-use super::sentence::told;
 use super::{Context, Exit};
-use crate::fuse;
 use anyhow::{Context as _, anyhow};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const HELP: &str = "\
 DIR is the mount point, or any directory in the mount. sync(1) and sync(2) do not reach a FUSE file system; this does. \
@@ -35,11 +34,8 @@ pub struct Args {
 /// It is no directory of a mount of floe, or what was written cannot be made durable.
 pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     let what = || format!("cannot sync '{}'", shown(&args.dir));
-    let real = args.dir.canonicalize().with_context(what)?;
-    if !on_floe(&real).with_context(what)? {
-        return Err(told(Exit::Failed, format!("{}: it is in no mount of floe", what())));
-    }
-    let dir = File::open(&real).with_context(what)?;
+    mount_of_directory(&args.dir).with_context(what)?;
+    let dir = File::open(&args.dir).with_context(what)?;
     dir.sync_all().map_err(explained).with_context(what)?;
     Ok(Exit::Done)
 }
@@ -53,14 +49,4 @@ fn explained(error: io::Error) -> anyhow::Error {
         ),
         _ => error.into(),
     }
-}
-
-/// Whether the innermost mount that holds a path is one of floe.
-fn on_floe(path: &Path) -> anyhow::Result<bool> {
-    for dir in path.ancestors() {
-        if let Some(mount) = fuse::mounted_on(dir)? {
-            return Ok(mount.is_floe() || fuse::mark::Daemon::of(&mount)?.is_some());
-        }
-    }
-    Ok(false)
 }

@@ -1,25 +1,42 @@
-//! `floe umount DIR`: gives a mount up, and returns when its daemon has ended.
+//! `floe umount DIR`: has everything frozen, gives the mount up, and returns when its daemon has ended.
 //!
-//! The mount is asked nothing, since it may hang or answer with errors: what is mounted says /proc/self/mountinfo, and the
-//! daemon is found by the mark that it carries.
+//! This process asks the mount nothing, since it may hang or answer with errors: what is mounted says /proc/self/mountinfo, and
+//! the daemon is found by the mark that it carries. The freeze is asked for by another process, which is killed if the mount does
+//! not answer.
 
 use super::open::shown;
-use super::{Context, Exit};
+use super::progress::{Progress, Step};
+use super::sentence::told;
+use super::{Context, Exit, signals};
 use crate::fuse::mark::{Daemon, Outcome};
 use crate::fuse::{self, Unmount};
 use anyhow::{Context as _, bail};
-use std::path::PathBuf;
-use std::time::Duration;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde_json::Value;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
-/// How long the daemon may take to end once it is unmounted.
+/// How long the daemon may take to end once it is unmounted, before people are told that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A mount that has not answered for so long is unmounted without a freeze before.
+const ANSWER: Duration = Duration::from_secs(20);
+/// How often it is looked whether somebody wants this to end.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a process that was killed may take to end.
+const KILLED: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
-Returns when everything that was written is durable and the daemon has ended. If bytes stay in the thaw log, it says how \
-many and where: image and log belong together. The mount is asked nothing, so this works where it hangs; the mount of a \
+Everything that was written is frozen first, however long that takes: afterwards the image alone is complete, and its thaw \
+log is gone. Returns when the daemon has ended. With --no-freeze, and where umount(8) unmounts or the daemon is told to end, \
+the daemon freezes for a minute at most; what it has not frozen by then stays in the thaw log, which is kept and named: \
+image and log belong together until 'floe freeze IMAGE'. Where the mount hangs, it is unmounted all the same; the mount of a \
 daemon that has died is taken away.
 
-Exit status: 0 done, 1 failed: it is in use, or not everything is safe, 2 wrong usage.
+Exit status: 0 done, 1 failed: it is in use, or not everything is safe, 2 wrong usage, 130 interrupted.
 ";
 
 /// `floe umount`.
@@ -29,13 +46,16 @@ pub struct Args {
     /// The directory an image is mounted on
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// Do not freeze first: what the daemon does not freeze in a minute stays in the thaw log
+    #[arg(long)]
+    pub no_freeze: bool,
 }
 
 /// Unmounts, and waits for the daemon.
 ///
 /// # Errors
 /// No image is mounted there, it is in use, or the daemon does not end.
-pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let named = shown(&args.dir);
     let dir = fuse::absolute(&args.dir).with_context(|| format!("cannot unmount {named}"))?;
     let Some(mount) = fuse::mounted_on(&dir)? else {
@@ -52,18 +72,12 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
         eprintln!("note: the daemon of {named} had died; what was left of its mount is taken away");
         return Ok(Exit::Done);
     };
-    fuse::unmount(&dir, Unmount::IfUnused)?;
-    while !daemon.wait(PATIENCE).context("cannot wait for the daemon")? {
-        let seconds = PATIENCE.as_secs();
-        if !daemon.is_ending() {
-            bail!(
-                "{named} is unmounted, but its daemon (process {}) has not ended within {seconds} s \
-                 (is it mounted elsewhere too, in a container or by 'mount --bind'?)",
-                daemon.pid()
-            );
-        }
-        eprintln!("note: the daemon of {named} (process {}) still writes what is not yet durable", daemon.pid());
+    signals::watch();
+    if !args.no_freeze {
+        freeze_first(&dir, &named, context)?;
     }
+    fuse::unmount(&dir, Unmount::IfUnused)?;
+    wait_for(&daemon, &named)?;
     match daemon.outcome() {
         Some(Outcome::Done(text)) => {
             if !text.is_empty() {
@@ -77,5 +91,164 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
              recovers the rest",
             daemon.pid()
         ),
+    }
+}
+
+/// Waits until the daemon has ended.
+fn wait_for(daemon: &Daemon, named: &str) -> anyhow::Result<()> {
+    let (pid, mut told_at) = (daemon.pid(), Instant::now());
+    while !daemon.wait(LOOK).context("cannot wait for the daemon")? {
+        if signals::interrupted() {
+            let what = "is unmounted, and its daemon goes on with what is not yet durable";
+            return Err(told(Exit::Interrupted, format!("interrupted: {named} {what} (process {pid})")));
+        }
+        if told_at.elapsed() < PATIENCE {
+            continue;
+        }
+        told_at = Instant::now();
+        if !daemon.is_ending() {
+            bail!(
+                "{named} is unmounted, but its daemon (process {pid}) has not ended within {} s \
+                 (is it mounted elsewhere too, in a container or by 'mount --bind'?)",
+                PATIENCE.as_secs()
+            );
+        }
+        eprintln!("note: the daemon of {named} (process {pid}) still freezes what was written, or makes it durable");
+    }
+    Ok(())
+}
+
+/// Has everything frozen. A failure is told and is none of unmounting: the daemon freezes for a while before it ends.
+fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()> {
+    let without = |why: &str| context.warn(&format!("{named} is unmounted without a freeze before: {why}"));
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["freeze", "--json", "--before-unmounting", "--"]).arg(dir);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            without(&error.to_string());
+            return Ok(());
+        }
+    };
+    let progress = Progress::new(context, false, false, "freezing");
+    let watched = child.stdout.take().map_or(Ok(End::Itself), |out| watch(out, &progress));
+    progress.finish();
+    match watched.context("cannot watch the freeze")? {
+        End::Itself => {}
+        End::Interrupted => {
+            kill(&mut child);
+            let what = "is still mounted, and goes on freezing";
+            return Err(told(Exit::Interrupted, format!("interrupted: {named} {what} ('floe freeze --status' shows it)")));
+        }
+        End::Silent => {
+            kill(&mut child);
+            without(&format!("it has not answered for {} s", ANSWER.as_secs()));
+            return Ok(());
+        }
+    }
+    let mut said = Vec::new();
+    if let Some(mut err) = child.stderr.take() {
+        err.read_to_end(&mut said).context("cannot watch the freeze")?;
+    }
+    let status = child.wait().context("cannot watch the freeze")?;
+    match status.code() {
+        Some(code) if [Exit::Done, Exit::Findings].iter().any(|exit| exit.code() == code as u8) => {}
+        // Whoever interrupts at a terminal interrupts both.
+        Some(code) if code as u8 == Exit::Interrupted.code() => {
+            return Err(told(Exit::Interrupted, format!("interrupted: {named} is still mounted, and goes on freezing")));
+        }
+        _ => without(&why(&said).unwrap_or_else(|| status.to_string())),
+    }
+    Ok(())
+}
+
+/// Why a command failed, by what it said with `--json`.
+fn why(said: &[u8]) -> Option<String> {
+    let lines = said.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let error = lines.filter(|line| line["message_type"] == "exit_error").last()?;
+    error["message"].as_str().map(str::to_owned)
+}
+
+/// How the watching of a freeze ended.
+enum End {
+    /// The freeze has ended.
+    Itself,
+    /// Somebody wants this process to end.
+    Interrupted,
+    /// Nothing was answered.
+    Silent,
+}
+
+/// Shows how far the freeze is, by the lines that the other process writes.
+fn watch(mut out: ChildStdout, progress: &Progress) -> io::Result<End> {
+    let (begun, mut has_answered) = (Instant::now(), false);
+    let (mut line, mut piece) = (Vec::new(), [0; 4096]);
+    let look = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+    loop {
+        let ready = match poll(&mut [PollFd::new(&out.as_fd(), PollFlags::IN)], Some(&look)) {
+            Ok(ready) => ready > 0,
+            Err(Errno::INTR) => false,
+            Err(errno) => return Err(errno.into()),
+        };
+        if signals::interrupted() {
+            return Ok(End::Interrupted);
+        }
+        if !ready {
+            if !has_answered && begun.elapsed() >= ANSWER {
+                return Ok(End::Silent);
+            }
+            continue;
+        }
+        let len = out.read(&mut piece)?;
+        if len == 0 {
+            return Ok(End::Itself);
+        }
+        has_answered = true;
+        for &byte in piece.get(..len).unwrap_or_default() {
+            if byte != b'\n' {
+                line.push(byte);
+                continue;
+            }
+            if let Some(step) = step(&line) {
+                progress.step(step);
+            }
+            line.clear();
+        }
+    }
+}
+
+fn step(line: &[u8]) -> Option<Step> {
+    let status: Value = serde_json::from_slice(line).ok()?;
+    if status["message_type"] != "status" {
+        return None;
+    }
+    let number = |name: &str| status[name].as_u64();
+    Some(Step { files: number("files_done")?, bytes: number("bytes_done")?, total: number("total_bytes")?, stored: None })
+}
+
+/// Ends a process that may be asking a mount that hangs. One that the kernel does not let go of is left alone.
+fn kill(child: &mut Child) {
+    let begun = Instant::now();
+    if child.kill().is_ok() {
+        while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < KILLED {
+            std::thread::sleep(LOOK / 10);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_freeze_are_steps_and_its_last_words_are_why_it_failed() {
+        let status = br#"{"message_type":"status","percent_done":0.5,"bytes_done":2,"total_bytes":4,"files_done":1}"#;
+        assert_eq!(step(status), Some(Step { files: 1, bytes: 2, total: 4, stored: None }));
+        assert_eq!(step(br#"{"message_type":"summary","files_done":1}"#), None);
+        assert_eq!(step(b"no JSON"), None);
+        let said = b"{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"no space\"}\nmore\n";
+        assert_eq!(why(said).as_deref(), Some("no space"));
+        assert_eq!(why(b"killed"), None);
     }
 }

@@ -22,12 +22,17 @@ impl Live {
     /// # Errors
     /// `NoSpace`, which may be tried again; others if changes are refused from now on.
     pub fn checkpoint_now(&self) -> Result<(), FsError> {
+        self.checkpoint(false)
+    }
+
+    /// With `unchanged`, also if nothing has changed.
+    pub(super) fn checkpoint(&self, unchanged: bool) -> Result<(), FsError> {
         let mut image = self.image.lock();
         let Some(image) = image.as_mut() else { return Ok(()) };
         let sealed = self.lock_state().durable_seal;
         let sealed = match sealed {
             Some(sealed) => sealed,
-            None if !self.lock_state().is_changed() => return self.commit(false),
+            None if !unchanged && !self.lock_state().is_changed() => return self.commit(false),
             None => {
                 self.commit(true)?;
                 self.lock_state().durable_seal.ok_or_else(|| FsError::io("the state could not be sealed"))?

@@ -192,6 +192,11 @@ impl DirtyFiles {
         self.held.iter().filter(|inode| self.files.get(*inode).is_some_and(|file| file.failed)).count()
     }
 
+    /// Whether a file has bytes that is not held.
+    pub(super) fn has_more_than_held(&self) -> bool {
+        self.files.len() > self.held.len()
+    }
+
     /// When something was last written to any file.
     pub(super) fn written(&self) -> Option<Instant> {
         self.written

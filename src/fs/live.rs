@@ -89,7 +89,7 @@ pub struct Live {
     pub(super) committing: Mutex<()>,
     turns: RwLock<()>,
     /// What was found at the start, until the first change.
-    found: Mutex<Option<Found>>,
+    pub(super) found: Mutex<Option<Found>>,
     begun: AtomicBool,
     pub(super) ids: Arc<Ids>,
     pub(super) options: LiveOptions,

@@ -60,7 +60,7 @@ pub use dirs::DirHandle;
 pub use error::FsError;
 pub use file::SeekTo;
 pub use finish::Finished;
-pub use freezing::{FreezeHow, FreezeProgress, FreezeReport, FreezerStatus};
+pub use freezing::{FreezeHow, FreezeProgress, FreezeReport, FreezerStatus, Freezing};
 pub use gc_control::{GcStatus, KeepOut};
 pub use live::{Clock, Live, LiveOptions};
 pub use ops::{FallocateMode, NewKind, NewNode, NewTime, RenameFlags, SetAttr, XattrFlags};

@@ -4,6 +4,7 @@ use super::FsError;
 use super::finish::{Finished, finish};
 use super::freezing::FreezeHow;
 use super::live::Live;
+use super::start::Found;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -60,6 +61,21 @@ impl Live {
             let Some(inode) = self.lock_state().reapable() else { return Ok(()) };
             self.reap(inode)?;
         }
+    }
+
+    /// A thaw log was found that nothing needs, or that nothing is left of in it: takes it over, so that [`Live::end`] removes it.
+    /// Without one nothing is written.
+    ///
+    /// # Errors
+    /// As for any change.
+    pub fn take_over_log(&self) -> Result<(), FsError> {
+        let is_there = self.found.lock().as_ref().is_some_and(Found::has_log);
+        if !is_there {
+            return Ok(());
+        }
+        self.begin()?;
+        // The root has to say that the log has nothing more.
+        self.checkpoint(true)
     }
 
     /// The end: all handles count as closed; orphans are reaped, everything is frozen, as fast as that can be done and for at most

@@ -146,6 +146,11 @@ impl Found {
         }
     }
 
+    /// Whether there is a thaw log of this image, needed or not.
+    pub fn has_log(&self) -> bool {
+        matches!(&self.log, FoundLog::Leftover(_) | FoundLog::Resume(..))
+    }
+
     /// Why the thaw log that is there will be set aside at the first change.
     pub fn set_aside_reason(&self) -> Option<&str> {
         match &self.log {

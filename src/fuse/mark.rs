@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest message that is taken from a daemon, in bytes.
@@ -45,6 +45,16 @@ pub enum Outcome {
     Done(String),
     /// Something is lost, or may be.
     Failed(String),
+}
+
+/// Where the mount is, of those that this process sees, whose daemon has this number.
+///
+/// # Errors
+/// /proc is not mounted, or there are no descriptors to look at it.
+pub fn mount_served_by(pid: i32) -> io::Result<Option<PathBuf>> {
+    let Some(daemon) = Daemon::with_pid(pid)? else { return Ok(None) };
+    let mount = mounts()?.into_iter().find(|mount| mount.file_system() == daemon.served);
+    Ok(mount.map(|mount| mount.point))
 }
 
 impl Mark {

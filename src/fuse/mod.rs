@@ -33,4 +33,4 @@ pub use mountpoint::{Own, Prepared, Unmount, absolute, mounted_on, prepare, unmo
 pub use mounts::Mount;
 pub use options::{Access, Atime, Disguise, MountOptions, OptionError};
 pub use session::{Mounted, mount, mount_writable};
-pub use state::STATE_XATTR;
+pub use state::{FREEZE_ALL, FREEZE_DEEP, FREEZE_XATTR, STATE_XATTR};

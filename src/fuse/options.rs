@@ -5,6 +5,7 @@
 //! themselves.
 
 pub use super::attr::Disguise;
+use crate::fs::Freezing;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -104,6 +105,8 @@ pub struct MountOptions {
     pub volatile: bool,
     /// `memory=`: bytes of memory for what is not in the image yet, besides the working set.
     pub memory: Option<usize>,
+    /// `freeze=`: when what is written freezes. With `off` not at the end either.
+    pub freezing: Freezing,
 }
 
 impl Default for MountOptions {
@@ -136,6 +139,7 @@ impl Default for MountOptions {
             thaw: None,
             volatile: false,
             memory: None,
+            freezing: Freezing::Auto,
         }
     }
 }
@@ -283,7 +287,7 @@ impl MountOptions {
             "verify" => self.verify = true,
             "push" => self.push = true,
             "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
-            "commit" | "thaw" | "memory" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname"
+            "commit" | "thaw" | "memory" | "freeze" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname"
             | "entry_timeout" | "attr_timeout" | "cache" | "threads" | "readahead" | "offset" => {
                 return Err(OptionError::NeedsValue(name.into()));
             }
@@ -330,6 +334,12 @@ impl MountOptions {
             "thaw" if !bytes.is_empty() && !bytes.contains(&0) => self.thaw = Some(OsStr::from_bytes(bytes).into()),
             "thaw" => return Err(wrong("a directory")),
             "memory" => self.memory = Some(usize::try_from(size()?).map_err(|_| wrong("a size such as 512M"))?),
+            "freeze" => match value {
+                "auto" => self.freezing = Freezing::Auto,
+                "off" => self.freezing = Freezing::Off,
+                "eager" => self.freezing = Freezing::Eager,
+                _ => return Err(wrong("'auto', 'off' or 'eager'")),
+            },
             "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
             "ro" | "rw" | "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "noatime" | "relatime"
             | "norelatime" | "strictatime" | "atime" | "diratime" | "nodiratime" | "sync" | "async" | "dirsync"
@@ -406,7 +416,7 @@ mod tests {
             "ro,dev,suid,noexec,noatime,allow_other,default_permissions,auto_unmount,uid=1000,gid=4294967294,umask=022,\
              fmask=0133,subtype=ice,fsname=a\\,b\\\\c,entry_timeout=1.5,attr_timeout=0,cache=64M,threads=3,readahead=0,\
              offset=4096,verify,push,nofail,x-systemd.automount,_netdev,nodiratime,sync,dirsync,commit=30,thaw=/fast/a\\,b,\
-             volatile,memory=1G",
+             volatile,memory=1G,freeze=off",
         )
         .unwrap();
         assert_eq!(
@@ -439,6 +449,7 @@ mod tests {
                 thaw: Some("/fast/a,b".into()),
                 volatile: true,
                 memory: Some(1 << 30),
+                freezing: Freezing::Off,
             }
         );
     }
@@ -492,6 +503,7 @@ mod tests {
             "commit=3601",
             "thaw=",
             "memory=much",
+            "freeze=maybe",
         ] {
             assert!(matches!(take(list), Err(OptionError::Value { .. })), "{list}");
         }

@@ -1,18 +1,27 @@
-//! `user.floe.state`: what a writable mount holds in memory and in the thaw log, a name and a number a line.
+//! `user.floe.state`: what a writable mount holds in memory and in the thaw log, and how its freezer is, a name and a number a
+//! line; and `user.floe.freeze`, which asks for a freeze.
 //!
-//! Of the root, of the whole filesystem; of a regular file, of that file. It is answered and not listed, so no copy takes it
-//! along. Called by `writing`.
+//! The state of the root is that of the whole filesystem; that of a regular file, of that file. It is answered and not listed,
+//! so no copy takes it along. Called by `writing`.
 
 use super::gc;
 use super::guard::Failure;
 use crate::format::ids::InodeId;
-use crate::fs::{Fs, FsError, Live, LiveStatus, SeekTo};
+use crate::fs::{FreezerStatus, Freezing, Fs, FsError, Live, LiveStatus, SeekTo};
 use fuser::Errno;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::Duration;
 
 /// The attribute.
 pub const STATE_XATTR: &[u8] = b"user.floe.state";
+
+/// The attribute of the mount's root that is set to ask for a freeze of everything: to [`FREEZE_ALL`] or [`FREEZE_DEEP`]. Who
+/// set it finds its ticket in `freezer_ticket` of the state, or a later one; it is done when `freezer_done` has reached that.
+pub const FREEZE_XATTR: &[u8] = b"user.floe.freeze";
+/// Everything is to be frozen, and the image brought up to date.
+pub const FREEZE_ALL: &[u8] = b"all";
+/// The same, and contents that came about by changes are cut anew.
+pub const FREEZE_DEEP: &[u8] = b"deep";
 
 /// Ranges of a file that are looked at: one request may not take long.
 const RANGES: usize = 1 << 16;
@@ -25,6 +34,8 @@ pub(super) fn state_text(live: &Live, fs: &Fs, inode: InodeId, name: &[u8]) -> R
     if inode == InodeId::ROOT {
         let status = live.status().map_err(|error| Failure::Fs(error.into()))?;
         let mut text = whole(&status);
+        freezer(&mut text, &live.freezer_status());
+        line(&mut text, "working_set_bytes", fs.working_set().bytes());
         gc::lines(&mut text, &live.gc_status());
         return Ok(Some(text));
     }
@@ -47,12 +58,81 @@ fn whole(status: &LiveStatus) -> String {
         ("open_inodes", status.open_inodes.to_string()),
         ("uncommitted_age", seconds(status.oldest_change)),
         ("checkpoint_age", seconds(status.since_checkpoint)),
-        ("failed", status.latch.clone().unwrap_or_else(|| "-".into())),
+        ("failed", words(status.latch.as_deref())),
     ] {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name} {value}");
+        line(&mut text, name, value);
     }
     text
+}
+
+fn freezer(text: &mut String, status: &FreezerStatus) {
+    for (name, value) in [
+        ("freezer_running", u64::from(status.running)),
+        ("freezer_ticket", status.ticket),
+        ("freezer_done", status.ticket_done),
+        ("freezer_total_bytes", status.progress.total_bytes),
+        ("freezer_done_bytes", status.progress.done_bytes),
+        ("freezer_stored_bytes", status.progress.stored_bytes),
+        ("queue_bytes", status.queue_bytes),
+        ("queue_files", status.queue_files),
+        ("failed_files", status.failed_files),
+        ("rate", status.rate),
+    ] {
+        line(text, name, value);
+    }
+    line(text, "level", status.level.map_or("-".into(), |level| level.to_string()));
+    let freezing = match status.freezing {
+        Freezing::Auto => "auto",
+        Freezing::Off => "off",
+        Freezing::Eager => "eager",
+    };
+    line(text, "freezing", freezing);
+    line(text, "freezer_error", words(status.error.as_deref()));
+    let Some(last) = &status.last else { return };
+    for (name, value) in [
+        ("last_files", last.files),
+        ("last_bytes", last.bytes),
+        ("last_frozen_bytes", last.frozen_bytes),
+        ("last_new_bytes", last.new_bytes),
+        ("last_stored_bytes", last.stored_bytes),
+        ("last_shared_bytes", last.shared_bytes),
+        ("last_superchunks", last.superchunks),
+        ("last_dropped", last.dropped),
+        ("last_failed", last.failed),
+        ("last_left_bytes", last.left_bytes),
+    ] {
+        line(text, name, value);
+    }
+}
+
+fn line(text: &mut String, name: &str, value: impl Display) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{name} {value}");
+}
+
+/// Words that are one line.
+fn words(text: Option<&str>) -> String {
+    text.map_or("-".into(), |text| text.replace('\n', " "))
+}
+
+/// Asks the freezer for what `user.floe.freeze` was set to, on behalf of the user `uid`.
+pub(super) fn ask_to_freeze(live: &Live, inode: InodeId, uid: u32, value: &[u8]) -> Result<(), Failure> {
+    if inode != InodeId::ROOT {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let deep = match value {
+        FREEZE_ALL => false,
+        FREEZE_DEEP => true,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::EPERM.into());
+    }
+    if live.latched().is_some() {
+        return Err(FsError::ReadOnly.into());
+    }
+    live.request_freeze(deep);
+    Ok(())
 }
 
 fn of_file(live: &Live, fs: &Fs, inode: InodeId) -> Result<String, FsError> {
@@ -92,6 +172,7 @@ fn data_bytes(fs: &Fs, inode: InodeId) -> Result<(u64, bool), FsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::FreezeReport;
 
     #[test]
     fn the_state_of_the_whole_has_a_line_for_each_number() {
@@ -111,5 +192,35 @@ mod tests {
             "overlay_bytes 1\npending_bytes 2\nthawed_bytes 3\nlog_bytes 4\nsegments 5\nopen_inodes 6\n\
              uncommitted_age 5\ncheckpoint_age -\nfailed no space\n"
         );
+    }
+
+    #[test]
+    fn the_freezer_has_a_line_for_each_number_and_an_error_is_one_line() {
+        let last = FreezeReport { files: 1, bytes: 2, frozen_bytes: 3, left_bytes: 4, ..FreezeReport::default() };
+        let status = FreezerStatus {
+            running: true,
+            ticket: 7,
+            ticket_done: 6,
+            last: Some(last),
+            error: Some("no\nspace".into()),
+            level: Some(3),
+            ..FreezerStatus::default()
+        };
+        let mut text = String::new();
+        freezer(&mut text, &status);
+        for line in [
+            "freezer_running 1",
+            "freezer_ticket 7",
+            "freezer_done 6",
+            "queue_bytes 0",
+            "level 3",
+            "freezing auto",
+            "freezer_error no space",
+            "last_files 1",
+            "last_left_bytes 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        assert!(text.lines().all(|line| line.split_once(' ').is_some()), "{text}");
     }
 }

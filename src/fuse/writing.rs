@@ -13,7 +13,7 @@ use super::near::Traffic;
 use super::options::{Atime, MountOptions};
 use super::parked::{Late, Parked};
 use super::reading::{GENERATION, NAME_MAX, Reading, reply_xattr};
-use super::state::state_text;
+use super::state::{FREEZE_XATTR, ask_to_freeze, state_text};
 use crate::format::ids::InodeId;
 use crate::fs::{
     DirHandle, FallocateMode, Fs, FsError, Live, NewKind, NewNode, NewTime, RenameFlags, SetAttr, XattrFlags,
@@ -496,6 +496,10 @@ impl Filesystem for Writing {
     ) {
         self.note(request, 0);
         let name = name.as_bytes();
+        if name == FREEZE_XATTR {
+            let ask = || ask_to_freeze(&self.live, InodeId(inode.0), request.uid(), value);
+            return Self::reply_empty(reply, self.reading.guard.run("freeze", inode.0, ask));
+        }
         if name == GC_XATTR {
             let ask = || ask_for_gc(&self.live, InodeId(inode.0), request.uid(), value);
             return Self::reply_empty(reply, self.reading.guard.run("gc", inode.0, ask));

@@ -1,6 +1,6 @@
 //! What the freezer's thread and everybody else tell each other.
 
-use super::report::{FreezeProgress, FreezeReport};
+use super::report::{FreezeProgress, FreezeReport, Freezing};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -19,6 +19,8 @@ pub(in crate::fs) struct Control {
     pub(super) pressed: AtomicBool,
     /// From so many bytes in the log on it freezes by itself while somebody writes.
     pub(super) above: AtomicU64,
+    /// When the thread begins.
+    pub(super) freezing: Mutex<Freezing>,
     pub(super) shown: Mutex<Shown>,
     /// What a test does between the steps of a batch.
     #[cfg(test)]

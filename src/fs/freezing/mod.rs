@@ -14,4 +14,4 @@ mod report;
 mod source;
 mod worker;
 
-pub use report::{FreezeHow, FreezeProgress, FreezeReport, FreezerStatus};
+pub use report::{FreezeHow, FreezeProgress, FreezeReport, FreezerStatus, Freezing};

@@ -8,11 +8,17 @@ use super::report::{FreezeHow, FreezeProgress, FreezeReport};
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// Files that change while everything is frozen are looked at again, so often at most.
 const ROUNDS: usize = 3;
 
 impl Live {
+    /// How many superchunks a freeze compresses at a time: one a core, if nobody says otherwise.
+    pub fn set_compressors(&self, compressors: usize) {
+        self.compressors.store(compressors, Ordering::Relaxed);
+    }
+
     /// The folder where a large index of known subchunks lies, in files without a name. It must not be in what is mounted.
     pub fn set_spill(&self, folder: &Path) {
         self.freezing.lock().set_spill(folder.to_owned());

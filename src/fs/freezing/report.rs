@@ -1,5 +1,17 @@
 //! What a freeze is asked for, and what it says of itself.
 
+/// When the freezer's thread begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Freezing {
+    /// By itself, when there is enough to freeze, or nobody writes.
+    #[default]
+    Auto,
+    /// When somebody asks, or the log takes too much space.
+    Off,
+    /// As soon as anything is thawed, in files that are open too; what fills no superchunk is frozen all the same. For tests.
+    Eager,
+}
+
 /// What to freeze, and how.
 #[derive(Clone, Copy)]
 pub struct FreezeHow<'a> {
@@ -69,6 +81,8 @@ pub struct FreezeProgress {
 pub struct FreezerStatus {
     /// It is freezing.
     pub running: bool,
+    /// When it begins.
+    pub freezing: Freezing,
     /// The last ticket that was given out.
     pub ticket: u64,
     /// What tickets up to this one asked for is done, or has failed.

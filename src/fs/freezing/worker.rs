@@ -3,7 +3,7 @@
 //! By itself it begins when what is ready would fill a superchunk, and when nobody has written for a minute; it leaves what
 //! fills no superchunk. After a failure it waits. Called by `running`.
 
-use super::report::{FreezeHow, FreezeReport, FreezerStatus};
+use super::report::{FreezeHow, FreezeReport, FreezerStatus, Freezing};
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use crate::fs::state::State;
@@ -45,6 +45,8 @@ enum Why {
     Pressed,
     /// By itself.
     Itself,
+    /// Without waiting for more.
+    Eager,
 }
 
 impl Live {
@@ -75,6 +77,12 @@ impl Live {
         self.freezer.above.store(bytes, Ordering::Relaxed);
     }
 
+    /// When the freezer's thread begins, from now on.
+    pub fn set_freezing(&self, freezing: Freezing) {
+        *self.freezer.freezing.lock() = freezing;
+        self.changed.notify_all();
+    }
+
     /// How the freezer is.
     pub fn freezer_status(&self) -> FreezerStatus {
         let (queue_bytes, queue_files, failed_files) = {
@@ -85,6 +93,7 @@ impl Live {
         let shown = control.shown.lock();
         FreezerStatus {
             running: control.running.load(Ordering::Relaxed),
+            freezing: *control.freezing.lock(),
             ticket: control.asked.load(Ordering::Relaxed),
             ticket_done: control.done.load(Ordering::Relaxed),
             last: shown.last,
@@ -119,7 +128,7 @@ impl Live {
                         shown.last = Some(*report);
                     }
                     // Under pressure it goes on as long as there is something to do.
-                    let idles = why == Why::Pressed && report.frozen_bytes == 0;
+                    let idles = matches!(why, Why::Pressed | Why::Eager) && report.frozen_bytes == 0;
                     looks.not_before = if idles { Instant::now().checked_add(PAUSE) } else { None };
                 }
                 Err(error) => {
@@ -174,13 +183,19 @@ impl Live {
         if !self.has_begun() {
             return None;
         }
+        state.dirty.expire(now);
+        let freezing = *self.freezer.freezing.lock();
+        match freezing {
+            Freezing::Auto => {}
+            Freezing::Off => return None,
+            Freezing::Eager => return state.dirty.has_more_than_held().then_some(Why::Eager),
+        }
         // Whoever writes has the processor to himself, while the log is short.
         let written = state.dirty.written();
         let rests = written.is_none_or(|written| now.saturating_duration_since(written) >= REST);
         if !rests && state.dirty.bytes() <= self.freezer.above.load(Ordering::Relaxed) {
             return None;
         }
-        state.dirty.expire(now);
         let ready = state.dirty.ready();
         looks.left = looks.left.min(ready);
         if ready - looks.left >= superchunk {
@@ -216,6 +231,7 @@ impl Live {
                 stop: &stop,
                 ..FreezeHow::default()
             },
+            Why::Eager => FreezeHow { everything: true, stop: &stop, ..FreezeHow::default() },
             Why::Itself => FreezeHow { at_idle_priority: true, stop: &stop, ..FreezeHow::default() },
         };
         let observer = |progress| self.freezer.shown.lock().progress = progress;

@@ -1,0 +1,340 @@
+//! `floe freeze DIR|IMAGE`: what is in the thaw log goes into the image, and the image alone is complete.
+//!
+//! A mount is asked to do it and watched (`freeze_mount`); an image that is not mounted is opened as a mount would open it
+//! (here). What was done is told alike.
+
+use super::args::{JsonArg, Resources};
+use super::ending::Ended;
+use super::open::shown;
+use super::opening::{How, Writer, Writing};
+use super::progress::{Progress, Step, clock};
+use super::sentence::{exit_of, told};
+use super::size::{Human, counted};
+use super::{Context, Exit, descriptors, freeze_mount, freeze_status, output, signals};
+use crate::fs::{Finished, FreezeHow, FreezeProgress, FreezeReport, FreezerStatus};
+use crate::fuse::mark::{Outcome, mount_served_by};
+use crate::fuse::MountOptions;
+use crate::storage::{LockError, Owner};
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const HELP: &str = "\
+A writable mount freezes by itself: what is closed is cut, deduplicated and compressed into the image in the background. \
+This command does it now, open files too, and ends in a checkpoint: afterwards the image alone is complete. Nobody waits \
+meanwhile who uses the mount. If it is interrupted, the mount goes on freezing.
+
+DIR is any directory of the mount. Only who mounted it, and root, may ask for this. IMAGE is an image that is not mounted: \
+it is recovered if it was not closed, everything is frozen, and its thaw log is removed. If there is nothing to do, nothing \
+is written: it may be run from cron.
+
+Examples:
+  floe freeze /mnt              freeze everything that was written to a mount
+  floe freeze --status /mnt     what is not frozen yet, and how far the freezer is
+  floe freeze photos.floe       after a crash, or where the thaw log was kept at unmounting
+  floe freeze --deep /mnt       once in a while: store files that were changed as 'pack' would
+
+Exit status: 0 done, 1 failed: nothing that was written is lost by that, 2 wrong usage, 3 done, but some files cannot be \
+frozen for their bytes cannot be read, 10 no such image, 11 another process writes the image, 130 interrupted.
+";
+
+/// `floe freeze`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// A directory of a mount, or an image that is not mounted
+    #[arg(value_name = "DIR|IMAGE")]
+    target: PathBuf,
+    /// Cut files anew that came about by changes, so that they are stored as 'pack' would store them
+    #[arg(long)]
+    deep: bool,
+    /// Only show what is thawed in a mount, how far its freezer is, and how old the checkpoint is
+    #[arg(long, conflicts_with_all = ["deep", "dry_run"])]
+    status: bool,
+    /// Only say how much would be frozen
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Only what a mount would freeze at its end: 'floe umount' asks for it
+    #[arg(long, hide = true)]
+    before_unmounting: bool,
+    #[command(flatten)]
+    pub(super) json: JsonArg,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+/// Freezes, or shows how far that is.
+///
+/// # Errors
+/// There is no such mount or image, somebody else writes it, or the freeze failed. What was written is not lost by that.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+    let named = shown(&args.target).into_owned();
+    let found = args.target.metadata();
+    let is_directory = match &found {
+        Ok(found) => found.is_dir(),
+        // Of a mount whose daemon has died nothing else can be found out.
+        Err(error) => error.raw_os_error() == Some(libc::ENOTCONN),
+    };
+    if args.status {
+        if !is_directory {
+            found.with_context(|| format!("cannot show the state of '{named}'"))?;
+            let why = "--status is for a directory of a mount; of an image that is not mounted, see 'floe info'";
+            return Err(told(Exit::Usage, format!("'{named}': {why}")));
+        }
+        return freeze_status::run(&args.target, &named, args.json.json);
+    }
+    let cannot = || format!("cannot freeze '{named}'");
+    if is_directory {
+        let asked = freeze_mount::Asked {
+            dir: &args.target,
+            deep: args.deep,
+            dry_run: args.dry_run,
+            before_unmounting: args.before_unmounting,
+            json: args.json.json,
+        };
+        return freeze_mount::run(&asked, context).with_context(cannot);
+    }
+    image(&args, context).with_context(cannot)
+}
+
+/// An image that is not mounted.
+fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
+    descriptors::raise();
+    let (json, options) = (args.json.json, MountOptions::default());
+    let how = How { quiet: context.quiet || json, ..How::default() };
+    let opened = Writing::open(&args.target, &options, how)?.map_err(|why| explained(&args.target, why))?;
+    let Writer { path, live, lock, reader } = opened.begin(&options)?;
+    live.set_compressors(args.resources.jobs());
+    let found = live.freezer_status();
+    if args.dry_run {
+        tell_survey(&found, json, context)?;
+        return Ok(Exit::Done);
+    }
+    signals::watch();
+    let progress = Progress::new(context, json, true, "freezing");
+    let files = |done: u64| if done >= found.queue_bytes { found.queue_files } else { 0 };
+    let observer = |now: FreezeProgress| {
+        let FreezeProgress { done_bytes: bytes, total_bytes: total, stored_bytes } = now;
+        progress.step(Step { files: files(bytes), bytes, total, stored: Some(stored_bytes) });
+    };
+    let how = FreezeHow { deep: args.deep, stop: &signals::interrupted, ..FreezeHow::everything() };
+    let frozen = live.freeze_now(&how, &observer);
+    // Whatever came of it: what was frozen is to be in the image, and what was recovered too.
+    let taken = if frozen.is_ok() { live.take_over_log() } else { Ok(()) };
+    let ended = Ended::of(&live, &path, Duration::ZERO);
+    drop((lock, reader));
+    progress.finish();
+    let report = frozen?;
+    if signals::interrupted() && report.left_bytes > 0 {
+        let left = Human(report.left_bytes);
+        return Err(told(Exit::Interrupted, format!("interrupted: {left} stay in the thaw log, safe, for next time")));
+    }
+    let outcome = ended.outcome();
+    let finished = ended.result?;
+    taken?;
+    let is_complete = !matches!(finished, Finished::Kept { .. });
+    let done = Done { report, is_complete, elapsed: progress.elapsed() };
+    done.tell(&progress, json)?;
+    match (&finished, outcome) {
+        (Finished::Untouched, _) => progress.say("nothing was written: the image is complete, and has no thaw log"),
+        (Finished::Removed, _) => progress.say("the image is complete, and its thaw log is gone"),
+        (_, Outcome::Done(text) | Outcome::Failed(text)) => progress.say(&text),
+    }
+    Ok(done.exit())
+}
+
+/// An image that is written through a mount is frozen through that.
+fn explained(path: &Path, why: anyhow::Error) -> anyhow::Error {
+    let Some(LockError::Held { host: Some(host), pid: Some(pid), .. }) = why.downcast_ref() else { return why };
+    let pid = i32::try_from(*pid).ok().filter(|_| *host == Owner::current().host);
+    match pid.map(mount_served_by) {
+        Some(Ok(Some(point))) => {
+            let (exit, point) = (exit_of(&why), shown(&point).into_owned());
+            told(exit, format!("{why} (it is mounted on {point}: 'floe freeze {point}')"))
+        }
+        _ => {
+            tracing::debug!(path = %shown(path), "no mount of the writer is seen here");
+            why
+        }
+    }
+}
+
+/// What a freeze did, to be told.
+pub struct Done {
+    /// In numbers.
+    pub report: FreezeReport,
+    /// Whether the image alone is complete now.
+    pub is_complete: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    files: u64,
+    bytes: u64,
+    frozen_bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    shared_bytes: u64,
+    superchunks: u64,
+    dropped_files: u64,
+    failed_files: u64,
+    left_bytes: u64,
+    complete: bool,
+    seconds: f64,
+}
+
+impl Done {
+    /// Tells people or programs.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn tell(&self, progress: &Progress, json: bool) -> io::Result<()> {
+        let report = &self.report;
+        if json {
+            let summary = Summary {
+                files: report.files,
+                bytes: report.bytes,
+                frozen_bytes: report.frozen_bytes,
+                new_bytes: report.new_bytes,
+                stored_bytes: report.stored_bytes,
+                shared_bytes: report.shared_bytes,
+                superchunks: report.superchunks,
+                dropped_files: report.dropped,
+                failed_files: report.failed,
+                left_bytes: report.left_bytes,
+                complete: self.is_complete,
+                seconds: self.elapsed.as_secs_f64(),
+            };
+            return output::line(&mut io::stdout(), "summary", &summary);
+        }
+        self.lines().iter().for_each(|line| progress.say(line));
+        Ok(())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let report = &self.report;
+        if report.bytes == 0 && report.frozen_bytes == 0 && report.superchunks == 0 {
+            return vec!["nothing to freeze: no bytes of files are in the thaw log".into()];
+        }
+        let rate = (report.frozen_bytes as f64 / self.elapsed.as_secs_f64().max(0.001)) as u64;
+        let mut lines = vec![format!(
+            "froze {} of {} in {}, {}/s",
+            Human(report.frozen_bytes),
+            counted(report.files, "file"),
+            clock(self.elapsed),
+            Human(rate)
+        )];
+        if report.new_bytes > 0 {
+            lines.push(format!(
+                "  new: {}, which take {} in the image ({:.2}:1), in {}",
+                Human(report.new_bytes),
+                Human(report.stored_bytes),
+                report.new_bytes as f64 / report.stored_bytes.max(1) as f64,
+                counted(report.superchunks, "superchunk")
+            ));
+        }
+        if report.shared_bytes > 0 {
+            lines.push(format!("  shared: {}, which the image has already", Human(report.shared_bytes)));
+        }
+        if report.left_bytes > 0 {
+            let why = match (report.failed, report.dropped) {
+                (0, 0) => "written meanwhile".to_owned(),
+                (0, files) => format!("{} changed meanwhile", counted(files, "file")),
+                (files, _) => format!("{} cannot be read ('floe check' says why)", counted(files, "file")),
+            };
+            lines.push(format!("  left in the thaw log: {}: {why}", Human(report.left_bytes)));
+        }
+        lines
+    }
+
+    /// The status to end with.
+    pub fn exit(&self) -> Exit {
+        if self.report.failed > 0 { Exit::Findings } else { Exit::Done }
+    }
+}
+
+#[derive(Serialize)]
+struct Survey {
+    dry_run: bool,
+    files: u64,
+    bytes: u64,
+}
+
+/// What would be frozen.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn tell_survey(found: &FreezerStatus, json: bool, context: &Context) -> io::Result<()> {
+    let (files, bytes) = (found.queue_files, found.queue_bytes);
+    if json {
+        return output::line(&mut io::stdout(), "summary", &Survey { dry_run: true, files, bytes });
+    }
+    if !context.quiet {
+        eprintln!("{} of {} would be frozen", Human(bytes), counted(files, "file"));
+    }
+    Ok(())
+}
+
+/// What is told of a mount that is read-only.
+pub fn nothing_to_freeze(named: &str, json: bool, context: &Context) -> anyhow::Result<Exit> {
+    if json {
+        let done = Done { report: FreezeReport::default(), is_complete: true, elapsed: Duration::ZERO };
+        done.tell(&Progress::new(context, true, true, ""), true)?;
+    } else if !context.quiet {
+        eprintln!("note: '{named}' is mounted read-only: there is nothing to freeze");
+    }
+    Ok(Exit::Done)
+}
+
+/// Why a mount may not be asked.
+pub fn refused(errno: rustix::io::Errno) -> anyhow::Error {
+    use rustix::io::Errno;
+    match errno {
+        Errno::PERM | Errno::ACCESS => anyhow!("only who mounted it, and root, may have it frozen"),
+        Errno::OPNOTSUPP => anyhow!(
+            "the mount does not know how: it is a part of one ('mount --bind'), or its daemon is that of an earlier version"
+        ),
+        errno => anyhow!(std::io::Error::from(errno)).context("the mount cannot be asked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(report: FreezeReport) -> Vec<String> {
+        Done { report, is_complete: true, elapsed: Duration::from_secs(2) }.lines()
+    }
+
+    #[test]
+    fn the_report_says_what_is_new_what_was_there_and_what_is_left_and_why() {
+        let report = FreezeReport {
+            files: 2,
+            bytes: 5 << 20,
+            frozen_bytes: 4 << 20,
+            new_bytes: 3 << 20,
+            stored_bytes: 1 << 20,
+            shared_bytes: 1 << 20,
+            superchunks: 1,
+            left_bytes: 1 << 20,
+            ..FreezeReport::default()
+        };
+        assert_eq!(
+            lines(report),
+            [
+                "froze 4.00 MiB of 2 files in 0:02, 2.00 MiB/s",
+                "  new: 3.00 MiB, which take 1.00 MiB in the image (3.00:1), in 1 superchunk",
+                "  shared: 1.00 MiB, which the image has already",
+                "  left in the thaw log: 1.00 MiB: written meanwhile",
+            ]
+        );
+        let failed = FreezeReport { failed: 1, ..report };
+        assert!(lines(failed).last().is_some_and(|line| line.contains("1 file cannot be read")));
+        assert_eq!(Done { report: failed, is_complete: false, elapsed: Duration::ZERO }.exit(), Exit::Findings);
+        assert!(lines(FreezeReport::default())[0].starts_with("nothing to freeze"));
+    }
+}

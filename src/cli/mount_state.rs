@@ -1,0 +1,109 @@
+//! The mount of floe that a directory lies in, and what it says of itself (`user.floe.state`).
+//!
+//! Called by `freeze`, `gc_mount` and `sync`.
+
+use super::sentence::told;
+use super::Exit;
+use crate::fs::FreezeReport;
+use crate::fuse::{self, Mount, STATE_XATTR};
+use anyhow::{Context as _, anyhow};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Most bytes of the state that are taken.
+const STATE_LEN: usize = 64 << 10;
+
+/// The innermost mount that holds `path` (absolute, without links), if it is one of floe.
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn mount_of(path: &Path) -> anyhow::Result<Option<Mount>> {
+    for dir in path.ancestors() {
+        if let Some(mount) = fuse::mounted_on(dir)? {
+            let is_floe = mount.is_floe() || fuse::mark::Daemon::of(&mount)?.is_some();
+            return Ok(is_floe.then_some(mount));
+        }
+    }
+    Ok(None)
+}
+
+/// The mount of floe that a directory lies in.
+///
+/// # Errors
+/// It lies in none, or cannot be looked at.
+pub fn mount_of_directory(dir: &Path) -> anyhow::Result<Mount> {
+    let real = dir.canonicalize()?;
+    mount_of(&real)?.ok_or_else(|| told(Exit::Failed, "it is in no mount of floe"))
+}
+
+/// What a writable mount says of itself at one moment: a name and a value a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountState(HashMap<String, String>);
+
+impl MountState {
+    /// Asks the mount on `point`. `None`: it is read-only, and has no such state.
+    ///
+    /// # Errors
+    /// Its daemon has ended, or it does not answer.
+    pub fn of(point: &Path) -> anyhow::Result<Option<Self>> {
+        let mut text = vec![0; STATE_LEN];
+        match rustix::fs::getxattr(point, STATE_XATTR, &mut text) {
+            Ok(len) => Ok(Some(Self::parse(&String::from_utf8_lossy(text.get(..len).unwrap_or_default())))),
+            Err(Errno::NODATA) => Ok(None),
+            Err(Errno::NOTCONN) => Err(anyhow!("its daemon has died ('floe umount' takes away what is left of the mount)")),
+            Err(errno) => Err(std::io::Error::from(errno)).context("it cannot be asked"),
+        }
+    }
+
+    /// What it answered.
+    pub fn parse(text: &str) -> Self {
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        MountState(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// The value of a line; `None` if there is none.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| *value != "-")
+    }
+
+    /// The number of a line, if there is one.
+    pub fn maybe(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// The number of a line; 0 if there is none.
+    pub fn number(&self, name: &str) -> u64 {
+        self.maybe(name).unwrap_or(0)
+    }
+
+    /// What the last freeze did that somebody asked for.
+    pub fn last(&self) -> Option<FreezeReport> {
+        Some(FreezeReport {
+            files: self.maybe("last_files")?,
+            bytes: self.number("last_bytes"),
+            frozen_bytes: self.number("last_frozen_bytes"),
+            new_bytes: self.number("last_new_bytes"),
+            stored_bytes: self.number("last_stored_bytes"),
+            shared_bytes: self.number("last_shared_bytes"),
+            superchunks: self.number("last_superchunks"),
+            dropped: self.number("last_dropped"),
+            failed: self.number("last_failed"),
+            left_bytes: self.number("last_left_bytes"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_names_and_values_and_a_dash_is_none() {
+        let state = MountState::parse("rate 12\nlevel -\nfailed no space left\nlast_files 3\nlast_bytes 7\n");
+        assert_eq!((state.number("rate"), state.maybe("level"), state.number("missing")), (12, None, 0));
+        assert_eq!(state.text("failed"), Some("no space left"));
+        assert_eq!(state.last(), Some(FreezeReport { files: 3, bytes: 7, ..FreezeReport::default() }));
+        assert_eq!(MountState::parse("rate 12\n").last(), None);
+    }
+}
