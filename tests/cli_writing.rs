@@ -21,10 +21,13 @@ fn empty() -> (Lab, PathBuf, PathBuf) {
     (lab, image, dir)
 }
 
+/// What is written stays in the thaw log, at unmounting too.
+const OFF: [&str; 2] = ["-o", "freeze=off"];
+
 /// The same with `old` in a checkpoint, its bytes in the log, and nothing mounted.
 fn written() -> (Lab, PathBuf, PathBuf) {
     let (lab, image, dir) = empty();
-    let mount = Mounted::as_asked(&image, &dir, &[]);
+    let mount = Mounted::as_asked(&image, &dir, &OFF);
     write(mount.join("old"), noise(1, 50_000));
     write(mount.join("dir/other"), noise(2, 10));
     mount.unmount();
@@ -42,17 +45,35 @@ fn json(text: &[u8]) -> Value {
 }
 
 #[test]
-fn what_is_written_is_there_after_unmounting_and_umount_says_that_the_image_alone_is_not_complete() {
+fn what_is_written_is_in_the_image_alone_after_unmounting() {
     need_fuse!();
     let (lab, image, dir) = empty();
     floe!("mount", &image, &dir).exits(0);
     write(dir.join("file"), "text");
-    floe!("umount", &dir).exits(0).says(&["the image alone is not complete", "x.floe.thaw' has 12.0 KiB"]);
-    assert_eq!(lab.image_folder(), ["x.floe", "x.floe.thaw"]);
+    assert_eq!(floe!("umount", &dir).exits(0).stderr, "");
+    assert_eq!(lab.image_folder(), ["x.floe"]);
     floe!("check", &image).exits(0);
     // Nothing is written before the first change, and nothing changes without one.
     let before = fs::read(&image).expect("an image");
     floe!("mount", &image, &dir).exits(0);
+    assert_eq!(fs::read(dir.join("file")).expect("it is there"), b"text");
+    floe!("umount", &dir).exits(0);
+    assert!(fs::read(&image).expect("an image") == before);
+    assert_eq!(floe!("cat", &image, "file").exits(0).out(), "text");
+}
+
+#[test]
+fn what_is_not_frozen_stays_in_the_log_and_umount_says_that_the_image_alone_is_not_complete() {
+    need_fuse!();
+    let (lab, image, dir) = empty();
+    floe!("mount", OFF[0], OFF[1], &image, &dir).exits(0);
+    write(dir.join("file"), "text");
+    let told = floe!("umount", &dir).exits(0);
+    told.says(&["the image alone is not complete", "4 B of 1 file stay in its thaw log", "x.floe.thaw'", "floe freeze"]);
+    assert_eq!(lab.image_folder(), ["x.floe", "x.floe.thaw"]);
+    floe!("check", &image).exits(0);
+    let before = fs::read(&image).expect("an image");
+    floe!("mount", OFF[0], OFF[1], &image, &dir).exits(0);
     assert_eq!(fs::read(dir.join("file")).expect("it is there"), b"text");
     floe!("umount", &dir).exits(0);
     assert!(fs::read(&image).expect("an image") == before);
@@ -163,7 +184,7 @@ fn sync_of_a_read_only_mount_has_nothing_to_do() {
 fn readers_beside_the_writer_see_the_last_checkpoint_and_never_damage() {
     need_fuse!();
     let (_lab, image, dir) = written();
-    let mount = Mounted::as_asked(&image, &dir, &[]);
+    let mount = Mounted::as_asked(&image, &dir, &OFF);
     for round in 0..5 {
         for n in 0..40 {
             write(mount.join(format!("{round}/{n}")), noise(n, 3000));
@@ -211,7 +232,7 @@ fn a_log_that_is_given_up_is_listed_and_what_was_in_it_is_an_error_until_it_is_o
     floe!("mount", "-o", "rw", &image, &dir).exits(1).says(&["for writing", "missing", "--forget-thaw"]);
     // While the log is where it belongs, nothing is given up.
     fs::rename(lab.path("log"), &log).expect("another place");
-    floe!("mount", "--forget-thaw", &image, &dir).exits(0);
+    floe!("mount", "--forget-thaw", OFF[0], OFF[1], &image, &dir).exits(0);
     assert!(fs::read(dir.join("old")).expect("it is there") == noise(1, 50_000));
     floe!("umount", &dir).exits(0);
     fs::rename(&log, lab.path("log")).expect("another place");
@@ -226,14 +247,16 @@ fn a_log_that_is_given_up_is_listed_and_what_was_in_it_is_an_error_until_it_is_o
     assert!(out.contains("lost: 50000 bytes of files, in 1 ranges, are lost"), "{out}");
     assert!(out.contains("  old\n"), "{out}");
     let info = json(&floe!("info", "--json", &image).exits(0).stdout);
-    assert_eq!((&info["thawed"]["lost"]["bytes"], &info["thawed"]["in_log"]["bytes"]), (&50_000.into(), &3.into()));
+    // What was written since is frozen, and the log gone: what is lost is in none.
+    assert_eq!((&info["thawed"]["lost"]["bytes"], &info["thawed"]["in_log"]["bytes"]), (&50_000.into(), &0.into()));
+    assert!(!log.exists());
 }
 
 #[test]
 fn a_damaged_log_is_left_alone_and_the_mount_is_read_only_and_says_what_to_do() {
     need_fuse!();
     let (_lab, image, dir) = empty();
-    floe!("mount", &image, &dir).exits(0);
+    floe!("mount", OFF[0], OFF[1], &image, &dir).exits(0);
     write(dir.join("a-name-in-a-transaction"), "text");
     floe!("sync", &dir).exits(0);
     write(dir.join("later"), "text");

@@ -14,9 +14,13 @@ use std::path::{Path, PathBuf};
 const HELP: &str = "\
 The mount is writable unless something is in the way, and then it is read-only and says why: somebody else writes the \
 image, the file or its directory cannot be written, the file system has no locks, or the thaw log is missing or damaged. \
-With 'rw' each of these is an error. What is written is kept in IMAGE.thaw, beside the image or in thaw=DIR, and is safe \
-after fsync, 'floe sync DIR', or 5 seconds (commit=). It is not compressed into the image yet: the image alone is not \
-complete. After a crash the next writable mount brings back what was committed.
+With 'rw' each of these is an error.
+
+What is written goes to the thaw log first, IMAGE.thaw, beside the image or in thaw=DIR, and is safe after fsync, 'floe sync \
+DIR', or 5 seconds (commit=). What is closed freezes in the background: it is compressed into the image and leaves the log. \
+Until 'floe freeze DIR' or 'floe umount DIR' has ended, image and log belong together. After a crash the next writable mount \
+brings back what was committed. freeze=off: nothing freezes unless 'floe freeze' asks for it; unmounting keeps the log. \
+freeze=eager: everything freezes at once, in small pieces (for tests).
 
 push: a thread stores small files in the kernel's page cache ahead of a reader that reads files in the order in which it \
 listed them ('find', then reading). If the daemon of such a mount is killed (SIGKILL), it may hang in the kernel until \
@@ -35,7 +39,7 @@ pub struct Args {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Mount options, separated by commas: ro, rw, dev, suid, noexec, relatime, strictatime, sync, commit=5, thaw=DIR,
-    /// volatile, memory=512M, allow_other, allow_root, auto_unmount, subtype=, fsname=, entry_timeout=, attr_timeout=,
+    /// volatile, memory=512M, freeze=auto|off|eager, allow_other, allow_root, auto_unmount, subtype=, fsname=, entry_timeout=, attr_timeout=,
     /// cache=256M, threads=N, readahead=N, verify; with ro also: uid=, gid=, umask=, fmask=, dmask=, offset=, push. Without
     /// ro and rw, the mount is writable where the image is
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]

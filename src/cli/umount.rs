@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// How long the daemon may take to end once it is unmounted, before people are told that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A mount that has not answered for so long is unmounted without a freeze before.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER: Duration = Duration::from_secs(10);
 /// How often it is looked whether somebody wants this to end.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long a process that was killed may take to end.
@@ -73,7 +73,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     };
     signals::watch();
-    if !args.no_freeze {
+    if !args.no_freeze && !mount.is_read_only {
         freeze_first(&dir, &named, context)?;
     }
     fuse::unmount(&dir, Unmount::IfUnused)?;

@@ -268,7 +268,7 @@ mod tests {
 
     fn mount(device: Device) -> Mount {
         let (point, fs_type, source) = Default::default();
-        Mount { id: 1, parent: 0, device, point, fs_type, source }
+        Mount { id: 1, parent: 0, device, point, fs_type, source, is_read_only: false }
     }
 
     fn marked_for(mount: &Mount) -> Mark {

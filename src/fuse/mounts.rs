@@ -37,6 +37,8 @@ pub struct Mount {
     pub fs_type: OsString,
     /// What is mounted: of a mount of floe the image's path, or what `fsname=` says.
     pub source: OsString,
+    /// Nothing can be written there.
+    pub is_read_only: bool,
 }
 
 impl Mount {
@@ -75,9 +77,10 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let (major, minor) = text()?.split_once(':')?;
     let device = (major.parse().ok()?, minor.parse().ok()?);
     let point = unescaped(fields.nth(1)?);
+    let is_read_only = fields.next()?.split(|&byte| byte == b',').any(|option| option == b"ro");
     fields.find(|field| *field == b"-")?;
     let (fs_type, source) = (unescaped(fields.next()?), unescaped(fields.next()?));
-    Some(Mount { id, parent, device, point: point.into(), fs_type, source })
+    Some(Mount { id, parent, device, point: point.into(), fs_type, source, is_read_only })
 }
 
 /// A field freed of its escapes: a backslash and three octal digits stand for a byte.
@@ -108,7 +111,8 @@ mod tests {
         let mount = parse(line).unwrap();
         assert_eq!((mount.id, mount.parent, mount.device), (53, 22, (0, 45)));
         assert_eq!(mount.point, Path::new("/mnt/a b\\c"));
-        assert!(mount.is_floe());
+        assert!(mount.is_floe() && !mount.is_read_only);
+        assert!(parse(b"1 0 8:1 / / ro,nosuid - ext4 /dev/sda1 rw").is_some_and(|mount| mount.is_read_only));
         assert_eq!(mount.source.into_vec(), b"/a\t\xff.floe");
         let plain = parse(b"1 0 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
         assert!(!plain.is_floe() && plain.point == Path::new("/"));
@@ -126,6 +130,7 @@ mod tests {
             point: point.into(),
             fs_type: OsString::new(),
             source: OsString::new(),
+            is_read_only: false,
         };
         // Numbers are used again, so the topmost may have the smallest.
         let all = [mount(1, 0, "/"), mount(5, 9, "/m"), mount(9, 7, "/m"), mount(7, 1, "/m"), mount(8, 1, "/n")];
