@@ -5,8 +5,8 @@ mod common;
 use common::compare::assert_same;
 use common::left_out::{need_fuse, need_root};
 use common::mounted::{Mounted, daemons, is_mounted, wait_until_ended};
-use common::twin::as_user;
 use common::run::{Run, floe_command, run, spawn, wait};
+use common::twin::as_user;
 use common::{Lab, floe, noise, prose, write};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
@@ -80,7 +80,8 @@ fn what_is_copied_into_a_mount_freezes_to_what_pack_makes_and_the_log_is_gone_af
     let mount = Mounted::as_asked(&image, &dir, &[]);
     copy(&tree, &dir);
     let told = floe!("freeze", dir.join("small")).exits(0);
-    let told = told.says(&["froze ", "  new: ", "superchunk", "  shared: ", "the image is complete as of this checkpoint"]);
+    let told =
+        told.says(&["froze ", "  new: ", "superchunk", "  shared: ", "the image is complete as of this checkpoint"]);
     assert!(told.stdout.is_empty());
     assert_same(&tree, &dir);
     // Whoever has the image alone has everything, though it is mounted.
@@ -108,7 +109,10 @@ fn a_second_freeze_has_nothing_to_do_and_writes_nothing() {
     assert_eq!((&first["complete"], done("left_bytes"), done("failed_files")), (&Value::Bool(true), 0, 0));
     let before = fs::read(&image).expect("it can be read");
     let second = line(&floe!("freeze", "--json", &dir).exits(0), "summary");
-    assert_eq!((&second["frozen_bytes"], &second["superchunks"], &second["complete"]), (&0.into(), &0.into(), &true.into()));
+    assert_eq!(
+        (&second["frozen_bytes"], &second["superchunks"], &second["complete"]),
+        (&0.into(), &0.into(), &true.into())
+    );
     floe!("freeze", &dir).exits(0).says(&["nothing to freeze"]);
     assert!(fs::read(&image).expect("it can be read") == before);
     mount.unmount();
@@ -186,7 +190,9 @@ fn the_state_of_a_mount_says_what_is_thawed_and_what_the_freezer_does() {
     assert_eq!((&before["freeze"], &before["freezing"], &before["last"]), (&"off".into(), &false.into(), &Value::Null));
     assert!(before["checkpoint_seconds"].is_null() && before["uncommitted_seconds"].is_u64());
     let shown = floe!("freeze", "--status", &dir).exits(0).out();
-    for part in ["x.floe on ", "thawed           97.7 KiB of 1 file\n", "waits to be asked", "none since it was mounted"] {
+    for part in
+        ["x.floe on ", "thawed           97.7 KiB of 1 file\n", "waits to be asked", "none since it was mounted"]
+    {
         assert!(shown.contains(part), "'{part}' is not in {shown}");
     }
     floe!("freeze", "-n", &dir).exits(0).says(&["97.7 KiB of 1 file would be frozen"]);

@@ -69,7 +69,12 @@ fn what_is_not_frozen_stays_in_the_log_and_umount_says_that_the_image_alone_is_n
     floe!("mount", OFF[0], OFF[1], &image, &dir).exits(0);
     write(dir.join("file"), "text");
     let told = floe!("umount", &dir).exits(0);
-    told.says(&["the image alone is not complete", "4 B of 1 file stay in its thaw log", "x.floe.thaw'", "floe freeze"]);
+    told.says(&[
+        "the image alone is not complete",
+        "4 B of 1 file stay in its thaw log",
+        "x.floe.thaw'",
+        "floe freeze",
+    ]);
     assert_eq!(lab.image_folder(), ["x.floe", "x.floe.thaw"]);
     floe!("check", &image).exits(0);
     let before = fs::read(&image).expect("an image");

@@ -88,8 +88,7 @@ mod tests {
 
     #[test]
     fn a_complete_image_is_not_worth_a_word() {
-        let ended =
-            Ended { result: Ok(Finished::Removed), named: "a".into(), left: FreezerStatus::default() };
+        let ended = Ended { result: Ok(Finished::Removed), named: "a".into(), left: FreezerStatus::default() };
         assert_eq!(ended.outcome(), Outcome::Done(String::new()));
     }
 }

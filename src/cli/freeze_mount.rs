@@ -54,7 +54,9 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     signals::watch();
     let progress = Progress::new(context, asked.json, true, "freezing");
     progress.step(Step { total: before.number("queue_bytes"), ..Step::default() });
-    if asked.before_unmounting && (before.number("queue_bytes") == 0 || before.text("freezing").is_none_or(|when| when == "off")) {
+    if asked.before_unmounting
+        && (before.number("queue_bytes") == 0 || before.text("freezing").is_none_or(|when| when == "off"))
+    {
         return Ok(Exit::Done);
     }
     let how = if asked.deep { FREEZE_DEEP } else { FREEZE_ALL };
@@ -62,7 +64,9 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
         Ok(()) => {}
         Err(Errno::ROFS) => {
             let state = MountState::of(point)?;
-            return Err(stopped(state.as_ref().and_then(|state| state.text("failed")).unwrap_or("it is read-only now")));
+            return Err(stopped(
+                state.as_ref().and_then(|state| state.text("failed")).unwrap_or("it is read-only now"),
+            ));
         }
         Err(errno) => return Err(refused(errno)),
     }

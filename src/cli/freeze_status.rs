@@ -65,7 +65,8 @@ struct Last {
 impl State {
     fn new(state: &MountState) -> Self {
         let n = |name| state.number(name);
-        let (freezing, bytes_done, total_bytes) = (n("freezer_running") > 0, n("freezer_done_bytes"), n("freezer_total_bytes"));
+        let (freezing, bytes_done, total_bytes) =
+            (n("freezer_running") > 0, n("freezer_done_bytes"), n("freezer_total_bytes"));
         let share = bytes_done as f64 / total_bytes.max(1) as f64;
         State {
             thawed_bytes: n("queue_bytes"),

@@ -2,8 +2,8 @@
 //!
 //! The two command lines; what they start is in `serve`.
 
-use super::sentence::{sentence, told};
 use super::opening::{How, Opened};
+use super::sentence::{sentence, told};
 use super::serve;
 use super::{Context, Exit};
 use crate::fuse::MountOptions;

@@ -2,8 +2,8 @@
 //!
 //! Called by `freeze`, `gc_mount` and `sync`.
 
-use super::sentence::told;
 use super::Exit;
+use super::sentence::told;
 use crate::fs::FreezeReport;
 use crate::fuse::{self, Mount, STATE_XATTR};
 use anyhow::{Context as _, anyhow};
@@ -51,7 +51,9 @@ impl MountState {
         match rustix::fs::getxattr(point, STATE_XATTR, &mut text) {
             Ok(len) => Ok(Some(Self::parse(&String::from_utf8_lossy(text.get(..len).unwrap_or_default())))),
             Err(Errno::NODATA) => Ok(None),
-            Err(Errno::NOTCONN) => Err(anyhow!("its daemon has died ('floe umount' takes away what is left of the mount)")),
+            Err(Errno::NOTCONN) => {
+                Err(anyhow!("its daemon has died ('floe umount' takes away what is left of the mount)"))
+            }
             Err(errno) => Err(std::io::Error::from(errno)).context("it cannot be asked"),
         }
     }

@@ -4,11 +4,11 @@
 //! errors reach whoever typed the command with their own exit status; the rest is reported through a pipe. No thread is started
 //! before the process has split in two. Called by `mount`.
 
-use super::{descriptors, only_reader};
 use super::ending::Ended;
 use super::open::shown;
 use super::opening::{How, Opened, Reading, Writer, Writing};
 use super::sentence::sentence;
+use super::{descriptors, only_reader};
 use crate::fs::{Freezing, Fs, FsOptions};
 use crate::fuse::mark::{Mark, Outcome};
 use crate::fuse::{self, MountOptions, daemon};

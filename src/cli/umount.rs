@@ -139,7 +139,10 @@ fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()
         End::Interrupted => {
             kill(&mut child);
             let what = "is still mounted, and goes on freezing";
-            return Err(told(Exit::Interrupted, format!("interrupted: {named} {what} ('floe freeze --status' shows it)")));
+            return Err(told(
+                Exit::Interrupted,
+                format!("interrupted: {named} {what} ('floe freeze --status' shows it)"),
+            ));
         }
         End::Silent => {
             kill(&mut child);
@@ -156,7 +159,10 @@ fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()
         Some(code) if [Exit::Done, Exit::Findings].iter().any(|exit| exit.code() == code as u8) => {}
         // Whoever interrupts at a terminal interrupts both.
         Some(code) if code as u8 == Exit::Interrupted.code() => {
-            return Err(told(Exit::Interrupted, format!("interrupted: {named} is still mounted, and goes on freezing")));
+            return Err(told(
+                Exit::Interrupted,
+                format!("interrupted: {named} is still mounted, and goes on freezing"),
+            ));
         }
         _ => without(&why(&said).unwrap_or_else(|| status.to_string())),
     }
@@ -224,7 +230,12 @@ fn step(line: &[u8]) -> Option<Step> {
         return None;
     }
     let number = |name: &str| status[name].as_u64();
-    Some(Step { files: number("files_done")?, bytes: number("bytes_done")?, total: number("total_bytes")?, stored: None })
+    Some(Step {
+        files: number("files_done")?,
+        bytes: number("bytes_done")?,
+        total: number("total_bytes")?,
+        stored: None,
+    })
 }
 
 /// Ends a process that may be asking a mount that hangs. One that the kernel does not let go of is left alone.

@@ -287,8 +287,8 @@ impl MountOptions {
             "verify" => self.verify = true,
             "push" => self.push = true,
             "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
-            "commit" | "thaw" | "memory" | "freeze" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype" | "fsname"
-            | "entry_timeout" | "attr_timeout" | "cache" | "threads" | "readahead" | "offset" => {
+            "commit" | "thaw" | "memory" | "freeze" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype"
+            | "fsname" | "entry_timeout" | "attr_timeout" | "cache" | "threads" | "readahead" | "offset" => {
                 return Err(OptionError::NeedsValue(name.into()));
             }
             _ if IGNORED.contains(&name) => {}
