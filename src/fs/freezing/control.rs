@@ -55,6 +55,7 @@ impl Default for Control {
             running: AtomicBool::new(false),
             pressed: AtomicBool::new(false),
             above: AtomicU64::new(ABOVE),
+            freezing: Mutex::default(),
             shown: Mutex::default(),
             #[cfg(test)]
             hook: Mutex::default(),
