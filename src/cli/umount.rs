@@ -171,8 +171,8 @@ fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()
 
 /// Why a command failed, by what it said with `--json`.
 fn why(said: &[u8]) -> Option<String> {
-    let lines = said.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let error = lines.filter(|line| line["message_type"] == "exit_error").last()?;
+    let mut lines = said.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let error = lines.rfind(|line| line["message_type"] == "exit_error")?;
     error["message"].as_str().map(str::to_owned)
 }
 
