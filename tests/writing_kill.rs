@@ -1,7 +1,7 @@
 //! A writable mount's daemon that is killed at random moments: nothing synced is lost, and nothing is seen that was not written.
 //!
 //! Four workers change a directory each (`common/durable.rs` knows what of it has to be there). The daemon is killed while
-//! they work, while it is unmounted, or while it recovers. `FLOE_LONG=1` runs 300 rounds; `FLOE_SEED` says which.
+//! they work, while it is unmounted, or while it recovers; once by itself, once while everything freezes. `FLOE_LONG=1` runs 300 rounds; `FLOE_SEED` says which.
 
 mod common;
 #[path = "common/durable.rs"]
@@ -32,8 +32,10 @@ const MOUNT_LIMIT: Duration = Duration::from_secs(300);
 const WORKERS: u64 = 4;
 /// Changes and syncs of all workers before a kill, at most.
 const STEPS_MAX: u64 = 1500;
-/// Bytes of the thaw log from which on a new image is begun.
+/// Bytes of image and thaw log from which on a new image is begun.
 const LOG_MAX: u64 = 160 << 20;
+/// An image whose files freeze has more bytes than that.
+const FROZEN: u64 = 256 << 10;
 const SEED: u64 = 19;
 
 /// An image whose daemon is our child, mounted and killed again and again.
@@ -42,18 +44,24 @@ struct Target {
     dir: PathBuf,
     daemon: Option<(Child, OwnedFd)>,
     guardian: Option<Guardian>,
+    /// Everything freezes at once.
+    freezes: bool,
     slowest_end: Duration,
 }
 
 impl Target {
-    fn new(image: PathBuf, dir: PathBuf) -> Self {
-        floe!("mkfs", &image).exits(0);
-        Target { image, dir, daemon: None, guardian: None, slowest_end: Duration::ZERO }
+    fn new(image: PathBuf, dir: PathBuf, freezes: bool) -> Self {
+        // Small superchunks: many freezes come to fill one.
+        floe!("mkfs", "--superchunk-size", "1M", &image).exits(0);
+        Target { image, dir, daemon: None, guardian: None, freezes, slowest_end: Duration::ZERO }
     }
 
     fn start(&mut self) {
         self.guardian = Some(Guardian::over(&self.dir, MOUNT_LIMIT));
         let mut command = floe_command(["mount", "-f"]);
+        if self.freezes {
+            command.args(["-o", "freeze=eager"]);
+        }
         command.arg(&self.image).arg(&self.dir).stdout(Stdio::null());
         let child = spawn(&mut command).expect("floe runs");
         let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a pidfd");
@@ -109,11 +117,13 @@ impl Target {
         self.guardian = None;
     }
 
-    fn log_bytes(&self) -> u64 {
+    /// Bytes of image and thaw log.
+    fn size(&self) -> u64 {
         let mut log = self.image.clone().into_os_string();
         log.push(".thaw");
         let entries = fs::read_dir(log).into_iter().flatten().flatten();
-        entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+        let log: u64 = entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
+        log + fs::metadata(&self.image).map_or(0, |image| image.len())
     }
 
     fn remove(&mut self) {
@@ -180,8 +190,8 @@ fn work(workers: &mut [Worker], steps: u64, stop_first: bool, end: impl FnOnce(&
 }
 
 /// A new image, mounted, with a directory for each worker.
-fn begin(lab: &Lab, dir: &Path, seed: u64) -> (Target, Vec<Worker>) {
-    let mut target = Target::new(lab.image("kill.floe"), dir.to_owned());
+fn begin(lab: &Lab, dir: &Path, seed: u64, freezes: bool) -> (Target, Vec<Worker>) {
+    let mut target = Target::new(lab.image("kill.floe"), dir.to_owned(), freezes);
     target.mount();
     let places: Vec<PathBuf> = (0..WORKERS).map(|n| dir.join(format!("w{n}"))).collect();
     places.iter().for_each(|place| fs::create_dir(place).expect("a directory can be made"));
@@ -238,21 +248,32 @@ fn round(target: &mut Target, workers: &mut [Worker], rng: &mut Rng) -> Moment {
 #[test]
 fn a_daemon_killed_at_random_moments_loses_nothing_that_was_synced() {
     need_fuse!();
+    killed(false);
+}
+
+#[test]
+fn a_daemon_killed_while_it_freezes_loses_nothing_that_was_synced() {
+    need_fuse!();
+    killed(true);
+}
+
+fn killed(freezes: bool) {
     let lab = Lab::new();
     let dir = lab.mount_point("m").canonicalize().expect("it was made");
     let rounds = if std::env::var_os("FLOE_LONG").is_some() { ROUNDS.1 } else { ROUNDS.0 };
     let seed = std::env::var("FLOE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(SEED);
     println!("seed {seed}");
     let mut rng = Rng::new(seed);
-    let (mut images, mut slowest, mut steps) = (0, Duration::ZERO, 0);
+    let (mut images, mut slowest, mut steps, mut largest) = (0, Duration::ZERO, 0, 0);
     let mut current = None;
     for number in 0..rounds {
-        let (mut target, mut workers) = current.take().unwrap_or_else(|| begin(&lab, &dir, seed + number));
+        let (mut target, mut workers) = current.take().unwrap_or_else(|| begin(&lab, &dir, seed + number, freezes));
         let moment = round(&mut target, &mut workers, &mut rng);
         let when = format!("after round {number} of seed {seed}, killed when {moment:?}");
         floe!("check", &target.image).exits(0);
         mount_after_crash(&mut target, &mut workers, &when);
-        if target.log_bytes() < LOG_MAX && number + 1 < rounds {
+        largest = largest.max(fs::metadata(&target.image).map_or(0, |image| image.len()));
+        if target.size() < LOG_MAX && number + 1 < rounds {
             current = Some((target, workers));
             continue;
         }
@@ -269,7 +290,10 @@ fn a_daemon_killed_at_random_moments_loses_nothing_that_was_synced() {
         slowest = slowest.max(target.slowest_end);
         steps += workers.iter().map(Worker::changes).sum::<u64>();
     }
-    println!("{rounds} rounds on {images} images, {steps} changes; the slowest end took {slowest:?}");
+    println!(
+        "{rounds} rounds on {images} images, {steps} changes; the slowest end took {slowest:?}, the largest image had {largest} bytes"
+    );
+    assert!(!freezes || largest > FROZEN, "hardly anything was frozen: the largest image had {largest} bytes");
 }
 
 /// A worker that changed a directory of the disk itself.
