@@ -150,3 +150,11 @@ fn what_was_written_after_a_hole_that_follows_a_content_is_frozen() {
     }
     assert!(life.frozen.files == 1 && life.frozen.frozen_bytes == 32_768, "{:?}", life.frozen);
 }
+
+#[test]
+fn a_log_that_was_begun_and_into_which_nothing_came_goes_at_the_end() {
+    let mut life = Life::begin(Start::Empty.image(), SEGMENT).unwrap();
+    for op in [Op::Gc, Op::End, Op::Gc, Op::Crash(1, 1), Op::Gc, Op::End] {
+        life.run(&op).unwrap_or_else(|why| panic!("{op:?}: {why}"));
+    }
+}

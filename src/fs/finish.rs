@@ -75,7 +75,9 @@ fn is_complete(log: &ThawLog, heads: &Heads, storage: &Arc<dyn Storage>) -> Resu
         return Ok(false);
     }
     let root = image.root();
-    if root.thaw_log_id != log.log_id() || root.thaw_transaction < log.last_change() {
+    // A log that was begun, and into which nothing came, has nothing that a root could contain.
+    let contains = root.thaw_log_id == log.log_id() && root.thaw_transaction >= log.last_change();
+    if log.last_change() > 0 && !contains {
         return Ok(false);
     }
     Ok(!image.has_thawed() || image.thawed_count()?.in_log.ranges == 0)
