@@ -118,10 +118,8 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
     assert!(found.is_empty(), "{} different failures:\n{}", found.len(), found.join("\n\n"));
     assert!(operations > 1000, "only {operations} operations");
     let FreezeReport { files, superchunks, shared_bytes, dropped, .. } = frozen;
-    assert!(
-        files > 100 && superchunks > 20 && shared_bytes > 0 && dropped > 0,
-        "hardly anything was frozen: {frozen:?}"
-    );
+    let is_enough = files > 100 && superchunks > 20 && shared_bytes > 0 && dropped > 0;
+    assert!(only.is_some() || is_enough, "hardly anything was frozen: {frozen:?}");
 }
 
 #[test]
