@@ -3,7 +3,7 @@
 //! The mount's daemon freezes, whether anybody watches or not: who asked has a ticket, and looks until it is done. Called by
 //! `freeze`.
 
-use super::freeze::{Done, nothing_to_freeze, refused, tell_survey};
+use super::freeze_report::{Done, nothing_to_freeze, refused, tell_survey};
 use super::mount_state::{MountState, mount_of_directory};
 use super::open::shown;
 use super::progress::{Progress, Step};

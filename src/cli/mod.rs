@@ -26,6 +26,7 @@ mod extract;
 mod forget;
 mod freeze;
 mod freeze_mount;
+mod freeze_report;
 mod freeze_status;
 mod gc;
 mod gc_mount;

@@ -327,7 +327,8 @@ impl State {
         let size = self.segments.size();
         let least = GARBAGE_MIN.min(size.saturating_mul(GARBAGE_SEGMENTS));
         let log = size.saturating_mul(self.segments.len() as u64);
-        self.garbage().saturating_sub(left) >= least.max(log / 2)
+        // Before the first change there is no log, and none of these is more than nothing.
+        self.garbage().saturating_sub(left) >= least.max(log / 2).max(1)
     }
 
     /// Whether a checkpoint would write anything.

@@ -59,7 +59,7 @@ pub enum AtomicError {
     /// Beside the target is a thaw log with bytes, which belong to the image that is or was there.
     #[error(
         "cannot write '{}': its thaw log '{}' holds {bytes} bytes that were written through a mount and may be nowhere else \
-         (mount the image and copy what is in it; to give these bytes up, remove that directory first)",
+         ('floe freeze' brings them into the image; to give these bytes up, remove that directory first)",
         image.display(), log.display()
     )]
     ThawLog {

@@ -222,3 +222,12 @@ fn who_asks_for_a_commit_of_what_came_back_after_a_crash_is_told_so_only_once_it
     assert!(live.has_begun());
     assert_eq!(mark(&world.reopened()), 1);
 }
+
+/// Else the thread that makes checkpoints would go round and round until there is something to write.
+#[test]
+fn a_filesystem_that_nobody_has_changed_calls_for_no_checkpoint() {
+    let world = World::new();
+    assert!(!world.live.lock_state().has_much_garbage(0), "there is no log yet");
+    world.live.append(b"x").unwrap();
+    assert!(!world.live.lock_state().has_much_garbage(0), "a new log has nothing that could go");
+}
