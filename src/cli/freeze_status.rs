@@ -139,7 +139,7 @@ impl State {
             (Some(why), _) => format!("waits after a failure: {why}"),
             (None, 0) => "has nothing to do".into(),
             (None, _) if self.freeze.as_deref() == Some("off") => "waits to be asked (freeze=off)".into(),
-            (None, _) => "waits for a superchunk's worth of closed files, or a minute without a write".into(),
+            (None, _) => "waits until nobody writes, or much is thawed".into(),
         }
     }
 }
@@ -218,7 +218,7 @@ mod tests {
         assert!(printed(&[thawed, "freezing off\n"].concat()).contains("waits to be asked"));
         let by_itself = [thawed, "freezing auto\n"].concat();
         assert!(printed(&by_itself).contains("thawed           2.00 KiB of 1 file\n"));
-        assert!(printed(&by_itself).contains("a minute without a write"));
+        assert!(printed(&by_itself).contains("waits until nobody writes"));
         assert!(printed("freezer_error no space\n").contains("waits after a failure: no space"));
         assert!(printed("").contains("has nothing to do"));
         assert!(printed("failed the disk\n").contains("the disk: the mount changes nothing more"));

@@ -298,7 +298,10 @@ impl Info {
                 counted(c.superchunks, "superchunk")
             ),
         )?;
-        line("repeated", &Human(s.shared))?;
+        // Packing counts it, freezing does not.
+        if s.shared > 0 {
+            line("repeated", &Human(s.shared))?;
+        }
         for (name, thawed) in [("in the thaw log", self.thawed.in_log), ("lost", self.thawed.lost)] {
             if thawed.ranges > 0 {
                 line(name, &format!("{} in {}", Human(thawed.bytes), counted(thawed.ranges, "range")))?;
