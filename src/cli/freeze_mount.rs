@@ -72,7 +72,8 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     }
     let after = watched(point, &named, &before, &progress)?;
     progress.finish();
-    let report = after.last().unwrap_or_default();
+    // What was under way by itself when this was asked for counts, too.
+    let report = before.all().until(&after.all());
     let done = Done { report, is_complete: report.left_bytes == 0, elapsed: progress.elapsed() };
     done.tell(&progress, asked.json)?;
     if done.is_complete {

@@ -70,14 +70,18 @@ impl Done {
         if report.bytes == 0 && report.frozen_bytes == 0 && report.superchunks == 0 {
             return vec!["nothing to freeze: no bytes of files are in the thaw log".into()];
         }
-        let rate = (report.frozen_bytes as f64 / self.elapsed.as_secs_f64().max(0.001)) as u64;
-        let mut lines = vec![format!(
-            "froze {} of {} in {}, {}/s",
+        let mut first = format!(
+            "froze {} of {} in {}",
             Human(report.frozen_bytes),
             counted(report.files, "file"),
-            clock(self.elapsed),
-            Human(rate)
-        )];
+            clock(self.elapsed)
+        );
+        // Of less than a second it says nothing: part of the work may have been done before.
+        if self.elapsed >= Duration::from_secs(1) {
+            let rate = report.frozen_bytes as f64 / self.elapsed.as_secs_f64();
+            first.push_str(&format!(", {}/s", Human(rate as u64)));
+        }
+        let mut lines = vec![first];
         if report.new_bytes > 0 {
             lines.push(format!(
                 "  new: {}, which take {} in the image ({:.2}:1), in {}",

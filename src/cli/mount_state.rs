@@ -81,17 +81,27 @@ impl MountState {
 
     /// What the last freeze did that somebody asked for.
     pub fn last(&self) -> Option<FreezeReport> {
+        self.report("last")
+    }
+
+    /// What all freezes of the mount did together.
+    pub fn all(&self) -> FreezeReport {
+        self.report("all").unwrap_or_default()
+    }
+
+    fn report(&self, of: &str) -> Option<FreezeReport> {
+        let number = |name: &str| self.number(&format!("{of}_{name}"));
         Some(FreezeReport {
-            files: self.maybe("last_files")?,
-            bytes: self.number("last_bytes"),
-            frozen_bytes: self.number("last_frozen_bytes"),
-            new_bytes: self.number("last_new_bytes"),
-            stored_bytes: self.number("last_stored_bytes"),
-            shared_bytes: self.number("last_shared_bytes"),
-            superchunks: self.number("last_superchunks"),
-            dropped: self.number("last_dropped"),
-            failed: self.number("last_failed"),
-            left_bytes: self.number("last_left_bytes"),
+            files: self.maybe(&format!("{of}_files"))?,
+            bytes: number("bytes"),
+            frozen_bytes: number("frozen_bytes"),
+            new_bytes: number("new_bytes"),
+            stored_bytes: number("stored_bytes"),
+            shared_bytes: number("shared_bytes"),
+            superchunks: number("superchunks"),
+            dropped: number("dropped"),
+            failed: number("failed"),
+            left_bytes: number("left_bytes"),
         })
     }
 }

@@ -7,7 +7,7 @@
 use super::gc;
 use super::guard::Failure;
 use crate::format::ids::InodeId;
-use crate::fs::{FreezerStatus, Freezing, Fs, FsError, Live, LiveStatus, SeekTo};
+use crate::fs::{FreezeReport, FreezerStatus, Freezing, Fs, FsError, Live, LiveStatus, SeekTo};
 use fuser::Errno;
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -88,20 +88,26 @@ fn freezer(text: &mut String, status: &FreezerStatus) {
     };
     line(text, "freezing", freezing);
     line(text, "freezer_error", words(status.error.as_deref()));
-    let Some(last) = &status.last else { return };
+    report(text, "all", &status.all);
+    if let Some(last) = &status.last {
+        report(text, "last", last);
+    }
+}
+
+fn report(text: &mut String, of: &str, report: &FreezeReport) {
     for (name, value) in [
-        ("last_files", last.files),
-        ("last_bytes", last.bytes),
-        ("last_frozen_bytes", last.frozen_bytes),
-        ("last_new_bytes", last.new_bytes),
-        ("last_stored_bytes", last.stored_bytes),
-        ("last_shared_bytes", last.shared_bytes),
-        ("last_superchunks", last.superchunks),
-        ("last_dropped", last.dropped),
-        ("last_failed", last.failed),
-        ("last_left_bytes", last.left_bytes),
+        ("files", report.files),
+        ("bytes", report.bytes),
+        ("frozen_bytes", report.frozen_bytes),
+        ("new_bytes", report.new_bytes),
+        ("stored_bytes", report.stored_bytes),
+        ("shared_bytes", report.shared_bytes),
+        ("superchunks", report.superchunks),
+        ("dropped", report.dropped),
+        ("failed", report.failed),
+        ("left_bytes", report.left_bytes),
     ] {
-        line(text, name, value);
+        line(text, &format!("{of}_{name}"), value);
     }
 }
 
@@ -172,7 +178,6 @@ fn data_bytes(fs: &Fs, inode: InodeId) -> Result<(u64, bool), FsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::FreezeReport;
 
     #[test]
     fn the_state_of_the_whole_has_a_line_for_each_number() {

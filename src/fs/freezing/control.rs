@@ -67,6 +67,7 @@ impl Default for Control {
 #[derive(Default)]
 pub(super) struct Shown {
     pub(super) last: Option<FreezeReport>,
+    pub(super) all: FreezeReport,
     pub(super) error: Option<String>,
     pub(super) progress: FreezeProgress,
     pub(super) level: Option<i32>,

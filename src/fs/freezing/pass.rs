@@ -33,6 +33,7 @@ impl Live {
     pub fn freeze_now(&self, how: &FreezeHow<'_>, observer: &dyn Fn(FreezeProgress)) -> Result<FreezeReport, FsError> {
         let total = self.lock_state().dirty.bytes();
         let mut report = FreezeReport { bytes: total, ..FreezeReport::default() };
+        observer(FreezeProgress { done_bytes: 0, total_bytes: total, stored_bytes: 0 });
         let rounds = if how.everything { ROUNDS } else { 1 };
         for _ in 0..rounds {
             let before = report.frozen_bytes;

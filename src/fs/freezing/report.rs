@@ -65,6 +65,34 @@ pub struct FreezeReport {
     pub left_bytes: u64,
 }
 
+impl FreezeReport {
+    /// With what another freeze did afterwards.
+    pub fn and(&self, after: &FreezeReport) -> Self {
+        self.each(after, u64::saturating_add)
+    }
+
+    /// What was done from here until `all` was done.
+    pub fn until(&self, all: &FreezeReport) -> Self {
+        self.each(all, |before, after| after.saturating_sub(before))
+    }
+
+    /// What is left, and what cannot be frozen, is not a sum: it is what the later one says.
+    fn each(&self, later: &FreezeReport, sum: impl Fn(u64, u64) -> u64) -> Self {
+        FreezeReport {
+            files: sum(self.files, later.files),
+            bytes: sum(self.bytes, later.bytes),
+            frozen_bytes: sum(self.frozen_bytes, later.frozen_bytes),
+            new_bytes: sum(self.new_bytes, later.new_bytes),
+            stored_bytes: sum(self.stored_bytes, later.stored_bytes),
+            shared_bytes: sum(self.shared_bytes, later.shared_bytes),
+            superchunks: sum(self.superchunks, later.superchunks),
+            dropped: sum(self.dropped, later.dropped),
+            failed: later.failed,
+            left_bytes: later.left_bytes,
+        }
+    }
+}
+
 /// How far a freeze is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FreezeProgress {
@@ -89,6 +117,8 @@ pub struct FreezerStatus {
     pub ticket_done: u64,
     /// What the last freeze that somebody asked for did.
     pub last: Option<FreezeReport>,
+    /// What all freezes of this mount did together, those that it began by itself too.
+    pub all: FreezeReport,
     /// Why the last freeze failed, if it did.
     pub error: Option<String>,
     /// Bytes in the log.
@@ -103,4 +133,19 @@ pub struct FreezerStatus {
     pub rate: u64,
     /// Of the freeze at work, or of the last.
     pub progress: FreezeProgress,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_since_is_the_difference_of_sums() {
+        let one =
+            FreezeReport { files: 1, bytes: 9, frozen_bytes: 7, left_bytes: 2, failed: 1, ..FreezeReport::default() };
+        let two = FreezeReport { files: 3, bytes: 4, frozen_bytes: 4, shared_bytes: 5, ..FreezeReport::default() };
+        let all = one.and(&two);
+        assert_eq!((all.files, all.frozen_bytes, all.left_bytes, all.failed), (4, 11, 0, 0));
+        assert_eq!(one.until(&all), two);
+    }
 }

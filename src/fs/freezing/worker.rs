@@ -97,6 +97,7 @@ impl Live {
             ticket: control.asked.load(Ordering::Relaxed),
             ticket_done: control.done.load(Ordering::Relaxed),
             last: shown.last,
+            all: shown.all,
             error: shown.error.clone(),
             queue_bytes,
             queue_files,
@@ -120,6 +121,7 @@ impl Live {
             match &done {
                 Ok(report) => {
                     shown.error = None;
+                    shown.all = shown.all.and(report);
                     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
                     if report.frozen_bytes > 0 {
                         shown.rate = report.frozen_bytes.saturating_mul(1000) / millis;
