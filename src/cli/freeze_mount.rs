@@ -112,7 +112,8 @@ fn watched(point: &Path, named: &str, before: &MountState, progress: &Progress) 
         }
         let (files_left, left) = queue(&state);
         // What others write meanwhile does not move the bar back.
-        best = total.saturating_sub(left).max(best);
+        let cut = if state.number("freezer_running") > 0 { state.number("freezer_done_bytes").min(total) } else { 0 };
+        best = total.saturating_sub(left).max(cut).max(best);
         let stored = state.maybe("freezer_stored_bytes").filter(|_| best > 0);
         progress.step(Step { files: files.saturating_sub(files_left), bytes: best, total, stored });
         std::thread::sleep(pause);

@@ -109,6 +109,9 @@ pub(super) fn run(
             Err(CutError::Layout(error)) => hold(live, inode, &error),
             Err(CutError::Batch(error)) => return Err(of_batch(error)),
         }
+        let cut = batch.new_bytes().saturating_add(batch.shared_bytes());
+        let stored = report.stored_bytes.saturating_add(batch.stored_bytes());
+        observer(report.frozen_bytes.saturating_add(cut), stored);
     }
     let stopped = (how.stop)();
     if stopped && !how.everything {

@@ -7,6 +7,7 @@ use super::batch::{self, Cursor, Which};
 use super::report::{FreezeHow, FreezeProgress, FreezeReport};
 use crate::fs::FsError;
 use crate::fs::live::Live;
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -34,6 +35,8 @@ impl Live {
         let total = self.lock_state().dirty.bytes();
         let mut report = FreezeReport { bytes: total, ..FreezeReport::default() };
         observer(FreezeProgress { done_bytes: 0, total_bytes: total, stored_bytes: 0 });
+        // What is cut counts, and counts on while it is spliced.
+        let most = Cell::new(0);
         let rounds = if how.everything { ROUNDS } else { 1 };
         for _ in 0..rounds {
             let before = report.frozen_bytes;
@@ -41,12 +44,9 @@ impl Live {
             while let Some(from) = cursor.take()
                 && !(how.stop)()
             {
-                cursor = batch::run(self, how, Which::Dirty, from, &mut report, &|frozen, stored| {
-                    observer(FreezeProgress {
-                        done_bytes: frozen,
-                        total_bytes: total.max(frozen),
-                        stored_bytes: stored,
-                    });
+                cursor = batch::run(self, how, Which::Dirty, from, &mut report, &|done, stored| {
+                    let done = most.replace(done.max(most.get())).max(done);
+                    observer(FreezeProgress { done_bytes: done, total_bytes: total.max(done), stored_bytes: stored });
                 })?;
             }
             if report.frozen_bytes == before || self.lock_state().dirty.bytes() == 0 {

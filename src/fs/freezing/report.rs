@@ -96,7 +96,7 @@ impl FreezeReport {
 /// How far a freeze is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FreezeProgress {
-    /// Bytes that left the log.
+    /// Bytes that left the log, or are cut and about to.
     pub done_bytes: u64,
     /// Bytes there were in it when the freeze began.
     pub total_bytes: u64,
