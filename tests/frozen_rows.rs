@@ -329,7 +329,7 @@ impl Crashed {
     fn mount(&self) -> Arc<Fs> {
         let clock = Arc::new(|| Time { secs: 1000, nanos: 0 });
         let commit = Duration::from_secs(3600);
-        let options = LiveOptions { commit, clock, log_id: 0x78, segment_size: Some(16 << 10) };
+        let options = LiveOptions { commit, clock, log_id: 0x78, segment_size: Some(16 << 10), budget: None };
         let live = Live::new(self.storage.clone(), self.found(), options).unwrap();
         Fs::over(live, FsOptions { cache: 8 << 20, readahead: 0, verify: false })
     }

@@ -106,6 +106,7 @@ fn open(storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>, session: u64) -> Ar
         clock: Arc::new(|| Time { secs: 7, nanos: 0 }),
         log_id: session,
         segment_size: Some(1 << 20),
+        budget: None,
     };
     let live = Live::new(storage.clone(), found, options).unwrap();
     live.set_keep_out(Arc::new(|| Ok(Box::new(()) as NoReaders)));

@@ -39,9 +39,9 @@ pub struct Args {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Mount options, separated by commas: ro, rw, dev, suid, noexec, relatime, strictatime, sync, commit=5, thaw=DIR,
-    /// volatile, memory=512M, freeze=auto|off|eager, allow_other, allow_root, auto_unmount, subtype=, fsname=, entry_timeout=, attr_timeout=,
-    /// cache=256M, threads=N, readahead=N, verify; with ro also: uid=, gid=, umask=, fmask=, dmask=, offset=, push. Without
-    /// ro and rw, the mount is writable where the image is
+    /// volatile, budget=1G, memory=512M, freeze=auto|off|eager, allow_other, allow_root, auto_unmount, subtype=, fsname=,
+    /// entry_timeout=, attr_timeout=, cache=256M, threads=N, readahead=N, verify; with ro also: uid=, gid=, umask=, fmask=,
+    /// dmask=, offset=, push. Without ro and rw, the mount is writable where the image is
     #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
     pub options: Vec<OsString>,
     /// Stay in the foreground

@@ -221,6 +221,7 @@ impl Writing {
             clock: Arc::new(time::now),
             log_id: random_log_id().context("cannot get random bytes for the thaw log's id")?,
             segment_size: None,
+            budget: options.budget,
         };
         let live = Live::new(storage, found, live_options).with_context(|| cannot_open(&path))?;
         if let Some(memory) = options.memory {

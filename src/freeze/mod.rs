@@ -3,7 +3,7 @@
 //! [`cut_file`] finds what of a file has to be cut and puts its subchunks into a [`Batch`]; what that [`Packed`] is ready to be
 //! appended. Nothing here knows the mount, its state or its locks: `fs` says what a file is made of ([`Layout`]) and which
 //! subchunks the image has ([`Known`]), appends the superchunks, and splices the regions that are kept into the file as it
-//! is by then. Invariant: nothing here changes anything that anybody else sees. Caller: fs.
+//! is by then. [`level`] and [`pressure`] say at which level, and how long writers wait. Invariant: nothing here changes anything that anybody else sees. Caller: fs.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -12,7 +12,9 @@ mod choose;
 mod compressors;
 mod file;
 mod layout;
+pub mod level;
 mod packed;
+pub mod pressure;
 mod recut;
 mod region;
 

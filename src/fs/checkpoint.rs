@@ -122,6 +122,7 @@ impl Live {
         let bound = lowest.map_or(end.0, |number| number.saturating_mul(log.segment_size()).min(end.0));
         let before = log.lowest_segment();
         let removed = log.remove_before(LogOffset(bound));
+        self.pressure.note(log);
         if log.lowest_segment() != before {
             self.lock_state().set_segments(log.segments());
         }
@@ -187,6 +188,7 @@ impl Live {
         let bytes = state.overlay_bytes();
         bytes >= self.checkpoint_at() && bytes > last.failed_at.saturating_add(last.failed_at / 8)
             || state.has_much_garbage(last.garbage)
+            || self.log_wants_checkpoint(state, last.garbage)
     }
 }
 

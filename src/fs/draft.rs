@@ -148,6 +148,11 @@ impl Draft {
         self.claims.write(Claim::Shared(key));
     }
 
+    /// Nothing of an inode may change meanwhile: its row, and its thawed ranges.
+    pub(super) fn reads(&mut self, inode: InodeId) {
+        self.claims.read(Claim::Inode(inode));
+    }
+
     pub(super) fn put_inode(&mut self, inode: InodeId, row: &InodeRow) {
         self.put_any(inode, row, Standing::Named);
     }

@@ -85,6 +85,11 @@ impl Frames {
         self.now.keys().next().into_iter().chain(held).min().copied().unwrap_or(u64::MAX)
     }
 
+    /// Bytes of thawed ranges now, by segment.
+    pub(super) fn by_segment(&self) -> &BTreeMap<u64, u64> {
+        &self.now
+    }
+
     /// Bytes of thawed ranges in the log.
     pub(super) fn bytes(&self) -> u64 {
         self.now.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))

@@ -16,6 +16,7 @@ use super::freezing::control::Control;
 use super::freezing::known::Freezer;
 use super::gc_control::GcControl;
 use super::ids::Ids;
+use super::pressure::Pressure;
 use super::snapshot::Snapshot;
 use super::source::SnapshotSource;
 use super::start::{Found, look};
@@ -63,6 +64,8 @@ pub struct LiveOptions {
     pub log_id: u64,
     /// Bytes of a segment of a new thaw log; by the free space if it is not given.
     pub segment_size: Option<u64>,
+    /// Bytes that the thaw log may have; by the free space if it is not given.
+    pub budget: Option<u64>,
 }
 
 /// The image while it is written: its log, and its head slots.
@@ -103,6 +106,7 @@ pub struct Live {
     reserved_for: AtomicUsize,
     /// Bytes of memory for what is not in the image yet.
     memory: AtomicUsize,
+    pub(super) pressure: Pressure,
     /// No space was found for another segment of the thaw log when a commit was last begun.
     pub(super) log_is_short: AtomicBool,
     /// What freezes have in common: one batch at a time. Taken before any other lock.
@@ -133,6 +137,7 @@ impl Live {
             found: Mutex::new(Some(found)),
             begun: AtomicBool::new(false),
             ids,
+            pressure: Pressure::new(options.budget),
             options,
             storage,
             image_end: AtomicU64::new(0),
@@ -238,7 +243,8 @@ impl Live {
         }
         let is_much = state.pending_bytes() >= PENDING_MAX || state.overlay_bytes() >= self.checkpoint_at();
         let is_dirty = was_clean && state.dirty.bytes() > 0;
-        if was_idle || is_dirty || is_much || state.has_much_garbage(0) {
+        let is_garbage = state.has_much_garbage(0) || self.log_wants_checkpoint(&state, 0);
+        if was_idle || is_dirty || is_much || is_garbage {
             self.changed.notify_all();
         }
         Ok(Some(value))
@@ -271,7 +277,9 @@ impl Live {
             return self.state.lock().check_latch();
         };
         let (storage, home, base) = (Arc::clone(&found.storage), Arc::clone(&found.home), Arc::clone(&found.image));
-        let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size: self.options.segment_size });
+        let by_space = self.pressure.settle(&*home);
+        let segment_size = self.options.segment_size.or(by_space);
+        let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size });
         let basis = begun.map_err(FsError::from).and_then(|mut writer| {
             let session = writer.log.position();
             let basis = basis::of(&writer.base, &writer.replayed, writer.log.segments(), session)?;
@@ -295,6 +303,7 @@ impl Live {
         self.image_end.store(image_log.end(), Ordering::Relaxed);
         self.log_is_short.store(is_short, Ordering::Relaxed);
         state.rebase(basis);
+        self.pressure.note(&log);
         side.unwritten = (log.position(), 0);
         side.log = Some(log);
         *image = Some(ImageSide { log: image_log, heads, home });
@@ -385,6 +394,7 @@ impl Live {
             written.pieces.push(appended);
             written.hold(log, appended);
         }
+        self.pressure.note(log);
         unwritten.1 = unwritten.1.saturating_add(bytes.len() as u64);
         if unwritten.1 >= WRITEBACK {
             let (from, to) = (unwritten.0, log.position());

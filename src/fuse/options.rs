@@ -5,6 +5,7 @@
 //! themselves.
 
 pub use super::attr::Disguise;
+use crate::freeze::pressure::SMALLEST;
 use crate::fs::Freezing;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -103,6 +104,8 @@ pub struct MountOptions {
     pub thaw: Option<PathBuf>,
     /// `volatile`: the thaw log may be on a file system that does not survive a restart.
     pub volatile: bool,
+    /// `budget=`: bytes that the thaw log may have, instead of a part of the free space.
+    pub budget: Option<u64>,
     /// `memory=`: bytes of memory for what is not in the image yet, besides the working set.
     pub memory: Option<usize>,
     /// `freeze=`: when what is written freezes. With `off` not at the end either.
@@ -138,6 +141,7 @@ impl Default for MountOptions {
             commit: COMMIT,
             thaw: None,
             volatile: false,
+            budget: None,
             memory: None,
             freezing: Freezing::Auto,
         }
@@ -286,8 +290,8 @@ impl MountOptions {
             "auto_unmount" => self.auto_unmount = true,
             "verify" => self.verify = true,
             "push" => self.push = true,
-            "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
-            "commit" | "thaw" | "memory" | "freeze" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype"
+            "snapshot" => return Err(OptionError::NotYet(name.into())),
+            "commit" | "thaw" | "budget" | "memory" | "freeze" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype"
             | "fsname" | "entry_timeout" | "attr_timeout" | "cache" | "threads" | "readahead" | "offset" => {
                 return Err(OptionError::NeedsValue(name.into()));
             }
@@ -333,6 +337,10 @@ impl MountOptions {
             },
             "thaw" if !bytes.is_empty() && !bytes.contains(&0) => self.thaw = Some(OsStr::from_bytes(bytes).into()),
             "thaw" => return Err(wrong("a directory")),
+            "budget" => match size()? {
+                bytes if bytes >= SMALLEST => self.budget = Some(bytes),
+                _ => return Err(wrong("a size of at least 16M")),
+            },
             "memory" => self.memory = Some(usize::try_from(size()?).map_err(|_| wrong("a size such as 512M"))?),
             "freeze" => match value {
                 "auto" => self.freezing = Freezing::Auto,
@@ -340,7 +348,7 @@ impl MountOptions {
                 "eager" => self.freezing = Freezing::Eager,
                 _ => return Err(wrong("'auto', 'off' or 'eager'")),
             },
-            "budget" | "snapshot" => return Err(OptionError::NotYet(name.into())),
+            "snapshot" => return Err(OptionError::NotYet(name.into())),
             "ro" | "rw" | "dev" | "nodev" | "suid" | "nosuid" | "exec" | "noexec" | "noatime" | "relatime"
             | "norelatime" | "strictatime" | "atime" | "diratime" | "nodiratime" | "sync" | "async" | "dirsync"
             | "volatile" | "allow_other" | "allow_root" | "auto_unmount" | "verify" | "push" => {
@@ -416,7 +424,7 @@ mod tests {
             "ro,dev,suid,noexec,noatime,allow_other,default_permissions,auto_unmount,uid=1000,gid=4294967294,umask=022,\
              fmask=0133,subtype=ice,fsname=a\\,b\\\\c,entry_timeout=1.5,attr_timeout=0,cache=64M,threads=3,readahead=0,\
              offset=4096,verify,push,nofail,x-systemd.automount,_netdev,nodiratime,sync,dirsync,commit=30,thaw=/fast/a\\,b,\
-             volatile,memory=1G,freeze=off",
+             volatile,budget=64M,memory=1G,freeze=off",
         )
         .unwrap();
         assert_eq!(
@@ -448,6 +456,7 @@ mod tests {
                 commit: Duration::from_secs(30),
                 thaw: Some("/fast/a,b".into()),
                 volatile: true,
+                budget: Some(64 << 20),
                 memory: Some(1 << 30),
                 freezing: Freezing::Off,
             }
@@ -502,6 +511,8 @@ mod tests {
             "commit=1.5",
             "commit=3601",
             "thaw=",
+            "budget=15M",
+            "budget=-",
             "memory=much",
             "freeze=maybe",
         ] {
@@ -528,7 +539,10 @@ mod tests {
             assert!(matches!(error, OptionError::ReadOnly { option: named, .. } if named == option), "{list}: {error}");
             assert!(error.to_string().contains("'ro'"));
         }
-        take("rw,commit=1,thaw=d,volatile,strictatime,sync,cache=1M,memory=1M").unwrap().fit_for_writing().unwrap();
+        take("rw,commit=1,thaw=d,volatile,strictatime,sync,cache=1M,budget=16M,memory=1M")
+            .unwrap()
+            .fit_for_writing()
+            .unwrap();
     }
 
     #[test]

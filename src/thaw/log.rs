@@ -334,6 +334,13 @@ impl ThawLog {
         self.identity.segment_size.saturating_sub(head + HEADER + PAD)
     }
 
+    /// Bytes that its segments take up: the last as far as it is written.
+    pub fn extent(&self) -> u64 {
+        let size = self.identity.segment_size;
+        let whole = (self.segments.len() as u64).saturating_sub(1).saturating_mul(size);
+        whole.saturating_add(self.tail.end.saturating_sub(self.tail.number.saturating_mul(size)))
+    }
+
     /// Bytes in all segments.
     ///
     /// # Errors

@@ -36,6 +36,11 @@ impl Segments {
         self.size
     }
 
+    /// Their numbers, ascending.
+    pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.by_number.keys().copied()
+    }
+
     /// Number of the segment that a frame lies in, whether it is among these or not; 0 if there is no log.
     pub fn number(&self, frame: LogOffset) -> u64 {
         frame.0.checked_div(self.size).unwrap_or(0)

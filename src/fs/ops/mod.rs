@@ -36,4 +36,5 @@ pub use fallocate::FallocateMode;
 pub(in crate::fs) use freeze::{Frozen, Piece, even_out, freeze};
 pub use rename::RenameFlags;
 pub use setattr::{NewTime, SetAttr};
+pub(super) use thaw::put as put_thawed;
 pub use xattr::XattrFlags;

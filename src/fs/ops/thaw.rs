@@ -44,7 +44,7 @@ impl<'a> Source<'a> {
 }
 
 /// Makes the bytes `[skip, skip + len)` of what was appended those of `inode` from `offset` on.
-pub(super) fn put(
+pub(in crate::fs) fn put(
     draft: &mut Draft,
     inode: InodeId,
     pieces: &[Appended],

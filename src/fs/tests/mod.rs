@@ -1,5 +1,6 @@
 //! The writable state as a whole, on storages in memory: commits, checkpoints, and how they meet changes and failures.
 
+mod carried;
 mod commits;
 mod freezing;
 mod freezing_compared;

@@ -25,6 +25,7 @@ pub struct World {
     /// What syncs of the thaw log's segments pass.
     pub gate: Gate,
     pub live: Arc<Live>,
+    budget: Option<u64>,
     sessions: AtomicU64,
 }
 
@@ -39,6 +40,15 @@ impl World {
 
     /// Of an image with these options.
     pub fn of(commit: Duration, options: &PackOptions) -> Self {
+        World::with(commit, options, None)
+    }
+
+    /// With a log of at most so many bytes, of sixteen segments.
+    pub fn with_budget(budget: u64) -> Self {
+        World::with(Duration::from_secs(3600), &PackOptions::default(), Some(budget))
+    }
+
+    fn with(commit: Duration, options: &PackOptions, budget: Option<u64>) -> Self {
         let storage = Arc::new(FaultyStorage::new(MemoryStorage::new()));
         empty_into(storage.clone(), options).unwrap();
         let faults = FaultyStorage::new(MemoryStorage::new());
@@ -46,14 +56,14 @@ impl World {
         let gate = Gate::default();
         let of_syncs = gate.clone();
         faults.before(Operation::Sync, move |_| of_syncs.pass());
-        let live = open(&storage, &folder, commit, 1);
-        World { storage, faults, folder, gate, live, sessions: AtomicU64::new(1) }
+        let live = open(&storage, &folder, commit, budget, 1);
+        World { storage, faults, folder, gate, live, budget, sessions: AtomicU64::new(1) }
     }
 
     /// What a mount after a crash shows that lost nothing of what was written.
     pub fn reopened(&self) -> Arc<Live> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        open(&self.storage, &self.folder, Duration::from_secs(3600), session)
+        open(&self.storage, &self.folder, Duration::from_secs(3600), self.budget, session)
     }
 
     /// Turns over a bit of some written bytes in the thaw log.
@@ -81,13 +91,15 @@ fn open(
     storage: &Arc<FaultyStorage<MemoryStorage>>,
     folder: &Arc<dyn Folder>,
     commit: Duration,
+    budget: Option<u64>,
     session: u64,
 ) -> Arc<Live> {
     let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(Arc::clone(folder)));
     let found = look(storage.clone(), home, ImageOptions::default()).unwrap();
     let seconds = AtomicI64::new(1000);
     let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });
-    let options = LiveOptions { commit, clock, log_id: 0x1000 + session, segment_size: Some(SEGMENT) };
+    let segment = budget.map_or(SEGMENT, |budget| budget / 16);
+    let options = LiveOptions { commit, clock, log_id: 0x1000 + session, segment_size: Some(segment), budget };
     Live::new(storage.clone(), found, options).unwrap()
 }
 

@@ -70,6 +70,7 @@ impl Machine {
             clock: Arc::new(move || Time { secs: hands.load(Ordering::Relaxed), nanos: 7 }),
             log_id: LOG_ID.fetch_add(1, Ordering::Relaxed),
             segment_size: Some(segment),
+            budget: None,
         };
         let live = Live::new(Arc::clone(&disks.image), found, options).map_err(|error| format!("opening: {error}"))?;
         // Nobody else reads the image.

@@ -1,0 +1,238 @@
+//! How long the reply to a write is held back, so that the thaw log stays within its budget.
+//!
+//! Pure: how full the log is and how fast the freezer is comes in, with the time; a moment goes out. The write itself was
+//! carried out before; nobody holds anything while its reply waits. Replies are paced as a whole, one after another: several
+//! writers at once get no more than the freezer's rate together. Times are counted from any fixed moment. Called by `fs`.
+
+use super::level::Fill;
+use std::time::Duration;
+
+/// The budget's share of the free space, where nobody says otherwise.
+const SHARE: u64 = 10;
+/// The smallest budget that is taken from the free space.
+const LEAST: u64 = 1 << 30;
+/// The largest one.
+const MOST: u64 = 16 << 30;
+
+/// The smallest budget that can be asked for: four of the smallest segments.
+pub const SMALLEST: u64 = 16 << 20;
+
+/// A budget has room for at least so many segments: what is not needed any more goes a segment at a time.
+const SEGMENTS: u64 = 16;
+/// Bytes of the smallest segment.
+const SEGMENT_LEAST: u64 = 4 << 20;
+/// Bytes of the largest segment.
+const SEGMENT_MOST: u64 = 64 << 20;
+
+/// The longest that a reply is held back below the whole budget.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The longest that a reply waits for a superchunk to be frozen: a freezer that stands still must not stop everybody.
+const LONGEST_STOP: Duration = Duration::from_secs(20);
+
+/// Bytes of thaw log that a mount may have, by the bytes that are free where it lies.
+pub fn budget(free: u64) -> u64 {
+    (free / SHARE).clamp(LEAST, MOST)
+}
+
+/// The most bytes that a segment of a log with this budget may have: a power of two.
+pub fn largest_segment(budget: u64) -> u64 {
+    let share = (budget / SEGMENTS).clamp(SEGMENT_LEAST, SEGMENT_MOST);
+    1 << share.ilog2()
+}
+
+/// Whether writers are faster than the freezer: then replies are held back, files that are open for writing are frozen,
+/// too, and compressors run at normal priority.
+pub fn is_pressed(fill: Fill) -> bool {
+    fill.log >= fill.budget / 2
+}
+
+/// When a reply may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// At once.
+    None,
+    /// At this moment.
+    Until(Duration),
+    /// When so many superchunks were frozen, and at the latest at this moment.
+    Frozen {
+        /// Superchunks since the same beginning that [`Freezer::frozen`] counts from.
+        count: u64,
+        /// The latest moment.
+        latest: Duration,
+    },
+}
+
+/// How the freezer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freezer {
+    /// Raw bytes per second that it takes in now; 0 if that is not known.
+    pub rate: u64,
+    /// Superchunks that it has frozen.
+    pub frozen: u64,
+    /// Raw bytes of a superchunk.
+    pub superchunk: u64,
+}
+
+/// Paces replies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    /// When the last reply may be sent that was held back for the freezer's rate.
+    due: Duration,
+    /// The count of superchunks that the last reply waits for, and the bytes that were written by all that wait for it.
+    stop: (u64, u64),
+}
+
+impl Pace {
+    /// When the reply to a write of `bytes` may be sent.
+    pub fn delay(&mut self, bytes: u64, fill: Fill, freezer: Freezer, now: Duration) -> Delay {
+        if fill.log >= fill.budget {
+            return self.stop(bytes, freezer, now);
+        }
+        if !is_pressed(fill) {
+            return Delay::None;
+        }
+        let alone = match freezer.rate {
+            0 => LONGEST,
+            rate => Duration::try_from_secs_f64(bytes as f64 / rate as f64).unwrap_or(LONGEST),
+        };
+        let latest = now.saturating_add(LONGEST);
+        self.due = self.due.max(now).saturating_add(alone).min(latest);
+        Delay::Until(self.due)
+    }
+
+    /// For each superchunk that is frozen, as many bytes are answered as one holds: at least one write.
+    fn stop(&mut self, bytes: u64, freezer: Freezer, now: Duration) -> Delay {
+        let next = freezer.frozen.saturating_add(1);
+        let (count, given) = self.stop;
+        let latest = now.saturating_add(LONGEST_STOP);
+        self.stop = if count < next {
+            (next, bytes)
+        } else if given.saturating_add(bytes) <= freezer.superchunk {
+            (count, given.saturating_add(bytes))
+        } else {
+            (count.saturating_add(1), bytes)
+        };
+        Delay::Frozen { count: self.stop.0, latest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUDGET: u64 = 512 << 20;
+    const FREEZER: Freezer = Freezer { rate: 100 << 20, frozen: 7, superchunk: 4 << 20 };
+
+    fn fill(log: u64) -> Fill {
+        Fill { log, budget: BUDGET }
+    }
+
+    #[test]
+    fn the_budget_is_a_tenth_of_the_free_space_within_bounds() {
+        for (free, expected) in [(0, 1 << 30), (5 << 30, 1 << 30), (100 << 30, 10 << 30), (u64::MAX, 16 << 30)] {
+            assert_eq!(budget(free), expected, "{free} bytes free");
+        }
+    }
+
+    #[test]
+    fn a_segment_is_at_most_a_sixteenth_of_the_budget() {
+        for (budget, expected) in [
+            (0, 4 << 20),
+            (SMALLEST, 4 << 20),
+            (64 << 20, 4 << 20),
+            (512 << 20, 32 << 20),
+            (1000 << 20, 32 << 20),
+            (1 << 30, 64 << 20),
+            (u64::MAX, 64 << 20),
+        ] {
+            assert_eq!(largest_segment(budget), expected, "budget {budget}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_held_back_below_half_of_the_budget() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.delay(1 << 20, fill(BUDGET / 2 - 1), FREEZER, Duration::from_secs(9)), Delay::None);
+        assert!(!is_pressed(fill(BUDGET / 2 - 1)) && is_pressed(fill(BUDGET / 2)));
+    }
+
+    #[test]
+    fn from_half_on_replies_follow_one_another_at_the_rate_of_the_freezer() {
+        let (mut pace, now) = (Pace::default(), Duration::from_secs(9));
+        let at = |ms| Delay::Until(now + Duration::from_millis(ms));
+        assert_eq!(pace.delay(1 << 20, fill(BUDGET / 2), FREEZER, now), at(10));
+        assert_eq!(pace.delay(2 << 20, fill(BUDGET / 2), FREEZER, now), at(30));
+        // Who comes when nobody waits any more waits for its own bytes only.
+        assert_eq!(pace.delay(1 << 20, fill(BUDGET - 1), FREEZER, now + Duration::from_millis(90)), at(100));
+    }
+
+    #[test]
+    fn no_reply_is_held_back_for_more_than_a_second_below_the_whole_budget() {
+        let (mut pace, now) = (Pace::default(), Duration::from_secs(9));
+        let latest = Delay::Until(now + LONGEST);
+        for rate in [0, 1, 1 << 20] {
+            for _ in 0..10 {
+                let delay = pace.delay(1 << 20, fill(BUDGET - 1), Freezer { rate, ..FREEZER }, now);
+                assert!(rate > 1 || delay == latest, "{delay:?}");
+            }
+        }
+        assert_eq!(pace.delay(1 << 20, fill(BUDGET - 1), FREEZER, now), latest);
+    }
+
+    #[test]
+    fn at_the_whole_budget_replies_wait_for_superchunks_and_at_most_20_seconds() {
+        let (mut pace, now) = (Pace::default(), Duration::from_secs(9));
+        let latest = now + LONGEST_STOP;
+        let mut next = |bytes: u64, frozen: u64| {
+            let delay = pace.delay(bytes, fill(BUDGET), Freezer { frozen, ..FREEZER }, now);
+            let Delay::Frozen { count, latest: at } = delay else { panic!("{delay:?}") };
+            assert_eq!(at, latest);
+            count
+        };
+        // Four of 1 MiB for each superchunk of 4 MiB.
+        let counts: Vec<_> = (0..9).map(|_| next(1 << 20, 7)).collect();
+        assert_eq!(counts, [8, 8, 8, 8, 9, 9, 9, 9, 10]);
+        // A write that is larger than a superchunk has one to itself.
+        assert_eq!((next(9 << 20, 7), next(1, 7)), (11, 12));
+        // Never one that was frozen already.
+        assert_eq!(next(1 << 20, 20), 21);
+    }
+
+    /// Writers who each wait for their reply, and a freezer slower than they are: the log stays within the budget but for
+    /// what is under way.
+    #[test]
+    fn writers_who_wait_do_not_get_past_the_budget() {
+        const WRITE: u64 = 1 << 20;
+        const WRITERS: usize = 64;
+        let (mut pace, mut log, mut frozen, mut part) = (Pace::default(), 0u64, 0u64, 0u64);
+        let mut waiting = [Delay::None; WRITERS];
+        let (mut highest, mut written) = (0, 0u64);
+        for ms in 0..120_000u64 {
+            let now = Duration::from_millis(ms);
+            // 20 MB/s.
+            part += 20_000.min(log);
+            log -= 20_000.min(log);
+            frozen += part / FREEZER.superchunk;
+            part %= FREEZER.superchunk;
+            for delay in &mut waiting {
+                let answered = match *delay {
+                    Delay::None => true,
+                    Delay::Until(at) => at <= now,
+                    Delay::Frozen { count, latest } => count <= frozen || latest <= now,
+                };
+                if answered {
+                    log += WRITE;
+                    written += WRITE;
+                    highest = highest.max(log);
+                    let freezer = Freezer { rate: 20_000_000, frozen, ..FREEZER };
+                    *delay = pace.delay(WRITE, fill(log), freezer, now);
+                }
+            }
+        }
+        assert!(highest <= BUDGET + 2 * WRITERS as u64 * WRITE, "{highest}");
+        // And they are not held back more than needed: what was written is what the freezer took and what the log has.
+        assert!(written >= 120 * 20_000_000, "{written}");
+        assert!(log >= BUDGET / 2, "{log}");
+    }
+}

@@ -1,0 +1,372 @@
+//! Copying live ranges out of old segments: a segment that few ranges still name bytes in can then go.
+//!
+//! Segments go lowest first, so a few bytes in a low one keep all above it, however little of them is needed. Such bytes are
+//! appended anew, and their ranges moved to the copy in transactions that change nothing else. A range that was changed
+//! meanwhile names another frame: a frame's offset is never given out twice, so what still names the old frame has the bytes
+//! that were copied. A frame is verified whole before any of it is copied [16]. The old segments go at the next checkpoint.
+//! Called by the freezer's thread, and by nobody while a batch is under way: the batch would find its ranges changed.
+
+use super::FsError;
+use super::draft::Draft;
+use super::live::Live;
+use crate::format::block::Key;
+use crate::format::ids::{InodeId, LogOffset};
+use crate::format::rows::{ThawedBytes, ThawedRow};
+use crate::format::schema;
+use crate::freeze::pressure::is_pressed;
+use crate::thaw::{Appended, Segments};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Rows of thawed ranges that one step looks at.
+const ROWS: usize = 1 << 16;
+
+/// Bytes that one step copies: it ends when it has so many.
+const BYTES: u64 = 8 << 20;
+
+/// Bytes that are appended as one, so that small ranges share a frame.
+const FRAME: u64 = 1 << 20;
+
+/// Ranges that one transaction moves. It is evaluated anew when its file changes meanwhile, so it is short.
+const RANGES: usize = 128;
+
+/// Under pressure, segments are emptied of which less than this part is needed, as long as the log is one and a half times
+/// what is thawed, and two segments: in a shorter one so much of each is needed that only freezing helps.
+const PRESSED_PART: u64 = 2;
+
+/// Otherwise, of which less than this part is, in a log of twice what is thawed and two segments.
+const CALM_PART: u64 = 8;
+
+/// The live bytes of the segments that are emptied together are at most this part of the budget: a copy takes up log, too,
+/// until the old segments go.
+const GOAL_PART: u64 = 16;
+
+/// How far the copying has come.
+#[derive(Debug, Default)]
+pub(super) struct CarryOver {
+    /// Ranges in segments below this number are copied; 0: nothing is under way.
+    below: u64,
+    /// The next row to look at.
+    next: Key,
+    /// The pass that ended last was for this number, when the log had so many bytes: what it could not copy is not tried
+    /// again at once.
+    ended: (u64, u64),
+}
+
+/// Bytes of a file that are to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    inode: InodeId,
+    begin: u64,
+    len: u64,
+    frame: LogOffset,
+    skip: u32,
+    sum: u64,
+}
+
+impl Live {
+    /// Copies ranges out of old segments for as long as that is worth it and `go_on` says so. Returns the bytes copied.
+    ///
+    /// # Errors
+    /// As for any change; `NoSpace` if the log cannot take the copies. What was copied before counts.
+    pub(super) fn carry_over(&self, carry: &mut CarryOver, go_on: &dyn Fn() -> bool) -> Result<u64, FsError> {
+        let mut copied = 0u64;
+        while go_on() {
+            let Some(bytes) = self.carry_over_step(carry)? else { break };
+            copied = copied.saturating_add(bytes);
+        }
+        Ok(copied)
+    }
+
+    /// Looks at some ranges and copies those in old segments; `None` if there is nothing to do.
+    fn carry_over_step(&self, carry: &mut CarryOver) -> Result<Option<u64>, FsError> {
+        let fill = self.pressure.fill();
+        if carry.below == 0 {
+            let Some(below) = self.segments_to_empty() else { return Ok(None) };
+            let (ended, log) = carry.ended;
+            if below <= ended && fill.log <= log.saturating_add(self.segment_size()) {
+                return Ok(None);
+            }
+            (carry.below, carry.next) = (below, Key::new(0, 0));
+        }
+        let (ranges, next) = self.ranges_below(carry.below, &carry.next)?;
+        let copied = self.copy_ranges(&ranges)?;
+        match next {
+            Some(next) => carry.next = next,
+            None => *carry = CarryOver { ended: (carry.below, self.pressure.fill().log), ..CarryOver::default() },
+        }
+        Ok(Some(copied))
+    }
+
+    fn segment_size(&self) -> u64 {
+        self.lock_state().segments().size()
+    }
+
+    /// The segments below the one returned are worth emptying.
+    fn segments_to_empty(&self) -> Option<u64> {
+        let fill = self.pressure.fill();
+        let state = self.lock_state();
+        if state.latch.is_some() || self.log_wants_checkpoint(&state, 0) {
+            return None;
+        }
+        let segments = state.segments();
+        let size = segments.size();
+        let thawed = state.frames.bytes();
+        let besides = fill.log.saturating_sub(thawed).saturating_sub(size.saturating_mul(2));
+        let part = if is_pressed(fill) && besides > thawed / 2 {
+            PRESSED_PART
+        } else if besides > thawed {
+            CALM_PART
+        } else {
+            return None;
+        };
+        let numbers: Vec<_> = segments.numbers().collect();
+        worth_emptying(&numbers, state.frames.by_segment(), size, part, fill.budget / GOAL_PART)
+    }
+
+    /// Ranges in segments below a number, in key order from `from` on; and the key to go on with.
+    fn ranges_below(&self, below: u64, from: &Key) -> Result<(Vec<Range>, Option<Key>), FsError> {
+        self.ranges_within(below, from, ROWS, BYTES)
+    }
+
+    /// The same, of at most so many rows and about so many bytes.
+    fn ranges_within(
+        &self,
+        below: u64,
+        from: &Key,
+        most_rows: usize,
+        most_bytes: u64,
+    ) -> Result<(Vec<Range>, Option<Key>), FsError> {
+        let snapshot = self.snapshot();
+        let (view, size) = (&snapshot.view, self.segment_size());
+        let (mut ranges, mut bytes, mut rows) = (Vec::new(), 0u64, 0);
+        let mut cursor = view.cursor_at(&schema::THAWED, from.as_ref())?;
+        while let Some(row) = cursor.row() {
+            let key = row.key();
+            if rows == most_rows || bytes >= most_bytes {
+                return Ok((ranges, Some(key.to_key())));
+            }
+            rows += 1;
+            let (inode, begin) = (InodeId(key.a), key.b);
+            let ThawedRow { length, bytes: place } = ThawedRow::decode(begin, row.ints(), row.tail())?;
+            if let ThawedBytes::InLog { frame, skip, sum } = place
+                && frame.0.checked_div(size).is_some_and(|number| number < below)
+            {
+                bytes = bytes.saturating_add(length);
+                ranges.push(Range { inode, begin, len: length, frame, skip, sum });
+            }
+            cursor.advance(view)?;
+        }
+        Ok((ranges, None))
+    }
+
+    /// Appends the bytes of these ranges anew, and makes the ranges name the copies. Those whose bytes are damaged stay.
+    fn copy_ranges(&self, ranges: &[Range]) -> Result<u64, FsError> {
+        let segments = Arc::clone(self.lock_state().segments());
+        let mut source = Source { segments, frames: BTreeMap::new(), bytes: 0 };
+        let (mut copied, mut rest) = (0u64, ranges);
+        while !rest.is_empty() {
+            let (mut data, mut taken, mut seen) = (Vec::new(), Vec::new(), 0);
+            for range in rest {
+                let full = !taken.is_empty() && (data.len() as u64).saturating_add(range.len) > FRAME;
+                if full || taken.len() == RANGES {
+                    break;
+                }
+                seen += 1;
+                if let Some(bytes) = source.get(range) {
+                    taken.push((*range, data.len() as u64));
+                    data.extend_from_slice(bytes);
+                }
+            }
+            rest = rest.get(seen..).unwrap_or_default();
+            if !taken.is_empty() {
+                // Held until the ranges name them.
+                let written = self.append(&data)?;
+                self.transact(|draft| move_ranges(draft, &taken, &written.pieces))?;
+                copied = copied.saturating_add(data.len() as u64);
+            }
+        }
+        Ok(copied)
+    }
+}
+
+/// Frames that were verified.
+struct Source {
+    segments: Arc<Segments>,
+    frames: BTreeMap<LogOffset, Option<Vec<u8>>>,
+    bytes: u64,
+}
+
+impl Source {
+    /// The bytes of a range; `None` if they are damaged or cannot be read.
+    fn get(&mut self, range: &Range) -> Option<&[u8]> {
+        if !self.frames.contains_key(&range.frame) {
+            if self.bytes > BYTES {
+                self.frames.clear();
+                self.bytes = 0;
+            }
+            let read = self.segments.get(range.frame).map(|segment| segment.written(range.frame, range.sum));
+            let read = match read {
+                Some(Ok(bytes)) => Some(bytes),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, inode = range.inode.0, "bytes of a file cannot be read from the thaw log");
+                    None
+                }
+                None => None,
+            };
+            self.bytes = self.bytes.saturating_add(read.as_ref().map_or(0, |bytes| bytes.len() as u64));
+            self.frames.insert(range.frame, read);
+        }
+        let frame = self.frames.get(&range.frame)?.as_deref()?;
+        let begin = usize::try_from(range.skip).ok()?;
+        frame.get(begin..begin.checked_add(usize::try_from(range.len).ok()?)?)
+    }
+}
+
+/// Makes ranges name the bytes in `pieces`, each from an offset in all of them on, as far as they still name what they did.
+fn move_ranges(draft: &mut Draft, ranges: &[(Range, u64)], pieces: &[Appended]) -> Result<(), FsError> {
+    for (range, at) in ranges {
+        for (begin, len) in unchanged(draft, range)? {
+            let within = at.saturating_add(begin.saturating_sub(range.begin));
+            super::ops::put_thawed(draft, range.inode, pieces, within, begin, len)?;
+        }
+    }
+    Ok(())
+}
+
+/// The parts of a range that name the same bytes as before.
+fn unchanged(draft: &mut Draft, range: &Range) -> Result<Vec<(u64, u64)>, FsError> {
+    draft.reads(range.inode);
+    let end = range.begin.saturating_add(range.len);
+    let mut parts = Vec::new();
+    let mut rows = draft.view().thawed_within(range.inode, range.begin, end)?;
+    while let Some((begin, row)) = rows.next(draft.view())? {
+        let ThawedBytes::InLog { frame, skip, sum } = row.bytes else { continue };
+        // What of the frame the file's first byte would be: the same for all parts of what was one range.
+        let origin = |begin: u64, skip: u32| i128::from(begin) - i128::from(skip);
+        if (frame, sum) == (range.frame, range.sum) && origin(begin, skip) == origin(range.begin, range.skip) {
+            let (from, to) = (begin.max(range.begin), begin.saturating_add(row.length).min(end));
+            parts.extend((from < to).then(|| (from, to - from)));
+        }
+    }
+    Ok(parts)
+}
+
+/// The segments, of those in `numbers`, below the one returned are worth emptying: of what they hold, beginning with the first
+/// in which anything is needed, less than a part is, and of the highest of them as well. The last segment is being written and
+/// stays.
+fn worth_emptying(numbers: &[u64], live: &BTreeMap<u64, u64>, size: u64, part: u64, most: u64) -> Option<u64> {
+    let (mut held, mut needed, mut best) = (0u64, 0u64, None);
+    for pair in numbers.windows(2) {
+        let &[number, next] = pair else { break };
+        let own = live.get(&number).copied().unwrap_or(0);
+        needed = needed.saturating_add(own);
+        if needed == 0 {
+            continue;
+        }
+        held = held.saturating_add(size);
+        if best.is_some() && needed > most {
+            break;
+        }
+        if needed.saturating_mul(part) < held && own.saturating_mul(part) < size {
+            best = Some(next);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tests::world::World;
+
+    /// All thawed ranges: of the root's, which has no bytes; ranges and frames are all that matters here.
+    fn ranges(live: &Live) -> Vec<Range> {
+        live.ranges_below(u64::MAX, &Key::new(0, 0)).unwrap().0
+    }
+
+    fn write(live: &Live, offset: u64, bytes: &[u8]) {
+        let written = live.append(bytes).unwrap();
+        let len = bytes.len() as u64;
+        live.transact(|draft| crate::fs::ops::put_thawed(draft, InodeId::ROOT, &written.pieces, 0, offset, len))
+            .unwrap();
+    }
+
+    #[test]
+    fn what_was_changed_while_it_was_copied_keeps_the_change() {
+        let world = World::new();
+        let live = &world.live;
+        write(live, 0, &[1; 1000]);
+        write(live, 1000, &[2; 1000]);
+        let old = ranges(live);
+        // One range in its middle, the other cut off, and a third one that was not there.
+        write(live, 300, &[3; 100]);
+        live.transact(|draft| draft.unthaw(InodeId::ROOT, 1500, 500)).unwrap();
+        write(live, 2000, &[4; 10]);
+        let before = ranges(live);
+        assert_eq!(live.copy_ranges(&old).unwrap(), 2000);
+        let after = ranges(live);
+        let shape = |ranges: &[Range]| ranges.iter().map(|range| (range.begin, range.len)).collect::<Vec<_>>();
+        assert_eq!(shape(&after), [(0, 300), (300, 100), (400, 600), (1000, 500), (2000, 10)]);
+        assert_eq!(shape(&before), shape(&after));
+        let moved: Vec<_> = before.iter().zip(&after).map(|(before, after)| before.frame != after.frame).collect();
+        assert_eq!(moved, [true, false, true, true, false]);
+        let mut source =
+            Source { segments: Arc::clone(live.lock_state().segments()), frames: BTreeMap::new(), bytes: 0 };
+        for (range, byte) in after.iter().zip([1, 3, 1, 2, 4]) {
+            assert_eq!(source.get(range).unwrap(), vec![byte; range.len as usize]);
+        }
+        // What was read is gone: nothing is moved, and nothing comes back.
+        live.transact(|draft| draft.unthaw_after(InodeId::ROOT, 0)).unwrap();
+        live.copy_ranges(&after).unwrap();
+        assert_eq!(ranges(live), []);
+    }
+
+    #[test]
+    fn a_step_ends_and_the_next_goes_on_where_it_ended() {
+        let world = World::new();
+        let live = &world.live;
+        for n in 0..10 {
+            write(live, n * 1000, &[n as u8; 1000]);
+        }
+        let mut seen = Vec::new();
+        let mut next = Key::new(0, 0);
+        loop {
+            let (ranges, more) = live.ranges_within(u64::MAX, &next, 4, u64::MAX).unwrap();
+            assert!(ranges.len() <= 4);
+            seen.extend(ranges);
+            match more {
+                Some(key) => next = key,
+                None => break,
+            }
+        }
+        assert_eq!(seen, ranges(live));
+        assert_eq!(live.ranges_within(u64::MAX, &Key::new(0, 0), 100, 2500).unwrap().0.len(), 3);
+    }
+
+    #[test]
+    fn what_is_worth_emptying_begins_with_the_lowest_needed_segment_and_ends_before_the_last() {
+        let worth = |live: &[(u64, u64)], numbers: &[u64], most| {
+            worth_emptying(numbers, &live.iter().copied().collect(), 100, 2, most)
+        };
+        let numbers = [3, 4, 5, 6, 7];
+        assert_eq!(worth(&[], &numbers, 1000), None);
+        // The last is being written.
+        assert_eq!(worth(&[(7, 1)], &numbers, 1000), None);
+        assert_eq!(worth(&[(3, 49)], &numbers, 1000), Some(7));
+        assert_eq!(worth(&[(3, 50)], &[3, 4], 1000), None);
+        // Those that nothing needs go by themselves, and count for nothing.
+        assert_eq!(worth(&[(5, 80)], &[3, 4, 5, 6], 1000), None);
+        // A full one below empty ones.
+        assert_eq!(worth(&[(3, 99)], &numbers, 1000), Some(7));
+        assert_eq!(worth(&[(3, 99), (4, 99)], &numbers, 1000), Some(7));
+        assert_eq!(worth(&[(3, 99), (4, 99), (5, 99), (6, 99)], &numbers, 1000), None);
+        // One that is needed itself stays, if emptying those below it does.
+        assert_eq!(worth(&[(3, 10), (4, 80)], &numbers[..3], 1000), Some(4));
+        // Not more at a time, unless nothing is won by less.
+        assert_eq!(worth(&[(3, 99)], &numbers, 60), Some(5));
+        assert_eq!(worth(&[(3, 10), (4, 10), (5, 100)], &numbers, 60), Some(5));
+        // Numbers may have gaps.
+        assert_eq!(worth(&[(3, 10)], &[3, 9], 1000), Some(9));
+    }
+}
