@@ -167,7 +167,10 @@ fn serve_writing(
     };
     let (to_commit, to_give_up) = (live.clone(), live.clone());
     let ending = daemon::Ending::writable(
-        move || to_commit.sync(Box::new(|_| ())),
+        move || {
+            to_commit.answer_writers();
+            to_commit.sync(Box::new(|_| ()));
+        },
         // The next mount brings back what was committed.
         move || std::process::exit(i32::from(to_give_up.sync_and_wait().is_err())),
     );

@@ -9,6 +9,7 @@
 use super::FsError;
 use super::draft::Draft;
 use super::live::Live;
+use super::state::State;
 use crate::format::block::Key;
 use crate::format::ids::{InodeId, LogOffset};
 use crate::format::rows::{ThawedBytes, ThawedRow};
@@ -69,10 +70,11 @@ impl Live {
     ///
     /// # Errors
     /// As for any change; `NoSpace` if the log cannot take the copies. What was copied before counts.
-    pub(super) fn carry_over(&self, carry: &mut CarryOver, go_on: &dyn Fn() -> bool) -> Result<u64, FsError> {
+    pub(super) fn carry_over(&self, go_on: &dyn Fn() -> bool) -> Result<u64, FsError> {
         let mut copied = 0u64;
         while go_on() {
-            let Some(bytes) = self.carry_over_step(carry)? else { break };
+            let mut freezer = self.freezing.lock();
+            let Some(bytes) = self.carry_over_step(&mut freezer.carry)? else { break };
             copied = copied.saturating_add(bytes);
         }
         Ok(copied)
@@ -82,7 +84,7 @@ impl Live {
     fn carry_over_step(&self, carry: &mut CarryOver) -> Result<Option<u64>, FsError> {
         let fill = self.pressure.fill();
         if carry.below == 0 {
-            let Some(below) = self.segments_to_empty() else { return Ok(None) };
+            let Some(below) = self.segments_to_empty(&self.lock_state()) else { return Ok(None) };
             let (ended, log) = carry.ended;
             if below <= ended && fill.log <= log.saturating_add(self.segment_size()) {
                 return Ok(None);
@@ -103,10 +105,9 @@ impl Live {
     }
 
     /// The segments below the one returned are worth emptying.
-    fn segments_to_empty(&self) -> Option<u64> {
+    pub(super) fn segments_to_empty(&self, state: &State) -> Option<u64> {
         let fill = self.pressure.fill();
-        let state = self.lock_state();
-        if state.latch.is_some() || self.log_wants_checkpoint(&state, 0) {
+        if state.latch.is_some() || !self.has_begun() || self.log_wants_checkpoint(state, 0) {
             return None;
         }
         let segments = state.segments();
@@ -225,6 +226,7 @@ impl Source {
 
 /// Makes ranges name the bytes in `pieces`, each from an offset in all of them on, as far as they still name what they did.
 fn move_ranges(draft: &mut Draft, ranges: &[(Range, u64)], pieces: &[Appended]) -> Result<(), FsError> {
+    draft.only_moves();
     for (range, at) in ranges {
         for (begin, len) in unchanged(draft, range)? {
             let within = at.saturating_add(begin.saturating_sub(range.begin));

@@ -123,6 +123,8 @@ impl Live {
         let before = log.lowest_segment();
         let removed = log.remove_before(LogOffset(bound));
         self.pressure.note(log);
+        self.pressure.look_at_space();
+        self.delays.wake();
         if log.lowest_segment() != before {
             self.lock_state().set_segments(log.segments());
         }

@@ -46,6 +46,11 @@ impl Dirty {
         quiet && self.hold.is_none_or(|until| until <= now)
     }
 
+    /// Whether it is left alone: it changed under its freeze again and again, or cannot be frozen.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.hold.is_some_and(|until| until > now)
+    }
+
     /// Whether somebody has it open for writing.
     pub(super) fn is_writing(&self) -> bool {
         self.writing

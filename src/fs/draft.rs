@@ -76,6 +76,8 @@ pub(super) struct Draft {
     pub(super) bytes: i64,
     pub(super) removes: bool,
     pub(super) lightens_log: bool,
+    /// Bytes only lie elsewhere in the log now: nobody has written them.
+    pub(super) only_moves: bool,
 }
 
 impl Draft {
@@ -93,6 +95,7 @@ impl Draft {
             bytes: 0,
             removes: false,
             lightens_log: false,
+            only_moves: false,
         }
     }
 
@@ -305,6 +308,11 @@ impl Draft {
     /// but not that of the image.
     pub(super) fn lightens_log(&mut self) {
         self.lightens_log = true;
+    }
+
+    /// The operation changes only where in the log bytes lie.
+    pub(super) fn only_moves(&mut self) {
+        self.only_moves = true;
     }
 
     /// The changed view.

@@ -11,6 +11,7 @@
 use super::FsError;
 use super::basis::{self, NO_SESSION};
 use super::begin::{Beginning, Writer};
+use super::delays::Delays;
 use super::draft::Draft;
 use super::freezing::control::Control;
 use super::freezing::known::Freezer;
@@ -106,7 +107,10 @@ pub struct Live {
     reserved_for: AtomicUsize,
     /// Bytes of memory for what is not in the image yet.
     memory: AtomicUsize,
+    /// How full the thaw log is.
     pub(super) pressure: Pressure,
+    /// Replies that are held back.
+    pub(super) delays: Delays,
     /// No space was found for another segment of the thaw log when a commit was last begun.
     pub(super) log_is_short: AtomicBool,
     /// What freezes have in common: one batch at a time. Taken before any other lock.
@@ -138,6 +142,7 @@ impl Live {
             begun: AtomicBool::new(false),
             ids,
             pressure: Pressure::new(options.budget),
+            delays: Delays::default(),
             options,
             storage,
             image_end: AtomicU64::new(0),
@@ -277,7 +282,7 @@ impl Live {
             return self.state.lock().check_latch();
         };
         let (storage, home, base) = (Arc::clone(&found.storage), Arc::clone(&found.home), Arc::clone(&found.image));
-        let by_space = self.pressure.settle(&*home);
+        let by_space = self.pressure.settle(&home);
         let segment_size = self.options.segment_size.or(by_space);
         let begun = found.begin(&Beginning { log_id: self.options.log_id, segment_size });
         let basis = begun.map_err(FsError::from).and_then(|mut writer| {
@@ -397,6 +402,7 @@ impl Live {
         self.pressure.note(log);
         unwritten.1 = unwritten.1.saturating_add(bytes.len() as u64);
         if unwritten.1 >= WRITEBACK {
+            self.pressure.look_at_space();
             let (from, to) = (unwritten.0, log.position());
             *unwritten = (to, 0);
             let segment = log.segment(to).or_else(|| log.segment(from));

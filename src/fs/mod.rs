@@ -16,6 +16,7 @@ mod checkpoint;
 mod claims;
 mod commit;
 mod content;
+mod delays;
 mod digest;
 mod dir;
 mod dirs;

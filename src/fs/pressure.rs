@@ -1,53 +1,208 @@
-//! How full the thaw log is, and what its budget is.
+//! How full the thaw log is, at which level it is frozen, and which replies wait for that.
 //!
-//! Written by those who append to the log or remove segments, under its lock; read by anybody, without one. Called by `live`,
-//! `checkpoint`, `carry_over`.
+//! Fill and budget are written by those who append to the log or remove segments, under its lock, and read by anybody,
+//! without one. The decisions are made in `freeze`; here are the numbers that they are made from. Its own mutex is held for
+//! arithmetic only, and nothing else is locked under it. Called by `live`, `checkpoint`, `freezing`, `carry_over`, `delays`.
 
 use super::live::Live;
 use super::state::State;
-use crate::freeze::level::Fill;
-use crate::freeze::pressure::{budget, largest_segment};
+use crate::format::codec::Compression;
+use crate::freeze::level::{Arrivals, Fill, Levels};
+use crate::freeze::pressure::{Delay, Freezer, Pace, budget, is_pressed, largest_segment};
 use crate::storage::LogHome;
 use crate::thaw::{self, ThawLog};
-use std::sync::atomic::{AtomicU64, Ordering};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A checkpoint is due when segments that nothing in the state needs take this part of the budget.
 const CHECKPOINT_PART: u64 = 4;
+
+/// A batch has at most this part of the budget: what it takes in leaves the log only when it is done.
+const BATCH_PART: u64 = 8;
+
+/// Images of other codecs count as packed at this level of zstd, where their own is too slow.
+const OTHER_CODEC: i32 = 19;
+
+/// Of the free space, where it is less than the budget, the log takes this part: superchunks need some, too.
+const SPACE_PART: u64 = 2;
 
 /// Budget and fill of the thaw log.
 pub(super) struct Pressure {
     /// 0: by the free space, when the log is begun.
     budget: AtomicU64,
     log: AtomicU64,
+    /// Where the log ended when it was last noted: what arrives, counted.
+    end: AtomicU64,
+    /// Bytes that the log may grow by, as far as there is space for it.
+    room: AtomicU64,
+    home: Mutex<Option<Arc<dyn LogHome>>>,
+    /// The freezer has found nothing that it may freeze, or has failed: nobody waits for superchunks.
+    idle: AtomicBool,
+    /// It has failed: nobody waits at all.
+    failed: AtomicBool,
+    began: Instant,
+    speed: Mutex<Speed>,
+}
+
+/// What was measured.
+#[derive(Default)]
+struct Speed {
+    arrivals: Arrivals,
+    levels: Option<Levels>,
+    pace: Pace,
+    frozen: u64,
+    superchunk: u64,
+}
+
+/// What the freezer does, for those who look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Shown {
+    pub(super) level: Option<i32>,
+    /// Bytes per second; 0 if it is not known.
+    pub(super) rate: u64,
 }
 
 impl Pressure {
     /// With a budget of so many bytes; by the free space, if it is not given.
     pub(super) fn new(budget: Option<u64>) -> Self {
-        Pressure { budget: AtomicU64::new(budget.unwrap_or(0)), log: AtomicU64::new(0) }
+        Pressure {
+            budget: AtomicU64::new(budget.unwrap_or(0)),
+            log: AtomicU64::new(0),
+            end: AtomicU64::new(0),
+            room: AtomicU64::new(u64::MAX),
+            home: Mutex::new(None),
+            idle: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            began: Instant::now(),
+            speed: Mutex::default(),
+        }
     }
 
     /// Looks at the free space where the log is to lie. Returns the bytes of its segments; `None` if it cannot tell.
-    pub(super) fn settle(&self, home: &dyn LogHome) -> Option<u64> {
+    pub(super) fn settle(&self, home: &Arc<dyn LogHome>) -> Option<u64> {
         let free = home.space().ok()?.free;
         if self.budget.load(Ordering::Relaxed) == 0 {
             self.budget.store(budget(free), Ordering::Relaxed);
         }
-        Some(thaw::segment_size(free).min(largest_segment(self.fill().budget)))
+        *self.home.lock() = Some(Arc::clone(home));
+        Some(thaw::segment_size(free).min(largest_segment(self.budget())))
     }
 
     /// The log is as it is now.
     pub(super) fn note(&self, log: &ThawLog) {
         self.log.store(log.extent(), Ordering::Relaxed);
+        self.end.store(log.position().0, Ordering::Relaxed);
     }
 
-    /// How full the log was when it was last noted.
-    pub(super) fn fill(&self) -> Fill {
-        let budget = match self.budget.load(Ordering::Relaxed) {
+    /// Looks at the free space again.
+    pub(super) fn look_at_space(&self) {
+        let home = self.home.lock().clone();
+        if let Some(Ok(space)) = home.map(|home| home.space()) {
+            self.room.store(space.free / SPACE_PART, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the log may have.
+    pub(super) fn budget(&self) -> u64 {
+        match self.budget.load(Ordering::Relaxed) {
             0 => budget(0),
             known => known,
+        }
+    }
+
+    /// How full the log was when it was last noted. Where there is not space for all of the budget, that counts less.
+    pub(super) fn fill(&self) -> Fill {
+        let log = self.log.load(Ordering::Relaxed);
+        Fill { log, budget: self.budget().min(log.saturating_add(self.room.load(Ordering::Relaxed))) }
+    }
+
+    /// Whether writers are faster than the freezer.
+    pub(super) fn is_pressed(&self) -> bool {
+        is_pressed(self.fill())
+    }
+
+    /// Whether the log has reached its budget.
+    pub(super) fn is_full(&self) -> bool {
+        let fill = self.fill();
+        fill.log >= fill.budget
+    }
+
+    /// New raw bytes of a batch, of which there would be `most`; `least` if the budget is small.
+    pub(super) fn batch(&self, most: u64, least: u64) -> u64 {
+        most.min(self.budget() / BATCH_PART).max(least)
+    }
+
+    /// How the next batch of at most so many bytes is compressed, in an image whose own way is `own`.
+    pub(super) fn compression(&self, own: Compression, batch: u64) -> Compression {
+        let top = match own {
+            Compression::Zstd(level) => level,
+            Compression::Xz(_) => OTHER_CODEC,
+            other => return other,
         };
-        Fill { log: self.log.load(Ordering::Relaxed), budget }
+        let mut speed = self.speed.lock();
+        speed.arrivals.saw(self.end.load(Ordering::Relaxed), self.time());
+        let arriving = speed.arrivals.rate();
+        let level = speed.levels.get_or_insert_with(|| Levels::new(top, batch)).choose(self.fill(), arriving);
+        if level == top { own } else { Compression::Zstd(level) }
+    }
+
+    /// A batch of so many raw bytes took so long; what it was is superchunks of at most `superchunk` raw bytes.
+    pub(super) fn froze(&self, bytes: u64, took: Duration, superchunks: u64, superchunk: u64) {
+        let now = self.time();
+        let mut speed = self.speed.lock();
+        if let Some(levels) = &mut speed.levels {
+            let level = levels.chosen();
+            levels.measured(level, bytes, took, now);
+        }
+        speed.frozen = speed.frozen.saturating_add(superchunks);
+        speed.superchunk = superchunk;
+    }
+
+    /// Superchunks that were frozen.
+    pub(super) fn frozen(&self) -> u64 {
+        self.speed.lock().frozen
+    }
+
+    /// The freezer found nothing to freeze, or something; or it failed.
+    pub(super) fn set_idle(&self, idle: bool, failed: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+        self.failed.store(failed, Ordering::Relaxed);
+    }
+
+    /// What the freezer does.
+    pub(super) fn shown(&self) -> Shown {
+        let speed = self.speed.lock();
+        let levels = speed.levels.as_ref();
+        Shown { level: levels.map(Levels::chosen), rate: levels.map_or(0, Levels::rate) }
+    }
+
+    /// When the reply to a write of so many bytes may be sent, by [`Pressure::time`].
+    pub(super) fn delay(&self, bytes: u64) -> Delay {
+        let mut fill = self.fill();
+        if !is_pressed(fill) || self.failed.load(Ordering::Relaxed) {
+            return Delay::None;
+        }
+        if self.idle.load(Ordering::Relaxed) {
+            fill.log = fill.log.min(fill.budget.saturating_sub(1));
+        }
+        let now = self.time();
+        let mut speed = self.speed.lock();
+        let rate = speed.levels.as_ref().map_or(0, Levels::rate);
+        let freezer = Freezer { rate, frozen: speed.frozen, superchunk: speed.superchunk };
+        speed.pace.delay(bytes, fill, freezer, now)
+    }
+
+    /// The time, since the moment that delays are counted from.
+    pub(super) fn time(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    #[cfg(test)]
+    /// As if the log had reached its budget.
+    pub(super) fn set_full_for_tests(&self) {
+        self.log.store(u64::MAX, Ordering::Relaxed);
     }
 }
 
@@ -55,6 +210,6 @@ impl Live {
     /// Whether so much of the log is not needed once a root of the present state is published that a checkpoint is worth it;
     /// `left` of it the last one did not remove.
     pub(super) fn log_wants_checkpoint(&self, state: &State, left: u64) -> bool {
-        state.garbage().saturating_sub(left) >= self.pressure.fill().budget / CHECKPOINT_PART
+        state.garbage().saturating_sub(left) >= self.pressure.budget() / CHECKPOINT_PART
     }
 }

@@ -25,7 +25,7 @@ pub struct Running {
 }
 
 impl Live {
-    /// Starts the committer, the checkpointer, the freezer and gc.
+    /// Starts the committer, the checkpointer, the freezer, gc, and who answers writers that are held back.
     ///
     /// # Errors
     /// If there is no thread to be had.
@@ -36,7 +36,9 @@ impl Live {
             ("checkpoint", Live::run_checkpointer),
             ("freeze", Live::run_freezer),
             ("gc", Live::run_gc),
+            ("pace", Live::run_pacer),
         ];
+        self.delays.open();
         for (name, run) in threads {
             let live = Arc::clone(self);
             let body = move || {
@@ -44,6 +46,7 @@ impl Live {
                     // It leaves something half done that nobody knows of.
                     live.latch(&format!("thread '{name}' panicked"));
                     live.give_up_waiters();
+                    live.delays.close();
                 }
             };
             self.lock_state().has_threads = true;
@@ -154,10 +157,13 @@ impl Running {
         (state.closing, state.has_threads) = (true, false);
         drop(state);
         self.live.changed.notify_all();
+        self.live.delays.wake();
         for thread in self.threads.drain(..) {
             // One that panicked has latched.
             let _ = thread.join();
         }
+        // If it never ran, nobody waits for it.
+        self.live.delays.close();
     }
 }
 

@@ -253,7 +253,7 @@ impl State {
             if let Operation::Thawed(thawed) = operation
                 && let Some((_, wrote)) = files.get_mut(&thawed.inode)
             {
-                *wrote = true;
+                *wrote = !draft.only_moves;
             }
         }
         if files.is_empty() {

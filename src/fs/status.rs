@@ -15,6 +15,12 @@ pub struct LiveStatus {
     pub thawed_bytes: u64,
     /// Bytes of the thaw log's segments.
     pub log_bytes: u64,
+    /// Bytes that they may have.
+    pub budget: u64,
+    /// The level of zstd of the last batch that was frozen; `None` before the first.
+    pub level: Option<i32>,
+    /// Bytes a second that the freezer takes in; 0 if it is not known.
+    pub freeze_rate: u64,
     /// How many they are.
     pub segments: u64,
     /// Inodes that are open.
@@ -39,12 +45,16 @@ impl Live {
             None => (0, 0),
         };
         drop(log);
+        let speed = self.pressure.shown();
         let state = self.lock_state();
         Ok(LiveStatus {
             overlay_bytes: state.overlay_bytes() as u64,
             pending_bytes: state.pending_bytes(),
             thawed_bytes: state.frames.bytes(),
             log_bytes,
+            budget: self.pressure.budget(),
+            level: speed.level,
+            freeze_rate: speed.rate,
             segments,
             open_inodes: state.open_inodes() as u64,
             oldest_change: state.oldest.map(|since| since.elapsed()),

@@ -1,4 +1,4 @@
-//! Replies that wait for something: an fsync for its commit.
+//! Replies that wait for something: an fsync for its commit, a write for room in the thaw log.
 //!
 //! Each is in one queue until it is answered, exactly once: by its [`Ticket`], by [`Parked::drain`], or, if the ticket is
 //! dropped, with EIO. So none is ever leaked, which would leave its caller in a sleep that no signal ends. Replies are sent
@@ -15,12 +15,12 @@ pub(super) trait Answer: Send + 'static {
     fn answer(self, result: Result<(), Errno>);
 }
 
-/// The replies that wait for a commit.
+/// The replies that wait.
 #[derive(Debug)]
 pub(super) enum Late {
     /// Of fsync.
     Empty(ReplyEmpty),
-    /// Of a write of so many bytes through a descriptor with `O_SYNC` or `O_DSYNC`.
+    /// Of a write of so many bytes: through a descriptor with `O_SYNC` or `O_DSYNC`, or while replies are held back.
     Write(ReplyWrite, u32),
 }
 

@@ -54,6 +54,9 @@ fn whole(status: &LiveStatus) -> String {
         ("pending_bytes", status.pending_bytes.to_string()),
         ("thawed_bytes", status.thawed_bytes.to_string()),
         ("log_bytes", status.log_bytes.to_string()),
+        ("budget", status.budget.to_string()),
+        ("level", status.level.map_or("-".into(), |level| level.to_string())),
+        ("freeze_rate", status.freeze_rate.to_string()),
         ("segments", status.segments.to_string()),
         ("open_inodes", status.open_inodes.to_string()),
         ("uncommitted_age", seconds(status.oldest_change)),
@@ -186,6 +189,9 @@ mod tests {
             pending_bytes: 2,
             thawed_bytes: 3,
             log_bytes: 4,
+            budget: 7,
+            level: Some(8),
+            freeze_rate: 9,
             segments: 5,
             open_inodes: 6,
             oldest_change: Some(Duration::from_millis(5999)),
@@ -194,7 +200,7 @@ mod tests {
         };
         assert_eq!(
             whole(&status),
-            "overlay_bytes 1\npending_bytes 2\nthawed_bytes 3\nlog_bytes 4\nsegments 5\nopen_inodes 6\n\
+            "overlay_bytes 1\npending_bytes 2\nthawed_bytes 3\nlog_bytes 4\nbudget 7\nlevel 8\nfreeze_rate 9\nsegments 5\nopen_inodes 6\n\
              uncommitted_age 5\ncheckpoint_age -\nfailed no space\n"
         );
     }

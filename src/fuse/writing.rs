@@ -96,14 +96,25 @@ impl Writing {
         self.reading.guard.run(operation, inode.0, || Ok(handler()?))
     }
 
-    /// Answers when all changes so far are durable.
-    fn reply_when_durable(&self, inode: INodeNo, reply: Late) {
+    /// Answers when all changes so far are durable; where so many bytes were written, as soon as the thaw log has room, too.
+    fn reply_when_durable(&self, inode: INodeNo, reply: Late, written: u64) {
         let ticket = self.parked.park(reply);
+        let live = Arc::clone(&self.live);
         // If it fails or panics, the ticket is dropped: its caller is told EIO.
         let _ = self.run("sync", inode, || {
-            self.live.sync(Box::new(move |result| {
-                ticket.answer(result.map_err(|error| Errno::from_i32(error.errno().raw_os_error())));
+            self.live.sync(Box::new(move |result| match result {
+                Ok(()) if written > 0 => live.after_write(written, Box::new(move |_| ticket.answer(Ok(())))),
+                result => ticket.answer(result.map_err(errno_of)),
             }));
+            Ok(())
+        });
+    }
+
+    /// Answers as soon as the thaw log has room.
+    fn reply_when_there_is_room(&self, inode: INodeNo, reply: Late, written: u64) {
+        let ticket = self.parked.park(reply);
+        let _ = self.run("wait", inode, || {
+            self.live.after_write(written, Box::new(move |result| ticket.answer(result.map_err(errno_of))));
             Ok(())
         });
     }
@@ -136,6 +147,10 @@ impl Writing {
             Err(errno) => reply.error(errno),
         }
     }
+}
+
+fn errno_of(error: FsError) -> Errno {
+    Errno::from_i32(error.errno().raw_os_error())
 }
 
 fn new_node(request: &Request, (kind, mode, umask): (NewKind, u32, u32)) -> NewNode {
@@ -393,7 +408,11 @@ impl Filesystem for Writing {
         match written {
             // What comes out of the page cache has the flags of a handle that is guessed; O_SYNC writes wait elsewhere.
             Ok(()) if flags.0 & libc::O_DSYNC != 0 && !how.contains(WriteFlags::FUSE_WRITE_CACHE) => {
-                self.reply_when_durable(inode, Late::Write(reply, len));
+                self.reply_when_durable(inode, Late::Write(reply, len), len.into());
+            }
+            // It is written. Who wrote it goes on when the freezer follows.
+            Ok(()) if self.live.holds_replies_back() => {
+                self.reply_when_there_is_room(inode, Late::Write(reply, len), len.into());
             }
             Ok(()) => reply.written(len),
             Err(errno) => reply.error(errno),
@@ -411,11 +430,11 @@ impl Filesystem for Writing {
     }
 
     fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.reply_when_durable(inode, Late::Empty(reply));
+        self.reply_when_durable(inode, Late::Empty(reply), 0);
     }
 
     fn fsyncdir(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.reply_when_durable(inode, Late::Empty(reply));
+        self.reply_when_durable(inode, Late::Empty(reply), 0);
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {

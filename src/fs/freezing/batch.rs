@@ -69,6 +69,7 @@ pub(super) fn run(
     observer: &dyn Fn(u64, u64),
 ) -> Result<Option<Cursor>, FsError> {
     let mut freezer = live.freezing.lock();
+    let began = Instant::now();
     let (now, dirty) = {
         let mut state = live.lock_state();
         state.check_latch()?;
@@ -120,7 +121,7 @@ pub(super) fn run(
     }
     // What more files would fill is left to the next batch; in the end everything goes if that was asked for.
     let keep_last = how.everything && (next.is_none() || stopped);
-    let shared = batch.shared_bytes();
+    let (shared, raw) = (batch.shared_bytes(), batch.new_bytes().saturating_add(batch.shared_bytes()));
     let packed = batch.finish(keep_last).map_err(of_batch)?;
     let first = if packed.superchunks.is_empty() { SubchunkId(0) } else { publish(live, &packed)? };
     if !packed.superchunks.is_empty() {
@@ -151,6 +152,9 @@ pub(super) fn run(
         splice(live, &frozen, is_all, report)?;
         observer(report.frozen_bytes, report.stored_bytes);
     }
+    let superchunk = now.view().params().superchunk_size.into();
+    live.pressure.froze(raw, began.elapsed(), packed.superchunks.len() as u64, superchunk);
+    live.delays.wake();
     Ok(match next {
         None => None,
         // What a batch left whole, the next would leave again.
@@ -160,16 +164,20 @@ pub(super) fn run(
 
 fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOptions, FsError> {
     let params = *now.view().params();
+    let least = u64::from(params.superchunk_size).saturating_mul(SUPERCHUNKS);
+    let limit = live.pressure.batch(DEFAULT_LIMIT, least);
     let compression = match (Compression::from_numbers(params.codec, params.level)?, how.level) {
         (Compression::Zstd(_) | Compression::Xz(_), Some(level)) => Compression::Zstd(level),
+        (own, None) if how.by_rate => live.pressure.compression(own, limit),
         (own, _) => own,
     };
     Ok(BatchOptions {
         params,
         compression,
         compressors: live.compressors.load(Ordering::Relaxed).max(1),
-        at_idle_priority: how.at_idle_priority,
-        limit: DEFAULT_LIMIT.max(u64::from(params.superchunk_size).saturating_mul(SUPERCHUNKS)),
+        // Under pressure the work goes to threads at normal priority.
+        at_idle_priority: how.at_idle_priority && !live.pressure.is_pressed(),
+        limit,
     })
 }
 
@@ -197,7 +205,10 @@ fn next_file(
     // What has no name goes when it is closed: it is worth no space in the image, unless the log has to go.
     let found = dirty
         .iter_from(from)
-        .find(|(inode, file)| how.everything || file.is_eligible(time) && !now.is_nameless(*inode));
+        .find(|(inode, file)| {
+            let has_to_go = how.everything || how.open_files && !file.is_held(time);
+            has_to_go || file.is_eligible(time) && !now.is_nameless(*inode)
+        });
     Ok(found.map(|(inode, _)| inode))
 }
 

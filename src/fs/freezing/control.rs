@@ -70,8 +70,6 @@ pub(super) struct Shown {
     pub(super) all: FreezeReport,
     pub(super) error: Option<String>,
     pub(super) progress: FreezeProgress,
-    pub(super) level: Option<i32>,
-    pub(super) rate: u64,
 }
 
 /// Steps of a batch, for tests that change files in between.

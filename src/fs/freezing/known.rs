@@ -11,6 +11,7 @@ use crate::format::rows::{Identity, identity};
 use crate::format::schema;
 use crate::freeze::{Known, Packed};
 use crate::fs::FsError;
+use crate::fs::carry_over::CarryOver;
 use crate::inflate::WorkingSet;
 use crate::meta::{Image, View};
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub(in crate::fs) struct Freezer {
     working_set: Option<Arc<WorkingSet>>,
     /// Where a large index lies.
     spill: PathBuf,
+    /// How far copying out of old segments has come: nobody does that while a batch is under way.
+    pub(in crate::fs) carry: CarryOver,
 }
 
 impl Freezer {

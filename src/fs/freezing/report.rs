@@ -17,8 +17,12 @@ pub enum Freezing {
 pub struct FreezeHow<'a> {
     /// Everything: files that are open too, and what does not fill a superchunk.
     pub everything: bool,
+    /// Files that are open for writing, and those without a name, too: the log has to go.
+    pub open_files: bool,
     /// The level of zstd; the image's own, if it is not given.
     pub level: Option<i32>,
+    /// Where it is not given: as high as it can be for the log to stay within its budget, and no higher than the image's own.
+    pub by_rate: bool,
     /// Contents that came about by changes are cut anew, too.
     pub deep: bool,
     /// Compressors run only when nobody else wants the processor.
@@ -29,7 +33,15 @@ pub struct FreezeHow<'a> {
 
 impl Default for FreezeHow<'_> {
     fn default() -> Self {
-        FreezeHow { everything: false, level: None, deep: false, at_idle_priority: false, stop: &|| false }
+        FreezeHow {
+            everything: false,
+            open_files: false,
+            level: None,
+            by_rate: false,
+            deep: false,
+            at_idle_priority: false,
+            stop: &|| false,
+        }
     }
 }
 
@@ -127,9 +139,9 @@ pub struct FreezerStatus {
     pub queue_files: u64,
     /// Files that cannot be frozen.
     pub failed_files: u64,
-    /// The level at work, if it is not the image's own.
+    /// The level of the last batch; `None` before the first.
     pub level: Option<i32>,
-    /// Thawed bytes frozen a second, of the last freeze; 0 if it is not known.
+    /// Bytes a second that it takes in at this level; 0 if it is not known.
     pub rate: u64,
     /// Of the freeze at work, or of the last.
     pub progress: FreezeProgress,

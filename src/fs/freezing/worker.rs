@@ -1,7 +1,8 @@
 //! The freezer's thread: freezes by itself what has been closed, and everything when somebody asks for it.
 //!
 //! By itself it begins when what is ready would fill a superchunk, and when nobody has written for a minute; it leaves what
-//! fills no superchunk. After a failure it waits. Called by `running`.
+//! fills no superchunk. While writers are faster, open files are frozen, too. In between it copies live ranges out of old
+//! segments of the log. After a failure it waits. Called by `running`.
 
 use super::report::{FreezeHow, FreezeReport, FreezerStatus, Freezing};
 use crate::fs::FsError;
@@ -47,6 +48,8 @@ enum Why {
     Itself,
     /// Without waiting for more.
     Eager,
+    /// Not at all: few bytes keep old segments of the log.
+    Sparse,
 }
 
 impl Live {
@@ -90,6 +93,7 @@ impl Live {
             (state.dirty.bytes(), state.dirty.len() as u64, state.dirty.failed() as u64)
         };
         let control = &self.freezer;
+        let speed = self.pressure.shown();
         let shown = control.shown.lock();
         FreezerStatus {
             running: control.running.load(Ordering::Relaxed),
@@ -102,8 +106,8 @@ impl Live {
             queue_bytes,
             queue_files,
             failed_files,
-            level: shown.level,
-            rate: shown.rate,
+            level: speed.level,
+            rate: speed.rate,
             progress: shown.progress,
         }
     }
@@ -112,25 +116,29 @@ impl Live {
     pub(in crate::fs) fn run_freezer(self: &Arc<Self>) {
         let mut looks = Looks { left: 0, idle_for: None, quiet: Instant::now(), not_before: None };
         while let Some(why) = self.wait_for_freeze(&mut looks) {
-            let began = Instant::now();
             let written = self.lock_state().dirty.written();
             self.freezer.running.store(true, Ordering::Relaxed);
             let done = self.freeze_for(why);
             self.freezer.running.store(false, Ordering::Relaxed);
+            if why != Why::Sparse {
+                let nothing = done.as_ref().is_ok_and(|report| report.frozen_bytes == 0);
+                self.pressure.set_idle(nothing, done.is_err());
+            }
+            self.delays.wake();
+            if let Err(error) = self.carry_over(&|| !self.is_ending()) {
+                // As long as there is no space, or for good.
+                tracing::debug!(%error, "old segments of the thaw log stay");
+            }
             let mut shown = self.freezer.shown.lock();
             match &done {
                 Ok(report) => {
                     shown.error = None;
                     shown.all = shown.all.and(report);
-                    let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-                    if report.frozen_bytes > 0 {
-                        shown.rate = report.frozen_bytes.saturating_mul(1000) / millis;
-                    }
                     if let Why::Asked(_) = why {
                         shown.last = Some(*report);
                     }
                     // Under pressure it goes on as long as there is something to do.
-                    let idles = matches!(why, Why::Pressed | Why::Eager) && report.frozen_bytes == 0;
+                    let idles = why != Why::Itself && report.frozen_bytes == 0;
                     looks.not_before = if idles { Instant::now().checked_add(PAUSE) } else { None };
                 }
                 Err(error) => {
@@ -178,8 +186,13 @@ impl Live {
     }
 
     fn is_time(&self, state: &mut State, looks: &mut Looks, superchunk: u64, now: Instant) -> Option<Why> {
-        if self.freezer.pressed.load(Ordering::Relaxed) {
+        // What fills no superchunk makes no room worth mentioning.
+        let pressed = self.freezer.pressed.load(Ordering::Relaxed) || self.pressure.is_pressed();
+        if pressed && state.dirty.bytes() >= superchunk {
             return Some(Why::Pressed);
+        }
+        if self.segments_to_empty(state).is_some() {
+            return Some(Why::Sparse);
         }
         // Nothing of the image is written before the first change.
         if !self.has_begun() {
@@ -216,25 +229,23 @@ impl Live {
         None
     }
 
+    fn is_ending(&self) -> bool {
+        let state = self.lock_state();
+        state.closing || state.latch.is_some()
+    }
+
     fn freeze_for(&self, why: Why) -> Result<FreezeReport, FsError> {
-        let stop = || {
-            let state = self.lock_state();
-            state.closing || state.latch.is_some()
-        };
+        let stop = || self.is_ending();
         let how = match why {
             Why::Asked(ticket) => {
                 let deep = self.freezer.asked_deep.load(Ordering::Relaxed) > self.freezer.done.load(Ordering::Relaxed)
                     && self.freezer.asked_deep.load(Ordering::Relaxed) <= ticket;
-                FreezeHow { everything: true, deep, stop: &stop, ..FreezeHow::default() }
+                FreezeHow { everything: true, by_rate: true, deep, stop: &stop, ..FreezeHow::default() }
             }
-            Why::Pressed => FreezeHow {
-                everything: true,
-                level: self.freezer.shown.lock().level,
-                stop: &stop,
-                ..FreezeHow::default()
-            },
-            Why::Eager => FreezeHow { everything: true, stop: &stop, ..FreezeHow::default() },
-            Why::Itself => FreezeHow { at_idle_priority: true, stop: &stop, ..FreezeHow::default() },
+            Why::Pressed => FreezeHow { open_files: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
+            Why::Eager => FreezeHow { everything: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
+            Why::Itself => FreezeHow { at_idle_priority: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
+            Why::Sparse => return Ok(FreezeReport::default()),
         };
         let observer = |progress| self.freezer.shown.lock().progress = progress;
         let report = self.freeze_now(&how, &observer)?;

@@ -3,7 +3,6 @@
 use super::world::World;
 use crate::format::ids::InodeId;
 use crate::format::rows::Time;
-use crate::fs::carry_over::CarryOver;
 use crate::fs::live::{Live, LiveOptions};
 use crate::fs::start::look;
 use crate::fs::{Fs, FsError, FsOptions, NewKind, NewNode};
@@ -40,7 +39,7 @@ fn bytes_of(live: &Arc<Live>, inode: InodeId) -> Vec<u8> {
 }
 
 fn carry(live: &Live) -> Result<u64, FsError> {
-    live.carry_over(&mut CarryOver::default(), &|| true)
+    live.carry_over(&|| true)
 }
 
 /// As the checkpointer does.
@@ -130,7 +129,6 @@ fn a_file_that_stays_open_while_20_budgets_are_written_does_not_pin_the_log() {
         let mut expected = pattern(1, len as usize);
         live.write(file, 0, &expected, false).unwrap();
         let (mut written, mut seed, mut copied) = (0, 0x9e37_79b9_7f4a_7c15u64, 0);
-        let mut carried = CarryOver::default();
         while written < 20 * budget {
             seed ^= seed << 13;
             seed ^= seed >> 7;
@@ -142,7 +140,7 @@ fn a_file_that_stays_open_while_20_budgets_are_written_does_not_pin_the_log() {
             live.write(file, at, &bytes, false).unwrap();
             expected[at as usize..][..size as usize].copy_from_slice(&bytes);
             written += size;
-            copied += live.carry_over(&mut carried, &|| true).unwrap();
+            copied += carry(live).unwrap();
             checkpoint_if_due(live);
             let log = live.status().unwrap().log_bytes;
             assert!(log < 2 * budget, "{log} bytes of log after {written}, {len} random {random}");
@@ -161,10 +159,9 @@ fn what_cannot_be_read_stays_where_it_is_and_is_not_tried_again_at_once() {
     let live = &world.live;
     let files = sparse(live);
     world.faults.fail_from_of(Operation::Read, 0, Fault::Eio);
-    let mut carried = CarryOver::default();
-    assert_eq!(live.carry_over(&mut carried, &|| true).unwrap(), 0);
+    assert_eq!(carry(live).unwrap(), 0);
     let reads = world.faults.count();
-    assert_eq!(live.carry_over(&mut carried, &|| true).unwrap(), 0);
+    assert_eq!(carry(live).unwrap(), 0);
     assert_eq!(world.faults.count(), reads, "it was looked at again");
     world.faults.fail_no_more();
     for (inode, bytes) in &files {
