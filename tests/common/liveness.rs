@@ -35,7 +35,8 @@ pub fn writable(storage: &Arc<dyn Storage>) -> Arc<Live> {
 pub fn writable_with(storage: &Arc<dyn Storage>, home: Arc<dyn LogHome>) -> Arc<Live> {
     let found = look(storage.clone(), home, ImageOptions::default()).unwrap();
     let clock = Arc::new(|| Time { secs: 7, nanos: 0 });
-    let options = LiveOptions { commit: Duration::from_secs(3600), clock, log_id: 5, segment_size: Some(16 << 10), budget: None };
+    let options =
+        LiveOptions { commit: Duration::from_secs(3600), clock, log_id: 5, segment_size: Some(16 << 10), budget: None };
     Live::new(storage.clone(), found, options).unwrap()
 }
 

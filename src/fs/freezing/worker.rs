@@ -149,7 +149,9 @@ impl Live {
             }
             drop(shown);
             let state = self.lock_state();
-            (looks.left, looks.idle_for) = (state.dirty.ready(), written);
+            if why != Why::Sparse {
+                (looks.left, looks.idle_for) = (state.dirty.ready(), written);
+            }
             if let Why::Asked(ticket) = why {
                 self.freezer.done.store(ticket, Ordering::Relaxed);
             }
