@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// A checkpoint is due when segments that nothing in the state needs take this part of the budget.
 const CHECKPOINT_PART: u64 = 4;
 
+/// While somebody writes, nothing is frozen until this part of the budget could be.
+const REST_PART: u64 = 8;
+
 /// A batch has at most this part of the budget: what it takes in leaves the log only when it is done.
 const BATCH_PART: u64 = 8;
 
@@ -42,6 +45,8 @@ pub(super) struct Pressure {
     idle: AtomicBool,
     /// It has failed: nobody waits at all.
     failed: AtomicBool,
+    /// It freezes only when it is asked to: nobody waits either.
+    unattended: AtomicBool,
     began: Instant,
     speed: Mutex<Speed>,
 }
@@ -75,6 +80,7 @@ impl Pressure {
             home: Mutex::new(None),
             idle: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            unattended: AtomicBool::new(false),
             began: Instant::now(),
             speed: Mutex::default(),
         }
@@ -171,6 +177,16 @@ impl Pressure {
         self.failed.store(failed, Ordering::Relaxed);
     }
 
+    /// The freezer does nothing by itself, or it does.
+    pub(super) fn set_unattended(&self, unattended: bool) {
+        self.unattended.store(unattended, Ordering::Relaxed);
+    }
+
+    /// Whether so few bytes are thawed that who writes is not to be disturbed.
+    pub(super) fn is_short(&self, thawed: u64) -> bool {
+        thawed <= self.budget() / REST_PART
+    }
+
     /// What the freezer does.
     pub(super) fn shown(&self) -> Shown {
         let speed = self.speed.lock();
@@ -181,7 +197,8 @@ impl Pressure {
     /// When the reply to a write of so many bytes may be sent, by [`Pressure::time`].
     pub(super) fn delay(&self, bytes: u64) -> Delay {
         let mut fill = self.fill();
-        if !is_pressed(fill) || self.failed.load(Ordering::Relaxed) {
+        let alone = self.failed.load(Ordering::Relaxed) || self.unattended.load(Ordering::Relaxed);
+        if alone || !is_pressed(fill) {
             return Delay::None;
         }
         if self.idle.load(Ordering::Relaxed) {

@@ -291,8 +291,9 @@ impl MountOptions {
             "verify" => self.verify = true,
             "push" => self.push = true,
             "snapshot" => return Err(OptionError::NotYet(name.into())),
-            "commit" | "thaw" | "budget" | "memory" | "freeze" | "uid" | "gid" | "umask" | "fmask" | "dmask" | "subtype"
-            | "fsname" | "entry_timeout" | "attr_timeout" | "cache" | "threads" | "readahead" | "offset" => {
+            "commit" | "thaw" | "budget" | "memory" | "freeze" | "uid" | "gid" | "umask" | "fmask" | "dmask"
+            | "subtype" | "fsname" | "entry_timeout" | "attr_timeout" | "cache" | "threads" | "readahead"
+            | "offset" => {
                 return Err(OptionError::NeedsValue(name.into()));
             }
             _ if IGNORED.contains(&name) => {}

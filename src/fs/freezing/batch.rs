@@ -203,12 +203,10 @@ fn next_file(
     }
     let time = Instant::now();
     // What has no name goes when it is closed: it is worth no space in the image, unless the log has to go.
-    let found = dirty
-        .iter_from(from)
-        .find(|(inode, file)| {
-            let has_to_go = how.everything || how.open_files && !file.is_held(time);
-            has_to_go || file.is_eligible(time) && !now.is_nameless(*inode)
-        });
+    let found = dirty.iter_from(from).find(|(inode, file)| {
+        let has_to_go = how.everything || how.open_files && !file.is_held(time);
+        has_to_go || file.is_eligible(time) && !now.is_nameless(*inode)
+    });
     Ok(found.map(|(inode, _)| inode))
 }
 

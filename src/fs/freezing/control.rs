@@ -4,10 +4,8 @@ use super::report::{FreezeProgress, FreezeReport, Freezing};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-/// An eighth of the smallest budget of the log, in bytes.
-const ABOVE: u64 = 128 << 20;
-
 /// What others tell the freezer's thread, and it tells them.
+#[derive(Default)]
 pub(in crate::fs) struct Control {
     /// The last ticket that was given out.
     pub(super) asked: AtomicU64,
@@ -15,10 +13,6 @@ pub(in crate::fs) struct Control {
     pub(super) asked_deep: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) running: AtomicBool,
-    /// The log takes too much space: files that are open are frozen, too.
-    pub(super) pressed: AtomicBool,
-    /// From so many bytes in the log on it freezes by itself while somebody writes.
-    pub(super) above: AtomicU64,
     /// When the thread begins.
     pub(super) freezing: Mutex<Freezing>,
     pub(super) shown: Mutex<Shown>,
@@ -43,23 +37,6 @@ impl Control {
     /// Runs once, at the next step.
     pub(in crate::fs) fn set_hook(&self, hook: impl FnMut(Step) + Send + 'static) {
         *self.hook.lock() = Some(Box::new(hook));
-    }
-}
-
-impl Default for Control {
-    fn default() -> Self {
-        Control {
-            asked: AtomicU64::new(0),
-            asked_deep: AtomicU64::new(0),
-            done: AtomicU64::new(0),
-            running: AtomicBool::new(false),
-            pressed: AtomicBool::new(false),
-            above: AtomicU64::new(ABOVE),
-            freezing: Mutex::default(),
-            shown: Mutex::default(),
-            #[cfg(test)]
-            hook: Mutex::default(),
-        }
     }
 }
 

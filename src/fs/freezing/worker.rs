@@ -67,22 +67,10 @@ impl Live {
         ticket
     }
 
-    /// Asks the freezer's thread for space in the log: also files that are open are frozen, as long as there is something.
-    pub fn press_freezer(&self, pressed: bool) {
-        let state = self.lock_state();
-        self.freezer.pressed.store(pressed, Ordering::Relaxed);
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Sets from how many bytes in the log on it freezes by itself while somebody writes. 128 MiB, if nobody says otherwise.
-    pub fn set_freeze_above(&self, bytes: u64) {
-        self.freezer.above.store(bytes, Ordering::Relaxed);
-    }
-
     /// When the freezer's thread begins, from now on.
     pub fn set_freezing(&self, freezing: Freezing) {
         *self.freezer.freezing.lock() = freezing;
+        self.pressure.set_unattended(freezing == Freezing::Off);
         self.changed.notify_all();
     }
 
@@ -189,8 +177,8 @@ impl Live {
 
     fn is_time(&self, state: &mut State, looks: &mut Looks, superchunk: u64, now: Instant) -> Option<Why> {
         // What fills no superchunk makes no room worth mentioning.
-        let pressed = self.freezer.pressed.load(Ordering::Relaxed) || self.pressure.is_pressed();
-        if pressed && state.dirty.bytes() >= superchunk {
+        let freezing = *self.freezer.freezing.lock();
+        if freezing != Freezing::Off && self.pressure.is_pressed() && state.dirty.bytes() >= superchunk {
             return Some(Why::Pressed);
         }
         if self.segments_to_empty(state).is_some() {
@@ -201,7 +189,6 @@ impl Live {
             return None;
         }
         state.dirty.expire(now);
-        let freezing = *self.freezer.freezing.lock();
         match freezing {
             Freezing::Auto => {}
             Freezing::Off => return None,
@@ -210,7 +197,7 @@ impl Live {
         // Whoever writes has the processor to himself, while the log is short.
         let written = state.dirty.written();
         let rests = written.is_none_or(|written| now.saturating_duration_since(written) >= REST);
-        if !rests && state.dirty.bytes() <= self.freezer.above.load(Ordering::Relaxed) {
+        if !rests && self.pressure.is_short(state.dirty.bytes()) {
             return None;
         }
         let ready = state.dirty.ready();

@@ -34,7 +34,8 @@ fn open(storage: Arc<dyn Storage>, folder: Arc<dyn Folder>, session: u64) -> Arc
     let found = look(storage.clone(), Arc::new(FolderHome::new(folder)), ImageOptions::default()).unwrap();
     let seconds = AtomicI64::new(1000);
     let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });
-    let options = LiveOptions { commit: HOUR, clock, log_id: 0x2000 + session, segment_size: Some(SEGMENT), budget: None };
+    let options =
+        LiveOptions { commit: HOUR, clock, log_id: 0x2000 + session, segment_size: Some(SEGMENT), budget: None };
     Live::new(storage, found, options).unwrap()
 }
 
