@@ -7,6 +7,7 @@
 //! Called by the freezer's thread, and by nobody while a batch is under way: the batch would find its ranges changed.
 
 use super::FsError;
+use super::carried::CarryOver;
 use super::draft::Draft;
 use super::live::Live;
 use super::state::State;
@@ -41,18 +42,6 @@ const CALM_PART: u64 = 8;
 /// The live bytes of the segments that are emptied together are at most this part of the budget: a copy takes up log, too,
 /// until the old segments go.
 const GOAL_PART: u64 = 16;
-
-/// How far the copying has come.
-#[derive(Debug, Default)]
-pub(super) struct CarryOver {
-    /// Ranges in segments below this number are copied; 0: nothing is under way.
-    below: u64,
-    /// The next row to look at.
-    next: Key,
-    /// The pass that ended last was for this number, when the log had so many bytes: what it could not copy is not tried
-    /// again at once.
-    ended: (u64, u64),
-}
 
 /// Bytes of a file that are to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,9 @@ use crate::thaw::Binding;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// A checkpoint is due when segments that nothing in the state needs take this part of the budget.
+const CHECKPOINT_PART: u64 = 4;
+
 impl Live {
     /// Makes the head's root contain all changes so far; what is thawed stays in the thaw log. If an earlier checkpoint was
     /// given up, this one is of what was sealed then, and what came since takes another.
@@ -183,6 +186,12 @@ impl Live {
             let Some(inode) = inode else { return Ok(()) };
             self.reap_some(inode)?;
         }
+    }
+
+    /// Whether so much of the log is not needed once a root of the present state is published that a checkpoint is worth it;
+    /// `left` of it the last one did not remove.
+    pub(super) fn log_wants_checkpoint(&self, state: &State, left: u64) -> bool {
+        state.garbage().saturating_sub(left) >= self.pressure.budget() / CHECKPOINT_PART
     }
 
     /// Too much has changed, or too much of the log is of no use any more.

@@ -4,8 +4,6 @@
 //! without one. The decisions are made in `freeze`; here are the numbers that they are made from. Its own mutex is held for
 //! arithmetic only, and nothing else is locked under it. Called by `live`, `checkpoint`, `freezing`, `carry_over`, `delays`.
 
-use super::live::Live;
-use super::state::State;
 use crate::format::codec::Compression;
 use crate::freeze::level::{Arrivals, Fill, Levels};
 use crate::freeze::pressure::{Delay, Freezer, Pace, budget, is_pressed, largest_segment};
@@ -15,9 +13,6 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// A checkpoint is due when segments that nothing in the state needs take this part of the budget.
-const CHECKPOINT_PART: u64 = 4;
 
 /// While somebody writes, nothing is frozen until this part of the budget could be.
 const REST_PART: u64 = 8;
@@ -220,13 +215,5 @@ impl Pressure {
     /// As if the log had reached its budget.
     pub(super) fn set_full_for_tests(&self) {
         self.log.store(u64::MAX, Ordering::Relaxed);
-    }
-}
-
-impl Live {
-    /// Whether so much of the log is not needed once a root of the present state is published that a checkpoint is worth it;
-    /// `left` of it the last one did not remove.
-    pub(super) fn log_wants_checkpoint(&self, state: &State, left: u64) -> bool {
-        state.garbage().saturating_sub(left) >= self.pressure.budget() / CHECKPOINT_PART
     }
 }

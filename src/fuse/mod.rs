@@ -18,6 +18,7 @@ mod mountpoint;
 mod mounts;
 mod near;
 mod notify;
+mod opened;
 mod options;
 mod parked;
 mod push;

@@ -10,6 +10,7 @@ use super::gc::{GC_XATTR, ask_for_gc};
 use super::guard::{Failure, Guard};
 use super::handles::DirHandles;
 use super::near::Traffic;
+use super::opened::{WRITING, opened, writes};
 use super::options::{Atime, MountOptions};
 use super::parked::{Late, Parked};
 use super::reading::{GENERATION, NAME_MAX, Reading, reply_xattr};
@@ -34,10 +35,6 @@ use std::time::SystemTime;
 
 /// Requests that the kernel may have on the way without anybody waiting for them: read-ahead and write-back.
 const MAX_BACKGROUND: u16 = 64;
-
-/// Handles of files: whether writing is allowed through them. Nothing else of a handle is needed.
-const READING: FileHandle = FileHandle(1);
-const WRITING: FileHandle = FileHandle(2);
 
 /// Permission bits, with setuid, setgid and sticky.
 const PERMISSIONS: u32 = 0o7777;
@@ -156,19 +153,6 @@ fn errno_of(error: FsError) -> Errno {
 fn new_node(request: &Request, (kind, mode, umask): (NewKind, u32, u32)) -> NewNode {
     let bits = |mode: u32| (mode & PERMISSIONS) as u16;
     NewNode { kind, mode: bits(mode), umask: bits(umask), uid: request.uid(), gid: request.gid() }
-}
-
-fn writes(flags: i32) -> bool {
-    flags & libc::O_ACCMODE != libc::O_RDONLY
-}
-
-/// How the kernel is to treat a file that was opened. Its pages stay: nothing else changes them. A handle that only reads has
-/// nothing that could fail when it is closed.
-fn opened(flags: i32) -> (FileHandle, FopenFlags) {
-    match writes(flags) {
-        true => (WRITING, FopenFlags::FOPEN_KEEP_CACHE),
-        false => (READING, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
-    }
 }
 
 fn new_time(time: TimeOrNow) -> NewTime {

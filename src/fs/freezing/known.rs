@@ -11,7 +11,7 @@ use crate::format::rows::{Identity, identity};
 use crate::format::schema;
 use crate::freeze::{Known, Packed};
 use crate::fs::FsError;
-use crate::fs::carry_over::CarryOver;
+use crate::fs::carried::CarryOver;
 use crate::inflate::WorkingSet;
 use crate::meta::{Image, View};
 use std::path::PathBuf;

@@ -100,7 +100,8 @@ pub struct Freeze {
     pub deep: bool,
     /// It is told to stop at this moment.
     pub stop: Option<u16>,
-    /// Operations, each at a moment: so often the freeze has asked whether to stop, or has spliced a file.
+    /// Operations, each at a moment: so often the freeze has asked whether to stop, or has said how far it is.
+    /// Moments 0 and 1 are before it looks at the state.
     pub during: Vec<(u16, Op)>,
 }
 

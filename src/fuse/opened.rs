@@ -1,0 +1,21 @@
+//! Handles of files, and how the kernel is to treat a file that was opened. Pure. Called by `writing`.
+
+use fuser::{FileHandle, FopenFlags};
+
+/// Handles of files: whether writing is allowed through them. Nothing else of a handle is needed.
+const READING: FileHandle = FileHandle(1);
+pub(super) const WRITING: FileHandle = FileHandle(2);
+
+/// Whether a file is opened for writing.
+pub(super) fn writes(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// How the kernel is to treat a file that was opened. Its pages stay: nothing else changes them. A handle that only reads has
+/// nothing that could fail when it is closed.
+pub(super) fn opened(flags: i32) -> (FileHandle, FopenFlags) {
+    match writes(flags) {
+        true => (WRITING, FopenFlags::FOPEN_KEEP_CACHE),
+        false => (READING, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+    }
+}
