@@ -252,7 +252,14 @@ fn only_who_mounted_it_and_root_may_have_it_frozen() {
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(path, "user.floe.freeze", value, flags).map_err(|errno| errno.raw_os_error())
     };
-    assert_eq!(as_user(OTHER, OTHER, &[], || set(&dir, b"all")), Err(libc::EPERM));
+    // By a descriptor: the directories above may be closed to others.
+    let root = File::open(&dir).expect("the mount's root");
+    let set_open = || {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::fsetxattr(&root, "user.floe.freeze", b"all", flags).map_err(|errno| errno.raw_os_error())
+    };
+    assert_eq!(as_user(OTHER, OTHER, &[], set_open), Err(libc::EPERM));
+    drop(root);
     assert_eq!(status(&dir)["thawed_bytes"], 100_000);
     assert_eq!(set(&dir, b"some"), Err(libc::EINVAL));
     assert_eq!(set(&dir.join("file"), b"all"), Err(libc::EOPNOTSUPP));
