@@ -4,7 +4,7 @@ use floe::format::codec::Compression;
 use floe::format::ids::SubchunkId;
 use floe::format::params::Params;
 use floe::format::rows::Identity;
-use floe::freeze::{Batch, BatchOptions, Known};
+use floe::freeze::{Batch, BatchOptions, Known, Priority};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -47,9 +47,9 @@ impl Known for Nothing {
     }
 }
 
-fn options(compressors: usize, at_idle_priority: bool) -> BatchOptions {
+fn options(compressors: usize, priority: Priority) -> BatchOptions {
     let params = Params { superchunk_size: 4 << 20, ..Params::default() };
-    BatchOptions { params, compression: Compression::Zstd(1), compressors, at_idle_priority, limit: 64 << 20 }
+    BatchOptions { params, compression: Compression::Zstd(1), compressors, priority, limit: 64 << 20 }
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_batch_holds_the_raw_bytes_of_two_superchunks_and_one_a_thread() {
     let mut subchunk = vec![0; 32 << 10];
     let before = BYTES.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
-    let mut batch = Batch::new(options(2, false), &Nothing).unwrap();
+    let mut batch = Batch::new(options(2, Priority::Normal), &Nothing).unwrap();
     // 64 MiB that become next to nothing, faster than they are compressed.
     for n in 0..2048u64 {
         subchunk[..8].copy_from_slice(&n.to_le_bytes());
@@ -73,24 +73,25 @@ fn a_batch_holds_the_raw_bytes_of_two_superchunks_and_one_a_thread() {
     assert!(most <= (2 + 2) * superchunk + (3 << 20), "{most} bytes");
 }
 
-/// How many threads of batches there are, and how many of them run at idle priority.
-fn threads() -> (usize, usize) {
-    let (mut all, mut idle) = (0, 0);
+/// How many threads of batches there are, how many of them are nice, and how many run at idle priority.
+fn threads() -> (usize, usize, usize) {
+    let (mut all, mut nice, mut idle) = (0, 0, 0);
     for task in std::fs::read_dir("/proc/self/task").unwrap() {
         // A thread may end while it is looked at.
         let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
         let Some((name, rest)) = stat.rsplit_once(") ") else { continue };
         if name.contains("(freeze-") {
             all += 1;
-            // Field 41 of all, the 39th after the name.
+            // Fields 19 and 41 of all, the 17th and 39th after the name.
+            nice += usize::from(rest.split(' ').nth(16) == Some("10"));
             idle += usize::from(rest.split(' ').nth(38) == Some("5"));
         }
     }
-    (all, idle)
+    (all, nice, idle)
 }
 
 /// Asks until the threads are so, for as long as a machine may be busy.
-fn until(wanted: (usize, usize)) {
+fn until(wanted: (usize, usize, usize)) {
     let end = Instant::now() + Duration::from_secs(60);
     while threads() != wanted {
         assert!(Instant::now() < end, "{:?}, not {wanted:?}", threads());
@@ -99,14 +100,17 @@ fn until(wanted: (usize, usize)) {
 }
 
 #[test]
-fn threads_run_at_idle_priority_where_that_is_asked_for_and_end_with_the_batch() {
+fn threads_run_at_the_priority_that_is_asked_for_and_end_with_the_batch() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let batch = Batch::new(options(3, true), &Nothing).unwrap();
-    until((3, 3));
+    let batch = Batch::new(options(3, Priority::Idle), &Nothing).unwrap();
+    until((3, 0, 3));
     drop(batch);
-    assert_eq!(threads(), (0, 0));
-    let batch = Batch::new(options(2, false), &Nothing).unwrap();
-    until((2, 0));
+    assert_eq!(threads(), (0, 0, 0));
+    let batch = Batch::new(options(2, Priority::Low), &Nothing).unwrap();
+    until((2, 2, 0));
+    drop(batch);
+    let batch = Batch::new(options(2, Priority::Normal), &Nothing).unwrap();
+    until((2, 0, 0));
     batch.finish(true).unwrap();
-    assert_eq!(threads(), (0, 0));
+    assert_eq!(threads(), (0, 0, 0));
 }

@@ -6,7 +6,7 @@
 //! superchunks and one a thread (and one more where identities prove nothing), and the stored bytes of the batch. Callers:
 //! `cut_file`, and `fs`, which appends what comes out.
 
-use super::compressors::{Awaited, Compressors};
+use super::compressors::{Awaited, Compressors, Priority};
 use super::packed::{Packed, PackedSuperchunk, Piece};
 use crate::chunk::Cutter;
 use crate::format::FormatError;
@@ -34,8 +34,8 @@ pub struct BatchOptions {
     pub compression: Compression,
     /// Threads that compress, at least one.
     pub compressors: usize,
-    /// Whether these run only where nothing else wants to (SCHED_IDLE). Where this is not allowed, they run as others do.
-    pub at_idle_priority: bool,
+    /// What these leave to others. Where it is not allowed, they run as others do.
+    pub priority: Priority,
     /// New raw bytes after which the batch is full.
     pub limit: u64,
 }
@@ -111,8 +111,8 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     /// # Errors
     /// `Thread` if one cannot be started.
     pub fn new(options: BatchOptions, known: &'k K) -> Result<Self, BatchError<K::Error>> {
-        let BatchOptions { params, compression, compressors, at_idle_priority, limit } = options;
-        let compressors = Compressors::start(compressors, at_idle_priority, compression, params.part_size);
+        let BatchOptions { params, compression, compressors, priority, limit } = options;
+        let compressors = Compressors::start(compressors, priority, compression, params.part_size);
         Ok(Batch {
             known,
             limit,
@@ -313,7 +313,7 @@ mod tests {
     fn where_identities_prove_nothing_bytes_are_compared_in_the_open_superchunk_and_in_sealed_ones() {
         let params = Params { hash: HashKind::Xxh3, superchunk_size: 1 << 20, ..Params::default() };
         let compression = Compression::Zstd(1);
-        let options = BatchOptions { params, compression, compressors: 1, at_idle_priority: false, limit: 64 << 20 };
+        let options = BatchOptions { params, compression, compressors: 1, priority: Priority::Normal, limit: 64 << 20 };
         let mut batch = Batch::new(options, &Nothing).unwrap();
         let bytes = |n: u8| vec![n; 100_000];
         for n in 0..30 {

@@ -22,6 +22,21 @@ pub(super) struct Compressors {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What the threads leave to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Priority {
+    /// They compete like anybody.
+    #[default]
+    Normal,
+    /// Whoever else wants a processor gets nearly all of it, and they get on all the same.
+    Low,
+    /// They run only where nobody else wants to.
+    Idle,
+}
+
+/// The nice value of [`Priority::Low`]: a tenth of the weight of who is at 0 (sched(7)).
+const NICE: i32 = 10;
+
 /// Stored bytes that are on their way.
 pub(super) type Awaited = Receiver<Result<Encoded, FormatError>>;
 
@@ -29,7 +44,7 @@ impl Compressors {
     /// Starts so many threads, at least one.
     pub(super) fn start(
         count: usize,
-        at_idle_priority: bool,
+        priority: Priority,
         compression: Compression,
         part_size: Option<u32>,
     ) -> io::Result<Self> {
@@ -39,9 +54,7 @@ impl Compressors {
         for n in 0..count.max(1) {
             let queue = queue.clone();
             let thread = Builder::new().name(format!("freeze-{n}")).spawn(move || {
-                if at_idle_priority {
-                    be_idle();
-                }
+                priority.take();
                 compress(&queue, compression, part_size);
             })?;
             started.threads.push(thread);
@@ -87,11 +100,20 @@ impl Drop for Compressors {
     }
 }
 
-/// Lets this thread run only where nobody else wants to. Where that is not allowed it runs as it did.
-fn be_idle() {
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: thread 0 is this one, and the call reads the parameters only while it goes on.
-    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
+impl Priority {
+    /// Gives it to this thread. Where that is not allowed it runs as it did.
+    fn take(self) {
+        match self {
+            Priority::Normal => {}
+            // On Linux that is the priority of this thread alone.
+            Priority::Low => drop(rustix::process::setpriority_process(None, NICE)),
+            Priority::Idle => {
+                let param = libc::sched_param { sched_priority: 0 };
+                // SAFETY: thread 0 is this one, and the call reads the parameters only while it goes on.
+                let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
+            }
+        }
+    }
 }
 
 #[cfg(test)]

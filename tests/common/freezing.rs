@@ -240,7 +240,13 @@ impl Layout for Seen<'_> {
 }
 
 pub fn options(params: Params, limit: u64) -> BatchOptions {
-    BatchOptions { params, compression: Compression::Zstd(1), compressors: 1, at_idle_priority: false, limit }
+    BatchOptions {
+        params,
+        compression: Compression::Zstd(1),
+        compressors: 1,
+        priority: floe::freeze::Priority::Normal,
+        limit,
+    }
 }
 
 /// What one batch did.

@@ -14,8 +14,8 @@ use crate::format::limits;
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::format::schema;
 use crate::freeze::{
-    Batch, BatchError, BatchOptions, Blocks, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Scope,
-    SpanSource, choose, cut_file,
+    Batch, BatchError, BatchOptions, Blocks, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Priority,
+    Scope, SpanSource, choose, cut_file,
 };
 use crate::fs::dirty::DirtyFiles;
 use crate::fs::live::Live;
@@ -176,7 +176,7 @@ fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOpti
         compression,
         compressors: live.compressors.load(Ordering::Relaxed).max(1),
         // Under pressure the work goes to threads at normal priority.
-        at_idle_priority: how.at_idle_priority && !live.pressure.is_pressed(),
+        priority: if live.pressure.is_pressed() { Priority::Normal } else { how.priority },
         limit,
     })
 }

@@ -1,5 +1,7 @@
 //! What a freeze is asked for, and what it says of itself.
 
+use crate::freeze::Priority;
+
 /// When the freezer's thread begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Freezing {
@@ -25,8 +27,8 @@ pub struct FreezeHow<'a> {
     pub by_rate: bool,
     /// Contents that came about by changes are cut anew, too.
     pub deep: bool,
-    /// Compressors run only when nobody else wants the processor.
-    pub at_idle_priority: bool,
+    /// What compressors leave to others.
+    pub priority: Priority,
     /// Whether to end: asked often, without any lock.
     pub stop: &'a dyn Fn() -> bool,
 }
@@ -39,7 +41,7 @@ impl Default for FreezeHow<'_> {
             level: None,
             by_rate: false,
             deep: false,
-            at_idle_priority: false,
+            priority: Priority::Normal,
             stop: &|| false,
         }
     }

@@ -5,6 +5,7 @@
 //! segments of the log. After a failure it waits. Called by `running`.
 
 use super::report::{FreezeHow, FreezeReport, FreezerStatus, Freezing};
+use crate::freeze::Priority;
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use crate::fs::state::State;
@@ -229,11 +230,18 @@ impl Live {
             Why::Asked(ticket) => {
                 let deep = self.freezer.asked_deep.load(Ordering::Relaxed) > self.freezer.done.load(Ordering::Relaxed)
                     && self.freezer.asked_deep.load(Ordering::Relaxed) <= ticket;
-                FreezeHow { everything: true, by_rate: true, deep, stop: &stop, ..FreezeHow::default() }
+                FreezeHow {
+                    everything: true,
+                    by_rate: true,
+                    priority: Priority::Low,
+                    deep,
+                    stop: &stop,
+                    ..FreezeHow::default()
+                }
             }
             Why::Pressed => FreezeHow { open_files: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
             Why::Eager => FreezeHow { everything: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
-            Why::Itself => FreezeHow { at_idle_priority: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
+            Why::Itself => FreezeHow { priority: Priority::Idle, by_rate: true, stop: &stop, ..FreezeHow::default() },
             Why::Sparse => return Ok(FreezeReport::default()),
         };
         let observer = |progress| self.freezer.shown.lock().progress = progress;

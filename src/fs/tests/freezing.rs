@@ -109,7 +109,7 @@ fn freeze_around(live: &Arc<Live>, between: impl FnOnce(&Live) + Send + 'static)
         between.take().unwrap()(&weak.upgrade().unwrap());
     });
     // One round: what the second would freeze is not what is looked at.
-    let how = FreezeHow { at_idle_priority: true, ..FreezeHow::default() };
+    let how = FreezeHow { priority: crate::freeze::Priority::Idle, ..FreezeHow::default() };
     live.freeze_now(&how, &|_| ()).unwrap()
 }
 
