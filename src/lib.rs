@@ -1,5 +1,6 @@
 //! floe: an archival filesystem that you can write to.
 
+pub mod bench;
 pub mod care;
 pub mod chunk;
 pub mod cli;

@@ -1,0 +1,12 @@
+//! Measures how small a tree gets, and what packing and reading it cost: floe's settings, and other programs beside them.
+//!
+//! It runs programs (floe itself among them) on the user's data, in a directory that it makes and removes, and reads what they
+//! made through real mounts. Invariants: it is the one room of the library that looks at the clock, because it measures; no
+//! mount, process or file outlives a run, however it ends; a figure that was not measured is absent. Called by `cli/bench.rs`.
+
+mod report;
+
+pub use report::{
+    Entry, Kind, Machine, Method, Missing, Outcome, Packing, Parts, Pass, Range, Read, ReadCost, Report, Sample, Saved,
+    Size, Source,
+};
