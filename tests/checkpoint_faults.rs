@@ -181,6 +181,7 @@ fn a_checkpoint_that_fails_in_a_write_leaves_nothing_and_succeeds_later() {
             counters: writer.counters,
             inodes: writer.inodes,
             bytes: writer.bytes,
+            shared: 0,
             time: Default::default(),
             thaw: Default::default(),
         };
@@ -213,6 +214,7 @@ fn a_checkpoint_whose_frames_cannot_be_cut_off_or_whose_sync_fails_is_the_last()
             counters,
             inodes: writer.inodes,
             bytes: writer.bytes,
+            shared: 0,
             time: Default::default(),
             thaw: Default::default(),
         };

@@ -74,10 +74,14 @@ where
             match subchunk.unchanged {
                 // It was cut only to see that its end is the chunker's.
                 Some(_) if region.pieces.is_empty() => region.begin = region.begin.saturating_add(len.into()),
-                Some(id) => region.pieces.push(RegionPiece { len, piece: Piece::Known(id), clean }),
+                Some(id) => {
+                    region.pieces.push(RegionPiece { len, piece: Piece::Known(id), clean, saved: false });
+                }
                 None => {
+                    let before = batch.shared_bytes();
                     let piece = batch.add(subchunk.bytes).map_err(CutError::Batch)?;
-                    region.pieces.push(RegionPiece { len, piece, clean });
+                    let saved = batch.shared_bytes() > before;
+                    region.pieces.push(RegionPiece { len, piece, clean, saved });
                 }
             }
             overrun += usize::from(batch.is_full());

@@ -14,6 +14,8 @@ pub struct RegionPiece {
     pub piece: Piece,
     /// Whether a splice may end after it without leaving a part of a subchunk behind.
     pub clean: bool,
+    /// Whether its bytes were found in the image or in the batch.
+    pub saved: bool,
 }
 
 /// A range of a file that was cut.
@@ -82,8 +84,8 @@ pub struct KeptRegion {
     pub begin: u64,
     /// Offset after its last byte.
     pub end: u64,
-    /// Bytes and subchunk of each piece, in order.
-    pub pieces: Vec<(u32, Piece)>,
+    /// Its pieces, in order.
+    pub pieces: Vec<RegionPiece>,
     /// Whether the content is uneven from then on, whatever it was.
     pub uneven: bool,
 }
@@ -110,8 +112,8 @@ impl Packed {
             let there = region.pieces.iter().take_while(|piece| self.has(piece.piece)).count();
             let all = there == region.pieces.len();
             let count = if all { there } else { region.prefix(there) };
-            let pieces: Vec<_> = region.pieces.iter().take(count).map(|piece| (piece.len, piece.piece)).collect();
-            let end = pieces.iter().fold(region.begin, |at, (len, _)| at.saturating_add((*len).into()));
+            let pieces: Vec<_> = region.pieces.iter().take(count).copied().collect();
+            let end = pieces.iter().fold(region.begin, |at, piece| at.saturating_add(piece.len.into()));
             if end < region.end().min(file.tiny) {
                 return nothing;
             }
@@ -138,7 +140,7 @@ mod tests {
     }
 
     fn region(begin: u64, changed: u64, pieces: &[(Piece, bool)]) -> Region {
-        let pieces = pieces.iter().map(|&(piece, clean)| RegionPiece { len: 10, piece, clean }).collect();
+        let pieces = pieces.iter().map(|&(piece, clean)| RegionPiece { len: 10, piece, clean, saved: false }).collect();
         Region { begin, changed, pieces, uneven: false }
     }
 
@@ -160,7 +162,8 @@ mod tests {
         assert_eq!(kept.next, Some(300));
         let kept = packed(2).kept(&file);
         assert_eq!(ranges(&kept), [(0, 20, false), (200, 220, false)]);
-        assert_eq!(kept.regions[0].pieces, [(10, New(0)), (10, New(1))]);
+        let pieces = kept.regions[0].pieces.iter().map(|piece| (piece.len, piece.piece));
+        assert_eq!(pieces.collect::<Vec<_>>(), [(10, New(0)), (10, New(1))]);
         assert_eq!(kept.next, Some(20));
         assert_eq!(ranges(&packed(0).kept(&file)), [(200, 210, false)]);
     }

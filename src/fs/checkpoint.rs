@@ -55,12 +55,14 @@ impl Live {
         };
         self.is_still_the_image(image)?;
         let log_id = self.log.lock().log.as_ref().map_or(0, |log| log.log_id());
+        let shared = self.saved.load(Ordering::Relaxed);
         let input = CheckpointInput {
             version: &version,
             changes: &changes,
             counters: self.counters_of(&sealed),
             inodes: sealed.seal.totals.inodes,
             bytes: sealed.seal.totals.bytes,
+            shared,
             time: (self.options.clock)(),
             thaw: ThawMark { log_id, transaction: sealed.transaction, offset: sealed.end.0 },
         };
@@ -95,6 +97,7 @@ impl Live {
         };
         self.image_end.store(written.log_end, Ordering::SeqCst);
         self.reserved.store(0, Ordering::SeqCst);
+        self.saved.fetch_sub(shared, Ordering::Relaxed);
         if let Some(log) = &mut self.log.lock().log {
             log.set_binding(binding);
         }

@@ -71,6 +71,7 @@ pub fn forget(
             counters: replayed.counters,
             inodes: root.view.inodes,
             bytes: root.view.bytes,
+            shared: 0,
             time,
             thaw: ThawMark::default(),
         },

@@ -234,6 +234,7 @@ impl Work<'_> {
             counters: Counters::of(root),
             inodes: root.view.inodes,
             bytes: root.view.bytes,
+            shared: 0,
             time: self.how.time,
             // Of the thaw log it contains what it did: so one that was not removed yet is known to be contained.
             thaw: ThawMark { log_id: root.thaw_log_id, transaction: root.thaw_transaction, offset: root.thaw_offset },

@@ -119,6 +119,8 @@ pub struct Live {
     pub(super) compressors: AtomicUsize,
     /// The freezer's thread.
     pub(super) freezer: Control,
+    /// Bytes that freezes have shared since the last root.
+    pub(super) saved: AtomicU64,
     /// gc's thread.
     pub(super) gc: GcControl,
 }
@@ -153,6 +155,7 @@ impl Live {
             freezing: Mutex::default(),
             compressors: AtomicUsize::new(std::thread::available_parallelism().map_or(1, usize::from)),
             freezer: Control::default(),
+            saved: AtomicU64::new(0),
             gc: GcControl::default(),
         }))
     }

@@ -24,6 +24,7 @@ mod dirs;
 mod dirty;
 mod draft;
 mod error;
+mod equal;
 pub mod extract;
 mod file;
 pub mod finish;

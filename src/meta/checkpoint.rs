@@ -69,6 +69,8 @@ pub struct CheckpointInput<'a> {
     pub inodes: u64,
     /// Bytes of its regular files, each inode once.
     pub bytes: u64,
+    /// Bytes that were found to be in the image when they were frozen, since the version.
+    pub shared: u64,
     /// When it is made.
     pub time: Time,
     /// What of the thaw log it contains.
@@ -176,6 +178,7 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     let (subchunks, bytes) = frozen(version, input.changes)?;
     root.subchunks = old.subchunks.saturating_add(subchunks);
     root.unique_bytes = old.unique_bytes.saturating_add(bytes);
+    root.shared_bytes = old.shared_bytes.saturating_add(input.shared);
     root.map = tree.to_map_ref()?;
     root.interior_offset = interior_offset;
     (root.view.inodes, root.view.bytes) = (input.inodes, input.bytes);

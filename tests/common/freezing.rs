@@ -8,7 +8,7 @@ use floe::format::ids::{LogOffset, SubchunkId};
 use floe::format::params::{Chunker, Params};
 use floe::format::rows::Identity;
 use floe::freeze::{
-    Batch, BatchOptions, Cutting, FileCut, KeptFile, Known, Layout, Packed, Span, SpanSource, cut_file,
+    Batch, BatchOptions, Cutting, FileCut, KeptFile, Known, Layout, Packed, RegionPiece, Span, SpanSource, cut_file,
 };
 use std::collections::HashMap;
 
@@ -275,7 +275,7 @@ pub fn freeze_once(
         assert!(region.begin >= floor && region.end > region.begin);
         floor = region.end;
         let mut at = region.begin as usize;
-        for &(len, piece) in &region.pieces {
+        for &RegionPiece { len, piece, .. } in &region.pieces {
             let id = packed.id(piece, first).unwrap();
             assert_eq!(image.bytes(id), &file.bytes[at..at + len as usize], "at {at}");
             for n in 0..len {

@@ -81,6 +81,7 @@ impl Writer {
             counters: self.counters,
             inodes: self.inodes,
             bytes: self.bytes,
+            shared: 0,
             time: Time { secs: 1_800_000_000, nanos: 7 },
             thaw: ThawMark { log_id: 3, transaction: 4, offset: 5 },
         };

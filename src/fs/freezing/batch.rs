@@ -15,7 +15,7 @@ use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::format::schema;
 use crate::freeze::{
     Batch, BatchError, BatchOptions, Blocks, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Priority,
-    Scope, SpanSource, choose, cut_file,
+    RegionPiece, Scope, SpanSource, choose, cut_file,
 };
 use crate::fs::dirty::DirtyFiles;
 use crate::fs::live::Live;
@@ -121,7 +121,7 @@ pub(super) fn run(
     }
     // What more files would fill is left to the next batch; in the end everything goes if that was asked for.
     let keep_last = how.everything && (next.is_none() || stopped);
-    let (shared, raw) = (batch.shared_bytes(), batch.new_bytes().saturating_add(batch.shared_bytes()));
+    let raw = batch.new_bytes().saturating_add(batch.shared_bytes());
     let packed = batch.finish(keep_last).map_err(of_batch)?;
     let first = if packed.superchunks.is_empty() { SubchunkId(0) } else { publish(live, &packed)? };
     if !packed.superchunks.is_empty() {
@@ -132,7 +132,6 @@ pub(super) fn run(
         report.new_bytes = report.new_bytes.saturating_add(superchunk.raw_len.into());
         report.stored_bytes = report.stored_bytes.saturating_add(superchunk.frame_len());
     }
-    report.shared_bytes = report.shared_bytes.saturating_add(shared);
     #[cfg(test)]
     live.freezer.at(super::control::Step::Published);
     // The first file of which something is left to the next batch.
@@ -292,9 +291,9 @@ fn frozen(
     for region in &kept.regions {
         uneven |= region.uneven;
         let mut begin = region.begin;
-        for &(len, piece) in &region.pieces {
+        for &RegionPiece { len, piece, saved, .. } in &region.pieces {
             let subchunk = packed.id(piece, first).ok_or_else(|| FsError::io("a subchunk of a batch has no id"))?;
-            pieces.push(Piece { begin, len, subchunk });
+            pieces.push(Piece { begin, len, subchunk, saved });
             begin = begin.saturating_add(len.into());
         }
         let range = (region.begin, region.end.min(cut.row.size));
@@ -345,13 +344,14 @@ fn splice(live: &Live, frozen: &Frozen, is_all: bool, report: &mut FreezeReport)
     if frozen.pieces.is_empty() && frozen.tiny.is_none() {
         return Ok(());
     }
-    let (mut bytes, mut changed, mut next) = (0u64, false, Some(0));
+    let (mut bytes, mut saved, mut changed, mut next) = (0u64, 0u64, false, Some(0));
     while let Some(first) = next {
         let done = live.transact(|draft| freeze(draft, frozen, first))?;
         if done.gone {
             return Ok(());
         }
         (bytes, changed) = (bytes.saturating_add(done.bytes), changed || done.changed);
+        saved = saved.saturating_add(done.saved);
         next = done.next;
     }
     if frozen.deep && is_all {
@@ -361,6 +361,8 @@ fn splice(live: &Live, frozen: &Frozen, is_all: bool, report: &mut FreezeReport)
     if changed {
         report.files = report.files.saturating_add(u64::from(is_all));
         report.frozen_bytes = report.frozen_bytes.saturating_add(bytes);
+        report.shared_bytes = report.shared_bytes.saturating_add(saved);
+        live.saved.fetch_add(saved, Ordering::Relaxed);
         state.dirty.spliced(frozen.inode);
     } else {
         report.dropped = report.dropped.saturating_add(1);

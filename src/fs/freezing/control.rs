@@ -18,25 +18,25 @@ pub(in crate::fs) struct Control {
     pub(super) shown: Mutex<Shown>,
     /// What a test does between the steps of a batch.
     #[cfg(test)]
-    hook: Mutex<Option<Hook>>,
+    hook: Mutex<Option<(Step, Hook)>>,
 }
 
 #[cfg(test)]
-type Hook = Box<dyn FnMut(Step) + Send>;
+type Hook = Box<dyn FnOnce() + Send>;
 
 #[cfg(test)]
 impl Control {
     pub(super) fn at(&self, step: Step) {
         // Not held while it runs: what it does may freeze, too.
-        let hook = self.hook.lock().take();
-        if let Some(mut hook) = hook {
-            hook(step);
+        let hook = self.hook.lock().take_if(|(at, _)| *at == step);
+        if let Some((_, hook)) = hook {
+            hook();
         }
     }
 
-    /// Runs once, at the next step.
-    pub(in crate::fs) fn set_hook(&self, hook: impl FnMut(Step) + Send + 'static) {
-        *self.hook.lock() = Some(Box::new(hook));
+    /// Runs once, when such a step comes next.
+    pub(in crate::fs) fn set_hook(&self, step: Step, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock() = Some((step, Box::new(hook)));
     }
 }
 
@@ -55,4 +55,8 @@ pub(super) struct Shown {
 pub(in crate::fs) enum Step {
     /// Superchunks are appended and their rows pending; no file names them yet.
     Published,
+    /// What may be equal is known; nothing was compared.
+    Gathered,
+    /// Two contents were compared, and nothing of it counts yet.
+    Compared,
 }

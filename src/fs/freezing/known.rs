@@ -14,7 +14,7 @@ use crate::fs::FsError;
 use crate::fs::carried::CarryOver;
 use crate::inflate::WorkingSet;
 use crate::meta::{Image, View};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes of memory for the index before it moves to files.
@@ -37,6 +37,11 @@ impl Freezer {
     /// A large index lies in unlinked files of this folder.
     pub(super) fn set_spill(&mut self, folder: PathBuf) {
         self.spill = folder;
+    }
+
+    /// That folder.
+    pub(super) fn spill(&self) -> &Path {
+        &self.spill
     }
 
     /// Forgets all subchunks: some are to be deleted. The next freeze finds those that are left.

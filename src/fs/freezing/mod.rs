@@ -11,6 +11,8 @@ pub(super) mod known;
 mod pass;
 mod publish;
 mod report;
+mod share;
+mod sorted;
 mod source;
 mod worker;
 

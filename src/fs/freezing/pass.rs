@@ -5,6 +5,7 @@
 
 use super::batch::{self, Cursor, Which};
 use super::report::{FreezeHow, FreezeProgress, FreezeReport};
+use super::share;
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use std::cell::Cell;
@@ -58,6 +59,9 @@ impl Live {
             && !(how.stop)()
         {
             cursor = batch::run(self, how, Which::Uneven, from, &mut report, &|_, _| ())?;
+        }
+        if how.deep {
+            share::share(self, how, &mut report)?;
         }
         let state = self.lock_state();
         (report.left_bytes, report.failed) = (state.dirty.bytes(), state.dirty.failed() as u64);

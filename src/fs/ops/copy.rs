@@ -98,8 +98,8 @@ fn bound(
     Ok(found)
 }
 
-/// The target becomes another user of all that the source has.
-fn share(draft: &mut Draft, source: &InodeRow, row: &mut InodeRow) -> Result<(), FsError> {
+/// The target, which has no content, becomes another user of all that the source has.
+pub(super) fn share(draft: &mut Draft, source: &InodeRow, row: &mut InodeRow) -> Result<(), FsError> {
     row.content = source.content;
     row.attributes.retain(|(tag, _)| !matches!(*tag, TAG_ALLOCATED | TAG_WRITER));
     row.attributes

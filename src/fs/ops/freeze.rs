@@ -22,6 +22,8 @@ pub(in crate::fs) struct Piece {
     pub(in crate::fs) begin: u64,
     pub(in crate::fs) len: u32,
     pub(in crate::fs) subchunk: SubchunkId,
+    /// Whether these bytes were there already.
+    pub(in crate::fs) saved: bool,
 }
 
 impl Piece {
@@ -58,6 +60,8 @@ pub(in crate::fs) struct Frozen {
 pub(in crate::fs) struct Spliced {
     /// Bytes that are no more in the thaw log.
     pub(in crate::fs) bytes: u64,
+    /// How many of them were in the image already.
+    pub(in crate::fs) saved: u64,
     /// Whether anything was spliced.
     pub(in crate::fs) changed: bool,
     /// The piece that the next step begins with.
@@ -81,10 +85,10 @@ pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) ->
         && frozen.whole
         && frozen.pieces.len() <= STEP_ROWS
         && thawed_rows(draft, frozen.inode, 0)? <= STEP_ROWS
-        && let Some(bytes) = anew(draft, frozen, &mut row)?
+        && let Some((bytes, saved)) = anew(draft, frozen, &mut row)?
     {
         draft.put_any(frozen.inode, &row, standing);
-        return Ok(Spliced { bytes, changed: true, ..Spliced::default() });
+        return Ok(Spliced { bytes, saved, changed: true, ..Spliced::default() });
     }
     let spliced = some(draft, frozen, first, &mut row)?;
     if spliced.changed {
@@ -93,8 +97,9 @@ pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) ->
     Ok(spliced)
 }
 
-/// Gives a file of which nothing has changed the content that `pack` would give it. `None` if something has.
-fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option<u64>, FsError> {
+/// Gives a file of which nothing has changed the content that `pack` would give it: bytes that left the log, and how many of
+/// them were there already. `None` if something has changed.
+fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option<(u64, u64)>, FsError> {
     if row.size != frozen.size {
         return Ok(None);
     }
@@ -116,6 +121,7 @@ fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option
     if at != row.size {
         return Ok(None);
     }
+    let bytes = (bytes, saved(&frozen.pieces, &unchanged));
     draft.unthaw_after(frozen.inode, 0)?;
     if let Some(tiny) = &frozen.tiny {
         body::become_tiny(draft, row, tiny.clone())?;
@@ -161,7 +167,8 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
     let first_source = frozen.sources.partition_point(|span| span.begin.saturating_add(span.len) <= begin);
     let then = frozen.sources.get(first_source..).unwrap_or_default();
     let mut unchanged = layout::unchanged(then, &now).into_iter().peekable();
-    let (mut groups, mut bytes) = (Vec::<Group>::new(), 0u64);
+    let mut groups = Vec::<Group>::new();
+    let (mut bytes, mut saved) = (0u64, 0u64);
     for piece in pieces {
         let mut ranges = Vec::new();
         while let Some(range) = unchanged.peek().copied().filter(|range| range.from < piece.end()) {
@@ -190,6 +197,7 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
             group.whole &= whole;
             group.end = to;
             bytes = bytes.saturating_add(thawed);
+            saved = saved.saturating_add(if piece.saved { thawed } else { 0 });
         }
     }
     spliced.changed = bytes > 0 || frozen.deep && !groups.is_empty();
@@ -200,7 +208,7 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
             draft.unthaw(frozen.inode, group.at, group.end - group.at)?;
         }
     }
-    spliced.bytes = bytes;
+    (spliced.bytes, spliced.saved) = (bytes, saved);
     Ok(spliced)
 }
 
@@ -247,6 +255,23 @@ fn step<'p>(draft: &Draft, inode: InodeId, begin: u64, pieces: &'p [Piece]) -> R
     let upto = truncate::upto(draft.view(), &schema::THAWED, inode.0, begin, end)?;
     let count = if upto < end { most.partition_point(|piece| piece.end() <= upto) } else { most.len() };
     Ok(most.get(..count.max(1)).unwrap_or(most))
+}
+
+/// Thawed bytes that are of pieces which were there already.
+fn saved(pieces: &[Piece], unchanged: &[Unchanged]) -> u64 {
+    let mut ranges = unchanged.iter().filter(|range| range.thawed).peekable();
+    let mut bytes = 0u64;
+    for piece in pieces {
+        while let Some(range) = ranges.peek().filter(|range| range.from < piece.end()) {
+            let (from, to) = (range.from.max(piece.begin), range.to.min(piece.end()));
+            bytes = bytes.saturating_add(if piece.saved { to.saturating_sub(from) } else { 0 });
+            if range.to > piece.end() {
+                break;
+            }
+            ranges.next();
+        }
+    }
+    bytes
 }
 
 /// Neighbouring ranges as one: from, to, and how many bytes of it are in the log.

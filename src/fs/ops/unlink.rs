@@ -10,7 +10,7 @@ use crate::fs::draft::{Draft, Standing};
 use crate::fs::live::Live;
 
 /// Rows that one step deletes at most; what has more is deleted in several [27].
-pub(super) const STEP_ROWS: usize = 4096;
+pub(in crate::fs) const STEP_ROWS: usize = 4096;
 
 /// Removes a name that is no directory's.
 pub(in crate::fs) fn unlink(draft: &mut Draft, parent: InodeId, name: &[u8]) -> Result<(), FsError> {

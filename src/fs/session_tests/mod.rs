@@ -246,6 +246,7 @@ impl Session {
             counters: self.counters,
             inodes: self.totals.0,
             bytes: self.totals.1,
+            shared: 0,
             time: Time { secs: 7, nanos: 8 },
             thaw: ThawMark { log_id: log.log_id(), transaction: self.last.0, offset: self.last.1.0 },
         };

@@ -103,11 +103,8 @@ fn what_was_written_is_frozen_and_the_log_goes_at_the_end() {
 
 /// Freezes everything, and does something between the cut and the splice.
 fn freeze_around(live: &Arc<Live>, between: impl FnOnce(&Live) + Send + 'static) -> FreezeReport {
-    let (weak, mut between) = (Arc::downgrade(live), Some(between));
-    live.freezer.set_hook(move |step| {
-        assert_eq!(step, Step::Published);
-        between.take().unwrap()(&weak.upgrade().unwrap());
-    });
+    let weak = Arc::downgrade(live);
+    live.freezer.set_hook(Step::Published, move || between(&weak.upgrade().unwrap()));
     // One round: what the second would freeze is not what is looked at.
     let how = FreezeHow { priority: crate::freeze::Priority::Idle, ..FreezeHow::default() };
     live.freeze_now(&how, &|_| ()).unwrap()

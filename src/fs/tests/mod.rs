@@ -5,5 +5,6 @@ mod commits;
 mod freezing;
 mod freezing_compared;
 mod gate;
+mod sharing;
 mod waiting;
 pub mod world;

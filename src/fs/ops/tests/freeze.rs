@@ -34,7 +34,7 @@ impl World {
                     all.insert(id, bytes[at as usize..at as usize + len as usize].to_vec());
                     SubchunkId(id)
                 });
-                pieces.push(Piece { begin: at, len, subchunk });
+                pieces.push(Piece { begin: at, len, subchunk, saved: false });
                 at += u64::from(len);
             }
         }
