@@ -11,11 +11,11 @@ use crate::format::block::KeyRef;
 use crate::format::ids::{ContentId, InodeId, TinyId};
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::format::schema;
+use crate::fs::FsError;
 use crate::fs::equal::{self, HASH};
 use crate::fs::live::Live;
 use crate::fs::ops::{Holder, STEP_ROWS, Sharing, share_equal};
 use crate::fs::snapshot::Snapshot;
-use crate::fs::FsError;
 use std::io;
 use std::sync::atomic::Ordering;
 

@@ -60,7 +60,8 @@ impl Sorter {
     /// All of them, in order.
     pub(super) fn sorted(mut self) -> io::Result<Sorted> {
         self.finish_run()?;
-        let mut runs: Vec<_> = self.runs.iter().map(|&(at, end)| Run { at, end, window: Vec::new().into_iter() }).collect();
+        let mut runs: Vec<_> =
+            self.runs.iter().map(|&(at, end)| Run { at, end, window: Vec::new().into_iter() }).collect();
         let mut heads = BinaryHeap::with_capacity(runs.len());
         for (n, run) in runs.iter_mut().enumerate() {
             heads.extend(run.next(&self.spill)?.map(|record| Reverse((record, n))));
