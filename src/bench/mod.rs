@@ -4,6 +4,7 @@
 //! made through real mounts. Invariants: it is the one room of the library that looks at the clock, because it measures; no
 //! mount, process or file outlives a run, however it ends; a figure that was not measured is absent. Called by `cli/bench.rs`.
 
+pub mod command;
 mod report;
 
 pub use report::{

@@ -1,0 +1,443 @@
+//! Runs one program to its end: how long it took, its processors' time and memory, what it said.
+//!
+//! The program leads a process group of its own, so that a terminal's Ctrl-C reaches this process alone; past the limit, or
+//! when an end is asked for, all of the group is killed. It dies with this process, too. Invariants: when [`run`] returns, the
+//! program is reaped, and after a kill no process of its group writes any more. Standard input is empty, standard output and
+//! standard error are read here. Called by everything in this room that has a program do something.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// More of standard output is read, but not kept.
+const MAX_OUTPUT: usize = 16 << 20;
+/// This much of the end of standard error is kept.
+const MAX_MESSAGE: usize = 4 << 10;
+/// Lines of it that are shown.
+const MESSAGE_LINES: usize = 4;
+/// How often `Limits::stop` is asked.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// A killed group has closed its outputs after this time, or something else holds them.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A program that came to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ran {
+    /// Seconds by the clock, from before its start until it has ended.
+    pub seconds: f64,
+    /// Seconds of processors, in user and in kernel mode, of it and of the descendants that were waited for.
+    pub cpu_seconds: f64,
+    /// Most bytes resident of it, or of a descendant that was waited for.
+    pub peak_memory: u64,
+    /// Its exit status: 0, or another one that was accepted.
+    pub status: i32,
+    /// Its standard output, at most 16 MiB of it.
+    pub output: Vec<u8>,
+    /// The last lines of its standard error, safe to show.
+    pub message: String,
+}
+
+/// Why a program gave no result.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// There is no such program.
+    #[error("{program} is not installed")]
+    Missing {
+        /// Its name.
+        program: String,
+    },
+    /// It did not start, or its end could not be waited for.
+    #[error("cannot run {program}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It took longer than allowed and was killed.
+    #[error("stopped after {seconds:.0} seconds")]
+    OverLimit {
+        /// Seconds it ran.
+        seconds: f64,
+    },
+    /// An end was asked for and it was killed.
+    #[error("interrupted")]
+    Interrupted,
+    /// It failed.
+    #[error("{program} failed ({status}): {message}")]
+    Failed {
+        /// Its name.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its standard error, safe to show.
+        message: String,
+    },
+}
+
+/// When to kill a program.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// After this time.
+    pub time: Option<Duration>,
+    /// When this says so. It is asked ten times a second.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Runs a program to its end; its exit status is 0.
+///
+/// # Errors
+/// It is missing, failed, was killed by `limits`, or ended with another exit status.
+pub fn run(command: &mut Command, limits: &Limits<'_>) -> Result<Ran, CommandError> {
+    run_accepting(command, limits, &[0])
+}
+
+/// Runs a program to its end; its exit status is one of `accepted`.
+///
+/// # Errors
+/// It is missing, failed, was killed by `limits`, or ended with another exit status.
+pub fn run_accepting(command: &mut Command, limits: &Limits<'_>, accepted: &[i32]) -> Result<Ran, CommandError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let began = Instant::now();
+    let child = start(command).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => CommandError::Missing { program: program.clone() },
+        _ => CommandError::Start { program: program.clone(), source },
+    })?;
+    let start_error = |source| CommandError::Start { program: program.clone(), source };
+    let mut running = Running::new(child, began).map_err(start_error)?;
+    let killed = running.wait(limits);
+    let reaped = running.reap().map_err(start_error)?;
+    let seconds = began.elapsed().as_secs_f64();
+    match killed.map_err(start_error)? {
+        Some(Killed::OverLimit) => return Err(CommandError::OverLimit { seconds }),
+        Some(Killed::Interrupted) => return Err(CommandError::Interrupted),
+        None => {}
+    }
+    let message = running.message();
+    match reaped.status.code().filter(|code| accepted.contains(code)) {
+        None => Err(CommandError::Failed { program, status: reaped.status, message }),
+        Some(status) => Ok(Ran {
+            seconds,
+            cpu_seconds: reaped.cpu_seconds,
+            peak_memory: reaped.peak_memory,
+            status,
+            output: std::mem::take(&mut running.output.kept),
+            message,
+        }),
+    }
+}
+
+fn start(command: &mut Command) -> io::Result<Child> {
+    let parent = rustix::process::getpid();
+    let die_with_parent = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have died before that.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
+    };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    // SAFETY: what runs between fork and exec makes two system calls and neither allocates nor takes a lock: both errors are
+    // plain numbers.
+    unsafe { command.pre_exec(die_with_parent) };
+    command.spawn()
+}
+
+/// Why a program was killed.
+#[derive(Clone, Copy)]
+enum Killed {
+    OverLimit,
+    Interrupted,
+}
+
+/// A program that is not reaped yet. Dropped before that, it is killed and reaped.
+struct Running {
+    process: Pid,
+    ended: rustix::fd::OwnedFd,
+    output: Stream,
+    errors: Stream,
+    began: Instant,
+    reaped: bool,
+}
+
+struct Reaped {
+    status: ExitStatus,
+    cpu_seconds: f64,
+    peak_memory: u64,
+}
+
+impl Running {
+    fn new(mut child: Child, began: Instant) -> io::Result<Self> {
+        let process = Pid::from_child(&child);
+        let made = || {
+            let ended = pidfd_open(process, PidfdFlags::empty())?;
+            let output = Stream::new(child.stdout.take(), Keep::First(MAX_OUTPUT))?;
+            let errors = Stream::new(child.stderr.take(), Keep::Last(MAX_MESSAGE))?;
+            Ok(Running { process, ended, output, errors, began, reaped: false })
+        };
+        let made: io::Result<Self> = { made }();
+        if made.is_err() {
+            // Nothing is left to do if it cannot be killed.
+            let _ = kill_process_group(process, Signal::KILL);
+            let _ = child.wait();
+        }
+        made
+    }
+
+    /// Reads what it says until it has ended, or kills it.
+    fn wait(&mut self, limits: &Limits<'_>) -> io::Result<Option<Killed>> {
+        loop {
+            let killed = if (limits.stop)() {
+                Some(Killed::Interrupted)
+            } else if limits.time.is_some_and(|time| self.began.elapsed() >= time) {
+                Some(Killed::OverLimit)
+            } else {
+                None
+            };
+            if killed.is_some() {
+                self.kill()?;
+                return Ok(killed);
+            }
+            let left = limits.time.map_or(ASK_EVERY, |time| time.saturating_sub(self.began.elapsed()).min(ASK_EVERY));
+            if self.poll(left, true)? {
+                // What it wrote before its end is in the pipes.
+                self.output.drain()?;
+                self.errors.drain()?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Kills the group and waits until its outputs are closed, which is after its last write.
+    fn kill(&mut self) -> io::Result<()> {
+        // The group may have ended by itself.
+        let _ = kill_process_group(self.process, Signal::KILL);
+        let until = Instant::now() + KILLED_WITHIN;
+        while self.output.is_open() || self.errors.is_open() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.poll(left, false)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what it says, for `time`, and if asked for its end; whether it has ended.
+    fn poll(&mut self, time: Duration, for_its_end: bool) -> io::Result<bool> {
+        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        let open = [&self.output, &self.errors].into_iter().filter_map(|stream| stream.pipe.as_ref());
+        let mut all: Vec<PollFd<'_>> = open.map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
+        if for_its_end {
+            all.push(PollFd::new(&self.ended, PollFlags::IN));
+        }
+        match poll(&mut all, Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ended = for_its_end && all.pop().is_some_and(|ended| !ended.revents().is_empty());
+        self.output.drain()?;
+        self.errors.drain()?;
+        Ok(ended)
+    }
+
+    fn reap(&mut self) -> io::Result<Reaped> {
+        let (mut status, number) = (0, self.process.as_raw_nonzero().get());
+        // SAFETY: all-zero bytes are a valid rusage, which is numbers only.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        loop {
+            // SAFETY: both pointers are to local variables that are written during the call only.
+            if unsafe { libc::wait4(number, &mut status, 0, &mut usage) } == number {
+                break;
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        self.reaped = true;
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        Ok(Reaped {
+            status: ExitStatus::from_raw(status),
+            cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+            peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+        })
+    }
+
+    fn message(&self) -> String {
+        last_lines(&self.errors.kept)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.reaped {
+            // Nobody is left to be told that it did not work.
+            let _ = kill_process_group(self.process, Signal::KILL);
+            let _ = self.reap();
+        }
+    }
+}
+
+/// What of a stream is kept.
+#[derive(Clone, Copy)]
+enum Keep {
+    First(usize),
+    Last(usize),
+}
+
+/// A pipe that a program writes to.
+struct Stream {
+    /// None: all who could write to it have closed it.
+    pipe: Option<Box<dyn Pipe>>,
+    keep: Keep,
+    kept: Vec<u8>,
+}
+
+trait Pipe: Read + std::os::fd::AsFd + Send {}
+impl<P: Read + std::os::fd::AsFd + Send> Pipe for P {}
+
+impl Stream {
+    fn new<P: Pipe + 'static>(pipe: Option<P>, keep: Keep) -> io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            let flags = rustix::fs::fcntl_getfl(pipe)?;
+            rustix::fs::fcntl_setfl(pipe, flags | OFlags::NONBLOCK)?;
+        }
+        Ok(Stream { pipe: pipe.map(|pipe| Box::new(pipe) as Box<dyn Pipe>), keep, kept: Vec::new() })
+    }
+
+    fn is_open(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Reads what is there.
+    fn drain(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 16 << 10];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(len) => self.keep(&buffer[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        match self.keep {
+            Keep::First(limit) => self.kept.extend(&bytes[..bytes.len().min(limit - self.kept.len())]),
+            Keep::Last(limit) => {
+                self.kept.extend(bytes);
+                self.kept.drain(..self.kept.len().saturating_sub(limit));
+            }
+        }
+    }
+}
+
+/// The last lines of what a program said, as one line without control characters.
+fn last_lines(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let lines: Vec<&str> = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(MESSAGE_LINES)..];
+    let shown = last.join("; ").replace(char::is_control, "\u{fffd}");
+    if shown.is_empty() { "it gave no reason".to_owned() } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const NEVER: Limits<'static> = Limits { time: None, stop: &|| false };
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn is_there(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    }
+
+    #[test]
+    fn what_a_program_says_and_takes_is_measured() {
+        let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; printf out; echo err >&2";
+        let ran = run(&mut shell(script), &NEVER).unwrap();
+        assert_eq!((ran.output.as_slice(), ran.message.as_str(), ran.status), (&b"out"[..], "err", 0));
+        assert!(ran.cpu_seconds > 0.0 && ran.cpu_seconds <= ran.seconds * 2.0 + 0.1, "{ran:?}");
+        assert!(ran.peak_memory > 100 << 10, "{ran:?}");
+    }
+
+    #[test]
+    fn processor_time_of_descendants_counts() {
+        let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        let ran = run(&mut shell(&format!("sh -c '{busy}' | cat; true")), &NEVER).unwrap();
+        assert!(ran.cpu_seconds > 0.02, "{ran:?}");
+    }
+
+    #[test]
+    fn a_program_that_says_a_lot_neither_blocks_nor_fills_the_memory() {
+        let ran = run(&mut shell("head -c 40000000 /dev/zero; head -c 1000000 /dev/zero >&2; echo end >&2"), &NEVER);
+        let ran = ran.unwrap();
+        assert_eq!(ran.output.len(), MAX_OUTPUT);
+        assert!(ran.message.ends_with("end") && ran.message.len() <= 4 * MAX_MESSAGE, "{}", ran.message.len());
+    }
+
+    #[test]
+    fn a_missing_program_is_told_from_one_that_fails() {
+        let error = run(&mut Command::new("no-such-program-of-floe"), &NEVER).unwrap_err();
+        assert!(matches!(&error, CommandError::Missing { program } if program == "no-such-program-of-floe"), "{error}");
+        let error = run(&mut shell("seq 9 >&2; printf '\\033[31m' >&2; exit 7"), &NEVER).unwrap_err();
+        let CommandError::Failed { status, message, .. } = error else { panic!("{error}") };
+        assert_eq!((status.code(), message.as_str()), (Some(7), "7; 8; 9; \u{fffd}[31m"));
+    }
+
+    #[test]
+    fn an_exit_status_that_is_accepted_is_no_failure() {
+        let ran = run_accepting(&mut shell("echo half >&2; exit 3"), &NEVER, &[0, 3]).unwrap();
+        assert_eq!((ran.status, ran.message.as_str()), (3, "half"));
+    }
+
+    #[test]
+    fn past_the_limit_the_whole_group_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let pids = directory.path().join("pids");
+        let script = format!("sleep 600 & echo $$ $! >'{}'; wait", pids.display());
+        // The limit begins to count when both processes are there.
+        let stop = || std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n'));
+        let limits = Limits { time: None, stop: &stop };
+        let began = Instant::now();
+        let error = run(&mut shell(&script), &limits).unwrap_err();
+        assert!(matches!(error, CommandError::Interrupted), "{error}");
+        for pid in std::fs::read_to_string(&pids).unwrap().split_whitespace() {
+            assert!(!is_there(pid), "{pid} lives");
+        }
+        let limits = Limits { time: Some(Duration::from_millis(50)), stop: &|| false };
+        let error = run(&mut shell("sleep 600"), &limits).unwrap_err();
+        assert!(matches!(error, CommandError::OverLimit { seconds } if seconds >= 0.05), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_process_in_the_background_that_holds_the_outputs_is_not_waited_for() {
+        let asked = AtomicBool::new(false);
+        let stop = || asked.swap(true, Ordering::Relaxed) && false;
+        let ran = run(&mut shell("sleep 20 & echo $!"), &Limits { time: Some(Duration::from_secs(15)), stop: &stop });
+        let pid = String::from_utf8(ran.unwrap().output).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        assert!(asked.into_inner());
+    }
+
+    #[test]
+    fn a_program_reads_nothing_from_us() {
+        assert_eq!(run(&mut shell("cat"), &NEVER).unwrap().output, b"");
+    }
+}
