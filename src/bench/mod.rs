@@ -4,10 +4,21 @@
 //! made through real mounts. Invariants: it is the one room of the library that looks at the clock, because it measures; no
 //! mount, process or file outlives a run, however it ends; a figure that was not measured is absent. Called by `cli/bench.rs`.
 
+mod axis;
 pub mod command;
+mod labels;
+mod page;
+mod plot;
 mod report;
+mod sheet;
+mod show;
+mod table;
 
+pub use page::html;
+pub use plot::readme_svg;
 pub use report::{
     Entry, Kind, Machine, Method, Missing, Outcome, Packing, Parts, Pass, Range, Read, ReadCost, Report, Sample, Saved,
     Size, Source,
 };
+pub use show::{Human, Utc, counted};
+pub use table::table;

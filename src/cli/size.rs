@@ -1,6 +1,6 @@
 //! Sizes as people write and read them: `4M`, `4MiB`, `1.5G` are powers of 1024, `4MB` is a power of 1000.
 
-use std::fmt;
+pub use crate::bench::{Human, counted};
 
 const LETTERS: &str = "KMGTPE";
 
@@ -37,35 +37,6 @@ fn factor(unit: &str) -> Option<u64> {
     }
 }
 
-/// Shows bytes in KiB, MiB, GiB and so on, with three figures.
-#[derive(Debug, Clone, Copy)]
-pub struct Human(pub u64);
-
-impl fmt::Display for Human {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut value, mut unit) = (self.0 as f64, None);
-        for letter in LETTERS.chars() {
-            // 1023.95 would be shown as 1024.0: that is 1 of the next unit.
-            if value < 1023.95 {
-                break;
-            }
-            value /= 1024.0;
-            unit = Some(letter);
-        }
-        let text = match unit {
-            None => format!("{} B", self.0),
-            Some(letter) if value < 9.995 => format!("{value:.2} {letter}iB"),
-            Some(letter) => format!("{value:.1} {letter}iB"),
-        };
-        f.pad(&text)
-    }
-}
-
-/// `1 file`, `2 files`.
-pub fn counted(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,18 +69,5 @@ mod tests {
         for text in ["", "K", ".5K", "1.2.3K", "4X", "4MiBs", "-1", "16E", "18446744073709551616", "1e3", "4é", "K4"] {
             assert!(parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn bytes_are_shown_with_three_figures() {
-        let shown = |bytes| Human(bytes).to_string();
-        assert_eq!(shown(0), "0 B");
-        assert_eq!(shown(1023), "1023 B");
-        assert_eq!(shown(1024), "1.00 KiB");
-        assert_eq!(shown((1 << 20) - 1), "1.00 MiB");
-        assert_eq!(shown(4 << 20), "4.00 MiB");
-        assert_eq!(shown(162_600_000), "155.1 MiB");
-        assert_eq!(shown(u64::MAX), "16.0 EiB");
-        assert_eq!(format!("{:>10}|", Human(5)), "       5 B|");
     }
 }

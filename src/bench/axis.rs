@@ -1,0 +1,199 @@
+//! Logarithmic axes: from values to places, and the values that are marked.
+//!
+//! Invariants: every value lies inside its axis, not at its ends; marks are round numbers that people use for the unit, at least two
+//! where the axis has them, at most as many as there is room for. Called by `plot`.
+
+use super::show::rounded;
+
+/// What an axis shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    /// Bytes; marks in MiB and the like.
+    Bytes,
+    /// Seconds; marks from microseconds to hours.
+    Seconds,
+}
+
+/// One axis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Axis {
+    low: f64,
+    high: f64,
+    /// Marked values and their text.
+    pub marks: Vec<(f64, String)>,
+}
+
+/// Left free at each end, as part of the whole.
+const MARGIN: f64 = 0.07;
+/// An axis reaches at least over this factor, so that noise does not look like a difference.
+const LEAST_SPAN: f64 = 1.5;
+
+impl Axis {
+    /// The axis for `values`, all finite and above 0, with at most `marks` marks. `None` without values.
+    pub fn new(quantity: Quantity, values: impl Iterator<Item = f64>, marks: usize) -> Option<Self> {
+        let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), value: f64| {
+            let value = value.ln();
+            (low.min(value), high.max(value))
+        });
+        if low > high {
+            return None;
+        }
+        let lacks = (LEAST_SPAN.ln() - (high - low)).max(0.0) / 2.0;
+        (low, high) = (low - lacks, high + lacks);
+        let margin = (high - low) * MARGIN;
+        let mut axis = Axis { low: low - margin, high: high + margin, marks: Vec::new() };
+        axis.marks = axis.choose(quantity, marks);
+        Some(axis)
+    }
+
+    /// Where `value` is: 0 is the axis' beginning, 1 its end.
+    pub fn place(&self, value: f64) -> f64 {
+        (value.ln() - self.low) / (self.high - self.low)
+    }
+
+    /// The finest set of marks for which there is room.
+    fn choose(&self, quantity: Quantity, most: usize) -> Vec<(f64, String)> {
+        let sets = match quantity {
+            Quantity::Bytes => [self.even(quantity), self.steps(&[1, 2, 5], BYTES), self.steps(&[1, 10], BYTES)],
+            Quantity::Seconds => [self.even(quantity), self.human_times(), self.steps(&[1], SECONDS)],
+        };
+        let few = |set: &Vec<f64>| set.len() <= most;
+        let [even, usual, coarse] = sets;
+        let chosen = if usual.len() < 3 && few(&even) {
+            even
+        } else {
+            let mut chosen = if few(&usual) { usual } else { coarse };
+            while !few(&chosen) {
+                chosen = chosen.into_iter().step_by(2).collect();
+            }
+            chosen
+        };
+        chosen.into_iter().map(|value| (value, text(quantity, value))).collect()
+    }
+
+    fn contains(&self, value: &f64) -> bool {
+        (0.0..=1.0).contains(&self.place(*value))
+    }
+
+    /// Each of `steps` in each of the units' decades.
+    fn steps(&self, steps: &[u32], units: &[(f64, &str)]) -> Vec<f64> {
+        let mut out = Vec::new();
+        for (i, (unit, _)) in units.iter().enumerate() {
+            let next = units.get(i + 1).map_or(f64::INFINITY, |next| next.0);
+            for decade in 0..6 {
+                let values = steps.iter().map(|step| f64::from(*step) * 10f64.powi(decade) * unit);
+                // 1000 MiB is too near to 1 GiB.
+                out.extend(values.filter(|value| *value * 1.5 < next && self.contains(value)));
+            }
+        }
+        out.sort_by(f64::total_cmp);
+        out.dedup();
+        out
+    }
+
+    fn human_times(&self) -> Vec<f64> {
+        let mut out = self.steps(&[1, 2, 5], SECONDS);
+        out.retain(|value| *value <= 10.0);
+        out.extend(TIMES.iter().filter(|value| self.contains(value)));
+        out
+    }
+
+    /// Multiples of one round number, for an axis too short for decades.
+    fn even(&self, quantity: Quantity) -> Vec<f64> {
+        let (low, high) = (self.low.exp(), self.high.exp());
+        let (unit, _) = unit(quantity, low);
+        let aim = (high - low) / unit / 5.0;
+        let decade = 10f64.powf(aim.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * decade).find(|step| *step >= aim);
+        let step = step.unwrap_or(decade) * unit;
+        let first = (low / step).ceil();
+        (0..8).map(|i| (first + f64::from(i)) * step).filter(|value| self.contains(value)).collect()
+    }
+}
+
+const BYTES: &[(f64, &str)] = &[
+    (1.0, "B"),
+    (1024.0, "KiB"),
+    (1048576.0, "MiB"),
+    (1073741824.0, "GiB"),
+    (1099511627776.0, "TiB"),
+    (1125899906842624.0, "PiB"),
+];
+const SECONDS: &[(f64, &str)] = &[(1e-6, "µs"), (1e-3, "ms"), (1.0, "s")];
+const LONG_TIMES: &[(f64, &str)] =
+    &[(1e-6, "µs"), (1e-3, "ms"), (1.0, "s"), (60.0, "min"), (3600.0, "h"), (86_400.0, "d")];
+/// Above 10 seconds people count otherwise than in tens.
+const TIMES: &[f64] = &[
+    30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 18_000.0, 36_000.0, 86_400.0, 172_800.0, 432_000.0,
+    864_000.0,
+];
+
+fn unit(quantity: Quantity, value: f64) -> (f64, &'static str) {
+    let units = match quantity {
+        Quantity::Bytes => BYTES,
+        Quantity::Seconds => LONG_TIMES,
+    };
+    // A mark of exactly one unit may be a hair less after its arithmetic.
+    *units.iter().rfind(|unit| value >= unit.0 * (1.0 - 1e-9)).unwrap_or(&units[0])
+}
+
+fn text(quantity: Quantity, value: f64) -> String {
+    let (unit, name) = unit(quantity, value);
+    let digits = rounded(value / unit, 3);
+    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
+    format!("{digits} {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(quantity: Quantity, values: &[f64]) -> Vec<String> {
+        let axis = Axis::new(quantity, values.iter().copied(), 8).unwrap();
+        assert!(values.iter().all(|&value| (0.01..0.99).contains(&axis.place(value))), "{values:?}");
+        axis.marks.into_iter().map(|mark| mark.1).collect()
+    }
+
+    #[test]
+    fn times_are_marked_as_people_count_them() {
+        assert_eq!(
+            marks(Quantity::Seconds, &[4.0, 700.0]),
+            ["5 s", "10 s", "30 s", "1 min", "2 min", "5 min", "10 min"]
+        );
+        assert_eq!(
+            marks(Quantity::Seconds, &[2e-4, 0.03]),
+            ["200 µs", "500 µs", "1 ms", "2 ms", "5 ms", "10 ms", "20 ms"]
+        );
+        assert_eq!(marks(Quantity::Seconds, &[1e-5, 1000.0]).first().map(String::as_str), Some("10 µs"));
+    }
+
+    #[test]
+    fn sizes_are_marked_in_round_units() {
+        let mib = 1048576.0;
+        assert_eq!(marks(Quantity::Bytes, &[30.0 * mib, 260.0 * mib]), ["50 MiB", "100 MiB", "200 MiB"]);
+        assert_eq!(marks(Quantity::Bytes, &[700.0 * mib, 3000.0 * mib]), ["1 GiB", "2 GiB"]);
+    }
+
+    #[test]
+    fn equal_and_near_values_get_an_axis_with_marks() {
+        for quantity in [Quantity::Bytes, Quantity::Seconds] {
+            for value in [1e-6, 0.7, 1.0, 59.9, 3600.0, 123_456_789.0, 1e15] {
+                let marks = marks(quantity, &[value, value * 1.02]);
+                assert!(marks.len() >= 2, "{quantity:?} {value}: {marks:?}");
+            }
+        }
+        assert_eq!(Axis::new(Quantity::Bytes, std::iter::empty(), 5), None);
+    }
+
+    #[test]
+    fn there_are_never_more_marks_than_there_is_room_for() {
+        for most in 2..9 {
+            for span in [1.1, 3.0, 40.0, 1e4, 1e9] {
+                for quantity in [Quantity::Bytes, Quantity::Seconds] {
+                    let axis = Axis::new(quantity, [3.0, 3.0 * span].into_iter(), most).unwrap();
+                    assert!(axis.marks.len() <= most, "{most} {span} {quantity:?}: {:?}", axis.marks);
+                }
+            }
+        }
+    }
+}

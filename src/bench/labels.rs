@@ -1,0 +1,338 @@
+//! Places labels beside the points of a plot.
+//!
+//! Invariants: no two labels overlap, none covers a marker, none leaves the plot; the same points give the same places. A label
+//! stands beside its marker where it can; one that had to move has a leader line. Each label is tried at places around its marker,
+//! nearest first, and takes the cheapest; then each is placed again with all others fixed, a few times over. Called by `plot`.
+
+/// A point of the plot, in its units; y grows downwards.
+pub type Point = (f64, f64);
+
+/// An upright rectangle.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rect {
+    /// Its left edge.
+    pub left: f64,
+    /// Its top edge.
+    pub top: f64,
+    /// How wide it is.
+    pub width: f64,
+    /// How high it is.
+    pub height: f64,
+}
+
+/// A marker and the label it wants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Item {
+    /// The marker's middle.
+    pub at: Point,
+    /// Half the marker's width and height.
+    pub radius: f64,
+    /// How wide the label is.
+    pub width: f64,
+    /// How high the label is.
+    pub height: f64,
+}
+
+/// Where a label is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Placed {
+    /// What it covers.
+    pub rect: Rect,
+    /// From the marker to the label, if it is not beside it.
+    pub leader: Option<(Point, Point)>,
+}
+
+/// Free between a marker and its own label.
+const BESIDE: f64 = 4.0;
+/// Free between a label and everything else.
+const FREE: f64 = 2.0;
+/// Distances that are tried.
+const DISTANCES: &[f64] = &[BESIDE, 9.0, 15.0, 22.0, 30.0, 40.0, 52.0, 66.0, 84.0, 106.0, 132.0, 164.0];
+/// Directions that are tried, and what each costs: to the right is where people look first.
+const DIRECTIONS: &[(f64, f64, f64)] = &[
+    (1.0, 0.0, 0.0),
+    (-1.0, 0.0, 1.0),
+    (0.0, -1.0, 2.0),
+    (0.0, 1.0, 2.0),
+    (0.9, -0.9, 1.5),
+    (0.9, 0.9, 1.5),
+    (-0.9, -0.9, 2.5),
+    (-0.9, 0.9, 2.5),
+    (0.5, -1.0, 2.0),
+    (0.5, 1.0, 2.0),
+    (-0.5, -1.0, 2.5),
+    (-0.5, 1.0, 2.5),
+    (1.0, -0.5, 1.0),
+    (1.0, 0.5, 1.0),
+    (-1.0, -0.5, 2.0),
+    (-1.0, 0.5, 2.0),
+];
+/// Costs, in units of distance: of a label on a drawn line, of one that is nearer to a foreign marker than to its own, and of a
+/// leader that crosses a label, a marker or another leader.
+const ON_LINE: f64 = 12.0;
+const AMBIGUOUS: f64 = 30.0;
+const CROSSING: f64 = 45.0;
+/// Any place at all is worse than each place near the marker.
+const ANYWHERE: f64 = 200.0;
+/// Times that each label is placed again.
+const ROUNDS: usize = 4;
+/// Below this distance the eye needs no leader.
+const NEAR: f64 = 8.0;
+
+impl Rect {
+    fn right(&self) -> f64 {
+        self.left + self.width
+    }
+
+    fn bottom(&self) -> f64 {
+        self.top + self.height
+    }
+
+    /// The same, `by` larger on each side.
+    fn grown(&self, by: f64) -> Rect {
+        Rect { left: self.left - by, top: self.top - by, width: self.width + 2.0 * by, height: self.height + 2.0 * by }
+    }
+
+    /// Whether they have more than an edge in common.
+    pub fn overlaps(&self, other: &Rect) -> bool {
+        self.left < other.right() && other.left < self.right() && self.top < other.bottom() && other.top < self.bottom()
+    }
+
+    /// Whether `other` lies inside.
+    pub fn contains(&self, other: &Rect) -> bool {
+        self.left <= other.left
+            && self.top <= other.top
+            && self.right() >= other.right()
+            && self.bottom() >= other.bottom()
+    }
+
+    fn nearest(&self, to: Point) -> Point {
+        (to.0.clamp(self.left, self.right()), to.1.clamp(self.top, self.bottom()))
+    }
+
+    fn crosses(&self, (from, to): (Point, Point)) -> bool {
+        let corners = [
+            (self.left, self.top),
+            (self.right(), self.top),
+            (self.right(), self.bottom()),
+            (self.left, self.bottom()),
+        ];
+        let inside = |p: Point| self.nearest(p) == p;
+        inside(from) || inside(to) || (0..4).any(|i| cross((from, to), (corners[i], corners[(i + 1) % 4])))
+    }
+}
+
+impl Item {
+    /// What its marker covers.
+    pub fn marker(&self) -> Rect {
+        let side = 2.0 * self.radius;
+        Rect { left: self.at.0 - self.radius, top: self.at.1 - self.radius, width: side, height: side }
+    }
+
+    fn beside(&self, (dx, dy): (f64, f64), distance: f64) -> Rect {
+        let away = self.radius + distance;
+        Rect {
+            left: self.at.0 + dx * away - self.width * (1.0 - dx) / 2.0,
+            top: self.at.1 + dy * away - self.height * (1.0 - dy) / 2.0,
+            width: self.width,
+            height: self.height,
+        }
+    }
+
+    fn placed(&self, rect: Rect) -> Placed {
+        let to = rect.nearest(self.at);
+        let far = distance(self.at, to);
+        // From the marker's edge on.
+        let part = self.radius / far.max(self.radius);
+        let from = (self.at.0 + (to.0 - self.at.0) * part, self.at.1 + (to.1 - self.at.1) * part);
+        Placed { rect, leader: (far > self.radius + NEAR).then_some((from, to)) }
+    }
+}
+
+fn distance(a: Point, b: Point) -> f64 {
+    (a.0 - b.0).hypot(a.1 - b.1)
+}
+
+fn side(a: Point, b: Point, c: Point) -> f64 {
+    (b.0 - a.0) * (c.1 - a.1) - (b.1 - a.1) * (c.0 - a.0)
+}
+
+fn cross((a, b): (Point, Point), (c, d): (Point, Point)) -> bool {
+    side(a, b, c) * side(a, b, d) < 0.0 && side(c, d, a) * side(c, d, b) < 0.0
+}
+
+/// The labels' places, one an item; `None` if the plot is too crowded. Labels avoid `lines` where that is cheap.
+pub fn place(plot: Rect, items: &[Item], lines: &[(Point, Point)]) -> Option<Vec<Placed>> {
+    let board = Board { plot, items, lines };
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(board.neighbours(i)));
+    // A label for which no place was left goes first in the next attempt.
+    for _ in 0..=items.len() {
+        match board.attempt(&order) {
+            Ok(placed) => return Some(placed),
+            Err(stuck) => {
+                let index = order.remove(stuck);
+                order.insert(0, index);
+            }
+        }
+    }
+    None
+}
+
+struct Board<'a> {
+    plot: Rect,
+    items: &'a [Item],
+    lines: &'a [(Point, Point)],
+}
+
+impl Board<'_> {
+    fn neighbours(&self, i: usize) -> usize {
+        let item = &self.items[i];
+        let area = item.marker().grown(item.height * 2.0);
+        self.items.iter().filter(|other| area.overlaps(&other.marker())).count()
+    }
+
+    /// Places all labels in `order`, or says which of `order` got no place.
+    fn attempt(&self, order: &[usize]) -> Result<Vec<Placed>, usize> {
+        let mut placed: Vec<Option<Placed>> = vec![None; self.items.len()];
+        for (turn, &i) in order.iter().enumerate() {
+            placed[i] = Some(self.best(i, &placed).ok_or(turn)?);
+        }
+        for &i in (0..ROUNDS).flat_map(|_| order) {
+            let before = placed[i].take();
+            placed[i] = self.best(i, &placed).or(before);
+        }
+        Ok(placed.into_iter().flatten().collect())
+    }
+
+    fn best(&self, i: usize, placed: &[Option<Placed>]) -> Option<Placed> {
+        let item = &self.items[i];
+        let mut best: Option<(f64, Placed)> = None;
+        let mut consider = |rect: Rect, cost: f64| {
+            if best.as_ref().is_some_and(|best| best.0 <= cost) || !self.is_free(&rect, placed) {
+                return;
+            }
+            let candidate = item.placed(rect);
+            let cost = cost + self.penalty(i, &candidate, placed);
+            if best.as_ref().is_none_or(|best| cost < best.0) {
+                best = Some((cost, candidate));
+            }
+        };
+        for far in DISTANCES {
+            DIRECTIONS.iter().for_each(|(dx, dy, cost)| consider(item.beside((*dx, *dy), *far), far * 1.5 + cost));
+        }
+        if best.is_none() {
+            self.everywhere(item, |rect| {
+                let away = distance(item.at, rect.nearest(item.at));
+                if best.as_ref().is_none_or(|best| ANYWHERE + away < best.0) && self.is_free(&rect, placed) {
+                    best = Some((ANYWHERE + away, item.placed(rect)));
+                }
+            });
+        }
+        best.map(|best| best.1)
+    }
+
+    /// Places all over the plot, a quarter of a label's height apart.
+    fn everywhere(&self, item: &Item, mut each: impl FnMut(Rect)) {
+        let steps = |room: f64, step: f64| (0..=(room / step).max(0.0) as usize).map(move |i| i as f64 * step);
+        for down in steps(self.plot.height - item.height, item.height / 4.0) {
+            for right in steps(self.plot.width - item.width, item.height / 2.0) {
+                let (left, top) = (self.plot.left + right, self.plot.top + down);
+                each(Rect { left, top, width: item.width, height: item.height });
+            }
+        }
+    }
+
+    fn is_free(&self, rect: &Rect, placed: &[Option<Placed>]) -> bool {
+        let around = rect.grown(FREE);
+        self.plot.contains(rect)
+            && !self.items.iter().any(|item| around.overlaps(&item.marker()))
+            && !placed.iter().flatten().any(|other| around.overlaps(&other.rect))
+    }
+
+    fn penalty(&self, i: usize, candidate: &Placed, placed: &[Option<Placed>]) -> f64 {
+        let own = distance(self.items[i].at, candidate.rect.nearest(self.items[i].at));
+        let others = || self.items.iter().filter(|other| other.at != self.items[i].at);
+        let mut cost = 0.0;
+        cost += ON_LINE * self.lines.iter().filter(|line| candidate.rect.crosses(**line)).count() as f64;
+        if others().any(|other| distance(other.at, candidate.rect.nearest(other.at)) < own) {
+            cost += AMBIGUOUS;
+        }
+        let mut crossings = 0;
+        if let Some(leader) = candidate.leader {
+            crossings += others().filter(|other| other.marker().grown(FREE).crosses(leader)).count();
+            crossings += placed.iter().flatten().filter(|other| other.rect.grown(FREE).crosses(leader)).count();
+        }
+        for other in placed.iter().flatten().filter_map(|other| other.leader) {
+            crossings += usize::from(candidate.rect.grown(FREE).crosses(other));
+            crossings += usize::from(candidate.leader.is_some_and(|leader| cross(leader, other)));
+        }
+        cost + CROSSING * crossings as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(plot: Rect, items: &[Item], placed: &[Placed]) {
+        assert_eq!(placed.len(), items.len());
+        for (i, label) in placed.iter().enumerate() {
+            assert!(plot.contains(&label.rect), "label {i} leaves the plot: {label:?}");
+            assert_eq!((label.rect.width, label.rect.height), (items[i].width, items[i].height));
+            for (j, item) in items.iter().enumerate() {
+                assert!(!label.rect.overlaps(&item.marker()), "label {i} covers marker {j}: {label:?} {item:?}");
+            }
+            for (j, other) in placed.iter().enumerate().skip(i + 1) {
+                assert!(!label.rect.overlaps(&other.rect), "labels {i} and {j} overlap: {label:?} {other:?}");
+            }
+        }
+    }
+
+    /// Up to 25 points, some of them in the same place, with labels of a name's length.
+    fn items(width: f64, height: f64) -> impl Strategy<Value = Vec<Item>> {
+        let point = (12.0..width - 12.0, 12.0..height - 12.0);
+        let spread = prop::collection::vec((point.clone(), 20.0..150.0f64), 0..=25);
+        let near = (point, prop::collection::vec(((0.0..3.0f64, 0.0..3.0f64), 20.0..150.0f64), 0..=25));
+        let near = near.prop_map(|(at, all)| {
+            all.into_iter().map(|((dx, dy), width)| ((at.0 + dx.floor(), at.1 + dy.floor()), width)).collect::<Vec<_>>()
+        });
+        prop_oneof![spread, near]
+            .prop_map(|all| all.into_iter().map(|(at, width)| Item { at, radius: 5.0, width, height: 15.0 }).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_label_overlaps_another_covers_a_marker_or_leaves_a_wide_plot(items in items(1000.0, 420.0)) {
+            let plot = Rect { left: 0.0, top: 0.0, width: 1000.0, height: 420.0 };
+            let placed = place(plot, &items, &[]).expect("there is room");
+            check(plot, &items, &placed);
+            prop_assert_eq!(place(plot, &items, &[]), Some(placed));
+        }
+
+        #[test]
+        fn no_label_overlaps_another_covers_a_marker_or_leaves_a_narrow_plot(items in items(300.0, 500.0)) {
+            let plot = Rect { left: 0.0, top: 0.0, width: 300.0, height: 500.0 };
+            let placed = place(plot, &items, &[((0.0, 0.0), (300.0, 500.0))]).expect("there is room");
+            check(plot, &items, &placed);
+        }
+    }
+
+    #[test]
+    fn a_point_alone_has_its_label_to_the_right_without_a_leader() {
+        let plot = Rect { left: 0.0, top: 0.0, width: 300.0, height: 100.0 };
+        let item = Item { at: (100.0, 50.0), radius: 5.0, width: 80.0, height: 14.0 };
+        let placed = place(plot, &[item], &[]).unwrap();
+        assert_eq!(placed, [Placed { rect: Rect { left: 109.0, top: 43.0, width: 80.0, height: 14.0 }, leader: None }]);
+    }
+
+    #[test]
+    fn a_plot_without_room_says_so() {
+        let plot = Rect { left: 0.0, top: 0.0, width: 100.0, height: 30.0 };
+        let item = Item { at: (50.0, 15.0), radius: 5.0, width: 60.0, height: 14.0 };
+        assert_eq!(place(plot, &[item, item, item], &[]), None);
+    }
+}

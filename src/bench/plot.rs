@@ -1,0 +1,433 @@
+//! Draws a report: size against what packing and reading take, as SVG.
+//!
+//! Invariants: each point has its name beside it; shape and weight tell floe from its peers, colour only repeats it; colours come from
+//! classes (`plot.css`), so one drawing serves light and dark. Sizes are upwards, times to the right: what is below and to the left is
+//! better in both. Called by `page`, and by whoever makes README's picture.
+
+use super::axis::{Axis, Quantity};
+use super::labels::{Item, Placed, Point, Rect, place};
+use super::report::{Entry, Kind, Outcome, Read, Report};
+use super::sheet::order;
+use super::show::{Human, rounded};
+use svg::Node;
+use svg::node::Text;
+use svg::node::element::Element;
+
+/// What a point is drawn as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// floe.
+    Disc,
+    /// A peer that is read through a mount.
+    Square,
+    /// A peer that is extracted to be read.
+    Triangle,
+}
+
+/// One entry in a chart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    /// The entry's name.
+    pub name: String,
+    /// How it is drawn.
+    pub shape: Shape,
+    /// Seconds.
+    pub seconds: f64,
+    /// Bytes.
+    pub bytes: f64,
+    /// Where the true size lies, bytes.
+    pub range: Option<(f64, f64)>,
+}
+
+/// Size against one kind of time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chart {
+    /// What it shows.
+    pub title: &'static str,
+    /// What the times are.
+    pub axis: &'static str,
+    /// The points.
+    pub marks: Vec<Mark>,
+    /// Names of entries that have a size, but no such time.
+    pub absent: Vec<String>,
+}
+
+/// How large a drawing is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Frame {
+    /// Width in pixels.
+    pub width: f64,
+    /// Height in pixels: more where labels need it.
+    pub height: f64,
+    /// For a small screen: a smaller font.
+    pub narrow: bool,
+}
+
+/// README shows pictures about this wide.
+const PICTURE: Frame = Frame { width: 860.0, height: 400.0, narrow: false };
+const PICTURE_TITLE: f64 = 34.0;
+const KEY: f64 = 30.0;
+
+const STYLE: &str = include_str!("plot.css");
+const RADIUS: f64 = 5.0;
+/// Height of the axis' title above, and of marks and title below.
+const ABOVE: f64 = 26.0;
+const BELOW: f64 = 46.0;
+/// Free to the right of the plot, for half of the last mark's text.
+const RIGHT: f64 = 24.0;
+/// A plot grows until its labels have room; this often at most.
+const GROWTHS: usize = 24;
+const GROWTH: f64 = 1.15;
+/// No label is wider than this part of the plot.
+const WIDEST: f64 = 0.7;
+
+/// The charts for which there are points.
+pub fn charts(report: &Report) -> Vec<Chart> {
+    let pass = |entry: &Entry, read| entry.passes.iter().find(|pass| pass.read == read).cloned();
+    let all = [
+        chart(report, "Size and packing time", "Packing time", |e| Some(e.packing.as_ref()?.seconds)),
+        chart(report, "Size and time to read everything", "Time to read every file in order", |e| {
+            Some(pass(e, Read::InOrder)?.seconds)
+        }),
+        chart(report, "Size and time of a random read", "Mean time of a random read of 4 KiB", |e| {
+            pass(e, Read::Random).map(|pass| pass.seconds / pass.operations as f64)
+        }),
+    ];
+    all.into_iter().filter(|chart| !chart.marks.is_empty()).collect()
+}
+
+fn chart(report: &Report, title: &'static str, axis: &'static str, seconds: impl Fn(&Entry) -> Option<f64>) -> Chart {
+    let mut out = Chart { title, axis, marks: Vec::new(), absent: Vec::new() };
+    for entry in order(report).into_iter().map(|index| &report.entries[index]) {
+        let (Some(size), Outcome::Done) = (&entry.size, &entry.outcome) else { continue };
+        let range = size.range.map(|range| (range.low.max(1) as f64, range.high.max(1) as f64));
+        let shape = match entry.kind {
+            Kind::Floe => Shape::Disc,
+            Kind::Peer if !entry.passes.is_empty() && entry.passes.iter().all(|pass| !pass.mounted) => Shape::Triangle,
+            Kind::Peer => Shape::Square,
+        };
+        match seconds(entry).filter(|seconds| seconds.is_finite() && *seconds > 0.0 && size.total > 0) {
+            Some(seconds) => {
+                out.marks.push(Mark { name: plain(&entry.name), shape, seconds, bytes: size.total as f64, range })
+            }
+            None => out.absent.push(entry.name.clone()),
+        }
+    }
+    out
+}
+
+/// `text` on one line, without what turns or hides text.
+pub fn plain(text: &str) -> String {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().flat_map(|c| if hides(c) { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+fn element<const N: usize>(name: &str, class: &str, numbers: [(&str, f64); N]) -> Element {
+    let mut out = Element::new(name);
+    if !class.is_empty() {
+        out.assign("class", class);
+    }
+    for (name, number) in numbers {
+        out.assign(name, tenths(number));
+    }
+    out
+}
+
+fn tenths(number: f64) -> String {
+    let text = format!("{number:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+}
+
+fn text(class: &str, at: Point, anchor: &str, content: &str) -> Element {
+    let mut out = element("text", class, [("x", at.0), ("y", at.1)]);
+    if anchor != "start" {
+        out.assign("text-anchor", anchor);
+    }
+    out.append(Text::new(content));
+    out
+}
+
+fn line(class: &str, from: Point, to: Point) -> Element {
+    element("line", class, [("x1", from.0), ("y1", from.1), ("x2", to.0), ("y2", to.1)])
+}
+
+/// A marker, alone.
+pub fn marker(shape: Shape, (x, y): Point) -> Element {
+    let r = RADIUS;
+    match shape {
+        Shape::Disc => element("circle", "mark", [("cx", x), ("cy", y), ("r", r)]),
+        Shape::Square => element(
+            "rect",
+            "mark",
+            [("x", x - r + 0.8), ("y", y - r + 0.8), ("width", 2.0 * r - 1.6), ("height", 2.0 * r - 1.6)],
+        ),
+        Shape::Triangle => {
+            let mut out = element("polygon", "mark", []);
+            let corners = [(x, y - r), (x + r, y + r - 0.8), (x - r, y + r - 0.8)];
+            out.assign("points", corners.map(|(x, y)| format!("{},{}", tenths(x), tenths(y))).join(" "));
+            out
+        }
+    }
+}
+
+/// What a shape means.
+pub fn meaning(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Disc => "floe",
+        Shape::Square => "other program",
+        Shape::Triangle => "other program, extracted to be read",
+    }
+}
+
+/// The shapes that charts use, in a fixed order.
+pub fn shapes(charts: &[Chart]) -> Vec<Shape> {
+    let used = |shape: &Shape| charts.iter().flat_map(|chart| &chart.marks).any(|mark| mark.shape == *shape);
+    [Shape::Disc, Shape::Square, Shape::Triangle].into_iter().filter(used).collect()
+}
+
+/// How wide a text is at most, in pixels: by DejaVu Sans, which is wider than what most systems have.
+pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
+    let of = |c: char| match c {
+        'i' | 'j' | 'l' | ' ' | '.' | ',' | '\'' | 'I' => 0.32,
+        'f' | 't' | 'r' | '-' | ':' | ';' | '|' | '!' | '(' | ')' | '[' | ']' | '/' | '\\' => 0.42,
+        'c' | 's' | 'k' | 'v' | 'x' | 'y' | 'z' | 'J' | '_' | '"' => 0.6,
+        'm' | 'M' | 'W' | '%' | '@' => 1.0,
+        'w' | '+' | '=' | '<' | '>' | '~' | '#' | '&' => 0.84,
+        'A'..='Z' => 0.79,
+        c if c.is_ascii() => 0.64,
+        _ => 1.05,
+    };
+    text.chars().map(of).sum::<f64>() * size * if bold { 1.11 } else { 1.0 }
+}
+
+/// `name`, cut in its middle where it is wider than `room`.
+fn shortened(name: &str, room: f64, size: f64, bold: bool) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let cut = |kept: usize| -> String {
+        let (head, tail) = (kept.div_ceil(2), kept / 2);
+        chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
+    };
+    if text_width(name, size, bold) <= room {
+        return name.to_owned();
+    }
+    let fits = (0..chars.len()).rev().map(cut).find(|text| text_width(text, size, bold) <= room);
+    fits.unwrap_or_else(|| "…".into())
+}
+
+/// A chart whose places are known.
+struct Drawing<'a> {
+    chart: &'a Chart,
+    frame: Frame,
+    inner: Rect,
+    sizes: Axis,
+    times: Axis,
+    at: Vec<Point>,
+    front: Vec<Point>,
+    names: Vec<String>,
+    labels: Vec<Placed>,
+}
+
+impl Frame {
+    fn font(&self) -> f64 {
+        if self.narrow { 12.0 } else { 13.0 }
+    }
+}
+
+impl<'a> Drawing<'a> {
+    /// Places everything; in a higher frame where the labels need it.
+    fn new(chart: &'a Chart, frame: Frame) -> Option<Self> {
+        let mut frame = frame;
+        let mut drawing = Self::unlabelled(chart, frame)?;
+        for _ in 0..GROWTHS {
+            let lines: Vec<_> = drawing.front.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            if let Some(labels) = place(drawing.inner, &drawing.items(), &lines) {
+                drawing.labels = labels;
+                return Some(drawing);
+            }
+            frame.height *= GROWTH;
+            drawing = Self::unlabelled(chart, frame)?;
+        }
+        Some(drawing)
+    }
+
+    fn unlabelled(chart: &'a Chart, frame: Frame) -> Option<Self> {
+        let bounds = chart.marks.iter().flat_map(|m| m.range.map_or([m.bytes; 2], |(low, high)| [low, high]));
+        let bounds = bounds.chain(chart.marks.iter().map(|mark| mark.bytes));
+        let rows = ((frame.height - ABOVE - BELOW) / 40.0) as usize;
+        let sizes = Axis::new(Quantity::Bytes, bounds, rows.max(2))?;
+        let widest = sizes.marks.iter().map(|mark| text_width(&mark.1, frame.font(), false)).fold(0.0, f64::max);
+        let left = widest + 8.0;
+        let inner = Rect { left, top: ABOVE, width: frame.width - left - RIGHT, height: frame.height - ABOVE - BELOW };
+        let columns = (inner.width / 64.0) as usize;
+        let times = Axis::new(Quantity::Seconds, chart.marks.iter().map(|mark| mark.seconds), columns.max(2))?;
+        let mut drawing = Drawing {
+            chart,
+            frame,
+            inner,
+            sizes,
+            times,
+            at: Vec::new(),
+            front: Vec::new(),
+            names: Vec::new(),
+            labels: Vec::new(),
+        };
+        drawing.at = chart.marks.iter().map(|mark| (drawing.x(mark.seconds), drawing.y(mark.bytes))).collect();
+        let floe = |mark: &&Mark| mark.shape == Shape::Disc;
+        let mut front: Vec<&Mark> = chart.marks.iter().filter(floe).collect();
+        front.sort_by(|a, b| b.bytes.total_cmp(&a.bytes));
+        drawing.front = front.iter().map(|mark| (drawing.x(mark.seconds), drawing.y(mark.bytes))).collect();
+        let room = inner.width * WIDEST;
+        let name = |mark: &Mark| shortened(&mark.name, room, frame.font(), mark.shape == Shape::Disc);
+        drawing.names = chart.marks.iter().map(name).collect();
+        Some(drawing)
+    }
+
+    fn x(&self, seconds: f64) -> f64 {
+        self.inner.left + self.inner.width * self.times.place(seconds)
+    }
+
+    fn y(&self, bytes: f64) -> f64 {
+        self.inner.top + self.inner.height * (1.0 - self.sizes.place(bytes))
+    }
+
+    fn items(&self) -> Vec<Item> {
+        let font = self.frame.font();
+        let all = self.at.iter().zip(&self.names).zip(&self.chart.marks);
+        all.map(|((at, name), mark)| Item {
+            at: *at,
+            radius: RADIUS,
+            width: text_width(name, font, mark.shape == Shape::Disc),
+            height: font + 3.0,
+        })
+        .collect()
+    }
+
+    fn axes(&self, out: &mut Element) {
+        let Rect { left, top, width, height } = self.inner;
+        let (right, bottom) = (left + width, top + height);
+        for (value, name) in &self.sizes.marks {
+            let y = self.y(*value);
+            out.append(line("grid", (left, y), (right, y)));
+            out.append(text("", (left - 8.0, y + 4.5), "end", name));
+        }
+        for (value, name) in &self.times.marks {
+            let x = self.x(*value);
+            out.append(line("grid", (x, top), (x, bottom)));
+            out.append(text("", (x, bottom + 18.0), "middle", name));
+        }
+        out.append(text("", (0.0, 14.0), "start", "↓ smaller   Size of the image"));
+        out.append(text("", (right, bottom + 39.0), "end", &format!("← faster   {}", self.chart.axis)));
+    }
+
+    fn into_group(self) -> Element {
+        let mut out = Element::new("g");
+        self.axes(&mut out);
+        if self.front.len() > 1 {
+            let mut front = element("polyline", "front", []);
+            let points = self.front.iter().map(|(x, y)| format!("{},{}", tenths(*x), tenths(*y)));
+            front.assign("points", points.collect::<Vec<_>>().join(" "));
+            out.append(front);
+        }
+        for (from, to) in self.labels.iter().filter_map(|label| label.leader) {
+            out.append(line("leader", from, to));
+        }
+        for (mark, at) in self.chart.marks.iter().zip(&self.at) {
+            let mut group = element("g", if mark.shape == Shape::Disc { "point floe" } else { "point" }, []);
+            let mut tip = Element::new("title");
+            let size = Human(mark.bytes as u64);
+            tip.append(Text::new(format!("{}: {size}, {}", mark.name, time(mark.seconds))));
+            group.append(tip);
+            if let Some((low, high)) = mark.range {
+                group.append(line("range", (at.0, self.y(low)), (at.0, self.y(high))));
+            }
+            group.append(marker(mark.shape, *at));
+            out.append(group);
+        }
+        for (((label, name), mark), at) in self.labels.iter().zip(&self.names).zip(&self.chart.marks).zip(&self.at) {
+            let class = if mark.shape == Shape::Disc { "label floe" } else { "label" };
+            let Rect { left, top, width, height } = label.rect;
+            // A font that is narrower than thought keeps the label at its marker.
+            let (x, anchor) = match () {
+                () if left >= at.0 => (left, "start"),
+                () if left + width <= at.0 => (left + width, "end"),
+                () => (left + width / 2.0, "middle"),
+            };
+            out.append(text(class, (x, top + height - 4.0), anchor, name));
+        }
+        out
+    }
+}
+
+/// A time as people say it.
+fn time(seconds: f64) -> String {
+    let (scale, unit) = match seconds {
+        ..0.001 => (1e-6, "µs"),
+        ..1.0 => (1e-3, "ms"),
+        _ => (1.0, "s"),
+    };
+    format!("{} {unit}", rounded(seconds / scale, 3))
+}
+
+fn root(width: f64, height: f64, class: &str, title: &str) -> Element {
+    let mut out = element("svg", class, [("width", width), ("height", height)]);
+    out.assign("viewBox", format!("0 0 {} {}", tenths(width), tenths(height)));
+    out.assign("role", "img");
+    out.assign("aria-label", plain(title).replace('"', "'"));
+    out
+}
+
+/// `chart` as an SVG element to stand in a page; without an XML namespace, which HTML does not need.
+pub fn draw(chart: &Chart, frame: Frame) -> String {
+    let Some(drawing) = Drawing::new(chart, frame) else { return String::new() };
+    let class = if frame.narrow { "plot narrow" } else { "plot wide" };
+    let mut out = root(frame.width, drawing.frame.height, class, chart.title);
+    out.append(drawing.into_group());
+    out.to_string()
+}
+
+/// The meaning of `shape` as a small picture, to stand in a line of text.
+pub fn key(shape: Shape) -> String {
+    let mut out = root(14.0, 14.0, "plot key", meaning(shape));
+    let mut group = element("g", if shape == Shape::Disc { "floe" } else { "" }, []);
+    group.append(marker(shape, (7.0, 7.0)));
+    out.append(group);
+    out.to_string()
+}
+
+/// A picture for README: size against packing time, and below against the time to read everything. It follows the reader's light
+/// or dark setting by itself, and has a background, for pages that do not.
+pub fn readme_svg(report: &Report) -> String {
+    let charts: Vec<Chart> = charts(report).into_iter().take(2).collect();
+    let mut content = Element::new("g");
+    let mut x = 12.0;
+    for shape in shapes(&charts) {
+        let mut group = element("g", if shape == Shape::Disc { "floe" } else { "" }, []);
+        group.append(marker(shape, (x, 15.0)));
+        content.append(group);
+        content.append(text("", (x + 12.0, 19.5), "start", meaning(shape)));
+        x += 36.0 + text_width(meaning(shape), PICTURE.font(), false);
+    }
+    let mut height = KEY;
+    for drawing in charts.iter().filter_map(|chart| Drawing::new(chart, PICTURE)) {
+        content.append(text("title", (0.0, height + 20.0), "start", drawing.chart.title));
+        let mut group = Element::new("g");
+        group.assign("transform", format!("translate(0 {})", tenths(height + PICTURE_TITLE)));
+        height += PICTURE_TITLE + drawing.frame.height;
+        group.append(drawing.into_group());
+        content.append(group);
+    }
+    const EDGE: f64 = 12.0;
+    let (width, height) = (PICTURE.width + 2.0 * EDGE, height + 2.0 * EDGE);
+    let mut out = root(width, height, "plot", "Size against packing time and reading time, floe and other programs");
+    out.assign("xmlns", "http://www.w3.org/2000/svg");
+    let mut style = Element::new("style");
+    style.append(svg::node::Blob::new(STYLE));
+    out.append(style);
+    out.append(element("rect", "paper", [("width", width), ("height", height)]));
+    content.assign("transform", format!("translate({EDGE} {EDGE})"));
+    out.append(content);
+    out.to_string() + "\n"
+}
