@@ -43,12 +43,44 @@ fn wrong_usage_is_exit_2_and_says_what_is_wrong() {
         ("-C", "zstd:99"),
         ("--chunker", "fixed:0"),
         ("--hash", "md5"),
+        ("--profile", "tiny"),
         ("--owner", "not:numbers:at:all"),
     ] {
         let done = floe!("pack", option, value, &source, lab.image("x.floe")).exits(2);
         assert!(done.stderr.contains(value), "'{value}' is not named in: {}", done.stderr);
         assert_eq!(lab.image_folder(), Vec::<String>::new(), "{option} {value} left something behind");
     }
+}
+
+#[test]
+fn plain_pack_is_the_balanced_profile_byte_for_byte() {
+    let lab = Lab::new();
+    let (source, _) = small(&lab);
+    let packed = |options: &[&str], name: &str| {
+        let mut command = floe_command(["pack", "--timestamp", "1700000000"]);
+        command.args(options).arg(&source).arg(lab.image(name));
+        run(command).exits(0);
+        fs::read(lab.image(name)).expect("an image")
+    };
+    let plain = packed(&[], "plain.floe");
+    assert!(plain == packed(&["--profile", "balanced"], "balanced.floe"));
+    assert!(plain != packed(&["--profile", "fast"], "fast.floe"));
+    let same_as_fast = packed(&["--profile", "fast", "-C", "zstd:12"], "mixed.floe");
+    assert!(plain != same_as_fast, "with another codec than its own it is no profile");
+}
+
+#[test]
+fn every_profile_packs_with_the_memory_that_is_given_by_default_and_gives_its_tree_back() {
+    let lab = Lab::new();
+    let (source, _) = small(&lab);
+    let digests: Vec<_> = ["fast", "balanced", "small", "smallest"]
+        .map(|profile| {
+            let image = lab.pack(&["--profile", profile], &source, &format!("{profile}.floe"));
+            floe!("check", &image).exits(0);
+            floe!("digest", &image).exits(0).out()
+        })
+        .into();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use common::left_out::need_fuse;
 use common::{Lab, Mounted, floe};
+use floe::format::profile::Profile;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -75,6 +76,33 @@ fn codec_sizes_chunker_and_hash_are_those_that_were_asked_for() {
     floe!("check", &image).exits(0);
     floe!("mkfs", "-f", "-C", "rar", &image).exits(2).says(&["rar"]);
     floe!("mkfs", "-f", "--superchunk-size", "1M", "--part-size", "2M", &image).exits(2).says(&["--part-size"]);
+}
+
+#[test]
+fn a_profile_is_recorded_with_all_it_stands_for_and_what_is_given_beside_it_wins() {
+    let lab = Lab::new();
+    let image = lab.image("x.floe");
+    let params = |options: &[&str]| {
+        let mut command = common::floe_command(["mkfs", "-f"]);
+        command.args(options).arg(&image);
+        common::run(command).exits(0);
+        let info = floe!("info", "--json", &image).exits(0);
+        serde_json::from_slice::<Value>(&info.stdout).expect("one document")["params"].take()
+    };
+    for profile in Profile::ALL {
+        let (shown, expected) = (params(&["--profile", profile.name()]), profile.params());
+        assert_eq!(shown["profile"], profile.name());
+        assert_eq!(shown["compression"], profile.compression().to_string());
+        assert_eq!(shown["superchunk_size"], expected.superchunk_size);
+        assert_eq!(shown["part_size"], expected.part_size.map_or(Value::Null, Value::from));
+        assert_eq!(shown["working_set"], u64::from(expected.working_set) << 20);
+        assert!(floe!("info", &image).exits(0).out().contains(profile.name()));
+    }
+    assert_eq!(params(&[])["profile"], "balanced");
+    let mixed = params(&["--profile", "fast", "--superchunk-size", "1M"]);
+    assert_eq!((&mixed["compression"], &mixed["superchunk_size"]), (&"zstd:3".into(), &(1 << 20).into()));
+    assert!(mixed.get("profile").is_none(), "an image that differs from a profile has its name: {mixed}");
+    floe!("mkfs", "-f", "--profile", "tiny", &image).exits(2).says(&["tiny", "smallest"]);
 }
 
 #[test]

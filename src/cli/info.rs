@@ -8,6 +8,7 @@ use super::{Context, Exit, output};
 use crate::format::codec::Compression;
 use crate::format::head::VERSION;
 use crate::format::params::{Chunker, HashKind, Params};
+use crate::format::profile::Profile;
 use crate::meta::{self, Image, Space, ThawedCount, Usage};
 use crate::storage::Storage;
 use anyhow::Context as _;
@@ -143,6 +144,9 @@ impl Beside {
 
 #[derive(Serialize)]
 struct ParamsShown {
+    /// Absent where codec and sizes are no profile's, or one's that this version does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<&'static str>,
     compression: String,
     superchunk_size: u32,
     part_size: Option<u32>,
@@ -281,6 +285,9 @@ impl Info {
         line("view hash", &self.view_hash)?;
         line("time", &format!("{} UTC", Utc(self.time)))?;
         line("packed", &format!("{} UTC", Utc(self.packed_time)))?;
+        if let Some(profile) = p.profile {
+            line("profile", &profile)?;
+        }
         line("compression", &p.compression)?;
         let parts = p.part_size.map_or_else(String::new, |size| format!(", in parts of {}", Human(size.into())));
         line("superchunks", &format!("{}{parts}", Human(p.superchunk_size.into())))?;
@@ -345,6 +352,7 @@ impl ParamsShown {
     fn new(params: &Params) -> Self {
         let compression = Compression::from_numbers(params.codec, params.level);
         ParamsShown {
+            profile: Profile::from_number(params.profile).map(Profile::name),
             compression: compression.map_or_else(|_| format!("codec {}", params.codec), |known| known.to_string()),
             superchunk_size: params.superchunk_size,
             part_size: params.part_size,

@@ -6,9 +6,11 @@ use super::{Exit, size, time};
 use crate::format::codec::Compression;
 use crate::format::limits;
 use crate::format::params::{Chunker, HashKind, Params};
+use crate::format::profile::{Profile, working_set};
 use crate::pack::PackOptions;
 use crate::storage::Owner;
 use anyhow::Context as _;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::io;
 
 /// Smallest subchunk that `fixed:` may ask for, in bytes.
@@ -18,13 +20,16 @@ const FIXED_MIN: u64 = 64;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Codec")]
 pub struct Codec {
-    /// zstd:LEVEL (1 to 22), xz:LEVEL (0 to 9) or none
-    #[arg(short = 'C', long, value_name = "CODEC", default_value_t = Compression::default())]
-    compression: Compression,
-    /// Size of the unit that is compressed as a whole, 1M to 64M
-    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = superchunk_size)]
-    superchunk_size: u32,
-    /// Compress superchunks in parts of this size, each of which can be read alone: for random reads
+    /// Codec, sizes and working set by name; -C, --superchunk-size and --part-size change a part of it
+    #[arg(long, value_name = "NAME", default_value_t = Profile::default(), value_parser = profiles())]
+    profile: Profile,
+    /// zstd:LEVEL (1 to 22), xz:LEVEL (0 to 9) or none [default: by profile; zstd:12]
+    #[arg(short = 'C', long, value_name = "CODEC")]
+    compression: Option<Compression>,
+    /// Size of the unit that is compressed as a whole, 1M to 64M [default: by profile; 4M]
+    #[arg(long, value_name = "SIZE", value_parser = superchunk_size)]
+    superchunk_size: Option<u32>,
+    /// Compress superchunks in parts of this size, each of which can be read alone: for random reads [default: by profile; none]
     #[arg(long, value_name = "SIZE", value_parser = part_size)]
     part_size: Option<u32>,
     /// How files are cut into subchunks: fastcdc (depends on the content) or fixed:SIZE
@@ -33,6 +38,19 @@ pub struct Codec {
     /// Hash used to find duplicates: blake3 or xxh3 (faster, not proof against forgery)
     #[arg(long, value_name = "HASH", default_value = "blake3", value_parser = hash)]
     hash: HashKind,
+}
+
+/// The names, each with what it gives. The figures are those of `benches/README.md`.
+fn profiles() -> impl TypedValueParser<Value = Profile> {
+    let values = Profile::ALL.map(|profile| {
+        PossibleValue::new(profile.name()).help(match profile {
+            Profile::Fast => "FAST",
+            Profile::Balanced => "BALANCED",
+            Profile::Small => "SMALL",
+            Profile::Smallest => "SMALLEST",
+        })
+    });
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Profile>())
 }
 
 fn superchunk_size(text: &str) -> Result<u32, String> {
@@ -67,23 +85,41 @@ fn hash(text: &str) -> Result<HashKind, String> {
     }
 }
 
+impl Codec {
+    /// The parameters: those of the profile, with what is given beside it. An image with other codecs or sizes than the
+    /// profile's records none.
+    fn params(&self) -> anyhow::Result<(Params, Compression)> {
+        let own = self.profile.params();
+        let superchunk_size = self.superchunk_size.unwrap_or(own.superchunk_size);
+        // The profile's parts may be too large for superchunks of a size that was given; those that were given may not.
+        let part_size = self.part_size.or(own.part_size.filter(|part| *part <= superchunk_size));
+        if part_size.is_some_and(|part| part > superchunk_size) {
+            return Err(told(Exit::Usage, "--part-size is more than --superchunk-size"));
+        }
+        let compression = self.compression.unwrap_or(self.profile.compression());
+        let (codec, level) = (compression.codec_number(), compression.level());
+        let chosen = Params {
+            superchunk_size,
+            part_size,
+            codec,
+            level,
+            working_set: own.working_set.max(working_set(superchunk_size)),
+            ..own
+        };
+        let profile = if chosen == own { own.profile } else { 0 };
+        Ok((Params { profile, chunker: self.chunker, hash: self.hash, ..chosen }, compression))
+    }
+}
+
 /// The part of the options that every new image needs: its parameters, its time, its ids and its writer.
 ///
 /// # Errors
 /// If the sizes contradict each other, or the system gives no random bytes.
 pub fn options(codec: &Codec, timestamp: Option<i64>) -> anyhow::Result<PackOptions> {
-    if codec.part_size.is_some_and(|part| part > codec.superchunk_size) {
-        return Err(told(Exit::Usage, "--part-size is more than --superchunk-size"));
-    }
+    let (params, compression) = codec.params()?;
     Ok(PackOptions {
-        params: Params {
-            superchunk_size: codec.superchunk_size,
-            part_size: codec.part_size,
-            chunker: codec.chunker,
-            hash: codec.hash,
-            ..Params::default()
-        },
-        compression: codec.compression,
+        params,
+        compression,
         timestamp,
         now: time::now(),
         seed: Some(random_seed().context("cannot get random bytes for the image's uuid")?),
@@ -120,6 +156,7 @@ fn umask() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
     #[test]
     fn sizes_out_of_range_are_named_with_the_range() {
@@ -128,6 +165,45 @@ mod tests {
         assert!(superchunk_size("4G").is_err() && superchunk_size("5000000000").is_err());
         assert!(part_size("1").is_err());
         assert_eq!(part_size("128K"), Ok(128 << 10));
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        codec: Codec,
+    }
+
+    fn params(line: &[&str]) -> (Params, Compression) {
+        let line = Line::try_parse_from(std::iter::once("x").chain(line.iter().copied())).unwrap();
+        line.codec.params().unwrap()
+    }
+
+    #[test]
+    fn a_name_gives_what_the_table_says_and_no_name_gives_balanced() {
+        for profile in Profile::ALL {
+            assert_eq!(params(&["--profile", profile.name()]), (profile.params(), profile.compression()));
+        }
+        assert_eq!(params(&[]), params(&["--profile", "balanced"]));
+        // What the profile has anyway, and what it says nothing of, is no other profile.
+        assert_eq!(params(&["-C", "zstd:12", "--superchunk-size", "4M"]), params(&[]));
+        assert_eq!(params(&["--chunker", "fixed:32K"]).0.profile, Profile::Balanced.number());
+    }
+
+    #[test]
+    fn what_is_given_beside_a_profile_changes_that_part_of_it_and_the_image_has_none_then() {
+        let fast = Profile::Fast.params();
+        let (changed, compression) = params(&["--profile", "fast", "-C", "xz:6"]);
+        assert_eq!(compression, Compression::Xz(6));
+        assert_eq!(changed, Params { codec: 2, level: 6, profile: 0, ..fast });
+        let (changed, compression) = params(&["--profile", "fast", "--superchunk-size", "1M", "--part-size", "64K"]);
+        assert_eq!(compression, Profile::Fast.compression());
+        assert_eq!(changed, Params { superchunk_size: 1 << 20, part_size: Some(64 << 10), profile: 0, ..fast });
+    }
+
+    #[test]
+    fn larger_superchunks_want_a_larger_working_set() {
+        assert_eq!(params(&["--superchunk-size", "32M"]).0.working_set, 512);
+        assert_eq!(params(&["--superchunk-size", "1M"]).0.working_set, Profile::Balanced.params().working_set);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::open::shown;
 use super::opening::{How, Opened, Reading, Writer, Writing};
 use super::sentence::sentence;
 use super::{descriptors, only_reader};
+use crate::format::params::Params;
 use crate::fs::{Freezing, Fs, FsOptions};
 use crate::fuse::mark::{Mark, Outcome};
 use crate::fuse::{self, MountOptions, daemon};
@@ -84,8 +85,8 @@ fn serve(
     }
 }
 
-fn fs_options(options: &MountOptions) -> FsOptions {
-    let defaults = FsOptions::default();
+fn fs_options(options: &MountOptions, params: &Params) -> FsOptions {
+    let defaults = FsOptions::suiting(params);
     FsOptions {
         cache: options.cache.unwrap_or(defaults.cache),
         readahead: options.readahead.unwrap_or(defaults.readahead),
@@ -101,7 +102,8 @@ fn serve_reading(
     ready: impl FnOnce() -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
     let Reading { path, image, lock: _lock } = reading;
-    let fs = Fs::new(Arc::new(image), fs_options(options));
+    let fs_options = fs_options(options, image.params());
+    let fs = Fs::new(Arc::new(image), fs_options);
     let mounted = match fuse::mount(fs, dir, path.as_os_str(), options) {
         Ok(mounted) => mounted,
         Err(error) => {
@@ -155,7 +157,8 @@ fn serve_writing(
     let Writer { path, live, lock, reader } = writing.begin(options)?;
     let reader = Arc::new(Mutex::new(reader));
     live.set_keep_out(only_reader::keep_out(&reader));
-    let fs = Fs::over(live.clone(), fs_options(options));
+    let fs_options = fs_options(options, live.snapshot().view().params());
+    let fs = Fs::over(live.clone(), fs_options);
     let running = live.start_threads().context("cannot start the threads that commit")?;
     let mounted = match fuse::mount_writable(live.clone(), fs, dir, path.as_os_str(), options) {
         Ok(mounted) => mounted,

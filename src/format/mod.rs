@@ -19,6 +19,7 @@ pub mod limits;
 pub mod params;
 pub mod parity;
 pub mod place;
+pub mod profile;
 pub mod recipe;
 pub mod reserved;
 pub mod root;

@@ -8,6 +8,8 @@ use super::resumes::Resumes;
 use super::snapshot::Snapshot;
 use super::source::{SnapshotSource, Source, Taken};
 use crate::format::ids::{ContentId, InodeId, LogOffset};
+use crate::format::limits;
+use crate::format::params::Params;
 use crate::format::rows::{FileType, InodeRow};
 use crate::inflate::WorkingSet;
 use crate::meta::{ByteLru, Image, View};
@@ -29,9 +31,23 @@ pub struct FsOptions {
     pub verify: bool,
 }
 
+/// Bytes of memory for inflated superchunks where nobody says otherwise and the image wants no more.
+const CACHE: usize = 256 << 20;
+/// More than this is not given to an image that wants it, whatever it records: what the format lets a reader need at most.
+const CACHE_MAX: u64 = limits::SOURCE_BYTES;
+
 impl Default for FsOptions {
     fn default() -> Self {
-        FsOptions { cache: 256 << 20, readahead: 2, verify: false }
+        FsOptions { cache: CACHE, readahead: 2, verify: false }
+    }
+}
+
+impl FsOptions {
+    /// The defaults for an image with these parameters: as many bytes of inflated superchunks as it records that a reader
+    /// should have, if that is more than the default.
+    pub fn suiting(params: &Params) -> Self {
+        let recorded = (u64::from(params.working_set) << 20).min(CACHE_MAX);
+        FsOptions { cache: usize::try_from(recorded).map_or(CACHE, |bytes| bytes.max(CACHE)), ..FsOptions::default() }
     }
 }
 
@@ -132,6 +148,23 @@ impl Moment<'_> {
             FileType::Regular => Ok(row),
             FileType::Directory => Err(FsError::IsDirectory),
             _ => Err(FsError::NotRegular),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::profile::Profile;
+
+    #[test]
+    fn an_image_gets_the_working_set_that_it_records_and_never_less_than_the_default_nor_any_amount() {
+        let cache = |working_set| FsOptions::suiting(&Params { working_set, ..Params::default() }).cache;
+        assert_eq!([cache(0), cache(64), cache(256)], [FsOptions::default().cache; 3]);
+        assert_eq!(cache(512), 512 << 20);
+        assert_eq!(cache(u32::MAX), 2 << 30);
+        for params in Profile::ALL.map(Profile::params) {
+            assert!(FsOptions::suiting(&params).cache >= (params.working_set as usize) << 20);
         }
     }
 }

@@ -1,0 +1,157 @@
+//! The profiles: names for what an image is made with, from the fastest packed to the smallest.
+//!
+//! One table, [`Profile::params`]; nowhere else is said what is behind a name. It comes from `benches/profiles.sh`, see
+//! `benches/README.md`. An image records the number of its profile, and all that the profile stands for: what is behind a name
+//! may change from version to version, and what an image says of itself does not. Called by cli and bench.
+
+use super::FormatError;
+use super::codec::Compression;
+use super::params::Params;
+use std::fmt;
+use std::str::FromStr;
+
+/// What an image is made with, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profile {
+    /// Packed several times as fast as balanced.
+    Fast,
+    /// What nobody had to choose.
+    #[default]
+    Balanced,
+    /// Smaller, read nearly as fast, packed much more slowly.
+    Small,
+    /// As small as can be, whatever packing and reading take.
+    Smallest,
+}
+
+/// Superchunks that a working set should hold: with fewer, files that are read side by side push out one another's.
+const WORKING_SUPERCHUNKS: u64 = 16;
+
+/// The working set in MiB that a reader of superchunks of so many bytes should have.
+pub fn working_set(superchunk_size: u32) -> u32 {
+    // Of a u32 and a small factor, in MiB: it fits.
+    (u64::from(superchunk_size) * WORKING_SUPERCHUNKS).div_ceil(1 << 20) as u32
+}
+
+/// What is behind a name.
+struct Entry {
+    compression: Compression,
+    superchunk_size: u32,
+    part_size: Option<u32>,
+    /// MiB.
+    working_set: u32,
+}
+
+impl Profile {
+    /// All, from the fastest packed to the smallest.
+    pub const ALL: [Profile; 4] = [Profile::Fast, Profile::Balanced, Profile::Small, Profile::Smallest];
+
+    fn entry(self) -> Entry {
+        let (compression, superchunk_size, part_size, working_set) = match self {
+            Profile::Fast => (Compression::Zstd(3), 4 << 20, None, 64),
+            Profile::Balanced => (Compression::Zstd(12), 4 << 20, None, 64),
+            Profile::Small => (Compression::Zstd(19), 16 << 20, None, 256),
+            Profile::Smallest => (Compression::Xz(9), 16 << 20, None, 256),
+        };
+        Entry { compression, superchunk_size, part_size, working_set }
+    }
+
+    /// The parameters of its images; codec and level are those of [`Profile::compression`].
+    pub fn params(self) -> Params {
+        let Entry { compression, superchunk_size, part_size, working_set } = self.entry();
+        let (codec, level) = (compression.codec_number(), compression.level());
+        Params {
+            superchunk_size,
+            part_size,
+            codec,
+            level,
+            profile: self.number(),
+            working_set,
+            ..Params::default()
+        }
+    }
+
+    /// Codec and level.
+    pub fn compression(self) -> Compression {
+        self.entry().compression
+    }
+
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Fast => "fast",
+            Profile::Balanced => "balanced",
+            Profile::Small => "small",
+            Profile::Smallest => "smallest",
+        }
+    }
+
+    /// The number that parameters record.
+    pub fn number(self) -> u8 {
+        match self {
+            Profile::Fast => 1,
+            Profile::Balanced => 2,
+            Profile::Small => 3,
+            Profile::Smallest => 4,
+        }
+    }
+
+    /// The profile with this number; `None` for 0, which is none, and for those of later versions.
+    pub fn from_number(number: u8) -> Option<Profile> {
+        Profile::ALL.into_iter().find(|profile| profile.number() == number)
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Profile {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let found = Profile::ALL.into_iter().find(|profile| profile.name() == text);
+        found.ok_or(FormatError::invalid("profile", "use fast, balanced, small or smallest"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::params::RawParams;
+
+    #[test]
+    fn the_parameters_of_every_profile_are_valid_and_name_its_codec_and_number() {
+        for profile in Profile::ALL {
+            let params = profile.params();
+            assert_eq!(RawParams::from(&params).validate().unwrap(), params, "{profile}");
+            assert_eq!(Compression::from_numbers(params.codec, params.level).unwrap(), profile.compression());
+            assert_eq!(Profile::from_number(params.profile), Some(profile));
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_are_those_of_the_format() {
+        let all = Profile::ALL.map(|profile| (profile.number(), profile.name()));
+        assert_eq!(all, [(1, "fast"), (2, "balanced"), (3, "small"), (4, "smallest")]);
+        assert!(Profile::ALL.iter().all(|profile| profile.to_string().parse::<Profile>().unwrap() == *profile));
+        assert!("".parse::<Profile>().is_err() && "Fast".parse::<Profile>().is_err());
+        assert_eq!((Profile::from_number(0), Profile::from_number(5)), (None, None));
+    }
+
+    #[test]
+    fn balanced_is_what_images_were_made_with_before_there_were_profiles() {
+        let before = Params { profile: Profile::Balanced.number(), ..Params::default() };
+        assert_eq!((Profile::default(), Profile::default().params()), (Profile::Balanced, before));
+        assert_eq!(Profile::Balanced.compression(), Compression::default());
+    }
+
+    #[test]
+    fn the_working_set_of_every_profile_suits_its_superchunks() {
+        for params in Profile::ALL.map(Profile::params) {
+            assert!(params.working_set >= working_set(params.superchunk_size));
+        }
+    }
+}
