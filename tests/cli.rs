@@ -75,7 +75,7 @@ fn every_profile_packs_with_the_memory_that_is_given_by_default_and_gives_its_tr
     let (source, _) = small(&lab);
     let digests: Vec<_> = ["fast", "balanced", "small", "smallest"]
         .map(|profile| {
-            let image = lab.pack(&["--profile", profile], &source, &format!("{profile}.floe"));
+            let image = lab.pack(&["--profile", profile], &source, &format!("by-{profile}.floe"));
             floe!("check", &image).exits(0);
             floe!("digest", &image).exits(0).out()
         })
