@@ -60,15 +60,7 @@ impl Profile {
     pub fn params(self) -> Params {
         let Entry { compression, superchunk_size, part_size, working_set } = self.entry();
         let (codec, level) = (compression.codec_number(), compression.level());
-        Params {
-            superchunk_size,
-            part_size,
-            codec,
-            level,
-            profile: self.number(),
-            working_set,
-            ..Params::default()
-        }
+        Params { superchunk_size, part_size, codec, level, profile: self.number(), working_set, ..Params::default() }
     }
 
     /// Codec and level.
