@@ -184,6 +184,7 @@ fn a_checkpoint_that_fails_in_a_write_leaves_nothing_and_succeeds_later() {
             shared: 0,
             time: Default::default(),
             thaw: Default::default(),
+            snapshot: None,
         };
         let error = write_checkpoint(&mut log, input).unwrap_err();
         assert!(matches!(error, CheckpointError::GivenUp(_)) && !error.is_final(), "append {n}: {error}");
@@ -217,6 +218,7 @@ fn a_checkpoint_whose_frames_cannot_be_cut_off_or_whose_sync_fails_is_the_last()
             shared: 0,
             time: Default::default(),
             thaw: Default::default(),
+            snapshot: None,
         };
         let error = write_checkpoint(&mut writer.log, input).unwrap_err();
         assert!(error.is_final(), "{operation}: {error}");

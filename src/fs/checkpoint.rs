@@ -6,11 +6,15 @@
 //! needs any more [10].
 
 use super::FsError;
+use super::ids;
 use super::live::{ImageSide, Live};
+use super::snapshot::Snapshot;
 use super::state::{Sealed, State};
+use crate::format::head::ro_compat;
 use crate::format::ids::LogOffset;
+use crate::format::limits;
 use crate::format::transaction::Counters;
-use crate::meta::{CheckpointInput, ThawMark, write_checkpoint};
+use crate::meta::{self, CheckpointInput, NewSnapshot, ThawMark, write_checkpoint};
 use crate::thaw::Binding;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,12 +45,52 @@ impl Live {
                 self.lock_state().durable_seal.ok_or_else(|| FsError::io("the state could not be sealed"))?
             }
         };
-        self.publish(image, sealed)?;
+        self.publish(image, sealed, None)?;
         self.remove_segments(sealed.end)
     }
 
-    /// Writes what is sealed, and both head slots.
-    fn publish(&self, image: &mut ImageSide, sealed: Sealed) -> Result<(), FsError> {
+    /// Makes the head's root contain all changes so far, also where an earlier checkpoint was given up, and gives the state
+    /// that the root has: nothing that comes later is in it, and nobody has anything open.
+    pub(super) fn checkpoint_moment(&self) -> Result<Snapshot, FsError> {
+        let mut image = self.image.lock();
+        let image = image.as_mut().ok_or_else(FsError::ended)?;
+        self.checkpoint_anew(image, None)?;
+        Ok(self.lock_state().snapshot_of_version())
+    }
+
+    /// Makes the head's root contain all changes so far, and this snapshot. Gives its ordinal, which `new` lacks.
+    pub(super) fn checkpoint_with(&self, new: NewSnapshot<'_>) -> Result<u64, FsError> {
+        let mut image = self.image.lock();
+        let image = image.as_mut().ok_or_else(FsError::ended)?;
+        let ordinal = ids::next(&self.ids.ordinal, limits::ID).ok_or(FsError::NoSpace)?;
+        self.checkpoint_anew(image, Some(NewSnapshot { ordinal, ..new }))?;
+        Ok(ordinal)
+    }
+
+    /// Seals what there is now, and publishes it; before that, what was sealed by a checkpoint that was given up.
+    fn checkpoint_anew(&self, image: &mut ImageSide, snapshot: Option<NewSnapshot<'_>>) -> Result<(), FsError> {
+        loop {
+            // Nobody else seals: the caller has the image's lock.
+            let was_sealed = self.lock_state().sealed().is_some();
+            self.commit(true)?;
+            let sealed = self.lock_state().durable_seal;
+            let sealed = sealed.ok_or_else(|| FsError::io("the state could not be sealed"))?;
+            #[cfg(test)]
+            self.freezer.at(super::freezing::control::Step::Sealed);
+            self.publish(image, sealed, snapshot.filter(|_| !was_sealed))?;
+            let removed = self.remove_segments(sealed.end);
+            if !was_sealed {
+                // The root has what it should have: segments that are still there go with the next checkpoint.
+                return match removed {
+                    Err(error) if snapshot.is_none() => Err(error),
+                    _ => Ok(()),
+                };
+            }
+        }
+    }
+
+    /// Writes what is sealed, with a snapshot if one is given, and both head slots.
+    fn publish(&self, image: &mut ImageSide, sealed: Sealed, snapshot: Option<NewSnapshot<'_>>) -> Result<(), FsError> {
         let (version, changes) = {
             let state = self.lock_state();
             state.check_latch()?;
@@ -54,6 +98,10 @@ impl Live {
             (Arc::clone(version), changes.clone())
         };
         self.is_still_the_image(image)?;
+        if let Some(new) = &snapshot {
+            // What is reserved is for checkpoints of the head.
+            self.allocate_before_reserve(meta::estimate(new.changes, new.version))?;
+        }
         let log_id = self.log.lock().log.as_ref().map_or(0, |log| log.log_id());
         let shared = self.saved.load(Ordering::Relaxed);
         let input = CheckpointInput {
@@ -65,6 +113,7 @@ impl Live {
             shared,
             time: (self.options.clock)(),
             thaw: ThawMark { log_id, transaction: sealed.transaction, offset: sealed.end.0 },
+            snapshot,
         };
         let written = write_checkpoint(&mut image.log, input).map_err(|error| {
             let failure = FsError::of_checkpoint(&error);
@@ -80,6 +129,9 @@ impl Live {
             head.root = written.place;
             head.root_hash = written.root_hash;
             head.log_end = LogOffset(written.log_end);
+            if snapshot.is_some() {
+                head.ro_compat |= ro_compat::SNAPSHOTS;
+            }
         });
         if let Err(error) = published {
             self.latch(&error.to_string());
@@ -106,10 +158,10 @@ impl Live {
     }
 
     /// What a root has as its counters. Blocks get the next ids of subchunks and superchunks, and since the sealing a freeze may
-    /// have given some out: all are given out under the image's lock, which the caller has, so none is twice.
+    /// have given some out; ordinals are given out here. All under the image's lock, which the caller has, so none is twice.
     fn counters_of(&self, sealed: &Sealed) -> Counters {
-        let Counters { subchunk, superchunk, .. } = self.ids.counters();
-        sealed.seal.counters.larger(Counters { subchunk, superchunk, ..Counters::default() })
+        let Counters { subchunk, superchunk, ordinal, .. } = self.ids.counters();
+        sealed.seal.counters.larger(Counters { subchunk, superchunk, ordinal, ..Counters::default() })
     }
 
     /// Whether the file that is written still is the image: somebody may have put another one in its place.

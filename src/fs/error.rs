@@ -93,6 +93,11 @@ impl FsError {
         FsError::io("the file system is read-only after a failure")
     }
 
+    /// There is no image any more to be written.
+    pub(super) fn ended() -> Self {
+        FsError::io("the file system has ended already")
+    }
+
     /// The same error for somebody else.
     pub(super) fn again(&self) -> Self {
         match self {

@@ -74,6 +74,7 @@ pub fn forget(
             shared: 0,
             time,
             thaw: ThawMark::default(),
+            snapshot: None,
         },
     )?;
     heads.publish(|head| {

@@ -64,6 +64,9 @@ pub enum GcError {
     /// The filesystem refuses changes, or has no space for this one.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// What a snapshot in the making needs is not known before it is made.
+    #[error("a snapshot is being made")]
+    Snapshot,
     /// Requests from before are not answered yet. What has no rows any more is freed the next time.
     #[error("requests from before are not answered yet")]
     Busy,
@@ -238,6 +241,7 @@ impl Work<'_> {
             time: self.how.time,
             // Of the thaw log it contains what it did: so one that was not removed yet is known to be contained.
             thaw: ThawMark { log_id: root.thaw_log_id, transaction: root.thaw_transaction, offset: root.thaw_offset },
+            snapshot: None,
         };
         let written = write_checkpoint(log, input)?;
         self.heads.publish(|head| {

@@ -10,7 +10,8 @@ pub(super) struct Ids {
     pub(super) content: AtomicU64,
     pub(super) tiny: AtomicU64,
     pub(super) xattrs: AtomicU64,
-    ordinal: AtomicU64,
+    /// Given out under the image's lock only.
+    pub(super) ordinal: AtomicU64,
     /// Given out under the image's lock only, in the order of its log.
     pub(super) subchunk: AtomicU64,
     /// The same.

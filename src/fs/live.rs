@@ -4,7 +4,7 @@
 //! changed; else it is evaluated anew. Written bytes are appended to the thaw log before that, so a range never names bytes
 //! that are not there. Nothing of image or thaw log is written before the first change.
 //!
-//! Locks, in the order they are taken: `freezing` (one batch of a freeze at a time), `turns` (by operations, shared), `image` (its log and head slots), `committing` (one
+//! Locks, in the order they are taken: that of `snapshots` (one in the making at a time), `freezing` (one batch of a freeze at a time), `turns` (by operations, shared), `image` (its log and head slots), `committing` (one
 //! commit at a time), `log` (the thaw log), `state` (the mutex, for memory operations only). Who does I/O under `image` or
 //! `committing` keeps nobody from changing the state.
 
@@ -17,6 +17,7 @@ use super::freezing::control::Control;
 use super::freezing::known::Freezer;
 use super::gc_control::GcControl;
 use super::ids::Ids;
+use super::making::Making;
 use super::pressure::Pressure;
 use super::snapshot::Snapshot;
 use super::source::SnapshotSource;
@@ -123,6 +124,8 @@ pub struct Live {
     pub(super) saved: AtomicU64,
     /// gc's thread.
     pub(super) gc: GcControl,
+    /// Snapshots in the making. Their lock is taken before any other.
+    pub(super) snapshots: Making,
 }
 
 impl Live {
@@ -157,6 +160,7 @@ impl Live {
             freezer: Control::default(),
             saved: AtomicU64::new(0),
             gc: GcControl::default(),
+            snapshots: Making::default(),
         }))
     }
 

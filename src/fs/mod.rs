@@ -37,6 +37,7 @@ mod ids;
 mod layout;
 mod live;
 mod lookup;
+mod making;
 mod ops;
 mod pacing;
 mod pending;
@@ -48,6 +49,7 @@ mod running;
 #[cfg(test)]
 mod session_tests;
 mod snapshot;
+mod snapshots;
 mod source;
 pub mod start;
 mod state;
@@ -73,6 +75,7 @@ pub use ops::{FallocateMode, NewKind, NewNode, NewTime, RenameFlags, SetAttr, Xa
 pub use read::{Fs, FsOptions};
 pub use running::Running;
 pub use snapshot::{Handles, Snapshot};
+pub use snapshots::SnapshotError;
 pub use source::SnapshotSource;
 pub use state::{Totals, Waiter};
 pub use status::LiveStatus;

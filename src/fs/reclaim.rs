@@ -78,6 +78,9 @@ impl Live {
     fn free(&self, is_worth: &dyn Fn(&Census) -> bool, stop: &dyn Fn() -> bool) -> Result<GcReport, GcError> {
         // From the first look at what is live to the last punch: what it finds by its bytes could be dead else.
         let mut freezer = self.freezing.lock();
+        if self.snapshots.is_making() {
+            return Err(GcError::Snapshot);
+        }
         let view = self.snapshot().view().clone();
         let census = take_census(&view, stop)?;
         drop(view);

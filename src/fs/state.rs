@@ -185,6 +185,11 @@ impl State {
         }
     }
 
+    /// The state that the version's root has: without what came since, and nobody has anything open.
+    pub(super) fn snapshot_of_version(&self) -> Snapshot {
+        Snapshot { view: View::of(Arc::clone(&self.version)), opens: Opens::new(), ..self.snapshot() }
+    }
+
     /// Later snapshots have another pin. The one given is gone when all earlier ones are.
     pub(super) fn renew_pin(&mut self) -> Weak<()> {
         Arc::downgrade(&std::mem::take(&mut self.pin))

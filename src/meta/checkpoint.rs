@@ -6,6 +6,7 @@
 //! the root ([`Heads`](super::Heads)) and makes the next version ([`Image::successor`]).
 
 use super::overlay::Overlay;
+use super::snapshots::NewSnapshot;
 use super::writer::{MapRows, TableWriter, append_twice};
 use super::{Image, MetaError};
 use crate::format::FormatError;
@@ -75,6 +76,8 @@ pub struct CheckpointInput<'a> {
     pub time: Time,
     /// What of the thaw log it contains.
     pub thaw: ThawMark,
+    /// A snapshot that it writes, too. Its ordinal is below the counter's.
+    pub snapshot: Option<NewSnapshot<'a>>,
 }
 
 /// A root that is durable, but that no head names yet.
@@ -164,10 +167,15 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     let compression = compression(old)?;
     let mut writer = TableWriter::new(log, &mut map, &mut subchunk, &mut superchunk, compression, target);
     for table in TABLES {
-        if input.changes.says_nothing_of(table) {
+        // Identities come before snapshots: a new one has those that are written here.
+        let new = input.snapshot.filter(|_| table.id() == schema::SNAPSHOTS.id());
+        let new = new.map(|new| new.write(&mut writer, root.view.identities_tree)).transpose()?;
+        if input.changes.says_nothing_of(table) && new.is_none() {
             continue;
         }
-        let tree = writer.change(&version.tree(table), version, &mut input.changes.changes(table))?;
+        // Its key is above all others.
+        let mut changes = input.changes.changes(table).chain(new.map(Change::Put));
+        let tree = writer.change(&version.tree(table), version, &mut changes)?;
         *tree_of(&mut root, table) = tree.to_ref()?;
     }
     let interior_offset = writer.flush_interior()?;

@@ -84,6 +84,7 @@ impl Writer {
             shared: 0,
             time: Time { secs: 1_800_000_000, nanos: 7 },
             thaw: ThawMark { log_id: 3, transaction: 4, offset: 5 },
+            snapshot: None,
         };
         let written = write_checkpoint(&mut self.log, input).map_err(said)?;
         self.publish(&written)?;

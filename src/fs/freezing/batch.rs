@@ -1,9 +1,10 @@
 //! One batch: files are cut until enough new bytes are gathered, superchunks published, and the files spliced.
 //!
 //! The freezer's lock is held from the first look-up of a known subchunk to the last splice, so that nobody deletes one that a
-//! file is about to name. Called by `pass`.
+//! file is about to name. A batch of a snapshot's moment cuts what the moment has, and splices it there, too. Called by `pass`.
 
 use super::known::KnownSubchunks;
+use super::moment::Moment;
 use super::publish::publish;
 use super::report::{FreezeHow, FreezeReport};
 use super::source::{FileLayout, Reader};
@@ -67,16 +68,17 @@ pub(super) fn run(
     from: Cursor,
     report: &mut FreezeReport,
     observer: &dyn Fn(u64, u64),
+    mut moment: Option<&mut Moment>,
 ) -> Result<Option<Cursor>, FsError> {
     let mut freezer = live.freezing.lock();
     let began = Instant::now();
-    let (now, dirty) = {
+    let (head, dirty) = {
         let mut state = live.lock_state();
         state.check_latch()?;
         state.dirty.expire(Instant::now());
         (state.snapshot(), state.dirty.clone())
     };
-    if which == Which::Dirty && dirty.bytes() == 0 {
+    if which == Which::Dirty && dirty.bytes() == 0 && moment.is_none() {
         return Ok(None);
     }
     // What was found at the start comes to have other frames with the first change.
@@ -84,13 +86,24 @@ pub(super) fn run(
         live.begin()?;
         return Ok(Some(from));
     }
-    let (working_set, index) = freezer.prepare(now.view())?;
+    let now = match &mut moment {
+        None => head.clone(),
+        Some(moment) => {
+            moment.learn(head.view())?;
+            moment.snapshot().clone()
+        }
+    };
+    let (working_set, index) = freezer.prepare(head.view())?;
     let reader = Reader::new(&now, &working_set);
-    let known = KnownSubchunks { index, working_set: &working_set, view: now.view() };
+    let known = KnownSubchunks { index, working_set: &working_set, view: head.view() };
     let mut batch = Batch::new(options(live, how, &now)?, &known).map_err(of_batch)?;
     let (mut outcomes, mut next) = (Vec::new(), None);
     let mut after = from.inode;
-    while let Some(inode) = next_file(which, &dirty, how, after, &now)? {
+    let next_of = |after: InodeId, moment: Option<&Moment>| match moment {
+        Some(moment) => moment.next_file(after),
+        None => next_file(which, &dirty, how, after, &now),
+    };
+    while let Some(inode) = next_of(after, moment.as_deref())? {
         let offset = if inode == from.inode { from.offset } else { 0 };
         if (how.stop)() || batch.is_full() || outcomes.len() >= FILES {
             next = Some(Cursor { inode, offset });
@@ -107,7 +120,10 @@ pub(super) fn run(
                     break;
                 }
             }
-            Err(CutError::Layout(error)) => hold(live, inode, &error),
+            Err(CutError::Layout(error)) => match &mut moment {
+                Some(moment) => _ = moment.unreadable.get_or_insert((inode, error)),
+                None => hold(live, inode, &error),
+            },
             Err(CutError::Batch(error)) => return Err(of_batch(error)),
         }
         let cut = batch.new_bytes().saturating_add(batch.shared_bytes());
@@ -134,6 +150,9 @@ pub(super) fn run(
     }
     #[cfg(test)]
     live.freezer.at(super::control::Step::Published);
+    if let Some(moment) = &mut moment {
+        moment.learn(live.snapshot().view())?;
+    }
     // The first file of which something is left to the next batch.
     let mut unfinished: Option<Cursor> = None;
     for outcome in outcomes {
@@ -148,7 +167,14 @@ pub(super) fn run(
                 (frozen, goes_on.is_none())
             }
         };
-        splice(live, &frozen, is_all, report)?;
+        match &mut moment {
+            Some(moment) => {
+                moment.splice(&frozen)?;
+                // A file that has changed since is not one that keeps changing.
+                splice(live, &frozen, is_all, true, report)?;
+            }
+            None => splice(live, &frozen, is_all, false, report)?,
+        }
         observer(report.frozen_bytes, report.stored_bytes);
     }
     let superchunk = now.view().params().superchunk_size.into();
@@ -340,7 +366,13 @@ fn holes_between(
 }
 
 /// Splices a file, step after step.
-fn splice(live: &Live, frozen: &Frozen, is_all: bool, report: &mut FreezeReport) -> Result<(), FsError> {
+fn splice(
+    live: &Live,
+    frozen: &Frozen,
+    is_all: bool,
+    may_be_changed: bool,
+    report: &mut FreezeReport,
+) -> Result<(), FsError> {
     if frozen.pieces.is_empty() && frozen.tiny.is_none() {
         return Ok(());
     }
@@ -364,7 +396,7 @@ fn splice(live: &Live, frozen: &Frozen, is_all: bool, report: &mut FreezeReport)
         report.shared_bytes = report.shared_bytes.saturating_add(saved);
         live.saved.fetch_add(saved, Ordering::Relaxed);
         state.dirty.spliced(frozen.inode);
-    } else {
+    } else if !may_be_changed {
         report.dropped = report.dropped.saturating_add(1);
         state.dirty.dropped(frozen.inode, Instant::now());
     }

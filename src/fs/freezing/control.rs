@@ -18,25 +18,30 @@ pub(in crate::fs) struct Control {
     pub(super) shown: Mutex<Shown>,
     /// What a test does between the steps of a batch.
     #[cfg(test)]
-    hook: Mutex<Option<(Step, Hook)>>,
+    hook: Mutex<Option<(Option<Step>, Hook)>>,
 }
 
 #[cfg(test)]
-type Hook = Box<dyn FnOnce() + Send>;
+type Hook = Box<dyn FnOnce(Step) + Send>;
 
 #[cfg(test)]
 impl Control {
-    pub(super) fn at(&self, step: Step) {
+    pub(in crate::fs) fn at(&self, step: Step) {
         // Not held while it runs: what it does may freeze, too.
-        let hook = self.hook.lock().take_if(|(at, _)| *at == step);
+        let hook = self.hook.lock().take_if(|(at, _)| at.is_none_or(|at| at == step));
         if let Some((_, hook)) = hook {
-            hook();
+            hook(step);
         }
     }
 
     /// Runs once, when such a step comes next.
     pub(in crate::fs) fn set_hook(&self, step: Step, hook: impl FnOnce() + Send + 'static) {
-        *self.hook.lock() = Some((step, Box::new(hook)));
+        *self.hook.lock() = Some((Some(step), Box::new(move |_| hook())));
+    }
+
+    /// Runs once, at the next step, whichever it is.
+    pub(in crate::fs) fn set_hook_anywhere(&self, hook: impl FnOnce(Step) + Send + 'static) {
+        *self.hook.lock() = Some((None, Box::new(hook)));
     }
 }
 
@@ -59,4 +64,12 @@ pub(in crate::fs) enum Step {
     Gathered,
     /// Two contents were compared, and nothing of it counts yet.
     Compared,
+    /// A checkpoint with or for a snapshot has sealed the state, and writes nothing yet.
+    Sealed,
+    /// A snapshot has its moment, and nothing of it is frozen yet.
+    Taken,
+    /// A batch of a snapshot's moment is frozen.
+    Frozen,
+    /// Everything of a snapshot's moment is frozen.
+    Packed,
 }

@@ -4,8 +4,10 @@
 //! by the freezer's thread, `running` at the end, cli and tests.
 
 use super::batch::{self, Cursor, Which};
+use super::moment::Moment;
 use super::report::{FreezeHow, FreezeProgress, FreezeReport};
 use super::share;
+use crate::format::ids::InodeId;
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use std::cell::Cell;
@@ -45,10 +47,22 @@ impl Live {
             while let Some(from) = cursor.take()
                 && !(how.stop)()
             {
-                cursor = batch::run(self, how, Which::Dirty, from, &mut report, &|done, stored| {
-                    let done = most.replace(done.max(most.get())).max(done);
-                    observer(FreezeProgress { done_bytes: done, total_bytes: total.max(done), stored_bytes: stored });
-                })?;
+                cursor = batch::run(
+                    self,
+                    how,
+                    Which::Dirty,
+                    from,
+                    &mut report,
+                    &|done, stored| {
+                        let done = most.replace(done.max(most.get())).max(done);
+                        observer(FreezeProgress {
+                            done_bytes: done,
+                            total_bytes: total.max(done),
+                            stored_bytes: stored,
+                        });
+                    },
+                    None,
+                )?;
             }
             if report.frozen_bytes == before || self.lock_state().dirty.bytes() == 0 {
                 break;
@@ -58,7 +72,7 @@ impl Live {
         while let Some(from) = cursor.take()
             && !(how.stop)()
         {
-            cursor = batch::run(self, how, Which::Uneven, from, &mut report, &|_, _| ())?;
+            cursor = batch::run(self, how, Which::Uneven, from, &mut report, &|_, _| (), None)?;
         }
         if how.deep {
             share::share(self, how, &mut report)?;
@@ -66,5 +80,28 @@ impl Live {
         let state = self.lock_state();
         (report.left_bytes, report.failed) = (state.dirty.bytes(), state.dirty.failed() as u64);
         Ok(report)
+    }
+
+    /// Freezes all that a snapshot's moment has in the thaw log, files that are open among it, while the head goes on.
+    ///
+    /// # Errors
+    /// As [`Live::freeze_now`]. What is left in the log cannot be read, or `how.stop` said so.
+    pub(in crate::fs) fn freeze_moment(&self, moment: &mut Moment, how: &FreezeHow<'_>) -> Result<(), FsError> {
+        let mut report = FreezeReport::default();
+        // A batch may leave a file that fills no superchunk, though more files follow.
+        loop {
+            let before = moment.splices();
+            let mut cursor = moment.next_file(InodeId(0))?.map(|_| Cursor::default());
+            while let Some(from) = cursor.take()
+                && !(how.stop)()
+            {
+                cursor = batch::run(self, how, Which::Dirty, from, &mut report, &|_, _| (), Some(&mut *moment))?;
+                #[cfg(test)]
+                self.freezer.at(super::control::Step::Frozen);
+            }
+            if (how.stop)() || moment.splices() == before || moment.next_file(InodeId(0))?.is_none() {
+                return Ok(());
+            }
+        }
     }
 }

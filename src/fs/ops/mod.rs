@@ -35,6 +35,7 @@ pub(in crate::fs) use body::end_of as content_end;
 pub use create::{NewKind, NewNode};
 pub use fallocate::FallocateMode;
 pub(in crate::fs) use freeze::{Frozen, Piece, even_out, freeze};
+pub(in crate::fs) use reap::reap_step;
 pub use rename::RenameFlags;
 pub use setattr::{NewTime, SetAttr};
 pub(in crate::fs) use share_equal::{Holder, Sharing, share_equal};

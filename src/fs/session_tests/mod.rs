@@ -249,6 +249,7 @@ impl Session {
             shared: 0,
             time: Time { secs: 7, nanos: 8 },
             thaw: ThawMark { log_id: log.log_id(), transaction: self.last.0, offset: self.last.1.0 },
+            snapshot: None,
         };
         let written = write_checkpoint(image, input)?;
         heads.publish(|head| {

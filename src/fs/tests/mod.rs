@@ -6,5 +6,6 @@ mod freezing;
 mod freezing_compared;
 mod gate;
 mod sharing;
+mod snapshots;
 mod waiting;
 pub mod world;

@@ -48,7 +48,7 @@ impl World {
         World::with(Duration::from_secs(3600), &PackOptions::default(), Some(budget))
     }
 
-    fn with(commit: Duration, options: &PackOptions, budget: Option<u64>) -> Self {
+    pub fn with(commit: Duration, options: &PackOptions, budget: Option<u64>) -> Self {
         let storage = Arc::new(FaultyStorage::new(MemoryStorage::new()));
         empty_into(storage.clone(), options).unwrap();
         let faults = FaultyStorage::new(MemoryStorage::new());

@@ -1,0 +1,147 @@
+//! A moment of the filesystem that a snapshot is to show, while it is frozen and the head goes on.
+//!
+//! It begins as the version that a checkpoint just made, without its orphans. Batches cut its files by it, not by the head;
+//! what they publish is spliced into the moment whole, as nobody else changes it, and into the head where the head still has
+//! the same bytes. So in the end it has no thawed ranges, and shows what it showed before. Its own changes are in memory
+//! only, until a checkpoint writes them with the row of the snapshot. Frames of the thaw log that it names stay readable by
+//! the segments of its snapshot, whatever is removed.
+//!
+//! Invariants: gc does not run while a moment lives, so whatever it names stays. Ids of contents and tiny contents are taken
+//! from the same counters as the head's. The map of its version does not know what is published later: those rows are copied
+//! from the head. Called by `batch`, `pass` and `snapshots`.
+
+use crate::format::block::KeyRef;
+use crate::format::ids::InodeId;
+use crate::format::rows::ThawedRow;
+use crate::format::rows::Time;
+use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
+use crate::format::schema;
+use crate::fs::FsError;
+use crate::fs::draft::Draft;
+use crate::fs::ids::Ids;
+use crate::fs::ops::{Frozen, freeze, reap_step};
+use crate::fs::snapshot::Snapshot;
+use crate::meta::{MetaError, Overlay, View};
+use std::sync::Arc;
+
+/// A moment in the making.
+pub(in crate::fs) struct Moment {
+    snapshot: Snapshot,
+    ids: Arc<Ids>,
+    time: Time,
+    /// Rows of the map with ids from these on are to be copied, by space: superchunks, subchunks, recipes.
+    unknown: [u64; 3],
+    splices: u64,
+    /// The first file that could not be read, and why.
+    pub(super) unreadable: Option<(InodeId, FsError)>,
+}
+
+impl Moment {
+    /// The moment of this snapshot, which is a version without changes.
+    pub(in crate::fs) fn new(snapshot: Snapshot, ids: Arc<Ids>, time: Time) -> Self {
+        let root = snapshot.view().version().root();
+        let unknown = [root.next_superchunk, root.next_subchunk, root.next_subchunk];
+        Moment { snapshot, ids, time, unknown, splices: 0, unreadable: None }
+    }
+
+    /// How often something was spliced.
+    pub(super) fn splices(&self) -> u64 {
+        self.splices
+    }
+
+    /// When it was.
+    pub(in crate::fs) fn time(&self) -> Time {
+        self.time
+    }
+
+    /// As it is now: what it shows does not change, where its bytes lie does.
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// All its tables.
+    pub(in crate::fs) fn view(&self) -> &View {
+        self.snapshot.view()
+    }
+
+    /// Rows that are others than its version's.
+    pub(in crate::fs) fn changes(&self) -> &Overlay {
+        self.view().active()
+    }
+
+    fn change<T>(&mut self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
+        let mut draft = Draft::new(self.snapshot.clone(), Arc::clone(&self.ids), self.time);
+        let value = operation(&mut draft)?;
+        self.snapshot = draft.into_snapshot();
+        Ok(value)
+    }
+
+    /// Deletes what had no name at this moment, though it was open: its rows and its thawed ranges.
+    pub(in crate::fs) fn reap(&mut self) -> Result<(), FsError> {
+        loop {
+            let cursor = self.view().cursor_at(&schema::ORPHANS, KeyRef::new(0, 0))?;
+            let Some(inode) = cursor.row().map(|row| InodeId(row.key().a)) else { return Ok(()) };
+            while !self.change(|draft| reap_step(draft, inode))? {}
+        }
+    }
+
+    /// Splices what was cut of a file, all of it.
+    pub(super) fn splice(&mut self, frozen: &Frozen) -> Result<(), FsError> {
+        let mut next = Some(0);
+        while let Some(first) = next {
+            let done = self.change(|draft| freeze(draft, frozen, first))?;
+            self.splices = self.splices.saturating_add(u64::from(done.changed));
+            next = done.next;
+        }
+        Ok(())
+    }
+
+    /// Learns from a later view of the head where subchunks lie that came since.
+    pub(super) fn learn(&mut self, head: &View) -> Result<(), FsError> {
+        let spaces = [SPACE_SUPERCHUNKS, SPACE_SUBCHUNKS, SPACE_RECIPES];
+        for (space, unknown) in spaces.into_iter().zip(&mut self.unknown) {
+            let mut cursor = head.cursor_at(&schema::MAP, KeyRef::new(space, *unknown))?;
+            while let Some(row) = cursor.row().filter(|row| row.key().a == space) {
+                *unknown = row.key().b.saturating_add(1);
+                let row = row.to_row();
+                self.snapshot.view.active_mut().set(&schema::MAP, row.key.clone(), Some(row));
+                cursor.advance(head)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next file with bytes in the thaw log, from one on.
+    pub(super) fn next_file(&self, from: InodeId) -> Result<Option<InodeId>, FsError> {
+        self.next_thawed(from, |row| !row.is_lost())
+    }
+
+    /// A file that still has bytes in the thaw log, and why: one that could not be read.
+    pub(in crate::fs) fn take_unreadable(&mut self) -> Result<Option<(InodeId, FsError)>, FsError> {
+        let left = self.next_file(InodeId(0))?;
+        let Some(inode) = left else { return Ok(None) };
+        let known = self.unreadable.take().unwrap_or_else(|| (inode, FsError::io("it could not be frozen")));
+        Ok(Some(known))
+    }
+
+    /// A file of which bytes are lost.
+    pub(in crate::fs) fn first_lost(&self) -> Result<Option<InodeId>, FsError> {
+        self.next_thawed(InodeId(0), ThawedRow::is_lost)
+    }
+
+    fn next_thawed(&self, from: InodeId, which: impl Fn(&ThawedRow) -> bool) -> Result<Option<InodeId>, FsError> {
+        let view = self.view();
+        if !view.has_thawed() {
+            return Ok(None);
+        }
+        let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(from.0, 0))?;
+        while let Some(row) = cursor.row() {
+            let key = row.key();
+            if which(&ThawedRow::decode(key.b, row.ints(), row.tail()).map_err(MetaError::from)?) {
+                return Ok(Some(InodeId(key.a)));
+            }
+            cursor.advance(view)?;
+        }
+        Ok(None)
+    }
+}

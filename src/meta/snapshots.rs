@@ -1,0 +1,122 @@
+//! Snapshots: views that an image keeps under names (section 10), and how a checkpoint writes one.
+//!
+//! Invariant: a snapshot's row names trees whose blocks, and whose files' bytes, the map of the root has that the row is in:
+//! a checkpoint writes the row with the last of these blocks, so an image has a snapshot whole or not at all. Whoever makes
+//! one keeps gc out from the version it starts from to that checkpoint. Called by `checkpoint`, fs and care.
+
+use super::open::Found;
+use super::writer::TableWriter;
+use super::{Image, MetaError, Overlay};
+use crate::format::block::{Key, KeyRef, Row};
+use crate::format::root::Root;
+use crate::format::rows::{SnapshotRow, Time};
+use crate::format::schema::{self, Table};
+use crate::format::tree_ref::TreeRef;
+use crate::format::view::View as ViewRoots;
+use std::sync::Arc;
+
+/// What of a snapshot's view a checkpoint changes: all but the identities, which are the head's.
+const TABLES: [&Table; 5] = [&schema::TINY, &schema::XATTRS, &schema::CONTENTS, &schema::INODES, &schema::DIRENTS];
+
+/// A snapshot that a checkpoint is to write.
+#[derive(Clone, Copy)]
+pub struct NewSnapshot<'a> {
+    /// Its number: above that of every other.
+    pub ordinal: u64,
+    /// By the rules for names in directories.
+    pub name: &'a [u8],
+    /// What its maker says of it.
+    pub comment: &'a [u8],
+    /// The moment that it shows.
+    pub time: Time,
+    /// The version of that moment.
+    pub version: &'a Image,
+    /// Rows of its view that are others than the version's.
+    pub changes: &'a Overlay,
+}
+
+impl NewSnapshot<'_> {
+    /// Writes the blocks that its changes change. The row of the snapshot, which has these identities.
+    pub(super) fn write(&self, writer: &mut TableWriter<'_>, identities: TreeRef) -> Result<Row, MetaError> {
+        let mut view = ViewRoots { identities_tree: identities, ..self.version.root().view };
+        for table in TABLES {
+            if self.changes.says_nothing_of(table) {
+                continue;
+            }
+            let tree = writer.change(&self.version.tree(table), self.version, &mut self.changes.changes(table))?;
+            let place = match table.id().0 {
+                1 => &mut view.inodes_tree,
+                2 => &mut view.dirents_tree,
+                3 => &mut view.contents_tree,
+                4 => &mut view.xattrs_tree,
+                _ => &mut view.tiny_tree,
+            };
+            *place = tree.to_ref()?;
+        }
+        let row = SnapshotRow { name: self.name.to_vec(), comment: self.comment.to_vec(), time: self.time, view };
+        let tail = row.encode();
+        // What no reader would take must not be written.
+        SnapshotRow::decode(&tail)?;
+        Ok(Row { key: Key::new(self.ordinal, 0), ints: Vec::new(), tail })
+    }
+}
+
+impl Image {
+    /// All snapshots by their ordinals. Memory: each takes less than 5 KiB.
+    ///
+    /// # Errors
+    /// If the table cannot be read or a row is wrong.
+    pub fn snapshots(&self) -> Result<Vec<(u64, SnapshotRow)>, MetaError> {
+        let mut all = Vec::new();
+        let mut cursor = self.tree(&schema::SNAPSHOTS).cursor_at(self, KeyRef::new(0, 0))?;
+        while let Some(row) = cursor.row() {
+            all.push((row.key().a, SnapshotRow::decode(row.tail())?));
+            cursor.advance(self)?;
+        }
+        Ok(all)
+    }
+
+    /// The snapshot with this ordinal.
+    ///
+    /// # Errors
+    /// If the table cannot be read or the row is wrong.
+    pub fn snapshot(&self, ordinal: u64) -> Result<Option<SnapshotRow>, MetaError> {
+        match self.tree(&schema::SNAPSHOTS).get(self, KeyRef::new(ordinal, 0))? {
+            Some(row) => Ok(Some(SnapshotRow::decode(row.tail())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The snapshot with this name.
+    ///
+    /// # Errors
+    /// If the table cannot be read or a row is wrong.
+    pub fn snapshot_named(&self, name: &[u8]) -> Result<Option<(u64, SnapshotRow)>, MetaError> {
+        Ok(self.snapshots()?.into_iter().find(|(_, row)| row.name == name))
+    }
+
+    /// The image as it shows a snapshot of itself, for reading: it has the view of the snapshot, the map of the image, and
+    /// nothing outside the view. No writer may go on from it.
+    ///
+    /// # Errors
+    /// If the length of the storage cannot be read.
+    pub fn at_snapshot(&self, snapshot: &SnapshotRow) -> Result<Image, MetaError> {
+        let none = TreeRef::default();
+        let root = Root {
+            view: snapshot.view,
+            orphans_tree: none,
+            thawed_tree: none,
+            shares_tree: none,
+            snapshots_tree: none,
+            ..*self.root()
+        };
+        let found = Found {
+            head: self.head().clone(),
+            root,
+            log: self.log().up_to(self.log().end())?,
+            warnings: Vec::new(),
+            doubts: vec!["it is a snapshot".to_owned()],
+        };
+        Ok(Image::version(found, Arc::clone(&self.shared)))
+    }
+}
