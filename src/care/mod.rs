@@ -23,6 +23,7 @@ mod ranges;
 mod report;
 mod rows;
 mod shares;
+mod snapshots;
 mod thaw_log;
 mod thawed;
 mod trees;
@@ -168,7 +169,8 @@ fn check_opened(
     report.subchunks_verified += log.verified;
     thawed::check(&check, &trees, log.state, &mut findings, &mut report)?;
     shares::check(&check, &trees, &mut findings)?;
-    report.paths_incomplete = paths::resolve(&check, &mut findings)? | log.incomplete;
+    report.paths_incomplete = snapshots::check(&check, &map, &mut findings)?;
+    report.paths_incomplete |= paths::resolve(&check, &mut findings)? | log.incomplete;
     if log.state == LogState::Read {
         report.thawed = log.thawed;
         report.transactions = Some(log.transactions);

@@ -203,6 +203,17 @@ impl Marks {
         out
     }
 
+    /// The same ids, all hit by this finding.
+    pub(super) fn under(&self, finding: FindingId) -> Marks {
+        let ranges = self.raw.iter().map(|(range, _)| range).chain(self.segments.iter().map(|(range, _)| range));
+        Marks { raw: ranges.map(|range| (range.clone(), finding)).collect(), segments: Vec::new() }
+    }
+
+    /// Adds marks that were not settled.
+    pub(super) fn take_in(&mut self, other: &Marks) {
+        self.raw.extend(other.raw.iter().cloned());
+    }
+
     /// Gives each finding that hits an id of `range` to `each`; the same one possibly more than once.
     pub(super) fn of(&self, range: Range<u64>, each: &mut dyn FnMut(FindingId)) {
         let first = self.segments.partition_point(|(segment, _)| segment.end <= range.start);

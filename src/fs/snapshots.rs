@@ -1,10 +1,13 @@
 //! Making a snapshot: a moment of the filesystem under a name, while the head goes on [18].
 //!
-//! 1. A checkpoint: its sealed state is the moment, and its root has the moment's trees. 2. In memory the moment loses its
-//! orphans. 3. Its thawed ranges are frozen, batch after batch: superchunks are published for the head as by any freeze, and
-//! spliced into the moment. 4. Another checkpoint writes the changed blocks of the moment's trees, and in the same root the
-//! row of the snapshot: so there is the whole snapshot after it, and before it none. Nobody waits but for what they wait for
-//! when a freeze or a checkpoint is made.
+//! 1. A checkpoint: its sealed state is the moment, and its root has the moment's trees.
+//! 2. In memory the moment loses its orphans.
+//! 3. Its thawed ranges are frozen, batch after batch: superchunks are published for the head as by any freeze, and spliced
+//!    into the moment.
+//! 4. Another checkpoint writes the changed blocks of the moment's trees, and in the same root the row of the snapshot: so
+//!    there is the whole snapshot after it, and before it none.
+//!
+//! Nobody waits but for what they wait for when a freeze or a checkpoint is made.
 //!
 //! Invariant: gc is kept out from 1 to 4, for what the moment names need not be named by the head any more. Called by tests;
 //! later by fuse and cli.

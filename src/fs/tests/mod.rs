@@ -7,5 +7,6 @@ mod freezing_compared;
 mod gate;
 mod sharing;
 mod snapshots;
+mod snapshots_power;
 mod waiting;
 pub mod world;

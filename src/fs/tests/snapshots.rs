@@ -26,16 +26,20 @@ use std::time::Duration;
 const HOUR: Duration = Duration::from_secs(3600);
 const NEVER: &dyn Fn() -> bool = &|| false;
 
-/// Small subchunks and superchunks, and batches of two of these.
-fn world() -> World {
+/// Small subchunks and superchunks.
+pub fn params() -> Params {
     let chunker = Chunker::FastCdc { min: 1024, avg: 2048, max: 8192 };
-    let params = Params { chunker, superchunk_size: 256 << 10, ..Params::default() };
-    let world = World::with(HOUR, &PackOptions { params, ..PackOptions::default() }, Some(1 << 20));
+    Params { chunker, superchunk_size: 1 << 20, ..Params::default() }
+}
+
+/// Batches have two superchunks.
+fn world() -> World {
+    let world = World::with(HOUR, &PackOptions { params: params(), ..PackOptions::default() }, Some(16 << 20));
     world.live.set_keep_out(Arc::new(|| Ok(Box::new(()) as NoReaders)));
     world
 }
 
-fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut out = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
     out
@@ -46,7 +50,7 @@ fn make(live: &Live, dir: InodeId, name: &str, kind: NewKind) -> InodeId {
     live.create(dir, name.as_bytes(), &node).unwrap().inode
 }
 
-fn file(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
+pub fn file(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
     let inode = make(live, InodeId::ROOT, name, NewKind::Regular);
     live.write(inode, 0, bytes, false).unwrap();
     inode
@@ -57,9 +61,9 @@ fn options() -> FsOptions {
 }
 
 /// All that can be seen: a digest of names, attributes and bytes, and times and links of each inode.
-type Seen = ([u8; 32], Vec<(u64, InodeRow)>);
+pub type Seen = ([u8; 32], Vec<(u64, InodeRow)>);
 
-fn seen(fs: &Fs) -> Seen {
+pub fn seen(fs: &Fs) -> Seen {
     let snapshot = fs.snapshot();
     let view = snapshot.view();
     let mut rows = Vec::new();
@@ -75,7 +79,7 @@ fn seen(fs: &Fs) -> Seen {
     (digest(fs, InodeId::ROOT).unwrap(), rows)
 }
 
-fn head(live: &Arc<Live>) -> Seen {
+pub fn head(live: &Arc<Live>) -> Seen {
     seen(&Fs::over(live.clone(), options()))
 }
 
@@ -83,7 +87,7 @@ fn image(world: &World) -> Arc<Image> {
     Arc::new(Image::open(world.storage.clone(), ImageOptions::default()).unwrap())
 }
 
-fn fs_of(image: &Image, name: &str) -> Arc<Fs> {
+pub fn fs_of(image: &Image, name: &str) -> Arc<Fs> {
     let (_, row) = image.snapshot_named(name.as_bytes()).unwrap().unwrap();
     Fs::new(Arc::new(image.at_snapshot(&row).unwrap()), options())
 }
@@ -112,7 +116,7 @@ fn assert_clean(world: &World, what: &str) {
 type Between = Arc<Mutex<dyn FnMut(&Arc<Live>, Step) + Send>>;
 
 /// Does something between all steps.
-fn between(live: &Arc<Live>, act: impl FnMut(&Arc<Live>, Step) + Send + 'static) {
+pub fn between(live: &Arc<Live>, act: impl FnMut(&Arc<Live>, Step) + Send + 'static) {
     fn arm(live: Weak<Live>, act: Between) {
         let (strong, again) = (live.upgrade().unwrap(), live.clone());
         strong.freezer.set_hook_anywhere(move |step| {
@@ -139,20 +143,21 @@ fn tree(live: &Arc<Live>) -> Tree {
     live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
     live.write(both, 100_000, &noise(30_000, 4), false).unwrap();
     live.write(both, 299_000, &noise(9000, 5), false).unwrap();
-    let thawed = file(live, "thawed", &noise(700_000, 6));
-    let copy = file(live, "copy", &noise(700_000, 6));
+    let thawed = file(live, "thawed", &noise(3_000_000, 6));
+    let copy = file(live, "copy", &noise(3_000_000, 6));
     let sparse = file(live, "sparse", &noise(2000, 7));
     live.write(sparse, 400_000, &noise(3000, 8), false).unwrap();
     let (tiny, open) = (file(live, "tiny", b"tiny"), file(live, "open", &noise(50_000, 9)));
     live.set_xattr(open, b"user.a", &[7; 3000], XattrFlags::default()).unwrap();
     live.link(tiny, dir, b"tiny too").unwrap();
     let nameless = file(live, "nameless", &noise(60_000, 10));
-    for inode in [open, nameless, gone] {
+    let all = vec![frozen, both, thawed, copy, sparse, tiny, open];
+    for &inode in all.iter().chain([&nameless, &gone]) {
         live.open(inode, true).unwrap();
     }
     live.unlink(InodeId::ROOT, b"nameless").unwrap();
     live.unlink(InodeId::ROOT, b"gone").unwrap();
-    Tree { all: vec![frozen, both, thawed, copy, sparse, tiny, open], nameless }
+    Tree { all, nameless }
 }
 
 /// Changes something of everything, differently each time.
@@ -293,6 +298,9 @@ fn what_had_no_name_is_outside_the_snapshot_and_what_loses_it_later_is_inside() 
     assert_clean(&world, "at the end");
 }
 
+//= format-spec.md#10
+//= type=test
+//# No two snapshots of an image have the same name.
 #[test]
 fn a_name_that_is_taken_or_is_none_and_a_long_comment_are_refused() {
     let world = world();
