@@ -103,15 +103,42 @@ pub fn run(command: &mut Command, limits: &Limits<'_>) -> Result<Ran, CommandErr
 /// # Errors
 /// It is missing, failed, was killed by `limits`, or ended with another exit status.
 pub fn run_accepting(command: &mut Command, limits: &Limits<'_>, accepted: &[i32]) -> Result<Ran, CommandError> {
-    let program = command.get_program().to_string_lossy().into_owned();
+    run_with(command.stdout(Stdio::piped()), limits, accepted, None)
+}
+
+/// As [`run_accepting`], but its standard output is /dev/null: for programs that write gigabytes to it.
+///
+/// # Errors
+/// As [`run_accepting`].
+pub fn run_discarding(command: &mut Command, limits: &Limits<'_>, accepted: &[i32]) -> Result<Ran, CommandError> {
+    run_with(command.stdout(Stdio::null()), limits, accepted, None)
+}
+
+/// As [`run_accepting`]; `watch` is given each line of standard output when it is written, and none of them is kept.
+///
+/// # Errors
+/// As [`run_accepting`].
+pub fn run_watched(
+    command: &mut Command,
+    limits: &Limits<'_>,
+    accepted: &[i32],
+    watch: &mut dyn FnMut(&[u8]),
+) -> Result<Ran, CommandError> {
+    run_with(command.stdout(Stdio::piped()), limits, accepted, Some(watch))
+}
+
+fn run_with(
+    command: &mut Command,
+    limits: &Limits<'_>,
+    accepted: &[i32],
+    watch: Option<&mut dyn FnMut(&[u8])>,
+) -> Result<Ran, CommandError> {
+    let program = program_of(command);
     let began = Instant::now();
-    let child = start(command).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => CommandError::Missing { program: program.clone() },
-        _ => CommandError::Start { program: program.clone(), source },
-    })?;
+    let child = start(command.stderr(Stdio::piped()), Signal::KILL).map_err(|error| not_started(&program, error))?;
     let start_error = |source| CommandError::Start { program: program.clone(), source };
     let mut running = Running::new(child, began).map_err(start_error)?;
-    let killed = running.wait(limits);
+    let killed = running.wait(limits, watch);
     let reaped = running.reap().map_err(start_error)?;
     let seconds = began.elapsed().as_secs_f64();
     match killed.map_err(start_error)? {
@@ -133,14 +160,29 @@ pub fn run_accepting(command: &mut Command, limits: &Limits<'_>, accepted: &[i32
     }
 }
 
-fn start(command: &mut Command) -> io::Result<Child> {
+/// The name of a command's program, for messages.
+pub(super) fn program_of(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+/// Why a program did not start.
+pub(super) fn not_started(program: &str, source: io::Error) -> CommandError {
+    let program = program.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => CommandError::Missing { program },
+        _ => CommandError::Start { program, source },
+    }
+}
+
+/// Starts a program in a group of its own, without input; it gets `at_our_end` when this thread ends.
+pub(super) fn start(command: &mut Command, at_our_end: Signal) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     let die_with_parent = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::process::set_parent_process_death_signal(Some(at_our_end))?;
         // It may have died before that.
         if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
     };
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.stdin(Stdio::null()).process_group(0);
     // SAFETY: what runs between fork and exec makes two system calls and neither allocates nor takes a lock: both errors are
     // plain numbers.
     unsafe { command.pre_exec(die_with_parent) };
@@ -189,7 +231,7 @@ impl Running {
     }
 
     /// Reads what it says until it has ended, or kills it.
-    fn wait(&mut self, limits: &Limits<'_>) -> io::Result<Option<Killed>> {
+    fn wait(&mut self, limits: &Limits<'_>, mut watch: Option<&mut dyn FnMut(&[u8])>) -> io::Result<Option<Killed>> {
         loop {
             let killed = if (limits.stop)() {
                 Some(Killed::Interrupted)
@@ -203,10 +245,16 @@ impl Running {
                 return Ok(killed);
             }
             let left = limits.time.map_or(ASK_EVERY, |time| time.saturating_sub(self.began.elapsed()).min(ASK_EVERY));
-            if self.poll(left, true)? {
+            let ended = self.poll(left, true)?;
+            if ended {
                 // What it wrote before its end is in the pipes.
                 self.output.drain()?;
                 self.errors.drain()?;
+            }
+            if let Some(watch) = &mut watch {
+                self.output.take_lines(watch);
+            }
+            if ended {
                 return Ok(None);
             }
         }
@@ -329,6 +377,13 @@ impl Stream {
         Ok(())
     }
 
+    /// Hands on the lines that are complete.
+    fn take_lines(&mut self, take: &mut dyn FnMut(&[u8])) {
+        let complete = self.kept.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+        self.kept[..complete].split_inclusive(|&byte| byte == b'\n').for_each(|line| take(line.trim_ascii_end()));
+        self.kept.drain(..complete);
+    }
+
     fn keep(&mut self, bytes: &[u8]) {
         match self.keep {
             Keep::First(limit) => self.kept.extend(&bytes[..bytes.len().min(limit - self.kept.len())]),
@@ -341,7 +396,7 @@ impl Stream {
 }
 
 /// The last lines of what a program said, as one line without control characters.
-fn last_lines(text: &[u8]) -> String {
+pub(super) fn last_lines(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let lines: Vec<&str> = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(MESSAGE_LINES)..];
@@ -434,6 +489,22 @@ mod tests {
         let pid = String::from_utf8(ran.unwrap().output).unwrap().trim().parse().unwrap();
         rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
         assert!(asked.into_inner());
+    }
+
+    #[test]
+    fn lines_are_seen_as_they_are_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let seen = directory.path().join("seen");
+        // It ends only once its first line was seen.
+        let script = format!("echo one; while [ ! -e '{}' ]; do :; done; echo two; printf end", seen.display());
+        let mut lines = Vec::new();
+        let limits = Limits { time: Some(Duration::from_secs(60)), ..NEVER };
+        let ran = run_watched(&mut shell(&script), &limits, &[0], &mut |line| {
+            lines.push(line.to_vec());
+            std::fs::write(&seen, "").unwrap();
+        });
+        assert_eq!(ran.unwrap().output, b"end", "what was seen is not kept");
+        assert_eq!(lines, [b"one", b"two"]);
     }
 
     #[test]

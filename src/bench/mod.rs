@@ -6,13 +6,22 @@
 
 mod axis;
 pub mod command;
+mod forecast;
 mod labels;
+pub mod machine;
+pub mod mounts;
 mod page;
 mod plot;
+pub mod reading;
 mod report;
+pub mod run;
+pub mod settings;
 mod sheet;
 mod show;
+pub mod survey;
 mod table;
+mod tree;
+pub mod work;
 
 pub use page::html;
 pub use plot::readme_svg;

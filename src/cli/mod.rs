@@ -19,6 +19,7 @@ pub mod size;
 pub mod time;
 pub mod walk;
 
+mod bench;
 mod cat;
 mod check;
 mod digest;
@@ -62,6 +63,7 @@ Examples:
   floe ls -lR photos.floe             list it without mounting
   floe extract photos.floe -C out     extract all of it
   floe check photos.floe              read everything and verify it
+  floe bench ~/photos                 how small would it be, and what does it cost?
 
 Environment:
   FLOE_IMAGE  the image for commands that read one, which then take paths only
@@ -132,6 +134,8 @@ enum Command {
     Check(check::Args),
     /// Give back the space of what is dead, in an image or a mount
     Gc(gc::Args),
+    /// Find out how small a directory gets, and what packing and reading it cost
+    Bench(bench::Args),
     /// Print a digest of a tree that does not depend on how it is stored
     Digest(digest::Args),
     /// Print a script that completes floe's arguments in a shell
@@ -157,6 +161,7 @@ impl Command {
             Command::Info(args) => info::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Gc(args) => gc::run(args, context),
+            Command::Bench(args) => bench::run(args, context),
             Command::Digest(args) => digest::run(args, context),
             Command::Completions(args) => generate::completions(args),
             Command::Man(args) => generate::man(args),
@@ -173,6 +178,7 @@ impl Command {
             Command::Info(args) => args.json.json,
             Command::Check(args) => args.json.json,
             Command::Gc(args) => args.json.json,
+            Command::Bench(args) => args.json.json,
             Command::Digest(args) => args.json.json,
             Command::Mount(_) | Command::Sync(_) | Command::Umount(_) | Command::Cat(_) => false,
             Command::Completions(_) | Command::Man(_) => false,

@@ -31,7 +31,7 @@ mod writing;
 pub use error::MountError;
 pub use gc::{GC_NOW, GC_XATTR};
 pub use mountpoint::{Own, Prepared, Unmount, absolute, mounted_on, prepare, unmount};
-pub use mounts::Mount;
+pub use mounts::{Mount, mounts, topmost};
 pub use options::{Access, Atime, Disguise, MountOptions, OptionError};
 pub use session::{Mounted, mount, mount_writable};
 pub use state::{FREEZE_ALL, FREEZE_DEEP, FREEZE_XATTR, STATE_XATTR};

@@ -1,0 +1,113 @@
+//! How long a run will still take: each step has a weight, and what the steps before it took says how much time a unit of it is.
+//!
+//! Packing and reading are different units; as long as nothing of a kind was measured, nothing is said. Called by `run`.
+
+use std::time::Duration;
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Packs.
+    Pack,
+    /// Reads, and measures what is not timed.
+    Read,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    work: Work,
+    weight: f64,
+    took: Option<f64>,
+}
+
+/// All steps of a run in their order.
+#[derive(Debug, Default)]
+pub(super) struct Forecast {
+    steps: Vec<Step>,
+    /// No step takes longer than that.
+    limit: Option<Duration>,
+    done: usize,
+}
+
+impl Forecast {
+    pub(super) fn new(limit: Option<Duration>) -> Self {
+        Forecast { limit, ..Forecast::default() }
+    }
+
+    /// One more step at the end.
+    pub(super) fn add(&mut self, work: Work, weight: f64) {
+        self.steps.push(Step { work, weight, took: None });
+    }
+
+    /// Where the next step begins, to come back to it by [`Forecast::skip_to`].
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// The step under way has ended.
+    pub(super) fn done(&mut self, took: Duration) {
+        if let Some(step) = self.steps.get_mut(self.done) {
+            step.took = Some(took.as_secs_f64());
+            self.done += 1;
+        }
+    }
+
+    /// Steps before that one that were not done are not going to be: their entry failed.
+    pub(super) fn skip_to(&mut self, step: usize) {
+        self.done = step.max(self.done).min(self.steps.len());
+    }
+
+    /// Seconds left, the step under way having run for `elapsed` and being done by `share`, if that is known.
+    pub(super) fn left(&self, elapsed: Duration, share: Option<f64>) -> Option<f64> {
+        let elapsed = elapsed.as_secs_f64();
+        let under_way = self.steps.get(self.done)?;
+        // The first moments of a step say nothing of its length.
+        let whole = share.filter(|share| *share > 0.02).map(|share| elapsed / share.min(1.0));
+        let rate = |work: Work| {
+            let done = self.steps.iter().filter(|step| step.work == work);
+            let (weight, took) = done
+                .filter_map(|step| Some((step.weight, step.took?)))
+                .fold((0.0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+            let more = whole.filter(|_| under_way.work == work).map_or((0.0, 0.0), |whole| (under_way.weight, whole));
+            let weight: f64 = weight + more.0;
+            (weight > 0.0).then(|| (took + more.1) / weight)
+        };
+        let (packing, reading) = (rate(Work::Pack)?, rate(Work::Read));
+        let most = self.limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64());
+        let time = |step: &Step| match step.work {
+            Work::Pack => (packing * step.weight).min(most),
+            // Until something was read: as if all of it were done as fast as the fastest packing.
+            Work::Read => (reading.unwrap_or(packing) * step.weight).min(most),
+        };
+        let now = (whole.unwrap_or_else(|| time(under_way)) - elapsed).max(0.0);
+        Some(now + self.steps.iter().skip(self.done + 1).map(time).sum::<f64>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_was_measured_says_how_long_the_rest_takes() {
+        let mut forecast = Forecast::new(Some(20 * SECOND));
+        for (work, weight) in
+            [(Work::Pack, 1.0), (Work::Read, 1.0), (Work::Pack, 3.0), (Work::Read, 1.0), (Work::Pack, 100.0)]
+        {
+            forecast.add(work, weight);
+        }
+        assert_eq!(forecast.left(SECOND, None), None, "nothing is known");
+        // A quarter after one second: 3 are left of it, and 4 a unit.
+        assert_eq!(forecast.left(SECOND, Some(0.25)), Some(3.0 + 4.0 + 12.0 + 4.0 + 20.0));
+        forecast.done(4 * SECOND);
+        forecast.done(2 * SECOND);
+        assert_eq!(forecast.left(2 * SECOND, None), Some(10.0 + 2.0 + 20.0));
+        assert_eq!(forecast.left(60 * SECOND, None), Some(2.0 + 20.0), "never less than nothing");
+        forecast.skip_to(4);
+        assert_eq!(forecast.left(Duration::ZERO, None), Some(20.0));
+        forecast.done(SECOND);
+        assert_eq!((forecast.left(SECOND, None), forecast.len()), (None, 5));
+    }
+}

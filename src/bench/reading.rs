@@ -1,0 +1,371 @@
+//! The reading passes over a tree that is mounted (or lies on any file system), each with its time.
+//!
+//! All of it happens in this process, with the system calls that `cat` and `find -ls` make; no link is followed. A thread of its
+//! own reads, so that a mount that does not answer stops nobody: whoever waits for it has the mount's connection aborted, and the
+//! reads fail. Called by `settings` and `run`.
+
+use super::command::Limits;
+use super::report::{Pass, Read};
+use super::survey::{SPOT_LEN, Spot, Survey};
+use super::tree::{Found, Visitor, walk};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, readlinkat, statat};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Bytes of one read of a file that is read as a whole: what `cat` reads at once.
+const BLOCK: usize = 128 << 10;
+/// Random reads end after this time, however many there were.
+const RANDOM_TIME: Duration = Duration::from_secs(20);
+/// A single read, or a look at a single entry, that takes longer than this never ends.
+const STALLED: Duration = Duration::from_secs(120);
+/// How often whoever waits looks around.
+const LOOK: Duration = Duration::from_millis(100);
+/// A reader that is told to end has ended in this time, or the mount is aborted under it.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The passes, in the order they are made.
+pub const PASSES: [Read; 4] = [Read::InOrder, Read::OneDirectory, Read::Random, Read::Find];
+
+/// Why a pass has no result.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// An end was asked for.
+    #[error("interrupted")]
+    Interrupted,
+    /// It took longer than allowed.
+    #[error("reading was stopped after {seconds:.0} seconds")]
+    OverLimit {
+        /// Seconds.
+        seconds: f64,
+    },
+    /// The mount did not answer.
+    #[error("reading: no answer for {} seconds", STALLED.as_secs())]
+    Stalled,
+    /// Something could not be read.
+    #[error("cannot read '{path}'")]
+    Io {
+        /// What, from the root; as far as it is known.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// One pass over the tree at `root`; `cold` is what the result says of the caches. `abort` has all requests to a mount that
+/// hangs fail.
+///
+/// # Errors
+/// Something cannot be read, it takes too long, or an end is asked for.
+pub fn pass(
+    read: Read,
+    root: &Path,
+    survey: &Arc<Survey>,
+    cold: bool,
+    limits: &Limits<'_>,
+    abort: &dyn Fn(),
+) -> Result<Pass, ReadError> {
+    let control = Arc::new(Control::default());
+    let (send, result) = channel();
+    let reader = {
+        let (root, survey, control) = (root.to_owned(), survey.clone(), control.clone());
+        let job = move || drop(send.send(measure(read, root, &survey, &control, cold)));
+        std::thread::Builder::new().name("bench-read".to_owned()).spawn(job)
+    };
+    let thread = reader.map_err(|source| ReadError::Io { path: String::new(), source })?;
+    let outcome = watch(&result, &control, limits, abort);
+    // One that the kernel does not let go of is left behind: it ends with the process.
+    if !matches!(outcome, Err(ReadError::Stalled)) || thread.is_finished() {
+        // Its panic is ours.
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+    outcome
+}
+
+/// What reader and watcher have in common.
+#[derive(Default)]
+struct Control {
+    cancelled: AtomicBool,
+    /// Grows with each thing that is done.
+    done: AtomicU64,
+}
+
+impl Control {
+    fn step(&self) -> io::Result<()> {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        // Not `Interrupted`: the standard library tries those again.
+        if self.cancelled.load(Ordering::Relaxed) { Err(io::Error::other("cancelled")) } else { Ok(()) }
+    }
+}
+
+fn watch(
+    result: &Receiver<Result<Pass, ReadError>>,
+    control: &Control,
+    limits: &Limits<'_>,
+    abort: &dyn Fn(),
+) -> Result<Pass, ReadError> {
+    let began = Instant::now();
+    let mut last = (control.done.load(Ordering::Relaxed), began);
+    let why = loop {
+        match result.recv_timeout(LOOK) {
+            Ok(outcome) => return outcome,
+            // It panicked, which joining tells.
+            Err(RecvTimeoutError::Disconnected) => return Err(ReadError::Interrupted),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let done = control.done.load(Ordering::Relaxed);
+        if done != last.0 {
+            last = (done, Instant::now());
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        if (limits.stop)() {
+            break ReadError::Interrupted;
+        } else if limits.time.is_some_and(|time| began.elapsed() >= time) {
+            break ReadError::OverLimit { seconds };
+        } else if last.1.elapsed() >= STALLED {
+            break ReadError::Stalled;
+        }
+    };
+    control.cancelled.store(true, Ordering::Relaxed);
+    if result.recv_timeout(ENDS_WITHIN).is_ok() {
+        return Err(why);
+    }
+    abort();
+    if result.recv_timeout(ENDS_WITHIN).is_ok() { Err(why) } else { Err(ReadError::Stalled) }
+}
+
+fn measure(read: Read, root: PathBuf, survey: &Survey, control: &Control, cold: bool) -> Result<Pass, ReadError> {
+    let mut at = String::new();
+    let began = Instant::now();
+    let measured = match read {
+        Read::InOrder => contents(&root, control, &mut at),
+        Read::OneDirectory => contents(&root.join(OsStr::from_bytes(&survey.directory)), control, &mut at),
+        Read::Random => spots(&root, &survey.spots, control, &mut at),
+        Read::Find => attributes(&root, control, &mut at),
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    let Done { bytes, operations, mut times } = measured.map_err(|source| ReadError::Io { path: at, source })?;
+    times.sort_unstable_by(f64::total_cmp);
+    let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
+    Ok(Pass { read, mounted: true, cold, seconds, bytes, operations, p50, p99 })
+}
+
+/// What a pass did.
+#[derive(Default)]
+struct Done {
+    bytes: u64,
+    operations: u64,
+    /// Of each operation, if they are measured singly.
+    times: Vec<f64>,
+}
+
+/// Nearest rank: the smallest that `percent` of all are at most.
+fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Reads every file below `root` in path order.
+fn contents(root: &Path, control: &Control, at: &mut String) -> io::Result<Done> {
+    struct Reader<'a> {
+        control: &'a Control,
+        at: &'a mut String,
+        block: Vec<u8>,
+        done: Done,
+    }
+    impl Reader<'_> {
+        fn file(&mut self, found: &Found<'_>) -> io::Result<()> {
+            let file = found.open()?;
+            loop {
+                self.control.step()?;
+                let len = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut *self.block))?;
+                self.done.operations += 1;
+                self.done.bytes += len as u64;
+                if len == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    impl Visitor for Reader<'_> {
+        fn entry(&mut self, found: &Found<'_>) -> io::Result<()> {
+            if found.kind != FileType::RegularFile {
+                return self.control.step();
+            }
+            self.file(found).inspect_err(|_| *self.at = shown(found.path))
+        }
+
+        fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()> {
+            *self.at = shown(path);
+            Err(error)
+        }
+    }
+    let mut reader = Reader { control, at, block: vec![0; BLOCK], done: Done::default() };
+    walk(root, &mut reader)?;
+    Ok(reader.done)
+}
+
+/// Opens a file and reads 4 KiB of it, again and again; opening counts, since whoever wants 4 KiB has to.
+fn spots(root: &Path, spots: &[Spot], control: &Control, at: &mut String) -> io::Result<Done> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    let mut done = Done::default();
+    let mut block = [0; SPOT_LEN as usize];
+    let began = Instant::now();
+    for spot in spots {
+        if began.elapsed() >= RANDOM_TIME {
+            break;
+        }
+        control.step()?;
+        let from = Instant::now();
+        let mut read = || -> io::Result<usize> {
+            let file = open_below(&root, &spot.path)?;
+            Ok(rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut block, spot.offset))?)
+        };
+        let len = read().inspect_err(|_| *at = shown(&spot.path))?;
+        done.times.push(from.elapsed().as_secs_f64());
+        done.bytes += len as u64;
+        done.operations += 1;
+    }
+    Ok(done)
+}
+
+/// Opens a path below a directory, however long it is.
+fn open_below(root: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
+    const LONGEST: usize = 4000;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let (mut within, mut rest) = (None::<OwnedFd>, path);
+    while rest.len() > LONGEST {
+        let head = &rest[..LONGEST];
+        // A name has at most 255 bytes.
+        let cut = head.iter().rposition(|&byte| byte == b'/').ok_or(rustix::io::Errno::NAMETOOLONG)?;
+        let directory = within.as_ref().unwrap_or(root).as_fd();
+        let next = openat(directory, &rest[..cut], OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        rest = &rest[cut + 1..];
+        within = Some(next);
+    }
+    Ok(openat(within.as_ref().unwrap_or(root), rest, flags, Mode::empty())?)
+}
+
+/// What `find -ls` asks of each entry: its attributes, and where a link leads.
+fn attributes(root: &Path, control: &Control, at: &mut String) -> io::Result<Done> {
+    struct Lister<'a> {
+        control: &'a Control,
+        at: &'a mut String,
+        done: Done,
+    }
+    impl Visitor for Lister<'_> {
+        fn entry(&mut self, found: &Found<'_>) -> io::Result<()> {
+            self.control.step()?;
+            self.done.operations += 1;
+            let look = || -> io::Result<()> {
+                found.stat()?;
+                if found.kind == FileType::Symlink {
+                    readlinkat(found.directory, found.name, Vec::new())?;
+                }
+                Ok(())
+            };
+            look().inspect_err(|_| *self.at = shown(found.path))
+        }
+
+        fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()> {
+            *self.at = shown(path);
+            Err(error)
+        }
+    }
+    statat(rustix::fs::CWD, root, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut lister = Lister { control, at, done: Done { operations: 1, ..Done::default() } };
+    walk(root, &mut lister)?;
+    Ok(lister.done)
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).replace(char::is_control, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::survey::survey;
+    use super::*;
+    use std::fs;
+
+    const NEVER: Limits<'static> = Limits { time: None, stop: &|| false };
+
+    fn tree() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("a/b")).unwrap();
+        fs::write(root.path().join("a/b/large"), vec![7; 2 << 20]).unwrap();
+        fs::write(root.path().join("a/small"), "small").unwrap();
+        fs::write(root.path().join("z"), vec![1; 8 << 20]).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.path().join("link")).unwrap();
+        root
+    }
+
+    #[test]
+    fn each_pass_reads_what_it_is_called_after() {
+        let root = tree();
+        let survey = Arc::new(survey(root.path(), &|| false).unwrap());
+        let done = PASSES.map(|read| pass(read, root.path(), &survey, true, &NEVER, &|| {}).unwrap());
+        assert_eq!(done.each_ref().map(|pass| pass.read), PASSES);
+        assert!(done.iter().all(|pass| pass.mounted && pass.cold && pass.seconds > 0.0));
+        let [all, one, random, find] = &done;
+        assert_eq!(all.bytes, survey.bytes);
+        assert_eq!((survey.directory.as_slice(), one.bytes), (&b"a/b"[..], 2 << 20));
+        assert_eq!((random.operations, random.p50.is_some()), (2000, true));
+        assert!(random.p50 <= random.p99 && random.bytes > 1999 * SPOT_LEN, "{random:?}");
+        // The root, a, a/b, three files and a link.
+        assert_eq!((find.operations, find.bytes, find.p50), (7, 0, None));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let root = tree();
+        let survey = Arc::new(survey(root.path(), &|| false).unwrap());
+        fs::remove_file(root.path().join("z")).unwrap();
+        let error = pass(Read::Random, root.path(), &survey, true, &NEVER, &|| {}).unwrap_err();
+        assert!(matches!(&error, ReadError::Io { path, .. } if path == "z"), "{error}");
+    }
+
+    #[test]
+    fn an_end_is_heeded_at_the_next_read() {
+        let root = tree();
+        let control = Control { cancelled: AtomicBool::new(true), ..Control::default() };
+        assert!(contents(root.path(), &control, &mut String::new()).is_err());
+        assert!(spots(root.path(), &[Spot { path: (*b"z").into(), offset: 0 }], &control, &mut String::new()).is_err());
+        assert!(attributes(root.path(), &control, &mut String::new()).is_err());
+    }
+
+    #[test]
+    fn a_reader_that_hangs_has_its_mount_aborted() {
+        let (send, result) = channel();
+        let control = Control::default();
+        let limits = Limits { time: Some(Duration::ZERO), stop: &|| false };
+        // The abort is what lets the reader end.
+        let sender = std::cell::RefCell::new(Some(send));
+        let abort = || {
+            let failed = Err(ReadError::Io { path: String::new(), source: io::ErrorKind::NotConnected.into() });
+            if let Some(send) = sender.take() {
+                send.send(failed).unwrap();
+            }
+        };
+        let error = watch(&result, &control, &limits, &abort).unwrap_err();
+        assert!(matches!(error, ReadError::OverLimit { .. }), "{error}");
+        assert!(control.cancelled.into_inner() && sender.take().is_none());
+    }
+
+    #[test]
+    fn percentiles_are_measured_values() {
+        let times: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!((percentile(&times, 50), percentile(&times, 99)), (Some(100.0), Some(198.0)));
+        assert_eq!(percentile(&times[..1], 99), Some(1.0));
+        assert_eq!(percentile(&[], 50), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! One of floe's settings: the options of `floe pack` that it stands for, and what an image packed with it is found to be.
+//!
+//! Packing runs as a child process, so that its processors' time and memory are its own; the image is then opened through the
+//! library. Called by `run`.
+
+use super::command::{CommandError, Limits, Ran, run_watched};
+use super::mounts::Mounted;
+use super::report::{Parts, Size};
+use crate::format::codec::Compression;
+use crate::format::profile::Profile;
+use crate::meta::{Image, ImageOptions, MetaError};
+use crate::storage::{Access, FileStorage, StorageError};
+use serde::Deserialize;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What `floe pack` ends with where something could not be read as it is.
+const FINDINGS: i32 = 3;
+
+/// A setting of floe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// As it was asked for.
+    pub name: String,
+    /// Options of `floe pack`.
+    pub options: Vec<String>,
+    /// How long packing takes compared to others', very roughly: of the time left that is shown.
+    pub weight: f64,
+}
+
+impl Setting {
+    /// A profile's name, or a codec as `-C` takes it.
+    ///
+    /// # Errors
+    /// Says what it may be.
+    pub fn parse(name: &str) -> Result<Setting, String> {
+        let (options, weight) = match (name.parse::<Profile>(), name.parse::<Compression>()) {
+            (Ok(profile), _) => (vec!["--profile".to_owned(), name.to_owned()], weight(profile.compression())),
+            (_, Ok(compression)) => (vec!["-C".to_owned(), name.to_owned()], weight(compression)),
+            _ => {
+                let known: Vec<&str> = Profile::ALL.iter().map(|profile| profile.name()).collect();
+                return Err(format!(
+                    "'{name}' is neither a profile ({}) nor a codec (none, zstd:1 to zstd:22, xz:0 to xz:9)",
+                    known.join(", ")
+                ));
+            }
+        };
+        Ok(Setting { name: name.to_owned(), options, weight })
+    }
+}
+
+/// How long a codec takes compared to others, very roughly.
+fn weight(compression: Compression) -> f64 {
+    match compression {
+        Compression::Zstd(level) => 1.0 + f64::from(level) * f64::from(level) / 20.0,
+        Compression::Xz(level) => 15.0 + 2.0 * f64::from(level),
+        _ => 0.5,
+    }
+}
+
+/// Why an image that was just packed cannot be looked at.
+#[derive(Debug, Error)]
+pub enum LookError {
+    /// Its file cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Its tables cannot be read.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// Its parts are more than it has: it does not add up.
+    #[error("the parts of the image are {parts} bytes, and it has {total}")]
+    Parts {
+        /// Bytes of the parts.
+        parts: u64,
+        /// Bytes of the image.
+        total: u64,
+    },
+}
+
+/// What `floe pack --json` says of its end.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Summary {
+    /// Raw bytes that were there already.
+    pub shared_bytes: u64,
+    /// Things that could not be read as they are.
+    pub warnings: u64,
+}
+
+/// An image that was packed.
+#[derive(Debug)]
+pub struct Packed {
+    /// What packing took.
+    pub ran: Ran,
+    /// What it says.
+    pub summary: Summary,
+    /// The first thing that it could not read as it is.
+    pub finding: Option<String>,
+}
+
+/// The program that packs and mounts: this one.
+#[derive(Debug, Clone, Copy)]
+pub struct Floe<'a> {
+    /// Its path.
+    pub program: &'a Path,
+    /// Threads that pack.
+    pub jobs: usize,
+}
+
+impl Floe<'_> {
+    /// The options of packing as they are shown.
+    pub fn options(&self, setting: &Setting) -> String {
+        format!("pack {} -j {} DIR IMAGE", setting.options.join(" "), self.jobs)
+    }
+
+    /// Packs `source` into `image`, with temporary files beside it; `watch` is told which share of the bytes is done.
+    ///
+    /// # Errors
+    /// It fails, was interrupted, or says nothing that is understood.
+    pub fn pack(
+        &self,
+        setting: &Setting,
+        source: &Path,
+        image: &Path,
+        limits: &Limits<'_>,
+        watch: &dyn Fn(f64),
+    ) -> Result<Packed, CommandError> {
+        let mut command = Command::new(self.program);
+        command.args(["pack", "--json"]).args(&setting.options).args(["-j", &self.jobs.to_string()]);
+        command.arg("--").arg(source).arg(image);
+        if let Some(beside) = image.parent() {
+            command.env("TMPDIR", beside);
+        }
+        let mut summary = None;
+        let ran = run_watched(&mut command, limits, &[0, FINDINGS], &mut |line| match serde_json::from_slice(line) {
+            Ok(Line::Status { percent_done: Some(share) }) => watch(share),
+            Ok(Line::Summary(done)) => summary = Some(done),
+            _ => {}
+        });
+        let ran = ran.map_err(told)?;
+        let program = self.program.to_string_lossy().into_owned();
+        let silent = || CommandError::Start { program, source: io::Error::other("it did not say what it packed") };
+        let finding = said(&ran.message, "error").map(|said| match said.item.as_str() {
+            "" => said.message,
+            item => format!("{item}: {}", said.message),
+        });
+        Ok(Packed { summary: summary.ok_or_else(silent)?, finding, ran })
+    }
+
+    /// Mounts an image, read-only.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn mount(&self, image: &Path, point: &Path, limits: &Limits<'_>) -> Result<Mounted, CommandError> {
+        let mut command = Command::new(self.program);
+        command.args(["mount", "-f", "-o", "ro", "--"]).arg(image).arg(point);
+        Mounted::serve(&mut command, point, limits)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "message_type", rename_all = "snake_case")]
+enum Line {
+    Status { percent_done: Option<f64> },
+    Summary(Summary),
+}
+
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    item: String,
+    message: String,
+}
+
+/// The first of a kind of JSON lines among the last words of a program.
+fn said(words: &str, kind: &str) -> Option<Said> {
+    let begin = words.find(&format!("{{\"message_type\":\"{kind}\""))?;
+    serde_json::Deserializer::from_str(&words[begin..]).into_iter().next()?.ok()
+}
+
+/// A failure of floe in the words that people are told.
+fn told(error: CommandError) -> CommandError {
+    match error {
+        CommandError::Failed { program, status, message } => {
+            let message = said(&message, "exit_error").map_or(message, |said| said.message);
+            CommandError::Failed { program, status, message }
+        }
+        other => other,
+    }
+}
+
+/// Opens an image.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open(image: &Path) -> Result<Arc<Image>, LookError> {
+    let storage = Arc::new(FileStorage::open(image, Access::ReadOnly)?);
+    Ok(Arc::new(Image::open(storage, ImageOptions::default())?))
+}
+
+/// How small `bytes` got in an image of `total` bytes.
+///
+/// # Errors
+/// Its tables cannot be read.
+pub fn size(image: &Image, total: u64, bytes: u64) -> Result<Size, LookError> {
+    let usage = image.usage()?;
+    let named = [usage.data, usage.other_metadata(), usage.identities, usage.clear_lists];
+    let parts = named.iter().sum();
+    let other = total.checked_sub(parts).ok_or(LookError::Parts { parts, total })?;
+    let [data, metadata, identities, clear_lists] = named;
+    Ok(Size {
+        total,
+        ratio: bytes as f64 / total.max(1) as f64,
+        range: None,
+        parts: Some(Parts { data, metadata, identities, clear_lists, other }),
+        saved: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_a_profile_or_a_codec() {
+        let setting = Setting::parse("small").unwrap();
+        assert_eq!(setting.options, ["--profile", "small"]);
+        let codec = Setting::parse("zstd:15").unwrap();
+        assert_eq!(codec.options, ["-C", "zstd:15"]);
+        let floe = Floe { program: Path::new("floe"), jobs: 2 };
+        assert_eq!(floe.options(&codec), "pack -C zstd:15 -j 2 DIR IMAGE");
+        let error = Setting::parse("tiny").unwrap_err();
+        assert!(error.contains("'tiny'") && error.contains("smallest") && error.contains("zstd:22"), "{error}");
+        let weights: Vec<f64> = Profile::ALL.iter().map(|p| Setting::parse(p.name()).unwrap().weight).collect();
+        assert!(weights.is_sorted(), "{weights:?}");
+    }
+
+    #[test]
+    fn the_words_of_floe_are_taken_out_of_its_json() {
+        let words = "warning; {\"message_type\":\"error\",\"item\":\"a; b\",\"message\":\"denied\"}; \
+                     {\"message_type\":\"exit_error\",\"code\":1,\"message\":\"no space\"}";
+        assert_eq!(said(words, "exit_error").unwrap().message, "no space");
+        let finding = said(words, "error").unwrap();
+        assert_eq!((finding.item.as_str(), finding.message.as_str()), ("a; b", "denied"));
+        assert!(said("nothing", "error").is_none());
+    }
+}

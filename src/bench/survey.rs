@@ -1,0 +1,267 @@
+//! What there is to pack, and what of it is read: found out once from the source, so that it is the same for all entries.
+//!
+//! Two walks: the first counts, and finds the directory to be read; the second finds the files that random offsets lie in.
+//! Called by `run`.
+
+use super::tree::{Found, Visitor, walk};
+use rustix::fs::FileType;
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+
+/// Random reads of one pass.
+const SPOTS: usize = 2000;
+/// Their size, and what their offsets are multiples of.
+pub const SPOT_LEN: u64 = 4096;
+/// Any number: the same source is read at the same offsets each time.
+const SEED: u64 = 0x666c_6f65_2d62_656e;
+/// The directory that is read has this share of all bytes, as nearly as there is one.
+const SHARE: u64 = 100;
+/// And at least this much where one has: less is read in no time.
+const LEAST: u64 = 1 << 20;
+
+/// What there is, and what of it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// Regular files, each inode once.
+    pub files: u64,
+    /// Directories, with the root.
+    pub directories: u64,
+    /// Bytes of the regular files.
+    pub bytes: u64,
+    /// The directory that is read alone, from the root; empty: the root, for there is no other.
+    pub directory: Vec<u8>,
+    /// Bytes of the regular files below it.
+    pub directory_bytes: u64,
+    /// Where random reads go, in the order they are made.
+    pub spots: Vec<Spot>,
+    /// Names that could not be read.
+    pub unreadable: u64,
+}
+
+/// Where a random read goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spot {
+    /// The file, from the root.
+    pub path: Box<[u8]>,
+    /// A multiple of 4 KiB.
+    pub offset: u64,
+}
+
+/// Looks at a tree. `cancelled` is asked at each entry.
+///
+/// # Errors
+/// The root cannot be read, or it was cancelled ([`io::ErrorKind::Interrupted`]).
+pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<Survey> {
+    let mut count = Count { cancelled, ..Count::new() };
+    walk(root, &mut count)?;
+    let mut out = Survey {
+        files: count.files.files,
+        directories: count.directories + 1,
+        bytes: count.files.bytes,
+        directory_bytes: count.files.bytes,
+        unreadable: count.unreadable,
+        ..Survey::default()
+    };
+    // The best is chosen once the whole is known, from those that were nearest to any share.
+    if let Some((path, bytes)) = choose(&count.sizes, out.bytes) {
+        (out.directory, out.directory_bytes) = (path.to_vec(), bytes);
+    }
+    let mut random = Random(SEED);
+    let mut offsets: Vec<u64> = (0..SPOTS).filter(|_| out.bytes > 0).map(|_| random.below(out.bytes.max(1))).collect();
+    offsets.sort_unstable();
+    let mut find =
+        Find { offsets: offsets.into_iter().peekable(), files: Files::default(), spots: Vec::new(), cancelled };
+    walk(root, &mut find)?;
+    out.spots = find.spots;
+    // Fisher and Yates.
+    for last in (1..out.spots.len()).rev() {
+        let other = random.below(last as u64 + 1) as usize;
+        out.spots.swap(last, other);
+    }
+    Ok(out)
+}
+
+/// The directory whose bytes are nearest to the share, at least [`LEAST`] where one has so many; of equals the first.
+fn choose(sizes: &[(Box<[u8]>, u64)], total: u64) -> Option<(&[u8], u64)> {
+    let target = (total / SHARE).max(LEAST);
+    let best = |least: u64| sizes.iter().filter(|size| size.1 >= least).min_by_key(|size| size.1.abs_diff(target));
+    best(LEAST).or_else(|| best(1)).map(|(path, bytes)| (&path[..], *bytes))
+}
+
+/// Regular files as they are found, each inode once.
+#[derive(Default)]
+struct Files {
+    linked: HashSet<(u64, u64)>,
+    files: u64,
+    bytes: u64,
+}
+
+impl Files {
+    /// Bytes of a file that is seen for the first time.
+    fn take(&mut self, found: &Found<'_>) -> io::Result<Option<u64>> {
+        if found.kind != FileType::RegularFile {
+            return Ok(None);
+        }
+        let stat = found.stat()?;
+        if stat.st_nlink > 1 && !self.linked.insert((stat.st_dev, stat.st_ino)) {
+            return Ok(None);
+        }
+        let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        Ok(Some(bytes))
+    }
+}
+
+fn go_on(cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<()> {
+    if cancelled() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+}
+
+struct Count<'a> {
+    cancelled: &'a (dyn Fn() -> bool + Sync),
+    files: Files,
+    directories: u64,
+    unreadable: u64,
+    /// Path of each directory that was entered, and bytes before it.
+    entered: Vec<(Box<[u8]>, u64)>,
+    /// Bytes below each directory, where that is worth reading.
+    sizes: Vec<(Box<[u8]>, u64)>,
+}
+
+impl Count<'_> {
+    fn new() -> Self {
+        Count {
+            cancelled: &|| false,
+            files: Files::default(),
+            directories: 0,
+            unreadable: 0,
+            entered: Vec::new(),
+            sizes: Vec::new(),
+        }
+    }
+}
+
+impl Visitor for Count<'_> {
+    fn entry(&mut self, found: &Found<'_>) -> io::Result<()> {
+        go_on(self.cancelled)?;
+        if found.kind == FileType::Directory {
+            self.directories += 1;
+            self.entered.push((found.path.into(), self.files.bytes));
+        } else if self.files.take(found).is_err() {
+            // It went meanwhile, or its directory may be listed and not be searched.
+            self.unreadable += 1;
+        }
+        Ok(())
+    }
+
+    fn left(&mut self) {
+        if let Some((path, before)) = self.entered.pop() {
+            let bytes = self.files.bytes - before;
+            if bytes > 0 {
+                self.sizes.push((path, bytes));
+            }
+        }
+    }
+
+    fn unreadable(&mut self, _: &[u8], _: io::Error) -> io::Result<()> {
+        self.unreadable += 1;
+        Ok(())
+    }
+}
+
+struct Find<'a> {
+    /// In the bytes of all files one after another, in ascending order.
+    offsets: std::iter::Peekable<std::vec::IntoIter<u64>>,
+    files: Files,
+    spots: Vec<Spot>,
+    cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Visitor for Find<'_> {
+    fn entry(&mut self, found: &Found<'_>) -> io::Result<()> {
+        go_on(self.cancelled)?;
+        let begin = self.files.bytes;
+        let Ok(Some(bytes)) = self.files.take(found) else { return Ok(()) };
+        while let Some(at) = self.offsets.next_if(|&at| at < begin + bytes) {
+            // A source that grows meanwhile has offsets that are none of its files'.
+            let offset = at.saturating_sub(begin) / SPOT_LEN * SPOT_LEN;
+            self.spots.push(Spot { path: found.path.into(), offset });
+        }
+        Ok(())
+    }
+
+    fn unreadable(&mut self, _: &[u8], _: io::Error) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Random numbers that are the same each time: splitmix64 by Sebastiano Vigna.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `limit`, which is not 0.
+    fn below(&mut self, limit: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const NEVER: &(dyn Fn() -> bool + Sync) = &|| false;
+
+    #[test]
+    fn files_count_once_and_random_reads_go_to_files_by_their_size() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: usize| fs::write(root.path().join(name), vec![0; bytes]).unwrap();
+        fs::create_dir_all(root.path().join("a/b")).unwrap();
+        write("a/b/large", 300_000);
+        write("a/small", 100_000);
+        write("z", 0);
+        fs::hard_link(root.path().join("a/small"), root.path().join("a/link")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.path().join("link")).unwrap();
+        let found = survey(root.path(), NEVER).unwrap();
+        assert_eq!((found.files, found.directories, found.bytes, found.unreadable), (3, 3, 400_000, 0));
+        assert_eq!(found.spots.len(), SPOTS);
+        let in_large = found.spots.iter().filter(|spot| &spot.path[..] == b"a/b/large").count();
+        assert!((SPOTS * 7 / 10..SPOTS * 8 / 10).contains(&in_large), "{in_large}");
+        let size = |spot: &Spot| if &spot.path[..] == b"a/b/large" { 300_000 } else { 100_000 };
+        assert!(found.spots.iter().all(|spot| spot.offset % SPOT_LEN == 0 && spot.offset < size(spot)));
+        assert_eq!(survey(root.path(), NEVER).unwrap(), found, "the same each time");
+        assert!(found.spots.windows(2).any(|two| two[0].offset > two[1].offset), "in no order");
+    }
+
+    #[test]
+    fn an_empty_tree_has_nothing_to_read() {
+        let root = tempfile::tempdir().unwrap();
+        let expected = Survey { directories: 1, ..Survey::default() };
+        assert_eq!(survey(root.path(), NEVER).unwrap(), expected);
+        assert_eq!(survey(root.path(), &|| true).unwrap(), expected);
+        fs::write(root.path().join("x"), "").unwrap();
+        assert_eq!(survey(root.path(), &|| true).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert!(survey(&root.path().join("x"), NEVER).is_err());
+    }
+
+    #[test]
+    fn the_directory_to_read_is_nearest_to_a_hundredth_and_not_too_small() {
+        let size = |path: &str, bytes: u64| (path.as_bytes().into(), bytes);
+        let sizes = [size("a/b", 900), size("a", 50 << 20), size("c", 9 << 20), size("d", 200 << 20)];
+        let chosen =
+            |total: u64| choose(&sizes, total).map(|(path, bytes)| (String::from_utf8_lossy(path).into_owned(), bytes));
+        assert_eq!(chosen(1000 << 20), Some(("c".into(), 9 << 20)));
+        assert_eq!(chosen(10_000 << 20), Some(("a".into(), 50 << 20)));
+        assert_eq!(chosen(1 << 20), Some(("c".into(), 9 << 20)));
+        assert_eq!(choose(&sizes[..1], 2000), Some((&b"a/b"[..], 900)));
+        assert_eq!(choose(&[], 5), None);
+    }
+}
