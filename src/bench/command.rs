@@ -81,6 +81,9 @@ pub enum CommandError {
     },
 }
 
+/// Is given lines.
+type Watch<'a> = &'a mut dyn FnMut(&[u8]);
+
 /// When to kill a program.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
@@ -131,7 +134,7 @@ fn run_with(
     command: &mut Command,
     limits: &Limits<'_>,
     accepted: &[i32],
-    watch: Option<&mut dyn FnMut(&[u8])>,
+    watch: Option<Watch<'_>>,
 ) -> Result<Ran, CommandError> {
     let program = program_of(command);
     let began = Instant::now();
@@ -231,7 +234,7 @@ impl Running {
     }
 
     /// Reads what it says until it has ended, or kills it.
-    fn wait(&mut self, limits: &Limits<'_>, mut watch: Option<&mut dyn FnMut(&[u8])>) -> io::Result<Option<Killed>> {
+    fn wait(&mut self, limits: &Limits<'_>, mut watch: Option<Watch<'_>>) -> io::Result<Option<Killed>> {
         loop {
             let killed = if (limits.stop)() {
                 Some(Killed::Interrupted)

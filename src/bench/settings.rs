@@ -21,7 +21,7 @@ use thiserror::Error;
 const FINDINGS: i32 = 3;
 
 /// A setting of floe.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
     /// As it was asked for.
     pub name: String,

@@ -7,12 +7,12 @@ use super::sentence::told;
 use super::{Context, Exit, descriptors, output, progress, signals, time};
 use crate::bench::run::{At, BenchError, BenchObserver, Plan};
 use crate::bench::settings::Setting;
-use crate::bench::{Entry, Outcome, Report};
+use crate::bench::{Entry, Outcome, table};
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, IsTerminal, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const HELP: &str = "\
@@ -29,6 +29,9 @@ Examples:
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but an entry failed or something could not be read, 130 interrupted.
 ";
+
+/// Columns of the table.
+const WIDTH: usize = 100;
 
 /// `floe bench`.
 #[derive(Debug, clap::Args)]
@@ -69,7 +72,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         output::document(&report)?;
     } else {
         let mut out = output::stdout();
-        print(&report, &mut out)?;
+        out.write_all(table(&report, WIDTH).as_bytes())?;
         out.flush()?;
     }
     let failed = |entry: &Entry| matches!(entry.outcome, Outcome::Failed { .. });
@@ -105,18 +108,6 @@ impl Args {
             time: time::now().secs,
         })
     }
-}
-
-fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    for entry in &report.entries {
-        let size = entry.size.as_ref().map_or(0, |size| size.total);
-        let seconds = entry.packing.as_ref().map_or(0.0, |packing| packing.seconds);
-        writeln!(out, "{:<20} {size:>14} B {seconds:>8.1} s", entry.name)?;
-        if let Outcome::Failed { message } = &entry.outcome {
-            writeln!(out, "  failed: {message}")?;
-        }
-    }
-    Ok(())
 }
 
 /// Shows people where the run is: a bar on a terminal, or a line for each step.
