@@ -11,8 +11,8 @@ use super::state::Model;
 use super::step::step;
 use super::subject::Subject;
 use floe::fs::gc::GcError;
-use floe::fs::{Finished, FreezeHow, FreezeReport, Fs, FsOptions, Snapshot, SnapshotSource};
-use floe::meta::View;
+use floe::fs::{Finished, FreezeHow, FreezeReport, Fs, FsOptions, Snapshot, SnapshotError, SnapshotSource};
+use floe::meta::{Image, ImageOptions, View};
 use floe::storage::testing::{Fate, FolderHome, History, Remains};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -79,6 +79,8 @@ pub struct Life {
     pub freed: u64,
     /// What all freezes did.
     pub frozen: FreezeReport,
+    /// Snapshots, and how often one was compared.
+    pub snapshots: Snapshots,
     segment: u64,
     machine: Option<Machine>,
     /// The operation that mounted it.
@@ -131,6 +133,7 @@ impl Life {
             operations: 0,
             freed: 0,
             frozen: FreezeReport::default(),
+            snapshots: Snapshots::default(),
             segment,
             machine: Some(machine),
             mounted: 0,
@@ -158,10 +161,15 @@ impl Life {
             Op::Commit => self.durably("commit", |machine| machine.live.commit_now().map_err(|e| e.to_string())),
             Op::Checkpoint => self.checkpoint(),
             Op::Reap => self.machine().live.reap_now().map_err(|error| format!("reap: {error}")),
+            Op::Compare => {
+                self.snapshots.compare(&self.disks)?;
+                step(&mut self.model, self.machine.as_mut().expect("it is mounted"), now, op)
+            }
             Op::Remount => self.remount(Duration::ZERO),
             Op::End => self.remount(LONG),
             Op::Freeze(freeze) => self.freeze(freeze),
             Op::Gc => self.gc(),
+            Op::Snapshot(how) => self.snapshot(how),
             Op::Crash(kind, seed) => self.crash(*kind, *seed),
             op => {
                 let machine = self.machine.as_mut().expect("it is mounted");
@@ -238,6 +246,7 @@ impl Life {
         }
         // It made a checkpoint if something was dead.
         self.commits.0.push(Commit { begun, ended: usize::MAX, state });
+        self.snapshots.compare(&self.disks)?;
         self.compare("after gc")?;
         self.examine(false)
     }
@@ -245,7 +254,7 @@ impl Life {
     /// Freezes, with operations while it is at work: by its questions and what it says, there is no other clock.
     fn freeze(&mut self, freeze: &Freeze) -> Result<(), String> {
         let live = Arc::clone(&self.machine().live);
-        let during = RefCell::new(During { life: self, freeze, calls: 0, made: 0, failed: None });
+        let during = RefCell::new(During::new(self, freeze));
         let stop = || during.borrow_mut().call();
         let how = FreezeHow {
             everything: freeze.everything,
@@ -274,6 +283,35 @@ impl Life {
         self.examine(false)
     }
 
+    /// Makes a snapshot, with operations after its moment, until there are some. It shows what was there when it was begun.
+    fn snapshot(&mut self, how: &Freeze) -> Result<(), String> {
+        if self.snapshots.all.len() >= SNAPSHOTS {
+            return Ok(());
+        }
+        let live = Arc::clone(&self.machine().live);
+        let (state, begun) = (self.model.closed(), self.history.len());
+        let name = format!("snapshot {}", self.operations);
+        self.commits.0.push(Commit { begun, ended: usize::MAX, state: state.clone() });
+        let during = RefCell::new(During::new(self, how));
+        let stop = || during.borrow_mut().call();
+        let freeze_how = FreezeHow { level: how.level, stop: &stop, ..FreezeHow::default() };
+        let done = live.snapshot_now(name.as_bytes(), b"", &freeze_how);
+        let During { failed, calls, changes, .. } = during.into_inner();
+        failed.map_or(Ok(()), |why| Err(format!("while a snapshot is made, {why}")))?;
+        match done {
+            Ok(ordinal) => {
+                let made = self.history.len();
+                self.commits.0.push(Commit { begun: changes, ended: made, state: self.model.closed() });
+                self.snapshots.all.push(Kept { name, state, ordinal, made });
+                self.snapshots.compare(&self.disks)?;
+            }
+            Err(SnapshotError::Stopped) if how.stop.is_some_and(|stop| stop < calls) => {}
+            Err(error) => return Err(format!("snapshot: {error}")),
+        }
+        self.compare("after a snapshot")?;
+        self.examine(false)
+    }
+
     /// Unmounts and mounts. A snapshot that is held goes on.
     fn remount(&mut self, freezing: Duration) -> Result<(), String> {
         self.durably("end", |machine| match machine.live.end(freezing).map_err(|error| error.to_string())? {
@@ -284,6 +322,7 @@ impl Life {
         self.machine = None;
         self.machine = Some(Machine::open(&self.disks, self.segment)?);
         self.mounted = self.operations;
+        self.snapshots.compare(&self.disks)?;
         self.compare("after a remount")?;
         self.examine(true)?;
         self.check()
@@ -312,6 +351,7 @@ impl Life {
         let machine = Machine::open(&disks, self.segment)?;
         let found = whole(&machine.fs)?;
         self.commits.admit(n, &found)?;
+        self.snapshots.survive(n, &disks)?;
         let commits = Commits(vec![Commit { begun: 0, ended: 0, state: found.clone() }]);
         (self.model, self.history, self.disks, self.commits) = (found, history, disks, commits);
         self.machine = Some(machine);
@@ -343,6 +383,74 @@ impl Life {
     }
 }
 
+/// Snapshots of one life: each is read whole, often.
+const SNAPSHOTS: usize = 3;
+
+/// A snapshot that was made.
+#[derive(Clone)]
+struct Kept {
+    name: String,
+    state: Model,
+    ordinal: u64,
+    /// Changes of the history when it was made.
+    made: usize,
+}
+
+/// Snapshots, and what they show.
+#[derive(Clone, Default)]
+pub struct Snapshots {
+    all: Vec<Kept>,
+    /// How often one was compared.
+    pub compared: u64,
+}
+
+impl Snapshots {
+    /// All are there, and show what they showed.
+    fn compare(&mut self, disks: &Disks) -> Result<(), String> {
+        let found = self.found(disks)?;
+        match self.all.iter().find(|kept| !found.contains(&kept.name)) {
+            Some(kept) => Err(format!("'{}' is not there", kept.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// After a power cut after change `n` those are there that were made by then, and others whole or not at all.
+    fn survive(&mut self, n: usize, disks: &Disks) -> Result<(), String> {
+        let found = self.found(disks)?;
+        if let Some(kept) = self.all.iter().find(|kept| kept.made <= n && !found.contains(&kept.name)) {
+            return Err(format!("'{}' is not there", kept.name));
+        }
+        self.all.retain(|kept| found.contains(&kept.name));
+        // The next history begins with them.
+        self.all.iter_mut().for_each(|kept| kept.made = 0);
+        Ok(())
+    }
+
+    /// The names of those that are there, each of which shows what it should.
+    fn found(&mut self, disks: &Disks) -> Result<Vec<String>, String> {
+        if self.all.is_empty() {
+            return Ok(Vec::new());
+        }
+        let options = ImageOptions { block_cache: 1 << 20 };
+        let image = Image::open(Arc::clone(&disks.image), options).map_err(|error| format!("snapshots: {error}"))?;
+        let mut names = Vec::new();
+        for (ordinal, row) in image.snapshots().map_err(|error| format!("snapshots: {error}"))? {
+            let name = String::from_utf8_lossy(&row.name).into_owned();
+            let kept = self.all.iter().find(|kept| kept.name == name && kept.ordinal == ordinal);
+            let kept = kept.ok_or_else(|| format!("nobody made the snapshot '{name}', {ordinal}"))?;
+            let shown = image.at_snapshot(&row).map_err(|error| format!("'{name}': {error}"))?;
+            let options = FsOptions { cache: 16 << 20, readahead: 0, verify: true };
+            let found = whole(&Fs::new(Arc::new(shown), options)).map_err(|error| format!("'{name}': {error}"))?;
+            if let Some(difference) = kept.state.difference(&found) {
+                return Err(format!("'{name}': {difference}"));
+            }
+            names.push(name);
+            self.compared += 1;
+        }
+        Ok(names)
+    }
+}
+
 /// Questions after which gc is told to stop where a snapshot is held.
 const STOPPED_AFTER: u32 = 200;
 /// Time enough for everything.
@@ -355,10 +463,17 @@ struct During<'a> {
     calls: u16,
     /// Operations so far.
     made: usize,
+    /// Changes of the history after the last of them.
+    changes: usize,
     failed: Option<String>,
 }
 
-impl During<'_> {
+impl<'a> During<'a> {
+    fn new(life: &'a mut Life, freeze: &'a Freeze) -> Self {
+        let changes = life.history.len();
+        During { life, freeze, calls: 0, made: 0, changes, failed: None }
+    }
+
     /// Makes the operations whose moment has come. Whether to stop.
     fn call(&mut self) -> bool {
         while let Some((moment, op)) = self.freeze.during.get(self.made)
@@ -367,6 +482,7 @@ impl During<'_> {
         {
             self.made += 1;
             self.failed = self.life.run(op).err().map(|why| format!("at moment {moment}, {op:?}: {why}"));
+            self.changes = self.life.history.len();
         }
         self.calls = self.calls.saturating_add(1);
         self.failed.is_some() || self.freeze.stop.is_some_and(|stop| stop < self.calls)

@@ -85,6 +85,8 @@ pub enum Op {
     Gc,
     /// A freeze, with operations while it is at work.
     Freeze(Freeze),
+    /// A snapshot, with operations while it is being made.
+    Snapshot(Freeze),
     /// The machine loses power, and what was not synced has the fate that the number says.
     Crash(u8, u64),
 }
@@ -145,6 +147,8 @@ pub struct Mix {
     pub crash: u64,
     /// Once in so many: freeze.
     pub freeze: u64,
+    /// Once in so many: make a snapshot.
+    pub snapshot: u64,
     /// Once in so many: compare everything.
     pub compare: u64,
     /// Bytes that one write has at most.
@@ -163,6 +167,7 @@ impl Mix {
         remount: 0,
         crash: 0,
         freeze: 0,
+        snapshot: 0,
         compare: 50,
         longest: 1 << 20,
         xattr: 1 << 20,
@@ -171,7 +176,8 @@ impl Mix {
     /// What every file system of the kernel can do.
     pub const KERNEL: Mix = Mix { xattr: 60, far: false, ..Mix::PLAIN };
     /// With all that a file system goes through.
-    pub const LIFE: Mix = Mix { commit: 12, checkpoint: 40, remount: 80, crash: 60, freeze: 25, ..Mix::PLAIN };
+    pub const LIFE: Mix =
+        Mix { commit: 12, checkpoint: 40, remount: 80, crash: 60, freeze: 25, snapshot: 120, ..Mix::PLAIN };
 }
 
 /// Programs of one seed.
@@ -292,7 +298,7 @@ impl Programs {
     }
 
     fn special(&mut self) -> Option<Op> {
-        let Mix { commit, checkpoint, remount, crash, freeze, compare, .. } = self.mix;
+        let Mix { commit, checkpoint, remount, crash, freeze, snapshot, compare, .. } = self.mix;
         let mut one_in = |n: u64| n > 0 && self.rng.one_in(n);
         if one_in(commit) {
             Some(Op::Commit)
@@ -305,19 +311,21 @@ impl Programs {
         } else if freeze > 0 && one_in(remount) {
             Some(Op::End)
         } else if one_in(freeze) {
-            Some(self.freeze())
+            Some(Op::Freeze(self.freezing()))
         } else if freeze > 0 && one_in(checkpoint) {
             Some(Op::Gc)
         } else if one_in(compare) {
             Some(Op::Compare)
         } else if one_in(crash) {
             Some(Op::Crash(self.rng.below(4) as u8, self.rng.next()))
+        } else if one_in(snapshot) {
+            Some(Op::Snapshot(self.freezing()))
         } else {
             None
         }
     }
 
-    fn freeze(&mut self) -> Op {
+    fn freezing(&mut self) -> Freeze {
         let level = self.rng.of(&[None, None, Some(1), Some(3), Some(12)]);
         let count = if self.rng.one_in(2) { 0 } else { 1 + self.rng.below(8) };
         let mut during: Vec<(u16, Op)> = (0..count)
@@ -334,7 +342,7 @@ impl Programs {
             .collect();
         during.sort_by_key(|(moment, _)| *moment);
         let stop = self.rng.one_in(5).then(|| self.rng.below(60) as u16);
-        Op::Freeze(Freeze { everything: self.rng.one_in(2), level, deep: self.rng.one_in(4), stop, during })
+        Freeze { everything: self.rng.one_in(2), level, deep: self.rng.one_in(4), stop, during }
     }
 
     fn operation(&mut self) -> Op {

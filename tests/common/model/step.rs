@@ -155,6 +155,7 @@ impl Stepper<'_> {
             | Op::End
             | Op::Gc
             | Op::Freeze(..)
+            | Op::Snapshot(..)
             | Op::Crash(..) => Ok(()),
         }
     }
