@@ -63,13 +63,13 @@ fn the_model_does_what_the_kernel_does() {
     }
 }
 
-/// Runs a program, and says how many operations it was, and what freezes did.
-fn live(image: &[u8], segment: u64, program: Vec<Op>) -> Result<(u64, FreezeReport), Failure> {
+/// Runs a program, and says how many operations it was, what freezes did, and how often a snapshot was compared.
+fn live(image: &[u8], segment: u64, program: Vec<Op>) -> Result<(u64, FreezeReport, u64), Failure> {
     let fresh = Life::begin(image.to_vec(), segment);
     let mut life = fresh.map_err(|why| Failure { program: Vec::new(), why })?;
     let all = program.into_iter().chain([Op::Compare, Op::Remount, Op::End]).collect();
     run(all, |op| life.run(op))?;
-    Ok((life.operations, life.frozen))
+    Ok((life.operations, life.frozen, life.snapshots.compared))
 }
 
 /// An operation, not too long.
@@ -82,7 +82,7 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
     let began = Instant::now();
     let images: Vec<Vec<u8>> = Start::ALL.iter().map(|start| start.image()).collect();
     let only = std::env::var("FLOE_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
-    let (mut operations, mut seeds, mut frozen) = (0, 0, FreezeReport::default());
+    let (mut operations, mut seeds, mut compared, mut frozen) = (0, 0, 0, FreezeReport::default());
     let mut seed = only.unwrap_or(salt);
     let mut found = BTreeMap::new();
     while began.elapsed() < duration && found.len() < FAILURES {
@@ -91,8 +91,9 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
         let (segment, xattr) = if seed.is_multiple_of(5) { (16 << 10, 1000) } else { (SEGMENT, mix.xattr) };
         let program: Vec<Op> = Programs::new(seed, Mix { xattr, ..mix }).take(PROGRAM).collect();
         match live(image, segment, program) {
-            Ok((count, report)) => {
+            Ok((count, report, snapshots)) => {
                 operations += count;
+                compared += snapshots;
                 frozen = sum(&frozen, &report);
             }
             Err(failure) => {
@@ -113,15 +114,20 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
             break;
         }
     }
-    println!("{operations} operations in {seeds} programs, {} s; {frozen:?}", began.elapsed().as_secs());
+    println!(
+        "{operations} operations in {seeds} programs, {} s; {compared} snapshots compared; {frozen:?}",
+        began.elapsed().as_secs()
+    );
     let found: Vec<String> = found.into_values().collect();
     assert!(found.is_empty(), "{} different failures:\n{}", found.len(), found.join("\n\n"));
     assert!(operations > 1000, "only {operations} operations");
     let FreezeReport { files, superchunks, shared_bytes, dropped, .. } = frozen;
     let is_enough = files > 100 && superchunks > 20 && shared_bytes > 0 && dropped > 0;
+    assert!(only.is_some() || compared > 100, "hardly a snapshot was compared: {compared}");
     assert!(only.is_some() || is_enough, "hardly anything was frozen: {frozen:?}");
 }
 
+// Case 18, too: each program makes snapshots.
 #[test]
 fn random_programs_with_freezes_commits_checkpoints_remounts_and_crashes_do_what_the_model_does() {
     programs(Mix::LIFE, Duration::from_secs(if long() { 600 } else { 30 }), 1000);
