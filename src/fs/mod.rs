@@ -38,6 +38,7 @@ mod layout;
 mod live;
 mod lookup;
 mod making;
+pub mod measure;
 mod ops;
 mod pacing;
 mod pending;

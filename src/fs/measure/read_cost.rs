@@ -1,0 +1,188 @@
+//! How many bytes are inflated for a byte that is read.
+//!
+//! Every read goes through [`Fs`] and an empty working set of the size that is asked for, as a mount's reads do, without
+//! read-ahead and the kernel's page cache.
+
+use super::tree::{self, Segment};
+use super::{MeasureError, MeasureObserver, go_on};
+use crate::format::ids::InodeId;
+use crate::fs::read::{Fs, FsOptions};
+use crate::meta::Image;
+use std::sync::Arc;
+
+/// Bytes of a random read.
+pub const RANDOM_READ: u64 = 4096;
+/// Bytes of other reads at most: what the kernel asks for when a file is read from its beginning.
+const READ: u64 = 128 << 10;
+
+/// What is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads<'a> {
+    /// All files, each from its beginning to its end, in path order.
+    Everything,
+    /// As `Everything`, the files below one directory: its path from the root.
+    Below(&'a [u8]),
+    /// So many reads of [`RANDOM_READ`] bytes at multiples of that; each place where a file has data is as likely as any other.
+    /// Takes 40 bytes of memory a read.
+    Random {
+        /// The same seed gives the same reads.
+        seed: u64,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What reading took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadCost {
+    /// Files that were read, each as often as it was opened: for random reads that is every read.
+    pub files: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Bytes that they gave. Holes are not read.
+    pub read_bytes: u64,
+    /// Raw bytes that came out of superchunks or parts that were inflated for them.
+    pub inflated_bytes: u64,
+    /// Superchunks and parts that were inflated.
+    pub inflations: u64,
+}
+
+impl ReadCost {
+    /// Bytes inflated for a byte read; `None` if nothing was read.
+    pub fn ratio(&self) -> Option<f64> {
+        (self.read_bytes > 0).then(|| self.inflated_bytes as f64 / self.read_bytes as f64)
+    }
+}
+
+/// Reads, with a working set of so many bytes, and counts. Metadata does not count.
+///
+/// # Errors
+/// If something cannot be read, the directory is not there, or the observer said to stop.
+pub fn read_cost(
+    image: &Arc<Image>,
+    working_set: u64,
+    reads: &Reads<'_>,
+    observer: &dyn MeasureObserver,
+) -> Result<ReadCost, MeasureError> {
+    let cache = usize::try_from(working_set).unwrap_or(usize::MAX);
+    let fs = Fs::new(Arc::clone(image), FsOptions { cache, readahead: 0, verify: false });
+    let mut reading = Reading { fs: &fs, observer, total: 0, last: None, buffer: Vec::new(), cost: ReadCost::default() };
+    match *reads {
+        Reads::Everything => reading.in_order(InodeId::ROOT)?,
+        Reads::Below(path) => reading.in_order(directory(&fs, path)?)?,
+        Reads::Random { seed, count } => reading.at_random(seed, count)?,
+    }
+    let counters = fs.working_set().counters();
+    Ok(ReadCost { inflated_bytes: counters.inflated_bytes, inflations: counters.inflations, ..reading.cost })
+}
+
+fn directory(fs: &Fs, path: &[u8]) -> Result<InodeId, MeasureError> {
+    let attr = fs.resolve(path)?;
+    if !attr.is_dir() {
+        return Err(MeasureError::NotDirectory { path: String::from_utf8_lossy(path).into_owned() });
+    }
+    Ok(attr.inode)
+}
+
+struct Reading<'a> {
+    fs: &'a Fs,
+    observer: &'a dyn MeasureObserver,
+    /// Bytes to read.
+    total: u64,
+    /// The file that was read last.
+    last: Option<InodeId>,
+    buffer: Vec<u8>,
+    cost: ReadCost,
+}
+
+impl Reading<'_> {
+    fn in_order(&mut self, root: InodeId) -> Result<(), MeasureError> {
+        let mut total = 0u64;
+        tree::segments(self.fs, root, self.observer, &mut |segment| {
+            total = total.saturating_add(segment.end - segment.begin);
+            Ok(())
+        })?;
+        self.total = total;
+        tree::segments(self.fs, root, self.observer, &mut |Segment { inode, begin, end }| {
+            if self.last.replace(inode) != Some(inode) {
+                self.cost.files += 1;
+            }
+            let mut at = begin;
+            while at < end {
+                // At multiples of the read's length, as the kernel reads.
+                let len = (READ - at % READ).min(end - at);
+                self.read(inode, at, len)?;
+                at += len;
+            }
+            Ok(())
+        })
+    }
+
+    fn at_random(&mut self, seed: u64, count: u64) -> Result<(), MeasureError> {
+        let mut pages = 0u64;
+        tree::segments(self.fs, InodeId::ROOT, self.observer, &mut |segment| {
+            pages = pages.saturating_add(pages_of(&segment));
+            Ok(())
+        })?;
+        if pages == 0 {
+            return Ok(());
+        }
+        self.total = count.saturating_mul(RANDOM_READ);
+        for (inode, offset) in self.places(draw(seed, count, pages))? {
+            self.cost.files += 1;
+            self.read(inode, offset, RANDOM_READ)?;
+        }
+        Ok(())
+    }
+
+    /// The file and offset of each page, by its number in path order.
+    fn places(&self, drawn: Vec<u64>) -> Result<Vec<(InodeId, u64)>, MeasureError> {
+        let mut places = vec![(InodeId::ROOT, 0); drawn.len()];
+        let mut sorted: Vec<(u64, usize)> = drawn.into_iter().zip(0..).collect();
+        sorted.sort_unstable();
+        let mut wanted = sorted.into_iter().peekable();
+        let mut before = 0u64;
+        tree::segments(self.fs, InodeId::ROOT, self.observer, &mut |segment| {
+            let end = before.saturating_add(pages_of(&segment));
+            while let Some((page, nth)) = wanted.next_if(|(page, _)| *page < end) {
+                let offset = (segment.begin / RANDOM_READ + (page - before)) * RANDOM_READ;
+                if let Some(place) = places.get_mut(nth) {
+                    *place = (segment.inode, offset);
+                }
+            }
+            before = end;
+            Ok(())
+        })?;
+        Ok(places)
+    }
+
+    fn read(&mut self, inode: InodeId, offset: u64, len: u64) -> Result<(), MeasureError> {
+        go_on(self.observer)?;
+        self.buffer.clear();
+        self.fs.read(inode, offset, len as usize, &mut self.buffer)?;
+        self.cost.reads += 1;
+        self.cost.read_bytes += self.buffer.len() as u64;
+        self.observer.progress(self.cost.read_bytes, self.total);
+        Ok(())
+    }
+}
+
+/// Pages that a range of data lies in, in part or as a whole.
+fn pages_of(segment: &Segment) -> u64 {
+    segment.end.div_ceil(RANDOM_READ) - segment.begin / RANDOM_READ
+}
+
+/// So many numbers below `below`, by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+pub(super) fn draw(seed: u64, count: u64, below: u64) -> Vec<u64> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        // The upper half of the product is below `below`.
+        ((u128::from(mixed) * u128::from(below)) >> 64) as u64
+    };
+    (0..count).map(next).collect()
+}

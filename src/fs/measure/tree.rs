@@ -1,0 +1,80 @@
+//! The regular files of a tree in path order, and where they have data.
+//!
+//! Path order: a directory's names in the order of their bytes, and what is in a directory where its name stands. A file with
+//! several names comes once, where its first one stands.
+
+use super::{MeasureError, MeasureObserver, go_on};
+use crate::format::ids::InodeId;
+use crate::format::rows::FileType;
+use crate::fs::read::{Fs, Moment};
+use crate::fs::{FsError, SeekTo};
+use crate::meta::Dirents;
+use std::collections::HashSet;
+
+/// A range of a file that is no hole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) inode: InodeId,
+    pub(super) begin: u64,
+    pub(super) end: u64,
+}
+
+/// Gives every range of data below directory `root` to `each`, in path order.
+pub(super) fn segments(
+    fs: &Fs,
+    root: InodeId,
+    observer: &dyn MeasureObserver,
+    each: &mut dyn FnMut(Segment) -> Result<(), MeasureError>,
+) -> Result<(), MeasureError> {
+    let now = &fs.now();
+    // In a hostile image a directory may have many names, or lie in itself.
+    let (mut directories, mut linked) = (HashSet::new(), HashSet::new());
+    let mut enter = |dir: InodeId| -> Result<Dirents, MeasureError> {
+        if !directories.insert(dir) {
+            return Err(FsError::io(format!("directory {dir} has more than one name")).into());
+        }
+        Ok(now.view().dirents(dir, None)?)
+    };
+    let mut levels = vec![enter(root)?];
+    while let Some(entries) = levels.last_mut() {
+        go_on(observer)?;
+        let Some((_, entry)) = entries.next(now.view())? else {
+            levels.pop();
+            continue;
+        };
+        match entry.file_type {
+            FileType::Directory => levels.push(enter(entry.inode)?),
+            FileType::Regular => {
+                let row = now.regular(entry.inode)?;
+                if row.links < 2 || linked.insert(entry.inode) {
+                    of_file(now, entry.inode, row.size, each)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn of_file(
+    now: &Moment<'_>,
+    inode: InodeId,
+    size: u64,
+    each: &mut dyn FnMut(Segment) -> Result<(), MeasureError>,
+) -> Result<(), MeasureError> {
+    let mut at = 0;
+    while at < size {
+        let begin = match now.seek(inode, at, SeekTo::Data) {
+            Ok(begin) => begin,
+            Err(FsError::NoData) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = now.seek(inode, begin, SeekTo::Hole)?;
+        if end <= begin {
+            return Err(FsError::io(format!("inode {inode} has data at {begin} and has none")).into());
+        }
+        each(Segment { inode, begin, end })?;
+        at = end;
+    }
+    Ok(())
+}
