@@ -63,7 +63,9 @@ pub fn subchunks_alone(
     let superchunk = params.superchunk_size as usize;
     // A thread holds a subchunk, and a superchunk in the working set with what inflating it takes.
     let subchunk = limits::SUBCHUNK_LEN as usize;
-    let own = Encoder::memory(compression, subchunk) + 2 * subchunk + 2 * JOB_SUBCHUNKS * size_of::<(SubchunkId, u32, bool)>();
+    let own = Encoder::memory(compression, subchunk)
+        + 2 * subchunk
+        + 2 * JOB_SUBCHUNKS * size_of::<(SubchunkId, u32, bool)>();
     let shared = 2 * superchunk + codec::decoding_memory(params.codec, superchunk);
     let threads = (options.memory / (own + shared) as u64).clamp(1, options.jobs.max(1) as u64) as usize;
     let view = View::of(Arc::clone(image));

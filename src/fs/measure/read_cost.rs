@@ -66,7 +66,8 @@ pub fn read_cost(
 ) -> Result<ReadCost, MeasureError> {
     let cache = usize::try_from(working_set).unwrap_or(usize::MAX);
     let fs = Fs::new(Arc::clone(image), FsOptions { cache, readahead: 0, verify: false });
-    let mut reading = Reading { fs: &fs, observer, total: 0, last: None, buffer: Vec::new(), cost: ReadCost::default() };
+    let mut reading =
+        Reading { fs: &fs, observer, total: 0, last: None, buffer: Vec::new(), cost: ReadCost::default() };
     match *reads {
         Reads::Everything => reading.in_order(InodeId::ROOT)?,
         Reads::Below(path) => reading.in_order(directory(&fs, path)?)?,

@@ -89,7 +89,9 @@ fn the_gain_of_superchunks_is_what_subchunks_have_in_common() {
     let first = noise(1, SUBCHUNK);
     let mut second = first.clone();
     second[1000] ^= 1;
-    let image = image(Compression::Zstd(12), None, |dir| std::fs::write(dir.join("f"), [&first[..], &second].concat()).unwrap());
+    let image = image(Compression::Zstd(12), None, |dir| {
+        std::fs::write(dir.join("f"), [&first[..], &second].concat()).unwrap()
+    });
     let found = alone(&image, 2);
     assert_eq!((found.subchunks, found.alone_bytes), (2, 2 * SUBCHUNK as u64));
     let together = found.together_bytes as usize;
@@ -99,7 +101,8 @@ fn the_gain_of_superchunks_is_what_subchunks_have_in_common() {
 #[test]
 fn in_parts_and_with_no_codec_subchunks_alone_take_what_they_are() {
     for part_size in [None, Some(100_000)] {
-        let image = image(Compression::None, part_size, |dir| std::fs::write(dir.join("f"), noise(2, 3 * MIB)).unwrap());
+        let image =
+            image(Compression::None, part_size, |dir| std::fs::write(dir.join("f"), noise(2, 3 * MIB)).unwrap());
         let found = alone(&image, 2);
         let bytes = 3 * MIB as u64;
         assert_eq!((found.subchunks, found.raw_bytes, found.alone_bytes), (48, bytes, bytes));
