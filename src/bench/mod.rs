@@ -12,6 +12,7 @@ pub mod machine;
 pub mod mounts;
 mod page;
 mod plot;
+pub mod peers;
 pub mod reading;
 mod report;
 pub mod run;

@@ -29,6 +29,11 @@ pub enum Extent {
     Full,
 }
 
+/// Only the files with strange names, in the folder `names` of `root`; the longest have 255 bytes.
+pub fn names(root: &Path) {
+    Builder { root }.names();
+}
+
 /// Lays the nasty tree out in the empty folder `root`.
 pub fn build(root: &Path, extent: Extent) {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64) - 2;

@@ -1,0 +1,206 @@
+//! What the families of peers share: how their programs are found and in which surroundings they run.
+//!
+//! Invariant: a program that is started here sees nothing of the user's settings and writes below the given state directory
+//! only. Used by every file beside this one.
+
+use crate::bench::command::CommandError;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Programs of the administrator, which are not in everybody's PATH.
+const MORE_DIRECTORIES: &[&str] = &["/usr/sbin", "/sbin"];
+
+/// What the machine has.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// Where programs are looked for, as in PATH.
+    pub path: OsString,
+    /// The kernel may be asked to mount an image: the user is root.
+    pub kernel_mounts: bool,
+}
+
+/// Where programs are, and how many threads they may use.
+#[derive(Debug, Clone)]
+pub(super) struct Kit {
+    path: OsString,
+    /// The kernel may be asked to mount.
+    pub kernel_mounts: bool,
+    /// Threads.
+    pub jobs: usize,
+}
+
+impl Kit {
+    pub fn new(tools: &Tools, jobs: usize) -> Self {
+        let mut path = tools.path.clone();
+        for directory in MORE_DIRECTORIES {
+            if !path.is_empty() {
+                path.push(":");
+            }
+            path.push(directory);
+        }
+        Kit { path, kernel_mounts: tools.kernel_mounts, jobs: jobs.max(1) }
+    }
+
+    /// Where a program lies, if it is installed.
+    pub fn find(&self, program: &str) -> Option<PathBuf> {
+        let runs = |path: &Path| path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+        // An empty or relative directory of PATH would be another one after `current_dir`.
+        let directories =
+            self.path.as_bytes().split(|&byte| byte == b':').map(|name| Path::new(OsStr::from_bytes(name)));
+        let absolute = directories.filter(|directory| directory.is_absolute());
+        absolute.map(|directory| directory.join(program)).find(|path| runs(path))
+    }
+
+    /// A program with an environment of its own: its home, its caches and its temporary files are below `state`.
+    pub fn command(&self, program: &str, state: &Path) -> Command {
+        // Its name alone, where it is missing: starting it then says so.
+        let mut command = Command::new(self.find(program).unwrap_or_else(|| program.into()));
+        command.env_clear().env("PATH", &self.path).env("LC_ALL", "C.UTF-8").env("TMPDIR", state);
+        command.env("HOME", state).env("XDG_CACHE_HOME", state).env("XDG_CONFIG_HOME", state);
+        command
+    }
+}
+
+/// One packed tree, or one that is going to be packed.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The directory that is packed; absolute.
+    pub source: PathBuf,
+    /// The image or the repository; absolute.
+    pub image: PathBuf,
+    /// Homes, caches and temporary files; absolute.
+    pub state: PathBuf,
+    /// What an extraction that cannot do without writes to; absolute.
+    pub out: PathBuf,
+}
+
+impl Place {
+    /// Everything but the source is in `work`, and the directory for the state is made.
+    pub fn make(source: &Path, work: &Path) -> io::Result<Self> {
+        let place = Place {
+            source: source.to_owned(),
+            // zpaq adds an ending to a name that has none.
+            image: work.join("packed.image"),
+            state: work.join("state"),
+            out: work.join("out"),
+        };
+        std::fs::create_dir_all(&place.state)?;
+        Ok(place)
+    }
+
+    /// Names instead of paths, to show a command.
+    pub fn to_show() -> Self {
+        Place { source: "DIR".into(), image: "IMAGE".into(), state: "STATE".into(), out: "OUT".into() }
+    }
+}
+
+/// What is extracted.
+#[derive(Debug, Clone, Copy)]
+pub enum Extract<'a> {
+    /// All of it.
+    Everything,
+    /// A directory, relative to the tree's root.
+    Directory(&'a Path),
+}
+
+/// A way to mount an image.
+pub(super) enum Way {
+    /// By the kernel, through a loop device: the filesystem's type.
+    Kernel(&'static str),
+    /// By a program that serves until it is unmounted; the mount point is the last argument.
+    Program(Command),
+}
+
+/// One setting of a family.
+pub(super) struct Setting {
+    /// Short, and different from all others'.
+    pub name: &'static str,
+    /// The arguments that make the difference; of several lists the first that the program takes.
+    pub arguments: Vec<Vec<String>>,
+    /// What the program may have been built without. It is asked whether it has it.
+    pub optional: Option<&'static str>,
+}
+
+impl Setting {
+    /// What every build of the program can do.
+    pub fn new(name: &'static str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
+        Setting { name, arguments: vec![arguments], optional: None }
+    }
+}
+
+/// A family of peers: one program, or two that work together, with several settings.
+pub(super) trait Family: Sync {
+    /// What it is called where it is missing.
+    fn name(&self) -> &'static str;
+    /// The programs that pack, each with the Debian package that brings it, or with where it comes from. The first is asked for
+    /// its version, and so are the others after it.
+    fn programs(&self) -> &'static [(&'static str, &'static str)];
+    /// The arguments to try, until the program says a version.
+    fn version(&self) -> &'static [&'static str];
+    /// In the order they are shown.
+    fn settings(&self, kit: &Kit) -> Vec<Setting>;
+    /// What packs, one after another; the last one is shown as the options.
+    fn pack(&self, kit: &Kit, place: &Place, arguments: &[String]) -> Vec<Command>;
+    /// How it can be mounted, the best first.
+    fn mounts(&self, kit: &Kit, place: &Place) -> Vec<Way>;
+    /// The tree in the mount point.
+    fn root(&self, at: &Path) -> io::Result<PathBuf> {
+        Ok(at.to_owned())
+    }
+    /// Reads and decodes all that is asked for; what it prints is thrown away.
+    fn extract(&self, kit: &Kit, place: &Place, what: Extract<'_>) -> Option<Command>;
+    /// What a reader of its figures has to know.
+    fn remark(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// An error of the file system while `program` is prepared.
+pub(super) fn cannot(program: &str, source: io::Error) -> CommandError {
+    CommandError::Start { program: program.to_owned(), source }
+}
+
+/// A command as a person types it.
+pub(super) fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = std::iter::once(program).chain(command.get_args());
+    words.map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn word(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    if word.contains([' ', '*', '?', '\'']) { format!("'{}'", word.replace('\'', r"'\''")) } else { word.into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kit(path: &str) -> Kit {
+        Kit::new(&Tools { path: path.into(), kernel_mounts: false }, 3)
+    }
+
+    #[test]
+    fn a_program_is_a_file_that_may_be_run_in_an_absolute_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("packs");
+        std::fs::write(&program, "").unwrap();
+        let kit = kit(&format!("src:.::{}", directory.path().display()));
+        assert_eq!(kit.find("packs"), None);
+        assert_eq!(kit.find("bench"), None);
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(kit.find("packs"), Some(program));
+    }
+
+    #[test]
+    fn a_command_is_shown_as_it_is_typed() {
+        let mut command = kit("").command("/usr/bin/tar", Path::new("/x"));
+        command.args(["-I", "zstd -19", "it's", "DIR"]);
+        assert_eq!(line(&command), r"tar -I 'zstd -19' 'it'\''s' DIR");
+    }
+}

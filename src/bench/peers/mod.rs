@@ -1,0 +1,362 @@
+//! Other programs that pack a tree: which there are, what they can do here, how they pack, and how what they made is read.
+//!
+//! One file a family. What a program can do is asked of the program, never looked up by its version. Invariants: every program
+//! gets as many threads as floe where it can be told; it sees no settings of the user, and writes nothing outside the
+//! directory it is given. Called by `bench::run`.
+
+mod borg;
+mod dwarfs;
+mod erofs;
+mod kit;
+mod restic;
+mod serve;
+mod squashfs;
+mod tar;
+mod zpaq;
+
+pub use kit::{Extract, Tools};
+pub use serve::Mount;
+
+use super::command::{CommandError, Limits, Ran, run, run_accepting, run_discarding};
+use super::report::Missing;
+use kit::{Family, Kit, Place, Setting, cannot};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// All of them, in the order they are shown.
+static FAMILIES: &[&dyn Family] = &[
+    &squashfs::Squashfs,
+    &erofs::Erofs,
+    &dwarfs::Dwarfs,
+    &borg::Borg,
+    &restic::Restic,
+    &zpaq::Zpaq,
+    &tar::ZSTD,
+    &tar::XZ,
+];
+
+/// A program says its version, or packs a file, within this time.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// What a program is asked to pack, to see whether it can: enough to be compressed.
+const PROBE: usize = 64 << 10;
+/// A program without a version that we find.
+const UNKNOWN: &str = "unknown";
+/// A longer version is none.
+const MAX_VERSION: usize = 40;
+
+/// What is installed, and what is not.
+pub struct Found {
+    /// One a setting, in the order they are shown.
+    pub peers: Vec<Peer>,
+    /// Programs that are not installed, and settings that the installed ones were built without.
+    pub missing: Vec<Missing>,
+}
+
+/// Asks which peers there are. `work` is absolute, made where it is missing, and removed.
+///
+/// # Errors
+/// The directory cannot be made, or an end was asked for. A program that fails is no error.
+pub fn look(tools: &Tools, work: &Path, jobs: usize, limits: &Limits<'_>) -> Result<Found, CommandError> {
+    let kit = Kit::new(tools, jobs);
+    let place = probe_tree(work).map_err(|source| cannot("the peers", source))?;
+    let limits = Limits { time: Some(ANSWERS_WITHIN), ..*limits };
+    let mut found = Found { peers: Vec::new(), missing: Vec::new() };
+    let done = FAMILIES.iter().try_for_each(|&family| look_at(family, &kit, &place, &limits, &mut found));
+    let removed = fs::remove_dir_all(work).map_err(|source| cannot("the peers", source));
+    done.and(removed).map(|()| found)
+}
+
+fn look_at(
+    family: &'static dyn Family,
+    kit: &Kit,
+    place: &Place,
+    limits: &Limits<'_>,
+    found: &mut Found,
+) -> Result<(), CommandError> {
+    let absent: Vec<_> = family.programs().iter().filter(|(program, _)| kit.find(program).is_none()).collect();
+    if !absent.is_empty() {
+        let packages: Vec<_> = absent.iter().map(|(_, package)| *package).collect();
+        found.missing.push(Missing { name: family.name().to_owned(), package: packages.join(", ") });
+        return Ok(());
+    }
+    let version = versions(family, kit, place, limits)?;
+    for setting in family.settings(kit) {
+        match takes(family, kit, place, limits, &setting)? {
+            Ok(arguments) => found.peers.push(Peer::new(family, kit, &setting, arguments, &version)),
+            Err(reason) => {
+                let codec = setting.optional.unwrap_or_default();
+                let package = family.programs().first().map_or("", |(_, package)| package);
+                let package = format!("{package} with {codec} (here {version}: {reason})");
+                found.missing.push(Missing { name: setting.name.to_owned(), package });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn versions(family: &dyn Family, kit: &Kit, place: &Place, limits: &Limits<'_>) -> Result<String, CommandError> {
+    let mut said = Vec::new();
+    for (program, _) in family.programs() {
+        let mut command = kit.command(program, &place.state);
+        command.args(family.version()).current_dir(&place.state);
+        // Without a command, or with an option that it does not know, a program says its version and fails.
+        let version = match run_accepting(&mut command, limits, &[0, 1, 2]) {
+            Ok(ran) => version_in(&ran.output).or_else(|| version_in(ran.message.as_bytes())),
+            Err(CommandError::Interrupted) => return Err(CommandError::Interrupted),
+            Err(_) => None,
+        };
+        let version = version.unwrap_or_else(|| UNKNOWN.to_owned());
+        said.push(if family.programs().len() == 1 { version } else { format!("{program} {version}") });
+    }
+    Ok(said.join(", "))
+}
+
+/// The first word that is numbers with dots between.
+fn version_in(said: &[u8]) -> Option<String> {
+    let said = String::from_utf8_lossy(said);
+    let words = said.split(|c: char| !c.is_ascii_alphanumeric() && !".-+~".contains(c));
+    let words = words.map(|word| word.trim_start_matches('v').trim_end_matches(['.', '-']));
+    let is_version = |word: &&str| {
+        let number = word.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        let rest = word.strip_prefix(number).and_then(|rest| rest.strip_prefix('.'));
+        let dotted = rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        !number.is_empty() && dotted && word.len() <= MAX_VERSION
+    };
+    words.filter(is_version).map(str::to_owned).next()
+}
+
+/// The first of a setting's arguments that the program takes; or what it says against the last of them.
+fn takes(
+    family: &dyn Family,
+    kit: &Kit,
+    place: &Place,
+    limits: &Limits<'_>,
+    setting: &Setting,
+) -> Result<Result<Vec<String>, String>, CommandError> {
+    if setting.optional.is_none() {
+        return Ok(Ok(setting.arguments.first().cloned().unwrap_or_default()));
+    }
+    let mut reason = String::new();
+    for arguments in &setting.arguments {
+        let tried = family.pack(kit, place, arguments).iter_mut().try_for_each(|c| run(c, limits).map(drop));
+        match tried.and_then(|()| remove(&place.image).map_err(|source| cannot(family.name(), source))) {
+            Ok(()) => return Ok(Ok(arguments.clone())),
+            Err(CommandError::Interrupted) => return Err(CommandError::Interrupted),
+            Err(CommandError::Failed { message, .. }) => reason = message,
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    Ok(Err(reason))
+}
+
+fn probe_tree(work: &Path) -> io::Result<Place> {
+    let place = Place::make(&work.join("tree"), work)?;
+    fs::create_dir_all(&place.source)?;
+    fs::write(place.source.join("file"), b"probe ".repeat(PROBE / 6))?;
+    Ok(place)
+}
+
+/// A program with one setting.
+pub struct Peer {
+    family: &'static dyn Family,
+    kit: Kit,
+    name: &'static str,
+    arguments: Vec<String>,
+    version: String,
+    options: String,
+}
+
+impl Peer {
+    fn new(family: &'static dyn Family, kit: &Kit, setting: &Setting, arguments: Vec<String>, version: &str) -> Self {
+        let shown = family.pack(kit, &Place::to_show(), &arguments).last().map(kit::line).unwrap_or_default();
+        Peer { family, kit: kit.clone(), name: setting.name, arguments, version: version.to_owned(), options: shown }
+    }
+
+    /// Short, and different from all others'.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// What the program says it is.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The command that packs, with DIR and IMAGE for the paths.
+    pub fn options(&self) -> &str {
+        &self.options
+    }
+
+    /// What a reader of its figures has to know.
+    pub fn remark(&self) -> Option<&'static str> {
+        self.family.remark()
+    }
+
+    /// Packs `source` into `work`: both are absolute, and `work` is an empty directory of this peer alone. Whoever calls removes
+    /// it, whatever comes of it. `limits` are those of all its commands together.
+    ///
+    /// # Errors
+    /// A command fails, or is killed by `limits`.
+    pub fn pack(&self, source: &Path, work: &Path, limits: &Limits<'_>) -> Result<Packed, CommandError> {
+        let fail = |source| cannot(self.name, source);
+        let place = Place::make(source, work).map_err(fail)?;
+        let commands = self.family.pack(&self.kit, &place, &self.arguments);
+        let ran = run_all(commands, limits)?;
+        let size = size_of(&place.image).map_err(fail)?;
+        Ok(Packed { family: self.family, kit: self.kit.clone(), place, ran, size })
+    }
+}
+
+/// One after another, within one limit. What they print is not looked at.
+fn run_all(commands: Vec<Command>, limits: &Limits<'_>) -> Result<Ran, CommandError> {
+    let began = Instant::now();
+    let mut all: Option<Ran> = None;
+    for mut command in commands {
+        let left = limits.time.map(|time| time.saturating_sub(began.elapsed()));
+        let ran = match run_discarding(&mut command, &Limits { time: left, ..*limits }, &[0]) {
+            Err(CommandError::OverLimit { .. }) => {
+                return Err(CommandError::OverLimit { seconds: began.elapsed().as_secs_f64() });
+            }
+            other => other?,
+        };
+        all = Some(match all {
+            None => ran,
+            Some(before) => Ran {
+                seconds: before.seconds + ran.seconds,
+                cpu_seconds: before.cpu_seconds + ran.cpu_seconds,
+                peak_memory: before.peak_memory.max(ran.peak_memory),
+                ..ran
+            },
+        });
+    }
+    all.ok_or_else(|| cannot("nothing", io::Error::other("there is no command that packs")))
+}
+
+/// What a peer made.
+pub struct Packed {
+    family: &'static dyn Family,
+    kit: Kit,
+    place: Place,
+    /// What its commands took in all.
+    pub ran: Ran,
+    /// Bytes of the image, or of all files of the repository.
+    pub size: u64,
+}
+
+impl Packed {
+    /// Mounts it at an empty directory, whose path is absolute and without symlinks. Nothing: no way to mount works here.
+    ///
+    /// # Errors
+    /// It was killed by `limits`, or is mounted and cannot be looked at.
+    pub fn mount(&self, at: &Path, limits: &Limits<'_>) -> Result<Option<Mount>, CommandError> {
+        serve::mount(self.family, &self.kit, &self.place, at, limits)
+    }
+
+    /// What [`Packed::extract`] runs. Some write the bytes of the files to standard output, some a tar stream, some nothing, and
+    /// those that cannot do without write below the work directory.
+    pub fn extraction(&self, what: Extract<'_>) -> Option<Command> {
+        self.family.extract(&self.kit, &self.place, what)
+    }
+
+    /// Reads and decodes all that is asked for by the peer's own extraction, and throws it away. Nothing: it has no way to
+    /// extract this, or what does it is not installed.
+    ///
+    /// # Errors
+    /// The program fails, or is killed by `limits`.
+    pub fn extract(&self, what: Extract<'_>, limits: &Limits<'_>) -> Result<Option<Ran>, CommandError> {
+        let Some(mut command) = self.extraction(what) else { return Ok(None) };
+        // What is written by those that cannot do without; also by somebody else who ran the command.
+        let remove = || remove(&self.place.out).map_err(|source| cannot(self.family.name(), source));
+        remove()?;
+        let ran = run_discarding(&mut command, limits, &[0]);
+        remove()?;
+        match ran {
+            Ok(ran) => Ok(Some(ran)),
+            Err(CommandError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Bytes of a file, or of all regular files below a directory, as their names say.
+fn size_of(path: &Path) -> io::Result<u64> {
+    let metadata = path.symlink_metadata()?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    let mut sum = 0;
+    let mut directories = vec![path.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else {
+                sum += metadata.len();
+            }
+        }
+    }
+    Ok(sum)
+}
+
+/// Removes a file or a tree, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        for (said, version) in [
+            ("mksquashfs version 4.5.1 (2022/03/17)", Some("4.5.1")),
+            ("mkfs.erofs 1.5\nusage", Some("1.5")),
+            ("mkfs.erofs (erofs-utils) 1.8.10-g1a2b", Some("1.8.10-g1a2b")),
+            ("\n mkdwarfs (v0.9.8, fbthrift v2024.03.04.00)", Some("0.9.8")),
+            ("restic 0.14.0 compiled with go1.19.8 on linux/amd64", Some("0.14.0")),
+            ("*** Zstandard CLI (64-bit) v1.5.4, by Yann Collet ***", Some("1.5.4")),
+            ("zpaq v7.15 journaling archiver, compiled Jan  5 2021", Some("7.15")),
+            ("xz (XZ Utils) 5.4.1\nliblzma 5.4.1", Some("5.4.1")),
+            ("\u{1b}[31m\0 . .. v v. 1. .1 \u{fffd}", None),
+            ("", None),
+        ] {
+            assert_eq!(version_in(said.as_bytes()).as_deref(), version, "{said:?}");
+        }
+        assert_eq!(version_in(format!("1.{}", "2".repeat(100)).as_bytes()), None);
+    }
+
+    #[test]
+    fn names_of_settings_differ() {
+        let kit = Kit::new(&Tools { path: "".into(), kernel_mounts: false }, 2);
+        let mut names: Vec<_> = FAMILIES.iter().flat_map(|family| family.settings(&kit)).map(|s| s.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn the_size_of_a_repository_is_that_of_its_files() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        fs::write(directory.path().join("one"), "12345").unwrap();
+        fs::write(directory.path().join("a/b/two"), "123").unwrap();
+        assert_eq!(size_of(directory.path()).unwrap(), 8);
+        assert_eq!(size_of(&directory.path().join("one")).unwrap(), 5);
+        assert!(size_of(&directory.path().join("none")).is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! A mounted image: by the kernel, or by a program that serves it until it is unmounted.
+//!
+//! Invariant: when a [`Mount`] is gone, so are the mount and the program. Used by `mod` alone.
+
+use super::kit::{Family, Kit, Place, Way, cannot};
+use crate::bench::command::{CommandError, Limits};
+use crate::bench::mounts::Mounted;
+use std::path::{Path, PathBuf};
+
+/// A mounted image. Dropped, it is unmounted.
+#[derive(Debug)]
+pub struct Mount {
+    mounted: Mounted,
+    root: PathBuf,
+}
+
+impl Mount {
+    /// The packed tree's root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Unmounts, and waits until the program that served has ended.
+    ///
+    /// # Errors
+    /// It is in use and could be detached only, or its program fails or had to be killed.
+    pub fn end(self) -> Result<(), CommandError> {
+        self.mounted.end()
+    }
+}
+
+/// Mounts an image at an empty directory by the first way that works; nothing if none does.
+pub(super) fn mount(
+    family: &dyn Family,
+    kit: &Kit,
+    place: &Place,
+    at: &Path,
+    limits: &Limits<'_>,
+) -> Result<Option<Mount>, CommandError> {
+    for way in family.mounts(kit, place) {
+        let mounted = match way {
+            Way::Kernel(kind) if kit.kernel_mounts => Mounted::kernel(kind, &place.image, at, limits),
+            Way::Kernel(_) => continue,
+            Way::Program(mut command) => Mounted::serve(command.arg(at), at, limits),
+        };
+        match mounted {
+            Ok(mounted) => {
+                let root = family.root(at).map_err(|source| cannot(family.name(), source))?;
+                return Ok(Some(Mount { mounted, root }));
+            }
+            Err(error @ (CommandError::Interrupted | CommandError::OverLimit { .. })) => return Err(error),
+            // The kernel has not this filesystem, or not this codec; the program has not what it needs.
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
