@@ -13,7 +13,7 @@ mod spill;
 use crate::format::ids::SubchunkId;
 use crate::format::params::{Chunker, Params};
 pub use index::DedupIndex;
-pub use spill::Spill;
+pub use spill::{Spill, unlinked_file};
 use std::io;
 use thiserror::Error;
 

@@ -20,7 +20,7 @@ const NAMES: u64 = 1000;
 ///
 /// # Errors
 /// If the folder does not exist or cannot be written to.
-pub(super) fn unlinked_file(dir: &Path) -> io::Result<File> {
+pub fn unlinked_file(dir: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => Ok(File::from(file)),

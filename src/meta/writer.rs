@@ -182,6 +182,11 @@ impl<'a> TableWriter<'a> {
         }
     }
 
+    /// Where the log ends now, in bytes from the image's first.
+    pub fn log_end(&self) -> u64 {
+        self.log.end()
+    }
+
     /// A table out of rows in key order.
     ///
     /// # Errors

@@ -22,13 +22,13 @@ pub(super) struct Progress {
     pub(super) stored: AtomicU64,
 }
 
-/// A superchunk that is complete.
-pub(super) struct Sealed {
+/// A superchunk that is complete, and what its compressor makes of it.
+pub(super) struct Sealed<E = Encoded> {
     pub(super) list: ClearList,
     pub(super) raw_len: u32,
     /// Whether it is not full.
     pub(super) short: bool,
-    pub(super) encoded: Receiver<Result<Encoded, FormatError>>,
+    pub(super) encoded: Receiver<Result<E, FormatError>>,
     /// Id of the log, for the first one to begin it.
     pub(super) log_id: u64,
 }

@@ -3,7 +3,7 @@
 use crate::chunk::ChunkError;
 use crate::format::FormatError;
 use crate::log::LogError;
-use crate::meta::HeadError;
+use crate::meta::{HeadError, MetaError};
 use crate::storage::{AtomicError, StorageError};
 use crate::table::TableError;
 use std::io;
@@ -109,6 +109,13 @@ pub enum PackError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The tables of a rehearsal cannot be read back.
+    #[error("cannot read the tables of the rehearsal: {source}")]
+    Rehearsal {
+        /// Why.
+        #[source]
+        source: MetaError,
     },
     /// A thread cannot be started.
     #[error("cannot start a thread: {source}")]

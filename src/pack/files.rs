@@ -33,6 +33,8 @@ pub(super) struct FileJob {
     pub(super) name: Box<[u8]>,
     /// As the scan saw it: what differs when it is read has changed.
     pub(super) stat: Stat,
+    /// Bytes of the files before it, in path order.
+    pub(super) start: u64,
 }
 
 /// One step of the walk over the tree.

@@ -4,6 +4,7 @@ use super::append::{Progress, Sealed};
 use super::compare::Compare;
 use super::files::{Batch, Entry, FileJob, FilePart, Meta, ReadEnd, ReadExtent, Segment};
 use super::plan::Plan;
+use super::portions::Portions;
 use super::rows::{ContentBuilder, Node, TreeRows};
 use super::superchunk::{CompressJob, Filling, Superchunk};
 use super::{PackError, PackObserver, PackOptions, PackSummary, read};
@@ -28,13 +29,16 @@ pub(super) struct Filled {
     pub(super) summary: PackSummary,
 }
 
-pub(super) struct Filler<'a> {
+/// `E` is what compressors make of a superchunk.
+pub(super) struct Filler<'a, E> {
     options: &'a PackOptions,
     observer: &'a dyn PackObserver,
-    compress: Sender<CompressJob>,
-    sealed: Sender<Sealed>,
+    compress: Sender<CompressJob<E>>,
+    sealed: Sender<Sealed<E>>,
     compare: Compare<'a>,
     progress: &'a Progress,
+    /// What of the files is read; `None`: all.
+    portions: Option<&'a Portions>,
     rows: TreeRows,
     index: DedupIndex,
     open: Filling,
@@ -47,13 +51,13 @@ pub(super) struct Filler<'a> {
     borders: Vec<usize>,
 }
 
-impl<'a> Filler<'a> {
+impl<'a, E> Filler<'a, E> {
     pub(super) fn new(
         options: &'a PackOptions,
         plan: &Plan,
         observer: &'a dyn PackObserver,
-        compress: Sender<CompressJob>,
-        sealed: Sender<Sealed>,
+        compress: Sender<CompressJob<E>>,
+        sealed: Sender<Sealed<E>>,
         compare: Compare<'a>,
         progress: &'a Progress,
     ) -> Self {
@@ -64,6 +68,7 @@ impl<'a> Filler<'a> {
             sealed,
             compare,
             progress,
+            portions: None,
             rows: TreeRows::new(plan),
             index: DedupIndex::new(plan.spill_after, &plan.temp_dir),
             open: Filling::new(options.params),
@@ -74,6 +79,11 @@ impl<'a> Filler<'a> {
             path: Vec::new(),
             borders: Vec::new(),
         }
+    }
+
+    /// With files of which only this is read.
+    pub(super) fn reading(self, portions: Option<&'a Portions>) -> Self {
+        Filler { portions, ..self }
     }
 
     /// Takes batches until there are no more, and seals the last superchunk.
@@ -157,11 +167,11 @@ impl<'a> Filler<'a> {
         let ((segments, received), (jobs, queue)) = (bounded(1), bounded(1));
         jobs.send((Arc::new(batch), segments)).map_err(|_| PackError::Stopped)?;
         drop(jobs);
-        let options = self.options;
+        let (options, portions) = (self.options, self.portions);
         std::thread::scope(|scope| {
             Builder::new()
                 .name("read-alone".into())
-                .spawn_scoped(scope, move || read::run(&queue, options))
+                .spawn_scoped(scope, move || read::run(&queue, options, portions))
                 .map_err(|source| PackError::Thread { source })?;
             self.file(&job.name, meta, &mut Parts::from(received))
         })

@@ -19,9 +19,30 @@ use std::sync::Arc;
 
 /// The image is complete but for its name.
 pub(super) struct Finished {
+    /// Bytes that the leaves of each table take.
+    pub(super) leaves: LeafBytes,
     pub(super) summary: PackSummary,
     /// Whether something is packed that not everybody may read.
     pub(super) private: bool,
+}
+
+/// Bytes of the image that the leaves of tables take, as frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeafBytes {
+    /// Identities.
+    pub identities: u64,
+    /// Users of contents and the like.
+    pub shares: u64,
+    /// Files that are kept in a table.
+    pub tiny: u64,
+    /// Extended attributes.
+    pub xattrs: u64,
+    /// Extents of files.
+    pub contents: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Names.
+    pub dirents: u64,
 }
 
 /// Writes tables, map, root and heads. `at` is the image's name in errors.
@@ -57,13 +78,21 @@ pub(super) fn finish(
     let rows = &mut filled.rows;
     let identities = superchunk::identity_rows(options.params.hash, filled.index.iter()).map(Ok);
     // In the order they are written: what is read together, names and inodes, lies next to the interior blocks.
+    let mut leaves = LeafBytes::default();
     let identities_tree = writer.load(&schema::IDENTITIES, identities)?.to_ref()?;
+    leaves.identities = writer.log_end() - data_end;
     let shares_tree = writer.load(&schema::SHARES, rows.share_rows()?)?.to_ref()?;
+    leaves.shares = writer.log_end() - data_end - leaves.sum();
     let tiny_tree = writer.load(&schema::TINY, rows.tiny_rows())?.to_ref()?;
+    leaves.tiny = writer.log_end() - data_end - leaves.sum();
     let xattrs_tree = writer.load(&schema::XATTRS, rows.xattr_rows())?.to_ref()?;
+    leaves.xattrs = writer.log_end() - data_end - leaves.sum();
     let contents_tree = writer.load(&schema::CONTENTS, rows.content_rows())?.to_ref()?;
+    leaves.contents = writer.log_end() - data_end - leaves.sum();
     let inodes_tree = writer.load(&schema::INODES, rows.inode_rows())?.to_ref()?;
+    leaves.inodes = writer.log_end() - data_end - leaves.sum();
     let dirents_tree = writer.load(&schema::DIRENTS, rows.dirent_rows())?.to_ref()?;
+    leaves.dirents = writer.log_end() - data_end - leaves.sum();
     let interior_offset = writer.flush_interior()?;
     let (map_tree, _) = writer.finish_map()?;
 
@@ -144,7 +173,15 @@ pub(super) fn finish(
     summary.data_bytes = data_end - limits::LOG_START;
     summary.metadata_bytes = log.end() - data_end;
     summary.root_hash = root_hash;
-    Ok(Finished { summary, private: filled.rows.private })
+    Ok(Finished { leaves, summary, private: filled.rows.private })
+}
+
+impl LeafBytes {
+    /// Of all tables.
+    pub fn sum(&self) -> u64 {
+        let LeafBytes { identities, shares, tiny, xattrs, contents, inodes, dirents } = *self;
+        identities + shares + tiny + xattrs + contents + inodes + dirents
+    }
 }
 
 /// Sixteen bytes in the form of a UUID of version 8 (RFC 9562: custom). They depend on content and options, and on the

@@ -13,10 +13,15 @@ mod files;
 mod fill;
 pub mod filter;
 mod finish;
+mod held;
+mod hollow;
 mod options;
 mod own;
+mod pipeline;
 mod plan;
+pub mod portions;
 mod read;
+pub mod rehearsal;
 mod rows;
 mod scan;
 mod shares;
@@ -31,14 +36,8 @@ pub use error::PackError;
 pub use options::{PackObserver, PackOptions, PackSummary};
 
 use crate::storage::{Access, AtomicFile, FileStorage, Target};
-use crossbeam_channel::bounded;
-use fill::Filler;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{Builder, ScopedJoinHandle};
-
-/// Batches that were scanned and wait to be filled in: bounds what readers hold in memory.
-const BATCHES: usize = 24;
 
 /// Walks over the sources as [`pack`] would and tells the observer the total; writes nothing and reads no file.
 ///
@@ -86,54 +85,20 @@ pub fn pack(
 
     let scan = scan::Scan::new(&sources, options, &own, observer);
     let (progress, places) = (append::Progress::default(), compare::Places::new(options));
-    let (progress, places) = (&progress, &places);
-    let written = std::thread::scope(|scope| {
-        let (read_jobs, read_queue) = bounded(BATCHES);
-        let (batches, batch_queue) = bounded(BATCHES);
-        let (compress_jobs, compress_queue) = bounded(plan.compressors);
-        let (sealed, sealed_queue) = bounded(2 * plan.compressors + 1);
-        let spawn = |name: String| Builder::new().name(name);
-        let failed = |source| PackError::Thread { source };
-
-        let scan = &scan;
-        // The senders move into the scan, so that those behind it end when it does.
-        let scanning =
-            spawn("scan".into()).spawn_scoped(scope, move || scan.run(&read_jobs, &batches)).map_err(failed)?;
-        if observer.wants_total() {
-            // What ends it ends the scan, too; without a total the bar is only less use.
-            spawn("count".into()).spawn_scoped(scope, || drop(scan.count(false))).map_err(failed)?;
-        }
-        for n in 0..plan.readers {
-            let queue = read_queue.clone();
-            spawn(format!("read-{n}")).spawn_scoped(scope, move || read::run(&queue, options)).map_err(failed)?;
-        }
-        for n in 0..plan.compressors {
-            let queue = compress_queue.clone();
-            spawn(format!("compress-{n}"))
-                .spawn_scoped(scope, move || {
-                    superchunk::compress(&queue, options.compression, options.params.part_size)
-                })
-                .map_err(failed)?;
-        }
-        drop((read_queue, compress_queue));
-        let storage_of_append = storage.clone();
-        let appending = spawn("append".into())
-            .spawn_scoped(scope, move || append::run(&sealed_queue, storage_of_append, progress, places))
-            .map_err(failed)?;
-
-        let compare = compare::Compare::new(places, storage.clone());
-        let filler = Filler::new(options, &plan, observer, compress_jobs, sealed, compare, progress);
-        let filled = filler.run(&batch_queue);
-        scan.end();
-        // Readers that still wait to hand something over see that nobody takes it any more.
-        drop(batch_queue);
-        let appended = joined(appending);
-        // If scanning or appending failed, filling failed for that reason alone, or has filled in a part.
-        joined(scanning)?;
-        Ok::<_, PackError>((filled, appended.map_err(|source| PackError::log(image, source))?))
-    });
-    let (filled, appended) = written?;
-    let filled = filled?;
+    let stages = pipeline::Stages {
+        scan: &scan,
+        plan: &plan,
+        options,
+        observer,
+        progress: &progress,
+        compare: compare::Compare::new(&places, Some(storage.clone())),
+        portions: None,
+    };
+    let compress = |queue: &_| superchunk::compress(queue, options.compression, options.params.part_size);
+    let append = |queue: &_| {
+        append::run(queue, storage.clone(), &progress, &places).map_err(|source| PackError::log(image, source))
+    };
+    let (filled, appended) = stages.run(&compress, append)?;
     let mut finished = finish::finish(filled, appended, storage, image, options)?;
     if observer.cancelled() {
         return Err(PackError::Cancelled);
@@ -142,9 +107,4 @@ pub fn pack(
     finished.summary.warnings += scan.warnings();
     target.finish(mode)?;
     Ok(finished.summary)
-}
-
-/// What a thread gave; its panic goes on here.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

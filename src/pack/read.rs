@@ -4,6 +4,7 @@
 use super::PackOptions;
 use super::dirs::{DirError, is_shortage};
 use super::files::{Batch, Entry, FileJob, FilePart, ReadEnd, ReadExtent, Segment, mtime};
+use super::portions::Portions;
 use crate::chunk::Cutter;
 use crate::format::params::HashKind;
 use crate::format::rows::Identity;
@@ -11,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{Advice, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -25,11 +27,12 @@ const ADVISE: u64 = 4 << 20;
 /// A batch and where its files' segments go.
 pub(super) type ReadJob = (Arc<Batch>, Sender<Segment>);
 
-/// Reads batches until there are no more.
-pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions) {
+/// Reads batches until there are no more: of their files what `portions` says, where it is given.
+pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions, portions: Option<&Portions>) {
     let cutter = Cutter::new(&options.params);
     while let Ok((batch, segments)) = queue.recv() {
-        let mut reader = Reader { cutter: &cutter, hash: options.params.hash, segments, segment: Segment::default() };
+        let (hash, segment) = (options.params.hash, Segment::default());
+        let mut reader = Reader { cutter: &cutter, hash, portions, segments, segment };
         // Where the filler has gone there is nobody to tell: it has its reason.
         let _ = reader.read_batch(&batch);
     }
@@ -41,6 +44,7 @@ struct Gone;
 struct Reader<'a> {
     cutter: &'a Cutter,
     hash: HashKind,
+    portions: Option<&'a Portions>,
     segments: Sender<Segment>,
     segment: Segment,
 }
@@ -123,18 +127,27 @@ impl Reader<'_> {
     }
 
     fn read_file(&mut self, job: &FileJob) -> Result<Result<ReadEnd, Unreadable>, Gone> {
+        let size = job.stat.st_size as u64;
+        if self.portions.is_some_and(|portions| portions.of(job.start, size).is_empty()) {
+            if size > 0 {
+                self.part().extents.push(ReadExtent::Hole(size));
+            }
+            return Ok(Ok(ReadEnd::Whole));
+        }
         let (file, stat) = match open(job) {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(error)),
         };
         let size = stat.st_size as u64;
         let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
+        let all = || vec![0..size];
+        let wanted = self.portions.map_or_else(all, |portions| portions.of(job.start, size));
         // Bytes packed so far, holes included.
         let mut at = 0;
         loop {
             // Without holes there is nothing to ask for; with them, data is read from one border to the next.
-            let (data, end) = if sparse {
-                match next_data(&file, at, size) {
+            let (data, end) = if sparse || self.portions.is_some() {
+                match next_wanted(&file, at, size, sparse, &wanted) {
                     Ok(range) => range,
                     Err(error) => return Ok(Err(error)),
                 }
@@ -279,6 +292,24 @@ fn is_another(opened: &Stat, seen: &Stat) -> bool {
     let same = (opened.st_dev, opened.st_ino) == (seen.st_dev, seen.st_ino);
     let rights = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
     !same && (seen.st_nlink > 1 || rights(opened) != rights(seen))
+}
+
+/// The next range of data at or after `at` that is wanted, in a file of `size` bytes; both ends are `size` if there is none.
+fn next_wanted(
+    file: &OwnedFd,
+    at: u64,
+    size: u64,
+    sparse: bool,
+    wanted: &[Range<u64>],
+) -> Result<(u64, u64), Unreadable> {
+    for range in wanted.iter().filter(|range| range.end > at) {
+        let from = range.start.max(at);
+        let (data, end) = if sparse { next_data(file, from, size)? } else { (from, size) };
+        if data < range.end {
+            return Ok((data, end.min(range.end)));
+        }
+    }
+    Ok((size, size))
 }
 
 /// The next range of data at or after `at`, in a file of `size` bytes; both ends are `size` if there is none.

@@ -49,15 +49,19 @@ impl Sink for Count {
 /// Makes batches for readers and filler.
 struct Batches<'a> {
     batch: Batch,
+    /// Bytes of the batch's files, and of all files.
     bytes: u64,
+    all_bytes: u64,
     readers: &'a Sender<ReadJob>,
     filler: &'a Sender<(Arc<Batch>, Receiver<Segment>)>,
 }
 
 impl Sink for Batches<'_> {
-    fn entry(&mut self, entry: Entry) -> Result<(), Stop> {
-        if let Entry::File { meta, .. } = &entry {
+    fn entry(&mut self, mut entry: Entry) -> Result<(), Stop> {
+        if let Entry::File { meta, job } = &mut entry {
+            job.start = self.all_bytes;
             self.bytes = self.bytes.saturating_add(meta.size);
+            self.all_bytes = self.all_bytes.saturating_add(meta.size);
         }
         self.batch.entries.push(entry);
         if self.batch.entries.len() >= BATCH_ENTRIES || self.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
@@ -107,7 +111,7 @@ impl<'a> Scan<'a> {
         readers: &Sender<ReadJob>,
         filler: &Sender<(Arc<Batch>, Receiver<Segment>)>,
     ) -> Result<(), PackError> {
-        let mut batches = Batches { batch: Batch::default(), bytes: 0, readers, filler };
+        let mut batches = Batches { batch: Batch::default(), bytes: 0, all_bytes: 0, readers, filler };
         let walked = Walk::new(&self.rules, &mut batches, true).run(self.sources);
         failure(walked.and_then(|()| batches.flush()))
     }

@@ -16,8 +16,8 @@ use crate::log::NewFrame;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 
-/// Raw bytes of a superchunk, and where its stored bytes go.
-pub type CompressJob = (Arc<Vec<u8>>, Sender<Result<Encoded, FormatError>>);
+/// Raw bytes of a superchunk, and where what is made of them goes: its stored bytes, as a rule.
+pub type CompressJob<E = Encoded> = (Arc<Vec<u8>>, Sender<Result<E, FormatError>>);
 
 /// A superchunk that takes no more subchunks.
 #[derive(Debug)]

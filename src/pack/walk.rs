@@ -324,14 +324,14 @@ impl<'a> Walk<'a> {
             let alone = alone.then(|| {
                 // What is wrong with its attributes was told at its first name.
                 let xattrs = xattrs_of(At::Path(&path_of(fd, name)), &|_| ());
-                Box::new((self.meta(&stat, xattrs), FileJob { dir: dir.clone(), name: name.into(), stat }))
+                Box::new((self.meta(&stat, xattrs), FileJob { dir: dir.clone(), name: name.into(), stat, start: 0 }))
             });
             return self.sink.entry(Entry::Link { name: name.into(), key, alone });
         }
         let meta = self.meta(&stat, self.xattrs(At::Path(&path_of(fd, name))));
         match FileType::of_mode(stat.st_mode) {
             Some(FileType::Regular) => {
-                let job = FileJob { dir: dir.clone(), name: name.into(), stat };
+                let job = FileJob { dir: dir.clone(), name: name.into(), stat, start: 0 };
                 self.sink.entry(Entry::File { meta, job })
             }
             Some(FileType::Symlink) => match rustix::fs::readlinkat(fd, OsStr::from_bytes(name), Vec::new()) {

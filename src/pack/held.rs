@@ -1,0 +1,185 @@
+//! Raw superchunks that may come to be compressed, in a temporary file without a name: a sample whose size is known only at the end.
+//!
+//! The superchunks are divided into blocks of `stride` that follow one another, and one of each block is held: the one whose
+//! random number is lowest. When more bytes are held than allowed, two neighbouring blocks become one, so the lower of the two
+//! stays. Invariant: so at every moment the held ones are spread evenly, at random, over all that came, whatever is in them.
+//! Called by a rehearsal.
+
+use crate::chunk::unlinked_file;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// A superchunk that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    index: usize,
+    slot: u64,
+    len: u32,
+}
+
+/// Superchunks that are held.
+#[derive(Debug)]
+pub(super) struct Held {
+    file: File,
+    /// Bytes between the beginnings of two slots.
+    slot_size: u64,
+    free: Vec<u64>,
+    slots: u64,
+    seed: u64,
+    stride: usize,
+    /// Ascending.
+    places: Vec<Place>,
+    bytes: u64,
+    limit: u64,
+    at_least: usize,
+    /// The one to hold of the block that `next` is in.
+    wanted: usize,
+    next: usize,
+}
+
+impl Held {
+    /// Holds up to `limit` bytes, but never fewer than `at_least` superchunks if there are so many, of up to `slot_size` bytes
+    /// each. `seed` decides which.
+    pub(super) fn new(dir: &Path, slot_size: u32, limit: u64, at_least: usize, seed: u64) -> io::Result<Self> {
+        Ok(Held {
+            file: unlinked_file(dir)?,
+            slot_size: slot_size.into(),
+            free: Vec::new(),
+            slots: 0,
+            seed,
+            stride: 1,
+            places: Vec::new(),
+            bytes: 0,
+            limit,
+            at_least,
+            wanted: 0,
+            next: 0,
+        })
+    }
+
+    /// Shows the next superchunk, which is held or not.
+    pub(super) fn offer(&mut self, raw: &[u8]) -> io::Result<()> {
+        let index = self.next;
+        self.next += 1;
+        if index.is_multiple_of(self.stride) {
+            self.wanted = self.lowest(index);
+        }
+        if index != self.wanted {
+            return Ok(());
+        }
+        // One that came before in the same block was held in case that it ends early.
+        if let Some(last) = self.places.pop_if(|last| last.index / self.stride == index / self.stride) {
+            self.free.push(last.slot);
+            self.bytes -= u64::from(last.len);
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        self.file.write_all_at(raw, slot * self.slot_size)?;
+        self.places.push(Place { index, slot, len: raw.len() as u32 });
+        self.bytes += raw.len() as u64;
+        while self.bytes > self.limit && self.places.len() > 2 * self.at_least {
+            self.widen();
+        }
+        Ok(())
+    }
+
+    /// The one with the lowest random number of the block that begins at `first`.
+    fn lowest(&self, first: usize) -> usize {
+        (first..first + self.stride).min_by_key(|&index| mixed(self.seed, index as u64)).unwrap_or(first)
+    }
+
+    /// Makes one block of two.
+    fn widen(&mut self) {
+        self.stride *= 2;
+        let (stride, seed) = (self.stride, self.seed);
+        let places = std::mem::take(&mut self.places);
+        for two in places.chunk_by(|a, b| a.index / stride == b.index / stride) {
+            let kept = two.iter().min_by_key(|place| mixed(seed, place.index as u64));
+            for place in two {
+                if Some(place) == kept {
+                    self.places.push(*place);
+                } else {
+                    self.free.push(place.slot);
+                    self.bytes -= u64::from(place.len);
+                }
+            }
+        }
+        // The last block may be half through. Its lowest is then held already, or still to come.
+        self.wanted = self.lowest((self.next - 1) / stride * stride);
+    }
+
+    /// Which superchunks are held, counted from 0 in the order they came; ascending.
+    pub(super) fn indexes(&self) -> Vec<usize> {
+        self.places.iter().map(|place| place.index).collect()
+    }
+
+    /// Whether all that came are held.
+    pub(super) fn holds_all(&self) -> bool {
+        self.places.len() == self.next
+    }
+
+    /// The raw bytes of one that is held.
+    pub(super) fn read(&self, index: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let place = self.places.binary_search_by_key(&index, |place| place.index);
+        let Some(place) = place.ok().and_then(|at| self.places.get(at)) else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
+        out.resize(place.len as usize, 0);
+        self.file.read_exact_at(out, place.slot * self.slot_size)
+    }
+}
+
+/// A number that looks random, the same for the same arguments (SplitMix64's finalizer).
+pub(super) fn mixed(seed: u64, index: u64) -> u64 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(count: usize, limit: u64, seed: u64) -> Held {
+        let dir = tempfile::tempdir().unwrap();
+        let mut held = Held::new(dir.path(), 16, limit, 2, seed).unwrap();
+        for index in 0..count {
+            held.offer(&[index as u8; 10]).unwrap();
+        }
+        held
+    }
+
+    #[test]
+    fn what_is_held_is_one_of_each_block_with_its_bytes_and_within_the_limit() {
+        for count in [0, 1, 3, 9, 10, 11, 100, 1000] {
+            let held = held(count, 100, 7);
+            let indexes = held.indexes();
+            assert!(held.bytes <= 100 && held.slots <= 11, "{held:?}");
+            assert_eq!(held.holds_all(), count <= 10);
+            assert!(count < 6 || indexes.len() >= 4, "{indexes:?}");
+            let blocks: Vec<usize> = indexes.iter().map(|index| index / held.stride).collect();
+            assert!(blocks.windows(2).all(|two| two[0] + 1 == two[1]), "{indexes:?}");
+            let mut raw = Vec::new();
+            for index in indexes {
+                held.read(index, &mut raw).unwrap();
+                assert_eq!(raw, [index as u8; 10]);
+            }
+            assert!(held.read(count, &mut raw).is_err());
+        }
+    }
+
+    #[test]
+    fn every_superchunk_is_held_as_often_as_every_other() {
+        let mut times = vec![0u32; 160];
+        for seed in 0..2000 {
+            held(160, 100, seed * 31).indexes().into_iter().for_each(|index| times[index] += 1);
+        }
+        // One in 16: 125 times of 2000, give or take 11.
+        assert!(times.iter().all(|&times| (75..180).contains(&times)), "{times:?}");
+    }
+}

@@ -1,0 +1,89 @@
+//! The stages up to the sealed superchunks, and the threads they run on. What becomes of a superchunk is the caller's.
+//!
+//! Between the stages stand bounded queues that keep the order. Whoever fails drops its end of a queue; the others see that and
+//! stop, and all are joined. Called by `pack` and by a rehearsal of it.
+
+use super::append::{Progress, Sealed};
+use super::compare::Compare;
+use super::fill::{Filled, Filler};
+use super::plan::Plan;
+use super::portions::Portions;
+use super::scan::Scan;
+use super::superchunk::CompressJob;
+use super::{PackError, PackObserver, PackOptions, read};
+use crossbeam_channel::{Receiver, bounded};
+use std::thread::{Builder, ScopedJoinHandle};
+
+/// Batches that were scanned and wait to be filled in: bounds what readers hold in memory.
+const BATCHES: usize = 24;
+
+/// What the stages work with.
+pub(super) struct Stages<'a> {
+    pub(super) scan: &'a Scan<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a PackOptions,
+    pub(super) observer: &'a dyn PackObserver,
+    pub(super) progress: &'a Progress,
+    pub(super) compare: Compare<'a>,
+    /// What of the files is read; `None`: all.
+    pub(super) portions: Option<&'a Portions>,
+}
+
+impl Stages<'_> {
+    /// Runs them to their end. `compress` runs on as many threads as the plan says and takes superchunks until there are no
+    /// more; `end` takes them in the order they were filled, with what `compress` makes of each.
+    ///
+    /// # Errors
+    /// The error of the stage that failed first, in the order scan, end, fill.
+    pub(super) fn run<E: Send, T: Send>(
+        self,
+        compress: &(dyn Fn(&Receiver<CompressJob<E>>) + Sync),
+        end: impl FnOnce(&Receiver<Sealed<E>>) -> Result<T, PackError> + Send,
+    ) -> Result<(Filled, T), PackError> {
+        let Stages { scan, plan, options, observer, progress, compare, portions } = self;
+        std::thread::scope(|scope| {
+            let (read_jobs, read_queue) = bounded(BATCHES);
+            let (batches, batch_queue) = bounded(BATCHES);
+            let (compress_jobs, compress_queue) = bounded(plan.compressors);
+            let (sealed, sealed_queue) = bounded(2 * plan.compressors + 1);
+            let spawn = |name: String| Builder::new().name(name);
+            let failed = |source| PackError::Thread { source };
+
+            // The senders move into the scan, so that those behind it end when it does.
+            let scanning =
+                spawn("scan".into()).spawn_scoped(scope, move || scan.run(&read_jobs, &batches)).map_err(failed)?;
+            if observer.wants_total() {
+                // What ends it ends the scan, too; without a total the bar is only less use.
+                spawn("count".into()).spawn_scoped(scope, || drop(scan.count(false))).map_err(failed)?;
+            }
+            for n in 0..plan.readers {
+                let queue = read_queue.clone();
+                spawn(format!("read-{n}"))
+                    .spawn_scoped(scope, move || read::run(&queue, options, portions))
+                    .map_err(failed)?;
+            }
+            for n in 0..plan.compressors {
+                let queue = compress_queue.clone();
+                spawn(format!("compress-{n}")).spawn_scoped(scope, move || compress(&queue)).map_err(failed)?;
+            }
+            drop((read_queue, compress_queue));
+            let ending = spawn("append".into()).spawn_scoped(scope, move || end(&sealed_queue)).map_err(failed)?;
+
+            let filler = Filler::new(options, plan, observer, compress_jobs, sealed, compare, progress);
+            let filled = filler.reading(portions).run(&batch_queue);
+            scan.end();
+            // Readers that still wait to hand something over see that nobody takes it any more.
+            drop(batch_queue);
+            let ended = joined(ending);
+            // If scanning or the end failed, filling failed for that reason alone, or has filled in a part.
+            joined(scanning)?;
+            let ended = ended?;
+            Ok((filled?, ended))
+        })
+    }
+}
+
+/// What a thread gave; its panic goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

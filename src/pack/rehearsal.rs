@@ -1,0 +1,297 @@
+//! Packing without compressing everything, and without an image: what a tree would take, from a sample of its superchunks.
+//!
+//! The stages of `pack` run as they are, so deduplication, tables and clear lists are what they would be. Only the superchunks do
+//! not go to compressors: some are held in a temporary file, from which the caller has some compressed, and for the others the
+//! caller says how many bytes they would take. Invariant: no image comes of it (see [`super::hollow`]); if all superchunks are
+//! compressed, each figure is that of the image that `pack` would make. Called by `bench`.
+
+use super::append::{Progress, Sealed, begin_log};
+use super::compare::{Compare, Places};
+use super::fill::Filled;
+use super::finish::finish;
+use super::held::Held;
+use super::hollow::HollowStorage;
+use super::own::Own;
+use super::pipeline::Stages;
+use super::plan::Plan;
+use super::portions::Portions;
+use super::superchunk::{self, CompressJob};
+use super::{PackError, PackObserver, PackOptions, PackSummary, append::Appended, scan};
+use crate::format::clear::ClearList;
+use crate::format::codec::{self, Compression, Encoded, Encoder};
+use crate::format::frame::{Flags, FrameKind};
+use crate::format::ids::SubchunkId;
+use crate::format::{FormatError, sums};
+use crate::meta::{Image, ImageOptions, MapRows, Usage};
+use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use super::finish::LeafBytes;
+
+/// One byte in so many is probed.
+const PROBED: usize = 8;
+/// Bytes that are probed in one piece.
+const PIECE: usize = 32 << 10;
+/// What probes: the fastest there is.
+const PROBE: Compression = Compression::Zstd(1);
+
+/// How to rehearse.
+#[derive(Debug, Clone)]
+pub struct Rehearse<'a> {
+    /// Raw bytes of superchunks that are held at most.
+    pub hold: u64,
+    /// Superchunks that are held at least.
+    pub hold_at_least: usize,
+    /// Which ones are held.
+    pub seed: u64,
+    /// What of the files is read; `None`: all. What is not read counts as a hole.
+    pub portions: Option<&'a Portions>,
+    /// Where temporary files are.
+    pub dir: &'a Path,
+}
+
+/// A superchunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unit {
+    /// Raw bytes.
+    pub raw_len: u32,
+    /// Bytes that it would take if the fastest codec were used, by a part of it that was compressed. Known of all.
+    pub probe: u32,
+    /// Bytes that it takes, if it was compressed.
+    pub stored: Option<u32>,
+    /// Subchunks in it.
+    pub subchunks: u32,
+}
+
+struct Gathered {
+    list: ClearList,
+    short: bool,
+    unit: Unit,
+    codec: u8,
+    flags: Flags,
+}
+
+/// A tree that was read, cut and deduplicated.
+pub struct Rehearsal<'a> {
+    options: &'a PackOptions,
+    plan: Plan,
+    dir: &'a Path,
+    filled: Filled,
+    gathered: Vec<Gathered>,
+    held: Held,
+    warnings: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Rehearsed {
+    /// What the bytes of the image would be spent on.
+    pub usage: Usage,
+    /// What was packed.
+    pub summary: PackSummary,
+    /// What the tables take.
+    pub leaves: LeafBytes,
+}
+
+/// What a thread makes of a superchunk in place of its stored bytes.
+struct Probed {
+    raw: Arc<Vec<u8>>,
+    probe: u32,
+}
+
+/// Walks over the sources, and says how many files and bytes there are.
+///
+/// # Errors
+/// If a source does not exist.
+pub fn count(sources: &[PathBuf], options: &PackOptions, observer: &dyn PackObserver) -> Result<(), PackError> {
+    let sources = scan::sources(sources, options)?;
+    scan::Scan::new(&sources, options, &Own::default(), observer).count(false)
+}
+
+/// Reads the sources, all of them or portions, and cuts, hashes and deduplicates as [`super::pack`] would.
+///
+/// # Errors
+/// As [`super::pack`], but for those of the image; and if temporary files cannot be written. Equal XXH3 hashes count as equal
+/// bytes.
+pub fn rehearse<'a>(
+    sources: &[PathBuf],
+    options: &'a PackOptions,
+    how: &Rehearse<'a>,
+    observer: &dyn PackObserver,
+) -> Result<Rehearsal<'a>, PackError> {
+    // Only the folder of its name counts, where there is no other for what spills.
+    let mut plan = Plan::new(options, &how.dir.join("image"))?;
+    plan.temp_dir = how.dir.to_owned();
+    let sources = scan::sources(sources, options)?;
+    let own = Own::default();
+    let scan = scan::Scan::new(&sources, options, &own, observer);
+    let size = options.params.superchunk_size;
+    let held = Held::new(how.dir, size, how.hold, how.hold_at_least, how.seed);
+    let held = held.map_err(|source| PackError::Spill { dir: how.dir.to_owned(), source })?;
+    let (progress, places) = (Progress::default(), Places::none());
+    let stages = Stages {
+        scan: &scan,
+        plan: &plan,
+        options,
+        observer,
+        progress: &progress,
+        compare: Compare::new(&places, None),
+        portions: how.portions,
+    };
+    let (filled, (gathered, held)) = stages.run(&probe_all, |queue| gather(queue, held, how.dir))?;
+    let warnings = scan.warnings();
+    Ok(Rehearsal { options, plan, dir: how.dir, filled, gathered, held, warnings })
+}
+
+/// Probes superchunks until there are no more.
+fn probe_all(queue: &Receiver<CompressJob<Probed>>) {
+    while let Ok((raw, done)) = queue.recv() {
+        let probed = probe(&raw).map(|probe| Probed { raw, probe });
+        // Who does not wait for this any more has failed; its error is told there.
+        let _ = done.send(probed);
+    }
+}
+
+/// About how many bytes the fastest codec would make of it, from pieces that are spread over it.
+fn probe(raw: &[u8]) -> Result<u32, FormatError> {
+    let pieces = raw.len().div_ceil(PIECE * PROBED).max(1);
+    let step = raw.len() / pieces;
+    let mut sample = Vec::with_capacity(pieces * PIECE);
+    for piece in raw.chunks(step.max(1)).take(pieces) {
+        let from = piece.len().saturating_sub(PIECE) / 2;
+        sample.extend(piece.iter().skip(from).take(PIECE));
+    }
+    let encoded = Encoder::new(PROBE, None).encode(&sample)?;
+    Ok((encoded.stored.len() as u64 * raw.len() as u64).div_ceil(sample.len().max(1) as u64) as u32)
+}
+
+fn gather(queue: &Receiver<Sealed<Probed>>, mut held: Held, dir: &Path) -> Result<(Vec<Gathered>, Held), PackError> {
+    let mut gathered = Vec::new();
+    while let Ok(sealed) = queue.recv() {
+        // A compressor that is gone has panicked: the scope it runs in passes that on.
+        let Ok(probed) = sealed.encoded.recv() else { break };
+        let Probed { raw, probe } = probed?;
+        held.offer(&raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
+        let subchunks = sealed.list.subchunks.len() as u32;
+        let unit = Unit { raw_len: sealed.raw_len, probe, stored: None, subchunks };
+        gathered.push(Gathered { list: sealed.list, short: sealed.short, unit, codec: 0, flags: Flags::default() });
+    }
+    Ok((gathered, held))
+}
+
+impl Rehearsal<'_> {
+    /// All superchunks, in the order they would lie in the image.
+    pub fn units(&self) -> Vec<Unit> {
+        self.gathered.iter().map(|gathered| gathered.unit).collect()
+    }
+
+    /// Those that can be compressed, by their index among all: spread over all of them evenly, at random. All of them, if all are held.
+    pub fn held(&self) -> Vec<usize> {
+        self.held.indexes()
+    }
+
+    /// Whether all can be compressed.
+    pub fn holds_all(&self) -> bool {
+        self.held.holds_all()
+    }
+
+    /// What was packed, but for what is known of an image alone.
+    pub fn summary(&self) -> &PackSummary {
+        &self.filled.summary
+    }
+
+    /// Compresses these, of those that are held.
+    ///
+    /// # Errors
+    /// If one is not held or cannot be read, the codec fails, or the observer asks to stop.
+    pub fn compress(&mut self, chosen: &[usize], observer: &dyn PackObserver) -> Result<(), PackError> {
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Vec<(usize, Encoded)>> = Mutex::default();
+        let (held, options, dir) = (&self.held, self.options, self.dir);
+        let summary = &self.filled.summary;
+        let work = || -> Result<(), PackError> {
+            let mut encoder = Encoder::new(options.compression, options.params.part_size);
+            let mut raw = Vec::new();
+            while let Some(&index) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if observer.cancelled() {
+                    return Err(PackError::Cancelled);
+                }
+                held.read(index, &mut raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
+                let mut encoded = encoder.encode(&raw)?;
+                let stored = encoded.stored.len() as u64;
+                // Only its length counts from here on.
+                encoded.stored = Vec::new();
+                done.lock().push((index, Encoded { sum: stored, ..encoded }));
+                observer.progress(summary.files, summary.bytes, stored);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for n in 0..self.plan.compressors {
+                let thread = std::thread::Builder::new().name(format!("compress-{n}"));
+                threads.push(thread.spawn_scoped(scope, work).map_err(|source| PackError::Thread { source })?);
+            }
+            for thread in threads {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok::<_, PackError>(())
+        })?;
+        for (index, encoded) in done.into_inner() {
+            let gathered = &mut self.gathered[index];
+            gathered.unit.stored = Some(encoded.sum as u32);
+            (gathered.codec, gathered.flags) = (encoded.codec, encoded.flags);
+        }
+        Ok(())
+    }
+
+    /// What the image would take. `predicted` says how many bytes a superchunk takes that was not compressed, by its index.
+    ///
+    /// # Errors
+    /// If a temporary file cannot be written or read back.
+    pub fn finish(self, predicted: &dyn Fn(usize) -> u64) -> Result<Rehearsed, PackError> {
+        let Rehearsal { options, dir, filled, gathered, held, warnings, .. } = self;
+        drop(held);
+        let at = Path::new("the image");
+        let storage = HollowStorage::new(dir).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
+        let storage = Arc::new(storage);
+        let on_log = |source| PackError::log(at, source);
+        let mut appended = Appended { log: None, map: MapRows::default() };
+        let mut stored = Vec::new();
+        for (index, gathered) in gathered.into_iter().enumerate() {
+            let Gathered { list, short, unit, codec, flags } = gathered;
+            let len = match unit.stored {
+                Some(len) => len,
+                None => predicted(index).min(unit.raw_len.into()) as u32,
+            };
+            let (codec, flags) = match unit.stored {
+                Some(_) => (codec, flags),
+                None if len == unit.raw_len => (codec::RAW, Flags::default()),
+                None => (options.compression.codec_number(), Flags::default()),
+            };
+            if appended.log.is_none() {
+                let id = filled.log_id.unwrap_or_default();
+                appended.log = Some(begin_log(storage.clone(), id).map_err(on_log)?);
+            }
+            let Some(log) = &mut appended.log else { break };
+            stored.clear();
+            stored.resize(len as usize, 0);
+            let encoded = Encoded { codec, flags, sum: sums::xxh3(&stored), stored };
+            let frame = superchunk::frame(&encoded, &[], unit.raw_len, short);
+            let clear = list.encode();
+            let place = log.append(crate::log::NewFrame { clear: &clear, ..frame }).map_err(on_log)?;
+            appended.map.add(FrameKind::SUPERCHUNK, place, &list, Vec::<(SubchunkId, _)>::new());
+            stored = encoded.stored;
+        }
+        storage.keep_from_here();
+        let finished = finish(filled, appended, storage.clone(), at, options)?;
+        let image = Image::open(storage, ImageOptions::default()).and_then(|image| image.usage());
+        let usage = image.map_err(|source| PackError::Rehearsal { source })?;
+        let mut summary = finished.summary;
+        summary.warnings += warnings;
+        Ok(Rehearsed { usage, summary, leaves: finished.leaves })
+    }
+}
