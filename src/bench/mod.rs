@@ -16,6 +16,7 @@ mod plot;
 pub mod reading;
 mod report;
 pub mod run;
+pub mod sample;
 pub mod settings;
 mod sheet;
 mod show;

@@ -73,6 +73,7 @@ fn write(storage: Arc<dyn Storage>, image: &Path, options: &PackOptions) -> Resu
         next_superchunk: 1,
         log_id: None,
         summary: PackSummary { directories: 1, ..PackSummary::default() },
+        uses: Vec::new(),
     };
     finish(filled, Appended { log: None, map: MapRows::default() }, storage, image, options)
 }

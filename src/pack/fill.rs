@@ -4,7 +4,7 @@ use super::append::{Progress, Sealed};
 use super::compare::Compare;
 use super::files::{Batch, Entry, FileJob, FilePart, Meta, ReadEnd, ReadExtent, Segment};
 use super::plan::Plan;
-use super::portions::Portions;
+use super::portions::{Portions, Use};
 use super::rows::{ContentBuilder, Node, TreeRows};
 use super::superchunk::{CompressJob, Filling, Superchunk};
 use super::{PackError, PackObserver, PackOptions, PackSummary, read};
@@ -27,6 +27,8 @@ pub(super) struct Filled {
     pub(super) next_superchunk: u64,
     pub(super) log_id: Option<u64>,
     pub(super) summary: PackSummary,
+    /// Where the subchunks were used, if portions were read.
+    pub(super) uses: Vec<Use>,
 }
 
 /// `E` is what compressors make of a superchunk.
@@ -46,6 +48,7 @@ pub(super) struct Filler<'a, E> {
     next_superchunk: u64,
     log_id: Option<u64>,
     summary: PackSummary,
+    uses: Vec<Use>,
     /// Path of the entry at hand, for messages, and where each directory's part of it begins.
     path: Vec<u8>,
     borders: Vec<usize>,
@@ -76,6 +79,7 @@ impl<'a, E> Filler<'a, E> {
             next_superchunk: 1,
             log_id: None,
             summary: PackSummary::default(),
+            uses: Vec::new(),
             path: Vec::new(),
             borders: Vec::new(),
         }
@@ -116,6 +120,7 @@ impl<'a, E> Filler<'a, E> {
             next_superchunk: self.next_superchunk,
             log_id: self.log_id,
             summary: self.summary,
+            uses: self.uses,
         })
     }
 
@@ -131,7 +136,7 @@ impl<'a, E> Filler<'a, E> {
                 self.path.truncate(self.borders.pop().unwrap_or(0));
                 self.rows.leave()
             }
-            Entry::File { meta, job } => self.file(&job.name, meta, parts),
+            Entry::File { meta, job } => self.file(job, meta, parts),
             Entry::Other { name, meta, target } => {
                 let Some(file_type) = FileType::of_mode(meta.mode) else { return Ok(()) };
                 let size = match file_type {
@@ -173,7 +178,7 @@ impl<'a, E> Filler<'a, E> {
                 .name("read-alone".into())
                 .spawn_scoped(scope, move || read::run(&queue, options, portions))
                 .map_err(|source| PackError::Thread { source })?;
-            self.file(&job.name, meta, &mut Parts::from(received))
+            self.file(job, meta, &mut Parts::from(received))
         })
     }
 
@@ -192,7 +197,8 @@ impl<'a, E> Filler<'a, E> {
         self.path.truncate(before);
     }
 
-    fn file(&mut self, name: &[u8], meta: &Meta, parts: &mut Parts) -> Result<(), PackError> {
+    fn file(&mut self, job: &FileJob, meta: &Meta, parts: &mut Parts) -> Result<(), PackError> {
+        let name = &*job.name;
         let mut builder = ContentBuilder::default();
         let mut tiny = None;
         let min = self.options.params.chunker.min_len();
@@ -225,6 +231,10 @@ impl<'a, E> Filler<'a, E> {
                             uneven |= after_short;
                             after_short = *len < min;
                             let id = self.subchunk(identity, bytes)?;
+                            if self.portions.is_some() {
+                                let at = job.start.saturating_add(builder.size);
+                                self.uses.push(Use { subchunk: id, len: *len, at });
+                            }
                             builder.subchunk(id, *len);
                         }
                     }

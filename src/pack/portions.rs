@@ -3,12 +3,24 @@
 //! Invariant: which bytes are read depends on the sizes of the files alone, never on what is in them, and every byte is read
 //! with the same probability if the stretches lie at random. Made by who samples, asked by the readers.
 
+use crate::format::ids::SubchunkId;
 use std::ops::Range;
 
 /// Files up to this size are read whole or not at all.
 const WHOLE: u64 = 1 << 20;
 /// Where larger files may be cut: a multiple of most fixed sizes of subchunks.
 const ALIGN: u64 = 128 << 10;
+
+/// A subchunk in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// Which.
+    pub subchunk: SubchunkId,
+    /// Bytes.
+    pub len: u32,
+    /// Where it begins on the line of all files.
+    pub at: u64,
+}
 
 /// Stretches of the line of all files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::hollow::HollowStorage;
 use super::own::Own;
 use super::pipeline::Stages;
 use super::plan::Plan;
-use super::portions::Portions;
+use super::portions::{Portions, Use};
 use super::superchunk::{self, CompressJob};
 use super::{PackError, PackObserver, PackOptions, PackSummary, append::Appended, scan};
 use crate::format::clear::ClearList;
@@ -30,6 +30,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use super::finish::LeafBytes;
+pub use super::held::mixed;
+pub use super::scan::Count;
 
 /// One byte in so many is probed.
 const PROBED: usize = 8;
@@ -102,13 +104,13 @@ struct Probed {
     probe: u32,
 }
 
-/// Walks over the sources, and says how many files and bytes there are.
+/// Walks over the sources, reads no file, and says what there is.
 ///
 /// # Errors
 /// If a source does not exist.
-pub fn count(sources: &[PathBuf], options: &PackOptions, observer: &dyn PackObserver) -> Result<(), PackError> {
+pub fn count(sources: &[PathBuf], options: &PackOptions, observer: &dyn PackObserver) -> Result<Count, PackError> {
     let sources = scan::sources(sources, options)?;
-    scan::Scan::new(&sources, options, &Own::default(), observer).count(false)
+    scan::Scan::new(&sources, options, &Own::default(), observer).count_alike()
 }
 
 /// Reads the sources, all of them or portions, and cuts, hashes and deduplicates as [`super::pack`] would.
@@ -201,6 +203,11 @@ impl Rehearsal<'_> {
     /// What was packed, but for what is known of an image alone.
     pub fn summary(&self) -> &PackSummary {
         &self.filled.summary
+    }
+
+    /// Where subchunks were used, in the order they were read. Only if portions were read.
+    pub fn uses(&self) -> &[Use] {
+        &self.filled.uses
     }
 
     /// Compresses these, of those that are held.

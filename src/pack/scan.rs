@@ -8,6 +8,7 @@ use super::source::Source;
 use super::walk::{Rules, Sink, Stop, Walk};
 use super::{PackError, PackObserver, PackOptions};
 use crossbeam_channel::{Receiver, Sender};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,18 +30,48 @@ pub(super) struct Scan<'a> {
     rules: Rules<'a>,
 }
 
-/// Only counts.
-#[derive(Default)]
-struct Count {
-    files: u64,
-    bytes: u64,
+/// What there is, as far as it is known before a file is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Regular files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their bytes without holes.
+    pub data_bytes: u64,
+    /// How many bytes of them may be there twice, for all that sizes tell: files of the same size, if asked for.
+    pub alike_bytes: u64,
 }
 
-impl Sink for Count {
+/// Only counts.
+#[derive(Default)]
+struct Counting {
+    count: Count,
+    /// Which sizes there are, if files of the same size are to be known.
+    sizes: Option<HashSet<u64>>,
+}
+
+/// Files from this size on may have much in common, whatever their sizes are.
+const LARGE: u64 = 8 << 20;
+/// Of smaller files many have the same size by chance, and they count little.
+const SMALL: u64 = 4 << 10;
+/// Bytes of a block in which file systems say what a file takes.
+const BLOCK: u64 = 512;
+
+impl Sink for Counting {
     fn entry(&mut self, entry: Entry) -> Result<(), Stop> {
-        if let Entry::File { meta, .. } = entry {
-            self.files += 1;
-            self.bytes = self.bytes.saturating_add(meta.size);
+        if let Entry::File { meta, job } = entry {
+            let data = meta.size.min((job.stat.st_blocks as u64).saturating_mul(BLOCK));
+            let count = &mut self.count;
+            count.files += 1;
+            count.bytes = count.bytes.saturating_add(meta.size);
+            count.data_bytes = count.data_bytes.saturating_add(data);
+            if let Some(sizes) = &mut self.sizes
+                && meta.size >= SMALL
+                && (!sizes.insert(meta.size) || meta.size >= LARGE)
+            {
+                count.alike_bytes = count.alike_bytes.saturating_add(data);
+            }
         }
         Ok(())
     }
@@ -121,13 +152,25 @@ impl<'a> Scan<'a> {
     /// # Errors
     /// If going on would leave something out, or the observer asked to stop; nothing is told then.
     pub(super) fn count(&self, aloud: bool) -> Result<(), PackError> {
-        let mut count = Count::default();
-        match Walk::new(&self.rules, &mut count, aloud).run(self.sources) {
+        let count = self.counted(Counting::default(), aloud)?;
+        self.rules.observer.total(count.files, count.bytes);
+        Ok(())
+    }
+
+    /// Walks only to count, and says which files may be alike. Memory: 16 bytes for each size that a file has.
+    ///
+    /// # Errors
+    /// As [`Scan::count`].
+    pub(super) fn count_alike(&self) -> Result<Count, PackError> {
+        self.counted(Counting { sizes: Some(HashSet::new()), ..Counting::default() }, false)
+    }
+
+    fn counted(&self, mut counting: Counting, aloud: bool) -> Result<Count, PackError> {
+        match Walk::new(&self.rules, &mut counting, aloud).run(self.sources) {
             Err(Stop::Gone) => return Err(PackError::Cancelled),
             walked => failure(walked)?,
         }
-        self.rules.observer.total(count.files, count.bytes);
-        Ok(())
+        Ok(counting.count)
     }
 }
 

@@ -1,0 +1,135 @@
+//! Reads a part of the bytes and predicts the rest: how much of it is new, and how far that shrinks.
+//!
+//! Stretches of the line of all files are read, spread over it at random. What is read is cut, deduplicated and compressed as it
+//! would be packed. Names and attributes are those of all files. What the range says: `growth` bounds the new bytes among those
+//! that were not read; the sample's superchunks tell how much the ratio differs; a repetition that the sample had little chance
+//! to see counts as far as sizes of files allow it.
+
+use super::estimate::{Estimate, student};
+use super::growth::{Growth, grow};
+use super::{Prediction, SampleOptions, whole};
+use crate::bench::report::{Parts, Range, Size};
+use crate::format::frame::FRAME_HEADER;
+use crate::format::limits::SYNC_BLOCK;
+use crate::pack::portions::Portions;
+use crate::pack::rehearsal::{self, Count, Rehearse, Rehearsed, Unit};
+use crate::pack::{PackError, PackObserver, PackOptions};
+use std::path::PathBuf;
+
+/// Stretches that are read at least, as far as they are not shorter than [`SHORTEST`].
+const STRETCHES: u64 = 64;
+/// Bytes of the shortest stretch: less has no context for a codec, and makes a disk seek.
+const SHORTEST: u64 = 1 << 20;
+/// Bytes that the row of an inode takes more if its content is known.
+const INODE_CONTENT: f64 = 8.0;
+
+/// As [`super::predict`].
+pub(super) fn predict(
+    sources: &[PathBuf],
+    options: &PackOptions,
+    how: &SampleOptions<'_>,
+    observer: &dyn PackObserver,
+) -> Result<Prediction, PackError> {
+    let count = rehearsal::count(sources, options, observer)?;
+    observer.total(count.files, count.bytes);
+    if how.bytes >= count.data_bytes {
+        // It says itself how much it compresses.
+        return whole::predict(sources, options, how, observer);
+    }
+    let (portions, stretches) = portions(&count, options, how);
+    let rehearse = Rehearse {
+        hold: u64::MAX,
+        hold_at_least: 1,
+        seed: how.seed,
+        portions: Some(&portions),
+        dir: how.work,
+    };
+    let mut rehearsal = rehearsal::rehearse(sources, options, &rehearse, observer)?;
+    let held = rehearsal.held();
+    rehearsal.compress(&held, observer)?;
+    let units = rehearsal.units();
+    let growth = grow(rehearsal.uses(), &count, stretches);
+    let rehearsed = rehearsal.finish(&|_| 0)?;
+    let compressed = units.iter().map(|unit| u64::from(unit.raw_len)).sum();
+    let size = size(&rehearsed, &units, &growth, &count);
+    Ok(Prediction { size, summary: rehearsed.summary, compressed })
+}
+
+/// What to read, and in how many stretches: one of each of as many parts of the line, at random in it.
+fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (Portions, u64) {
+    let len = (how.bytes / STRETCHES).clamp(SHORTEST, u64::from(options.params.superchunk_size).max(SHORTEST));
+    let stretches = (how.bytes / len).max(2);
+    // Holes are on the line as bytes are: a stretch of it has as many bytes as its share.
+    let share = how.bytes as f64 / count.data_bytes.max(1) as f64;
+    let part = count.bytes as f64 / stretches as f64;
+    let len = part * share;
+    let line = count.bytes;
+    let mut ranges = Vec::new();
+    for stretch in 0..stretches {
+        let random = rehearsal::mixed(how.seed, stretch) as f64 / 2f64.powi(64);
+        let start = ((stretch as f64 + random) * part) as u64;
+        let end = start.saturating_add(len.ceil() as u64);
+        ranges.push(start..end.min(line));
+        // What does not fit at the end is read at the beginning, so that each byte is as likely as every other.
+        ranges.push(0..end.saturating_sub(line));
+    }
+    (Portions::new(ranges), stretches)
+}
+
+/// Stored bytes for each new byte, by the superchunks of the sample; the bounds as factors of it.
+fn ratio(units: &[Unit]) -> Estimate {
+    let raw: f64 = units.iter().map(|unit| f64::from(unit.raw_len)).sum();
+    let stored = |unit: &Unit| f64::from(unit.stored.unwrap_or(unit.raw_len));
+    let count = units.len() as f64;
+    if raw <= 0.0 {
+        return Estimate { low: 0.0, value: 1.0, high: 1.0 };
+    }
+    let ratio = units.iter().map(stored).sum::<f64>() / raw;
+    let squares: f64 = units.iter().map(|unit| (stored(unit) - ratio * f64::from(unit.raw_len)).powi(2)).sum();
+    let error = (squares / (count - 1.0).max(1.0) / count).sqrt() / (raw / count);
+    let off = student(units.len().saturating_sub(1)) * error / ratio.max(f64::MIN_POSITIVE);
+    let off = if units.len() < 2 { f64::INFINITY } else { off };
+    Estimate { low: ratio * (-off).exp(), value: ratio, high: (ratio * off.exp()).min(1.0) }
+}
+
+/// The image's size, if what was not read is like what was.
+fn size(rehearsed: &Rehearsed, units: &[Unit], growth: &Growth, count: &Count) -> Size {
+    let ratio = ratio(units);
+    let (usage, leaves) = (&rehearsed.usage, &rehearsed.leaves);
+    let headers = units.len() as f64 * FRAME_HEADER as f64;
+    let sampled = rehearsed.summary.unique_bytes.max(1) as f64;
+    // Both may be off, and seldom as far as they can in the same direction.
+    let together = |a: f64, b: f64| a.ln().hypot(b.ln()).exp();
+    let new = &growth.new_bytes;
+    let spread_low = together(growth.low_factor.max(f64::MIN_POSITIVE), (ratio.low / ratio.value).max(f64::MIN_POSITIVE));
+    let spread_high = together(growth.high_factor, ratio.high / ratio.value);
+    let data = [
+        new.low * ratio.value / spread_low,
+        new.value * ratio.value,
+        (new.high * ratio.value * spread_high).min(growth.all_bytes),
+    ];
+    let of_files = (leaves.inodes + leaves.dirents + leaves.xattrs) as f64;
+    let of_contents = (leaves.shares + leaves.tiny + leaves.contents) as f64;
+    let of_map = (usage.tables + usage.identities + usage.roots).saturating_sub(leaves.sum()) as f64;
+    let unread = count.files as f64 * (1.0 - growth.share);
+    let figures = |new: f64, per_inode: f64| {
+        let times = (new / sampled).max(1.0);
+        let metadata = of_files + unread * per_inode + of_contents / growth.share + of_map * times;
+        [metadata, usage.identities as f64 * times, usage.clear_lists as f64 * times, headers * times]
+    };
+    let other = (usage.heads + usage.other + usage.parity) as f64;
+    let low = data[0] + figures(new.low / growth.low_factor, 0.0).iter().sum::<f64>() + other - SYNC_BLOCK as f64;
+    let high = data[2] + figures(new.high * growth.high_factor, INODE_CONTENT).iter().sum::<f64>() + other + SYNC_BLOCK as f64;
+    let [metadata, identities, clear_lists, headers] = figures(new.value, INODE_CONTENT / 2.0);
+    let parts = Parts {
+        data: (data[1] + headers) as u64,
+        metadata: metadata as u64,
+        identities: identities as u64,
+        clear_lists: clear_lists as u64,
+        other: other as u64,
+    };
+    let total = parts.data + parts.metadata + parts.identities + parts.clear_lists + parts.other;
+    let range = Range { low: (low.max(0.0) as u64).min(total), high: (high.ceil() as u64).max(total) };
+    let bytes = rehearsed.summary.bytes as f64;
+    Size { total, ratio: bytes / total.max(1) as f64, range: Some(range), parts: Some(parts), saved: None }
+}
