@@ -50,7 +50,8 @@ impl Portions {
         let overlapping = self.stretches.iter().skip(first);
         if size <= WHOLE {
             let middle = start.saturating_add(size / 2);
-            let read = overlapping.take_while(|stretch| stretch.start <= middle).any(|stretch| stretch.contains(&middle));
+            let read =
+                overlapping.take_while(|stretch| stretch.start <= middle).any(|stretch| stretch.contains(&middle));
             return if read && size > 0 { std::iter::once(0..size).collect() } else { Vec::new() };
         }
         let mut out: Vec<Range<u64>> = Vec::new();

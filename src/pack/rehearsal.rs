@@ -22,6 +22,7 @@ use crate::format::codec::{self, Compression, Encoded, Encoder};
 use crate::format::frame::{Flags, FrameKind};
 use crate::format::ids::SubchunkId;
 use crate::format::{FormatError, sums};
+use crate::log::NewFrame;
 use crate::meta::{Image, ImageOptions, MapRows, Usage};
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -36,7 +37,7 @@ pub use super::scan::Count;
 /// One byte in so many is probed.
 const PROBED: usize = 8;
 /// Bytes that are probed in one piece.
-const PIECE: usize = 32 << 10;
+const PIECE: usize = 16 << 10;
 /// What probes: the fastest there is.
 const PROBE: Compression = Compression::Zstd(1);
 
@@ -74,6 +75,8 @@ struct Gathered {
     unit: Unit,
     codec: u8,
     flags: Flags,
+    /// Checksum of its stored bytes, if it was compressed.
+    sum: u64,
 }
 
 /// A tree that was read, cut and deduplicated.
@@ -179,7 +182,14 @@ fn gather(queue: &Receiver<Sealed<Probed>>, mut held: Held, dir: &Path) -> Resul
         held.offer(&raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
         let subchunks = sealed.list.subchunks.len() as u32;
         let unit = Unit { raw_len: sealed.raw_len, probe, stored: None, subchunks };
-        gathered.push(Gathered { list: sealed.list, short: sealed.short, unit, codec: 0, flags: Flags::default() });
+        gathered.push(Gathered {
+            list: sealed.list,
+            short: sealed.short,
+            unit,
+            codec: 0,
+            flags: Flags::default(),
+            sum: 0,
+        });
     }
     Ok((gathered, held))
 }
@@ -216,7 +226,7 @@ impl Rehearsal<'_> {
     /// If one is not held or cannot be read, the codec fails, or the observer asks to stop.
     pub fn compress(&mut self, chosen: &[usize], observer: &dyn PackObserver) -> Result<(), PackError> {
         let next = AtomicUsize::new(0);
-        let done: Mutex<Vec<(usize, Encoded)>> = Mutex::default();
+        let done: Mutex<Vec<(usize, usize, Encoded)>> = Mutex::default();
         let (held, options, dir) = (&self.held, self.options, self.dir);
         let summary = &self.filled.summary;
         let work = || -> Result<(), PackError> {
@@ -228,11 +238,10 @@ impl Rehearsal<'_> {
                 }
                 held.read(index, &mut raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
                 let mut encoded = encoder.encode(&raw)?;
-                let stored = encoded.stored.len() as u64;
-                // Only its length counts from here on.
-                encoded.stored = Vec::new();
-                done.lock().push((index, Encoded { sum: stored, ..encoded }));
-                observer.progress(summary.files, summary.bytes, stored);
+                // Only their number counts from here on.
+                let stored = std::mem::take(&mut encoded.stored).len();
+                done.lock().push((index, stored, encoded));
+                observer.progress(summary.files, summary.bytes, stored as u64);
             }
             Ok(())
         };
@@ -247,10 +256,10 @@ impl Rehearsal<'_> {
             }
             Ok::<_, PackError>(())
         })?;
-        for (index, encoded) in done.into_inner() {
+        for (index, stored, encoded) in done.into_inner() {
             let gathered = &mut self.gathered[index];
-            gathered.unit.stored = Some(encoded.sum as u32);
-            (gathered.codec, gathered.flags) = (encoded.codec, encoded.flags);
+            gathered.unit.stored = Some(stored as u32);
+            (gathered.codec, gathered.flags, gathered.sum) = (encoded.codec, encoded.flags, encoded.sum);
         }
         Ok(())
     }
@@ -269,15 +278,17 @@ impl Rehearsal<'_> {
         let mut appended = Appended { log: None, map: MapRows::default() };
         let mut stored = Vec::new();
         for (index, gathered) in gathered.into_iter().enumerate() {
-            let Gathered { list, short, unit, codec, flags } = gathered;
+            let Gathered { list, short, unit, codec, flags, sum } = gathered;
             let len = match unit.stored {
                 Some(len) => len,
                 None => predicted(index).min(unit.raw_len.into()) as u32,
             };
-            let (codec, flags) = match unit.stored {
-                Some(_) => (codec, flags),
-                None if len == unit.raw_len => (codec::RAW, Flags::default()),
-                None => (options.compression.codec_number(), Flags::default()),
+            let (codec, flags, sum) = match unit.stored {
+                Some(_) => (codec, flags, sum),
+                None => {
+                    let codec = if len == unit.raw_len { codec::RAW } else { options.compression.codec_number() };
+                    (codec, Flags::default(), mixed(u64::from(len), index as u64))
+                }
             };
             if appended.log.is_none() {
                 let id = filled.log_id.unwrap_or_default();
@@ -289,7 +300,9 @@ impl Rehearsal<'_> {
             let encoded = Encoded { codec, flags, sum: sums::xxh3(&stored), stored };
             let frame = superchunk::frame(&encoded, &[], unit.raw_len, short);
             let clear = list.encode();
-            let place = log.append(crate::log::NewFrame { clear: &clear, ..frame }).map_err(on_log)?;
+            let mut place = log.append(NewFrame { clear: &clear, ..frame }).map_err(on_log)?;
+            // The map keeps the checksum of the bytes that are not there.
+            place.sum = sum;
             appended.map.add(FrameKind::SUPERCHUNK, place, &list, Vec::<(SubchunkId, _)>::new());
             stored = encoded.stored;
         }

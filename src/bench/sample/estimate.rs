@@ -43,6 +43,11 @@ pub(super) fn student(freedom: usize) -> f64 {
     }
 }
 
+/// What share of a whole a sample of so many may have missed: what is more, it misses once in a hundred times.
+pub(super) fn missed(count: u64) -> f64 {
+    1.0 - MISSED.powf(1.0 / count.max(1) as f64)
+}
+
 /// What the superchunks take, one by one and together.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
@@ -109,10 +114,8 @@ pub(super) fn stored(units: &[Unit]) -> Stored {
     let mut ratios: Vec<f64> = sampled.iter().map(|(unit, _)| unit.ratio()).collect();
     ratios.sort_by(f64::total_cmp);
     let unlike: f64 = others().map(|unit| unit.raw * distance(&ratios, unit.ratio())).sum();
-    // And what kinds of superchunks the sample may have missed: so many that this happens once in a hundred times. They save
-    // nothing, or twice as much.
-    let missed = 1.0 - MISSED.powf(1.0 / count.max(1.0));
-    let missed = missed * others().map(|unit| gain.abs() * unit.z).sum::<f64>();
+    // And what kinds of superchunks the sample may have missed: they save nothing, or twice as much.
+    let missed = missed(sampled.len() as u64) * others().map(|unit| gain.abs() * unit.z).sum::<f64>();
     let off = spread.max(missed).hypot(unlike);
     let all = Estimate { low: (value - off).max(least), value, high: (value + off).min(most) };
     Stored { each, all }
@@ -173,7 +176,14 @@ mod tests {
         let small = (0..30).map(|_| text(random)).collect();
         // The codec finds what the probe does not see, in one of three.
         let hidden = (0..150).map(|n| (0.9, if n % 3 == 0 { 0.4 } else { 0.85 })).collect();
-        vec![("texts", texts), ("mixed", mixed), ("turns", turns), ("equal", equal), ("small", small), ("hidden", hidden)]
+        vec![
+            ("texts", texts),
+            ("mixed", mixed),
+            ("turns", turns),
+            ("equal", equal),
+            ("small", small),
+            ("hidden", hidden),
+        ]
     }
 
     #[test]
@@ -192,7 +202,10 @@ mod tests {
                 }
                 assert!(within >= 190, "{kind}, {count} superchunks: {within} of 200");
                 // Few superchunks tell little where only one of 20 counts, or where the probe does not see what the codec does.
-                assert!(near >= 190 || count == 4 || ["equal", "hidden"].contains(&kind), "{kind}, {count}: {near} of 200");
+                assert!(
+                    near >= 190 || count == 4 || ["equal", "hidden"].contains(&kind),
+                    "{kind}, {count}: {near} of 200"
+                );
             }
         }
     }

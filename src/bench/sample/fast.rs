@@ -5,7 +5,7 @@
 //! that were not read; the sample's superchunks tell how much the ratio differs; a repetition that the sample had little chance
 //! to see counts as far as sizes of files allow it.
 
-use super::estimate::{Estimate, student};
+use super::estimate::{Estimate, missed, student};
 use super::growth::{Growth, grow};
 use super::{Prediction, SampleOptions, whole};
 use crate::bench::report::{Parts, Range, Size};
@@ -16,10 +16,10 @@ use crate::pack::rehearsal::{self, Count, Rehearse, Rehearsed, Unit};
 use crate::pack::{PackError, PackObserver, PackOptions};
 use std::path::PathBuf;
 
-/// Stretches that are read at least, as far as they are not shorter than [`SHORTEST`].
-const STRETCHES: u64 = 64;
+/// Stretches that are read at least, as far as they are not shorter than [`SHORTEST`]: the more, the less is missed.
+const STRETCHES: u64 = 256;
 /// Bytes of the shortest stretch: less has no context for a codec, and makes a disk seek.
-const SHORTEST: u64 = 1 << 20;
+const SHORTEST: u64 = 256 << 10;
 /// Bytes that the row of an inode takes more if its content is known.
 const INODE_CONTENT: f64 = 8.0;
 
@@ -37,13 +37,8 @@ pub(super) fn predict(
         return whole::predict(sources, options, how, observer);
     }
     let (portions, stretches) = portions(&count, options, how);
-    let rehearse = Rehearse {
-        hold: u64::MAX,
-        hold_at_least: 1,
-        seed: how.seed,
-        portions: Some(&portions),
-        dir: how.work,
-    };
+    let rehearse =
+        Rehearse { hold: u64::MAX, hold_at_least: 1, seed: how.seed, portions: Some(&portions), dir: how.work };
     let mut rehearsal = rehearsal::rehearse(sources, options, &rehearse, observer)?;
     let held = rehearsal.held();
     rehearsal.compress(&held, observer)?;
@@ -51,7 +46,7 @@ pub(super) fn predict(
     let growth = grow(rehearsal.uses(), &count, stretches);
     let rehearsed = rehearsal.finish(&|_| 0)?;
     let compressed = units.iter().map(|unit| u64::from(unit.raw_len)).sum();
-    let size = size(&rehearsed, &units, &growth, &count);
+    let size = size(&rehearsed, &units, &growth, &count, stretches);
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
@@ -76,8 +71,9 @@ fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (P
     (Portions::new(ranges), stretches)
 }
 
-/// Stored bytes for each new byte, by the superchunks of the sample; the bounds as factors of it.
-fn ratio(units: &[Unit]) -> Estimate {
+/// Stored bytes for each new byte, by the superchunks of the sample. What so many stretches may have missed takes no bytes, or is
+/// incompressible.
+fn ratio(units: &[Unit], stretches: u64) -> Estimate {
     let raw: f64 = units.iter().map(|unit| f64::from(unit.raw_len)).sum();
     let stored = |unit: &Unit| f64::from(unit.stored.unwrap_or(unit.raw_len));
     let count = units.len() as f64;
@@ -89,19 +85,23 @@ fn ratio(units: &[Unit]) -> Estimate {
     let error = (squares / (count - 1.0).max(1.0) / count).sqrt() / (raw / count);
     let off = student(units.len().saturating_sub(1)) * error / ratio.max(f64::MIN_POSITIVE);
     let off = if units.len() < 2 { f64::INFINITY } else { off };
-    Estimate { low: ratio * (-off).exp(), value: ratio, high: (ratio * off.exp()).min(1.0) }
+    let missed = missed(stretches);
+    let low = (ratio * (-off).exp()).min(ratio * (1.0 - missed));
+    let high = (ratio * off.exp()).max(ratio + missed * (1.0 - ratio));
+    Estimate { low, value: ratio, high: high.min(1.0).max(ratio) }
 }
 
 /// The image's size, if what was not read is like what was.
-fn size(rehearsed: &Rehearsed, units: &[Unit], growth: &Growth, count: &Count) -> Size {
-    let ratio = ratio(units);
+fn size(rehearsed: &Rehearsed, units: &[Unit], growth: &Growth, count: &Count, stretches: u64) -> Size {
+    let ratio = ratio(units, stretches);
     let (usage, leaves) = (&rehearsed.usage, &rehearsed.leaves);
     let headers = units.len() as f64 * FRAME_HEADER as f64;
     let sampled = rehearsed.summary.unique_bytes.max(1) as f64;
     // Both may be off, and seldom as far as they can in the same direction.
     let together = |a: f64, b: f64| a.ln().hypot(b.ln()).exp();
     let new = &growth.new_bytes;
-    let spread_low = together(growth.low_factor.max(f64::MIN_POSITIVE), (ratio.low / ratio.value).max(f64::MIN_POSITIVE));
+    let spread_low =
+        together(growth.low_factor.max(f64::MIN_POSITIVE), (ratio.low / ratio.value).max(f64::MIN_POSITIVE));
     let spread_high = together(growth.high_factor, ratio.high / ratio.value);
     let data = [
         new.low * ratio.value / spread_low,
@@ -119,7 +119,8 @@ fn size(rehearsed: &Rehearsed, units: &[Unit], growth: &Growth, count: &Count) -
     };
     let other = (usage.heads + usage.other + usage.parity) as f64;
     let low = data[0] + figures(new.low / growth.low_factor, 0.0).iter().sum::<f64>() + other - SYNC_BLOCK as f64;
-    let high = data[2] + figures(new.high * growth.high_factor, INODE_CONTENT).iter().sum::<f64>() + other + SYNC_BLOCK as f64;
+    let high =
+        data[2] + figures(new.high * growth.high_factor, INODE_CONTENT).iter().sum::<f64>() + other + SYNC_BLOCK as f64;
     let [metadata, identities, clear_lists, headers] = figures(new.value, INODE_CONTENT / 2.0);
     let parts = Parts {
         data: (data[1] + headers) as u64,

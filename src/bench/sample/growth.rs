@@ -158,7 +158,8 @@ mod tests {
                 let truth = (20_000 / repeats * u64::from(LEN)) as f64;
                 let growth = grow(&uses, &count, 64);
                 assert!((growth.share - 0.128).abs() < 1e-3);
-                let (low, high) = (growth.new_bytes.low / growth.low_factor, growth.new_bytes.high * growth.high_factor);
+                let (low, high) =
+                    (growth.new_bytes.low / growth.low_factor, growth.new_bytes.high * growth.high_factor);
                 within += u32::from((low..=high).contains(&truth));
             }
             assert!(within >= 190, "{repeats} times: {within} of 200");

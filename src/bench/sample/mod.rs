@@ -49,5 +49,9 @@ pub fn predict(
     how: &SampleOptions<'_>,
     observer: &dyn PackObserver,
 ) -> Result<Prediction, PackError> {
-    if how.fast { fast::predict(sources, options, how, observer) } else { whole::predict(sources, options, how, observer) }
+    if how.fast {
+        fast::predict(sources, options, how, observer)
+    } else {
+        whole::predict(sources, options, how, observer)
+    }
 }
