@@ -140,7 +140,7 @@ impl Reader<'_> {
         };
         let size = stat.st_size as u64;
         let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
-        let all = || vec![0..size];
+        let all = || std::iter::once(0..size).collect();
         let wanted = self.portions.map_or_else(all, |portions| portions.of(job.start, size));
         // Bytes packed so far, holes included.
         let mut at = 0;
