@@ -1,7 +1,7 @@
 //! Logarithmic axes: from values to places, and the values that are marked.
 //!
-//! Invariants: every value lies inside its axis, not at its ends; marks are round numbers that people use for the unit, at least two
-//! where the axis has them, at most as many as there is room for. Called by `plot`.
+//! Invariants: every value lies inside its axis, not at its ends; marks are round numbers that people use for the unit, at least as
+//! far apart as asked for. Called by `plot`.
 
 use super::show::rounded;
 
@@ -29,8 +29,8 @@ const MARGIN: f64 = 0.07;
 const LEAST_SPAN: f64 = 1.5;
 
 impl Axis {
-    /// The axis for `values`, all finite and above 0, with at most `marks` marks. `None` without values.
-    pub fn new(quantity: Quantity, values: impl Iterator<Item = f64>, marks: usize) -> Option<Self> {
+    /// The axis for `values`, all finite and above 0, its marks at least `apart` of its length apart. `None` without values.
+    pub fn new(quantity: Quantity, values: impl Iterator<Item = f64>, apart: f64) -> Option<Self> {
         let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), value: f64| {
             let value = value.ln();
             (low.min(value), high.max(value))
@@ -42,7 +42,7 @@ impl Axis {
         (low, high) = (low - lacks, high + lacks);
         let margin = (high - low) * MARGIN;
         let mut axis = Axis { low: low - margin, high: high + margin, marks: Vec::new() };
-        axis.marks = axis.choose(quantity, marks);
+        axis.marks = axis.choose(quantity, apart);
         Some(axis)
     }
 
@@ -52,22 +52,25 @@ impl Axis {
     }
 
     /// The finest set of marks for which there is room.
-    fn choose(&self, quantity: Quantity, most: usize) -> Vec<(f64, String)> {
+    fn choose(&self, quantity: Quantity, apart: f64) -> Vec<(f64, String)> {
         let sets = match quantity {
-            Quantity::Bytes => [self.even(quantity), self.steps(&[1, 2, 5], BYTES), self.steps(&[1, 10], BYTES)],
-            Quantity::Seconds => [self.even(quantity), self.human_times(), self.steps(&[1], SECONDS)],
+            Quantity::Bytes => [&[1, 2, 5][..], &[1, 5], &[1, 10]].map(|steps| self.steps(steps, BYTES)),
+            Quantity::Seconds => {
+                let steps = |steps, long| self.times(steps, long);
+                [steps(&[1, 2, 5], TIMES), steps(&[1, 5], FEWER_TIMES), steps(&[1], FEWEST_TIMES)]
+            }
         };
-        let few = |set: &Vec<f64>| set.len() <= most;
-        let [even, usual, coarse] = sets;
-        let chosen = if usual.len() < 3 && few(&even) {
+        let spaced = |set: &Vec<f64>| set.windows(2).all(|pair| self.place(pair[1]) - self.place(pair[0]) >= apart);
+        let even = self.even(quantity);
+        let mut chosen = if sets[0].len() < 3 && even.len() > sets[0].len() && spaced(&even) {
             even
         } else {
-            let mut chosen = if few(&usual) { usual } else { coarse };
-            while !few(&chosen) {
-                chosen = chosen.into_iter().step_by(2).collect();
-            }
-            chosen
+            let [.., coarsest] = &sets;
+            sets.iter().find(|set| spaced(set) && set.len() > 1).unwrap_or(coarsest).clone()
         };
+        while !spaced(&chosen) {
+            chosen = chosen.into_iter().step_by(2).collect();
+        }
         chosen.into_iter().map(|value| (value, text(quantity, value))).collect()
     }
 
@@ -91,10 +94,11 @@ impl Axis {
         out
     }
 
-    fn human_times(&self) -> Vec<f64> {
-        let mut out = self.steps(&[1, 2, 5], SECONDS);
+    /// Each of `steps` in each decade up to 10 seconds, and those of `long`.
+    fn times(&self, steps: &[u32], long: &[f64]) -> Vec<f64> {
+        let mut out = self.steps(steps, SECONDS);
         out.retain(|value| *value <= 10.0);
-        out.extend(TIMES.iter().filter(|value| self.contains(value)));
+        out.extend(long.iter().filter(|value| self.contains(value)));
         out
     }
 
@@ -128,6 +132,9 @@ const TIMES: &[f64] = &[
     864_000.0,
 ];
 
+const FEWER_TIMES: &[f64] = &[60.0, 300.0, 600.0, 3600.0, 18_000.0, 36_000.0, 86_400.0, 432_000.0, 864_000.0];
+const FEWEST_TIMES: &[f64] = &[60.0, 600.0, 3600.0, 36_000.0, 86_400.0, 864_000.0];
+
 fn unit(quantity: Quantity, value: f64) -> (f64, &'static str) {
     let units = match quantity {
         Quantity::Bytes => BYTES,
@@ -149,7 +156,7 @@ mod tests {
     use super::*;
 
     fn marks(quantity: Quantity, values: &[f64]) -> Vec<String> {
-        let axis = Axis::new(quantity, values.iter().copied(), 8).unwrap();
+        let axis = Axis::new(quantity, values.iter().copied(), 0.1).unwrap();
         assert!(values.iter().all(|&value| (0.01..0.99).contains(&axis.place(value))), "{values:?}");
         axis.marks.into_iter().map(|mark| mark.1).collect()
     }
@@ -182,16 +189,25 @@ mod tests {
                 assert!(marks.len() >= 2, "{quantity:?} {value}: {marks:?}");
             }
         }
-        assert_eq!(Axis::new(Quantity::Bytes, std::iter::empty(), 5), None);
+        assert_eq!(Axis::new(Quantity::Bytes, std::iter::empty(), 0.1), None);
     }
 
     #[test]
-    fn there_are_never_more_marks_than_there_is_room_for() {
-        for most in 2..9 {
+    fn on_a_short_axis_fewer_times_are_marked() {
+        let axis = |apart| Axis::new(Quantity::Seconds, [4.0, 500.0].into_iter(), apart).unwrap().marks;
+        assert_eq!(axis(0.12).into_iter().map(|mark| mark.1).collect::<Vec<_>>(), ["5 s", "10 s", "1 min", "5 min"]);
+        assert_eq!(axis(0.3).into_iter().map(|mark| mark.1).collect::<Vec<_>>(), ["10 s", "1 min"]);
+    }
+
+    #[test]
+    fn marks_are_as_far_apart_as_asked_for() {
+        for apart in [0.05, 0.1, 0.2, 0.4] {
             for span in [1.1, 3.0, 40.0, 1e4, 1e9] {
                 for quantity in [Quantity::Bytes, Quantity::Seconds] {
-                    let axis = Axis::new(quantity, [3.0, 3.0 * span].into_iter(), most).unwrap();
-                    assert!(axis.marks.len() <= most, "{most} {span} {quantity:?}: {:?}", axis.marks);
+                    let axis = Axis::new(quantity, [3.0, 3.0 * span].into_iter(), apart).unwrap();
+                    let places: Vec<f64> = axis.marks.iter().map(|mark| axis.place(mark.0)).collect();
+                    assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= apart), "{apart} {span}: {places:?}");
+                    assert!(!places.is_empty(), "{apart} {span} {quantity:?}");
                 }
             }
         }

@@ -75,6 +75,9 @@ const ABOVE: f64 = 26.0;
 const BELOW: f64 = 46.0;
 /// Free to the right of the plot, for half of the last mark's text.
 const RIGHT: f64 = 24.0;
+/// Marks of the axes are this far apart: the lower axis' text is up to 50 pixels wide.
+const APART: f64 = 58.0;
+const APART_DOWN: f64 = 30.0;
 /// A plot grows until its labels have room; this often at most.
 const GROWTHS: usize = 24;
 const GROWTH: f64 = 1.15;
@@ -256,13 +259,11 @@ impl<'a> Drawing<'a> {
     fn unlabelled(chart: &'a Chart, frame: Frame) -> Option<Self> {
         let bounds = chart.marks.iter().flat_map(|m| m.range.map_or([m.bytes; 2], |(low, high)| [low, high]));
         let bounds = bounds.chain(chart.marks.iter().map(|mark| mark.bytes));
-        let rows = ((frame.height - ABOVE - BELOW) / 40.0) as usize;
-        let sizes = Axis::new(Quantity::Bytes, bounds, rows.max(2))?;
+        let sizes = Axis::new(Quantity::Bytes, bounds, APART_DOWN / (frame.height - ABOVE - BELOW))?;
         let widest = sizes.marks.iter().map(|mark| text_width(&mark.1, frame.font(), false)).fold(0.0, f64::max);
         let left = widest + 8.0;
         let inner = Rect { left, top: ABOVE, width: frame.width - left - RIGHT, height: frame.height - ABOVE - BELOW };
-        let columns = (inner.width / 64.0) as usize;
-        let times = Axis::new(Quantity::Seconds, chart.marks.iter().map(|mark| mark.seconds), columns.max(2))?;
+        let times = Axis::new(Quantity::Seconds, chart.marks.iter().map(|mark| mark.seconds), APART / inner.width)?;
         let mut drawing = Drawing {
             chart,
             frame,
@@ -318,8 +319,8 @@ impl<'a> Drawing<'a> {
             out.append(line("grid", (x, top), (x, bottom)));
             out.append(text("", (x, bottom + 18.0), "middle", name));
         }
-        out.append(text("", (0.0, 14.0), "start", "↓ smaller   Size of the image"));
-        out.append(text("", (right, bottom + 39.0), "end", &format!("← faster   {}", self.chart.axis)));
+        out.append(text("", (0.0, 14.0), "start", "Size of the image (↓ smaller)"));
+        out.append(text("", (right, bottom + 39.0), "end", &format!("{} (← faster)", self.chart.axis)));
     }
 
     fn into_group(self) -> Element {

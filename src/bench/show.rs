@@ -58,8 +58,12 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
-/// `value` with `figures` significant figures, but all of those before the point, and at most three after it. `value` is finite.
+/// `value` with `figures` significant figures, but all of those before the point, and at most three after it;
+/// `?` if `value` is not finite.
 pub fn rounded(value: f64, figures: usize) -> String {
+    if !value.is_finite() {
+        return "?".into();
+    }
     let before = |value: f64| if value.abs() < 1.0 { 0 } else { value.abs().log10().floor() as usize + 1 };
     let text = |decimals: usize| format!("{value:.decimals$}");
     let decimals = figures.saturating_sub(before(value).max(1)).min(3);
@@ -123,6 +127,7 @@ mod tests {
             .to_vec();
         let expected = ["0.00", "0.000", "0.012", "0.12", "1.24", "10.0", "9.99", "12.3", "100", "1000", "12346"];
         assert_eq!(shown, expected);
+        assert_eq!([f64::NAN, f64::INFINITY].map(|value| rounded(value, 3)), ["?", "?"]);
         assert_eq!([105.23, 1383.06, 34.0].map(|value| rounded(value, 4)), ["105.2", "1383", "34.00"]);
     }
 
