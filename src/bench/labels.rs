@@ -2,7 +2,8 @@
 //!
 //! Invariants: no two labels overlap, none covers a marker, none leaves the plot; the same points give the same places. A label
 //! stands beside its marker where it can; one that had to move has a leader line. Each label is tried at places around its marker,
-//! nearest first, and takes the cheapest; then each is placed again with all others fixed, a few times over. Called by `plot`.
+//! nearest first, and takes the cheapest; then each is placed again with all others fixed, a few times over. This is done in several
+//! orders, and the cheapest counts. Called by `plot`.
 
 /// A point of the plot, in its units; y grows downwards.
 pub type Point = (f64, f64);
@@ -164,19 +165,22 @@ fn cross((a, b): (Point, Point), (c, d): (Point, Point)) -> bool {
 /// The labels' places, one an item; `None` if the plot is too crowded. Labels avoid `lines` where that is cheap.
 pub fn place(plot: Rect, items: &[Item], lines: &[(Point, Point)]) -> Option<Vec<Placed>> {
     let board = Board { plot, items, lines };
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(board.neighbours(i)));
-    // A label for which no place was left goes first in the next attempt.
-    for _ in 0..=items.len() {
-        match board.attempt(&order) {
-            Ok(placed) => return Some(placed),
-            Err(stuck) => {
-                let index = order.remove(stuck);
-                order.insert(0, index);
-            }
-        }
-    }
-    None
+    let from = |key: &dyn Fn(&Item) -> f64| {
+        let mut order: Vec<usize> = (0..items.len()).collect();
+        order.sort_by(|&a, &b| key(&items[a]).total_cmp(&key(&items[b])));
+        order
+    };
+    // The order decides who gets the best places: the cheapest of several.
+    let orders = [
+        from(&|item| -board.neighbours(item)),
+        from(&|item| item.at.0),
+        from(&|item| -item.at.0),
+        from(&|item| item.at.1),
+        from(&|item| -item.at.1),
+        from(&|item| -item.width),
+    ];
+    let all = orders.into_iter().filter_map(|order| board.solve(order));
+    all.min_by(|a, b| a.0.total_cmp(&b.0)).map(|best| best.1)
 }
 
 struct Board<'a> {
@@ -186,26 +190,47 @@ struct Board<'a> {
 }
 
 impl Board<'_> {
-    fn neighbours(&self, i: usize) -> usize {
-        let item = &self.items[i];
+    /// How many markers are near its own.
+    fn neighbours(&self, item: &Item) -> f64 {
         let area = item.marker().grown(item.height * 2.0);
-        self.items.iter().filter(|other| area.overlaps(&other.marker())).count()
+        self.items.iter().filter(|other| area.overlaps(&other.marker())).count() as f64
+    }
+
+    /// Places all labels in `order`, if it can be done, and says what it costs.
+    fn solve(&self, mut order: Vec<usize>) -> Option<(f64, Vec<Placed>)> {
+        // A label for which no place was left goes first in the next attempt.
+        for _ in 0..=self.items.len() {
+            match self.attempt(&order) {
+                Ok(solution) => return Some(solution),
+                Err(stuck) => {
+                    let index = order.remove(stuck);
+                    order.insert(0, index);
+                }
+            }
+        }
+        None
     }
 
     /// Places all labels in `order`, or says which of `order` got no place.
-    fn attempt(&self, order: &[usize]) -> Result<Vec<Placed>, usize> {
+    fn attempt(&self, order: &[usize]) -> Result<(f64, Vec<Placed>), usize> {
         let mut placed: Vec<Option<Placed>> = vec![None; self.items.len()];
+        let mut costs = vec![0.0; self.items.len()];
         for (turn, &i) in order.iter().enumerate() {
-            placed[i] = Some(self.best(i, &placed).ok_or(turn)?);
+            let (cost, best) = self.best(i, &placed).ok_or(turn)?;
+            (costs[i], placed[i]) = (cost, Some(best));
         }
         for &i in (0..ROUNDS).flat_map(|_| order) {
             let before = placed[i].take();
-            placed[i] = self.best(i, &placed).or(before);
+            (costs[i], placed[i]) = match self.best(i, &placed) {
+                Some((cost, best)) => (cost, Some(best)),
+                None => (costs[i], before),
+            };
         }
-        Ok(placed.into_iter().flatten().collect())
+        Ok((costs.iter().sum(), placed.into_iter().flatten().collect()))
     }
 
-    fn best(&self, i: usize, placed: &[Option<Placed>]) -> Option<Placed> {
+    /// The cheapest place for label `i` beside those of `placed`, and what it costs.
+    fn best(&self, i: usize, placed: &[Option<Placed>]) -> Option<(f64, Placed)> {
         let item = &self.items[i];
         let mut best: Option<(f64, Placed)> = None;
         let mut consider = |rect: Rect, cost: f64| {
@@ -229,7 +254,7 @@ impl Board<'_> {
                 }
             });
         }
-        best.map(|best| best.1)
+        best
     }
 
     /// Places all over the plot, a quarter of a label's height apart.

@@ -66,6 +66,7 @@ pub struct Frame {
 /// README shows pictures about this wide.
 const PICTURE: Frame = Frame { width: 860.0, height: 400.0, narrow: false };
 const PICTURE_TITLE: f64 = 34.0;
+const PICTURE_GAP: f64 = 20.0;
 const KEY: f64 = 30.0;
 
 const STYLE: &str = include_str!("plot.css");
@@ -416,12 +417,12 @@ pub fn readme_svg(report: &Report) -> String {
         content.append(text("title", (0.0, height + 20.0), "start", drawing.chart.title));
         let mut group = Element::new("g");
         group.assign("transform", format!("translate(0 {})", tenths(height + PICTURE_TITLE)));
-        height += PICTURE_TITLE + drawing.frame.height;
+        height += PICTURE_TITLE + drawing.frame.height + PICTURE_GAP;
         group.append(drawing.into_group());
         content.append(group);
     }
     const EDGE: f64 = 12.0;
-    let (width, height) = (PICTURE.width + 2.0 * EDGE, height + 2.0 * EDGE);
+    let (width, height) = (PICTURE.width + 2.0 * EDGE, height - PICTURE_GAP + 2.0 * EDGE);
     let mut out = root(width, height, "plot", "Size against packing time and reading time, floe and other programs");
     out.assign("xmlns", "http://www.w3.org/2000/svg");
     let mut style = Element::new("style");
