@@ -179,6 +179,7 @@ pub(super) fn not_started(program: &str, source: io::Error) -> CommandError {
 
 /// Starts a program in a group of its own, without input; it gets `at_our_end` when this thread ends.
 pub(super) fn start(command: &mut Command, at_our_end: Signal) -> io::Result<Child> {
+    give_back();
     let parent = rustix::process::getpid();
     let die_with_parent = move || {
         rustix::process::set_parent_process_death_signal(Some(at_our_end))?;
@@ -190,6 +191,17 @@ pub(super) fn start(command: &mut Command, at_our_end: Signal) -> io::Result<Chi
     // plain numbers.
     unsafe { command.pre_exec(die_with_parent) };
     command.spawn()
+}
+
+/// Gives memory back that this process has freed: the kernel counts what a process has resident when it starts a program as
+/// that program's.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks and gives whole pages that are free back to the kernel; nothing that is in use
+    // changes.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Why a program was killed.

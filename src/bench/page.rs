@@ -26,7 +26,7 @@ pub fn html(report: &Report) -> String {
     let _ = write!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"generator\" content=\"floe bench\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>floe bench: {path}</title>\n<style>\n{}{}</style>\n</head>\n<body>\n<main>\n\
          <h1>How small is <code>{path}</code>?</h1>\n",
         STYLE[0], STYLE[1]

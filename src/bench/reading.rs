@@ -287,7 +287,8 @@ fn attributes(root: &Path, control: &Control, at: &mut String) -> io::Result<Don
     Ok(lister.done)
 }
 
-fn shown(path: &[u8]) -> String {
+/// A path that is safe to show.
+pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).replace(char::is_control, "\u{fffd}")
 }
 

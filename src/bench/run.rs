@@ -4,123 +4,23 @@
 //! that is asked for leaves nothing. Called by `cli/bench.rs`.
 
 use super::command::{CommandError, Limits};
-use super::forecast::{Forecast, Work};
+use super::forecast::Forecast;
 use super::machine::machine;
-use super::mounts::abort_below;
-use super::reading::{PASSES, ReadError, pass};
-use super::report::{Entry, Kind, Method, Outcome, Packing, Read, Report, Source};
-use super::settings::{self, Floe, LookError, Setting};
-use super::survey::{Survey, survey};
+use super::peers::{self, Peer, Tools};
+use super::plan::{BenchError, BenchObserver, Plan};
+use super::report::{Entry, Kind, Method, Missing, Outcome, Report, Source};
+use super::settings::{Floe, Setting};
+use super::survey::survey;
+use super::turn::{EntryError, Turn, lock, sentence};
 use super::work::{self, WorkDir, drop_caches};
-use std::ffi::{OsStr, OsString};
+use super::{other, own};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use thiserror::Error;
+use std::path::Path;
 
 /// With less than this share of the source's bytes free, nothing is begun: hardly anything gets so small.
 const LEAST_FREE: u64 = 50;
-/// Weight of a reading pass, where the fastest packing has about 1.
-const READING: f64 = 0.3;
-
-/// What is to be measured.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// The tree, absolute.
-    pub source: PathBuf,
-    /// Its name as it is shown.
-    pub shown: String,
-    /// floe's settings.
-    pub settings: Vec<Setting>,
-    /// A peer's step that takes longer is stopped.
-    pub peer_limit: Option<Duration>,
-    /// Where the work directory is made; absolute.
-    pub base: PathBuf,
-    /// Threads that pack.
-    pub jobs: usize,
-    /// The program that packs and mounts: this one.
-    pub program: PathBuf,
-    /// Where programs are looked for.
-    pub path: OsString,
-    /// This moment, seconds since 1970.
-    pub time: i64,
-}
-
-/// Where a run is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct At {
-    /// The entry: "floe balanced".
-    pub entry: String,
-    /// What is done with it: "packing".
-    pub doing: &'static str,
-    /// Its number, from 1.
-    pub number: usize,
-    /// Entries in all.
-    pub entries: usize,
-    /// Share of the step that is done, where it is known.
-    pub share: Option<f64>,
-    /// Where it can be told.
-    pub seconds_left: Option<f64>,
-}
-
-/// Is told where a run is. Called from several threads, ten times a second.
-pub trait BenchObserver: Sync {
-    /// It is here.
-    fn at(&self, at: &At);
-    /// Something that its reader has to know.
-    fn note(&self, text: &str);
-    /// An entry has ended.
-    fn entry(&self, entry: &Entry);
-    /// Whether it is to end.
-    fn cancelled(&self) -> bool;
-}
-
-/// Why there is no report.
-#[derive(Debug, Error)]
-pub enum BenchError {
-    /// An end was asked for.
-    #[error("interrupted")]
-    Interrupted,
-    /// The source cannot be read.
-    #[error("cannot read '{path}'")]
-    Source {
-        /// Its name.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// There is no work directory to be had.
-    #[error("cannot work in '{path}'")]
-    Work {
-        /// Its name.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The work directory would be packed, too.
-    #[error("the work directory '{work}' is inside the source: it would be packed, too (choose another with --work)")]
-    WorkInSource {
-        /// Its name.
-        work: String,
-    },
-    /// Not even a well compressed image fits.
-    #[error(
-        "'{path}' has {free} bytes free, and the largest image may need {needed} (choose another place with --work, or \
-         --sample)"
-    )]
-    NoSpace {
-        /// The work directory's base.
-        path: String,
-        /// Bytes.
-        free: u64,
-        /// Bytes.
-        needed: u64,
-    },
-}
 
 /// Measures all of `plan`.
 ///
@@ -137,54 +37,160 @@ pub fn run(plan: &Plan, observer: &dyn BenchObserver) -> Result<Report, BenchErr
         io::ErrorKind::Interrupted => BenchError::Interrupted,
         _ => BenchError::Source { path: plan.shown.clone(), source },
     })?;
-    let (free, needed) = (work::free(&plan.base).map_err(work_error)?, work::needed(found.bytes));
-    if free < found.bytes / LEAST_FREE {
+    let (free, needed) = (work::free(&plan.base).map_err(work_error)?, needed(plan, found.bytes));
+    if free < needed / LEAST_FREE {
         return Err(BenchError::NoSpace { path: base, free, needed });
     }
     let work = WorkDir::new(&plan.base).map_err(work_error)?;
-    let mut run = Run::new(plan, observer, found, work);
+    let mut turn = Turn::new(plan, observer, found, work);
     if free < needed {
-        run.note(format!(
-            "the work directory has {free} bytes free; an entry needs {needed} at most: what finds the disk full fails, and \
-             the rest goes on"
+        turn.note(format!(
+            "the work directory has {} MiB free, and an entry needs up to {} MiB: what finds the disk full fails, and the rest \
+             goes on",
+            free >> 20,
+            needed >> 20
         ));
     }
-    let measured = run.entries();
-    let Run { work, report, .. } = run;
-    work.end().map_err(work_error)?;
-    measured.map(|()| report)
+    let measured = Run::begin(&mut turn).and_then(|mut run| {
+        let done = run.entries();
+        done.map(|()| run.report())
+    });
+    turn.work.end().map_err(work_error)?;
+    measured
 }
 
-struct Run<'a> {
-    plan: &'a Plan,
-    observer: &'a dyn BenchObserver,
+/// Most bytes that are in the work directory at once.
+fn needed(plan: &Plan, bytes: u64) -> u64 {
+    match &plan.sample {
+        Some(sample) => work::needed(sample.bytes.min(bytes).saturating_mul(2)),
+        // Some peers can be read only by extracting beside what they made.
+        None if plan.with_peers => work::needed(bytes.saturating_mul(2)),
+        None => work::needed(bytes),
+    }
+}
+
+struct Run<'t, 'a> {
+    turn: &'t mut Turn<'a>,
     floe: Floe<'a>,
-    survey: Arc<Survey>,
-    work: WorkDir,
-    report: Report,
-    forecast: Mutex<Forecast>,
-    /// Why nothing can be mounted with FUSE.
-    no_fuse: Option<String>,
-    entries: usize,
+    /// Images of floe are read through mounts.
+    mounts: bool,
+    peers: Vec<Peer>,
+    missing: Vec<Missing>,
+    /// Number of the step that follows each entry.
+    ends: Vec<usize>,
 }
 
-/// Why an entry has not all of its figures.
-#[derive(Debug, Error)]
-enum EntryError {
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Look(#[from] LookError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
+impl<'t, 'a> Run<'t, 'a> {
+    /// Looks what can be measured here.
+    fn begin(turn: &'t mut Turn<'a>) -> Result<Self, BenchError> {
+        let plan = turn.plan;
+        turn.cold = plan.sample.is_none() && drop_caches();
+        let floe = Floe { program: &plan.program, jobs: plan.jobs };
+        let no_fuse = no_fuse(&plan.path);
+        let mut run =
+            Run { turn, floe, mounts: no_fuse.is_none(), peers: Vec::new(), missing: Vec::new(), ends: Vec::new() };
+        run.tell(no_fuse);
+        if plan.with_peers {
+            run.look_for_peers()?;
+        }
+        let mut forecast = Forecast::new(plan.peer_limit);
+        let own = plan.settings.iter().map(|setting| match plan.sample {
+            Some(_) => own::sampled_steps(setting),
+            None => own::steps(setting, run.mounts),
+        });
+        let mut ends = Vec::new();
+        let mut end = 0;
+        for steps in own.chain(run.peers.iter().map(|_| other::steps())) {
+            end += steps.len();
+            ends.push(end);
+            steps.into_iter().for_each(|(work, weight)| forecast.add(work, weight));
+        }
+        (run.turn.entries, run.ends) = (ends.len(), ends);
+        run.turn.forecast = forecast.into();
+        Ok(run)
+    }
 
-impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, observer: &'a dyn BenchObserver, survey: Survey, work: WorkDir) -> Self {
-        let cold = drop_caches();
-        let report = Report {
+    /// What a reader of the figures has to know.
+    fn tell(&self, no_fuse: Option<String>) {
+        let reads = self.turn.plan.sample.is_none();
+        if reads && !self.turn.cold {
+            self.turn.note("the caches could not be dropped (only root can): every reading pass is warm".to_owned());
+        }
+        if let Some(why) = no_fuse.filter(|_| reads) {
+            self.turn.note(format!("images of floe are not read through a mount: {why}"));
+        }
+        let names = self.turn.survey.unreadable;
+        if names > 0 {
+            self.turn.finding(format!("{names} names of the source cannot be read: they are in no figure"));
+        }
+    }
+
+    fn look_for_peers(&mut self) -> Result<(), BenchError> {
+        let plan = self.turn.plan;
+        let tools = Tools { path: plan.path.clone(), kernel_mounts: rustix::process::geteuid().is_root() };
+        let stop = || self.turn.observer.cancelled();
+        let limits = Limits { time: None, stop: &stop };
+        match peers::look(&tools, &self.turn.work.path().join("peers"), plan.jobs, &limits) {
+            Ok(found) => (self.peers, self.missing) = (found.peers, found.missing),
+            Err(CommandError::Interrupted) => return Err(BenchError::Interrupted),
+            Err(error) => self.turn.note(format!("the peers cannot be looked for: {}", sentence(&error))),
+        }
+        Ok(())
+    }
+
+    /// All entries, in turns.
+    fn entries(&mut self) -> Result<(), BenchError> {
+        let plan = self.turn.plan;
+        for setting in &plan.settings {
+            let mut entry = self.own_entry(setting);
+            let measured = match &plan.sample {
+                Some(sample) => own::predicted(self.turn, setting, sample, &mut entry),
+                None => own::measure(self.turn, &self.floe, setting, self.mounts, &mut entry),
+            };
+            self.finish(entry, measured)?;
+        }
+        for peer in std::mem::take(&mut self.peers) {
+            let options = (peer.version().to_owned(), peer.options().to_owned());
+            let mut entry = entry(peer.name().to_owned(), Kind::Peer, options);
+            let measured = other::measure(self.turn, &peer, &mut entry);
+            self.finish(entry, measured)?;
+        }
+        Ok(())
+    }
+
+    fn own_entry(&self, setting: &Setting) -> Entry {
+        let options = (env!("CARGO_PKG_VERSION").to_owned(), self.floe.options(setting));
+        entry(format!("floe {}", setting.name), Kind::Floe, options)
+    }
+
+    /// Notes what became of an entry, and removes its files.
+    fn finish(&mut self, mut entry: Entry, measured: Result<(), EntryError>) -> Result<(), BenchError> {
+        if self.turn.observer.cancelled() {
+            return Err(BenchError::Interrupted);
+        }
+        if let Err(error) = measured {
+            if error.is_interrupted() {
+                return Err(BenchError::Interrupted);
+            }
+            entry.outcome = match error.over_limit() {
+                Some(seconds) => Outcome::OverLimit { seconds },
+                None => Outcome::Failed { message: sentence(&error) },
+            };
+        }
+        let place = |source| BenchError::Work { path: self.turn.work.path().display().to_string(), source };
+        for name in ["mnt", "entry"] {
+            self.turn.work.fresh(name).map_err(place)?;
+        }
+        self.turn.observer.entry(&entry);
+        self.turn.done.push(entry);
+        let end = self.ends.get(self.turn.done.len() - 1).copied().unwrap_or(usize::MAX);
+        lock(&self.turn.forecast).skip_to(end);
+        Ok(())
+    }
+
+    fn report(self) -> Report {
+        let Turn { plan, survey, cold, done, work, .. } = &*self.turn;
+        Report {
             floe: env!("CARGO_PKG_VERSION").to_owned(),
             time: plan.time,
             machine: machine(work.path()),
@@ -194,158 +200,30 @@ impl<'a> Run<'a> {
                 directories: survey.directories,
                 bytes: survey.bytes,
             },
-            method: Method { jobs: plan.jobs, cold, peer_limit: None, sample: None },
-            entries: Vec::new(),
-            missing: Vec::new(),
-            notes: Vec::new(),
-        };
-        let floe = Floe { program: &plan.program, jobs: plan.jobs };
-        let mut forecast = Forecast::new(None);
-        for setting in &plan.settings {
-            forecast.add(Work::Pack, setting.weight);
-            PASSES.iter().for_each(|_| forecast.add(Work::Read, READING));
+            method: Method {
+                jobs: plan.jobs,
+                cold: *cold,
+                peer_limit: plan.peer_limit.filter(|_| plan.with_peers).map(|limit| limit.as_secs_f64()),
+                sample: plan.sample.clone(),
+            },
+            entries: done.clone(),
+            missing: self.missing,
+            notes: self.turn.notes(),
         }
-        let forecast = Mutex::new(forecast);
-        let (survey, entries) = (Arc::new(survey), plan.settings.len());
-        Run { plan, observer, floe, survey, work, report, forecast, no_fuse: no_fuse(&plan.path), entries }
-    }
-
-    fn note(&mut self, text: String) {
-        if !self.report.notes.contains(&text) {
-            self.observer.note(&text);
-            self.report.notes.push(text);
-        }
-    }
-
-    /// All entries, in turns.
-    fn entries(&mut self) -> Result<(), BenchError> {
-        if !self.report.method.cold {
-            self.note("the caches could not be dropped (only root can): every reading pass is warm".to_owned());
-        }
-        if let Some(why) = self.no_fuse.clone() {
-            self.note(format!("images of floe are not read through a mount: {why}"));
-        }
-        if self.survey.unreadable > 0 {
-            let names = self.survey.unreadable;
-            self.note(format!("{names} names of the source cannot be read: they are in no figure"));
-        }
-        for setting in &self.plan.settings {
-            let mut entry = Entry {
-                name: format!("floe {}", setting.name),
-                kind: Kind::Floe,
-                version: self.report.floe.clone(),
-                options: self.floe.options(setting),
-                outcome: Outcome::Done,
-                size: None,
-                packing: None,
-                passes: Vec::new(),
-                read_costs: Vec::new(),
-            };
-            let measured = self.setting(setting, &mut entry);
-            self.finish(entry, measured)?;
-        }
-        Ok(())
-    }
-
-    /// Notes what became of an entry, and removes its files.
-    fn finish(&mut self, mut entry: Entry, measured: Result<(), EntryError>) -> Result<(), BenchError> {
-        if self.observer.cancelled() {
-            return Err(BenchError::Interrupted);
-        }
-        match measured {
-            Ok(()) => {}
-            Err(EntryError::Command(CommandError::Interrupted) | EntryError::Read(ReadError::Interrupted)) => {
-                return Err(BenchError::Interrupted);
-            }
-            Err(
-                EntryError::Command(CommandError::OverLimit { seconds })
-                | EntryError::Read(ReadError::OverLimit { seconds }),
-            ) => entry.outcome = Outcome::OverLimit { seconds },
-            Err(error) => entry.outcome = Outcome::Failed { message: sentence(&error) },
-        }
-        let place = |source| BenchError::Work { path: self.work.path().display().to_string(), source };
-        self.work.fresh("entry").map_err(place)?;
-        self.observer.entry(&entry);
-        self.report.entries.push(entry);
-        let steps = self.report.entries.len() * (1 + PASSES.len());
-        lock(&self.forecast).skip_to(steps);
-        Ok(())
-    }
-
-    /// Does a step, and tells meanwhile where it is.
-    fn step<T>(
-        &self,
-        entry: &str,
-        doing: &'static str,
-        time: Option<Duration>,
-        step: impl FnOnce(&Limits<'_>, &dyn Fn(f64)) -> Result<T, EntryError>,
-    ) -> Result<T, EntryError> {
-        let (began, share) = (Instant::now(), Mutex::new(None));
-        let tell = || {
-            let share = *lock(&share);
-            let seconds_left = lock(&self.forecast).left(began.elapsed(), share);
-            let number = self.report.entries.len() + 1;
-            let entry = entry.to_owned();
-            self.observer.at(&At { entry, doing, number, entries: self.entries, share, seconds_left });
-        };
-        let stop = || {
-            tell();
-            self.observer.cancelled()
-        };
-        let done = step(&Limits { time, stop: &stop }, &|done| *lock(&share) = Some(done))?;
-        lock(&self.forecast).done(began.elapsed());
-        Ok(done)
-    }
-
-    /// Measures one setting of floe.
-    fn setting(&mut self, setting: &Setting, entry: &mut Entry) -> Result<(), EntryError> {
-        let image = self.work.fresh("entry")?.join("image.floe");
-        let packed = self.step(&entry.name, "packing", None, |limits, watch| {
-            Ok(self.floe.pack(setting, &self.plan.source, &image, limits, watch)?)
-        })?;
-        let bytes = self.report.source.bytes;
-        entry.packing = Some(Packing {
-            seconds: packed.ran.seconds,
-            cpu_seconds: packed.ran.cpu_seconds,
-            bytes_per_second: bytes as f64 / packed.ran.seconds.max(1e-9),
-            peak_memory: packed.ran.peak_memory,
-        });
-        if packed.summary.warnings > 0 {
-            let names = packed.summary.warnings;
-            let first = packed.finding.map_or_else(String::new, |finding| format!(" (one of them: {finding})"));
-            self.note(format!("floe pack could not read {names} of the source's files as they are{first}"));
-        }
-        let total = image.metadata()?.len();
-        let opened = settings::open(&image)?;
-        entry.size = Some(settings::size(&opened, total, bytes)?);
-        if self.no_fuse.is_some() {
-            return Ok(());
-        }
-        for read in PASSES {
-            let done = self.step(&entry.name, doing(read), None, |limits, _| {
-                let point = self.work.fresh("mnt")?;
-                let mounted = self.floe.mount(&image, &point, limits)?;
-                let cold = drop_caches();
-                let abort = || abort_below(self.work.path());
-                let done = pass(read, mounted.point(), &self.survey, cold, limits, &abort);
-                // What reading found is worth more than how the mount ended.
-                let ended = mounted.end();
-                let done = done?;
-                ended?;
-                Ok(done)
-            })?;
-            entry.passes.push(done);
-        }
-        Ok(())
     }
 }
 
-fn doing(read: Read) -> &'static str {
-    match read {
-        Read::InOrder => "reading everything in order",
-        Read::OneDirectory => "reading one directory",
-        Read::Random => "reading at random",
-        Read::Find => "listing",
+fn entry(name: String, kind: Kind, (version, options): (String, String)) -> Entry {
+    Entry {
+        name,
+        kind,
+        version,
+        options,
+        outcome: Outcome::Done,
+        size: None,
+        packing: None,
+        passes: Vec::new(),
+        read_costs: Vec::new(),
     }
 }
 
@@ -364,23 +242,4 @@ fn no_fuse(path: &OsStr) -> Option<String> {
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-/// An error and its causes as one sentence.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut out = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !out.ends_with(&text) {
-            out = format!("{out}: {text}");
-        }
-        cause = error.source();
-    }
-    out
-}
-
-/// Nobody panics with it, and what is in it is whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -7,6 +7,7 @@ use super::command::{CommandError, Limits, Ran, run_watched};
 use super::mounts::Mounted;
 use super::report::{Parts, Size};
 use crate::format::codec::Compression;
+use crate::format::params::Params;
 use crate::format::profile::Profile;
 use crate::meta::{Image, ImageOptions, MetaError};
 use crate::storage::{Access, FileStorage, StorageError};
@@ -27,6 +28,10 @@ pub struct Setting {
     pub name: String,
     /// Options of `floe pack`.
     pub options: Vec<String>,
+    /// What they give: parameters.
+    pub params: Params,
+    /// And codec and level.
+    pub compression: Compression,
     /// How long packing takes compared to others', very roughly: of the time left that is shown.
     pub weight: f64,
 }
@@ -37,9 +42,9 @@ impl Setting {
     /// # Errors
     /// Says what it may be.
     pub fn parse(name: &str) -> Result<Setting, String> {
-        let (options, weight) = match (name.parse::<Profile>(), name.parse::<Compression>()) {
-            (Ok(profile), _) => (vec!["--profile".to_owned(), name.to_owned()], weight(profile.compression())),
-            (_, Ok(compression)) => (vec!["-C".to_owned(), name.to_owned()], weight(compression)),
+        let (option, params, compression) = match (name.parse::<Profile>(), name.parse::<Compression>()) {
+            (Ok(profile), _) => ("--profile", profile.params(), profile.compression()),
+            (_, Ok(compression)) => ("-C", with_codec(Profile::default().params(), compression), compression),
             _ => {
                 let known: Vec<&str> = Profile::ALL.iter().map(|profile| profile.name()).collect();
                 return Err(format!(
@@ -48,8 +53,15 @@ impl Setting {
                 ));
             }
         };
-        Ok(Setting { name: name.to_owned(), options, weight })
+        let options = vec![option.to_owned(), name.to_owned()];
+        Ok(Setting { name: name.to_owned(), options, params, compression, weight: weight(compression) })
     }
+}
+
+/// What `floe pack -C` makes of a profile's parameters.
+fn with_codec(own: Params, compression: Compression) -> Params {
+    let chosen = Params { codec: compression.codec_number(), level: compression.level(), ..own };
+    Params { profile: if chosen == own { own.profile } else { 0 }, ..chosen }
 }
 
 /// How long a codec takes compared to others, very roughly.
@@ -125,7 +137,7 @@ impl Floe<'_> {
         source: &Path,
         image: &Path,
         limits: &Limits<'_>,
-        watch: &dyn Fn(f64),
+        watch: &(dyn Fn(f64) + Sync),
     ) -> Result<Packed, CommandError> {
         let mut command = Command::new(self.program);
         command.args(["pack", "--json"]).args(&setting.options).args(["-j", &self.jobs.to_string()]);

@@ -150,8 +150,8 @@ pub fn random_seed() -> io::Result<[u8; 32]> {
     Ok(seed)
 }
 
-/// The process's umask, which can be asked for only by setting it; no thread that makes files runs yet.
-fn umask() -> u32 {
+/// The process's umask, which can be asked for only by setting it: to be called while no other thread makes files.
+pub fn umask() -> u32 {
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::process::umask(umask);
     umask.as_raw_mode()

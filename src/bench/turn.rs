@@ -1,0 +1,176 @@
+//! What all entries of a run have in common while it is their turn: where they work, what is read, and that people are told where
+//! the run is. Called by `own`, `other` and `run`.
+
+use super::command::{CommandError, Limits};
+use super::forecast::Forecast;
+use super::mounts::abort_below;
+use super::plan::{At, BenchObserver, Plan};
+use super::reading::{ReadError, pass};
+use super::report::{Entry, Pass, Read};
+use super::settings::LookError;
+use super::survey::Survey;
+use super::work::WorkDir;
+use crate::fs::measure::MeasureError;
+use crate::pack::PackError;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Weight of a reading pass, where the fastest packing has about 1.
+pub(super) const READING: f64 = 0.3;
+
+/// Why an entry has not all of its figures.
+#[derive(Debug, Error)]
+pub(super) enum EntryError {
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Look(#[from] LookError),
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    #[error("the image cannot be measured")]
+    Measure(#[from] MeasureError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl EntryError {
+    /// An end was asked for.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(
+            self,
+            EntryError::Command(CommandError::Interrupted)
+                | EntryError::Read(ReadError::Interrupted)
+                | EntryError::Measure(MeasureError::Cancelled)
+                | EntryError::Pack(PackError::Cancelled)
+        )
+    }
+
+    /// It took longer than allowed: seconds.
+    pub(super) fn over_limit(&self) -> Option<f64> {
+        match self {
+            EntryError::Command(CommandError::OverLimit { seconds })
+            | EntryError::Read(ReadError::OverLimit { seconds }) => Some(*seconds),
+            _ => None,
+        }
+    }
+}
+
+/// A run under way.
+pub(super) struct Turn<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) observer: &'a dyn BenchObserver,
+    pub(super) survey: Arc<Survey>,
+    pub(super) work: WorkDir,
+    /// Reading passes can begin with empty caches.
+    pub(super) cold: bool,
+    /// Entries that have ended.
+    pub(super) done: Vec<Entry>,
+    /// Entries in all.
+    pub(super) entries: usize,
+    pub(super) forecast: Mutex<Forecast>,
+    notes: Mutex<Vec<String>>,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(plan: &'a Plan, observer: &'a dyn BenchObserver, survey: Survey, work: WorkDir) -> Self {
+        Turn {
+            plan,
+            observer,
+            survey: Arc::new(survey),
+            work,
+            cold: false,
+            done: Vec::new(),
+            entries: 0,
+            forecast: Mutex::default(),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// Tells something that a reader of the figures has to know; once.
+    pub(super) fn note(&self, text: String) {
+        self.tell(text, |observer, text| observer.note(text));
+    }
+
+    /// Tells that something of the source could not be read; once.
+    pub(super) fn finding(&self, text: String) {
+        self.tell(text, |observer, text| observer.finding(text));
+    }
+
+    fn tell(&self, text: String, tell: impl Fn(&dyn BenchObserver, &str)) {
+        let mut notes = lock(&self.notes);
+        if !notes.contains(&text) {
+            tell(self.observer, &text);
+            notes.push(text);
+        }
+    }
+
+    /// What was told.
+    pub(super) fn notes(&self) -> Vec<String> {
+        lock(&self.notes).clone()
+    }
+
+    /// Does a step, and tells meanwhile where it is. The step says which share of it is done, if it knows.
+    pub(super) fn step<T>(
+        &self,
+        entry: &str,
+        doing: &'static str,
+        time: Option<Duration>,
+        step: impl FnOnce(&Limits<'_>, &(dyn Fn(f64) + Sync)) -> Result<T, EntryError>,
+    ) -> Result<T, EntryError> {
+        let (began, share) = (Instant::now(), Mutex::new(None));
+        let tell = || {
+            let share = *lock(&share);
+            let seconds_left = lock(&self.forecast).left(began.elapsed(), share);
+            let (entry, number) = (entry.to_owned(), self.done.len() + 1);
+            self.observer.at(&At { entry, doing, number, entries: self.entries, share, seconds_left });
+        };
+        let stop = || {
+            tell();
+            self.observer.cancelled()
+        };
+        let done = step(&Limits { time, stop: &stop }, &|done| *lock(&share) = Some(done));
+        // What was stopped took its time as well.
+        lock(&self.forecast).done(began.elapsed());
+        done
+    }
+
+    /// One reading pass over what is mounted.
+    pub(super) fn pass(&self, read: Read, root: &Path, cold: bool, limits: &Limits<'_>) -> Result<Pass, EntryError> {
+        let abort = || abort_below(self.work.path());
+        Ok(pass(read, root, &self.survey, cold, limits, &abort)?)
+    }
+}
+
+/// What is done in a pass, for people.
+pub(super) fn doing(read: Read) -> &'static str {
+    match read {
+        Read::InOrder => "reading everything in order",
+        Read::OneDirectory => "reading one directory",
+        Read::Random => "reading at random",
+        Read::Find => "listing",
+    }
+}
+
+/// An error and its causes as one sentence.
+pub(super) fn sentence(error: &dyn std::error::Error) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !out.ends_with(&text) {
+            out = format!("{out}: {text}");
+        }
+        cause = error.source();
+    }
+    out
+}
+
+/// Nobody panics with it, and what is in it is whole at any time.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
