@@ -413,6 +413,7 @@ impl Stream {
 /// The last lines of what a program said, as one line without control characters.
 pub(super) fn last_lines(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
+    let text = text.replace('\t', " ");
     let lines: Vec<&str> = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(MESSAGE_LINES)..];
     let shown = last.join("; ").replace(char::is_control, "\u{fffd}");

@@ -48,8 +48,10 @@ pub fn amount(source: &Source) -> String {
 pub fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let (machine, method) = (&report.machine, &report.method);
     let mut how = vec![counted(method.jobs as u64, "packing thread")];
-    let caches = if method.cold { "each reading pass began with empty caches" } else { "caches were warm" };
-    how.push(caches.into());
+    if report.entries.iter().any(|entry| !entry.passes.is_empty()) {
+        let caches = if method.cold { "each reading pass began with empty caches" } else { "caches were warm" };
+        how.push(caches.into());
+    }
     if let Some(seconds) = method.peer_limit {
         how.push(format!("peers were stopped after {} s", rounded(seconds, 3)));
     }
