@@ -6,7 +6,7 @@
 //! superchunks and one a thread (and one more where identities prove nothing), and the stored bytes of the batch. Callers:
 //! `cut_file`, and `fs`, which appends what comes out.
 
-use super::compressors::{Awaited, Compressors, Priority};
+use super::compressors::{Compressors, Priority, Ticket, Urgency};
 use super::packed::{Packed, PackedSuperchunk, Piece};
 use crate::chunk::Cutter;
 use crate::format::FormatError;
@@ -80,7 +80,7 @@ struct Sealed {
 /// Its stored bytes.
 #[derive(Debug)]
 enum Stored {
-    Awaited(Awaited),
+    Awaited(Ticket),
     There(Encoded),
 }
 
@@ -91,7 +91,7 @@ pub struct Batch<'k, K: Known + ?Sized> {
     params: Params,
     limit: u64,
     cutter: Arc<Cutter>,
-    compressors: Compressors,
+    compressors: Compressors<'k>,
     open: Filling,
     /// Of the open superchunk.
     open_identities: Vec<Identity>,
@@ -128,6 +128,12 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
             shared_bytes: 0,
             compared: None,
         })
+    }
+
+    /// From now on a second set of threads, at normal priority, takes over what others at a lower one have not finished when it
+    /// is urgent.
+    pub fn set_urgency(&mut self, urgency: Urgency<'k>) {
+        self.compressors.set_urgency(urgency);
     }
 
     /// The image's chunker.
@@ -209,7 +215,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
             let Sealed { first, lens, identities, raw_len, short, stored } = sealed;
             let encoded = match stored {
                 Stored::There(encoded) => encoded,
-                Stored::Awaited(awaited) => receive(&mut self.compressors, &awaited)?,
+                Stored::Awaited(ticket) => receive(&mut self.compressors, ticket)?,
             };
             superchunks.push(PackedSuperchunk { first, lens, identities, encoded, raw_len, short });
         }
@@ -224,12 +230,17 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         let raw_len = raw.len() as u32;
         let first = self.subchunks.saturating_sub(lens.len() as u64);
         let identities = std::mem::take(&mut self.open_identities);
+        self.take_what_is_there()?;
         let stored = Stored::Awaited(self.compressors.send(Arc::new(raw)));
         self.sealed.push(Sealed { first, lens, identities, raw_len, short, stored });
-        // Errors are told early, and so are figures.
+        self.take_what_is_there()
+    }
+
+    /// Errors are told early, so are figures, and raw bytes go.
+    fn take_what_is_there(&mut self) -> Result<(), BatchError<K::Error>> {
         for sealed in &mut self.sealed {
-            if let Stored::Awaited(awaited) = &sealed.stored
-                && let Ok(encoded) = awaited.try_recv()
+            if let Stored::Awaited(ticket) = sealed.stored
+                && let Some(encoded) = self.compressors.try_receive(ticket)
             {
                 sealed.stored = Stored::There(encoded.map_err(BatchError::Compress)?);
             }
@@ -269,8 +280,8 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     fn decode(&mut self, number: usize) -> Result<Vec<u8>, BatchError<K::Error>> {
         let mut raw = Vec::new();
         let Some(sealed) = self.sealed.get_mut(number) else { return Ok(raw) };
-        if let Stored::Awaited(awaited) = &sealed.stored {
-            sealed.stored = Stored::There(receive(&mut self.compressors, awaited)?);
+        if let Stored::Awaited(ticket) = sealed.stored {
+            sealed.stored = Stored::There(receive(&mut self.compressors, ticket)?);
         }
         if let Stored::There(encoded) = &sealed.stored {
             let Encoded { codec, flags, stored, .. } = encoded;
@@ -282,9 +293,9 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
 }
 
 /// Waits for stored bytes. If a thread has ended without them, its panic goes on here.
-fn receive<E>(compressors: &mut Compressors, awaited: &Awaited) -> Result<Encoded, BatchError<E>> {
+fn receive<E>(compressors: &mut Compressors<'_>, ticket: Ticket) -> Result<Encoded, BatchError<E>> {
     let stopped = FormatError::Decode { what: "superchunk", why: "its thread has stopped".into() };
-    compressors.receive(awaited).unwrap_or(Err(stopped)).map_err(BatchError::Compress)
+    compressors.receive(ticket).unwrap_or(Err(stopped)).map_err(BatchError::Compress)
 }
 
 /// The bytes of subchunk number `n` of a superchunk.

@@ -1,25 +1,96 @@
 //! The threads that compress a batch's superchunks.
 //!
+//! Threads at a low priority may get next to nothing of a busy machine. If somebody comes to wait for what they do, a second
+//! set at normal priority takes over: it compresses anew all that they have not finished. What becomes of a superchunk depends
+//! on its bytes alone, so whichever ends first counts. The first set is left behind: each thread of it ends after the superchunk
+//! that it is at, and nobody waits for that.
+//!
 //! Invariants: a thread takes no lock and waits for nothing but the next superchunk; its panic goes on in the thread that
 //! collects what it made. Called by the batch.
 
 use crate::format::FormatError;
-use crate::format::codec::{Compression, Encoded};
-use crate::pack::superchunk::{CompressJob, compress};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crate::format::codec::{Compression, Encoded, Encoder};
+use crate::pack::superchunk::CompressJob;
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded, select};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 /// Superchunks that wait for a thread, besides the one that is being handed over.
 const WAITING: usize = 1;
+/// While threads at a low priority are waited for, it is looked so often whether somebody waits for what they do.
+const LOOK: Duration = Duration::from_millis(50);
 
-/// Threads, and the queue in front of them.
+/// The threads of one batch, and what they have not finished.
 #[derive(Debug)]
-pub(super) struct Compressors {
+pub(super) struct Compressors<'k> {
+    count: usize,
+    compression: Compression,
+    part_size: Option<u32>,
+    set: Set,
+    urgency: Option<Urgency<'k>>,
+    jobs: BTreeMap<Ticket, Job>,
+    next: u64,
+}
+
+/// Threads of one priority, and the queue in front of them.
+#[derive(Debug)]
+struct Set {
+    priority: Priority,
     /// `None` only while it ends.
     queue: Option<Sender<CompressJob>>,
     threads: Vec<JoinHandle<()>>,
+    /// What they have not begun is not to be done.
+    given_up: Arc<AtomicBool>,
+}
+
+/// A superchunk that was handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(u64);
+
+/// A superchunk whose stored bytes are on their way.
+#[derive(Debug)]
+struct Job {
+    raw: Arc<Vec<u8>>,
+    first: Awaited,
+    /// From the second set.
+    again: Option<Awaited>,
+}
+
+/// Stored bytes that are on their way.
+type Awaited = Receiver<Result<Encoded, FormatError>>;
+
+/// When somebody waits for what threads at a low priority do, and where they go then.
+#[derive(Clone, Copy)]
+pub struct Urgency<'k> {
+    /// Asked often.
+    pub is_urgent: &'k dyn Fn() -> bool,
+    /// Takes the threads that nobody waits for.
+    pub left: &'k LeftBehind,
+}
+
+impl fmt::Debug for Urgency<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Urgency").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+/// Threads whose work was taken over. Each holds one superchunk until it ends.
+#[derive(Debug, Default)]
+pub struct LeftBehind(Mutex<Vec<JoinHandle<()>>>);
+
+impl LeftBehind {
+    /// Whether all of them have ended. As long as not, no more of them should be started.
+    pub fn is_empty(&self) -> bool {
+        let mut threads = self.0.lock();
+        threads.retain(|thread| !thread.is_finished());
+        threads.is_empty()
+    }
 }
 
 /// What the threads leave to others.
@@ -37,10 +108,7 @@ pub enum Priority {
 /// The nice value of [`Priority::Low`]: a tenth of the weight of who is at 0 (sched(7)).
 const NICE: i32 = 10;
 
-/// Stored bytes that are on their way.
-pub(super) type Awaited = Receiver<Result<Encoded, FormatError>>;
-
-impl Compressors {
+impl<'k> Compressors<'k> {
     /// Starts so many threads, at least one.
     pub(super) fn start(
         count: usize,
@@ -48,55 +116,176 @@ impl Compressors {
         compression: Compression,
         part_size: Option<u32>,
     ) -> io::Result<Self> {
-        let (jobs, queue) = bounded::<CompressJob>(WAITING);
-        // What was started ends, and is waited for, if a later one cannot be.
-        let mut started = Compressors { queue: Some(jobs), threads: Vec::new() };
-        for n in 0..count.max(1) {
-            let queue = queue.clone();
-            let thread = Builder::new().name(format!("freeze-{n}")).spawn(move || {
-                priority.take();
-                compress(&queue, compression, part_size);
-            })?;
-            started.threads.push(thread);
-        }
-        Ok(started)
+        let set = Set::start(count, priority, compression, part_size)?;
+        Ok(Compressors { count, compression, part_size, set, urgency: None, jobs: BTreeMap::new(), next: 0 })
+    }
+
+    /// From now on their work is taken over when it is urgent.
+    pub(super) fn set_urgency(&mut self, urgency: Urgency<'k>) {
+        self.urgency = Some(urgency);
     }
 
     /// Hands a superchunk over; waits while all threads are at work and another superchunk waits.
-    pub(super) fn send(&mut self, raw: Arc<Vec<u8>>) -> Awaited {
-        let (done, encoded) = bounded(1);
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send((raw, done)).is_ok());
-        if !sent {
-            self.end();
+    pub(super) fn send(&mut self, raw: Arc<Vec<u8>>) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next = self.next.saturating_add(1);
+        let (done, first) = bounded(1);
+        let mut job = (Arc::clone(&raw), done);
+        loop {
+            let Some(queue) = &self.set.queue else { break };
+            if !self.may_be_taken_over() {
+                if queue.send(job).is_err() {
+                    self.end();
+                }
+                break;
+            }
+            match queue.send_timeout(job, LOOK) {
+                Ok(()) => break,
+                Err(SendTimeoutError::Disconnected(_)) => {
+                    self.end();
+                    break;
+                }
+                Err(SendTimeoutError::Timeout(back)) => job = back,
+            }
+            self.look();
         }
-        encoded
+        self.jobs.insert(ticket, Job { raw, first, again: None });
+        ticket
+    }
+
+    /// The stored bytes, if they are there.
+    pub(super) fn try_receive(&mut self, ticket: Ticket) -> Option<Result<Encoded, FormatError>> {
+        let encoded = self.jobs.get(&ticket)?.try_receive()?;
+        self.jobs.remove(&ticket);
+        Some(encoded)
     }
 
     /// The stored bytes; `None` if the thread has ended without them, which only a panic does: it goes on here.
-    pub(super) fn receive(&mut self, awaited: &Awaited) -> Option<Result<Encoded, FormatError>> {
-        let received = awaited.recv().ok();
+    pub(super) fn receive(&mut self, ticket: Ticket) -> Option<Result<Encoded, FormatError>> {
+        let received = loop {
+            let may_be_taken_over = self.may_be_taken_over();
+            let job = self.jobs.get(&ticket)?;
+            if !may_be_taken_over {
+                break job.receive();
+            }
+            match job.first.recv_timeout(LOOK) {
+                Ok(encoded) => break Some(encoded),
+                Err(RecvTimeoutError::Disconnected) => break None,
+                Err(RecvTimeoutError::Timeout) => self.look(),
+            }
+        };
+        self.jobs.remove(&ticket);
         if received.is_none() {
             self.end();
         }
         received
     }
 
-    /// Waits for the threads to end. A panic of one goes on here.
+    fn may_be_taken_over(&self) -> bool {
+        self.set.priority != Priority::Normal && self.urgency.is_some()
+    }
+
+    /// Lets a second set take over if it is urgent.
+    fn look(&mut self) {
+        let Some(urgency) = self.urgency.filter(|urgency| (urgency.is_urgent)()) else { return };
+        // Where there are no more threads to be had, those that there are get on, if slowly.
+        let Ok(set) = Set::start(self.count, Priority::Normal, self.compression, self.part_size) else { return };
+        std::mem::replace(&mut self.set, set).leave(urgency.left);
+        let Some(queue) = &self.set.queue else { return };
+        // In the order in which they are waited for.
+        for job in self.jobs.values_mut() {
+            let (done, again) = bounded(1);
+            // Threads that have panicked are noticed where this is waited for.
+            let _ = queue.send((Arc::clone(&job.raw), done));
+            job.again = Some(again);
+        }
+    }
+
+    /// Waits for the threads to end, but for those that somebody would wait for too long. A panic of one goes on here.
     pub(super) fn end(&mut self) {
+        match self.urgency.filter(|urgency| self.set.priority != Priority::Normal && (urgency.is_urgent)()) {
+            Some(urgency) => self.set.leave(urgency.left),
+            None => self.set.end(),
+        }
+    }
+}
+
+impl Drop for Compressors<'_> {
+    fn drop(&mut self) {
+        self.set.given_up.store(true, Ordering::Relaxed);
+        self.end();
+    }
+}
+
+impl Job {
+    fn try_receive(&self) -> Option<Result<Encoded, FormatError>> {
+        self.first.try_recv().ok().or_else(|| self.again.as_ref()?.try_recv().ok())
+    }
+
+    /// Waits for whichever is there first; one that will never come is not waited for.
+    fn receive(&self) -> Option<Result<Encoded, FormatError>> {
+        let Some(again) = &self.again else { return self.first.recv().ok() };
+        select! {
+            recv(self.first) -> encoded => encoded.or_else(|_| again.recv()).ok(),
+            recv(again) -> encoded => encoded.ok(),
+        }
+    }
+}
+
+impl Set {
+    fn start(count: usize, priority: Priority, compression: Compression, part_size: Option<u32>) -> io::Result<Self> {
+        let (jobs, queue) = bounded::<CompressJob>(WAITING);
+        // What was started ends, and is waited for, if a later one cannot be.
+        let given_up = Arc::new(AtomicBool::new(false));
+        let mut started = Set { priority, queue: Some(jobs), threads: Vec::new(), given_up };
+        for n in 0..count.max(1) {
+            let (queue, given_up) = (queue.clone(), Arc::clone(&started.given_up));
+            let thread = Builder::new().name(format!("freeze-{n}")).spawn(move || {
+                priority.take();
+                let mut encoder = Encoder::new(compression, part_size);
+                while let Ok((raw, done)) = queue.recv()
+                    && !given_up.load(Ordering::Relaxed)
+                {
+                    // Who does not wait for this any more has failed, or has got it from another thread.
+                    let _ = done.send(encoder.encode(&raw));
+                }
+            })?;
+            started.threads.push(thread);
+        }
+        Ok(started)
+    }
+
+    /// Waits for the threads to end. A panic of one goes on here.
+    fn end(&mut self) {
+        self.queue = None;
+        self.threads.drain(..).for_each(join);
+    }
+
+    /// The threads end without being waited for, each after the superchunk that it is at. One that has panicked already is.
+    fn leave(&mut self, left: &LeftBehind) {
+        self.given_up.store(true, Ordering::Relaxed);
         self.queue = None;
         for thread in self.threads.drain(..) {
-            if let Err(panic) = thread.join()
-                && !std::thread::panicking()
-            {
-                std::panic::resume_unwind(panic);
+            if thread.is_finished() {
+                join(thread);
+            } else {
+                left.0.lock().push(thread);
             }
         }
     }
 }
 
-impl Drop for Compressors {
+impl Drop for Set {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if let Err(panic) = thread.join()
+        && !std::thread::panicking()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -119,34 +308,148 @@ impl Priority {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    /// Compressors whose only thread panics at the first superchunk.
-    fn panicking() -> Compressors {
+    const COMPRESSION: Compression = Compression::Zstd(1);
+
+    /// Compressors with one thread, of this priority, that does this.
+    fn with(priority: Priority, body: impl FnOnce(Receiver<CompressJob>) + Send + 'static) -> Compressors<'static> {
         let (jobs, queue) = bounded::<CompressJob>(WAITING);
-        let thread = std::thread::spawn(move || {
+        let threads = vec![std::thread::spawn(move || body(queue))];
+        let set = Set { priority, queue: Some(jobs), threads, given_up: Arc::default() };
+        let jobs = BTreeMap::new();
+        Compressors { count: 1, compression: COMPRESSION, part_size: None, set, urgency: None, jobs, next: 0 }
+    }
+
+    /// Compressors whose only thread panics at the first superchunk.
+    fn panicking() -> Compressors<'static> {
+        with(Priority::Normal, |queue| {
             let _job = queue.recv().unwrap();
             panic!("out of order");
+        })
+    }
+
+    /// Compressors whose only thread begins with the first superchunk, and gets no further until it is told to.
+    fn starving() -> (Compressors<'static>, Sender<()>) {
+        let (go, wait) = bounded::<()>(1);
+        let compressors = with(Priority::Idle, move |queue| {
+            let (raw, done) = queue.recv().unwrap();
+            let _ = wait.recv();
+            let _ = done.send(Encoder::new(COMPRESSION, None).encode(&raw));
         });
-        Compressors { queue: Some(jobs), threads: vec![thread] }
+        (compressors, go)
     }
 
     fn message(result: std::thread::Result<()>) -> String {
         result.unwrap_err().downcast_ref::<&str>().unwrap().to_string()
     }
 
+    fn raw(n: u8) -> Arc<Vec<u8>> {
+        Arc::new((0..100_000u32).map(|at| (at % 251) as u8 ^ n).collect())
+    }
+
+    fn encoded(n: u8) -> Encoded {
+        Encoder::new(COMPRESSION, None).encode(&raw(n)).unwrap()
+    }
+
+    fn urgent(left: &LeftBehind) -> Urgency<'_> {
+        Urgency { is_urgent: &|| true, left }
+    }
+
+    fn until_empty(left: &LeftBehind) {
+        while !left.is_empty() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_starving_threads_have_begun_and_what_waits_is_taken_over_when_it_is_urgent() {
+        let (left, looks) = (LeftBehind::default(), Cell::new(0));
+        // Not at the first look: nobody waits then.
+        let is_urgent = || looks.replace(looks.get() + 1) >= 1;
+        let (mut compressors, go): (Compressors<'_>, _) = starving();
+        compressors.set_urgency(Urgency { is_urgent: &is_urgent, left: &left });
+        // More than the queue takes: without a second set this waits for ever.
+        let tickets: Vec<_> = (0..6).map(|n| compressors.send(raw(n))).collect();
+        for (n, ticket) in (0..).zip(tickets) {
+            assert_eq!(compressors.receive(ticket).unwrap().unwrap(), encoded(n));
+        }
+        assert!(looks.get() >= 2 && compressors.jobs.is_empty());
+        drop(compressors);
+        // It has not moved, and ends by itself once it can.
+        assert!(!left.is_empty());
+        drop(go);
+        until_empty(&left);
+    }
+
+    #[test]
+    fn a_superchunk_that_a_starving_thread_has_begun_is_compressed_again_where_it_is_waited_for() {
+        let left = LeftBehind::default();
+        let (mut compressors, go): (Compressors<'_>, _) = starving();
+        compressors.set_urgency(urgent(&left));
+        let ticket = compressors.send(raw(1));
+        assert_eq!(compressors.receive(ticket).unwrap().unwrap(), encoded(1));
+        drop(go);
+        drop(compressors);
+        until_empty(&left);
+    }
+
+    #[test]
+    fn of_both_sets_whichever_ends_first_counts() {
+        for first_ends in [true, false] {
+            let (give, first) = bounded(1);
+            let (gives, again) = bounded(1);
+            let job = Job { raw: raw(1), first, again: Some(again) };
+            assert!(job.try_receive().is_none());
+            let (ends, never) = if first_ends { (give, gives) } else { (gives, give) };
+            ends.send(Ok(encoded(1))).unwrap();
+            assert_eq!(job.receive().unwrap().unwrap(), encoded(1));
+            ends.send(Ok(encoded(2))).unwrap();
+            assert_eq!(job.try_receive().unwrap().unwrap(), encoded(2));
+            drop((ends, never));
+            assert!(job.receive().is_none());
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_given_up_does_not_wait_for_starving_threads() {
+        let left = LeftBehind::default();
+        let (mut compressors, go): (Compressors<'_>, _) = starving();
+        compressors.set_urgency(urgent(&left));
+        compressors.send(raw(1));
+        drop(compressors);
+        assert!(!left.is_empty());
+        drop(go);
+        until_empty(&left);
+    }
+
+    #[test]
+    fn where_nothing_is_urgent_threads_at_idle_priority_do_it_alone_and_are_waited_for() {
+        let left = LeftBehind::default();
+        let mut compressors = Compressors::start(1, Priority::Idle, COMPRESSION, None).unwrap();
+        compressors.set_urgency(Urgency { is_urgent: &|| false, left: &left });
+        let tickets: Vec<_> = (0..4).map(|n| compressors.send(raw(n))).collect();
+        for (n, ticket) in (0..).zip(tickets) {
+            assert_eq!(compressors.receive(ticket).unwrap().unwrap(), encoded(n));
+        }
+        assert_eq!(compressors.set.priority, Priority::Idle);
+        drop(compressors);
+        assert!(left.0.lock().is_empty());
+    }
+
     #[test]
     fn a_panic_of_a_compressor_goes_on_where_its_work_is_waited_for() {
         let mut compressors = panicking();
         let awaited = compressors.send(Arc::new(vec![1]));
-        let panic = catch_unwind(AssertUnwindSafe(|| drop(compressors.receive(&awaited))));
+        let panic = catch_unwind(AssertUnwindSafe(|| drop(compressors.receive(awaited))));
         assert_eq!(message(panic), "out of order");
     }
 
     #[test]
     fn a_panic_of_a_compressor_goes_on_where_more_work_is_handed_over() {
         let mut compressors = panicking();
-        let panic = catch_unwind(AssertUnwindSafe(|| (0..9).for_each(|_| drop(compressors.send(Arc::new(vec![1]))))));
+        let panic = catch_unwind(AssertUnwindSafe(|| (0..9).for_each(|_| _ = compressors.send(Arc::new(vec![1])))));
         assert_eq!(message(panic), "out of order");
     }
 

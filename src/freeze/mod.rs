@@ -20,7 +20,7 @@ mod region;
 
 pub use batch::{Batch, BatchError, BatchOptions, DEFAULT_LIMIT, Known};
 pub use choose::choose;
-pub use compressors::Priority;
+pub use compressors::{LeftBehind, Priority, Urgency};
 pub use file::{CutError, Cutting, cut_file};
 pub use layout::{Layout, Span, SpanSource};
 pub use packed::{Packed, PackedSuperchunk, Piece};

@@ -25,6 +25,7 @@ use super::start::{Found, look};
 use super::state::{Basis, State, Totals, Waiter};
 use crate::format::ids::{InodeId, LogOffset};
 use crate::format::rows::Time;
+use crate::freeze::LeftBehind;
 use crate::log::LogWriter;
 use crate::meta::{self, Heads, Image, ImageOptions};
 use crate::storage::{LogHome, Storage};
@@ -118,6 +119,8 @@ pub struct Live {
     pub(super) freezing: Mutex<Freezer>,
     /// How many superchunks a freeze compresses at a time.
     pub(super) compressors: AtomicUsize,
+    /// Compressors at a low priority whose work was taken over.
+    pub(super) left_behind: LeftBehind,
     /// The freezer's thread.
     pub(super) freezer: Control,
     /// Bytes that freezes have shared since the last root.
@@ -157,6 +160,7 @@ impl Live {
             log_is_short: AtomicBool::new(false),
             freezing: Mutex::default(),
             compressors: AtomicUsize::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            left_behind: LeftBehind::default(),
             freezer: Control::default(),
             saved: AtomicU64::new(0),
             gc: GcControl::default(),

@@ -16,7 +16,7 @@ use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::format::schema;
 use crate::freeze::{
     Batch, BatchError, BatchOptions, Blocks, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Priority,
-    RegionPiece, Scope, SpanSource, choose, cut_file,
+    RegionPiece, Scope, SpanSource, Urgency, choose, cut_file,
 };
 use crate::fs::dirty::DirtyFiles;
 use crate::fs::live::Live;
@@ -96,7 +96,9 @@ pub(super) fn run(
     let (working_set, index) = freezer.prepare(head.view())?;
     let reader = Reader::new(&now, &working_set);
     let known = KnownSubchunks { index, working_set: &working_set, view: head.view() };
+    let is_urgent = || is_urgent(live, how);
     let mut batch = Batch::new(options(live, how, &now)?, &known).map_err(of_batch)?;
+    batch.set_urgency(Urgency { is_urgent: &is_urgent, left: &live.left_behind });
     let (mut outcomes, mut next) = (Vec::new(), None);
     let mut after = from.inode;
     let next_of = |after: InodeId, moment: Option<&Moment>| match moment {
@@ -200,10 +202,25 @@ fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOpti
         params,
         compression,
         compressors: live.compressors.load(Ordering::Relaxed).max(1),
-        // Under pressure the work goes to threads at normal priority.
-        priority: if live.pressure.is_pressed() { Priority::Normal } else { how.priority },
+        priority: priority(live, how),
         limit,
     })
+}
+
+/// Under pressure the work goes to threads at normal priority. Where some at idle priority have not got on yet with what was
+/// taken over from them, there are no more of these.
+fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
+    match how.priority {
+        _ if live.pressure.is_pressed() => Priority::Normal,
+        Priority::Idle if live.freezer.is_asked() || !live.left_behind.is_empty() => Priority::Low,
+        own => own,
+    }
+}
+
+/// Whether somebody has come to wait for a batch whose compressors leave the processors to others: writers, who asked for a
+/// freeze, or the end.
+fn is_urgent(live: &Live, how: &FreezeHow<'_>) -> bool {
+    live.pressure.is_pressed() || how.priority == Priority::Idle && live.freezer.is_asked() || (how.stop)()
 }
 
 /// What of the files a batch looks at.
@@ -413,5 +430,31 @@ fn of_batch(error: BatchError<FsError>) -> FsError {
     match error {
         BatchError::Known(error) => error,
         error => FsError::io(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tests::world::World;
+    use crate::fs::{NewKind, NewNode};
+
+    #[test]
+    fn a_batch_in_the_background_is_urgent_for_writers_who_asks_and_the_end() {
+        let how = |priority, stop| FreezeHow { priority, stop, ..FreezeHow::default() };
+        let (own, asked) = (how(Priority::Idle, &|| false), how(Priority::Low, &|| false));
+        let urgent = |live: &Live| (is_urgent(live, &own), is_urgent(live, &asked));
+        let world = World::with_budget(16 << 20);
+        let live = &world.live;
+        assert_eq!((urgent(live), priority(live, &own)), ((false, false), Priority::Idle));
+        assert!(is_urgent(live, &how(Priority::Idle, &|| true)) && is_urgent(live, &how(Priority::Low, &|| true)));
+        live.request_freeze(false);
+        assert_eq!((urgent(live), priority(live, &own)), ((true, false), Priority::Low));
+        assert_eq!(priority(live, &asked), Priority::Low);
+        let node = NewNode { kind: NewKind::Regular, mode: 0o644, umask: 0o022, uid: 0, gid: 0 };
+        let inode = live.create(InodeId::ROOT, b"a", &node).unwrap().inode;
+        (0..10).for_each(|n| live.write(inode, n << 20, &[7; 1 << 20], false).unwrap());
+        assert_eq!((urgent(live), priority(live, &own)), ((true, true), Priority::Normal));
+        assert_eq!(priority(live, &asked), Priority::Normal);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::report::{FreezeProgress, FreezeReport, Freezing};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What others tell the freezer's thread, and it tells them.
 #[derive(Default)]
@@ -19,6 +19,13 @@ pub(in crate::fs) struct Control {
     /// What a test does between the steps of a batch.
     #[cfg(test)]
     hook: Mutex<Option<(Option<Step>, Hook)>>,
+}
+
+impl Control {
+    /// Whether somebody waits for a freeze.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) > self.done.load(Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]
