@@ -131,8 +131,7 @@ impl<'k> Compressors<'k> {
         self.next = self.next.saturating_add(1);
         let (done, first) = bounded(1);
         let mut job = (Arc::clone(&raw), done);
-        loop {
-            let Some(queue) = &self.set.queue else { break };
+        while let Some(queue) = &self.set.queue {
             if !self.may_be_taken_over() {
                 if queue.send(job).is_err() {
                     self.end();
