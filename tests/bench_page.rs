@@ -247,6 +247,36 @@ fn every_measured_entry_has_its_label_in_the_plots() {
 }
 
 #[test]
+fn the_points_of_the_plots_are_the_documents_numbers() {
+    let report = report();
+    let page = html(&report);
+    let points: Vec<(f64, f64)> = page
+        .split("<g class=\"point")
+        .skip(1)
+        .map(|tag| {
+            let number = |name| attribute(tag, name).expect("a point has it").parse().expect("it is a number");
+            (number("data-bytes"), number("data-seconds"))
+        })
+        .collect();
+    let of = |read: Option<Read>| -> Vec<(f64, f64)> {
+        let seconds = |e: &Entry| match read {
+            None => Some(e.packing.as_ref()?.seconds),
+            Some(read) => {
+                let pass = e.passes.iter().find(|pass| pass.read == read)?;
+                Some(if read == Read::Random { pass.seconds / pass.operations as f64 } else { pass.seconds })
+            }
+        };
+        report.entries.iter().filter_map(|e| Some((e.size.as_ref()?.total as f64, seconds(e)?))).collect()
+    };
+    let mut expected =
+        [vec![of(None); 3], vec![of(Some(Read::InOrder)); 2], vec![of(Some(Read::Random)); 2]].concat().concat();
+    let mut points = points;
+    expected.sort_by(|a, b| a.partial_cmp(b).expect("they are numbers"));
+    points.sort_by(|a, b| a.partial_cmp(b).expect("they are numbers"));
+    assert_eq!(points, expected);
+}
+
+#[test]
 fn twenty_five_equal_entries_have_a_label_each() {
     let mut report = report();
     let like = report.entries[0].clone();

@@ -54,24 +54,26 @@ impl Axis {
     /// The finest set of marks for which there is room.
     fn choose(&self, quantity: Quantity, apart: f64) -> Vec<(f64, String)> {
         let sets = match quantity {
-            Quantity::Bytes => [&[1, 2, 5][..], &[1, 5], &[1, 10]].map(|steps| self.steps(steps, BYTES)),
+            Quantity::Bytes => [&[1, 2, 5][..], &[1, 3], &[1, 10]].map(|steps| self.steps(steps, BYTES)),
             Quantity::Seconds => {
-                let steps = |steps, long| self.times(steps, long);
-                [steps(&[1, 2, 5], TIMES), steps(&[1, 5], FEWER_TIMES), steps(&[1], FEWEST_TIMES)]
+                let times = |steps, long| self.times(steps, long);
+                [times(&[1, 2, 5], TIMES), times(&[1, 3], FEWER_TIMES), times(&[1], FEWEST_TIMES)]
             }
         };
         let spaced = |set: &Vec<f64>| set.windows(2).all(|pair| self.place(pair[1]) - self.place(pair[0]) >= apart);
-        let even = self.even(quantity);
-        let mut chosen = if sets[0].len() < 3 && even.len() > sets[0].len() && spaced(&even) {
-            even
-        } else {
-            let [.., coarsest] = &sets;
-            sets.iter().find(|set| spaced(set) && set.len() > 1).unwrap_or(coarsest).clone()
+        let (low, high) = (unit(quantity, self.low.exp()), unit(quantity, self.high.exp()));
+        let even = self.even(low.0);
+        // Decades say little on a short axis; but 2000 MiB are better called 2 GiB.
+        let short = sets[0].len() < 2 || (sets[0].len() < 3 && low == high && spaced(&even));
+        let fits = sets.iter().find(|set| set.len() > 1 && spaced(set)).or(sets.last().filter(|set| set.len() > 1));
+        let (mut chosen, fixed) = match fits {
+            Some(set) if !short => (set.clone(), None),
+            _ => (even, Some(low)),
         };
         while !spaced(&chosen) {
             chosen = chosen.into_iter().step_by(2).collect();
         }
-        chosen.into_iter().map(|value| (value, text(quantity, value))).collect()
+        chosen.into_iter().map(|value| (value, text(value, fixed.unwrap_or_else(|| unit(quantity, value))))).collect()
     }
 
     fn contains(&self, value: &f64) -> bool {
@@ -102,10 +104,9 @@ impl Axis {
         out
     }
 
-    /// Multiples of one round number, for an axis too short for decades.
-    fn even(&self, quantity: Quantity) -> Vec<f64> {
+    /// Multiples of one round number of `unit`, for an axis too short for decades.
+    fn even(&self, unit: f64) -> Vec<f64> {
         let (low, high) = (self.low.exp(), self.high.exp());
-        let (unit, _) = unit(quantity, low);
         let aim = (high - low) / unit / 5.0;
         let decade = 10f64.powf(aim.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * decade).find(|step| *step >= aim);
@@ -132,7 +133,7 @@ const TIMES: &[f64] = &[
     864_000.0,
 ];
 
-const FEWER_TIMES: &[f64] = &[60.0, 300.0, 600.0, 3600.0, 18_000.0, 36_000.0, 86_400.0, 432_000.0, 864_000.0];
+const FEWER_TIMES: &[f64] = &[30.0, 120.0, 600.0, 1800.0, 7200.0, 21_600.0, 86_400.0, 259_200.0, 864_000.0];
 const FEWEST_TIMES: &[f64] = &[60.0, 600.0, 3600.0, 36_000.0, 86_400.0, 864_000.0];
 
 fn unit(quantity: Quantity, value: f64) -> (f64, &'static str) {
@@ -144,8 +145,7 @@ fn unit(quantity: Quantity, value: f64) -> (f64, &'static str) {
     *units.iter().rfind(|unit| value >= unit.0 * (1.0 - 1e-9)).unwrap_or(&units[0])
 }
 
-fn text(quantity: Quantity, value: f64) -> String {
-    let (unit, name) = unit(quantity, value);
+fn text(value: f64, (unit, name): (f64, &str)) -> String {
     let digits = rounded(value / unit, 3);
     let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { &digits };
     format!("{digits} {name}")
@@ -179,6 +179,10 @@ mod tests {
         let mib = 1048576.0;
         assert_eq!(marks(Quantity::Bytes, &[30.0 * mib, 260.0 * mib]), ["50 MiB", "100 MiB", "200 MiB"]);
         assert_eq!(marks(Quantity::Bytes, &[700.0 * mib, 3000.0 * mib]), ["1 GiB", "2 GiB"]);
+        assert_eq!(
+            marks(Quantity::Bytes, &[1010.0 * mib, 1040.0 * mib]),
+            ["900 MiB", "1000 MiB", "1100 MiB", "1200 MiB"]
+        );
     }
 
     #[test]
@@ -193,10 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn equal_ratios_are_equally_far_apart() {
+        let axis = Axis::new(Quantity::Seconds, [1.0, 100.0].into_iter(), 0.1).unwrap();
+        assert!((axis.place(10.0) - 0.5).abs() < 1e-9 && axis.place(1.0) + axis.place(100.0) - 1.0 < 1e-9);
+        assert!(axis.place(1.0) < axis.place(1.01));
+    }
+
+    #[test]
     fn on_a_short_axis_fewer_times_are_marked() {
         let axis = |apart| Axis::new(Quantity::Seconds, [4.0, 500.0].into_iter(), apart).unwrap().marks;
-        assert_eq!(axis(0.12).into_iter().map(|mark| mark.1).collect::<Vec<_>>(), ["5 s", "10 s", "1 min", "5 min"]);
-        assert_eq!(axis(0.3).into_iter().map(|mark| mark.1).collect::<Vec<_>>(), ["10 s", "1 min"]);
+        assert_eq!(
+            axis(0.15).into_iter().map(|mark| mark.1).collect::<Vec<_>>(),
+            ["3 s", "10 s", "30 s", "2 min", "10 min"]
+        );
+        assert_eq!(axis(0.3).into_iter().map(|mark| mark.1).collect::<Vec<_>>(), ["10 s", "1 min", "10 min"]);
     }
 
     #[test]

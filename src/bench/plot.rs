@@ -338,6 +338,8 @@ impl<'a> Drawing<'a> {
         }
         for (mark, at) in self.chart.marks.iter().zip(&self.at) {
             let mut group = element("g", if mark.shape == Shape::Disc { "point floe" } else { "point" }, []);
+            group.assign("data-bytes", mark.bytes);
+            group.assign("data-seconds", mark.seconds);
             let mut tip = Element::new("title");
             let size = Human(mark.bytes as u64);
             tip.append(Text::new(format!("{}: {size}, {}", mark.name, time(mark.seconds))));
