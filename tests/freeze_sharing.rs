@@ -24,6 +24,7 @@ const DEEP: FreezeHow<'static> = FreezeHow {
     deep: true,
     priority: floe::freeze::Priority::Normal,
     stop: &|| false,
+    frozen: &|_| (),
 };
 
 type Files = BTreeMap<String, Vec<u8>>;

@@ -211,6 +211,12 @@ struct Observer {
 }
 
 impl ExtractObserver for Observer {
+    fn extracted(&self, path: &[u8]) {
+        if self.verbose {
+            self.progress.list(path);
+        }
+    }
+
     fn progress(&self, files: u64, bytes: u64) {
         self.progress.step(Step { files, bytes, total: self.total, stored: None });
     }

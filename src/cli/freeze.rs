@@ -11,12 +11,15 @@ use super::opening::{How, Writer, Writing};
 use super::progress::{Progress, Step};
 use super::sentence::{exit_of, told};
 use super::size::Human;
-use super::{Context, Exit, descriptors, freeze_mount, freeze_status, signals};
+use super::{Context, Exit, descriptors, freeze_listing, freeze_mount, freeze_status, signals};
+use crate::format::ids::InodeId;
 use crate::fs::{Finished, FreezeHow, FreezeProgress};
 use crate::fuse::MountOptions;
 use crate::fuse::mark::{Outcome, mount_served_by};
 use crate::storage::{LockError, Owner};
 use anyhow::Context as _;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -118,7 +121,9 @@ fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
         let FreezeProgress { done_bytes: bytes, total_bytes: total, stored_bytes } = now;
         progress.step(Step { files: files(bytes), bytes, total, stored: Some(stored_bytes) });
     };
-    let how = FreezeHow { deep: args.deep, stop: &signals::interrupted, ..FreezeHow::everything() };
+    let names = RefCell::new(if context.verbose > 0 { freeze_listing::names(&live)? } else { HashMap::new() });
+    let list = |inode: InodeId| _ = names.borrow_mut().remove(&inode).map(|name| progress.list(&name));
+    let how = FreezeHow { deep: args.deep, stop: &signals::interrupted, frozen: &list, ..FreezeHow::everything() };
     let frozen = live.freeze_now(&how, &observer);
     // Whatever came of it: what was frozen is to be in the image, and what was recovered too.
     let taken = if frozen.is_ok() { live.take_over_log() } else { Ok(()) };

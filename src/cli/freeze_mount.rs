@@ -3,6 +3,7 @@
 //! The mount's daemon freezes, whether anybody watches or not: who asked has a ticket, and looks until it is done. Called by
 //! `freeze`.
 
+use super::freeze_listing::Thawed;
 use super::freeze_report::{Done, nothing_to_freeze, refused, tell_survey};
 use super::mount_state::{MountState, mount_of_directory};
 use super::open::shown;
@@ -59,6 +60,7 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     {
         return Ok(Exit::Done);
     }
+    let mut listing = if context.verbose > 0 { Some(Thawed::of(point)?) } else { None };
     let how = if asked.deep { FREEZE_DEEP } else { FREEZE_ALL };
     match rustix::fs::setxattr(point, FREEZE_XATTR, how, XattrFlags::empty()) {
         Ok(()) => {}
@@ -70,7 +72,7 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
         }
         Err(errno) => return Err(refused(errno)),
     }
-    let after = watched(point, &named, &before, &progress)?;
+    let after = watched(point, &named, &before, &progress, &mut listing)?;
     progress.finish();
     // What was under way by itself when this was asked for counts, too.
     let report = before.all().until(&after.all());
@@ -85,7 +87,13 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
 }
 
 /// Looks at the mount until it has done what was asked for.
-fn watched(point: &Path, named: &str, before: &MountState, progress: &Progress) -> anyhow::Result<MountState> {
+fn watched(
+    point: &Path,
+    named: &str,
+    before: &MountState,
+    progress: &Progress,
+    listing: &mut Option<Thawed>,
+) -> anyhow::Result<MountState> {
     let gone = || anyhow!("it was unmounted meanwhile: its daemon freezes before it ends");
     // Everybody gets a ticket of his own; what a later one asks for is done no earlier than what this one does.
     let ticket = MountState::of(point)?.ok_or_else(gone)?.number("freezer_ticket");
@@ -94,7 +102,11 @@ fn watched(point: &Path, named: &str, before: &MountState, progress: &Progress) 
     let (mut best, mut pause) = (0, LOOK);
     loop {
         let state = MountState::of(point)?.ok_or_else(gone)?;
-        if state.number("freezer_done") >= ticket {
+        let is_done = state.number("freezer_done") >= ticket;
+        if let Some(thawed) = listing {
+            thawed.tell(progress, is_done);
+        }
+        if is_done {
             return match state.text("freezer_error") {
                 Some(why) => Err(anyhow!("{why} (what was written stays safe in the thaw log)")),
                 None => Ok(state),

@@ -26,6 +26,7 @@ mod digest;
 mod extract;
 mod forget;
 mod freeze;
+mod freeze_listing;
 mod freeze_mount;
 mod freeze_report;
 mod freeze_status;
@@ -88,7 +89,7 @@ struct Global {
     /// Say nothing but what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say more; twice for more still
+    /// Say more: each file as it is packed, extracted or frozen; twice for more still
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Log messages of this level and above to standard error

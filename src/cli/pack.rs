@@ -154,7 +154,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     };
 
     let json = args.json.json;
-    let observer = Observer { progress: Progress::new(context, json, true, "packing"), total: Mutex::default() };
+    let observer = Observer {
+        progress: Progress::new(context, json, true, "packing"),
+        total: Mutex::default(),
+        verbose: context.verbose > 0,
+    };
     let exit = if debug || args.dry_run {
         crate::pack::survey(sources, image, &options, &observer)?;
         if let Some(error) = speaker.and_then(|speaker| speaker.failed.lock().take()) {
@@ -264,6 +268,7 @@ struct Observer {
     progress: Progress,
     /// Files and bytes in all.
     total: Mutex<(u64, u64)>,
+    verbose: bool,
 }
 
 impl PackObserver for Observer {
@@ -278,6 +283,12 @@ impl PackObserver for Observer {
     fn progress(&self, files: u64, bytes: u64, stored: u64) {
         let total = self.total.lock().1;
         self.progress.step(Step { files, bytes, total, stored: Some(stored) });
+    }
+
+    fn packed(&self, path: &[u8]) {
+        if self.verbose {
+            self.progress.list(path);
+        }
     }
 
     fn warning(&self, path: &[u8], message: &str) {

@@ -211,6 +211,11 @@ impl Progress {
         }
     }
 
+    /// Lists an item, on a line of its own.
+    pub fn list(&self, item: &[u8]) {
+        self.say(&escape::shown(item));
+    }
+
     fn above(&self, text: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| eprintln!("{text}")),

@@ -129,6 +129,9 @@ impl<'a, E> Filler<'a, E> {
             Entry::Enter { name, meta } => {
                 self.borders.push(self.path.len());
                 self.push_name(name);
+                if !self.path.is_empty() {
+                    self.observer.packed(&self.path);
+                }
                 TreeRows::count(&mut self.summary, FileType::Directory);
                 self.rows.enter(name, meta)
             }
@@ -147,11 +150,14 @@ impl<'a, E> Filler<'a, E> {
                     _ => 0,
                 };
                 TreeRows::count(&mut self.summary, file_type);
-                self.rows.leaf(name, meta, &Node { target, ..Node::bare(file_type, size) })
+                self.rows.leaf(name, meta, &Node { target, ..Node::bare(file_type, size) })?;
+                self.packed(name);
+                Ok(())
             }
             Entry::Link { name, key, alone } => {
                 if self.rows.link(name, *key) {
                     self.summary.hard_links += 1;
+                    self.packed(name);
                     return Ok(());
                 }
                 match alone {
@@ -187,6 +193,13 @@ impl<'a, E> Filler<'a, E> {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name);
+    }
+
+    fn packed(&mut self, name: &[u8]) {
+        let before = self.path.len();
+        self.push_name(name);
+        self.observer.packed(&self.path);
+        self.path.truncate(before);
     }
 
     fn warn(&mut self, name: &[u8], message: &str) {
@@ -273,7 +286,13 @@ impl<'a, E> Filler<'a, E> {
         self.summary.bytes = self.summary.bytes.wrapping_add(builder.size);
         TreeRows::count(&mut self.summary, FileType::Regular);
         let allocated = sparse.then_some(builder.allocated);
-        self.rows.leaf(name, meta, &Node { content, allocated, uneven, ..Node::bare(FileType::Regular, builder.size) })
+        self.rows.leaf(
+            name,
+            meta,
+            &Node { content, allocated, uneven, ..Node::bare(FileType::Regular, builder.size) },
+        )?;
+        self.packed(name);
+        Ok(())
     }
 
     /// The id of a subchunk with these bytes: an earlier one, or a new one in the open superchunk.

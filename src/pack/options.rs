@@ -87,6 +87,9 @@ pub trait PackObserver: Sync {
     fn total(&self, _files: u64, _bytes: u64) {}
     /// How many files and bytes were read, and how many bytes of the image written.
     fn progress(&self, _files: u64, _bytes: u64, _stored: u64) {}
+    /// Something is packed: a file, a directory, or another name of a file. Directories come before what is in them, and the
+    /// sources themselves are not told if they have no name in the image.
+    fn packed(&self, _path: &[u8]) {}
     /// Something below a source could not be taken as it is.
     fn warning(&self, path: &[u8], message: &str);
     /// Something is left out because it must be; nothing is wrong.

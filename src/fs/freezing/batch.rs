@@ -173,9 +173,9 @@ pub(super) fn run(
             Some(moment) => {
                 moment.splice(&frozen)?;
                 // A file that has changed since is not one that keeps changing.
-                splice(live, &frozen, is_all, true, report)?;
+                splice(live, how, &frozen, is_all, true, report)?;
             }
-            None => splice(live, &frozen, is_all, false, report)?,
+            None => splice(live, how, &frozen, is_all, false, report)?,
         }
         observer(report.frozen_bytes, report.stored_bytes);
     }
@@ -385,6 +385,7 @@ fn holes_between(
 /// Splices a file, step after step.
 fn splice(
     live: &Live,
+    how: &FreezeHow<'_>,
     frozen: &Frozen,
     is_all: bool,
     may_be_changed: bool,
@@ -413,6 +414,10 @@ fn splice(
         report.shared_bytes = report.shared_bytes.saturating_add(saved);
         live.saved.fetch_add(saved, Ordering::Relaxed);
         state.dirty.spliced(frozen.inode);
+        drop(state);
+        if is_all {
+            (how.frozen)(frozen.inode);
+        }
     } else if !may_be_changed {
         report.dropped = report.dropped.saturating_add(1);
         state.dirty.dropped(frozen.inode, Instant::now());

@@ -1,5 +1,6 @@
 //! What a freeze is asked for, and what it says of itself.
 
+use crate::format::ids::InodeId;
 use crate::freeze::Priority;
 
 /// When the freezer's thread begins.
@@ -31,6 +32,8 @@ pub struct FreezeHow<'a> {
     pub priority: Priority,
     /// Whether to end: asked often, without any lock.
     pub stop: &'a dyn Fn() -> bool,
+    /// Is told of each file of which all that was written has left the log.
+    pub frozen: &'a dyn Fn(InodeId),
 }
 
 impl Default for FreezeHow<'_> {
@@ -43,6 +46,7 @@ impl Default for FreezeHow<'_> {
             deep: false,
             priority: Priority::Normal,
             stop: &|| false,
+            frozen: &|_| (),
         }
     }
 }
