@@ -44,14 +44,10 @@ pub struct Codec {
 fn profiles() -> impl TypedValueParser<Value = Profile> {
     let values = Profile::ALL.map(|profile| {
         PossibleValue::new(profile.name()).help(match profile {
-            Profile::Fast => "zstd:3, superchunks of 4 MiB: a fifth of the time of balanced, a fifth larger",
+            Profile::Fast => "zstd:3, superchunks of 4 MiB: a fifth of the CPU time of balanced, a fifth larger",
             Profile::Balanced => "zstd:12, 4 MiB: the default",
-            Profile::Small => {
-                "zstd:19, 16 MiB: 13% smaller, 27% where releases follow one another, 15 to 18 times the time"
-            }
-            Profile::Smallest => {
-                "xz:9, 16 MiB: 29% smaller where releases follow one another, 19 times the time; slow to read"
-            }
+            Profile::Small => "zstd:19, 16 MiB: 13 to 27% smaller than balanced, 15 to 18 times the CPU time",
+            Profile::Smallest => "xz:9, 64 MiB: 17 to 50% smaller, 17 to 20 times; slow to read, wants 1 GiB to be read with",
         })
     });
     PossibleValuesParser::new(values).try_map(|name| name.parse::<Profile>())

@@ -18,7 +18,7 @@ while another process writes it, nor while its thaw log (IMAGE.thaw) holds bytes
 Examples:
   floe mkfs notes.floe && floe mount notes.floe /mnt
   floe mkfs --chunker fixed:32K disks.floe            for disk images and databases
-  floe mkfs -C xz:9 --superchunk-size 16M logs.floe   smaller, and slower
+  floe mkfs --profile small logs.floe                 smaller, and slower to freeze
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 11 another process writes the image.
 ";

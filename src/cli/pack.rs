@@ -35,7 +35,7 @@ Examples:
   floe pack src docs README.md project.floe --exclude '*.o' --exclude-caches
   floe pack --include '*.rs' --include '*.toml' --debug-filter project project.floe
   cd project && git ls-files -z | floe pack -0 --files-from - . ../project.floe
-  floe pack -C xz:9 --superchunk-size 16M logs logs.floe           smaller, and slower
+  floe pack --profile small logs logs.floe                         smaller, and slower to pack
   floe pack --chunker fixed:32K --part-size 128K disks disks.floe  for disk images, random reads
   floe pack --all-root --timestamp 2026-01-01T00:00:00Z tree tree.floe   the same bytes every time
 
@@ -67,7 +67,7 @@ pub struct Args {
     #[command(flatten)]
     resources: Resources,
     /// Memory to use in total
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::parse, help_heading = "Resources")]
+    #[arg(long, value_name = "SIZE", default_value = "1.5G", value_parser = size::parse, help_heading = "Resources")]
     memory: u64,
 }
 

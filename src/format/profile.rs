@@ -51,7 +51,7 @@ impl Profile {
             Profile::Fast => (Compression::Zstd(3), 4 << 20, None, 64),
             Profile::Balanced => (Compression::Zstd(12), 4 << 20, None, 64),
             Profile::Small => (Compression::Zstd(19), 16 << 20, None, 256),
-            Profile::Smallest => (Compression::Xz(9), 16 << 20, None, 256),
+            Profile::Smallest => (Compression::Xz(9), 64 << 20, None, 1024),
         };
         Entry { compression, superchunk_size, part_size, working_set }
     }

@@ -6,7 +6,7 @@
 //! superchunks and one a thread (and one more where identities prove nothing), and the stored bytes of the batch. Callers:
 //! `cut_file`, and `fs`, which appends what comes out.
 
-use super::compressors::{Compressors, Priority, Ticket, Urgency};
+use super::compressors::{Compressors, Priority, Ticket, Urgency, affordable};
 use super::packed::{Packed, PackedSuperchunk, Piece};
 use crate::chunk::Cutter;
 use crate::format::FormatError;
@@ -112,7 +112,12 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     /// `Thread` if one cannot be started.
     pub fn new(options: BatchOptions, known: &'k K) -> Result<Self, BatchError<K::Error>> {
         let BatchOptions { params, compression, compressors, priority, limit } = options;
-        let compressors = Compressors::start(compressors, priority, compression, params.part_size);
+        let compressors = Compressors::start(
+            affordable(compressors, compression, params.superchunk_size),
+            priority,
+            compression,
+            params.part_size,
+        );
         Ok(Batch {
             known,
             limit,

@@ -10,7 +10,7 @@
 
 use crate::format::FormatError;
 use crate::format::codec::{Compression, Encoded, Encoder};
-use crate::pack::superchunk::CompressJob;
+use crate::pack::superchunk::{CompressJob, compressor_memory};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded, select};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -25,6 +25,15 @@ use std::time::Duration;
 const WAITING: usize = 1;
 /// While threads at a low priority are waited for, it is looked so often whether somebody waits for what they do.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Bytes of memory for the threads of one batch. One always runs, whatever it takes.
+const MEMORY: u64 = 1 << 30;
+
+/// How many of `count` threads the memory is for.
+pub(super) fn affordable(count: usize, compression: Compression, superchunk_size: u32) -> usize {
+    let many = MEMORY / compressor_memory(compression, superchunk_size).max(1);
+    count.min(usize::try_from(many).unwrap_or(usize::MAX)).max(1)
+}
 
 /// The threads of one batch, and what they have not finished.
 #[derive(Debug)]
@@ -307,6 +316,7 @@ impl Priority {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::profile::Profile;
     use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -338,6 +348,16 @@ mod tests {
             let _ = done.send(Encoder::new(COMPRESSION, None).encode(&raw));
         });
         (compressors, go)
+    }
+
+    #[test]
+    fn threads_give_way_to_memory_where_superchunks_are_large() {
+        let affordable = |count, profile: Profile| {
+            super::affordable(count, profile.compression(), profile.params().superchunk_size)
+        };
+        assert_eq!([affordable(0, Profile::Balanced), affordable(8, Profile::Balanced)], [1, 8]);
+        assert_eq!(affordable(64, Profile::Smallest), 1);
+        assert!((2..64).contains(&affordable(64, Profile::Small)));
     }
 
     fn message(result: std::thread::Result<()>) -> String {

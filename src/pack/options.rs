@@ -8,6 +8,9 @@ use crate::storage::Owner;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Bytes of memory to pack with where nobody says otherwise: enough for one thread of the profile that needs most.
+pub const DEFAULT_MEMORY: u64 = 3 << 29;
+
 /// How to pack.
 #[derive(Clone)]
 pub struct PackOptions {
@@ -51,7 +54,7 @@ impl Default for PackOptions {
             params: Params::default(),
             compression: Compression::Zstd(12),
             jobs: 1,
-            memory: 1 << 30,
+            memory: DEFAULT_MEMORY,
             force: false,
             one_file_system: false,
             owner: None,

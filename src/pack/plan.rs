@@ -1,7 +1,7 @@
 //! How many threads the memory allows.
 
+use super::superchunk::compressor_memory;
 use super::{PackError, PackOptions};
-use crate::format::codec::Encoder;
 use std::path::{Path, PathBuf};
 
 /// What everything but the compressors takes at most: queues of what was read, rows before they spill, the index of a
@@ -26,9 +26,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Threads give way until codec × threads fits into the memory.
     pub(super) fn new(options: &PackOptions, image: &Path) -> Result<Self, PackError> {
-        let size = options.params.superchunk_size as usize;
-        // A context, the raw and stored bytes in work, and those that wait on either side.
-        let each = (Encoder::memory(options.compression, size) + 5 * size) as u64;
+        let each = compressor_memory(options.compression, options.params.superchunk_size);
         let jobs = options.jobs.max(1) as u64;
         let fit = options.memory.saturating_sub(BASE) / each;
         if fit == 0 {
@@ -49,6 +47,16 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::profile::Profile;
+
+    #[test]
+    fn the_memory_by_default_suffices_for_every_profile() {
+        for profile in Profile::ALL {
+            let (params, compression) = (profile.params(), profile.compression());
+            let options = PackOptions { params, compression, jobs: 64, ..PackOptions::default() };
+            assert!(Plan::new(&options, Path::new("x")).unwrap().compressors > 0, "{profile}");
+        }
+    }
 
     #[test]
     fn threads_give_way_to_memory() {

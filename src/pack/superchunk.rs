@@ -94,6 +94,13 @@ impl Filling {
     }
 }
 
+/// Bytes of memory that a thread takes to compress superchunks of so many raw bytes: its context, the raw and stored bytes in
+/// work, and those that wait on either side.
+pub fn compressor_memory(compression: Compression, superchunk_size: u32) -> u64 {
+    let size = superchunk_size as usize;
+    (Encoder::memory(compression, size) + 5 * size) as u64
+}
+
 /// Compresses superchunks until there are no more. What becomes of one is a function of its bytes and the options.
 pub fn compress(queue: &Receiver<CompressJob>, compression: Compression, part_size: Option<u32>) {
     let mut encoder = Encoder::new(compression, part_size);
