@@ -352,9 +352,8 @@ mod tests {
 
     #[test]
     fn threads_give_way_to_memory_where_superchunks_are_large() {
-        let affordable = |count, profile: Profile| {
-            super::affordable(count, profile.compression(), profile.params().superchunk_size)
-        };
+        let affordable =
+            |count, profile: Profile| super::affordable(count, profile.compression(), profile.params().superchunk_size);
         assert_eq!([affordable(0, Profile::Balanced), affordable(8, Profile::Balanced)], [1, 8]);
         assert_eq!(affordable(64, Profile::Smallest), 1);
         assert!((2..64).contains(&affordable(64, Profile::Small)));
