@@ -336,6 +336,15 @@ fn a_report_without_figures_and_figures_without_meaning_are_no_trouble() {
 }
 
 #[test]
+fn random_reads_that_take_microseconds_are_shown_in_them() {
+    let mut report = report();
+    assert!(table(&report, 100).contains("p50 ms"));
+    report.entries[0].passes.iter_mut().for_each(|pass| pass.p50 = pass.p50.map(|_| 3.4e-6));
+    let text = table(&report, 100);
+    assert!(text.contains("p50 us") && text.contains(" 3.40 ") && !text.contains("p50 ms"), "{text}");
+}
+
+#[test]
 fn passes_taken_otherwise_than_the_rest_are_marked() {
     let mut report = report();
     let text = table(&report, 100);

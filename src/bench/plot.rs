@@ -72,7 +72,7 @@ const KEY: f64 = 30.0;
 const STYLE: &str = include_str!("plot.css");
 const RADIUS: f64 = 5.0;
 /// Height of the axis' title above, and of marks and title below.
-const ABOVE: f64 = 26.0;
+const ABOVE: f64 = 32.0;
 const BELOW: f64 = 46.0;
 /// Free to the right of the plot, for half of the last mark's text.
 const RIGHT: f64 = 24.0;

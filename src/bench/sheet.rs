@@ -200,12 +200,18 @@ fn packing(report: &Report) -> Sheet {
     sheet
 }
 
+/// Seconds of one unit for how long random reads took, and its name: microseconds where milliseconds would have no figures left.
+fn latency(report: &Report) -> (f64, [&'static str; 2]) {
+    let least = report.entries.iter().flat_map(|e| &e.passes).filter_map(|pass| pass.p50).fold(f64::INFINITY, f64::min);
+    if least < 1e-5 { (1e-6, ["p50 us", "p99 us"]) } else { (1e-3, ["p50 ms", "p99 ms"]) }
+}
+
 /// One column of the reading passes: where a pass has such a figure, it is marked if it was taken in another way than the rest.
 fn pass_column<'a>(
     report: &'a Report,
     read: Read,
     heading: Column,
-    get: fn(&Pass, String) -> Option<Figure>,
+    get: impl Fn(&Pass, String) -> Option<Figure> + 'a,
 ) -> Source<'a> {
     let get: Get<'a> = Box::new(move |entry, at| {
         let index = entry.passes.iter().position(|pass| pass.read == read)?;
@@ -227,6 +233,7 @@ fn reading(report: &Report) -> Sheet {
         |p, at| rate(p.bytes, p.seconds, 1e6, format!("{at}/bytes"), format!("{at}/seconds"));
     const IOPS: fn(&Pass, String) -> Option<Figure> =
         |p, at| rate(p.operations, p.seconds, 1.0, format!("{at}/operations"), format!("{at}/seconds"));
+    let (scale, [p50, p99]) = latency(report);
     let (in_order, one, random, find) = ("Everything in order", "One directory", "Random reads of 4 KiB", "find -ls");
     let sources = vec![
         pass_column(report, Read::InOrder, column(in_order, "time", "s"), SECONDS),
@@ -234,11 +241,11 @@ fn reading(report: &Report) -> Sheet {
         pass_column(report, Read::OneDirectory, column(one, "time", "s"), SECONDS),
         pass_column(report, Read::OneDirectory, column(one, "speed", "MB/s"), SPEED),
         pass_column(report, Read::Random, column(random, "rate", "IOPS"), IOPS),
-        pass_column(report, Read::Random, column(random, "half below", "p50 ms"), |p, at| {
-            real(p.p50?, 1e-3, format!("{at}/p50"))
+        pass_column(report, Read::Random, column(random, "half below", p50), move |p, at| {
+            real(p.p50?, scale, format!("{at}/p50"))
         }),
-        pass_column(report, Read::Random, column(random, "99% below", "p99 ms"), |p, at| {
-            real(p.p99?, 1e-3, format!("{at}/p99"))
+        pass_column(report, Read::Random, column(random, "99% below", p99), move |p, at| {
+            real(p.p99?, scale, format!("{at}/p99"))
         }),
         pass_column(report, Read::Find, column(find, "time", "s"), SECONDS),
     ];
