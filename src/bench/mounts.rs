@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// A mount appears in this time, or its daemon hangs.
 const APPEARS_WITHIN: Duration = Duration::from_secs(60);
-/// A daemon ends in this time once it is unmounted; else it is told to, and then killed.
+/// A daemon ends in this time once it is unmounted; else it is told to.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// And in this time once it is told to, or killed.
+const HEEDS_WITHIN: Duration = Duration::from_secs(3);
 /// Most bytes of a daemon's words that are looked at.
 const MAX_SAID: u64 = 64 << 10;
 
@@ -228,12 +230,13 @@ impl Daemon {
         let group = Pid::from_child(&self.child);
         let mut told = false;
         for signal in [None, Some(Signal::TERM), Some(Signal::KILL)].into_iter().skip(usize::from(!was_mounted)) {
+            let within = if signal.is_none() { ENDS_WITHIN } else { HEEDS_WITHIN };
             if let Some(signal) = signal {
                 told = true;
                 // It may be ending just now.
                 let _ = kill_process_group(group, signal);
             }
-            if self.has_ended(ENDS_WITHIN).unwrap_or(false) {
+            if self.has_ended(within).unwrap_or(false) {
                 break;
             }
         }

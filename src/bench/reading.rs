@@ -29,7 +29,7 @@ const STALLED: Duration = Duration::from_secs(120);
 /// How often whoever waits looks around.
 const LOOK: Duration = Duration::from_millis(100);
 /// A reader that is told to end has ended in this time, or the mount is aborted under it.
-const ENDS_WITHIN: Duration = Duration::from_secs(5);
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The passes, in the order they are made.
 pub const PASSES: [Read; 4] = [Read::InOrder, Read::OneDirectory, Read::Random, Read::Find];
