@@ -298,7 +298,7 @@ fn a_full_disk_fails_one_entry_and_the_rest_goes_on() {
     assert!(report.notes.iter().any(|note| note.contains("6 MiB free")), "{:?}", report.notes);
     nothing_is_left(&small.0);
     let Some(tiny) = Small::new(&lab, "1m") else { return };
-    run(bench(&tiny.0, &tree, &["--json"])).exits(1).says(&["bytes free", "--work"]);
+    run(bench(&tiny.0, &tree, &["--json"])).exits(1).says(&["MiB free", "--work"]);
     nothing_is_left(&tiny.0);
 }
 

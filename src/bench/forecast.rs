@@ -17,6 +17,8 @@ pub(super) enum Work {
 struct Step {
     work: Work,
     weight: f64,
+    /// It takes no longer than that.
+    limit: Option<Duration>,
     took: Option<f64>,
 }
 
@@ -24,19 +26,13 @@ struct Step {
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
     steps: Vec<Step>,
-    /// No step takes longer than that.
-    limit: Option<Duration>,
     done: usize,
 }
 
 impl Forecast {
-    pub(super) fn new(limit: Option<Duration>) -> Self {
-        Forecast { limit, ..Forecast::default() }
-    }
-
-    /// One more step at the end.
-    pub(super) fn add(&mut self, work: Work, weight: f64) {
-        self.steps.push(Step { work, weight, took: None });
+    /// One more step at the end, which is stopped after `limit`.
+    pub(super) fn add(&mut self, work: Work, weight: f64, limit: Option<Duration>) {
+        self.steps.push(Step { work, weight, limit, took: None });
     }
 
     /// The step under way has ended.
@@ -68,11 +64,14 @@ impl Forecast {
             (weight > 0.0).then(|| (took + more.1) / weight)
         };
         let (packing, reading) = (rate(Work::Pack)?, rate(Work::Read));
-        let most = self.limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64());
-        let time = |step: &Step| match step.work {
-            Work::Pack => (packing * step.weight).min(most),
-            // Until something was read: as if all of it were done as fast as the fastest packing.
-            Work::Read => (reading.unwrap_or(packing) * step.weight).min(most),
+        let time = |step: &Step| {
+            let most = step.limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64());
+            let unit = match step.work {
+                Work::Pack => packing,
+                // Until something was read: as if all of it were done as fast as the fastest packing.
+                Work::Read => reading.unwrap_or(packing),
+            };
+            (unit * step.weight).min(most)
         };
         let now = (whole.unwrap_or_else(|| time(under_way)) - elapsed).max(0.0);
         Some(now + self.steps.iter().skip(self.done + 1).map(time).sum::<f64>())
@@ -87,11 +86,11 @@ mod tests {
 
     #[test]
     fn what_was_measured_says_how_long_the_rest_takes() {
-        let mut forecast = Forecast::new(Some(20 * SECOND));
+        let mut forecast = Forecast::default();
         for (work, weight) in
             [(Work::Pack, 1.0), (Work::Read, 1.0), (Work::Pack, 3.0), (Work::Read, 1.0), (Work::Pack, 100.0)]
         {
-            forecast.add(work, weight);
+            forecast.add(work, weight, Some(20 * SECOND));
         }
         assert_eq!(forecast.left(SECOND, None), None, "nothing is known");
         // A quarter after one second: 3 are left of it, and 4 a unit.

@@ -101,8 +101,8 @@ pub enum BenchError {
     },
     /// Not even a well compressed image fits.
     #[error(
-        "'{path}' has {free} bytes free, and the largest image may need {needed} (choose another place with --work, or \
-         --sample)"
+        "'{path}' has {} MiB free, and an entry may need {} MiB (choose another place with --work, or take a --sample)",
+        free >> 20, needed >> 20
     )]
     NoSpace {
         /// The work directory's base.

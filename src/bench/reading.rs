@@ -60,6 +60,15 @@ pub enum ReadError {
     },
 }
 
+/// What a pass found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Passed {
+    /// Its figures.
+    pub pass: Pass,
+    /// Random reads that were left out, since the file is not there: it was not packed.
+    pub absent: usize,
+}
+
 /// One pass over the tree at `root`; `cold` is what the result says of the caches. `abort` has all requests to a mount that
 /// hangs fail.
 ///
@@ -72,7 +81,7 @@ pub fn pass(
     cold: bool,
     limits: &Limits<'_>,
     abort: &dyn Fn(),
-) -> Result<Pass, ReadError> {
+) -> Result<Passed, ReadError> {
     let control = Arc::new(Control::default());
     let (send, result) = channel();
     let reader = {
@@ -107,11 +116,11 @@ impl Control {
 }
 
 fn watch(
-    result: &Receiver<Result<Pass, ReadError>>,
+    result: &Receiver<Result<Passed, ReadError>>,
     control: &Control,
     limits: &Limits<'_>,
     abort: &dyn Fn(),
-) -> Result<Pass, ReadError> {
+) -> Result<Passed, ReadError> {
     let began = Instant::now();
     let mut last = (control.done.load(Ordering::Relaxed), began);
     let why = loop {
@@ -142,7 +151,7 @@ fn watch(
     if result.recv_timeout(ENDS_WITHIN).is_ok() { Err(why) } else { Err(ReadError::Stalled) }
 }
 
-fn measure(read: Read, root: PathBuf, survey: &Survey, control: &Control, cold: bool) -> Result<Pass, ReadError> {
+fn measure(read: Read, root: PathBuf, survey: &Survey, control: &Control, cold: bool) -> Result<Passed, ReadError> {
     let mut at = String::new();
     let began = Instant::now();
     let measured = match read {
@@ -152,10 +161,11 @@ fn measure(read: Read, root: PathBuf, survey: &Survey, control: &Control, cold: 
         Read::Find => attributes(&root, control, &mut at),
     };
     let seconds = began.elapsed().as_secs_f64();
-    let Done { bytes, operations, mut times } = measured.map_err(|source| ReadError::Io { path: at, source })?;
+    let Done { bytes, operations, mut times, absent } =
+        measured.map_err(|source| ReadError::Io { path: at, source })?;
     times.sort_unstable_by(f64::total_cmp);
     let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
-    Ok(Pass { read, mounted: true, cold, seconds, bytes, operations, p50, p99 })
+    Ok(Passed { pass: Pass { read, mounted: true, cold, seconds, bytes, operations, p50, p99 }, absent })
 }
 
 /// What a pass did.
@@ -165,6 +175,7 @@ struct Done {
     operations: u64,
     /// Of each operation, if they are measured singly.
     times: Vec<f64>,
+    absent: usize,
 }
 
 /// Nearest rank: the smallest that `percent` of all are at most.
@@ -230,7 +241,13 @@ fn spots(root: &Path, spots: &[Spot], control: &Control, at: &mut String) -> io:
             let file = open_below(&root, &spot.path)?;
             Ok(rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut block, spot.offset))?)
         };
-        let len = read().inspect_err(|_| *at = shown(&spot.path))?;
+        let len = match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                done.absent += 1;
+                continue;
+            }
+            other => other.inspect_err(|_| *at = shown(&spot.path))?,
+        };
         done.times.push(from.elapsed().as_secs_f64());
         done.bytes += len as u64;
         done.operations += 1;
@@ -314,7 +331,7 @@ mod tests {
     fn each_pass_reads_what_it_is_called_after() {
         let root = tree();
         let survey = Arc::new(survey(root.path(), &|| false).unwrap());
-        let done = PASSES.map(|read| pass(read, root.path(), &survey, true, &NEVER, &|| {}).unwrap());
+        let done = PASSES.map(|read| pass(read, root.path(), &survey, true, &NEVER, &|| {}).unwrap().pass);
         assert_eq!(done.each_ref().map(|pass| pass.read), PASSES);
         assert!(done.iter().all(|pass| pass.mounted && pass.cold && pass.seconds > 0.0));
         let [all, one, random, find] = &done;
@@ -327,10 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn what_was_not_packed_is_left_out_and_what_cannot_be_read_is_named() {
         let root = tree();
         let survey = Arc::new(survey(root.path(), &|| false).unwrap());
-        fs::remove_file(root.path().join("z")).unwrap();
+        let z = root.path().join("z");
+        fs::remove_file(&z).unwrap();
+        let passed = pass(Read::Random, root.path(), &survey, true, &NEVER, &|| {}).unwrap();
+        assert!(passed.absent > 1000 && passed.pass.operations == 2000 - passed.absent as u64, "{passed:?}");
+        fs::create_dir(&z).unwrap();
         let error = pass(Read::Random, root.path(), &survey, true, &NEVER, &|| {}).unwrap_err();
         assert!(matches!(&error, ReadError::Io { path, .. } if path == "z"), "{error}");
     }

@@ -51,12 +51,17 @@ pub fn run(plan: &Plan, observer: &dyn BenchObserver) -> Result<Report, BenchErr
             needed >> 20
         ));
     }
-    let measured = Run::begin(&mut turn).and_then(|mut run| {
-        let done = run.entries();
-        done.map(|()| run.report())
-    });
-    turn.work.end().map_err(work_error)?;
-    measured
+    let measured = Run::begin(&mut turn).and_then(Run::finish_all);
+    // What was measured in hours is not given up for a file that stays.
+    let left = turn.work.end().map_err(work_error);
+    match (measured, left) {
+        (Ok(mut report), Err(error)) => {
+            observer.note(&sentence(&error));
+            report.notes.push(sentence(&error));
+            Ok(report)
+        }
+        (measured, left) => left.and(measured),
+    }
 }
 
 /// Most bytes that are in the work directory at once.
@@ -93,17 +98,18 @@ impl<'t, 'a> Run<'t, 'a> {
         if plan.with_peers {
             run.look_for_peers()?;
         }
-        let mut forecast = Forecast::new(plan.peer_limit);
+        let mut forecast = Forecast::default();
         let own = plan.settings.iter().map(|setting| match plan.sample {
-            Some(_) => own::sampled_steps(setting),
-            None => own::steps(setting, run.mounts),
+            Some(_) => (own::sampled_steps(setting), None),
+            None => (own::steps(setting, run.mounts), None),
         });
+        let peers = run.peers.iter().map(|_| (other::steps(), plan.peer_limit));
         let mut ends = Vec::new();
         let mut end = 0;
-        for steps in own.chain(run.peers.iter().map(|_| other::steps())) {
+        for (steps, limit) in own.chain(peers) {
             end += steps.len();
             ends.push(end);
-            steps.into_iter().for_each(|(work, weight)| forecast.add(work, weight));
+            steps.into_iter().for_each(|(work, weight)| forecast.add(work, weight, limit));
         }
         (run.turn.entries, run.ends) = (ends.len(), ends);
         run.turn.forecast = forecast.into();
@@ -136,6 +142,17 @@ impl<'t, 'a> Run<'t, 'a> {
             Err(error) => self.turn.note(format!("the peers cannot be looked for: {}", sentence(&error))),
         }
         Ok(())
+    }
+
+    /// Measures all entries. Where it cannot go on, what was measured counts.
+    fn finish_all(mut self) -> Result<Report, BenchError> {
+        match self.entries() {
+            Err(error @ BenchError::Work { .. }) if !self.turn.done.is_empty() => {
+                self.turn.note(format!("{}: the rest was not measured", sentence(&error)));
+            }
+            done => done?,
+        }
+        Ok(self.report())
     }
 
     /// All entries, in turns.

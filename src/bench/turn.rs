@@ -142,7 +142,15 @@ impl<'a> Turn<'a> {
     /// One reading pass over what is mounted.
     pub(super) fn pass(&self, read: Read, root: &Path, cold: bool, limits: &Limits<'_>) -> Result<Pass, EntryError> {
         let abort = || abort_below(self.work.path());
-        Ok(pass(read, root, &self.survey, cold, limits, &abort)?)
+        let passed = pass(read, root, &self.survey, cold, limits, &abort)?;
+        if passed.absent > 0 {
+            self.note(format!(
+                "{} of {} random reads are left out: their files were not packed, or have gone",
+                passed.absent,
+                self.survey.spots.len()
+            ));
+        }
+        Ok(passed.pass)
     }
 }
 
