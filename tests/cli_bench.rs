@@ -4,6 +4,7 @@
 mod common;
 
 use common::left_out::{is_root, left_out, need_fuse, need_program, need_root};
+use common::mounted::wait_until_ended;
 use common::run::wait;
 use common::{Lab, Run, floe_command, noise, prose, run, spawn, write};
 use floe::bench::command::{Limits, run as run_measured};
@@ -429,9 +430,7 @@ echo hsqs >"$2"
     signal(&child, Signal::INT);
     is_interrupted(child, &work);
     for pid in both.split_whitespace() {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
-        assert!(matches!(state, None | Some('Z')), "{pid} lives: {stat}");
+        wait_until_ended(Pid::from_raw(pid.parse().unwrap()).unwrap());
     }
 }
 

@@ -433,9 +433,13 @@ mod tests {
         command
     }
 
-    fn is_there(pid: &str) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    /// Whether a process that was killed has ended: its files are closed a moment before.
+    fn ends(pid: &str) -> bool {
+        let Ok(process) = pidfd_open(Pid::from_raw(pid.parse().unwrap()).unwrap(), PidfdFlags::empty()) else {
+            return true;
+        };
+        let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&minute)).unwrap() > 0
     }
 
     #[test]
@@ -489,7 +493,7 @@ mod tests {
         let error = run(&mut shell(&script), &limits).unwrap_err();
         assert!(matches!(error, CommandError::Interrupted), "{error}");
         for pid in std::fs::read_to_string(&pids).unwrap().split_whitespace() {
-            assert!(!is_there(pid), "{pid} lives");
+            assert!(ends(pid), "{pid} lives");
         }
         let limits = Limits { time: Some(Duration::from_millis(50)), stop: &|| false };
         let error = run(&mut shell("sleep 600"), &limits).unwrap_err();
