@@ -20,8 +20,6 @@ const WORKING_SETS: [u64; 2] = [64 << 20, 256 << 20];
 const RANDOM_READS: u64 = 2000;
 /// Where they go. Any number.
 const SEED: u64 = 21;
-/// Memory of what compresses subchunks alone, bytes.
-const MEMORY: u64 = 512 << 20;
 
 /// The steps of one setting, in the order of [`measure`].
 pub(super) fn steps(setting: &Setting, mounts: bool) -> Vec<(Work, f64)> {
@@ -74,7 +72,7 @@ pub(super) fn measure(
         entry.passes.push(done);
     }
     let alone = turn.step(&entry.name, "compressing each subchunk alone", None, |limits, watch| {
-        let options = AloneOptions { jobs: floe.jobs, memory: MEMORY };
+        let options = AloneOptions { jobs: floe.jobs, memory: turn.plan.pack.memory };
         Ok(subchunks_alone(&opened, options, &Watcher { limits, watch })?)
     })?;
     if let Some(size) = &mut entry.size {

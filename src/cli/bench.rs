@@ -45,8 +45,6 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but an entry failed or some
 
 /// Columns of the table.
 const WIDTH: usize = 100;
-/// Memory that a prediction may use, bytes: what `floe pack` uses if nothing is said.
-const MEMORY: u64 = 1 << 30;
 /// What is looked for in a page that is to be replaced, and how far.
 const GENERATOR: &[u8] = b"<meta name=\"generator\" content=\"floe bench";
 const GENERATOR_WITHIN: u64 = 4096;
@@ -177,7 +175,6 @@ impl Args {
             sample: sample.or(self.sample_fast.map(|bytes| Sample { bytes, fast: true })),
             pack: PackOptions {
                 jobs: self.resources.jobs(),
-                memory: MEMORY,
                 open_directories: descriptors::directories(descriptors::raise()),
                 now: time::now(),
                 ..PackOptions::default()
