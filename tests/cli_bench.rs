@@ -309,7 +309,7 @@ fn without_rights_what_cannot_be_read_is_said_and_passes_are_warm_or_left_out() 
     need_program!("setpriv");
     let lab = Lab::new();
     let (tree, work) = (tree(&lab), work(&lab));
-    fs::set_permissions(tree.join("data/again"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("data/again"), fs::Permissions::from_mode(0o0)).unwrap();
     for path in [lab.path("trees"), lab.path("trees/.."), work.clone()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }

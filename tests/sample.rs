@@ -114,7 +114,7 @@ fn versions(dir: &Path, random: &mut Random) {
         std::fs::create_dir(&below).unwrap();
         for (n, file) in files.iter_mut().enumerate() {
             std::fs::write(below.join(format!("{n}")), &*file).unwrap();
-            if random.next() % 2 == 0 {
+            if random.next().is_multiple_of(2) {
                 let at = random.next() as usize % file.len();
                 let more = random.text(30_000, 5000);
                 file.splice(at..at, more);

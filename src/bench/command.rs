@@ -504,7 +504,10 @@ mod tests {
     #[test]
     fn a_process_in_the_background_that_holds_the_outputs_is_not_waited_for() {
         let asked = AtomicBool::new(false);
-        let stop = || asked.swap(true, Ordering::Relaxed) && false;
+        let stop = || {
+            asked.store(true, Ordering::Relaxed);
+            false
+        };
         let ran = run(&mut shell("sleep 20 & echo $!"), &Limits { time: Some(Duration::from_secs(15)), stop: &stop });
         let pid = String::from_utf8(ran.unwrap().output).unwrap().trim().parse().unwrap();
         rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();

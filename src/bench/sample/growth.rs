@@ -146,7 +146,7 @@ mod tests {
             }));
         }
         let bytes = all * u64::from(LEN);
-        (uses, Count { files: 1, bytes, data_bytes: bytes, alike_bytes: bytes, ..Count::default() })
+        (uses, Count { files: 1, bytes, data_bytes: bytes, alike_bytes: bytes })
     }
 
     #[test]

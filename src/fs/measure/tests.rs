@@ -244,7 +244,8 @@ fn progress_reaches_its_total_and_who_says_stop_is_heard() {
         }
     }
     let image = image(Compression::Zstd(1), None, |dir| std::fs::write(dir.join("f"), text(1, 4 * MIB)).unwrap());
-    let measures: [&dyn Fn(&Observer) -> Result<(), MeasureError>; 3] = [
+    type Measure<'a> = &'a dyn Fn(&Observer) -> Result<(), MeasureError>;
+    let measures: [Measure; 3] = [
         &|observer| subchunks_alone(&image, AloneOptions { jobs: 2, memory: 1 << 30 }, observer).map(drop),
         &|observer| read_cost(&image, 1 << 26, &Reads::Everything, observer).map(drop),
         &|observer| read_cost(&image, 1 << 26, &Reads::Random { seed: 1, count: 1024 }, observer).map(drop),
