@@ -175,8 +175,12 @@ fn abort(mount: &Mount) {
     }
     // Once a mount is gone, the kernel gives its number to the next one, which may be anybody's. The descriptor keeps the mount,
     // and so its number. Neither opening nor asking for what the kernel knows sends a request.
-    let Ok(root) = open(&mount.point, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return };
-    let Ok(kept) = statx(&root, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::empty()) else { return };
+    let Ok(root) = open(&mount.point, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return;
+    };
+    let Ok(kept) = statx(&root, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::empty()) else {
+        return;
+    };
     if (kept.stx_dev_major, kept.stx_dev_minor) == mount.device {
         // Only root may, and only where fusectl is mounted; unmounting goes on either way.
         let _ = std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", mount.device.1), b"1");

@@ -151,6 +151,7 @@ impl ThawLog {
         let joined = self.write_junction(number, chain, durable);
         let segment = joined.inspect_err(|_| self.stopped = true)?;
         self.segments.insert(number, segment);
+        self.ended.insert(number, Segment::HEAD_LEN);
         self.durable = self.tail.end;
         Ok(())
     }

@@ -49,6 +49,8 @@ pub struct ThawLog {
     pub(super) reserved: bool,
     /// All segments but the one made ahead.
     pub(super) segments: BTreeMap<u64, Segment>,
+    /// Bytes of the segments before the last.
+    pub(super) ended: BTreeMap<u64, u64>,
     /// Segments that hold bytes no commit has synced.
     pub(super) dirty: BTreeSet<u64>,
     /// Files that were emptied and must be so durably before the next commit counts: a head that comes back in one of them
@@ -101,6 +103,8 @@ impl ThawLog {
         continued: Continued,
     ) -> Result<Self, ThawError> {
         let Continued { chain, end, durable, segments, number } = continued;
+        let ended = segments.iter().map(|(&number, segment)| Ok((number, segment.trim()?)));
+        let ended = ended.collect::<Result<_, ThawError>>()?;
         let mut log = ThawLog {
             folder,
             identity,
@@ -111,6 +115,7 @@ impl ThawLog {
             next: None,
             reserved: false,
             segments,
+            ended,
             dirty: BTreeSet::new(),
             emptied: BTreeMap::new(),
             new_names: false,
@@ -247,6 +252,7 @@ impl ThawLog {
         while let Some((&number, _)) = self.segments.range(..kept).next() {
             self.folder.remove(number)?;
             self.segments.remove(&number);
+            self.ended.remove(&number);
             self.folder.sync().inspect_err(|_| self.stopped = true)?;
         }
         Ok(())
@@ -334,11 +340,10 @@ impl ThawLog {
         self.identity.segment_size.saturating_sub(head + HEADER + PAD)
     }
 
-    /// Bytes that its segments take up: the last as far as it is written.
+    /// Bytes that its segments take up: the last as far as it is written. A segment that a crash has ended may be short.
     pub fn extent(&self) -> u64 {
-        let size = self.identity.segment_size;
-        let whole = (self.segments.len() as u64).saturating_sub(1).saturating_mul(size);
-        whole.saturating_add(self.tail.end.saturating_sub(self.tail.number.saturating_mul(size)))
+        let last = self.tail.end.saturating_sub(self.tail.number.saturating_mul(self.identity.segment_size));
+        self.ended.values().fold(last, |sum, &len| sum.saturating_add(len))
     }
 
     /// Bytes in all segments.
@@ -515,6 +520,9 @@ impl ThawLog {
             }
         }
         self.next_sequence = self.next_sequence.saturating_add(1);
+        if let Some(last) = self.segments.get(&self.tail.number) {
+            self.ended.insert(self.tail.number, self.tail.end.saturating_sub(last.base));
+        }
         self.tail = Tail { number, end: segment.base.saturating_add(header.frame_len()) };
         self.segments.insert(number, segment);
         self.dirty.insert(number);
@@ -582,6 +590,7 @@ impl ThawLog {
             self.cut(&storage, tail.end.saturating_sub(base));
             self.dirty.insert(tail.number);
         }
+        drop(self.ended.split_off(&tail.number));
         (self.tail, self.chain) = (tail, chain);
     }
 }

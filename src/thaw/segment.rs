@@ -90,6 +90,14 @@ impl Segment {
         Ok(self.base.saturating_add(self.storage.len()?))
     }
 
+    /// Gives back the space that is reserved after its end, if its writer was killed. Nothing may be appended to it any more.
+    /// Returns its bytes. If the space cannot be given back, it goes with the segment.
+    pub(super) fn trim(&self) -> Result<u64, ThawError> {
+        let len = self.storage.len()?;
+        let _ = self.storage.truncate(len);
+        Ok(len)
+    }
+
     //= format-spec.md#11.5
     //# A reader must report a read error and stop; it must not take it for the end of the log.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), ThawError> {

@@ -172,3 +172,41 @@ fn a_log_full_of_damaged_headers_is_read_in_proportion_to_its_length() {
     let read: u64 = faulty.records().iter().filter(|r| r.operation == Op::Read).map(|r| r.len).sum();
     assert!(read < 100 * len, "{read} bytes were read of {len}");
 }
+
+#[test]
+fn a_log_that_crashes_have_ended_again_and_again_is_as_long_as_what_was_written() {
+    let folder = Arc::new(MemoryFolder::new());
+    let mut log = create(folder.clone()).unwrap();
+    for epoch in 2..30 {
+        fill(&mut log, 1, 100);
+        drop(log);
+        log = read(folder.clone()).unwrap().unwrap().resume(binding(), epoch, 0).unwrap().0;
+        assert_eq!(log.extent(), log.bytes().unwrap());
+    }
+    fill(&mut log, 40, 2000);
+    assert_eq!(log.extent(), log.bytes().unwrap());
+    let (number, _) = log.segments.iter().nth(20).unwrap();
+    let before = LogOffset(number * SEGMENT);
+    log.remove_before(before).unwrap();
+    assert_eq!(log.extent(), log.bytes().unwrap());
+}
+
+#[test]
+fn who_goes_on_after_a_crash_gives_back_the_space_that_was_reserved() {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    const LARGE: u64 = 4 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("thaw");
+    std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+    let folder = || Arc::new(crate::storage::DirectoryFolder::open(&path).unwrap());
+    let mut log = ThawLog::create(folder(), binding(), LOG, 1, LARGE).unwrap();
+    fill(&mut log, 1, 1000);
+    drop(log);
+    let taken = || std::fs::metadata(path.join("0000000000000000")).unwrap().blocks() * 512;
+    let reserved = taken();
+    let log = read(folder()).unwrap().unwrap().resume(binding(), 2, 0).unwrap().0;
+    // A file system that reserves nothing has nothing to give back.
+    assert!(taken() <= reserved.min(64 << 10), "{} of {reserved} bytes", taken());
+    drop(log);
+    check_named(&read(folder()).unwrap().unwrap(), 0);
+}
