@@ -71,7 +71,7 @@ impl Bench {
 
     fn predict(&self, options: &PackOptions, bytes: u64, fast: bool, seed: u64) -> Prediction {
         let how = SampleOptions { bytes, fast, seed, work: &self.work };
-        let found = predict(std::slice::from_ref(&self.source), options, &how, &Silent).unwrap();
+        let found = predict(std::slice::from_ref(&self.source), options, &how, &Silent, &|_| ()).unwrap();
         assert_eq!(std::fs::read_dir(&self.work).unwrap().count(), 0, "a file is left");
         let parts = found.size.parts.as_ref().unwrap();
         let sum = parts.data + parts.metadata + parts.identities + parts.clear_lists + parts.other;
@@ -253,14 +253,12 @@ fn parts_and_xz_are_predicted_too() {
 
 #[test]
 fn who_asks_to_stop_is_heard_and_nothing_is_left() {
-    struct Stopping(AtomicBool);
+    /// While it reads, or while it compresses.
+    struct Stopping(AtomicBool, bool);
     impl PackObserver for Stopping {
         fn warning(&self, _: &[u8], _: &str) {}
-        fn progress(&self, _: u64, bytes: u64, stored: u64) {
-            // While it reads, or while it compresses.
-            if bytes > 0 || stored > 0 {
-                self.0.store(true, Ordering::Relaxed);
-            }
+        fn progress(&self, _: u64, _: u64, _: u64) {
+            self.0.fetch_or(self.1, Ordering::Relaxed);
         }
         fn cancelled(&self) -> bool {
             self.0.load(Ordering::Relaxed)
@@ -269,9 +267,12 @@ fn who_asks_to_stop_is_heard_and_nothing_is_left() {
     let bench = Bench::new(texts);
     for fast in [false, true] {
         let how = SampleOptions { bytes: 3 << 20, fast, seed: 1, work: &bench.work };
-        let observer = Stopping(AtomicBool::new(false));
-        let stopped = predict(std::slice::from_ref(&bench.source), &options(), &how, &observer);
-        assert!(matches!(stopped, Err(floe::pack::PackError::Cancelled)), "{stopped:?}");
-        assert_eq!(std::fs::read_dir(&bench.work).unwrap().count(), 0);
+        for reading in [true, false] {
+            let observer = Stopping(AtomicBool::new(false), reading);
+            let watch = |_| observer.0.store(true, Ordering::Relaxed);
+            let stopped = predict(std::slice::from_ref(&bench.source), &options(), &how, &observer, &watch);
+            assert!(matches!(stopped, Err(floe::pack::PackError::Cancelled)), "{stopped:?}");
+            assert_eq!(std::fs::read_dir(&bench.work).unwrap().count(), 0);
+        }
     }
 }

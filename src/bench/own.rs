@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const WORKING_SETS: [u64; 2] = [64 << 20, 256 << 20];
 /// Random reads that are counted: as many as are made.
 const RANDOM_READS: u64 = 2000;
+/// Share of a prediction's time that reading takes, very roughly; the rest is compressing.
+const READING_SHARE: f64 = 0.3;
 /// Where they go. Any number.
 const SEED: u64 = 21;
 
@@ -116,7 +118,8 @@ pub(super) fn predicted(
     let (prediction, findings) = turn.step(&entry.name, "predicting", None, |limits, watch| {
         let watcher = Watcher { limits, watch };
         let observer = Sampling { watcher: &watcher, whole, findings: Mutex::default() };
-        let prediction = predict(&sources, &options, &how, &observer)?;
+        let compressing = |share: f64| watch(READING_SHARE + (1.0 - READING_SHARE) * share);
+        let prediction = predict(&sources, &options, &how, &observer, &compressing)?;
         Ok((prediction, observer.findings.into_inner()))
     })?;
     entry.size = Some(prediction.size);
@@ -138,7 +141,7 @@ struct Sampling<'a> {
 
 impl PackObserver for Sampling<'_> {
     fn progress(&self, _: u64, bytes: u64, _: u64) {
-        (self.watcher.watch)(bytes as f64 / self.whole.max(1) as f64);
+        (self.watcher.watch)(READING_SHARE * (bytes as f64 / self.whole.max(1) as f64).min(1.0));
     }
 
     fn warning(&self, path: &[u8], message: &str) {

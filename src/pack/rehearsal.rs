@@ -90,6 +90,18 @@ pub struct Rehearsal<'a> {
     warnings: u64,
 }
 
+/// Is told how many superchunks were compressed.
+pub type Watch<'a> = &'a (dyn Fn(usize) + Sync);
+
+/// A part of a superchunk that was compressed, or all of it.
+struct Piece {
+    index: usize,
+    raw: u32,
+    stored: u32,
+    /// Without its stored bytes.
+    encoded: Encoded,
+}
+
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Rehearsed {
@@ -220,15 +232,49 @@ impl Rehearsal<'_> {
         &self.filled.uses
     }
 
-    /// Compresses these, of those that are held.
+    /// Compresses these, of those that are held; `watch` is told how many are done.
     ///
     /// # Errors
     /// If one is not held or cannot be read, the codec fails, or the observer asks to stop.
-    pub fn compress(&mut self, chosen: &[usize], observer: &dyn PackObserver) -> Result<(), PackError> {
+    pub fn compress(
+        &mut self,
+        chosen: &[usize],
+        observer: &dyn PackObserver,
+        watch: Watch<'_>,
+    ) -> Result<(), PackError> {
+        for Piece { index, stored, encoded, .. } in self.encode(chosen, usize::MAX, observer, watch)? {
+            let gathered = &mut self.gathered[index];
+            gathered.unit.stored = Some(stored);
+            (gathered.codec, gathered.flags, gathered.sum) = (encoded.codec, encoded.flags, encoded.sum);
+        }
+        Ok(())
+    }
+
+    /// Compresses these in pieces of so many bytes, each alone. Gives raw and stored bytes of each, in any order: how much the parts of
+    /// a superchunk differ.
+    ///
+    /// # Errors
+    /// As [`Rehearsal::compress`].
+    pub fn compress_pieces(
+        &self,
+        chosen: &[usize],
+        piece: usize,
+        observer: &dyn PackObserver,
+    ) -> Result<Vec<(u32, u32)>, PackError> {
+        let pieces = self.encode(chosen, piece, observer, &|_| ())?;
+        Ok(pieces.into_iter().map(|piece| (piece.raw, piece.stored)).collect())
+    }
+
+    fn encode(
+        &self,
+        chosen: &[usize],
+        piece: usize,
+        observer: &dyn PackObserver,
+        watch: Watch<'_>,
+    ) -> Result<Vec<Piece>, PackError> {
         let next = AtomicUsize::new(0);
-        let done: Mutex<Vec<(usize, usize, Encoded)>> = Mutex::default();
+        let done: Mutex<(usize, Vec<Piece>)> = Mutex::default();
         let (held, options, dir) = (&self.held, self.options, self.dir);
-        let summary = &self.filled.summary;
         let work = || -> Result<(), PackError> {
             let mut encoder = Encoder::new(options.compression, options.params.part_size);
             let mut raw = Vec::new();
@@ -237,11 +283,15 @@ impl Rehearsal<'_> {
                     return Err(PackError::Cancelled);
                 }
                 held.read(index, &mut raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
-                let mut encoded = encoder.encode(&raw)?;
-                // Only their number counts from here on.
-                let stored = std::mem::take(&mut encoded.stored).len();
-                done.lock().push((index, stored, encoded));
-                observer.progress(summary.files, summary.bytes, stored as u64);
+                for part in raw.chunks(piece.max(1)) {
+                    let mut encoded = encoder.encode(part)?;
+                    // Only their number counts from here on.
+                    let stored = std::mem::take(&mut encoded.stored).len() as u32;
+                    done.lock().1.push(Piece { index, raw: part.len() as u32, stored, encoded });
+                }
+                let mut done = done.lock();
+                done.0 += 1;
+                watch(done.0);
             }
             Ok(())
         };
@@ -256,12 +306,7 @@ impl Rehearsal<'_> {
             }
             Ok::<_, PackError>(())
         })?;
-        for (index, stored, encoded) in done.into_inner() {
-            let gathered = &mut self.gathered[index];
-            gathered.unit.stored = Some(stored as u32);
-            (gathered.codec, gathered.flags, gathered.sum) = (encoded.codec, encoded.flags, encoded.sum);
-        }
-        Ok(())
+        Ok(done.into_inner().1)
     }
 
     /// What the image would take. `predicted` says how many bytes a superchunk takes that was not compressed, by its index.

@@ -7,7 +7,7 @@
 
 use super::estimate::{Estimate, missed, student};
 use super::growth::{Growth, grow};
-use super::{Prediction, SampleOptions, whole};
+use super::{Prediction, SampleOptions, Shares, whole};
 use crate::bench::report::{Parts, Range, Size};
 use crate::format::frame::FRAME_HEADER;
 use crate::format::limits::SYNC_BLOCK;
@@ -20,6 +20,10 @@ use std::path::PathBuf;
 const STRETCHES: u64 = 256;
 /// Bytes of the shortest stretch: less has no context for a codec, and makes a disk seek.
 const SHORTEST: u64 = 256 << 10;
+/// Of fewer superchunks than that the parts are compressed, too.
+const FEW: usize = 16;
+/// Bytes of such a part: as long as the shortest stretch.
+const PIECE: usize = SHORTEST as usize;
 /// Bytes that the row of an inode takes more if its content is known.
 const INODE_CONTENT: f64 = 8.0;
 
@@ -29,24 +33,28 @@ pub(super) fn predict(
     options: &PackOptions,
     how: &SampleOptions<'_>,
     observer: &dyn PackObserver,
+    watch: &Shares<'_>,
 ) -> Result<Prediction, PackError> {
     let count = rehearsal::count(sources, options, observer)?;
     observer.total(count.files, count.bytes);
     if how.bytes >= count.data_bytes {
         // It says itself how much it compresses.
-        return whole::predict(sources, options, how, observer);
+        return whole::predict(sources, options, how, observer, watch);
     }
     let (portions, stretches) = portions(&count, options, how);
     let rehearse =
         Rehearse { hold: u64::MAX, hold_at_least: 1, seed: how.seed, portions: Some(&portions), dir: how.work };
     let mut rehearsal = rehearsal::rehearse(sources, options, &rehearse, observer)?;
     let held = rehearsal.held();
-    rehearsal.compress(&held, observer)?;
+    rehearsal.compress(&held, observer, &|done| watch(done as f64 / held.len() as f64))?;
+    // Few superchunks say little of how much they differ, and their parts more.
+    let few = (1..FEW).contains(&held.len());
+    let pieces = if few { rehearsal.compress_pieces(&held, PIECE, observer)? } else { Vec::new() };
     let units = rehearsal.units();
     let growth = grow(rehearsal.uses(), &count, stretches);
     let rehearsed = rehearsal.finish(&|_| 0)?;
     let compressed = units.iter().map(|unit| u64::from(unit.raw_len)).sum();
-    let size = size(&rehearsed, &units, &growth, &count, stretches);
+    let size = size(&rehearsed, &ratio(&units, &pieces, stretches), &growth, &count, units.len());
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
@@ -73,29 +81,35 @@ fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (P
 
 /// Stored bytes for each new byte, by the superchunks of the sample. What so many stretches may have missed takes no bytes, or is
 /// incompressible.
-fn ratio(units: &[Unit], stretches: u64) -> Estimate {
-    let raw: f64 = units.iter().map(|unit| f64::from(unit.raw_len)).sum();
-    let stored = |unit: &Unit| f64::from(unit.stored.unwrap_or(unit.raw_len));
-    let count = units.len() as f64;
-    if raw <= 0.0 {
-        return Estimate { low: 0.0, value: 1.0, high: 1.0 };
-    }
-    let ratio = units.iter().map(stored).sum::<f64>() / raw;
-    let squares: f64 = units.iter().map(|unit| (stored(unit) - ratio * f64::from(unit.raw_len)).powi(2)).sum();
-    let error = (squares / (count - 1.0).max(1.0) / count).sqrt() / (raw / count);
-    let off = student(units.len().saturating_sub(1)) * error / ratio.max(f64::MIN_POSITIVE);
-    let off = if units.len() < 2 { f64::INFINITY } else { off };
+fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: u64) -> Estimate {
+    let superchunks: Vec<_> = units.iter().map(|unit| (unit.raw_len, unit.stored.unwrap_or(unit.raw_len))).collect();
+    let Some((ratio, off)) = spread(&superchunks) else { return Estimate { low: 0.0, value: 1.0, high: 1.0 } };
+    let off = spread(pieces).map_or(off, |(_, of_pieces)| of_pieces);
     let missed = missed(stretches);
     let low = (ratio * (-off).exp()).min(ratio * (1.0 - missed));
     let high = (ratio * off.exp()).max(ratio + missed * (1.0 - ratio));
     Estimate { low, value: ratio, high: high.min(1.0).max(ratio) }
 }
 
+/// Stored bytes for each raw byte of parts with these raw and stored bytes, and how far it may be off for how much they differ, as a share
+/// of it.
+fn spread(parts: &[(u32, u32)]) -> Option<(f64, f64)> {
+    let raw: f64 = parts.iter().map(|part| f64::from(part.0)).sum();
+    let count = parts.len() as f64;
+    if raw <= 0.0 {
+        return None;
+    }
+    let ratio = parts.iter().map(|part| f64::from(part.1)).sum::<f64>() / raw;
+    let squares: f64 = parts.iter().map(|part| (f64::from(part.1) - ratio * f64::from(part.0)).powi(2)).sum();
+    let error = (squares / (count - 1.0).max(1.0) / count).sqrt() / (raw / count);
+    let off = student(parts.len() - 1) * error / ratio.max(f64::MIN_POSITIVE);
+    Some((ratio, if parts.len() < 2 { f64::INFINITY } else { off }))
+}
+
 /// The image's size, if what was not read is like what was.
-fn size(rehearsed: &Rehearsed, units: &[Unit], growth: &Growth, count: &Count, stretches: u64) -> Size {
-    let ratio = ratio(units, stretches);
+fn size(rehearsed: &Rehearsed, ratio: &Estimate, growth: &Growth, count: &Count, superchunks: usize) -> Size {
     let (usage, leaves) = (&rehearsed.usage, &rehearsed.leaves);
-    let headers = units.len() as f64 * FRAME_HEADER as f64;
+    let headers = superchunks as f64 * FRAME_HEADER as f64;
     let sampled = rehearsed.summary.unique_bytes.max(1) as f64;
     // Both may be off, and seldom as far as they can in the same direction.
     let together = |a: f64, b: f64| a.ln().hypot(b.ln()).exp();

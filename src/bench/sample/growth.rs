@@ -5,7 +5,8 @@
 //!   `f1 / read` (Good and Turing), so those that were not read are at most at that rate.
 //! - Lower bound: for any numbers of repetitions, by Cauchy and Schwarz, what was not seen has at least `a² / (a + b)` different
 //!   bytes, `a = f1 (1 - q) / q`, `b = 2 f2 ((1 - q) / q)²` (A. Chao's bound, for a sample without replacement).
-//! - Between them, different bytes grow as a power of what is read: that is the prediction, held between the bounds.
+//! - Between them, different bytes grow at most as a power of what is read, for its exponent falls as more is read. The prediction is
+//!   the geometric mean of that and of the lower bound.
 //!
 //! How far each may be off is told by leaving out each stretch in turn (jackknife). Pure.
 
@@ -61,7 +62,8 @@ impl Seen {
         let high = self.different + (all - self.read).max(0.0) * self.once / self.read.max(1.0);
         let (low, high) = (low.min(all).max(1.0), high.min(all).max(1.0));
         let power = self.different * (all / self.read.max(1.0)).powf(self.once / self.different.max(1.0));
-        [low.min(high), power.clamp(low.min(high), high.max(low)), high.max(low)]
+        let (low, high) = (low.min(high), high.max(low));
+        [low, (low * power.clamp(low, high)).sqrt(), high]
     }
 }
 

@@ -22,7 +22,7 @@ pub struct SampleOptions<'a> {
     pub fast: bool,
     /// Which parts of the tree are in the sample.
     pub seed: u64,
-    /// Where temporary files are: up to twice `bytes`, 4 KiB a superchunk, and what spills.
+    /// Where temporary files are: up to twice `bytes` (nine superchunks, if that is more), 8 KiB a superchunk, and what spills.
     pub work: &'a Path,
 }
 
@@ -37,9 +37,12 @@ pub struct Prediction {
     pub compressed: u64,
 }
 
+/// Is told which share of the sample is compressed.
+pub type Shares<'a> = dyn Fn(f64) + Sync + 'a;
+
 /// Predicts the size of the image that `pack` would make of the sources.
 ///
-/// At least [`whole::AT_LEAST`] superchunks are compressed, and at most about 1.3 times the bytes asked for beyond that.
+/// Four superchunks are compressed at least, and otherwise at most about 1.3 times the bytes asked for; `watch` is told how far that is.
 ///
 /// # Errors
 /// As [`crate::pack::pack`], but for those of the image; and if temporary files cannot be written.
@@ -48,10 +51,8 @@ pub fn predict(
     options: &PackOptions,
     how: &SampleOptions<'_>,
     observer: &dyn PackObserver,
+    watch: &Shares<'_>,
 ) -> Result<Prediction, PackError> {
-    if how.fast {
-        fast::predict(sources, options, how, observer)
-    } else {
-        whole::predict(sources, options, how, observer)
-    }
+    let predict = if how.fast { fast::predict } else { whole::predict };
+    predict(sources, options, how, observer, watch)
 }

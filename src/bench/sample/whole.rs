@@ -1,7 +1,7 @@
 //! Reads and cuts everything, and compresses a part of the superchunks: deduplication and metadata are exact.
 
 use super::estimate::{self, Estimate, Stored};
-use super::{Prediction, SampleOptions};
+use super::{Prediction, SampleOptions, Shares};
 use crate::bench::report::{Parts, Range, Size};
 use crate::format::codec::Compression;
 use crate::format::frame::FRAME_HEADER;
@@ -25,6 +25,7 @@ pub(super) fn predict(
     options: &PackOptions,
     how: &SampleOptions<'_>,
     observer: &dyn PackObserver,
+    watch: &Shares<'_>,
 ) -> Result<Prediction, PackError> {
     let hold = how.bytes.saturating_mul(2);
     let rehearse = Rehearse { hold, hold_at_least: AT_LEAST, seed: how.seed, portions: None, dir: how.work };
@@ -35,7 +36,7 @@ pub(super) fn predict(
         Compression::None => Vec::new(),
         _ => choose(&held, &rehearsal.units(), how),
     };
-    rehearsal.compress(&chosen, observer)?;
+    rehearsal.compress(&chosen, observer, &|done| watch(done as f64 / chosen.len() as f64))?;
     let units = rehearsal.units();
     let stored = match options.compression {
         Compression::None => raw(&units),
