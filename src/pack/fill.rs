@@ -19,6 +19,9 @@ use std::sync::atomic::Ordering;
 use std::thread::Builder;
 use zerocopy::IntoBytes;
 
+/// Subchunks after which the chunker cuts as if it had begun earlier, as a rule.
+const RESYNCED: u32 = 2;
+
 /// Everything that is known when the last file is in.
 pub(super) struct Filled {
     pub(super) rows: TreeRows,
@@ -217,6 +220,8 @@ impl<'a, E> Filler<'a, E> {
         let min = self.options.params.chunker.min_len();
         // A file that changes while it is read may have data where a hole was a moment ago.
         let (mut after_short, mut uneven) = (false, false);
+        // Subchunks since the last hole.
+        let mut after_hole = RESYNCED;
         let end = loop {
             // A file may have no end.
             if self.observer.cancelled() {
@@ -237,6 +242,13 @@ impl<'a, E> Filler<'a, E> {
                     match extent {
                         ReadExtent::Hole(len) => {
                             after_short = false;
+                            let here = job.start.saturating_add(builder.size);
+                            if let Some(last) =
+                                self.uses.last_mut().filter(|last| last.at + u64::from(last.len) == here)
+                            {
+                                last.edge |= builder.size > 0;
+                            }
+                            after_hole = 0;
                             builder.hole(*len);
                         }
                         ReadExtent::Data { len, identity } => {
@@ -245,8 +257,9 @@ impl<'a, E> Filler<'a, E> {
                             after_short = *len < min;
                             let id = self.subchunk(identity, bytes)?;
                             if self.portions.is_some() {
-                                let at = job.start.saturating_add(builder.size);
-                                self.uses.push(Use { subchunk: id, len: *len, at });
+                                let (at, edge) = (job.start.saturating_add(builder.size), after_hole < RESYNCED);
+                                self.uses.push(Use { subchunk: id, len: *len, at, edge });
+                                after_hole = after_hole.saturating_add(1);
                             }
                             builder.subchunk(id, *len);
                         }

@@ -20,6 +20,8 @@ pub struct Use {
     pub len: u32,
     /// Where it begins on the line of all files.
     pub at: u64,
+    /// Whether it may be cut otherwise if more is read: it lies beside what is not read, or beside a hole.
+    pub edge: bool,
 }
 
 /// Stretches of the line of all files.

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 /// Stretches that are read at least, as far as they are not shorter than [`SHORTEST`]: the more, the less is missed.
 const STRETCHES: u64 = 256;
 /// Bytes of the shortest stretch: less has no context for a codec, and makes a disk seek.
-const SHORTEST: u64 = 256 << 10;
+const SHORTEST: u64 = 512 << 10;
 /// Of fewer superchunks than that the parts are compressed, too.
 const FEW: usize = 16;
 /// Bytes of such a part: as long as the shortest stretch.
@@ -54,7 +54,7 @@ pub(super) fn predict(
     let growth = grow(rehearsal.uses(), &count, stretches);
     let rehearsed = rehearsal.finish(&|_| 0)?;
     let compressed = units.iter().map(|unit| u64::from(unit.raw_len)).sum();
-    let size = size(&rehearsed, &ratio(&units, &pieces, stretches), &growth, &count, units.len());
+    let size = size(&rehearsed, &ratio(&units, &pieces, growth.stretches), &growth, &count, units.len());
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
@@ -81,19 +81,21 @@ fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (P
 
 /// Stored bytes for each new byte, by the superchunks of the sample. What so many stretches may have missed takes no bytes, or is
 /// incompressible.
-fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: u64) -> Estimate {
+fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: usize) -> Estimate {
     let superchunks: Vec<_> = units.iter().map(|unit| (unit.raw_len, unit.stored.unwrap_or(unit.raw_len))).collect();
-    let Some((ratio, off)) = spread(&superchunks) else { return Estimate { low: 0.0, value: 1.0, high: 1.0 } };
-    let off = spread(pieces).map_or(off, |(_, of_pieces)| of_pieces);
-    let missed = missed(stretches);
+    let Some((ratio, off)) = spread(&superchunks, stretches) else {
+        return Estimate { low: 0.0, value: 1.0, high: 1.0 };
+    };
+    let off = spread(pieces, stretches).map_or(off, |(_, of_pieces)| of_pieces);
+    let missed = missed(stretches as u64);
     let low = (ratio * (-off).exp()).min(ratio * (1.0 - missed));
     let high = (ratio * off.exp()).max(ratio + missed * (1.0 - ratio));
     Estimate { low, value: ratio, high: high.min(1.0).max(ratio) }
 }
 
 /// Stored bytes for each raw byte of parts with these raw and stored bytes, and how far it may be off for how much they differ, as a share
-/// of it.
-fn spread(parts: &[(u32, u32)]) -> Option<(f64, f64)> {
+/// of it. Parts that lie in one stretch are as good as one.
+fn spread(parts: &[(u32, u32)], stretches: usize) -> Option<(f64, f64)> {
     let raw: f64 = parts.iter().map(|part| f64::from(part.0)).sum();
     let count = parts.len() as f64;
     if raw <= 0.0 {
@@ -101,9 +103,10 @@ fn spread(parts: &[(u32, u32)]) -> Option<(f64, f64)> {
     }
     let ratio = parts.iter().map(|part| f64::from(part.1)).sum::<f64>() / raw;
     let squares: f64 = parts.iter().map(|part| (f64::from(part.1) - ratio * f64::from(part.0)).powi(2)).sum();
-    let error = (squares / (count - 1.0).max(1.0) / count).sqrt() / (raw / count);
-    let off = student(parts.len() - 1) * error / ratio.max(f64::MIN_POSITIVE);
-    Some((ratio, if parts.len() < 2 { f64::INFINITY } else { off }))
+    let apart = parts.len().min(stretches);
+    let error = (squares / (count - 1.0).max(1.0) / apart.max(1) as f64).sqrt() / (raw / count);
+    let off = student(apart.saturating_sub(1)) * error / ratio.max(f64::MIN_POSITIVE);
+    Some((ratio, if apart < 2 { f64::INFINITY } else { off }))
 }
 
 /// The image's size, if what was not read is like what was.

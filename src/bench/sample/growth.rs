@@ -8,7 +8,7 @@
 //! - Between them, different bytes grow at most as a power of what is read, for its exponent falls as more is read. The prediction is
 //!   the geometric mean of that and of the lower bound.
 //!
-//! How far each may be off is told by leaving out each stretch in turn (jackknife). Pure.
+//! Subchunks at the edges of what was read are left out: they may be cut otherwise, and would look new. How far each may be off is told by leaving out each stretch in turn (jackknife). Pure.
 
 use super::estimate::{Estimate, student};
 use crate::pack::portions::Use;
@@ -17,6 +17,8 @@ use std::collections::HashMap;
 
 /// Repetitions of which not one was seen may be so many, on average, that this is not one chance in a hundred: ln 100.
 const UNSEEN: f64 = 4.605;
+/// Share of what was read that must lie inside stretches: if less does, edges count, too.
+const LEAST_INNER: f64 = 0.25;
 /// Two stretches of which one repeats the other have half of their bytes in common, on average.
 const OVERLAP: f64 = 0.5;
 
@@ -32,6 +34,8 @@ pub(super) struct Growth {
     pub(super) share: f64,
     /// Bytes of the tree, without holes.
     pub(super) all_bytes: f64,
+    /// Stretches in which something was read.
+    pub(super) stretches: usize,
 }
 
 /// Bytes of the sample, by how often their subchunk was seen.
@@ -69,6 +73,10 @@ impl Seen {
 
 /// What the tree has, of which these subchunks were read in so many stretches, one of each of as many equal parts of its line.
 pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
+    let read: f64 = uses.iter().map(|used| f64::from(used.len)).sum();
+    let inner: Vec<Use> = uses.iter().filter(|used| !used.edge).copied().collect();
+    let inner_bytes: f64 = inner.iter().map(|used| f64::from(used.len)).sum();
+    let uses = if inner_bytes >= read * LEAST_INNER { &inner } else { uses };
     let part = (count.bytes as f64 / stretches as f64).max(1.0);
     let stretch_of = |used: &Use| ((used.at as f64 / part) as u64).min(stretches - 1);
     let mut times: HashMap<u64, u32> = HashMap::new();
@@ -87,7 +95,7 @@ pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
             seen.add(used.len.into(), times.get(&used.subchunk.0).copied().unwrap_or(0), 1.0);
         }
     }
-    let all_bytes = (count.data_bytes as f64).max(seen.read);
+    let all_bytes = (count.data_bytes as f64).max(read);
     let [mut low, value, high] = seen.all(all_bytes);
 
     let mut without = Vec::with_capacity(by_stretch.len());
@@ -112,7 +120,8 @@ pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
     let unseen = UNSEEN * OVERLAP * all_bytes / (stretches as f64 * share);
     low = (low - unseen.min(count.alike_bytes as f64)).max(seen.different);
     let new_bytes = Estimate { low: low.min(value), value, high };
-    Growth { new_bytes, low_factor: off(0), high_factor: off(2), share, all_bytes }
+    let share = (read / all_bytes).clamp(f64::MIN_POSITIVE, 1.0);
+    Growth { new_bytes, low_factor: off(0), high_factor: off(2), share, all_bytes, stretches: without.len() }
 }
 
 /// By what factor a figure may be off, by its values without each part of the sample in turn.
@@ -145,6 +154,7 @@ mod tests {
                 subchunk: SubchunkId(at % distinct + 1),
                 len: LEN,
                 at: at * u64::from(LEN),
+                edge: false,
             }));
         }
         let bytes = all * u64::from(LEN);
