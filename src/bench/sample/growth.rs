@@ -121,7 +121,10 @@ pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
     low = (low - unseen.min(count.alike_bytes as f64)).max(seen.different);
     let new_bytes = Estimate { low: low.min(value), value, high };
     let share = (read / all_bytes).clamp(f64::MIN_POSITIVE, 1.0);
-    Growth { new_bytes, low_factor: off(0), high_factor: off(2), share, all_bytes, stretches: without.len() }
+    // There are at least those that were seen, and at most all.
+    let low_factor = off(0).min(new_bytes.low / seen.different.max(1.0)).max(1.0);
+    let high_factor = off(2).min(all_bytes / high).max(1.0);
+    Growth { new_bytes, low_factor, high_factor, share, all_bytes, stretches: without.len() }
 }
 
 /// By what factor a figure may be off, by its values without each part of the sample in turn.
