@@ -19,6 +19,8 @@ use std::collections::HashMap;
 const UNSEEN: f64 = 4.605;
 /// Share of what was read that must lie inside stretches: if less does, edges count, too.
 const LEAST_INNER: f64 = 0.25;
+/// What dividing and multiplying again may lose.
+const ROUNDING: f64 = 1.000_001;
 /// Two stretches of which one repeats the other have half of their bytes in common, on average.
 const OVERLAP: f64 = 0.5;
 
@@ -123,7 +125,7 @@ pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
     let share = (read / all_bytes).clamp(f64::MIN_POSITIVE, 1.0);
     // There are at least those that were seen, and at most all.
     let low_factor = off(0).min(new_bytes.low / seen.different.max(1.0)).max(1.0);
-    let high_factor = off(2).min(all_bytes / high).max(1.0);
+    let high_factor = off(2).min(all_bytes / high * ROUNDING).max(1.0);
     Growth { new_bytes, low_factor, high_factor, share, all_bytes, stretches: without.len() }
 }
 
