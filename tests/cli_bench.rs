@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Something of every kind: names, duplicates, text, noise, a link, a hole.
@@ -41,8 +41,17 @@ fn work(lab: &Lab) -> PathBuf {
 }
 
 fn bench(work: &Path, tree: &Path, options: &[&str]) -> Command {
-    let mut command = floe_command(["bench", "--work"]);
-    command.arg(work).args(options).arg(tree).env("SOURCE_DATE_EPOCH", "1700000000");
+    let mut floe = floe_command(["bench", "--work"]);
+    floe.arg(work).args(options).arg(tree).env("SOURCE_DATE_EPOCH", "1700000000");
+    // Whoever runs the tests in the background may have these signals ignored, which programs inherit and keep.
+    let mut command = Command::new("/usr/bin/env");
+    command.arg("--default-signal=INT,TERM,HUP").arg(floe.get_program()).args(floe.get_args()).stdin(Stdio::null());
+    for (name, value) in floe.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     command
 }
 
