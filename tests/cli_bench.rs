@@ -5,7 +5,7 @@ mod common;
 
 use common::left_out::{is_root, left_out, need_fuse, need_program, need_root};
 use common::mounted::wait_until_ended;
-use common::run::wait;
+use common::run::{wait, with_signals};
 use common::{Lab, Run, floe_command, noise, prose, run, spawn, write};
 use floe::bench::command::{Limits, run as run_measured};
 use floe::bench::{Entry, Kind, Outcome, Read, Report, html};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// Something of every kind: names, duplicates, text, noise, a link, a hole.
@@ -43,16 +43,7 @@ fn work(lab: &Lab) -> PathBuf {
 fn bench(work: &Path, tree: &Path, options: &[&str]) -> Command {
     let mut floe = floe_command(["bench", "--work"]);
     floe.arg(work).args(options).arg(tree).env("SOURCE_DATE_EPOCH", "1700000000");
-    // Whoever runs the tests in the background may have these signals ignored, which programs inherit and keep.
-    let mut command = Command::new("/usr/bin/env");
-    command.arg("--default-signal=INT,TERM,HUP").arg(floe.get_program()).args(floe.get_args()).stdin(Stdio::null());
-    for (name, value) in floe.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command
+    with_signals(&floe, "--default-signal=INT,TERM,HUP")
 }
 
 fn report(run: &Run) -> Report {

@@ -3,8 +3,8 @@
 mod common;
 
 use common::compare::assert_same;
-use common::run::wait;
-use common::{Lab, floe, noise, write};
+use common::run::{wait, with_signals};
+use common::{Lab, floe, floe_command, noise, write};
 use floe::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, Why};
 use floe::pack::{PackError, PackObserver, PackOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,13 +62,13 @@ fn wait_for_writes(watch: &OwnedFd, writes: usize) -> bool {
 
 /// Starts packing by `env` with this option.
 fn start(source: &Path, image: &Path, force: bool, signals: &str) -> Child {
-    let mut command = Command::new("env");
-    command.arg(signals).arg(env!("CARGO_BIN_EXE_floe")).env_remove("SOURCE_DATE_EPOCH");
-    command.args(["pack", "--superchunk-size", "1M", "-j", "1", "-C", "zstd:1"]);
+    let mut floe = floe_command(["pack", "--superchunk-size", "1M", "-j", "1", "-C", "zstd:1"]);
     if force {
-        command.arg("-f");
+        floe.arg("-f");
     }
-    command.arg(source).arg(image).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("floe runs")
+    floe.arg(source).arg(image);
+    let mut command = with_signals(&floe, signals);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("floe runs")
 }
 
 /// Starts packing, and sends a signal after so many writes. `None` if packing was quicker.

@@ -5,7 +5,7 @@ mod common;
 use common::compare::assert_same;
 use common::left_out::{left_out, need_fuse, need_root};
 use common::mounted::{Mounted, daemons, is_mounted, mount_line, wait_until_ended};
-use common::run::{spawn, status, wait};
+use common::run::{spawn, status, wait, with_signals};
 use common::{Lab, floe, floe_command, nasty, noise, prose, run, write, xattrs};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
@@ -260,9 +260,9 @@ fn in_the_foreground_it_stays_until_it_is_told_to_end() {
     let (_, image) = small(&lab);
     let dir = lab.mount_point("m");
     let start = |signals: &str| {
-        let mut command = Command::new("env");
-        command.args([signals, env!("CARGO_BIN_EXE_floe"), "mount", "-f"]).arg(&image).arg(&dir);
-        let child = spawn(&mut command).expect("floe runs");
+        let mut floe = floe_command(["mount", "-f"]);
+        floe.arg(&image).arg(&dir);
+        let child = spawn(&mut with_signals(&floe, signals)).expect("floe runs");
         wait_for_mounts(|| is_mounted(&dir));
         assert_eq!(fs::read(dir.join("dir/file")).expect("it can be read"), b"some bytes\n");
         child

@@ -5,9 +5,9 @@
 //! to the kernel, and its daemon is reaped. What is mounted is read-only. Called by `settings` and `peers`.
 
 use super::command::{CommandError, Limits, last_lines, not_started, program_of, run, start};
-use crate::fuse::{Mount, Unmount, mounts, topmost, unmount};
+use crate::fuse::{Mount, Unmount, abort, mounts, topmost, unmount};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, StatxFlags, open, statx};
+use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -165,26 +165,6 @@ fn mount_on(point: &Path) -> io::Result<Option<Mount>> {
 
 fn is_mounted(point: &Path) -> io::Result<bool> {
     Ok(mount_on(point)?.is_some())
-}
-
-/// Aborts the connection of `mount`, if it still is mounted there.
-fn abort(mount: &Mount) {
-    let is_fuse = mount.fs_type.to_str().is_some_and(|name| name == "fuse" || name.starts_with("fuse."));
-    if !is_fuse || mount.device.0 != 0 {
-        return;
-    }
-    // Once a mount is gone, the kernel gives its number to the next one, which may be anybody's. The descriptor keeps the mount,
-    // and so its number. Neither opening nor asking for what the kernel knows sends a request.
-    let Ok(root) = open(&mount.point, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
-        return;
-    };
-    let Ok(kept) = statx(&root, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::empty()) else {
-        return;
-    };
-    if (kept.stx_dev_major, kept.stx_dev_minor) == mount.device {
-        // Only root may, and only where fusectl is mounted; unmounting goes on either way.
-        let _ = std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", mount.device.1), b"1");
-    }
 }
 
 fn timespec(time: Duration) -> Timespec {

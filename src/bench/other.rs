@@ -3,7 +3,7 @@
 use super::forecast::Work;
 use super::peers::{Extract, Packed, Peer};
 use super::reading::PASSES;
-use super::report::{Entry, Packing, Pass, Read};
+use super::report::{Entry, Pass, Read};
 use super::turn::{EntryError, READING, Turn, doing};
 use super::work::drop_caches;
 use std::ffi::OsStr;
@@ -26,12 +26,7 @@ pub(super) fn measure(turn: &Turn<'_>, peer: &Peer, entry: &mut Entry) -> Result
     let (source, limit) = (&turn.plan.source, turn.plan.peer_limit);
     let packed = turn.step(&entry.name, "packing", limit, |limits, _| Ok(peer.pack(source, &work, limits)?))?;
     let bytes = turn.survey.bytes;
-    entry.packing = Some(Packing {
-        seconds: packed.ran.seconds,
-        cpu_seconds: packed.ran.cpu_seconds,
-        bytes_per_second: bytes as f64 / packed.ran.seconds.max(1e-9),
-        peak_memory: packed.ran.peak_memory,
-    });
+    entry.packing = Some(turn.packing(&packed.ran));
     entry.size = Some(super::report::Size {
         total: packed.size,
         ratio: bytes as f64 / packed.size.max(1) as f64,

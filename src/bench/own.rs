@@ -4,7 +4,7 @@ use super::command::Limits;
 use super::forecast::Work;
 use super::reading::PASSES;
 use super::reading::shown;
-use super::report::{Entry, Packing, ReadCost, Sample, Saved};
+use super::report::{Entry, ReadCost, Sample, Saved};
 use super::sample::{SampleOptions, predict};
 use super::settings::{self, Floe, Setting};
 use super::turn::{EntryError, READING, Turn, doing, lock};
@@ -45,12 +45,7 @@ pub(super) fn measure(
     let packed = turn
         .step(&entry.name, "packing", None, |limits, watch| Ok(floe.pack(setting, source, &image, limits, watch)?))?;
     let bytes = turn.survey.bytes;
-    entry.packing = Some(Packing {
-        seconds: packed.ran.seconds,
-        cpu_seconds: packed.ran.cpu_seconds,
-        bytes_per_second: bytes as f64 / packed.ran.seconds.max(1e-9),
-        peak_memory: packed.ran.peak_memory,
-    });
+    entry.packing = Some(turn.packing(&packed.ran));
     if packed.summary.warnings > 0 {
         let names = packed.summary.warnings;
         let first = packed.finding.map_or_else(String::new, |finding| format!(" (one of them: {finding})"));

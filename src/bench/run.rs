@@ -6,7 +6,7 @@
 use super::command::{CommandError, Limits};
 use super::forecast::Forecast;
 use super::machine::machine;
-use super::peers::{self, Peer, Tools};
+use super::peers::{self, Peer, Tools, is_program};
 use super::plan::{BenchError, BenchObserver, Plan};
 use super::report::{Entry, Kind, Method, Missing, Outcome, Report, Source};
 use super::settings::{Floe, Setting};
@@ -254,9 +254,4 @@ fn no_fuse(path: &OsStr) -> Option<String> {
     let helper = directories.any(|directory| is_program(&directory.join("fusermount3")));
     let is_root = rustix::process::geteuid().is_root();
     (!is_root && !helper).then(|| "fusermount3 is not installed (package fuse3)".to_owned())
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

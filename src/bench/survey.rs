@@ -4,6 +4,7 @@
 //! Called by `run`.
 
 use super::tree::{Found, Visitor, walk};
+use crate::pack::rehearsal::mixed;
 use rustix::fs::FileType;
 use std::collections::HashSet;
 use std::io;
@@ -67,7 +68,7 @@ pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<
     if let Some((path, bytes)) = choose(&count.sizes, out.bytes) {
         (out.directory, out.directory_bytes) = (path.to_vec(), bytes);
     }
-    let mut random = Random(SEED);
+    let mut random = Random::default();
     let mut offsets: Vec<u64> = (0..SPOTS).filter(|_| out.bytes > 0).map(|_| random.below(out.bytes.max(1))).collect();
     offsets.sort_unstable();
     let mut find =
@@ -196,20 +197,16 @@ impl Visitor for Find<'_> {
     }
 }
 
-/// Random numbers that are the same each time: splitmix64 by Sebastiano Vigna.
+/// Random numbers that are the same each time. Counts those that were drawn.
+#[derive(Default)]
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
     /// A number below `limit`, which is not 0.
     fn below(&mut self, limit: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
+        let random = mixed(SEED, self.0);
+        self.0 += 1;
+        ((u128::from(random) * u128::from(limit)) >> 64) as u64
     }
 }
 

@@ -1,12 +1,12 @@
 //! What all entries of a run have in common while it is their turn: where they work, what is read, and that people are told where
 //! the run is. Called by `own`, `other` and `run`.
 
-use super::command::{CommandError, Limits};
+use super::command::{CommandError, Limits, Ran};
 use super::forecast::Forecast;
 use super::mounts::abort_below;
 use super::plan::{At, BenchObserver, Plan};
 use super::reading::{ReadError, pass};
-use super::report::{Entry, Pass, Read};
+use super::report::{Entry, Packing, Pass, Read};
 use super::settings::LookError;
 use super::survey::Survey;
 use super::work::WorkDir;
@@ -112,6 +112,16 @@ impl<'a> Turn<'a> {
     /// What was told.
     pub(super) fn notes(&self) -> Vec<String> {
         lock(&self.notes).clone()
+    }
+
+    /// What packing took, by the program that did it.
+    pub(super) fn packing(&self, ran: &Ran) -> Packing {
+        Packing {
+            seconds: ran.seconds,
+            cpu_seconds: ran.cpu_seconds,
+            bytes_per_second: self.survey.bytes as f64 / ran.seconds.max(1e-9),
+            peak_memory: ran.peak_memory,
+        }
     }
 
     /// Does a step, and tells meanwhile where it is. The step says which share of it is done, if it knows.

@@ -30,7 +30,7 @@ mod writing;
 
 pub use error::MountError;
 pub use gc::{GC_NOW, GC_XATTR};
-pub use mountpoint::{Own, Prepared, Unmount, absolute, mounted_on, prepare, unmount};
+pub use mountpoint::{Own, Prepared, Unmount, abort, absolute, mounted_on, prepare, unmount};
 pub use mounts::{Mount, mounts, topmost};
 pub use options::{Access, Atime, Disguise, MountOptions, OptionError};
 pub use session::{Mounted, mount, mount_writable};

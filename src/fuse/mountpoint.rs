@@ -4,7 +4,8 @@
 //! the mount nothing; [`prepare`] may, since whoever mounts there will use the directory anyway.
 
 use super::error::MountError;
-use super::mounts::{FileSystem, Mount, mounts, topmost};
+use super::mounts::{Device, FileSystem, Mount, mounts, topmost};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, statx};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::ffi::{OsStr, OsString};
@@ -159,9 +160,33 @@ impl Own {
     /// # Errors
     /// The file system of FUSE connections is not mounted, or is not ours to write.
     pub fn abort(&self) -> io::Result<()> {
-        // The kernel names a connection by the number of its file system, whose major part is 0.
-        std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", self.file_system.device.1), b"1")
+        abort_connection(self.file_system.device)
     }
+}
+
+/// Ends the connection of a FUSE mount, if it still is mounted there; of others, and where this is not allowed, nothing.
+pub fn abort(mount: &Mount) {
+    let is_fuse = mount.fs_type.to_str().is_some_and(|name| name == "fuse" || name.starts_with("fuse."));
+    if !is_fuse || mount.device.0 != 0 {
+        return;
+    }
+    // Once a mount is gone, the kernel gives its number to the next one, which may be anybody's. The descriptor keeps the mount,
+    // and so its number. Neither opening nor asking for what the kernel knows sends a request.
+    let Ok(root) = open(&mount.point, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return;
+    };
+    let Ok(kept) = statx(&root, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::empty()) else {
+        return;
+    };
+    if (kept.stx_dev_major, kept.stx_dev_minor) == mount.device {
+        // Only root may, and only where fusectl is mounted; unmounting goes on either way.
+        let _ = abort_connection(mount.device);
+    }
+}
+
+/// The kernel names a connection by the number of its file system, whose major part is 0.
+fn abort_connection(device: Device) -> io::Result<()> {
+    std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", device.1), b"1")
 }
 
 /// Unmounts the topmost mount on `point` (absolute), through fusermount3 where only root may. No mount is asked.

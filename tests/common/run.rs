@@ -66,6 +66,19 @@ pub fn floe_command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Comma
     command
 }
 
+/// The same command, begun with signals treated as this option of env(1) says, whatever whoever runs the tests ignores.
+pub fn with_signals(inner: &Command, option: &str) -> Command {
+    let mut command = Command::new("/usr/bin/env");
+    command.arg(option).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// Runs a command until it ends. Output goes through files: a daemon that keeps them open does not make this wait.
 #[track_caller]
 pub fn run(mut command: Command) -> Run {

@@ -47,12 +47,11 @@ impl Kit {
 
     /// Where a program lies, if it is installed.
     pub fn find(&self, program: &str) -> Option<PathBuf> {
-        let runs = |path: &Path| path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
         // An empty or relative directory of PATH would be another one after `current_dir`.
         let directories =
             self.path.as_bytes().split(|&byte| byte == b':').map(|name| Path::new(OsStr::from_bytes(name)));
         let absolute = directories.filter(|directory| directory.is_absolute());
-        absolute.map(|directory| directory.join(program)).find(|path| runs(path))
+        absolute.map(|directory| directory.join(program)).find(|path| is_program(path))
     }
 
     /// A program with an environment of its own: its home, its caches and its temporary files are below `state`.
@@ -63,6 +62,11 @@ impl Kit {
         command.env("HOME", state).env("XDG_CACHE_HOME", state).env("XDG_CONFIG_HOME", state);
         command
     }
+}
+
+/// Whether it is a file that somebody may run.
+pub fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// One packed tree, or one that is going to be packed.

@@ -14,7 +14,7 @@ mod squashfs;
 mod tar;
 mod zpaq;
 
-pub use kit::{Extract, Tools};
+pub use kit::{Extract, Tools, is_program};
 pub use serve::Mount;
 
 use super::command::{CommandError, Limits, Ran, run, run_accepting, run_discarding};

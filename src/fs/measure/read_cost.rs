@@ -8,6 +8,7 @@ use super::{MeasureError, MeasureObserver, go_on};
 use crate::format::ids::InodeId;
 use crate::fs::read::{Fs, FsOptions};
 use crate::meta::Image;
+use crate::pack::rehearsal::mixed;
 use std::sync::Arc;
 
 /// Bytes of a random read.
@@ -175,15 +176,6 @@ fn pages_of(segment: &Segment) -> u64 {
 
 /// So many numbers below `below`, by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
 pub(super) fn draw(seed: u64, count: u64, below: u64) -> Vec<u64> {
-    let mut state = seed;
-    let next = |_| {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        // The upper half of the product is below `below`.
-        ((u128::from(mixed) * u128::from(below)) >> 64) as u64
-    };
-    (0..count).map(next).collect()
+    // The upper half of the product is below `below`.
+    (0..count).map(|n| ((u128::from(mixed(seed, n)) * u128::from(below)) >> 64) as u64).collect()
 }

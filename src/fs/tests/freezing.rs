@@ -1,6 +1,6 @@
 //! Freezing, on storages in memory: what files become, and how it meets changes, failures and the end.
 
-use super::world::World;
+use super::world::{World, file, noise, read};
 use crate::format::clear::ClearList;
 use crate::format::frame::FrameKind;
 use crate::format::ids::{InodeId, LogOffset};
@@ -9,9 +9,7 @@ use crate::format::params::{Chunker, Params};
 use crate::format::rows::{ContentRef, InodeRow};
 use crate::format::schema;
 use crate::fs::freezing::control::Step;
-use crate::fs::{
-    FallocateMode, Finished, FreezeHow, FreezeReport, Fs, FsOptions, Live, NewKind, NewNode, RenameFlags, SetAttr,
-};
+use crate::fs::{FallocateMode, Finished, FreezeHow, FreezeReport, Live, RenameFlags, SetAttr};
 use crate::pack::PackOptions;
 use crate::storage::Operation;
 use crate::storage::testing::Fault;
@@ -28,31 +26,6 @@ fn options() -> PackOptions {
 
 fn world() -> World {
     World::of(HOUR, &options())
-}
-
-/// Bytes that do not repeat.
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
-}
-
-fn create(live: &Live, name: &str) -> InodeId {
-    let node = NewNode { kind: NewKind::Regular, mode: 0o644, umask: 0o022, uid: 0, gid: 0 };
-    live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode
-}
-
-fn file(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
-    let inode = create(live, name);
-    live.write(inode, 0, bytes, false).unwrap();
-    inode
-}
-
-fn read(live: &Arc<Live>, inode: InodeId) -> Vec<u8> {
-    let fs = Fs::over(live.clone(), FsOptions::default());
-    let mut out = Vec::new();
-    fs.read(inode, 0, usize::MAX >> 1, &mut out).unwrap();
-    out
 }
 
 fn row(live: &Live, inode: InodeId) -> InodeRow {

@@ -1,23 +1,20 @@
 //! What freezes leave, beside what `pack` makes of the same files, and after power cuts.
 
+use super::world::{self, create, noise};
 use crate::format::ids::InodeId;
 use crate::format::params::{Chunker, Params};
-use crate::format::rows::{ContentRef, Identity, InodeRow, Time};
+use crate::format::rows::{ContentRef, Identity, InodeRow};
 use crate::freeze::SpanSource;
-use crate::fs::start::look;
-use crate::fs::{Finished, FreezeHow, Fs, FsOptions, Live, LiveOptions, NewKind, NewNode, layout};
+use crate::fs::{Finished, FreezeHow, Fs, FsOptions, Live, layout};
 use crate::meta::{Image, ImageOptions, View};
 use crate::pack::{PackObserver, PackOptions, empty_into, pack};
-use crate::storage::testing::{FolderHome, History, MemoryFolder, MemoryStorage, Remains};
+use crate::storage::testing::{History, MemoryFolder, MemoryStorage, Remains};
 use crate::storage::{Access, FileStorage, Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// Smallest segments, so that there are many.
-const SEGMENT: u64 = 16 << 10;
 
 fn options() -> PackOptions {
     let chunker = Chunker::FastCdc { min: 1024, avg: 2048, max: 8192 };
@@ -31,28 +28,12 @@ fn empty() -> Vec<u8> {
 }
 
 fn open(storage: Arc<dyn Storage>, folder: Arc<dyn Folder>, session: u64) -> Arc<Live> {
-    let found = look(storage.clone(), Arc::new(FolderHome::new(folder)), ImageOptions::default()).unwrap();
-    let seconds = AtomicI64::new(1000);
-    let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });
-    let options =
-        LiveOptions { commit: HOUR, clock, log_id: 0x2000 + session, segment_size: Some(SEGMENT), budget: None };
-    Live::new(storage, found, options).unwrap()
+    world::open(storage, folder, HOUR, None, session)
 }
 
 fn of(left: Remains) -> Arc<Live> {
     let folder = Arc::new(MemoryFolder::from_segments(left.segments));
     open(Arc::new(MemoryStorage::from_bytes(left.image)), folder, 9)
-}
-
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
-}
-
-fn create(live: &Live, name: &str) -> InodeId {
-    let node = NewNode { kind: NewKind::Regular, mode: 0o644, umask: 0o022, uid: 0, gid: 0 };
-    live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode
 }
 
 /// Names and bytes of the files in the root directory.

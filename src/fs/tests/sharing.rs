@@ -1,13 +1,13 @@
 //! Equal contents are shared by a deep freeze, and how that meets changes at each moment.
 
-use super::world::World;
+use super::world::{World, file, noise, read};
 use crate::format::block::KeyRef;
 use crate::format::ids::InodeId;
 use crate::format::params::{Chunker, Params};
 use crate::format::rows::{ContentRef, InodeRow, ShareKey, ShareRow};
 use crate::format::schema;
 use crate::fs::freezing::control::Step;
-use crate::fs::{FallocateMode, Finished, FreezeHow, FreezeReport, Fs, FsOptions, Live, NewKind, NewNode, SetAttr};
+use crate::fs::{FallocateMode, Finished, FreezeHow, FreezeReport, Live, SetAttr};
 use crate::pack::PackOptions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,26 +19,6 @@ fn world() -> World {
     let chunker = Chunker::FastCdc { min: 1024, avg: 2048, max: 8192 };
     let params = Params { chunker, superchunk_size: 1 << 20, ..Params::default() };
     World::of(HOUR, &PackOptions { params, ..PackOptions::default() })
-}
-
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
-}
-
-fn file(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
-    let node = NewNode { kind: NewKind::Regular, mode: 0o644, umask: 0o022, uid: 0, gid: 0 };
-    let inode = live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode;
-    live.write(inode, 0, bytes, false).unwrap();
-    inode
-}
-
-fn read(live: &Arc<Live>, inode: InodeId) -> Vec<u8> {
-    let fs = Fs::over(live.clone(), FsOptions::default());
-    let mut out = Vec::new();
-    fs.read(inode, 0, usize::MAX >> 1, &mut out).unwrap();
-    out
 }
 
 fn row(live: &Live, inode: InodeId) -> Option<InodeRow> {

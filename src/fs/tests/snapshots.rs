@@ -1,6 +1,6 @@
 //! Snapshots, on storages in memory: what they show while the head goes on, and what failures leave of them.
 
-use super::world::World;
+use super::world::{World, noise};
 use crate::care::{self, CheckOptions, Severity};
 use crate::format::block::KeyRef;
 use crate::format::head::ro_compat;
@@ -37,12 +37,6 @@ fn world() -> World {
     let world = World::with(HOUR, &PackOptions { params: params(), ..PackOptions::default() }, Some(16 << 20));
     world.live.set_keep_out(Arc::new(|| Ok(Box::new(()) as NoReaders)));
     world
-}
-
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
 }
 
 fn make(live: &Live, dir: InodeId, name: &str, kind: NewKind) -> InodeId {

@@ -1,22 +1,20 @@
 //! Power cuts while a snapshot is made and after it, and what gc and damage do to one.
 
-use super::snapshots::{between, file, fs_of, head, noise, params, seen};
+use super::snapshots::{between, file, fs_of, head, params, seen};
+use super::world::{self, noise};
 use crate::care::{self, CheckOptions, FindingKind, Severity};
 use crate::format::frame::FrameKind;
 use crate::format::ids::{InodeId, SuperchunkId};
-use crate::format::rows::Time;
 use crate::fs::freezing::control::Step;
 use crate::fs::gc::NoReaders;
-use crate::fs::start::look;
-use crate::fs::{FreezeHow, Live, LiveOptions, SetAttr, SnapshotError};
+use crate::fs::{FreezeHow, Live, SetAttr, SnapshotError};
 use crate::meta::{Image, ImageOptions};
 use crate::pack::{PackOptions, empty_into};
-use crate::storage::testing::{FolderHome, History, MemoryFolder, MemoryStorage, Remains};
+use crate::storage::testing::{History, MemoryFolder, MemoryStorage, Remains};
 use crate::storage::{Folder, Storage};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -29,12 +27,7 @@ fn empty() -> Vec<u8> {
 }
 
 fn open(storage: Arc<dyn Storage>, folder: Arc<dyn Folder>, session: u64) -> Arc<Live> {
-    let found = look(storage.clone(), Arc::new(FolderHome::new(folder)), ImageOptions::default()).unwrap();
-    let seconds = AtomicI64::new(1000);
-    let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });
-    let options =
-        LiveOptions { commit: HOUR, clock, log_id: 0x3000 + session, segment_size: Some(16 << 10), budget: None };
-    let live = Live::new(storage, found, options).unwrap();
+    let live = world::open(storage, folder, HOUR, None, session);
     live.set_keep_out(Arc::new(|| Ok(Box::new(()) as NoReaders)));
     live
 }

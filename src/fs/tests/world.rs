@@ -3,13 +3,13 @@
 use super::gate::Gate;
 use crate::format::ids::InodeId;
 use crate::format::rows::Time;
-use crate::fs::FsError;
 use crate::fs::live::{Live, LiveOptions};
 use crate::fs::start::look;
+use crate::fs::{Fs, FsError, FsOptions, NewKind, NewNode};
 use crate::meta::ImageOptions;
 use crate::pack::{PackOptions, empty_into};
 use crate::storage::testing::{FaultyStorage, FolderHome, MemoryFolder, MemoryStorage};
-use crate::storage::{Folder, LogHome, Operation};
+use crate::storage::{Folder, LogHome, Operation, Storage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,14 +56,14 @@ impl World {
         let gate = Gate::default();
         let of_syncs = gate.clone();
         faults.before(Operation::Sync, move |_| of_syncs.pass());
-        let live = open(&storage, &folder, commit, budget, 1);
+        let live = open(storage.clone(), folder.clone(), commit, budget, 1);
         World { storage, faults, folder, gate, live, budget, sessions: AtomicU64::new(1) }
     }
 
     /// What a mount after a crash shows that lost nothing of what was written.
     pub fn reopened(&self) -> Arc<Live> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        open(&self.storage, &self.folder, Duration::from_secs(3600), self.budget, session)
+        open(self.storage.clone(), self.folder.clone(), Duration::from_secs(3600), self.budget, session)
     }
 
     /// Turns over a bit of some written bytes in the thaw log.
@@ -87,20 +87,49 @@ impl World {
     }
 }
 
-fn open(
-    storage: &Arc<FaultyStorage<MemoryStorage>>,
-    folder: &Arc<dyn Folder>,
+/// Opens what is there. The clock ticks a second each time it is asked.
+pub fn open(
+    storage: Arc<dyn Storage>,
+    folder: Arc<dyn Folder>,
     commit: Duration,
     budget: Option<u64>,
     session: u64,
 ) -> Arc<Live> {
-    let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(Arc::clone(folder)));
+    let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(folder));
     let found = look(storage.clone(), home, ImageOptions::default()).unwrap();
     let seconds = AtomicI64::new(1000);
     let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });
     let segment = budget.map_or(SEGMENT, |budget| budget / 16);
     let options = LiveOptions { commit, clock, log_id: 0x1000 + session, segment_size: Some(segment), budget };
-    Live::new(storage.clone(), found, options).unwrap()
+    Live::new(storage, found, options).unwrap()
+}
+
+/// Bytes that do not repeat.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut out = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    out
+}
+
+/// An empty file in the root directory.
+pub fn create(live: &Live, name: &str) -> InodeId {
+    let node = NewNode { kind: NewKind::Regular, mode: 0o644, umask: 0o022, uid: 0, gid: 0 };
+    live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode
+}
+
+/// A file of these bytes in the root directory.
+pub fn file(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
+    let inode = create(live, name);
+    live.write(inode, 0, bytes, false).unwrap();
+    inode
+}
+
+/// All bytes of a file.
+pub fn read(live: &Arc<Live>, inode: InodeId) -> Vec<u8> {
+    let fs = Fs::over(live.clone(), FsOptions::default());
+    let mut out = Vec::new();
+    fs.read(inode, 0, usize::MAX >> 1, &mut out).unwrap();
+    out
 }
 
 /// The mtime of the root, in seconds: what these tests change and look at.
