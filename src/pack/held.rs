@@ -134,7 +134,7 @@ impl Held {
 }
 
 /// A number that looks random, the same for the same arguments (SplitMix64's finalizer).
-pub fn mixed(seed: u64, index: u64) -> u64 {
+pub const fn mixed(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

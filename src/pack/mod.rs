@@ -20,6 +20,7 @@ mod own;
 mod pipeline;
 mod plan;
 pub mod portions;
+mod probe;
 mod read;
 pub mod rehearsal;
 mod rows;

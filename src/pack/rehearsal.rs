@@ -16,12 +16,12 @@ use super::pipeline::Stages;
 use super::plan::Plan;
 use super::portions::{Portions, Use};
 use super::superchunk::{self, CompressJob};
-use super::{PackError, PackObserver, PackOptions, PackSummary, append::Appended, scan};
+use super::{PackError, PackObserver, PackOptions, PackSummary, append::Appended, probe, scan};
 use crate::format::clear::ClearList;
-use crate::format::codec::{self, Compression, Encoded, Encoder};
+use crate::format::codec::{self, Encoded, Encoder};
 use crate::format::frame::{Flags, FrameKind};
 use crate::format::ids::SubchunkId;
-use crate::format::{FormatError, sums};
+use crate::format::sums;
 use crate::log::NewFrame;
 use crate::meta::{Image, ImageOptions, MapRows, Usage};
 use crossbeam_channel::Receiver;
@@ -33,13 +33,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub use super::finish::LeafBytes;
 pub use super::held::mixed;
 pub use super::scan::Count;
-
-/// One byte in so many is probed.
-const PROBED: usize = 8;
-/// Bytes that are probed in one piece.
-const PIECE: usize = 16 << 10;
-/// What probes: the fastest there is.
-const PROBE: Compression = Compression::Zstd(1);
 
 /// How to rehearse.
 #[derive(Debug, Clone)]
@@ -63,6 +56,8 @@ pub struct Unit {
     pub raw_len: u32,
     /// Bytes that it would take if the fastest codec were used, by a part of it that was compressed. Known of all.
     pub probe: u32,
+    /// Raw bytes that do not repeat earlier ones of it, about. Known of all.
+    pub fresh: u32,
     /// Bytes that it takes, if it was compressed.
     pub stored: Option<u32>,
     /// Subchunks in it.
@@ -117,6 +112,7 @@ pub struct Rehearsed {
 struct Probed {
     raw: Arc<Vec<u8>>,
     probe: u32,
+    fresh: u32,
 }
 
 /// Walks over the sources, reads no file, and says what there is.
@@ -166,23 +162,10 @@ pub fn rehearse<'a>(
 /// Probes superchunks until there are no more.
 fn probe_all(queue: &Receiver<CompressJob<Probed>>) {
     while let Ok((raw, done)) = queue.recv() {
-        let probed = probe(&raw).map(|probe| Probed { raw, probe });
+        let probed = probe::compressed(&raw).map(|probe| Probed { probe, fresh: probe::fresh(&raw), raw });
         // Who does not wait for this any more has failed; its error is told there.
         let _ = done.send(probed);
     }
-}
-
-/// About how many bytes the fastest codec would make of it, from pieces that are spread over it.
-fn probe(raw: &[u8]) -> Result<u32, FormatError> {
-    let pieces = raw.len().div_ceil(PIECE * PROBED).max(1);
-    let step = raw.len() / pieces;
-    let mut sample = Vec::with_capacity(pieces * PIECE);
-    for piece in raw.chunks(step.max(1)).take(pieces) {
-        let from = piece.len().saturating_sub(PIECE) / 2;
-        sample.extend(piece.iter().skip(from).take(PIECE));
-    }
-    let encoded = Encoder::new(PROBE, None).encode(&sample)?;
-    Ok((encoded.stored.len() as u64 * raw.len() as u64).div_ceil(sample.len().max(1) as u64) as u32)
 }
 
 fn gather(queue: &Receiver<Sealed<Probed>>, mut held: Held, dir: &Path) -> Result<(Vec<Gathered>, Held), PackError> {
@@ -190,10 +173,10 @@ fn gather(queue: &Receiver<Sealed<Probed>>, mut held: Held, dir: &Path) -> Resul
     while let Ok(sealed) = queue.recv() {
         // A compressor that is gone has panicked: the scope it runs in passes that on.
         let Ok(probed) = sealed.encoded.recv() else { break };
-        let Probed { raw, probe } = probed?;
+        let Probed { raw, probe, fresh } = probed?;
         held.offer(&raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
         let subchunks = sealed.list.subchunks.len() as u32;
-        let unit = Unit { raw_len: sealed.raw_len, probe, stored: None, subchunks };
+        let unit = Unit { raw_len: sealed.raw_len, probe, fresh, stored: None, subchunks };
         gathered.push(Gathered {
             list: sealed.list,
             short: sealed.short,

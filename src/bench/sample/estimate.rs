@@ -1,8 +1,8 @@
 //! From the superchunks that were compressed to all of them: an estimate, and how far off it may be.
 //!
-//! Every superchunk was probed by the fastest codec, which costs little. What is estimated is only what the real codec saves over
-//! that. It saves nothing where nothing can be saved, and about the same share of the rest: so the saving is taken to be
-//! proportional to `x · (1 − x / raw)`, where `x` is what the probe says (a ratio estimator with an auxiliary variable; W. G. Cochran,
+//! Every superchunk was probed: the fastest codec compressed a part of it, and what repeats in it, over any distance, was counted.
+//! Together they give a first guess, which costs little. What is estimated is only what the real codec saves over that. It saves nothing where nothing can be saved, and about the same share of the rest: so the saving is taken to be
+//! proportional to `x · (1 − x / raw)`, where `x` is that guess (a ratio estimator with an auxiliary variable; W. G. Cochran,
 //! Sampling Techniques, chapter 6). How far it is off is told by the spread of the sample's superchunks around that, by Student's
 //! t for as many as there are, and by how far the others are from the sample in what the probe says. Pure.
 
@@ -69,7 +69,7 @@ struct Probed {
 impl Probed {
     fn of(unit: &Unit) -> Self {
         let raw = f64::from(unit.raw_len).max(1.0);
-        let x = f64::from(unit.probe).min(raw);
+        let x = f64::from(unit.probe).min(raw) * f64::from(unit.fresh).min(raw) / raw;
         Probed { raw, x, z: x * (1.0 + HOPELESS - x / raw) }
     }
 
@@ -147,7 +147,13 @@ mod tests {
 
     /// Superchunks with the share of their bytes that the probe and the codec take.
     fn population(shares: &[(f64, f64)]) -> Vec<(Unit, u32)> {
-        let unit = |probe: f64| Unit { raw_len: RAW as u32, probe: (RAW * probe) as u32, stored: None, subchunks: 100 };
+        let unit = |probe: f64| Unit {
+            raw_len: RAW as u32,
+            probe: (RAW * probe) as u32,
+            fresh: RAW as u32,
+            stored: None,
+            subchunks: 100,
+        };
         shares.iter().map(|&(probe, stored)| (unit(probe), (RAW * stored) as u32)).collect()
     }
 
