@@ -1,12 +1,12 @@
-//! FastCDC with normalised chunking of level 2 and cut-point skipping (Xia et al., USENIX ATC 2016), in the form that
-//! format-spec section 15 lays down. Its borders are part of the format: the tests hold it to a naive reading of that section
-//! and to borders written down once for all.
+//! FastCDC with normalised chunking of level 2 and cut-point skipping (Xia et al., USENIX ATC 2016), as format-spec
+//! section 15 defines it. Its borders are part of the format: tests compare them with a naive implementation of that
+//! section and with borders recorded once and for all.
 
-/// What the gear table is made of, before the key.
+/// The constant that is hashed before the key to make the gear table.
 const GEAR_CONTEXT: &[u8] = b"floe gear v1";
-/// By how many bits the masks before and behind the average differ from it.
+/// Number of bits by which the masks before and after the average differ from its own.
 const NORMALISATION: u32 = 2;
-/// Bytes looked at between two tests for the end.
+/// Bytes examined between two checks for the end of data.
 const STRIDE: usize = 16;
 
 #[derive(Clone)]
@@ -14,9 +14,9 @@ pub(super) struct FastCdc {
     min: usize,
     avg: usize,
     max: usize,
-    /// For positions before `avg`: rarer.
+    /// Mask for positions before `avg`: it matches more rarely.
     strict: u64,
-    /// From there on.
+    /// Mask for positions from `avg` on.
     loose: u64,
     gear: Box<[u64; 256]>,
 }
@@ -45,7 +45,7 @@ fn gear(key: &[u8; 16]) -> Box<[u64; 256]> {
 }
 
 impl FastCdc {
-    /// Lengths as validated parameters have them: min ≤ avg ≤ max, avg a power of two from 64 on.
+    /// Requires validated parameters: min ≤ avg ≤ max, avg a power of two of at least 64.
     pub(super) fn new(min: u32, avg: u32, max: u32, key: &[u8; 16]) -> Self {
         let bits = avg.max(1).ilog2();
         FastCdc {
@@ -78,7 +78,7 @@ impl FastCdc {
         }
     }
 
-    /// The first position in `data` behind which is a cut.
+    /// The first position in `data` that has a cut after it.
     #[inline]
     fn find(&self, data: &[u8], mask: u64, fingerprint: &mut u64) -> Option<usize> {
         let gear = &*self.gear;
@@ -178,7 +178,7 @@ mod tests {
         let cutter = Cutter::new(&Params::default());
         let data = noise(4 << 20, 3);
         let changed = [&data[..1 << 20], b"something new", &data[1 << 20..]].concat();
-        // Where subchunks end, as if nothing had been inserted.
+        // Where subchunks end, with the insertion's length taken off.
         let borders = |data: &[u8], behind: i64| {
             let mut end = 0;
             let ends = lengths(&cutter, data).into_iter().map(|len| {
@@ -220,7 +220,7 @@ mod tests {
             while !rest.is_empty() {
                 let len = cutter.cut(rest);
                 prop_assert_eq!(len, naive(rest, min as usize, avg as usize, max as usize, key));
-                // More data behind the longest subchunk changes nothing.
+                // More data after the longest subchunk changes nothing.
                 prop_assert_eq!(len, cutter.cut(&rest[..rest.len().min(cutter.max_len())]));
                 rest = &rest[len..];
             }

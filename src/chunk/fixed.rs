@@ -1,4 +1,4 @@
-//! Every so many bytes: for disk images and databases, whose blocks do not move.
+//! Cuts after a fixed number of bytes: for disk images and databases, whose blocks do not move.
 
 #[derive(Debug, Clone)]
 pub(super) struct Fixed {

@@ -1,8 +1,9 @@
-//! Equal subchunks: from identity to id.
+//! The dedup index: from identity to subchunk id.
 //!
-//! Identities stand once, in the order of their ids; ids are not stored but counted, as they ascend in runs. The hash table over
-//! them has five bytes a slot, a tag and an ordinal, and doubles when three quarters are full: 24 bytes a subchunk and 7 to 13 for
-//! the table. What it answers is a function of what was put in. Called by the packer, the freezer, and whoever adds to an image.
+//! Each identity is stored once, in the order of ids. Ids are not stored but counted, since they ascend in runs. The
+//! hash table over the identities has five bytes a slot, a tag and an ordinal, and doubles when three quarters are
+//! full. So a subchunk takes 24 bytes and 7 to 13 for the table. The answers depend only on what was inserted. Called
+//! by the packer and the freezer.
 
 use super::ChunkError;
 use super::region::Region;
@@ -19,9 +20,9 @@ const ORDINAL: usize = 4;
 const SLOT: usize = 1 + ORDINAL;
 /// Slots of the first table.
 const SLOTS_MIN: usize = 1 << 10;
-/// Ordinals are u32.
+/// Limit of ordinals, which are u32.
 const MOST: u64 = u32::MAX as u64;
-/// Tag of a slot that is free.
+/// Tag of a free slot.
 const FREE: u8 = 0;
 
 /// Finds equal subchunks.
@@ -36,7 +37,7 @@ pub struct DedupIndex {
     table: Table,
 }
 
-/// Neighbouring ids.
+/// Consecutive ids.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     first: SubchunkId,
@@ -44,8 +45,8 @@ struct Run {
 }
 
 impl DedupIndex {
-    /// An empty index. When it takes more than `spill_after` bytes, it moves to unlinked files in `spill_dir`, from where the
-    /// kernel can take its memory back.
+    /// An empty index. When it grows beyond `spill_after` bytes, it moves to unlinked files in `spill_dir`, whose pages
+    /// the kernel can write out.
     pub fn new(spill_after: usize, spill_dir: &Path) -> Self {
         DedupIndex {
             spill_after,
@@ -57,12 +58,12 @@ impl DedupIndex {
         }
     }
 
-    /// How many subchunks were put in.
+    /// Number of subchunks inserted.
     pub fn len(&self) -> u64 {
         (self.identities.bytes().len() / WIDTH) as u64
     }
 
-    /// Whether none was put in.
+    /// Whether no subchunk was inserted.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -72,12 +73,12 @@ impl DedupIndex {
         self.identities.capacity() + self.table.slots.capacity() + self.runs.capacity() * size_of::<Run>()
     }
 
-    /// Whether it lies in files.
+    /// Whether it is in files.
     pub fn is_spilled(&self) -> bool {
         self.spilled
     }
 
-    /// The subchunk with this identity; the last one if several were put in.
+    /// The subchunk with this identity; the last one if several were inserted.
     pub fn get(&self, identity: &Identity) -> Option<SubchunkId> {
         match self.table.find(self.identities.bytes(), identity) {
             Found::Ordinal { ordinal, .. } => self.id_of(ordinal.into()),
@@ -85,12 +86,12 @@ impl DedupIndex {
         }
     }
 
-    /// Puts in a subchunk. Ids ascend; where one follows the one before, nothing is kept of it, where it does not, 16 bytes.
-    /// If the identity was put in before, this subchunk takes the other's place.
+    /// Inserts a subchunk. Ids ascend. A consecutive id takes no memory; after a gap an id takes 16 bytes. If the
+    /// identity was inserted before, this subchunk replaces the other.
     ///
     /// # Errors
-    /// `Order` if the id does not ascend, `Full`, or `Spill` if temporary files cannot be made or written; the index is then
-    /// what it was.
+    /// `Order` if the id does not ascend, `Full`, or `Spill` if temporary files cannot be created or written. On an
+    /// error the index is unchanged.
     pub fn insert(&mut self, identity: Identity, id: SubchunkId) -> Result<(), ChunkError> {
         let ordinal = self.len();
         let expected = self.next_id();
@@ -120,7 +121,7 @@ impl DedupIndex {
         ids.map(SubchunkId).zip(identities.iter().map(|&bytes| Identity(bytes)))
     }
 
-    /// The id behind the last one.
+    /// The id after the last one.
     fn next_id(&self) -> Option<SubchunkId> {
         self.runs.last().map(|run| SubchunkId(run.first.0.saturating_add(self.len() - run.ordinal)))
     }
@@ -131,7 +132,7 @@ impl DedupIndex {
         Some(SubchunkId(run.first.0 + (ordinal - run.ordinal)))
     }
 
-    /// Makes sure that one more finds a free slot, and moves to files what has become too large.
+    /// Makes sure that one more entry finds a free slot, and moves the index to files if it has become too large.
     fn make_room(&mut self) -> io::Result<()> {
         let slots = self.table.len();
         let grows = self.len() + 1 > slots as u64 / 4 * 3;
@@ -155,20 +156,20 @@ impl DedupIndex {
     }
 }
 
-/// Open addressing with linear probing: first all tags, then all ordinals.
+/// Open addressing with linear probing. The region holds all tags, then all ordinals.
 #[derive(Debug)]
 struct Table {
     slots: Region,
 }
 
 enum Found {
-    /// Where it is.
+    /// The slot with this identity.
     Ordinal { slot: usize, ordinal: u32 },
-    /// Where it would be.
+    /// The slot where it belongs.
     Free { slot: usize },
 }
 
-/// Bits of the prefix that say where to begin are not those of the tag.
+/// Taken from other bits of the prefix than those that select the first slot.
 fn tag(identity: &Identity) -> u8 {
     ((identity.prefix() >> 56) as u8).max(FREE + 1)
 }
@@ -178,7 +179,7 @@ impl Table {
         self.slots.bytes().len() / SLOT
     }
 
-    /// A table in these zeros, a power of two of slots, of all these identities.
+    /// A table of all these identities in `slots`, which are zero; their number is a power of two.
     fn filled(slots: Region, identities: &[u8]) -> Self {
         let mut table = Table { slots };
         let (all, _) = identities.as_chunks::<WIDTH>();
@@ -190,7 +191,7 @@ impl Table {
         table
     }
 
-    /// Ends, as a quarter of the slots is free.
+    /// The loop ends because a quarter of the slots is free.
     fn find(&self, identities: &[u8], identity: &Identity) -> Found {
         let len = self.len();
         let (tags, ordinals) = self.slots.bytes().split_at(len);

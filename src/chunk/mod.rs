@@ -1,8 +1,8 @@
-//! Cutting file data into subchunks, and finding the ones that are equal.
+//! Cuts file data into subchunks, and finds equal subchunks.
 //!
-//! Where data is cut depends on the data, the chunker and its key alone, as format-spec section 15 lays it down; borders
-//! are part of the format. Indexes are functions of what was put into them, and their memory is bounded: beyond a limit it
-//! lies in unlinked temporary files. Called by the packer and the freezer.
+//! The cuts depend on the data, the chunker and its key alone, as format-spec section 15 defines; borders are part of
+//! the format. An index's answers depend only on what was inserted. Its memory is bounded: beyond a limit it moves to
+//! unlinked temporary files. Called by the packer and the freezer.
 
 mod cdc;
 mod fixed;
@@ -20,20 +20,20 @@ use thiserror::Error;
 /// What can go wrong with an index.
 #[derive(Debug, Error)]
 pub enum ChunkError {
-    /// A temporary file could not be made or written.
+    /// A temporary file could not be created or written.
     #[error("cannot use a temporary file in {dir}: {source}")]
     Spill {
-        /// The folder.
+        /// The directory.
         dir: std::path::PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Ids have to ascend.
+    /// Ids must ascend.
     #[error("subchunk {id} was put into an index whose last one is {last}")]
     Order {
         /// The id.
         id: SubchunkId,
-        /// The last id before.
+        /// The last id inserted before.
         last: SubchunkId,
     },
     /// More subchunks than an index can number.
@@ -44,7 +44,7 @@ pub enum ChunkError {
     },
 }
 
-/// Cuts file data; one can be used by all threads.
+/// Cuts file data; all threads can share one.
 #[derive(Debug, Clone)]
 pub struct Cutter(Kind);
 
@@ -55,7 +55,7 @@ enum Kind {
 }
 
 impl Cutter {
-    /// The chunker that the parameters name, with their key.
+    /// The chunker that the parameters name, with the parameters' key.
     pub fn new(params: &Params) -> Self {
         Cutter(match params.chunker {
             Chunker::FastCdc { min, avg, max } => Kind::FastCdc(cdc::FastCdc::new(min, avg, max, &params.chunk_key)),
@@ -63,8 +63,9 @@ impl Cutter {
         })
     }
 
-    /// Bytes of the first subchunk of `data`, at least 1 unless `data` is empty. Unless `data` goes up to the end of the file
-    /// or to a hole, it must have [`Cutter::max_len`] bytes or more: with fewer the answer may be another.
+    /// Length of the first subchunk of `data` in bytes: at least 1 unless `data` is empty. `data` must have at least
+    /// [`Cutter::max_len`] bytes, unless it ends at the end of the file or at a hole: with fewer bytes the answer may
+    /// differ.
     pub fn cut(&self, data: &[u8]) -> usize {
         match &self.0 {
             Kind::FastCdc(chunker) => chunker.cut(data),
@@ -72,7 +73,7 @@ impl Cutter {
         }
     }
 
-    /// Bytes of the longest subchunk.
+    /// Length of the longest subchunk in bytes.
     pub fn max_len(&self) -> usize {
         match &self.0 {
             Kind::FastCdc(chunker) => chunker.max_len(),

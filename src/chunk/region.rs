@@ -1,7 +1,7 @@
 //! Memory that can move to an unlinked temporary file, so that the kernel may write it out when memory is short.
 //!
-//! The bytes are the same before and after. The file's blocks are reserved before they are mapped: on a full disk growing
-//! fails, and nothing is ever killed for touching a page. Called by the dedup index.
+//! The bytes are the same before and after the move. The file's blocks are reserved before they are mapped: on a full
+//! disk growing fails with an error instead of a signal when a page is touched. Called by the dedup index.
 
 use super::spill::unlinked_file;
 use memmap2::MmapMut;
@@ -14,10 +14,10 @@ use std::path::Path;
 
 /// Regions grow by an eighth, and at least by this many bytes.
 const STEP_MIN: usize = 64 << 10;
-/// Zeros written at a time where the file system cannot reserve.
+/// Zeros written at once where the file system cannot reserve blocks.
 const ZEROS: usize = 64 << 10;
 
-/// Growing bytes, zero when new.
+/// Bytes that can grow; new bytes are zero.
 #[derive(Debug)]
 pub(super) struct Region {
     len: usize,
@@ -43,7 +43,7 @@ impl Region {
         Ok(Region { len, memory: Memory::File { file, map } })
     }
 
-    /// Moves it to a file in `dir`, unless it is in one.
+    /// Moves it to a file in `dir`, unless it is in a file already.
     pub(super) fn spill(&mut self, dir: &Path) -> io::Result<()> {
         if let Memory::Heap(bytes) = &self.memory {
             let mut spilled = Region::in_file(self.len, dir)?;
@@ -98,14 +98,15 @@ impl Region {
     }
 }
 
-/// Maps `len` bytes of the file, of which `have` are reserved already.
+/// Maps `len` bytes of the file, of which the first `have` are reserved already.
 fn map(file: &File, have: usize, len: usize) -> io::Result<MmapMut> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), have as u64, (len - have) as u64) {
         Ok(()) => {}
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, have, len)?,
         Err(error) => return Err(error.into()),
     }
-    // SAFETY: the file has no name and its descriptor is ours alone, so nobody changes or shortens it under the map.
+    // SAFETY: the file has no name and only this process has its descriptor, so nobody changes or shortens it under the
+    // map.
     unsafe { memmap2::MmapOptions::new().len(len).map_mut(file) }
 }
 

@@ -1,7 +1,7 @@
-//! Bytes appended and read back, in memory up to a limit and then in a temporary file without a name.
+//! An append-only byte store: in memory up to a limit, then in a temporary file without a name.
 //!
-//! Appending never changes what was appended before, and an offset is for ever. The file is unlinked before its first byte, so
-//! nothing is left behind however the process ends. Called by the packer for what grows with the number of files.
+//! Appending never changes earlier bytes, and offsets stay valid. The file is unlinked before its first byte is
+//! written, so nothing remains however the process ends. Called by the packer for what grows with the number of files.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes gathered before they are written to the file.
 const TAIL: usize = 256 << 10;
-/// Names tried where files cannot be made without one.
+/// Names tried where O_TMPFILE is not supported.
 const NAMES: u64 = 1000;
 
 /// A file in `dir` that has no name.
 ///
 /// # Errors
-/// If the folder does not exist or cannot be written to.
+/// If the directory does not exist or cannot be written to.
 pub fn unlinked_file(dir: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
         Ok(file) => Ok(File::from(file)),
-        // What file systems and kernels without O_TMPFILE answer.
+        // These are the errors of file systems and kernels without O_TMPFILE.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => named_then_unlinked(dir),
         Err(error) => Err(error.into()),
     }
@@ -59,7 +59,7 @@ pub struct Spill {
 }
 
 impl Spill {
-    /// An empty store that keeps up to `limit` bytes in memory; what goes beyond moves all to a file in `dir`.
+    /// An empty store that keeps up to `limit` bytes in memory; beyond that, all bytes move to a file in `dir`.
     pub fn new(limit: usize, dir: &Path) -> Self {
         Spill { limit, dir: dir.to_path_buf(), file: None, written: 0, tail: Vec::new() }
     }
@@ -74,15 +74,16 @@ impl Spill {
         self.len() == 0
     }
 
-    /// Whether it lies in a file.
+    /// Whether it is in a file.
     pub fn is_spilled(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Appends `bytes`; returns the offset they can be read at.
+    /// Appends `bytes`; returns their offset for [`Self::read_at`].
     ///
     /// # Errors
-    /// If the file cannot be made or written, as on a full disk; the store is then what it was, and appending may be tried again.
+    /// If the file cannot be created or written, as on a full disk. The store is then unchanged, and appending may be
+    /// tried again.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let room = if self.is_spilled() { TAIL } else { self.limit };
         if self.tail.len() + bytes.len() > room {
@@ -114,10 +115,10 @@ impl Spill {
         Ok(())
     }
 
-    /// Fills `out` with the bytes from `offset` on.
+    /// Fills `out` with the bytes that begin at `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` if so many were not appended, or if the file cannot be read.
+    /// `UnexpectedEof` if the range reaches past the end, or if the file cannot be read.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.len()) {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -1,5 +1,5 @@
-//! Read-ahead: when a reader comes to a superchunk and the one before was read too, the next ones are inflated on
-//! threads of their own. Superchunk ids ascend in packing order, which is path order, so this crosses file borders.
+//! Read-ahead: when a reader comes to a superchunk and the superchunk before it is cached, background threads inflate
+//! the next ones. Superchunk ids ascend in packing order, which is path order, so read-ahead crosses file borders.
 
 use super::cache::Cache;
 use super::load::{self, Unit};
@@ -9,21 +9,21 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-/// How far ahead of a sequential reader. One hides the inflation behind the reading of small files; the second keeps up
-/// with a reader of large ones.
+/// Number of superchunks inflated ahead of a sequential reader. One hides the inflation while small files are read; the
+/// second keeps up with a reader of large files.
 const DISTANCE: u64 = 2;
-/// Wishes that may wait; more are dropped, since a reader that far ahead has them inflated itself.
+/// Requests that may wait. More are dropped: a reader that far ahead inflates for itself.
 const QUEUE: usize = 8;
 
-/// A superchunk to be inflated, and the one that its reader had come to.
+/// A superchunk to inflate ahead, and the superchunk that its reader has reached.
 struct Wish {
-    /// What the reader reads by.
+    /// The view that the reader uses.
     view: View,
     reader_at: SuperchunkId,
     wanted: SuperchunkId,
 }
 
-/// The threads that inflate ahead. Dropping it ends them.
+/// The read-ahead threads. Dropping this value ends them.
 pub(super) struct Ahead {
     wishes: Option<Sender<Wish>>,
     threads: Vec<JoinHandle<()>>,
@@ -41,7 +41,7 @@ impl Ahead {
         Ahead { wishes: Some(wishes), threads }
     }
 
-    /// A reader by `view` has come to superchunk `id` for the first time.
+    /// Called when a reader that uses `view` has reached superchunk `id` for the first time.
     pub(super) fn after(&self, cache: &Cache, view: &View, id: SuperchunkId) {
         let sequential = id.0 > 1 && cache.has_whole(SuperchunkId(id.0 - 1));
         if !sequential {
@@ -51,7 +51,7 @@ impl Ahead {
             if !cache.has_whole(next)
                 && let Some(wishes) = &self.wishes
             {
-                // A full queue means the threads are busy: the reader inflates for itself then.
+                // If the queue is full, the threads are busy, and the reader inflates for itself.
                 let _ = wishes.try_send(Wish { view: view.clone(), reader_at: id, wanted: next });
             }
         }
@@ -61,17 +61,19 @@ impl Ahead {
 fn run(cache: &Weak<Cache>, queue: &Receiver<Wish>) {
     while let Ok(Wish { view, reader_at, wanted: id }) = queue.recv() {
         let Some(cache) = cache.upgrade() else { return };
-        // The least recently used goes first, so where this one is gone the reader is past the wanted one, too, and that
-        // may be gone as well: a busy machine must not inflate it again for nobody.
+        // Eviction drops the least recently used superchunk first. So if `reader_at` is gone, the reader is past the
+        // wanted one, too, and that one may also be gone. A busy machine must not inflate it again when nobody needs
+        // it.
         if !cache.has_whole(reader_at) {
             continue;
         }
-        // Where there was no room for the one between, the reader makes room for it, and would drop this one for that.
+        // If there was no room for the superchunk in between, the reader makes room for it and evicts this one for
+        // that.
         let before = SuperchunkId(id.0 - 1);
         if before != reader_at && !cache.has_whole(before) {
             continue;
         }
-        // Whoever reads what cannot be looked up is told why; here no subchunk is named.
+        // A reader that meets the same error reports it. Here no subchunk is known, so the id is 0.
         let Ok(row) = load::row(&view, id, SubchunkId(0)) else { continue };
         if !row.place.flags.parts() {
             cache.get_ahead(&Unit { id, place: row.place, part: None });
@@ -83,7 +85,7 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         self.wishes = None;
         for thread in self.threads.drain(..) {
-            // A thread that panicked has told its waiters through its landing; there is nothing to add here.
+            // A thread that panicked has told its waiters through its `Landing`; there is nothing to add here.
             let _ = thread.join();
         }
     }

@@ -1,29 +1,29 @@
-//! Bytes of memory that inflated superchunks may take, and the buffers they live in.
+//! The memory budget of inflated superchunks, and the buffers that count against it.
 //!
-//! Everything is counted from before it is allocated until it is given back to the allocator: raw bytes, the stored bytes
-//! they are decoded from, what the decoder takes meanwhile, each entry of the working set, and the spare buffers, all by
-//! their capacities. Whoever needs room waits until some is given back, except that room is always granted when nobody has
-//! any: so a budget below one superchunk still makes progress.
+//! Memory counts from before it is allocated until it is returned to the allocator. The budget counts raw bytes, the
+//! stored bytes they are decoded from, the decoder's memory, each entry of the working set, and the spare buffers;
+//! buffers count by capacity. A thread that needs room waits until some is returned. Room is always granted if nobody
+//! holds any, so a budget below one superchunk still makes progress.
 
 use parking_lot::{Condvar, Mutex};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Buffers kept for the next inflations instead of being given back to the allocator, which would have their pages cleared.
+/// Buffers kept for the next inflations. Returned to the allocator, their pages would have to be cleared again.
 const SPARE_BUFFERS: usize = 4;
-/// Smallest buffer worth keeping; those below come from the allocator's own lists.
+/// Smallest buffer worth keeping; the allocator keeps smaller ones in its own lists.
 const SPARE_MIN: usize = 64 << 10;
-/// Bytes of an entry of the working set beside its buffer: list, hash table, the `Arc`s.
+/// Bytes of an entry of the working set without its buffer: list, hash table, the `Arc`s.
 pub(super) const ENTRY: usize = 384;
 
-/// What an inflation takes, in bytes.
+/// Memory that an inflation needs, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Need {
-    /// Raw bytes, which stay.
+    /// Raw bytes, which the cache keeps.
     pub(super) raw: usize,
-    /// Stored bytes, as long as it goes on.
+    /// Stored bytes, needed while the inflation runs.
     pub(super) stored: usize,
-    /// The decoder, as long as it goes on.
+    /// The decoder's memory, needed while the inflation runs.
     pub(super) decoder: usize,
 }
 
@@ -36,19 +36,19 @@ pub(super) struct Budget {
 
 #[derive(Default)]
 struct State {
-    /// Bytes of rooms, buffers and spare buffers.
+    /// Bytes of all rooms, buffers and spare buffers.
     used: usize,
-    /// Rooms and buffers.
+    /// Number of rooms and buffers.
     live: usize,
     spare: Vec<Vec<u8>>,
-    /// How often something changed that those who wait may be waiting for.
+    /// Number of changes that waiting threads may be waiting for.
     turn: u64,
     waiting: usize,
     #[cfg(test)]
     waits: u64,
 }
 
-/// What [`State::grant`] found: buffers to use again, and buffers to give back to the allocator.
+/// What [`State::grant`] found: buffers to reuse, and buffers to return to the allocator.
 struct Grant {
     raw: Option<Vec<u8>>,
     stored: Option<Vec<u8>>,
@@ -65,11 +65,11 @@ impl Budget {
         self.limit
     }
 
-    /// Room for `need`. While there is none, `make_room` is asked to free some; if it returns false, there is nothing to
-    /// free now, and the thread waits until something changes.
+    /// Room for `need`. While there is none, `make_room` is called to free some. If it returns false, nothing can be
+    /// freed now, and the thread waits for a change.
     pub(super) fn take(self: &Arc<Self>, need: Need, mut make_room: impl FnMut() -> bool) -> Room {
         loop {
-            // Before anything is looked at, so that no change after the look is missed.
+            // Read the counter before looking, so that no change after the look is missed.
             let seen = self.state.lock().turn;
             if let Some(room) = self.grant(need, false) {
                 return room;
@@ -90,7 +90,7 @@ impl Budget {
         }
     }
 
-    /// Room for `need` if there is room now that nobody waits for.
+    /// Room for `need` if there is room now and no other thread waits for room.
     pub(super) fn try_take(self: &Arc<Self>, need: Need) -> Option<Room> {
         self.grant(need, true)
     }
@@ -107,7 +107,7 @@ impl Budget {
         Some(Room { raw, stored, decoder: need.decoder, claim: Claim { counted, budget: self.clone() } })
     }
 
-    /// Lets those who wait look again: something can be evicted now.
+    /// Lets waiting threads look again: something can be evicted now.
     pub(super) fn wake(&self) {
         self.state.lock().turn += 1;
         self.changed.notify_all();
@@ -120,7 +120,7 @@ impl Budget {
 }
 
 impl State {
-    /// Counts what `need` takes, if it fits; spare buffers give way to it.
+    /// Counts `need` if it fits. Spare buffers are dropped if they are in the way.
     fn grant(&mut self, need: Need, limit: usize) -> Option<Grant> {
         let all_spare: usize = self.spare.iter().map(Vec::capacity).sum();
         let in_use = self.used - all_spare;
@@ -129,7 +129,7 @@ impl State {
         let bytes = |spare: Option<usize>, len| spare.and_then(|at| self.spare.get(at)).map_or(len, Vec::capacity);
         let with_spares = bytes(raw, need.raw) + bytes(stored, need.stored) + need.decoder + ENTRY;
         let without = need.raw + need.stored + need.decoder + ENTRY;
-        // A spare buffer may be larger than needed: too large then, where room is short.
+        // A spare buffer may be larger than needed. If room is short, that is too large.
         let (raw, stored, counted) = if in_use + with_spares <= limit {
             (raw, stored, with_spares)
         } else if in_use + without <= limit || self.live == 0 {
@@ -156,7 +156,8 @@ impl State {
         Some(grant)
     }
 
-    /// The smallest spare buffer that holds `len` bytes and wastes no more than as many again; not the one at `taken`.
+    /// The index of the smallest spare buffer that holds `len` bytes and is at most twice as long. Never the buffer at
+    /// index `taken`.
     fn spare_for(&self, len: usize, taken: Option<usize>) -> Option<usize> {
         let fits = |capacity: usize| len >= SPARE_MIN / 2 && (len..=len.saturating_mul(2)).contains(&capacity);
         let spare = self.spare.iter().enumerate().filter(|(at, buffer)| Some(*at) != taken && fits(buffer.capacity()));
@@ -164,14 +165,14 @@ impl State {
     }
 }
 
-/// Bytes that are counted for one holder. Dropped, they are free.
+/// Bytes counted for one holder. Dropping it frees them.
 struct Claim {
     counted: usize,
     budget: Arc<Budget>,
 }
 
 impl Claim {
-    /// Gives a buffer back, and `more` bytes. It is kept for the next inflation if it is worth it.
+    /// Returns a buffer, and `more` bytes beside it. The buffer is kept for the next inflation if that is worthwhile.
     fn give_back(&mut self, buffer: Vec<u8>, more: usize) {
         let mut gone = None;
         let mut state = self.budget.state.lock();
@@ -179,7 +180,7 @@ impl Claim {
         self.counted -= freed;
         state.used -= freed;
         if buffer.capacity() >= SPARE_MIN {
-            // The oldest goes: superchunks that follow one another are of similar sizes.
+            // Drop the oldest: neighbouring superchunks have similar sizes.
             if state.spare.len() >= SPARE_BUFFERS {
                 let oldest = state.spare.remove(0);
                 state.used -= oldest.capacity();
@@ -206,9 +207,9 @@ impl Drop for Claim {
     }
 }
 
-/// Room for one inflation. The buffers have the capacity that was asked for or more, and may hold anything.
+/// Room for one inflation. The buffers have at least the requested capacity, and their content is arbitrary.
 pub(super) struct Room {
-    // Dropped in this order: memory is counted until it is freed.
+    // Fields are dropped in this order: memory counts until it is freed.
     pub(super) raw: Vec<u8>,
     pub(super) stored: Vec<u8>,
     decoder: usize,
@@ -216,7 +217,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Keeps the raw bytes and gives back the rest.
+    /// Keeps the raw bytes and returns the rest.
     pub(super) fn into_buffer(self) -> Buffer {
         let Room { raw, stored, decoder, mut claim } = self;
         claim.give_back(stored, decoder);
@@ -224,7 +225,7 @@ impl Room {
     }
 }
 
-/// The raw bytes of an inflation, counted.
+/// The raw bytes of an inflation, counted in the budget.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     claim: Claim,
@@ -314,7 +315,7 @@ mod tests {
         let (done, has_done) = channel();
         std::thread::scope(|scope| {
             scope.spawn(|| done.send(budget.take(need(400, 0), || false).raw.len()));
-            // Whether or not the other is waiting by now.
+            // The other thread may or may not be waiting by now.
             drop(held);
             assert_eq!(has_done.recv_timeout(Duration::from_secs(60)), Ok(400));
         });
@@ -328,7 +329,7 @@ mod tests {
         let room = budget.take(need(400, 0), || {
             looks += 1;
             if looks == 1 {
-                // There is nothing to evict; and just then another thread's inflation lands, and can be evicted.
+                // There is nothing to evict. At this moment another thread's inflation lands, and can be evicted.
                 budget.wake();
                 return false;
             }

@@ -1,6 +1,7 @@
-//! The cache of inflated superchunks, and single flight.
+//! The cache of inflated superchunks, with single flight: one thread inflates, others that want the same wait for it.
 //!
-//! Locks: a shard's, never held over I/O or while another is taken; a flight's, held by nobody who holds a shard's.
+//! Locks: a shard's lock is never held over I/O or while another lock is taken; no thread takes a flight's lock while
+//! it holds a shard's.
 
 use super::InflateError;
 use super::budget::{Budget, Room};
@@ -12,30 +13,30 @@ use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Shards beside the first: threads that read different superchunks seldom meet.
+/// Shards beside the first. With this many, threads that read different superchunks seldom contend.
 const OTHER_SHARDS: usize = 15;
-/// What was inflated ahead and not read yet takes at most one byte in so many of the budget. Then it pushes out nothing
-/// that is in use, and in a working set of few superchunks nothing is inflated ahead at all.
+/// Superchunks inflated ahead and not yet read take at most this fraction (one in `AHEAD_SHARE`) of the budget. So they
+/// evict nothing that is in use, and a working set of few superchunks inflates nothing ahead at all.
 const AHEAD_SHARE: usize = 4;
 
-/// What a working set did since the beginning.
+/// What a working set has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InflateCounters {
     /// Superchunks (or parts) inflated.
     pub inflations: u64,
-    /// Raw bytes that came out.
+    /// Raw bytes that the inflations gave.
     pub inflated_bytes: u64,
-    /// Inflations that nobody had asked for yet.
+    /// Inflations ahead of any reader.
     pub ahead: u64,
-    /// Reads that found their superchunk inflated.
+    /// Reads that found their superchunk inflated (cache hits).
     pub hits: u64,
-    /// Bytes handed to readers.
+    /// Bytes returned to readers.
     pub read_bytes: u64,
 }
 
 type Outcome = Result<Arc<Inflated>, InflateError>;
 
-/// One inflation that somebody does and others may wait for.
+/// One inflation that one thread does and others may wait for.
 #[derive(Default)]
 struct Flight {
     outcome: Mutex<Option<Outcome>>,
@@ -49,9 +50,9 @@ enum Slot {
 
 struct Ready {
     inflated: Arc<Inflated>,
-    /// Until a reader has it after read-ahead.
+    /// `Some` after read-ahead, until the first reader takes the bytes.
     fresh: Option<AheadShare>,
-    /// The clock's reading when it was last asked for.
+    /// The value of `Cache::clock` when it was last requested.
     used: u64,
 }
 
@@ -59,14 +60,14 @@ type Shard = Mutex<LruCache<Key, Slot>>;
 
 /// Inflated superchunks of one image.
 pub(super) struct Cache {
-    /// Some version: its storage, its parameters and its dictionary are those of all.
+    /// Any version of the image: all versions share its storage, parameters and dictionary.
     image: Arc<Image>,
     first: Shard,
     others: Vec<Shard>,
     budget: Arc<Budget>,
-    /// Raw bytes that were inflated ahead, or are being so, and that no reader had yet.
+    /// Raw bytes inflated ahead, or being inflated ahead, that no reader has taken yet.
     ahead: Arc<AtomicUsize>,
-    /// One tick a use, so that the oldest of all shards can be told.
+    /// Ticks once a use, so that the least recently used entry of all shards can be found.
     clock: AtomicU64,
     counters: Counters,
 }
@@ -80,7 +81,7 @@ struct Counters {
     read_bytes: AtomicU64,
 }
 
-/// Bytes counted as inflated ahead, until it is dropped.
+/// Bytes counted as inflated ahead, until this value is dropped.
 struct AheadShare {
     bytes: usize,
     all: Arc<AtomicUsize>,
@@ -104,7 +105,7 @@ impl Drop for AheadShare {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Evict {
     Any,
-    /// Only what a reader had, or nobody had for long: read-ahead never undoes itself.
+    /// Only entries that a reader has taken or inflated: read-ahead never evicts its own work.
     NotFresh,
 }
 
@@ -154,21 +155,21 @@ impl Cache {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The inflated bytes if they are there, and whether no reader had them yet since they were inflated.
+    /// The inflated bytes if they are cached, and whether a reader takes them for the first time since read-ahead.
     pub(super) fn ready(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
         let mut shard = self.shard(key).lock();
         let Some(Slot::Ready(ready)) = shard.get_mut(key) else { return None };
         Some(self.hit(ready))
     }
 
-    /// A reader takes what is there.
+    /// Counts a cache hit.
     fn hit(&self, ready: &mut Ready) -> (Arc<Inflated>, bool) {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
         ready.used = self.tick();
         (ready.inflated.clone(), ready.fresh.take().is_some())
     }
 
-    /// The inflated bytes, and whether this is the first time a reader gets them since they were inflated.
+    /// The inflated bytes, and whether this reader gets them for the first time since they were inflated.
     pub(super) fn get(&self, unit: &Unit) -> Result<(Arc<Inflated>, bool), InflateError> {
         let key = unit.key();
         let flight = {
@@ -196,19 +197,21 @@ impl Cache {
         }
     }
 
-    /// Inflates a unit for one reader alone: the damaged copy numbered `version` of it, `None` if there is none.
+    /// Inflates a unit for one reader alone: its damaged copy numbered `version`, or `None` if there is none.
     pub(super) fn alone(&self, unit: &Unit, version: usize) -> Result<Option<Inflated>, InflateError> {
         load::inflate(&self.image, unit, self.room(unit), version)
     }
 
-    /// Inflates a unit ahead of its readers, if nobody has or does, and if there is room for it without waiting.
+    /// Inflates a unit ahead of its readers, unless it is inflated or being inflated, and only if there is room without
+    /// waiting.
     pub(super) fn get_ahead(&self, unit: &Unit) {
         let (key, need) = (unit.key(), unit.need());
         let Some(share) = AheadShare::take(&self.ahead, need.raw, self.budget.limit() / AHEAD_SHARE) else { return };
         if self.has(&key) {
             return;
         }
-        // No reader may find a slot taken that waits for room itself: first the room, and then the slot.
+        // A reader must never find a busy slot whose owner waits for room itself. So take the room first and the slot
+        // second.
         let mut freed = 0;
         let room = loop {
             if let Some(room) = self.budget.try_take(need) {
@@ -228,7 +231,7 @@ impl Cache {
         }
         self.counters.ahead.fetch_add(1, Ordering::Relaxed);
         let landing = Landing { cache: self, key, landed: false };
-        // An error is told to whoever waits for the superchunk by then; for others it is inflated anew.
+        // A reader that waits by now gets the error. For later readers it is inflated again.
         let _ = self.fly(landing, unit, room, Some(share));
     }
 
@@ -241,7 +244,7 @@ impl Cache {
         self.budget.take(unit.need(), || self.evict(Evict::Any).is_some())
     }
 
-    /// Inflates what this thread has put a `Busy` slot for, and tells everybody who waits.
+    /// Inflates the unit whose `Busy` slot this thread has put, and wakes all that wait for it.
     fn fly(&self, landing: Landing<'_>, unit: &Unit, room: Room, share: Option<AheadShare>) -> Outcome {
         let outcome = match load::inflate(&self.image, unit, room, 0) {
             Ok(Some(inflated)) => Ok(Arc::new(inflated)),
@@ -259,7 +262,7 @@ impl Cache {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Drops what was used longest ago. Returns how many bytes that were, `None` if there is nothing to drop.
+    /// Drops the least recently used entry. Returns its length in bytes, or `None` if there is nothing to drop.
     fn evict(&self, what: Evict) -> Option<usize> {
         loop {
             let oldest = self.shards().filter_map(|shard| {
@@ -270,7 +273,8 @@ impl Cache {
                 })
             });
             let (_, key) = oldest.min()?;
-            // Between the look and the lock it may have gone or be in flight anew: then there is another to look for.
+            // Between the look and the lock the entry may have been dropped, or be in flight again. Then look for
+            // another.
             let mut shard = self.shard(&key).lock();
             let gone = matches!(shard.peek(&key), Some(Slot::Ready(_))).then(|| shard.pop(&key)).flatten();
             drop(shard);
@@ -281,7 +285,8 @@ impl Cache {
     }
 }
 
-/// Makes sure that a flight lands: if the inflating thread panics, those who wait get an error, not silence.
+/// Makes sure that a flight lands: if the inflating thread panics, waiting threads get an error instead of waiting
+/// forever.
 struct Landing<'a> {
     cache: &'a Cache,
     key: Key,
@@ -387,13 +392,13 @@ mod tests {
         (1..=6).for_each(|id| cache.get_ahead(&unit(&image, id)));
         let inflated: Vec<_> = (1..=6).filter(|id| cache.has_whole(SuperchunkId(*id))).collect();
         assert_eq!(inflated, [1, 2]);
-        // A reader comes to the first: there is room for another.
+        // A reader takes the first: there is room for another.
         assert!(cache.get(&unit(&image, 1)).unwrap().1);
         cache.get_ahead(&unit(&image, 3));
         assert!(cache.has_whole(SuperchunkId(3)));
         assert_eq!(cache.counters().ahead, 3);
         drop(cache);
-        // Where a quarter does not hold one, there is none.
+        // If a quarter of the budget does not hold one superchunk, nothing is inflated ahead.
         let small = Cache::new(image.clone(), 3 * MIB);
         small.get_ahead(&unit(&image, 1));
         assert!(!small.has_whole(SuperchunkId(1)));

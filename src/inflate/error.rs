@@ -1,4 +1,4 @@
-//! Why bytes of a subchunk cannot be had.
+//! Why the bytes of a subchunk cannot be read.
 
 use crate::format::FormatError;
 use crate::format::ids::{SubchunkId, SuperchunkId};
@@ -7,10 +7,11 @@ use crate::meta::{ComposeError, MetaError};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Why bytes of a subchunk cannot be had. Cheap to clone: one failure is told to all who wait for it.
+/// Why the bytes of a subchunk cannot be read. Cheap to clone: every thread that waits for an inflation gets the same
+/// error.
 #[derive(Debug, Clone, Error)]
 pub enum InflateError {
-    /// The tables do not say where it lies.
+    /// The look-up of the subchunk in the tables failed.
     #[error("cannot find subchunk {id}: {source}")]
     Lookup {
         /// The subchunk.
@@ -46,7 +47,7 @@ pub enum InflateError {
         source: FormatError,
     },
     /// The bytes are damaged.
-    #[error("subchunk {id} is damaged: its bytes in superchunk {superchunk} do not have its identity")]
+    #[error("subchunk {id} is damaged: content hash mismatch in superchunk {superchunk}")]
     Damaged {
         /// The subchunk.
         id: SubchunkId,
@@ -65,7 +66,7 @@ pub(super) fn compose(id: SubchunkId) -> impl FnOnce(ComposeError) -> InflateErr
     move |error| match error {
         ComposeError::Lookup(error) => lookup(id)(error),
         ComposeError::Unknown => {
-            InflateError::Inconsistent { id, why: "its recipe names a subchunk that is not there" }
+            InflateError::Inconsistent { id, why: "its recipe names a subchunk that does not exist" }
         }
         ComposeError::Outside => InflateError::Inconsistent { id, why: "its recipe names bytes that are not stored" },
     }

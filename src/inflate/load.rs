@@ -1,4 +1,4 @@
-//! From a superchunk's place to its raw bytes, in buffers that are counted.
+//! Reads and decodes a superchunk into buffers that count against the budget.
 
 use super::InflateError;
 use super::budget::{Buffer, Need, Room};
@@ -10,15 +10,15 @@ use crate::format::rows::SuperchunkRow;
 use crate::meta::{self, Buffers, Fault, Image, Reading, View};
 use std::sync::Arc;
 
-/// A superchunk, or part `.1` of it.
+/// A superchunk, or the part of it with number `.1`.
 pub(super) type Key = (SuperchunkId, Option<u32>);
 
-/// What is inflated at once: a superchunk, or one part of it.
+/// The unit of inflation: a superchunk, or one part of it.
 #[derive(Clone, Copy)]
 pub(super) struct Unit {
     pub(super) id: SuperchunkId,
     pub(super) place: Place,
-    /// The part and its number, if it is one.
+    /// The part and its number, if the unit is a part.
     pub(super) part: Option<(u32, Part)>,
 }
 
@@ -27,7 +27,7 @@ impl Unit {
         (self.id, self.part.map(|(number, _)| number))
     }
 
-    /// What inflating it takes.
+    /// Memory that inflating this unit takes.
     pub(super) fn need(&self) -> Need {
         let (raw, stored) = match &self.part {
             Some((_, part)) => (part.raw_len, part.stored_len),
@@ -41,16 +41,17 @@ impl Unit {
 /// Raw bytes of a unit.
 pub(super) struct Inflated {
     pub(super) bytes: Buffer,
-    /// Whether the checksum was right. If not, each subchunk must be judged by its identity.
+    /// Whether the checksum was right. If not, each subchunk must be verified by its content hash.
     pub(super) intact: bool,
-    /// Whether another damaged copy may give other bytes.
+    /// Whether another damaged copy may give different bytes.
     pub(super) has_others: bool,
 }
 
-/// Reads and decodes a unit. Of damaged copies the one numbered `version` counts, from 0; `None` if there is none.
+/// Reads and decodes a unit. If all copies are damaged, it takes the damaged copy numbered `version`, from 0; `None` if
+/// there is no such copy.
 ///
 /// # Errors
-/// No copy can be read, or they do not decode though their checksums are right.
+/// No copy can be read, or the copies do not decode although their checksums are right.
 pub(super) fn inflate(
     image: &Image,
     unit: &Unit,
@@ -80,7 +81,7 @@ pub(super) fn inflate(
 }
 
 fn error(id: SuperchunkId, reading: Reading) -> InflateError {
-    // A decoder that refuses right bytes says most, then why bytes cannot be read.
+    // The most telling cause first: a decode error of bytes with the right checksum, then a read error.
     let mut read = None;
     for (offset, fault) in reading.faults {
         match fault {
@@ -93,19 +94,20 @@ fn error(id: SuperchunkId, reading: Reading) -> InflateError {
         Some(error) => InflateError::Read { id, source: Arc::new(error) },
         None => InflateError::Decode {
             id,
-            source: crate::format::FormatError::invalid("superchunk", "its raw bytes are of another length"),
+            source: crate::format::FormatError::invalid("superchunk", "its raw bytes have the wrong length"),
         },
     }
 }
 
-/// What `view` says of a superchunk of file data, in which subchunk `id` is looked for, with lengths that the image allows.
+/// The row of a superchunk of file data in `view`, with lengths checked against the image's limits. Errors name
+/// subchunk `id`, which the caller looks for.
 pub(super) fn row(view: &View, superchunk: SuperchunkId, id: SubchunkId) -> Result<SuperchunkRow, InflateError> {
     let row = view
         .superchunk(superchunk)
         .map_err(|error| InflateError::Lookup { id, source: Arc::new(error) })?
         .ok_or(InflateError::Inconsistent { id, why: "the map does not know its superchunk" })?;
     if row.kind != FrameKind::SUPERCHUNK {
-        return Err(InflateError::Inconsistent { id, why: "it does not lie in a superchunk of file data" });
+        return Err(InflateError::Inconsistent { id, why: "its superchunk does not hold file data" });
     }
     view.version().check_lengths(&row.place).map_err(|source| InflateError::Decode { id: superchunk, source })?;
     Ok(row)

@@ -1,11 +1,12 @@
-//! The working set: inflated superchunks, bounded by bytes, each inflated by one thread however many wait for it.
+//! The working set: a cache of inflated superchunks, bounded by bytes. One thread inflates a superchunk, however many
+//! wait for it.
 //!
-//! Where bytes lie, and what they have to be, the view says that a read is by: one moment for all of it. Superchunks are
-//! kept by id for all views: while an image is written, an id is never given to other bytes.
+//! The view of a read says where bytes lie and which content hash they have, so one read sees one moment. The cache
+//! keys superchunks by id for all views: while an image is written, no id is ever given to other bytes.
 //!
-//! [`WorkingSet`] answers [`WorkingSet::read_subchunk`]. A read copies out of one superchunk after another and never
-//! holds two, so the budget can be as small as one superchunk. Superchunks whose checksum is wrong are decoded as far as
-//! it goes, and every subchunk taken from one is judged by its own identity. Callers: fs, care.
+//! [`WorkingSet`] serves [`WorkingSet::read_subchunk`]. A read copies from one superchunk after another and never holds
+//! two, so the budget can be as small as one superchunk. A superchunk with a wrong checksum is decoded as far as
+//! possible, and every subchunk taken from it is verified by its own content hash. Callers: fs, care.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -16,24 +16,24 @@ use std::sync::Arc;
 /// Bytes of part tables kept: a table of 4 MiB in parts of 128 KiB takes 800 bytes.
 const PART_TABLES: usize = 2 << 20;
 
-/// Copies of a superchunk that a place names at most.
+/// The most copies that a place names.
 const COPIES: usize = 2;
 
-/// Inflated superchunks of one image, at most so many bytes of them.
+/// Inflated superchunks of one image, bounded by bytes.
 pub struct WorkingSet {
     cache: Arc<Cache>,
     part_tables: ByteLru<SuperchunkId, Option<Arc<PartTable>>>,
     ahead: Option<Ahead>,
-    /// Subchunks of intact superchunks are judged by their identities too.
+    /// Whether subchunks of intact superchunks are verified by their content hashes too.
     verify: bool,
 }
 
-/// What is known of bytes that were copied.
+/// What is known about bytes that were copied.
 #[derive(Clone, Copy)]
 struct Quality {
     /// All came from superchunks with the right checksum.
     intact: bool,
-    /// Another damaged copy may give other bytes.
+    /// Another damaged copy may give different bytes.
     has_others: bool,
 }
 
@@ -72,23 +72,24 @@ impl Make<'_> {
 }
 
 impl WorkingSet {
-    /// An empty working set of at most `bytes` bytes, for reading by views of any version of `image`; `ahead` threads inflate what a sequential reader will want next.
+    /// An empty working set of at most `bytes` bytes. It serves views of any version of `image`. `ahead` threads
+    /// inflate what a sequential reader will want next.
     pub fn new(image: Arc<Image>, bytes: usize, ahead: usize) -> Self {
         let cache = Arc::new(Cache::new(image, bytes));
         let ahead = (ahead > 0).then(|| Ahead::start(&cache, ahead));
         WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead, verify: false }
     }
 
-    /// From now on every subchunk is judged by its own identity, whatever its superchunk's checksum says: what an image from
-    /// a mirror that is not trusted needs.
+    /// From now on every subchunk is verified by its content hash, whatever its superchunk's checksum says. An image
+    /// from an untrusted mirror needs this.
     pub fn verifying(self, verify: bool) -> Self {
         WorkingSet { verify, ..self }
     }
 
-    /// Fills `out` with the bytes of subchunk `id`, as `view` has it, from byte `skip` on.
+    /// Fills `out` with the bytes of subchunk `id` in `view`, starting at byte `skip`.
     ///
     /// # Errors
-    /// If the subchunk is not there, shorter, cannot be read, or does not have its identity.
+    /// If the subchunk does not exist, is too short, cannot be read, or its content hash does not match.
     pub fn read_subchunk(&self, view: &View, id: SubchunkId, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
         let located = view
             .locate(id)
@@ -118,7 +119,7 @@ impl WorkingSet {
         if end > u64::from(len) {
             return Err(InflateError::Inconsistent { id, why: "it is shorter than its file needs" });
         }
-        // Not above `len`, so it fits.
+        // `end` is at most `len`, so it fits.
         let range = skip..end as u32;
         if !self.verify && self.copy(view, id, make, range.clone(), 0, out)?.intact {
             return Ok(());
@@ -126,7 +127,7 @@ impl WorkingSet {
         //= format-spec.md#13
         //# A reader must hand out
         //# no byte of a superchunk whose sum is wrong unless the subchunk or table block it belongs to has the right hash.
-        // Only the whole subchunk can be judged. Damaged copies may have lost different bytes: each is tried.
+        // Only a whole subchunk can be verified. Damaged copies may have lost different bytes, so each is tried.
         let mut bytes = vec![0; len as usize];
         for version in 0..COPIES {
             let quality = self.copy(view, id, make, 0..len, version, &mut bytes)?;
@@ -180,7 +181,8 @@ impl WorkingSet {
         Ok(quality)
     }
 
-    /// Copies ranges of one superchunk. Of a damaged one the copy numbered `version` is taken, the last if there are fewer.
+    /// Copies ranges of one superchunk. If it is damaged, it takes the copy numbered `version`, or the last copy if
+    /// there are fewer.
     fn extract(
         &self,
         view: &View,
@@ -193,7 +195,7 @@ impl WorkingSet {
         let ready = if version == 0 { self.cache.ready(&(superchunk, None)) } else { None };
         let (inflated, fresh) = match ready {
             Some(found) => found,
-            // Only now is it worth asking the map where the superchunk lies.
+            // Only now is it worth looking up where the superchunk lies.
             None => {
                 let place = load::row(view, superchunk, id)?.place;
                 if extracts.iter().any(|extract| extract.start + extract.target.len() > place.raw_len as usize) {
@@ -236,7 +238,7 @@ impl WorkingSet {
                 let inflated = match held.take() {
                     Some((number, inflated)) if number == index => inflated,
                     before => {
-                        // As in `inflated`: never two at once.
+                        // As in `inflated`: never hold two at once.
                         drop(before);
                         let part = table.parts.get(index).ok_or_else(|| outside(id))?;
                         let unit = Unit { id: extract.superchunk, place: *place, part: Some((index as u32, *part)) };
@@ -257,13 +259,13 @@ impl WorkingSet {
         Ok(quality)
     }
 
-    /// The raw bytes of a unit, and whether this is the first time a reader gets them.
+    /// The raw bytes of a unit, and whether a reader gets them for the first time.
     fn inflated(&self, unit: &Unit, version: usize) -> Result<(Arc<Inflated>, bool), InflateError> {
         let (cached, fresh) = self.cache.get(unit)?;
         if version == 0 || !cached.has_others {
             return Ok((cached, fresh));
         }
-        // Never two at once: the working set may be as small as one.
+        // Never hold two at once: the working set may be as small as one.
         drop(cached);
         match self.cache.alone(unit, version)? {
             Some(inflated) => Ok((Arc::new(inflated), false)),
@@ -286,23 +288,23 @@ impl WorkingSet {
         Ok(table)
     }
 
-    /// What it did so far.
+    /// Counters since the working set was made.
     pub fn counters(&self) -> InflateCounters {
         self.cache.counters()
     }
 
-    /// Bytes it holds now, those being inflated included.
+    /// Bytes it holds now, including those of inflations that still run.
     pub fn bytes(&self) -> usize {
         self.cache.bytes()
     }
 }
 
-/// Whether these are the subchunk's bytes.
+/// Whether the content hash of `bytes` is that of the subchunk.
 fn is_right(view: &View, id: SubchunkId, bytes: &[u8]) -> Result<bool, InflateError> {
     let identity = view.identity(id).map_err(error::lookup(id))?;
     Ok(identity == Some(Identity::of(view.params().hash, bytes)))
 }
 
 fn outside(id: SubchunkId) -> InflateError {
-    InflateError::Inconsistent { id, why: "it does not lie within its superchunk" }
+    InflateError::Inconsistent { id, why: "it reaches past the end of its superchunk" }
 }

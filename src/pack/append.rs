@@ -1,4 +1,4 @@
-//! Appending superchunks in the order they were sealed, however their compressors finish.
+//! Appends superchunks in the order in which they were sealed, whatever order their compressors finish in.
 
 use super::compare::Places;
 use super::superchunk;
@@ -15,21 +15,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// Figures that other threads have.
+/// Figures that other threads read.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Bytes of the image.
     pub(super) stored: AtomicU64,
 }
 
-/// A superchunk that is complete, and what its compressor makes of it.
+/// A complete superchunk, and the receiver of its compressed form.
 pub(super) struct Sealed<E = Encoded> {
     pub(super) list: ClearList,
     pub(super) raw_len: u32,
-    /// Whether it is not full.
+    /// Whether it is not full: it was sealed before it reached its full size.
     pub(super) short: bool,
     pub(super) encoded: Receiver<Result<E, FormatError>>,
-    /// Id of the log, for the first one to begin it.
+    /// Id of the log; the first superchunk begins the log with it.
     pub(super) log_id: u64,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Appended {
 /// The epoch of an image that `pack` makes.
 pub(super) const PACK_EPOCH: u32 = 1;
 
-/// A new log in an empty storage: room for the head slots, then frames.
+/// A new log in an empty storage: zeros where the head slots go, then frames.
 pub(super) fn begin_log(storage: Arc<dyn Storage>, log_id: u64) -> Result<LogWriter, LogError> {
     storage.append(&[&vec![0; limits::LOG_START as usize]])?;
     LogWriter::new(storage, log_id, PACK_EPOCH, limits::first_sequence(PACK_EPOCH), limits::LOG_START)
@@ -58,7 +58,7 @@ pub(super) fn run(
 ) -> Result<Appended, LogError> {
     let mut appended = Appended { log: None, map: MapRows::default() };
     while let Ok(sealed) = queue.recv() {
-        // A compressor that is gone has panicked: the scope it runs in passes that on.
+        // The compressor hung up because it panicked; the thread scope passes the panic on.
         let Ok(encoded) = sealed.encoded.recv() else { break };
         let encoded =
             encoded.map_err(|source| LogError::Format { offset: crate::format::ids::LogOffset(0), source })?;

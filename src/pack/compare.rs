@@ -1,7 +1,7 @@
-//! Comparing bytes before two subchunks are taken for one, where identity proves nothing (XXH3-128).
+//! Compares bytes before two subchunks are taken for equal, for hashes that prove nothing (XXH3-128).
 //!
-//! The bytes of earlier subchunks are in superchunks that are not appended yet, which are kept until they are, or are read
-//! back from the image being written. The stages' queues bound the former, [`KEPT`] the latter.
+//! The bytes of earlier subchunks are in superchunks that are not appended yet, which are kept until they are appended,
+//! or they are read back from the image being written. The stages' queues bound the former, [`KEPT`] the latter.
 
 use super::{PackError, PackOptions};
 use crate::format::codec::Decoder;
@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Superchunks kept that are appended: the last ones appended or read back.
+/// Number of appended superchunks kept: the last ones appended or read back.
 const KEPT: usize = 8;
 
-/// Where appended superchunks lie; empty unless bytes are compared.
+/// Places of appended superchunks; empty unless bytes are compared.
 #[derive(Default)]
 pub(super) struct Places(Option<Mutex<HashMap<SuperchunkId, Place>>>);
 
@@ -26,7 +26,7 @@ impl Places {
         Places((options.params.hash == HashKind::Xxh3).then(Mutex::default))
     }
 
-    /// Where equal identities are taken for equal bytes, whatever they prove.
+    /// For callers that take equal identities for equal bytes, whatever the hash proves.
     pub(super) fn none() -> Self {
         Places(None)
     }
@@ -42,16 +42,16 @@ impl Places {
     }
 }
 
-/// Compares; does nothing and keeps nothing where identities prove equality.
+/// Compares bytes. Does nothing and keeps nothing if identities prove equality.
 pub(super) struct Compare<'a> {
     places: &'a Places,
-    /// Where appended ones are; `None` where identities prove equality.
+    /// Where appended superchunks are; `None` if identities prove equality.
     storage: Option<Arc<FileStorage>>,
     /// Superchunk and range of each subchunk, by id - 1.
     ranges: Vec<(SuperchunkId, u32, u32)>,
-    /// Sealed, and not known to be appended; ascending. They can be read nowhere else.
+    /// Sealed superchunks not known to be appended, ascending. They can be read nowhere else.
     sealed: VecDeque<Inflated>,
-    /// Appended ones, the last used last.
+    /// Appended superchunks, the most recently used last.
     recent: VecDeque<Inflated>,
     decoder: Decoder,
 }
@@ -66,7 +66,7 @@ impl<'a> Compare<'a> {
         Compare { places, storage, ranges, sealed, recent, decoder: Decoder::new() }
     }
 
-    /// Whether anything is to be compared.
+    /// Whether bytes must be compared.
     pub(super) fn needed(&self) -> bool {
         self.places.0.is_some()
     }
@@ -84,7 +84,7 @@ impl<'a> Compare<'a> {
             return;
         }
         self.sealed.push_back((id, raw.clone()));
-        // They are appended in the order they were sealed.
+        // Superchunks are appended in the order in which they were sealed.
         while let Some((first, _)) = self.sealed.front()
             && self.places.of(*first).is_some()
             && let Some((id, raw)) = self.sealed.pop_front()
@@ -100,7 +100,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// The raw bytes of a superchunk that was sealed.
+    /// The raw bytes of a sealed superchunk.
     fn raw(&mut self, id: SuperchunkId, log_id: u64) -> Result<Arc<Vec<u8>>, PackError> {
         if let Ok(at) = self.sealed.binary_search_by_key(&id, |(id, _)| *id) {
             return Ok(self.sealed[at].1.clone());
@@ -133,7 +133,7 @@ impl<'a> Compare<'a> {
     }
 
     fn read_back(&mut self, id: SuperchunkId, log_id: u64) -> Result<Vec<u8>, PackError> {
-        // Only what is appended is let go of.
+        // Only appended superchunks are dropped from memory.
         let (Some(place), Some(storage)) = (self.places.of(id), &self.storage) else { return Err(PackError::Stopped) };
         let at = |source| PackError::log(storage.path(), source);
         let end = storage.len().map_err(|source| PackError::image(storage.path(), source))?;
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// Superchunks of one subchunk each, whose ids are theirs.
+    /// Superchunks of one subchunk each; subchunk and superchunk have the same id.
     fn seal(compare: &mut Compare<'_>, ids: std::ops::RangeInclusive<u64>) {
         for id in ids {
             compare.add(SuperchunkId(id), 0, 100);

@@ -1,8 +1,9 @@
-//! Directories of the sources: a bounded number stays open, the others are opened again when they are needed.
+//! Directories of the sources. A bounded number stays open; the others are reopened when they are needed.
 //!
-//! Invariants: a directory below a source is opened by its name in the descriptor of its parent, and no link is followed; one that
-//! is opened again has the device and inode it had, or that is an error. So paths of any length work, and what is put in the place
-//! of a directory meanwhile is not packed. Called by the walk, and by readers for the directories of their files.
+//! Invariants: a directory below a source is opened by its name relative to its parent's descriptor, and no link is
+//! followed. A reopened directory must have the same device and inode as before; otherwise it is an error. So paths of
+//! any length work, and a directory that replaces another meanwhile is not packed. Called by the walk, and by readers
+//! for the directories of their files.
 
 use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags, Stat};
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use thiserror::Error;
 
-/// Of the directories that are opened on the way down to one, so many of the deepest are kept: they are needed next.
+/// When ancestors are reopened on the way down to a directory, this many of the deepest are kept: they are needed next.
 const ON_THE_WAY: usize = 16;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -36,7 +37,7 @@ impl From<Errno> for DirError {
 }
 
 impl DirError {
-    /// The error if it is a shortage of descriptors: nothing is wrong with the directory, so nothing of it may be left out.
+    /// The error if descriptors ran out. Nothing is wrong with the directory then, so nothing in it may be left out.
     pub(super) fn shortage(&self) -> Option<Errno> {
         match self {
             DirError::Os(error) if is_shortage(*error) => Some(*error),
@@ -50,7 +51,7 @@ pub(super) fn is_shortage(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE)
 }
 
-/// Keeps descriptors of directories open, up to a limit: the last ones opened.
+/// Keeps the most recently opened directories open, up to a limit.
 #[derive(Debug)]
 pub(super) struct Pool(Mutex<Kept>);
 
@@ -70,11 +71,12 @@ impl Pool {
         kept.open.push_back(fd.clone());
         let oldest = if kept.open.len() > kept.limit { kept.open.pop_front() } else { None };
         drop(kept);
-        // It is closed without the lock.
+        // Close it after the lock is released.
         drop(oldest);
     }
 
-    /// Closes half of what is kept, and keeps no more than that from now on. False if there is nothing to close.
+    /// Closes half of the kept directories and lowers the limit to the rest. Returns false if there is nothing to
+    /// close.
     fn shrink(&self) -> bool {
         let mut kept = self.0.lock();
         let half = kept.open.len().div_ceil(2);
@@ -84,7 +86,7 @@ impl Pool {
         !closed.is_empty()
     }
 
-    /// What `open` gives; directories are closed for it as long as descriptors are short.
+    /// Calls `open` until descriptors suffice, closing kept directories in between.
     pub(super) fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         loop {
             match open() {
@@ -95,7 +97,7 @@ impl Pool {
     }
 }
 
-/// A directory, whether it is open or not.
+/// A directory, open or closed.
 #[derive(Debug)]
 pub(super) struct Directory {
     pool: Arc<Pool>,
@@ -107,13 +109,13 @@ pub(super) struct Directory {
 
 #[derive(Debug)]
 enum Place {
-    /// As it was named by people.
+    /// The path that the user gave.
     Path { path: PathBuf, flags: OFlags },
-    /// The parent is taken out only when the directory is dropped.
+    /// `parent` is `None` only while the directory is dropped.
     Below { parent: Option<Arc<Directory>>, name: Box<[u8]> },
 }
 
-/// A directory that was opened for the first time.
+/// A directory just opened for the first time.
 pub(super) struct Opened {
     pub(super) dir: Arc<Directory>,
     pub(super) fd: Arc<OwnedFd>,
@@ -121,17 +123,17 @@ pub(super) struct Opened {
 }
 
 impl Directory {
-    /// Opens a directory by its path; links are followed.
+    /// Opens a directory by its path, following links.
     pub(super) fn open(pool: &Arc<Pool>, path: &Path) -> Result<Opened, Errno> {
         Self::first(pool, Place::Path { path: path.to_owned(), flags: DIRECTORY }, CWD)
     }
 
-    /// Opens a directory by its path, for what is in it, not for listing: leave to search it is enough.
+    /// Opens a directory by its path for access to its entries, not for listing; search permission is enough.
     pub(super) fn open_to_search(pool: &Arc<Pool>, path: &Path) -> Result<Opened, Errno> {
         Self::first(pool, Place::Path { path: path.to_owned(), flags: DIRECTORY | OFlags::PATH }, CWD)
     }
 
-    /// Opens the directory `name` in this one, whose descriptor is `fd`.
+    /// Opens the directory `name` in this directory, whose descriptor is `fd`.
     pub(super) fn open_below(self: &Arc<Self>, fd: &OwnedFd, name: &[u8]) -> Result<Opened, Errno> {
         Self::first(&self.pool, Place::Below { parent: Some(self.clone()), name: name.into() }, fd)
     }
@@ -145,7 +147,7 @@ impl Directory {
         Ok(Opened { dir: Arc::new(dir), fd, stat })
     }
 
-    /// What keeps its descriptor.
+    /// The pool that keeps its descriptor.
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -153,7 +155,7 @@ impl Directory {
     /// Its descriptor.
     ///
     /// # Errors
-    /// If it had to be opened again and that failed, for it or for a directory on the way.
+    /// If it, or one of its ancestors, could not be reopened.
     pub(super) fn fd(&self) -> Result<Arc<OwnedFd>, DirError> {
         let mut closed = Vec::new();
         let mut at = self;
@@ -178,7 +180,8 @@ impl Directory {
         Ok(fd)
     }
 
-    /// Its descriptor, when `below` is that of a directory in it: however deep it is, one step up leads to it.
+    /// Its descriptor, given the descriptor `below` of one of its subdirectories: however deep it is, one step up
+    /// (`..`) reaches it.
     pub(super) fn fd_from_below(&self, below: &OwnedFd) -> Result<Arc<OwnedFd>, DirError> {
         if let Some(fd) = self.open_fd() {
             return Ok(fd);
@@ -189,7 +192,7 @@ impl Directory {
                 self.keep(&fd);
                 Ok(fd)
             }
-            // The one below was moved.
+            // The subdirectory was moved.
             _ => self.fd(),
         }
     }
@@ -233,7 +236,7 @@ impl Place {
 }
 
 impl Drop for Directory {
-    /// One parent after another, so that a deep tree does not need a deep stack.
+    /// Drops one parent after another, so that a deep tree needs no deep stack.
     fn drop(&mut self) {
         let mut next = self.take_parent();
         while let Some(parent) = next {
@@ -248,7 +251,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    /// `root/0/1/2/…`, each opened; the pool keeps `limit` of them.
+    /// Opens each directory of `root/0/1/2/…`; the pool keeps `limit` of them open.
     fn chain(root: &Path, depth: usize, limit: usize) -> Vec<Arc<Directory>> {
         let pool = Pool::new(limit);
         let opened = Directory::open(&pool, root).unwrap();
@@ -299,7 +302,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         fs::create_dir_all(outside.path().join("1")).unwrap();
-        // With two kept, the directory 1 is closed once 2 and 3 were opened.
+        // The pool keeps two, so directory 1 is closed after 2 and 3 are opened.
         let dirs = chain(root.path(), 4, 2);
         let (at, away) = (root.path().join("0"), root.path().join("away"));
         fs::rename(&at, &away).unwrap();
@@ -309,7 +312,7 @@ mod tests {
         fs::remove_file(&at).unwrap();
         fs::create_dir_all(at.join("1")).unwrap();
         assert!(matches!(dirs[2].fd(), Err(DirError::Replaced)));
-        // From below, where it is does not matter.
+        // From below it is found wherever it is now.
         let below = dirs[4].fd().unwrap();
         let above = dirs[3].fd_from_below(&below).unwrap();
         assert!(dirs[2].fd_from_below(&above).is_ok());

@@ -1,7 +1,7 @@
-//! An image of nothing but a root directory: where a writable mount begins.
+//! Makes an image that holds only an empty root directory: the start of a writable mount.
 //!
-//! Invariant: it is what [`pack`](super::pack()) makes of an empty directory, but for the directory's owner, mode and times. Called
-//! by cli (`floe mkfs`), and by tests, which put it into any storage.
+//! Invariant: the image equals what [`pack`](super::pack()) makes of an empty directory, except for the directory's
+//! owner, mode and times. Called by cli (`floe mkfs`), and by tests, which write it to any storage.
 
 use super::append::Appended;
 use super::files::Meta;
@@ -19,19 +19,19 @@ use std::sync::Arc;
 
 /// Mode of the root directory.
 const ROOT_MODE: u32 = 0o755;
-/// Mode of the image: what will be written to it is not known, so its owner alone may read it.
+/// Mode of the image file: its future contents are unknown, so only its owner may read it.
 const IMAGE_MODE: u32 = 0o600;
-/// The few rows there are stay in memory.
+/// The few rows stay in memory.
 const SPILL_AFTER: usize = 1 << 20;
 
-/// Makes a new image whose root directory (inode 1, mode 0755) is empty. It appears under its name only when it is complete
-/// and synced; on any error nothing is left behind.
+/// Makes a new image whose root directory (inode 1, mode 0755) is empty. The image appears under its name only when it
+/// is complete and synced; on any error no file remains.
 ///
-/// Of the options count: `params`, `compression`, `force`, `owner` (of the root directory; 0 and 0 without), `now` (its times, and when the
-/// image was made), `timestamp` (in place of `now`), `seed`, `writer`.
+/// It uses these options: `params`, `compression`, `force`, `owner` (of the root directory; default 0 and 0), `now`
+/// (the directory's times and the image's packing time), `timestamp` (replaces `now`), `seed`, `writer`.
 ///
 /// # Errors
-/// If the image exists (without `force`), is something else than a regular file or has a writer, or cannot be written.
+/// If the image exists (without `force`), is not a regular file, has a writer, or cannot be written.
 pub fn empty(image: &Path, options: &PackOptions) -> Result<PackSummary, PackError> {
     let target = AtomicFile::create(Target::claim(image, options.force)?, options.writer.as_ref())?;
     let file = target.file().try_clone().map_err(|source| PackError::io("share", image, source))?;
@@ -42,7 +42,8 @@ pub fn empty(image: &Path, options: &PackOptions) -> Result<PackSummary, PackErr
     Ok(finished.summary)
 }
 
-/// Makes an image as [`empty`] does of a storage that has no bytes. If it fails, the storage holds anything.
+/// Like [`empty`], but writes to `storage`, which must be empty. After an error the content of the storage is
+/// undefined.
 ///
 /// # Errors
 /// If it cannot be written.

@@ -13,36 +13,36 @@ use thiserror::Error;
 /// Why nothing was packed.
 #[derive(Debug, Error)]
 pub enum PackError {
-    /// The image is there already.
+    /// The image exists already.
     #[error("'{}' exists (--force replaces it)", image.display())]
     Exists {
         /// The image.
         image: PathBuf,
     },
-    /// A source cannot be packed.
+    /// A source cannot be read.
     #[error("cannot {action} '{}': {source}", path.display())]
     Io {
         /// What was attempted.
         action: &'static str,
-        /// On what.
+        /// The path of the source.
         path: PathBuf,
         /// Why it failed.
         #[source]
         source: io::Error,
     },
-    /// Two sources have one name.
-    #[error("two sources are named '{name}': they cannot both stand in the root")]
+    /// Two sources have the same name.
+    #[error("two sources are named '{name}': the root can hold only one of them")]
     SameName {
         /// The name.
         name: String,
     },
-    /// The image would be packed into itself, and nothing else.
+    /// The image is the only source.
     #[error("cannot pack '{}' into itself: it is the only source", image.display())]
     OnlyItself {
         /// The image.
         image: PathBuf,
     },
-    /// There is nothing to pack.
+    /// No source was named.
     #[error("no source was named")]
     NoSource,
     /// The image cannot be written.
@@ -63,7 +63,7 @@ pub enum PackError {
         #[source]
         source: HeadError,
     },
-    /// The image cannot appear under its name.
+    /// The image cannot be put under its name.
     #[error(transparent)]
     Appear(AtomicError),
     /// The image's log cannot be written.
@@ -81,7 +81,7 @@ pub enum PackError {
     /// An option or a value does not fit the format.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The memory given is too little for the codec.
+    /// The memory limit is too low for the codec.
     #[error("--memory {given} is too little: {need} bytes are needed with this codec and superchunk size")]
     Memory {
         /// Bytes given.
@@ -89,22 +89,22 @@ pub enum PackError {
         /// Bytes needed.
         need: u64,
     },
-    /// Something that did not fit in memory could not be kept in a temporary file.
+    /// Data that did not fit in memory could not be written to a temporary file.
     #[error("cannot keep intermediate data in '{}': {source}", dir.display())]
     Spill {
-        /// Folder.
+        /// The directory.
         dir: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// The index of subchunks cannot be kept.
+    /// The dedup index failed.
     #[error(transparent)]
     Index(#[from] ChunkError),
-    /// The process, or the system, has no descriptor left.
+    /// The process or the system has no file descriptor left.
     #[error("cannot open '{}': {source} (raise the limit of open files: 'ulimit -n')", path.escape_debug())]
     Descriptors {
-        /// Path of what was to be opened, in the image.
+        /// Path in the image of the file that could not be opened.
         path: String,
         /// Why.
         #[source]
@@ -124,7 +124,7 @@ pub enum PackError {
         #[source]
         source: io::Error,
     },
-    /// Another stage has failed; its error is the one that counts.
+    /// Another stage failed; report its error instead.
     #[error("packing stopped")]
     Stopped,
     /// The observer asked to stop.

@@ -1,11 +1,11 @@
-//! What the scan hands on: entries in path order, in batches.
+//! What the scan passes on: entries in path order, in batches.
 
 use super::dirs::Directory;
 use crate::format::rows::{Time, XattrSet};
 use rustix::fs::Stat;
 use std::sync::Arc;
 
-/// What the scan learned of an inode.
+/// What the scan knows about an inode.
 #[derive(Debug, Clone)]
 pub(super) struct Meta {
     pub(super) mode: u32,
@@ -15,7 +15,7 @@ pub(super) struct Meta {
     pub(super) rdev: u64,
     pub(super) mtime: Time,
     pub(super) xattrs: XattrSet,
-    /// Device and inode, where it has more than one link.
+    /// Device and inode, if it has more than one link.
     pub(super) link_key: Option<(u64, u64)>,
 }
 
@@ -25,29 +25,30 @@ pub(super) fn mtime(stat: &Stat) -> Time {
     Time { secs: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 }
 }
 
-/// A regular file that is to be read.
+/// A regular file to read.
 #[derive(Clone)]
 pub(super) struct FileJob {
-    /// The directory it was found in.
+    /// The directory that holds it.
     pub(super) dir: Arc<Directory>,
     pub(super) name: Box<[u8]>,
-    /// As the scan saw it: what differs when it is read has changed.
+    /// Its stat when the scan saw it. A difference at reading time means that the file changed.
     pub(super) stat: Stat,
-    /// Bytes of the files before it, in path order.
+    /// Total bytes of the files before it, in path order.
     pub(super) start: u64,
 }
 
 /// One step of the walk over the tree.
 pub(super) enum Entry {
-    /// Into a directory.
+    /// Enters a directory.
     Enter { name: Box<[u8]>, meta: Meta },
-    /// Out of it.
+    /// Leaves it.
     Leave,
-    /// A regular file, whose contents come from a reader.
+    /// A regular file, whose content comes from a reader.
     File { meta: Meta, job: FileJob },
-    /// Anything else.
+    /// Anything else: a symlink, device, fifo or socket.
     Other { name: Box<[u8]>, meta: Meta, target: Box<[u8]> },
-    /// Another name of an inode that came before. A regular file is read by this name if it could not be by that one.
+    /// Another name of an inode that came before. `alone` lets a regular file be read by this name if it could not be
+    /// read by its earlier ones.
     Link { name: Box<[u8]>, key: (u64, u64), alone: Option<Box<(Meta, FileJob)>> },
 }
 
@@ -57,10 +58,10 @@ pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,
 }
 
-/// An extent of a file that was read.
+/// An extent of a file being read.
 pub(super) enum ReadExtent {
     Hole(u64),
-    /// A subchunk; its bytes follow those of the one before in the segment.
+    /// A subchunk; its bytes follow those of the previous subchunk in the segment.
     Data {
         len: u32,
         identity: crate::format::rows::Identity,
@@ -71,11 +72,11 @@ pub(super) enum ReadExtent {
 pub(super) enum ReadEnd {
     /// All of it was read.
     Whole,
-    /// It was read, but is not what the scan saw.
+    /// It was read, but differs from what the scan saw.
     Changed(String),
     /// It cannot be packed.
     Failed(String),
-    /// It cannot be read for a reason that is not its own: packing ends.
+    /// Descriptors ran out, which is not the file's fault: packing ends.
     Shortage(std::io::Error),
 }
 
@@ -83,11 +84,11 @@ pub(super) enum ReadEnd {
 #[derive(Default)]
 pub(super) struct FilePart {
     pub(super) extents: Vec<ReadExtent>,
-    /// There where the file ends.
+    /// `Some` if the file ends here.
     pub(super) end: Option<ReadEnd>,
 }
 
-/// What a reader hands on: parts of consecutive files of a batch, and their bytes.
+/// What a reader passes on: parts of consecutive files of a batch, and their bytes.
 #[derive(Default)]
 pub(super) struct Segment {
     pub(super) parts: Vec<FilePart>,

@@ -1,4 +1,4 @@
-//! The one thread that sees everything in order: deduplicates, fills superchunks, makes rows.
+//! The one thread that sees all entries in order. It deduplicates, fills superchunks and makes rows.
 
 use super::append::{Progress, Sealed};
 use super::compare::Compare;
@@ -19,10 +19,10 @@ use std::sync::atomic::Ordering;
 use std::thread::Builder;
 use zerocopy::IntoBytes;
 
-/// Subchunks after which the chunker cuts as if it had begun earlier, as a rule.
+/// After this many subchunks the chunker usually cuts where it would also cut if it had started earlier.
 const RESYNCED: u32 = 2;
 
-/// Everything that is known when the last file is in.
+/// The result after the last file.
 pub(super) struct Filled {
     pub(super) rows: TreeRows,
     pub(super) index: DedupIndex,
@@ -30,11 +30,11 @@ pub(super) struct Filled {
     pub(super) next_superchunk: u64,
     pub(super) log_id: Option<u64>,
     pub(super) summary: PackSummary,
-    /// Where the subchunks were used, if portions were read.
+    /// Where each subchunk is used; filled only if portions are read.
     pub(super) uses: Vec<Use>,
 }
 
-/// `E` is what compressors make of a superchunk.
+/// `E` is what the compressors make of a superchunk.
 pub(super) struct Filler<'a, E> {
     options: &'a PackOptions,
     observer: &'a dyn PackObserver,
@@ -42,7 +42,7 @@ pub(super) struct Filler<'a, E> {
     sealed: Sender<Sealed<E>>,
     compare: Compare<'a>,
     progress: &'a Progress,
-    /// What of the files is read; `None`: all.
+    /// The portions of the files to read; `None`: everything.
     portions: Option<&'a Portions>,
     rows: TreeRows,
     index: DedupIndex,
@@ -52,7 +52,7 @@ pub(super) struct Filler<'a, E> {
     log_id: Option<u64>,
     summary: PackSummary,
     uses: Vec<Use>,
-    /// Path of the entry at hand, for messages, and where each directory's part of it begins.
+    /// Path of the current entry, for messages, and where each directory's part of it begins.
     path: Vec<u8>,
     borders: Vec<usize>,
 }
@@ -88,12 +88,12 @@ impl<'a, E> Filler<'a, E> {
         }
     }
 
-    /// With files of which only this is read.
+    /// Sets the portions of the files to read.
     pub(super) fn reading(self, portions: Option<&'a Portions>) -> Self {
         Filler { portions, ..self }
     }
 
-    /// Takes batches until there are no more, and seals the last superchunk.
+    /// Takes batches until there are no more, then seals the last superchunk.
     pub(super) fn run(mut self, batches: &Receiver<(Arc<Batch>, Receiver<Segment>)>) -> Result<Filled, PackError> {
         while let Ok((batch, segments)) = batches.recv() {
             if self.observer.cancelled() {
@@ -110,7 +110,7 @@ impl<'a, E> Filler<'a, E> {
             return Err(PackError::Cancelled);
         }
         if !self.borders.is_empty() {
-            // The scan has ended in the middle of a directory: its thread has panicked, which its scope passes on.
+            // The scan ended inside a directory: its thread panicked, and the thread scope passes the panic on.
             return Err(PackError::Stopped);
         }
         if let Some(last) = self.open.take() {
@@ -166,7 +166,7 @@ impl<'a, E> Filler<'a, E> {
                 match alone {
                     Some(alone) => self.alone(&alone.0, &alone.1),
                     None => {
-                        self.warn(name, "left out, as the first name of the same file was");
+                        self.warn(name, "left out, because the first name of this file was left out");
                         Ok(())
                     }
                 }
@@ -174,8 +174,8 @@ impl<'a, E> Filler<'a, E> {
         }
     }
 
-    /// Packs a file whose earlier names are all left out, most often because they were gone when they were to be read. So seldom
-    /// that it has a reader of its own.
+    /// Packs a file whose earlier names were all left out, usually because they no longer existed when they were read.
+    /// This is so rare that it starts a reader just for this file.
     fn alone(&mut self, meta: &Meta, job: &FileJob) -> Result<(), PackError> {
         let batch = Batch { entries: vec![Entry::File { meta: meta.clone(), job: job.clone() }] };
         let ((segments, received), (jobs, queue)) = (bounded(1), bounded(1));
@@ -218,12 +218,12 @@ impl<'a, E> Filler<'a, E> {
         let mut builder = ContentBuilder::default();
         let mut tiny = None;
         let min = self.options.params.chunker.min_len();
-        // A file that changes while it is read may have data where a hole was a moment ago.
+        // If a file changes while it is read, it may have data where a hole was a moment ago.
         let (mut after_short, mut uneven) = (false, false);
-        // Subchunks since the last hole.
+        // Number of subchunks since the last hole.
         let mut after_hole = RESYNCED;
         let end = loop {
-            // A file may have no end.
+            // A file may be endless.
             if self.observer.cancelled() {
                 return Err(PackError::Cancelled);
             }
@@ -308,7 +308,7 @@ impl<'a, E> Filler<'a, E> {
         Ok(())
     }
 
-    /// The id of a subchunk with these bytes: an earlier one, or a new one in the open superchunk.
+    /// The id of a subchunk with these bytes: an earlier subchunk, or a new one in the open superchunk.
     fn subchunk(&mut self, identity: &Identity, bytes: &[u8]) -> Result<SubchunkId, PackError> {
         if let Some(id) = self.index.get(identity) {
             let open = (SuperchunkId(self.next_superchunk), self.open.raw());
@@ -333,7 +333,7 @@ impl<'a, E> Filler<'a, E> {
         Ok(id)
     }
 
-    /// Hands a superchunk on: the one whose subchunks are the last that were given ids.
+    /// Passes a superchunk on. Its subchunks are those with the highest ids so far.
     fn seal(&mut self, superchunk: Superchunk) -> Result<(), PackError> {
         let Superchunk { raw, lens, short } = superchunk;
         let raw = Arc::new(raw);
@@ -348,13 +348,13 @@ impl<'a, E> Filler<'a, E> {
         self.compare.sealed(list.superchunk, &raw);
         let (done, encoded) = bounded(1);
         let raw_len = raw.len() as u32;
-        // A stage that is gone has failed: its error is the one that counts.
+        // The receiver hung up because it failed; its error is reported instead.
         self.compress.send((raw, done)).map_err(|_| PackError::Stopped)?;
         self.sealed.send(Sealed { list, raw_len, short, encoded, log_id }).map_err(|_| PackError::Stopped)
     }
 }
 
-/// The log's id: a function of options and content, so that the same input gives the same bytes.
+/// The log's id. It depends only on options and content, so the same input gives the same bytes.
 pub(super) fn log_id(options: &PackOptions, first: &[u8]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"floe log id").update(RawParams::from(&options.params).as_bytes());
@@ -384,7 +384,8 @@ impl Parts {
             if let Some(part) = self.parts.next() {
                 return Ok(part);
             }
-            // A reader that is gone before its batch is complete has panicked, which its scope passes on.
+            // The reader hung up before its batch was complete because it panicked; the thread scope passes the panic
+            // on.
             let segment = self.segments.recv().map_err(|_| PackError::Stopped)?;
             self.parts = segment.parts.into_iter();
             self.bytes = segment.bytes;

@@ -1,9 +1,9 @@
-//! Which entries of a source tree are packed, and why.
+//! Decides which entries of a source tree are packed, and says why.
 //!
-//! [`Filter`] is what the scan asks; [`FilterRules`] answers from the options people give: gitignore patterns, a list of
-//! names, tagged directories, a size. The invariants: an answer depends on the path, kind and size of an entry (and, for a directory,
-//! on what stands in it) and on nothing else; a directory that is left out is never walked. Called by `pack`'s scan;
-//! built by `cli`. Does no I/O itself: the scan hands in what a directory holds.
+//! The scan asks a [`Filter`]. [`FilterRules`] answers by the user's options: gitignore patterns, a list of names,
+//! tagged directories, a size. Invariants: an answer depends only on the path, kind and size of an entry (and, for a
+//! directory, on what it holds); a directory that is left out is never walked. Called by the scan of `pack`; built by
+//! `cli`. It does no I/O itself: the scan passes in what a directory holds.
 
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
@@ -15,54 +15,56 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The file that marks a cache directory (<https://bford.info/cachedir/>), and how it must begin.
+/// The file that marks a cache directory (<https://bford.info/cachedir/>).
 pub const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
 /// First bytes of a valid [`CACHE_TAG`].
 pub const CACHE_TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// An entry the scan came upon.
+/// An entry that the scan found.
 #[derive(Debug, Clone, Copy)]
 pub struct FilterEntry<'a> {
-    /// Path relative to its source, without a leading slash, components separated by `/`. Never empty: the source itself is always taken.
+    /// Path relative to its source, without a leading slash, components separated by `/`. Never empty: the source
+    /// itself is always packed.
     pub path: &'a [u8],
     /// Whether it is a directory (a symlink to one is not).
     pub is_dir: bool,
-    /// Bytes of a regular file, 0 for everything else.
+    /// Bytes of a regular file, 0 for anything else.
     pub size: u64,
 }
 
-/// A directory that was taken and is about to be walked. The source itself has an empty path.
+/// A directory that is packed and is about to be walked. The source itself has an empty path.
 pub struct FilterDir<'a> {
     /// Path relative to its source, empty for the source itself.
     pub path: &'a [u8],
     /// Whether the directory holds an entry of this name.
     pub has: &'a dyn Fn(&[u8]) -> bool,
-    /// At most this many first bytes of the regular file of this name in it; `None` if it cannot be read or is no regular file.
+    /// The first bytes, at most the given number, of a regular file in the directory by its name; `None` if it cannot
+    /// be read or is not a regular file.
     pub head: Head<'a>,
 }
 
-/// Gives first bytes of a file by its name.
+/// Returns the first bytes of a file by its name.
 pub type Head<'a> = &'a dyn Fn(&[u8], usize) -> Option<Vec<u8>>;
 
-/// What made a decision.
+/// The reason for a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why<'a> {
-    /// No rule speaks of it.
+    /// No rule matches.
     Default,
     /// A pattern, and the file it was read from.
     Pattern {
-        /// As it was given.
+        /// The pattern as it was given.
         pattern: &'a str,
-        /// Where it stands; `None` if on the command line.
+        /// The file it was read from; `None` if it was given on the command line.
         from: Option<&'a Path>,
     },
     /// There are `--include` patterns and none matches.
     NotIncluded,
-    /// A directory that may hold something that is to be taken.
+    /// A directory that may hold something to pack.
     OnTheWay,
-    /// It stands in the list of names, or below a directory that does.
+    /// The list of names holds it, or holds a directory above it.
     Listed,
-    /// There is a list of names and it is not in it.
+    /// There is a list of names and it is not listed.
     NotListed,
     /// Larger than this many bytes.
     Larger(u64),
@@ -71,9 +73,9 @@ pub enum Why<'a> {
 /// Whether an entry is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision<'a> {
-    /// It is; a directory is walked.
+    /// It is packed; a directory is walked.
     Take(Why<'a>),
-    /// It is not, nor is anything below it.
+    /// It is not packed, and neither is anything below it.
     Skip(Why<'a>),
 }
 
@@ -84,21 +86,21 @@ impl Decision<'_> {
     }
 }
 
-/// What of a directory is packed.
+/// Which entries of a directory are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents<'a> {
     /// Every entry that [`Filter::decide`] takes.
     All,
-    /// Of its entries only the one of this name, which tags the directory as one to leave out.
+    /// Only the entry of this name. It is the tag that marks the directory as one to leave out.
     Only(&'a [u8]),
 }
 
-/// What the scan asks. Answers must be the same however often and from whatever thread they are asked for.
+/// The scan's questions. The same question must always get the same answer, from any thread.
 pub trait Filter: Send + Sync {
-    /// Whether `entry`, whose parents were all taken, is packed.
+    /// Whether `entry` is packed. All its ancestors are.
     fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'_>;
 
-    /// What of a directory, which was taken, is packed. Asked before its entries are.
+    /// Which entries of a packed directory are packed. Called before `decide` is called for them.
     fn enter(&self, dir: &FilterDir<'_>) -> Contents<'_>;
 }
 
@@ -116,7 +118,7 @@ impl Filter for TakeAll {
     }
 }
 
-/// A pattern that is none.
+/// An invalid pattern.
 #[derive(Debug, thiserror::Error)]
 #[error("'{pattern}' is not a pattern{}: {message}", place(.from))]
 pub struct PatternError {
@@ -129,7 +131,7 @@ fn place(from: &Option<PathBuf>) -> String {
     from.as_ref().map_or_else(String::new, |path| format!(" (in '{}')", path.display()))
 }
 
-/// Gitignore patterns in the order they were given: the last that matches counts, `!` turns one around.
+/// Gitignore patterns in the order in which they were given: the last match decides, and `!` negates a pattern.
 #[derive(Debug)]
 pub struct Patterns(GitignoreBuilder, bool);
 
@@ -140,7 +142,7 @@ impl Default for Patterns {
 }
 
 impl Patterns {
-    /// Adds a pattern from the command line, where `#` begins no comment.
+    /// Adds a pattern from the command line. Unlike in a file, `#` begins no comment.
     ///
     /// # Errors
     /// If it is not a valid pattern.
@@ -149,10 +151,10 @@ impl Patterns {
         self.line(&escaped, None)
     }
 
-    /// Adds the lines of a file of patterns: empty lines and comments (`#`) are passed over.
+    /// Adds the lines of a pattern file, without empty lines and comments (`#`).
     ///
     /// # Errors
-    /// The first line that is not a valid pattern.
+    /// The first line that is an invalid pattern.
     pub fn add_lines(&mut self, text: &str, from: &Path) -> Result<(), PatternError> {
         text.trim_start_matches('\u{feff}').lines().try_for_each(|line| self.line(line, Some(from)))
     }
@@ -179,7 +181,7 @@ impl Patterns {
     }
 }
 
-/// The crate wraps an error in the file, line and glob it is about; the message names these itself.
+/// The crate wraps an error in the file, line and glob it concerns; the message already names these.
 fn innermost(error: ignore::Error) -> ignore::Error {
     match error {
         ignore::Error::WithLineNumber { err, .. } | ignore::Error::WithPath { err, .. } => innermost(*err),
@@ -188,7 +190,7 @@ fn innermost(error: ignore::Error) -> ignore::Error {
     }
 }
 
-/// A list of names relative to the source; each knows whether the scan met it.
+/// A list of names relative to the source. It records which names the scan met.
 #[derive(Debug, Default)]
 pub struct NameList {
     names: BTreeMap<Vec<u8>, Listed>,
@@ -201,11 +203,11 @@ struct Listed {
 }
 
 impl NameList {
-    /// The names in `text`, one a line, or ended by a zero byte each. `./` in front is dropped; a directory is taken alone,
-    /// with a `/` behind its name together with everything below it.
+    /// Parses the names in `text`, each ended by `separator`. A leading `./` is dropped. A directory alone is packed
+    /// without its content; with a `/` after its name it is packed with everything below it.
     ///
     /// # Errors
-    /// A name that begins with `/` or has `..` in it: it would not lie in the source.
+    /// A name that begins with `/` or has `..` in it: it would be outside the source.
     pub fn parse(text: &[u8], separator: u8) -> Result<Self, PatternError> {
         let mut list = NameList::default();
         for line in text.split(|&byte| byte == separator).filter(|line| !line.is_empty()) {
@@ -224,7 +226,7 @@ impl NameList {
         Ok(list)
     }
 
-    /// The names that no entry had, sorted.
+    /// The names that no entry matched, sorted.
     pub fn unseen(&self) -> impl Iterator<Item = &[u8]> {
         let unseen = |(_, listed): &(&Vec<u8>, &Listed)| !listed.seen.load(Ordering::Relaxed);
         self.names.iter().filter(unseen).map(|(name, _)| name.as_slice()).filter(|name| !name.is_empty())
@@ -256,24 +258,24 @@ impl NameList {
     }
 }
 
-/// What is to be taken, as options say it.
+/// The rules as the options give them.
 #[derive(Debug, Default)]
 pub struct FilterOptions {
-    /// What to leave out. Wins over `include`.
+    /// Entries to leave out. Wins over `include`.
     pub exclude: Patterns,
-    /// If there is one, only files that match one are taken, and the directories on the way to them.
+    /// If there is a pattern, only matching files are packed, and the directories on the way to them.
     pub include: Patterns,
-    /// Of directories with a valid [`CACHE_TAG`] take only the tag.
+    /// Of directories with a valid [`CACHE_TAG`] pack only the tag.
     pub exclude_caches: bool,
-    /// Of directories that hold an entry of one of these names take only that entry.
+    /// Of directories that hold an entry of one of these names pack only that entry.
     pub exclude_if_present: Vec<Vec<u8>>,
-    /// Leave out regular files of more bytes.
+    /// Leave out regular files with more bytes.
     pub exclude_larger_than: Option<u64>,
-    /// Take only what is listed.
+    /// Pack only what is listed.
     pub list: Option<NameList>,
 }
 
-/// The rules people give.
+/// The compiled rules.
 #[derive(Debug)]
 pub struct FilterRules {
     exclude: Option<Gitignore>,
@@ -288,7 +290,7 @@ impl FilterRules {
     /// Compiles the rules.
     ///
     /// # Errors
-    /// If the patterns together are more than the matcher takes.
+    /// If the matcher does not accept the patterns together.
     pub fn new(options: FilterOptions) -> Result<Self, PatternError> {
         Ok(FilterRules {
             exclude: options.exclude.build()?,
@@ -300,7 +302,7 @@ impl FilterRules {
         })
     }
 
-    /// The listed names that no entry had: ask after the scan.
+    /// The listed names that no entry matched. Call it after the scan.
     pub fn unseen(&self) -> impl Iterator<Item = &[u8]> {
         self.list.iter().flat_map(NameList::unseen)
     }
@@ -334,7 +336,8 @@ impl Filter for FilterRules {
         if taken == Decision::Take(Why::Default) {
             taken = listed;
         }
-        // The scan walks from the top and a directory left out is not entered, so the entry itself is all that need be asked for.
+        // The scan walks from the top and never enters a directory that is left out, so only the entry itself must be
+        // checked.
         match self.exclude.as_ref().map_or(Match::None, |exclude| exclude.matched(path, entry.is_dir)) {
             Match::Ignore(glob) => return Decision::Skip(because(glob)),
             Match::Whitelist(glob) => taken = Decision::Take(because(glob)),
@@ -361,7 +364,7 @@ impl Filter for FilterRules {
 impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::Default => f.write_str("no rule speaks of it"),
+            Why::Default => f.write_str("no rule matches"),
             Why::Pattern { pattern, from: None } => write!(f, "pattern '{pattern}'"),
             Why::Pattern { pattern, from: Some(from) } => write!(f, "pattern '{pattern}' in '{}'", from.display()),
             Why::NotIncluded => f.write_str("no --include matches"),
@@ -393,7 +396,8 @@ mod tests {
         }
     }
 
-    /// Whether the path is packed: each directory on the way is asked for first, as the scan does. A trailing slash marks a directory.
+    /// Whether the path is packed. As the scan does, it first asks for each directory on the way. A trailing slash
+    /// marks a directory.
     fn takes(rules: &FilterRules, path: &str) -> bool {
         let whole = path.trim_end_matches('/');
         let ends = whole.match_indices('/').map(|(at, _)| (at, true)).chain([(whole.len(), path.ends_with('/'))]);

@@ -1,4 +1,5 @@
-//! The end of packing: tables, map, root, and last the head slots, each only after what it names is synced.
+//! The end of packing: writes tables, map and root, and last the head slots; each only after what it refers to is
+//! synced.
 
 use super::append::{Appended, PACK_EPOCH, begin_log};
 use super::fill::{Filled, log_id};
@@ -17,23 +18,23 @@ use crate::storage::Storage;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The image is complete but for its name.
+/// An image that is complete except for its name.
 pub(super) struct Finished {
-    /// Bytes that the leaves of each table take.
+    /// Bytes that the leaves of each table occupy.
     pub(super) leaves: LeafBytes,
     pub(super) summary: PackSummary,
-    /// Whether something is packed that not everybody may read.
+    /// Whether it holds something that not everybody may read.
     pub(super) private: bool,
 }
 
-/// Bytes of the image that the leaves of tables take, as frames.
+/// Bytes of the image that the leaves of each table occupy, as frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeafBytes {
     /// Identities.
     pub identities: u64,
-    /// Users of contents and the like.
+    /// Users of shared contents, tiny contents and xattr sets.
     pub shares: u64,
-    /// Files that are kept in a table.
+    /// Contents of tiny files, which a table holds.
     pub tiny: u64,
     /// Extended attributes.
     pub xattrs: u64,
@@ -45,7 +46,7 @@ pub struct LeafBytes {
     pub dirents: u64,
 }
 
-/// Writes tables, map, root and heads. `at` is the image's name in errors.
+/// Writes tables, map, root and heads. `at` is the name of the image in errors.
 pub(super) fn finish(
     mut filled: Filled,
     appended: Appended,
@@ -77,7 +78,7 @@ pub(super) fn finish(
     );
     let rows = &mut filled.rows;
     let identities = superchunk::identity_rows(options.params.hash, filled.index.iter()).map(Ok);
-    // In the order they are written: what is read together, names and inodes, lies next to the interior blocks.
+    // In writing order. Names and inodes are read together, so they come last, next to the interior blocks.
     let mut leaves = LeafBytes::default();
     let identities_tree = writer.load(&schema::IDENTITIES, identities)?.to_ref()?;
     leaves.identities = writer.log_end() - data_end;
@@ -98,7 +99,7 @@ pub(super) fn finish(
 
     let newest = rows.newest;
     let (time, time_ns) = options.timestamp.map_or((newest.secs, newest.nanos), |secs| (secs, 0));
-    // With a timestamp the same input gives the same bytes: then nothing says when it was packed.
+    // With a timestamp the same input gives the same bytes, so the image does not record when it was packed.
     let packed = options.timestamp.map_or(options.now, |secs| Time { secs, nanos: 0 });
     let mut summary = filled.summary;
     let view = View {
@@ -141,7 +142,7 @@ pub(super) fn finish(
     let (stored, root_hash) = root.encode();
     let on_log = |source| PackError::log(at, source);
     let place = append_twice(&mut log, FrameKind::ROOT, &stored).map_err(on_log)?;
-    // The sync also fills up the last block, so that a later writer begins in a fresh one.
+    // The sync also pads the last block, so that a later writer begins in a fresh one.
     log.sync().map_err(on_log)?;
 
     let mut features = 0;
@@ -177,7 +178,7 @@ pub(super) fn finish(
 }
 
 impl LeafBytes {
-    /// Of all tables.
+    /// The sum over all tables.
     pub fn sum(&self) -> u64 {
         let LeafBytes { identities, shares, tiny, xattrs, contents, inodes, dirents } = *self;
         identities + shares + tiny + xattrs + contents + inodes + dirents
@@ -185,7 +186,7 @@ impl LeafBytes {
 }
 
 /// Sixteen bytes in the form of a UUID of version 8 (RFC 9562: custom). They depend on content and options, and on the
-/// seed where there is one.
+/// seed if there is one.
 fn derive(what: &[u8], root_hash: &[u8; 32], log_id: u64, options: &PackOptions) -> [u8; 16] {
     let mut out = [0; 16];
     let mut hasher = blake3::Hasher::new();

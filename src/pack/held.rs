@@ -1,9 +1,10 @@
-//! Raw superchunks that may come to be compressed, in a temporary file without a name: a sample whose size is known only at the end.
+//! A sample of raw superchunks that may be compressed later, in a temporary file without a name. The number of
+//! superchunks is known only at the end.
 //!
-//! The superchunks are divided into blocks of `stride` that follow one another, and one of each block is held: the one whose
-//! random number is lowest. When more bytes are held than allowed, two neighbouring blocks become one, so the lower of the two
-//! stays. Invariant: so at every moment the held ones are spread evenly, at random, over all that came, whatever is in them.
-//! Called by a rehearsal.
+//! The superchunks are divided into consecutive blocks of `stride`. One of each block is kept: the one with the lowest
+//! random number. When the kept bytes exceed the limit, each pair of neighbouring blocks becomes one block, and the
+//! lower of the two kept superchunks stays. Invariant: at every moment the kept superchunks are spread evenly, at
+//! random, over all that came, whatever they contain. Called by a rehearsal.
 
 use crate::chunk::unlinked_file;
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// A superchunk that is held.
+/// A superchunk that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     index: usize,
@@ -19,11 +20,11 @@ struct Place {
     len: u32,
 }
 
-/// Superchunks that are held.
+/// Superchunks that are kept.
 #[derive(Debug)]
 pub(super) struct Held {
     file: File,
-    /// Bytes between the beginnings of two slots.
+    /// Bytes from the start of one slot to the start of the next.
     slot_size: u64,
     free: Vec<u64>,
     slots: u64,
@@ -34,14 +35,14 @@ pub(super) struct Held {
     bytes: u64,
     limit: u64,
     at_least: usize,
-    /// The one to hold of the block that `next` is in.
+    /// The superchunk to keep of the block that contains `next`.
     wanted: usize,
     next: usize,
 }
 
 impl Held {
-    /// Holds up to `limit` bytes, but never fewer than `at_least` superchunks if there are so many, of up to `slot_size` bytes
-    /// each. `seed` decides which.
+    /// Keeps up to `limit` bytes, but at least `at_least` superchunks if there are so many. Each has at most
+    /// `slot_size` bytes. `seed` decides which are kept.
     pub(super) fn new(dir: &Path, slot_size: u32, limit: u64, at_least: usize, seed: u64) -> io::Result<Self> {
         Ok(Held {
             file: unlinked_file(dir)?,
@@ -59,7 +60,7 @@ impl Held {
         })
     }
 
-    /// Shows the next superchunk, which is held or not.
+    /// Offers the next superchunk, which is kept or not.
     pub(super) fn offer(&mut self, raw: &[u8]) -> io::Result<()> {
         let index = self.next;
         self.next += 1;
@@ -69,7 +70,7 @@ impl Held {
         if index != self.wanted {
             return Ok(());
         }
-        // One that came before in the same block was held in case that it ends early.
+        // An earlier superchunk of the same block was kept in case the input ended before this one.
         if let Some(last) = self.places.pop_if(|last| last.index / self.stride == index / self.stride) {
             self.free.push(last.slot);
             self.bytes -= u64::from(last.len);
@@ -87,12 +88,12 @@ impl Held {
         Ok(())
     }
 
-    /// The one with the lowest random number of the block that begins at `first`.
+    /// The superchunk with the lowest random number in the block that begins at `first`.
     fn lowest(&self, first: usize) -> usize {
         (first..first + self.stride).min_by_key(|&index| mixed(self.seed, index as u64)).unwrap_or(first)
     }
 
-    /// Makes one block of two.
+    /// Doubles the stride: two blocks become one.
     fn widen(&mut self) {
         self.stride *= 2;
         let (stride, seed) = (self.stride, self.seed);
@@ -108,21 +109,21 @@ impl Held {
                 }
             }
         }
-        // The last block may be half through. Its lowest is then held already, or still to come.
+        // The last block may be incomplete. Its lowest superchunk is kept already, or is still to come.
         self.wanted = self.lowest((self.next - 1) / stride * stride);
     }
 
-    /// Which superchunks are held, counted from 0 in the order they came; ascending.
+    /// Indexes of the kept superchunks, counted from 0 in the order they came; ascending.
     pub(super) fn indexes(&self) -> Vec<usize> {
         self.places.iter().map(|place| place.index).collect()
     }
 
-    /// Whether all that came are held.
+    /// Whether all superchunks that came are kept.
     pub(super) fn holds_all(&self) -> bool {
         self.places.len() == self.next
     }
 
-    /// The raw bytes of one that is held.
+    /// The raw bytes of a kept superchunk.
     pub(super) fn read(&self, index: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let place = self.places.binary_search_by_key(&index, |place| place.index);
         let Some(place) = place.ok().and_then(|at| self.places.get(at)) else {
@@ -133,7 +134,7 @@ impl Held {
     }
 }
 
-/// A number that looks random, the same for the same arguments (SplitMix64's finalizer).
+/// A number that looks random, and is the same for the same arguments (SplitMix64's finalizer).
 pub const fn mixed(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,8 +1,8 @@
-//! The storage of a rehearsal: an image as it would be, in a temporary file without a name, whose data is not there.
+//! The storage of a rehearsal: a temporary file without a name that has the image's layout, but not its data.
 //!
-//! Invariant: nobody can make an image of it. The file has no name, is handed out to nobody, and holds no stored bytes of
-//! superchunks: only headers, clear lists, tables, roots and heads are written, each where it would lie. Made by a rehearsal, which
-//! reads back what `meta` says of it.
+//! Invariant: nobody can make an image of it. The file has no name, is given to nobody, and holds no stored bytes of
+//! superchunks. Only headers, clear lists, tables, roots and heads are written, each at the offset it would have. Made
+//! by a rehearsal, which reads back what `meta` says about it.
 
 use crate::chunk::unlinked_file;
 use crate::storage::{HeadBytes, HeadIndex, Operation, Space, Storage, StorageError, head_block};
@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Parts of an append that come before the stored bytes of a frame: its header and its clear list.
+/// Parts of an append that precede the stored bytes of a frame: its header and its clear list.
 const BEFORE_STORED: usize = 2;
 
 /// An image without data.
@@ -27,13 +27,13 @@ pub(super) struct HollowStorage {
 }
 
 impl HollowStorage {
-    /// One without bytes, in the folder `dir`. The stored bytes of what is appended are left out.
+    /// A new empty storage in the directory `dir`. It leaves out the stored bytes of appended frames.
     pub(super) fn new(dir: &Path) -> io::Result<Self> {
         let (len, appending) = (AtomicU64::new(0), Mutex::new(()));
         Ok(HollowStorage { file: unlinked_file(dir)?, len, appending, keeps: AtomicBool::new(false) })
     }
 
-    /// Keeps the stored bytes of what is appended from here on: that of tables and roots.
+    /// From now on keeps the stored bytes of appended frames: those of tables and roots.
     pub(super) fn keep_from_here(&self) {
         self.keeps.store(true, Ordering::Release);
     }
@@ -67,7 +67,7 @@ impl Storage for HollowStorage {
             }
             at = at.saturating_add(part.len() as u64);
         }
-        // What is left out at the end reads as zeros.
+        // The part left out at the end reads as zeros.
         self.file.set_len(at).map_err(failed(Operation::Append, Some(at)))?;
         self.len.store(at, Ordering::Release);
         Ok(offset)

@@ -1,8 +1,8 @@
 //! The packing pipeline: scan → read, cut, hash → deduplicate, fill → compress → append.
 //!
-//! One pass in path order. Every stage runs on threads of its own; between stages stand bounded queues that keep the
-//! scan's order, so what reaches the image depends on input and options alone, never on timing or the number of
-//! threads. Threads: `scan`, `count`, `read-N`, the caller's own (fill), `compress-N`, `append`. Callers: cli.
+//! One pass in path order. Every stage runs on threads of its own. Bounded queues between the stages keep the order of
+//! the scan, so the image depends only on input and options, never on timing or the number of threads. Threads: `scan`,
+//! `count`, `read-N`, the caller's own (fill), `compress-N`, `append`. Callers: cli.
 
 mod append;
 mod compare;
@@ -40,7 +40,7 @@ use crate::storage::{Access, AtomicFile, FileStorage, Target};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Walks over the sources as [`pack`] would and tells the observer the total; writes nothing and reads no file.
+/// Walks the sources as [`pack`] would and reports the total to the observer. It writes nothing and reads no file.
 ///
 /// # Errors
 /// If a source does not exist.
@@ -57,14 +57,14 @@ pub fn survey(
 
 /// Packs the sources into a new image.
 ///
-/// One source that is a directory becomes the root; else the root holds each source under its name. The image appears
-/// under its name only when it is complete and synced; on any error nothing is left behind. If the name is a link, the image
-/// appears where it leads. The image's own files are not packed into it.
+/// If there is one source and it is a directory, it becomes the root. Otherwise the root holds each source under its
+/// name. The image appears under its name only when it is complete and synced; on any error no file remains. If the
+/// name is a link, the image replaces or creates the link's target. The image's own files are not packed into it.
 ///
 /// # Errors
-/// If a source does not exist, the image exists (without `force`), is something else than a regular file or has a writer, is
-/// the only source, or cannot be written. What cannot be read below a source is a warning to the observer, counted in the
-/// summary.
+/// If a source does not exist, or the image exists (without `force`), is not a regular file, has a writer, is the only
+/// source, or cannot be written. If something below a source cannot be read, the observer gets a warning, and the
+/// summary counts it.
 pub fn pack(
     sources: &[PathBuf],
     image: &Path,
@@ -72,7 +72,7 @@ pub fn pack(
     observer: &dyn PackObserver,
 ) -> Result<PackSummary, PackError> {
     let plan = plan::Plan::new(options, image)?;
-    // What cannot be written is refused before anything is read.
+    // Refuse a target that cannot be written before reading anything.
     let target = Target::claim(image, options.force)?;
     let sources = scan::sources(sources, options)?;
     if sources.iter().all(|source| source.is_inode(target.replaced())) {

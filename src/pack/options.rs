@@ -1,4 +1,4 @@
-//! What can be chosen, what is told on the way, and what is told in the end.
+//! The options of packing, the observer of its progress, and its summary.
 
 use super::filter::{Filter, TakeAll};
 use crate::format::codec::Compression;
@@ -8,7 +8,7 @@ use crate::storage::Owner;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Bytes of memory to pack with where nobody says otherwise: enough for one thread of the profile that needs most.
+/// Memory limit in bytes if none is given: enough for one thread of the profile that needs most.
 pub const DEFAULT_MEMORY: u64 = 3 << 29;
 
 /// How to pack.
@@ -18,33 +18,33 @@ pub struct PackOptions {
     pub params: Params,
     /// Codec and level.
     pub compression: Compression,
-    /// Threads that compress; fewer are started where memory does not allow them.
+    /// Threads that compress; fewer start if memory does not suffice.
     pub jobs: usize,
-    /// Bytes of memory for everything.
+    /// Memory limit in bytes for everything.
     pub memory: u64,
     /// Replace an existing image.
     pub force: bool,
     /// Do not descend into other file systems.
     pub one_file_system: bool,
-    /// Owner and group of everything.
+    /// Owner and group of every entry, instead of the source's.
     pub owner: Option<(u32, u32)>,
-    /// Seconds: the image's time, and no file is younger. Nor are sizes of directories stored, which the source's file
-    /// system makes up: so the image is a function of the tree and the options.
+    /// Seconds: the image's time, and the upper limit of all mtimes. Sizes of directories are stored as 0, because they
+    /// depend on the source's file system. So the image depends only on the tree and the options.
     pub timestamp: Option<i64>,
-    /// The time of packing, which the image keeps; not used with `timestamp`.
+    /// The time of packing, which the image records; not used with `timestamp`.
     pub now: Time,
-    /// 32 random bytes that uuid, lineage and log id come from, so that no two images have the same; not used with
-    /// `timestamp`. Without, they come from content and options.
+    /// 32 random bytes for the uuid, lineage and log id, so that no two images share them; not used with `timestamp`.
+    /// Without a seed they depend on content and options.
     pub seed: Option<[u8; 32]>,
-    /// What is taken.
+    /// Which entries are packed.
     pub filter: Arc<dyn Filter>,
-    /// Directories of the sources that are kept open besides those in use; others are opened again when they are needed.
+    /// Directories of the sources kept open besides those in use; others are reopened when they are needed.
     pub open_directories: usize,
-    /// Folder for what does not fit in memory; by default the image's.
+    /// Directory for data that does not fit in memory; by default the image's directory.
     pub temp_dir: Option<PathBuf>,
-    /// Permission bits that a new file does not get.
+    /// Permission bits that a new file does not get (umask).
     pub umask: u32,
-    /// Who `IMAGE.lock` says is writing; `None`: nobody is named.
+    /// Who is writing, as recorded in `IMAGE.lock`; `None`: nobody is named.
     pub writer: Option<Owner>,
 }
 
@@ -71,7 +71,7 @@ impl Default for PackOptions {
 }
 
 impl PackOptions {
-    /// The seed where it counts, else nothing.
+    /// The seed if it is used, otherwise nothing.
     pub(super) fn seed_bytes(&self) -> &[u8] {
         match (&self.timestamp, &self.seed) {
             (None, Some(seed)) => seed,
@@ -80,22 +80,22 @@ impl PackOptions {
     }
 }
 
-/// Is told what happens. Called from several threads.
+/// Receives progress and warnings. Called from several threads.
 pub trait PackObserver: Sync {
-    /// Whether [`PackObserver::total`] is wanted: it costs a second walk over the sources.
+    /// Whether [`PackObserver::total`] is wanted: it costs a second walk of the sources.
     fn wants_total(&self) -> bool {
         false
     }
-    /// How many files and bytes there are.
+    /// Total number of files and bytes.
     fn total(&self, _files: u64, _bytes: u64) {}
-    /// How many files and bytes were read, and how many bytes of the image written.
+    /// Number of files and bytes read so far, and of bytes of the image written.
     fn progress(&self, _files: u64, _bytes: u64, _stored: u64) {}
-    /// Something is packed: a file, a directory, or another name of a file. Directories come before what is in them, and the
-    /// sources themselves are not told if they have no name in the image.
+    /// An entry is packed: a file, a directory, or another name of a file. Directories come before their entries. A
+    /// source that has no name in the image is not reported.
     fn packed(&self, _path: &[u8]) {}
-    /// Something below a source could not be taken as it is.
+    /// Something below a source could not be packed, or not as it is.
     fn warning(&self, path: &[u8], message: &str);
-    /// Something is left out because it must be; nothing is wrong.
+    /// Something is left out on purpose; nothing is wrong.
     fn note(&self, _path: &[u8], _message: &str) {}
     /// Whether to stop.
     fn cancelled(&self) -> bool {
@@ -120,17 +120,17 @@ pub struct PackSummary {
     pub bytes: u64,
     /// Bytes of the image.
     pub image_bytes: u64,
-    /// Bytes of different subchunks.
+    /// Bytes of distinct subchunks.
     pub unique_bytes: u64,
     /// Bytes that deduplication saved.
     pub shared_bytes: u64,
-    /// Different subchunks.
+    /// Number of distinct subchunks.
     pub subchunks: u64,
     /// Superchunks.
     pub superchunks: u64,
-    /// Bytes of the image that are superchunks, headers and clear lists included.
+    /// Bytes of the image in superchunks, headers and clear lists included.
     pub data_bytes: u64,
-    /// Bytes of the image that are tables and roots.
+    /// Bytes of the image in tables and roots.
     pub metadata_bytes: u64,
     /// Warnings.
     pub warnings: u64,

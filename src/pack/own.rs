@@ -1,6 +1,6 @@
-//! The files of the image that is being written, its lock note and its thaw log: they are never packed into it.
+//! The files of the image being written (its lock note and its thaw log, too), which are never packed into it.
 //!
-//! Known by device and inode, so by whatever name and path the walk comes to them. Made before the walk, asked by it.
+//! They are recognised by device and inode, so under any name and path. Made before the walk, which uses it.
 
 use super::PackError;
 use crate::storage::{AtomicError, AtomicFile, FileId, LogBeside, follow, note_beside};
@@ -9,9 +9,9 @@ use std::path::Path;
 
 const REPLACED: &str = "left out: it is the image that is being replaced";
 const THAW_LOG: &str = "left out: it is the thaw log of the image that is being written";
-const LOCK: &str = "left out: it says who writes the image";
+const LOCK: &str = "left out: it is the lock file of the image";
 
-/// What is left out, and what is said of it.
+/// The files to leave out, each with the note to report.
 #[derive(Debug, Default)]
 pub(super) struct Own(Vec<(FileId, Option<&'static str>)>);
 
@@ -26,7 +26,7 @@ impl Own {
         Ok(Own(own))
     }
 
-    /// The files of an image as they would be if one were written: what `pack` leaves out, a survey leaves out.
+    /// The files that an image of this name would have: a survey leaves out what `pack` leaves out.
     pub(super) fn of_name(image: &Path) -> Result<Self, PackError> {
         let image = follow(image)?;
         let mut own: Vec<_> =
@@ -37,13 +37,13 @@ impl Own {
         Ok(Own(own))
     }
 
-    /// `None` if this inode is to be packed; else what is to be said of it, if anything.
+    /// `None` if this inode is to be packed; otherwise the note to report, if any.
     pub(super) fn left_out(&self, device: u64, inode: u64) -> Option<Option<&'static str>> {
         self.0.iter().find(|(id, _)| *id == (device, inode)).map(|(_, note)| *note)
     }
 }
 
-/// A directory of that name with other files in it is somebody's, and is packed.
+/// A directory of that name that also holds other files belongs to somebody, and is packed.
 fn thaw_log(log: Option<LogBeside>) -> impl Iterator<Item = (FileId, Option<&'static str>)> {
     let files = log.filter(|log| log.only_segments).map_or_else(Vec::new, |log| log.files);
     files.into_iter().map(|id| (id, Some(THAW_LOG)))

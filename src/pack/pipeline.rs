@@ -1,6 +1,6 @@
-//! The stages up to the sealed superchunks, and the threads they run on. What becomes of a superchunk is the caller's.
+//! The stages up to the sealed superchunks, and their threads. The caller decides what becomes of a superchunk.
 //!
-//! Between the stages stand bounded queues that keep the order. Whoever fails drops its end of a queue; the others see that and
+//! Bounded queues between the stages keep the order. A stage that fails drops its end of a queue; the others notice and
 //! stop, and all are joined. Called by `pack` and by a rehearsal of it.
 
 use super::append::{Progress, Sealed};
@@ -14,10 +14,10 @@ use super::{PackError, PackObserver, PackOptions, read};
 use crossbeam_channel::{Receiver, bounded};
 use std::thread::{Builder, ScopedJoinHandle};
 
-/// Batches that were scanned and wait to be filled in: bounds what readers hold in memory.
+/// Batches that are scanned and wait for the filler: bounds what readers hold in memory.
 const BATCHES: usize = 24;
 
-/// What the stages work with.
+/// What the stages need.
 pub(super) struct Stages<'a> {
     pub(super) scan: &'a Scan<'a>,
     pub(super) plan: &'a Plan,
@@ -25,16 +25,16 @@ pub(super) struct Stages<'a> {
     pub(super) observer: &'a dyn PackObserver,
     pub(super) progress: &'a Progress,
     pub(super) compare: Compare<'a>,
-    /// What of the files is read; `None`: all.
+    /// The portions of the files to read; `None`: everything.
     pub(super) portions: Option<&'a Portions>,
 }
 
 impl Stages<'_> {
-    /// Runs them to their end. `compress` runs on as many threads as the plan says and takes superchunks until there are no
-    /// more; `end` takes them in the order they were filled, with what `compress` makes of each.
+    /// Runs the stages to their end. `compress` runs on as many threads as the plan says, and each takes superchunks
+    /// until there are no more. `end` takes them in the order in which they were filled, with the result of `compress`.
     ///
     /// # Errors
-    /// The error of the stage that failed first, in the order scan, end, fill.
+    /// The error of the first stage that failed, in the order scan, end, fill.
     pub(super) fn run<E: Send, T: Send>(
         self,
         compress: &(dyn Fn(&Receiver<CompressJob<E>>) + Sync),
@@ -49,11 +49,11 @@ impl Stages<'_> {
             let spawn = |name: String| Builder::new().name(name);
             let failed = |source| PackError::Thread { source };
 
-            // The senders move into the scan, so that those behind it end when it does.
+            // The senders move into the scan, so that the later stages end when it does.
             let scanning =
                 spawn("scan".into()).spawn_scoped(scope, move || scan.run(&read_jobs, &batches)).map_err(failed)?;
             if observer.wants_total() {
-                // What ends it ends the scan, too; without a total the bar is only less use.
+                // An error here also ends the scan. Without a total only the progress bar is less useful.
                 spawn("count".into()).spawn_scoped(scope, || drop(scan.count(false))).map_err(failed)?;
             }
             for n in 0..plan.readers {
@@ -72,10 +72,10 @@ impl Stages<'_> {
             let filler = Filler::new(options, plan, observer, compress_jobs, sealed, compare, progress);
             let filled = filler.reading(portions).run(&batch_queue);
             scan.end();
-            // Readers that still wait to hand something over see that nobody takes it any more.
+            // Readers that wait to send now see that nobody receives.
             drop(batch_queue);
             let ended = joined(ending);
-            // If scanning or the end failed, filling failed for that reason alone, or has filled in a part.
+            // If the scan or the end failed, filling failed because of that, or filled only a part.
             joined(scanning)?;
             let ended = ended?;
             Ok((filled?, ended))
@@ -83,7 +83,7 @@ impl Stages<'_> {
     }
 }
 
-/// What a thread gave; its panic goes on here.
+/// The result of a thread; its panic continues here.
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

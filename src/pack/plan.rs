@@ -1,30 +1,30 @@
-//! How many threads the memory allows.
+//! How many threads fit in the memory limit.
 
 use super::superchunk::compressor_memory;
 use super::{PackError, PackOptions};
 use std::path::{Path, PathBuf};
 
-/// What everything but the compressors takes at most: queues of what was read, rows before they spill, the index of a
+/// The most that everything except the compressors takes: queues of read data, rows before they spill, the index of a
 /// few million subchunks, the program itself.
 const BASE: u64 = 160 << 20;
-/// Rows and identities move to temporary files when they take more than this share of the memory.
+/// Rows and identities move to temporary files beyond this fraction (one in `SPILL_SHARE`) of the memory.
 const SPILL_SHARE: u64 = 4;
-/// Readers beyond this many only make a spinning disk seek.
+/// More readers only make a spinning disk seek.
 const MAX_READERS: usize = 8;
 
-/// Threads and thresholds.
+/// Numbers of threads, and thresholds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) readers: usize,
     pub(super) compressors: usize,
-    /// Bytes after which rows spill to disk, and the index does.
+    /// Bytes after which rows, and the index, spill to disk.
     pub(super) spill_after: usize,
-    /// Folder for what spills.
+    /// Directory for what spills.
     pub(super) temp_dir: PathBuf,
 }
 
 impl Plan {
-    /// Threads give way until codec × threads fits into the memory.
+    /// Lowers the number of compressors until they fit into the memory.
     pub(super) fn new(options: &PackOptions, image: &Path) -> Result<Self, PackError> {
         let each = compressor_memory(options.compression, options.params.superchunk_size);
         let jobs = options.jobs.max(1) as u64;
@@ -37,7 +37,7 @@ impl Plan {
             compressors: jobs.min(fit) as usize,
             spill_after: (options.memory / SPILL_SHARE / 2) as usize,
             temp_dir: options.temp_dir.clone().unwrap_or_else(|| match image.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
                 _ => PathBuf::from("."),
             }),
         })

@@ -1,38 +1,39 @@
-//! Which bytes of the files are read, where not all are: stretches of a line on which all files lie end to end, in path order.
+//! Which bytes of the files a sample reads. All files lie end to end on a line, in path order; a sample reads stretches
+//! of that line.
 //!
-//! Invariant: which bytes are read depends on the sizes of the files alone, never on what is in them, and every byte is read
-//! with the same probability if the stretches lie at random. Made by who samples, asked by the readers.
+//! Invariant: the bytes to read depend only on the sizes of the files, never on their content, and every byte is read
+//! with the same probability if the stretches lie at random. Made by the sampler, used by the readers.
 
 use crate::format::ids::SubchunkId;
 use std::ops::Range;
 
 /// Files up to this size are read whole or not at all.
 const WHOLE: u64 = 1 << 20;
-/// Where larger files may be cut: a multiple of most fixed sizes of subchunks.
+/// Larger files are cut at multiples of this, which is a multiple of most fixed subchunk sizes.
 const ALIGN: u64 = 128 << 10;
 
-/// A subchunk in a file.
+/// One use of a subchunk in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Use {
-    /// Which.
+    /// The subchunk.
     pub subchunk: SubchunkId,
-    /// Bytes.
+    /// Its length in bytes.
     pub len: u32,
-    /// Where it begins on the line of all files.
+    /// Where this use begins on the line of all files.
     pub at: u64,
-    /// Whether it may be cut otherwise if more is read: it lies beside what is not read, or beside a hole.
+    /// Whether the cuts may differ when more is read: it lies next to bytes that are not read, or next to a hole.
     pub edge: bool,
 }
 
 /// Stretches of the line of all files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Portions {
-    /// Ascending and apart from one another.
+    /// Ascending; they do not touch.
     stretches: Vec<Range<u64>>,
 }
 
 impl Portions {
-    /// These stretches, in any order. What several of them cover is covered once.
+    /// Takes stretches in any order. Overlapping stretches are merged.
     pub fn new(mut stretches: Vec<Range<u64>>) -> Self {
         stretches.retain(|stretch| stretch.start < stretch.end);
         stretches.sort_by_key(|stretch| stretch.start);
@@ -46,7 +47,7 @@ impl Portions {
         Portions { stretches: merged }
     }
 
-    /// The ranges to read of a file of `size` bytes that begins at `start` on the line; ascending, within the file.
+    /// The ranges to read of a file of `size` bytes that begins at `start` on the line: ascending, within the file.
     pub(super) fn of(&self, start: u64, size: u64) -> Vec<Range<u64>> {
         let first = self.stretches.partition_point(|stretch| stretch.end <= start);
         let overlapping = self.stretches.iter().skip(first);
@@ -70,7 +71,7 @@ impl Portions {
     }
 }
 
-/// The nearest place where a file of `size` bytes may be cut.
+/// The nearest position where a file of `size` bytes may be cut.
 fn aligned(at: u64, size: u64) -> u64 {
     if at >= size {
         return size;
@@ -105,7 +106,8 @@ mod tests {
 
     #[test]
     fn every_byte_is_read_as_often_as_every_other_over_all_places_of_a_stretch() {
-        // Files of many sizes on a line of 4 MiB; a stretch of 512 KiB at every multiple of 8 KiB, around the end, too.
+        // Files of many sizes on a line of 4 MiB, and a stretch of 512 KiB at every multiple of 8 KiB, also where it
+        // wraps around the end.
         let sizes = [700_000, 1, 4096, 100, 1_500_000, 65_536, 1_100_000, 823_871];
         let total: u64 = sizes.iter().sum();
         let (step, len) = (8 << 10, 512 << 10);

@@ -1,23 +1,23 @@
-//! What can be said of a superchunk at little cost: how far the fastest codec gets with a part of it, and how much of it repeats.
+//! Cheap measures of a superchunk: how well the fastest codec compresses a part of it, and how much of it repeats.
 //!
-//! Both are functions of its bytes alone. They cost less than reading, cutting and hashing it. Called by a rehearsal.
+//! Both depend on its bytes alone. They cost less than reading, cutting and hashing it. Called by a rehearsal.
 
 use super::held::mixed;
 use crate::format::FormatError;
 use crate::format::codec::{Compression, Encoder};
 use std::collections::HashSet;
 
-/// One byte in so many is compressed.
+/// One byte in this many is compressed.
 const PROBED: usize = 8;
-/// Bytes that are compressed in one piece.
+/// Bytes compressed in one piece.
 const PIECE: usize = 16 << 10;
-/// The fastest codec there is.
+/// The fastest codec.
 const CODEC: Compression = Compression::Zstd(1);
-/// A run of bytes ends where these bits of the rolling hash are zero: after 256 bytes, on average.
+/// A run of bytes ends where these bits of the rolling hash are zero: after 256 bytes on average.
 const BORDER: u64 = 0xff << 56;
-/// Bytes of the shortest run.
+/// Minimum length of a run in bytes.
 const SHORTEST: usize = 32;
-/// One run in so many is looked at.
+/// One run in this many is examined.
 const LOOKED_AT: u64 = 4;
 
 /// Numbers that look random, for the rolling hash.
@@ -31,7 +31,7 @@ const GEAR: [u64; 256] = {
     table
 };
 
-/// About how many bytes the fastest codec would make of it, from pieces that are spread over it.
+/// An estimate of the size after the fastest codec, from pieces spread over the superchunk.
 pub(super) fn compressed(raw: &[u8]) -> Result<u32, FormatError> {
     let pieces = raw.len().div_ceil(PIECE * PROBED).max(1);
     let step = raw.len() / pieces;
@@ -44,8 +44,8 @@ pub(super) fn compressed(raw: &[u8]) -> Result<u32, FormatError> {
     Ok((encoded.stored.len() as u64 * raw.len() as u64).div_ceil(sample.len().max(1) as u64) as u32)
 }
 
-/// About how many of its bytes are no repetition of earlier ones, over any distance: of runs of bytes that end where their content
-/// says, those that come for the first time.
+/// An estimate of the number of bytes that do not repeat earlier ones, over any distance. The content defines where
+/// runs of bytes end; it counts the runs that occur for the first time.
 pub(super) fn fresh(raw: &[u8]) -> u32 {
     let mut seen = HashSet::new();
     let (mut all, mut fresh) = (0u64, 0u64);

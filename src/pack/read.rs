@@ -1,5 +1,5 @@
-//! Reading files: open, find holes, cut, hash. Runs on several threads; each takes a whole batch and hands its files on
-//! in order, through a channel of the batch's own.
+//! Reads files: open, find holes, cut, hash. Runs on several threads. Each takes a whole batch and passes its files on
+//! in order, through the batch's own channel.
 
 use super::PackOptions;
 use super::dirs::{DirError, is_shortage};
@@ -17,23 +17,23 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// Bytes read in one go, and handed on together.
+/// Bytes read at once and passed on together.
 const SEGMENT: usize = 1 << 20;
-/// Bytes asked for first of a file that says it has none. Some files in /proc give all they have to one read or nothing.
+/// Bytes requested first of a file whose size is 0. Some files in /proc return all their bytes to one read, or none.
 const PROBE: usize = 64 << 10;
-/// Files from this size on are announced to the kernel as read from front to back.
+/// For files of at least this size the kernel is advised that they are read sequentially.
 const ADVISE: u64 = 4 << 20;
 
-/// A batch and where its files' segments go.
+/// A batch, and the channel for its files' segments.
 pub(super) type ReadJob = (Arc<Batch>, Sender<Segment>);
 
-/// Reads batches until there are no more: of their files what `portions` says, where it is given.
+/// Reads batches until there are no more. With `portions` it reads only those of the files.
 pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions, portions: Option<&Portions>) {
     let cutter = Cutter::new(&options.params);
     while let Ok((batch, segments)) = queue.recv() {
         let (hash, segment) = (options.params.hash, Segment::default());
         let mut reader = Reader { cutter: &cutter, hash, portions, segments, segment };
-        // Where the filler has gone there is nobody to tell: it has its reason.
+        // If the filler hung up, nobody needs the error: the filler has its own.
         let _ = reader.read_batch(&batch);
     }
 }
@@ -51,9 +51,9 @@ struct Reader<'a> {
 
 /// Why a file cannot be read.
 enum Unreadable {
-    /// In words for people.
+    /// A reason in words for the user.
     Because(String),
-    /// There are no descriptors.
+    /// Descriptors ran out.
     Shortage(Errno),
 }
 
@@ -75,16 +75,16 @@ impl From<DirError> for Unreadable {
     }
 }
 
-/// How far a range of a file goes.
+/// Where a range of a file ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// To this offset, where more data or a hole follows.
+    /// At this offset, where more data or a hole follows.
     At(u64),
-    /// To the end of the file, which should be at this offset.
+    /// At the end of the file, which should be this offset.
     OfFile(u64),
 }
 
-/// What was read of a range.
+/// The result of reading a range.
 struct DataRead {
     /// Bytes.
     len: u64,
@@ -142,10 +142,10 @@ impl Reader<'_> {
         let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
         let all = || std::iter::once(0..size).collect();
         let wanted = self.portions.map_or_else(all, |portions| portions.of(job.start, size));
-        // Bytes packed so far, holes included.
+        // Bytes packed so far, including holes.
         let mut at = 0;
         loop {
-            // Without holes there is nothing to ask for; with them, data is read from one border to the next.
+            // A file without holes needs no search for them. With holes, data is read from one border to the next.
             let (data, end) = if sparse || self.portions.is_some() {
                 match next_wanted(&file, at, size, sparse, &wanted) {
                     Ok(range) => range,
@@ -192,8 +192,9 @@ impl Reader<'_> {
 
     /// Cuts and hashes the bytes from `from` on.
     ///
-    /// Some file systems do not know a file's size before it is read, and say 0 or something too small (/proc, some over FUSE): if the
-    /// file goes on after its end and its size still says the same, it is read until it has no more.
+    /// Some file systems do not know a file's size before it is read, and report 0 or too little (/proc, some over
+    /// FUSE). If the file continues after its end and its reported size has not changed, it is read until it returns no
+    /// more bytes.
     fn read_data(&mut self, file: &OwnedFd, from: u64, until: End) -> Result<Result<DataRead, Unreadable>, Gone> {
         let max = self.cutter.max_len();
         let mut at = from;
@@ -202,12 +203,12 @@ impl Reader<'_> {
             End::OfFile(to) => (to, true),
         };
         let mut grew = false;
-        // Bytes of the segment from here on are read but not yet cut.
+        // The segment's bytes from here on are read but not yet cut.
         let mut uncut = self.segment.bytes.len();
         loop {
             let want = (to - at).min((SEGMENT + max) as u64) as usize;
             let room = want.min((SEGMENT + max).saturating_sub(self.segment.bytes.len()).max(max));
-            // A byte more tells whether the file goes on, without another call.
+            // One more byte tells whether the file continues, without another call.
             let more = match until {
                 End::OfFile(0) if probe => PROBE,
                 End::OfFile(_) if probe && room as u64 == to - at => 1,
@@ -226,7 +227,7 @@ impl Reader<'_> {
                 if now <= to {
                     to = u64::MAX;
                 } else if to == 0 {
-                    // It is known now.
+                    // The size is known now.
                     to = now.max(got as u64);
                 } else {
                     grew = true;
@@ -263,7 +264,7 @@ fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     let name = OsStr::from_bytes(&job.name);
     let dir = job.dir.fd()?;
     let open = |flags| job.dir.pool().with_room(|| rustix::fs::openat(&*dir, name, flags, rustix::fs::Mode::empty()));
-    // Reading for a backup should not count as use; only the owner may ask for that.
+    // Reading for a backup should not change the access time; only the owner may request that.
     let file = match open(flags | OFlags::NOATIME) {
         Err(Errno::PERM) => open(flags),
         opened => opened,
@@ -277,24 +278,24 @@ fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
         return Err(Unreadable::Because("another file has its name by now".into()));
     }
     if stat.st_size as u64 >= ADVISE {
-        // Advice only: where it is not taken, reading is slower and no less right.
+        // Only advice: if it fails, reading is slower but still right.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
     }
     Ok((file, stat))
 }
 
-/// Whether the file that was opened is not the one the scan saw, and must not be packed under what the scan saw of it.
+/// Whether the opened file is not the file that the scan saw, and must not be packed with the scan's metadata.
 ///
-/// With other owners or permissions, bytes would be shown to whoever may not read them. With more than one name, the others
-/// would get the bytes of a file they do not belong to. Any other file that took the name is packed, and said to have changed:
-/// that is how many programs save.
+/// With a different owner or different permissions, bytes would become readable for users who may not read them. With
+/// more than one name, the other names would get the bytes of a foreign file. Any other file that took the name is
+/// packed with a warning that it changed: many programs save files that way.
 fn is_another(opened: &Stat, seen: &Stat) -> bool {
     let same = (opened.st_dev, opened.st_ino) == (seen.st_dev, seen.st_ino);
     let rights = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
     !same && (seen.st_nlink > 1 || rights(opened) != rights(seen))
 }
 
-/// The next range of data at or after `at` that is wanted, in a file of `size` bytes; both ends are `size` if there is none.
+/// The next wanted range of data at or after `at` in a file of `size` bytes; both ends are `size` if there is none.
 fn next_wanted(
     file: &OwnedFd,
     at: u64,
@@ -312,12 +313,12 @@ fn next_wanted(
     Ok((size, size))
 }
 
-/// The next range of data at or after `at`, in a file of `size` bytes; both ends are `size` if there is none.
+/// The next range of data at or after `at` in a file of `size` bytes; both ends are `size` if there is none.
 fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadable> {
     let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(data) => data.min(size),
         Err(Errno::NXIO) => return Ok((size, size)),
-        // A file system without holes: all is data.
+        // A file system without holes: everything is data.
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok((at, size)),
         Err(error) => return Err(("find data in", error).into()),
     };
@@ -326,14 +327,15 @@ fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadabl
     }
     let hole = match rustix::fs::seek(file, SeekFrom::Hole(data)) {
         Ok(hole) => hole.min(size),
-        // It shrank between the two: reading will tell.
+        // It shrank between the two calls; reading will notice.
         Err(Errno::NXIO) => size,
         Err(error) => return Err(("find holes in", error).into()),
     };
     Ok((data, if hole > data { hole } else { size }))
 }
 
-/// Appends `len` bytes from `at`, and up to `more` if they come along; fewer only at the end of the file.
+/// Appends `len` bytes from offset `at`, and up to `more` further bytes that the same reads return. It returns fewer
+/// only at the end of the file.
 fn read_at(file: &OwnedFd, at: u64, len: usize, more: usize, out: &mut Vec<u8>) -> Result<usize, Errno> {
     let start = out.len();
     out.resize(start + len + more, 0);

@@ -1,9 +1,10 @@
-//! Packing without compressing everything, and without an image: what a tree would take, from a sample of its superchunks.
+//! Packs without compressing everything and without an image: it tells what a tree would take, from a sample of its
+//! superchunks.
 //!
-//! The stages of `pack` run as they are, so deduplication, tables and clear lists are what they would be. Only the superchunks do
-//! not go to compressors: some are held in a temporary file, from which the caller has some compressed, and for the others the
-//! caller says how many bytes they would take. Invariant: no image comes of it (see [`super::hollow`]); if all superchunks are
-//! compressed, each figure is that of the image that `pack` would make. Called by `bench`.
+//! The stages of `pack` run unchanged, so deduplication, tables and clear lists are exact. Only the superchunks do not
+//! go to compressors. Some are kept in a temporary file, and the caller has some of these compressed; for all others
+//! the caller says how many bytes they would take. Invariant: no image results (see [`super::hollow`]). If all
+//! superchunks are compressed, each figure is that of the image that `pack` would make. Called by `bench`.
 
 use super::append::{Progress, Sealed, begin_log};
 use super::compare::{Compare, Places};
@@ -37,15 +38,15 @@ pub use super::scan::Count;
 /// How to rehearse.
 #[derive(Debug, Clone)]
 pub struct Rehearse<'a> {
-    /// Raw bytes of superchunks that are held at most.
+    /// The most raw bytes of superchunks to keep.
     pub hold: u64,
-    /// Superchunks that are held at least.
+    /// The fewest superchunks to keep.
     pub hold_at_least: usize,
-    /// Which ones are held.
+    /// Decides which superchunks are kept.
     pub seed: u64,
-    /// What of the files is read; `None`: all. What is not read counts as a hole.
+    /// The portions of the files to read; `None`: everything. Bytes that are not read count as a hole.
     pub portions: Option<&'a Portions>,
-    /// Where temporary files are.
+    /// Directory for temporary files.
     pub dir: &'a Path,
 }
 
@@ -54,13 +55,13 @@ pub struct Rehearse<'a> {
 pub struct Unit {
     /// Raw bytes.
     pub raw_len: u32,
-    /// Bytes that it would take if the fastest codec were used, by a part of it that was compressed. Known of all.
+    /// Bytes that the fastest codec would need for it, estimated from a part of it. Known for all superchunks.
     pub probe: u32,
-    /// Raw bytes that do not repeat earlier ones of it, about. Known of all.
+    /// Estimate of its raw bytes that do not repeat earlier ones of the same superchunk. Known for all superchunks.
     pub fresh: u32,
-    /// Bytes that it takes, if it was compressed.
+    /// Stored bytes, if it was compressed.
     pub stored: Option<u32>,
-    /// Subchunks in it.
+    /// Number of its subchunks.
     pub subchunks: u32,
 }
 
@@ -74,7 +75,7 @@ struct Gathered {
     sum: u64,
 }
 
-/// A tree that was read, cut and deduplicated.
+/// A tree that is read, cut and deduplicated.
 pub struct Rehearsal<'a> {
     options: &'a PackOptions,
     plan: Plan,
@@ -85,37 +86,37 @@ pub struct Rehearsal<'a> {
     warnings: u64,
 }
 
-/// Is told how many superchunks were compressed.
+/// Called with the number of superchunks compressed so far.
 pub type Watch<'a> = &'a (dyn Fn(usize) + Sync);
 
-/// A part of a superchunk that was compressed, or all of it.
+/// A compressed part of a superchunk, or all of it.
 struct Piece {
     index: usize,
     raw: u32,
     stored: u32,
-    /// Without its stored bytes.
+    /// Its `stored` is empty.
     encoded: Encoded,
 }
 
-/// What came of it.
+/// The result of a rehearsal.
 #[derive(Debug, Clone)]
 pub struct Rehearsed {
-    /// What the bytes of the image would be spent on.
+    /// How the bytes of the image would be used.
     pub usage: Usage,
     /// What was packed.
     pub summary: PackSummary,
-    /// What the tables take.
+    /// Bytes that the tables would take.
     pub leaves: LeafBytes,
 }
 
-/// What a thread makes of a superchunk in place of its stored bytes.
+/// What a thread computes for a superchunk instead of its stored bytes.
 struct Probed {
     raw: Arc<Vec<u8>>,
     probe: u32,
     fresh: u32,
 }
 
-/// Walks over the sources, reads no file, and says what there is.
+/// Walks the sources, reads no file, and counts what is there.
 ///
 /// # Errors
 /// If a source does not exist.
@@ -124,18 +125,18 @@ pub fn count(sources: &[PathBuf], options: &PackOptions, observer: &dyn PackObse
     scan::Scan::new(&sources, options, &Own::default(), observer).count_alike()
 }
 
-/// Reads the sources, all of them or portions, and cuts, hashes and deduplicates as [`super::pack`] would.
+/// Reads the sources, or portions of them, and cuts, hashes and deduplicates as [`super::pack`] would.
 ///
 /// # Errors
-/// As [`super::pack`], but for those of the image; and if temporary files cannot be written. Equal XXH3 hashes count as equal
-/// bytes.
+/// Those of [`super::pack`], except errors about the image; and an error if temporary files cannot be written. Equal
+/// XXH3 hashes count as equal bytes.
 pub fn rehearse<'a>(
     sources: &[PathBuf],
     options: &'a PackOptions,
     how: &Rehearse<'a>,
     observer: &dyn PackObserver,
 ) -> Result<Rehearsal<'a>, PackError> {
-    // Only the folder of its name counts, where there is no other for what spills.
+    // Only the directory of this name counts, as the default for temporary files.
     let mut plan = Plan::new(options, &how.dir.join("image"))?;
     plan.temp_dir = how.dir.to_owned();
     let sources = scan::sources(sources, options)?;
@@ -163,7 +164,7 @@ pub fn rehearse<'a>(
 fn probe_all(queue: &Receiver<CompressJob<Probed>>) {
     while let Ok((raw, done)) = queue.recv() {
         let probed = probe::compressed(&raw).map(|probe| Probed { probe, fresh: probe::fresh(&raw), raw });
-        // Who does not wait for this any more has failed; its error is told there.
+        // A receiver that hung up has failed and reports its own error.
         let _ = done.send(probed);
     }
 }
@@ -171,7 +172,7 @@ fn probe_all(queue: &Receiver<CompressJob<Probed>>) {
 fn gather(queue: &Receiver<Sealed<Probed>>, mut held: Held, dir: &Path) -> Result<(Vec<Gathered>, Held), PackError> {
     let mut gathered = Vec::new();
     while let Ok(sealed) = queue.recv() {
-        // A compressor that is gone has panicked: the scope it runs in passes that on.
+        // The compressor hung up because it panicked; the thread scope passes the panic on.
         let Ok(probed) = sealed.encoded.recv() else { break };
         let Probed { raw, probe, fresh } = probed?;
         held.offer(&raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
@@ -190,35 +191,36 @@ fn gather(queue: &Receiver<Sealed<Probed>>, mut held: Held, dir: &Path) -> Resul
 }
 
 impl Rehearsal<'_> {
-    /// All superchunks, in the order they would lie in the image.
+    /// All superchunks, in the order they would have in the image.
     pub fn units(&self) -> Vec<Unit> {
         self.gathered.iter().map(|gathered| gathered.unit).collect()
     }
 
-    /// Those that can be compressed, by their index among all: spread over all of them evenly, at random. All of them, if all are held.
+    /// Indexes of the superchunks that can be compressed. They are spread evenly, at random, over all superchunks. All
+    /// of them, if all are kept.
     pub fn held(&self) -> Vec<usize> {
         self.held.indexes()
     }
 
-    /// Whether all can be compressed.
+    /// Whether all superchunks can be compressed.
     pub fn holds_all(&self) -> bool {
         self.held.holds_all()
     }
 
-    /// What was packed, but for what is known of an image alone.
+    /// The summary, without the figures that only a finished image has.
     pub fn summary(&self) -> &PackSummary {
         &self.filled.summary
     }
 
-    /// Where subchunks were used, in the order they were read. Only if portions were read.
+    /// Where subchunks are used, in reading order. Filled only if portions were read.
     pub fn uses(&self) -> &[Use] {
         &self.filled.uses
     }
 
-    /// Compresses these, of those that are held; `watch` is told how many are done.
+    /// Compresses these kept superchunks; `watch` gets the number done.
     ///
     /// # Errors
-    /// If one is not held or cannot be read, the codec fails, or the observer asks to stop.
+    /// If one is not kept or cannot be read, the codec fails, or the observer asks to stop.
     pub fn compress(
         &mut self,
         chosen: &[usize],
@@ -233,11 +235,11 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
-    /// Compresses these in pieces of so many bytes, each alone. Gives raw and stored bytes of each, in any order: how much the parts of
-    /// a superchunk differ.
+    /// Compresses these superchunks in pieces of `piece` bytes, each alone. Returns raw and stored bytes of each piece,
+    /// in any order: they show how much the parts of a superchunk differ.
     ///
     /// # Errors
-    /// As [`Rehearsal::compress`].
+    /// Those of [`Rehearsal::compress`].
     pub fn compress_pieces(
         &self,
         chosen: &[usize],
@@ -268,7 +270,7 @@ impl Rehearsal<'_> {
                 held.read(index, &mut raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
                 for part in raw.chunks(piece.max(1)) {
                     let mut encoded = encoder.encode(part)?;
-                    // Only their number counts from here on.
+                    // From here on only their number counts.
                     let stored = std::mem::take(&mut encoded.stored).len() as u32;
                     done.lock().1.push(Piece { index, raw: part.len() as u32, stored, encoded });
                 }
@@ -292,7 +294,8 @@ impl Rehearsal<'_> {
         Ok(done.into_inner().1)
     }
 
-    /// What the image would take. `predicted` says how many bytes a superchunk takes that was not compressed, by its index.
+    /// What the image would take. For a superchunk that was not compressed, `predicted` returns its stored bytes by its
+    /// index.
     ///
     /// # Errors
     /// If a temporary file cannot be written or read back.
@@ -329,7 +332,7 @@ impl Rehearsal<'_> {
             let frame = superchunk::frame(&encoded, &[], unit.raw_len, short);
             let clear = list.encode();
             let mut place = log.append(NewFrame { clear: &clear, ..frame }).map_err(on_log)?;
-            // The map keeps the checksum of the bytes that are not there.
+            // The map keeps the checksum of the bytes that are left out.
             place.sum = sum;
             appended.map.add(FrameKind::SUPERCHUNK, place, &list, Vec::<(SubchunkId, _)>::new());
             stored = encoded.stored;

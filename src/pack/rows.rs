@@ -1,4 +1,4 @@
-//! The rows of the tree: inodes, directories, contents, tiny contents and xattr sets, as the walk comes to them.
+//! The rows of the tree: inodes, directories, contents, tiny contents and xattr sets, in the order of the walk.
 
 use super::files::Meta;
 use super::plan::Plan;
@@ -14,7 +14,7 @@ use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, Identity, In
 use crate::table::TableError;
 use std::collections::HashMap;
 
-/// Column of the link count, which is known only in the end.
+/// Column of the link count, which is known only at the end.
 const LINKS: usize = 3;
 
 /// A directory that is being walked.
@@ -24,21 +24,21 @@ struct OpenDir {
     subdirectories: u64,
 }
 
-/// What an inode is, besides what the scan learned of it.
+/// What an inode is, besides what the scan knows.
 pub(super) struct Node<'a> {
     pub(super) file_type: FileType,
     pub(super) content: ContentRef,
     pub(super) size: u64,
-    /// Of a symlink.
+    /// The target of a symlink.
     pub(super) target: &'a [u8],
-    /// Bytes that are no hole, where the file has holes.
+    /// Bytes outside holes, if the file has holes.
     pub(super) allocated: Option<u64>,
-    /// Whether the content was not cut from its start.
+    /// Whether the content was not cut from its start (a short subchunk is followed by data).
     pub(super) uneven: bool,
 }
 
 impl Node<'_> {
-    /// Something without content.
+    /// A node without content.
     pub(super) fn bare(file_type: FileType, size: u64) -> Self {
         Node { file_type, content: ContentRef::None, size, target: &[], allocated: None, uneven: false }
     }
@@ -52,10 +52,11 @@ pub(super) struct TreeRows {
     tiny: Spool,
     xattrs: Spool,
     users: UserCounts,
-    /// Directory, and where its entries stand in the spool: directories close in another order than they are numbered.
+    /// Each directory, and the range of its entries in the spool: directories close in another order than their
+    /// numbers.
     directories: Vec<(u64, u64, u64)>,
     open: Vec<OpenDir>,
-    /// Link counts that are not 1 (2 for directories).
+    /// Link counts other than 1 (2 for directories).
     links: HashMap<u64, u64>,
     linked: HashMap<(u64, u64), (InodeId, FileType)>,
     tiny_index: HashMap<Identity, TinyId>,
@@ -97,7 +98,7 @@ impl TreeRows {
         }
     }
 
-    /// Into a directory; the first is the root.
+    /// Enters a directory; the first is the root.
     pub(super) fn enter(&mut self, name: &[u8], meta: &Meta) -> Result<(), PackError> {
         let parent = self.open.last().map_or(InodeId::ROOT, |dir| dir.inode);
         let inode = self.inode(meta, &Node::bare(FileType::Directory, meta.size), Some(parent))?;
@@ -110,7 +111,7 @@ impl TreeRows {
         Ok(())
     }
 
-    /// Out of a directory: its entries are complete.
+    /// Leaves a directory: its entries are complete.
     pub(super) fn leave(&mut self) -> Result<(), PackError> {
         let Some(dir) = self.open.pop() else { return Ok(()) };
         if dir.subdirectories > 0 {
@@ -127,7 +128,7 @@ impl TreeRows {
         Ok(())
     }
 
-    /// Anything but a directory.
+    /// Adds anything but a directory.
     pub(super) fn leaf(&mut self, name: &[u8], meta: &Meta, node: &Node<'_>) -> Result<(), PackError> {
         let inode = self.inode(meta, node, None)?;
         self.private |= node.file_type == FileType::Regular && meta.mode & 0o004 == 0;
@@ -138,7 +139,7 @@ impl TreeRows {
         Ok(())
     }
 
-    /// Another name of an inode; false if the first was left out.
+    /// Adds another name of an inode; false if the inode was left out.
     pub(super) fn link(&mut self, name: &[u8], key: (u64, u64)) -> bool {
         let Some(&(inode, file_type)) = self.linked.get(&key) else {
             return false;
@@ -210,7 +211,8 @@ impl TreeRows {
         Ok(XattrRef::Set(id))
     }
 
-    /// A content below 512 bytes. Shared by BLAKE3, whatever the image's hash: that proves equality.
+    /// A content of less than 512 bytes. It is shared by BLAKE3, whatever the image's hash is, because BLAKE3 proves
+    /// equality.
     pub(super) fn tiny(&mut self, bytes: &[u8]) -> Result<(TinyId, bool), PackError> {
         let identity = Identity::of(HashKind::Blake3, bytes);
         if let Some(id) = self.tiny_index.get(&identity) {
@@ -223,7 +225,7 @@ impl TreeRows {
         Ok((id, false))
     }
 
-    /// A content of several extents; equal ones (by the hash of their lists) are stored once.
+    /// A content of several extents. Equal contents (by the hash of their extent lists) are stored once.
     pub(super) fn content(&mut self, hash: ContentHash, rows: &[ContentRow]) -> Result<ContentId, PackError> {
         if let Some(id) = self.content_index.get(&hash) {
             return Ok(*id);
@@ -275,7 +277,7 @@ impl TreeRows {
         self.xattrs.all()
     }
 
-    /// Rows of the shares table. Counts no more users.
+    /// Rows of the shares table. No users may be added after this.
     pub(super) fn share_rows(&mut self) -> Result<ShareRows<'_>, PackError> {
         self.users.rows()
     }
@@ -291,10 +293,10 @@ impl TreeRows {
     }
 }
 
-/// BLAKE3 of a content's list of extents, as wide as an identity: equal hashes are taken for equal lists.
+/// BLAKE3 of a content's extent list, as wide as an identity: equal hashes are taken for equal lists.
 pub(super) type ContentHash = [u8; 24];
 
-/// The rows of a content while its extents come in.
+/// The rows of a content, built extent by extent.
 #[derive(Default)]
 pub(super) struct ContentBuilder {
     pub(super) rows: Vec<ContentRow>,
@@ -310,7 +312,7 @@ impl ContentBuilder {
         self.rows.push(ContentRow { length: len, extent: Extent::Hole });
     }
 
-    /// Appends a subchunk. The hash is made of its id: an identity may be shared by subchunks that differ (XXH3-128).
+    /// Appends a subchunk. The hash covers its id, because different subchunks may share an identity (XXH3-128).
     pub(super) fn subchunk(&mut self, id: SubchunkId, len: u32) {
         self.hasher.update(&[1]).update(&len.to_le_bytes()).update(&id.0.to_le_bytes());
         self.size += u64::from(len);
@@ -335,7 +337,7 @@ impl ContentBuilder {
         self.rows.push(ContentRow { length: len.into(), extent: Extent::Slice { subchunk: id, skip: 0 } });
     }
 
-    /// The hash of the list of extents.
+    /// The hash of the extent list.
     pub(super) fn hash(&self) -> ContentHash {
         let mut out = [0; 24];
         self.hasher.finalize_xof().fill(&mut out);

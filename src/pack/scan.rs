@@ -1,4 +1,4 @@
-//! What the walk over the sources is for: batches of entries for readers and filler, or only a count of them.
+//! The scan: walks the sources, and either makes batches of entries for readers and filler, or only counts.
 
 use super::dirs::Pool;
 use super::files::{Batch, Entry, Segment};
@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A batch ends with so many entries, or when its files have so many bytes.
+/// A batch ends after this many entries, or when its files reach this many bytes.
 const BATCH_ENTRIES: usize = 128;
 const BATCH_BYTES: u64 = 1 << 20;
-/// Segments a reader may be ahead of the filler within one batch.
+/// Segments that a reader may be ahead of the filler within one batch.
 const SEGMENTS: usize = 2;
 
-/// The sources that are named by `paths`; their directories are kept open, a bounded number of them.
+/// Opens the sources named by `paths`. A bounded number of their directories stays open.
 pub(super) fn sources(paths: &[PathBuf], options: &PackOptions) -> Result<Vec<Source>, PackError> {
     Source::open_all(paths, &Pool::new(options.open_directories))
 }
@@ -30,32 +30,33 @@ pub(super) struct Scan<'a> {
     rules: Rules<'a>,
 }
 
-/// What there is, as far as it is known before a file is read.
+/// What the sources hold, as far as it is known before a file is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Count {
     /// Regular files.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Their bytes without holes.
+    /// Their bytes outside holes.
     pub data_bytes: u64,
-    /// How many bytes of them may be there twice, for all that sizes tell: files of the same size, if asked for.
+    /// Bytes that may be duplicates, judged by sizes alone: files that share a size with another, and large files.
+    /// Filled only if asked for.
     pub alike_bytes: u64,
 }
 
-/// Only counts.
+/// A sink that only counts.
 #[derive(Default)]
 struct Counting {
     count: Count,
-    /// Which sizes there are, if files of the same size are to be known.
+    /// The sizes seen so far, if files of the same size are wanted.
     sizes: Option<HashSet<u64>>,
 }
 
-/// Files from this size on may have much in common, whatever their sizes are.
+/// Files of at least this size may have much in common, whatever their sizes are.
 const LARGE: u64 = 8 << 20;
-/// Of smaller files many have the same size by chance, and they count little.
+/// Many smaller files have the same size by chance, and they matter little.
 const SMALL: u64 = 4 << 10;
-/// Bytes of a block in which file systems say what a file takes.
+/// The unit of `st_blocks`.
 const BLOCK: u64 = 512;
 
 impl Sink for Counting {
@@ -77,7 +78,7 @@ impl Sink for Counting {
     }
 }
 
-/// Makes batches for readers and filler.
+/// A sink that makes batches for readers and filler.
 struct Batches<'a> {
     batch: Batch,
     /// Bytes of the batch's files, and of all files.
@@ -123,20 +124,20 @@ impl<'a> Scan<'a> {
         Scan { sources, rules }
     }
 
-    /// Ends all walks, since nobody waits for them any more.
+    /// Ends all walks, because nobody waits for them any more.
     pub(super) fn end(&self) {
         self.rules.over.store(true, Ordering::Relaxed);
     }
 
-    /// Warnings told so far.
+    /// Number of warnings so far.
     pub(super) fn warnings(&self) -> u64 {
         self.rules.warnings.load(Ordering::Relaxed)
     }
 
-    /// Walks, handing batches to readers and filler in path order, until the end or until nobody takes them.
+    /// Walks, and sends batches to readers and filler in path order, until the end or until nobody receives.
     ///
     /// # Errors
-    /// If going on would leave something out. What was handed on is then not all.
+    /// If continuing would leave something out. Then the batches are incomplete.
     pub(super) fn run(
         &self,
         readers: &Sender<ReadJob>,
@@ -147,20 +148,20 @@ impl<'a> Scan<'a> {
         failure(walked.and_then(|()| batches.flush()))
     }
 
-    /// Walks only to tell the observer how much there is.
+    /// Walks only to tell the observer the totals.
     ///
     /// # Errors
-    /// If going on would leave something out, or the observer asked to stop; nothing is told then.
+    /// If continuing would leave something out, or the observer asked to stop; then the observer gets no totals.
     pub(super) fn count(&self, aloud: bool) -> Result<(), PackError> {
         let count = self.counted(Counting::default(), aloud)?;
         self.rules.observer.total(count.files, count.bytes);
         Ok(())
     }
 
-    /// Walks only to count, and says which files may be alike. Memory: 16 bytes for each size that a file has.
+    /// Walks only to count, and estimates which files may be alike. Memory: 16 bytes for each distinct file size.
     ///
     /// # Errors
-    /// As [`Scan::count`].
+    /// Those of [`Scan::count`].
     pub(super) fn count_alike(&self) -> Result<Count, PackError> {
         self.counted(Counting { sizes: Some(HashSet::new()), ..Counting::default() }, false)
     }
@@ -174,7 +175,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Whoever no longer takes what it is handed has failed, and says so itself.
+/// A receiver that hung up has failed and reports its own error.
 fn failure(walked: Result<(), Stop>) -> Result<(), PackError> {
     match walked {
         Ok(()) | Err(Stop::Gone) => Ok(()),

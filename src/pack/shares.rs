@@ -1,7 +1,7 @@
 //! Counts the users of contents, tiny contents and xattr sets, for the table of shares.
 //!
-//! Every use is one number in a buffer of fixed size. A full buffer is sorted and becomes a run of (key, count); at the end
-//! the runs are merged. So memory does not grow with the number of files: the runs spill to disk as the rows do.
+//! Every use is one number in a buffer of fixed size. A full buffer is sorted and becomes a run of (key, count); at the
+//! end the runs are merged. So memory does not grow with the number of files: runs spill to disk, like the rows.
 
 use super::PackError;
 use crate::chunk::Spill;
@@ -14,25 +14,25 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::path::{Path, PathBuf};
 
-/// Uses gathered before they are sorted: 8 MiB.
+/// Uses collected before they are sorted: 8 MiB.
 const USES: usize = 1 << 20;
-/// Bytes of a run read back at a time. A run holds up to a million keys, so even a thousand million files need 16 MiB.
+/// Bytes of a run read back at once. A run holds up to a million keys, so even a thousand million files need 16 MiB.
 const WINDOW: usize = 16 << 10;
 /// The longest entry of a run: two varints.
 const ENTRY: usize = 20;
 
-/// Users so far.
+/// The users counted so far.
 pub(super) struct UserCounts {
     uses: Vec<u64>,
     limit: usize,
     spill: Spill,
     dir: PathBuf,
-    /// Where each run begins and ends in the spill.
+    /// The offsets in the spill where each run begins and ends.
     runs: Vec<(u64, u64)>,
 }
 
 impl UserCounts {
-    /// No users. Runs beyond `spill_after` bytes go to a file in `dir`.
+    /// Starts without users. Runs beyond `spill_after` bytes go to a file in `dir`.
     pub(super) fn new(spill_after: usize, dir: &Path) -> Self {
         UserCounts {
             uses: Vec::new(),
@@ -43,7 +43,7 @@ impl UserCounts {
         }
     }
 
-    /// Counts an inode that uses this.
+    /// Counts one inode that uses `key`.
     pub(super) fn add(&mut self, key: ShareKey) -> Result<(), PackError> {
         if self.uses.len() >= self.limit {
             self.finish_run()?;
@@ -72,7 +72,7 @@ impl UserCounts {
         Ok(())
     }
 
-    /// Rows of what has more than one user, in key order.
+    /// Rows for everything with more than one user, in key order.
     pub(super) fn rows(&mut self) -> Result<ShareRows<'_>, PackError> {
         self.finish_run()?;
         self.uses = Vec::new();
@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
         Run { spill, at, to, window: Vec::new(), used: 0, key: 0 }
     }
 
-    /// The next key and its users.
+    /// The next key and its number of users.
     fn next(&mut self) -> Result<Option<(u64, u64)>, TableError> {
         if self.window.len() - self.used < ENTRY && self.at < self.to {
             self.window.drain(..self.used);
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The runs, merged.
+/// The merged runs.
 pub(super) struct ShareRows<'a> {
     runs: Vec<Run<'a>>,
     /// The next key of each run that has one, with its users and the run's index; `None` before the first is read.

@@ -1,4 +1,4 @@
-//! What was named on the command line, found and opened.
+//! The sources named on the command line, found and opened.
 
 use super::PackError;
 use super::dirs::{Directory, Pool};
@@ -12,16 +12,16 @@ use std::sync::Arc;
 
 /// Something named on the command line.
 pub(super) struct Source {
-    /// Its name in the root, if there are several or it is no directory.
+    /// Its name in the root if there are several sources or it is not a directory.
     pub(super) name: Vec<u8>,
     pub(super) path: PathBuf,
-    /// The directory itself; of anything else the one it is in.
+    /// The source itself if it is a directory, otherwise the directory that holds it.
     pub(super) dir: Arc<Directory>,
     pub(super) stat: Stat,
 }
 
 impl Source {
-    /// Finds all of them; their directories are opened again from `pool`.
+    /// Opens all sources; their directories are reopened from `pool`.
     pub(super) fn open_all(paths: &[PathBuf], pool: &Arc<Pool>) -> Result<Vec<Source>, PackError> {
         if paths.is_empty() {
             return Err(PackError::NoSource);
@@ -44,7 +44,7 @@ impl Source {
         pool: &Arc<Pool>,
         parents: &mut HashMap<PathBuf, Arc<Directory>>,
     ) -> Result<Source, PackError> {
-        // A source given as a link to a directory means the directory, as with tar and rsync's trailing slash.
+        // A source that is a link to a directory means the directory, as with tar and rsync's trailing slash.
         let followed = rustix::fs::stat(path).map_err(|error| PackError::io("read", path, error.into()))?;
         let is_dir = FileType::of_mode(followed.st_mode) == Some(FileType::Directory);
         if let (false, Some(parent), Some(name)) = (is_dir, path.parent(), path.file_name()) {
@@ -65,7 +65,7 @@ impl Source {
         Ok(Source { name: name.as_bytes().to_vec(), path: path.to_owned(), dir: opened.dir, stat: opened.stat })
     }
 
-    /// Whether it is no directory but this file, by device and inode.
+    /// Whether it is not a directory but this file, by device and inode.
     pub(super) fn is_inode(&self, id: Option<(u64, u64)>) -> bool {
         !self.is_dir() && id == Some((self.stat.st_dev, self.stat.st_ino))
     }

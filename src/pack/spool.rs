@@ -1,4 +1,4 @@
-//! Rows of a table on their way to the end of packing, in order; on disk when they are many.
+//! Rows of a table, in order, kept until the end of packing; on disk when they are many.
 
 use super::PackError;
 use crate::chunk::Spill;
@@ -7,10 +7,10 @@ use crate::format::bytes::{Cursor, put_varint};
 use crate::table::TableError;
 use std::path::{Path, PathBuf};
 
-/// Bytes read back at a time.
+/// Bytes read back at once.
 const WINDOW: usize = 256 << 10;
 
-/// Rows one after another.
+/// A sequence of rows.
 pub(super) struct Spool {
     spill: Spill,
     dir: PathBuf,
@@ -22,7 +22,7 @@ impl Spool {
         Spool { spill: Spill::new(spill_after, dir), dir: dir.to_owned(), buffer: Vec::new() }
     }
 
-    /// Appends a row; returns where it begins.
+    /// Appends a row; returns its offset.
     pub(super) fn push(&mut self, a: u64, b: u64, name: &[u8], ints: &[u64], tail: &[u8]) -> Result<u64, PackError> {
         self.buffer.clear();
         let out = &mut self.buffer;
@@ -46,12 +46,12 @@ impl Spool {
         self.spill.append(bytes).map_err(|source| PackError::Spill { dir: self.dir.clone(), source })
     }
 
-    /// Where the next row will begin.
+    /// The offset of the next row.
     pub(super) fn end(&self) -> u64 {
         self.spill.len()
     }
 
-    /// The rows that lie in `[from, to)`, which must be borders of rows.
+    /// The rows in `[from, to)`; both must be offsets of rows or the end.
     pub(super) fn rows(&self, from: u64, to: u64) -> Rows<'_> {
         Rows { spool: self, at: from, to, window: Vec::new(), used: 0 }
     }
@@ -62,10 +62,10 @@ impl Spool {
     }
 }
 
-/// Rows read back.
+/// Reads rows back.
 pub(super) struct Rows<'a> {
     spool: &'a Spool,
-    /// Where the bytes behind the window begin.
+    /// Offset of the bytes after the window.
     at: u64,
     to: u64,
     window: Vec<u8>,
@@ -73,7 +73,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Makes at least `need` bytes stand in the window, or all that are left.
+    /// Fills the window with at least `need` bytes, or with all that are left.
     fn fill(&mut self, need: usize) -> Result<(), TableError> {
         if self.window.len() - self.used >= need {
             return Ok(());

@@ -1,7 +1,7 @@
-//! Superchunks in the making: subchunks are gathered until no more fit, compressed, and put into frames.
+//! Builds superchunks: collects subchunks until no more fit, compresses them, and makes frames.
 //!
-//! Invariant: a superchunk that is not full says so (format-spec section 5). Shared by `pack` and the freezer, so that both
-//! fill alike. Who fills gives out the ids: `pack` while it fills, the freezer when it appends.
+//! Invariant: a superchunk that is not full has the `short` bit (format-spec section 5). `pack` and the freezer share
+//! this file, so both fill alike. The caller assigns the ids: `pack` while it fills, the freezer when it appends.
 
 use crate::format::FormatError;
 use crate::format::block::{KeyRef, Row};
@@ -16,7 +16,7 @@ use crate::log::NewFrame;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 
-/// Raw bytes of a superchunk, and where what is made of them goes: its stored bytes, as a rule.
+/// Raw bytes of a superchunk, and the channel for the result, which usually is its stored bytes.
 pub type CompressJob<E = Encoded> = (Arc<Vec<u8>>, Sender<Result<E, FormatError>>);
 
 /// A superchunk that takes no more subchunks.
@@ -24,14 +24,14 @@ pub type CompressJob<E = Encoded> = (Arc<Vec<u8>>, Sender<Result<E, FormatError>
 pub struct Superchunk {
     /// The bytes of its subchunks, one after another.
     pub raw: Vec<u8>,
-    /// How many bytes each has.
+    /// The length of each subchunk in bytes.
     pub lens: Vec<u32>,
     /// Whether it is not full.
     pub short: bool,
 }
 
 impl Superchunk {
-    /// What it says of itself, if its subchunks have ids from `first` on.
+    /// Its clear list, if the ids of its subchunks begin at `first`.
     pub fn clear_list(lens: &[u32], first: SubchunkId, superchunk: SuperchunkId) -> ClearList {
         let subchunks = (first.0..).zip(lens).map(|(id, &len)| Listed::whole(SubchunkId(id), len)).collect();
         ClearList { superchunk, subchunks }
@@ -57,13 +57,13 @@ impl Filling {
         &self.raw
     }
 
-    /// How many bytes each subchunk in it has.
+    /// The length in bytes of each subchunk in it.
     pub fn lens(&self) -> &[u32] {
         &self.lens
     }
 
-    /// The superchunk that has to be finished before a subchunk of `len` bytes is put in: the one that was being filled, if
-    /// it has no room for that.
+    /// Makes room for a subchunk of `len` bytes. If the current superchunk has no room for it, that superchunk is
+    /// returned and must be finished first.
     pub fn make_room(&mut self, len: usize) -> Option<Superchunk> {
         let has_room = self.raw.len().saturating_add(len) <= self.params.superchunk_size as usize;
         if has_room && (self.lens.len() as u64) < limits::SUBCHUNKS {
@@ -72,7 +72,7 @@ impl Filling {
         self.take()
     }
 
-    /// Puts in a subchunk, for which [`Filling::make_room`] has made room.
+    /// Adds a subchunk. Call [`Filling::make_room`] first.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.raw.capacity() == 0 {
             self.raw.reserve_exact(self.params.superchunk_size as usize);
@@ -81,7 +81,7 @@ impl Filling {
         self.raw.extend_from_slice(bytes);
     }
 
-    /// What is in it as a superchunk, however full; `None` if nothing is. An empty one is filled from then on.
+    /// Takes the current content as a superchunk, however full; `None` if it is empty. Filling then starts anew.
     pub fn take(&mut self) -> Option<Superchunk> {
         if self.lens.is_empty() {
             return None;
@@ -94,18 +94,18 @@ impl Filling {
     }
 }
 
-/// Bytes of memory that a thread takes to compress superchunks of so many raw bytes: its context, the raw and stored bytes in
-/// work, and those that wait on either side.
+/// Bytes of memory that one compressor thread needs for superchunks of this size: its context, the raw and stored bytes
+/// of the current one, and those that wait before and after it.
 pub fn compressor_memory(compression: Compression, superchunk_size: u32) -> u64 {
     let size = superchunk_size as usize;
     (Encoder::memory(compression, size) + 5 * size) as u64
 }
 
-/// Compresses superchunks until there are no more. What becomes of one is a function of its bytes and the options.
+/// Compresses superchunks until there are no more. The result depends only on the superchunk's bytes and the options.
 pub fn compress(queue: &Receiver<CompressJob>, compression: Compression, part_size: Option<u32>) {
     let mut encoder = Encoder::new(compression, part_size);
     while let Ok((raw, done)) = queue.recv() {
-        // Who does not wait for this any more has failed; its error is told there.
+        // A receiver that hung up has failed and reports its own error.
         let _ = done.send(encoder.encode(&raw));
     }
 }
@@ -123,7 +123,7 @@ pub fn frame<'a>(encoded: &'a Encoded, clear: &'a [u8], raw_len: u32, short: boo
     }
 }
 
-/// Rows of the table of identities. The ids follow one another.
+/// Rows of the identities table. The ids must be consecutive.
 pub fn identity_rows(
     kind: HashKind,
     mut identities: impl Iterator<Item = (SubchunkId, Identity)>,
@@ -160,7 +160,7 @@ mod tests {
             assert!(filling.make_room(len).is_none());
             filling.push(&vec![1; len]);
         }
-        // 1024 more fit: to end here is to end early.
+        // 1024 bytes more would fit, so this one ends early.
         let short = filling.take().unwrap();
         assert_eq!((short.raw.len(), &short.lens[..], short.short), (3072, &[1024, 1024, 1024][..], true));
         for len in [1024, 1024, 1024, 1] {

@@ -1,7 +1,9 @@
-//! The walk over the sources in path order: the names of a directory by their bytes, a subdirectory where its name is.
+//! The walk of the sources in path order: names of a directory sorted by their bytes, each subdirectory at its name's
+//! place.
 //!
-//! Works with descriptors of directories all the way, so no path is too long and no link is followed; neither stack nor open
-//! descriptors grow with the depth. What cannot be read is a warning, and the walk goes on; a shortage of descriptors ends it.
+//! It always works with descriptors of directories, so no path is too long and no link is followed. Neither the stack
+//! nor the number of open descriptors grows with the depth. If something cannot be read, it warns and goes on; a
+//! shortage of descriptors ends it.
 
 use super::dirs::{DirError, Directory, Opened, is_shortage};
 use super::files::{Entry, FileJob, Meta, mtime};
@@ -23,42 +25,42 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Bytes of names that are read from a directory at once.
+/// Bytes of directory entries read at once.
 const LISTING: usize = 32 << 10;
 const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Why the walk ended early.
 pub(super) enum Stop {
-    /// Nobody wants entries any more: the observer asked to stop, or the stage that took them has ended.
+    /// Nobody wants entries any more: the observer asked to stop, or the receiving stage has ended.
     Gone,
-    /// Going on would leave something out that can be read.
+    /// Continuing would leave out something that can be read.
     Failed(PackError),
 }
 
-/// Where entries go.
+/// Receives the entries.
 pub(super) trait Sink {
-    /// Takes the next one.
+    /// Takes the next entry.
     fn entry(&mut self, entry: Entry) -> Result<(), Stop>;
 }
 
-/// What the walk goes by, and whom it tells.
+/// What the walk obeys, and whom it reports to.
 pub(super) struct Rules<'a> {
     pub(super) filter: &'a dyn Filter,
     pub(super) options: &'a PackOptions,
     pub(super) own: &'a Own,
     pub(super) observer: &'a dyn PackObserver,
     pub(super) warnings: AtomicU64,
-    /// Packing is over, and so is every walk.
+    /// Packing is over, so every walk ends.
     pub(super) over: AtomicBool,
 }
 
 /// A directory whose entries are being walked.
 struct Level {
     dir: Arc<Directory>,
-    /// Only the deepest has it.
+    /// Only the deepest level has it.
     fd: Option<Arc<OwnedFd>>,
     names: std::vec::IntoIter<Box<[u8]>>,
-    /// Bytes of the path without its own name.
+    /// Length of the path without its own name.
     before: usize,
 }
 
@@ -66,15 +68,15 @@ struct Level {
 pub(super) struct Walk<'a> {
     rules: &'a Rules<'a>,
     sink: &'a mut dyn Sink,
-    /// Whether warnings are told: the counting walk keeps quiet, or everything would be said twice.
+    /// Whether warnings are reported. The counting walk is silent, otherwise every warning would come twice.
     aloud: bool,
-    /// Path of the entry at hand within the image, for messages and filters.
+    /// Path of the current entry within the image, for messages and filters.
     path: Vec<u8>,
     levels: Vec<Level>,
-    /// Inodes with several links that were handed on.
+    /// Inodes with several links that were passed on already.
     seen: HashSet<(u64, u64)>,
     device: u64,
-    /// Where in `path` the part begins that is relative to the source.
+    /// Where the part of `path` begins that is relative to the source.
     relative: usize,
     listing: Vec<u8>,
 }
@@ -134,7 +136,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Appends a name to the path; returns where to cut it off again.
+    /// Appends a name to the path; returns the previous length.
     fn push(&mut self, name: &[u8]) -> usize {
         let before = self.path.len();
         if before > 0 && !name.is_empty() {
@@ -164,7 +166,8 @@ impl<'a> Walk<'a> {
         let options = self.rules.options;
         let (uid, gid) = options.owner.unwrap_or((stat.st_uid, stat.st_gid));
         let is_dir = FileType::of_mode(stat.st_mode) == Some(FileType::Directory);
-        // What stat(2) says of a directory differs between file systems: it is left out where a reproducible image is wanted.
+        // The size that stat(2) reports for a directory differs between file systems, so a reproducible image leaves it
+        // out.
         let size = if is_dir && options.timestamp.is_some() { 0 } else { stat.st_size as u64 };
         Meta {
             mode: stat.st_mode,
@@ -185,7 +188,7 @@ impl<'a> Walk<'a> {
         xattrs_of(at, &|message| self.warn(message))
     }
 
-    /// Into a directory; the path ends with its name, and without it is `before` long.
+    /// Enters a directory. The path ends with its name; without the name it is `before` bytes long.
     fn enter(&mut self, before: usize, name: &[u8], opened: Opened) -> Result<(), Stop> {
         let Opened { dir, fd, stat } = opened;
         let xattrs = self.xattrs(At::Open(fd.as_fd()));
@@ -199,9 +202,10 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The names of what may be packed of a directory, in order of their bytes.
+    /// The names of a directory's entries that may be packed, sorted by their bytes.
     fn names(&mut self, dir: &Directory, fd: &OwnedFd) -> Result<Vec<Box<[u8]>>, Stop> {
-        // A descriptor of its own: that of a source is shared with the counting walk, and so would be how far it was listed.
+        // Open a separate descriptor: the counting walk shares a source's descriptor, and would share its read
+        // position.
         let listed = dir.pool().with_room(|| rustix::fs::openat(fd, ".", LIST, Mode::empty()));
         let mut names = match listed.and_then(|listed| list(&listed, &mut self.listing)) {
             Ok(names) => names,
@@ -234,7 +238,7 @@ impl<'a> Walk<'a> {
         Ok(names)
     }
 
-    /// Out of a directory, back to the one above.
+    /// Leaves a directory, back to its parent.
     fn leave(&mut self) -> Result<(), Stop> {
         let Some(left) = self.levels.pop() else { return Ok(()) };
         self.sink.entry(Entry::Leave)?;
@@ -246,7 +250,7 @@ impl<'a> Walk<'a> {
         };
         match fd {
             Ok(fd) => level.fd = Some(fd),
-            // Nothing more is wanted of it.
+            // Nothing more is needed from it.
             Err(_) if level.names.len() == 0 => {}
             Err(error) => {
                 level.names = Vec::new().into_iter();
@@ -256,7 +260,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A warning, or the end if there are no descriptors.
+    /// Reports a warning, or ends the walk if descriptors ran out.
     fn unreadable(&self, what: &str, error: &DirError) -> Result<(), Stop> {
         match error.shortage() {
             Some(error) => Err(shortage(&self.path, error)),
@@ -268,7 +272,8 @@ impl<'a> Walk<'a> {
     }
 
     fn entry(&mut self, name: &[u8]) -> Result<(), Stop> {
-        // Asked here: of a walk on which everything is left out, and of one that counts, nobody else hears anything.
+        // Checked here: a walk in which everything is left out, and a counting walk, learn of the end from nothing
+        // else.
         if self.rules.over.load(Ordering::Relaxed) || self.rules.observer.cancelled() {
             return Err(Stop::Gone);
         }
@@ -308,7 +313,7 @@ impl<'a> Walk<'a> {
         self.rules.filter.decide(&FilterEntry { path, is_dir, size }).is_take()
     }
 
-    /// A directory that cannot be opened is packed without what is in it.
+    /// A directory that cannot be opened is packed empty.
     fn unopened(&mut self, name: &[u8], above: &OwnedFd, stat: &Stat, error: Errno) -> Result<(), Stop> {
         self.unreadable("cannot open the directory, packed empty", &error.into())?;
         let xattrs = self.xattrs(At::Path(&path_of(above, name)));
@@ -316,13 +321,13 @@ impl<'a> Walk<'a> {
         self.sink.entry(Entry::Leave)
     }
 
-    /// Anything but a directory.
+    /// Passes on anything but a directory.
     fn leaf(&mut self, name: &[u8], dir: &Arc<Directory>, fd: &OwnedFd, stat: Stat) -> Result<(), Stop> {
         let key = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 && !self.seen.insert(key) {
             let alone = FileType::of_mode(stat.st_mode) == Some(FileType::Regular) && self.aloud;
             let alone = alone.then(|| {
-                // What is wrong with its attributes was told at its first name.
+                // Problems with its attributes were reported at its first name.
                 let xattrs = xattrs_of(At::Path(&path_of(fd, name)), &|_| ());
                 Box::new((self.meta(&stat, xattrs), FileJob { dir: dir.clone(), name: name.into(), stat, start: 0 }))
             });
@@ -372,7 +377,7 @@ fn root_of_several(newest: Time, options: &PackOptions) -> Meta {
     }
 }
 
-/// No file is younger than the timestamp that was asked for.
+/// Limits a time to the requested timestamp.
 fn clamp(time: Time, timestamp: Option<i64>) -> Time {
     match timestamp {
         Some(secs) => time.min(Time { secs, nanos: 0 }),
@@ -380,14 +385,14 @@ fn clamp(time: Time, timestamp: Option<i64>) -> Time {
     }
 }
 
-/// A path to `name` in the directory, for calls that take nothing else.
+/// A path to `name` in the directory, for calls that accept only paths.
 fn path_of(dir: &OwnedFd, name: &[u8]) -> PathBuf {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     path.push(OsStr::from_bytes(name));
     path
 }
 
-/// The names in a directory that was just opened, in order of their bytes.
+/// The names in a directory that was just opened, sorted by their bytes.
 fn list(dir: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Vec<Box<[u8]>>, Errno> {
     let mut names = Vec::new();
     let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());

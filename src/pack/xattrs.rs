@@ -1,4 +1,4 @@
-//! Extended attributes of what is packed.
+//! Reads extended attributes of the files to pack.
 
 use crate::format::limits;
 use crate::format::rows::{Xattr, XattrSet};
@@ -7,24 +7,24 @@ use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-/// Name spaces that are packed; of `system.` only what [`ACLS`] names, which the kernel gives raw.
+/// Namespaces that are packed. Of `system.` only [`ACLS`] are packed, which the kernel returns raw.
 const SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// What has attributes.
+/// The file that has the attributes.
 #[derive(Clone, Copy)]
 pub(super) enum At<'a> {
-    /// What is open.
+    /// An open file.
     Open(BorrowedFd<'a>),
-    /// What is at a path, no link followed.
+    /// The file at a path; links are not followed.
     Path(&'a Path),
 }
 
-/// The attributes of it. What cannot be read is told to `warn` and left out.
+/// The attributes of a file. An attribute that cannot be read is reported to `warn` and left out.
 pub(super) fn xattrs_of(at: At<'_>, warn: &dyn Fn(&str)) -> XattrSet {
     let names = match list(at) {
         Ok(names) => names,
-        // File systems without attributes, and things that can have none.
+        // File systems without attributes, and files that can have none.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => return XattrSet::default(),
         Err(error) => {
             warn(&format!("cannot list its extended attributes: {}", std::io::Error::from(error)));
