@@ -43,6 +43,10 @@ impl Default for FsOptions {
 }
 
 impl FsOptions {
+    fn working_set(&self, image: &Arc<Image>) -> WorkingSet {
+        WorkingSet::new(Arc::clone(image), self.cache, self.readahead).verifying(self.verify)
+    }
+
     /// The defaults for an image with these parameters: as many bytes of inflated superchunks as it records that a reader
     /// should have, if that is more than the default.
     pub fn suiting(params: &Params) -> Self {
@@ -72,17 +76,25 @@ impl Fs {
     /// Serves an image that nobody changes. Reads nothing yet.
     pub fn new(image: Arc<Image>, options: FsOptions) -> Arc<Self> {
         let snapshot = Snapshot::fixed(View::of(Arc::clone(&image)));
-        Fs::serve(image, Source::Fixed(Box::new(snapshot)), options)
+        let working_set = options.working_set(&image);
+        Fs::serve(image, Source::Fixed(Box::new(snapshot)), working_set)
+    }
+
+    /// To learn what reading an image with a working set of so many bytes would inflate: the bytes of files are arbitrary.
+    pub(super) fn counting(image: &Arc<Image>, working_set: usize) -> Arc<Self> {
+        let snapshot = Snapshot::fixed(View::of(Arc::clone(image)));
+        let working_set = WorkingSet::counting(Arc::clone(image), working_set);
+        Fs::serve(Arc::clone(image), Source::Fixed(Box::new(snapshot)), working_set)
     }
 
     /// Serves what is being written, as it is at each moment. Reads nothing yet.
     pub fn over(source: Arc<dyn SnapshotSource>, options: FsOptions) -> Arc<Self> {
         let image = Arc::clone(source.snapshot().view().version());
-        Fs::serve(image, Source::Live(source), options)
+        let working_set = options.working_set(&image);
+        Fs::serve(image, Source::Live(source), working_set)
     }
 
-    fn serve(image: Arc<Image>, source: Source, options: FsOptions) -> Arc<Self> {
-        let working_set = WorkingSet::new(image.clone(), options.cache, options.readahead).verifying(options.verify);
+    fn serve(image: Arc<Image>, source: Source, working_set: WorkingSet) -> Arc<Self> {
         Arc::new(Fs {
             source,
             image,

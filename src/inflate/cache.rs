@@ -5,7 +5,7 @@
 
 use super::InflateError;
 use super::budget::{Budget, Room};
-use super::load::{self, Inflated, Key, Unit};
+use super::load::{self, Inflated, Key, Load, Unit};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::meta::Image;
 use lru::LruCache;
@@ -70,6 +70,7 @@ pub(super) struct Cache {
     /// Ticks once a use, so that the least recently used entry of all shards can be found.
     clock: AtomicU64,
     counters: Counters,
+    load: Load,
 }
 
 #[derive(Default)]
@@ -110,7 +111,7 @@ enum Evict {
 }
 
 impl Cache {
-    pub(super) fn new(image: Arc<Image>, bytes: usize) -> Self {
+    pub(super) fn new(image: Arc<Image>, bytes: usize, load: Load) -> Self {
         let shard = || Mutex::new(LruCache::unbounded());
         Cache {
             image,
@@ -120,6 +121,7 @@ impl Cache {
             ahead: Arc::default(),
             clock: AtomicU64::new(0),
             counters: Counters::default(),
+            load,
         }
     }
 
@@ -246,7 +248,11 @@ impl Cache {
 
     /// Inflates the unit whose `Busy` slot this thread has put, and wakes all that wait for it.
     fn fly(&self, landing: Landing<'_>, unit: &Unit, room: Room, share: Option<AheadShare>) -> Outcome {
-        let outcome = match load::inflate(&self.image, unit, room, 0) {
+        let inflated = match self.load {
+            Load::Decode => load::inflate(&self.image, unit, room, 0),
+            Load::Count => Ok(Some(load::count(unit, room))),
+        };
+        let outcome = match inflated {
             Ok(Some(inflated)) => Ok(Arc::new(inflated)),
             Ok(None) => Err(InflateError::Inconsistent { id: SubchunkId(0), why: "its superchunk has no copy" }),
             Err(error) => Err(error),
@@ -375,7 +381,7 @@ mod tests {
     #[test]
     fn read_ahead_waits_for_no_room_and_keeps_no_slot_without_it() {
         let image = image();
-        let cache = Cache::new(image.clone(), 16 * MIB);
+        let cache = Cache::new(image.clone(), 16 * MIB, Load::Decode);
         let others = cache.budget.try_take(Need { raw: 15 * MIB, stored: 0, decoder: 0 }).unwrap();
         cache.get_ahead(&unit(&image, 1));
         assert!(!cache.has_whole(SuperchunkId(1)));
@@ -388,7 +394,7 @@ mod tests {
     #[test]
     fn read_ahead_takes_a_quarter_of_the_budget_until_readers_come_and_evicts_none_of_its_own() {
         let image = image();
-        let cache = Cache::new(image.clone(), 8 * MIB);
+        let cache = Cache::new(image.clone(), 8 * MIB, Load::Decode);
         (1..=6).for_each(|id| cache.get_ahead(&unit(&image, id)));
         let inflated: Vec<_> = (1..=6).filter(|id| cache.has_whole(SuperchunkId(*id))).collect();
         assert_eq!(inflated, [1, 2]);
@@ -399,7 +405,7 @@ mod tests {
         assert_eq!(cache.counters().ahead, 3);
         drop(cache);
         // If a quarter of the budget does not hold one superchunk, nothing is inflated ahead.
-        let small = Cache::new(image.clone(), 3 * MIB);
+        let small = Cache::new(image.clone(), 3 * MIB, Load::Decode);
         small.get_ahead(&unit(&image, 1));
         assert!(!small.has_whole(SuperchunkId(1)));
     }

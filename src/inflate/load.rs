@@ -47,6 +47,22 @@ pub(super) struct Inflated {
     pub(super) has_others: bool,
 }
 
+/// What inflating a unit does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Reads and decodes it.
+    Decode,
+    /// Only takes its room: the bytes are arbitrary, and everything else is as if it had been decoded.
+    Count,
+}
+
+/// Takes room for a unit without reading it.
+pub(super) fn count(unit: &Unit, mut room: Room) -> Inflated {
+    // A spare buffer keeps its length, and a new one is zeroed by the kernel when it is touched: nearly nothing is written.
+    room.raw.resize(unit.need().raw, 0);
+    Inflated { bytes: room.into_buffer(), intact: true, has_others: false }
+}
+
 /// Reads and decodes a unit. If all copies are damaged, it takes the damaged copy numbered `version`, from 0; `None` if
 /// there is no such copy.
 ///

@@ -2,7 +2,7 @@
 
 use super::ahead::Ahead;
 use super::cache::{Cache, InflateCounters};
-use super::load::{self, Inflated, Unit};
+use super::load::{self, Inflated, Load, Unit};
 use super::{InflateError, error};
 use crate::format::codec::PartTable;
 use crate::format::ids::{SubchunkId, SuperchunkId};
@@ -75,9 +75,16 @@ impl WorkingSet {
     /// An empty working set of at most `bytes` bytes. It serves views of any version of `image`. `ahead` threads
     /// inflate what a sequential reader will want next.
     pub fn new(image: Arc<Image>, bytes: usize, ahead: usize) -> Self {
-        let cache = Arc::new(Cache::new(image, bytes));
+        let cache = Arc::new(Cache::new(image, bytes, Load::Decode));
         let ahead = (ahead > 0).then(|| Ahead::start(&cache, ahead));
         WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead, verify: false }
+    }
+
+    /// As [`WorkingSet::new`], without threads, to learn what reading would inflate: data is neither read nor decoded. What
+    /// it gives out is arbitrary; the counters are those of a working set that gives out data.
+    pub fn counting(image: Arc<Image>, bytes: usize) -> Self {
+        let cache = Arc::new(Cache::new(image, bytes, Load::Count));
+        WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead: None, verify: false }
     }
 
     /// From now on every subchunk is verified by its content hash, whatever its superchunk's checksum says. An image

@@ -1,12 +1,13 @@
 //! How many bytes are inflated for a byte that is read.
 //!
-//! Every read goes through [`Fs`] and an empty working set of the size that is asked for, as a mount's reads do, without
-//! read-ahead and the kernel's page cache.
+//! Every read goes through [`Fs`] and an empty working set of the given size, as a mount's reads do, without read-ahead and
+//! the kernel's page cache. Superchunks are counted and not decoded: a small working set inflates some images hundreds of
+//! times over.
 
 use super::tree::{self, Segment};
 use super::{MeasureError, MeasureObserver, go_on};
 use crate::format::ids::InodeId;
-use crate::fs::read::{Fs, FsOptions};
+use crate::fs::read::Fs;
 use crate::meta::Image;
 use crate::pack::rehearsal::mixed;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub fn read_cost(
     observer: &dyn MeasureObserver,
 ) -> Result<ReadCost, MeasureError> {
     let cache = usize::try_from(working_set).unwrap_or(usize::MAX);
-    let fs = Fs::new(Arc::clone(image), FsOptions { cache, readahead: 0, verify: false });
+    let fs = Fs::counting(image, cache);
     let mut reading =
         Reading { fs: &fs, observer, total: 0, last: None, buffer: Vec::new(), cost: ReadCost::default() };
     match *reads {

@@ -261,3 +261,29 @@ fn progress_reaches_its_total_and_who_says_stop_is_heard() {
         }
     }
 }
+
+#[test]
+fn what_is_counted_is_what_a_working_set_inflates_that_decodes() {
+    let pieces: Vec<_> = (0..120).map(|seed| text(seed, SUBCHUNK)).collect();
+    let fill = |dir: &Path| {
+        std::fs::write(dir.join("a"), pieces.concat()).unwrap();
+        // Of pieces far apart: superchunks go and come again.
+        let far: Vec<_> = (0..120).map(|n| pieces[n * 37 % 120].as_slice()).collect();
+        std::fs::write(dir.join("b"), far.concat()).unwrap();
+    };
+    for (part_size, working_set) in [(None, MIB), (None, 5 * MIB), (Some(128 << 10), MIB)] {
+        let image = image(Compression::Zstd(3), part_size, fill);
+        let counted = cost(&image, working_set, &Reads::Everything);
+        let fs = Fs::new(Arc::clone(&image), FsOptions { cache: working_set, readahead: 0, verify: false });
+        let mut bytes = Vec::new();
+        for name in ["a", "b"] {
+            let inode = fs.resolve(name.as_bytes()).unwrap().inode;
+            for at in (0..120 * SUBCHUNK).step_by(128 * KIB) {
+                fs.read(inode, at as u64, 128 * KIB, &mut bytes).unwrap();
+            }
+        }
+        let decoded = fs.working_set().counters();
+        assert_eq!((counted.inflations, counted.inflated_bytes), (decoded.inflations, decoded.inflated_bytes));
+        assert!(decoded.inflations > 8, "{} superchunks are inflated", decoded.inflations);
+    }
+}
