@@ -76,11 +76,8 @@ fn an_installation_has_a_page_for_each_command_completions_and_the_helper_of_mou
         assert!(text.contains(".SH NAME"), "{page}: {text}");
     }
 
-    let completions = [
-        "bash-completion/completions/floe",
-        "zsh/vendor-completions/_floe",
-        "fish/vendor_completions.d/floe.fish",
-    ];
+    let completions =
+        ["bash-completion/completions/floe", "zsh/vendor-completions/_floe", "fish/vendor_completions.d/floe.fish"];
     for path in completions {
         let script = fs::read_to_string(root.join("usr/share").join(path)).expect("a script");
         assert!(script.contains("superchunk-size") && script.contains("smallest"), "{path}");
