@@ -1,15 +1,16 @@
 //! Table blocks: sorted rows in column streams (section 7.2).
 //!
-//! [`BlockBuilder`] takes rows in key order and makes a block's raw bytes. [`Block::decode`] checks raw bytes of unknown
-//! origin once, completely, and lays the rows out so that look-ups need no more checks and no allocation. A block's
-//! memory is at most [`Block::memory_bound`] for the raw bytes it came from.
+//! [`BlockBuilder`] takes rows in key order and makes a block's raw bytes. [`Block::decode`] checks untrusted raw bytes
+//! once and completely, and lays the rows out so that lookups need no further checks and no allocation. The memory of a
+//! block is at most [`Block::memory_bound`] of the number of its raw bytes.
 
 use super::bytes::{Cursor, put_delta, put_varint, zigzag};
 use super::schema::{Coding, Schema, Table};
 use super::{FormatError, limits};
 use std::cmp::Ordering;
 
-/// A key of any table: ordered by `a`, `b`, then `name` bytewise. Tables without `b` or name keep 0 and nothing there.
+/// A key of any table: ordered by `a`, `b`, then `name` bytewise. In tables without `b` it is 0; in tables without
+/// names the name is empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Key {
     /// First part.
@@ -76,12 +77,12 @@ pub struct Row {
     pub tail: Vec<u8>,
 }
 
-/// Streams in front of the integer columns, and after them.
+/// Streams before the integer columns, and after them.
 const KEY_STREAMS: usize = 5;
 const TAIL_STREAMS: usize = 2;
 /// table, level, K, reserved, rows.
 const FIXED: usize = 8;
-/// With one byte of front-coded name a row can repeat up to 255 bytes of the name before it.
+/// With one byte of front-coded name a row can repeat up to 255 bytes of the previous name.
 const NAME_EXPANSION: usize = 256;
 
 /// Collects rows in key order into the raw bytes of one block.
@@ -109,7 +110,7 @@ impl BlockBuilder {
         }
     }
 
-    /// Whether no row was pushed since the beginning or the last [`BlockBuilder::finish`].
+    /// Whether no row was pushed since the builder was made or last finished.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
@@ -124,7 +125,7 @@ impl BlockBuilder {
         FIXED + 4 * self.streams.len() + self.streams.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// At most how many bytes [`BlockBuilder::push`] of this row adds.
+    /// An upper bound of the bytes that [`BlockBuilder::push`] of this row adds.
     pub fn row_bound(key: KeyRef<'_>, ints: &[u64], tail: &[u8]) -> usize {
         10 * (5 + ints.len()) + key.name.len() + tail.len()
     }
@@ -132,10 +133,10 @@ impl BlockBuilder {
     /// Appends a row.
     ///
     /// # Panics
-    /// If the key does not ascend or the row does not fit the schema: that is a bug of the caller, not of any input.
+    /// If the key does not ascend or the row does not fit the schema: that is a bug of the caller; no input causes it.
     #[expect(
         clippy::indexing_slicing,
-        reason = "there are as many streams as the schema asks for; what is written is ours"
+        reason = "there are as many streams as the schema has; the rows written are our own"
     )]
     pub fn push(&mut self, key: KeyRef<'_>, ints: &[u64], tail: &[u8]) {
         assert!(self.rows == 0 || self.last.as_ref() < key, "keys of a table block must ascend");
@@ -202,7 +203,7 @@ impl BlockBuilder {
     }
 }
 
-/// A block that was checked: rows by index, in key order.
+/// A verified block: rows by index, in key order.
 #[derive(Debug)]
 pub struct Block {
     level: u8,
@@ -221,7 +222,7 @@ impl Block {
     /// Checks raw bytes and lays them out.
     ///
     /// # Errors
-    /// `Invalid`, `Limit` or `Truncated` if they are no block of `table` at `level`.
+    /// `Invalid`, `Limit` or `Truncated` if they are not a block of `table` at `level`.
     pub fn decode(table: &'static Table, level: u8, raw: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "table block";
         //= format-spec.md#7.2
@@ -243,7 +244,7 @@ impl Block {
         for length in lengths.iter_mut().take(streams) {
             *length = cursor.u32()? as usize;
         }
-        // Every row has at least one byte in stream `a`, so this bounds all that is allocated below.
+        // Every row has at least one byte in stream `a`, so this bounds all allocations below.
         if rows == 0 || rows > lengths[0] {
             return Err(FormatError::invalid(WHAT, "its number of rows does not fit its streams"));
         }
@@ -319,7 +320,7 @@ impl Block {
                 let own = name_lens.varint_to((limits::NAME_LEN - shared) as u64, "bytes of a name")? as usize;
                 let own = names.take(own)?;
                 if same_ab {
-                    // After the shared bytes the name must be the greater one, or it does not ascend.
+                    // The names ascend only if this one is greater after the shared bytes.
                     let before = self.names.get(last_name.start + shared..last_name.end).unwrap_or_default();
                     if before.cmp(own) != Ordering::Less {
                         return Err(disorder);
@@ -374,7 +375,7 @@ impl Block {
         Ok(())
     }
 
-    /// Its reserved byte, which is zero in blocks of this version and is ignored but by `check`.
+    /// Its reserved byte: zero in blocks of this version. Only `check` looks at it.
     pub fn reserved(&self) -> u8 {
         self.reserved
     }
@@ -384,12 +385,12 @@ impl Block {
         self.level
     }
 
-    /// Rows; at least one.
+    /// Number of rows; at least one.
     pub fn len(&self) -> usize {
         self.a.len()
     }
 
-    /// Never: a block has at least one row.
+    /// Always false: a block has at least one row.
     pub fn is_empty(&self) -> bool {
         self.a.is_empty()
     }
@@ -397,10 +398,10 @@ impl Block {
     /// The key of row `row`.
     ///
     /// # Panics
-    /// As all accessors by row, if `row` is not below [`Block::len`].
+    /// If `row` is not below [`Block::len`]; so do all accessors by row.
     #[expect(
         clippy::indexing_slicing,
-        reason = "`row` is the caller's; the streams have as many values as there are rows"
+        reason = "the caller answers for `row`; the streams have as many values as there are rows"
     )]
     pub fn key(&self, row: usize) -> KeyRef<'_> {
         KeyRef {
@@ -411,7 +412,7 @@ impl Block {
     }
 
     /// The integers of row `row`.
-    #[expect(clippy::indexing_slicing, reason = "`row` is the caller's; there is a value for each row and column")]
+    #[expect(clippy::indexing_slicing, reason = "the caller answers for `row`; there is a value for each row and column")]
     pub fn ints(&self, row: usize) -> &[u64] {
         &self.ints[row * self.width..(row + 1) * self.width]
     }
@@ -423,7 +424,7 @@ impl Block {
 
     #[expect(
         clippy::indexing_slicing,
-        reason = "`row` is the caller's; decoding made sure that the ends ascend within the bytes"
+        reason = "the caller answers for `row`; decoding checked that the ends ascend and are within the bytes"
     )]
     fn slice<'a>(bytes: &'a [u8], ends: &[u32], row: usize) -> &'a [u8] {
         if ends.is_empty() {
@@ -438,7 +439,7 @@ impl Block {
         Row { key: self.key(row).to_key(), ints: self.ints(row).to_vec(), tail: self.tail(row).to_vec() }
     }
 
-    /// How many rows have a key below `key`: the index of the first that is not.
+    /// How many rows have a key below `key`: the index of the first row that has not.
     pub fn lower_bound(&self, key: KeyRef<'_>) -> usize {
         let (mut low, mut high) = (0, self.len());
         while low < high {
@@ -467,9 +468,9 @@ impl Block {
             + self.tails.capacity()
     }
 
-    /// At most how many bytes of memory a block of `raw` raw bytes takes.
+    /// An upper bound of the memory of a block of `raw` raw bytes, in bytes.
     pub const fn memory_bound(raw: usize) -> usize {
-        // Integers grow eightfold at most (one byte to a u64), a name by what it shares; vectors may double.
+        // Integers grow at most eightfold (one byte becomes a u64), a name by the bytes it shares; vectors may double.
         size_of::<Self>() + raw * (8 + 2 * NAME_EXPANSION)
     }
 }
@@ -494,7 +495,7 @@ mod tests {
         prop::collection::btree_map(key, (ints.collect::<Vec<_>>(), tail), 1..40)
     }
 
-    /// A block of dirents with these streams (a, shared, name_len, name, inode, type) and as many rows as said.
+    /// A block of dirents that claims `rows` rows and has these streams: a, shared, name_len, name, inode, type.
     fn dirents(rows: u32, streams: [&[u8]; 6]) -> Vec<u8> {
         let [a, shared, name_len, name, inode, kind] = streams;
         let streams = [a, &[], shared, name_len, name, inode, kind, &[], &[]];

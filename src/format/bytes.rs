@@ -1,4 +1,4 @@
-//! Varints, zigzag, and a cursor over bytes that nobody has checked yet.
+//! Varints, zigzag, and a cursor over untrusted bytes.
 
 use super::FormatError;
 
@@ -26,7 +26,7 @@ pub fn put_delta(out: &mut Vec<u8>, base: u64, value: u64) {
     put_varint(out, zigzag(value.wrapping_sub(base) as i64));
 }
 
-/// Reads values one after another from bytes of unknown origin.
+/// Reads values one after another from untrusted bytes.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     bytes: &'a [u8],
@@ -104,7 +104,7 @@ impl<'a> Cursor<'a> {
     /// Takes a varint in its shortest form.
     ///
     /// # Errors
-    /// `Truncated` at the end, `Invalid` for an overlong or too large one.
+    /// `Truncated` at the end; `Invalid` if it is overlong or above 2^64-1.
     #[inline]
     pub fn varint(&mut self) -> Result<u64, FormatError> {
         if let [first, rest @ ..] = self.bytes
@@ -140,7 +140,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Takes a varint that must not exceed `limit`; `what` names it.
+    /// Takes a varint of at most `limit`; `what` names it in errors.
     ///
     /// # Errors
     /// As [`Cursor::varint`], or `Limit`.

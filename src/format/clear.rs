@@ -16,13 +16,13 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// A subchunk that is its stored part, of `len` bytes.
+    /// A subchunk without recipe: its bytes are its stored part of `len` bytes.
     pub fn whole(id: SubchunkId, len: u32) -> Self {
         Listed { id, len, composed: false }
     }
 }
 
-/// What a superchunk says of itself.
+/// The clear list of a superchunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClearList {
     /// Its id.
@@ -56,7 +56,7 @@ impl ClearList {
         out
     }
 
-    /// The list that fills `bytes` and describes a superchunk of `raw_len` bytes.
+    /// Decodes `bytes` as the list of a superchunk of `raw_len` bytes.
     ///
     /// # Errors
     /// What is wrong with it. Allocates at most 16 bytes for each byte given, and 16 MiB.
@@ -66,8 +66,8 @@ impl ClearList {
         Ok(ClearList { superchunk, subchunks })
     }
 
-    /// As [`ClearList::decode`], but gives each subchunk to `each` instead of keeping it. Returns the superchunk's id. What
-    /// `each` was given does not count if there is an error.
+    /// As [`ClearList::decode`], but gives each subchunk to `each` instead of keeping it. Returns the superchunk's id.
+    /// On an error, the subchunks that `each` was given do not count.
     ///
     /// # Errors
     /// What is wrong with it. Allocates nothing.
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    /// `body` with a right checksum.
+    /// `body` with the correct checksum.
     fn summed(mut body: Vec<u8>) -> Vec<u8> {
         let crc = sums::crc32(&body);
         body.extend_from_slice(&crc.to_le_bytes());
@@ -203,7 +203,7 @@ mod tests {
     //# A list of more than 4 MiB, or of more than 2^20 subchunks, must be refused.
     #[test]
     fn a_list_of_too_many_subchunks_or_bytes_is_refused_before_anything_is_kept_of_it() {
-        // One run that claims 2^20 + 1 subchunks; then many runs that have as many together.
+        // One run that claims 2^20 + 1 subchunks; then many runs with the same number in total.
         let count = limits::SUBCHUNKS + 1;
         let mut one = vec![1, 1, 2];
         put_varint(&mut one, count << 1);

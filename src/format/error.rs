@@ -1,12 +1,12 @@
-//! What can be wrong with bytes.
+//! The errors of decoding.
 
 use thiserror::Error;
 
-/// Why bytes are not what they claim to be. Each variant has the figures a person needs to see it.
+/// Why bytes are not a valid value. Each variant has the figures that a person needs.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum FormatError {
     /// Fewer bytes than the value needs.
-    #[error("{what} needs {need} bytes, only {have} are there")]
+    #[error("{what} needs {need} bytes, but there are only {have}")]
     Truncated {
         /// The value that was read.
         what: &'static str,
@@ -16,19 +16,19 @@ pub enum FormatError {
         have: u64,
     },
     /// Bytes after the end of a value that should fill its container.
-    #[error("{what} is followed by {extra} bytes that belong to nothing")]
+    #[error("{what} is followed by {extra} extra bytes")]
     Trailing {
         /// The value that was read.
         what: &'static str,
         /// Bytes left over.
         extra: u64,
     },
-    /// The magic number is another.
+    /// The magic number is wrong.
     #[error("bad magic in {what}: found {found:02x?}")]
     Magic {
         /// The structure.
         what: &'static str,
-        /// What stood there.
+        /// The bytes found.
         found: [u8; 4],
     },
     /// A checksum or hash does not match.
@@ -36,9 +36,9 @@ pub enum FormatError {
     Checksum {
         /// What is covered.
         what: &'static str,
-        /// The checksum that stood there.
+        /// The stored checksum.
         stored: u64,
-        /// The checksum of the bytes.
+        /// The computed checksum.
         computed: u64,
     },
     /// A cryptographic hash does not match.
@@ -65,7 +65,7 @@ pub enum FormatError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Made by a newer program.
+    /// The image was made by a newer program.
     #[error(
         "the image needs format version {version} with incompatible features {incompat:#x}; this program reads version 1 with features {known:#x}"
     )]

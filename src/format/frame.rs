@@ -1,4 +1,4 @@
-//! The frame header: 64 bytes in front of every record of a log (section 2.1).
+//! The frame header: 64 bytes before every record of a log (section 2.1).
 
 use super::ids::LogOffset;
 use super::layout::on_disk;
@@ -12,7 +12,7 @@ pub const FRAME_HEADER: usize = RawFrameHeader::SIZE;
 pub const FRAME_MAGIC: [u8; 4] = *b"frle";
 
 on_disk! {
-    /// A frame header as it stands on disk.
+    /// A frame header on disk.
     pub struct RawFrameHeader {
         /// [`FRAME_MAGIC`].
         magic: [u8; 4],
@@ -45,7 +45,7 @@ on_disk! {
     }
 }
 
-/// What a frame holds; unknown numbers survive.
+/// What a frame holds; unknown numbers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameKind(pub u8);
 
@@ -69,7 +69,7 @@ impl FrameKind {
     /// Thaw log: the first frame of a segment.
     pub const SEGMENT: FrameKind = FrameKind(18);
 
-    /// The name people see, `unknown` for numbers this version does not know.
+    /// The name for messages; `unknown` for numbers that this version does not know.
     pub fn name(self) -> &'static str {
         match self {
             Self::SUPERCHUNK => "superchunk",
@@ -85,7 +85,7 @@ impl FrameKind {
         }
     }
 
-    /// Whether a clear list stands in front of the stored bytes.
+    /// Whether there is a clear list before the stored bytes.
     pub fn has_clear_list(self) -> bool {
         matches!(self, Self::SUPERCHUNK | Self::TABLE_GROUP)
     }
@@ -100,11 +100,11 @@ impl Flags {
     pub const PARTS: u16 = 1;
     /// The codec needs the image's dictionary.
     pub const DICTIONARY: u16 = 2;
-    /// A superchunk that is not full: the last of its batch.
+    /// The superchunk is not full: it is the last of its batch, or it reached another limit (section 5).
     pub const SHORT: u16 = 4;
     const KNOWN: u16 = Self::PARTS | Self::DICTIONARY | Self::SHORT | 0xff00;
 
-    /// Whether the frame is made of parts.
+    /// Whether the stored bytes are parts.
     pub fn parts(self) -> bool {
         self.0 & Self::PARTS != 0
     }
@@ -140,7 +140,7 @@ impl Flags {
     }
 }
 
-/// A frame header that was verified.
+/// A verified frame header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     /// What the frame holds.
@@ -198,13 +198,13 @@ impl FrameHeader {
     }
 }
 
-/// The checksum of all that is before it.
+/// The checksum of all bytes before the field.
 fn crc(raw: &RawFrameHeader) -> u32 {
     raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
 }
 
-/// Whether these bytes may be a frame header at `offset`, whole or damaged, or zeros where there was none yet. Data is so
-/// only by rare chance.
+/// Whether these bytes may be a frame header at `offset`, whole or damaged, or are zeros, so that no header was written
+/// yet. Data seldom looks like this.
 pub fn may_be_header(bytes: &[u8; FRAME_HEADER], offset: LogOffset) -> bool {
     let own_offset = RawFrameHeader::read(bytes, "frame header").map(|raw| raw.own_offset.get());
     bytes.starts_with(&FRAME_MAGIC) || own_offset == Ok(offset.0) || bytes == &[0; FRAME_HEADER]
@@ -214,7 +214,7 @@ impl RawFrameHeader {
     /// The header, if it verifies and belongs to `log_id` and `offset`.
     ///
     /// # Errors
-    /// What is wrong first: magic, checksum, log, offset, then limits.
+    /// The first thing that is wrong, in this order: magic, checksum, log, offset, limits.
     pub fn validate(&self, log_id: u64, offset: LogOffset) -> Result<FrameHeader, FormatError> {
         //= format-spec.md#2.1
         //# A frame counts only if magic, crc, `log_id` and `own_offset` are right; frames of other images, or of an
@@ -234,7 +234,7 @@ impl RawFrameHeader {
             return Err(FormatError::invalid("frame header", "it belongs to another log"));
         }
         if self.own_offset.get() != offset.0 {
-            return Err(FormatError::invalid("frame header", "it names another offset than the one it stands at"));
+            return Err(FormatError::invalid("frame header", "its offset is not the one it names"));
         }
         if self.key_id.get() != 0 {
             return Err(FormatError::invalid("frame header", "the frame is encrypted"));

@@ -1,4 +1,4 @@
-//! Head slots: the only bytes of an image that are ever written twice (section 3).
+//! Head slots: the only live bytes of an image that are overwritten in place (section 3).
 
 use super::frame::FRAME_HEADER;
 use super::ids::LogOffset;
@@ -26,7 +26,7 @@ pub mod incompat {
     pub const DICTIONARY: u64 = 1 << 3;
     /// Filters are used.
     pub const FILTERS: u64 = 1 << 4;
-    /// What this program can read.
+    /// The bits that this program can read.
     pub const KNOWN: u64 = RECIPES | PARTS | XZ | DICTIONARY | FILTERS;
 }
 
@@ -36,12 +36,12 @@ pub mod ro_compat {
     pub const PARITY: u64 = 1;
     /// Snapshots exist.
     pub const SNAPSHOTS: u64 = 1 << 1;
-    /// What this program can write to.
+    /// The bits that this program can write to.
     pub const KNOWN: u64 = PARITY | SNAPSHOTS;
 }
 
 on_disk! {
-    /// A head slot as it stands on disk.
+    /// A head slot on disk.
     pub struct RawHeadSlot {
         /// [`HEAD_MAGIC`].
         magic: [u8; 4],
@@ -63,7 +63,7 @@ on_disk! {
         generation: U64,
         /// Newest root.
         root: RawPlace,
-        /// BLAKE3 of its logical part.
+        /// The root hash (section 9).
         root_hash: [u8; 32],
         /// Of the image's log.
         log_id: U64,
@@ -84,7 +84,7 @@ on_disk! {
     }
 }
 
-/// A head that was verified.
+/// A verified head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Bits that may be ignored.
@@ -101,7 +101,7 @@ pub struct Head {
     pub generation: u64,
     /// Newest root.
     pub root: Place,
-    /// BLAKE3 of its logical part.
+    /// The root hash (section 9).
     pub root_hash: [u8; 32],
     /// Of the image's log.
     pub log_id: u64,
@@ -148,14 +148,14 @@ impl Head {
     }
 }
 
-/// The checksum of all that is before it.
+/// The checksum of all bytes before the field.
 fn crc(raw: &RawHeadSlot) -> u32 {
     raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
 }
 
 impl RawHeadSlot {
-    /// Whether the slot verifies: it has the magic number, and its checksum is right. That it verifies does not mean that
-    /// this program supports it; but its generation is to be believed, whatever its version is.
+    /// Whether the slot verifies: it has the magic number, and its checksum is right. A slot that verifies may still
+    /// not be supported by this program; its generation counts, whatever its version is.
     ///
     /// # Errors
     /// `Magic` or `Checksum`.
@@ -177,7 +177,7 @@ impl RawHeadSlot {
     /// The head, if the slot verifies and this program can read such an image.
     ///
     /// # Errors
-    /// As [`RawHeadSlot::verify`]; `Unsupported` for version and features; then what is wrong with the fields.
+    /// As [`RawHeadSlot::verify`]; `Unsupported` for an unknown version or feature; else what is wrong with the fields.
     pub fn validate(&self) -> Result<Head, FormatError> {
         self.verify()?;
         let (version, features) = (self.version.get(), self.incompat.get());
@@ -215,7 +215,7 @@ impl RawHeadSlot {
             return Err(FormatError::invalid("head slot", "its root needs the dictionary"));
         }
         if root.raw_len != root.stored_len || root.codec != 0 || (root.stored_len as usize) < FRAME_HEADER {
-            return Err(FormatError::invalid("head slot", "the place of its root is not one of a root"));
+            return Err(FormatError::invalid("head slot", "the place of its root does not describe a root"));
         }
         Ok(Head {
             compat: self.compat.get(),

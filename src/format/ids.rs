@@ -1,4 +1,4 @@
-//! Numbers that must not be mistaken for one another.
+//! Types for ids and offsets, so that they cannot be mixed up.
 
 use std::fmt;
 
@@ -41,7 +41,7 @@ id! {
     XattrSetId
 }
 id! {
-    /// Bytes from the beginning of the image (or of the thaw log).
+    /// An offset in bytes from the beginning of the image (or of the thaw log).
     LogOffset
 }
 

@@ -1,6 +1,6 @@
-//! On-disk structs whose field offsets a test can lay beside the tables of `format-spec.md`.
+//! On-disk structs with field offsets that a test compares with the tables of `format-spec.md`.
 
-/// One field of an on-disk struct: where it lies and how long it is.
+/// One field of an on-disk struct: its offset and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     /// Name, as in the table of the specification.
@@ -11,7 +11,7 @@ pub struct Field {
     pub size: usize,
 }
 
-/// Declares a `zerocopy` struct of unaligned little-endian fields, with `FIELDS` and `SIZE` beside it.
+/// Declares a `zerocopy` struct of unaligned little-endian fields, with its constants `FIELDS` and `SIZE`.
 macro_rules! on_disk {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* $field:ident : $ty:ty,)* }) => {
         $(#[$meta])*
@@ -25,7 +25,7 @@ macro_rules! on_disk {
         impl $name {
             /// Length on disk, in bytes.
             pub const SIZE: usize = core::mem::size_of::<$name>();
-            /// The fields in order, as the specification's table has them.
+            /// The fields, in the order of the specification's table.
             pub const FIELDS: &'static [$crate::format::Field] = &[
                 $($crate::format::Field {
                     name: stringify!($field),
@@ -34,7 +34,7 @@ macro_rules! on_disk {
                 },)*
             ];
 
-            /// Takes the struct from the beginning of `bytes`; `what` names it in the error.
+            /// Reads the struct from the beginning of `bytes`; `what` names it in the error.
             ///
             /// # Errors
             /// `Truncated` if `bytes` is shorter than [`Self::SIZE`].

@@ -1,30 +1,30 @@
-//! The limits of section 14, and the sizes that bound what a reader allocates.
+//! The limits of section 14, and the sizes that bound the allocations of a reader.
 
 /// Bytes of a head slot in the file.
 pub const HEAD_SLOT_SPAN: u64 = 16 * 1024;
 /// Where the log begins.
 pub const LOG_START: u64 = 2 * HEAD_SLOT_SPAN;
-/// A synced block of this size is never written to again.
+/// A block of this size that was synced is never appended to.
 pub const SYNC_BLOCK: u64 = 4096;
-/// Clear part of a frame.
+/// Bytes of the clear part of a frame.
 pub const CLEAR_LEN: u64 = 4 << 20;
 /// Subchunks of a superchunk.
 pub const SUBCHUNKS: u64 = 1 << 20;
 /// Raw bytes of a superchunk and of a frame.
 pub const RAW_LEN: u64 = 64 << 20;
-/// Stored bytes of a frame: raw, and the largest part table (4 KiB parts of 64 MiB, 12 bytes each) with room.
+/// Stored bytes of a frame: raw bytes plus more than the largest part table (64 MiB in parts of 4 KiB, 12 bytes each).
 pub const STORED_LEN: u64 = RAW_LEN + (1 << 20);
-/// Raw bytes of a superchunk and of all those that its recipes may refer to: what a reader holds to inflate one.
+/// Raw bytes of a superchunk and of all those that its recipes may refer to: a reader holds them to inflate it.
 pub const SOURCE_BYTES: u64 = 2 << 30;
-/// Smallest superchunk size that can be set.
+/// Smallest superchunk size of an image, in bytes.
 pub const SUPERCHUNK_MIN: u32 = 1 << 20;
-/// Largest superchunk size that can be set.
+/// Largest superchunk size of an image, in bytes.
 pub const SUPERCHUNK_MAX: u32 = 64 << 20;
-/// Smallest part.
+/// Smallest part size, in bytes.
 pub const PART_MIN: u32 = 4096;
 /// Raw bytes of a table block.
 pub const TABLE_BLOCK: u64 = 256 * 1024;
-/// Raw bytes of a table group, so that a lookup inflates no more.
+/// Raw bytes of a table group: a lookup inflates no more than that.
 pub const TABLE_GROUP: u64 = 256 * 1024;
 /// Levels of a tree: with two children a block this is far beyond any image.
 pub const TREE_LEVELS: u8 = 12;
@@ -46,27 +46,27 @@ pub const SYMLINK_LEN: usize = 4095;
 pub const XATTR_VALUE: usize = 64 * 1024;
 /// Bytes of a set of xattrs.
 pub const XATTR_SET: usize = 1 << 20;
-/// Sets up to this many bytes stand in the inode's row.
+/// Sets of at most this many bytes are stored in the inode's row.
 pub const XATTR_INLINE: usize = 128;
 /// Bytes of one row's piece of an xattr set.
 pub const XATTR_PIECE: usize = 32 * 1024;
-/// Contents below this stand in the tiny table.
+/// Contents of fewer bytes than this are stored in the tiny table.
 pub const TINY_LEN: u64 = 512;
-/// Inode numbers are below.
+/// Inode numbers are below this.
 pub const INODE: u64 = 1 << 48;
-/// Ids of subchunks, superchunks, contents, tiny contents and xattr sets, and ordinals of snapshots, are below.
+/// Ids of subchunks, superchunks, contents, tiny contents and xattr sets, and ordinals of snapshots, are below this.
 pub const ID: u64 = 1 << 62;
-/// Epochs are below.
+/// Epochs are below this.
 pub const EPOCH: u32 = 1 << 24;
 /// Sequences of one epoch: a writer's first is `epoch × SEQUENCES`.
 pub const SEQUENCES: u64 = 1 << 40;
-/// Offsets in the image are below.
+/// Offsets in the image are below this.
 pub const IMAGE_LEN: u64 = 1 << 62;
-/// Most subchunks in one run of contents, map or clear list row.
+/// Most subchunks in one row of contents or of the map.
 pub const RUN: u64 = 128;
 /// Most identities in one row.
 pub const IDENTITY_RUN: u64 = 64;
-/// Dictionary of table blocks.
+/// Bytes of a dictionary.
 pub const DICTIONARY_LEN: u64 = 1 << 20;
 
 /// The first sequence of a writer in this epoch (section 2.3); `epoch` is below [`EPOCH`].

@@ -1,8 +1,9 @@
-//! Bytes to values and back, exactly as `format-spec.md` lays them down.
+//! Converts between bytes and values, exactly as `format-spec.md` defines them.
 //!
 //! Pure: no I/O, no clock, no other module of floe. Bytes from outside become a `Raw…` type or go through
-//! [`bytes::Cursor`]; only their `validate`/`decode` functions give the values the rest of floe works with, and those
-//! return [`FormatError`], never panic, and never allocate from a length they have not checked. Called by everybody.
+//! [`bytes::Cursor`]. Only their `validate` and `decode` functions return the values that the rest of floe works with.
+//! These functions return [`FormatError`], never panic, and check each length before they allocate. All other modules
+//! call this one.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

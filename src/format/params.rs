@@ -1,11 +1,11 @@
-//! What an image was made with (section 4).
+//! The parameters that an image was made with (section 4).
 
 use super::layout::on_disk;
 use super::{FormatError, limits};
 use zerocopy::little_endian::{U32, U64};
 
 on_disk! {
-    /// [`Params`] as they stand in heads and roots.
+    /// [`Params`] as heads and roots hold them.
     pub struct RawParams {
         /// Raw bytes of a superchunk.
         superchunk_size: U32,
@@ -25,7 +25,7 @@ on_disk! {
         codec: u8,
         /// Its level.
         level: i8,
-        /// Most source superchunks of one superchunk's recipes.
+        /// Most source superchunks that the recipes of one superchunk refer to.
         max_sources: u8,
         /// Profile.
         profile: u8,
@@ -51,14 +51,14 @@ on_disk! {
 pub enum Chunker {
     /// Content-defined, section 15. Lengths in bytes; `avg` is a power of two.
     FastCdc {
-        /// Shortest subchunk but the last.
+        /// Shortest, except for a file's last subchunk.
         min: u32,
         /// Average.
         avg: u32,
         /// Longest.
         max: u32,
     },
-    /// Every so many bytes.
+    /// A cut after every so many bytes.
     Fixed(u32),
 }
 
@@ -66,7 +66,7 @@ impl Chunker {
     /// FastCDC with 8, 32 and 128 KiB.
     pub const DEFAULT: Chunker = Chunker::FastCdc { min: 8 << 10, avg: 32 << 10, max: 128 << 10 };
 
-    /// The shortest subchunk it makes in bytes, but at the end of a file or before a hole.
+    /// The shortest subchunk it makes, in bytes. At the end of a file and before a hole a subchunk may be shorter.
     pub fn min_len(self) -> u32 {
         match self {
             Chunker::FastCdc { min, .. } => min,
@@ -83,12 +83,12 @@ impl Chunker {
     }
 }
 
-/// What identity is made of.
+/// The hash that makes identities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashKind {
     /// BLAKE3-24.
     Blake3,
-    /// XXH3-128: fast, but proves nothing against a hostile file; the image is `trusted`.
+    /// XXH3-128: fast, but not collision resistant against a hostile file; the image is `trusted`.
     Xxh3,
 }
 
@@ -102,7 +102,7 @@ impl HashKind {
     }
 }
 
-/// What an image was made with.
+/// The parameters that an image was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params {
     /// Raw bytes of a superchunk at most.
@@ -119,13 +119,13 @@ pub struct Params {
     pub codec: u8,
     /// Its level.
     pub level: i8,
-    /// Most source superchunks of one superchunk's recipes.
+    /// Most source superchunks that the recipes of one superchunk refer to.
     pub max_sources: u8,
     /// Profile number.
     pub profile: u8,
     /// Working set a reader should have, MiB; 0 not said.
     pub working_set: u32,
-    /// Raw bytes a table block aims at.
+    /// Target size of a table block, in raw bytes.
     pub table_block: u32,
     /// Shortest range of another subchunk in a recipe.
     pub min_match: u32,
@@ -134,7 +134,7 @@ pub struct Params {
 }
 
 impl Params {
-    /// Whether a superchunk of so many raw bytes is full: the longest subchunk might not have found room in it.
+    /// Whether a superchunk of `raw_len` raw bytes is full: it has no room for a subchunk of the largest length.
     pub fn is_full(&self, raw_len: u32) -> bool {
         self.superchunk_size.saturating_sub(raw_len) < self.chunker.max_len()
     }
@@ -196,7 +196,7 @@ impl RawParams {
     /// The parameters, if they are within the limits.
     ///
     /// # Errors
-    /// `Limit` or `Invalid`, naming the first field that is not.
+    /// `Limit` or `Invalid` for the first field that is not.
     pub fn validate(&self) -> Result<Params, FormatError> {
         let within = |what, value: u32, min: u32, max: u32| {
             if (min..=max).contains(&value) {
@@ -217,7 +217,7 @@ impl RawParams {
         let min = within("shortest subchunk", self.chunk_min.get(), 1, avg)?;
         let chunker = match self.chunker {
             1 if avg.is_power_of_two() => Chunker::FastCdc { min, avg, max },
-            1 => return Err(FormatError::invalid("parameters", "the average subchunk is no power of two")),
+            1 => return Err(FormatError::invalid("parameters", "the average subchunk is not a power of two")),
             2 if min == max => Chunker::Fixed(max),
             2 => return Err(FormatError::invalid("parameters", "a fixed chunker with different lengths")),
             _ => return Err(FormatError::invalid("parameters", "unknown chunker")),

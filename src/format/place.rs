@@ -1,4 +1,4 @@
-//! Where a frame lies, and how to tell that its stored bytes are right (section 3.1).
+//! Where a frame is, and the checksum of its stored bytes (section 3.1).
 
 use super::frame::{FRAME_HEADER, Flags, FrameHeader};
 use super::ids::LogOffset;
@@ -7,7 +7,7 @@ use super::{FormatError, limits};
 use zerocopy::little_endian::{U16, U32, U64};
 
 on_disk! {
-    /// A [`Place`] as it stands in heads and roots.
+    /// A [`Place`] as heads and roots hold it.
     pub struct RawPlace {
         /// Offset of the header.
         offset: U64,
@@ -30,7 +30,7 @@ on_disk! {
     }
 }
 
-/// Where a frame lies, with all that is needed to read and verify its stored bytes without its header.
+/// Where a frame is, with everything needed to read and verify its stored bytes without its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Offset of the header, at least [`limits::LOG_START`].
@@ -52,7 +52,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of the frame that this header stands in front of; it knows of no copy.
+    /// The place of the frame with this header, without a copy.
     pub fn of(header: &FrameHeader) -> Self {
         Place {
             offset: header.offset,
@@ -66,7 +66,7 @@ impl Place {
         }
     }
 
-    /// Offset of the first stored byte of the frame at `offset` (that of the frame itself or of its copy).
+    /// Offset of the first stored byte of the frame at `offset`, which is the frame itself or its copy.
     pub fn stored_at(&self, offset: LogOffset) -> u64 {
         offset.0 + FRAME_HEADER as u64 + u64::from(self.clear_len)
     }
@@ -84,7 +84,7 @@ impl Place {
     /// Checks the numbers against the limits.
     ///
     /// # Errors
-    /// `Limit` or `Invalid` where one is beyond.
+    /// `Limit` if one is out of bounds.
     pub fn checked(self) -> Result<Self, FormatError> {
         for offset in self.offsets() {
             if offset.0 < limits::LOG_START || offset.0 > limits::IMAGE_LEN {
@@ -111,7 +111,7 @@ impl Place {
 }
 
 impl RawPlace {
-    /// The place, or `None` where all is zero.
+    /// The place, or `None` if the offset is zero.
     ///
     /// # Errors
     /// As [`Place::checked`].

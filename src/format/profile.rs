@@ -1,8 +1,8 @@
-//! The profiles: names for what an image is made with, from the fastest packed to the smallest.
+//! The profiles: named sets of parameters, from the fastest to pack to the smallest.
 //!
-//! One table, [`Profile::params`]; nowhere else is said what is behind a name. It comes from `benches/profiles.sh`, see
-//! `benches/README.md`. An image records the number of its profile, and all that the profile stands for: what is behind a name
-//! may change from version to version, and what an image says of itself does not. Called by cli and bench.
+//! [`Profile::params`] is the only place that defines them. The values come from `benches/profiles.sh`, see
+//! `benches/README.md`. An image records the number of its profile and also all its parameters: a later version may
+//! change a profile, and the parameters of an existing image stay as they are. Called by cli and bench.
 
 use super::FormatError;
 use super::codec::Compression;
@@ -10,30 +10,30 @@ use super::params::Params;
 use std::fmt;
 use std::str::FromStr;
 
-/// What an image is made with, by name.
+/// A named set of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Packed several times as fast as balanced.
+    /// Packs several times as fast as balanced.
     Fast,
-    /// What nobody had to choose.
+    /// The default.
     #[default]
     Balanced,
-    /// Smaller, read nearly as fast, packed much more slowly.
+    /// Smaller; reads nearly as fast, packs much more slowly.
     Small,
-    /// As small as can be, whatever packing and reading take.
+    /// As small as possible, however long packing and reading take.
     Smallest,
 }
 
-/// Superchunks that a working set should hold: with fewer, files that are read side by side push out one another's.
+/// Superchunks that a working set should hold. With fewer, files that are read at the same time evict each other's.
 const WORKING_SUPERCHUNKS: u64 = 16;
 
-/// The working set in MiB that a reader of superchunks of so many bytes should have.
+/// The working set in MiB that a reader of superchunks of `superchunk_size` bytes should have.
 pub fn working_set(superchunk_size: u32) -> u32 {
-    // Of a u32 and a small factor, in MiB: it fits.
+    // A u32 times a small factor, in MiB, fits.
     (u64::from(superchunk_size) * WORKING_SUPERCHUNKS).div_ceil(1 << 20) as u32
 }
 
-/// What is behind a name.
+/// The parameters that a profile sets.
 struct Entry {
     compression: Compression,
     superchunk_size: u32,
@@ -43,7 +43,7 @@ struct Entry {
 }
 
 impl Profile {
-    /// All, from the fastest packed to the smallest.
+    /// All profiles, from the fastest to pack to the smallest.
     pub const ALL: [Profile; 4] = [Profile::Fast, Profile::Balanced, Profile::Small, Profile::Smallest];
 
     fn entry(self) -> Entry {
@@ -68,7 +68,7 @@ impl Profile {
         self.entry().compression
     }
 
-    /// As people write it.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Profile::Fast => "fast",
@@ -88,7 +88,7 @@ impl Profile {
         }
     }
 
-    /// The profile with this number; `None` for 0, which is none, and for those of later versions.
+    /// The profile with this number; `None` for 0 (no profile) and for profiles of later versions.
     pub fn from_number(number: u8) -> Option<Profile> {
         Profile::ALL.into_iter().find(|profile| profile.number() == number)
     }

@@ -1,18 +1,18 @@
-//! Recipes: a subchunk as a list of ranges of stored parts, and how the map holds them (section 5.2).
+//! Recipes: a subchunk as a list of ranges of stored parts, and their rows in the map (section 5.2).
 
 use super::bytes::{Cursor, put_delta, put_varint, unzigzag, zigzag};
 use super::ids::SubchunkId;
 use super::rows::map::MAP_COLUMNS;
 use super::{FormatError, limits};
 
-/// The only form of a row of recipes that is defined.
+/// The only defined form of a row of recipes.
 const FORM_COLUMNS: u8 = 1;
 const WHAT: &str = "row of recipes";
 
 /// The range `[offset, offset + len)` of a subchunk's stored part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// Whose stored part.
+    /// The subchunk whose stored part it is in.
     pub subchunk: SubchunkId,
     /// First byte.
     pub offset: u32,
@@ -31,7 +31,7 @@ impl Recipe {
     /// A recipe of these pieces.
     ///
     /// # Errors
-    /// `Invalid` or `Limit` if there are none, too many, an empty one, or too many bytes.
+    /// `Invalid` if there is no piece or an empty one; `Limit` if there are too many pieces or bytes.
     pub fn new(pieces: Vec<Piece>) -> Result<Self, FormatError> {
         if pieces.is_empty() || pieces.iter().any(|p| p.len == 0) {
             return Err(FormatError::invalid("recipe", "it has no piece, or an empty one"));
@@ -122,7 +122,7 @@ impl RecipeRow {
         Ok(recipes)
     }
 
-    /// Of a row of space 2 the recipe of `id`; `None` if the row has none. What is after it is not looked at.
+    /// The recipe of `id` in a row of space 2; `None` if the row has none. The rest of the row is not checked.
     ///
     /// # Errors
     /// What is wrong with the row up to there.
@@ -143,7 +143,7 @@ impl RecipeRow {
     }
 }
 
-/// The piece before that was not of the composed subchunk's own bytes.
+/// The last piece so far that is not of the composed subchunk's own stored part.
 #[derive(Clone, Copy)]
 struct Other {
     id: u64,
@@ -156,15 +156,15 @@ impl Other {
         Other { id: first, end: 0 }
     }
 
-    /// What the offset of a piece of `id` is relative to.
+    /// The base that the offset of a piece of `id` is relative to.
     fn base(self, id: u64) -> u64 {
         if id == self.id { self.end } else { 0 }
     }
 }
 
-/// The streams of a row, read side by side.
+/// The streams of a row, read in parallel.
 struct Columns<'a> {
-    /// Which subchunks have recipes here, and of how many pieces.
+    /// The subchunks that have recipes here, and how many pieces each has.
     subchunks: Vec<(SubchunkId, usize)>,
     lengths: Cursor<'a>,
     ids: Cursor<'a>,
@@ -218,7 +218,7 @@ impl<'a> Columns<'a> {
         Ok(Columns { subchunks, lengths, ids, offsets: cursor, other: Other::new(first.0) })
     }
 
-    /// Gives the next `count` pieces, which are those of `own`, to `each`.
+    /// Gives the next `count` pieces, those of `own`, to `each`.
     fn pieces(&mut self, own: SubchunkId, count: usize, mut each: impl FnMut(Piece)) -> Result<(), FormatError> {
         let mut own_end = 0;
         for _ in 0..count {

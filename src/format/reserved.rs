@@ -1,4 +1,5 @@
-//! Bytes that the specification calls zero, found where they are not: readers ignore them, `check` reports them (section 1).
+//! Finds bytes that the specification calls zero and that are not zero. Readers ignore them, `check` reports them
+//! (section 1).
 
 use super::Field;
 use super::params::RawParams;
@@ -6,24 +7,24 @@ use super::place::RawPlace;
 use super::tree_ref::RawTreeRef;
 use super::view::RawView;
 
-/// A field that should be zero and is not: its offset in the struct, and its name with those of the structs it is in.
+/// A field that should be zero and is not: its offset, and its name after those of the structs that contain it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotZero {
     /// Bytes from the beginning of the outermost struct.
     pub offset: usize,
-    /// As `params.reserved1`.
+    /// For example `params.reserved1`.
     pub name: String,
 }
 
-/// The fields of the struct with these `fields` at the beginning of `bytes` that should be zero and are not. Fields that
-/// do not lie in `bytes` are passed over.
+/// The struct with these `fields` is at the beginning of `bytes`: returns its fields that should be zero and are not.
+/// Fields that are not within `bytes` are skipped.
 pub fn not_zero(bytes: &[u8], fields: &'static [Field]) -> Vec<NotZero> {
     let mut out = Vec::new();
     fields_not_zero(bytes, fields, 0, "", &mut out);
     out
 }
 
-/// Structs lie in one another three deep at most: root, view, tree.
+/// The recursion is at most three deep: root, view, tree.
 fn fields_not_zero(bytes: &[u8], fields: &'static [Field], base: usize, prefix: &str, out: &mut Vec<NotZero>) {
     for field in fields {
         let Some(own) = bytes.get(field.offset..).and_then(|rest| rest.get(..field.size)) else { continue };
@@ -42,7 +43,7 @@ fn fields_not_zero(bytes: &[u8], fields: &'static [Field], base: usize, prefix: 
         };
         let (base, prefix) = (base.saturating_add(field.offset), format!("{prefix}{}.", field.name));
         fields_not_zero(own, nested, base, &prefix, out);
-        // An empty tree and an empty map have nothing in the other fields either.
+        // In an empty tree or an empty map the other fields are zero, too.
         let empty: &[&str] = match nested.first().map(|first| first.name) {
             None => &["copy", "clear_len", "stored_len", "raw_len", "codec", "reserved", "flags", "sum"],
             Some("table") if is_zero(own, RawTreeRef::FIELDS, "levels") => &["block", "hash"],
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn an_empty_tree_and_an_empty_map_are_zero_throughout() {
         let mut logical = vec![0; RootLogical::SIZE];
-        // Levels 1: block and hash belong to it.
+        // Levels 1: the tree has a block and a hash.
         logical[1] = 1;
         logical[8..40].fill(9);
         assert_eq!(names(&logical, RootLogical::FIELDS), [] as [&str; 0]);

@@ -45,7 +45,7 @@ on_disk! {
 }
 
 on_disk! {
-    /// The part that is not hashed: where things lie, and counts.
+    /// The part that is not hashed: places and counts.
     pub struct RootPhysical {
         /// Root block of the map.
         map: RawPlace,
@@ -61,11 +61,11 @@ on_disk! {
         next_superchunk: U64,
         /// Thaw log whose transactions this root contains.
         thaw_log_id: U64,
-        /// Up to which.
+        /// The number of the last of them.
         thaw_transaction: U64,
-        /// Where in the thaw log the first transaction is that it does not contain.
+        /// Offset in the thaw log of the first transaction that it does not contain.
         thaw_offset: U64,
-        /// Where the interior blocks begin.
+        /// Offset where the interior blocks and the map begin.
         interior_offset: U64,
         /// Bytes of all subchunks of file data ever stored.
         unique_bytes: U64,
@@ -91,7 +91,7 @@ pub struct MapRef {
     pub rows: u64,
 }
 
-/// A root that was verified.
+/// A verified root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Root {
     /// What readers see.
@@ -126,13 +126,13 @@ pub struct Root {
     pub next_subchunk: u64,
     /// Next free superchunk id.
     pub next_superchunk: u64,
-    /// Thaw log whose transactions this root contains, 0 none.
+    /// Thaw log whose transactions this root contains, 0 for none.
     pub thaw_log_id: u64,
-    /// Up to which.
+    /// The number of the last of them.
     pub thaw_transaction: u64,
-    /// Offset in the thaw log where the first transaction is that it does not contain; 0 without a thaw log.
+    /// Offset in the thaw log of the first transaction that it does not contain; 0 without a thaw log.
     pub thaw_offset: u64,
-    /// Where the interior blocks and the map begin.
+    /// Offset where the interior blocks and the map begin.
     pub interior_offset: u64,
     /// Bytes of all subchunks of file data ever stored.
     pub unique_bytes: u64,
@@ -192,10 +192,10 @@ impl Root {
         (out, hash)
     }
 
-    /// The root in these stored bytes, whose logical part must hash to `root_hash`.
+    /// Decodes stored bytes whose root hash must be `root_hash`.
     ///
     /// # Errors
-    /// `Hash` if it is another root; else what is wrong with it.
+    /// `Hash` if the hash does not match; else what is wrong with the root.
     pub fn decode(stored: &[u8], root_hash: &[u8; 32]) -> Result<Self, FormatError> {
         let mut cursor = super::bytes::Cursor::new(stored, "root");
         let (logical_len, physical_len) = (cursor.u32()? as usize, cursor.u32()? as usize);
@@ -265,8 +265,8 @@ impl Root {
     }
 }
 
-/// BLAKE3-32 of the view's hash and what of the logical part is after the view, bytes of later minor versions included.
-/// A part shorter than a view has no root hash that a head could name; the hash of nothing is returned then.
+/// BLAKE3-32 of the view's hash and of all bytes of the logical part after the view, bytes of later minor versions
+/// included. A part shorter than a view is not valid; the hash of no bytes is returned then, which no head names.
 pub fn root_hash(logical: &[u8]) -> [u8; 32] {
     let Some((view, rest)) = logical.split_at_checked(RawView::SIZE) else {
         return *blake3::hash(&[]).as_bytes();

@@ -1,4 +1,4 @@
-//! Which table has which streams and columns (section 8). The trees know tables only by these.
+//! The streams and columns of each table (section 8). The code for trees knows nothing else about a table.
 
 /// Number of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub enum Coding {
 /// Which streams the rows of a table (at one kind of level) have.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// Whose.
+    /// The table.
     pub table: TableId,
     /// Keys have a `b`.
     pub has_b: bool,
@@ -33,11 +33,11 @@ pub struct Schema {
 /// Leaves and interior blocks of one table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Name people see.
+    /// The name for messages.
     pub name: &'static str,
-    /// Of leaves.
+    /// The schema of leaves.
     pub leaf: Schema,
-    /// Of blocks above.
+    /// The schema of interior blocks.
     pub interior: Schema,
 }
 
@@ -91,13 +91,13 @@ pub static TINY: Table = table(5, "tiny", false, false, &[], true, BY_ID);
 pub static ORPHANS: Table = table(6, "orphans", false, false, INODE_COLUMNS, true, BY_ID);
 /// First subchunk → identities.
 pub static IDENTITIES: Table = table(7, "identities", false, false, &[P], true, BY_ID);
-/// Where things lie.
+/// Where superchunks and subchunks are.
 pub static MAP: Table = table(8, "map", true, false, &[N, D, D, P, P, P, P, P], true, BY_PLACE);
 /// Snapshots by ordinal.
 pub static SNAPSHOTS: Table = table(9, "snapshots", false, false, &[], true, BY_ID);
 /// (inode, file offset) → length, frame of written bytes in the thaw log, offset in it.
 pub static THAWED: Table = table(10, "thawed", true, false, &[P, D, P], true, BY_ID);
-/// (kind, id) → users of what several inodes have.
+/// (kind, id) → users of what several inodes share.
 pub static SHARES: Table = table(11, "shares", true, false, &[P], false, BY_ID);
 
 /// All tables, by number from 1.

@@ -1,4 +1,4 @@
-//! The three checksums of the format, under names that say what they are for.
+//! The checksums and hashes of the format, by their use.
 
 /// BLAKE3-24 of a table block or subchunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -3,7 +3,7 @@
 use super::layout::on_disk;
 use zerocopy::little_endian::{I64, U32, U64};
 
-/// Raw bytes of a transaction. What a commit holds more is split into a group of transactions.
+/// Raw bytes of a transaction. A larger commit is split into a group of transactions.
 pub const TRANSACTION_LEN: u64 = 1 << 20;
 /// Smallest segment that a reader accepts, in bytes.
 pub const SEGMENT_MIN: u64 = 16 << 10;
@@ -13,13 +13,14 @@ pub const SEGMENT_MAX: u64 = 64 << 20;
 pub const MORE_FOLLOWS: u32 = 1;
 
 on_disk! {
-    /// Stored bytes of a segment frame: which image and which root the log continues, and where the log before ended.
+    /// Stored bytes of a segment frame: which image and root the log continues, and where the log ended before this
+    /// segment.
     pub struct SegmentHead {
         /// Of the image.
         uuid: [u8; 16],
         /// Of the image.
         lineage: [u8; 16],
-        /// Of the head it continues from.
+        /// Of the head that the log continues from.
         generation: U64,
         /// Of that head.
         root_hash: [u8; 32],

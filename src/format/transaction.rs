@@ -1,4 +1,4 @@
-//! Transactions of the thaw log (section 11): what a commit changed, as operations on rows and on thawed ranges.
+//! Transactions of the thaw log (section 11): the changes of a commit, as operations on rows and on thawed ranges.
 
 use super::block::{Key, KeyRef, Row};
 use super::bytes::{Cursor, put_varint};
@@ -12,7 +12,7 @@ use zerocopy::little_endian::{I64, U32, U64};
 
 const WHAT: &str = "transaction";
 
-/// The numbers that are given out next; they only grow, over checkpoints too. Replayed with [`Counters::larger`].
+/// The next free ids. They only grow, also across checkpoints. Replay uses [`Counters::larger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Next inode.
@@ -32,7 +32,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Those of a root.
+    /// The counters of a root.
     pub fn of(root: &Root) -> Counters {
         Counters {
             inode: root.next_inode,
@@ -45,7 +45,7 @@ impl Counters {
         }
     }
 
-    /// The larger of each two counters: what is known after both were read.
+    /// The larger of each two counters.
     pub fn larger(self, other: Counters) -> Counters {
         //= format-spec.md#11.3
         //# A counter is replayed as the larger of the value in the log and the value known before; it must never become
@@ -75,27 +75,27 @@ pub struct Thawed {
     pub frame: LogOffset,
     /// First byte in the frame's raw bytes.
     pub within: u64,
-    /// XXH3 of all raw bytes of the frame, so that any part of it can be named.
+    /// XXH3 of all raw bytes of the frame, so that a range can name any part of them.
     pub sum: u64,
 }
 
 impl Thawed {
-    /// What a lost range has for its frame: offset 0 is a segment frame, never one of written bytes.
+    /// The frame offset of a lost range: a segment frame is at offset 0, never a frame of written bytes.
     pub const LOST: LogOffset = LogOffset(0);
 }
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// A row is there, instead of the one with its key if there was one.
+    /// Inserts a row, or replaces the row with the same key.
     Put(&'static Table, Row),
-    /// No row has this key any more.
+    /// Deletes the row with this key.
     Delete(&'static Table, Key),
-    /// No row has a key from the first on and below the second any more. The first is below the second.
+    /// Deletes all rows whose key is at least the first and below the second. The first is below the second.
     DeleteRange(&'static Table, Key, Key),
     /// Bytes were written.
     Thawed(Thawed),
-    /// What of the range was thawed is so no more: it was frozen or cut off.
+    /// No byte of the range is thawed any more: the thawed ones were frozen or cut off.
     NotThawed {
         /// Which file.
         inode: InodeId,
@@ -106,25 +106,25 @@ pub enum Operation {
     },
     /// The counters as they are now.
     Counters(Counters),
-    /// The root of the head slot of this generation contains all up to the transaction before.
+    /// The root of the head slot with this generation contains all transactions before this one.
     Checkpoint {
-        /// The head slot's.
+        /// Generation of the head slot.
         generation: u64,
     },
 }
 
-/// What a transaction says of itself.
+/// The head of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionInfo {
     /// One more than the one before; the first is 1.
     pub number: u64,
     /// `sum` of the frame of the one before, 0 for the first.
     pub previous_sum: u64,
-    /// The thaw log before this offset was synced before this transaction was written.
+    /// All of the thaw log before this offset was synced before this transaction was written.
     pub durable_upto: u64,
-    /// The same of the image.
+    /// The same for the image.
     pub image_end: u64,
-    /// When, in seconds since 1970.
+    /// Time of the commit, seconds since 1970.
     pub time: i64,
     /// And nanoseconds, below 10^9.
     pub time_ns: u32,
@@ -137,7 +137,7 @@ pub struct TransactionInfo {
 pub struct Transaction {
     /// Number, order, time.
     pub info: TransactionInfo,
-    /// What it changed, in order.
+    /// Its changes, in order.
     pub operations: Vec<Operation>,
 }
 
@@ -152,10 +152,10 @@ mod tag {
 }
 
 impl TransactionInfo {
-    /// Raw bytes of a transaction of `count` operations, which are in `body` as [`Operation::put`] left them.
+    /// Raw bytes of a transaction of `count` operations. `body` holds them as [`Operation::put`] encoded them.
     ///
     /// # Errors
-    /// `Limit` if they are more than [`TRANSACTION_LEN`]; `Invalid` for a number or a time that no reader takes.
+    /// `Limit` if they are more than [`TRANSACTION_LEN`]; `Invalid` for a number or a time that readers refuse.
     pub fn encode(&self, count: u32, body: &[u8]) -> Result<Vec<u8>, FormatError> {
         check_info(self.number, self.time_ns)?;
         let head = TransactionHead {
@@ -204,14 +204,14 @@ impl Transaction {
         for operation in &self.operations {
             operation.put(&mut body);
         }
-        // Each operation takes two bytes at least, so a count beyond u32 is beyond the limit of bytes, too.
+        // Each operation takes at least two bytes, so a count above u32 exceeds the limit of bytes, too.
         self.info.encode(u32::try_from(self.operations.len()).unwrap_or(u32::MAX), &body)
     }
 
-    /// From raw bytes. Takes memory in proportion to them only.
+    /// Decodes raw bytes. Takes memory in proportion to them only.
     ///
     /// # Errors
-    /// What is wrong with them, an operation or a flag that is not known included.
+    /// What is wrong with them; an unknown operation or flag is an error, too.
     pub fn decode(raw: &[u8]) -> Result<Self, FormatError> {
         within_limit(raw.len() as u64)?;
         let mut cursor = Cursor::new(raw, WHAT);
@@ -248,10 +248,10 @@ impl Operation {
         out.extend_from_slice(&body);
     }
 
-    /// Whether what [`Operation::put`] made of one operation is what a reader takes.
+    /// Checks that a reader accepts one operation that [`Operation::put`] encoded.
     ///
     /// # Errors
-    /// What a reader would say.
+    /// The error of a reader.
     pub fn check(encoded: &[u8]) -> Result<(), FormatError> {
         let mut cursor = Cursor::new(encoded, WHAT);
         Operation::take(&mut cursor)?;
@@ -400,13 +400,13 @@ fn take_table(body: &mut Cursor<'_>) -> Result<&'static Table, FormatError> {
         .ok_or_else(|| FormatError::invalid(WHAT, "a row of a table that this version does not know"))
 }
 
-/// A key with only the parts that its table has: all that comes after takes that for granted.
+/// A key with only the parts that its table has: later code relies on that.
 fn take_key(table: &Table, body: &mut Cursor<'_>) -> Result<Key, FormatError> {
     let (a, b) = (body.varint()?, body.varint()?);
     let name = body.varint_to(limits::NAME_LEN as u64, "length of a name")?;
     let name = body.take(name as usize)?.to_vec();
     if (!table.leaf.has_b && b != 0) || (!table.leaf.has_name && !name.is_empty()) {
-        return Err(FormatError::invalid(WHAT, "a key has a part that its table has not"));
+        return Err(FormatError::invalid(WHAT, "a key has a part that its table does not have"));
     }
     Ok(Key { a, b, name })
 }
@@ -420,7 +420,7 @@ fn check_nullable(table: &Table, ints: &[u64]) -> Result<(), FormatError> {
     }
 }
 
-/// Inode, offset and length of a range of at least a byte that ends within the largest file.
+/// Inode, offset and length of a range of at least one byte that ends within the largest possible file.
 fn take_range(body: &mut Cursor<'_>) -> Result<(InodeId, u64, u64), FormatError> {
     let (inode, offset, len) = (body.varint()?, body.varint()?, body.varint()?);
     if inode == 0 || inode >= limits::ID {

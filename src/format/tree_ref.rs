@@ -1,4 +1,4 @@
-//! How a root names the newest block of a table (section 7.4).
+//! The reference to the newest root block of a table (section 7.4).
 
 use super::ids::SubchunkId;
 use super::layout::on_disk;
@@ -8,7 +8,7 @@ use super::{FormatError, limits};
 use zerocopy::little_endian::U64;
 
 on_disk! {
-    /// A [`TreeRef`] as it stands in roots and snapshots.
+    /// A [`TreeRef`] as roots and snapshots hold it.
     pub struct RawTreeRef {
         /// Number of the table.
         table: u8,
@@ -28,7 +28,7 @@ on_disk! {
 /// The newest root block of a table, or that the table is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TreeRef {
-    /// Root block and how many levels the tree has; `None` if it is empty.
+    /// Root block and number of levels; `None` if the tree is empty.
     pub root: Option<TreeRoot>,
     /// Rows in all leaves.
     pub rows: u64,
@@ -60,10 +60,10 @@ impl TreeRef {
 }
 
 impl RawTreeRef {
-    /// The reference, if it is one to `table`.
+    /// The reference, if it refers to `table`.
     ///
     /// # Errors
-    /// `Invalid` for another table, `Limit` for too many levels.
+    /// `Invalid` for another table; `Limit` for too many levels or a block id out of bounds.
     pub fn validate(&self, table: TableId) -> Result<TreeRef, FormatError> {
         //= format-spec.md#7.4
         //# A reader refuses a TreeRef of another table than the one whose place it is in, one with more than 12 levels, and one with

@@ -29,7 +29,7 @@ on_disk! {
     }
 }
 
-/// The trees of one version of the filesystem, and what is in them. An empty tree is an empty [`TreeRef`].
+/// The trees of one version of the filesystem, and totals. An empty tree is an empty [`TreeRef`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct View {
     /// Table 1.
@@ -42,7 +42,7 @@ pub struct View {
     pub xattrs_tree: TreeRef,
     /// Table 5.
     pub tiny_tree: TreeRef,
-    /// Table 7: its hash binds the bytes of all files.
+    /// Table 7: its hash covers the bytes of all files.
     pub identities_tree: TreeRef,
     /// How many inodes it has.
     pub inodes: u64,
@@ -65,7 +65,7 @@ impl View {
         }
     }
 
-    /// The view hash: BLAKE3-32 of its bytes. Whoever signs a snapshot signs this.
+    /// The view hash: BLAKE3-32 of its bytes. A signature of a snapshot signs this hash.
     pub fn hash(&self) -> [u8; 32] {
         self.encode().hash()
     }
@@ -77,10 +77,10 @@ impl RawView {
         *blake3::hash(self.as_bytes()).as_bytes()
     }
 
-    /// The view, if each tree is one of its table.
+    /// The view, if each tree reference names the right table.
     ///
     /// # Errors
-    /// What is wrong with the first tree that is not.
+    /// What is wrong with the first tree reference that does not.
     pub fn validate(&self) -> Result<View, FormatError> {
         Ok(View {
             inodes_tree: self.inodes_tree.validate(schema::INODES.id())?,

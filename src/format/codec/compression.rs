@@ -1,4 +1,4 @@
-//! How strongly to compress, as people say it and as parameters record it.
+//! Codec and level, as written on the command line and as recorded in the parameters.
 
 use super::{CODECS, Codec, FormatError, RAW, XZ, ZSTD, codec};
 use std::fmt;
@@ -16,7 +16,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The number frames and parameters name it by.
+    /// The codec's number in frames and parameters.
     pub const fn codec_number(self) -> u8 {
         match self {
             Compression::None => RAW,
@@ -30,10 +30,10 @@ impl Compression {
         self.wide_level().clamp(i8::MIN.into(), i8::MAX.into()) as i8
     }
 
-    /// The compression that parameters record by these numbers.
+    /// The compression with these numbers in the parameters.
     ///
     /// # Errors
-    /// `Invalid` for an unknown codec, `Limit` for a level it does not have.
+    /// `Invalid` for an unknown codec; `Limit` for a level that the codec does not have.
     pub fn from_numbers(number: u8, level: i8) -> Result<Self, FormatError> {
         let compression = match number {
             RAW => Compression::None,
@@ -98,7 +98,7 @@ impl FromStr for Compression {
             None => codec.default_level as i8,
             Some(_) if codec.number == RAW => return Err(FormatError::invalid("compression", "none has no level")),
             Some(level) => {
-                level.parse().map_err(|_| FormatError::invalid("compression", "the level is no small number"))?
+                level.parse().map_err(|_| FormatError::invalid("compression", "the level is not a number from 0 to 22"))?
             }
         };
         Compression::from_numbers(codec.number, level)

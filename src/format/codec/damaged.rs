@@ -1,4 +1,4 @@
-//! Decoding as far as it goes, when a frame's sum is wrong.
+//! Decodes as much as possible of a frame whose checksum is wrong.
 
 use super::decoder::{check_flags, part_codec, set_len};
 use super::parts::{Part, PartTable, check_raw_len};
@@ -6,13 +6,13 @@ use super::{Decoder, FormatError, decode_filter};
 use crate::format::frame::Flags;
 
 impl Decoder {
-    /// Replaces what is in `out` by what damaged stored bytes still give: `raw_len` bytes, each at its right position and
-    /// zeros where nothing was decoded; none if there is nothing.
+    /// Replaces the contents of `out` by what can be decoded of damaged stored bytes: `raw_len` bytes, each at its
+    /// right position, with zeros where nothing was decoded. `out` is empty if nothing can be decoded.
     ///
-    /// Nothing of it is certain: a codec may not notice damage, and gives wrong bytes from there on. Each subchunk must be
-    /// judged by its own identity. Without parts zeros begin where decoding stopped. With parts each part is decoded by
-    /// itself, and zeros reach up to the next part; if the part table itself is damaged, so do those of all parts after the
-    /// damaged entry.
+    /// The result is not verified: a codec may not notice damage and then returns wrong bytes after it. The caller must
+    /// compare each subchunk with its identity. Without parts, zeros begin where decoding stopped. With parts, each
+    /// part is decoded by itself, and the zeros end at the next part. If the part table itself is damaged, all parts
+    /// from the damaged entry on are zeros.
     pub fn decode_damaged(
         &mut self,
         codec: u8,
@@ -27,7 +27,7 @@ impl Decoder {
         }
     }
 
-    /// As [`Decoder::decode_damaged`], for one part and its stored bytes.
+    /// Like [`Decoder::decode_damaged`], for one part and its stored bytes.
     pub fn decode_damaged_part(
         &mut self,
         codec: u8,

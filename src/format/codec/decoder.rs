@@ -1,14 +1,14 @@
-//! Stored bytes of a frame to raw bytes.
+//! Decodes the stored bytes of a frame to raw bytes.
 
 use super::parts::{Part, PartTable, check_raw_len};
 use super::{CODECS, Decompress, FormatError, RAW, XZ, codec, decode_filter};
 use crate::format::frame::Flags;
 use crate::format::sums;
 
-/// Decodes frames one after another; one a thread, contexts kept.
+/// Decodes frames one after another and keeps its contexts between them. Each thread has its own.
 #[derive(Default)]
 pub struct Decoder {
-    /// By codec number, made when first needed.
+    /// By codec number; each is made when it is first needed.
     contexts: [Option<Box<dyn Decompress>>; CODECS.len()],
 }
 
@@ -24,13 +24,14 @@ impl Decoder {
         Self::default()
     }
 
-    /// Replaces what is in `out` by the raw bytes, exactly `raw_len` of them, parts or not. The caller has verified the
-    /// frame's `sum`; the sums of parts are not looked at again.
+    /// Replaces the contents of `out` by the raw bytes, exactly `raw_len`, with or without parts. The caller has
+    /// verified the frame's `sum`; the checksums of parts are not verified again.
     ///
-    /// A buffer that is used again is cheaper than a new one: it is not cleared first.
+    /// Reusing a buffer is cheaper than a new one: it is not cleared first.
     ///
     /// # Errors
-    /// `Limit`, `Invalid` or `Decode`; `out` is then empty. Memory is bounded by the limits, whatever the bytes claim.
+    /// `Limit`, `Invalid` or `Decode`, and what is wrong with the part table; `out` is then empty. Memory is bounded by
+    /// the limits, whatever the bytes claim.
     pub fn decode(
         &mut self,
         codec: u8,
@@ -72,7 +73,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Replaces what is in `out` by the raw bytes of one part, `stored` being that part's bytes, whose sum is verified.
+    /// Replaces the contents of `out` by the raw bytes of one part. `stored` is the part's stored bytes; this function
+    /// verifies their checksum.
     ///
     /// # Errors
     /// As [`Decoder::decode`], and `Checksum`.
@@ -102,7 +104,7 @@ impl Decoder {
         result
     }
 
-    /// Fills `out` from what is decodable alone: a frame without parts, or a part.
+    /// Fills `out` from a unit that can be decoded alone: a frame without parts, or one part.
     pub(super) fn unit(
         &mut self,
         codec: u8,
@@ -128,7 +130,7 @@ impl Decoder {
 }
 
 impl Part {
-    /// The part's bytes within those of its frame.
+    /// The part's stored bytes within those of its frame.
     pub(super) fn stored<'a>(&self, frame: &'a [u8]) -> Result<&'a [u8], FormatError> {
         let start = self.offset as usize;
         frame.get(start..start.saturating_add(self.stored_len as usize)).ok_or(FormatError::Truncated {
@@ -139,12 +141,12 @@ impl Part {
     }
 }
 
-/// The codec a part is in: what did not shrink is raw.
+/// The codec of a part: a part that did not shrink is raw.
 pub(super) fn part_codec(codec: u8, part: &Part) -> u8 {
     if part.stored_len == part.raw_len { RAW } else { codec }
 }
 
-/// The dictionary to decode with, if codec and flags make sense together.
+/// The dictionary to decode with. Fails if codec and flags do not fit together.
 pub(super) fn check_flags(codec: u8, flags: Flags, dictionary: Option<&[u8]>) -> Result<Option<&[u8]>, FormatError> {
     if codec == XZ && flags.filter() != 0 {
         return Err(FormatError::invalid("flags", "codec xz with a filter outside of its stream"));
@@ -156,10 +158,10 @@ pub(super) fn check_flags(codec: u8, flags: Flags, dictionary: Option<&[u8]>) ->
     }
 }
 
-/// Makes `out` that long without caring for what is in it: all will be overwritten.
+/// Sets the length of `out`. Its contents do not matter: the caller overwrites all of them.
 pub(super) fn set_len(out: &mut Vec<u8>, len: usize) {
     if out.capacity() < len {
-        // Pages of zeros from the system rather than written ones.
+        // The kernel gives zeroed pages; nothing has to be written.
         *out = vec![0; len];
     } else {
         out.resize(len, 0);

@@ -1,4 +1,4 @@
-//! Branch filters of the flags (section 6.6): jump targets of machine code made absolute, so that they repeat.
+//! Branch filters of the flags (section 6.6): they make jump targets in machine code absolute, so that they repeat.
 
 use super::FormatError;
 use liblzma_sys::{lzma_bcj_arm64_decode, lzma_bcj_arm64_encode, lzma_bcj_x86_decode, lzma_bcj_x86_encode};
@@ -11,8 +11,8 @@ pub const FILTER_ARM64: u8 = 2;
 type Bcj = unsafe extern "C" fn(start_offset: u32, buf: *mut u8, size: usize) -> usize;
 
 fn run(bcj: Bcj, bytes: &mut [u8]) {
-    // SAFETY: pointer and length are those of a slice we may write to, and the filter stays within them. What it returns, how
-    // many bytes it could judge, does not matter: those behind are left as they are, in both directions.
+    // SAFETY: pointer and length are those of a mutable slice, and the filter stays within them. It returns how many
+    // bytes it processed. That does not matter: both directions leave the bytes after them unchanged.
     unsafe { bcj(0, bytes.as_mut_ptr(), bytes.len()) };
 }
 

@@ -1,7 +1,7 @@
-//! Which machine's code bytes may be: a count of the calls that a branch filter would rewrite.
+//! Guesses for which machine bytes are code: it counts the calls that a branch filter would rewrite.
 //!
-//! Headers of executables would not do, as most of a large program's superchunks have none. The guess is only a candidate:
-//! whoever asks tries the filter on the [`sample`] before using it. Both are functions of the bytes alone.
+//! Headers of executables do not help: most superchunks of a large program have none. The guess is only a candidate:
+//! the caller tries the filter on the [`sample`] before it uses it. Both depend on the bytes alone.
 
 /// Machines that have a filter in xz.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +15,12 @@ pub(super) enum Machine {
     PowerPc,
 }
 
-/// One call in so many bytes makes code likely: random bytes have a sixteenth of that, code several times as many.
+/// One call in this many bytes makes code likely: random bytes have a sixteenth of that, code has several times as
+/// many.
 const BYTES_A_CALL: usize = 1024;
 /// Samples are at most this many pieces ...
 const PIECES: usize = 8;
-/// ... of so many bytes.
+/// ... of this many bytes.
 const PIECE: usize = 128 << 10;
 /// Pieces begin at multiples of this, so that instructions stay aligned.
 const ALIGNMENT: usize = 16;
@@ -41,12 +42,12 @@ pub(super) fn likely(bytes: &[u8]) -> Option<Machine> {
     (count > bytes.len() / BYTES_A_CALL).then_some(machine)
 }
 
-/// Whether the upper five bits of a distance of so many bits are equal: calls do not go far.
+/// Whether the upper five bits of a distance of `bits` bits are equal: calls do not go far.
 fn is_near(word: u32, bits: u32) -> bool {
     matches!((word >> (bits - 5)) & 0x1f, 0 | 0x1f)
 }
 
-/// All of the bytes if they are few, else pieces from all over them.
+/// All bytes if they are few, else pieces spread over them.
 pub(super) fn sample(bytes: &[u8]) -> Vec<u8> {
     if bytes.len() <= PIECES * PIECE {
         return bytes.to_vec();

@@ -1,8 +1,9 @@
 //! Codecs (section 6): raw bytes of a frame to stored bytes, and back.
 //!
-//! What is encoded is a function of the raw bytes, the compression and the part size alone, never of the thread or of what
-//! an encoder did before. Nothing grows: what does not shrink is stored raw. Stored bytes may be hostile: a decoder returns an
-//! error, and takes no more memory than the limits of the format allow. Called by whoever writes or reads frames.
+//! The stored bytes depend only on the raw bytes, the compression and the part size, never on the thread or on what an
+//! encoder did before. Bytes that would not shrink are stored raw. Stored bytes may be hostile: a decoder returns an
+//! error and takes no more memory than the limits of the format allow. Every module that writes or reads frames calls
+//! this one.
 //!
 //! A new codec is one file, one line in [`CODECS`], and a variant of [`Compression`].
 
@@ -36,34 +37,34 @@ pub const XZ: u8 = 2;
 /// All codecs, in order of their numbers.
 static CODECS: [Codec; 3] = [raw::CODEC, zstd::CODEC, xz::CODEC];
 
-/// Appends the encoded bytes of `raw` to `out`; false if they would not be fewer, `out` is then what it was.
+/// Appends the encoded bytes of `raw` to `out`. Returns false, with `out` unchanged, if they would not be fewer.
 type Compress = fn(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError>;
 
 /// What is known about a codec.
 struct Codec {
     number: u8,
-    /// As people write it.
+    /// The name on the command line.
     name: &'static str,
     levels: RangeInclusive<i32>,
     /// The level when none is given.
     default_level: i32,
-    /// From this level on it is so slow that a [`probe`] first is cheap.
+    /// From this level on the codec is so slow that a [`probe`] before it is cheap.
     probe_from: i32,
     compress: Compress,
-    /// Bytes that takes for `raw_len` bytes, without input and output.
+    /// Bytes of memory that compressing `raw_len` bytes takes, without input and output.
     memory: fn(level: i32, raw_len: usize) -> usize,
-    /// Bytes that decoding `raw_len` bytes takes for its time, without input and output.
+    /// Bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output.
     decoding_memory: fn(raw_len: usize) -> usize,
     decompressor: fn() -> Result<Box<dyn Decompress>, FormatError>,
 }
 
-/// The decoding half of a codec, with its kept context.
+/// The decoder of a codec; it keeps its context between calls.
 trait Decompress: Send {
-    /// Fills `out` to its end, and uses `stored` to its end, or fails.
+    /// Fills all of `out` from all of `stored`, or fails.
     fn decompress(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> Result<(), FormatError>;
 
-    /// As far as it goes: how many bytes of `out` were written. They may be wrong from where `stored` is damaged on, and
-    /// what is behind them in `out` means nothing.
+    /// Decodes as much as possible and returns how many bytes of `out` were written. They may be wrong from the damage
+    /// in `stored` on. The bytes of `out` after them are undefined.
     fn salvage(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> usize;
 }
 
@@ -80,13 +81,13 @@ pub fn is_known(number: u8) -> bool {
     codec(number).is_ok()
 }
 
-/// The codec's name as people write it, `unknown` for others.
+/// The codec's name on the command line; `unknown` for an unknown number.
 pub fn name(number: u8) -> &'static str {
     codec(number).map_or("unknown", |codec| codec.name)
 }
 
-/// Bytes of memory that decoding `raw_len` bytes takes while it goes on, without input and output, whatever the stored
-/// bytes claim; 0 for a codec that is not known.
+/// Bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output. This holds whatever the
+/// stored bytes claim. 0 for an unknown codec.
 pub fn decoding_memory(number: u8, raw_len: usize) -> usize {
     codec(number).map_or(0, |codec| (codec.decoding_memory)(raw_len))
 }

@@ -1,4 +1,4 @@
-//! The table in front of stored bytes that are made of parts (section 6.4).
+//! The table before stored bytes that consist of parts (section 6.4).
 
 use crate::format::bytes::Cursor;
 use crate::format::{FormatError, limits, sums};
@@ -9,12 +9,12 @@ const PART_SIZE_FIELD: usize = 4;
 const ENTRY: usize = 4 + 8;
 const CRC: usize = 4;
 
-/// Where a part lies, and what it becomes.
+/// Where a part is, and its length after decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// From the beginning of the frame's stored bytes, which is that of the table.
+    /// From the beginning of the frame's stored bytes, where the table begins.
     pub offset: u32,
-    /// Bytes stored; as many as `raw_len` if the part is stored raw.
+    /// Bytes stored; equal to `raw_len` if the part is stored raw.
     pub stored_len: u32,
     /// XXH3 of the stored bytes.
     pub sum: u64,
@@ -22,7 +22,7 @@ pub struct Part {
     pub raw_len: u32,
 }
 
-/// A part table that was verified: its parts fill the stored bytes and decode to the raw bytes, without gaps.
+/// A part table. [`PartTable::decode`] verifies that its parts fill the stored bytes, and the raw bytes, without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartTable {
     /// Raw bytes of each part but the last.
@@ -43,12 +43,13 @@ fn checked_part_size(part_size: u32) -> Result<u32, FormatError> {
 }
 
 impl PartTable {
-    /// Bytes of the table of a frame of `raw_len` raw bytes in parts of `part_size`, which must not be 0.
+    /// Bytes of the table of a frame of `raw_len` raw bytes in parts of `part_size`. `part_size` is not 0.
     pub fn byte_len(raw_len: u32, part_size: u32) -> usize {
         PART_SIZE_FIELD + ENTRY * count(raw_len, part_size) + CRC
     }
 
-    /// Bytes of the table that begins with these (at least four) bytes: how much of a frame [`PartTable::decode`] needs.
+    /// Bytes of the table that begins with these bytes, at least four: [`PartTable::decode`] needs that much of a
+    /// frame.
     ///
     /// # Errors
     /// `Truncated`, or `Limit` if the part size or `raw_len` is out of bounds.
@@ -58,7 +59,7 @@ impl PartTable {
         Ok(Self::byte_len(raw_len, part_size))
     }
 
-    /// The table at the beginning of `bytes`, of a frame with these lengths. Bytes behind the table are not looked at.
+    /// The table at the beginning of `bytes`, for a frame with these lengths. Bytes after the table are ignored.
     ///
     /// # Errors
     /// `Truncated`, `Checksum`, `Limit`, or `Invalid` if the parts do not fill the frame.
@@ -79,17 +80,17 @@ impl PartTable {
         Ok(table)
     }
 
-    /// What a damaged table still says: its parts up to the first that cannot be.
+    /// The parts of a damaged table, up to the first impossible one.
     ///
     /// # Errors
-    /// As [`PartTable::decode`], but not for a wrong checksum or parts that do not fill the frame.
+    /// Like [`PartTable::decode`], except for a wrong checksum or parts that do not fill the frame.
     pub(super) fn decode_damaged(bytes: &[u8], raw_len: u32) -> Result<Self, FormatError> {
         let len = Self::byte_len_of(bytes, raw_len)?;
         let body = Cursor::new(bytes, WHAT).take(len - CRC)?;
         Self::parse(body, raw_len, bytes.len().min(u32::MAX as usize) as u32)
     }
 
-    /// Parts as long as they lie within the stored bytes and do not grow.
+    /// The parts up to the first that is not within the stored bytes or has more stored bytes than raw bytes.
     fn parse(body: &[u8], raw_len: u32, stored_len: u32) -> Result<Self, FormatError> {
         let mut cursor = Cursor::new(body, WHAT);
         let part_size = checked_part_size(cursor.u32()?)?;
@@ -110,7 +111,7 @@ impl PartTable {
         Ok(PartTable { part_size, parts })
     }
 
-    /// Stored bytes of a frame: the table, and these parts' stored bytes behind it.
+    /// Stored bytes of a frame: the table, then the stored bytes of these parts.
     pub(super) fn assemble(part_size: u32, lens: &[u32], stored: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(PART_SIZE_FIELD + ENTRY * lens.len() + CRC + stored.len());
         out.extend_from_slice(&part_size.to_le_bytes());
@@ -128,7 +129,7 @@ impl PartTable {
     }
 }
 
-/// `raw_len`, if a frame may have so many raw bytes.
+/// `raw_len`, if it is within the limit for a frame.
 pub(super) fn check_raw_len(raw_len: u32) -> Result<usize, FormatError> {
     if u64::from(raw_len) > limits::RAW_LEN {
         return Err(FormatError::Limit { what: "raw bytes of a frame", value: raw_len.into(), limit: limits::RAW_LEN });

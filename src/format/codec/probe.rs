@@ -1,15 +1,15 @@
-//! A cheap look at whether compressing is worth the time.
+//! A cheap test whether compressing is worth the time.
 
 use super::{FormatError, zstd};
 
-/// Below this a slow codec is quicker than thinking about it.
+/// Below this length the test costs more than it saves.
 const SMALLEST: usize = 4096;
-/// zstd's fastest level: about a hundredth of what the slow ones take.
+/// zstd's fastest level: it takes about a hundredth of the time of the slow ones.
 const LEVEL: i32 = 1;
-/// What saves less than one byte in so many is left alone.
+/// A saving of less than one byte in this many is not worth it.
 const LEAST_GAIN: usize = 256;
 
-/// Whether the bytes look random: even the fastest codec finds something in all others. A function of the bytes alone.
+/// Whether the bytes look random: even the fastest codec saves something on all others. It depends on the bytes alone.
 pub(super) fn is_hopeless(raw: &[u8]) -> Result<bool, FormatError> {
     if raw.len() < SMALLEST {
         return Ok(false);

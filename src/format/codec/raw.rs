@@ -19,7 +19,7 @@ struct Raw;
 impl Decompress for Raw {
     fn decompress(&mut self, stored: &[u8], out: &mut [u8], _: Option<&[u8]>) -> Result<(), FormatError> {
         if stored.len() != out.len() {
-            return Err(failed("raw bytes", format!("{} are stored, {} were promised", stored.len(), out.len())));
+            return Err(failed("raw bytes", format!("{} are stored, {} were expected", stored.len(), out.len())));
         }
         out.copy_from_slice(stored);
         Ok(())

@@ -12,14 +12,14 @@ const ALL: [Compression; 6] = [
     Compression::Xz(6),
 ];
 
-/// Bytes without order, the same for the same seed.
+/// Random bytes, the same for the same seed.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut out = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
     out
 }
 
-/// Lines with something new in each.
+/// Lines that each hold something new.
 fn text(len: usize) -> Vec<u8> {
     let lines = (0u64..).flat_map(|i| format!("line {i}: {}\n", i.wrapping_mul(0x9E37_79B9_7F4A_7C15)).into_bytes());
     lines.take(len).collect()
@@ -266,7 +266,7 @@ fn damage_in_one_part_leaves_the_others_where_they_are() {
         assert_eq!(out.len(), raw.len());
         assert!(out[..30_000] == raw[..30_000] && out[40_000..] == raw[40_000..]);
         assert!(out[30_000..40_000].iter().all(|&byte| byte == 0));
-        // And a damaged table: what stands before the bad entry is still there.
+        // And a damaged table: the parts before the bad entry are still there.
         let mut bad = encoded.stored.clone();
         bad[4 + 12 * 5..][..4].fill(0xff);
         assert!(Decoder::new().decode(encoded.codec, encoded.flags, &bad, 100_000, None, &mut Vec::new()).is_err());

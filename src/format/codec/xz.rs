@@ -1,4 +1,5 @@
-//! xz: one .xz stream without integrity check, the dictionary as large as the input, and a filter for the machine code in it.
+//! xz: one .xz stream without integrity check, with a dictionary as large as the input and a filter for machine code if
+//! it helps.
 
 use super::machine::{self, Machine};
 use super::{Codec, Decompress, FormatError, XZ, failed};
@@ -8,15 +9,15 @@ use xz2::stream::{Action, Check, Error, Filters, LzmaOptions, Status, Stream};
 const WHAT: &str = "xz";
 const DICTIONARY_MIN: usize = 4 << 10;
 const DICTIONARY_MAX: usize = 64 << 20;
-/// Bytes a decoder may take: the largest dictionary, and room for tables and buffers.
+/// Memory limit of a decoder, in bytes: the largest dictionary, plus tables and buffers.
 const DECODER_MEMORY: u64 = DICTIONARY_MAX as u64 + (8 << 20);
-/// Bytes of a decoder beside its dictionary.
+/// Bytes of memory that a decoder takes besides its dictionary.
 const DECODER_TABLES: usize = 256 << 10;
-/// The preset a filter is tried with.
+/// The preset for trying a filter.
 const TRIAL_PRESET: u32 = 0;
-/// A filter has to save one byte in so many.
+/// A filter has to save one byte in this many.
 const LEAST_GAIN: usize = 256;
-/// Bytes salvaged a step: of a step that fails nothing is kept, as its bytes have not passed the branch filter.
+/// Bytes salvaged in one step. Nothing of a failed step is kept, because its bytes have not passed the branch filter.
 const SALVAGE_STEP: usize = 4096;
 
 pub(super) const CODEC: Codec = Codec {
@@ -31,7 +32,7 @@ pub(super) const CODEC: Codec = Codec {
         encode(preset, machine, raw, out)
     },
     memory,
-    // A dictionary is as large as the stream claims, but no more of it is touched than what was decoded.
+    // A dictionary is as large as the stream claims, but only as much of it is touched as was decoded.
     decoding_memory: |raw_len| raw_len.min(DICTIONARY_MAX) + DECODER_TABLES,
     decompressor: || Ok(Box::new(Unxz)),
 };
@@ -45,7 +46,7 @@ fn refused(error: Error) -> FormatError {
     failed(WHAT, error)
 }
 
-/// As [`super::Compress`], with the filter of `machine`.
+/// Like [`super::Compress`], with the filter of `machine`.
 pub(super) fn encode(
     preset: u32,
     machine: Option<Machine>,
@@ -65,7 +66,7 @@ pub(super) fn encode(
     .lzma2(&options);
     let mut stream = Stream::new_stream_encoder(&filters, Check::None).map_err(refused)?;
     let start = out.len();
-    // One byte less than raw: what does not fit would not shrink.
+    // One byte less than raw: bytes that do not fit did not shrink.
     out.resize(start + raw.len().saturating_sub(1), 0);
     let run = run(&mut stream, raw, out.get_mut(start..).unwrap_or_default())?;
     out.truncate(if run.ended { start + run.written } else { start });
@@ -88,8 +89,8 @@ fn choose_machine(raw: &[u8]) -> Result<Option<Machine>, FormatError> {
 fn memory(level: i32, raw_len: usize) -> usize {
     let usage = |preset: u32, raw_len| {
         let mut options = MaybeUninit::<liblzma_sys::lzma_options_lzma>::zeroed();
-        // SAFETY: the preset fills what it is given; all zero is a valid value of this plain C structure even if it refuses.
-        // The chain ends with the terminator liblzma looks for, and lives until the call returns.
+        // SAFETY: the first call fills the structure; if it fails, all zeros are a valid value of this plain C
+        // structure. The chain ends with the terminator that liblzma looks for, and lives until the call returns.
         unsafe {
             liblzma_sys::lzma_lzma_preset(options.as_mut_ptr(), preset);
             let mut options = options.assume_init();
@@ -107,11 +108,11 @@ fn memory(level: i32, raw_len: usize) -> usize {
 struct Run {
     read: usize,
     written: usize,
-    /// Whether the stream came to its end, or `out` was too small (or the input too short).
+    /// Whether the stream ended. If not, `out` was too small or the input too short.
     ended: bool,
 }
 
-/// Runs a stream from the whole of its input to its end, as far as `out` has room.
+/// Runs a stream over all of its input, until it ends or `out` is full.
 fn run(stream: &mut Stream, input: &[u8], out: &mut [u8]) -> Result<Run, FormatError> {
     let mut run = Run { read: 0, written: 0, ended: false };
     loop {
@@ -138,14 +139,14 @@ impl Decompress for Unxz {
     fn decompress(&mut self, stored: &[u8], out: &mut [u8], _: Option<&[u8]>) -> Result<(), FormatError> {
         let run = run(&mut decoder()?, stored, out)?;
         if !run.ended {
-            let why = if run.written == out.len() { "it has more bytes than promised" } else { "it ends too early" };
+            let why = if run.written == out.len() { "it has more bytes than expected" } else { "it ends too early" };
             return Err(failed(WHAT, why));
         }
         if run.read != stored.len() {
             return Err(failed(WHAT, "bytes follow the stream"));
         }
         if run.written != out.len() {
-            return Err(failed(WHAT, format!("it has {} bytes, {} were promised", run.written, out.len())));
+            return Err(failed(WHAT, format!("it has {} bytes, {} were expected", run.written, out.len())));
         }
         Ok(())
     }

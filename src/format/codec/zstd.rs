@@ -1,9 +1,9 @@
-//! zstd: one frame, its content size in it, no checksum, the window as large as the input.
+//! zstd: one frame with its content size, without a checksum, with a window as large as the input.
 //!
-//! Each frame is compressed in a new context. A kept one would salt its row hashes with what it compressed before
-//! (`ZSTD_advanceHashSalt`), and the stored bytes would depend on which superchunks the thread happened to get. What is
-//! kept is the context's memory, tens of megabytes that the kernel would otherwise clear anew for each superchunk.
-//! Decoding contexts are kept: they have no such memory.
+//! Each frame is compressed in a new context. A reused context salts its row hashes with the frames before
+//! (`ZSTD_advanceHashSalt`), so the stored bytes would depend on which superchunks the thread happened to get. Only the
+//! context's memory is reused: tens of megabytes that the kernel would otherwise clear for each superchunk. Decoding
+//! contexts are reused: their output does not depend on the frames before.
 
 use super::{Codec, Decompress, FormatError, ZSTD, failed};
 use crate::format::limits;
@@ -16,19 +16,19 @@ const WINDOW_LOG_MAX: u32 = 26;
 const WINDOW_LOG_MIN: u32 = 10;
 const WHAT: &str = "zstd";
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
-/// Bytes of the shortest frame header, with which a decoder wants to begin.
+/// Bytes of the shortest frame header: a decoder needs them first.
 const FIRST_BYTES: usize = 5;
 
 pub(super) const CODEC: Codec = Codec {
     number: ZSTD,
     name: "zstd",
     levels: 1..=22,
-    // Level 15 costs three times as much for two hundredths of the size.
+    // Level 15 takes three times as long and saves two per cent of the size.
     default_level: 12,
     probe_from: 13,
     compress,
     memory,
-    // It decodes into the output itself; the context is kept.
+    // It decodes directly into the output; the context is not counted, because it is kept.
     decoding_memory: |_| 0,
     decompressor: || Ok(Box::new(Unzstd { context: context()? })),
 };
@@ -43,9 +43,9 @@ thread_local! {
     static WORKSPACE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// As [`super::Compress`].
+/// See [`super::Compress`].
 pub(super) fn compress(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError> {
-    // With all the room it may ask for: in a smaller buffer it fails even where the result would have fitted.
+    // As much room as zstd may ask for: with a smaller buffer it fails even if the result would have fitted.
     let mut compressed = Vec::with_capacity(zstd_safe::compress_bound(raw.len()));
     WORKSPACE.with_borrow_mut(|workspace| compress_in(workspace, level, raw, &mut compressed))?;
     if compressed.len() >= raw.len() {
@@ -60,17 +60,17 @@ pub(super) fn compress(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool
     Ok(true)
 }
 
-/// Compresses in a new context that lies in `workspace`, which grows if it is too small.
+/// Compresses in a new context inside `workspace`, which grows if it is too small.
 fn compress_in(workspace: &mut Vec<u64>, level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<(), FormatError> {
     use zstd_sys::ZSTD_cParameter as P;
     let need = memory(level, raw.len()).div_ceil(size_of::<u64>());
     if workspace.len() < need {
-        // Zeros from the kernel, touched only as far as the context uses them.
+        // The kernel gives zeroed pages; only those that the context uses are touched.
         *workspace = vec![0; need];
     }
     let size = size_of_val(workspace.as_slice());
-    // SAFETY: the workspace is `size` bytes, aligned to 8 as asked for, and outlives the context, which is not used behind
-    // this function and needs no freeing (zstd.h, ZSTD_initStaticCCtx).
+    // SAFETY: the workspace has `size` bytes, is aligned to 8 as required, and outlives the context. The context is not
+    // used after this function and need not be freed (zstd.h, ZSTD_initStaticCCtx).
     let context = unsafe { zstd_sys::ZSTD_initStaticCCtx(workspace.as_mut_ptr().cast(), size) };
     if context.is_null() {
         return Err(failed(WHAT, "no memory for a context"));
@@ -82,10 +82,10 @@ fn compress_in(workspace: &mut Vec<u64>, level: i32, raw: &[u8], out: &mut Vec<u
         (P::ZSTD_c_checksumFlag, 0),
         (P::ZSTD_c_dictIDFlag, 0),
     ] {
-        // SAFETY: `context` is the live one from above.
+        // SAFETY: `context` is live.
         checked(unsafe { zstd_sys::ZSTD_CCtx_setParameter(context, parameter, value) })?;
     }
-    // SAFETY: the context is live; `out` has its capacity of writable bytes and `raw` its length of readable ones.
+    // SAFETY: the context is live; all of the capacity of `out` is writable, and all of `raw` is readable.
     let written = checked(unsafe {
         zstd_sys::ZSTD_compress2(context, out.as_mut_ptr().cast(), out.capacity(), raw.as_ptr().cast(), raw.len())
     })?;
@@ -94,9 +94,9 @@ fn compress_in(workspace: &mut Vec<u64>, level: i32, raw: &[u8], out: &mut Vec<u
     Ok(())
 }
 
-/// The number that zstd gave, unless it means an error.
+/// The number that zstd returned, unless it means an error.
 fn checked(code: usize) -> Result<usize, FormatError> {
-    // SAFETY: a function of a number.
+    // SAFETY: the function takes and returns numbers only.
     if unsafe { zstd_sys::ZSTD_isError(code) } == 0 {
         Ok(code)
     } else {
@@ -105,7 +105,7 @@ fn checked(code: usize) -> Result<usize, FormatError> {
 }
 
 fn memory(level: i32, raw_len: usize) -> usize {
-    // SAFETY: three functions of numbers; they touch no memory of ours.
+    // SAFETY: the three functions take numbers and plain structures by value.
     unsafe {
         let mut parameters = zstd_sys::ZSTD_getCParams(level, raw_len as u64, 0);
         parameters.windowLog = window_log(raw_len);
@@ -122,7 +122,7 @@ fn context() -> Result<DCtx<'static>, FormatError> {
     Ok(context)
 }
 
-/// The window a frame asks for; 0 if it is as large as the content. `None` if there is no header.
+/// The window in bytes that a frame asks for; 0 if it is as large as the content. `None` if there is no header.
 fn window(stored: &[u8]) -> Option<u64> {
     const SINGLE_SEGMENT: u8 = 1 << 5;
     if stored.get(4)? & SINGLE_SEGMENT != 0 {
@@ -133,14 +133,14 @@ fn window(stored: &[u8]) -> Option<u64> {
     Some(base + base / 8 * u64::from(descriptor & 7))
 }
 
-/// Checks what the header promises, and that there is exactly one frame: zstd itself would decode several.
+/// Checks the header, and that there is exactly one frame: zstd itself would decode several.
 fn check_header(stored: &[u8], raw_len: usize) -> Result<(), FormatError> {
     if !stored.starts_with(&MAGIC) {
         return Err(failed(WHAT, "it does not begin with a zstd frame"));
     }
     match zstd_safe::get_frame_content_size(stored) {
         Ok(Some(len)) if len != raw_len as u64 => {
-            return Err(failed(WHAT, format!("it claims {len} bytes, {raw_len} were promised")));
+            return Err(failed(WHAT, format!("it claims {len} bytes, {raw_len} were expected")));
         }
         Ok(_) => {}
         Err(_) => return Err(failed(WHAT, "the frame header is broken")),
@@ -176,14 +176,14 @@ impl Decompress for Unzstd {
         }
         .map_err(|code| failed(WHAT, zstd_safe::get_error_name(code)))?;
         if len != out.len() {
-            return Err(failed(WHAT, format!("it has {len} bytes, {} were promised", out.len())));
+            return Err(failed(WHAT, format!("it has {len} bytes, {} were expected", out.len())));
         }
         Ok(())
     }
 
     fn salvage(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> usize {
-        // A new context: one that failed in the middle of a stream is not to be used again. It decodes into `out` itself:
-        // a window of its own, of the size that the frame claims, would be memory that nobody counts.
+        // A new context, because one that failed in the middle of a stream must not be used again. It decodes directly
+        // into `out`: a window of its own, as large as the frame claims, would be memory that nobody counts.
         let Ok(mut context) = context() else { return 0 };
         if context.set_parameter(DParameter::StableOutBuffer(true)).is_err() {
             return 0;
@@ -192,7 +192,7 @@ impl Decompress for Unzstd {
             return 0;
         }
         let (mut read, mut written, mut wanted) = (0, 0, FIRST_BYTES);
-        // Block by block, as a call that fails says nothing of the blocks it decoded before.
+        // Block by block, because a call that fails does not report the blocks that it decoded before.
         while read < stored.len() && written < out.len() && wanted > 0 {
             let next = stored.get(read..stored.len().min(read.saturating_add(wanted))).unwrap_or_default();
             let mut input = InBuffer::around(next);

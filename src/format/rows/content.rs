@@ -7,7 +7,7 @@ use crate::format::{FormatError, limits};
 /// A piece of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extent {
-    /// Nothing: reads as zeros.
+    /// Nothing is stored: it reads as zeros.
     Hole,
     /// The range `[skip, skip + length)` of a subchunk.
     Slice {
@@ -30,7 +30,7 @@ pub enum Extent {
 pub struct ContentRow {
     /// Bytes of the file it covers, at least 1.
     pub length: u64,
-    /// What stands there.
+    /// Where these bytes are.
     pub extent: Extent,
 }
 

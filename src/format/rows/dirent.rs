@@ -23,7 +23,7 @@ pub enum FileType {
 }
 
 impl FileType {
-    /// By the number in the upper four bits of a mode, which is also d_type's.
+    /// The type with this number: the upper four bits of a mode, the same as in d_type.
     pub fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             1 => Self::Fifo,
@@ -56,7 +56,7 @@ impl FileType {
     }
 }
 
-/// What a directory says of a name.
+/// A directory entry, without its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirentRow {
     /// The inode.
@@ -74,7 +74,7 @@ impl DirentRow {
     /// From the integers of a row whose key has this name.
     ///
     /// # Errors
-    /// If name, inode or type are not allowed.
+    /// If name, inode or type is not allowed.
     pub fn decode(name: &[u8], ints: &[u64]) -> Result<Self, FormatError> {
         check_name(name)?;
         let &[inode, file_type] = ints else {
@@ -98,7 +98,7 @@ pub fn check_name(name: &[u8]) -> Result<(), FormatError> {
         return Err(FormatError::Limit { what: "name", value: name.len() as u64, limit: limits::NAME_LEN as u64 });
     }
     if name == b"." || name == b".." || name.contains(&b'/') || name.contains(&0) {
-        return Err(FormatError::invalid("name", "it is one that no directory may hold"));
+        return Err(FormatError::invalid("name", "a directory entry cannot have it"));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::format::params::HashKind;
 use crate::format::{FormatError, limits};
 
-/// The first 24 bytes of BLAKE3, or XXH3-128 and 8 zero bytes.
+/// The first 24 bytes of BLAKE3, or XXH3-128 followed by 8 zero bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Identity(pub [u8; 24]);
 
@@ -32,14 +32,14 @@ pub fn encode_run(kind: HashKind, identities: &[Identity]) -> Vec<u8> {
 /// Identity number `index` of a row with these integers and tail; `None` if the row has fewer.
 ///
 /// # Errors
-/// If the row is not one of identities.
+/// If the row is not a valid row of identities.
 pub fn decode_one(kind: HashKind, ints: &[u64], tail: &[u8], index: u64) -> Result<Option<Identity>, FormatError> {
     const WHAT: &str = "identities";
     let &[count] = ints else {
         return Err(FormatError::invalid(WHAT, "wrong number of columns"));
     };
     if count == 0 || count > limits::IDENTITY_RUN || tail.len() != count as usize * kind.width() {
-        return Err(FormatError::invalid(WHAT, "the tail does not have as many as the row says"));
+        return Err(FormatError::invalid(WHAT, "the length of the tail does not match the count"));
     }
     if index >= count {
         return Ok(None);

@@ -10,14 +10,14 @@ use crate::format::{FormatError, limits};
 pub struct Time {
     /// Seconds since 1970, may be negative.
     pub secs: i64,
-    /// Nanoseconds behind that second, below 10^9.
+    /// Nanoseconds after that second, below 10^9.
     pub nanos: u32,
 }
 
 /// Where a regular file's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentRef {
-    /// Nowhere: empty, or all hole.
+    /// There are none: the file is empty or one hole.
     None,
     /// One whole subchunk.
     Subchunk(SubchunkId),
@@ -51,8 +51,8 @@ pub struct InodeRow {
     pub gid: u32,
     /// Link count.
     pub links: u64,
-    /// Regular: bytes. Symlink: bytes of the target. Directory: what stat(2) said of it where it was packed, for people
-    /// only. Device: major << 32 | minor.
+    /// Regular: bytes. Symlink: bytes of the target. Directory: its size in stat(2) when it was packed, only to be
+    /// shown to people. Device: major << 32 | minor.
     pub size: u64,
     /// Last change of the contents.
     pub mtime: Time,
@@ -76,9 +76,9 @@ const TAG_TARGET: u64 = 1;
 const TAG_XATTRS: u64 = 2;
 /// Flags of the writer: bit 0 is [`UNEVEN`].
 pub const TAG_WRITER: u64 = 6;
-/// The content came about by partial writes, not by cutting it from its start.
+/// The content was made by partial writes, not by chunking it from its start.
 pub const UNEVEN: u64 = 1;
-/// Bytes of a file that are no hole.
+/// Bytes of a file that are not in a hole.
 pub const TAG_ALLOCATED: u64 = 7;
 
 /// Columns of the table.
@@ -95,7 +95,7 @@ impl InodeRow {
         ((self.size >> 32) as u32, self.size as u32)
     }
 
-    /// Bytes that are no hole, where the row says so (it does for files with holes).
+    /// Bytes that are not in a hole, if the row says so (it does for files with holes).
     pub fn allocated(&self) -> Option<u64> {
         let (_, bytes) = self.attributes.iter().find(|(tag, _)| *tag == TAG_ALLOCATED)?;
         Cursor::new(bytes, "allocated bytes").varint().ok()
@@ -209,13 +209,13 @@ impl InodeRow {
             (id, 0, 0) if regular && size > 0 && size <= limits::SUBCHUNK_LEN => ContentRef::Subchunk(SubchunkId(id)),
             (0, id, 0) if regular => ContentRef::Content(ContentId(id)),
             (0, 0, id) if regular && size > 0 && size < limits::TINY_LEN => ContentRef::Tiny(TinyId(id)),
-            _ => return Err(FormatError::invalid(WHAT, "its content does not fit its type, size, or itself")),
+            _ => return Err(FormatError::invalid(WHAT, "it has several contents, or one that does not fit its type or size")),
         };
         let parent = match (file_type, parent) {
             (FileType::Directory, 1..limits::INODE) => Some(InodeId(parent)),
             (FileType::Directory, _) => return Err(FormatError::invalid(WHAT, "a directory without a parent")),
             (_, 0) => None,
-            _ => return Err(FormatError::invalid(WHAT, "no directory, but with a parent")),
+            _ => return Err(FormatError::invalid(WHAT, "it is not a directory and has a parent")),
         };
         if regular && size > i64::MAX as u64 {
             return Err(FormatError::Limit { what: "size of a file", value: size, limit: i64::MAX as u64 });
@@ -254,7 +254,7 @@ impl InodeRow {
             let bytes = cursor.take(len)?;
             match tag {
                 TAG_TARGET if self.file_type == FileType::Symlink => self.target = bytes.to_vec(),
-                TAG_TARGET => return Err(FormatError::invalid(WHAT, "a target of what is no symlink")),
+                TAG_TARGET => return Err(FormatError::invalid(WHAT, "it is not a symlink and has a target")),
                 TAG_XATTRS if self.xattrs == XattrRef::None => self.xattrs = XattrRef::Inline(bytes.to_vec()),
                 TAG_XATTRS => return Err(FormatError::invalid(WHAT, "two sets of xattrs")),
                 _ => self.attributes.push((tag, bytes.to_vec())),
@@ -266,7 +266,7 @@ impl InodeRow {
                 || self.target.len() as u64 != self.size
                 || self.target.contains(&0))
         {
-            return Err(FormatError::invalid("symlink", "its target is empty, too long, or not of its size"));
+            return Err(FormatError::invalid("symlink", "its target is empty, too long, holds a zero byte, or does not have its size"));
         }
         Ok(())
     }
@@ -338,7 +338,7 @@ mod tests {
             changes.into_iter().for_each(|(column, value)| ints[column] = value);
             if let Ok(row) = InodeRow::decode(&ints, &tail) {
                 let (again, _) = row.encode();
-                // Bits of the mode beyond type and permissions mean nothing.
+                // Bits of the mode beyond type and permissions are an error.
                 prop_assert_eq!(&again[1..], &ints[1..]);
             }
         }

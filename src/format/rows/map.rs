@@ -1,4 +1,4 @@
-//! Rows of the map (section 8.8): where superchunks and subchunks lie.
+//! Rows of the map (section 8.8): where superchunks and subchunks are.
 
 use crate::format::bytes::{Cursor, put_varint};
 use crate::format::clear::{bit, put_bits};
@@ -18,7 +18,7 @@ pub const SPACE_RECIPES: u64 = 2;
 /// Columns of the table.
 pub const MAP_COLUMNS: usize = 8;
 
-/// Where a superchunk lies.
+/// Where a superchunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuperchunkRow {
     /// Superchunk or table group.
@@ -56,13 +56,13 @@ impl SuperchunkRow {
         let kind = match kind {
             1 => FrameKind::SUPERCHUNK,
             2 => FrameKind::TABLE_GROUP,
-            _ => return Err(FormatError::invalid(WHAT, "it is of no kind that holds subchunks")),
+            _ => return Err(FormatError::invalid(WHAT, "its kind does not hold subchunks")),
         };
         Ok(SuperchunkRow { kind, place: place(offset, copy, clear_len, [stored_len, raw_len, codec, flags], tail)? })
     }
 }
 
-/// A place from integers as the map has them; `rest` is stored length, raw length, codec and flags.
+/// A place from the integers of a row of the map; `rest` is stored length, raw length, codec and flags.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -79,17 +79,17 @@ pub fn place(offset: u64, copy: u64, clear_len: u64, rest: [u64; 4], tail: &[u8]
         raw_len: narrow(raw_len)?,
         codec: u8::try_from(codec).map_err(|_| FormatError::invalid(WHAT, "unknown codec"))?,
         flags: Flags(u16::try_from(flags).map_err(|_| FormatError::invalid(WHAT, "unknown flags"))?),
-        sum: u64::from_le_bytes(tail.try_into().map_err(|_| FormatError::invalid(WHAT, "its sum is not 8 bytes"))?),
+        sum: u64::from_le_bytes(tail.try_into().map_err(|_| FormatError::invalid(WHAT, "its checksum does not have 8 bytes"))?),
     }
     .checked()
 }
 
-/// Subchunks with neighbouring ids whose stored parts lie one after another in a superchunk.
+/// Subchunks with consecutive ids whose stored parts follow one another in a superchunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubchunkRun {
     /// Id of the first.
     pub first: SubchunkId,
-    /// Where they lie.
+    /// The superchunk that holds them.
     pub superchunk: SuperchunkId,
     /// Position of the first one's stored part in the raw superchunk.
     pub position: u32,
@@ -125,8 +125,8 @@ impl SubchunkRun {
         Ok(SubchunkRun { first, superchunk, position, lens, composed })
     }
 
-    /// Of the run with this key, integers and tail the one subchunk `id`, without laying out the others; `None` if it is
-    /// not in the run.
+    /// Finds the subchunk `id` in the run with this key, integers and tail, without decoding the others. `None` if it
+    /// is not in the run.
     ///
     /// # Errors
     /// As [`SubchunkRun::decode`]: all of the row is checked.
@@ -149,10 +149,10 @@ impl SubchunkRun {
     }
 }
 
-/// Where one subchunk's stored part lies.
+/// Where the stored part of one subchunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Located {
-    /// In which superchunk.
+    /// The superchunk that holds it.
     pub superchunk: SuperchunkId,
     /// First byte in the raw superchunk.
     pub position: u32,
@@ -162,8 +162,8 @@ pub struct Located {
     pub composed: bool,
 }
 
-/// Checks a row of space 1 and gives the lengths to `each`. Returns superchunk, position, and the bits of composed
-/// subchunks, none if no subchunk is composed.
+/// Checks a row of space 1 and gives the lengths to `each`. Returns the superchunk, the position, and the bitmap of
+/// composed subchunks, which is empty if none is composed.
 fn walk<'a>(
     first: SubchunkId,
     ints: &[u64],

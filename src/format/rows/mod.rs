@@ -1,4 +1,4 @@
-//! Rows of the tables as typed values (section 8): `decode` checks what a block's columns hold, `encode` makes them.
+//! Rows of the tables as typed values (section 8): `decode` checks the columns of a block, `encode` makes them.
 
 pub mod content;
 pub mod dirent;

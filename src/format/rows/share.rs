@@ -1,4 +1,4 @@
-//! Users of what several inodes share (section 8.10).
+//! How many inodes use a shared content, tiny content or xattr set (section 8.10).
 
 use super::ContentRef;
 use super::inode::{InodeRow, XattrRef};
@@ -16,7 +16,7 @@ pub enum ShareKind {
 }
 
 impl ShareKind {
-    /// Word for people.
+    /// The name for messages.
     pub fn name(self) -> &'static str {
         match self {
             ShareKind::Content => "content",
@@ -26,17 +26,17 @@ impl ShareKind {
     }
 }
 
-/// The key of a row of shares. Ordered as the table is.
+/// The key of a row of shares, with the order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareKey {
-    /// What it is.
+    /// Its kind.
     pub kind: ShareKind,
     /// Its id, from 1, below [`limits::ID`].
     pub id: u64,
 }
 
 impl ShareKey {
-    /// What the inode is a user of, at most two things.
+    /// Everything that the inode is a user of, at most two things.
     pub fn used_by(inode: &InodeRow) -> impl Iterator<Item = ShareKey> + use<> {
         let content = match inode.content {
             ContentRef::None | ContentRef::Subchunk(_) => None,
@@ -79,7 +79,7 @@ impl ShareKey {
         Ok(ShareKey { kind, id: b })
     }
 
-    /// Both in one number, which is ordered as the key is: kinds take 2 bits, ids 62.
+    /// Kind and id in one number with the same order as the key: the kind takes 2 bits, the id 62.
     pub fn pack(&self) -> u64 {
         let (kind, id) = self.encode();
         kind << 62 | id
@@ -97,7 +97,7 @@ impl ShareKey {
 /// A row of shares, without its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareRow {
-    /// Inodes, orphans among them, that use it; at least 2.
+    /// Number of inodes that use it, orphans included; at least 2.
     pub users: u64,
 }
 

@@ -12,11 +12,11 @@ use super::Time;
 pub struct SnapshotRow {
     /// 1 to 255 bytes, by the rules for names in directories.
     pub name: Vec<u8>,
-    /// What its maker says of it, at most [`limits::SNAPSHOT_COMMENT`] bytes; may be empty.
+    /// A comment for people, at most [`limits::SNAPSHOT_COMMENT`] bytes; may be empty.
     pub comment: Vec<u8>,
     /// When it was made.
     pub time: Time,
-    /// What it shows.
+    /// The view that it shows.
     pub view: View,
 }
 

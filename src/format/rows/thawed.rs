@@ -18,7 +18,7 @@ pub enum ThawedBytes {
         /// XXH3 of all raw bytes of the frame.
         sum: u64,
     },
-    /// Nowhere: the thaw log that had them is gone, or is damaged there.
+    /// Nowhere: the thaw log that held them is missing, or is damaged there.
     Lost,
 }
 
@@ -66,7 +66,7 @@ impl ThawedRow {
         }
         let bytes = match frame {
             0 if skip == 0 && sum == 0 => ThawedBytes::Lost,
-            0 => return Err(FormatError::invalid(WHAT, "it is lost, and yet says where it is")),
+            0 => return Err(FormatError::invalid(WHAT, "it is lost, but names bytes in the thaw log")),
             limits::IMAGE_LEN.. => {
                 return Err(FormatError::Limit {
                     what: "frame of a thawed range",

@@ -17,7 +17,7 @@ pub struct Xattr {
 pub struct XattrSet(pub Vec<Xattr>);
 
 impl XattrSet {
-    /// A set of these attributes, in any order; of two with one name the first counts.
+    /// A set of these attributes, given in any order. Of two with the same name, the one with the smaller value counts.
     pub fn new(mut attributes: Vec<Xattr>) -> Self {
         attributes.sort();
         attributes.dedup_by(|later, first| later.name == first.name);
@@ -42,7 +42,7 @@ impl XattrSet {
         out
     }
 
-    /// The set that fills `bytes`.
+    /// Decodes all of `bytes` as one set.
     ///
     /// # Errors
     /// What is wrong with it.
