@@ -1,4 +1,4 @@
-//! Dead frames whose punched payloads hold other frames, and images made to keep a scan busy.
+//! Tests of dead frames whose punched payloads hold other frames, and of hostile images that try to make a scan slow.
 
 use super::*;
 use crate::format::frame::{FRAME_HEADER, Flags, FrameHeader, FrameKind};
@@ -57,7 +57,7 @@ impl Bytes {
         self.bytes[at as usize..end].copy_from_slice(bytes);
     }
 
-    /// Zeros for the whole blocks of a frame's stored bytes; returns where they begin and end.
+    /// Makes the whole blocks of a frame's stored bytes zero; returns their range.
     fn punch(&mut self, frame: &FrameHeader) -> (u64, u64) {
         let begin = (frame.offset.0 + FRAME_HEADER as u64).next_multiple_of(BLOCK);
         let end = (frame.offset.0 + frame.frame_len()) / BLOCK * BLOCK;
@@ -97,7 +97,7 @@ fn frames_in_a_punched_payload_are_found_wherever_a_block_begins() {
             let (begin, end) = log.punch(&dead);
             let one = log.put(begin + first_block * BLOCK, b"in one block");
             let two = log.put(begin + 3 * BLOCK, &noise(3, 10_000));
-            // To the last byte of the payload.
+            // Up to the last byte of the payload.
             let three = log.put(end - 2 * BLOCK, &noise(4, 2 * BLOCK as usize - FRAME_HEADER));
             assert_eq!(log.scan(), offsets(&[before, dead, one, two, three, after]), "{first_block} {kind:?}");
             let mut scan = log.reader().scan(LogOffset(LOG_START));
@@ -123,12 +123,12 @@ fn blocks_of_a_frame_that_died_in_a_payload_are_used_again() {
     let (begin, _) = log.punch(&dead);
     let second = log.put(begin + BLOCK, &noise(2, 30_000));
     let other = log.put(begin + 12 * BLOCK, &noise(3, 100));
-    // It is dead, and its payload is punched; its header not yet: it is stepped over.
+    // The frame is dead and its payload is punched, but not its header: the scan steps over it.
     log.punch(&second);
     assert_eq!(log.scan(), offsets(&[dead, second, other, after]));
     let lost = log.put(begin + 3 * BLOCK, b"not to be found");
     assert_eq!(log.scan(), offsets(&[dead, second, other, after]));
-    // Now it is punched whole, and what lies in its blocks is found.
+    // Now it is punched whole, and the frames in its blocks are found.
     log.bytes[second.offset.0 as usize..][..BLOCK as usize].fill(0);
     assert_eq!(log.scan(), offsets(&[dead, lost, other, after]));
     let third = log.put(begin + 4 * BLOCK, &noise(4, 9_000));
@@ -143,7 +143,7 @@ fn blocks_of_a_frame_that_died_in_a_payload_are_used_again() {
 fn data_that_looks_like_frames_of_this_very_log_is_stepped_over() {
     for zeros in [0, 1] {
         let mut log = Bytes::new();
-        // As of a writer whose source knew where its bytes would come to lie.
+        // A hostile file that was made for the offset at which it is stored.
         let begin = LOG_START + BLOCK;
         let forged = log.put(begin + zeros * BLOCK, b"forged");
         let data = log.bytes[LOG_START as usize + FRAME_HEADER..].to_vec();
@@ -153,7 +153,7 @@ fn data_that_looks_like_frames_of_this_very_log_is_stepped_over() {
         let after = log.append(b"after");
         assert_eq!(log.bytes[forged.offset.0 as usize..][..4], *b"frle");
         assert_eq!(log.scan(), offsets(&[live, after]));
-        // Once the frame is dead and its last block punched away, it may count.
+        // When the frame is dead and its last block is punched, the inner frame may count.
         log.bytes[(begin + 4 * BLOCK) as usize] ^= 1;
         assert_eq!(log.scan(), offsets(&[live, forged, after]));
     }
@@ -200,13 +200,13 @@ fn blocks_of_a_payload_that_cannot_be_read_lose_only_what_begins_there() {
     };
     let all = scan(1_000_000);
     assert_eq!(all.len(), 4);
-    // Reads: header; first of the payload; its checksum.
+    // Reads: the header; the first bytes of the payload; the payload for its checksum.
     assert_eq!(scan(2), all);
     assert_eq!(scan(3), all);
     assert!(all.contains(&good.offset.0) && all.contains(&after.offset.0));
 }
 
-/// Goes over a log as salvage does; returns how many headers it found, and bytes it read for each byte of the log.
+/// Scans a log as salvage does; returns the number of headers found, and the bytes read for each byte of the log.
 fn cost(log: &Bytes) -> (usize, f64) {
     let storage = Arc::new(FaultyStorage::new(MemoryStorage::from_bytes(log.bytes.clone())));
     let len = log.bytes.len() as u64;
@@ -228,7 +228,7 @@ fn cost(log: &Bytes) -> (usize, f64) {
 
 #[test]
 fn no_log_makes_a_scan_read_it_more_than_four_times() {
-    // Frames in a frame in a frame: each begins a block after the last and claims all that is left.
+    // Nested frames: each begins one block after the one before and claims all bytes up to the end.
     let mut nested = Bytes::new();
     let outer = nested.append(&noise(1, 1 << 20));
     let (begin, end) = nested.punch(&outer);
@@ -241,12 +241,12 @@ fn no_log_makes_a_scan_read_it_more_than_four_times() {
     }
     let (headers, times) = cost(&nested);
     assert!(headers == 2 && times < 4.0, "{headers} {times}");
-    // The outer one's header gone, the first inner one is the outermost.
+    // Without the outer header, the first inner frame is the outermost.
     nested.bytes[LOG_START as usize] ^= 1;
     let (headers, times) = cost(&nested);
     assert!(headers == 2 && times < 4.0, "{headers} {times}");
 
-    // A frame, a byte that is none, a frame, a byte.
+    // A frame, one byte, a frame, one byte, and so on.
     let mut broken = Bytes::new();
     for n in 0..20_000u32 {
         broken.append(&n.to_le_bytes());
@@ -255,7 +255,7 @@ fn no_log_makes_a_scan_read_it_more_than_four_times() {
     let (headers, times) = cost(&broken);
     assert!(headers == 20_000 && times < 4.0, "{headers} {times}");
 
-    // A small frame on each border of a payload, then one payload after another that looks punched and is not.
+    // A small frame at each 4 KiB border of a payload, then many payloads that look punched and are not.
     let mut full = Bytes::new();
     for seed in 0..20 {
         let outer = full.append(&noise(seed, 300_000));

@@ -1,8 +1,9 @@
-//! Frames: appended, synced, read and scanned. The one log that image and thaw log both are (section 2).
+//! Appends, syncs, reads and scans the frames of an image's log (section 2).
 //!
-//! Nothing is handed out that was not verified, but where a function's name says so; nothing is allocated before its
-//! length was found to lie within the log and within the bytes there are. A writer never writes into a 4 KiB block that
-//! holds bytes it has synced. Knows what a frame is and not what is in it. Called by `table`, `pack`, `inflate`, `care`.
+//! Everything returned is verified, except by `stored_unverified` and `stored_range`. No memory is allocated for a
+//! length that is not within the log and the bytes available. A writer never appends into a 4 KiB block that holds
+//! synced bytes. The module knows frames, not their contents. Called by `meta`, `pack`, `inflate`, `fs`, `freeze` and
+//! `care`.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -20,13 +21,13 @@ use crate::format::ids::LogOffset;
 use crate::storage::StorageError;
 use thiserror::Error;
 
-/// Why a frame was not read or written.
+/// Why a frame could not be read or written.
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The bytes could not be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The bytes are not what they should be.
+    /// The frame is not valid.
     #[error("frame at offset {offset}: {source}")]
     Format {
         /// Offset of the frame's header.
@@ -34,21 +35,21 @@ pub enum LogError {
         /// What is wrong.
         source: FormatError,
     },
-    /// A writer would not append where the log ends.
-    #[error("the log ends at {end}, but there are {len} bytes")]
+    /// The bytes do not end where the log ends, so a writer would append elsewhere.
+    #[error("the log ends at offset {end}, but the file has {len} bytes")]
     NotAtEnd {
         /// Where the log ends.
         end: u64,
         /// Bytes of the storage.
         len: u64,
     },
-    /// A writer would begin inside a 4 KiB block, which may hold synced bytes.
-    #[error("the log ends at {end}, inside a 4 KiB block that may have been synced: no writer can go on there")]
+    /// The log ends inside a 4 KiB block, which may hold synced bytes: a writer must not append there.
+    #[error("the log ends at offset {end}, inside a 4 KiB block that may hold synced bytes: nothing can be appended")]
     InsideBlock {
         /// Where the log ends.
         end: u64,
     },
-    /// An earlier write failed in a way after which it is not known what is durable. Nothing more is written.
+    /// After an earlier error it is not known what is durable. Nothing more is written.
     #[error("an earlier write to the log failed: nothing more is written to it")]
     Stopped,
 }

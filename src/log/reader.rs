@@ -11,16 +11,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Reads the frames of one log up to where it ended when the reader was made, and those further on up to where it was raised
-/// to since. A scan ends where the log did.
+/// Reads the frames of one log up to the end of the log when the reader was made, and frames after it up to the offset
+/// that [`LogReader::raise`] set since. A scan stops at the first of these ends.
 #[derive(Clone)]
 pub struct LogReader {
     storage: Arc<dyn Storage>,
     log_id: u64,
     end: u64,
-    /// `end`, or how many bytes there were if there were fewer: what a claimed length must fit into.
+    /// `end`, or the length of the storage if that was less: each claimed length must be within it.
     readable: u64,
-    /// Up to where frames may be read that are after `readable`. What reads by [`LogReader::up_to`] and clones has in common.
+    /// Frames after `readable` may be read up to here. All clones, and readers from [`LogReader::up_to`], share it.
     raised: Arc<AtomicU64>,
 }
 
@@ -31,8 +31,8 @@ impl fmt::Debug for LogReader {
 }
 
 impl LogReader {
-    /// Reads the log `log_id`, which ends at `end` (the head's `log_end`). There may be fewer bytes than that, in a
-    /// file that was cut short: then what is missing gives errors.
+    /// Reads the log `log_id`, which ends at `end` (the head's `log_end`). A truncated file may have fewer bytes: reads
+    /// of the missing ones fail.
     ///
     /// # Errors
     /// If the storage cannot tell its length.
@@ -41,7 +41,7 @@ impl LogReader {
         Ok(LogReader { storage, log_id, end, readable, raised: Arc::default() })
     }
 
-    /// A reader of the same log, which has grown and ends at `end` now. All readers of the log that come from one another may
+    /// A reader of the same log, which has grown and now ends at `end`. All readers that were made from one another may
     /// read frames up to there.
     ///
     /// # Errors
@@ -52,33 +52,33 @@ impl LogReader {
         Ok(LogReader { end, readable, ..self.clone() })
     }
 
-    /// Frames up to `end` are there now: this reader may read them, and all that it comes from or that come from it. What was
-    /// readable stays so.
+    /// Frames up to `end` are written now: this reader, and all readers that share its origin, may read them. Frames
+    /// that were readable stay readable.
     pub fn raise(&self, end: u64) {
         self.raised.fetch_max(end, Ordering::Release);
     }
 
-    /// Where the bytes lie.
+    /// The storage of the log.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// The log's id, which every frame of it names.
+    /// The log's id, which is in the header of each of its frames.
     pub fn log_id(&self) -> u64 {
         self.log_id
     }
 
-    /// Where the log ends, in bytes from the image's first.
+    /// Offset where the log ends.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Where it ends, or the bytes do if they end before.
+    /// Offset where the log ends, or where the bytes end if that is before.
     pub(super) fn readable(&self) -> u64 {
         self.readable
     }
 
-    /// The header at `offset`, if it verifies and its frame lies within the log.
+    /// The header at `offset`, if it verifies and its frame is within the log.
     ///
     /// # Errors
     /// `Format` if not, `Storage` if it cannot be read.
@@ -89,7 +89,7 @@ impl LogReader {
         self.verify_header(offset, &bytes)
     }
 
-    /// As [`LogReader::header`], of bytes that were read already.
+    /// Like [`LogReader::header`], for bytes that were already read.
     pub(super) fn verify_header(&self, offset: LogOffset, bytes: &[u8]) -> Result<FrameHeader, LogError> {
         let header = RawFrameHeader::read(bytes, "frame header")
             .and_then(|raw| raw.validate(self.log_id, offset))
@@ -98,8 +98,8 @@ impl LogReader {
         Ok(header)
     }
 
-    /// The clear part of a frame, verified, with its checksum still at its end as `ClearList::decode` takes it. Empty
-    /// if the frame has none.
+    /// The verified clear part of a frame, with the checksum at its end, as `ClearList::decode` expects it. Empty if
+    /// the frame has none.
     ///
     /// # Errors
     /// `Format` if the checksum is wrong, `Storage` if it cannot be read.
@@ -116,11 +116,11 @@ impl LogReader {
         Ok(bytes)
     }
 
-    /// Puts the stored bytes of the frame at `place` into `out` (whose contents go), verified by the place's sum. If
-    /// they cannot be read or are not right, the copy is tried, where there is one.
+    /// Replaces the contents of `out` by the stored bytes of the frame at `place`, verified with the place's checksum.
+    /// If they cannot be read or the checksum is wrong, the copy is tried, if there is one.
     ///
     /// # Errors
-    /// Of the first attempt, if all fail; `out` is empty then.
+    /// The error of the first attempt, if all fail; `out` is then empty.
     pub fn stored(&self, place: &Place, out: &mut Vec<u8>) -> Result<(), LogError> {
         let mut first = None;
         for which in place.offsets() {
@@ -130,7 +130,7 @@ impl LogReader {
             }
         }
         out.clear();
-        // A place has at least its own offset, so there was a first attempt.
+        // A place has at least one offset, so there was a first attempt.
         Err(first.unwrap_or_else(|| LogError::format(place.offset, FormatError::invalid("place", "it names no frame"))))
     }
 
@@ -143,16 +143,16 @@ impl LogReader {
         Ok(())
     }
 
-    /// Puts the stored bytes of one frame, that of `place` or its copy as `which` says, into `out` (whose contents go)
-    /// and says whether the place's sum is right. For salvage: the bytes may be anything if it is not.
+    /// Replaces the contents of `out` by the stored bytes of the frame at `which`, which is the offset of `place` or of
+    /// its copy. Returns whether the checksum is right. For salvage: if it is not, the bytes may be anything.
     ///
     /// # Errors
-    /// `Format` if the frame does not lie within the log, `Storage` if it cannot be read; `out` is empty then.
+    /// `Format` if the frame is not within the log, `Storage` if it cannot be read; `out` is then empty.
     pub fn stored_unverified(&self, place: &Place, which: LogOffset, out: &mut Vec<u8>) -> Result<bool, LogError> {
         Ok(self.fetch(place, which, out)? == place.sum)
     }
 
-    /// Reads the stored bytes and says what their sum is.
+    /// Reads the stored bytes and returns their checksum.
     fn fetch(&self, place: &Place, which: LogOffset, out: &mut Vec<u8>) -> Result<u64, LogError> {
         out.clear();
         let range = self.stored_place(place, which)?;
@@ -161,11 +161,11 @@ impl LogReader {
         Ok(sums::xxh3(out))
     }
 
-    /// Fills `out` with the stored bytes from `start` on of one frame, that of `place` or its copy. Not verified: for
-    /// parts, which have sums of their own.
+    /// Fills `out` with the stored bytes from `start` on of the frame at `which`, which is the offset of `place` or of
+    /// its copy. They are not verified: this is for parts, which have their own checksums.
     ///
     /// # Errors
-    /// `Format` if the range goes beyond the frame's stored bytes or the log, `Storage` if it cannot be read.
+    /// `Format` if the range is not within the frame's stored bytes and the log; `Storage` if it cannot be read.
     pub fn stored_range(&self, place: &Place, which: LogOffset, start: u32, out: &mut [u8]) -> Result<(), LogError> {
         let range = self.stored_place(place, which)?;
         let need = u64::from(start).saturating_add(out.len() as u64);
@@ -176,11 +176,11 @@ impl LogReader {
                 FormatError::Truncated { what: "stored bytes of a frame", need, have },
             ));
         }
-        // Cannot overflow: it is within `range`, which is within the log.
+        // This cannot overflow: it is within `range`, which is within the log.
         Ok(self.storage.read_at(range.start + u64::from(start), out)?)
     }
 
-    /// Where the stored bytes lie, if they lie within the log and the limits.
+    /// The range of the stored bytes, if it is within the log and the limits.
     fn stored_place(&self, place: &Place, which: LogOffset) -> Result<Range<u64>, LogError> {
         limit("clear part of a frame", place.clear_len, limits::CLEAR_LEN)
             .and_then(|()| limit("stored bytes of a frame", place.stored_len, limits::STORED_LEN))
@@ -189,7 +189,7 @@ impl LogReader {
         self.range("stored bytes of a frame", which, before, place.stored_len.into())
     }
 
-    /// `[frame + skip, frame + skip + len)`, if there are so many bytes.
+    /// The range `[frame + skip, frame + skip + len)`, if it is within the readable bytes.
     fn range(&self, what: &'static str, frame: LogOffset, skip: u64, len: u64) -> Result<Range<u64>, LogError> {
         let start = frame.0.saturating_add(skip);
         match start.checked_add(len) {
@@ -207,7 +207,7 @@ fn limit(what: &'static str, value: u32, limit: u64) -> Result<(), FormatError> 
     if value > limit { Err(FormatError::Limit { what, value, limit }) } else { Ok(()) }
 }
 
-/// Whether a clear part that is not empty ends with its checksum.
+/// Checks that a clear part that is not empty ends with its checksum.
 pub(super) fn verify_clear(bytes: &[u8]) -> Result<(), FormatError> {
     let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
         return Err(FormatError::Truncated { what: "clear part", need: 4, have: bytes.len() as u64 });

@@ -1,8 +1,9 @@
-//! Walks over the frames of a log in the order they lie, and finds the next one after damage.
+//! Walks over the frames of a log in the order of their offsets, and finds the next frame after damage.
 //!
-//! Frames may lie in the punched payload of a dead one (section 2.3). A scan reads each byte of a log a bounded number of
-//! times, whatever the frames claim: headers are looked for in one window that goes forward, a payload is read once to see
-//! that its checksum is wrong and once to search it, and the frames found in a payload are never searched themselves.
+//! Frames may be inside the punched payload of a dead frame (section 2.3). A scan reads each byte of a log a bounded
+//! number of times, whatever the frames claim: it looks for headers in one window that only moves forward; it reads a
+//! payload once for its checksum and once to search it; and it never searches the payload of a frame found in a
+//! payload.
 
 use super::window::Window;
 use super::{LogError, LogReader};
@@ -12,11 +13,11 @@ use crate::format::limits::SYNC_BLOCK;
 use crate::format::sums::Xxh3;
 use std::ops::Range;
 
-/// Bytes of a payload read at once for its checksum.
+/// Bytes of a payload that are read at once for its checksum.
 const PIECE: usize = 1 << 18;
 
-/// The headers of a log's frames, one after another; only headers are verified. After an error it stays where it is, and
-/// ends unless [`Scan::resume_at`] says where to go on.
+/// Iterates over the headers of a log's frames. Only headers are verified. After an error the scan ends, unless
+/// [`Scan::resume_at`] sets where it continues.
 #[derive(Debug)]
 pub struct Scan {
     reader: LogReader,
@@ -39,33 +40,33 @@ impl Scan {
         Scan { reader, at: from.0, failed: false, window: Window::default(), payload: None }
     }
 
-    /// Where the next frame is looked for.
+    /// Where the scan looks for the next frame.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.at)
     }
 
-    /// The frame whose punched payload is being searched: the one that was given last, or the one it lies in.
+    /// The frame whose punched payload is being searched: the last frame returned, or the frame that contains it.
     pub fn punched(&self) -> Option<&FrameHeader> {
         self.payload.as_ref().map(|payload| &payload.outer)
     }
 
-    /// The whole 4 KiB blocks of the punched payload that is being searched, as offsets in the log.
+    /// The whole 4 KiB blocks of the punched payload that is being searched, as a range of offsets.
     pub fn payload(&self) -> Option<Range<u64>> {
         let Payload { outer, blocks_end } = self.payload.as_ref()?;
         let stored = self.at_end(outer) - u64::from(outer.stored_len);
         Some(stored.next_multiple_of(SYNC_BLOCK)..*blocks_end)
     }
 
-    /// Goes on at `offset` after an error. A scan never goes back: an offset not after the error is taken as the byte
-    /// after it.
+    /// Continues at `offset` after an error. A scan never goes back: if `offset` is not after the error, it continues
+    /// at the byte after the error.
     pub fn resume_at(&mut self, offset: LogOffset) {
         let least = if self.failed { self.at.saturating_add(1) } else { self.at };
         self.at = offset.0.max(least);
         self.failed = false;
     }
 
-    /// The first frame at or after `from`: whose header verifies and which lies within the log. Every byte is tried,
-    /// so a damaged header loses only its own frame. Bytes that cannot be read are passed over.
+    /// The first frame at or after `from` whose header verifies and that is within the log. Every offset is tried, so a
+    /// damaged header loses only its own frame. Unreadable bytes are skipped.
     pub fn find_next(&mut self, from: LogOffset) -> Option<LogOffset> {
         self.window.find(&self.reader, from.0)
     }
@@ -77,7 +78,7 @@ impl Scan {
         }
     }
 
-    /// The next frame in the payload that is being searched; `None` at its end, from where the scan goes on.
+    /// The next frame in the payload that is being searched; `None` at its end, after which the scan continues.
     fn in_payload(&mut self) -> Option<FrameHeader> {
         let payload = self.payload.as_ref()?;
         let found = self.window.find_on_borders(&self.reader, self.at, payload.blocks_end, SYNC_BLOCK);
@@ -94,7 +95,7 @@ impl Scan {
     }
 
     fn at_end(&self, header: &FrameHeader) -> u64 {
-        // Cannot overflow: the frame was found to lie within the log.
+        // This cannot overflow: the frame is within the log.
         header.offset.0 + header.frame_len()
     }
 }
@@ -131,20 +132,20 @@ impl Iterator for Scan {
 }
 
 impl LogReader {
-    /// The frames from `from` on, in the order they lie.
+    /// The frames from `from` on, in the order of their offsets.
     pub fn scan(&self, from: LogOffset) -> Scan {
         Scan::new(self.clone(), from)
     }
 
     /// The whole 4 KiB blocks within the stored bytes of a frame, if they are punched and may hold other frames.
     ///
-    /// The first of them tells: it is zero, or begins with a header, whole or damaged. In a frame that lives the same may be
-    /// so by chance or on purpose; but its checksum is right, and then nothing in it counts.
+    /// The first 64 bytes of a punched payload are zero, unreadable, or a header, whole or damaged. A live frame may
+    /// look the same by chance or on purpose; but its checksum is right, and then nothing inside it counts.
     fn punched_blocks(&self, header: &FrameHeader) -> Option<Range<u64>> {
         if !matches!(header.kind, FrameKind::SUPERCHUNK | FrameKind::TABLE_GROUP | FrameKind::MAP_BLOCK) {
             return None;
         }
-        // Nothing here can overflow: the frame was found to lie within the log.
+        // Nothing here can overflow: the frame is within the log.
         let end = header.offset.0 + header.frame_len();
         let stored = end - u64::from(header.stored_len);
         let blocks = stored.next_multiple_of(SYNC_BLOCK)..end - end % SYNC_BLOCK;
@@ -159,7 +160,7 @@ impl LogReader {
         (may_be_punched && !self.has_right_sum(header, stored..end)).then_some(blocks)
     }
 
-    /// Whether the stored bytes can be read and have the checksum that the header says.
+    /// Whether the stored bytes can be read and match the checksum in the header.
     fn has_right_sum(&self, header: &FrameHeader, stored: Range<u64>) -> bool {
         let mut sum = Xxh3::default();
         let mut piece = vec![0; PIECE.min(header.stored_len as usize)];

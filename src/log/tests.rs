@@ -94,7 +94,7 @@ fn what_was_appended_is_read_back_from_memory_and_file() {
 fn no_write_after_a_sync_touches_a_block_that_holds_synced_bytes() {
     let storage = empty();
     let mut writer = writer(storage.clone());
-    // All lengths of what is left of a block, those too short for a pad among them.
+    // All lengths of the rest of a block, also those too short for a pad.
     for left in (0..200).chain([4000, 4032, 4095]) {
         let before = writer.end();
         assert_eq!(before % SYNC_BLOCK, 0);
@@ -133,7 +133,7 @@ fn frames_since_the_last_sync_can_be_given_up_and_synced_ones_never() {
     assert_eq!((writer.end(), faulty.inner().len().unwrap()), (middle, middle));
     writer.cut_back(synced).unwrap();
     writer.cut_back(synced).unwrap();
-    // What comes instead is younger than what was there.
+    // The frames appended after the cut have higher sequences than those cut off.
     let next = writer.next_sequence();
     assert!(next > writer.reader().unwrap().header(kept.offset).unwrap().sequence + 3);
     let again = writer.append(frame(&[], b"again")).unwrap();
@@ -142,7 +142,7 @@ fn frames_since_the_last_sync_can_be_given_up_and_synced_ones_never() {
     writer.sync().unwrap();
     assert!(writer.cut_back(synced).is_err());
     assert_eq!(scan_all(&writer.reader().unwrap()).len(), 4, "two frames, each with its pad");
-    // A failed truncation leaves nobody knows what: nothing more is written.
+    // After a failed truncation the contents are not known: nothing more is written.
     let end = writer.end();
     writer.append(frame(&[], b"lost")).unwrap();
     faulty.fail_nth_of(Operation::Truncate, 0, Fault::Eio);
@@ -276,7 +276,7 @@ fn places_that_claim_too_much_give_errors_before_anything_is_allocated() {
     assert!(reader.clear_part(&claims).is_err());
     assert!(reader.clear_part(&FrameHeader { offset: far, ..claims }).is_err());
 
-    // An end that lies far after the bytes allows no more than there are.
+    // An end far after the last byte does not allow reads of missing bytes.
     let boast = LogReader::new(Arc::clone(reader.storage()), LOG, 1 << 61).unwrap();
     assert!(boast.stored(&Place { stored_len: 64 << 20, ..good }, &mut out).is_err());
     assert_eq!(out.capacity(), 0);
@@ -315,7 +315,7 @@ fn a_scan_does_not_stand_still_where_it_failed() {
 fn the_next_header_is_found_across_windows_and_after_unreadable_bytes() {
     let (_, storage) = faulty();
     let mut writer = writer(storage.clone());
-    // The second header lies across the first MiB from where the search begins; other windows hold bait.
+    // The second header crosses the end of the first window of the search; the other windows hold bait.
     let begin = LOG_START + 1;
     let first = vec![b'f'; (1 << 20) - FRAME_HEADER - 30];
     writer.append(frame(&[], &first)).unwrap();
@@ -323,7 +323,7 @@ fn the_next_header_is_found_across_windows_and_after_unreadable_bytes() {
     let reader = writer.reader().unwrap();
     assert_eq!(find_next(&reader, LogOffset(begin)), Some(second));
 
-    // The window, and in it the first piece of 4 KiB, cannot be read.
+    // The window cannot be read, and neither can its first 4 KiB.
     storage.fail_nth_of(Operation::Read, 0, Fault::Eio);
     storage.fail_nth_of(Operation::Read, 1, Fault::Eio);
     assert_eq!(find_next(&reader, LogOffset(begin)), Some(second));
@@ -369,7 +369,7 @@ fn after_a_failed_sync_nothing_more_is_written() {
     assert_eq!(storage.count(), operations);
 }
 
-/// Appends and syncs until something fails, then goes on; gives what was acknowledged by a sync.
+/// Appends and syncs, also after failures; returns the frames that a sync acknowledged.
 fn session(storage: &Faulty) -> Vec<Place> {
     let Ok(mut writer) = LogWriter::new(storage.clone(), LOG, 1, 1, LOG_START) else { return Vec::new() };
     let (mut appended, mut acknowledged) = (Vec::new(), 0);

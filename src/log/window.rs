@@ -1,12 +1,12 @@
-//! A stretch of a log's bytes kept in memory while headers are looked for in it, so that no byte is read for each of them.
+//! A window of a log's bytes in memory, in which headers are searched without reading bytes again for each offset.
 
 use super::LogReader;
 use crate::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader};
 use crate::format::ids::LogOffset;
 
-/// Bytes read at once in search of a header.
+/// Bytes that a search for a header reads at once.
 const WINDOW: usize = 1 << 20;
-/// Bytes given up at once where they cannot be read: what a disk loses at least.
+/// Bytes that are skipped at once if they cannot be read: the smallest unit that a disk loses.
 const UNREADABLE: u64 = 4096;
 
 /// Bytes `[start, start + bytes.len())` of a log.
@@ -17,13 +17,14 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The `N` bytes at `at`, if they are at hand.
+    /// The `N` bytes at `at`, if they are in the window.
     pub(super) fn get<const N: usize>(&self, at: u64) -> Option<&[u8; N]> {
         let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
         self.bytes.get(from..)?.first_chunk()
     }
 
-    /// Reads bytes from `at` on, not beyond `end`, as many as can be read. Returns where to go on if there are none.
+    /// Reads bytes from `at` to at most `end`, as many as can be read. If none can, the error is the offset where to
+    /// continue.
     fn read(&mut self, reader: &LogReader, at: u64, end: u64) -> Result<(), u64> {
         let len = end.saturating_sub(at).min(WINDOW as u64) as usize;
         self.start = at;
@@ -48,7 +49,7 @@ impl Window {
         Ok(())
     }
 
-    /// The first header that counts at or after `from`, whose frame lies within the log. Every byte is tried.
+    /// The first header that counts at or after `from`, with its frame within the log. Every offset is tried.
     pub(super) fn find(&mut self, reader: &LogReader, from: u64) -> Option<LogOffset> {
         let end = reader.readable();
         let mut at = from;
@@ -67,15 +68,15 @@ impl Window {
                     return Some(offset);
                 }
             }
-            // A header may lie across the end of the window; not across bytes that cannot be read.
+            // A header may cross the end of the window, but not unreadable bytes.
             let tried = bytes.len().saturating_sub(FRAME_HEADER - 1);
             at += if tried > 0 { tried as u64 } else { bytes.len() as u64 };
         }
         None
     }
 
-    /// The first header that counts on a border of `step` bytes in `[from, end)`, whose frame ends there at the latest.
-    /// `from` lies on such a border.
+    /// The first header that counts at a multiple of `step` in `[from, end)`, with its frame ending at or before `end`.
+    /// `from` is a multiple of `step`.
     pub(super) fn find_on_borders(
         &mut self,
         reader: &LogReader,

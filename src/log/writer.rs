@@ -11,33 +11,34 @@ use crate::storage::Storage;
 use std::fmt;
 use std::sync::Arc;
 
-/// What a frame is to hold.
+/// A frame to append.
 #[derive(Debug, Clone, Copy)]
 pub struct NewFrame<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: FrameKind,
     /// How the stored bytes are encoded.
     pub codec: u8,
     /// Flags.
     pub flags: Flags,
-    /// The clear part, with its checksum at its end; or nothing.
+    /// The clear part with the checksum at its end, or nothing.
     pub clear: &'a [u8],
     /// The stored bytes.
     pub stored: &'a [u8],
     /// Bytes after decoding.
     pub raw_len: u32,
-    /// XXH3 of the stored bytes (given, as it is computed by the thread that encoded them).
+    /// XXH3 of the stored bytes. The thread that encoded them has computed it.
     pub sum: u64,
 }
 
-/// The one writer of a log. Whoever makes it has raised the epoch in the head, durably.
+/// The only writer of a log. Its creator has durably raised the epoch in the head.
 pub struct LogWriter {
     storage: Arc<dyn Storage>,
     log_id: u64,
     epoch: u32,
     next_sequence: u64,
     end: u64,
-    /// Where the log ended at the last sync, or at the beginning: a multiple of 4096. Nothing before it is cut off.
+    /// Where the log ended at the last sync, or when the writer was made: a multiple of 4096. Nothing before it is cut
+    /// off.
     synced: u64,
     /// Whether something was appended since the last sync. If not, `end` is a multiple of 4096.
     unsynced: bool,
@@ -56,12 +57,12 @@ impl fmt::Debug for LogWriter {
 }
 
 impl LogWriter {
-    /// Appends to the log `log_id` from `end` on, where its bytes must end: what an earlier writer left after it is to
-    /// be cut off before. `next_sequence` is above that of every frame of the log.
+    /// Appends to the log `log_id` from `end` on. The bytes must end there: the caller has cut off what an earlier
+    /// writer left after it. `next_sequence` is above the sequence of every frame of the log.
     ///
     /// # Errors
-    /// [`LogError::NotAtEnd`] if the bytes end elsewhere, [`LogError::InsideBlock`] if that is not at the end of a 4 KiB
-    /// block: the block may hold synced bytes, and even a pad would be written into it.
+    /// [`LogError::NotAtEnd`] if the bytes end elsewhere; [`LogError::InsideBlock`] if `end` is not a multiple of 4096:
+    /// the block may hold synced bytes, and even a pad would be written into it.
     pub fn new(
         storage: Arc<dyn Storage>,
         log_id: u64,
@@ -82,27 +83,27 @@ impl LogWriter {
         Ok(LogWriter { storage, log_id, epoch, next_sequence, end, synced: end, unsynced: false, stopped: false })
     }
 
-    /// Where the log ends now, in bytes from the image's first.
+    /// Offset where the log ends now.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// The sequence that the next frame gets.
+    /// The sequence of the next frame.
     pub fn next_sequence(&self) -> u64 {
         self.next_sequence
     }
 
-    /// Whether an earlier failure keeps it from writing for good.
+    /// Whether an earlier failure has stopped the writer for good.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Where the bytes lie.
+    /// The storage of the log.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// Reads what was appended up to now.
+    /// A reader of everything appended so far.
     ///
     /// # Errors
     /// As [`LogReader::new`].
@@ -110,12 +111,12 @@ impl LogWriter {
         LogReader::new(Arc::clone(&self.storage), self.log_id, self.end)
     }
 
-    /// Appends a frame and says where it lies. It is durable only after [`LogWriter::sync`].
+    /// Appends a frame and returns its place. It is durable only after [`LogWriter::sync`].
     ///
     /// # Errors
-    /// `Format` if the frame is beyond the limits or its clear part does not verify: nothing is written then.
-    /// `Storage` if it could not be written: what reached the storage is cut off again, and, space permitting, a later
-    /// append may succeed. If that fails too, the writer has [`LogError::Stopped`].
+    /// `Format` if the frame exceeds a limit or its clear part does not verify: nothing is written then. `Storage` if
+    /// it could not be written: the bytes that reached the storage are cut off again, and a later append may succeed
+    /// when there is space. If cutting off fails, the writer stops ([`LogError::Stopped`]).
     pub fn append(&mut self, frame: NewFrame<'_>) -> Result<Place, LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
@@ -124,12 +125,12 @@ impl LogWriter {
         self.put(frame)
     }
 
-    /// Makes all that was appended durable, and the log end with a whole 4 KiB block, so that nothing synced is ever
-    /// written to again. [`LogWriter::end`] is what a head may name afterwards.
+    /// Makes everything appended durable. Before that it fills the last 4 KiB block with a pad, so that no synced block
+    /// is ever appended to. After it, a head may name [`LogWriter::end`].
     ///
     /// # Errors
-    /// If it is not known what is durable; from then on the writer has [`LogError::Stopped`]. If only the padding could
-    /// not be written (a full disk), nothing was synced and the writer goes on.
+    /// If it is not known what is durable; the writer then stops ([`LogError::Stopped`]). If only the pad could not be
+    /// written (a full disk), nothing was synced and the writer can continue.
     pub fn sync(&mut self) -> Result<(), LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
@@ -143,18 +144,19 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Cuts off the frames from `end` on, which was [`LogWriter::end`] after the last sync: they are given up. Sequences go
-    /// on, so what a power cut brings back of them is older than what is put in their place.
+    /// Cuts off the frames from `end` on: they are given up. `end` is a value of [`LogWriter::end`] since the last
+    /// sync. Sequences are not reused: if a power cut brings such a frame back, its sequence is lower than that of the
+    /// frames in its place.
     ///
     /// # Errors
-    /// `Format` if `end` lies before the last synced byte or after the last frame: nothing is cut off then. Else it is not
-    /// known what is there, and the writer has [`LogError::Stopped`].
+    /// `Format` if `end` is before the synced end or after the last frame: nothing is cut off then. After any other
+    /// error the contents are not known, and the writer stops ([`LogError::Stopped`]).
     pub fn cut_back(&mut self, end: u64) -> Result<(), LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
         }
         if !(self.synced..=self.end).contains(&end) {
-            let source = FormatError::invalid("log", "frames that are synced, or none, would be cut off");
+            let source = FormatError::invalid("log", "the offset to cut at is not between the synced end and the end of the log");
             return Err(LogError::format(LogOffset(end), source));
         }
         if end < self.end {
@@ -164,8 +166,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Lets the log end with a whole 4 KiB block, by a pad frame where it does not. [`LogWriter::sync`] does so; an
-    /// image written in one go, and synced by other means, should end this way too.
+    /// Appends a pad frame if the log does not end at a multiple of 4096. [`LogWriter::sync`] does so; call it for an
+    /// image that is written in one go and synced by other means.
     ///
     /// # Errors
     /// As [`LogWriter::append`].
@@ -217,7 +219,7 @@ impl LogWriter {
         match self.storage.append(&[&header.encode(), frame.clear, frame.stored]) {
             Ok(at) if at == self.end => {}
             Ok(at) => {
-                // Somebody else appends here. Which bytes are whose is not known, so nothing is cut off.
+                // Another process appends here. It is not known whose bytes are whose, so nothing is cut off.
                 self.stopped = true;
                 return Err(LogError::NotAtEnd { end: self.end, len: at });
             }
@@ -232,7 +234,7 @@ impl LogWriter {
         Ok(Place::of(&header))
     }
 
-    /// Cuts off what a failed append left after the end; no synced byte lies in a block that this touches.
+    /// Cuts off what a failed append left after the end. No block that this touches holds synced bytes.
     fn take_back(&mut self) {
         let cut = match self.storage.len() {
             Ok(len) if len == self.end => Ok(()),
@@ -258,6 +260,6 @@ fn check(frame: &NewFrame<'_>) -> Result<(), FormatError> {
     if !frame.clear.is_empty() {
         verify_clear(frame.clear)?;
     }
-    debug_assert_eq!(frame.sum, sums::xxh3(frame.stored), "the sum of a frame is that of its stored bytes");
+    debug_assert_eq!(frame.sum, sums::xxh3(frame.stored), "the checksum of a frame is that of its stored bytes");
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! How an image appears under its name only when it is complete (section 16).
+//! Creates an image so that its name appears only when the image is complete (section 16).
 //!
-//! It is written as `.NAME.floe-tmp` in the directory of its name, with byte 0 locked; then synced, renamed, and the
-//! folder synced. Until the rename nobody sees it; if the process dies, the file is left without a lock, and the next
-//! one to write the same name removes it. Called by `pack` and by whatever else makes an image.
+//! The image is written as `.NAME.floe-tmp` in its directory, with byte 0 locked. Then the file is synced and renamed,
+//! and the directory is synced. Nobody sees the image before the rename. If the process dies, it leaves the file
+//! without a lock, and the next process that writes the same name removes it. Called by `pack` and by all others that
+//! make an image.
 
 use super::lock::{ByteLock, LockError, Note, Owner, held};
 use super::target::{AtomicError, Target, failed, names};
@@ -16,13 +17,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Longest name Linux file systems take, in bytes.
+/// Longest file name on Linux, in bytes.
 const NAME_MAX: usize = 255;
 const SUFFIX: &[u8] = b".floe-tmp";
-/// How often another process may win the race for the temporary name before we give up.
+/// How often another process may win the race for the temporary name before this one gives up.
 const ATTEMPTS: usize = 16;
 
-/// A file that will have its name when it is finished. Dropped before, it leaves nothing behind.
+/// A file that gets its name when it is finished. If it is dropped before that, nothing remains.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
@@ -35,8 +36,8 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Makes an empty file, mode 0600, that [`AtomicFile::finish`] will call by the target's name. `writer` is who `IMAGE.lock` names
-    /// until then.
+    /// Makes an empty file with mode 0600. [`AtomicFile::finish`] gives it the target's name. Until then `IMAGE.lock`
+    /// names `writer`.
     ///
     /// # Errors
     /// [`LockError::Held`] if another process is doing the same.
@@ -45,7 +46,7 @@ impl AtomicFile {
         let path = target.folder_path.join(&temporary);
         for _ in 0..ATTEMPTS {
             if let Some((file, lock)) = create_locked(&target.folder, &temporary, &path)? {
-                // Without the note the lock holds all the same.
+                // The lock works without the note, too.
                 let note = writer.and_then(|writer| Note::write(&target.path(), writer).ok());
                 return Ok(AtomicFile { file, target, temporary, renamed: false, note, _lock: lock });
             }
@@ -59,12 +60,12 @@ impl AtomicFile {
         &self.file
     }
 
-    /// Where it lies until it is finished.
+    /// Its path until it is finished.
     pub fn temporary_path(&self) -> PathBuf {
         self.target.folder_path.join(&self.temporary)
     }
 
-    /// Where it will appear.
+    /// Where it appears when it is finished.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -72,18 +73,18 @@ impl AtomicFile {
     /// Device and inode of the file itself and, if it was written, of `IMAGE.lock`.
     ///
     /// # Errors
-    /// If the file cannot be looked at.
+    /// If the file's metadata cannot be read.
     pub fn own_inodes(&self) -> io::Result<Vec<(u64, u64)>> {
         let own = self.file.metadata()?;
         let note = self.note.as_ref().and_then(|note| note.path().symlink_metadata().ok());
         Ok(std::iter::once(own).chain(note).map(|file| (file.dev(), file.ino())).collect())
     }
 
-    /// Gives the file its mode (permission bits, as `chmod` takes them) and, when all of it is durable, its name.
+    /// Sets the mode (permission bits, as for `chmod`), makes all of the file durable, and then gives it its name.
     ///
     /// # Errors
-    /// [`AtomicError::Exists`] if the name is taken by now and not to be replaced. After any error but that of syncing the
-    /// directory, which comes last, the name is as it was.
+    /// [`AtomicError::Exists`] if the name exists by now and must not be replaced. After any error the name is as it
+    /// was, except after an error of the last step, which syncs the directory.
     pub fn finish(mut self, mode: u32) -> Result<(), AtomicError> {
         let path = self.temporary_path();
         self.file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(failed("set the mode", &path))?;
@@ -111,11 +112,11 @@ impl AtomicFile {
         }
     }
 
-    /// For file systems that cannot rename without replacing.
+    /// For file systems without RENAME_NOREPLACE.
     fn link_then_unlink(&self) -> Result<(), Errno> {
         let Target { folder, name, .. } = &self.target;
         rfs::linkat(folder, &self.temporary, folder, name, AtFlags::empty())?;
-        // The image has its name now; a temporary one that stays is removed as a leftover later.
+        // The image has its name now. If the temporary name stays, a later writer removes it as a leftover.
         let _ = rfs::unlinkat(folder, &self.temporary, AtFlags::empty());
         Ok(())
     }
@@ -124,16 +125,16 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.renamed {
-            // Nobody can be told; without its lock it counts as a leftover.
+            // There is nobody to report an error to; without its lock the file counts as a leftover.
             let _ = rfs::unlinkat(&self.target.folder, &self.temporary, AtFlags::empty());
         }
     }
 }
 
-/// A file, and its lock where the file system has locks.
+/// A file, and its lock if the file system has locks.
 type LockedFile = (File, Option<ByteLock>);
 
-/// `None` if the name is taken, or was taken from us before the file was locked.
+/// `None` if the name exists, or if another process removed it before the file was locked.
 fn create_locked(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<LockedFile>, AtomicError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rfs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR) {
@@ -143,12 +144,12 @@ fn create_locked(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<L
     };
     let lock = match ByteLock::writer(&file) {
         Ok(Some(lock)) => Some(lock),
-        // Between our making it and our locking it, another process took it for a leftover.
+        // Another process took it for a leftover after it was made and before it was locked.
         Ok(None) => return Ok(None),
         Err(LockError::Unsupported(_)) => None,
         Err(other) => {
             if names(folder, name, &file, path)? {
-                // The error of the lock is the one that counts.
+                // Report the error of the lock instead.
                 let _ = rfs::unlinkat(folder, name, AtFlags::empty());
             }
             return Err(other.into());
@@ -157,7 +158,7 @@ fn create_locked(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<L
     Ok(names(folder, name, &file, path)?.then_some((file, lock)))
 }
 
-/// Removes the file of the temporary name, if nobody has it locked.
+/// Removes the file with the temporary name, if nobody has locked it.
 fn remove_leftover(target: &Target, name: &OsStr, path: &Path) -> Result<(), AtomicError> {
     let folder = &target.folder;
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -177,7 +178,7 @@ fn remove_leftover(target: &Target, name: &OsStr, path: &Path) -> Result<(), Ato
         }
         Err(other) => return Err(other.into()),
     };
-    // Only who holds the lock removes the name, so between this look and the removal nobody else does.
+    // Only the holder of the lock removes the name, so nobody else does between this check and the removal.
     if names(folder, name, &file, path)? {
         match rfs::unlinkat(folder, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -187,7 +188,7 @@ fn remove_leftover(target: &Target, name: &OsStr, path: &Path) -> Result<(), Ato
     Ok(())
 }
 
-/// `.NAME.floe-tmp`, or `.HASH.floe-tmp` where that would be too long for a name.
+/// `.NAME.floe-tmp`, or `.HASH.floe-tmp` if that would be too long.
 fn temporary_name(name: &OsStr) -> OsString {
     let of = |middle: &[u8]| OsString::from_vec([b".", middle, SUFFIX].concat());
     if 1 + name.len() + SUFFIX.len() <= NAME_MAX {

@@ -1,7 +1,8 @@
-//! What lies beside an image and belongs to it: its thaw log, as the files of the log show it.
+//! Finds the thaw log beside an image, by its files.
 //!
-//! Nothing of the log is read here, only names and lengths. A log that holds bytes may be the only copy of what somebody
-//! wrote, so an image is never written over or beside one. Called by `target`, and by who leaves an image's own files alone.
+//! This module reads names and lengths of the log's files, not their contents. A log that holds bytes may be the only
+//! copy of what somebody wrote, so no image is made beside one or in place of its image. Called by `target`, and by
+//! `fs` and `cli` where they leave out an image's own files.
 
 use super::StorageError;
 use super::error::Operation;
@@ -18,31 +19,31 @@ pub type FileId = (u64, u64);
 /// The thaw log beside an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogBeside {
-    /// Its directory, or the one that its pointer names.
+    /// Its directory, or the directory that the pointer names.
     pub directory: PathBuf,
     /// Bytes of all its segments.
     pub bytes: u64,
     /// Whether the directory holds nothing but segments.
     pub only_segments: bool,
-    /// `IMAGE.thaw`, and the directory if that is elsewhere.
+    /// `IMAGE.thaw`, and the directory if it is elsewhere.
     pub files: Vec<FileId>,
 }
 
 impl LogBeside {
-    /// Looks for the log of `image`, which need not be there. `None` if there is nothing of the name `IMAGE.thaw`, or a file
-    /// that is no pointer.
+    /// Looks for the log of `image`; the image need not exist. `None` if `IMAGE.thaw` does not exist, or is a file that
+    /// is not a pointer.
     ///
     /// # Errors
-    /// If there is a directory or a pointer, and what it holds cannot be found out.
+    /// If there is a directory or a pointer that cannot be read.
     pub fn find(image: &Path) -> Result<Option<Self>, StorageError> {
         let name = ThawPlace::name(image);
         let directory = match ThawPlace::find(&name) {
             Ok(ThawPlace::Nowhere) => return Ok(None),
             Ok(ThawPlace::Directory(path) | ThawPlace::Elsewhere(path)) => path,
-            // What floe does not follow may still lead a person to a log: a symlink.
+            // A symlink: floe does not follow it as a log, but it may lead to one.
             Err(StorageError::Refused { .. }) if name.is_dir() => name.clone(),
             Err(StorageError::Refused { .. }) => return Ok(None),
-            // An image's name may be as long as can be: then nothing has a longer one.
+            // The image's name may have the maximum length; then `IMAGE.thaw` cannot exist.
             Err(error) if error.kind() == ErrorKind::InvalidFilename => return Ok(None),
             Err(error) => return Err(error),
         };

@@ -1,4 +1,4 @@
-//! What can go wrong between floe and the bytes of an image.
+//! The errors of a storage.
 
 use std::fmt;
 use std::io;
@@ -7,10 +7,10 @@ use thiserror::Error;
 
 use super::HeadIndex;
 
-/// What was asked of a storage; also how `testing::FaultyStorage` tells operations apart.
+/// An operation of a storage, for messages and for `testing::FaultyStorage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Opening it.
+    /// Opening a file.
     Open,
     /// `read_at`.
     Read,
@@ -34,15 +34,15 @@ pub enum Operation {
     ReadHead,
     /// `replace_head`.
     ReplaceHead,
-    /// Of a folder: `list`.
+    /// `list` of a folder.
     List,
-    /// Of a folder: `create`.
+    /// `create` of a folder.
     Create,
-    /// Of a folder: `remove`.
+    /// `remove` of a folder.
     Remove,
-    /// Giving a file or folder another name.
+    /// Renaming a file or directory.
     Rename,
-    /// Of a folder: `sync`.
+    /// `sync` of a folder.
     SyncFolder,
 }
 
@@ -61,43 +61,43 @@ impl fmt::Display for Operation {
             Self::Space => "ask for the free space",
             Self::ReadHead => "read a head slot",
             Self::ReplaceHead => "write a head slot",
-            Self::List => "list the folder",
+            Self::List => "list the directory",
             Self::Create => "create",
             Self::Remove => "remove",
             Self::Rename => "rename",
-            Self::SyncFolder => "sync the folder",
+            Self::SyncFolder => "sync the directory",
         })
     }
 }
 
-/// Why a storage did not do what it was asked.
+/// Why an operation of a storage failed.
 #[derive(Debug, Error)]
 pub enum StorageError {
-    /// The bytes end before what was asked for.
-    #[error("{}wanted {wanted} bytes at offset {offset}, only {got} are there", prefix(.path))]
+    /// There are fewer bytes than requested.
+    #[error("{}cannot read {wanted} bytes at offset {offset}: there are only {got}", prefix(.path))]
     Short {
-        /// Where the read began.
+        /// Offset of the read.
         offset: u64,
-        /// Bytes asked for.
+        /// Bytes requested.
         wanted: u64,
-        /// Bytes there were.
+        /// Bytes available.
         got: u64,
         /// The file, where it has a name.
         path: Option<PathBuf>,
     },
-    /// The operating system refused; its error is kept.
+    /// An error of the operating system.
     #[error("{}cannot {operation}{}: {source}", prefix(.path), at(.offset))]
     Io {
         /// What was asked.
         operation: Operation,
-        /// Where, in bytes from the image's first.
+        /// Offset, in bytes from the beginning of the image.
         offset: Option<u64>,
         /// The file, where it has a name.
         path: Option<PathBuf>,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A head slot does not hold what this writer wrote there last: somebody else writes to the image.
+    /// A head slot does not hold what this writer wrote last: another process writes to the image.
     #[error("{}head slot {slot} was changed by another writer", prefix(.path))]
     HeadChanged {
         /// Which slot.
@@ -105,15 +105,15 @@ pub enum StorageError {
         /// The file, where it has a name.
         path: Option<PathBuf>,
     },
-    /// What was opened can not hold an image.
+    /// The opened file cannot hold an image.
     #[error("{}: not an image: it is a {found}", path.display())]
     NotAnImage {
         /// What was opened.
         path: PathBuf,
-        /// What it is instead of a file.
+        /// The kind of file it is.
         found: &'static str,
     },
-    /// The thaw log's directory, or the file that names it, is not one that only this user can write to.
+    /// The directory or pointer of a thaw log, or the image's path, must not be used.
     #[error("{}: refused as a thaw log: {why}", path.display())]
     Refused {
         /// Which directory or file.
@@ -121,7 +121,7 @@ pub enum StorageError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A change was asked of a storage that is open for reading.
+    /// A change of a storage that is open for reading only.
     #[error("{}cannot {operation}: it is open for reading only", prefix(.path))]
     ReadOnly {
         /// What was asked.
@@ -129,12 +129,12 @@ pub enum StorageError {
         /// The file, where it has a name.
         path: Option<PathBuf>,
     },
-    /// `truncate` to more bytes than there are.
+    /// `truncate` to a length above the current one.
     #[error("{}cannot truncate to {wanted} bytes: there are only {len}", prefix(.path))]
     Longer {
-        /// The length asked for.
+        /// The length requested.
         wanted: u64,
-        /// The length it has.
+        /// The current length.
         len: u64,
         /// The file, where it has a name.
         path: Option<PathBuf>,
@@ -142,7 +142,7 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// The kind a caller can act upon (`StorageFull`, `NotFound` …), as `std::io` names it.
+    /// The `std::io` kind that a caller can act on (`StorageFull`, `NotFound` …).
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Short { .. } => io::ErrorKind::UnexpectedEof,
@@ -154,7 +154,7 @@ impl StorageError {
         }
     }
 
-    /// The number the operating system gave, if the error came from there.
+    /// The errno, if the error came from the operating system.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } => source.raw_os_error(),

@@ -1,7 +1,7 @@
 //! An image in a local file or on a block device, or inside a larger file.
 //!
-//! Reads with `pread` and writes with `pwrite`, never through a map: a file that somebody shortens gives an error, not
-//! a signal. Only a regular file can be written to, and only one whose first byte is the image's.
+//! It reads with `pread` and writes with `pwrite`, never through a memory map: if somebody shortens the file, the
+//! result is an error and not a signal. Only a regular file in which the image begins at offset 0 can be written to.
 
 use super::{HeadBytes, HeadIndex, Operation, Space, Storage, StorageError, head_block};
 use parking_lot::Mutex;
@@ -13,10 +13,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Most parts Linux takes in one `pwritev` (IOV_MAX).
+/// Most parts of one `pwritev` on Linux (IOV_MAX).
 const MAX_PARTS: usize = 1024;
 
-/// What a [`FileStorage`] may do.
+/// The allowed operations of a [`FileStorage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Read.
@@ -33,7 +33,7 @@ pub struct FileStorage {
     access: Access,
     base: u64,
     device: bool,
-    /// Held while an append runs, for that is what puts appends one behind another. No other lock is taken under it.
+    /// Held during an append or a truncation, so that they do not overlap. No other lock is taken while it is held.
     appending: Mutex<()>,
 }
 
@@ -41,16 +41,16 @@ impl FileStorage {
     /// Opens the file at `path`, which must exist.
     ///
     /// # Errors
-    /// [`StorageError::NotAnImage`] for anything but a regular file or, for reading, a block device.
+    /// [`StorageError::NotAnImage`] if it is not a regular file; for reading, a block device is allowed, too.
     pub fn open(path: &Path, access: Access) -> Result<Self, StorageError> {
         let failed = |source| io_error(Operation::Open, None, path, source);
-        // Without O_NONBLOCK the opening of a pipe would wait for its other end. Files take no notice of it.
+        // Without O_NONBLOCK, opening a pipe would wait for its other end. It has no effect on files.
         let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
         let opened = OpenOptions::new().read(true).write(access == Access::ReadWrite).custom_flags(flags).open(path);
         match opened {
             Ok(file) => Self::from_file(file, path.to_owned(), access),
             Err(source) => {
-                // A folder or socket fails to open with an error that says less than what it is.
+                // The error of opening a directory or socket says less than the kind of the file.
                 if let Ok(metadata) = std::fs::metadata(path) {
                     kind_of(path, &metadata, access)?;
                 }
@@ -72,7 +72,7 @@ impl FileStorage {
         Ok(FileStorage { base, ..whole })
     }
 
-    /// Takes a file that is already open, and with the rights that `access` says; `path` is for messages.
+    /// Uses a file that is already open with the rights in `access`; `path` is for messages.
     ///
     /// # Errors
     /// As [`FileStorage::open`].
@@ -87,12 +87,12 @@ impl FileStorage {
         &self.file
     }
 
-    /// The name it was opened by.
+    /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where in the file the image begins, in bytes.
+    /// Offset in the file where the image begins, in bytes.
     pub fn base(&self) -> u64 {
         self.base
     }
@@ -113,7 +113,7 @@ impl FileStorage {
         let mut got = 0;
         while got < buf.len() {
             let short = || StorageError::Short { offset, wanted, got: got as u64, path: Some(self.path.clone()) };
-            // Beyond what the kernel can address there are no bytes.
+            // There are no bytes beyond the largest file offset.
             let at = self.base.checked_add(offset).and_then(|at| at.checked_add(got as u64));
             let at = at.filter(|&at| at <= i64::MAX as u64).ok_or_else(short)?;
             match self.file.read_at(buf.get_mut(got..).unwrap_or_default(), at) {
@@ -152,7 +152,7 @@ impl Storage for FileStorage {
     fn len(&self) -> Result<u64, StorageError> {
         let failed = |source| self.failed(Operation::Len, None, source);
         let all = if self.device {
-            // A device's metadata says 0. The file position that this moves is used by nobody.
+            // A device's metadata says 0. Nothing uses the file position that this moves.
             (&self.file).seek(SeekFrom::End(0)).map_err(failed)?
         } else {
             self.file.metadata().map_err(failed)?.len()
@@ -184,7 +184,7 @@ impl Storage for FileStorage {
 
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError> {
         self.writable(Operation::Punch)?;
-        // What lies behind the end is no concern of ours, and fallocate would refuse it beyond the largest file.
+        // Ignore the part after the end: fallocate would refuse a range beyond the largest file.
         let len = len.min(self.len()?.saturating_sub(offset));
         if len == 0 {
             return Ok(()); // which fallocate would call invalid
@@ -247,19 +247,19 @@ impl Storage for FileStorage {
     }
 }
 
-/// The operating system's error as a storage's.
+/// A [`StorageError`] for an error of the operating system.
 pub(super) fn io_error(operation: Operation, offset: Option<u64>, path: &Path, source: io::Error) -> StorageError {
     StorageError::Io { operation, offset, path: Some(path.to_owned()), source }
 }
 
-/// Whether it is a block device.
+/// Whether it is a block device; an error if it cannot hold an image.
 fn kind_of(path: &Path, metadata: &Metadata, access: Access) -> Result<bool, StorageError> {
     let kind: FileType = metadata.file_type();
     let found = match kind {
         k if k.is_file() => return Ok(false),
         k if k.is_block_device() && access == Access::ReadOnly => return Ok(true),
         k if k.is_block_device() => "block device, which cannot grow: open it for reading",
-        k if k.is_dir() => "folder",
+        k if k.is_dir() => "directory",
         k if k.is_fifo() => "pipe",
         k if k.is_socket() => "socket",
         k if k.is_char_device() => "character device",

@@ -1,7 +1,7 @@
-//! The folder a thaw log lives in: numbered segments, each a [`Storage`] of its own.
+//! The directory of a thaw log: numbered segments, each a [`Storage`].
 //!
-//! A name made or removed is durable only after [`Folder::sync`], as in a directory; bytes only after the segment's own
-//! sync. [`DirectoryFolder`] is the real one.
+//! As in any directory, a name that was made or removed is durable only after [`Folder::sync`], and bytes only after
+//! the segment's own sync. [`DirectoryFolder`] is the one on disk. Called by `thaw` and `home`.
 
 use super::file::{Access, FileStorage, io_error};
 use super::{Operation, Storage, StorageError};
@@ -15,9 +15,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Segments by number.
+/// A directory of segments, by number.
 pub trait Folder: Send + Sync {
-    /// The numbers there are, ascending.
+    /// The numbers of all segments, ascending.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -26,25 +26,25 @@ pub trait Folder: Send + Sync {
     /// Opens a segment.
     ///
     /// # Errors
-    /// If there is none of that number, or it is no file.
+    /// If there is no segment with that number, or it is not a file.
     fn open(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError>;
 
-    /// Makes an empty segment.
+    /// Creates an empty segment.
     ///
     /// # Errors
-    /// If there is one of that number, or it cannot be made.
+    /// If there is a segment with that number, or it cannot be created.
     fn create(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError>;
 
-    /// Removes a segment. Who has it open may go on reading it.
+    /// Removes a segment. A reader that has it open can still read it.
     ///
     /// # Errors
-    /// If there is none of that number, or it cannot be removed.
+    /// If there is no segment with that number, or it cannot be removed.
     fn remove(&self, number: u64) -> Result<(), StorageError>;
 
-    /// Returns when all names are durable as they are now.
+    /// Makes all names durable as they are now.
     ///
     /// # Errors
-    /// If that is not known.
+    /// If it is not known whether they are durable.
     fn sync(&self) -> Result<(), StorageError>;
 }
 
@@ -75,14 +75,14 @@ pub fn segment_name(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// The number that a file's name stands for, if it is a segment's.
+/// The number of the segment with this file name; `None` for another name.
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     let number = u64::from_str_radix(name, 16).ok()?;
     (segment_name(number) == name).then_some(number)
 }
 
-/// A directory that only its owner can read and write, and the owner is this process's user. Files in it that are no
-/// segments are left alone.
+/// A directory that belongs to the user of this process and that nobody else can access. Files in it that are not
+/// segments are ignored.
 #[derive(Debug)]
 pub struct DirectoryFolder {
     directory: OwnedFd,
@@ -94,13 +94,13 @@ impl DirectoryFolder {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// `Refused` if it is a symlink or something else than a directory, belongs to another user, or is open to others;
-    /// or if it cannot be opened.
+    /// `Refused` if it is a symlink or not a directory, belongs to another user, or has another mode than 0700; or if
+    /// it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         Self::open_as(path, Access::ReadWrite)
     }
 
-    /// Opens the directory at `path`, and its segments for reading only.
+    /// Opens the directory at `path`, with its segments for reading only.
     ///
     /// # Errors
     /// As [`DirectoryFolder::open`].
@@ -115,7 +115,7 @@ impl DirectoryFolder {
             Errno::LOOP | Errno::NOTDIR => refused("it is not a directory (a symlink is not followed)"),
             _ => failed(Operation::Open, path, errno.into()),
         })?;
-        // Of the open directory, not of its name: what is looked at is what is used.
+        // Ask the open directory, not its name, so that the checked directory is the one in use.
         let found = rustix::fs::fstat(&directory).map_err(|errno| failed(Operation::Open, path, errno.into()))?;
         //= format-spec.md#11
         //# A program must refuse one that is a symlink, belongs to another user, or has another mode.
@@ -128,14 +128,14 @@ impl DirectoryFolder {
         Ok(DirectoryFolder { directory, path: path.to_owned(), access })
     }
 
-    /// Makes the directory, for its owner alone, and opens it; one that is there is opened as it is. Returns when its name
-    /// is durable, whoever made it.
+    /// Opens the directory at `path`, and creates it with mode 0700 if there is none. Its name is durable when this
+    /// returns, whoever created it.
     ///
     /// # Errors
-    /// As [`DirectoryFolder::open`], or if it cannot be made.
+    /// As [`DirectoryFolder::open`], or if it cannot be created.
     pub fn create(path: &Path) -> Result<Self, StorageError> {
         match rustix::fs::mkdir(plain(path), Mode::RWXU) {
-            // Who made it may have been killed before the name was durable.
+            // The process that created it may have been killed before the name was durable.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed(Operation::Create, path, errno.into())),
         }
@@ -144,11 +144,11 @@ impl DirectoryFolder {
         Ok(folder)
     }
 
-    /// Gives the directory at `path` another name, durably, so that a new log can be made in its place: the first of
-    /// `PATH.aside-1`, `PATH.aside-2` … that is free. Returns the new path.
+    /// Renames the directory at `path` durably, so that a new log can take its place. The new name is the first of
+    /// `PATH.aside-1`, `PATH.aside-2` … that does not exist. Returns the new path.
     ///
     /// # Errors
-    /// If it cannot be renamed or the new name is not known to be durable.
+    /// If it cannot be renamed, or it is not known whether the new name is durable.
     pub fn set_aside(path: &Path) -> Result<PathBuf, StorageError> {
         let path = plain(path);
         let mut n = 1u64;
@@ -167,11 +167,11 @@ impl DirectoryFolder {
         }
     }
 
-    /// Makes the directory this writer's alone as long as this value lives. Where the file system has no such locks there
-    /// is only the image's.
+    /// Locks the directory for this writer as long as this value lives. On a file system without such locks, only the
+    /// image is locked.
     ///
     /// # Errors
-    /// `Refused` if it is somebody's.
+    /// `Refused` if another process has locked it.
     pub fn lock(&self) -> Result<(), StorageError> {
         match rustix::fs::flock(&self.directory, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
@@ -204,14 +204,14 @@ impl DirectoryFolder {
     }
 }
 
-/// The path without slashes at its end: with one, a symlink would be followed in spite of `O_NOFOLLOW`.
+/// The path without slashes at its end: with one, the kernel would follow a symlink in spite of `O_NOFOLLOW`.
 fn plain(path: &Path) -> &Path {
     let bytes = path.as_os_str().as_bytes();
     let end = bytes.iter().rposition(|&byte| byte != b'/').map_or(bytes.len(), |last| last + 1);
     bytes.get(..end).map_or(path, |bytes| Path::new(OsStr::from_bytes(bytes)))
 }
 
-/// Returns when the names in the directory around `path` are durable.
+/// Makes the names in the parent directory of `path` durable.
 pub(super) fn sync_parent(path: &Path) -> Result<(), StorageError> {
     let parent = match plain(path).parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(DirectoryFolder::create(&path).unwrap().list().unwrap(), [2], "one that is there stays as it is");
     }
 
-    /// A directory for a log, in a temporary one.
+    /// A directory for a log, in a temporary directory.
     fn private(dir: &Path, name: &str, mode: u32) -> PathBuf {
         let path = dir.join(name);
         std::fs::create_dir(&path).unwrap();

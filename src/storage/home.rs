@@ -1,9 +1,9 @@
-//! Where an image's thaw log lives: the trait [`LogHome`] and the real one, [`DirectoryHome`].
+//! Where an image's thaw log is: the trait [`LogHome`], and [`DirectoryHome`], which is on disk.
 //!
-//! `IMAGE.thaw` is the log's directory, or a pointer file that names it (`-o thaw=DIR`). Finding changes nothing; the
-//! directory and the pointer are made at the first change and removed with the log. Whoever writes holds a lock on the
-//! directory, so that two images that were given one directory do not take each other's log for their own leftover.
-//! Called by `fs` (start, begin, finish).
+//! `IMAGE.thaw` is the log's directory, or a pointer file that names it (`-o thaw=DIR`). Looking for the log changes
+//! nothing. The first change creates the directory and the pointer; they are removed with the log. A writer locks the
+//! directory, so that two images with the same directory do not take each other's log for their own. Called by `fs`
+//! (start, begin, finish).
 
 use super::folder::{DirectoryFolder, Folder, failed, sync_parent};
 use super::pointer::{ThawPlace, write_pointer};
@@ -15,63 +15,64 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Types of file systems (statfs) whose files are in memory: nothing there survives a power cut.
+/// File system types (statfs) that keep files in memory (tmpfs, ramfs): nothing there survives a power cut.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Where a thaw log lives, or would.
+/// The place of a thaw log.
 pub trait LogHome: Send + Sync {
     /// The log's directory, if there is one. Changes nothing.
     ///
     /// # Errors
-    /// `Refused` if what is there may not be used; or if it cannot be read.
+    /// `Refused` if the directory must not be used; or if it cannot be read.
     fn find(&self) -> Result<Option<Arc<dyn Folder>>, StorageError>;
 
-    /// The log's directory, made if there is none, for this writer alone until it is removed or this value is dropped.
-    /// Its name is durable when this returns.
+    /// The log's directory, created if there is none. It is locked for this writer until it is removed or this value is
+    /// dropped. Its name is durable when this returns.
     ///
     /// # Errors
-    /// `Refused` if it may not be used, or is not on a disk; or if it cannot be made.
+    /// `Refused` if the directory must not be used or is not on a disk; or if it cannot be created.
     fn create(&self) -> Result<Arc<dyn Folder>, StorageError>;
 
-    /// Gives the directory another name, durably, so that a new log can begin. Returns the new path.
+    /// Renames the directory durably, so that a new log can begin. Returns the new path.
     ///
     /// # Errors
-    /// If there is none, somebody writes to it, or it cannot be renamed.
+    /// If there is no directory, another process writes to it, or it cannot be renamed.
     fn set_aside(&self) -> Result<String, StorageError>;
 
-    /// Removes the directory, which has no segments any more, and whatever names it, durably. One that others keep
-    /// files in stays.
+    /// Removes the directory, which has no segments any more, and its pointer, durably. If the directory holds other
+    /// files, it stays.
     ///
     /// # Errors
-    /// If it cannot be removed, or it is not known whether that is durable.
+    /// If it cannot be removed, or it is not known whether the removal is durable.
     fn remove(&self) -> Result<(), StorageError>;
 
-    /// Whether the image's path still leads to the image: somebody may have put another file in its place. Changes nothing.
+    /// Checks that the image's path still names the image and not another file. Changes nothing.
     ///
     /// # Errors
-    /// `Refused` if it does not; or if that cannot be told.
+    /// `Refused` if it does not; or if that cannot be checked.
     fn check_image(&self) -> Result<(), StorageError>;
 
     /// The directory's path, for messages.
     fn describe(&self) -> String;
 
-    /// Space on the file system that the directory is on, or would be.
+    /// Space of the file system that the directory is on, or would be on.
     ///
     /// # Errors
     /// If the backend cannot tell.
     fn space(&self) -> Result<Space, StorageError>;
 }
 
-/// What an image's user said of its thaw log.
+/// The user's options for the thaw log of an image.
 #[derive(Debug, Clone, Default)]
 pub struct HomeOptions {
-    /// The directory, if not `IMAGE.thaw` (`-o thaw=DIR`). A log that a pointer leads to is found in any case.
+    /// The directory, if it is not `IMAGE.thaw` (`-o thaw=DIR`). A log that a pointer names is found without this
+    /// option.
     pub elsewhere: Option<PathBuf>,
-    /// A file system in memory will do (`--volatile`).
+    /// A file system in memory is allowed (`--volatile`).
     pub volatile: bool,
 }
 
-/// The thaw log's directory beside an image, or where a pointer leads.
+/// The thaw log's directory beside an image, or where a pointer names it.
 #[derive(Debug)]
 pub struct DirectoryHome {
     image: PathBuf,
@@ -81,13 +82,13 @@ pub struct DirectoryHome {
     name: PathBuf,
     elsewhere: Option<PathBuf>,
     volatile: bool,
-    /// The directory while it is this writer's: it holds the lock.
+    /// The directory while this writer has locked it.
     own: Mutex<Option<Arc<DirectoryFolder>>>,
 }
 
 impl DirectoryHome {
-    /// That of the image at `image`, which exists. All paths are made absolute here: the working directory may change
-    /// later.
+    /// For the image at `image`, which must exist. All paths are made absolute here, because the working directory may
+    /// change later.
     ///
     /// # Errors
     /// If a path cannot be resolved.
@@ -99,7 +100,7 @@ impl DirectoryHome {
         Ok(DirectoryHome { image, identity, name, elsewhere, volatile: options.volatile, own: Mutex::new(None) })
     }
 
-    /// The directory, and whether it is there by a pointer or by its own name.
+    /// The directory, and whether `IMAGE.thaw` leads to it: it is the directory itself, or a pointer to it.
     fn place(&self) -> Result<(PathBuf, bool), StorageError> {
         Ok(match (ThawPlace::find(&self.name)?, &self.elsewhere) {
             (ThawPlace::Directory(path), _) => (path, true),
@@ -109,7 +110,7 @@ impl DirectoryHome {
         })
     }
 
-    /// Where a log begins: where one was told to, unless there is one elsewhere already.
+    /// Where a new log begins: in the directory that the user chose, unless there is a log elsewhere already.
     fn place_to_begin(&self) -> Result<(PathBuf, bool), StorageError> {
         let (path, named) = self.place()?;
         match &self.elsewhere {
@@ -120,7 +121,7 @@ impl DirectoryHome {
 
     fn refuse_memory(&self, path: &Path) -> Result<(), StorageError> {
         let found = nearest(path, |path| rustix::fs::statfs(path))?;
-        // The field's type differs between architectures; only its lower half says anything.
+        // The field's type differs between architectures; only its lower 32 bits count.
         let kind = found.f_type as u64 & 0xffff_ffff;
         if !self.volatile && IN_MEMORY.contains(&kind) {
             let why = "it is on a file system in memory, where nothing survives a power cut (--volatile allows it)";
@@ -136,7 +137,7 @@ fn identity(path: &Path) -> Result<(u64, u64), StorageError> {
     Ok((found.dev(), found.ino()))
 }
 
-/// Whether no log is in the directory at `path`.
+/// Whether there is no log in the directory at `path`.
 fn is_free(path: &Path) -> Result<bool, StorageError> {
     match DirectoryFolder::open(path) {
         Ok(folder) => Ok(folder.list()?.is_empty()),
@@ -145,7 +146,7 @@ fn is_free(path: &Path) -> Result<bool, StorageError> {
     }
 }
 
-/// Asks for `path` or, where that is not there, for the directory it would be in.
+/// Asks about `path` or, if it does not exist, about its parent directory.
 fn nearest<T>(path: &Path, ask: impl Fn(&Path) -> Result<T, Errno>) -> Result<T, StorageError> {
     let answer = match (ask(path), path.parent()) {
         (Err(Errno::NOENT), Some(parent)) => ask(parent),
@@ -158,7 +159,7 @@ fn real(path: &Path) -> Result<PathBuf, StorageError> {
     std::fs::canonicalize(path).map_err(|source| failed(Operation::Open, path, source))
 }
 
-/// The real path of what is there, or would be in a directory that is.
+/// The real path of a file that exists, or that would be in an existing directory.
 fn real_or_new(path: &Path) -> Result<PathBuf, StorageError> {
     match (real(path), path.file_name()) {
         (Err(error), Some(name)) if error.kind() == ErrorKind::NotFound => {
@@ -189,7 +190,7 @@ impl LogHome for DirectoryHome {
         let folder = Arc::new(DirectoryFolder::create(&path)?);
         folder.lock()?;
         if named {
-            // Who made the pointer may have been killed before its name was durable.
+            // The process that made the pointer may have been killed before its name was durable.
             sync_parent(&self.name)?;
         } else {
             write_pointer(&self.name, &path)?;
@@ -219,7 +220,7 @@ impl LogHome for DirectoryHome {
         match rustix::fs::rmdir(&path) {
             Ok(()) => sync_parent(&path)?,
             Err(Errno::NOENT) => {}
-            // Somebody keeps other files in it, or it is where a file system is mounted.
+            // It holds other files, or a file system is mounted there.
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) if is_free(&path)? => {}
             Err(errno) => return Err(failed(Operation::Remove, &path, errno.into())),
         }
@@ -312,7 +313,7 @@ mod tests {
             home.create().unwrap();
         }
         assert_eq!(place.names(), ["a.floe", "a.floe.thaw", "log"]);
-        // With no log in the old place, a new one begins where it is told to.
+        // There is no log in the old place, so a new one begins in the chosen directory.
         place.home(None).find().unwrap().unwrap().remove(3).unwrap();
         place.home(Some("other")).create().unwrap().create(7).unwrap();
         assert_eq!(place.home(None).find().unwrap().unwrap().list().unwrap(), [7]);
@@ -320,7 +321,7 @@ mod tests {
         std::fs::write(place.dir.path().join("other/notes"), "somebody's").unwrap();
         place.home(None).remove().unwrap();
         assert_eq!(place.names(), ["a.floe", "log", "other"], "what others have in it stays");
-        // A pointer whose directory is gone is as none.
+        // A pointer to a directory that does not exist counts as no pointer.
         place.home(Some("log")).create().unwrap();
         std::fs::remove_dir(place.dir.path().join("log")).unwrap();
         assert!(place.home(None).find().unwrap().is_none());

@@ -1,9 +1,9 @@
-//! Who may do what with an image at the same time (section 16).
+//! The locks of an image (section 16).
 //!
-//! Byte 0 is locked by the writer, byte 1 by readers (shared) and by gc while it frees (exclusive); so readers never
-//! exclude the writer. The locks belong to the open file description: they end with it, however the process ends.
-//! They count between two `File`s that were opened apart, in one process too, but not between a `File` and its
-//! `try_clone`. `IMAGE.lock` only tells people who the writer is; nothing is decided by it.
+//! The writer locks byte 0. Readers lock byte 1 shared; gc locks it exclusively while it frees space. So readers never
+//! exclude the writer. The locks belong to the open file description: they end with it, however the process ends. Two
+//! `File`s that were opened separately exclude each other, also in one process; a `File` and its `try_clone` do not.
+//! `IMAGE.lock` only tells people who the writer is; no decision depends on it.
 
 use rustix::fs::OFlags;
 use std::ffi::OsString;
@@ -17,15 +17,15 @@ use thiserror::Error;
 
 /// Byte that the writer locks.
 const WRITER: i64 = 0;
-/// Byte that readers share, and that gc locks for itself while it frees.
+/// Byte that readers lock shared, and gc exclusively while it frees space.
 pub(super) const READERS: i64 = 1;
-/// More than an `IMAGE.lock` that floe wrote ever holds, in bytes.
+/// An upper bound of the length of an `IMAGE.lock` that floe wrote, in bytes.
 const NOTE_LEN: u64 = 4096;
 
-/// Why a lock was not got.
+/// Why a lock was not taken.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// Somebody else is writing; what `IMAGE.lock` says of them.
+    /// Another process is the writer. The fields are from `IMAGE.lock`.
     #[error("cannot write '{}': {} is writing it", image.display(), who(.host, .pid))]
     Held {
         /// The image.
@@ -35,16 +35,16 @@ pub enum LockError {
         /// Process id of the writer there, if known.
         pid: Option<u32>,
     },
-    /// A reader could not begin because gc is freeing space just now.
+    /// A reader cannot begin because gc is freeing space.
     #[error("gc is freeing space in the image just now: try again in a moment")]
     Freeing,
-    /// gc could not begin because somebody reads the image.
+    /// gc cannot begin because somebody reads the image.
     #[error("somebody reads the image: space can be freed when they have ended")]
     Read,
-    /// The file system has no such locks. A reader may go on without.
+    /// The file system has no such locks. A reader may continue without one.
     #[error("the file system cannot lock the image: {0}")]
     Unsupported(#[source] io::Error),
-    /// Anything else.
+    /// Any other error.
     #[error("cannot lock the image: {0}")]
     Io(#[source] io::Error),
 }
@@ -56,19 +56,19 @@ fn who(host: &Option<String>, pid: &Option<u32>) -> String {
     }
 }
 
-/// Which process writes, as `IMAGE.lock` tells people.
+/// The writing process, as named in `IMAGE.lock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// Name of the machine.
     pub host: String,
-    /// Id of its boot, empty if unknown: a process id of another boot means nothing.
+    /// The machine's boot id, empty if unknown: a process id is valid within one boot only.
     pub boot: String,
     /// Process id.
     pub pid: u32,
 }
 
 impl Owner {
-    /// This process. The one place of the library that asks the kernel who it is; callers hand the answer down.
+    /// This process. Only this function of the library asks the kernel for it; callers pass the answer on.
     pub fn current() -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Owner {
@@ -89,24 +89,25 @@ impl Owner {
     }
 }
 
-/// Without what would disturb a terminal or the lines of the note, and not longer than a name.
+/// Removes control characters, which would disturb a terminal or the lines of the note, and limits the length.
 fn one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(255).collect()
 }
 
-/// Byte 0: there is no other writer while this lives. Dropping it removes `IMAGE.lock` and lets go.
+/// The lock of byte 0: there is no other writer while this lives. Dropping it removes `IMAGE.lock` and releases the
+/// lock.
 #[derive(Debug)]
 pub struct WriterLock {
     note: io::Result<Note>,
-    // Let go after the note is removed, so that it is never the next writer's note that goes.
+    // Released after the note is removed, so that the next writer's note is never removed.
     _lock: ByteLock,
 }
 
 impl WriterLock {
-    /// Becomes the writer of the image that `file`, open for writing, holds; `image` is its path.
+    /// Becomes the writer of the image in `file`, which is open for writing; `image` is its path.
     ///
     /// # Errors
-    /// [`LockError::Held`] if there is one; never waits.
+    /// [`LockError::Held`] if there is another writer; never waits.
     pub fn try_acquire(file: &File, image: &Path, owner: &Owner) -> Result<Self, LockError> {
         match ByteLock::writer(file)? {
             Some(lock) => Ok(WriterLock { note: Note::write(image, owner), _lock: lock }),
@@ -114,30 +115,31 @@ impl WriterLock {
         }
     }
 
-    /// From now on another process has the lock, a child of the one that took it: `IMAGE.lock` names it. The parent must not
-    /// drop its own value, which would let go for both.
+    /// Hands the lock to a child of the process that took it: `IMAGE.lock` now names `owner`. The parent must not drop
+    /// its own value, which would release the lock for both.
     pub fn hand_to(&mut self, image: &Path, owner: &Owner) {
-        // Dropping the old note would remove the new one, which has the same name.
+        // Dropping the old note would remove the new one: both have the same name.
         std::mem::forget(std::mem::replace(&mut self.note, Note::write(image, owner)));
     }
 
-    /// Why there is no `IMAGE.lock`, if it could not be written (a folder that is read-only, or a file of that name
-    /// that floe did not write). The lock holds all the same.
+    /// Why there is no `IMAGE.lock`, if it could not be written: a read-only directory, or a file with that name that
+    /// floe did not write. The lock works nevertheless.
     pub fn note_error(&self) -> Option<&io::Error> {
         self.note.as_ref().err()
     }
 }
 
-/// Who writes an image, as far as can be told.
+/// The writer of an image, as far as known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// What `IMAGE.lock` says, if it can be read. Only for people: it is written a moment after the lock is taken.
+    /// The contents of `IMAGE.lock`, if it can be read. Only for people: it is written a moment after the lock is
+    /// taken.
     pub owner: Option<Owner>,
 }
 
 impl Holder {
-    /// Asks whether byte 0 of `file`, which holds `image`, is locked by a writer; takes no lock. `None` where there are no
-    /// locks.
+    /// Asks whether a writer has locked byte 0 of `file`, which holds `image`; takes no lock. `None` if no writer has,
+    /// or if the file system has no locks.
     pub fn of(file: &File, image: &Path) -> Option<Self> {
         let held = query_lock(file, WRITER, Share::Shared).ok()?;
         held.then(|| Holder { owner: read_note(&note_path(image)).ok().flatten() })
@@ -151,7 +153,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The error of who finds byte 0 locked: names whom `IMAGE.lock` names.
+/// The error when byte 0 is locked by another process: it names the process in `IMAGE.lock`.
 pub(super) fn held(image: &Path) -> LockError {
     let (host, pid) = read_note(&note_path(image)).ok().flatten().map(|o| (o.host, o.pid)).unzip();
     LockError::Held { image: image.to_owned(), host, pid }
@@ -162,14 +164,14 @@ pub(super) fn held(image: &Path) -> LockError {
 pub(super) struct Note(PathBuf);
 
 impl Note {
-    /// Writes it. To be called by who has the lock.
+    /// Writes it. The caller holds the lock.
     pub(super) fn write(image: &Path, owner: &Owner) -> io::Result<Self> {
         let path = note_path(image);
         write_note(&path, owner)?;
         Ok(Note(path))
     }
 
-    /// Where it is.
+    /// Its path.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
@@ -177,31 +179,32 @@ impl Note {
 
 impl Drop for Note {
     fn drop(&mut self) {
-        // A note left behind misleads nobody for long: the next writer replaces it.
+        // If the note stays, the next writer replaces it.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// Byte 1, shared: nothing is freed while this lives.
+/// The shared lock of byte 1: gc frees nothing while this lives.
 #[derive(Debug)]
 pub struct ReaderLock {
     _lock: ByteLock,
 }
 
 impl ReaderLock {
-    /// Becomes a reader of the image that `file` holds.
+    /// Becomes a reader of the image in `file`.
     ///
     /// # Errors
-    /// [`LockError::Freeing`] while gc frees; never waits. [`LockError::Unsupported`] may be ignored.
+    /// [`LockError::Freeing`] while gc frees space; never waits. [`LockError::Unsupported`] may be ignored.
     pub fn shared(file: &File) -> Result<Self, LockError> {
         let lock = ByteLock::acquire(file, READERS, Share::Shared)?.ok_or(LockError::Freeing)?;
         Ok(ReaderLock { _lock: lock })
     }
 
-    /// Keeps all other readers out, in one step: [`GcLock::into_reader`] is the way back.
+    /// Changes the lock to exclusive in one step, if there are no other readers. [`GcLock::into_reader`] changes it
+    /// back.
     ///
     /// # Errors
-    /// [`LockError::Read`] while there are others; never waits. The lock stays as it was.
+    /// [`LockError::Read`] while there are other readers; never waits. The lock stays shared.
     pub fn into_gc(self) -> Result<GcLock, (ReaderLock, LockError)> {
         match self._lock.become_one(Share::Exclusive) {
             Ok(true) => Ok(GcLock { _lock: self._lock }),
@@ -211,15 +214,15 @@ impl ReaderLock {
     }
 }
 
-/// Byte 1, exclusive: nobody reads while this lives.
+/// The exclusive lock of byte 1: nobody reads while this lives.
 #[derive(Debug)]
 pub struct GcLock {
     _lock: ByteLock,
 }
 
 impl GcLock {
-    /// Keeps readers out of the image that `file`, open for writing, holds. A [`ReaderLock`] of the same `File` does
-    /// not keep it from that, and is used up by it.
+    /// Keeps readers out of the image in `file`, which is open for writing. A [`ReaderLock`] of the same `File` does
+    /// not prevent that; it becomes this lock.
     ///
     /// # Errors
     /// [`LockError::Read`] while there are readers; never waits.
@@ -228,10 +231,10 @@ impl GcLock {
         Ok(GcLock { _lock: lock })
     }
 
-    /// Lets other readers in again, and is one itself, in one step.
+    /// Changes the lock to shared in one step: other readers are allowed again.
     ///
     /// # Errors
-    /// If the lock cannot be changed: then it is let go.
+    /// If the lock cannot be changed; it is then released.
     pub fn into_reader(self) -> Result<ReaderLock, LockError> {
         match self._lock.become_one(Share::Shared)? {
             true => Ok(ReaderLock { _lock: self._lock }),
@@ -247,7 +250,7 @@ enum Share {
     Released,
 }
 
-/// One locked byte of an open file description, let go when dropped.
+/// One locked byte of an open file description, released when dropped.
 #[derive(Debug)]
 pub(super) struct ByteLock {
     file: File,
@@ -255,23 +258,24 @@ pub(super) struct ByteLock {
 }
 
 impl ByteLock {
-    /// Byte 0 for its only writer; `None` if somebody else has it.
+    /// Locks byte 0 exclusively, for the writer; `None` if another process has locked it.
     pub(super) fn writer(file: &File) -> Result<Option<Self>, LockError> {
         Self::acquire(file, WRITER, Share::Exclusive)
     }
 
-    /// Byte 0 for who sees to it that there is no writer, and needs the file open for reading only; `None` if there is one.
+    /// Locks byte 0 shared, so that there is no writer; the file may be open for reading only. `None` if there is a
+    /// writer.
     pub(super) fn no_writer(file: &File) -> Result<Option<Self>, LockError> {
         Self::acquire(file, WRITER, Share::Shared)
     }
 
     fn acquire(file: &File, byte: i64, share: Share) -> Result<Option<Self>, LockError> {
-        // Before the lock is taken, so that an error here leaves nothing locked.
+        // Before the lock is taken, so that an error leaves nothing locked.
         let file = file.try_clone().map_err(LockError::Io)?;
         Ok(try_lock(&file, byte, share)?.then_some(ByteLock { file, byte }))
     }
 
-    /// Changes how it is locked; false if somebody else is in the way, and then it is as it was.
+    /// Changes the kind of the lock. Returns false, with the lock unchanged, if another lock prevents it.
     fn become_one(&self, share: Share) -> Result<bool, LockError> {
         try_lock(&self.file, self.byte, share)
     }
@@ -284,7 +288,7 @@ impl Drop for ByteLock {
     }
 }
 
-/// Whether a lock that somebody else has would keep one of this kind from being taken.
+/// Whether another lock prevents one of this kind.
 fn query_lock(file: &File, byte: i64, share: Share) -> io::Result<bool> {
     let mut lock = one_byte(byte, share);
     // SAFETY: the descriptor is open for as long as `file` is borrowed; F_OFD_GETLK reads and writes one `flock`, which
@@ -299,7 +303,7 @@ fn one_byte(byte: i64, share: Share) -> libc::flock {
         Share::Exclusive => libc::F_WRLCK,
         Share::Released => libc::F_UNLCK,
     };
-    // SAFETY: `flock` is plain integers, for which all zeros is a value; zero is also what l_pid must be.
+    // SAFETY: `flock` consists of integers, for which all zeros are a valid value; l_pid must be zero.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
@@ -308,7 +312,7 @@ fn one_byte(byte: i64, share: Share) -> libc::flock {
     lock
 }
 
-/// Whether the byte is locked now as asked for; false if somebody else is in the way.
+/// Locks the byte; false if another lock prevents it.
 fn try_lock(file: &File, byte: i64, share: Share) -> Result<bool, LockError> {
     match set_lock(file, byte, share) {
         Ok(()) => Ok(true),
@@ -351,9 +355,9 @@ pub fn note_beside(image: &Path) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-/// What the note says; `None` if it is not one of floe's.
+/// The contents of the note; `None` if floe did not write it.
 fn read_note(path: &Path) -> io::Result<Option<Owner>> {
-    // Whatever a stranger put there (a link, a pipe) must not lead elsewhere or make us wait.
+    // A link must not be followed, and a pipe must not make us wait.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
@@ -364,8 +368,8 @@ fn read_note(path: &Path) -> io::Result<Option<Owner>> {
     Ok(Owner::parse(&String::from_utf8_lossy(&note)))
 }
 
-/// Writes the note anew. Called with byte 0 locked, so that what floe left there is a dead writer's. Another program's
-/// file is left alone: an image called `Cargo` must not cost anybody their `Cargo.lock`.
+/// Replaces the note. Byte 0 is locked, so a note of floe that exists is from a dead writer. A file of another program
+/// is left alone: an image named `Cargo` must not destroy a `Cargo.lock`.
 fn write_note(path: &Path, owner: &Owner) -> io::Result<()> {
     match read_note(path) {
         Ok(Some(_)) => std::fs::remove_file(path)?,
@@ -375,7 +379,7 @@ fn write_note(path: &Path, owner: &Owner) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
     file.write_all(owner.note().as_bytes()).inspect_err(|_| {
-        // Half a note would never be replaced, as it is not recognised; the error of the write is the one that counts.
+        // Remove half a note: it would not be recognised and never replaced. Report the error of the write.
         let _ = std::fs::remove_file(path);
     })
 }

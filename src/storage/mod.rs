@@ -1,9 +1,9 @@
-//! Where the bytes of an image lie: the [`Storage`] trait and its backends.
+//! The bytes of an image: the [`Storage`] trait and its backends.
 //!
-//! All I/O on an image passes this trait, so a test that hands in a `testing::FaultyStorage` sees, and can fail, every write.
-//! A storage knows nothing of frames. Bytes once appended change in two ways only: `replace_head`, and `punch`, which
-//! makes them zero. Beside it: the locks that keep writers apart and the way an image comes to its name whole.
-//! Called by `log`, and by whoever opens an image.
+//! All I/O on an image goes through this trait, so a test with a `testing::FaultyStorage` sees every write and can make
+//! it fail. A storage knows nothing about frames. Appended bytes change in two ways only: `replace_head` overwrites a
+//! head slot, and `punch` makes bytes zero. This module also has the locks that exclude a second writer, and the atomic
+//! creation of an image. Called by `log`, and by all modules that open an image.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -39,17 +39,17 @@ use std::sync::Arc;
 /// One of the two head slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HeadIndex {
-    /// The one at 0.
+    /// The slot at offset 0.
     A,
-    /// The one at 16 KiB.
+    /// The slot at offset 16384.
     B,
 }
 
 impl HeadIndex {
-    /// Both, in the order they lie.
+    /// Both, in the order of their offsets.
     pub const ALL: [HeadIndex; 2] = [HeadIndex::A, HeadIndex::B];
 
-    /// Where the slot begins, in bytes from the image's first.
+    /// Offset of the slot, in bytes from the beginning of the image.
     pub const fn offset(self) -> u64 {
         match self {
             HeadIndex::A => 0,
@@ -75,20 +75,20 @@ impl fmt::Display for HeadIndex {
     }
 }
 
-/// Space of the file system that a storage lies in, in bytes.
+/// Space of the file system that a storage is on, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// What this process may still use.
+    /// Free space that this process may use.
     pub free: u64,
-    /// All there is.
+    /// Size of the file system.
     pub total: u64,
 }
 
 /// The 512 bytes of a head slot.
 pub type HeadBytes = [u8; RawHeadSlot::SIZE];
 
-/// The 4 KiB block that a slot is written in: after a torn write that cost the whole block, the bytes after the slot are
-/// zero again with the next head.
+/// The 4 KiB block that is written for a slot: the slot, then zeros. If a torn write destroys the whole block, the next
+/// head makes the bytes after the slot zero again.
 pub fn head_block(head: &HeadBytes) -> [u8; limits::SYNC_BLOCK as usize] {
     let mut block = [0; limits::SYNC_BLOCK as usize];
     if let Some((slot, _)) = block.split_first_chunk_mut() {
@@ -99,16 +99,16 @@ pub fn head_block(head: &HeadBytes) -> [u8; limits::SYNC_BLOCK as usize] {
 
 /// The bytes of an image. Offsets count from the image's first byte.
 ///
-/// Reads may run beside anything. There is one writer at a time (see [`WriterLock`]); within it, appends are put one
-/// behind another whoever calls.
+/// Reads may run at the same time as any other operation. There is one writer at a time (see [`WriterLock`]); its
+/// threads may append at the same time, and each append is contiguous.
 pub trait Storage: Send + Sync {
     /// Fills `buf` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// [`StorageError::Short`] if they end before; then what is in `buf` means nothing.
+    /// [`StorageError::Short`] if there are too few; the contents of `buf` are then undefined.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError>;
 
-    /// Bytes there are.
+    /// Length of the image in bytes.
     ///
     /// # Errors
     /// If the backend cannot tell.
@@ -122,16 +122,16 @@ pub trait Storage: Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Puts all `parts`, one behind another, at the end, and says at which offset the first byte lies.
+    /// Appends all `parts`, one after another, and returns the offset of the first byte.
     ///
     /// # Errors
-    /// If not all could be written; some of the bytes may then be there, and it is the caller's to cut them off.
+    /// If not all could be written. Some of the bytes may then be there; the caller has to cut them off.
     fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError>;
 
-    /// Returns when everything written before is durable.
+    /// Makes everything written before durable.
     ///
     /// # Errors
-    /// If that is not known. It must not be tried again: a second try may succeed without the bytes being there.
+    /// If it is not known whether all is durable. Do not try again: a second sync may succeed although bytes were lost.
     fn sync(&self) -> Result<(), StorageError>;
 
     /// Cuts off all bytes from `len` on.
@@ -140,28 +140,28 @@ pub trait Storage: Send + Sync {
     /// [`StorageError::Longer`] if there are fewer than `len`.
     fn truncate(&self, len: u64) -> Result<(), StorageError>;
 
-    /// Makes the given range read as zero and gives its space back where the backend can; the length stays. What of
-    /// the range lies behind the end is left alone.
+    /// Makes the given range read as zero and frees its space if the backend can. The length does not change. Any part
+    /// of the range after the end is ignored.
     ///
     /// # Errors
-    /// Kind `Unsupported` where the backend cannot.
+    /// Kind `Unsupported` if the backend cannot punch holes.
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
-    /// Reserves space for the given range, so that appends within it do not run out of space. Bytes and length stay as
-    /// they are.
+    /// Reserves space for the given range, so that appends within it do not run out of space. Bytes and length do not
+    /// change.
     ///
     /// # Errors
-    /// Kind `StorageFull` if there is not enough space, `Unsupported` where the backend cannot reserve any.
+    /// Kind `StorageFull` if there is not enough space; `Unsupported` if the backend cannot reserve any.
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
-    /// Begins to write what of the given range is not yet on the disk, and does not wait for it. Promises nothing: only
+    /// Starts to write the dirty bytes of the given range to the disk, and does not wait. It guarantees nothing: only
     /// [`Storage::sync`] makes bytes durable.
     ///
     /// # Errors
-    /// If the backend says so at once.
+    /// If the backend reports one at once.
     fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
-    /// How much space there is for growing.
+    /// The space of the file system.
     ///
     /// # Errors
     /// If the backend cannot tell.
@@ -173,8 +173,8 @@ pub trait Storage: Send + Sync {
     /// As [`Storage::read_at`].
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError>;
 
-    /// Writes a head slot, if it holds `expected`, and zeros after it to the end of its 4 KiB block ([`head_block`]). Does
-    /// not sync. The slot must exist: a new image begins with 32 KiB of zeros.
+    /// Writes a head slot if it holds `expected`, and zeros after it up to the end of its 4 KiB block ([`head_block`]).
+    /// Does not sync. The slot must exist: a new image begins with 32 KiB of zeros.
     ///
     /// # Errors
     /// [`StorageError::HeadChanged`] if it holds something else; nothing is written then.

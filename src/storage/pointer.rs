@@ -1,6 +1,6 @@
-//! Where an image's thaw log is: the directory `IMAGE.thaw`, or the one that a file of this name points to.
+//! Where an image's thaw log is: the directory `IMAGE.thaw`, or the directory that a pointer file with this name names.
 //!
-//! A pointer is one absolute path and a newline. It appears whole or not at all, and one pointer never leads to another.
+//! A pointer is one absolute path and a newline. It is written atomically. A pointer never leads to another pointer.
 
 use super::folder::{failed, sync_parent};
 use super::{Operation, StorageError};
@@ -13,16 +13,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes of the longest path that the kernel takes (PATH_MAX), and a newline.
+/// Most bytes of a pointer: the longest path of the kernel (PATH_MAX counts a zero byte) and a newline.
 const LONGEST: u64 = 4096;
 
-/// Where a thaw log is, or would be made.
+/// Where a thaw log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ThawPlace {
-    /// There is nothing of the name `IMAGE.thaw`.
+    /// `IMAGE.thaw` does not exist.
     Nowhere,
-    /// `IMAGE.thaw` is no file: the log's own directory, which [`DirectoryFolder::open`](super::DirectoryFolder::open)
-    /// examines.
+    /// `IMAGE.thaw` is a directory, the log's own; [`DirectoryFolder::open`](super::DirectoryFolder::open) checks it.
     Directory(PathBuf),
     /// `IMAGE.thaw` is a file that names this path.
     Elsewhere(PathBuf),
@@ -36,11 +35,11 @@ impl ThawPlace {
         PathBuf::from(name)
     }
 
-    /// Looks at `path`, which [`ThawPlace::name`] gave.
+    /// Looks at `path`, which is from [`ThawPlace::name`].
     ///
     /// # Errors
-    /// `Refused` for a pointer that others can write to, or that holds anything but an absolute path and a newline; or
-    /// if it cannot be read.
+    /// `Refused` for a symlink or a special file, for a pointer that others can write to, and for one that does not
+    /// hold exactly one absolute path and a newline; or if it cannot be read.
     pub fn find(path: &Path) -> Result<Self, StorageError> {
         let refused = |why| StorageError::Refused { path: path.to_owned(), why };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -75,7 +74,7 @@ fn is_target(path: &[u8]) -> bool {
     path.first() == Some(&b'/') && !path.contains(&b'\n') && !path.contains(&0)
 }
 
-/// Lets `path` (`IMAGE.thaw`) be a file that names `target`, durably; a pointer that was there is replaced.
+/// Makes `path` (`IMAGE.thaw`) a pointer to `target`, durably. An existing pointer is replaced.
 ///
 /// # Errors
 /// `Refused` if `target` is not absolute or has a newline, or `path` is a directory; or if it cannot be written.
@@ -83,7 +82,7 @@ pub fn write_pointer(path: &Path, target: &Path) -> Result<(), StorageError> {
     let refused = |why| StorageError::Refused { path: path.to_owned(), why };
     let bytes = target.as_os_str().as_bytes();
     if !is_target(bytes) || bytes.len() as u64 >= LONGEST {
-        return Err(refused("what it is to name is not an absolute path without a newline"));
+        return Err(refused("its target is not an absolute path without a newline"));
     }
     if let ThawPlace::Directory(_) = ThawPlace::find(path).unwrap_or(ThawPlace::Nowhere) {
         return Err(refused("it is a directory"));
@@ -92,7 +91,7 @@ pub fn write_pointer(path: &Path, target: &Path) -> Result<(), StorageError> {
     name.push(".new");
     let beside = PathBuf::from(name);
     let write = || {
-        // What a crash left under this name is a file of ours or nothing that we may write through.
+        // A crash may have left a file with this name. Remove it; do not write into it.
         match std::fs::remove_file(&beside) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             _ => {}

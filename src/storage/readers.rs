@@ -1,14 +1,15 @@
-//! Who reads an image: for people who wait for readers to end. Nothing is decided by it.
+//! Finds the readers of an image, for people who wait for them to end. No decision depends on it.
 //!
-//! The kernel does not say whose an open-file-description lock is, but what each process of this host has open, and which of
-//! that is locked. Readers on other hosts, and of other users where this one is not root, are not seen. Called by cli.
+//! The kernel does not report the owner of an open-file-description lock. It reports which files each process of this
+//! host has open, and their locks. Readers on other hosts are not found; readers of other users only if this process is
+//! root. Called by cli.
 
 use super::lock::READERS;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Processes of this host that have the readers' byte of `file` locked, other than this one; as far as can be told.
+/// Processes of this host, except this one, that have locked the readers' byte of `file`, as far as known.
 pub fn readers_here(file: &File) -> Vec<u32> {
     let Ok(own) = file.metadata().map(|found| (found.dev(), found.ino())) else { return Vec::new() };
     let mut found: Vec<u32> = numbers_in(Path::new("/proc"))
@@ -27,7 +28,7 @@ pub fn readers_here(file: &File) -> Vec<u32> {
     found
 }
 
-/// The entries of a directory that are numbers.
+/// The entries of a directory whose names are numbers.
 fn numbers_in(dir: &Path) -> impl Iterator<Item = u32> + use<> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

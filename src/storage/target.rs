@@ -1,7 +1,8 @@
-//! Where an image is to appear: the name that links lead to, and the file that is there already.
+//! The target of a new image: the name that links lead to, and the file that has this name already.
 //!
-//! Invariants: only a regular file is ever replaced, and only while nobody can become its writer: byte 0 of the file that will be
-//! replaced is locked, shared, from the claim until the new image has its name. Called by `atomic`, and by who makes an image.
+//! Invariants: only a regular file is replaced, and only while nobody can become its writer. Byte 0 of the file to be
+//! replaced is locked shared from the claim until the new image has its name. Called by `atomic`, and by all that make
+//! an image.
 
 use super::StorageError;
 use super::beside::{FileId, LogBeside};
@@ -17,18 +18,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Links that are followed one after another, as many as Linux follows.
+/// How many links are followed one after another, as in Linux.
 const LINKS: usize = 40;
-/// How often the name may change its file between a look and a lock before we give up.
+/// How often the name may change to another file between the check and the lock before this process gives up.
 const ATTEMPTS: usize = 16;
 
-/// Why an image did not appear under its name.
+/// Why an image did not get its name.
 #[derive(Debug, Error)]
 pub enum AtomicError {
-    /// The target does not end in a name.
+    /// The path of the target does not end with a name.
     #[error("cannot write '{}': it is not a name for a file", .0.display())]
     NoName(PathBuf),
-    /// The target is something that must not be replaced.
+    /// The target exists and must not be replaced, because it is not a regular file.
     #[error("cannot write '{}': it is a {found}, and an image can replace only a regular file", path.display())]
     NotAFile {
         /// The target.
@@ -36,13 +37,13 @@ pub enum AtomicError {
         /// What it is.
         found: &'static str,
     },
-    /// The target is a name for a directory.
-    #[error("cannot write '{}': a name that ends like this is a directory's", .0.display())]
+    /// The target's name can only be a directory's.
+    #[error("cannot write '{}': only the name of a directory ends like this", .0.display())]
     DirectoryName(PathBuf),
-    /// Another process is writing the same target, or the locks do not work.
+    /// Another process is writing the same target, or the lock failed.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// There is an unfinished image, and the file system cannot tell whether somebody is writing it.
+    /// There is an unfinished image, and without locks it is not known whether somebody is writing it.
     #[error(
         "cannot write '{}': another process may be writing it ('{}' is there, and the file system has no locks)",
         image.display(), temporary.display()
@@ -53,10 +54,10 @@ pub enum AtomicError {
         /// The unfinished image.
         temporary: PathBuf,
     },
-    /// The target exists and was not to be replaced.
-    #[error("{}: exists already", .0.display())]
+    /// The target exists, and the caller did not allow to replace it.
+    #[error("{} exists already", .0.display())]
     Exists(PathBuf),
-    /// Beside the target is a thaw log with bytes, which belong to the image that is or was there.
+    /// There is a thaw log with bytes beside the target. They belong to the image that has, or had, this name.
     #[error(
         "cannot write '{}': its thaw log '{}' holds {bytes} bytes that were written through a mount and may be nowhere else \
          ('floe freeze' brings them into the image; to give these bytes up, remove that directory first)",
@@ -70,8 +71,8 @@ pub enum AtomicError {
         /// Bytes of its segments.
         bytes: u64,
     },
-    /// It cannot be told whether there is a thaw log with bytes.
-    #[error("cannot write '{}': whether its thaw log holds anything is not known: {source}", image.display())]
+    /// It is not known whether there is a thaw log with bytes.
+    #[error("cannot write '{}': it is not known whether its thaw log holds anything: {source}", image.display())]
     ThawLogUnknown {
         /// The target.
         image: PathBuf,
@@ -79,26 +80,26 @@ pub enum AtomicError {
         #[source]
         source: StorageError,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("{}: cannot {operation}: {source}", path.display())]
     Io {
         /// What was tried.
         operation: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// A file that is there already, and its lock where the file system has locks.
+/// A file that exists already, and its lock if the file system has locks.
 #[derive(Debug)]
 struct Old {
     file: File,
     _lock: Option<ByteLock>,
 }
 
-/// A name that an image may have, and the file of that name.
+/// A name that an image may get, and the file that has it now.
 #[derive(Debug)]
 pub struct Target {
     pub(super) folder: OwnedFd,
@@ -109,13 +110,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Follows `path`, which may be a link, also to a name that does not exist yet. If a file is there and `replace` is true, nobody
-    /// can become its writer while this lives.
+    /// Follows `path`, which may be a link, also one to a name that does not exist yet. If the file exists and
+    /// `replace` is true, nobody can become its writer while this lives.
     ///
     /// # Errors
-    /// [`AtomicError::NotAFile`] and [`AtomicError::DirectoryName`] for whatever cannot be replaced by an image,
-    /// [`AtomicError::Exists`] without `replace`, [`AtomicError::Lock`] if the file has a writer, [`AtomicError::ThawLog`] if
-    /// what is in a thaw log of this name would be lost.
+    /// [`AtomicError::NotAFile`] and [`AtomicError::DirectoryName`] if an image cannot replace the target;
+    /// [`AtomicError::Exists`] without `replace`; [`AtomicError::Lock`] if the file has a writer;
+    /// [`AtomicError::ThawLog`] if the bytes of a thaw log with this name would be lost.
     pub fn claim(path: &Path, replace: bool) -> Result<Self, AtomicError> {
         let bytes = path.as_os_str().as_bytes();
         let found = match rfs::stat(path) {
@@ -140,7 +141,7 @@ impl Target {
             rfs::open(&folder_path, flags, Mode::empty()).map_err(failed("open the directory", &folder_path))?;
         let mut target = Target { folder, folder_path, name, replace, old: None };
         target.hold()?;
-        // The links of /proc lead to files, not to names.
+        // A link in /proc leads to a file, not to a name.
         if found.is_some() && found != target.replaced() && real != path {
             return Err(AtomicError::NotAFile { path: path.to_owned(), found: "link to a file that has no name" });
         }
@@ -152,10 +153,10 @@ impl Target {
         self.folder_path.join(&self.name)
     }
 
-    /// The thaw log of the image, which holds no bytes.
+    /// The thaw log of the image. A claimed target has none that holds bytes.
     ///
     /// # Errors
-    /// If it cannot be looked at.
+    /// If it cannot be read.
     pub fn thaw_log(&self) -> Result<Option<LogBeside>, AtomicError> {
         let image = self.path();
         LogBeside::find(&image).map_err(|source| AtomicError::ThawLogUnknown { image, source })
@@ -167,8 +168,8 @@ impl Target {
         Some((metadata.dev(), metadata.ino()))
     }
 
-    /// Makes sure that the file that has the name now, if any, is a regular file that nobody writes, and keeps it so; and that
-    /// no bytes of a thaw log lose their image. Without a writer no log grows.
+    /// Makes sure that the file with this name, if any, is a regular file without a writer, and keeps it so. Makes sure
+    /// that no thaw log with bytes loses its image. Without a writer, no log grows.
     //= format-spec.md#16
     //# A program must not replace an image whose byte 0 another process has locked.
     pub(super) fn hold(&mut self) -> Result<(), AtomicError> {
@@ -196,7 +197,7 @@ impl Target {
                 Err(Errno::NOENT) => return Ok(()),
                 Err(e) => return Err(failed("look at", &path)(e)),
             };
-            // Opening a device can do something: it is looked at first, and once more when it is open.
+            // Opening a device can have an effect, so its type is checked before it is opened, and again after.
             regular(&stat, &path)?;
             if !self.replace {
                 return Err(AtomicError::Exists(path));
@@ -219,7 +220,7 @@ impl Target {
     }
 }
 
-/// The path with the links at its end followed; the last of them may lead to nothing.
+/// The path with links in its last component followed. The last link may lead to a name that does not exist.
 ///
 /// # Errors
 /// If a link cannot be read, or there are too many.
@@ -231,7 +232,7 @@ pub fn follow(path: &Path) -> Result<PathBuf, AtomicError> {
                 let link = PathBuf::from(OsStr::from_bytes(link.to_bytes()));
                 at = at.parent().unwrap_or(Path::new("")).join(link);
             }
-            // It is no link, or nothing is there.
+            // It is not a link, or it does not exist.
             Err(Errno::INVAL | Errno::NOENT) => return Ok(at),
             Err(e) => return Err(failed("follow the link", path)(e)),
         }
@@ -239,7 +240,7 @@ pub fn follow(path: &Path) -> Result<PathBuf, AtomicError> {
     Err(failed("follow the link", path)(Errno::LOOP))
 }
 
-/// Refuses what is no regular file, and says what it is.
+/// An error that says what it is, if it is not a regular file.
 fn regular(stat: &rfs::Stat, path: &Path) -> Result<(), AtomicError> {
     let found = match rfs::FileType::from_raw_mode(stat.st_mode) {
         rfs::FileType::RegularFile => return Ok(()),
@@ -254,7 +255,7 @@ fn regular(stat: &rfs::Stat, path: &Path) -> Result<(), AtomicError> {
     Err(AtomicError::NotAFile { path: path.to_owned(), found })
 }
 
-/// Whether the name (still) means this file.
+/// Whether the name still belongs to this file.
 pub(super) fn names(folder: &OwnedFd, name: &OsStr, file: &File, path: &Path) -> Result<bool, AtomicError> {
     let ours = file.metadata().map_err(failed("look at", path))?;
     match rfs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -11,7 +11,7 @@ fn file_storage(dir: &Path, bytes: &[u8]) -> FileStorage {
     FileStorage::open(&path, Access::ReadWrite).unwrap()
 }
 
-/// The promises of the trait, kept by every backend.
+/// The contract of the trait, for every backend.
 fn behaves(storage: &dyn Storage) {
     assert!(storage.is_empty().unwrap());
     assert_eq!(storage.append(&[&vec![0; 32768]]).unwrap(), 0);

@@ -1,4 +1,5 @@
-//! Changing a tree: a sorted batch of changes gives a new tree that shares all blocks no change concerns (section 7.5).
+//! Applies a sorted batch of changes to a tree. The new tree shares all blocks without changes with the old one
+//! (section 7.5).
 
 use super::rewrite::{Context, Item, Level, TARGET_MAX, items_of};
 use super::write::{TARGET_MIN, check_level, check_row};
@@ -11,9 +12,9 @@ use std::sync::Arc;
 /// A change to one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The row is there afterwards, whether or not one with its key was before.
+    /// Inserts the row, or replaces the row with the same key.
     Put(Row),
-    /// No row with this key is there afterwards.
+    /// Deletes the row with this key, if there is one.
     Delete(Key),
 }
 
@@ -27,25 +28,26 @@ impl Change {
     }
 }
 
-/// What [`apply`] made.
+/// The result of [`apply`].
 #[derive(Debug)]
 pub struct Applied {
     /// The new tree.
     pub tree: Tree,
-    /// Blocks that it does not refer to: those of the old tree that it does without (other trees may refer to them),
-    /// and rarely one just handed to the sink, when a tree has lost levels.
+    /// Blocks that the new tree does not refer to: replaced blocks of the old tree, to which other trees may refer, and
+    /// sometimes a new block in the sink, when the tree has lost levels.
     pub replaced: Vec<ChildRef>,
 }
 
 /// Applies changes whose keys ascend strictly.
 ///
-/// New blocks have about `target_bytes` raw bytes (heeded between 1 KiB and 128 KiB): those that would have more than
-/// twice as many are split, those with less than a quarter join a neighbour under the same parent. Changes that change
-/// nothing cause no writing. The old tree stays as it is, also after an error; blocks may have gone to the sink then.
+/// New blocks have about `target_bytes` raw bytes (limited to 1 KiB to 128 KiB). A block that would have more than
+/// twice as many is split; a block with less than a quarter is joined with a neighbour under the same parent. Changes
+/// without effect cause no writes. The old tree does not change, also not after an error; but the sink may then have
+/// new blocks.
 ///
 /// # Errors
-/// What the source or sink gives; `OutOfOrder`, `RowTooLarge` and `Misfit` for changes; `OutOfRange` and `Format` for
-/// the old tree's blocks; `TooDeep`.
+/// Errors of the source and the sink; `OutOfOrder`, `RowTooLarge` and `Misfit` for changes; `OutOfRange` and `Format`
+/// for the old tree's blocks; `TooDeep`.
 pub fn apply(
     tree: &Tree,
     source: &dyn BlockSource,
@@ -83,11 +85,11 @@ pub fn apply(
         Some(rows) if (rows == 0) == root.is_none() => {
             Ok(Applied { tree: Tree { table, root, rows }, replaced: apply.context.replaced })
         }
-        _ => Err(TableError::format(table)(FormatError::invalid("tree", "it has not as many rows as its root says"))),
+        _ => Err(TableError::format(table)(FormatError::invalid("tree", "the number of its rows is not the one in its root"))),
     }
 }
 
-/// The batch, one change ahead.
+/// The batch, with one change of lookahead.
 struct Changes<'a> {
     table: &'static Table,
     rest: &'a mut dyn Iterator<Item = Change>,
@@ -125,14 +127,14 @@ struct Apply<'a> {
     table: &'static Table,
     changes: Changes<'a>,
     context: Context<'a>,
-    /// Rows put where none was.
+    /// Rows inserted.
     added: u64,
     /// Rows deleted.
     removed: u64,
 }
 
 impl Apply<'_> {
-    /// The leaves of what was an empty tree.
+    /// Writes the leaves of a tree that was empty.
     fn fill(&mut self) -> Result<Vec<Item>, TableError> {
         let mut leaves = Level::new(self.table, 0, None);
         while let Some(change) = self.changes.take()? {
@@ -144,8 +146,8 @@ impl Apply<'_> {
         leaves.finish(&mut self.context)
     }
 
-    /// Applies the changes below `upper` to a block: its new rows go to `out`, and it is for the caller to note the
-    /// block as replaced. If no change has an effect, nothing happens and the answer is false.
+    /// Applies the changes below `upper` to a block: its new rows go to `out`, and the caller notes the block as
+    /// replaced. If no change has an effect, it does nothing and returns false.
     fn rewrite(&mut self, block: &Arc<Block>, upper: Option<KeyRef<'_>>, out: &mut Level) -> Result<bool, TableError> {
         if block.level() == 0 {
             return self.rewrite_leaf(block, upper, out);
@@ -181,7 +183,7 @@ impl Apply<'_> {
         upper: Option<KeyRef<'_>>,
         out: &mut Level,
     ) -> Result<bool, TableError> {
-        // What changes nothing is passed over first, so that a leaf that meets nothing else is left alone.
+        // Skip changes without effect first: a leaf without other changes is not rewritten.
         while self.changes.below(upper).is_some_and(|change| !has_effect(leaf, change)) {
             self.changes.take()?;
         }
@@ -212,7 +214,7 @@ impl Apply<'_> {
         Ok(true)
     }
 
-    /// Puts levels above until one block is left; `level` is that of the blocks, then of the one.
+    /// Adds levels until there is one block. `level` is the level of the blocks; afterwards that of the one block.
     fn grow(&mut self, level: &mut u8, mut blocks: Vec<Item>) -> Result<Option<Item>, TableError> {
         while blocks.len() > 1 {
             *level += 1;
@@ -226,7 +228,7 @@ impl Apply<'_> {
         Ok(blocks.pop())
     }
 
-    /// Goes down from a root block as long as it has one child only.
+    /// Removes root blocks that have only one child.
     fn shrink(&mut self, level: &mut u8, mut root: Item) -> Result<ChildRef, TableError> {
         loop {
             let child = root.child(self.table)?;
@@ -252,7 +254,7 @@ impl Apply<'_> {
     }
 }
 
-/// Whether a leaf is another with this change.
+/// Whether this change alters the leaf.
 fn has_effect(leaf: &Block, change: &Change) -> bool {
     let at = leaf.lower_bound(change.key());
     let exists = at < leaf.len() && leaf.key(at) == change.key();

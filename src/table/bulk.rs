@@ -1,15 +1,15 @@
-//! Loading a whole table in key order: full blocks, leaves as they fill, what is above them at the end.
+//! Loads a whole table in key order: it writes each leaf when it is full, and interior blocks at the end.
 
 use super::write::{BLOCK_MAX, TARGET_MIN, check_level, check_row, child_row, put};
 use super::{BlockSink, ChildRef, TableError, Tree};
 use crate::format::block::{BlockBuilder, Key, KeyRef};
 use crate::format::schema::Table;
 
-/// Makes a tree of rows that come in key order.
+/// Makes a tree from rows in key order.
 ///
-/// A leaf goes to the sink when the next row might take it beyond the target. Interior blocks go there in
-/// [`BulkLoader::finish`], level by level, so that they lie together. Memory: one leaf, and a key and a name for each
-/// leaf written.
+/// A leaf goes to the sink when the next row might make it larger than the target. [`BulkLoader::finish`] writes the
+/// interior blocks level by level, so that they are stored together. Memory: one leaf, and for each leaf written its
+/// first key and its reference.
 #[derive(Debug)]
 pub struct BulkLoader {
     table: &'static Table,
@@ -24,8 +24,8 @@ pub struct BulkLoader {
 }
 
 impl BulkLoader {
-    /// An empty tree of `table`. Blocks have at most `target_bytes` raw bytes (heeded between 1 KiB and 256 KiB), or
-    /// one row.
+    /// Begins a tree of `table`. Blocks have at most `target_bytes` raw bytes (limited to 1 KiB to 256 KiB), or one
+    /// row.
     pub fn new(table: &'static Table, target_bytes: usize) -> Self {
         BulkLoader {
             table,
@@ -46,8 +46,8 @@ impl BulkLoader {
     /// Appends a row.
     ///
     /// # Errors
-    /// `OutOfOrder` if its key is not above the one before; `RowTooLarge` or `Misfit` if no block can hold it; what the
-    /// sink gives. After an error of the sink the loader is of no more use.
+    /// `OutOfOrder` if its key is not above the key before; `RowTooLarge` or `Misfit` if no block can hold it; errors
+    /// of the sink. After an error of the sink the loader must not be used again.
     pub fn push(
         &mut self,
         sink: &mut dyn BlockSink,
@@ -74,7 +74,7 @@ impl BulkLoader {
         Ok(())
     }
 
-    /// Hands the leaf begun to the sink. Rows may still follow.
+    /// Writes the unfinished leaf to the sink. More rows may follow.
     ///
     /// # Errors
     /// What the sink gives.
@@ -86,10 +86,10 @@ impl BulkLoader {
         Ok(())
     }
 
-    /// Hands everything left to the sink.
+    /// Writes everything else to the sink and returns the tree.
     ///
     /// # Errors
-    /// What the sink gives; `TooDeep` for a tree higher than any may be.
+    /// Errors of the sink; `TooDeep` if the tree would have too many levels.
     pub fn finish(mut self, sink: &mut dyn BlockSink) -> Result<Tree, TableError> {
         self.finish_leaves(sink)?;
         let mut children = std::mem::take(&mut self.leaves);
@@ -102,7 +102,7 @@ impl BulkLoader {
         Ok(Tree { table: self.table, root: children.pop().map(|(_, child)| (child, level + 1)), rows: self.rows })
     }
 
-    /// Writes the level above `children`. Blocks but the last have two rows or more (see [`TARGET_MIN`]).
+    /// Writes the level above `children`. All blocks except the last have at least two rows (see [`TARGET_MIN`]).
     fn parents(
         &self,
         sink: &mut dyn BlockSink,

@@ -12,14 +12,14 @@ use std::fmt;
 /// How a parent names a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildRef {
-    /// In all tables but the map.
+    /// In all tables except the map.
     Block {
         /// Its subchunk id.
         id: SubchunkId,
         /// Hash of its raw bytes.
         hash: Hash24,
     },
-    /// In the map. Has no clear part.
+    /// In the map: the place of a frame without clear part.
     Frame(Place),
 }
 
@@ -42,7 +42,7 @@ impl ChildRef {
         }
     }
 
-    /// From the integers and the tail of a row in an interior block of `table`.
+    /// Decodes the integers and the tail of a row in an interior block of `table`.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -72,7 +72,7 @@ impl ChildRef {
         }
     }
 
-    /// Whether a row of `table` can hold it.
+    /// Whether an interior row of `table` can hold it.
     pub(super) fn fits(&self, table: &'static Table) -> bool {
         match self {
             ChildRef::Block { id, .. } => !is_map(table) && (1..limits::ID).contains(&id.0),

@@ -1,17 +1,17 @@
-//! Going over rows in key order.
+//! Iterates over rows in key order.
 
 use super::{BlockSource, RowView, TableError, Tree, child_at, fetch};
 use crate::format::block::{Block, KeyRef};
 use crate::format::schema::Table;
 use std::sync::Arc;
 
-/// A place between the rows of a tree. It keeps alive the blocks on its way (one a level), so it borrows nothing, and
-/// reads on with any source that has the tree's blocks. Rows ascend strictly, whoever made the tree.
+/// A position in a tree. It owns the blocks from the root to its leaf (one per level) and borrows nothing; it can
+/// continue with any source that has the tree's blocks. Keys ascend strictly, also in a hostile tree.
 #[derive(Debug, Clone)]
 pub struct Cursor {
     table: &'static Table,
-    /// From the root block to a leaf, each with the row that was taken; empty for an empty tree. Only in the leaf may
-    /// the row be the block's length: then the cursor stands behind the last row of the tree.
+    /// The blocks from the root to a leaf, each with the index of a row; empty for an empty tree. Only in the leaf may
+    /// the index be the block's length: the cursor is then after the last row of the tree.
     path: Vec<(Arc<Block>, usize)>,
 }
 
@@ -31,16 +31,16 @@ impl Tree {
 }
 
 impl Cursor {
-    /// The row it is on, or `None` behind the last.
+    /// The row at the cursor; `None` after the last.
     pub fn row(&self) -> Option<RowView<'_>> {
         let (leaf, row) = self.path.last()?;
         (*row < leaf.len()).then(|| RowView::new(leaf, *row))
     }
 
-    /// Goes to the next row. Behind the last it stays.
+    /// Moves to the next row. After the last row it does not move.
     ///
     /// # Errors
-    /// As [`Tree::get`]; the cursor has not moved then.
+    /// As [`Tree::get`]; the cursor then has not moved.
     pub fn advance(&mut self, source: &dyn BlockSource) -> Result<(), TableError> {
         let Some((leaf, row)) = self.path.last_mut() else { return Ok(()) };
         if *row + 1 < leaf.len() {
@@ -55,10 +55,10 @@ impl Cursor {
         Ok(())
     }
 
-    /// Goes to the row before; false if there is none. After the last row it goes to that.
+    /// Moves to the previous row; false if there is none. A cursor after the last row moves to the last row.
     ///
     /// # Errors
-    /// As [`Tree::get`]; the cursor has not moved then, nor if there is none.
+    /// As [`Tree::get`]; the cursor then has not moved. It does not move either if there is no previous row.
     pub fn retreat(&mut self, source: &dyn BlockSource) -> Result<bool, TableError> {
         let Some(above) = self.path.iter().rposition(|(_, row)| *row > 0) else { return Ok(false) };
         if above + 1 == self.path.len() {
@@ -77,11 +77,11 @@ impl Cursor {
         Ok(true)
     }
 
-    /// Goes to the first row whose key is not below `key`, forwards or backwards. Within a leaf it reads no block,
-    /// elsewhere only those below the last one that both places have in common.
+    /// Moves to the first row whose key is not below `key`, forwards or backwards. Within the same leaf it reads no
+    /// block; otherwise only the blocks below the last block that both positions share.
     ///
     /// # Errors
-    /// As [`Tree::get`]; the cursor has not moved then.
+    /// As [`Tree::get`]; the cursor then has not moved.
     pub fn seek(&mut self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<(), TableError> {
         let Some((leaf, row)) = self.path.last_mut() else { return Ok(()) };
         if leaf.key(0) <= key && key <= leaf.key(leaf.len() - 1) {
@@ -99,8 +99,8 @@ impl Cursor {
         Ok(())
     }
 
-    /// Completes a path down to a leaf, by the rows that `pick` takes in each block; if it ends behind the last row of
-    /// that leaf, goes on to the first of the next.
+    /// Completes a path down to a leaf; `pick` chooses the row in each block. If the path ends after the last row of
+    /// that leaf, it moves to the first row of the next leaf.
     fn settled(
         &self,
         source: &dyn BlockSource,
@@ -139,17 +139,18 @@ impl Cursor {
     }
 }
 
-/// The row to take for `key`: in a leaf the first not below it, above the child where that is or which is before it.
+/// The row to choose for `key`: in a leaf the first row not below it; in an interior block the child whose range has
+/// it.
 fn towards(block: &Block, key: KeyRef<'_>) -> usize {
     if block.level() == 0 { block.lower_bound(key) } else { block.floor(key).unwrap_or(0) }
 }
 
-/// What bounds the child of the path's last block.
+/// The upper bound of the keys in the child of the path's last block.
 fn upper(path: &[(Arc<Block>, usize)]) -> Option<KeyRef<'_>> {
     path.iter().rev().find(|(block, row)| row + 1 < block.len()).map(|(block, row)| block.key(row + 1))
 }
 
-/// Whether `key` belongs below the path's last block, which is not the root.
+/// Whether `key` is in the range of the path's last block, which is not the root.
 fn covers(path: &[(Arc<Block>, usize)], key: KeyRef<'_>) -> bool {
     let above = path.split_last().map_or(&[][..], |(_, above)| above);
     above.last().is_some_and(|(block, row)| block.key(*row) <= key) && upper(above).is_none_or(|upper| key < upper)

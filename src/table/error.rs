@@ -1,4 +1,4 @@
-//! What can go wrong with a tree.
+//! The errors of trees.
 
 use super::ChildRef;
 use crate::format::FormatError;
@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Why a tree could not be read or changed.
 #[derive(Debug, Error)]
 pub enum TableError {
-    /// A block holds what the format does not allow.
+    /// A block or a row is not valid.
     #[error("table {table}: {source}")]
     Format {
         /// Name of the table.
@@ -17,17 +17,17 @@ pub enum TableError {
         /// What is wrong.
         source: FormatError,
     },
-    /// The source could not get a block, or the sink not store it.
+    /// The source could not read a block, or the sink could not store one.
     #[error(transparent)]
     Source(Box<dyn Error + Send + Sync>),
-    /// A block is not at the level, or its rows not in the range, that its parent says.
-    #[error("table {table}: a block at level {level} does not lie where its parent says ({child})")]
+    /// A block does not have the level, or its keys are not in the range, that its parent says.
+    #[error("table {table}: a block does not have the level {level} or the keys that its parent says ({child})")]
     OutOfRange {
         /// Name of the table.
         table: &'static str,
-        /// Level it should be at.
+        /// Level that it should have.
         level: u8,
-        /// How the parent names it.
+        /// The parent's reference to it.
         child: ChildRef,
     },
     /// Rows to load or changes to apply do not ascend.
@@ -36,26 +36,26 @@ pub enum TableError {
         /// Name of the table.
         table: &'static str,
     },
-    /// A row does not fit a block.
+    /// A row is too large for a block.
     #[error("table {table}: a row needs {bytes} bytes, the limit is {limit}")]
     RowTooLarge {
         /// Name of the table.
         table: &'static str,
-        /// Bytes it may need, or bytes of its name.
+        /// Bytes that it may need, or bytes of its name.
         bytes: usize,
-        /// The most there may be.
+        /// The limit.
         limit: usize,
     },
-    /// A row or a reference to a block is not of the form that the table has.
-    #[error("table {table}: {what} is not of this table's form")]
+    /// A row or a reference to a block does not have the columns of the table, or a value is out of range.
+    #[error("table {table}: {what} does not fit this table")]
     Misfit {
         /// Name of the table.
         table: &'static str,
-        /// What does not fit.
+        /// A row or a reference.
         what: &'static str,
     },
-    /// The tree has, or would get, a number of levels that no tree may have.
-    #[error("table {table}: a tree of {levels} levels")]
+    /// The tree has, or would get, too many levels (or, in a reference, none).
+    #[error("table {table}: a tree cannot have {levels} levels")]
     TooDeep {
         /// Name of the table.
         table: &'static str,
@@ -70,7 +70,7 @@ impl TableError {
         TableError::Source(error.into())
     }
 
-    /// For `map_err`: says whose block it was.
+    /// For `map_err`: adds the name of the table.
     pub fn format(table: &'static Table) -> impl Fn(FormatError) -> Self {
         |source| TableError::Format { table: table.name, source }
     }

@@ -1,20 +1,20 @@
-//! Copy-on-write trees of table blocks (section 7): look up, walk in order, load in bulk, change.
+//! Copy-on-write B+trees of table blocks (section 7): lookup, iteration, bulk load, batches of changes.
 //!
-//! A [`Tree`] is a name for a root block; blocks never change, so a tree stays readable for ever beside the trees made
-//! from it. This module knows no row's meaning and does no I/O: blocks come from a [`BlockSource`] and go to a
-//! [`BlockSink`]. Called by `meta`, `pack` and `care`.
+//! A [`Tree`] names a root block. Blocks never change, so a tree stays readable after new trees are made from it. This
+//! module does not interpret rows and does no I/O: blocks come from a [`BlockSource`] and go to a [`BlockSink`]. Called
+//! by `meta`, `pack`, `thaw`, `fs` and `care`.
 //!
-//! # Trees made by strangers
+//! # Hostile trees
 //!
-//! Each block that is read is checked against what its parent says: its level is one less, and its rows lie in
-//! `[its key in the parent, the next key there)`, or up to the parent's own bound for the last child. From this follows:
+//! Each block that is read is checked against its parent: its level is one less, and its keys are in `[its key in the
+//! parent, the next key there)`; for the last child the upper bound is the parent's own. It follows that:
 //!
 //! - A path has at most [`limits::TREE_LEVELS`](crate::format::limits::TREE_LEVELS) blocks, so nothing loops.
-//! - Rows ascend strictly over a whole tree, whatever its blocks hold: keys ascend within a block, and the ranges of
+//! - Keys ascend strictly over a whole tree, whatever its blocks hold: keys ascend within a block, and the ranges of
 //!   the children of a block are disjoint and ascend.
-//! - The blocks accepted at one level all have disjoint ranges. Each has at least one row, whose key lies in its range;
-//!   so no block is accepted twice, however many parents name it. Going over a whole tree therefore reads at most as
-//!   many blocks as the image holds different ones, each once, and is refused at most once for each row in them.
+//! - The blocks accepted at one level all have disjoint ranges. Each has at least one row, whose key is in its range;
+//!   so no block is accepted twice, however many parents name it. A walk over a whole tree therefore accepts each block
+//!   of the image at most once, and refuses at most one child for each row of the accepted blocks.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -44,26 +44,26 @@ use crate::format::block::{Block, KeyRef};
 use crate::format::schema::Table;
 use std::sync::Arc;
 
-/// Gives checked blocks.
+/// Returns verified blocks.
 pub trait BlockSource {
-    /// The block that `child` names, decoded as one of `table` at `level`, and verified by hash or sum.
+    /// The block that `child` names, decoded as a block of `table` at `level`, and verified by its hash or checksum.
     ///
     /// # Errors
-    /// Whatever keeps it from being had.
+    /// If it cannot be read or does not verify.
     fn block(&self, table: &'static Table, level: u8, child: &ChildRef) -> Result<Arc<Block>, TableError>;
 }
 
-/// Takes new blocks.
+/// Stores new blocks.
 pub trait BlockSink {
-    /// Takes the raw bytes of a block of `table` at `level`, and says how parents are to name it: by id and hash, or in
-    /// the map by a place without clear part.
+    /// Takes the raw bytes of a block of `table` at `level` and returns the reference for its parent: id and hash, or
+    /// in the map a place without clear part.
     ///
     /// # Errors
-    /// Whatever keeps it from being stored.
+    /// If it cannot be stored.
     fn put(&mut self, table: &'static Table, level: u8, raw: Vec<u8>) -> Result<ChildRef, TableError>;
 }
 
-/// Gets a block and checks that it is of `level` and that its rows lie in `[lower, upper)`.
+/// Reads a block and checks that its level is `level` and that its keys are in `[lower, upper)`.
 fn fetch(
     source: &dyn BlockSource,
     table: &'static Table,

@@ -1,7 +1,7 @@
-//! One level below one block while it is made anew: which old blocks stay, and how new rows are cut into blocks.
+//! Rewrites one level of blocks below one parent: it decides which old blocks stay, and cuts new rows into blocks.
 //!
-//! Rows and untouched blocks come in key order. New blocks have between a quarter of the target and twice the target
-//! wherever there are neighbours to join or a place to split. At most two blocks' rows are held.
+//! Rows and unchanged blocks come in key order. New blocks have between a quarter of the target and twice the target in
+//! bytes, if there is a neighbour to join or a row to split at. At most the rows of two blocks are in memory.
 
 use super::write::{BLOCK_MAX, child_row, put};
 use super::{BlockSink, BlockSource, ChildRef, RowRef, TableError, child_at, fetch};
@@ -12,9 +12,9 @@ use std::sync::Arc;
 /// A row, old or new.
 #[derive(Debug, Clone)]
 pub(super) enum Item {
-    /// In a block that exists.
+    /// In an existing block.
     Old(RowRef),
-    /// Not yet in any block.
+    /// Not yet in a block.
     New(Row),
 }
 
@@ -26,28 +26,28 @@ impl Item {
         }
     }
 
-    /// The child that it names, as a row of an interior block.
+    /// The child that it refers to, as a row of an interior block.
     pub(super) fn child(&self, table: &'static Table) -> Result<ChildRef, TableError> {
         let (_, ints, tail) = self.parts();
         ChildRef::decode(table, ints, tail).map_err(TableError::format(table))
     }
 }
 
-/// What all levels share.
+/// State that all levels share.
 pub(super) struct Context<'a> {
     pub(super) table: &'static Table,
     pub(super) source: &'a dyn BlockSource,
     pub(super) sink: &'a mut dyn BlockSink,
-    /// Bytes a new block aims at, at most half of what a block may have.
+    /// Target size of a new block in bytes, at most half of the limit.
     pub(super) target: usize,
     /// Blocks that the new tree does not refer to.
     pub(super) replaced: Vec<ChildRef>,
-    /// New interior blocks of one row, and that row: none of them may become the root.
+    /// New interior blocks with only one row, and that row: such a block must not become the root.
     pub(super) singles: Vec<(ChildRef, Item)>,
 }
 
 impl Context<'_> {
-    /// Writes a block of these rows; gives the row its parent has for it.
+    /// Writes a block of these rows; returns the parent's row for it.
     fn write(&mut self, level: u8, items: &[Item]) -> Result<Item, TableError> {
         let mut block = BlockBuilder::new(self.table, level);
         for item in items {
@@ -63,29 +63,29 @@ impl Context<'_> {
     }
 }
 
-/// A block whose neighbours are not known yet.
+/// A block whose next neighbour is not known yet.
 enum Held {
-    /// One that stays as it is: its row in the old parent.
+    /// An old block that stays: its row in the old parent.
     Kept(RowRef),
-    /// Rows for a new one.
+    /// Rows for a new block.
     New(Vec<Item>),
 }
 
-/// The level.
+/// The blocks of one level below one parent.
 pub(super) struct Level {
     table: &'static Table,
     level: u8,
-    /// All keys are below; the bound of the old parent.
+    /// The upper bound of the old parent: all keys are below it.
     upper: Option<Key>,
     /// The block before `pending`.
     held: Option<Held>,
-    /// Rows behind it, of at most twice the target in bytes.
+    /// Rows after `held`, of at most twice the target in bytes.
     pending: Vec<Item>,
     /// `pending` encoded, for its length.
     encoded: BlockBuilder,
-    /// How many rows of `pending` reach the target; 0 while they do not.
+    /// How many rows of `pending` are needed to reach the target; 0 while they do not reach it.
     cut: usize,
-    /// Rows of the parent for the blocks done.
+    /// Rows of the parent for the finished blocks.
     done: Vec<Item>,
 }
 
@@ -126,7 +126,7 @@ impl Level {
         }
     }
 
-    /// Makes a block of the rows up to the cut.
+    /// Makes a block from the rows up to the cut.
     fn split(&mut self, context: &mut Context<'_>) -> Result<(), TableError> {
         let cut = if self.cut == 0 { self.pending.len() } else { self.cut };
         let mut first = self.take_pending();
@@ -148,13 +148,14 @@ impl Level {
         self.encoded.len() < context.target / 4
     }
 
-    /// Says that the rows of a block that was made anew have all been pushed. Below half the target those of the next
-    /// one made anew join them, which costs nothing; only below a quarter does an old neighbour have to.
+    /// Call it when all rows of a rewritten block have been pushed. If there are less than half the target, the rows of
+    /// the next rewritten block join them, which costs nothing. An old neighbour has to join only if there are less
+    /// than a quarter.
     pub(super) fn boundary(&mut self, context: &mut Context<'_>) -> Result<(), TableError> {
         if self.encoded.len() < context.target / 2 { Ok(()) } else { self.close(context) }
     }
 
-    /// Ends the pending block, if there is one.
+    /// Finishes the pending block, if there is one.
     fn close(&mut self, context: &mut Context<'_>) -> Result<(), TableError> {
         if self.pending.is_empty() {
             return Ok(());
@@ -163,7 +164,8 @@ impl Level {
         self.hold(context, Held::New(rows))
     }
 
-    /// Adds an old block, by its row in the old parent. It stays, unless the block before it needs its rows.
+    /// Adds an old block, by its row in the old parent. It stays unless the block before it is too small and needs its
+    /// rows.
     pub(super) fn keep(&mut self, context: &mut Context<'_>, row: RowRef) -> Result<(), TableError> {
         if self.pending.is_empty() || !self.is_small(context) {
             self.close(context)?;
@@ -175,13 +177,13 @@ impl Level {
         self.boundary(context)
     }
 
-    /// If all blocks at this level, which is above leaves, would be one with one row: that row.
+    /// If this level is above the leaves and would be one block with one row: that row.
     pub(super) fn single(&mut self) -> Option<Item> {
         let single = self.level > 0 && self.done.is_empty() && self.held.is_none() && self.pending.len() == 1;
         if single { self.pending.pop() } else { None }
     }
 
-    /// The rows of an old block, which will be replaced.
+    /// Reads the rows of an old block and notes it as replaced.
     fn load(&self, context: &mut Context<'_>, row: &RowRef) -> Result<Vec<Item>, TableError> {
         let (parent, at) = (row.block(), row.index());
         let child = child_at(self.table, parent, at)?;
@@ -192,7 +194,7 @@ impl Level {
         Ok(items_of(&block, 0..block.len()).collect())
     }
 
-    /// Holds a block, and lets go of the one held before.
+    /// Holds a block, and finishes the one held before.
     fn hold(&mut self, context: &mut Context<'_>, next: Held) -> Result<(), TableError> {
         match self.held.replace(next) {
             None => {}
@@ -202,10 +204,10 @@ impl Level {
         Ok(())
     }
 
-    /// Writes what is left; gives the rows of the parent for all blocks.
+    /// Writes the rest; returns the parent's rows for all blocks.
     pub(super) fn finish(mut self, context: &mut Context<'_>) -> Result<Vec<Item>, TableError> {
         if !self.pending.is_empty() && self.is_small(context) {
-            // There is no block behind, so it joins the one before.
+            // There is no block after it, so it joins the one before.
             let before = match self.held.take() {
                 None => Vec::new(),
                 Some(Held::New(rows)) => rows,

@@ -1,9 +1,9 @@
-//! Rows without copies: kept alive by their block, or borrowed from it.
+//! Rows without copies: a [`RowRef`] owns its block, a [`RowView`] borrows it.
 
 use crate::format::block::{Block, KeyRef, Row};
 use std::sync::Arc;
 
-/// A row within a block, which it keeps alive.
+/// A row of a block that it keeps alive.
 #[derive(Debug, Clone)]
 pub struct RowRef {
     block: Arc<Block>,
@@ -83,7 +83,7 @@ impl<'a> RowView<'a> {
         self.block.row(self.row)
     }
 
-    /// The row, kept alive for as long as one likes.
+    /// The row, together with its block.
     pub fn to_row_ref(&self) -> RowRef {
         RowRef::new(self.block, self.row)
     }

@@ -1,4 +1,4 @@
-//! A tree by its root block, and looking up rows in it.
+//! A tree, named by its root block, and lookups in it.
 
 use super::{BlockSource, ChildRef, RowRef, TableError, child_at, fetch};
 use crate::format::block::{Block, KeyRef};
@@ -11,12 +11,12 @@ use std::sync::Arc;
 /// One version of one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// Whose rows.
+    /// The table.
     pub table: &'static Table,
     /// The root block, and how many levels the tree has (1 if the root block is a leaf, at most
     /// [`limits::TREE_LEVELS`]); `None` if there are no rows.
     pub root: Option<(ChildRef, u8)>,
-    /// Rows in all leaves, as the root says; only going over all leaves shows whether it is true.
+    /// Number of rows in all leaves according to the root; only a walk over all leaves verifies it.
     pub rows: u64,
 }
 
@@ -26,7 +26,7 @@ impl Tree {
         Tree { table, root: None, rows: 0 }
     }
 
-    /// The tree of any table but the map.
+    /// The tree of any table except the map.
     pub fn from_ref(table: &'static Table, tree: &TreeRef) -> Self {
         let root = tree.root.map(|root| (ChildRef::Block { id: root.block, hash: root.hash }, root.levels));
         Tree { table, root, rows: tree.rows }
@@ -38,10 +38,10 @@ impl Tree {
         Tree { table: &schema::MAP, root, rows: map.rows }
     }
 
-    /// What [`Tree::from_ref`] makes this tree of.
+    /// The inverse of [`Tree::from_ref`].
     ///
     /// # Errors
-    /// `Misfit` if it is the map, whose root is named by a place.
+    /// `Misfit` if it is the map, whose root is a place.
     pub fn to_ref(&self) -> Result<TreeRef, TableError> {
         let root = match self.root {
             None => None,
@@ -51,7 +51,7 @@ impl Tree {
         Ok(TreeRef { root, rows: self.rows })
     }
 
-    /// What [`Tree::from_map`] makes this tree of.
+    /// The inverse of [`Tree::from_map`].
     ///
     /// # Errors
     /// `Misfit` if it is not the map.
@@ -68,7 +68,7 @@ impl Tree {
         TableError::Misfit { table: self.table.name, what }
     }
 
-    /// The root block's name and level; `None` if the tree is empty.
+    /// The reference to the root block, and its level; `None` if the tree is empty.
     pub(super) fn root_child(&self) -> Result<Option<(ChildRef, u8)>, TableError> {
         match self.root {
             None => Ok(None),
@@ -88,10 +88,10 @@ impl Tree {
         }
     }
 
-    /// The row with this key. Reads one block a level.
+    /// The row with this key. Reads one block per level.
     ///
     /// # Errors
-    /// What keeps a block on the way from being had or believed.
+    /// If a block on the way cannot be read or is not valid.
     pub fn get(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Option<RowRef>, TableError> {
         let Some(mut block) = self.root_block(source)? else { return Ok(None) };
         let mut upper = None;
@@ -104,14 +104,14 @@ impl Tree {
         Ok(None)
     }
 
-    /// The last row whose key is not above `key`. Reads at most two blocks a level.
+    /// The last row whose key is not above `key`. Reads at most two blocks per level.
     ///
     /// # Errors
     /// As [`Tree::get`].
     pub fn floor(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Option<RowRef>, TableError> {
         let Some(mut block) = self.root_block(source)? else { return Ok(None) };
         let mut upper = None;
-        // The child to the left of the way, as near to the leaf as there is one.
+        // The left neighbour of the path, on the lowest level that has one.
         let mut left: Option<RowRef> = None;
         while let Some(row) = block.floor(key) {
             if block.level() == 0 {
@@ -122,7 +122,7 @@ impl Tree {
             }
             block = self.step(source, &block, row, &mut upper)?;
         }
-        // All rows here are above `key`, though the parent's key for this block is not: the row before is the one.
+        // All rows here are above `key`, though the parent's key for this block is not: return the row before them.
         let Some(left) = left else { return Ok(None) };
         let mut block = self.step(source, left.block(), left.index(), &mut upper)?;
         while block.level() > 0 {
@@ -131,7 +131,7 @@ impl Tree {
         Ok(Some(RowRef::new(&block, block.len() - 1)))
     }
 
-    /// From an interior block to the child of `row`; `upper` is the row whose key bounds it.
+    /// Goes from an interior block to the child of `row`; the key of `upper` bounds the child's keys.
     fn step(
         &self,
         source: &dyn BlockSource,

@@ -1,46 +1,46 @@
-//! Every block of a tree, also of a damaged one: for `check`, and for marking what is live.
+//! Visits every block of a tree, also of a damaged one: for `check`, and to find what is live.
 
 use super::{BlockSource, ChildRef, TableError, Tree, child_at, fetch};
 use crate::format::block::{Block, KeyRef};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// A block of a tree, or why it could not be had.
+/// A block of a tree, or why it could not be read.
 #[derive(Debug)]
 pub struct Visit<'a> {
     /// Its level; 0 for a leaf.
     pub level: u8,
-    /// How its parent names it; `None` if the parent's row cannot be understood.
+    /// The parent's reference to it; `None` if the parent's row is not valid.
     pub child: Option<ChildRef>,
-    /// All keys in it and below are at least this; `None`: no bound.
+    /// Lower bound (inclusive) of all keys in the block and below; `None`: no bound.
     pub lower: Option<KeyRef<'a>>,
-    /// All keys in it and below are below this; `None`: no bound.
+    /// Upper bound (exclusive) of all keys in the block and below; `None`: no bound.
     pub upper: Option<KeyRef<'a>>,
     /// The block. An error means that rows in this range are lost.
     pub block: Result<&'a Arc<Block>, &'a TableError>,
 }
 
-/// How a walk goes on.
+/// How a walk continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Onward {
-    /// To the blocks below, if there are any.
+    /// With the blocks below, if there are any.
     Into,
-    /// To the block after this one, leaving out those below.
+    /// With the next block, skipping those below this one.
     Past,
-    /// Not at all.
+    /// Not at all: the walk stops.
     Stop,
 }
 
 impl Tree {
-    /// Visits every block, parents first, in key order, and goes on after one that cannot be had.
+    /// Visits every block, parents first, in key order, and continues after a block that cannot be read.
     ///
-    /// See the module's page for what bounds it.
+    /// The module's documentation says what bounds a walk.
     pub fn walk(&self, source: &dyn BlockSource, visit: &mut dyn FnMut(&Visit<'_>) -> Onward) {
         self.walk_where(source, &mut |_, _| true, visit);
     }
 
-    /// As [`Tree::walk`], but neither reads nor visits blocks that are not `wanted` (by level and name), nor what is
-    /// below them: with a set of those already seen, trees that share blocks are gone over once.
+    /// Like [`Tree::walk`], but skips blocks that are not `wanted` (by level and reference), and all blocks below them.
+    /// With a set of the blocks already seen, shared blocks of several trees are visited once.
     pub fn walk_where(
         &self,
         source: &dyn BlockSource,
@@ -52,7 +52,7 @@ impl Tree {
             Ok(Some((child, level))) => (level, Ok(child)),
             Err(error) => (0, Err(error)),
         };
-        // Whether it was stopped or has seen all, it ends here.
+        // It does not matter whether the walk was stopped or is complete.
         let _ = Walk { tree: self, source, wanted, visit }.block(level, child, None, None);
     }
 }

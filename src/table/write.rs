@@ -1,16 +1,16 @@
-//! What loading and changing have in common: rows that fit, blocks handed to the sink, names of blocks as rows.
+//! Shared code of bulk load and apply: checks rows, writes blocks to the sink, makes parent rows.
 
 use super::{BlockSink, ChildRef, TableError};
 use crate::format::block::{BlockBuilder, Key, KeyRef, Row};
 use crate::format::limits;
 use crate::format::schema::{Coding, Table};
 
-/// Smallest target that is heeded, bytes. Two rows of any interior block fit it (a name of 255 bytes, and what
-/// [`HEADER_ROOM`] allows for), so each level has at most half the blocks of the one below.
+/// Smallest target size, in bytes. Two rows of any interior block fit into it (each with a name of 255 bytes, plus
+/// [`HEADER_ROOM`]), so each level has at most half as many blocks as the level below.
 pub(super) const TARGET_MIN: usize = 1024;
-/// Raw bytes of a block at most.
+/// Most raw bytes of a block.
 pub(super) const BLOCK_MAX: usize = limits::TABLE_BLOCK as usize;
-/// More than a block has beside its rows.
+/// An upper bound of the bytes of a block besides its rows.
 const HEADER_ROOM: usize = 256;
 
 /// Checks that a block of `table` at `level` can hold the row.
@@ -40,7 +40,7 @@ pub(super) fn check_row(
     Ok(())
 }
 
-/// Hands a block to the sink.
+/// Writes a block to the sink.
 pub(super) fn put(
     sink: &mut dyn BlockSink,
     table: &'static Table,
@@ -54,17 +54,17 @@ pub(super) fn put(
     if child.fits(table) {
         Ok(child)
     } else {
-        Err(TableError::Misfit { table: table.name, what: "the name of a new block" })
+        Err(TableError::Misfit { table: table.name, what: "the reference to a new block" })
     }
 }
 
-/// The row of a parent for a child whose first key is `key`.
+/// The parent's row for a child whose first key is `key`.
 pub(super) fn child_row(key: Key, child: &ChildRef) -> Row {
     let (ints, tail) = child.encode();
     Row { key, ints, tail }
 }
 
-/// Checks that a block at `level` may be above others.
+/// Checks that a tree may have a block at `level`.
 pub(super) fn check_level(table: &'static Table, level: u8) -> Result<(), TableError> {
     if level < limits::TREE_LEVELS { Ok(()) } else { Err(TableError::TooDeep { table: table.name, levels: level + 1 }) }
 }

@@ -1,10 +1,10 @@
 //! A storage that fails on purpose.
 //!
-//! For the tests of every layer above: wrap a storage, say which operation is to fail and how, and
-//! see that the error comes out, that nothing durable is lost, and that nobody writes on. It records every operation in
-//! order, so a test can also assert that a sync came before a head was written.
+//! For the tests of every layer above. A test wraps a storage, chooses which operation fails and how, and checks that
+//! the error is reported, that nothing durable is lost, and that nothing is written after it. Every operation is
+//! recorded in order, so a test can also assert that a sync came before a head was written.
 //!
-//! The usual loop: run once to learn [`FaultyStorage::count`], then once for each N with `fail_nth(N, …)`.
+//! The usual loop: run once to get [`FaultyStorage::count`], then once for each N with `fail_nth(N, …)`.
 
 use crate::storage::{Folder, HeadBytes, HeadIndex, Operation, Space, Storage, StorageError};
 use parking_lot::Mutex;
@@ -20,27 +20,27 @@ pub enum Fault {
     Enospc,
 }
 
-/// One operation as it was asked for, whether it then failed or not.
+/// One operation as requested, whether it failed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// Which.
+    /// The operation.
     pub operation: Operation,
-    /// Where; 0 for those without a place, and for `append`, whose place only the inner storage knows.
+    /// The offset; 0 for operations without one, and for `append`, whose offset only the inner storage knows.
     pub offset: u64,
-    /// Bytes concerned; 0 for those without.
+    /// Number of bytes; 0 for operations without one.
     pub len: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Plan {
-    /// Only operations of this kind are counted down; any if `None`.
+    /// Only operations of this kind count; `None`: all.
     operation: Option<Operation>,
     /// How many of them still succeed.
     left: u64,
     fault: Fault,
-    /// How many bytes of a failing append still reach the inner storage.
+    /// How many bytes of a failing append reach the inner storage.
     written: usize,
-    /// Whether all after the first that fails do so too.
+    /// Whether all operations after the first failing one fail, too.
     lasting: bool,
 }
 
@@ -51,7 +51,7 @@ struct State {
     hooks: Vec<(Operation, Hook)>,
 }
 
-/// What is called before an operation.
+/// A function that is called before an operation.
 type Hook = Arc<dyn Fn(Record) + Send + Sync>;
 
 /// Wraps a storage; see the module.
@@ -61,7 +61,7 @@ pub struct FaultyStorage<S> {
 }
 
 impl<S: Storage> FaultyStorage<S> {
-    /// Passes everything on until told otherwise.
+    /// Passes everything on until a failure is planned.
     pub fn new(inner: S) -> Self {
         FaultyStorage { inner, state: Arc::default() }
     }
@@ -76,7 +76,7 @@ impl<S: Storage> FaultyStorage<S> {
         self.plan(Plan { operation: Some(operation), left: n, fault, written: 0, lasting: false });
     }
 
-    /// Lets the `n`-th append from now fail after `written` of its bytes (or all but one, if it has fewer) are there.
+    /// Lets the `n`-th append from now fail after `written` of its bytes are written, or all but one if it has fewer.
     pub fn fail_short(&self, n: u64, written: usize, fault: Fault) {
         self.plan(Plan { operation: Some(Operation::Append), left: n, fault, written, lasting: false });
     }
@@ -91,28 +91,28 @@ impl<S: Storage> FaultyStorage<S> {
         self.plan(Plan { operation: Some(operation), left: n, fault, written: 0, lasting: true });
     }
 
-    /// Before each operation of this kind `hook` is called, without a lock: it may wait, and change the storage inside. What
-    /// is to fail is decided, and the operation recorded, when it has returned.
+    /// Calls `hook` before each operation of this kind, without a lock: it may wait, and change the inner storage. When
+    /// it returns, the operation is recorded, and it is decided whether it fails.
     pub fn before(&self, operation: Operation, hook: impl Fn(Record) + Send + Sync + 'static) {
         self.state.lock().hooks.push((operation, Arc::new(hook)));
     }
 
-    /// Forgets all that was to fail.
+    /// Removes all planned failures.
     pub fn fail_no_more(&self) {
         self.state.lock().plans.clear();
     }
 
-    /// How many operations were asked for.
+    /// How many operations were requested.
     pub fn count(&self) -> u64 {
         self.state.lock().records.len() as u64
     }
 
-    /// All operations in the order they were asked for.
+    /// All operations in the order they were requested.
     pub fn records(&self) -> Vec<Record> {
         self.state.lock().records.clone()
     }
 
-    /// The storage inside.
+    /// The inner storage.
     pub fn inner(&self) -> &S {
         &self.inner
     }
@@ -126,7 +126,7 @@ impl<S: Storage> FaultyStorage<S> {
     }
 }
 
-/// Records the operation; if it is to fail, how, and after how many bytes.
+/// Records the operation. If it fails, returns the error and how many bytes are written before it.
 fn enter(state: &Mutex<State>, operation: Operation, offset: u64, len: u64) -> Result<(), (usize, StorageError)> {
     let record = Record { operation, offset, len };
     let mut hooks = state.lock().hooks.clone();
@@ -230,15 +230,15 @@ impl<S: Storage> Storage for FaultyStorage<S> {
     }
 }
 
-/// Wraps a folder; its operations, and those of all its segments, are counted and fail together, and with those of the
-/// storage it was made [beside](FaultyStorage::folder).
+/// Wraps a folder. Its operations, those of all its segments, and those of the storage that it was [made
+/// from](FaultyStorage::folder) are counted together.
 pub struct FaultyFolder<F> {
     inner: F,
     state: Arc<Mutex<State>>,
 }
 
 impl<S: Storage> FaultyStorage<S> {
-    /// Wraps a folder whose operations are counted with this storage's.
+    /// Wraps a folder whose operations are counted together with this storage's.
     pub fn folder<F: Folder>(&self, inner: F) -> FaultyFolder<F> {
         FaultyFolder { inner, state: Arc::clone(&self.state) }
     }

@@ -1,4 +1,4 @@
-//! A thaw log's folder in memory. It behaves as [`DirectoryFolder`](crate::storage::DirectoryFolder) does.
+//! A thaw log's folder in memory. It behaves like [`DirectoryFolder`](crate::storage::DirectoryFolder).
 
 use super::MemoryStorage;
 use crate::storage::folder::{failed, segment_name};

@@ -1,9 +1,9 @@
-//! What a power cut could leave: a storage and a folder that remember every change made to them.
+//! Simulates power cuts: a storage and a folder that record every change.
 //!
-//! For the tests of every layer above, as [`FaultyStorage`](super::FaultyStorage) is. A change is
-//! settled once the sync that covers it has returned: that of its file for bytes and lengths, that of the folder for
-//! names. What is not settled may be there, or not, or in part. The model is that of ALICE (Pillai et al., OSDI 2014) with
-//! sectors of 512 bytes that are written in any order, length and bytes apart, and with one thing more: where a torn write
+//! For the tests of every layer above, like [`FaultyStorage`](super::FaultyStorage). A change is settled when the sync
+//! that covers it has returned: the sync of its file for bytes and lengths, that of the folder for names. A change that
+//! is not settled may be there, missing, or there in part. The model is that of ALICE (Pillai et al., OSDI 2014):
+//! sectors of 512 bytes are written in any order, and lengths separately from bytes. In addition, if a torn write
 //! touches a block of 4 KiB, the other sectors of the block may be lost with it, synced or not, as in drives that write
 //! whole blocks.
 
@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
-/// What lost sectors read as: nothing that anybody wrote.
+/// Byte value of lost sectors; nobody writes it.
 const LOST: u8 = 0xd5;
 
-/// Which file.
+/// A file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileId {
     /// The image.
@@ -44,10 +44,10 @@ enum Event {
         offset: u64,
         len: u64,
     },
-    /// Changes neither bytes nor lengths, so nothing is left or lost of it; but power may be cut after it.
+    /// It changes neither bytes nor lengths, so a power cut cannot lose it; but power may be cut after it.
     Allocate,
     Sync(FileId),
-    /// A sync that failed. The kernel forgets that what was written before is not on the disk: no later sync covers it.
+    /// A sync that failed. The kernel then marks the bytes written before as clean: no later sync covers them.
     FailedSync(FileId),
     Create(u64),
     Remove(u64),
@@ -55,7 +55,7 @@ enum Event {
 }
 
 impl Event {
-    /// Whose sync settles it; `None` for the folder's.
+    /// The file whose sync settles the event; `None` for the folder.
     fn settled_by(&self) -> Option<FileId> {
         match self {
             Event::Write { file, .. } | Event::Truncate { file, .. } | Event::Punch { file, .. } => Some(*file),
@@ -64,27 +64,27 @@ impl Event {
     }
 }
 
-/// What becomes of a change that was not settled.
+/// What a power cut leaves of a change that was not settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is there.
+    /// All of it.
     Kept,
-    /// Nothing of it is.
+    /// Nothing.
     Dropped,
-    /// Of a write: the sectors whose bits are set (counted from the write's first, modulo 64) are there; with `length` the
-    /// file is as long as if it all were; with `block` the other sectors of touched blocks are lost. Of a hole that was
-    /// punched: the blocks whose bits are set are zero. Any other change is kept or dropped, as bit 0 says.
+    /// A part. Of a write: the sectors whose bits are set (counted from the write's first, modulo 64) are written; with
+    /// `length` the file has its new length; with `block` the other sectors of touched blocks are lost. Of a punched
+    /// hole: the blocks whose bits are set are zero. Any other change is kept if bit 0 is set, else dropped.
     Torn {
-        /// Sectors that are there.
+        /// Sectors that are written.
         sectors: u64,
-        /// Whether the length is.
+        /// Whether the new length is kept.
         length: bool,
-        /// Whether blocks are lost with their torn sectors.
+        /// Whether the other sectors of torn blocks are lost.
         block: bool,
     },
 }
 
-/// The files as a power cut left them.
+/// The files after a power cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remains {
     /// The image.
@@ -102,25 +102,26 @@ pub struct History {
 }
 
 impl History {
-    /// Begins with files that are all durable.
+    /// Begins with these files, all durable.
     pub fn new(start: Remains) -> Self {
         History { image: Arc::new(start.image), segments: Arc::new(start.segments), events: Arc::default() }
     }
 
-    /// The image, recording.
+    /// The image; it records changes.
     pub fn storage(&self) -> RecordingStorage {
         let inner = Arc::new(MemoryStorage::from_bytes((*self.image).clone()));
         RecordingStorage { inner, file: FileId::Image, events: Arc::clone(&self.events) }
     }
 
-    /// The folder of segments, recording.
+    /// The folder of segments; it records changes.
     pub fn folder(&self) -> RecordingFolder {
         let inner = MemoryFolder::from_segments((*self.segments).clone());
         RecordingFolder { inner, events: Arc::clone(&self.events) }
     }
 
-    /// Calls `each` for what power cuts after the first `n` events can leave, and says what was done: all kept, all dropped,
-    /// each change that is not settled kept alone and dropped alone, and `random` subsets of them, torn writes included.
+    /// Calls `each` with states that a power cut after the first `n` events can leave, and with a description of each:
+    /// all changes kept, all dropped, each unsettled change alone kept, each alone dropped, and `random` subsets of
+    /// them with torn writes.
     pub fn each_cut(&self, n: usize, random: u64, mut each: impl FnMut(Remains, &str)) {
         each(self.cut(n, || Fate::Kept), &format!("after event {n}, all kept"));
         each(self.cut(n, || Fate::Dropped), &format!("after event {n}, all dropped"));
@@ -154,25 +155,26 @@ impl History {
         self.cut(self.len(), || Fate::Kept)
     }
 
-    /// The folder as it is now, recording: what a process finds that begins when another was killed.
+    /// The folder as it is now; it records changes. A process finds this after another process was killed.
     pub fn folder_now(&self) -> RecordingFolder {
         let now = self.cut(self.len(), || Fate::Kept);
         RecordingFolder { inner: MemoryFolder::from_segments(now.segments), events: Arc::clone(&self.events) }
     }
 
-    /// The image as it is now, recording.
+    /// The image as it is now; it records changes.
     pub fn storage_now(&self) -> RecordingStorage {
         let now = self.cut(self.len(), || Fate::Kept);
         let inner = Arc::new(MemoryStorage::from_bytes(now.image));
         RecordingStorage { inner, file: FileId::Image, events: Arc::clone(&self.events) }
     }
 
-    /// A sync of this file fails now, and nobody is told of it later: what was written before stays unsettled for ever.
+    /// A sync of this file fails now, and the kernel reports that once: bytes written before it stay unsettled for
+    /// ever.
     pub fn fail_sync(&self, file: FileId) {
         self.events.lock().push(Event::FailedSync(file));
     }
 
-    /// Changes and syncs so far: a power cut may come behind each of them.
+    /// Changes and syncs so far: power may be cut after each of them.
     pub fn len(&self) -> usize {
         self.events.lock().len()
     }
@@ -187,14 +189,14 @@ impl History {
         self.events.lock().iter().filter(|event| matches!(event, Event::Remove(_))).count()
     }
 
-    /// How many of the first `n` changes are not settled by then.
+    /// How many of the first `n` changes are not settled after event `n`.
     pub fn loose(&self, n: usize) -> usize {
         let events = self.events.lock();
         unsettled(&events[..n.min(events.len())]).len()
     }
 
-    /// Of each of the first `n` changes that is not settled by then, in order: how many sectors it writes, 1 if it is no
-    /// write.
+    /// For each of the first `n` changes that is not settled after event `n`, in order: how many sectors it writes; 1
+    /// if it is not a write.
     pub fn loose_sectors(&self, n: usize) -> Vec<u64> {
         let events = self.events.lock();
         let events = &events[..n.min(events.len())];
@@ -208,8 +210,7 @@ impl History {
         unsettled(events).into_iter().map(|n| sectors(&events[n])).collect()
     }
 
-    /// What is left if power is cut behind the first `n` changes. `fate` is asked for each change that is not settled, in
-    /// order.
+    /// The files if power is cut after the first `n` changes. `fate` is called for each unsettled change, in order.
     pub fn cut(&self, n: usize, mut fate: impl FnMut() -> Fate) -> Remains {
         let events = self.events.lock();
         let events = &events[..n.min(events.len())];
@@ -223,7 +224,7 @@ impl History {
     }
 }
 
-/// Which events no later sync covers.
+/// The events that no later sync covers.
 fn unsettled(events: &[Event]) -> BTreeSet<usize> {
     let mut synced = BTreeSet::new();
     let mut folder_synced = false;
@@ -233,7 +234,7 @@ fn unsettled(events: &[Event]) -> BTreeSet<usize> {
             Event::Sync(file) => {
                 synced.insert(*file);
             }
-            // Only syncs before it are of use to what was written before it.
+            // A sync after it does not settle changes before it.
             Event::FailedSync(file) => {
                 synced.remove(file);
             }
@@ -253,7 +254,7 @@ fn unsettled(events: &[Event]) -> BTreeSet<usize> {
 struct Files {
     image: Vec<u8>,
     segments: BTreeMap<u64, Vec<u8>>,
-    /// Bytes of segments whose names are not there: made, and the name lost.
+    /// Bytes of segments that were created and whose names were lost.
     hidden: BTreeMap<u64, Vec<u8>>,
 }
 
@@ -316,7 +317,7 @@ fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8], fate: Fate) {
         Fate::Kept => (u64::MAX, true, false),
         Fate::Torn { sectors, length, block } => (sectors, length, block),
     };
-    // Without the new length, only what overwrites bytes that were there can be seen.
+    // Without the new length, only overwritten bytes can change.
     let before = file.len();
     if file.len() < end {
         file.resize(end, 0);
@@ -390,7 +391,7 @@ impl Storage for RecordingStorage {
     }
 
     fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        // Writing may begin at any time: a power cut leaves no more and no less than without it.
+        // The kernel may write at any time, so this does not change what a power cut can leave.
         self.inner.start_writeback(offset, len)
     }
 
@@ -472,12 +473,12 @@ mod tests {
         assert_eq!(history.cut(1, || Fate::Dropped).image, [0u8; 0]);
         let dropped = history.cut(3, || Fate::Dropped);
         assert_eq!(dropped.image, [1; 600]);
-        // It begins within the second sector and ends within the fourth.
+        // The write begins within the second sector and ends within the fourth.
         let sectors = [1, 2, 3].map(|n| history.loose_sectors(n));
         assert_eq!(sectors, [vec![2], vec![], vec![3]]);
         let kept = history.cut(3, || Fate::Kept);
         assert_eq!(kept.image, [[1; 600].as_slice(), &[2; 1000]].concat());
-        // The write begins in sector 1, which lies in the block of the synced bytes.
+        // The write begins in sector 1, which is in the block of the synced bytes.
         let torn = history.cut(3, || Fate::Torn { sectors: 0b10, length: true, block: false }).image;
         assert_eq!((torn.len(), torn[599], torn[600], torn[1024], torn[1536]), (1600, 1, 0, 2, 0));
         let lost = history.cut(3, || Fate::Torn { sectors: 0b10, length: true, block: true }).image;

@@ -1,15 +1,15 @@
-//! A thaw log's home that is a folder at hand, in memory, failing or recording.
+//! A [`LogHome`] of a given folder: one in memory, one that fails, or one that records.
 
 use crate::storage::{Folder, LogHome, Space, StorageError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Bytes free, unless a test says something else: segments are as small as a writer makes them.
+/// Free bytes: so few that segments have the smallest size of a writer.
 const FREE: u64 = 1 << 20;
 
-/// A home whose directory is always there. All that is asked of it is asked of the folder, so it fails and is recorded
-/// as that is.
+/// A home whose directory always exists. It passes all operations on to the folder, so they fail and are recorded
+/// there.
 pub struct FolderHome {
     folder: Arc<dyn Folder>,
     aside: Mutex<Vec<BTreeMap<u64, Vec<u8>>>>,

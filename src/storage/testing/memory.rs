@@ -1,7 +1,7 @@
 //! An image in memory.
 //!
-//! Behaves as [`FileStorage`](crate::storage::FileStorage) does, so a test of one is a test of the other. Never syncs anything
-//! anywhere: what is written is there.
+//! Behaves like [`FileStorage`](crate::storage::FileStorage), so a test of one is a test of the other. A sync does
+//! nothing.
 
 use crate::storage::{HeadBytes, HeadIndex, Space, Storage, StorageError, head_block};
 use parking_lot::RwLock;
@@ -28,7 +28,7 @@ impl MemoryStorage {
         self.bytes.read().clone()
     }
 
-    /// Damages one byte: every bit that is set in `mask` is turned over.
+    /// Damages one byte: flips every bit that is set in `mask`.
     ///
     /// # Errors
     /// [`StorageError::Short`] if there is no such byte.
@@ -44,7 +44,7 @@ impl MemoryStorage {
     }
 }
 
-/// As much of `[offset, offset + wanted)` as there is.
+/// The part of `[offset, offset + wanted)` before the end.
 fn clip(bytes: &[u8], offset: u64, wanted: u64) -> std::ops::Range<usize> {
     let all = bytes.len() as u64;
     let start = offset.min(all);

@@ -1,6 +1,6 @@
-//! Storages that tests lean on: in memory, failing on purpose, and remembering what a power cut could leave.
+//! Storages for tests: one in memory, one that fails on purpose, and one that simulates power cuts.
 //!
-//! Behind the feature `testing`, which only tests and fuzz targets switch on: nothing here is in a release build.
+//! Only the feature `testing` compiles it; tests and fuzz targets enable that. A release build has none of it.
 
 #![allow(
     clippy::indexing_slicing,

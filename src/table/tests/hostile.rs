@@ -1,4 +1,4 @@
-//! Trees that no program of ours would write.
+//! Hostile trees.
 
 use super::*;
 use crate::format::block::BlockBuilder;
@@ -29,7 +29,7 @@ fn tree(root: ChildRef, levels: u8, rows: u64) -> Tree {
     Tree { table: TABLE, root: Some((root, levels)), rows }
 }
 
-/// What a walk finds: visits, and errors among them.
+/// The result of a walk: number of visits, and of errors among them.
 fn visits(tree: &Tree, store: &Store) -> (usize, usize) {
     let (mut all, mut bad) = (0, 0);
     tree.walk(store, &mut |visit| {
@@ -112,7 +112,7 @@ fn rows_outside_the_range_their_parent_gives_are_refused() {
     }
 }
 
-/// Gives the same block for every name.
+/// Returns the same block for every reference.
 struct Mirror(Arc<Block>);
 
 impl BlockSource for Mirror {
@@ -178,7 +178,7 @@ fn a_walk_tells_what_is_lost_goes_on_and_leaves_out_what_is_not_wanted() {
     }
 }
 
-/// Fails after so many reads and writes.
+/// Fails after a number of reads and writes.
 struct Failing<'a> {
     store: &'a Store,
     sink: Sink,

@@ -1,4 +1,4 @@
-//! A source and sink in memory, and rows to fill trees with.
+//! A source and sink in memory, and rows for test trees.
 
 mod hostile;
 mod model;
@@ -44,7 +44,7 @@ impl BlockSource for Store {
     }
 }
 
-/// A sink that adds to a store without holding it, so that it can be the source as well.
+/// A sink that collects blocks, so that the store can be the source at the same time.
 #[derive(Default)]
 struct Sink {
     first: u64,
@@ -78,7 +78,7 @@ impl Store {
         Sink { first: limits::LOG_START + self.next, puts: Vec::new() }
     }
 
-    /// Takes in what the sink got; gives the levels in order.
+    /// Adds the blocks of the sink; returns their levels in order.
     fn absorb(&mut self, sink: Sink) -> Vec<u8> {
         self.next += sink.puts.len() as u64;
         let number = sink.first..;

@@ -1,11 +1,11 @@
-//! Trees against a `BTreeMap` that is told the same.
+//! Compares trees with a `BTreeMap` after the same changes.
 
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-/// Keys there are; with blocks of [`TARGET`] bytes they need three levels, dirents four.
+/// Number of keys; with blocks of [`TARGET`] bytes they need three levels, in dirents four.
 const KEYS: u64 = 3000;
 const TARGET: usize = 1100;
 
@@ -184,7 +184,7 @@ proptest! {
             let gone: BTreeSet<u64> = old_blocks.difference(&new_blocks).copied().collect();
             prop_assert!(gone.is_subset(&replaced));
 
-            // Only what lies on the way to a changed leaf is written, its neighbours, and what new rows need.
+            // Only blocks on the way to a changed leaf, its neighbours, and blocks for new rows are written.
             let changed = batch.iter().filter(|(key, change)| match change {
                 Change::Put(put) => before.get(*key) != Some(&(put.ints.clone(), put.tail.clone())),
                 Change::Delete(_) => before.contains_key(*key),
@@ -289,7 +289,7 @@ fn a_tree_that_lost_nearly_all_rows_has_one_level_again() {
 fn a_kept_block_with_one_child_does_not_become_the_root() {
     let table = &schema::INODES;
     let mut store = Store::default();
-    // The bulk loader's last interior block has one child if the leaves come out that way.
+    // The bulk loader's last interior block has one child for some numbers of leaves.
     let (rows, tree) = (3..KEYS)
         .map(|count| (some_rows(table, count, 1, 3), count))
         .find_map(|(rows, _)| {
