@@ -2,7 +2,7 @@
 //!
 //! This module reads names and lengths of the log's files, not their contents. A log that holds bytes may be the only
 //! copy of what somebody wrote, so no image is made beside one or in place of its image. Called by `target`, and by
-//! `fs` and `cli` where they leave out an image's own files.
+//! `cli`, which leaves out an image's own files.
 
 use super::StorageError;
 use super::error::Operation;
