@@ -412,7 +412,10 @@ impl Block {
     }
 
     /// The integers of row `row`.
-    #[expect(clippy::indexing_slicing, reason = "the caller answers for `row`; there is a value for each row and column")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the caller answers for `row`; there is a value for each row and column"
+    )]
     pub fn ints(&self, row: usize) -> &[u64] {
         &self.ints[row * self.width..(row + 1) * self.width]
     }

@@ -156,7 +156,10 @@ impl LogWriter {
             return Err(LogError::Stopped);
         }
         if !(self.synced..=self.end).contains(&end) {
-            let source = FormatError::invalid("log", "the offset to cut at is not between the synced end and the end of the log");
+            let source = FormatError::invalid(
+                "log",
+                "the offset to cut at is not between the synced end and the end of the log",
+            );
             return Err(LogError::format(LogOffset(end), source));
         }
         if end < self.end {

@@ -85,7 +85,10 @@ pub fn apply(
         Some(rows) if (rows == 0) == root.is_none() => {
             Ok(Applied { tree: Tree { table, root, rows }, replaced: apply.context.replaced })
         }
-        _ => Err(TableError::format(table)(FormatError::invalid("tree", "the number of its rows is not the one in its root"))),
+        _ => Err(TableError::format(table)(FormatError::invalid(
+            "tree",
+            "the number of its rows is not the one in its root",
+        ))),
     }
 }
 

@@ -97,9 +97,9 @@ impl FromStr for Compression {
         let level = match level {
             None => codec.default_level as i8,
             Some(_) if codec.number == RAW => return Err(FormatError::invalid("compression", "none has no level")),
-            Some(level) => {
-                level.parse().map_err(|_| FormatError::invalid("compression", "the level is not a number from 0 to 22"))?
-            }
+            Some(level) => level
+                .parse()
+                .map_err(|_| FormatError::invalid("compression", "the level is not a number from 0 to 22"))?,
         };
         Compression::from_numbers(codec.number, level)
     }

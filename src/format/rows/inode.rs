@@ -209,7 +209,12 @@ impl InodeRow {
             (id, 0, 0) if regular && size > 0 && size <= limits::SUBCHUNK_LEN => ContentRef::Subchunk(SubchunkId(id)),
             (0, id, 0) if regular => ContentRef::Content(ContentId(id)),
             (0, 0, id) if regular && size > 0 && size < limits::TINY_LEN => ContentRef::Tiny(TinyId(id)),
-            _ => return Err(FormatError::invalid(WHAT, "it has several contents, or one that does not fit its type or size")),
+            _ => {
+                return Err(FormatError::invalid(
+                    WHAT,
+                    "it has several contents, or one that does not fit its type or size",
+                ));
+            }
         };
         let parent = match (file_type, parent) {
             (FileType::Directory, 1..limits::INODE) => Some(InodeId(parent)),
@@ -266,7 +271,10 @@ impl InodeRow {
                 || self.target.len() as u64 != self.size
                 || self.target.contains(&0))
         {
-            return Err(FormatError::invalid("symlink", "its target is empty, too long, holds a zero byte, or does not have its size"));
+            return Err(FormatError::invalid(
+                "symlink",
+                "its target is empty, too long, holds a zero byte, or does not have its size",
+            ));
         }
         Ok(())
     }

@@ -79,7 +79,9 @@ pub fn place(offset: u64, copy: u64, clear_len: u64, rest: [u64; 4], tail: &[u8]
         raw_len: narrow(raw_len)?,
         codec: u8::try_from(codec).map_err(|_| FormatError::invalid(WHAT, "unknown codec"))?,
         flags: Flags(u16::try_from(flags).map_err(|_| FormatError::invalid(WHAT, "unknown flags"))?),
-        sum: u64::from_le_bytes(tail.try_into().map_err(|_| FormatError::invalid(WHAT, "its checksum does not have 8 bytes"))?),
+        sum: u64::from_le_bytes(
+            tail.try_into().map_err(|_| FormatError::invalid(WHAT, "its checksum does not have 8 bytes"))?,
+        ),
     }
     .checked()
 }
