@@ -6,17 +6,17 @@
 use crate::format::FormatError;
 use crate::format::bytes::Cursor;
 
-/// The xattr of an ACL that says who may access.
+/// The xattr of the access ACL: it says who may access the file.
 pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
-/// The xattr of an ACL that a directory hands on.
+/// The xattr of a directory's default ACL: what is made in the directory inherits it.
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const WHAT: &str = "ACL";
 /// The only version there is.
 const VERSION: u32 = 2;
-/// The id in an entry that names nobody.
+/// The id of an entry that names no user or group.
 const NO_ID: u32 = u32::MAX;
-/// Permission bits that an ACL stands for.
+/// The permission bits that an ACL replaces.
 const RWX_ALL: u16 = 0o777;
 const RWX: u16 = 0o7;
 
@@ -45,12 +45,12 @@ struct Entry {
     tag: Tag,
     /// Read, write, execute: below 8.
     permissions: u16,
-    /// Of [`Tag::User`] and [`Tag::Group`]; else [`NO_ID`].
+    /// The user or group of [`Tag::User`] and [`Tag::Group`]; [`NO_ID`] for the others.
     id: u32,
 }
 
-/// A valid ACL: entries in the kernel's order, exactly one each for the owner, the owning group and others, and a mask where
-/// anybody else is named.
+/// A valid ACL. Its entries are in the kernel's order: exactly one each for the owner, the owning group and others, and
+/// a mask if it names other users or groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Acl(Vec<Entry>);
 
@@ -108,20 +108,20 @@ impl Acl {
         self.0.iter().find(|entry| entry.tag == tag).map(|entry| entry.permissions)
     }
 
-    /// The nine permission bits that go with the ACL (`posix_acl_equiv_mode`): the group's are those of the mask where there
-    /// is one.
+    /// The nine permission bits that go with the ACL (`posix_acl_equiv_mode`). The group's bits are those of the mask,
+    /// if there is one.
     pub(super) fn mode(&self) -> u16 {
         let group = self.of(Tag::Mask).or(self.of(Tag::GroupObj)).unwrap_or(0);
         self.of(Tag::UserObj).unwrap_or(0) << 6 | group << 3 | self.of(Tag::Other).unwrap_or(0)
     }
 
-    /// Whether the mode alone says the same, so that the ACL need not be kept.
+    /// Whether the mode alone says the same. Then the ACL need not be stored.
     pub(super) fn is_mode(&self) -> bool {
         self.0.iter().all(|entry| matches!(entry.tag, Tag::UserObj | Tag::GroupObj | Tag::Other))
     }
 
-    /// What the ACL of a file becomes when its mode is changed to `mode` (`__posix_acl_chmod_masq`): the group's bits go to
-    /// the mask where there is one.
+    /// Changes the ACL of a file whose mode is changed to `mode` (`__posix_acl_chmod_masq`). The group's bits go to the
+    /// mask, if there is one.
     pub(super) fn chmod(&mut self, mode: u16) {
         let group = if self.of(Tag::Mask).is_some() { Tag::Mask } else { Tag::GroupObj };
         for entry in &mut self.0 {
@@ -134,8 +134,9 @@ impl Acl {
         }
     }
 
-    /// What a file made with `mode` in a directory with this default ACL gets (`__posix_acl_create_masq`): its mode, and its
-    /// access ACL where the mode does not say it all. Nobody gets more than `mode` asks for.
+    /// The mode and the access ACL of a file made with `mode` in a directory with this default ACL
+    /// (`__posix_acl_create_masq`). There is no access ACL if the mode says it all. Nobody gets more than `mode` asks
+    /// for.
     pub(super) fn inherit(&self, mode: u16) -> (u16, Option<Acl>) {
         let mut own = self.clone();
         let group = if own.of(Tag::Mask).is_some() { Tag::Mask } else { Tag::GroupObj };
@@ -213,7 +214,7 @@ mod tests {
         let plain = acl(&[(OWNER, 6, NO_ID), (GROUP, 4, NO_ID), (OTHER, 0, NO_ID)]);
         assert_eq!((plain.mode(), plain.is_mode()), (0o640, true));
         assert_eq!((named().mode(), named().is_mode()), (0o774, false));
-        // A mask alone says what no mode can say.
+        // No mode can express a mask.
         let masked = acl(&[(OWNER, 6, NO_ID), (GROUP, 6, NO_ID), (MASK, 4, NO_ID), (OTHER, 0, NO_ID)]);
         assert_eq!((masked.mode(), masked.is_mode()), (0o640, false));
         for acl in [plain, named(), masked] {

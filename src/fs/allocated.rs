@@ -1,4 +1,4 @@
-//! How many bytes of a file are no hole: what stat(2) counts in blocks.
+//! How many bytes of a file are not in holes: stat(2) reports them in blocks.
 
 use super::read::{Fs, Moment};
 use super::{FsError, StatFs};
@@ -6,12 +6,13 @@ use crate::format::ids::{ContentId, InodeId};
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 
 const STATFS_BLOCK: u32 = 4096;
-/// Thawed ranges that are added up for one stat while the file is being written; what is after them is estimated. Each costs
+/// How many thawed ranges one stat adds up while the file is being written. The rest is estimated. Each range costs
 /// less than a microsecond.
 const RANGES: usize = 1024;
 
 impl Moment<'_> {
-    /// Bytes of a file that are no hole, as far as its row and its thawed ranges say; 0 of what is no regular file.
+    /// Bytes of a file that are not in holes, according to its row and its thawed ranges; 0 if it is not a regular
+    /// file.
     pub(super) fn allocated(&self, inode: InodeId, row: &InodeRow) -> Result<u64, FsError> {
         if row.file_type != FileType::Regular {
             return Ok(0);
@@ -21,12 +22,14 @@ impl Moment<'_> {
             ContentRef::Content(content) => self.stored(content, row)?,
             ContentRef::Subchunk(_) | ContentRef::Tiny(_) => row.size,
         };
-        // Thawed ranges are data; where they lie over data, that counts twice, so the size bounds it.
+        // Thawed ranges are data. Where they cover frozen data, those bytes count twice; so the sum is limited to the
+        // size.
         Ok(stored.saturating_add(self.thawed_bytes(inode, row.size)?).min(row.size))
     }
 
-    /// Bytes of a file with this content that are no hole. The row says so where the content has holes; where it has none,
-    /// they are as many as the content is long. (Adding the extents up would take a walk for each inode that has it.)
+    /// Bytes of a file with this content that are not in holes. If the content has holes, the row has the number;
+    /// otherwise it is the length of the content. (Adding up the extents would take a walk for each inode that uses the
+    /// content.)
     fn stored(&self, content: ContentId, row: &InodeRow) -> Result<u64, FsError> {
         if let Some(allocated) = row.allocated() {
             return Ok(allocated.min(row.size));
@@ -42,9 +45,9 @@ impl Moment<'_> {
         Ok(end)
     }
 
-    /// Bytes in the thawed ranges of an inode. Stat asks for them each time, so they are remembered as long as nothing
-    /// changes. Of a file that has very many and is being written, those after the first ranges are estimated by how dense
-    /// these are.
+    /// Bytes in the thawed ranges of an inode. Stat asks for them each time, so they are cached until something
+    /// changes. If a file that is being written has very many ranges, only the first are added up, and the rest is
+    /// estimated from their density.
     fn thawed_bytes(&self, inode: InodeId, size: u64) -> Result<u64, FsError> {
         if !self.view().has_thawed() {
             return Ok(0);
@@ -71,14 +74,14 @@ impl Moment<'_> {
     }
 }
 
-/// `bytes` × `size` ÷ `end`, which is not below `bytes`.
+/// `bytes` × `size` ÷ `end`, but at least `bytes`.
 fn scaled(bytes: u64, size: u64, end: u64) -> u64 {
     let scaled = u128::from(bytes) * u128::from(size) / u128::from(end.max(1));
     u64::try_from(scaled).unwrap_or(u64::MAX).max(bytes)
 }
 
 impl Fs {
-    /// What the whole filesystem has.
+    /// Statistics of the whole filesystem, for statfs(2).
     pub fn statfs(&self) -> StatFs {
         let view = &self.now().view().version().root().view.clone();
         let blocks = view.bytes.div_ceil(STATFS_BLOCK.into());

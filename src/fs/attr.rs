@@ -1,9 +1,9 @@
-//! Attributes, as stat(2) and statfs(2) want them.
+//! Attributes, in the form that stat(2) and statfs(2) need.
 
 use crate::format::ids::InodeId;
 use crate::format::rows::{FileType, InodeRow, Time};
 
-/// What stat(2) tells.
+/// What stat(2) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.
@@ -18,15 +18,16 @@ pub struct Attr {
     pub gid: u32,
     /// Link count.
     pub links: u64,
-    /// Bytes; of a symlink those of its target; of a directory what its source said; of others 0.
+    /// Size in bytes: of a symlink the length of its target; of a directory the size that its source reported; 0 of
+    /// other types.
     pub size: u64,
-    /// Units of 512 bytes that are no hole, as far as the inode's row says.
+    /// Units of 512 bytes that are not in holes, as far as the inode's row says.
     pub blocks: u64,
-    /// Last change of the contents.
+    /// Time of the last change of the contents.
     pub mtime: Time,
-    /// Last change of the inode.
+    /// Time of the last change of the inode.
     pub ctime: Time,
-    /// Last read.
+    /// Time of the last read.
     pub atime: Time,
     /// Major and minor number of a device, else 0.
     pub device: (u32, u32),
@@ -49,16 +50,16 @@ impl Attr {
     }
 }
 
-/// What statfs(2) tells.
+/// What statfs(2) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatFs {
-    /// Blocks of `block_size`: those that the files have, or all there are.
+    /// Blocks of `block_size` bytes: those that the files occupy, or the total of a filesystem that has a fixed size.
     pub blocks: u64,
     /// Blocks that can still be written.
     pub free: u64,
-    /// Bytes.
+    /// Bytes of a block.
     pub block_size: u32,
-    /// Inodes that are there, and those that can be made.
+    /// Inodes that exist plus those that can still be made.
     pub files: u64,
     /// Inodes that can still be made.
     pub free_files: u64,
@@ -67,7 +68,8 @@ pub struct StatFs {
 const STAT_BLOCK: u64 = 512;
 
 impl Attr {
-    /// What an inode's row says, with the bytes of a regular file that are no hole; of others `allocated` is not looked at.
+    /// The attributes in an inode's row. `allocated` are the bytes of a regular file that are not in holes; it is
+    /// ignored for other types.
     pub(super) fn of(inode: InodeId, row: &InodeRow, allocated: u64) -> Self {
         let device = matches!(row.file_type, FileType::BlockDevice | FileType::CharDevice);
         let (size, allocated) = match row.file_type {

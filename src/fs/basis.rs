@@ -1,4 +1,5 @@
-//! What the writable state begins with: a version, what was replayed over it, and what it says of the thaw log.
+//! The state that a writable filesystem begins with: a version, what was replayed over it, and what both say of the
+//! thaw log.
 
 use super::FsError;
 use super::dirty::DirtyFiles;
@@ -15,13 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Where the session begins before a log is written: every frame is older.
+/// The beginning of the session while no log has been written: every frame is older.
 pub(super) const NO_SESSION: LogOffset = LogOffset(u64::MAX);
 
-/// Reads all rows of `thawed` and `orphans`. `session` is where the log ended when this mount began to write.
+/// Reads all rows of `thawed` and `orphans`. `session` is the offset at which the log ended when this mount began to
+/// write.
 ///
 /// # Errors
-/// If they cannot be read.
+/// If the rows cannot be read.
 pub(super) fn of(
     image: &Arc<Image>,
     replayed: &Replayed,

@@ -1,9 +1,10 @@
-//! The first change: an image that was only read comes to be written.
+//! The first change: an image that was only read becomes one that is being written.
 //!
-//! The order is what a crash at any point needs: both slots with a new epoch, still clean (or with the log that goes on);
-//! what is after the image's end is cut off; the thaw log's first segment; then both slots with its id, not clean. Each step
-//! is durable before the next. A log is removed only after both slots are clean. If a step fails, what was done is what the
-//! next [`look`](super::start::look) finds: nothing is lost. Called by `live`.
+//! The order makes a crash at any point harmless. First both slots get a new epoch; they are still clean, or still name
+//! the log that goes on. Then whatever follows the image's end is cut off. Then the thaw log's first segment is made.
+//! Then both slots get its id and are no longer clean. Each step is durable before the next one. A log is removed only
+//! after both slots are clean. If a step fails, the next [`look`](super::start::look) finds what was done; nothing is
+//! lost. Called by `live`.
 
 use super::start::{Found, FoundLog, StartError};
 use crate::format::head::Head;
@@ -15,12 +16,12 @@ use crate::thaw::replay::Replayed;
 use crate::thaw::{self, Binding, ThawLog};
 use std::sync::Arc;
 
-/// What a new thaw log is begun with.
+/// What a new thaw log begins with.
 #[derive(Debug, Clone, Copy)]
 pub struct Beginning {
-    /// A random number: its id, or what that is made of where a log of the image has had it already.
+    /// A random number that becomes its id. If a log of the image already had this id, another one is derived from it.
     pub log_id: u64,
-    /// Bytes of a segment: a power of two from 16 KiB to 64 MiB. By the free space, if it is not given.
+    /// Bytes of a segment: a power of two from 16 KiB to 64 MiB. If absent, the free space decides.
     pub segment_size: Option<u64>,
 }
 
@@ -36,24 +37,25 @@ pub struct Writer {
     pub home: Arc<dyn LogHome>,
     /// The version that the log continues.
     pub base: Arc<Image>,
-    /// What the log says happened since. Ranges may name other frames than what [`Found`] says.
+    /// What the log says happened since then. Ranges may name other frames than in [`Found`].
     pub replayed: Replayed,
-    /// Where a log was moved that did not fit.
+    /// The new name of a log that did not belong to the image and was set aside.
     pub set_aside: Option<String>,
 }
 
 impl Found {
-    /// Makes the image one that is being written.
+    /// Turns the image into one that is being written.
     ///
     /// # Errors
-    /// If a step fails. Then nothing that was committed is lost; it may be looked at anew and tried again.
+    /// If a step fails. Nothing that was committed is lost then; [`look`](super::start::look) may be called again, and
+    /// another attempt made.
     pub fn begin(self, beginning: &Beginning) -> Result<Writer, StartError> {
         let Found { storage, home, mut heads, image: base, mut replayed, log: found, used } = self;
         let log_id = new_id(beginning.log_id, &used);
         let set_aside = match &found {
             FoundLog::None => None,
             FoundLog::Aside(_) => Some(home.set_aside()?),
-            // Its name is durable now, and it is ours alone.
+            // Its name is durable now, and only this writer uses it.
             FoundLog::Leftover(_) | FoundLog::Resume(..) => home.create().map(|_| None)?,
         };
         let (goes_on, counted) = match &found {
@@ -82,7 +84,7 @@ impl Found {
 
 //= format-spec.md#2.3
 //# A writer raises `epoch` in the head, durably.
-/// Raises the epoch in both slots. They name the log that goes on; without one they are clean.
+/// Raises the epoch in both slots. They name the log that goes on; if there is none, they are clean.
 pub(super) fn raise_epoch(heads: &mut Heads, goes_on: Option<u64>) -> Result<u32, StartError> {
     let last = heads.slots().map(|head| head.epoch).max().unwrap_or(0);
     let epoch = last.checked_add(1).filter(|&epoch| epoch < limits::EPOCH);
@@ -97,7 +99,8 @@ pub(super) fn raise_epoch(heads: &mut Heads, goes_on: Option<u64>) -> Result<u32
 
 //= format-spec.md#2.3
 //# Then it appends at `log_end`, or after the last frame that the thaw log names.
-/// A writer at the image's end: `log_end`, or where the thaw log says that frames end. What is after it is cut off.
+/// A writer at the image's end: `log_end`, or the end of the last frame that the thaw log names. Whatever follows is
+/// cut off.
 pub(super) fn open_log(
     storage: &Arc<dyn Storage>,
     head: &Head,
@@ -107,7 +110,7 @@ pub(super) fn open_log(
     let end = head.log_end.0.max(counted);
     let len = storage.len()?;
     if len >= end {
-        // Space that was reserved after the end goes, too: a full disk may need it for the thaw log.
+        // This also releases space that was reserved after the end: a full disk may need it for the thaw log.
         storage.truncate(end)?;
     }
     if len > end {
@@ -119,7 +122,7 @@ pub(super) fn open_log(
 
 //= format-spec.md#11.4
 //# A new log begins with segment 0, whose head and name are durable before anything counts on them.
-/// A log without commits, which both slots name. They are clean before.
+/// A log without commits, named by both slots. Before the call they are clean.
 fn new_log(
     heads: &mut Heads,
     home: &dyn LogHome,
@@ -142,7 +145,7 @@ fn new_log(
     Ok(log)
 }
 
-/// An id that is not 0 and that none of `used` is: a log that an earlier try left must not be taken for the new one.
+/// An id that is not 0 and not in `used`: a log that an earlier attempt left must not be mistaken for the new one.
 fn new_id(random: u64, used: &[u64]) -> u64 {
     let mut id = random;
     while id == 0 || used.contains(&id) {
@@ -151,7 +154,7 @@ fn new_id(random: u64, used: &[u64]) -> u64 {
     id
 }
 
-/// What a segment says of the image.
+/// What a segment records about the image.
 fn binding(head: &Head) -> Binding {
     Binding { uuid: head.uuid, lineage: head.lineage, generation: head.generation, root_hash: head.root_hash }
 }

@@ -1,9 +1,9 @@
-//! Checkpoints: the image's head comes to contain what is sealed.
+//! Checkpoints: after one, the image's head contains what was sealed.
 //!
-//! Sealing is part of a commit's begin, so what is sealed is exactly what the log has up to one transaction; the head is
-//! published only after that commit is durable [2]. A checkpoint that fails in a write is given up and tried again with the
-//! same sealed state; a failed sync of the image or a failed publication latches [24]. Afterwards segments go that nothing
-//! needs any more [10].
+//! Sealing is part of a commit's begin, so the sealed state is exactly what the log has up to one transaction. The head
+//! is published only after that commit is durable [2]. A checkpoint whose write fails is given up, and tried again with
+//! the same sealed state. A failed sync of the image or a failed publication latches [24]. Afterwards the segments that
+//! nothing needs any more are removed [10].
 
 use super::FsError;
 use super::ids;
@@ -19,20 +19,20 @@ use crate::thaw::Binding;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A checkpoint is due when segments that nothing in the state needs take this part of the budget.
+/// A checkpoint is due when segments that nothing in the state needs take up one part in so many of the budget.
 const CHECKPOINT_PART: u64 = 4;
 
 impl Live {
-    /// Makes the head's root contain all changes so far; what is thawed stays in the thaw log. If an earlier checkpoint was
-    /// given up, this one is of what was sealed then, and what came since takes another.
+    /// Makes the head's root contain all changes so far. Thawed bytes stay in the thaw log. If an earlier checkpoint
+    /// was given up, this one publishes only what was sealed for it; later changes take another checkpoint.
     ///
     /// # Errors
-    /// `NoSpace`, which may be tried again; others if changes are refused from now on.
+    /// `NoSpace`: it may be tried again. Any other error: changes are refused from now on.
     pub fn checkpoint_now(&self) -> Result<(), FsError> {
         self.checkpoint(false)
     }
 
-    /// With `unchanged`, also if nothing has changed.
+    /// With `unchanged`, makes a checkpoint even if nothing has changed.
     pub(super) fn checkpoint(&self, unchanged: bool) -> Result<(), FsError> {
         let mut image = self.image.lock();
         let Some(image) = image.as_mut() else { return Ok(()) };
@@ -49,8 +49,8 @@ impl Live {
         self.remove_segments(sealed.end)
     }
 
-    /// Makes the head's root contain all changes so far, also where an earlier checkpoint was given up, and gives the state
-    /// that the root has: nothing that comes later is in it, and nobody has anything open.
+    /// Makes the head's root contain all changes so far, even if an earlier checkpoint was given up. Returns the state
+    /// that the root has: nothing that comes later is in it, and no file in it is open.
     pub(super) fn checkpoint_moment(&self) -> Result<Snapshot, FsError> {
         let mut image = self.image.lock();
         let image = image.as_mut().ok_or_else(FsError::ended)?;
@@ -58,7 +58,8 @@ impl Live {
         Ok(self.lock_state().snapshot_of_version())
     }
 
-    /// Makes the head's root contain all changes so far, and this snapshot. Gives its ordinal, which `new` lacks.
+    /// Makes the head's root contain all changes so far and this snapshot. Returns the snapshot's ordinal; the one in
+    /// `new` is ignored.
     pub(super) fn checkpoint_with(&self, new: NewSnapshot<'_>) -> Result<u64, FsError> {
         let mut image = self.image.lock();
         let image = image.as_mut().ok_or_else(FsError::ended)?;
@@ -67,10 +68,11 @@ impl Live {
         Ok(ordinal)
     }
 
-    /// Seals what there is now, and publishes it; before that, what was sealed by a checkpoint that was given up.
+    /// Seals the present state and publishes it. If a checkpoint was given up before, what that one sealed is published
+    /// first.
     fn checkpoint_anew(&self, image: &mut ImageSide, snapshot: Option<NewSnapshot<'_>>) -> Result<(), FsError> {
         loop {
-            // Nobody else seals: the caller has the image's lock.
+            // Nobody else can seal: the caller holds the image's lock.
             let was_sealed = self.lock_state().sealed().is_some();
             self.commit(true)?;
             let sealed = self.lock_state().durable_seal;
@@ -80,7 +82,7 @@ impl Live {
             self.publish(image, sealed, snapshot.filter(|_| !was_sealed))?;
             let removed = self.remove_segments(sealed.end);
             if !was_sealed {
-                // The root has what it should have: segments that are still there go with the next checkpoint.
+                // The root contains what it should. Segments that are still there are removed by the next checkpoint.
                 return match removed {
                     Err(error) if snapshot.is_none() => Err(error),
                     _ => Ok(()),
@@ -89,7 +91,7 @@ impl Live {
         }
     }
 
-    /// Writes what is sealed, with a snapshot if one is given, and both head slots.
+    /// Writes the sealed state, with a snapshot if one is given, and then both head slots.
     fn publish(&self, image: &mut ImageSide, sealed: Sealed, snapshot: Option<NewSnapshot<'_>>) -> Result<(), FsError> {
         let (version, changes) = {
             let state = self.lock_state();
@@ -99,7 +101,7 @@ impl Live {
         };
         self.is_still_the_image(image)?;
         if let Some(new) = &snapshot {
-            // What is reserved is for checkpoints of the head.
+            // The reserve is for checkpoints of the head only.
             self.allocate_before_reserve(meta::estimate(new.changes, new.version))?;
         }
         let log_id = self.log.lock().log.as_ref().map_or(0, |log| log.log_id());
@@ -117,7 +119,7 @@ impl Live {
         };
         let written = write_checkpoint(&mut image.log, input).map_err(|error| {
             let failure = FsError::of_checkpoint(&error);
-            // What was cut off took the space with it that was allocated after it.
+            // Cutting back the image also freed the space that was allocated after its end.
             self.reserved.store(0, Ordering::Relaxed);
             if error.is_final() {
                 self.latch(&error.to_string());
@@ -157,14 +159,15 @@ impl Live {
         Ok(())
     }
 
-    /// What a root has as its counters. Blocks get the next ids of subchunks and superchunks, and since the sealing a freeze may
-    /// have given some out; ordinals are given out here. All under the image's lock, which the caller has, so none is twice.
+    /// The counters of the new root. Blocks take the next ids of subchunks and superchunks, and a freeze may have given
+    /// out some since the sealing; ordinals are given out here. All this happens under the image's lock, which the
+    /// caller holds, so no id is given out twice.
     fn counters_of(&self, sealed: &Sealed) -> Counters {
         let Counters { subchunk, superchunk, ordinal, .. } = self.ids.counters();
         sealed.seal.counters.larger(Counters { subchunk, superchunk, ordinal, ..Counters::default() })
     }
 
-    /// Whether the file that is written still is the image: somebody may have put another one in its place.
+    /// Checks that the file being written is still the image: somebody may have replaced it.
     pub(super) fn is_still_the_image(&self, image: &ImageSide) -> Result<(), FsError> {
         image.home.check_image().map_err(|error| {
             self.latch(&error.to_string());
@@ -172,7 +175,7 @@ impl Live {
         })
     }
 
-    /// Removes the segments that neither a root, nor the state, nor a transaction after `end` needs.
+    /// Removes the segments that are needed neither by a root, nor by the state, nor by a transaction after `end`.
     fn remove_segments(&self, end: LogOffset) -> Result<(), FsError> {
         let mut side = self.log.lock();
         let Some(log) = &mut side.log else { return Ok(()) };
@@ -187,7 +190,7 @@ impl Live {
             self.lock_state().set_segments(log.segments());
         }
         removed.map_err(|error| {
-            // Those that could not be removed are tried again after the next checkpoint, unless a sync failed.
+            // The next checkpoint tries again to remove the rest, unless a sync failed.
             if log.is_stopped() {
                 self.latch(&error.to_string());
             }
@@ -195,7 +198,7 @@ impl Live {
         })
     }
 
-    /// Makes checkpoints and reaps orphans as they come to be due, until the end has begun.
+    /// Makes checkpoints and reaps orphans when they are due, until the end begins.
     pub(super) fn run_checkpointer(self: &Arc<Self>) {
         let mut last = Last::default();
         loop {
@@ -210,11 +213,12 @@ impl Live {
             let (due, bytes) = (self.is_due(&state, last), state.overlay_bytes());
             let lowest = state.segments().lowest();
             drop(state);
-            // A failure has latched, or is tried again when more has changed.
+            // A failure has latched, or the checkpoint is tried again when more has changed.
             if due {
                 let failed = self.checkpoint_now().is_err();
                 let mut state = self.lock_state();
-                // What came during a checkpoint takes another; it is tried again as long as segments go.
+                // Garbage that came during a checkpoint takes another one. It is tried as long as each checkpoint
+                // removes segments.
                 let garbage = if state.segments().lowest() == lowest { state.garbage() } else { 0 };
                 last = Last { failed_at: if failed { bytes } else { 0 }, garbage };
                 state.checkpoint_failed = failed;
@@ -230,7 +234,7 @@ impl Live {
         }
     }
 
-    /// Reaps orphans until a checkpoint is due, which deleting them alone may bring about.
+    /// Reaps orphans until a checkpoint is due. Reaping alone may make one due.
     fn reap_until_due(&self, last: Last) -> Result<(), FsError> {
         loop {
             let inode = {
@@ -243,13 +247,13 @@ impl Live {
         }
     }
 
-    /// Whether so much of the log is not needed once a root of the present state is published that a checkpoint is worth it;
-    /// `left` of it the last one did not remove.
+    /// Whether publishing a root of the present state would free so much of the log that a checkpoint is worth it.
+    /// `left` are the bytes that the last one could not remove.
     pub(super) fn log_wants_checkpoint(&self, state: &State, left: u64) -> bool {
         state.garbage().saturating_sub(left) >= self.pressure.budget() / CHECKPOINT_PART
     }
 
-    /// Too much has changed, or too much of the log is of no use any more.
+    /// Whether too much has changed, or too much of the log is garbage.
     fn is_due(&self, state: &State, last: Last) -> bool {
         let bytes = state.overlay_bytes();
         bytes >= self.checkpoint_at() && bytes > last.failed_at.saturating_add(last.failed_at / 8)
@@ -258,11 +262,11 @@ impl Live {
     }
 }
 
-/// What the last checkpoint left to be done.
+/// What the last checkpoint left undone.
 #[derive(Clone, Copy, Default)]
 struct Last {
-    /// If it failed: bytes of changed rows that there were.
+    /// Bytes of changed rows at that time, if it failed.
     failed_at: usize,
-    /// Bytes of the log that were of no use, and still are there.
+    /// Bytes of the log that nothing needs and that are still there.
     garbage: u64,
 }

@@ -1,23 +1,24 @@
-//! What an operation relies on and what it changes, so that it counts only if nothing it saw has changed meanwhile.
+//! What an operation relies on and what it changes. An operation counts only if nothing that it read has changed
+//! meanwhile.
 //!
-//! Operations take no locks. Each is evaluated on a snapshot and notes a [`Claim`] for whatever it read or wrote;
-//! [`Stamps`] says, in the step that would make its changes count, whether anything claimed has changed since the
-//! snapshot. Claims share a fixed number of slots, so two of them may collide: that costs a second evaluation, and is
+//! Operations take no locks. Each is evaluated on a snapshot and notes a [`Claim`] for whatever it reads or writes. In
+//! the step that would make its changes count, [`Stamps`] says whether anything claimed has changed since the snapshot.
+//! Claims share a fixed number of slots, so two of them may collide. A collision costs a second evaluation, and is
 //! never wrong. Called by `draft` and `state`.
 
 use crate::format::ids::InodeId;
 use crate::format::rows::ShareKey;
 use std::collections::BTreeSet;
 
-/// Slots that claims are spread over. With a handful of operations at a time few collide.
+/// The number of slots. Only a handful of operations run at a time, so few collide.
 const SLOTS: usize = 4096;
 
 /// Something that an operation reads or changes as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// An inode: its row, its names if it is a directory, its thawed ranges, and the content that it alone has.
+    /// An inode: its row, its names if it is a directory, its thawed ranges, and the content if no other inode uses it.
     Inode(InodeId),
-    /// A content, tiny content or xattr set, and how many users it has.
+    /// A content, tiny content or xattr set, and its number of users.
     Shared(ShareKey),
 }
 
@@ -69,19 +70,19 @@ impl Stamps {
         self.0.get(claim.slot()).is_some_and(|&stamp| stamp <= base)
     }
 
-    /// What is written has changed at `stamp`.
+    /// Notes that everything these claims write has changed at `stamp`.
     pub(super) fn set(&mut self, claims: &Claims, stamp: u64) {
         for &slot in &claims.written {
             self.set_slot(slot, stamp);
         }
     }
 
-    /// Everything has changed at `stamp`.
+    /// Notes that everything has changed at `stamp`.
     pub(super) fn set_all(&mut self, stamp: u64) {
         self.0.fill(stamp);
     }
 
-    /// One claim has changed at `stamp`.
+    /// Notes that one claim has changed at `stamp`.
     pub(super) fn set_one(&mut self, claim: Claim, stamp: u64) {
         self.set_slot(claim.slot(), stamp);
     }
@@ -109,7 +110,7 @@ mod tests {
         assert!(stamps.hold(&claims, 0));
         stamps.set(&claims, 1);
         assert!(!stamps.hold(&claims, 0) && stamps.hold(&claims, 1));
-        // What is only read is not changed.
+        // A claim that is only read does not change.
         assert!(stamps.holds(a, 0) && !stamps.holds(b, 0));
         stamps.set_one(a, 2);
         assert!(!stamps.hold(&claims, 1));

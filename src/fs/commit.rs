@@ -1,9 +1,9 @@
-//! The committer: what is pending becomes durable, in the order of memory.
+//! The committer: makes pending operations durable, in the order in which they were applied in memory.
 //!
-//! A commit is begin, sync, end. Begin takes the pending operations and those who wait, and appends the group; the sync
-//! runs without any lock that an operation needs; end acknowledges whoever arrived before begin [11]. One commit at a time.
-//! A group that could not be written is retried unchanged, before anything newer [14]. A failed sync latches: afterwards the
-//! kernel may report success for bytes that it has dropped.
+//! A commit is begin, sync, end. Begin takes the pending operations and the waiters, and appends the group. The sync
+//! holds no lock that an operation needs. End answers the waiters that arrived before begin [11]. Only one commit runs
+//! at a time. A group that could not be written is retried unchanged, before anything newer [14]. A failed sync
+//! latches: after one, the kernel may report success for bytes that it has dropped.
 
 use super::FsError;
 use super::live::{Live, PENDING_MAX};
@@ -18,32 +18,32 @@ struct Running {
     begun: Begun,
     waiters: Vec<Waiter>,
     seal: Option<Seal>,
-    /// It is one that could not be written before: what came after it is in none yet.
+    /// It could not be written before and is retried. It contains nothing that came after that.
     retried: bool,
 }
 
 impl Live {
-    /// Makes all changes so far durable, and tells those who wait.
+    /// Makes all changes so far durable, and answers the waiters.
     ///
     /// # Errors
-    /// `NoSpace` if the thaw log cannot grow: it is tried again with the next commit. Others if changes are refused for
-    /// good, or just now came to be.
+    /// `NoSpace` if the thaw log cannot grow: the next commit tries again. Any other error: changes are refused for
+    /// good, since before or from now on.
     pub fn commit_now(&self) -> Result<(), FsError> {
         self.commit(false)
     }
 
-    /// Asks for a commit and waits for it, where a committer runs.
+    /// Asks for a commit and waits for it, if a committer runs.
     ///
     /// # Errors
     /// As [`Live::commit_now`].
     pub fn sync_and_wait(&self) -> Result<(), FsError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        // The receiver waits below, and takes one answer.
+        // The receiver below waits for exactly one answer.
         self.sync(Box::new(move |result| drop(sender.send(result))));
         receiver.recv().unwrap_or_else(|_| Err(FsError::io("the committer has ended")))
     }
 
-    /// Commits; with `seal` the state is sealed in the same step that takes the operations [2].
+    /// Commits. With `seal`, the state is sealed in the same step that takes the operations [2].
     pub(super) fn commit(&self, seal: bool) -> Result<(), FsError> {
         self.keep_what_came_back()?;
         let _one = self.committing.lock();
@@ -61,8 +61,8 @@ impl Live {
         }
     }
 
-    /// What came back after a crash may be in the page cache only. Whoever asks for a commit is told that all is durable, so
-    /// it is written again then, as before a first change.
+    /// What was recovered after a crash may be in the page cache only. Whoever asks for a commit is told that
+    /// everything is durable; so it is written again first, as before a first change.
     fn keep_what_came_back(&self) -> Result<(), FsError> {
         let nobody_waits = self.lock_state().waiters.is_empty();
         if nobody_waits || self.has_begun() || !self.has_recovered() {
@@ -74,7 +74,7 @@ impl Live {
         })
     }
 
-    /// `None` if there was nothing to do.
+    /// `None` if there is nothing to do.
     fn begin_commit(&self, seal: bool) -> Result<Option<Running>, FsError> {
         let mut side = self.log.lock();
         let came_back = self.has_recovered();
@@ -86,7 +86,8 @@ impl Live {
             return Err(FsError::ReadOnly);
         }
         let Some(log) = &mut side.log else {
-            // Nothing was ever changed. Who came just now to wait for what came back gets the next commit.
+            // Nothing was ever changed. If something was recovered and somebody has just come to wait for it, the next
+            // commit answers.
             let waiters = if came_back { Vec::new() } else { std::mem::take(&mut state.waiters) };
             drop((state, side));
             answer(waiters, || Ok(()));
@@ -94,7 +95,8 @@ impl Live {
         };
         let retried = state.failed.is_some();
         let sealing = seal && state.durable_seal.is_none();
-        // What waits is answered by the commit that has it: after a retried group, that is the next one.
+        // A waiter is answered by the commit that contains its changes: if this one retries a group, that is the next
+        // commit.
         let mut waiters = if retried { Vec::new() } else { std::mem::take(&mut state.waiters) };
         if !state.has_pending() && !sealing && !log.has_unsynced() {
             drop((state, side));
@@ -164,7 +166,7 @@ impl Live {
         }
     }
 
-    /// Says in the log that its last commit is durable, which else only the next one would.
+    /// Records in the log that its last commit is durable. Otherwise only the next commit would do so.
     ///
     /// # Errors
     /// As [`Live::commit_now`].
@@ -175,23 +177,23 @@ impl Live {
         self.lock_state().check_latch()?;
         let time = (self.options.clock)();
         let image_end = self.image_end.load(Ordering::Relaxed);
-        // Nothing is lost if it cannot be written.
+        // Nothing is lost if this cannot be written.
         let begun =
             log.begin(Vec::new(), image_end, (time.secs, time.nanos)).map_err(|not| FsError::from(not.error))?;
-        // No commit of what comes now is begun before this one has ended.
+        // No commit of later changes begins before this one has ended.
         self.lock_state().syncing = Some(Instant::now());
         drop(side);
         let synced = begun.sync();
         self.end_commit(Running { begun, waiters: Vec::new(), seal: None, retried: false }, synced)
     }
 
-    /// Tells those who wait that there is no committer any more.
+    /// Answers the waiters with an error: there is no committer any more.
     pub(super) fn give_up_waiters(&self) {
         let waiters = std::mem::take(&mut self.lock_state().waiters);
         answer(waiters, || Err(FsError::latched()));
     }
 
-    /// Commits when somebody waits, when much is pending, and so long after the oldest change; until the end has begun.
+    /// Commits when somebody waits, when much is pending, and some time after the oldest change; until the end begins.
     pub(super) fn run_committer(self: &Arc<Self>) {
         loop {
             let mut state = self.lock_state();
@@ -214,7 +216,7 @@ impl Live {
             }
             let closing = state.closing;
             drop(state);
-            // Whoever waits was told, and a failure has latched or is tried again.
+            // Waiters have been answered already. A failure has latched, or is tried again.
             let done = if idle { self.record_last_commit() } else { self.commit(false) };
             if closing {
                 return;

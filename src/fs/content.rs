@@ -1,15 +1,15 @@
-//! Rows of contents as values (section 8.3): parts of them, and what an inode's row says of its content.
+//! Rows of contents as values (section 8.3): parts of rows, and what an inode's row says of its content.
 //!
-//! Pure: knows rows, no tables. A part of a row says of its range of the file exactly what the row said. Callers: the
-//! operations that cut, punch, copy and share contents.
+//! Pure: it knows rows, not tables. A part of a row says the same of its range of the file as the whole row. Callers:
+//! the operations that cut, punch, copy and share contents.
 
 use crate::format::bytes::put_varint;
 use crate::format::ids::SubchunkId;
 use crate::format::rows::inode::{TAG_ALLOCATED, TAG_WRITER, UNEVEN};
 use crate::format::rows::{ContentRow, Extent, InodeRow};
 
-/// The rows that say of `[from, to)` what `row`, which begins at `begin`, says; with where each begins, in order. None where
-/// the range does not meet the row.
+/// The rows that say of `[from, to)` what `row`, which begins at offset `begin`, says of it. In order, each with the
+/// offset at which it begins. Empty if the range and the row do not overlap.
 pub(super) fn part(begin: u64, row: &ContentRow, from: u64, to: u64) -> Vec<(u64, ContentRow)> {
     let (from, to) = (from.max(begin), to.min(begin.saturating_add(row.length)));
     if from >= to {
@@ -19,7 +19,7 @@ pub(super) fn part(begin: u64, row: &ContentRow, from: u64, to: u64) -> Vec<(u64
     match &row.extent {
         Extent::Hole => vec![(from, hole(length))],
         Extent::Slice { subchunk, skip } => {
-            // Within a subchunk, whose length a u32 holds.
+            // The slice lies within a subchunk, whose length fits a u32.
             vec![(from, slice(*subchunk, skip.saturating_add((from - begin) as u32), length))]
         }
         Extent::Run { first, lens } => {
@@ -43,7 +43,7 @@ pub(super) fn part(begin: u64, row: &ContentRow, from: u64, to: u64) -> Vec<(u64
     }
 }
 
-/// Whole subchunks of a run, gathered.
+/// Collects whole subchunks of a run.
 #[derive(Default)]
 struct Whole {
     begin: u64,
@@ -70,7 +70,7 @@ impl Whole {
     }
 }
 
-/// A hole of so many bytes.
+/// A hole of `length` bytes.
 pub(super) fn hole(length: u64) -> ContentRow {
     ContentRow { length, extent: Extent::Hole }
 }
@@ -80,30 +80,30 @@ pub(super) fn slice(subchunk: SubchunkId, skip: u32, length: u64) -> ContentRow 
     ContentRow { length, extent: Extent::Slice { subchunk, skip } }
 }
 
-/// Bytes of the row that are in no hole.
+/// Bytes of the row that are not in a hole.
 pub(super) fn data_of(row: &ContentRow) -> u64 {
     if row.extent == Extent::Hole { 0 } else { row.length }
 }
 
-/// Notes how many bytes of a content that ends at `end` are in no hole: the row says so where they are fewer than the content
-/// has.
+/// Records how many bytes of a content that ends at `end` are not in holes. The row has this number only if it is less
+/// than `end`.
 pub(super) fn set_allocated(row: &mut InodeRow, data: u64, end: u64) {
     set_attribute(row, TAG_ALLOCATED, (data < end).then_some(data));
 }
 
-/// Notes that the content came about by changes, not by cutting it from its start.
+/// Records that the content was made by changes, not by cutting it from its start.
 pub(super) fn set_uneven(row: &mut InodeRow) {
     let flags = writer_flags(row) | UNEVEN;
     set_attribute(row, TAG_WRITER, Some(flags));
 }
 
-/// Notes that the content is as if it had been cut from its start.
+/// Records that the content is as if it had been cut from its start.
 pub(super) fn clear_uneven(row: &mut InodeRow) {
     let flags = writer_flags(row) & !UNEVEN;
     set_attribute(row, TAG_WRITER, (flags != 0).then_some(flags));
 }
 
-/// Forgets what the row says of a content it has no more.
+/// Removes what the row says of a content that it no longer has.
 pub(super) fn forget_content(row: &mut InodeRow) {
     set_attribute(row, TAG_ALLOCATED, None);
     clear_uneven(row);
@@ -116,7 +116,7 @@ fn writer_flags(row: &InodeRow) -> u64 {
         .unwrap_or(0)
 }
 
-/// Sets or removes an attribute that is one varint; they ascend by tag.
+/// Sets or removes an attribute that is one varint. Attributes ascend by tag.
 fn set_attribute(row: &mut InodeRow, tag: u64, value: Option<u64>) {
     let at = row.attributes.partition_point(|(other, _)| *other < tag);
     if row.attributes.get(at).is_some_and(|(other, _)| *other == tag) {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Subchunk and offset in it for each byte of a row, or nothing for a byte of a hole.
+    /// For each byte of a row its subchunk and the offset in it; `None` for a byte of a hole.
     fn bytes(begin: u64, row: &ContentRow) -> Vec<(u64, Option<(u64, u64)>)> {
         let of: Vec<Option<(u64, u64)>> = match &row.extent {
             Extent::Hole => vec![None; row.length as usize],

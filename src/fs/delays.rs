@@ -1,33 +1,35 @@
-//! Replies to writes that are held back while the thaw log is too full.
+//! Holds back replies to writes while the thaw log is too full.
 //!
-//! What was written counts already; only who wrote it is told later, so that writers are no faster than the freezer. Whoever
-//! waits here holds nothing, no lock and no event loop. Each is answered exactly once: at its moment, when as many superchunks
-//! were frozen as it waits for, or at the end, when changes are refused, when there is no thread to do it. Called by `pacing`.
+//! The writes themselves already count; only their replies are delayed, so that writers are no faster than the freezer.
+//! A delayed reply holds no lock and no event loop. Each is sent exactly once: at its time; when as many superchunks as
+//! it waits for are frozen; or at once, when the end begins, when changes are refused, or when no thread is there to
+//! send it. Called by `pacing`.
 
 use super::state::Waiter;
 use crate::freeze::pressure::Delay;
 use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
 
-/// Who waits.
+/// The replies that wait.
 #[derive(Default)]
 pub(super) struct Delays {
     pub(super) queue: Mutex<Queue>,
     pub(super) changed: Condvar,
 }
 
-/// Those who wait, and what their thread knows.
+/// The replies that wait, and what their thread knows.
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) waiting: Vec<(Delay, Waiter)>,
-    /// A thread answers.
+    /// Whether a thread sends them.
     pub(super) served: bool,
-    /// Something has changed that the thread has not seen.
+    /// Whether something has changed that the thread has not seen.
     pub(super) news: bool,
 }
 
 impl Queue {
-    /// Takes out those whose time has come; the moment of the next. Nobody waits for superchunks where the log `has_room`.
+    /// Takes out the replies whose time has come. Returns them, and the time of the next one. If the log `has_room`, no
+    /// reply waits for superchunks.
     pub(super) fn ready(&mut self, now: Duration, frozen: u64, has_room: bool) -> (Vec<Waiter>, Option<Duration>) {
         let (mut ready, mut next) = (Vec::new(), None::<Duration>);
         let mut rest = Vec::new();
@@ -56,7 +58,7 @@ impl Delays {
         self.changed.notify_all();
     }
 
-    /// From now on nobody waits; those who do are answered.
+    /// Sends all replies. From now on no reply waits.
     pub(super) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.served = false;
@@ -65,7 +67,7 @@ impl Delays {
         waiting.into_iter().for_each(|(_, waiter)| waiter(Ok(())));
     }
 
-    /// A thread will answer.
+    /// From now on a thread sends the replies.
     pub(super) fn open(&self) {
         self.queue.lock().served = true;
     }

@@ -1,8 +1,8 @@
-//! One hash over everything that can be seen of a tree, independent of how an image stores it.
+//! One hash over everything that is visible in a tree, independent of how an image stores it.
 //!
-//! Two trees with the same digest have the same names, types, permissions, owners, times of change, link targets, device
-//! numbers, xattrs, hard links and bytes. What chunker, codec, ids and order of packing did does not show, nor do holes
-//! (they are zeros), link counts, and the times ctime and atime. For tests, and for people who compare.
+//! Two trees with the same digest have the same names, types, permissions, owners, mtimes, link targets, device
+//! numbers, xattrs, hard links and bytes. Chunker, codec, ids and packing order do not change it. Nor do holes (they
+//! read as zeros), link counts, ctime and atime. For tests, and for people who compare trees.
 //!
 //! The digest is BLAKE3-32 of `floe digest 1` and a zero byte, then one record for each name, a directory before what is
 //! in it, the names of one directory in the order of their bytes. Integers are little-endian. A record is
@@ -24,15 +24,15 @@ use crate::meta::Dirents;
 use std::collections::{HashMap, HashSet};
 
 const BEGIN: &[u8] = b"floe digest 1\0";
-/// Pieces of zeros of this many bytes do not count: else a terabyte of hole would have to be hashed.
+/// Pieces of so many zeros are left out: otherwise a hole of a terabyte would have to be hashed.
 const PIECE: u64 = 64 << 10;
-/// Bytes read at once.
+/// Bytes of one read.
 const READ: u64 = 1 << 20;
 
-/// The digest of what stands at `root`, which need not be a directory.
+/// The digest of the tree at `root`, which need not be a directory.
 ///
 /// # Errors
-/// The first thing that cannot be read, with its path, or `Io` where directories contradict each other.
+/// The first thing that cannot be read, with its path; `Io` if directories contradict each other.
 pub fn digest(fs: &Fs, root: InodeId) -> Result<[u8; 32], FsError> {
     let now = &fs.now();
     let mut digest = Digest {
@@ -57,9 +57,9 @@ struct Digest<'a> {
     now: &'a Moment<'a>,
     hasher: blake3::Hasher,
     records: u64,
-    /// Record of the first name of each inode that may have more.
+    /// The record of the first name of each inode that may have several.
     first_names: HashMap<InodeId, u64>,
-    /// Those gone into: in a hostile image one may have many names, or lie in itself.
+    /// The directories entered so far: in a hostile image a directory may have several names, or lie within itself.
     directories: HashSet<InodeId>,
     path: Vec<u8>,
     buffer: Vec<u8>,
@@ -93,7 +93,7 @@ impl Digest<'_> {
         Ok(())
     }
 
-    /// Says where it happened.
+    /// Adds the path to an error.
     fn at_path(&self, error: FsError) -> FsError {
         FsError::io(format!("'{}': {error}", String::from_utf8_lossy(&self.path)))
     }
@@ -159,7 +159,7 @@ impl Digest<'_> {
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
         while at < attr.size {
-            // From hole to data, back to the beginning of its piece.
+            // If a hole ends here, go back from the data to the beginning of its piece.
             at = match self.now.seek(attr.inode, at, SeekTo::Data) {
                 Ok(data) => at.max(data / PIECE * PIECE),
                 Err(FsError::NoData) => break,

@@ -1,4 +1,4 @@
-//! Reading directories, from the beginning or from where a reader stopped.
+//! Reads directories, from the beginning or from where a reader stopped.
 
 use super::read::{Fs, Moment};
 use super::{Attr, FsError};
@@ -14,17 +14,17 @@ pub struct DirEntry<'a> {
     pub file_type: FileType,
     /// Its name.
     pub name: &'a [u8],
-    /// To go on behind it.
+    /// The cookie with which the entries after this one are read.
     pub cookie: u64,
 }
 
-/// Cookies 0 to this are those of the beginning, `.` and `..`; the entry of rank r (from 0) has this + 1 + r.
+/// Cookies 0 to this one mean the beginning, `.` and `..`. The entry of rank r (from 0) has the cookie this + 1 + r.
 pub const FIRST_COOKIES: u64 = 2;
 
 impl Fs {
-    /// Gives the entries of `dir` after `cookie` to `each`, in order of their names' bytes, until it returns false; an
-    /// entry it returned false for is the first of the next call with the cookie before. `.` and `..` are not given.
-    /// Cookies are ranks: of a directory that changes, a [`DirHandle`](super::DirHandle) gives the entries.
+    /// Passes the entries of `dir` after `cookie` to `each`, in the byte order of their names, until it returns false.
+    /// The entry for which it returned false comes first again in a call with the cookie before it. `.` and `..` are
+    /// left out. Cookies are ranks; for a directory that changes, use a [`DirHandle`](super::DirHandle).
     ///
     /// # Errors
     /// `NotDirectory`, `NotFound` or `Io`.
@@ -40,7 +40,7 @@ impl Fs {
     /// As [`Fs::read_dir`], with the attributes of each entry.
     ///
     /// # Errors
-    /// As [`Fs::read_dir`]; an inode that cannot be read is given as its error.
+    /// As [`Fs::read_dir`]. An inode that cannot be read is passed as its error.
     pub fn read_dir_plus(
         &self,
         dir: InodeId,
@@ -71,7 +71,7 @@ impl Moment<'_> {
                 entries
             }
         };
-        // The name that the last entry given has, to go on from.
+        // The name of the last entry that was passed, to go on from.
         let mut last: Vec<u8> = Vec::new();
         while let Some((name, row)) = entries.peek()? {
             let entry = DirEntry { inode: row.inode, file_type: row.file_type, name, cookie: at + 1 };
@@ -87,7 +87,7 @@ impl Moment<'_> {
             at += 1;
             entries.advance(self.view())?;
         }
-        // At the end a reader asks once more: it shall find the end without a walk.
+        // A reader asks once more at the end: it shall find the end without a walk.
         if !last.is_empty() {
             let weight = 64 + last.len();
             self.fs.resumes.0.insert((dir, at), last.into(), weight);

@@ -1,10 +1,11 @@
 //! Reading a directory that changes meanwhile [17].
 //!
-//! A [`DirHandle`] numbers the names it gives, and goes on with the first name that is present after the last one it gave. So
-//! a name that is there from the beginning to the end is given once, and one that was removed is not given any more. It pins
-//! nothing. For telldir and seekdir it remembers the names of the last reply, and of those before one in [`SPARSE`]. Between
-//! two remembered names it counts; if the names there are others than those it gave, it goes on after the remembered one, so
-//! that some may come twice, but none is left out. Called by fuse.
+//! A [`DirHandle`] numbers the names that it returns, and goes on with the first name that is present after the last
+//! one it returned. So a name that is there from the beginning to the end is returned once, and a name that was removed
+//! is not returned any more. A handle pins nothing. For telldir and seekdir it remembers the names of the last reply,
+//! and one in [`SPARSE`] of the names before that. To find a name between two remembered names, it counts. If the names
+//! there have changed since, it goes on after the remembered one: some names may come twice, but none is left out.
+//! Called by fuse.
 
 use super::read::{Fs, Moment};
 use super::{Attr, DirEntry, FsError};
@@ -12,25 +13,25 @@ use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
 use crate::format::sums::xxh3;
 
-/// Numbers up to this are those of the beginning, of `.` and of `..`.
+/// Numbers up to this one mean the beginning, `.` and `..`.
 const FIRST_COOKIES: u64 = 2;
-/// Of the names before the last reply one in so many is remembered; fewer in a directory that is very large.
+/// Before the last reply, one name in so many is remembered; fewer if the directory is very large.
 const SPARSE: u64 = 64;
-/// At least one in so many is remembered, as long as there is memory for it.
+/// At least one name in so many is remembered, as long as there is memory for it.
 const SPARSE_MAX: u64 = 1 << 16;
-/// Bytes of memory for remembered names of one handle.
+/// Bytes of memory for the remembered names of one handle.
 const MARKS_BYTES: usize = 256 << 10;
 
-/// A name that is remembered.
+/// A remembered name.
 #[derive(Debug)]
 struct Mark {
     /// Its number.
     cookie: u64,
     /// Empty: the beginning of the directory.
     name: Box<[u8]>,
-    /// Whether a reader went here by seekdir: numbers and names before it are no neighbours of it.
+    /// Whether a reader came here by seekdir. Then the numbers and names before it do not adjoin it.
     jump: bool,
-    /// Of the names since the mark before, their hashes by exclusive or.
+    /// The hashes of the names since the previous mark, combined by exclusive or.
     hash: u64,
 }
 
@@ -43,10 +44,10 @@ impl Mark {
 /// The names of a reply.
 #[derive(Debug, Default)]
 struct Reply {
-    /// The number that was asked for, and the one that the name before the first has.
+    /// The number that was asked for, and the number before that of the first name.
     asked: u64,
     before: u64,
-    /// The name after which the reply begins; empty: at the beginning.
+    /// The name after which the reply begins; empty: the beginning of the directory.
     after: Vec<u8>,
     names: Vec<u8>,
     ends: Vec<usize>,
@@ -58,7 +59,7 @@ impl Reply {
         self.ends.push(self.names.len());
     }
 
-    /// Its names with their numbers.
+    /// The names with their numbers.
     fn names(&self) -> impl Iterator<Item = (u64, &[u8])> {
         (1..=self.ends.len() as u64).map_while(|n| {
             let cookie = self.before.saturating_add(n);
@@ -77,7 +78,7 @@ impl Reply {
         self.names.get(begin..end)
     }
 
-    /// The number of its last name.
+    /// The number of the last name.
     fn last(&self) -> u64 {
         self.before.saturating_add(self.ends.len() as u64)
     }
@@ -87,17 +88,18 @@ impl Reply {
 #[derive(Debug)]
 pub struct DirHandle {
     dir: InodeId,
-    /// In order of their numbers.
+    /// In the order of their numbers.
     marks: Vec<Mark>,
     bytes: usize,
     sparse: u64,
-    /// Names given since the last mark and before the last reply: how many, and their hashes by exclusive or.
+    /// The names returned since the last mark and before the last reply: their number, and their hashes combined by
+    /// exclusive or.
     since: u64,
     hash: u64,
     reply: Reply,
 }
 
-/// Where to go on.
+/// Where to continue.
 enum Place {
     /// After this name; empty: at the beginning.
     After(Vec<u8>),
@@ -106,7 +108,7 @@ enum Place {
 }
 
 impl DirHandle {
-    /// Opens directory `dir`. Reads nothing yet.
+    /// Opens the directory `dir`. Nothing is read yet.
     pub fn new(dir: InodeId) -> Self {
         let reply = Reply { before: FIRST_COOKIES, ..Reply::default() };
         let mut handle = DirHandle { dir, marks: Vec::new(), bytes: 0, sparse: SPARSE, since: 0, hash: 0, reply };
@@ -114,9 +116,9 @@ impl DirHandle {
         handle
     }
 
-    /// Gives the entries after the one with number `cookie`, as they are now, to `each`, in order of their names' bytes, until
-    /// it returns false; such an entry is the first of a call with the number before. `.` and `..` are not given: the first
-    /// name has a number above 2, and 0 to 2 are before it.
+    /// Passes the present entries after the one with number `cookie` to `each`, in the byte order of their names, until
+    /// it returns false. The entry for which it returned false comes first again in a call with the number before it.
+    /// `.` and `..` are left out: the first name has a number above 2, and 0 to 2 are before it.
     ///
     /// # Errors
     /// `NotDirectory`, `NotFound` or `Io`.
@@ -124,10 +126,10 @@ impl DirHandle {
         self.read_in(&fs.now(), cookie, each)
     }
 
-    /// As [`DirHandle::read`], with the attributes of each entry at the same moment.
+    /// As [`DirHandle::read`], with the attributes that each entry has at the same moment.
     ///
     /// # Errors
-    /// As [`DirHandle::read`]; an inode that cannot be read is given as its error.
+    /// As [`DirHandle::read`]. An inode that cannot be read is passed as its error.
     pub fn read_plus(
         &mut self,
         fs: &Fs,
@@ -162,7 +164,7 @@ impl DirHandle {
         Ok(())
     }
 
-    /// The name that `cookie` is the number of.
+    /// The name with number `cookie`.
     fn locate(&self, now: &Moment<'_>, cookie: u64) -> Result<Place, FsError> {
         if cookie <= FIRST_COOKIES {
             return Ok(Place::After(Vec::new()));
@@ -175,7 +177,7 @@ impl DirHandle {
         }
         let next = self.marks.partition_point(|mark| mark.cookie <= cookie);
         let Some(mark) = next.checked_sub(1).and_then(|at| self.marks.get(at)) else {
-            // It was forgotten.
+            // The mark was dropped.
             return Ok(Place::After(Vec::new()));
         };
         let (last, hash) = match self.marks.get(next) {
@@ -187,8 +189,8 @@ impl DirHandle {
         Ok(Place::After(self.step(now, mark, steps, last, hash)?))
     }
 
-    /// The name `steps` after a mark, if the names up to number `last` are those that were given: `hash` is theirs. Else the
-    /// mark's.
+    /// The name `steps` after a mark, if the names up to number `last` are still those that were returned; `hash` is
+    /// theirs. Otherwise the mark's name.
     fn step(&self, now: &Moment<'_>, mark: &Mark, steps: u64, last: u64, hash: u64) -> Result<Vec<u8>, FsError> {
         let after = (!mark.name.is_empty()).then_some(&*mark.name);
         let mut entries = now.view().dirents(self.dir, after)?;
@@ -205,7 +207,7 @@ impl DirHandle {
         Ok(if left == 0 { found } else { mark.name.to_vec() })
     }
 
-    /// Thins out the last reply, and begins one after `name`, which has number `cookie`.
+    /// Keeps marks of the last reply, and begins a reply after `name`, which has number `cookie`.
     fn begin(&mut self, cookie: u64, name: &[u8]) {
         let old = std::mem::take(&mut self.reply);
         for (number, name) in old.names() {
@@ -218,7 +220,7 @@ impl DirHandle {
         let last = old.last();
         self.reply = Reply { asked: cookie, before: last, after: name.to_vec(), ..Reply::default() };
         if cookie != last && last > FIRST_COOKIES {
-            // The reader went elsewhere. What comes now gets new numbers: the old ones keep their names.
+            // The reader went elsewhere. What comes now gets new numbers, so the old numbers keep their names.
             if let Some(name) = old.get(last).filter(|_| self.since > 0) {
                 self.mark(last, name, false);
             }
@@ -237,8 +239,8 @@ impl DirHandle {
         }
     }
 
-    /// Forgets half of the marks: each second one, or the oldest ones if that helps too little. A mark after which a jump
-    /// comes, or nothing yet, stays.
+    /// Drops half of the marks: every second one, or the oldest ones if that frees too little. A mark stays if a jump
+    /// or nothing follows it.
     fn thin(&mut self) {
         self.sparse = (self.sparse * 2).min(SPARSE_MAX);
         let old = std::mem::take(&mut self.marks);

@@ -1,52 +1,53 @@
-//! Which files have bytes in the thaw log, and what of them may be frozen.
+//! Which files have bytes in the thaw log, and which of them may be frozen.
 //!
-//! Invariants: a file is here exactly while some of its thawed ranges are in the log (lost ones do not count), with the
-//! bytes of these; and what is ready is the sum over the files that nobody has open for writing and that are not held. Pure:
-//! time is handed in. Called by `state`, in the step that changes the ranges.
+//! Invariants: a file is in this set exactly as long as some of its thawed ranges are in the log (lost ranges do not
+//! count), with the number of bytes in these. `ready` is the sum over the files that nobody has open for writing and
+//! that are not held. Pure: time is handed in. Called by `state`, in the step that changes the ranges.
 
 use crate::format::ids::InodeId;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// A file that is open for writing is left alone until nobody has written to it for so long.
+/// A file that is open for writing is left alone until nobody has written to it for this long.
 pub(super) const UNWRITTEN: Duration = Duration::from_secs(30);
-/// A file that changed under its freeze so often, each time so that nothing of it could be spliced, waits [28].
+/// A file waits after it has changed during its freeze so many times in a row, each time so that nothing of it could be
+/// spliced [28].
 const DROPS: u32 = 2;
-/// So long.
+/// How long it waits.
 const WAIT_AFTER_DROPS: Duration = Duration::from_secs(60);
-/// A file that could not be frozen for another reason, such as a frame that does not verify, waits so long.
+/// How long a file waits that could not be frozen for another reason, such as a frame that does not verify.
 const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(600);
 
 /// A file with bytes in the thaw log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dirty {
-    /// How many.
+    /// How many bytes.
     pub(super) bytes: u64,
     /// When something was last written to it.
     pub(super) written: Instant,
     /// Whether somebody has it open for writing.
     writing: bool,
-    /// How often in a row nothing of it could be spliced.
+    /// How many times in a row nothing of it could be spliced.
     drops: u32,
     /// Until when it is left alone.
     hold: Option<Instant>,
-    /// Whether it is held since it could not be frozen.
+    /// Whether it is held because it could not be frozen.
     failed: bool,
 }
 
 impl Dirty {
-    /// What it counts for among what is ready.
+    /// The bytes that it adds to `ready`.
     fn weight(&self) -> u64 {
         if self.writing || self.hold.is_some() { 0 } else { self.bytes }
     }
 
-    /// Whether it may be frozen without being asked for.
+    /// Whether it may be frozen without anybody asking.
     pub(super) fn is_eligible(&self, now: Instant) -> bool {
         let quiet = !self.writing || now.saturating_duration_since(self.written) >= UNWRITTEN;
         quiet && self.hold.is_none_or(|until| until <= now)
     }
 
-    /// Whether it is left alone: it changed under its freeze again and again, or cannot be frozen.
+    /// Whether it is held: it changed during its freeze again and again, or cannot be frozen.
     pub(super) fn is_held(&self, now: Instant) -> bool {
         self.hold.is_some_and(|until| until > now)
     }
@@ -57,7 +58,7 @@ impl Dirty {
     }
 }
 
-/// All of them. A clone costs next to nothing.
+/// All these files. A clone is cheap.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DirtyFiles {
     files: imbl::OrdMap<InodeId, Dirty>,
@@ -69,15 +70,15 @@ pub(super) struct DirtyFiles {
 }
 
 impl DirtyFiles {
-    /// Of these files with so many bytes each, of which none is open.
+    /// From files with so many bytes each, none of them open.
     pub(super) fn found(files: impl IntoIterator<Item = (InodeId, u64)>, now: Instant) -> Self {
         let mut dirty = DirtyFiles::default();
         files.into_iter().for_each(|(inode, bytes)| dirty.change(inode, i128::from(bytes), true, false, now));
         dirty
     }
 
-    /// A file has so many bytes more, or fewer, in the log; `wrote` if something was written to it, `writing` if somebody has it
-    /// open for that.
+    /// Changes the number of bytes that a file has in the log. `wrote`: something was written to it. `writing`:
+    /// somebody has it open for writing.
     pub(super) fn change(&mut self, inode: InodeId, by: i128, wrote: bool, writing: bool, now: Instant) {
         if wrote {
             self.written = Some(now);
@@ -92,7 +93,7 @@ impl DirtyFiles {
         self.put(inode, file);
     }
 
-    /// Somebody has the file open for writing, or nobody has any more.
+    /// Notes whether somebody has the file open for writing.
     pub(super) fn set_writing(&mut self, inode: InodeId, writing: bool) {
         if let Some(mut file) = self.files.get(&inode).copied().filter(|file| file.writing != writing) {
             file.writing = writing;
@@ -100,7 +101,8 @@ impl DirtyFiles {
         }
     }
 
-    /// Nothing of a file that was cut could be spliced, as it had changed: so often in a row, it waits.
+    /// Notes that nothing of a file that was cut could be spliced, because it had changed. After [`DROPS`] times in a
+    /// row it waits.
     pub(super) fn dropped(&mut self, inode: InodeId, now: Instant) {
         if let Some(mut file) = self.files.get(&inode).copied() {
             file.drops = file.drops.saturating_add(1);
@@ -111,7 +113,7 @@ impl DirtyFiles {
         }
     }
 
-    /// Something of it was spliced: what went wrong before does not count.
+    /// Notes that something of the file was spliced. Earlier failures no longer count.
     pub(super) fn spliced(&mut self, inode: InodeId) {
         if let Some(mut file) = self.files.get(&inode).copied().filter(|file| file.drops > 0 || file.hold.is_some()) {
             (file.drops, file.hold, file.failed) = (0, None, false);
@@ -119,7 +121,7 @@ impl DirtyFiles {
         }
     }
 
-    /// The file cannot be frozen. Whether it was not held for that already.
+    /// Notes that the file cannot be frozen. Returns false if that was known already.
     pub(super) fn hold(&mut self, inode: InodeId, now: Instant) -> bool {
         let Some(mut file) = self.files.get(&inode).copied() else { return false };
         let is_news = !std::mem::replace(&mut file.failed, true);
@@ -128,7 +130,7 @@ impl DirtyFiles {
         is_news
     }
 
-    /// Lets go of files that have waited long enough.
+    /// Releases the files that have been held long enough.
     pub(super) fn expire(&mut self, now: Instant) {
         let due: Vec<_> = (self.held.iter())
             .filter(|inode| self.files.get(*inode).is_none_or(|file| file.hold.is_none_or(|until| until <= now)))
@@ -197,7 +199,7 @@ impl DirtyFiles {
         self.held.iter().filter(|inode| self.files.get(*inode).is_some_and(|file| file.failed)).count()
     }
 
-    /// Whether a file has bytes that is not held.
+    /// Whether some file with bytes in the log is not held.
     pub(super) fn has_more_than_held(&self) -> bool {
         self.files.len() > self.held.len()
     }
@@ -252,7 +254,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         assert!(!eligible(&dirty, minute - Duration::from_nanos(1)) && eligible(&dirty, minute));
         assert_eq!(dirty.ready(), 0);
-        // Writing to it does not make it wait less.
+        // Writing to it does not shorten the wait.
         dirty.change(A, 1, true, false, now);
         assert_eq!(dirty.ready(), 0);
         dirty.expire(now + minute);

@@ -1,8 +1,8 @@
-//! What an operation would change, worked out on a snapshot without any lock.
+//! What an operation would change, computed on a snapshot without any lock.
 //!
-//! An operation reads rows through its draft, which sees its own changes, and notes a claim for each thing it read or
-//! wrote. The draft is pure memory: it counts once [`State::apply`](super::state::State::apply) finds that everything
-//! claimed is as it was. Operations are in `ops`.
+//! An operation reads rows through its draft, which sees the operation's own changes, and notes a claim for each thing
+//! it reads or writes. The draft exists in memory only. It counts once [`State::apply`](super::state::State::apply)
+//! finds that nothing claimed has changed. Operations are in `ops`.
 
 use super::FsError;
 use super::claims::{Claim, Claims};
@@ -31,17 +31,17 @@ pub(super) enum Standing {
 pub(super) struct RowChange {
     pub(super) table: &'static Table,
     pub(super) key: Key,
-    /// `None`: it is deleted.
+    /// `None`: the row is deleted.
     pub(super) row: Option<Row>,
-    /// Whether the log has it as a row. Thawed ranges, and rows of deleted ranges, are logged otherwise.
+    /// Whether the log records it as a row. Thawed ranges, and rows of deleted ranges, are logged in other ways.
     pub(super) logged: bool,
-    /// Whether a deletion leaves a tombstone: something below the active overlay has the row. What came and went since the
-    /// last checkpoint leaves nothing that later look-ups would have to pass.
+    /// Whether a deletion leaves a tombstone, because something below the active overlay has the row. A row that was
+    /// made and deleted since the last checkpoint leaves nothing that later look-ups would have to skip.
     pub(super) hides: bool,
 }
 
 impl RowChange {
-    /// Changes the row in the active overlay; `same` says whether what is below is what it was for the draft.
+    /// Changes the row in the active overlay. `same`: what is below the overlay is the same as for the draft.
     pub(super) fn put_into(&self, active: &mut Overlay, same: bool) {
         if self.hides || !same {
             active.set(self.table, self.key.clone(), self.row.clone());
@@ -51,14 +51,14 @@ impl RowChange {
     }
 }
 
-/// A change of the bytes that an inode's thawed ranges name in one segment.
+/// A change in the number of bytes of one segment that an inode's thawed ranges name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameChange {
     pub(super) inode: InodeId,
     /// Any frame in that segment.
     pub(super) frame: LogOffset,
     pub(super) bytes: u64,
-    /// Whether the range came to be, or is no more.
+    /// Whether the range was added; otherwise it was removed.
     pub(super) added: bool,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Draft {
     pub(super) bytes: i64,
     pub(super) removes: bool,
     pub(super) lightens_log: bool,
-    /// Bytes only lie elsewhere in the log now: nobody has written them.
+    /// The operation only moves bytes within the log: nobody has written them.
     pub(super) only_moves: bool,
 }
 
@@ -104,7 +104,7 @@ impl Draft {
         &self.snapshot
     }
 
-    /// All tables, with the changes so far. What is read here and matters is to be claimed.
+    /// All tables, with the changes so far. The caller claims whatever it reads here and relies on.
     pub(super) fn view(&self) -> &View {
         &self.snapshot.view
     }
@@ -119,7 +119,7 @@ impl Draft {
         self.rows.is_empty() && self.ranges.is_empty() && self.thawed.is_empty()
     }
 
-    /// Whether somebody has the inode open. To be asked after the inode was claimed: opening it counts as a change.
+    /// Whether somebody has the inode open. Claim the inode first: opening it counts as a change.
     pub(super) fn is_open(&self, inode: InodeId) -> bool {
         self.snapshot.opens.contains_key(&inode)
     }
@@ -130,7 +130,7 @@ impl Draft {
         self.view().inode(inode)?.ok_or(FsError::NotFound)
     }
 
-    /// The row of an inode, whether it has a name or is only open.
+    /// The row of an inode, with or without a name.
     pub(super) fn any_inode(&mut self, inode: InodeId) -> Result<(InodeRow, Standing), FsError> {
         self.claims.read(Claim::Inode(inode));
         if let Some(row) = self.view().inode(inode)? {
@@ -140,18 +140,18 @@ impl Draft {
         Ok((row, Standing::Orphan))
     }
 
-    /// What `dir` has under `name`.
+    /// The entry `name` of `dir`.
     pub(super) fn lookup(&mut self, dir: InodeId, name: &[u8]) -> Result<Option<DirentRow>, FsError> {
         self.claims.read(Claim::Inode(dir));
         Ok(self.view().lookup(dir, name)?)
     }
 
-    /// Nothing may happen meanwhile to what several inodes share, nor to the number of its users [7].
+    /// Claims a shared object: neither it nor its number of users may change meanwhile [7].
     pub(super) fn claim_shared(&mut self, key: ShareKey) {
         self.claims.write(Claim::Shared(key));
     }
 
-    /// Nothing of an inode may change meanwhile: its row, and its thawed ranges.
+    /// Claims an inode: neither its row nor its thawed ranges may change meanwhile.
     pub(super) fn reads(&mut self, inode: InodeId) {
         self.claims.read(Claim::Inode(inode));
     }
@@ -183,17 +183,17 @@ impl Draft {
         self.delete(&schema::DIRENTS, KeyRef::named(dir.0, name).to_key());
     }
 
-    /// A row is there. Its owner is to be claimed.
+    /// Writes a row. The caller claims its owner.
     pub(super) fn put(&mut self, table: &'static Table, row: Row) {
         self.change(RowChange { table, key: row.key.clone(), row: Some(row), logged: true, hides: true });
     }
 
-    /// A row is there no more. Its owner is to be claimed.
+    /// Deletes a row. The caller claims its owner.
     pub(super) fn delete(&mut self, table: &'static Table, key: Key) {
         self.change(RowChange { table, key, row: None, logged: true, hides: true });
     }
 
-    /// All rows from one key on and below another are there no more. Takes time and memory for each.
+    /// Deletes all rows from key `from` up to, but not including, `to`. Takes time and memory for each.
     pub(super) fn delete_range(&mut self, table: &'static Table, from: Key, to: Key) -> Result<(), FsError> {
         let mut keys = Vec::new();
         let mut cursor = self.view().cursor_within(table, from.as_ref(), to.clone())?;
@@ -204,7 +204,8 @@ impl Draft {
         if keys.is_empty() {
             return Ok(());
         }
-        // In the log a deleted range comes before rows: those that this draft has put into it are not logged at all.
+        // In the log a deleted range comes before rows. So rows that this draft has put into the range are not logged
+        // at all.
         let inside = |change: &&mut RowChange| change.table.id() == table.id() && (&from..&to).contains(&&change.key);
         self.rows.iter_mut().filter(inside).for_each(|change| change.logged = false);
         for key in keys {
@@ -214,14 +215,14 @@ impl Draft {
         Ok(())
     }
 
-    /// The bytes of a range are those of a frame in the thaw log.
+    /// Makes a range consist of bytes of a frame in the thaw log.
     pub(super) fn thaw(&mut self, thawed: Thawed) -> Result<(), FsError> {
         self.change_extents(thawed.inode, thawed.offset, thawed.len, Some(thawed))?;
         self.thawed.push(Operation::Thawed(thawed));
         Ok(())
     }
 
-    /// Nothing in a range is thawed any more. No operation is logged if nothing was.
+    /// Makes a range no longer thawed. If nothing in it was thawed, no operation is logged.
     pub(super) fn unthaw(&mut self, inode: InodeId, offset: u64, len: u64) -> Result<(), FsError> {
         if len > 0 && self.change_extents(inode, offset, len, None)? {
             self.thawed.push(Operation::NotThawed { inode, offset, len });
@@ -229,12 +230,12 @@ impl Draft {
         Ok(())
     }
 
-    /// Nothing from `size` on is thawed any more.
+    /// Makes everything from `size` on no longer thawed.
     pub(super) fn unthaw_after(&mut self, inode: InodeId, size: u64) -> Result<(), FsError> {
         self.unthaw(inode, size, (i64::MAX as u64).saturating_sub(size))
     }
 
-    /// Whether any row changed.
+    /// Returns whether any row changed.
     fn change_extents(
         &mut self,
         inode: InodeId,
@@ -264,7 +265,7 @@ impl Draft {
     }
 
     fn change(&mut self, mut change: RowChange) {
-        // Where the table cannot be read, something may have to be hidden.
+        // If the table cannot be read, assume that there is something to hide.
         change.hides = change.row.is_some() || self.view().is_below(change.table, change.key.as_ref()).unwrap_or(true);
         change.put_into(self.snapshot.view.active_mut(), true);
         self.rows.push(change);
@@ -293,7 +294,7 @@ impl Draft {
         next(&self.ids.xattrs, limits::ID).map(XattrSetId)
     }
 
-    /// So many inodes, and bytes in regular files, are in the view more than before.
+    /// Adds to the number of inodes, and of bytes in regular files, in the view.
     pub(super) fn count(&mut self, inodes: i64, bytes: i64) {
         self.inodes = self.inodes.saturating_add(inodes);
         self.bytes = self.bytes.wrapping_add(bytes);
@@ -304,13 +305,13 @@ impl Draft {
         self.removes = true;
     }
 
-    /// The operation takes bytes out of the thaw log: it may use the last of the log's space, as what removes something may,
-    /// but not that of the image.
+    /// The operation takes bytes out of the thaw log. Like an operation that removes something, it may use the last of
+    /// the log's space, but not that of the image.
     pub(super) fn lightens_log(&mut self) {
         self.lightens_log = true;
     }
 
-    /// The operation changes only where in the log bytes lie.
+    /// The operation only changes where in the log bytes are stored.
     pub(super) fn only_moves(&mut self) {
         self.only_moves = true;
     }

@@ -1,7 +1,8 @@
-//! Whether two contents say the same of their bytes: compared part by part, and hashed the same way to find candidates.
+//! Whether two contents name the same bytes. They are compared part by part. A hash over the parts finds candidates.
 //!
-//! A part is a range of one subchunk, or a hole. How the parts are grouped into rows does not count: a content that was
-//! spliced in steps has other rows than one that was packed at once. No content is ever whole in memory. Callers:
+//! A part is a range of one subchunk, or a hole. How the parts are grouped into rows does not matter: a content that
+//! was spliced in steps has other rows than one that was packed at once. No content is ever in memory as a whole.
+//! Callers: `freezing/share` and `ops/share_equal`.
 //! `freezing/share` and `ops/share_equal`.
 
 use super::FsError;
@@ -9,13 +10,13 @@ use crate::format::ids::{ContentId, SubchunkId};
 use crate::format::rows::{ContentRef, Extent};
 use crate::meta::{Extents, View};
 
-/// Bytes of a hash: enough that unequal contents hardly ever have the same. They are compared all the same.
+/// Bytes of a hash: so many that different contents hardly ever have the same. Candidates are compared all the same.
 pub(super) const HASH: usize = 16;
 
-/// A range of a content that is of one subchunk, or a hole.
+/// A range of a content that lies in one subchunk, or a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
-    /// The subchunk, and the first byte in it; `None`: a hole.
+    /// The subchunk, and the offset of the part's first byte in it; `None`: a hole.
     source: Option<(SubchunkId, u32)>,
     len: u64,
 }
@@ -23,7 +24,7 @@ struct Part {
 /// The parts of one content, in order.
 struct Parts {
     extents: Extents,
-    /// What is left of a run: its next subchunk, and the lengths from there on.
+    /// The rest of a run: its next subchunk, and the lengths from there on.
     run: Option<(SubchunkId, std::vec::IntoIter<u32>)>,
     rows: usize,
 }
@@ -56,7 +57,7 @@ impl Parts {
     }
 }
 
-/// A hash of what a file's row names as its bytes; `None` for what cannot be shared, and what has more than `most` rows.
+/// A hash of the content that a file's row names. `None` if the content cannot be shared or has more than `most` rows.
 pub(super) fn hash(view: &View, content: ContentRef, most: usize) -> Result<Option<[u8; HASH]>, FsError> {
     let mut hasher = blake3::Hasher::new();
     match content {
@@ -80,7 +81,7 @@ pub(super) fn hash(view: &View, content: ContentRef, most: usize) -> Result<Opti
     Ok(Some(out))
 }
 
-/// Whether both are tiny contents of the same bytes, or contents of the same parts, with at most so many rows.
+/// Whether both are tiny contents with the same bytes, or contents with the same parts in at most `most` rows.
 pub(super) fn is_equal(view: &View, a: ContentRef, b: ContentRef, most: usize) -> Result<bool, FsError> {
     match (a, b) {
         (ContentRef::Tiny(a), ContentRef::Tiny(b)) => Ok(view.tiny(a)? == view.tiny(b)?),

@@ -1,4 +1,4 @@
-//! What can go wrong for an application, and what it is told.
+//! What can fail, and which error number the application gets.
 
 use super::start::StartError;
 use crate::format::FormatError;
@@ -17,23 +17,23 @@ pub enum FsError {
     /// No such inode or name.
     #[error("no such file or directory")]
     NotFound,
-    /// It is no directory.
+    /// It is not a directory.
     #[error("not a directory")]
     NotDirectory,
     /// It is a directory.
     #[error("is a directory")]
     IsDirectory,
-    /// It is no symlink.
+    /// It is not a symlink.
     #[error("not a symbolic link")]
     NotSymlink,
-    /// It is no regular file.
+    /// It is not a regular file.
     #[error("not a regular file")]
     NotRegular,
     /// A path goes through too many symlinks.
     #[error("too many levels of symbolic links")]
     TooManyLinks,
-    /// No data (or no hole) at or behind the offset.
-    #[error("no data at or behind that offset")]
+    /// There is no data (or no hole) at or after the offset.
+    #[error("no data at or after that offset")]
     NoData,
     /// The name is taken.
     #[error("file exists")]
@@ -41,7 +41,7 @@ pub enum FsError {
     /// A directory still has entries.
     #[error("directory not empty")]
     NotEmpty,
-    /// The file system below has no space for it.
+    /// The file system that holds the image has no space for it.
     #[error("no space left on device")]
     NoSpace,
     /// The file system is mounted read-only, or changes are refused after a failure.
@@ -50,19 +50,19 @@ pub enum FsError {
     /// A name or a target is too long.
     #[error("file name too long")]
     NameTooLong,
-    /// An inode has as many names as it may have.
+    /// An inode already has as many names as are allowed.
     #[error("too many links")]
     TooManyNames,
     /// The operation is not permitted on this inode.
     #[error("operation not permitted")]
     NotPermitted,
-    /// An argument makes no sense.
+    /// An argument is not valid.
     #[error("invalid argument")]
     Invalid,
-    /// A file would be larger than it may be.
+    /// A file would exceed the largest size.
     #[error("file too large")]
     TooLarge,
-    /// This file system does not offer it.
+    /// This file system does not support it.
     #[error("operation not supported")]
     Unsupported,
     /// The inode has no extended attribute of this name.
@@ -77,28 +77,28 @@ pub enum FsError {
     /// Nobody may do this to this inode.
     #[error("permission denied")]
     Denied,
-    /// The image cannot give it.
+    /// The image cannot be read or written.
     #[error("{0}")]
     Io(String),
 }
 
 impl FsError {
-    /// An `Io` error that says `why`.
+    /// An `Io` error with the reason `why`.
     pub fn io(why: impl Into<String>) -> Self {
         FsError::Io(why.into())
     }
 
-    /// What those are told who wait for a commit that will never be.
+    /// The answer for those who wait for a commit that will never come.
     pub(super) fn latched() -> Self {
         FsError::io("the file system is read-only after a failure")
     }
 
-    /// There is no image any more to be written.
+    /// The filesystem has ended: there is no image to write any more.
     pub(super) fn ended() -> Self {
         FsError::io("the file system has ended already")
     }
 
-    /// The same error for somebody else.
+    /// A copy of the error, for another waiter.
     pub(super) fn again(&self) -> Self {
         match self {
             FsError::NoSpace => FsError::NoSpace,
@@ -106,7 +106,7 @@ impl FsError {
         }
     }
 
-    /// What an application is told.
+    /// The error number that the application gets.
     pub fn errno(&self) -> Errno {
         match self {
             FsError::NotFound => Errno::NOENT,
@@ -135,8 +135,8 @@ impl FsError {
 }
 
 impl FsError {
-    /// What an application is told of an error that comes from a storage if it has a `kind`. The one place that decides
-    /// which of them mean that there is no space.
+    /// The error for a failure of a storage, whose `kind` may be known. This is the one place that decides which kinds
+    /// mean that there is no space.
     pub(super) fn of_storage(kind: Option<ErrorKind>, error: &dyn Display) -> Self {
         match kind {
             Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => FsError::NoSpace,
@@ -144,7 +144,7 @@ impl FsError {
         }
     }
 
-    /// What an application is told of a failure of the thaw log.
+    /// The error for a failure of the thaw log.
     pub(super) fn of_log(error: &ThawError) -> Self {
         let kind = match error {
             ThawError::Storage(source) => Some(source.kind()),
@@ -153,7 +153,7 @@ impl FsError {
         FsError::of_storage(kind, error)
     }
 
-    /// What an application is told of a checkpoint that failed.
+    /// The error for a failed checkpoint.
     pub(super) fn of_checkpoint(error: &CheckpointError) -> Self {
         FsError::of_storage(error.storage_kind(), error)
     }

@@ -1,4 +1,4 @@
-//! Reading regular files, and where they have data.
+//! Reads regular files, and finds data and holes in them.
 
 use super::FsError;
 use super::read::{Fs, Moment};
@@ -11,7 +11,7 @@ use crate::meta::Extents;
 pub enum SeekTo {
     /// The next byte that is not in a hole.
     Data,
-    /// The next byte that is, the end of the file counting as one.
+    /// The next byte that is in a hole; the end of the file counts as one.
     Hole,
 }
 
@@ -19,16 +19,16 @@ impl Fs {
     /// Appends up to `len` bytes of a file from `offset` on to `out`; fewer only at the file's end.
     ///
     /// # Errors
-    /// `IsDirectory`, `NotRegular`, `NotFound`, or `Io` if a subchunk cannot be read, or the range meets a thawed one whose
-    /// bytes are lost, or are in a thaw log that is not there. `out` may then have grown.
+    /// `IsDirectory`, `NotRegular`, `NotFound`; `Io` if a subchunk cannot be read, or if the range overlaps a thawed
+    /// range whose bytes are lost or are in a thaw log that is missing. `out` may have grown then.
     pub fn read(&self, inode: InodeId, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), FsError> {
         self.now().read(inode, offset, len, out)
     }
 
-    /// The next offset from `offset` on that has data, or is a hole.
+    /// The next offset, from `offset` on, of data or of a hole.
     ///
     /// # Errors
-    /// `NoData` from the end on, or where no data follows; else as [`Fs::read`].
+    /// `NoData` if `offset` is not before the end, or if no data follows; otherwise as [`Fs::read`].
     pub fn seek(&self, inode: InodeId, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         self.now().seek(inode, offset, to)
     }
@@ -50,7 +50,7 @@ impl Moment<'_> {
         let mut at = offset;
         let mut thawed = self.view().thawed_within(inode, offset, offset.saturating_add(len as u64))?;
         while !rest.is_empty() {
-            // Up to the next thawed range, or the end, what is stored counts.
+            // Before the next thawed range, or up to the end, the stored content counts.
             let next = thawed.next(self.view())?;
             let before = next.map_or(u64::MAX, |(begin, _)| begin.saturating_sub(at)).min(rest.len() as u64);
             let (stored, after) = rest.split_at_mut(before as usize);
@@ -73,7 +73,8 @@ impl Moment<'_> {
         Ok(())
     }
 
-    /// Fills `out`, which is zero, with what the row's content has from `offset` on, which is below the size.
+    /// Fills `out`, which is zeroed, with the bytes of the row's content from `offset` on. `offset` is less than the
+    /// size.
     fn read_stored(&self, row: &InodeRow, offset: u64, out: &mut [u8]) -> Result<(), FsError> {
         match row.content {
             ContentRef::None => Ok(()),
@@ -88,14 +89,14 @@ impl Moment<'_> {
         }
     }
 
-    /// Fills `out`, which is zero, from `extents` on, the first of which covers `at` or is the last.
+    /// Fills `out`, which is zeroed, from `extents` on. The first extent covers `at`, or is the last one.
     fn read_content(&self, extents: &mut Extents, mut at: u64, out: &mut [u8]) -> Result<(), FsError> {
         let mut rest = out;
         while !rest.is_empty() {
             //= format-spec.md#8.3
             //# It may end before: what of the file is after its end is a hole.
             let Some((begin, extent)) = extents.next(self.view())? else { return Ok(()) };
-            // Extents follow one another: only the first can end before `at`, and no other comes after it then.
+            // Extents adjoin each other: only the first can end before `at`, and then none follows it.
             let within = at.saturating_sub(begin);
             let have = extent.length.saturating_sub(within).min(rest.len() as u64);
             let (now, after) = rest.split_at_mut(have as usize);
@@ -108,7 +109,7 @@ impl Moment<'_> {
         Ok(())
     }
 
-    /// Fills `out`, which is zero, with the bytes of an extent from its byte `within` on.
+    /// Fills `out`, which is zeroed, with the bytes of an extent, beginning at its byte `within`.
     fn read_extent(&self, extent: &ContentRow, within: u64, out: &mut [u8]) -> Result<(), FsError> {
         match &extent.extent {
             Extent::Hole => Ok(()),
@@ -173,7 +174,7 @@ impl Moment<'_> {
         Ok(hole)
     }
 
-    /// As [`Moment::seek`], by what the row says of the content. `offset` is below the size.
+    /// As [`Moment::seek`], but only by the content that the row names. `offset` is less than the size.
     fn seek_content(&self, row: &InodeRow, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         match (row.content, to) {
             (ContentRef::None, SeekTo::Data) => Err(FsError::NoData),
@@ -184,7 +185,7 @@ impl Moment<'_> {
                 let mut extents = self.view().extents(content, offset)?;
                 let mut content_end = offset;
                 while let Some((begin, extent)) = extents.next(self.view())? {
-                    // Decoding has checked the addition.
+                    // The addition was checked when the row was decoded.
                     let end = begin + extent.length;
                     let here = begin.max(offset);
                     if here >= row.size {

@@ -1,8 +1,9 @@
-//! The end of writing: the image alone is complete, and the thaw log goes; or something is in the log alone, and it stays.
+//! The end of writing. Either the image alone is complete, and the thaw log is removed; or something is only in the
+//! log, and it stays.
 //!
-//! Whether the log may go is read from the image: the roots of both slots contain everything that was committed, and have no
-//! range in it. Then both slots are clean, durably, before the first segment is removed. Called by `live`, after the last
-//! commit and checkpoint.
+//! The image itself says whether the log may be removed: the roots of both slots must contain everything that was
+//! committed, and have no range in the log. Then both slots are made clean, durably, before the first segment is
+//! removed. Called by `live`, after the last commit and checkpoint.
 
 use super::start::StartError;
 use crate::meta::{Heads, Image, ImageOptions};
@@ -10,21 +11,22 @@ use crate::storage::{LogHome, Storage};
 use crate::thaw::ThawLog;
 use std::sync::Arc;
 
-/// What the end left.
+/// In which state the end of writing left the image and its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finished {
     /// Nothing was ever written.
     Untouched,
     /// The image is complete, and the thaw log is gone.
     Removed,
-    /// The image is complete, and its head slots are clean, but the thaw log could not be removed: the next writer does.
+    /// The image is complete and its head slots are clean, but the thaw log could not be removed. The next writer
+    /// removes it.
     Left {
         /// Where it is.
         place: String,
         /// Why.
         why: String,
     },
-    /// Some bytes or changes are in the thaw log alone.
+    /// Some bytes or changes are only in the thaw log.
     Kept {
         /// Bytes of the log.
         bytes: u64,
@@ -33,7 +35,7 @@ pub enum Finished {
     },
 }
 
-/// Ends the writing of the image in `storage`. `image_end` is up to where the image was synced, `time` for a last commit.
+/// Ends the writing of the image in `storage`. The image is synced up to `image_end`. `time` is for a last commit.
 ///
 /// # Errors
 /// If the image cannot be read, or a slot or the log could not be written. Nothing that was committed is lost.
@@ -57,14 +59,15 @@ pub fn finish(
         });
     }
     if log.has_unrecorded_commit() || log.has_unsynced() && !log.is_stopped() {
-        // The next writer need not write again what the log says is durable. Nothing is lost if it does not say it.
+        // With this record the next writer need not write the durable part again. Nothing is lost if the record is
+        // missing.
         let _ =
             log.commit(Vec::new(), image_end, time).inspect_err(|error| tracing::warn!(%error, "the end of the log"));
     }
     Ok(Finished::Kept { bytes: log.bytes().map_err(StartError::of_log)?, place: home.describe() })
 }
 
-/// Whether the roots of both slots contain everything that was committed, and have no ranges in a log.
+/// Whether the roots of both slots contain everything that was committed, and no ranges in a log.
 fn is_complete(log: &ThawLog, heads: &Heads, storage: &Arc<dyn Storage>) -> Result<bool, StartError> {
     let newest = heads.newest();
     if heads.slots().any(|head| (head.root, head.root_hash) != (newest.root, newest.root_hash)) {
@@ -75,7 +78,7 @@ fn is_complete(log: &ThawLog, heads: &Heads, storage: &Arc<dyn Storage>) -> Resu
         return Ok(false);
     }
     let root = image.root();
-    // A log that was begun, and into which nothing came, has nothing that a root could contain.
+    // If no transaction came into a log, there is nothing that a root would have to contain.
     let contains = root.thaw_log_id == log.log_id() && root.thaw_transaction >= log.last_change();
     if log.last_change() > 0 && !contains {
         return Ok(false);

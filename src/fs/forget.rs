@@ -1,8 +1,8 @@
-//! Giving a thaw log up that is missing or damaged: what was in it alone is lost, and the image says so.
+//! Gives up a thaw log that is missing or damaged. What was only in it is lost, and the image records that.
 //!
-//! Each range in the log becomes a lost one, in a checkpoint, before a new log may begin; until it is overwritten, truncated
-//! or punched a read of it is an error. Changes that no checkpoint has are not there any more. Called by cli, where its user
-//! asked for it.
+//! A checkpoint turns each range in the log into a lost one before a new log may begin. Reading such a range is an
+//! error until it is overwritten, truncated or punched. Changes that no checkpoint contains are gone. Called by cli
+//! when the user asks for it.
 
 use super::begin::{open_log, raise_epoch};
 use super::start::{StartError, look};
@@ -18,28 +18,28 @@ use std::sync::Arc;
 /// A range of a file whose written bytes are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostRange {
-    /// Which file.
+    /// The file.
     pub inode: InodeId,
-    /// First byte in the file.
+    /// Its first byte in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Its length in bytes.
     pub len: u64,
 }
 
 /// What was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Forgotten {
-    /// The ranges that are lost, by inode and offset.
+    /// The lost ranges, by inode and offset.
     pub ranges: Vec<LostRange>,
-    /// Where the log was moved, if there was one.
+    /// The new name of the log, if there was one.
     pub set_aside: Option<String>,
 }
 
-/// Gives up the thaw log of the image in `storage`, if it is missing or damaged; a log that fits and is whole is not given
-/// up, and nothing is written then. `time` is when. A log that is there is set aside.
+/// Gives up the thaw log of the image in `storage` if it is missing or damaged. If the log belongs to the image and is
+/// whole, it is kept and nothing is written. `time` is the present time. An existing log is set aside.
 ///
 /// # Errors
-/// See [`StartError`]. It may be tried again.
+/// See [`StartError`]. The call may be repeated.
 pub fn forget(
     storage: &Arc<dyn Storage>,
     home: &Arc<dyn LogHome>,
@@ -51,7 +51,7 @@ pub fn forget(
         Err(error) if error.can_forget() => {}
         Err(error) => return Err(error),
     }
-    // `look` found both fit for writing.
+    // `look` found that the image and its heads can be written.
     let mut heads = Heads::read(Arc::clone(storage))?;
     let image = Image::open(Arc::clone(storage), options)?;
     let (changes, ranges) = lose(&image)?;

@@ -1,42 +1,42 @@
-//! Which segments of the thaw log are still needed for the written bytes in them [10].
+//! Which segments of the thaw log are still needed because of the written bytes in them [10].
 //!
-//! A segment is needed while a thawed range names bytes in it: of the state as it is now, of the state that the head's
-//! root has, or in a transaction that the root does not contain; and while bytes were appended to it whose range is not
-//! in the state yet. Segments are named by their number. Called by `state`.
+//! A segment is needed while a thawed range names bytes in it: a range of the present state, of the state in the head's
+//! root, or of a transaction that the root does not contain. It is also needed while bytes were appended to it whose
+//! range is not in the state yet. Segments are named by their number. Called by `state`.
 
 use std::collections::BTreeMap;
 
-/// Bytes by segment, and what keeps segments besides.
+/// Bytes by segment, and what else keeps segments.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// Bytes of thawed ranges now.
+    /// Bytes of thawed ranges in the present state.
     now: BTreeMap<u64, u64>,
-    /// The same when the state was last sealed: what the root that comes of it will name.
+    /// The same for the state that was sealed last: the root made from it will name these.
     sealed: BTreeMap<u64, u64>,
-    /// The lowest segment that an operation after the last sealing names.
+    /// The lowest segment that an operation since the last sealing names.
     named: Option<u64>,
-    /// The lowest one named by operations before the last sealing that no published root contains yet.
+    /// The lowest segment named by operations from before the last sealing that no published root contains yet.
     unpublished: Option<u64>,
-    /// Segments of the root that is published.
+    /// The segments that the published root names.
     published: BTreeMap<u64, u64>,
     /// Appends whose ranges are not in the state yet.
     in_flight: BTreeMap<u64, usize>,
 }
 
 impl Frames {
-    /// What is there at the start: bytes by segment, as the state has them, and the lowest segment that the log has. The
-    /// published root and the transactions of the log may name all of it.
+    /// The start: bytes by segment in the present state, and the lowest segment of the log. The published root and the
+    /// transactions of the log may name all segments from there on.
     pub(super) fn found(now: BTreeMap<u64, u64>, lowest_of_log: Option<u64>) -> Self {
         Frames { published: now.clone(), now, named: lowest_of_log, ..Frames::default() }
     }
 
-    /// A range came to be: an operation names the segment.
+    /// Notes that a range was added: an operation names the segment.
     pub(super) fn add(&mut self, segment: u64, bytes: u64) {
         add(&mut self.now, segment, bytes);
         self.named = Some(self.named.map_or(segment, |named| named.min(segment)));
     }
 
-    /// A range is no more.
+    /// Notes that a range was removed.
     pub(super) fn remove(&mut self, segment: u64, bytes: u64) {
         if let Some(count) = self.now.get_mut(&segment) {
             *count = count.saturating_sub(bytes);
@@ -59,13 +59,13 @@ impl Frames {
         }
     }
 
-    /// The state is sealed now.
+    /// Notes that the state is sealed now.
     pub(super) fn seal(&mut self) {
         self.sealed = self.now.clone();
         self.unpublished = [self.unpublished, self.named.take()].into_iter().flatten().min();
     }
 
-    /// A root of the sealed state is published in both slots.
+    /// Notes that a root of the sealed state is published in both slots.
     pub(super) fn publish(&mut self) {
         self.published = std::mem::take(&mut self.sealed);
         self.unpublished = None;
@@ -79,13 +79,13 @@ impl Frames {
         counted.chain([self.named, self.unpublished, held].into_iter().flatten()).min()
     }
 
-    /// The lowest segment that will be needed once a root of the state as it is now is published.
+    /// The lowest segment that will be needed once a root of the present state is published.
     pub(super) fn lowest_of_state(&self) -> u64 {
         let held = self.in_flight.keys().next();
         self.now.keys().next().into_iter().chain(held).min().copied().unwrap_or(u64::MAX)
     }
 
-    /// Bytes of thawed ranges now, by segment.
+    /// Bytes of thawed ranges of the present state, by segment.
     pub(super) fn by_segment(&self) -> &BTreeMap<u64, u64> {
         &self.now
     }
@@ -113,7 +113,7 @@ mod tests {
         frames.add(3, 10);
         frames.release(3);
         assert_eq!(frames.lowest(), Some(3));
-        // Overwritten before any checkpoint: the transaction that names it is in no root yet.
+        // It was overwritten before any checkpoint: no root contains the transaction that names it.
         frames.add(5, 10);
         frames.remove(3, 10);
         assert_eq!(frames.lowest(), Some(3));
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(frames.lowest(), Some(3));
         frames.publish();
         assert_eq!(frames.lowest(), Some(5));
-        // Overwritten after the checkpoint: the root names it.
+        // It was overwritten after the checkpoint: the root names it.
         frames.remove(5, 10);
         frames.add(6, 10);
         assert_eq!((frames.lowest(), frames.bytes()), (Some(5), 10));

@@ -1,10 +1,10 @@
-//! gc of an image that nobody has mounted: dead superchunks lose their rows, and then their bytes.
+//! gc of an image that nobody has mounted: first the rows of dead superchunks are deleted, then their bytes.
 //!
-//! Order: mark; delete the rows of what is wholly dead, in checkpoints; both head slots name the root without them, durably;
-//! keep readers out; punch. Nothing is punched that a root of either slot leads to, and a crash between any two steps leaves
-//! an image that lacks nothing: at worst rows of dead superchunks, or dead frames that are not punched yet, which the next gc
-//! finds. An image whose thaw log has something that it has not is refused: the log's rows may name what the image's rows do
-//! not. No thaw log is begun. Called by cli.
+//! The order: mark; delete the rows of superchunks that are wholly dead, in checkpoints; both head slots name the root
+//! without them, durably; keep readers out; punch. Nothing is punched that a root of either slot leads to. A crash
+//! between any two steps leaves an image that lacks nothing: at worst, rows of dead superchunks remain, or dead frames
+//! that are not punched yet, and the next gc finds them. An image is refused if its thaw log has changes that it lacks:
+//! rows of the log may name what the image's rows do not. No thaw log is begun. Called by cli.
 
 use super::FsError;
 use super::begin::{open_log, raise_epoch};
@@ -25,24 +25,24 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// While it lives, no reader begins, and there is none.
+/// As long as it exists, nobody else reads the image, and no reader can begin.
 pub type NoReaders = Box<dyn Any>;
 
-/// Subchunks whose rows are deleted at once. With the shortest rows there are, their tombstones take 256 MiB; with rows as
-/// they are usually, 3.
+/// Rows of so many subchunks are deleted at once. With the shortest possible rows, their tombstones take 256 MiB; with
+/// typical rows, 3 MiB.
 const ROUND: u64 = 1 << 20;
-/// How often it is marked anew what its own checkpoints left. The second changes nothing but the map, whose blocks have no
-/// rows.
+/// How often marking is repeated, because gc's own checkpoints leave dead blocks. The second pass changes only the map,
+/// whose blocks have no rows.
 const PASSES: usize = 3;
 
-/// Why nothing was freed, or not all.
+/// Why nothing was freed, or not everything.
 #[derive(Debug, Error)]
 pub enum GcError {
     /// The image cannot be written to.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// It is not known what is live: a table cannot be read.
-    #[error("it is not known what may be freed, so nothing is: {0}")]
+    /// A table cannot be read, so it is unknown what is live.
+    #[error("cannot tell what is in use, so nothing is freed: {0}")]
     Unknown(#[source] MetaError),
     /// The map lacks subchunks that files or tables need.
     #[error(
@@ -52,23 +52,23 @@ pub enum GcError {
         /// How many.
         subchunks: u64,
     },
-    /// Something is in the thaw log alone.
-    #[error("changes are in the thaw log alone ({place}): freeze the image first ('floe freeze')")]
+    /// Some changes are only in the thaw log.
+    #[error("some changes are only in the thaw log ({place}): freeze the image first ('floe freeze')")]
     ThawLog {
-        /// Where it is.
+        /// The place of the log.
         place: String,
     },
-    /// Readers could not be kept out. Rows may be deleted already; what they named is freed the next time.
+    /// Readers could not be kept out. Rows may be deleted already; the next gc frees what they named.
     #[error(transparent)]
     Readers(#[from] LockError),
     /// The filesystem refuses changes, or has no space for this one.
     #[error(transparent)]
     Fs(#[from] FsError),
-    /// What a snapshot in the making needs is not known before it is made.
+    /// A snapshot is being made. It is not known yet what it needs.
     #[error("a snapshot is being made")]
     Snapshot,
-    /// Requests from before are not answered yet. What has no rows any more is freed the next time.
-    #[error("requests from before are not answered yet")]
+    /// Earlier requests are still running. The next gc frees what has no rows any more.
+    #[error("earlier requests are still running: try again later")]
     Busy,
     /// Space could not be given back. The image lacks nothing.
     #[error("space cannot be given back: {0}")]
@@ -93,15 +93,15 @@ impl From<MetaError> for GcError {
     }
 }
 
-/// How space is freed.
+/// How to free space.
 pub struct GcHow<'a> {
-    /// Nothing is written: only what would be freed is said.
+    /// Write nothing: only report what would be freed.
     pub dry_run: bool,
-    /// When it is.
+    /// The present time.
     pub time: Time,
-    /// Keeps readers out, and waits for those that there are, or fails.
+    /// Keeps readers out, and waits for those that exist; or fails.
     pub no_readers: &'a dyn Fn() -> Result<NoReaders, LockError>,
-    /// Asked now and then; it ends early if this is true.
+    /// Called now and then; gc ends early if it returns true.
     pub stop: &'a dyn Fn() -> bool,
 }
 
@@ -114,7 +114,7 @@ pub struct GcReport {
     pub frames: u64,
     /// Bytes of these payloads.
     pub freed_bytes: u64,
-    /// Dead bytes that stay: of superchunks that are partly live.
+    /// Dead bytes that stay, in superchunks that are partly live.
     pub left_bytes: u64,
 }
 
@@ -125,7 +125,7 @@ impl GcReport {
         GcReport { superchunks: census.dead().count() as u64, left_bytes, ..GcReport::default() }
     }
 
-    /// Counts frames that are punched, but for those that were before.
+    /// Counts frames that are being punched, except those that already were.
     pub(super) fn count(&mut self, dead: &[DeadFrame]) {
         for frame in dead.iter().filter(|frame| !frame.is_punched) {
             self.frames += 1;
@@ -134,10 +134,10 @@ impl GcReport {
     }
 }
 
-/// Frees what nothing of the image in `storage` needs any more. The caller has the writer's lock.
+/// Frees what nothing in the image in `storage` needs any more. The caller holds the writer's lock.
 ///
 /// # Errors
-/// See [`GcError`]. Whatever it is, the image lacks nothing, and it may be tried again.
+/// See [`GcError`]. In every case the image lacks nothing, and the call may be repeated.
 pub fn gc_image(storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>, how: &GcHow<'_>) -> Result<GcReport, GcError> {
     let Found { heads, image, log, .. } = look(Arc::clone(storage), Arc::clone(home), ImageOptions::default())?;
     if let FoundLog::Resume(..) = log {
@@ -153,13 +153,13 @@ pub fn gc_image(storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>, how: &GcHow
         return Ok(report);
     }
     let mut work = Work { storage, heads, version: image, log: None, how };
-    // Where a slot names an older root, or is damaged, that root's frames are in use until both name the newer one.
+    // If a slot names an older root or is damaged, frames of that root are in use until both slots name the newest one.
     let newest = work.heads.newest();
     let same = work.heads.slots().filter(|head| (head.root, head.root_hash) == (newest.root, newest.root_hash));
     if same.count() < HeadIndex::ALL.len() {
         work.begin()?;
     }
-    // A checkpoint replaces table blocks, so groups of them may be dead after it that were live before.
+    // A checkpoint replaces table blocks. So table groups that were live before it may be dead after it.
     for _ in 0..PASSES {
         if census.dead().next().is_none() {
             break;
@@ -178,7 +178,7 @@ fn is_full(error: &CheckpointError) -> bool {
     !error.is_final() && matches!(error.storage_kind(), Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
-/// What is live by a view, and by its map.
+/// What is live in a view, and in its map.
 pub(super) fn take_census(view: &View, stop: &dyn Fn() -> bool) -> Result<Census, GcError> {
     let census = tally(view, mark(std::slice::from_ref(view), stop)?, stop)?;
     match census.unknown {
@@ -187,8 +187,8 @@ pub(super) fn take_census(view: &View, stop: &dyn Fn() -> bool) -> Result<Census
     }
 }
 
-/// The version, and the one that the other slot names where it is another. A root that is damaged names nothing that can be
-/// had.
+/// The version, and the one that the other slot names, if it is another one. A damaged root names nothing that could be
+/// read.
 fn slots(heads: &Heads, newest: &View) -> Result<Vec<View>, GcError> {
     let mut views = vec![newest.clone()];
     let version = newest.version();
@@ -202,7 +202,7 @@ fn slots(heads: &Heads, newest: &View) -> Result<Vec<View>, GcError> {
     Ok(views)
 }
 
-/// Where the roots lie that the head slots name.
+/// Where the roots are that the head slots name.
 pub(super) fn roots(heads: &Heads) -> Vec<Place> {
     heads.slots().map(|head| head.root).collect()
 }
@@ -211,13 +211,13 @@ struct Work<'a> {
     storage: &'a Arc<dyn Storage>,
     heads: Heads,
     version: Arc<Image>,
-    /// Once something is written.
+    /// Present once something has been written.
     log: Option<LogWriter>,
     how: &'a GcHow<'a>,
 }
 
 impl Work<'_> {
-    /// Before anything is written: both slots name the newest root, with a new epoch, and are clean.
+    /// Before anything is written: both slots name the newest root, have a new epoch, and are clean.
     fn begin(&mut self) -> Result<(), StartError> {
         if self.log.is_none() {
             let epoch = raise_epoch(&mut self.heads, None)?;
@@ -226,7 +226,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A checkpoint of these changes, which both slots name then.
+    /// Makes a checkpoint of these changes. Both slots name it then.
     fn publish(&mut self, changes: &Overlay) -> Result<(), StartError> {
         self.begin()?;
         let Some(log) = &mut self.log else { return Ok(()) };
@@ -239,7 +239,8 @@ impl Work<'_> {
             bytes: root.view.bytes,
             shared: 0,
             time: self.how.time,
-            // Of the thaw log it contains what it did: so one that was not removed yet is known to be contained.
+            // It contains as much of the thaw log as the root before. So a log that was not removed yet is known to be
+            // contained.
             thaw: ThawMark { log_id: root.thaw_log_id, transaction: root.thaw_transaction, offset: root.thaw_offset },
             snapshot: None,
         };
@@ -257,7 +258,7 @@ impl Work<'_> {
     fn delete(&mut self, census: &Census, round: &HashSet<SuperchunkId>, report: &mut GcReport) -> Result<(), GcError> {
         let changes = deletions(&View::of(Arc::clone(&self.version)), census, round, self.how.stop)?;
         match self.publish(&changes) {
-            // What is dead and has no rows any more makes room for a checkpoint.
+            // Punching what is dead and has no rows any more makes room for a checkpoint.
             Err(StartError::Checkpoint(error)) if is_full(&error) => {
                 self.punch(report)?;
                 Ok(self.publish(&changes)?)

@@ -1,4 +1,5 @@
-//! What others ask of gc in a filesystem that is written, and are told of it. Called by `live`, which has it, and `reclaim`.
+//! What others ask of gc in a filesystem that is being written, and what it reports. Called by `live`, which owns it,
+//! and `reclaim`.
 
 use super::gc::{GcReport, NoReaders};
 use crate::storage::LockError;
@@ -9,12 +10,12 @@ use std::sync::{Arc, Weak};
 /// Keeps readers out of the image, or says that there are some. This process may read on.
 pub type KeepOut = Arc<dyn Fn() -> Result<NoReaders, LockError> + Send + Sync>;
 
-/// By itself: so many percent of the image's superchunks and table groups have to be dead.
+/// gc begins by itself if so many percent of the image's superchunks and table groups are dead,
 const PERCENT: u64 = 25;
-/// And so many bytes at least.
+/// and at least so many bytes.
 const LEAST: u64 = 64 << 20;
 
-/// What others ask of gc and are told of it.
+/// What others ask of gc, and what it reports.
 pub(super) struct GcControl {
     pub(super) asked: AtomicU64,
     pub(super) done: AtomicU64,
@@ -23,9 +24,9 @@ pub(super) struct GcControl {
     pub(super) keep_out: Mutex<Option<KeepOut>>,
     pub(super) percent: AtomicU64,
     pub(super) least: AtomicU64,
-    /// Rows were deleted, and the frames not punched yet.
+    /// Whether rows were deleted whose frames are not punched yet.
     pub(super) is_behind: AtomicBool,
-    /// Snapshots from before rows were deleted.
+    /// Snapshots from before the rows were deleted.
     pub(super) old: Mutex<Vec<Weak<()>>>,
 }
 
@@ -45,7 +46,7 @@ impl Default for GcControl {
     }
 }
 
-/// What is told of the last one.
+/// What is reported of the last gc.
 #[derive(Default)]
 pub(super) struct Shown {
     pub(super) last: Option<GcReport>,
@@ -53,19 +54,19 @@ pub(super) struct Shown {
     pub(super) has_readers: bool,
 }
 
-/// How gc is.
+/// The state of gc.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GcStatus {
-    /// It is at work.
+    /// Whether it is running.
     pub running: bool,
-    /// The last ticket that was given.
+    /// The last ticket that was given out.
     pub ticket: u64,
-    /// All up to this one are done, well or not.
+    /// Requests up to this ticket are done, or have failed.
     pub ticket_done: u64,
-    /// What the last one freed.
+    /// What the last gc freed.
     pub last: Option<GcReport>,
-    /// Others read the image, so the last one could not free.
+    /// Whether the last gc could not free anything because others read the image.
     pub has_readers: bool,
-    /// Why the last one did not do all, if so.
+    /// Why the last gc did not do everything, if it did not.
     pub error: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The numbers that are given out next. One that an operation took and did not use is never given out again.
+//! The next numbers to be given out. A number that an operation took and did not use is never given out again.
 
 use crate::format::transaction::Counters;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +10,11 @@ pub(super) struct Ids {
     pub(super) content: AtomicU64,
     pub(super) tiny: AtomicU64,
     pub(super) xattrs: AtomicU64,
-    /// Given out under the image's lock only.
+    /// Given out only under the image's lock.
     pub(super) ordinal: AtomicU64,
-    /// Given out under the image's lock only, in the order of its log.
+    /// Given out only under the image's lock, in the order of its log.
     pub(super) subchunk: AtomicU64,
-    /// The same.
+    /// As `subchunk`.
     pub(super) superchunk: AtomicU64,
 }
 
@@ -25,7 +25,7 @@ impl Ids {
         ids
     }
 
-    /// None is below these.
+    /// Raises each counter to at least this value.
     pub(super) fn raise(&self, counters: &Counters) {
         for (counter, value) in [
             (&self.inode, counters.inode),
@@ -40,7 +40,7 @@ impl Ids {
         }
     }
 
-    /// As they are now. Taken after an operation's changes, they are above all numbers in them.
+    /// The present values. Read after an operation's changes, they are above all numbers in them.
     pub(super) fn counters(&self) -> Counters {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
@@ -62,7 +62,7 @@ pub(super) fn next(counter: &AtomicU64, limit: u64) -> Option<u64> {
 
 /// The first of the next `count` numbers, if all are below `limit`.
 pub(super) fn take(counter: &AtomicU64, count: u64, limit: u64) -> Option<u64> {
-    // The limit itself must be a value a counter may have, so it is not passed.
+    // The limit is a valid value of a counter, so a counter never exceeds it.
     let more = |value: u64| value.checked_add(count).filter(|&next| next < limit);
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
 }

@@ -1,7 +1,7 @@
-//! What each byte of a file is: its spans by source, as the freezer cuts them and compares them afterwards.
+//! Where each byte of a file comes from: its spans by source, as the freezer cuts them and later compares them.
 //!
-//! In one session a frame of the thaw log and a subchunk are never given other bytes. So a byte is unchanged exactly if it
-//! has the same source [5]. Callers: `freezing` and `ops/freeze`.
+//! Within one session, a frame of the thaw log or a subchunk never gets other bytes. So a byte is unchanged exactly if
+//! its source is the same [5]. Callers: `freezing` and `ops/freeze`.
 
 use super::FsError;
 use crate::format::ids::{InodeId, SubchunkId};
@@ -9,7 +9,7 @@ use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow, ThawedBytes}
 use crate::freeze::{Span, SpanSource};
 use crate::meta::View;
 
-/// Tells the length of a whole subchunk.
+/// Returns the length of a whole subchunk.
 pub(super) type LenOf<'a> = &'a dyn Fn(SubchunkId) -> Result<u32, FsError>;
 
 /// Bytes of a whole subchunk.
@@ -44,7 +44,7 @@ pub(super) fn spans(
     Ok(out.all)
 }
 
-/// The spans of `[from, to)` by what the row names alone, without thawed ranges.
+/// The spans of `[from, to)` by the row's content alone, ignoring thawed ranges.
 pub(super) fn stored_spans(
     view: &View,
     row: &InodeRow,
@@ -56,7 +56,7 @@ pub(super) fn stored_spans(
     Ok(out.all)
 }
 
-/// What the row names as the bytes up to `upto`.
+/// Adds the spans of the row's content up to `upto`.
 fn stored(view: &View, row: &InodeRow, upto: u64, len_of: LenOf<'_>, out: &mut Spans) -> Result<(), FsError> {
     let upto = upto.min(out.to);
     if out.at >= upto {
@@ -103,7 +103,7 @@ fn extent_spans(begin: u64, extent: &ContentRow, len_of: LenOf<'_>, out: &mut Sp
     Ok(())
 }
 
-/// Spans of a range so far.
+/// The spans of a range that were found so far.
 struct Spans {
     all: Vec<Span>,
     at: u64,
@@ -111,7 +111,8 @@ struct Spans {
 }
 
 impl Spans {
-    /// Adds what of a source lies in the range from where the spans end on, after a hole where there is a gap.
+    /// Adds the part of a source that is in the range and after the present end of the spans. A gap before it becomes a
+    /// hole.
     fn put(&mut self, begin: u64, len: u64, source: SpanSource) {
         let end = begin.saturating_add(len).min(self.to);
         if begin > self.at {
@@ -134,9 +135,9 @@ impl Spans {
     }
 }
 
-/// The source of the bytes `by` after its first.
+/// The source of the bytes that begin `by` bytes after the first.
 pub(super) fn from(source: SpanSource, by: u64) -> SpanSource {
-    // Within a subchunk or a frame, whose lengths a u32 holds.
+    // The offset is within a subchunk or a frame, whose length fits a u32.
     let by = u32::try_from(by).unwrap_or(u32::MAX);
     match source {
         SpanSource::Thawed { frame, skip, sum } => SpanSource::Thawed { frame, skip: skip.saturating_add(by), sum },
@@ -147,20 +148,20 @@ pub(super) fn from(source: SpanSource, by: u64) -> SpanSource {
     }
 }
 
-/// Whether two spans that begin at the same byte have it from the same source.
+/// Whether two spans that begin at the same byte have the same source for it.
 fn is_same(a: SpanSource, b: SpanSource) -> bool {
     match (a, b) {
         (
             SpanSource::Stored { subchunk: a, skip: from_a, .. },
             SpanSource::Stored { subchunk: b, skip: from_b, .. },
         ) => (a, from_a) == (b, from_b),
-        // What is lost is nobody's byte; a tiny content may be another with the same id.
+        // Lost bytes are never the same; a tiny content may have changed under the same id.
         (SpanSource::Lost | SpanSource::Tiny, _) => false,
         (a, b) => a == b,
     }
 }
 
-/// The ranges that have the same sources in both lists, in order: with their ends, and whether they are thawed.
+/// The ranges that have the same sources in both lists, in order.
 pub(super) fn unchanged(then: &[Span], now: &[Span]) -> Vec<Unchanged> {
     let mut out = Vec::<Unchanged>::new();
     let (mut then, mut now) = (then.iter().copied().peekable(), now.iter().copied().peekable());
@@ -185,7 +186,7 @@ fn end(span: &Span) -> u64 {
     span.begin.saturating_add(span.len)
 }
 
-/// A range that has the sources it had.
+/// A range whose sources have not changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unchanged {
     pub(super) from: u64,

@@ -1,12 +1,14 @@
-//! A filesystem that can be written: its state, the two logs, and how an operation comes to count.
+//! A filesystem that can be written: its state, its two logs, and how the changes of an operation are applied.
 //!
-//! [`Live::transact`] evaluates an operation on a snapshot, without any lock, and makes it count if nothing it claims has
-//! changed; else it is evaluated anew. Written bytes are appended to the thaw log before that, so a range never names bytes
-//! that are not there. Nothing of image or thaw log is written before the first change.
+//! [`Live::transact`] evaluates an operation on a snapshot, without any lock, and applies its changes if nothing that
+//! it claims has changed; otherwise it evaluates the operation again. Written bytes are appended to the thaw log before
+//! that, so a range never names bytes that are not there. Nothing is written to image or thaw log before the first
+//! change.
 //!
-//! Locks, in the order they are taken: that of `snapshots` (one in the making at a time), `freezing` (one batch of a freeze at a time), `turns` (by operations, shared), `image` (its log and head slots), `committing` (one
-//! commit at a time), `log` (the thaw log), `state` (the mutex, for memory operations only). Who does I/O under `image` or
-//! `committing` keeps nobody from changing the state.
+//! Locks, in the order they are taken: the lock of `snapshots` (one snapshot is made at a time), `freezing` (one batch
+//! of a freeze at a time), `turns` (operations share it), `image` (its log and head slots), `committing` (one commit at
+//! a time), `log` (the thaw log), `state` (the mutex, for memory operations only). I/O under `image` or `committing`
+//! keeps nobody from changing the state.
 
 use super::FsError;
 use super::basis::{self, NO_SESSION};
@@ -35,10 +37,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How often an operation is evaluated before it is given a turn in which nobody else changes anything.
+/// How often an operation is evaluated before it gets a turn in which nobody else changes anything.
 const TRIES: usize = 8;
 
-/// Write-back of the thaw log is started each time so many bytes were appended.
+/// Write-back of the thaw log is started after so many appended bytes.
 const WRITEBACK: u64 = 8 << 20;
 
 /// Space after the image's end is allocated in multiples of this.
@@ -47,10 +49,10 @@ const RESERVE_STEP: u64 = 4 << 20;
 /// A commit begins at once when so many bytes are pending.
 pub(super) const PENDING_MAX: u64 = 64 << 20;
 
-/// Bytes of memory for what is not in the image yet, unless somebody says otherwise.
+/// Bytes of memory for what is not in the image yet, by default.
 const MEMORY: usize = 512 << 20;
 
-/// The reserve is estimated anew when changed rows have grown by so many bytes.
+/// The reserve is estimated again when changed rows have grown by so many bytes.
 const RESERVE_ROWS: usize = 32 << 10;
 
 /// The time of day.
@@ -59,53 +61,53 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// How a filesystem is written.
 #[derive(Clone)]
 pub struct LiveOptions {
-    /// A commit begins so long after the oldest change that it contains.
+    /// A commit begins at most this long after the oldest change in it.
     pub commit: Duration,
     /// The time of day, for times of inodes and commits.
     pub clock: Clock,
     /// A random number, for the id of a new thaw log.
     pub log_id: u64,
-    /// Bytes of a segment of a new thaw log; by the free space if it is not given.
+    /// Bytes of a segment of a new thaw log; if absent, the free space decides.
     pub segment_size: Option<u64>,
-    /// Bytes that the thaw log may have; by the free space if it is not given.
+    /// Bytes that the thaw log may take; if absent, the free space decides.
     pub budget: Option<u64>,
 }
 
-/// The image while it is written: its log, and its head slots.
+/// The image while it is being written: its log and its head slots.
 pub(super) struct ImageSide {
     pub(super) log: LogWriter,
     pub(super) heads: Heads,
     pub(super) home: Arc<dyn LogHome>,
 }
 
-/// The thaw log, once there is one.
+/// The thaw log, once it exists.
 pub(super) struct LogSide {
     pub(super) log: Option<ThawLog>,
-    /// Bytes that were appended since write-back was last started, and from where on.
+    /// Where the bytes begin that were appended since write-back was last started, and how many there are.
     unwritten: (LogOffset, u64),
 }
 
 /// A writable filesystem.
 pub struct Live {
     pub(super) state: Mutex<State>,
-    /// Told when something is pending, somebody waits, a commit has ended, or the end has begun.
+    /// Notified when something is pending, somebody waits, a commit has ended, or the end has begun.
     pub(super) changed: Condvar,
     pub(super) log: Mutex<LogSide>,
     pub(super) image: Mutex<Option<ImageSide>>,
     pub(super) committing: Mutex<()>,
     turns: RwLock<()>,
-    /// What was found at the start, until the first change.
+    /// What was found at the start; taken by the first change.
     pub(super) found: Mutex<Option<Found>>,
     begun: AtomicBool,
     pub(super) ids: Arc<Ids>,
     pub(super) options: LiveOptions,
-    /// The image's bytes, to be asked for space.
+    /// The image's bytes; asked for space.
     storage: Arc<dyn Storage>,
-    /// Up to where the image was synced.
+    /// The image is synced up to this offset.
     pub(super) image_end: AtomicU64,
     /// Space that is allocated after the image's end.
     pub(super) reserved: AtomicU64,
-    /// Bytes of changed rows that it was last estimated for.
+    /// Bytes of changed rows for which the reserve was last estimated.
     reserved_for: AtomicUsize,
     /// Bytes of memory for what is not in the image yet.
     memory: AtomicUsize,
@@ -113,26 +115,26 @@ pub struct Live {
     pub(super) pressure: Pressure,
     /// Replies that are held back.
     pub(super) delays: Delays,
-    /// No space was found for another segment of the thaw log when a commit was last begun.
+    /// Whether there was no space for another segment of the thaw log when the last commit began.
     pub(super) log_is_short: AtomicBool,
-    /// What freezes have in common: one batch at a time. Taken before any other lock.
+    /// What freezes share. It lets one batch run at a time.
     pub(super) freezing: Mutex<Freezer>,
     /// How many superchunks a freeze compresses at a time.
     pub(super) compressors: AtomicUsize,
-    /// Compressors at a low priority whose work was taken over.
+    /// Compressors at a low priority whose work others took over.
     pub(super) left_behind: LeftBehind,
-    /// The freezer's thread.
+    /// Control of the freezer's thread.
     pub(super) freezer: Control,
     /// Bytes that freezes have shared since the last root.
     pub(super) saved: AtomicU64,
-    /// gc's thread.
+    /// Control of gc's thread.
     pub(super) gc: GcControl,
-    /// Snapshots in the making. Their lock is taken before any other.
+    /// The snapshot that is being made. Its lock is taken before any other.
     pub(super) snapshots: Making,
 }
 
 impl Live {
-    /// A filesystem of what was found. Writes nothing.
+    /// A filesystem from what was found. Writes nothing.
     ///
     /// # Errors
     /// If its tables cannot be read.
@@ -168,48 +170,48 @@ impl Live {
         }))
     }
 
-    /// Sets how many bytes of memory what is not in the image yet may take. Of 512 MiB, as it is by default, 48 MiB of
-    /// changed rows make a checkpoint due, and at 160 MiB changes wait for it.
+    /// Sets how many bytes of memory changes may take that are not in the image yet. With the default of 512 MiB, a
+    /// checkpoint is due at 48 MiB of changed rows, and at 160 MiB changes wait for it.
     pub fn set_memory(&self, bytes: usize) {
         self.memory.store(bytes, Ordering::Relaxed);
     }
 
-    /// A checkpoint is due when changed rows take so many bytes.
+    /// A checkpoint is due when changed rows take up so many bytes.
     pub(super) fn checkpoint_at(&self) -> usize {
         self.memory.load(Ordering::Relaxed) / 32 * 3
     }
 
-    /// Changes wait for a checkpoint when changed rows take so many bytes. The rest of the memory is for rows that a
-    /// checkpoint writes, operations that wait for a commit, and table blocks.
+    /// Changes wait for a checkpoint when changed rows take up so many bytes. The rest of the memory is for rows that a
+    /// checkpoint is writing, operations that wait for a commit, and table blocks.
     fn rows_limit(&self) -> usize {
         self.memory.load(Ordering::Relaxed) / 16 * 5
     }
 
-    /// The state at this moment.
+    /// The present state.
     pub fn snapshot(&self) -> Snapshot {
         self.state.lock().snapshot()
     }
 
-    /// What the head's view will have, counted.
+    /// Number of inodes and bytes that the present state has.
     pub fn totals(&self) -> Totals {
         self.state.lock().totals()
     }
 
-    /// Bytes of the file system that the image lies in.
+    /// Space of the file system that contains the image.
     ///
     /// # Errors
-    /// If it cannot tell.
+    /// If the file system does not tell.
     pub fn space(&self) -> Result<crate::storage::Space, FsError> {
         Ok(self.storage.space()?)
     }
 
-    /// Evaluates `operation` and makes its changes count, all of them or none.
+    /// Evaluates `operation` and applies its changes, all of them or none.
     pub(super) fn transact<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
         self.wait_for_room(true)?;
         self.take_turns(operation)
     }
 
-    /// The same, for the thread that makes checkpoints, which does not wait for one.
+    /// As [`Live::transact`], for the thread that makes checkpoints: it must not wait for a checkpoint.
     pub(super) fn transact_between_checkpoints<T>(
         &self,
         operation: impl Fn(&mut Draft) -> Result<T, FsError>,
@@ -218,7 +220,8 @@ impl Live {
         self.take_turns(operation)
     }
 
-    /// Waits for nothing but a turn: who has one keeps others from theirs, the thread that makes checkpoints too [23].
+    /// Waits for nothing but a turn: whoever has a turn makes others wait for theirs, including the thread that makes
+    /// checkpoints [23].
     fn take_turns<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
         for _ in 0..TRIES {
             let _turn = self.turns.read();
@@ -228,7 +231,7 @@ impl Live {
         }
         let _turn = self.turns.write();
         loop {
-            // Only handles that are opened can still come in between.
+            // Only the opening of handles can still interfere.
             if let Some(value) = self.attempt(&operation)? {
                 return Ok(value);
             }
@@ -250,7 +253,7 @@ impl Live {
         let mut state = self.state.lock();
         state.check_latch()?;
         if !frees && state.failed.is_some() {
-            // It would be in no commit until there is space for one.
+            // No commit can take it before there is space for one.
             return Err(FsError::NoSpace);
         }
         let (was_idle, was_clean) = (!state.has_pending(), state.dirty.bytes() == 0);
@@ -266,8 +269,8 @@ impl Live {
         Ok(Some(value))
     }
 
-    /// While a sync takes longer than the time between commits, changes wait for it: what a crash may lose is bounded [29].
-    /// They also wait for a checkpoint where too many rows have changed, if `checkpoint` says so.
+    /// Changes wait while a sync takes longer than the time between commits, so that a crash loses a bounded amount
+    /// [29]. With `checkpoint`, they also wait for a checkpoint while too many rows have changed.
     fn wait_for_room(&self, checkpoint: bool) -> Result<(), FsError> {
         let mut state = self.state.lock();
         loop {
@@ -281,7 +284,7 @@ impl Live {
         }
     }
 
-    /// Before the first change: epoch, thaw log, head slots.
+    /// Prepares the first change: epoch, thaw log, head slots.
     pub(super) fn begin(&self) -> Result<(), FsError> {
         if self.begun.load(Ordering::Acquire) {
             return Ok(());
@@ -302,7 +305,7 @@ impl Live {
             let is_short = !writer.log.has_space();
             Ok((writer, basis, is_short))
         });
-        // Where there was no space, nothing is lost: it is looked at anew, and tried again with the next change [24].
+        // If there was no space, nothing is lost: look again, and let the next change try again [24].
         let again = match &basis {
             Err(FsError::NoSpace) => Some(look_again(storage, home, &base)),
             _ => None,
@@ -327,20 +330,20 @@ impl Live {
         Ok(())
     }
 
-    /// Whether anything was written, or is to be.
+    /// Whether the first change was begun, so that image and log may be written.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Whether the log that was found has something that the image has not.
+    /// Whether the log that was found has changes that the image lacks.
     pub(super) fn has_recovered(&self) -> bool {
         self.found.lock().as_ref().is_some_and(|found| found.brought_back().is_some())
     }
 
-    /// Sees to it that there is space for a checkpoint of what is changed, twice [24].
+    /// Makes sure that there is space for two checkpoints of what has changed [24].
     fn reserve(&self, draft: &Draft) -> Result<(), FsError> {
-        // An estimate takes longer than a change. It is made anew each time the rows have grown by a step, which twice the
-        // estimate has room for.
+        // An estimate takes longer than a change. It is repeated only after the rows have grown by a step; twice the
+        // estimate has room for that.
         let bytes = draft.view().active().bytes();
         let step = self.reserved_for.load(Ordering::Relaxed);
         if bytes >= step && bytes < step.saturating_add(RESERVE_ROWS) && self.reserved.load(Ordering::Relaxed) > 0 {
@@ -360,7 +363,7 @@ impl Live {
             match self.storage.allocate(end, goal) {
                 Ok(()) => {
                     self.reserved.fetch_max(goal, Ordering::SeqCst);
-                    // Whoever moves the end sets the reserve to nothing afterwards: one of both sees the other.
+                    // Whoever moves the end clears the reserve afterwards. So one of the two sees what the other did.
                     if self.image_end.load(Ordering::SeqCst) == end {
                         self.reserved_for.store(bytes, Ordering::Relaxed);
                         return Ok(());
@@ -372,8 +375,8 @@ impl Live {
         }
     }
 
-    /// Allocates space for so many bytes that are to be appended to the image, without touching what is reserved after its end.
-    /// The caller has the image's lock.
+    /// Allocates space for `bytes` more bytes of the image, without using what is reserved after its end. The caller
+    /// holds the image's lock.
     pub(super) fn allocate_before_reserve(&self, bytes: u64) -> Result<(), FsError> {
         let reserved = self.reserved.load(Ordering::SeqCst);
         match self.storage.allocate(self.image_end.load(Ordering::SeqCst), reserved.saturating_add(bytes)) {
@@ -382,8 +385,8 @@ impl Live {
         }
     }
 
-    /// Appends bytes to the thaw log, in pieces. They are nobody's until a draft names them; until then their segments
-    /// are held [10].
+    /// Appends bytes to the thaw log, in pieces. Nothing names them until a draft does; until then, their segments are
+    /// held [10].
     ///
     /// # Errors
     /// `NoSpace`, or `ReadOnly` after a failure.
@@ -391,7 +394,7 @@ impl Live {
         self.state.lock().check_latch()?;
         self.begin()?;
         match self.append_once(bytes) {
-            // Segments that nothing needs any more go at a checkpoint only.
+            // Only a checkpoint removes segments that nothing needs any more.
             Err(FsError::NoSpace) if self.could_free_segments() => {
                 self.checkpoint_now()?;
                 self.append_once(bytes)
@@ -419,15 +422,15 @@ impl Live {
             let segment = log.segment(to).or_else(|| log.segment(from));
             drop(side);
             if let Some(segment) = segment {
-                // Only makes the sync shorter: whatever is wrong, the sync says it.
+                // This only makes the later sync shorter. If anything is wrong, the sync reports it.
                 let _ = segment.start_writeback(from, to);
             }
         }
         Ok(written)
     }
 
-    /// What would use up the log's last segment needs space for another: else there is none for commits of what removes
-    /// something [24].
+    /// Before an operation uses up the log's last segment, there must be space for another one. Otherwise operations
+    /// that remove something could not be committed [24].
     fn find_space_for_log(&self) -> Result<(), FsError> {
         let has_space = || {
             let found = self.log.lock().log.as_mut().is_none_or(ThawLog::has_space);
@@ -446,7 +449,7 @@ impl Live {
         Err(FsError::NoSpace)
     }
 
-    /// Whether a checkpoint would let go of the log's lowest segment.
+    /// Whether a checkpoint would free the log's lowest segment.
     fn could_free_segments(&self) -> bool {
         let lowest = self.log.lock().log.as_ref().and_then(|log| log.lowest_segment());
         let state = self.state.lock();
@@ -454,10 +457,10 @@ impl Live {
         state.latch.is_none() && state.is_changed() && lowest.is_some_and(|lowest| lowest < needed)
     }
 
-    /// Counts a handle of an inode, which keeps its bytes after its last name is gone.
+    /// Counts a handle of an inode. The inode keeps its bytes while it has a handle, even without a name.
     ///
     /// # Errors
-    /// `NotFound` if it has neither a name nor another handle.
+    /// `NotFound` if the inode has neither a name nor another handle.
     pub fn open(&self, inode: InodeId, writing: bool) -> Result<(), FsError> {
         loop {
             let snapshot = self.snapshot();
@@ -472,14 +475,14 @@ impl Live {
         }
     }
 
-    /// A handle is gone.
+    /// Counts a handle as closed.
     pub fn release(&self, inode: InodeId, writing: bool) {
         if self.state.lock().release(inode, writing) {
             self.changed.notify_all();
         }
     }
 
-    /// Calls `done`, without any lock, when all changes so far are durable, or will never be.
+    /// Calls `done`, without holding any lock, once all changes so far are durable, or when they can never be.
     pub fn sync(&self, done: Waiter) {
         let mut state = self.state.lock();
         if state.latch.is_some() {
@@ -495,7 +498,7 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// The time of day, as operations see it.
+    /// The time of day that operations use.
     pub fn now(&self) -> Time {
         (self.options.clock)()
     }
@@ -517,8 +520,8 @@ impl Live {
     }
 }
 
-/// What is there after a beginning that failed. The version stays the one that readers have: all that come from it may read
-/// what is appended later, and a version that was opened anew would not tell them.
+/// The state after a failed beginning. The version stays the one that readers have: versions made from it share how far
+/// frames can be read, and a newly opened version would not share that with readers.
 fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, base: &Arc<Image>) -> Result<(Basis, Found), FsError> {
     let mut found = look(storage, home, ImageOptions::default())?;
     if found.image.head().root_hash != base.head().root_hash {
@@ -534,7 +537,7 @@ impl SnapshotSource for Live {
     }
 }
 
-/// Bytes that were appended. While this lives, their segments are held.
+/// Appended bytes. Their segments are held as long as this exists.
 pub(super) struct Written<'a> {
     live: &'a Live,
     pub(super) pieces: Vec<Appended>,

@@ -1,4 +1,4 @@
-//! Questions about one inode or name: attributes, look-ups, paths, link targets, extended attributes.
+//! Answers about one inode or name: attributes, look-ups, paths, link targets, extended attributes.
 
 use super::read::{Fs, Moment};
 use super::{Attr, FsError};
@@ -6,7 +6,7 @@ use crate::format::ids::InodeId;
 use crate::format::limits;
 use crate::format::rows::XattrSet;
 
-/// As many symlinks a path may go through, as in Linux.
+/// How many symlinks a path may go through, as in Linux.
 const SYMLINK_HOPS: usize = 40;
 
 impl Moment<'_> {
@@ -38,7 +38,7 @@ impl Moment<'_> {
     fn resolve_following(&self, path: &[u8]) -> Result<Attr, FsError> {
         let mut at = self.attr(InodeId::ROOT)?;
         let mut todo: Vec<Vec<u8>> = path.split(|&byte| byte == b'/').rev().map(<[u8]>::to_vec).collect();
-        // The directories from below the root to where it is.
+        // The directories from below the root to the current one.
         let root = at;
         let mut dirs: Vec<Attr> = Vec::new();
         let mut hops = 0;
@@ -96,7 +96,7 @@ impl Fs {
         self.now().attr(inode)
     }
 
-    /// The attributes of what directory `parent` holds under `name`.
+    /// The attributes of the entry `name` of directory `parent`.
     ///
     /// # Errors
     /// `NotFound`, `NameTooLong`, or `Io` if the tables cannot be read or contradict each other.
@@ -104,8 +104,8 @@ impl Fs {
         self.now().lookup(parent, name)
     }
 
-    /// The attributes of a path from the root; empty components and `.` are passed over, `..` goes up, no symlink
-    /// is followed.
+    /// The attributes of a path from the root. Empty components and `.` are skipped, `..` goes up, and no symlink is
+    /// followed.
     ///
     /// # Errors
     /// As [`Fs::lookup`], or `NotDirectory`.
@@ -113,7 +113,7 @@ impl Fs {
         self.now().resolve(path)
     }
 
-    /// As [`Fs::resolve`], following symlinks within the image, the last one too.
+    /// As [`Fs::resolve`], but follows symlinks within the image, also the last one.
     ///
     /// # Errors
     /// As [`Fs::resolve`], or `TooManyLinks`.
@@ -129,7 +129,7 @@ impl Fs {
         self.now().readlink(inode)
     }
 
-    /// The directory that holds directory `inode`.
+    /// The parent directory of directory `inode`.
     ///
     /// # Errors
     /// `NotDirectory`, `NotFound` or `Io`.
@@ -137,7 +137,7 @@ impl Fs {
         self.now().parent(inode)
     }
 
-    /// The value of an xattr, `None` if the inode has none of that name.
+    /// The value of an xattr; `None` if the inode has none of that name.
     ///
     /// # Errors
     /// `NotFound` or `Io`.

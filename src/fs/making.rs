@@ -1,35 +1,36 @@
-//! Whether a snapshot is being made: one at a time, and without gc. Called by `live`, which has it, `snapshots` and `reclaim`.
+//! Whether a snapshot is being made: only one at a time, and not while gc runs. Called by `live`, which owns it,
+//! `snapshots` and `reclaim`.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Snapshots in the making.
+/// State of the making of snapshots.
 #[derive(Default)]
 pub(super) struct Making {
     one: Mutex<()>,
-    /// Set under the lock of freezes, which gc has from its first look to its last.
+    /// Set under the lock of freezes, which gc holds from its first look-up to its last.
     is_making: AtomicBool,
 }
 
 impl Making {
-    /// Waits until no other is being made.
+    /// Waits until no other snapshot is being made.
     pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
         self.one.lock()
     }
 
-    /// From now on, until what is given is dropped, one is being made. The caller has the lock of freezes.
+    /// A snapshot is being made until the returned value is dropped. The caller holds the lock of freezes.
     pub(super) fn begin(&self) -> Begun<'_> {
         self.is_making.store(true, Ordering::SeqCst);
         Begun(self)
     }
 
-    /// To be asked under the lock of freezes.
+    /// Ask this under the lock of freezes.
     pub(super) fn is_making(&self) -> bool {
         self.is_making.load(Ordering::SeqCst)
     }
 }
 
-/// While it lives, a snapshot is being made.
+/// A snapshot is being made as long as this exists.
 pub(super) struct Begun<'a>(&'a Making);
 
 impl Drop for Begun<'_> {

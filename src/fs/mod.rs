@@ -1,8 +1,10 @@
-//! The filesystem itself, in floe's own types: look-up, attributes, directories, reading. No FUSE in it.
+//! The filesystem itself, without FUSE, in floe's own types: look-up, attributes, directories, reading, and all
+//! changes.
 //!
 //! [`Fs`] reads, for any number of threads: an image that nobody changes, or one that is being written. Every call is
-//! complete in itself and reads from one snapshot. Errors carry what an application gets ([`FsError::errno`]) and what a
-//! person needs. Callers: fuse, cli, care.
+//! complete in itself and reads from one snapshot. [`Live`] is the state of a filesystem that is being written. Errors
+//! have the number that an application gets ([`FsError::errno`]) and the text that a person needs. Callers: fuse,
+//! bench, cli.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

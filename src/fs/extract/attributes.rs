@@ -1,7 +1,7 @@
-//! Owner, permissions, xattrs and times of what was made, in the order in which none of them undoes another.
+//! Sets owner, permissions, xattrs and times of an extracted file, in an order in which none of them undoes another.
 //!
-//! Owner first: changing it takes setuid bits and capabilities away. Then the xattrs that need write permission, then the
-//! permissions, then ACLs (which permissions would change) and capabilities. Times last.
+//! Owner first: changing it clears setuid bits and capabilities. Then the xattrs that need write permission, then the
+//! permissions, then ACLs (which setting permissions would change) and capabilities. Times last.
 
 use crate::format::rows::{FileType, Time, Xattr, XattrSet};
 use crate::fs::Attr;
@@ -12,9 +12,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What can be set here.
 pub(super) struct Rights {
-    /// Whether owners can be set, which root can.
+    /// Whether owners can be set: only root can.
     pub(super) owners: bool,
-    /// What the file system or the kernel refused: told of once, not for each file.
+    /// What the file system or the kernel refused and was reported: each kind once, not for each file.
     told: HashSet<(Vec<u8>, i32)>,
 }
 
@@ -23,7 +23,7 @@ impl Rights {
         Rights { owners: rustix::process::geteuid().is_root(), told: HashSet::new() }
     }
 
-    /// Whether this was not told of before.
+    /// Whether this has not been reported before.
     pub(super) fn is_new(&mut self, what: &[u8], error: Errno) -> bool {
         self.told.insert((what.to_vec(), error.raw_os_error()))
     }
@@ -34,26 +34,26 @@ fn timestamps(attr: &Attr) -> Timestamps {
     Timestamps { last_access: spec(attr.atime), last_modification: spec(attr.mtime) }
 }
 
-/// What is told of attributes that were not set.
+/// A message about attributes that were not set.
 pub(super) enum Remark {
-    /// Only root can set it, as everybody knows of such programs.
+    /// Only root can set it. Users of such programs expect that.
     Note(String),
     /// It should have worked.
     Warning(String),
 }
 
-/// What a name is to have.
+/// The attributes that a file is to have.
 pub(super) struct Attributes<'a> {
     pub(super) attr: &'a Attr,
     pub(super) xattrs: &'a XattrSet,
 }
 
 impl Attributes<'_> {
-    /// Sets everything of what `fd` is open on; for links, devices and the like an `O_PATH` descriptor. What cannot be
-    /// set is given to `tell`.
+    /// Sets all attributes of the file that `fd` is open on (an `O_PATH` descriptor for links, devices and the like).
+    /// Passes what could not be set to `tell`.
     pub(super) fn set(&self, fd: BorrowedFd<'_>, rights: &mut Rights, tell: &mut dyn FnMut(Remark)) {
         let attr = self.attr;
-        // The link in /proc leads to what the descriptor is open on, whatever that is, and nowhere else.
+        // The link in /proc leads to whatever the descriptor is open on, and nowhere else.
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let direct = matches!(attr.file_type, FileType::Regular | FileType::Directory);
         let owned = self.owner(fd, rights, tell);
@@ -78,7 +78,7 @@ impl Attributes<'_> {
         if attr.file_type != FileType::Symlink {
             let mut permissions = attr.permissions;
             if !owned {
-                // Set-id bits are meant for the owner they had.
+                // Set-id bits were meant for the original owner.
                 permissions &= 0o1777;
             }
             let mode = Mode::from_raw_mode(permissions.into());
@@ -103,7 +103,7 @@ impl Attributes<'_> {
         }
     }
 
-    /// Sets the owner; whether it is then the right one.
+    /// Sets the owner. Returns whether the file then has the right one.
     fn owner(&self, fd: BorrowedFd<'_>, rights: &mut Rights, tell: &mut dyn FnMut(Remark)) -> bool {
         let (uid, gid) = (self.attr.uid, self.attr.gid);
         let has = |stat: rustix::fs::Stat| (stat.st_uid, stat.st_gid) == (uid, gid);
@@ -116,7 +116,7 @@ impl Attributes<'_> {
             }
             return false;
         }
-        // The largest number means "leave it" to the system call.
+        // To the system call, the largest number means "do not change".
         let id = |id: u32| (id != u32::MAX).then_some(id);
         let uid_gid = (id(uid).map(Uid::from_raw), id(gid).map(Gid::from_raw));
         match rustix::fs::chownat(fd, "", uid_gid.0, uid_gid.1, AtFlags::EMPTY_PATH) {

@@ -1,4 +1,4 @@
-//! Makes one thing in a folder of the target: file, link, device; never following what stands there.
+//! Makes one file, link or device in a directory of the target. Never follows a link that has its name.
 
 use super::target::{TargetError, is_shortage, open_beneath};
 use crate::format::rows::FileType;
@@ -15,20 +15,20 @@ const STEP: u64 = 1 << 20;
 /// Why something was not made.
 #[derive(Debug)]
 pub(super) enum MakeError {
-    /// Something has the name.
+    /// The name exists.
     Exists,
     /// The image cannot be read there.
     Read(FsError),
     /// The target cannot be written.
     Write(std::io::Error),
-    /// It would replace the image that is read, or a file of it.
+    /// It would replace the image that is being read, or a file of it.
     Own,
     /// It was interrupted.
     Cancelled,
 }
 
 impl MakeError {
-    /// The error, if it is that no descriptor is left: not one of a single file.
+    /// The error, if the process has run out of descriptors: such an error is not about a single file.
     pub(super) fn shortage(&self) -> Option<Errno> {
         match self {
             MakeError::Write(error) => Errno::from_io_error(error).filter(|error| is_shortage(*error)),
@@ -58,9 +58,9 @@ impl From<FsError> for MakeError {
     }
 }
 
-/// Makes what is no directory, and opens it to set its attributes.
+/// Makes anything but a directory, and opens it so that its attributes can be set.
 ///
-/// `go_on` is told of bytes written, and says whether to go on.
+/// `go_on` is called with the number of bytes just written, and returns whether to go on.
 pub(super) fn make(
     fs: &Fs,
     attr: &Attr,
@@ -79,11 +79,11 @@ pub(super) fn make(
     }
     let fd = open_beneath_link(dir, name).inspect_err(|error| {
         if is_shortage(*error) {
-            // It is made again when there are descriptors, or not at all.
+            // It is made again once there are descriptors, or not at all.
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
         }
     })?;
-    // What is open must be what was made: somebody else may have been faster.
+    // The descriptor must be open on what was just made: somebody else may have replaced it.
     let stat = rustix::fs::fstat(&fd)?;
     if FileType::of_mode(stat.st_mode) != Some(attr.file_type) {
         return Err(MakeError::Write(std::io::Error::other("it was replaced by something else while it was made")));
@@ -91,7 +91,7 @@ pub(super) fn make(
     Ok(fd)
 }
 
-/// Opens a name that may be a link, for its attributes only.
+/// Opens a name that may be a link, only for its attributes.
 fn open_beneath_link(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
@@ -113,14 +113,15 @@ fn file(
     match write(fs, attr, &file, go_on) {
         Ok(()) => Ok(file.into()),
         Err(error) => {
-            // Half a file under its name would be taken for the whole one. If it cannot go, the first error says enough.
+            // A partial file under its name would be mistaken for the whole one. If it cannot be removed, the first
+            // error says enough.
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
             Err(error)
         }
     }
 }
 
-/// Writes the bytes, and leaves out the holes.
+/// Writes the bytes and leaves the holes out.
 fn write(fs: &Fs, attr: &Attr, file: &File, go_on: &mut dyn FnMut(u64) -> bool) -> Result<(), MakeError> {
     let has_holes = attr.blocks.saturating_mul(512) < attr.size;
     if has_holes {

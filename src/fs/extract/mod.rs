@@ -1,9 +1,9 @@
-//! Out of an image into a folder, which nothing can lead out of.
+//! Extracts files from an image into a directory. Nothing in the image can lead out of it.
 //!
-//! The image may be hostile: its names are single components (that is checked when rows are decoded), each is opened beneath
-//! the folder it lies in, links are made but never followed, and a directory is gone into once. Things are made private, get
-//! their bytes, then owner, xattrs, permissions and times; a folder gets those after what is in it. What fails is told of
-//! and counted, and the rest goes on. Called by cli.
+//! The image may be hostile. Its names are single components (that is checked when rows are decoded). Each is opened
+//! beneath the directory that contains it. Links are made but never followed, and each directory is entered at most
+//! once. A file is made private, then gets its bytes, then owner, xattrs, permissions and times; a directory gets these
+//! after its contents. Failures are reported and counted, and the rest goes on. Called by cli.
 
 mod attributes;
 mod make;
@@ -25,16 +25,16 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use target::{PlaceId, Target, TargetError, is_shortage};
 
-/// Directories within one another; more are in images only that are made to keep a program busy.
+/// Largest depth of directories. Only an image made to keep a program busy has more.
 const MAX_DEPTH: usize = 1 << 15;
 
-/// Extracts `paths` of the image (from its root; all of it if there are none) into the folder `target`, which is made if
-/// it is not there. No symlink in `paths` is followed. The target itself gets the attributes of the image's root, if all
-/// is extracted and it was empty or not there, or what exists may be overwritten.
+/// Extracts `paths` of the image (from its root; all of it if there are none) into the directory `target`, which is
+/// made if it does not exist. Symlinks in `paths` are not followed. The target itself gets the attributes of the
+/// image's root if everything is extracted, and the target was new or empty or existing files may be overwritten.
 ///
 /// # Errors
-/// If the target cannot be used, there are no descriptors left, or the observer cancelled. What goes wrong with single files
-/// is told to the observer and counted.
+/// If the target cannot be used, there are no descriptors left, or the observer cancelled. Failures of single files are
+/// reported to the observer and counted.
 pub fn extract(
     fs: &Fs,
     paths: &[Vec<u8>],
@@ -44,7 +44,7 @@ pub fn extract(
 ) -> Result<ExtractSummary, ExtractError> {
     let failed = |error: Errno| ExtractError::Target { path: target.to_owned(), source: error.into() };
     std::fs::create_dir_all(target).map_err(|source| ExtractError::Target { path: target.to_owned(), source })?;
-    // The target is the user's word: a link there is followed.
+    // The user named the target, so a link there is followed.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(target, flags, Mode::empty()).map_err(failed)?;
     let is_empty = is_empty(&root).map_err(failed)?;
@@ -84,7 +84,7 @@ fn is_empty(dir: impl AsFd) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// The paths as lists of names, without those that lie in others.
+/// The paths as lists of names, without those that lie within others.
 fn wanted(paths: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
     if paths.is_empty() {
         return vec![Vec::new()];
@@ -99,16 +99,16 @@ fn wanted(paths: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
     all
 }
 
-/// A directory that is gone through.
+/// A directory that is being walked.
 struct Level {
     attr: Attr,
     entries: Dirents,
     path_len: usize,
-    /// Whether it is one of the target: not if it is stripped off.
+    /// Whether the target has it: not if it is stripped.
     in_target: bool,
 }
 
-/// Where the first name of a file with more than one was made, and how many names are still to come.
+/// Where the first name of a file with several names was made, and how many names are still to come.
 struct FirstName {
     place: Option<PlaceId>,
     name: Vec<u8>,
@@ -124,11 +124,11 @@ struct Extraction<'a> {
     rights: Rights,
     summary: ExtractSummary,
     first_names: HashMap<InodeId, FirstName>,
-    /// Directories gone into: in a hostile image one may have many names, or lie in itself.
+    /// The directories entered so far: in a hostile image a directory may have several names, or lie within itself.
     directories: HashSet<InodeId>,
-    /// Names and attributes of the folders above the path that is extracted now.
+    /// Names and attributes of the directories above the path that is being extracted.
     above: Vec<(Vec<u8>, Attr)>,
-    /// In the image.
+    /// Path in the image.
     path: Vec<u8>,
 }
 
@@ -143,7 +143,7 @@ impl Extraction<'_> {
         self.observer.error(&self.path, &message);
     }
 
-    /// The end, if an error is that no descriptor is left.
+    /// An error that ends the extraction, if no descriptor is left.
     fn unless_short(&self, shortage: Option<Errno>) -> Result<(), ExtractError> {
         match shortage {
             Some(error) => {
@@ -154,7 +154,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Extracts what stands at a path, with the folders above it.
+    /// Extracts what is at a path, with the directories above it.
     fn one(&mut self, names: &[Vec<u8>]) -> Result<(), ExtractError> {
         self.leave_to(names.split_last().map_or(&[][..], |(_, above)| above))?;
         self.path = names.join(&b'/');
@@ -167,7 +167,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Goes into the folders above a path, and looks it up.
+    /// Enters the directories above a path, and looks it up.
     fn enter_above(&mut self, names: &[Vec<u8>]) -> Result<Attr, FsError> {
         let mut attr = match self.above.last() {
             Some((_, attr)) => *attr,
@@ -185,7 +185,7 @@ impl Extraction<'_> {
         Ok(attr)
     }
 
-    /// Leaves the folders above the last path that are not above the next one.
+    /// Leaves the directories above the last path that are not above the next one.
     fn leave_to(&mut self, next: &[Vec<u8>]) -> Result<(), ExtractError> {
         let shared = self.above.iter().zip(next).take_while(|((name, _), next)| name == *next).count();
         self.path = self.above.iter().map(|(name, _)| name.as_slice()).collect::<Vec<_>>().join(&b'/');
@@ -195,13 +195,13 @@ impl Extraction<'_> {
                 self.finish_directory(&attr)?;
                 self.target.leave();
             }
-            // Its own name, and the slash before it, but for a name at the root.
+            // Removes the name, and the slash before it unless the name is at the root.
             self.path.truncate(self.path.len().saturating_sub(name.len() + 1));
         }
         Ok(())
     }
 
-    /// Extracts one thing and all that is in it.
+    /// Extracts a file, or a directory with everything in it.
     fn tree(&mut self, names: &[Vec<u8>], attr: Attr) -> Result<(), ExtractError> {
         let mut levels = Vec::new();
         self.entry(names.last().map_or(&[], Vec::as_slice), names.len(), attr, &mut levels)?;
@@ -237,7 +237,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Extracts a thing, or begins to go through a directory. `depth` is the number of names in its path.
+    /// Extracts a file, or begins to walk a directory. `depth` is the number of names in its path.
     fn entry(&mut self, name: &[u8], depth: usize, attr: Attr, levels: &mut Vec<Level>) -> Result<(), ExtractError> {
         if self.observer.cancelled() {
             return Err(ExtractError::Cancelled);
@@ -283,7 +283,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Gives the directory it is in its attributes, if it was made, or is to be overwritten.
+    /// Sets the attributes of the current directory, if this extraction made it or existing ones may be overwritten.
     fn finish_directory(&mut self, attr: &Attr) -> Result<(), ExtractError> {
         let (exists, made) = self.target.state();
         if exists && (made || self.options.overwrite != Overwrite::Never) {
@@ -302,7 +302,8 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Gives the target the attributes of the image's root. No directory is entered any more, so the target is "here".
+    /// Gives the target the attributes of the image's root. All directories have been left, so the target is the
+    /// current one.
     fn root(&mut self) -> Result<(), ExtractError> {
         self.path.clear();
         match (self.fs.attr(InodeId::ROOT), self.target.here_owned()) {
@@ -335,7 +336,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Makes what is no directory, or links it to its first name.
+    /// Makes anything but a directory, or links it to its first name.
     fn leaf(&mut self, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
         let replace = self.options.overwrite != Overwrite::Never;
         if let Err(error) = self.target.here(replace) {
@@ -384,7 +385,8 @@ impl Extraction<'_> {
             Err(MakeError::Cancelled) => return Err(ExtractError::Cancelled),
             Err(MakeError::Own) => self.error(TargetError::Own.to_string()),
             Err(error) if error.shortage().is_some() => return self.unless_short(error.shortage()),
-            // An error, as for tar: owners are missing with each file of an ordinary user, a device is missing itself.
+            // An error, as in tar. For an ordinary user every file lacks its owner, but here the device itself is
+            // missing.
             Err(MakeError::Write(error)) if device && error.kind() == std::io::ErrorKind::PermissionDenied => {
                 self.error(format!("cannot make the device: {error} (only root can)"));
             }
@@ -418,7 +420,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Makes a further name of a file. False if that does not work and it must be made anew.
+    /// Makes a further name of a file. Returns false if that fails and the file must be made anew.
     fn link(&mut self, name: &[u8], attr: &Attr) -> Result<bool, MakeError> {
         let Some(first) = self.first_names.get(&attr.inode) else { return Ok(false) };
         let target = &mut self.target;
@@ -440,7 +442,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Remembers the first name of a file with more; forgets it when all names were made.
+    /// Remembers the first name of a file with several; forgets it when all names are made.
     fn remember(&mut self, name: &[u8], attr: &Attr) {
         if attr.links < 2 {
             return;
@@ -457,7 +459,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Whether what is there is what would be made; an error only if there are no descriptors.
+    /// Whether the existing file is what would be made. An error only if there are no descriptors left.
     fn is_unchanged(&mut self, name: &[u8], attr: &Attr) -> Result<bool, Errno> {
         let dir = match self.target.here(false) {
             Ok(dir) => dir,
@@ -465,7 +467,7 @@ impl Extraction<'_> {
         };
         let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(false) };
         if let Some(first) = self.first_names.get(&attr.inode) {
-            // A further name is right only if it is one of the first name's file.
+            // A further name is right only if it is a link to the file of the first name.
             let from = match self.target.open(first.place) {
                 Err(error) if is_shortage(error) => return Err(error),
                 Err(_) => return Ok(false),

@@ -1,49 +1,50 @@
-//! How to extract, who is told, and what comes of it.
+//! Options of an extraction, its observer, and its result.
 
 use crate::format::rows::FileType;
 use thiserror::Error;
 
-/// Directories held open where nobody says how many.
+/// How many directories are held open by default.
 const OPEN_DIRECTORIES: usize = 32;
 
-/// What to do with a name that the target has already.
+/// What to do with a name that exists in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
     /// Leave what is there.
     #[default]
     Never,
-    /// Leave it if it has the type, and as a file the size and the mtime, that it would get; else replace it.
+    /// Leave it if it has the type, and as a file the size and the mtime, that it would get; otherwise replace it.
     Changed,
     /// Replace it.
     Always,
 }
 
-/// What a filter says of a path.
+/// What a filter decides about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// Take it; of a directory, look at what is in it.
+    /// Extract it. If it is a directory, walk it.
     Take,
-    /// Leave it, and all that is in it.
+    /// Leave it out, with everything in it.
     Skip,
-    /// A directory that is only made if something in it is taken.
+    /// Walk this directory, but make it only if something in it is extracted.
     Search,
 }
 
-/// Asked of each path (from the image's root, without a slash in front) and its type.
+/// Called with each path (from the image's root, without a leading slash) and its type.
 pub type ExtractFilter<'a> = dyn Fn(&[u8], FileType) -> Pick + 'a;
 
 /// How to extract.
 pub struct ExtractOptions<'a> {
-    /// What to do with names that are there.
+    /// What to do with names that exist.
     pub overwrite: Overwrite,
-    /// Number of leading components stripped from each path; a path that has no more is not extracted.
+    /// Number of leading components stripped from each path. A path with no more components than that is not extracted.
     pub strip_components: usize,
-    /// What is taken.
+    /// What is extracted.
     pub filter: &'a ExtractFilter<'a>,
-    /// Directories of the target to hold open on the way down, and as many again where files have further names. With fewer,
-    /// deep directories are opened more often.
+    /// How many directories of the target are held open on the way down, and as many again for files that have further
+    /// names. With fewer, deep directories are reopened more often.
     pub open_directories: usize,
-    /// Device and inode of the image's own files: none is replaced, and nothing is put into those that are directories.
+    /// Device and inode of the image's own files. None of them is replaced, and nothing is put into those that are
+    /// directories.
     pub own: Vec<(u64, u64)>,
 }
 
@@ -59,7 +60,7 @@ impl Default for ExtractOptions<'_> {
     }
 }
 
-/// Is told what happens. Paths are those in the image.
+/// Receives what happens. Paths are those in the image.
 pub trait ExtractObserver {
     /// Something was made.
     fn extracted(&self, path: &[u8]) {
@@ -69,11 +70,11 @@ pub trait ExtractObserver {
     fn skipped(&self, path: &[u8]) {
         let _ = path;
     }
-    /// So many things were made, and bytes written, so far.
+    /// How many files were made and bytes written so far.
     fn progress(&self, files: u64, bytes: u64) {
         let _ = (files, bytes);
     }
-    /// It was made, without something that only root can restore. Told once of each kind.
+    /// It was made, but lacks something that only root can restore. Each kind is reported once.
     fn note(&self, path: &[u8], message: &str) {
         let _ = (path, message);
     }
@@ -87,10 +88,10 @@ pub trait ExtractObserver {
     }
 }
 
-/// What was done.
+/// What an extraction did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExtractSummary {
-    /// Things made that are no directories; further names of a file too.
+    /// Files, links and devices made, including further names of a file.
     pub files: u64,
     /// Directories made.
     pub directories: u64,
@@ -98,24 +99,24 @@ pub struct ExtractSummary {
     pub bytes: u64,
     /// Names left as they were.
     pub skipped: u64,
-    /// Attributes that could not be set; of one kind, only the first.
+    /// Attributes that could not be set; of each kind only the first.
     pub warnings: u64,
     /// Things that could not be made or read.
     pub errors: u64,
 }
 
-/// Why nothing more was extracted.
+/// Why an extraction ended early.
 #[derive(Debug, Error)]
 pub enum ExtractError {
-    /// The target folder cannot be made or opened.
+    /// The target directory cannot be made or opened.
     #[error("cannot use '{}' as target: {source}", path.display())]
     Target {
-        /// The folder.
+        /// The directory.
         path: std::path::PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// The process, or the system, has no descriptor left.
+    /// The process or the system has no descriptors left.
     #[error("cannot open '{}': {source} (raise the limit of open files: 'ulimit -n')", path.escape_debug())]
     Descriptors {
         /// Path in the image.
@@ -123,7 +124,7 @@ pub enum ExtractError {
         /// Why.
         source: std::io::Error,
     },
-    /// The observer wanted it to end.
+    /// The observer cancelled it.
     #[error("interrupted")]
     Cancelled,
 }

@@ -1,8 +1,8 @@
-//! The target directory: opened beneath itself one name at a time, so that nothing outside of it is ever touched.
+//! The target directory. Names are opened beneath it one at a time, so that nothing outside is ever touched.
 //!
-//! Every name is one component, is opened relative to the descriptor of its directory, and links are not followed. Only the
-//! deepest directories on the way stay open; others are opened again by going down from the target when they are needed.
-//! When the process has no descriptor left, some of them are closed, and only after that is it an error.
+//! Every name is one component and is opened relative to the descriptor of its directory. Links are not followed. Only
+//! the deepest directories on the way stay open; others are reopened from the target when they are needed. If the
+//! process has no descriptors left, some of them are closed first; only if that does not help, it is an error.
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
 
-/// Everything that is made is first its owner's alone.
+/// Everything that is made is private to its owner at first.
 pub(super) const PRIVATE: Mode = Mode::RWXU;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
@@ -21,13 +21,13 @@ pub(super) enum TargetError {
     /// The system refuses.
     #[error("{0}")]
     Os(#[from] Errno),
-    /// It would be removed or filled, but it is the image that everything is read from, or belongs to it.
-    #[error("the image that is being extracted has this name, or its thaw log or lock has, and is not replaced")]
+    /// It is the image that is being extracted, or a file of it, and would be removed or written into.
+    #[error("this is the image that is being extracted, its thaw log or its lock; it is not replaced")]
     Own,
 }
 
 impl TargetError {
-    /// The error, if it is that no descriptor is left: not one of a single file.
+    /// The error, if the process has run out of descriptors: such an error is not about a single file.
     pub(super) fn shortage(&self) -> Option<Errno> {
         match self {
             TargetError::Os(error) if is_shortage(*error) => Some(*error),
@@ -38,7 +38,7 @@ impl TargetError {
 
 type Result<T, E = TargetError> = std::result::Result<T, E>;
 
-/// Whether the process, or the system, has no descriptor left.
+/// Whether the error says that the process or the system has no descriptors left.
 pub(super) fn is_shortage(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE)
 }
@@ -46,64 +46,65 @@ pub(super) fn is_shortage(error: Errno) -> bool {
 /// Device and inode.
 pub(super) type FileId = (u64, u64);
 
-/// Opens what `dir` holds under `name`, if it is not a link.
+/// Opens `name` in `dir`, unless it is a link.
 pub(super) fn open_beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(dir, name, flags, mode, beneath) {
-        // An old kernel, or a sandbox that does not know the call. A name from an image is one component and never `..`,
-        // so not following it is enough.
+        // An old kernel, or a sandbox that does not know the call. A name from an image is one component and never
+        // `..`, so it is enough not to follow links.
         Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(dir, name, flags, mode),
         other => other,
     }
 }
 
-/// A directory of the target that is gone into, by its name in the one above.
+/// A directory of the target that was entered, by its name in the parent.
 struct Level {
     name: Vec<u8>,
-    /// Whether it is there: it is made only when something is put into it.
+    /// Whether it exists: it is made only when something is put into it.
     exists: bool,
-    /// Whether it was made by this extraction.
+    /// Whether this extraction made it.
     made: bool,
-    /// Its place, if that was asked for.
+    /// Its place, if somebody asked for it.
     place: Option<PlaceId>,
 }
 
-/// A directory that can be opened again after it was left.
+/// Names a directory that can be opened again after it was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlaceId(usize);
 
-/// A directory, by its name in the one above. Each is kept once, however many files were first made in it.
+/// A directory, by its name in the parent. Each is kept once, however many files have their first name in it.
 struct Place {
     above: Option<PlaceId>,
     name: Vec<u8>,
-    /// Number of directories above it, without the target.
+    /// Number of directories above it, not counting the target.
     depth: usize,
 }
 
-/// The way from the target directory down to where things are put now.
+/// The way from the target directory down to the current one.
 pub(super) struct Target {
     root: OwnedFd,
     levels: Vec<Level>,
-    /// Descriptors of the deepest levels, by number of the level, ascending without gap.
+    /// Descriptors of the deepest levels with the number of the level, ascending without gaps.
     open: VecDeque<(usize, OwnedFd)>,
     places: Vec<Place>,
-    /// Descriptors of places opened last.
+    /// Descriptors of the places that were opened last.
     recent: VecDeque<(PlaceId, OwnedFd)>,
-    /// How many of `open` and of `recent` there may be: less once descriptors were short.
+    /// Largest length of `open`, and of `recent`. It shrinks when descriptors are short.
     limit: usize,
-    /// The files of the image, which are never removed, and nothing is put into.
+    /// The files of the image. They are never removed, and nothing is put into them.
     own: Vec<FileId>,
-    /// Directories opened by name, made ones not counted.
+    /// Directories opened by name, not counting those that were made.
     #[cfg(test)]
     opened: usize,
 }
 
 impl Target {
-    /// With `limit` directories held open on the way down, and as many where first names of files with several were made.
+    /// At most `limit` directories are held open on the way down, and as many that contain first names of files with
+    /// several.
     ///
     /// # Errors
-    /// If the target itself is a directory of the image's.
+    /// If the target itself is a directory of the image.
     pub(super) fn new(root: OwnedFd, limit: usize, own: Vec<FileId>) -> Result<Self, Errno> {
         if is_own(root.as_fd(), &own)? {
             return Err(Errno::BUSY);
@@ -121,12 +122,12 @@ impl Target {
         })
     }
 
-    /// Goes into a directory, which need not be there yet.
+    /// Enters a directory, which need not exist yet.
     pub(super) fn enter(&mut self, name: &[u8]) {
         self.levels.push(Level { name: name.to_vec(), exists: false, made: false, place: None });
     }
 
-    /// Goes back out of it.
+    /// Leaves the current directory.
     pub(super) fn leave(&mut self) {
         self.levels.pop();
         if self.open.back().is_some_and(|(level, _)| *level >= self.levels.len()) {
@@ -134,12 +135,12 @@ impl Target {
         }
     }
 
-    /// Whether the directory it is in is there by now, and whether it was made by this extraction.
+    /// Whether the current directory exists by now, and whether this extraction made it.
     pub(super) fn state(&self) -> (bool, bool) {
         self.levels.last().map_or((true, false), |level| (level.exists, level.made))
     }
 
-    /// Closes half of the directories that are open, but not the deepest, and holds no more than that from now on. False if
+    /// Closes half of the open directories, but not the deepest, and lowers the limit to what is left. Returns false if
     /// there is nothing to close.
     pub(super) fn shrink(&mut self) -> bool {
         let most = self.open.len().max(self.recent.len());
@@ -150,10 +151,10 @@ impl Target {
         self.open.len() + self.recent.len() < before
     }
 
-    /// The directory it is in; makes it, and those above it, if they are not there. If something else stands there, it is
-    /// removed if `replace` is true.
+    /// The current directory. It and those above it are made if they do not exist. If something else has their name, it
+    /// is removed if `replace` is true.
     pub(super) fn here(&mut self, replace: bool) -> Result<BorrowedFd<'_>> {
-        // What is open is above; from its deepest on down, or from the target.
+        // Go down from the deepest open directory, or from the target.
         let mut number = self.open.back().map_or(0, |(level, _)| level + 1);
         while number < self.levels.len() {
             match self.go_down(number, replace) {
@@ -167,7 +168,7 @@ impl Target {
         Ok(self.deepest())
     }
 
-    /// The same with a descriptor of its own.
+    /// As [`Target::here`], with a descriptor of its own.
     pub(super) fn here_owned(&mut self) -> Result<OwnedFd> {
         loop {
             let cloned = clone(self.here(false)?);
@@ -182,7 +183,7 @@ impl Target {
         self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
     }
 
-    /// Opens or makes the directory of a level; the one above is the deepest that is open.
+    /// Opens or makes the directory of a level. Its parent is the deepest open one.
     fn go_down(&mut self, number: usize, replace: bool) -> Result<()> {
         let above = self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd());
         let Some(level) = self.levels.get_mut(number) else { return Ok(()) };
@@ -191,7 +192,7 @@ impl Target {
             (self.opened += 1);
             open_beneath(above, &level.name, DIRECTORY, Mode::empty())?
         } else {
-            // What was made stays made when it cannot be opened for want of a descriptor.
+            // Note what was made even if no descriptor is left to open it.
             level.made |= make(above, &level.name, replace, &self.own)?;
             let fd = open_beneath(above, &level.name, DIRECTORY, Mode::empty()).map_err(not_followed)?;
             if !level.made && is_own(fd.as_fd(), &self.own)? {
@@ -207,13 +208,13 @@ impl Target {
         Ok(())
     }
 
-    /// Removes what has a name in the directory it is in, and is no directory.
+    /// Removes a name from the current directory, unless it is a directory.
     pub(super) fn remove(&mut self, name: &[u8]) -> Result<()> {
         self.here(false)?;
         remove(self.deepest(), name, &self.own)
     }
 
-    /// The directory it is in, to be opened again later; `None` for the target itself.
+    /// The current directory, to be opened again later; `None` for the target itself.
     pub(super) fn place(&mut self) -> Option<PlaceId> {
         let known = self.levels.iter().rposition(|level| level.place.is_some());
         let mut above = known.and_then(|number| self.levels.get(number)?.place);
@@ -226,7 +227,7 @@ impl Target {
         above
     }
 
-    /// Opens a place again, following no link.
+    /// Opens a place again. Follows no link.
     pub(super) fn open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd, Errno> {
         loop {
             match self.try_open(place) {
@@ -237,7 +238,7 @@ impl Target {
     }
 
     fn try_open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd, Errno> {
-        // Up to a directory that is open, and down again from there.
+        // Go up to a directory that is open, and down again from there.
         let mut names = Vec::new();
         let mut at = place;
         let from = loop {
@@ -265,7 +266,7 @@ impl Target {
         Ok(fd)
     }
 
-    /// The descriptor of a place that is open.
+    /// The descriptor of a place, if it is open.
     fn descriptor(&self, place: PlaceId, depth: usize) -> Option<BorrowedFd<'_>> {
         let on_the_way = || {
             let level = self.levels.get(depth).filter(|level| level.place == Some(place));
@@ -281,7 +282,7 @@ fn clone(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     fd.try_clone_to_owned().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))
 }
 
-/// Makes a directory, or leaves the one that is there. Says whether it was made.
+/// Makes a directory, or leaves the existing one. Returns whether it was made.
 fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool, own: &[FileId]) -> Result<bool> {
     match rustix::fs::mkdirat(above, name, PRIVATE) {
         Ok(()) => return Ok(true),
@@ -297,7 +298,7 @@ fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool, own: &[FileId]) -> Re
     Ok(true)
 }
 
-/// Whether a directory is one of the image's.
+/// Whether a directory is one of the image's own.
 fn is_own(dir: BorrowedFd<'_>, own: &[FileId]) -> Result<bool, Errno> {
     if own.is_empty() {
         return Ok(false);
@@ -306,7 +307,7 @@ fn is_own(dir: BorrowedFd<'_>, own: &[FileId]) -> Result<bool, Errno> {
     Ok(own.contains(&(there.st_dev, there.st_ino)))
 }
 
-/// Removes what is no directory, but not a file of the image.
+/// Removes a name that is neither a directory nor a file of the image.
 fn remove(above: BorrowedFd<'_>, name: &[u8], own: &[FileId]) -> Result<()> {
     if !own.is_empty() {
         let there = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -317,7 +318,7 @@ fn remove(above: BorrowedFd<'_>, name: &[u8], own: &[FileId]) -> Result<()> {
     Ok(rustix::fs::unlinkat(above, name, AtFlags::empty())?)
 }
 
-/// A link where a directory was expected is none.
+/// A link in place of a directory is not a directory.
 fn not_followed(error: Errno) -> Errno {
     if error == Errno::LOOP { Errno::NOTDIR } else { error }
 }
@@ -357,7 +358,7 @@ mod tests {
             assert!(same(target.open(place).unwrap(), &deepest));
         }
         assert_eq!(target.opened - before, LEVELS);
-        // The one it is in, and those above, are open already.
+        // The current directory and those above it are open already.
         let here = target.place();
         assert!(same(target.open(here).unwrap(), target.here(false).unwrap()));
         assert!(same(target.open(None).unwrap(), &target.root));

@@ -1,7 +1,8 @@
-//! One batch: files are cut until enough new bytes are gathered, superchunks published, and the files spliced.
+//! One batch: files are cut until there are enough new bytes, superchunks are published, and the files are spliced.
 //!
-//! The freezer's lock is held from the first look-up of a known subchunk to the last splice, so that nobody deletes one that a
-//! file is about to name. A batch of a snapshot's moment cuts what the moment has, and splices it there, too. Called by `pass`.
+//! The freezer's lock is held from the first look-up of a known subchunk to the last splice, so that nobody deletes a
+//! subchunk that a file is about to name. A batch for a snapshot cuts the files of the snapshot's moment, and splices
+//! them there, too. Called by `pass`.
 
 use super::known::KnownSubchunks;
 use super::moment::Moment;
@@ -27,17 +28,17 @@ use crate::meta::View;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Files in one batch at most: what is known of each stays in memory until it is spliced.
+/// Largest number of files in a batch: some data about each stays in memory until it is spliced.
 const FILES: usize = 16 << 10;
-/// A batch has so many superchunks at least, where the image's are large.
+/// If the image's superchunks are large, a batch still has at least this many.
 const SUPERCHUNKS: u64 = 2;
 
-/// Where the next batch goes on.
+/// Where the next batch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cursor {
     /// Files before this one are done.
     inode: InodeId,
-    /// And this one up to this byte.
+    /// And this one up to this offset.
     offset: u64,
 }
 
@@ -46,21 +47,21 @@ struct Cut {
     inode: InodeId,
     row: InodeRow,
     from: u64,
-    /// All of it was cut, whatever changed.
+    /// Whether all of it was cut, whatever changed.
     deep: bool,
     file: FileCut,
 }
 
-/// What a file comes to.
+/// The result of cutting a file.
 enum Outcome {
     Cut(Cut),
-    /// It is to be tiny, and has no pieces.
+    /// It becomes tiny, and has no pieces.
     Tiny(Frozen),
     /// There is nothing to do.
     Nothing,
 }
 
-/// Freezes one batch from `from` on. Gives where to go on; `None` after the last file.
+/// Freezes one batch from `from` on. Returns where the next one begins; `None` after the last file.
 pub(super) fn run(
     live: &Live,
     how: &FreezeHow<'_>,
@@ -81,7 +82,7 @@ pub(super) fn run(
     if which == Which::Dirty && dirty.bytes() == 0 && moment.is_none() {
         return Ok(None);
     }
-    // What was found at the start comes to have other frames with the first change.
+    // The first change rewrites what was found at the start: those ranges then name other frames.
     if !live.has_begun() {
         live.begin()?;
         return Ok(Some(from));
@@ -134,10 +135,11 @@ pub(super) fn run(
     }
     let stopped = (how.stop)();
     if stopped && !how.everything {
-        // Somebody waits, and nobody for this.
+        // The caller wants to end, and nobody waits for this batch.
         return Ok(None);
     }
-    // What more files would fill is left to the next batch; in the end everything goes if that was asked for.
+    // The next batch fills up the last superchunk with more files. At the end it is written as it is, if everything is
+    // to be frozen.
     let keep_last = how.everything && (next.is_none() || stopped);
     let raw = batch.new_bytes().saturating_add(batch.shared_bytes());
     let packed = batch.finish(keep_last).map_err(of_batch)?;
@@ -155,7 +157,7 @@ pub(super) fn run(
     if let Some(moment) = &mut moment {
         moment.learn(live.snapshot().view())?;
     }
-    // The first file of which something is left to the next batch.
+    // The first file of which something is left for the next batch.
     let mut unfinished: Option<Cursor> = None;
     for outcome in outcomes {
         let (frozen, is_all) = match outcome {
@@ -172,7 +174,7 @@ pub(super) fn run(
         match &mut moment {
             Some(moment) => {
                 moment.splice(&frozen)?;
-                // A file that has changed since is not one that keeps changing.
+                // It may have changed since the snapshot's moment. That does not mean that it keeps changing.
                 splice(live, how, &frozen, is_all, true, report)?;
             }
             None => splice(live, how, &frozen, is_all, false, report)?,
@@ -184,7 +186,7 @@ pub(super) fn run(
     live.delays.wake();
     Ok(match next {
         None => None,
-        // What a batch left whole, the next would leave again.
+        // If a batch leaves a whole file over, the next batch would do the same.
         Some(next) => unfinished.filter(|unfinished| *unfinished != from).or(Some(next)),
     })
 }
@@ -207,8 +209,8 @@ fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOpti
     })
 }
 
-/// Under pressure the work goes to threads at normal priority. Where some at idle priority have not got on yet with what was
-/// taken over from them, there are no more of these.
+/// Under pressure the work goes to threads at normal priority. Threads at idle priority are not used while somebody
+/// asks, or while some of them have not finished work that others took over from them.
 fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
     match how.priority {
         _ if live.pressure.is_pressed() => Priority::Normal,
@@ -217,22 +219,22 @@ fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
     }
 }
 
-/// Whether somebody has come to wait for a batch whose compressors leave the processors to others: writers, who asked for a
-/// freeze, or the end.
+/// Whether somebody has come to wait for a batch whose compressors run at low priority: writers, somebody who asked for
+/// a freeze, or the end.
 fn is_urgent(live: &Live, how: &FreezeHow<'_>) -> bool {
     live.pressure.is_pressed() || how.priority == Priority::Idle && live.freezer.is_asked() || (how.stop)()
 }
 
-/// What of the files a batch looks at.
+/// Which files a batch looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     /// Those with bytes in the log.
     Dirty,
-    /// Those whose content came about by changes.
+    /// Those whose content was made by changes.
     Uneven,
 }
 
-/// The next file that may be frozen, from one on.
+/// The next file, from `from` on, that may be frozen.
 fn next_file(
     which: Which,
     dirty: &DirtyFiles,
@@ -244,7 +246,7 @@ fn next_file(
         return next_uneven(now.view(), from);
     }
     let time = Instant::now();
-    // What has no name goes when it is closed: it is worth no space in the image, unless the log has to go.
+    // A file without a name is deleted when it is closed. It gets space in the image only if the log has to be emptied.
     let found = dirty.iter_from(from).find(|(inode, file)| {
         let has_to_go = how.everything || how.open_files && !file.is_held(time);
         has_to_go || file.is_eligible(time) && !now.is_nameless(*inode)
@@ -288,7 +290,7 @@ fn cut(
     Ok(Outcome::Cut(Cut { inode, row: file.into_row(), from: offset, deep, file: cut }))
 }
 
-/// A file that is to have its bytes in a row of a table: all data, and few.
+/// Reads a file whose bytes are to be in a row of a table: a short one without holes.
 fn tiny(reader: &Reader<'_>, inode: InodeId, file: &mut FileLayout<'_>) -> Result<Option<Frozen>, FsError> {
     let row = file.row().clone();
     if row.size == 0 || row.size >= limits::TINY_LEN {
@@ -321,7 +323,7 @@ fn tiny_of(reader: &Reader<'_>, row: &InodeRow) -> Result<Option<Vec<u8>>, FsErr
     })
 }
 
-/// What may be spliced of a file, and where the next batch goes on with it if that is not all.
+/// What of a file can be spliced, and where the next batch begins in it if that is not all.
 fn frozen(
     reader: &Reader<'_>,
     cut: &Cut,
@@ -357,7 +359,7 @@ fn frozen(
     Ok((Frozen { inode, size, sources, pieces, whole, deep: cut.deep, uneven, tiny: None, was_tiny }, kept.next))
 }
 
-/// The spans between pieces, if all of them are holes.
+/// The spans between the pieces, if all of them are holes.
 fn holes_between(
     reader: &Reader<'_>,
     cut: &Cut,
@@ -382,7 +384,7 @@ fn holes_between(
     Ok(Some(holes))
 }
 
-/// Splices a file, step after step.
+/// Splices a file in steps.
 fn splice(
     live: &Live,
     how: &FreezeHow<'_>,

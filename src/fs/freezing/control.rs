@@ -1,19 +1,19 @@
-//! What the freezer's thread and everybody else tell each other.
+//! What the freezer's thread and the others tell each other.
 
 use super::report::{FreezeProgress, FreezeReport, Freezing};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What others tell the freezer's thread, and it tells them.
+/// What others ask of the freezer's thread, and what it reports.
 #[derive(Default)]
 pub(in crate::fs) struct Control {
     /// The last ticket that was given out.
     pub(super) asked: AtomicU64,
-    /// The last one that asked for contents to be cut anew.
+    /// The last ticket that asked for contents to be cut anew.
     pub(super) asked_deep: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) running: AtomicBool,
-    /// When the thread begins.
+    /// When the thread freezes.
     pub(super) freezing: Mutex<Freezing>,
     pub(super) shown: Mutex<Shown>,
     /// What a test does between the steps of a batch.
@@ -34,25 +34,25 @@ type Hook = Box<dyn FnOnce(Step) + Send>;
 #[cfg(test)]
 impl Control {
     pub(in crate::fs) fn at(&self, step: Step) {
-        // Not held while it runs: what it does may freeze, too.
+        // The lock is not held while the hook runs: the hook may freeze, too.
         let hook = self.hook.lock().take_if(|(at, _)| at.is_none_or(|at| at == step));
         if let Some((_, hook)) = hook {
             hook(step);
         }
     }
 
-    /// Runs once, when such a step comes next.
+    /// Runs `hook` once, at the next such step.
     pub(in crate::fs) fn set_hook(&self, step: Step, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock() = Some((Some(step), Box::new(move |_| hook())));
     }
 
-    /// Runs once, at the next step, whichever it is.
+    /// Runs `hook` once, at the next step of any kind.
     pub(in crate::fs) fn set_hook_anywhere(&self, hook: impl FnOnce(Step) + Send + 'static) {
         *self.hook.lock() = Some((None, Box::new(hook)));
     }
 }
 
-/// What the freezer says of itself.
+/// What the freezer reports.
 #[derive(Default)]
 pub(super) struct Shown {
     pub(super) last: Option<FreezeReport>,
@@ -65,15 +65,15 @@ pub(super) struct Shown {
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) enum Step {
-    /// Superchunks are appended and their rows pending; no file names them yet.
+    /// Superchunks are appended and their rows are pending. No file names them yet.
     Published,
-    /// What may be equal is known; nothing was compared.
+    /// Candidates for equal contents are known. Nothing has been compared.
     Gathered,
-    /// Two contents were compared, and nothing of it counts yet.
+    /// Two contents have been compared. Nothing of it counts yet.
     Compared,
-    /// A checkpoint with or for a snapshot has sealed the state, and writes nothing yet.
+    /// A checkpoint for a snapshot, or with one, has sealed the state. Nothing is written yet.
     Sealed,
-    /// A snapshot has its moment, and nothing of it is frozen yet.
+    /// A snapshot has its moment. Nothing of it is frozen yet.
     Taken,
     /// A batch of a snapshot's moment is frozen.
     Frozen,

@@ -1,7 +1,8 @@
 //! The subchunks of the image by their identities, so that equal bytes are stored once.
 //!
-//! Invariant: an index has only subchunks whose rows are in the state: those of a batch come in after its rows are pending [8].
-//! It is built at the first freeze, and thrown away by whoever deletes subchunks. Called by `batch` and `publish`.
+//! Invariant: an index has only subchunks whose rows are in the state. Those of a batch are added after its rows are
+//! pending [8]. The index is built at the first freeze, and dropped by whoever deletes subchunks. Called by `batch` and
+//! `publish`.
 
 use crate::chunk::DedupIndex;
 use crate::format::block::KeyRef;
@@ -17,39 +18,39 @@ use crate::meta::{Image, View};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes of memory for the index before it moves to files.
+/// The index may take so many bytes of memory before it moves to files.
 const SPILL_AFTER: usize = 64 << 20;
-/// Inflated superchunks that freezes keep, at least; two of the image's at least.
+/// The freezer's working set has at least so many bytes, and room for two superchunks of the image.
 const WORKING_SET: usize = 16 << 20;
 
-/// What freezes of one session have in common. Held from the first look-up of a batch to its last splice.
+/// What the freezes of one session share. Locked from the first look-up of a batch to its last splice.
 #[derive(Default)]
 pub(in crate::fs) struct Freezer {
     index: Option<DedupIndex>,
     working_set: Option<Arc<WorkingSet>>,
-    /// Where a large index lies.
+    /// The directory for a large index.
     spill: PathBuf,
-    /// How far copying out of old segments has come: nobody does that while a batch is under way.
+    /// How far copying out of old segments has come. It does not run while a batch is being made.
     pub(in crate::fs) carry: CarryOver,
 }
 
 impl Freezer {
-    /// A large index lies in unlinked files of this folder.
+    /// Sets the directory in which a large index is stored, in unlinked files.
     pub(super) fn set_spill(&mut self, folder: PathBuf) {
         self.spill = folder;
     }
 
-    /// That folder.
+    /// The directory for large indexes.
     pub(super) fn spill(&self) -> &Path {
         &self.spill
     }
 
-    /// Forgets all subchunks: some are to be deleted. The next freeze finds those that are left.
+    /// Drops the index: some subchunks are about to be deleted. The next freeze finds the rest.
     pub(in crate::fs) fn forget(&mut self) {
         self.index = None;
     }
 
-    /// The working set, and all subchunks that the view knows.
+    /// The working set, and the index of all subchunks that the view has.
     pub(super) fn prepare(&mut self, view: &View) -> Result<(Arc<WorkingSet>, &mut DedupIndex), FsError> {
         let index = match self.index.take() {
             Some(index) => index,
@@ -64,7 +65,7 @@ impl Freezer {
         let insert =
             |index: &mut DedupIndex| packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id));
         if let Some(Err(error)) = self.index.as_mut().map(insert) {
-            // Without it some bytes are stored twice, no more.
+            // Without them some bytes are stored twice; nothing else is wrong.
             tracing::warn!(%error, "the known subchunks are read again at the next freeze");
             self.forget();
         }
@@ -76,7 +77,7 @@ fn working_set(image: &Arc<Image>) -> WorkingSet {
     WorkingSet::new(Arc::clone(image), superchunk.saturating_mul(2).max(WORKING_SET), 0)
 }
 
-/// All subchunks of file data by the view's rows, in the order of their ids.
+/// All subchunks of file data that the view's rows name, in the order of their ids.
 fn build(view: &View, spill: PathBuf) -> Result<DedupIndex, FsError> {
     let mut index = DedupIndex::new(SPILL_AFTER, &spill);
     let kind = view.params().hash;
@@ -97,7 +98,7 @@ fn build(view: &View, spill: PathBuf) -> Result<DedupIndex, FsError> {
     Ok(index)
 }
 
-/// Finds subchunks with the same bytes.
+/// Finds subchunks with given bytes.
 pub(super) struct KnownSubchunks<'a> {
     pub(super) index: &'a DedupIndex,
     pub(super) working_set: &'a WorkingSet,
@@ -113,9 +114,9 @@ impl Known for KnownSubchunks<'_> {
             return Ok(Some(id));
         }
         let mut known = vec![0; bytes.len()];
-        // One that cannot be read, or is shorter, is not taken for this one.
+        // A subchunk that cannot be read, or is shorter, does not count as equal.
         let same = self.working_set.read_subchunk(self.view, id, 0, &mut known).is_ok() && known == bytes;
-        // One that is longer has another identity in all likelihood, but that proves nothing.
+        // A longer one almost certainly has another identity, but that is no proof.
         Ok((same && self.view.locate(id)?.is_some_and(|located| located.len as usize == bytes.len())).then_some(id))
     }
 }

@@ -1,10 +1,10 @@
-//! The life of a freeze: written bytes leave the thaw log for superchunks of the image.
+//! Freezing: written bytes move from the thaw log into superchunks of the image.
 //!
-//! Files are chosen and cut by a snapshot, without any lock; superchunks are appended and synced, and their rows become
-//! pending, all of them in one step [25]; then file by file names them, where nothing has changed since [5]. A batch that is
-//! given up before its rows are pending leaves nothing: neither in the image nor among the known subchunks [8]. What a
-//! snapshot is to show is frozen the same way, by its own moment (`moment`). Callers: the
-//! freezer's thread, `running` at the end, cli and tests.
+//! Files are chosen and cut by a snapshot, without any lock. Superchunks are appended and synced, and all their rows
+//! become pending in one step [25]. Then file by file is changed to name them, wherever nothing has changed since [5].
+//! A batch that is given up before its rows are pending leaves nothing behind: neither in the image nor among the known
+//! subchunks [8]. The state that a snapshot is to show is frozen in the same way (`moment`). Callers: the freezer's
+//! thread, `running` at the end, cli and tests.
 
 mod batch;
 pub(super) mod control;

@@ -1,14 +1,14 @@
-//! A moment of the filesystem that a snapshot is to show, while it is frozen and the head goes on.
+//! The moment of the filesystem that a snapshot is to show, while it is being frozen and the head goes on.
 //!
-//! It begins as the version that a checkpoint just made, without its orphans. Batches cut its files by it, not by the head;
-//! what they publish is spliced into the moment whole, as nobody else changes it, and into the head where the head still has
-//! the same bytes. So in the end it has no thawed ranges, and shows what it showed before. Its own changes are in memory
-//! only, until a checkpoint writes them with the row of the snapshot. Frames of the thaw log that it names stay readable by
-//! the segments of its snapshot, whatever is removed.
+//! It begins as the version that a checkpoint just made, without its orphans. Batches cut the moment's files, not the
+//! head's. What they publish is spliced into the moment completely, as nobody else changes it, and into the head where
+//! the head still has the same bytes. So in the end the moment has no thawed ranges, and shows what it showed before.
+//! Its changes are in memory only, until a checkpoint writes them with the row of the snapshot. Its snapshot holds the
+//! segments of the thaw log open, so frames that it names stay readable even after their segments are removed.
 //!
-//! Invariants: gc does not run while a moment lives, so whatever it names stays. Ids of contents and tiny contents are taken
-//! from the same counters as the head's. The map of its version does not know what is published later: those rows are copied
-//! from the head. Called by `batch`, `pass` and `snapshots`.
+//! Invariants: gc does not run while a moment exists, so whatever it names stays. Moment and head take ids of contents
+//! and tiny contents from the same counters. The map of the moment's version lacks what is published later: those rows
+//! are copied from the head. Called by `batch`, `pass` and `snapshots`.
 
 use crate::format::block::KeyRef;
 use crate::format::ids::InodeId;
@@ -24,12 +24,12 @@ use crate::fs::snapshot::Snapshot;
 use crate::meta::{MetaError, Overlay, View};
 use std::sync::Arc;
 
-/// A moment in the making.
+/// A moment that is being frozen.
 pub(in crate::fs) struct Moment {
     snapshot: Snapshot,
     ids: Arc<Ids>,
     time: Time,
-    /// Rows of the map with ids from these on are to be copied, by space: superchunks, subchunks, recipes.
+    /// Map rows from these ids on have still to be copied, by space: superchunks, subchunks, recipes.
     unknown: [u64; 3],
     splices: u64,
     /// The first file that could not be read, and why.
@@ -37,24 +37,24 @@ pub(in crate::fs) struct Moment {
 }
 
 impl Moment {
-    /// The moment of this snapshot, which is a version without changes.
+    /// The moment of this snapshot, which must be a version without changes.
     pub(in crate::fs) fn new(snapshot: Snapshot, ids: Arc<Ids>, time: Time) -> Self {
         let root = snapshot.view().version().root();
         let unknown = [root.next_superchunk, root.next_subchunk, root.next_subchunk];
         Moment { snapshot, ids, time, unknown, splices: 0, unreadable: None }
     }
 
-    /// How often something was spliced.
+    /// How many splices changed something.
     pub(super) fn splices(&self) -> u64 {
         self.splices
     }
 
-    /// When it was.
+    /// The time of the moment.
     pub(in crate::fs) fn time(&self) -> Time {
         self.time
     }
 
-    /// As it is now: what it shows does not change, where its bytes lie does.
+    /// The present state. What it shows does not change; where its bytes are stored does.
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -64,7 +64,7 @@ impl Moment {
         self.snapshot.view()
     }
 
-    /// Rows that are others than its version's.
+    /// The rows that differ from those of its version.
     pub(in crate::fs) fn changes(&self) -> &Overlay {
         self.view().active()
     }
@@ -76,7 +76,7 @@ impl Moment {
         Ok(value)
     }
 
-    /// Deletes what had no name at this moment, though it was open: its rows and its thawed ranges.
+    /// Deletes the files that had no name at this moment but were open: their rows and their thawed ranges.
     pub(in crate::fs) fn reap(&mut self) -> Result<(), FsError> {
         loop {
             let cursor = self.view().cursor_at(&schema::ORPHANS, KeyRef::new(0, 0))?;
@@ -85,7 +85,7 @@ impl Moment {
         }
     }
 
-    /// Splices what was cut of a file, all of it.
+    /// Splices everything that was cut of a file.
     pub(super) fn splice(&mut self, frozen: &Frozen) -> Result<(), FsError> {
         let mut next = Some(0);
         while let Some(first) = next {
@@ -96,7 +96,7 @@ impl Moment {
         Ok(())
     }
 
-    /// Learns from a later view of the head where subchunks lie that came since.
+    /// Copies from a later view of the head where newer subchunks are stored.
     pub(super) fn learn(&mut self, head: &View) -> Result<(), FsError> {
         let spaces = [SPACE_SUPERCHUNKS, SPACE_SUBCHUNKS, SPACE_RECIPES];
         for (space, unknown) in spaces.into_iter().zip(&mut self.unknown) {
@@ -111,12 +111,12 @@ impl Moment {
         Ok(())
     }
 
-    /// The next file with bytes in the thaw log, from one on.
+    /// The next file, from `from` on, with bytes in the thaw log.
     pub(super) fn next_file(&self, from: InodeId) -> Result<Option<InodeId>, FsError> {
         self.next_thawed(from, |row| !row.is_lost())
     }
 
-    /// A file that still has bytes in the thaw log, and why: one that could not be read.
+    /// A file that still has bytes in the thaw log, and why: it could not be read.
     pub(in crate::fs) fn take_unreadable(&mut self) -> Result<Option<(InodeId, FsError)>, FsError> {
         let left = self.next_file(InodeId(0))?;
         let Some(inode) = left else { return Ok(None) };
@@ -124,7 +124,7 @@ impl Moment {
         Ok(Some(known))
     }
 
-    /// A file of which bytes are lost.
+    /// The first file with lost bytes.
     pub(in crate::fs) fn first_lost(&self) -> Result<Option<InodeId>, FsError> {
         self.next_thawed(InodeId(0), ThawedRow::is_lost)
     }

@@ -1,6 +1,6 @@
-//! All that may be frozen now, batch after batch, in the order of inode numbers.
+//! Freezes everything that may be frozen now, batch after batch, in the order of inode numbers.
 //!
-//! That order is the order in which files came to be, so what was copied as a tree is packed about as `pack` packs it. Called
+//! That is the order in which files were made, so a tree that was copied in is packed much as `pack` packs it. Called
 //! by the freezer's thread, `running` at the end, cli and tests.
 
 use super::batch::{self, Cursor, Which};
@@ -14,31 +14,32 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// Files that change while everything is frozen are looked at again, so often at most.
+/// Files that change while everything is being frozen are looked at again, at most this many times.
 const ROUNDS: usize = 3;
 
 impl Live {
-    /// How many superchunks a freeze compresses at a time: one a core, if nobody says otherwise.
+    /// Sets how many superchunks a freeze compresses at a time. The default is one for each core.
     pub fn set_compressors(&self, compressors: usize) {
         self.compressors.store(compressors, Ordering::Relaxed);
     }
 
-    /// The folder where a large index of known subchunks lies, in files without a name. It must not be in what is mounted.
+    /// Sets the directory in which a large index of known subchunks is stored, in files without a name. It must not be
+    /// inside the mount.
     pub fn set_spill(&self, folder: &Path) {
         self.freezing.lock().set_spill(folder.to_owned());
     }
 
-    /// Freezes all that may be frozen now, in this thread and compressors of its own. What was frozen is durable with the next
-    /// commit, and the image alone complete after the next checkpoint.
+    /// Freezes everything that may be frozen now, in this thread and its compressors. The next commit makes the result
+    /// durable. After the next checkpoint the image alone has it.
     ///
     /// # Errors
-    /// `NoSpace` if there is none for more superchunks: nothing is lost, and it may be tried again. `ReadOnly` or `Io` if changes
-    /// are refused, or tables cannot be read.
+    /// `NoSpace` if there is no space for more superchunks: nothing is lost, and the call may be repeated. `ReadOnly`
+    /// or `Io` if changes are refused or tables cannot be read.
     pub fn freeze_now(&self, how: &FreezeHow<'_>, observer: &dyn Fn(FreezeProgress)) -> Result<FreezeReport, FsError> {
         let total = self.lock_state().dirty.bytes();
         let mut report = FreezeReport { bytes: total, ..FreezeReport::default() };
         observer(FreezeProgress { done_bytes: 0, total_bytes: total, stored_bytes: 0 });
-        // What is cut counts, and counts on while it is spliced.
+        // Bytes count when they are cut; splicing them does not make the number smaller.
         let most = Cell::new(0);
         let rounds = if how.everything { ROUNDS } else { 1 };
         for _ in 0..rounds {
@@ -82,13 +83,13 @@ impl Live {
         Ok(report)
     }
 
-    /// Freezes all that a snapshot's moment has in the thaw log, files that are open among it, while the head goes on.
+    /// Freezes everything that a snapshot's moment has in the thaw log, open files included, while the head goes on.
     ///
     /// # Errors
-    /// As [`Live::freeze_now`]. What is left in the log cannot be read, or `how.stop` said so.
+    /// As [`Live::freeze_now`]. What is left in the log cannot be read, unless `how.stop` ended it.
     pub(in crate::fs) fn freeze_moment(&self, moment: &mut Moment, how: &FreezeHow<'_>) -> Result<(), FsError> {
         let mut report = FreezeReport::default();
-        // A batch may leave a file that fills no superchunk, though more files follow.
+        // A batch may leave over a file that fills no superchunk, although more files follow.
         loop {
             let before = moment.splices();
             let mut cursor = moment.next_file(InodeId(0))?.map(|_| Cursor::default());

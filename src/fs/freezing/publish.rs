@@ -1,8 +1,8 @@
-//! Superchunks become part of the image: appended, synced, and their rows pending.
+//! Makes superchunks part of the image: they are appended and synced, and their rows become pending.
 //!
-//! All under the image's lock, which alone gives out ids of subchunks and superchunks. Rows of all superchunks become pending
-//! in one step [25], and in it the image's end is raised: a commit has either both or neither. What fails before leaves
-//! nothing. Called by `batch`.
+//! All this happens under the image's lock; ids of subchunks and superchunks are given out only under it. The rows of
+//! all superchunks become pending in one step [25], and the same step raises the image's end: a commit has either both
+//! or neither. A failure before that leaves nothing behind. Called by `batch`.
 
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::limits;
@@ -18,7 +18,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Appends the superchunks of a batch. Gives the id of its first subchunk.
+/// Appends the superchunks of a batch. Returns the id of its first subchunk.
 pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsError> {
     live.begin()?;
     let mut image = live.image.lock();
@@ -27,7 +27,7 @@ pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsErro
         let state = live.lock_state();
         state.check_latch()?;
         if state.failed.is_some() {
-            // No commit would have the rows until there is space for one.
+            // No commit can take the rows before there is space for one.
             return Err(FsError::NoSpace);
         }
     }
@@ -46,12 +46,12 @@ pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsErro
     let mut draft = Draft::new(live.snapshot(), Arc::clone(&live.ids), live.now());
     packed.map_rows(first, &places).into_iter().for_each(|row| draft.put(&schema::MAP, row));
     packed.identity_rows(first).into_iter().for_each(|row| draft.put(&schema::IDENTITIES, row));
-    // A commit takes what is pending and the image's end under the log's lock.
+    // A commit takes the pending rows and the image's end under the log's lock.
     let log = live.log.lock();
     let mut state = live.lock_state();
     state.check_latch()?;
     live.image_end.store(end, Ordering::SeqCst);
-    // It claims nothing, so nothing can have changed.
+    // The draft claims nothing, so it always applies.
     state.apply(draft);
     drop((state, log));
     live.reserved.store(0, Ordering::SeqCst);
@@ -74,9 +74,9 @@ fn append(
     Ok(places)
 }
 
-/// Cuts off what was appended. What cannot be cut off, or may or may not be durable, latches.
+/// Cuts off what was appended. Latches if that fails, or if nobody knows what is durable.
 fn give_up(live: &Live, image: &mut ImageSide, begin: u64, error: &LogError) -> FsError {
-    // Cutting off takes the space with it that was allocated after it.
+    // Cutting off also frees the space that was allocated after the end.
     live.reserved.store(0, Ordering::SeqCst);
     if image.log.is_stopped() || image.log.cut_back(begin).is_err() {
         live.latch(&error.to_string());

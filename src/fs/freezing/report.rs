@@ -1,38 +1,38 @@
-//! What a freeze is asked for, and what it says of itself.
+//! The options of a freeze, and its reports.
 
 use crate::format::ids::InodeId;
 use crate::freeze::Priority;
 
-/// When the freezer's thread begins.
+/// When the freezer's thread freezes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Freezing {
-    /// By itself, when there is enough to freeze, or nobody writes.
+    /// By itself: when there is enough to freeze, or nobody writes.
     #[default]
     Auto,
-    /// When somebody asks, or the log takes too much space.
+    /// When somebody asks, or when the log takes too much space.
     Off,
-    /// As soon as anything is thawed, in files that are open too; what fills no superchunk is frozen all the same. For tests.
+    /// As soon as anything is thawed, also in open files, and even if it does not fill a superchunk. For tests.
     Eager,
 }
 
 /// What to freeze, and how.
 #[derive(Clone, Copy)]
 pub struct FreezeHow<'a> {
-    /// Everything: files that are open too, and what does not fill a superchunk.
+    /// Everything: also files that are open, and what does not fill a superchunk.
     pub everything: bool,
-    /// Files that are open for writing, and those without a name, too: the log has to go.
+    /// Also files that are open for writing, and those without a name: the log has to be emptied.
     pub open_files: bool,
-    /// The level of zstd; the image's own, if it is not given.
+    /// The level of zstd; if absent, the image's own.
     pub level: Option<i32>,
-    /// Where it is not given: as high as it can be for the log to stay within its budget, and no higher than the image's own.
+    /// If `level` is absent: the highest level at which the log stays within its budget, at most the image's own.
     pub by_rate: bool,
-    /// Contents that came about by changes are cut anew, too.
+    /// Contents that were made by changes are cut anew, too.
     pub deep: bool,
-    /// What compressors leave to others.
+    /// The priority of the compressors.
     pub priority: Priority,
-    /// Whether to end: asked often, without any lock.
+    /// Whether to end. Called often, without any lock held.
     pub stop: &'a dyn Fn() -> bool,
-    /// Is told of each file of which all that was written has left the log.
+    /// Called with each file when all of its written bytes have left the log.
     pub frozen: &'a dyn Fn(InodeId),
 }
 
@@ -63,7 +63,7 @@ impl FreezeHow<'_> {
 pub struct FreezeReport {
     /// Files of which something left the log.
     pub files: u64,
-    /// Bytes that were looked at: thawed when the freeze began.
+    /// Bytes that were thawed when the freeze began.
     pub bytes: u64,
     /// Bytes that left the log.
     pub frozen_bytes: u64,
@@ -71,11 +71,11 @@ pub struct FreezeReport {
     pub new_bytes: u64,
     /// Bytes that they take in the image.
     pub stored_bytes: u64,
-    /// Bytes that were there already.
+    /// Bytes that the image already had.
     pub shared_bytes: u64,
     /// Superchunks appended.
     pub superchunks: u64,
-    /// Files that changed so that nothing of what was cut could be spliced.
+    /// Files that had changed, so that nothing of what was cut could be spliced.
     pub dropped: u64,
     /// Files that cannot be frozen: their bytes cannot be read.
     pub failed: u64,
@@ -84,17 +84,17 @@ pub struct FreezeReport {
 }
 
 impl FreezeReport {
-    /// With what another freeze did afterwards.
+    /// The sum with the report of a later freeze.
     pub fn and(&self, after: &FreezeReport) -> Self {
         self.each(after, u64::saturating_add)
     }
 
-    /// What was done from here until `all` was done.
+    /// The difference to a later sum, `all`.
     pub fn until(&self, all: &FreezeReport) -> Self {
         self.each(all, |before, after| after.saturating_sub(before))
     }
 
-    /// What is left, and what cannot be frozen, is not a sum: it is what the later one says.
+    /// What is left and what cannot be frozen are not sums: they are taken from the later report.
     fn each(&self, later: &FreezeReport, sum: impl Fn(u64, u64) -> u64) -> Self {
         FreezeReport {
             files: sum(self.files, later.files),
@@ -111,45 +111,45 @@ impl FreezeReport {
     }
 }
 
-/// How far a freeze is.
+/// How far a freeze has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FreezeProgress {
-    /// Bytes that left the log, or are cut and about to.
+    /// Bytes that have left the log, or are cut and about to leave it.
     pub done_bytes: u64,
-    /// Bytes there were in it when the freeze began.
+    /// Bytes that were in the log when the freeze began.
     pub total_bytes: u64,
     /// Bytes that the new superchunks take.
     pub stored_bytes: u64,
 }
 
-/// How the freezer is.
+/// The state of the freezer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FreezerStatus {
-    /// It is freezing.
+    /// Whether it is freezing.
     pub running: bool,
-    /// When it begins.
+    /// When it freezes.
     pub freezing: Freezing,
     /// The last ticket that was given out.
     pub ticket: u64,
-    /// What tickets up to this one asked for is done, or has failed.
+    /// Requests with tickets up to this one are done, or have failed.
     pub ticket_done: u64,
-    /// What the last freeze that somebody asked for did.
+    /// The result of the last freeze that somebody asked for.
     pub last: Option<FreezeReport>,
-    /// What all freezes of this mount did together, those that it began by itself too.
+    /// The sum of all freezes of this mount, including those that it began by itself.
     pub all: FreezeReport,
     /// Why the last freeze failed, if it did.
     pub error: Option<String>,
     /// Bytes in the log.
     pub queue_bytes: u64,
-    /// Files that have them.
+    /// Files that have bytes in the log.
     pub queue_files: u64,
     /// Files that cannot be frozen.
     pub failed_files: u64,
     /// The level of the last batch; `None` before the first.
     pub level: Option<i32>,
-    /// Bytes a second that it takes in at this level; 0 if it is not known.
+    /// Bytes a second that it freezes at this level; 0 if unknown.
     pub rate: u64,
-    /// Of the freeze at work, or of the last.
+    /// Progress of the present freeze, or of the last one.
     pub progress: FreezeProgress,
 }
 

@@ -1,9 +1,9 @@
-//! Files with equal contents come to have one, as `pack` makes it: the last part of a deep freeze.
+//! Gives files with equal contents one common content, as `pack` does: the last part of a deep freeze.
 //!
-//! One walk over the inodes notes a hash of each content and tiny content, with its id and its inode. Sorted, what may be
-//! equal is next to each other. Then file after file becomes another user of the first one's content, in an operation that
-//! compares the contents themselves. So hash and order are hints, and what changes meanwhile is left as it is. Memory does
-//! not grow with the number of files (`sorted`). Called by `pass`.
+//! One walk over the inodes notes a hash of each content and tiny content, with its id and its inode. After sorting,
+//! contents that may be equal are next to each other. Then file after file becomes a user of the first one's content,
+//! in an operation that compares the contents themselves. So hash and order are only hints, and a file that changes
+//! meanwhile is left as it is. Memory does not grow with the number of files (`sorted`). Called by `pass`.
 
 use super::report::{FreezeHow, FreezeReport};
 use super::sorted::{LEN, Record, Sorter};
@@ -19,9 +19,10 @@ use crate::fs::snapshot::Snapshot;
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// Inodes of one snapshot: a longer one would keep segments of the log, and what gc wants to free.
+/// Inodes read from one snapshot. A snapshot that is kept longer would keep segments of the log, and what gc wants to
+/// free.
 const INODES: usize = 4096;
-/// Says in a record that the id is that of a tiny content. Ids are below 2^62.
+/// Marks the id of a tiny content in a record. Ids are below 2^62.
 const TINY: u64 = 1 << 63;
 
 /// A file, and a hash of its content.
@@ -31,7 +32,7 @@ struct Found {
     holder: Holder,
 }
 
-/// Shares equal contents of all files, as far as they do not change.
+/// Shares equal contents of all files, unless they change meanwhile.
 pub(super) fn share(live: &Live, how: &FreezeHow<'_>, report: &mut FreezeReport) -> Result<(), FsError> {
     let spill = live.freezing.lock().spill().to_owned();
     let (mut sorter, mut from) = (Sorter::new(&spill), Some(InodeId(0)));
@@ -67,7 +68,7 @@ pub(super) fn share(live: &Live, how: &FreezeHow<'_>, report: &mut FreezeReport)
                 report.shared_bytes = report.shared_bytes.saturating_add(bytes);
                 live.saved.fetch_add(bytes, Ordering::Relaxed);
             }
-            // The others of this hash go to this one.
+            // Further files with this hash share this one's content.
             Sharing::TargetChanged => first = Some(found),
             Sharing::Not => {}
         }
@@ -75,14 +76,14 @@ pub(super) fn share(live: &Live, how: &FreezeHow<'_>, report: &mut FreezeReport)
     Ok(())
 }
 
-/// Notes what some inodes have, from one on. Gives where to go on.
+/// Notes the contents of some inodes, from `from` on. Returns where to go on.
 fn gather(now: &Snapshot, from: InodeId, sorter: &mut Sorter) -> Result<Option<InodeId>, FsError> {
     let view = now.view();
     let mut cursor = view.cursor_at(&schema::INODES, KeyRef::new(from.0, 0))?;
     for _ in 0..INODES {
         let Some(row) = cursor.row() else { return Ok(None) };
         let (inode, row) = (InodeId(row.key().a), InodeRow::decode(row.ints(), row.tail())?);
-        // Who has bytes in the log is being written to: it would copy the content soon.
+        // A file with bytes in the log is being written to: it would soon copy the content again.
         if row.file_type == FileType::Regular
             && (!view.has_thawed() || view.thawed(inode, 0)?.next(view)?.is_none())
             && let Some(hash) = equal::hash(view, row.content, STEP_ROWS)?
@@ -95,8 +96,8 @@ fn gather(now: &Snapshot, from: InodeId, sorter: &mut Sorter) -> Result<Option<I
     Ok(cursor.row().map(|row| InodeId(row.key().a)))
 }
 
-/// Bytes that a tiny content takes which goes when its last user goes: contents have theirs in subchunks, which are shared as
-/// they are.
+/// Bytes that sharing saves. A tiny content is deleted with its last user. Contents save nothing here: their bytes are
+/// in subchunks, which are shared already.
 fn tiny_len(live: &Live, holder: Holder) -> Result<u64, FsError> {
     if !matches!(holder.content, ContentRef::Tiny(_)) {
         return Ok(0);
@@ -112,7 +113,7 @@ fn spilled(error: &io::Error) -> FsError {
 }
 
 impl Found {
-    /// Hash, id, inode, so that equal contents are next to each other, and users of one beside each other.
+    /// Hash, id, inode: equal contents are next to each other, and so are users of the same content.
     fn encode(&self) -> Record {
         let id = match self.holder.content {
             ContentRef::Content(id) => id.0,

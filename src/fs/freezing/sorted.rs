@@ -1,8 +1,8 @@
-//! Records of fixed length, sorted in memory that does not grow with their number.
+//! Sorts records of fixed length. Memory hardly grows with their number.
 //!
-//! A full buffer is sorted and becomes a run; in the end the runs are merged. Memory: 8 MiB for the buffer, up to 8 MiB of
-//! runs before they move to a file without a name, and 16 KiB a run while they are merged: a run for 262,144 records.
-//! Called by `share`.
+//! A full buffer is sorted and becomes a run; in the end the runs are merged. Memory: 8 MiB for the buffer, up to 8 MiB
+//! of runs before they move to a file without a name, and 16 KiB for each run while they are merged. A run has 262,144
+//! records. Called by `share`.
 
 use crate::chunk::Spill;
 use std::cmp::Reverse;
@@ -10,19 +10,19 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::path::Path;
 
-/// Bytes of a record. They are sorted by their bytes.
+/// Bytes of a record. Records are compared byte by byte.
 pub(super) const LEN: usize = 32;
 /// A record.
 pub(super) type Record = [u8; LEN];
 
 /// Records of a run.
 const RECORDS: usize = (8 << 20) / LEN;
-/// Bytes of runs in memory.
+/// Bytes of runs that are kept in memory.
 const SPILL_AFTER: usize = 8 << 20;
-/// Records of a run that are read at a time: 16 KiB.
+/// Records of a run that are read back at a time: 16 KiB.
 const WINDOW: usize = 512;
 
-/// Takes records.
+/// Collects records.
 pub(super) struct Sorter {
     buffer: Vec<Record>,
     most: usize,
@@ -32,12 +32,12 @@ pub(super) struct Sorter {
 }
 
 impl Sorter {
-    /// Without records. What does not stay in memory goes to a file in `folder`.
+    /// Without records. What does not fit into memory goes to a file in `folder`.
     pub(super) fn new(folder: &Path) -> Self {
         Sorter { buffer: Vec::new(), most: RECORDS, spill: Spill::new(SPILL_AFTER, folder), runs: Vec::new() }
     }
 
-    /// Takes one.
+    /// Adds a record.
     pub(super) fn push(&mut self, record: Record) -> io::Result<()> {
         if self.buffer.len() >= self.most {
             self.finish_run()?;
@@ -57,7 +57,7 @@ impl Sorter {
         Ok(())
     }
 
-    /// All of them, in order.
+    /// All records, in order.
     pub(super) fn sorted(mut self) -> io::Result<Sorted> {
         self.finish_run()?;
         let mut runs: Vec<_> =
@@ -70,7 +70,7 @@ impl Sorter {
     }
 }
 
-/// A run that is read back.
+/// A run that is being read back.
 struct Run {
     at: u64,
     end: u64,
@@ -90,16 +90,16 @@ impl Run {
     }
 }
 
-/// Gives records in order.
+/// Returns the records in order.
 pub(super) struct Sorted {
     spill: Spill,
     runs: Vec<Run>,
-    /// The next record of each run that has one, and the run's number.
+    /// The next record of each run that has one, with the number of the run.
     heads: BinaryHeap<Reverse<(Record, usize)>>,
 }
 
 impl Sorted {
-    /// The next one.
+    /// The next record.
     pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
         let Some(Reverse((record, n))) = self.heads.pop() else { return Ok(None) };
         if let Some(run) = self.runs.get_mut(n) {

@@ -1,6 +1,6 @@
-//! A file as the freezer reads it: its spans one by one, and its bytes, all of one snapshot.
+//! A file as the freezer reads it: its spans one by one, and its bytes, all from one snapshot.
 //!
-//! Bytes of the thaw log are used only after their frame was verified as a whole [16]. Called by `batch`.
+//! Bytes of the thaw log are used only after their frame is verified as a whole [16]. Called by `batch`.
 
 use crate::format::block::KeyRef;
 use crate::format::ids::{InodeId, LogOffset};
@@ -16,12 +16,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Bytes of frames that are kept: of a large file one at a time is read, of many small ones each once.
+/// Bytes of frames that are kept. Frames of a large file are read one at a time; a frame with many small files is read
+/// once.
 const FRAMES: usize = 32 << 20;
-/// Frames that are kept at most: they are searched one by one, and small ones are seldom wanted twice.
+/// Largest number of frames that are kept. They are searched one by one, and small ones are seldom needed twice.
 const FRAMES_MOST: usize = 256;
 
-/// Where the bytes of one snapshot are read.
+/// Reads bytes of one snapshot.
 pub(super) struct Reader<'a> {
     pub(super) now: &'a Snapshot,
     pub(super) working_set: &'a WorkingSet,
@@ -64,7 +65,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Fills `out` with the bytes of a span from its byte `within` on.
+    /// Fills `out` with the bytes of a span, beginning at its byte `within`.
     fn read(&self, row: &InodeRow, span: &Span, within: u64, out: &mut [u8]) -> Result<(), FsError> {
         match layout::from(span.source, within) {
             SpanSource::Thawed { frame, skip, sum } => {
@@ -100,7 +101,7 @@ pub(super) struct FileLayout<'a> {
     reader: &'a Reader<'a>,
     inode: InodeId,
     row: InodeRow,
-    /// Spans around the offset that was asked for last.
+    /// The spans around the offset that was asked for last.
     stretch: Vec<Span>,
 }
 
@@ -122,13 +123,13 @@ impl<'a> FileLayout<'a> {
         self.stretch.get(at).copied().filter(|span| span.begin <= offset)
     }
 
-    /// Finds the spans around an offset: a thawed range, or what one row of the content has between two of them.
+    /// Finds the spans around an offset: a thawed range, or what one row of the content has between two thawed ranges.
     fn load(&mut self, offset: u64) -> Result<(), FsError> {
         self.stretch.clear();
         let view = self.reader.view();
         let (mut from, mut to) = (0, self.row.size);
         if view.has_thawed() {
-            // The range that covers the offset, if one does; else the first after it.
+            // The range that covers the offset, or else the first one after it.
             let before = offset.checked_sub(1);
             if let Some(before) = before
                 && let Some((begin, range)) = last_before(view, self.inode, before)?
@@ -157,24 +158,24 @@ impl<'a> FileLayout<'a> {
         Ok(())
     }
 
-    /// From where to where one row of the content goes on around an offset.
+    /// The range of the content's row that covers an offset.
     fn stored_row(&self, offset: u64) -> Result<(u64, u64), FsError> {
         let size = self.row.size;
         let ContentRef::Content(id) = self.row.content else { return Ok((0, size)) };
         let view = self.reader.view();
         let mut extents = view.extents(id, offset)?;
         Ok(match extents.next(view)? {
-            // The last one is found, too, where it ends before the offset.
+            // The last row is returned even if it ends before the offset.
             Some((begin, extent)) if begin <= offset && offset - begin < extent.length => {
                 (begin, begin.saturating_add(extent.length))
             }
-            // After the content's end.
+            // The offset is after the content's end.
             _ => (content_end(view, id)?, size),
         })
     }
 }
 
-/// The last thawed range that begins at `offset` or before.
+/// The last thawed range that begins at or before `offset`.
 fn last_before(view: &View, inode: InodeId, offset: u64) -> Result<Option<(u64, ThawedRow)>, FsError> {
     let row = view.floor_within(&schema::THAWED, KeyRef::new(inode.0, offset))?;
     let Some(row) = row.filter(|row| row.key().a == inode.0) else { return Ok(None) };

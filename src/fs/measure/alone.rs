@@ -1,7 +1,9 @@
-//! What subchunks would take if each were compressed by itself: beside what superchunks take, the gain of superchunks.
+//! How many bytes subchunks would take if each were compressed by itself. The difference to superchunks is what
+//! superchunks gain.
 //!
-//! One thread goes through the map in the order of ids, which is that of superchunks, and hands out one superchunk's subchunks
-//! at a time; the others read and compress them. Each superchunk is inflated once, except those that recipes refer to.
+//! One thread walks the map in the order of ids, which is that of superchunks, and hands out the subchunks of one
+//! superchunk at a time. Other threads read and compress them. Each superchunk is inflated once, unless recipes refer
+//! to it.
 
 use super::{MeasureError, MeasureObserver, go_on};
 use crate::format::block::KeyRef;
@@ -19,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Builder;
 
-/// Subchunks of one superchunk that are handed out together at most: bounds a job's memory.
+/// At most so many subchunks of a superchunk are handed out together: this bounds the memory of a job.
 const JOB_SUBCHUNKS: usize = 1 << 16;
-/// Rows of the map between two questions whether to stop.
+/// The observer is asked whether to stop after so many rows of the map.
 const STEP: u64 = 4096;
 
 /// What [`subchunks_alone`] may use.
@@ -29,30 +31,31 @@ const STEP: u64 = 4096;
 pub struct AloneOptions {
     /// Threads that read and compress.
     pub jobs: usize,
-    /// Bytes of memory for everything. Threads give way to it; one always runs.
+    /// Bytes of memory for everything. With less, fewer threads run, but at least one.
     pub memory: u64,
 }
 
-/// What the subchunks of an image take.
+/// The bytes that the subchunks of an image take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Alone {
-    /// Different subchunks of file data.
+    /// Number of different subchunks of file data.
     pub subchunks: u64,
     /// Their bytes.
     pub raw_bytes: u64,
-    /// What each compressed by itself takes in bytes, or as it is where that is no smaller.
+    /// Bytes if each is compressed by itself; where that does not make it smaller, as it is.
     pub alone_bytes: u64,
-    /// Stored bytes of the superchunks of file data; their headers and clear lists do not count.
+    /// Stored bytes of the superchunks of file data, without headers and clear lists.
     pub together_bytes: u64,
 }
 
 /// Some subchunks of one superchunk, with whether each is composed.
 type Job = Vec<(SubchunkId, u32, bool)>;
 
-/// Compresses every subchunk of file data that the image has by itself, with the image's codec and level.
+/// Compresses every subchunk of file data in the image by itself, with the image's codec and level.
 ///
 /// # Errors
-/// If a table or a subchunk cannot be read, the codec is not known, a thread cannot be started, or the observer said to stop.
+/// If a table or a subchunk cannot be read, the codec is unknown, a thread cannot be started, or the observer
+/// cancelled.
 pub fn subchunks_alone(
     image: &Arc<Image>,
     options: AloneOptions,
@@ -61,7 +64,7 @@ pub fn subchunks_alone(
     let params = image.params();
     let compression = Compression::from_numbers(params.codec, params.level)?;
     let superchunk = params.superchunk_size as usize;
-    // A thread holds a subchunk, and a superchunk in the working set with what inflating it takes.
+    // A thread needs a subchunk, a superchunk in the working set, and what inflating it takes.
     let subchunk = limits::SUBCHUNK_LEN as usize;
     let own = Encoder::memory(compression, subchunk)
         + 2 * subchunk
@@ -118,7 +121,7 @@ fn superchunks(view: &View, observer: &dyn MeasureObserver) -> Result<(u64, u64)
     Ok((stored, raw))
 }
 
-/// Sends the subchunks of file data, in the order of their ids. Ends early where nobody takes them any more.
+/// Sends the subchunks of file data, in the order of their ids. Ends early if nobody takes them any more.
 fn hand_out(view: &View, jobs: &Sender<Job>, observer: &dyn MeasureObserver) -> Result<(), MeasureError> {
     let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(SPACE_SUBCHUNKS, 0))?;
     let (mut current, mut job): (Option<(SuperchunkId, bool)>, Job) = (None, Vec::new());
@@ -149,7 +152,7 @@ fn hand_out(view: &View, jobs: &Sender<Job>, observer: &dyn MeasureObserver) -> 
         cursor.advance(view)?;
     }
     if !job.is_empty() {
-        // Who does not take it has failed and says why.
+        // If the receiver hung up, it failed and reports its own error.
         let _ = jobs.send(job);
     }
     Ok(())
@@ -160,7 +163,7 @@ struct Work<'a> {
     view: &'a View,
     compression: Compression,
     observer: &'a dyn MeasureObserver,
-    /// Raw bytes of all superchunks, and those gone over.
+    /// Raw bytes of all superchunks, and of those done.
     total: u64,
     done: AtomicU64,
     found: Mutex<Alone>,
@@ -170,7 +173,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Takes jobs until there are no more, or one has failed.
+    /// Takes jobs until there are no more, or until one fails.
     fn run(&self, queue: &Receiver<Job>) {
         let mut encoder = Encoder::new(self.compression, None);
         let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! What an image's layout gains and costs, counted and not timed: [`subchunks_alone`] and [`read_cost`].
 //!
-//! The figures depend on the image and the options alone, not on threads or on the machine. Nothing is written. Memory is
-//! bounded; time is that of reading what is measured. Called by bench.
+//! The figures depend only on the image and the options, not on threads or the machine. Nothing is written. Memory is
+//! bounded; the time is that of reading what is measured. Called by bench.
 
 mod alone;
 mod read_cost;
@@ -17,9 +17,9 @@ use crate::meta::MetaError;
 use std::io;
 use thiserror::Error;
 
-/// Is told what happens, by several threads.
+/// Receives progress, from several threads.
 pub trait MeasureObserver: Sync {
-    /// How many of how many raw bytes were gone over.
+    /// How many of the raw bytes are done.
     fn progress(&self, _done: u64, _total: u64) {}
     /// Whether to stop.
     fn cancelled(&self) -> bool {
@@ -27,13 +27,13 @@ pub trait MeasureObserver: Sync {
     }
 }
 
-/// Nobody who wants to know.
+/// An observer that ignores everything.
 impl MeasureObserver for () {}
 
 /// Why an image could not be measured.
 #[derive(Debug, Error)]
 pub enum MeasureError {
-    /// The observer said so.
+    /// The observer cancelled it.
     #[error("interrupted")]
     Cancelled,
     /// A name, an inode or a file cannot be read.
@@ -45,13 +45,13 @@ pub enum MeasureError {
     /// A subchunk cannot be read.
     #[error(transparent)]
     Inflate(#[from] InflateError),
-    /// A row is wrong, the image's codec is not known, or it cannot compress.
+    /// A row is wrong, or the image's codec is unknown or cannot compress.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
-    /// What was named is no directory.
+    /// The path is not a directory.
     #[error("'{path}' is not a directory of the image")]
     NotDirectory {
         /// The path, as far as it is UTF-8.

@@ -1,8 +1,8 @@
-//! How many bytes are inflated for a byte that is read.
+//! How many bytes are inflated for each byte that is read.
 //!
-//! Every read goes through [`Fs`] and an empty working set of the given size, as a mount's reads do, without read-ahead and
-//! the kernel's page cache. Superchunks are counted and not decoded: a small working set inflates some images hundreds of
-//! times over.
+//! Every read goes through [`Fs`], as in a mount, with a working set of the given size that is empty at first. There is
+//! no read-ahead and no page cache of the kernel. Superchunks are counted and not decoded: a small working set inflates
+//! some images hundreds of times over.
 
 use super::tree::{self, Segment};
 use super::{MeasureError, MeasureObserver, go_on};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Bytes of a random read.
 pub const RANDOM_READ: u64 = 4096;
-/// Bytes of other reads at most: what the kernel asks for when a file is read from its beginning.
+/// Largest length of other reads: what the kernel asks for when a file is read from its beginning.
 const READ: u64 = 128 << 10;
 
 /// What is read.
@@ -24,8 +24,8 @@ pub enum Reads<'a> {
     Everything,
     /// As `Everything`, the files below one directory: its path from the root.
     Below(&'a [u8]),
-    /// So many reads of [`RANDOM_READ`] bytes at multiples of that; each place where a file has data is as likely as any other.
-    /// Takes 40 bytes of memory a read.
+    /// `count` reads of [`RANDOM_READ`] bytes at multiples of that. Every such offset where a file has data is equally
+    /// likely. Takes 40 bytes of memory for each read.
     Random {
         /// The same seed gives the same reads.
         seed: u64,
@@ -34,32 +34,32 @@ pub enum Reads<'a> {
     },
 }
 
-/// What reading took.
+/// The cost of the reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadCost {
-    /// Files that were read, each as often as it was opened: for random reads that is every read.
+    /// Files that were read, counted each time a file is opened. Every random read opens one.
     pub files: u64,
-    /// Reads.
+    /// Number of reads.
     pub reads: u64,
-    /// Bytes that they gave. Holes are not read.
+    /// Bytes that the reads returned. Holes are not read.
     pub read_bytes: u64,
-    /// Raw bytes that came out of superchunks or parts that were inflated for them.
+    /// Raw bytes of the superchunks or parts that were inflated for the reads.
     pub inflated_bytes: u64,
     /// Superchunks and parts that were inflated.
     pub inflations: u64,
 }
 
 impl ReadCost {
-    /// Bytes inflated for a byte read; `None` if nothing was read.
+    /// Bytes inflated for each byte read; `None` if nothing was read.
     pub fn ratio(&self) -> Option<f64> {
         (self.read_bytes > 0).then(|| self.inflated_bytes as f64 / self.read_bytes as f64)
     }
 }
 
-/// Reads, with a working set of so many bytes, and counts. Metadata does not count.
+/// Performs the reads with a working set of so many bytes, and counts. Metadata does not count.
 ///
 /// # Errors
-/// If something cannot be read, the directory is not there, or the observer said to stop.
+/// If something cannot be read, the directory does not exist, or the observer cancelled.
 pub fn read_cost(
     image: &Arc<Image>,
     working_set: u64,
@@ -112,7 +112,7 @@ impl Reading<'_> {
             }
             let mut at = begin;
             while at < end {
-                // At multiples of the read's length, as the kernel reads.
+                // Reads begin at multiples of their length, as the kernel's do.
                 let len = (READ - at % READ).min(end - at);
                 self.read(inode, at, len)?;
                 at += len;
@@ -138,7 +138,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// The file and offset of each page, by its number in path order.
+    /// The file and offset of each drawn page. Pages are numbered in path order.
     fn places(&self, drawn: Vec<u64>) -> Result<Vec<(InodeId, u64)>, MeasureError> {
         let mut places = vec![(InodeId::ROOT, 0); drawn.len()];
         let mut sorted: Vec<(u64, usize)> = drawn.into_iter().zip(0..).collect();
@@ -170,13 +170,14 @@ impl Reading<'_> {
     }
 }
 
-/// Pages that a range of data lies in, in part or as a whole.
+/// Pages that a range of data touches.
 fn pages_of(segment: &Segment) -> u64 {
     segment.end.div_ceil(RANDOM_READ) - segment.begin / RANDOM_READ
 }
 
-/// So many numbers below `below`, by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+/// `count` numbers less than `below`, by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
+/// generators).
 pub(super) fn draw(seed: u64, count: u64, below: u64) -> Vec<u64> {
-    // The upper half of the product is below `below`.
+    // The upper half of the product is less than `below`.
     (0..count).map(|n| ((u128::from(mixed(seed, n)) * u128::from(below)) >> 64) as u64).collect()
 }

@@ -1,7 +1,7 @@
 //! The regular files of a tree in path order, and where they have data.
 //!
-//! Path order: a directory's names in the order of their bytes, and what is in a directory where its name stands. A file with
-//! several names comes once, where its first one stands.
+//! Path order: the names of a directory in byte order, and the contents of a directory at the position of its name. A
+//! file with several names comes once, at the position of its first one.
 
 use super::{MeasureError, MeasureObserver, go_on};
 use crate::format::ids::InodeId;
@@ -11,7 +11,7 @@ use crate::fs::{FsError, SeekTo};
 use crate::meta::Dirents;
 use std::collections::HashSet;
 
-/// A range of a file that is no hole.
+/// A range of a file that is not a hole.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
     pub(super) inode: InodeId,
@@ -19,7 +19,7 @@ pub(super) struct Segment {
     pub(super) end: u64,
 }
 
-/// Gives every range of data below directory `root` to `each`, in path order.
+/// Passes every range of data below directory `root` to `each`, in path order.
 pub(super) fn segments(
     fs: &Fs,
     root: InodeId,
@@ -27,7 +27,7 @@ pub(super) fn segments(
     each: &mut dyn FnMut(Segment) -> Result<(), MeasureError>,
 ) -> Result<(), MeasureError> {
     let now = &fs.now();
-    // In a hostile image a directory may have many names, or lie in itself.
+    // In a hostile image a directory may have several names, or lie within itself.
     let (mut directories, mut linked) = (HashSet::new(), HashSet::new());
     let mut enter = |dir: InodeId| -> Result<Dirents, MeasureError> {
         if !directories.insert(dir) {

@@ -1,4 +1,4 @@
-//! The time of the last read.
+//! The time of the last read of an inode.
 
 use crate::format::ids::InodeId;
 use crate::format::rows::{InodeRow, Time};
@@ -6,16 +6,16 @@ use crate::fs::FsError;
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// A read is noted once a day at least, in seconds.
+/// A read updates the time at least once in so many seconds.
 const DAY: i64 = 24 * 60 * 60;
 
-/// Whether a read at `now` is noted, by the rule of `relatime` (`relatime_need_update` of Linux): if none was since the last
-/// change, or for a day.
+/// Whether a read at `now` updates the time, by the rule of `relatime` (`relatime_need_update` in Linux): if the last
+/// update was before the last change, or a day ago.
 fn is_due(row: &InodeRow, now: Time) -> bool {
     row.atime <= row.mtime || row.atime <= row.ctime || now.secs.saturating_sub(row.atime.secs) >= DAY
 }
 
-/// Notes a read, if it is due. Not a change of the inode: its ctime stays.
+/// Updates the time of the last read, if it is due. That is not a change of the inode: its ctime stays.
 pub(in crate::fs) fn touch_atime(draft: &mut Draft, inode: InodeId, always: bool) -> Result<(), FsError> {
     let (mut row, standing) = draft.any_inode(inode)?;
     if always || is_due(&row, draft.now()) {
@@ -26,7 +26,7 @@ pub(in crate::fs) fn touch_atime(draft: &mut Draft, inode: InodeId, always: bool
 }
 
 impl Live {
-    /// Notes that an inode was read now: `always`, or by the rule of `relatime`.
+    /// Updates the time of the last read of an inode: `always`, or by the rule of `relatime`.
     ///
     /// # Errors
     /// `NotFound`, `NoSpace`, `ReadOnly`, or `Io` if tables cannot be read.

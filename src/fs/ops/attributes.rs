@@ -1,4 +1,4 @@
-//! What stat(2) tells of a row that an operation made.
+//! The attributes of a row that an operation wrote.
 
 use super::body;
 use crate::format::ids::InodeId;
@@ -6,11 +6,11 @@ use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::fs::{Attr, FsError};
 use crate::meta::View;
 
-/// Thawed ranges that are added up; a file with more of them gets a number of blocks that is an estimate until it is asked for
-/// again.
+/// Largest number of thawed ranges that are added up. If a file has more, its number of blocks is an estimate until the
+/// next stat.
 const RANGES: u64 = 256;
 
-/// The attributes.
+/// The attributes of an inode with this row.
 pub(super) fn of(view: &View, inode: InodeId, row: &InodeRow) -> Result<Attr, FsError> {
     let allocated = if row.file_type == FileType::Regular {
         let content = match row.content {
@@ -28,7 +28,7 @@ pub(super) fn of(view: &View, inode: InodeId, row: &InodeRow) -> Result<Attr, Fs
     Ok(Attr::of(inode, row, allocated))
 }
 
-/// Bytes in thawed ranges.
+/// Bytes in thawed ranges, or the size if there are too many ranges.
 fn thawed(view: &View, inode: InodeId, size: u64) -> Result<u64, FsError> {
     if !view.has_thawed() {
         return Ok(0);

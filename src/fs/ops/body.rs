@@ -1,8 +1,9 @@
-//! What a file's row names as its bytes: cutting it off, replacing a range of it, giving it up (sections 8.1, 8.3, 8.5).
+//! Changes the content that a file's row names: cuts it off, replaces a range of it, or releases it (sections 8.1, 8.3,
+//! 8.5).
 //!
-//! A content that only this inode has is changed in place; one that others have, too, is copied first. A content never ends
-//! after the file's size, and never in a hole. Thawed ranges are no concern of this file. Callers: write, truncate,
-//! fallocate, copy, unlink, reap.
+//! A content with one user is changed in place; a content with several users is copied first. A content never ends
+//! after the file's size, and never in a hole. This file ignores thawed ranges. Callers: write, truncate, fallocate,
+//! copy, unlink, reap.
 
 use super::shares;
 use crate::format::block::{Key, KeyRef, Row};
@@ -14,31 +15,31 @@ use crate::fs::content::{data_of, forget_content, hole, part, set_allocated, set
 use crate::fs::draft::Draft;
 use crate::meta::{MetaError, View};
 
-/// A content that only one inode has, while it is being changed.
+/// A content with one user, while it is being changed.
 struct Own {
     id: ContentId,
-    /// Where it ends.
+    /// Its length.
     end: u64,
-    /// Bytes of it that are in no hole.
+    /// Bytes of it that are not in holes.
     data: u64,
 }
 
-/// The key of a content among what is shared.
+/// The key of a content in the table of shares.
 pub(super) fn content_share(id: ContentId) -> ShareKey {
     ShareKey { kind: ShareKind::Content, id: id.0 }
 }
 
-/// The key of a tiny content among what is shared.
+/// The key of a tiny content in the table of shares.
 pub(super) fn tiny_share(id: TinyId) -> ShareKey {
     ShareKey { kind: ShareKind::Tiny, id: id.0 }
 }
 
-/// The last row of a content and where it begins; `None` if the content has no rows.
+/// The last row of a content with the offset at which it begins; `None` if the content has no rows.
 fn last_row(view: &View, id: ContentId) -> Result<Option<(u64, ContentRow)>, FsError> {
     before(view, id, u64::MAX)
 }
 
-/// The last row of a content that begins at `at` or before.
+/// The last row of a content that begins at or before `at`.
 pub(super) fn before(view: &View, id: ContentId, at: u64) -> Result<Option<(u64, ContentRow)>, FsError> {
     let row = view.floor_within(&schema::CONTENTS, KeyRef::new(id.0, at))?;
     let Some(row) = row.filter(|row| row.key().a == id.0) else { return Ok(None) };
@@ -52,7 +53,7 @@ pub(in crate::fs) fn end_of(view: &View, id: ContentId) -> Result<u64, FsError> 
     Ok(last_row(view, id)?.map_or(0, |(begin, row)| begin.saturating_add(row.length)))
 }
 
-/// The key after all rows of a content; ids are below 2^62.
+/// The key after all rows of a content. Ids are below 2^62.
 fn after(id: ContentId) -> Key {
     Key::new(id.0.saturating_add(1), 0)
 }
@@ -66,7 +67,7 @@ fn delete_rows(draft: &mut Draft, id: ContentId, from: u64) -> Result<(), FsErro
     draft.delete_range(&schema::CONTENTS, Key::new(id.0, from), after(id))
 }
 
-/// Puts a tiny content in place of the row's, which must be tiny.
+/// Replaces the row's content, which must be tiny, by another tiny content.
 fn replace_tiny(draft: &mut Draft, row: &mut InodeRow, id: TinyId, bytes: Vec<u8>) -> Result<(), FsError> {
     let id = if shares::remove_user(draft, tiny_share(id))? { id } else { draft.new_tiny()? };
     draft.put(&schema::TINY, Row { key: Key::new(id.0, 0), ints: Vec::new(), tail: bytes });
@@ -74,7 +75,8 @@ fn replace_tiny(draft: &mut Draft, row: &mut InodeRow, id: TinyId, bytes: Vec<u8
     Ok(())
 }
 
-/// The content of `row` as one that may be changed: up to `upto` if it must be copied. Its row does not yet say so.
+/// The row's content in a form that may be changed. If it must be copied, only the bytes before `upto` are. The row
+/// does not name it yet.
 fn own(draft: &mut Draft, row: &InodeRow, upto: u64) -> Result<Own, FsError> {
     match row.content {
         ContentRef::None => Ok(Own { id: draft.new_content()?, end: 0, data: 0 }),
@@ -111,7 +113,7 @@ fn own(draft: &mut Draft, row: &InodeRow, upto: u64) -> Result<Own, FsError> {
     }
 }
 
-/// Makes `own` the content of the row, without the holes it ends in.
+/// Makes `own` the content of the row, without the holes at its end.
 fn settle(draft: &mut Draft, row: &mut InodeRow, mut own: Own) -> Result<(), FsError> {
     while let Some((begin, last)) = last_row(draft.view(), own.id)?
         && last.extent == Extent::Hole
@@ -129,7 +131,7 @@ fn settle(draft: &mut Draft, row: &mut InodeRow, mut own: Own) -> Result<(), FsE
     Ok(())
 }
 
-/// Gives up what the row names as the file's bytes; where this was the last user, the rows go, too.
+/// Releases the row's content. If this was its last user, its rows are deleted.
 pub(super) fn release(draft: &mut Draft, row: &mut InodeRow) -> Result<(), FsError> {
     match row.content {
         ContentRef::None | ContentRef::Subchunk(_) => {}
@@ -149,8 +151,8 @@ pub(super) fn release(draft: &mut Draft, row: &mut InodeRow) -> Result<(), FsErr
     Ok(())
 }
 
-/// Takes all bytes from `size` on away from what the row names, so that nothing of them comes back when the file grows. The
-/// row's size is the caller's to change.
+/// Removes all bytes from `size` on from the row's content, so that they do not come back when the file grows. The
+/// caller changes the row's size.
 pub(super) fn shorten(draft: &mut Draft, row: &mut InodeRow, size: u64) -> Result<(), FsError> {
     if size >= row.size {
         return Ok(());
@@ -184,7 +186,7 @@ pub(super) fn shorten(draft: &mut Draft, row: &mut InodeRow, size: u64) -> Resul
     }
 }
 
-/// Makes a single subchunk a content, so that the file may get longer than it is.
+/// Turns a single subchunk into a content, so that the file can grow.
 pub(super) fn loosen(draft: &mut Draft, row: &mut InodeRow) -> Result<(), FsError> {
     if let ContentRef::Subchunk(_) = row.content {
         let own = own(draft, row, u64::MAX)?;
@@ -193,7 +195,7 @@ pub(super) fn loosen(draft: &mut Draft, row: &mut InodeRow) -> Result<(), FsErro
     Ok(())
 }
 
-/// Makes the bytes `[at, to)` of what the row names a hole; `to` is at most the file's size.
+/// Makes the bytes `[at, to)` of the row's content a hole. `to` is at most the file's size.
 pub(super) fn punch(draft: &mut Draft, row: &mut InodeRow, at: u64, to: u64) -> Result<(), FsError> {
     if at >= to {
         return Ok(());
@@ -214,8 +216,8 @@ pub(super) fn punch(draft: &mut Draft, row: &mut InodeRow, at: u64, to: u64) -> 
     }
 }
 
-/// Puts `pieces` in place of what the row names from `at` on, for as many bytes as they have. The row must not be tiny, and
-/// the file's size at least where they end when the operation is done.
+/// Replaces the row's content from `at` on by `pieces`, as far as these reach. The row must not be tiny. When the
+/// operation is done, the file's size must be at least the end of the pieces.
 pub(super) fn replace(draft: &mut Draft, row: &mut InodeRow, at: u64, pieces: &[ContentRow]) -> Result<(), FsError> {
     let own = own(draft, row, u64::MAX)?;
     let has_data = pieces.iter().any(|piece| piece.extent != Extent::Hole);
@@ -227,8 +229,9 @@ pub(super) fn replace(draft: &mut Draft, row: &mut InodeRow, at: u64, pieces: &[
     Ok(())
 }
 
-/// As [`replace`], with bytes that were cut as a chunker cuts: the content is uneven only if it was before, or if a part of a
-/// subchunk comes (`whole` says whether all are whole) or stays.
+/// As [`replace`], for bytes that were cut by a chunker. The content becomes uneven only if the pieces have a part of a
+/// subchunk (`whole` says that they have none), or if a part of an old subchunk stays. If it was uneven before, it
+/// stays so.
 pub(super) fn splice(
     draft: &mut Draft,
     row: &mut InodeRow,
@@ -269,7 +272,7 @@ fn is_inside(view: &View, own: &Own, at: u64) -> Result<bool, FsError> {
     })
 }
 
-/// Puts pieces in their place in a content, which becomes the row's.
+/// Puts the pieces into a content, which becomes the row's.
 fn put_pieces(
     draft: &mut Draft,
     row: &mut InodeRow,
@@ -284,7 +287,7 @@ fn put_pieces(
     settle(draft, row, own)
 }
 
-/// Puts a new tiny content of these bytes in place of what the row names.
+/// Replaces the row's content by a new tiny content with these bytes.
 pub(super) fn become_tiny(draft: &mut Draft, row: &mut InodeRow, bytes: Vec<u8>) -> Result<(), FsError> {
     release(draft, row)?;
     let id = draft.new_tiny()?;
@@ -293,14 +296,14 @@ pub(super) fn become_tiny(draft: &mut Draft, row: &mut InodeRow, bytes: Vec<u8>)
     Ok(())
 }
 
-/// Puts one whole subchunk, as long as the file, in place of what the row names.
+/// Replaces the row's content by one whole subchunk, which is as long as the file.
 pub(super) fn become_subchunk(draft: &mut Draft, row: &mut InodeRow, subchunk: SubchunkId) -> Result<(), FsError> {
     release(draft, row)?;
     row.content = ContentRef::Subchunk(subchunk);
     Ok(())
 }
 
-/// The pieces, after a hole if the content ends before `at`, and where they begin; holes beside each other are one.
+/// The pieces and where they begin. If the content ends before `at`, a hole comes first. Adjoining holes are merged.
 fn merged(view: &View, own: &Own, mut at: u64, pieces: &[ContentRow]) -> Result<(u64, Vec<ContentRow>), FsError> {
     let gap = at.saturating_sub(own.end);
     at -= gap;
@@ -333,8 +336,8 @@ fn merged(view: &View, own: &Own, mut at: u64, pieces: &[ContentRow]) -> Result<
     Ok((at, all))
 }
 
-/// The rows of `[at, to)` become `pieces`, which fill the range, or are none where it ends the content. The content does not end
-/// before `at`.
+/// Replaces the rows of `[at, to)` by `pieces`. These fill the range, or there are none and the content ends at `at`.
+/// The content must not end before `at`.
 fn replace_rows(draft: &mut Draft, own: &mut Own, at: u64, to: u64, pieces: &[ContentRow]) -> Result<(), FsError> {
     let view = draft.view().clone();
     let (mut kept, mut first, mut gone) = (Vec::new(), None, 0u64);
@@ -370,7 +373,7 @@ fn replace_rows(draft: &mut Draft, own: &mut Own, at: u64, to: u64, pieces: &[Co
     Ok(())
 }
 
-/// Rows of a content that begin at `from` or later: how many, at most one more than `most`.
+/// Number of rows of a content that begin at or after `from`, at most `most` + 1.
 pub(super) fn rows_from(view: &View, id: ContentId, from: u64, most: usize) -> Result<usize, FsError> {
     let mut cursor = view.cursor_within(&schema::CONTENTS, KeyRef::new(id.0, from), after(id))?;
     let mut rows = 0;

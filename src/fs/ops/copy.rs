@@ -1,5 +1,5 @@
-//! Copying a range of one file to another without copying its bytes: both name the same subchunks and the same frames of
-//! written bytes from then on.
+//! Copies a range of one file to another without copying bytes: afterwards both name the same subchunks and the same
+//! frames of the thaw log.
 
 use super::fallocate::reach;
 use super::thaw::{self, Append, Source};
@@ -16,7 +16,7 @@ use crate::fs::content::{hole, part, slice};
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// What is copied, from where.
+/// The range that is copied.
 struct Range {
     inode: InodeId,
     row: InodeRow,
@@ -24,7 +24,7 @@ struct Range {
     to: u64,
 }
 
-/// Copies up to `len` bytes; how many were copied, 0 at the end of the source.
+/// Copies up to `len` bytes. Returns how many were copied: 0 at the end of the source.
 pub(in crate::fs) fn copy_range(
     draft: &mut Draft,
     (from, from_offset): (InodeId, u64),
@@ -65,7 +65,7 @@ pub(in crate::fs) fn copy_range(
     Ok(len)
 }
 
-/// Shortens the range to what one step may do, and to before what is lost; gives the thawed ranges that it meets.
+/// Shortens the range to what one step may do, and so that it ends before lost bytes. Returns the thawed ranges in it.
 fn bound(
     draft: &mut Draft,
     range: &mut Range,
@@ -98,14 +98,14 @@ fn bound(
     Ok(found)
 }
 
-/// The target, which has no content, becomes another user of all that the source has.
+/// Makes the target, which has no content, another user of the source's content.
 pub(super) fn share(draft: &mut Draft, source: &InodeRow, row: &mut InodeRow) -> Result<(), FsError> {
     row.content = source.content;
     row.attributes.retain(|(tag, _)| !matches!(*tag, TAG_ALLOCATED | TAG_WRITER));
     row.attributes
         .extend(source.attributes.iter().filter(|(tag, _)| matches!(*tag, TAG_ALLOCATED | TAG_WRITER)).cloned());
     row.attributes.sort();
-    // The source's row is claimed, so what it names is there [7].
+    // The source's row is claimed, so the content that it names exists [7].
     let content = InodeRow { xattrs: crate::format::rows::inode::XattrRef::None, ..row.clone() };
     for key in ShareKey::used_by(&content).collect::<Vec<_>>() {
         shares::add_user(draft, key)?;
@@ -113,8 +113,8 @@ pub(super) fn share(draft: &mut Draft, source: &InodeRow, row: &mut InodeRow) ->
     Ok(())
 }
 
-/// The target's range names what the source's content has there. A tiny content, which has no parts to be named, is appended to
-/// the thaw log.
+/// Makes the target's range name what the source's content has there. A tiny content has no parts that could be named,
+/// so its bytes are appended to the thaw log.
 fn bytes(
     draft: &mut Draft,
     range: &Range,
@@ -143,13 +143,13 @@ fn bytes(
     body::replace(draft, row, offset, &rows)
 }
 
-/// The rows that say what the source's content has in the range, holes where it has nothing.
+/// The rows of the source's content in the range, with holes where it has none.
 fn rows_of(draft: &Draft, range: &Range) -> Result<Vec<ContentRow>, FsError> {
     let (mut rows, mut at) = (Vec::new(), range.from);
     match range.row.content {
         ContentRef::None | ContentRef::Tiny(_) => {}
         ContentRef::Subchunk(id) => {
-            // At most a subchunk's length.
+            // The offset is at most a subchunk's length.
             rows.push(slice(id, u32::try_from(range.from).unwrap_or(u32::MAX), range.to - range.from));
             at = range.to;
         }
@@ -171,7 +171,7 @@ fn rows_of(draft: &Draft, range: &Range) -> Result<Vec<ContentRow>, FsError> {
     Ok(rows)
 }
 
-/// The target has the part of a thawed range of the source that lies in the range, too.
+/// Gives the target the part of a thawed range of the source that is in the range.
 fn put_thawed(
     draft: &mut Draft,
     range: &Range,
@@ -195,8 +195,9 @@ fn put_thawed(
 }
 
 impl Live {
-    /// Copies up to `len` bytes of one file to another, or within one where the ranges do not overlap; gives how many. Fewer
-    /// only at the end of the source, before bytes that are lost, or where there is too much for one step: 0 at the end alone.
+    /// Copies up to `len` bytes of one file to another, or within one file if the ranges do not overlap. Returns how
+    /// many: fewer only at the end of the source, before lost bytes, or if it is too much for one step; 0 only at the
+    /// end of the source.
     ///
     /// # Errors
     /// `Invalid` if the ranges overlap, `TooLarge`, `NotFound`, `IsDirectory`, `NotRegular`, `NoSpace`, `ReadOnly`, or `Io` if
