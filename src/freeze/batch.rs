@@ -1,10 +1,10 @@
-//! A batch: subchunks come in, superchunks that are ready to be appended come out.
+//! A batch: takes in subchunks, and returns superchunks that are ready to be appended.
 //!
-//! Each subchunk is looked up among those that the image has, and among those of the batch; a new one goes to the superchunk
-//! that is being filled. Full ones are compressed by threads of the batch's own. Invariants: what comes out is a function of
-//! what goes in and of the options, not of timing or of the number of threads. Memory: the raw bytes of at most two
-//! superchunks and one a thread (and one more where identities prove nothing), and the stored bytes of the batch. Callers:
-//! `cut_file`, and `fs`, which appends what comes out.
+//! Each subchunk is looked up in the image and in the batch. A new one goes to the superchunk that is being filled.
+//! Full superchunks are compressed by the batch's own threads. Invariants: the result is a function of the input and
+//! the options, not of timing or the number of threads. Memory: the raw bytes of at most two superchunks and one for
+//! each thread (and one more if identities prove nothing), and the stored bytes of the batch. Callers: `cut_file`, and
+//! `fs`, which appends the result.
 
 use super::compressors::{Compressors, Priority, Ticket, Urgency, affordable};
 use super::packed::{Packed, PackedSuperchunk, Piece};
@@ -19,22 +19,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// New bytes of a batch, unless something else is asked for: enough for compression to pay, and little to lose or to repeat.
+/// New bytes of a batch by default: enough for good compression, and little to lose or to repeat.
 pub const DEFAULT_LIMIT: u64 = 64 << 20;
-/// How many times the limit of new bytes the bytes that were found to be in the image may be: they take no space, and yet
-/// each has a piece that somebody keeps.
+/// A batch is also full if the bytes that it found in the image or in itself are so many times the limit of new bytes.
+/// They take no space, but each has a piece that stays in memory.
 const SHARED_FACTOR: u64 = 16;
 
-/// How a batch is made.
+/// Options of a batch.
 #[derive(Debug, Clone)]
 pub struct BatchOptions {
-    /// The image's.
+    /// The parameters of the image.
     pub params: Params,
     /// Codec and level of new superchunks.
     pub compression: Compression,
-    /// Threads that compress, at least one.
+    /// Number of threads that compress, at least one.
     pub compressors: usize,
-    /// What these leave to others. Where it is not allowed, they run as others do.
+    /// The priority of these threads. If the system does not allow it, they run at normal priority.
     pub priority: Priority,
     /// New raw bytes after which the batch is full.
     pub limit: u64,
@@ -42,20 +42,21 @@ pub struct BatchOptions {
 
 /// The subchunks that the image has.
 pub trait Known {
-    /// What can go wrong.
+    /// The error of a look-up.
     type Error;
 
-    /// A subchunk with these bytes, of this identity. Where identities prove nothing (XXH3-128) the bytes are compared.
+    /// Finds a subchunk with these bytes, which have this identity. If identities prove nothing (XXH3-128), the bytes
+    /// are compared.
     ///
     /// # Errors
-    /// If that cannot be found out.
+    /// If the look-up fails.
     fn find(&self, identity: &Identity, bytes: &[u8]) -> Result<Option<SubchunkId>, Self::Error>;
 }
 
 /// Why a subchunk was not taken.
 #[derive(Debug, Error)]
 pub enum BatchError<E> {
-    /// It cannot be found out whether the image has it. The batch is what it was.
+    /// The look-up in the image failed. The batch is unchanged.
     #[error(transparent)]
     Known(E),
     /// A thread could not be started.
@@ -93,7 +94,7 @@ pub struct Batch<'k, K: Known + ?Sized> {
     cutter: Arc<Cutter>,
     compressors: Compressors<'k>,
     open: Filling,
-    /// Of the open superchunk.
+    /// Identities of the subchunks in the open superchunk.
     open_identities: Vec<Identity>,
     sealed: Vec<Sealed>,
     /// The ordinal of each new subchunk.
@@ -101,7 +102,7 @@ pub struct Batch<'k, K: Known + ?Sized> {
     subchunks: u64,
     new_bytes: u64,
     shared_bytes: u64,
-    /// The superchunk of the batch that was compared with last, and its raw bytes.
+    /// The batch's superchunk that was compared last, and its raw bytes.
     compared: Option<(usize, Vec<u8>)>,
 }
 
@@ -135,8 +136,8 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         })
     }
 
-    /// From now on a second set of threads, at normal priority, takes over what others at a lower one have not finished when it
-    /// is urgent.
+    /// From now on, when it is urgent, a second set of threads at normal priority takes over what threads at a lower
+    /// priority have not finished.
     pub fn set_urgency(&mut self, urgency: Urgency<'k>) {
         self.compressors.set_urgency(urgency);
     }
@@ -146,17 +147,17 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Arc::clone(&self.cutter)
     }
 
-    /// New bytes up to now.
+    /// New bytes so far.
     pub fn new_bytes(&self) -> u64 {
         self.new_bytes
     }
 
-    /// Bytes up to now that are in the image, or were in the batch before.
+    /// Bytes so far that the image or the batch already had.
     pub fn shared_bytes(&self) -> u64 {
         self.shared_bytes
     }
 
-    /// Stored bytes of the superchunks that are compressed.
+    /// Stored bytes of the superchunks that are compressed so far.
     pub fn stored_bytes(&self) -> u64 {
         let there = |sealed: &Sealed| match &sealed.stored {
             Stored::There(encoded) => encoded.stored.len() as u64,
@@ -165,22 +166,22 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         self.sealed.iter().map(there).sum()
     }
 
-    /// Whether it should be finished before it takes more.
+    /// Whether the batch should be finished before it takes more.
     pub fn is_full(&self) -> bool {
         self.new_bytes >= self.limit || self.shared_bytes >= self.limit.saturating_mul(SHARED_FACTOR)
     }
 
-    /// Takes a subchunk, and says what it became. Waits where the compressors are behind.
+    /// Adds a subchunk, and returns what it became. Waits if the compressors are busy.
     ///
     /// # Errors
-    /// `Known` if it cannot be looked up; the batch is then what it was. `Compress` if an earlier superchunk could not be
+    /// `Known` if the look-up fails; the batch is unchanged then. `Compress` if an earlier superchunk could not be
     /// compressed.
     ///
     /// # Panics
-    /// With the panic of a compressor.
+    /// If a compressor panicked: with the same panic.
     pub fn add(&mut self, bytes: &[u8]) -> Result<Piece, BatchError<K::Error>> {
         let identity = Identity::of(self.params.hash, bytes);
-        // First the batch, which is in memory.
+        // The batch first: it is in memory.
         if let Some(ordinal) = self.own(&identity, bytes)? {
             self.shared_bytes = self.shared_bytes.saturating_add(bytes.len() as u64);
             return Ok(Piece::New(ordinal));
@@ -201,14 +202,14 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(Piece::New(ordinal))
     }
 
-    /// Compresses what is left, and waits for all of it. Without `keep_last` the last superchunk is dropped unless it is full:
-    /// what is in it will be in a full one of a later batch.
+    /// Compresses the rest, and waits for everything. Without `keep_last`, the last superchunk is dropped unless it is
+    /// full: a later batch packs its contents into a full one.
     ///
     /// # Errors
     /// `Compress` if a superchunk could not be compressed.
     ///
     /// # Panics
-    /// With the panic of a compressor.
+    /// If a compressor panicked: with the same panic.
     pub fn finish(mut self, keep_last: bool) -> Result<Packed, BatchError<K::Error>> {
         if let Some(last) = self.open.take()
             && (keep_last || !last.short)
@@ -229,7 +230,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(Packed { superchunks, subchunks, hash: self.params.hash })
     }
 
-    /// Hands a superchunk to the compressors: the one of the last subchunks.
+    /// Passes a superchunk to the compressors. It contains the last subchunks that were added.
     fn seal(&mut self, superchunk: Superchunk) -> Result<(), BatchError<K::Error>> {
         let Superchunk { raw, lens, short } = superchunk;
         let raw_len = raw.len() as u32;
@@ -241,7 +242,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         self.take_what_is_there()
     }
 
-    /// Errors are told early, so are figures, and raw bytes go.
+    /// Collects results early: errors and figures are known sooner, and raw bytes are freed.
     fn take_what_is_there(&mut self) -> Result<(), BatchError<K::Error>> {
         for sealed in &mut self.sealed {
             if let Stored::Awaited(ticket) = sealed.stored
@@ -253,7 +254,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(())
     }
 
-    /// The ordinal of the batch's subchunk with these bytes.
+    /// The ordinal of the subchunk in this batch with these bytes.
     fn own(&mut self, identity: &Identity, bytes: &[u8]) -> Result<Option<u64>, BatchError<K::Error>> {
         let Some(&ordinal) = self.index.get(identity) else { return Ok(None) };
         if self.params.hash == HashKind::Blake3 {
@@ -263,7 +264,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(equal.then_some(ordinal))
     }
 
-    /// Whether the batch's subchunk has these bytes.
+    /// Whether the subchunk in this batch with this ordinal has these bytes.
     fn has_bytes(&mut self, ordinal: u64, bytes: &[u8]) -> Result<bool, BatchError<K::Error>> {
         let after = self.sealed.partition_point(|sealed| sealed.first <= ordinal);
         let open_first = self.subchunks.saturating_sub(self.open.lens().len() as u64);
@@ -272,7 +273,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         }
         let Some(number) = after.checked_sub(1) else { return Ok(false) };
         if self.compared.as_ref().is_none_or(|(other, _)| *other != number) {
-            // One at a time: the bytes of the one before are let go of first.
+            // Keep only one: free the previous one's bytes first.
             self.compared = None;
             let raw = self.decode(number)?;
             self.compared = Some((number, raw));
@@ -281,7 +282,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(part(raw, &sealed.lens, ordinal.saturating_sub(sealed.first)) == Some(bytes))
     }
 
-    /// The raw bytes of a sealed superchunk, from its stored bytes.
+    /// The raw bytes of a sealed superchunk, decoded from its stored bytes.
     fn decode(&mut self, number: usize) -> Result<Vec<u8>, BatchError<K::Error>> {
         let mut raw = Vec::new();
         let Some(sealed) = self.sealed.get_mut(number) else { return Ok(raw) };
@@ -297,7 +298,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     }
 }
 
-/// Waits for stored bytes. If a thread has ended without them, its panic goes on here.
+/// Waits for stored bytes. If a thread ended without sending them, its panic continues here.
 fn receive<E>(compressors: &mut Compressors<'_>, ticket: Ticket) -> Result<Encoded, BatchError<E>> {
     let stopped = FormatError::Decode { what: "superchunk", why: "its thread has stopped".into() };
     compressors.receive(ticket).unwrap_or(Err(stopped)).map_err(BatchError::Compress)
@@ -336,7 +337,7 @@ mod tests {
             assert_eq!(batch.add(&bytes(n)).unwrap(), Piece::New(n.into()));
         }
         assert_eq!(batch.sealed.len(), 2);
-        // As if they had the identities of others: of a sealed superchunk, then of the open one.
+        // Pretend that they have the identities of others: of a sealed superchunk, and of the open one.
         for (n, other) in [(100, 3), (101, 12), (102, 29)] {
             batch.index.insert(Identity::of(HashKind::Xxh3, &bytes(n)), other);
         }

@@ -1,27 +1,28 @@
-//! Whether a file is cut by the image's chunker or into blocks of one length.
+//! Decides whether a file is cut by the image's chunker or into blocks of fixed length.
 //!
-//! A change inside frozen data costs the chunker the subchunks around it: one before, and those up to the first border that is
-//! an old one, about three average ones together. A block of fixed length costs itself. For a disk image or a database with
-//! changes of 4 KiB all over, this is most of what is stored. On the other hand, blocks make the content uneven, and what was
-//! inserted or moved is not found again. So blocks are for large files, where the changes seen are many, short and mostly
-//! inside frozen data; a large file that is uneven already has little to lose and stays with them.
+//! A change inside frozen data costs the chunker the subchunks around it: the one before, and those up to the first old
+//! border, together about three average subchunks. A block of fixed length costs only itself. For a disk image or a
+//! database with changes of 4 KiB all over, this difference is most of what is stored. On the other hand, blocks make
+//! the content uneven, and data that was inserted or moved is not found again. So blocks are for large files whose
+//! changes are many, short and mostly inside frozen data. A large file that is uneven already loses little, and keeps
+//! blocks.
 
 use super::layout::{Layout, SpanSource};
 use super::recut::{Blocks, FIXED_LEN};
 use crate::format::params::{Chunker, Params};
 
-/// Files that are longer than this may be cut into blocks, bytes.
+/// Only files longer than this, in bytes, may be cut into blocks.
 const LARGE: u64 = 64 << 20;
-/// Changes that are looked at: the first ones.
+/// How many changes are looked at, from the first on.
 const SAMPLE: u64 = 256;
-/// So many changes inside frozen data are many. With fewer, what blocks save is less than 2 MiB.
+/// So many changes inside frozen data count as many. With fewer, blocks save less than 2 MiB.
 const MANY: u64 = 16;
-/// Longer changes are no random writes, in blocks.
+/// Longer changes, in bytes, are not random writes.
 const SHORT: u64 = 2 * FIXED_LEN as u64;
-/// Spans of one change that are looked at: with more it is no short one.
+/// How many spans of one change are looked at. A change with more is not short.
 const SPANS: usize = 32;
 
-/// How to cut a file whose content `is_uneven`, or is not. Looks at the first changes only.
+/// Decides how to cut a file. `is_uneven`: its content is uneven. Looks only at the first changes.
 ///
 /// # Errors
 /// If the layout cannot be read.
@@ -42,11 +43,11 @@ pub fn choose<L: Layout>(layout: &mut L, params: &Params, is_uneven: bool) -> Re
         inside += u64::from(is_after_stored && end - begin <= SHORT && is_stored(layout, Some(end))?);
         at = end;
     }
-    // A file that is written for the first time has one change, or few.
+    // A file that is written for the first time has only one change, or a few.
     Ok(if inside >= MANY && inside > seen / 2 { Blocks::Fixed } else { Blocks::Image })
 }
 
-/// Where the change ends that begins at `begin`, or beyond a short one.
+/// The end of the change that begins at `begin`; if the change is not short, some offset beyond a short one.
 fn change_end<L: Layout>(layout: &mut L, begin: u64) -> Result<u64, L::Error> {
     let mut end = begin;
     for _ in 0..SPANS {
@@ -62,7 +63,7 @@ fn change_end<L: Layout>(layout: &mut L, begin: u64) -> Result<u64, L::Error> {
     Ok(end)
 }
 
-/// Whether the byte is in a subchunk.
+/// Whether the byte is stored in a subchunk.
 fn is_stored<L: Layout>(layout: &mut L, offset: Option<u64>) -> Result<bool, L::Error> {
     match offset.filter(|&offset| offset < layout.size()) {
         Some(offset) => Ok(matches!(layout.span(offset)?.source, SpanSource::Stored { .. })),

@@ -1,12 +1,12 @@
 //! The threads that compress a batch's superchunks.
 //!
-//! Threads at a low priority may get next to nothing of a busy machine. If somebody comes to wait for what they do, a second
-//! set at normal priority takes over: it compresses anew all that they have not finished. What becomes of a superchunk depends
-//! on its bytes alone, so whichever ends first counts. The first set is left behind: each thread of it ends after the superchunk
-//! that it is at, and nobody waits for that.
+//! On a busy machine, threads at a low priority may get almost no processor time. If somebody begins to wait for their
+//! work, a second set at normal priority takes over: it compresses again everything that they have not finished. The
+//! result depends only on the superchunk's bytes, so whichever is first counts. The first set is left behind: each of
+//! its threads ends after its present superchunk, and nobody waits for that.
 //!
-//! Invariants: a thread takes no lock and waits for nothing but the next superchunk; its panic goes on in the thread that
-//! collects what it made. Called by the batch.
+//! Invariants: a thread takes no lock and waits for nothing but the next superchunk. Its panic continues in the thread
+//! that collects its results. Called by the batch.
 
 use crate::format::FormatError;
 use crate::format::codec::{Compression, Encoded, Encoder};
@@ -21,21 +21,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// Superchunks that wait for a thread, besides the one that is being handed over.
+/// Superchunks that wait for a thread, not counting the one that is being sent.
 const WAITING: usize = 1;
-/// While threads at a low priority are waited for, it is looked so often whether somebody waits for what they do.
+/// While threads at a low priority are awaited, this is the time between two checks whether somebody waits for their
+/// work.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Bytes of memory for the threads of one batch. One always runs, whatever it takes.
+/// Bytes of memory for the threads of one batch. One thread always runs, whatever it takes.
 const MEMORY: u64 = 1 << 30;
 
-/// How many of `count` threads the memory is for.
+/// How many of `count` threads fit into the memory.
 pub(super) fn affordable(count: usize, compression: Compression, superchunk_size: u32) -> usize {
     let many = MEMORY / compressor_memory(compression, superchunk_size).max(1);
     count.min(usize::try_from(many).unwrap_or(usize::MAX)).max(1)
 }
 
-/// The threads of one batch, and what they have not finished.
+/// The threads of one batch, and their unfinished superchunks.
 #[derive(Debug)]
 pub(super) struct Compressors<'k> {
     count: usize,
@@ -47,39 +48,39 @@ pub(super) struct Compressors<'k> {
     next: u64,
 }
 
-/// Threads of one priority, and the queue in front of them.
+/// Threads of one priority, and their queue.
 #[derive(Debug)]
 struct Set {
     priority: Priority,
-    /// `None` only while it ends.
+    /// `None` only while the set ends.
     queue: Option<Sender<CompressJob>>,
     threads: Vec<JoinHandle<()>>,
-    /// What they have not begun is not to be done.
+    /// Whether to leave undone what has not begun.
     given_up: Arc<AtomicBool>,
 }
 
-/// A superchunk that was handed over.
+/// Names a superchunk that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
-/// A superchunk whose stored bytes are on their way.
+/// A superchunk whose stored bytes have not arrived.
 #[derive(Debug)]
 struct Job {
     raw: Arc<Vec<u8>>,
     first: Awaited,
-    /// From the second set.
+    /// The result of the second set.
     again: Option<Awaited>,
 }
 
-/// Stored bytes that are on their way.
+/// Where stored bytes will arrive.
 type Awaited = Receiver<Result<Encoded, FormatError>>;
 
-/// When somebody waits for what threads at a low priority do, and where they go then.
+/// When somebody waits for threads at a low priority, and what becomes of these threads then.
 #[derive(Clone, Copy)]
 pub struct Urgency<'k> {
-    /// Asked often.
+    /// Whether somebody waits. Called often.
     pub is_urgent: &'k dyn Fn() -> bool,
-    /// Takes the threads that nobody waits for.
+    /// Receives the threads that were left behind.
     pub left: &'k LeftBehind,
 }
 
@@ -89,12 +90,12 @@ impl fmt::Debug for Urgency<'_> {
     }
 }
 
-/// Threads whose work was taken over. Each holds one superchunk until it ends.
+/// Threads whose work was taken over. Each keeps one superchunk in memory until it ends.
 #[derive(Debug, Default)]
 pub struct LeftBehind(Mutex<Vec<JoinHandle<()>>>);
 
 impl LeftBehind {
-    /// Whether all of them have ended. As long as not, no more of them should be started.
+    /// Whether all of them have ended. Until then, no more threads at a low priority should be started.
     pub fn is_empty(&self) -> bool {
         let mut threads = self.0.lock();
         threads.retain(|thread| !thread.is_finished());
@@ -102,23 +103,23 @@ impl LeftBehind {
     }
 }
 
-/// What the threads leave to others.
+/// The priority of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
-    /// They compete like anybody.
+    /// They compete like any other thread.
     #[default]
     Normal,
-    /// Whoever else wants a processor gets nearly all of it, and they get on all the same.
+    /// Other threads get nearly all of a processor, but these make some progress.
     Low,
-    /// They run only where nobody else wants to.
+    /// They run only when no other thread wants the processor.
     Idle,
 }
 
-/// The nice value of [`Priority::Low`]: a tenth of the weight of who is at 0 (sched(7)).
+/// The nice value of [`Priority::Low`]: it has a tenth of the weight of nice value 0 (sched(7)).
 const NICE: i32 = 10;
 
 impl<'k> Compressors<'k> {
-    /// Starts so many threads, at least one.
+    /// Starts `count` threads, at least one.
     pub(super) fn start(
         count: usize,
         priority: Priority,
@@ -134,7 +135,7 @@ impl<'k> Compressors<'k> {
         self.urgency = Some(urgency);
     }
 
-    /// Hands a superchunk over; waits while all threads are at work and another superchunk waits.
+    /// Sends a superchunk to the threads. Waits while all threads are busy and another superchunk waits.
     pub(super) fn send(&mut self, raw: Arc<Vec<u8>>) -> Ticket {
         let ticket = Ticket(self.next);
         self.next = self.next.saturating_add(1);
@@ -161,14 +162,15 @@ impl<'k> Compressors<'k> {
         ticket
     }
 
-    /// The stored bytes, if they are there.
+    /// The stored bytes, if they have arrived.
     pub(super) fn try_receive(&mut self, ticket: Ticket) -> Option<Result<Encoded, FormatError>> {
         let encoded = self.jobs.get(&ticket)?.try_receive()?;
         self.jobs.remove(&ticket);
         Some(encoded)
     }
 
-    /// The stored bytes; `None` if the thread has ended without them, which only a panic does: it goes on here.
+    /// Waits for the stored bytes. `None` if the thread ended without sending them, which only a panic can cause; the
+    /// panic continues here.
     pub(super) fn receive(&mut self, ticket: Ticket) -> Option<Result<Encoded, FormatError>> {
         let received = loop {
             let may_be_taken_over = self.may_be_taken_over();
@@ -193,23 +195,24 @@ impl<'k> Compressors<'k> {
         self.set.priority != Priority::Normal && self.urgency.is_some()
     }
 
-    /// Lets a second set take over if it is urgent.
+    /// If it is urgent, lets a second set take over.
     fn look(&mut self) {
         let Some(urgency) = self.urgency.filter(|urgency| (urgency.is_urgent)()) else { return };
-        // Where there are no more threads to be had, those that there are get on, if slowly.
+        // If no more threads can be started, the present ones go on, slowly.
         let Ok(set) = Set::start(self.count, Priority::Normal, self.compression, self.part_size) else { return };
         std::mem::replace(&mut self.set, set).leave(urgency.left);
         let Some(queue) = &self.set.queue else { return };
-        // In the order in which they are waited for.
+        // In the order in which they will be awaited.
         for job in self.jobs.values_mut() {
             let (done, again) = bounded(1);
-            // Threads that have panicked are noticed where this is waited for.
+            // If these threads panic, whoever waits for the result notices.
             let _ = queue.send((Arc::clone(&job.raw), done));
             job.again = Some(again);
         }
     }
 
-    /// Waits for the threads to end, but for those that somebody would wait for too long. A panic of one goes on here.
+    /// Waits for the threads to end, except those that would take too long while somebody waits. A thread's panic
+    /// continues here.
     pub(super) fn end(&mut self) {
         match self.urgency.filter(|urgency| self.set.priority != Priority::Normal && (urgency.is_urgent)()) {
             Some(urgency) => self.set.leave(urgency.left),
@@ -230,7 +233,7 @@ impl Job {
         self.first.try_recv().ok().or_else(|| self.again.as_ref()?.try_recv().ok())
     }
 
-    /// Waits for whichever is there first; one that will never come is not waited for.
+    /// Waits for whichever result is first. Returns `None` once neither can come.
     fn receive(&self) -> Option<Result<Encoded, FormatError>> {
         let Some(again) = &self.again else { return self.first.recv().ok() };
         select! {
@@ -243,7 +246,7 @@ impl Job {
 impl Set {
     fn start(count: usize, priority: Priority, compression: Compression, part_size: Option<u32>) -> io::Result<Self> {
         let (jobs, queue) = bounded::<CompressJob>(WAITING);
-        // What was started ends, and is waited for, if a later one cannot be.
+        // If a later thread cannot be started, the earlier ones end and are joined.
         let given_up = Arc::new(AtomicBool::new(false));
         let mut started = Set { priority, queue: Some(jobs), threads: Vec::new(), given_up };
         for n in 0..count.max(1) {
@@ -254,7 +257,7 @@ impl Set {
                 while let Ok((raw, done)) = queue.recv()
                     && !given_up.load(Ordering::Relaxed)
                 {
-                    // Who does not wait for this any more has failed, or has got it from another thread.
+                    // If the receiver hung up, the batch has failed or has this result from another thread.
                     let _ = done.send(encoder.encode(&raw));
                 }
             })?;
@@ -263,13 +266,14 @@ impl Set {
         Ok(started)
     }
 
-    /// Waits for the threads to end. A panic of one goes on here.
+    /// Waits for the threads to end. A thread's panic continues here.
     fn end(&mut self) {
         self.queue = None;
         self.threads.drain(..).for_each(join);
     }
 
-    /// The threads end without being waited for, each after the superchunk that it is at. One that has panicked already is.
+    /// Lets the threads end by themselves, each after its present superchunk. Threads that have ended already are
+    /// joined, so that a panic is noticed.
     fn leave(&mut self, left: &LeftBehind) {
         self.given_up.store(true, Ordering::Relaxed);
         self.queue = None;
@@ -298,15 +302,15 @@ fn join(thread: JoinHandle<()>) {
 }
 
 impl Priority {
-    /// Gives it to this thread. Where that is not allowed it runs as it did.
+    /// Applies it to this thread. If that is not allowed, the priority stays as it is.
     fn take(self) {
         match self {
             Priority::Normal => {}
-            // On Linux that is the priority of this thread alone.
+            // On Linux, this is the priority of this thread alone.
             Priority::Low => drop(rustix::process::setpriority_process(None, NICE)),
             Priority::Idle => {
                 let param = libc::sched_param { sched_priority: 0 };
-                // SAFETY: thread 0 is this one, and the call reads the parameters only while it goes on.
+                // SAFETY: thread 0 is the calling thread, and the call reads the parameters only until it returns.
                 let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
             }
         }
@@ -322,7 +326,7 @@ mod tests {
 
     const COMPRESSION: Compression = Compression::Zstd(1);
 
-    /// Compressors with one thread, of this priority, that does this.
+    /// Compressors with one thread of this priority, which runs `body`.
     fn with(priority: Priority, body: impl FnOnce(Receiver<CompressJob>) + Send + 'static) -> Compressors<'static> {
         let (jobs, queue) = bounded::<CompressJob>(WAITING);
         let threads = vec![std::thread::spawn(move || body(queue))];
@@ -339,7 +343,7 @@ mod tests {
         })
     }
 
-    /// Compressors whose only thread begins with the first superchunk, and gets no further until it is told to.
+    /// Compressors whose only thread takes the first superchunk, and then waits until it is told to go on.
     fn starving() -> (Compressors<'static>, Sender<()>) {
         let (go, wait) = bounded::<()>(1);
         let compressors = with(Priority::Idle, move |queue| {
@@ -384,18 +388,18 @@ mod tests {
     #[test]
     fn what_starving_threads_have_begun_and_what_waits_is_taken_over_when_it_is_urgent() {
         let (left, looks) = (LeftBehind::default(), Cell::new(0));
-        // Not at the first look: nobody waits then.
+        // Not at the first check: nobody waits then.
         let is_urgent = || looks.replace(looks.get() + 1) >= 1;
         let (mut compressors, go): (Compressors<'_>, _) = starving();
         compressors.set_urgency(Urgency { is_urgent: &is_urgent, left: &left });
-        // More than the queue takes: without a second set this waits for ever.
+        // More than fit into the queue: without a second set this would wait for ever.
         let tickets: Vec<_> = (0..6).map(|n| compressors.send(raw(n))).collect();
         for (n, ticket) in (0..).zip(tickets) {
             assert_eq!(compressors.receive(ticket).unwrap().unwrap(), encoded(n));
         }
         assert!(looks.get() >= 2 && compressors.jobs.is_empty());
         drop(compressors);
-        // It has not moved, and ends by itself once it can.
+        // The thread is still waiting. It ends by itself once it can.
         assert!(!left.is_empty());
         drop(go);
         until_empty(&left);

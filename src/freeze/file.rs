@@ -1,6 +1,5 @@
-//! Cuts what is to be frozen of one file, and puts it into a batch.
-//!
-//! Called by `fs`, once a file and batch.
+//! Cuts those parts of a file that are to be frozen, and adds them to a batch. Called by `fs`, once for each file and
+//! batch.
 
 use super::batch::{Batch, BatchError, Known};
 use super::layout::Layout;
@@ -13,31 +12,31 @@ use thiserror::Error;
 /// How a file is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cutting {
-    /// What of it.
+    /// Which parts are cut.
     pub scope: Scope,
-    /// Into what; by the image's chunker if it is everything.
+    /// Into which blocks. For [`Scope::Everything`] the image's chunker is always used.
     pub blocks: Blocks,
 }
 
 /// Why a file was not cut.
 #[derive(Debug, Error)]
 pub enum CutError<E> {
-    /// It cannot be read. What was cut before is in the batch, and of no use to this file.
+    /// The file cannot be read. What was cut before is in the batch, but this file cannot use it.
     #[error(transparent)]
     Layout(E),
-    /// The batch does not take its subchunks.
+    /// The batch does not accept its subchunks.
     #[error(transparent)]
     Batch(BatchError<E>),
 }
 
-/// Pieces that are cut beyond the batch's limit until a border is clean.
+/// Largest number of pieces that are cut beyond the batch's limit to reach a clean border.
 const OVERRUN: usize = 16;
 
-/// Cuts what is to be frozen of a file from `from` on: 0, or where an earlier call said to go on. Stops at a border if the
-/// batch is full or `stop` says so, which is asked after each subchunk.
+/// Cuts the parts of a file that are to be frozen, from `from` on: 0, or where an earlier call said to go on. Stops at
+/// a border if the batch is full or `stop` returns true. `stop` is called after each subchunk.
 ///
 /// # Errors
-/// `Layout` if the file cannot be read: the batch may be used for others. `Batch` as [`Batch::add`].
+/// `Layout` if the file cannot be read: the batch may still be used for others. `Batch` as [`Batch::add`].
 pub fn cut_file<L, K>(
     layout: &mut L,
     how: Cutting,
@@ -50,7 +49,7 @@ where
     K: Known + ?Sized,
 {
     let cutter = batch.cutter();
-    // Who cuts everything anew wants an even content.
+    // Cutting everything again is meant to give an even content.
     let blocks = if how.scope == Scope::Everything { Blocks::Image } else { how.blocks };
     let cut = Cut { cutter: &cutter, blocks, scope: how.scope };
     let mut out = FileCut::default();
@@ -60,7 +59,7 @@ where
         if changed < limits::TINY_LEN {
             out.tiny = tiny(layout).map_err(CutError::Layout)?.map_or(0, |tiny| tiny.end);
         }
-        // A tiny content is taken as a whole, or the file would be cut in vain.
+        // A tiny content is replaced as a whole; a part of it would be cut in vain.
         if batch.is_full() && floor >= out.tiny || stop() {
             out.next = Some(floor);
             break;
@@ -72,7 +71,7 @@ where
         while let Some(subchunk) = cutter.next().map_err(CutError::Layout)? {
             let (len, clean) = (subchunk.bytes.len() as u32, subchunk.clean);
             match subchunk.unchanged {
-                // It was cut only to see that its end is the chunker's.
+                // It was only cut to check that it ends where the chunker ends it.
                 Some(_) if region.pieces.is_empty() => region.begin = region.begin.saturating_add(len.into()),
                 Some(id) => {
                     region.pieces.push(RegionPiece { len, piece: Piece::Known(id), clean, saved: false });

@@ -1,15 +1,15 @@
-//! What a file is made of, as the freezer sees it: spans of bytes, each with the source of its bytes.
+//! The layout of a file as the freezer sees it: spans of bytes, each with the source of its bytes.
 //!
-//! Invariant: two bytes with the same source are the same byte, within one session. So a byte whose source has not changed has
-//! not changed. `fs` implements [`Layout`] over a snapshot; nothing here holds a whole layout in memory, as a file may have
-//! millions of spans.
+//! Invariant: within one session, two bytes with the same source are the same byte. So a byte whose source has not
+//! changed has not changed. `fs` implements [`Layout`] over a snapshot. Nothing here keeps a whole layout in memory, as
+//! a file may have millions of spans.
 
 use crate::format::ids::{LogOffset, SubchunkId};
 
 /// Where the bytes of a span come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanSource {
-    /// A frame of written bytes of the thaw log.
+    /// A frame of written bytes in the thaw log.
     Thawed {
         /// Offset of the frame in the thaw log.
         frame: LogOffset,
@@ -29,9 +29,9 @@ pub enum SpanSource {
     },
     /// A tiny content.
     Tiny,
-    /// Nothing: reads as zeros.
+    /// No source: the bytes read as zeros.
     Hole,
-    /// Nothing: cannot be read.
+    /// No source: the bytes cannot be read.
     Lost,
 }
 
@@ -40,7 +40,7 @@ pub enum SpanSource {
 pub struct Span {
     /// Offset of the first byte in the file.
     pub begin: u64,
-    /// How many bytes, at least 1.
+    /// Number of bytes, at least 1.
     pub len: u64,
     /// Where they come from.
     pub source: SpanSource,
@@ -52,7 +52,7 @@ impl Span {
         self.begin.saturating_add(self.len)
     }
 
-    /// Whether there are bytes to be cut.
+    /// Whether there are bytes to cut.
     pub fn is_data(&self) -> bool {
         !matches!(self.source, SpanSource::Hole | SpanSource::Lost)
     }
@@ -62,7 +62,7 @@ impl Span {
         matches!(self.source, SpanSource::Thawed { .. } | SpanSource::Tiny)
     }
 
-    /// The subchunk that is exactly this span.
+    /// The subchunk, if the span is exactly one whole subchunk.
     pub fn whole(&self) -> Option<SubchunkId> {
         match self.source {
             SpanSource::Stored { subchunk, skip: 0, subchunk_len } if u64::from(subchunk_len) == self.len => {
@@ -77,8 +77,7 @@ impl Span {
         matches!(self.source, SpanSource::Stored { skip: 0, .. })
     }
 
-    /// Whether the subchunk that the span is of, or the tiny content, would have bytes before `offset` if all of it were in
-    /// the file.
+    /// Whether the span's subchunk, or tiny content, would begin before `offset` if all of it were in the file.
     pub(super) fn reaches_before(&self, offset: u64) -> bool {
         match self.source {
             SpanSource::Stored { skip, .. } => self.begin.saturating_sub(skip.into()) < offset,
@@ -88,17 +87,18 @@ impl Span {
     }
 }
 
-/// The spans of one file from 0 to its size, in order and without gaps, and their bytes. It does not change while it is used.
+/// The spans of one file from 0 to its size, in order and without gaps, and their bytes. A layout does not change while
+/// it is used.
 pub trait Layout {
-    /// What can go wrong.
+    /// The error of reading.
     type Error;
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     fn size(&self) -> u64;
 
-    /// The span that covers `offset`, which is below the size. Each subchunk of a run is a span of its own. What is after the
-    /// end of the content, and not thawed, is a hole. Asked with ascending offsets, but for a few steps back where a region
-    /// begins.
+    /// The span that covers `offset`, which is less than the size. Each subchunk of a run is a span of its own. What is
+    /// after the end of the content and not thawed is a hole. The offsets of successive calls ascend, except for a few
+    /// steps back at the beginning of a region.
     ///
     /// # Errors
     /// If the tables cannot be read.
@@ -110,9 +110,9 @@ pub trait Layout {
     /// If the tables cannot be read.
     fn thawed(&mut self, from: u64) -> Result<Option<u64>, Self::Error>;
 
-    /// Reads a range of data, which may be of several spans. Holes and lost ranges are never asked for.
+    /// Reads a range of data, which may cover several spans. Never called for holes and lost ranges.
     ///
     /// # Errors
-    /// If the bytes cannot be read, or are not what their checksum says.
+    /// If the bytes cannot be read, or their checksum does not match.
     fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Self::Error>;
 }

@@ -1,39 +1,39 @@
-//! The level of the next batch: the highest that keeps the thaw log under half its budget.
+//! The level of the next batch: the highest at which the thaw log stays under half its budget.
 //!
-//! Pure: what batches took and how much arrived comes in, with the time; a level goes out. Where bytes arrive faster than
-//! the image's own level compresses them, a lower one is chosen before the log reaches half its budget; a higher one only
-//! where it compresses faster than bytes arrive, so that a steady load leads to one level and stays there. Times are counted
-//! from any fixed moment. Called by whoever starts batches.
+//! Pure: its input is how long batches took, how many bytes arrived, and the time; its output is a level. If bytes
+//! arrive faster than the image's own level compresses them, a lower level is chosen before the log reaches half its
+//! budget. A higher level is chosen only if it compresses faster than bytes arrive; so a steady load settles at one
+//! level. Times count from any fixed moment. Called by whoever starts batches.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The lowest level that is chosen: below it hardly anything is won (and an image's own level is never exceeded).
+/// The lowest level that is chosen: lower ones are hardly faster. (The image's own level is never exceeded.)
 pub const FAST: i32 = 3;
 
-/// Rates are smoothed over these times. The larger one counts: a log that fills up is seen soon, and that nothing more comes
-/// is believed after a while only.
+/// Rates are smoothed over these two times, and the larger result counts. So a log that fills up is noticed soon, and a
+/// pause is believed only after a while.
 const SOON: Duration = Duration::from_secs(1);
 /// The longer time.
 const LATE: Duration = Duration::from_secs(10);
 
-/// How far ahead the log is reckoned, besides the batch in question.
+/// How far ahead the size of the log is estimated, in addition to the next batch.
 const AHEAD: Duration = Duration::from_secs(5);
 
-/// A rate that was measured so long before another counts no longer: what is written now may be of another kind.
+/// A rate is dropped if it was measured this long before the latest one: the data written now may be of another kind.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// A new measurement's share of the smoothed rate.
+/// The share of a new measurement in the smoothed rate.
 const NEWEST: f64 = 0.5;
 
-/// A higher level is chosen only if it compresses so many times as fast as bytes arrive: measured rates waver.
+/// A higher level is chosen only if it compresses so many times as fast as bytes arrive, since measured rates vary.
 const MARGIN: f64 = 1.25;
 
-/// MB/s of one core at zstd's levels 1 to 22 on source text: what one level's rate says of another's, and what is assumed
-/// before any batch was measured.
+/// MB/s of one core at zstd's levels 1 to 22 on source text. They relate the rate of one level to that of another, and
+/// are assumed before any batch is measured.
 const SPEEDS: [u32; 22] = [500, 400, 300, 260, 150, 110, 90, 70, 60, 45, 35, 30, 13, 11, 10, 8, 6, 5, 4, 3, 3, 2];
 
-/// Bytes per second, smoothed: of a total that only grows, looked at now and then.
+/// Smoothed bytes per second of a total that only grows and is sampled now and then.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrivals {
     total: u64,
@@ -43,11 +43,11 @@ pub struct Arrivals {
 }
 
 impl Arrivals {
-    /// The total is `total` now.
+    /// Records that the total is `total` at time `now`.
     pub fn saw(&mut self, total: u64, now: Duration) {
         let passed = now.saturating_sub(self.at);
         if passed.is_zero() {
-            // What came in no time counts with what comes next.
+            // No time has passed: these bytes count with the next sample.
             return;
         }
         let came = total.saturating_sub(self.total) as f64 / passed.as_secs_f64();
@@ -78,7 +78,7 @@ struct Measured {
 pub struct Fill {
     /// Bytes of the thaw log.
     pub log: u64,
-    /// Bytes that it may have.
+    /// Bytes that the log may have.
     pub budget: u64,
 }
 
@@ -88,18 +88,18 @@ pub struct Levels {
     own: i32,
     chosen: i32,
     measured: BTreeMap<i32, Measured>,
-    /// When anything was last measured.
+    /// Time of the latest measurement.
     last: Duration,
     batch: u64,
 }
 
 impl Levels {
-    /// For an image that is packed at level `own`, in batches of at most `batch` raw bytes.
+    /// For an image packed at level `own`, frozen in batches of at most `batch` raw bytes.
     pub fn new(own: i32, batch: u64) -> Self {
         Levels { own, chosen: own, measured: BTreeMap::new(), last: Duration::ZERO, batch }
     }
 
-    /// A batch of `bytes` raw bytes took so long at `level`.
+    /// Records how long a batch of `bytes` raw bytes took at `level`.
     pub fn measured(&mut self, level: i32, bytes: u64, took: Duration, now: Duration) {
         if bytes == 0 || took.is_zero() {
             return;
@@ -110,12 +110,12 @@ impl Levels {
         self.measured.insert(level, Measured { rate: known, at: now });
     }
 
-    /// The level that the last batch was to have.
+    /// The level chosen for the last batch.
     pub fn chosen(&self) -> i32 {
         self.chosen
     }
 
-    /// Raw bytes per second at the chosen level: measured, or estimated.
+    /// Raw bytes per second at the chosen level, measured or estimated.
     pub fn rate(&self) -> u64 {
         self.rate_at(self.chosen) as u64
     }
@@ -130,7 +130,7 @@ impl Levels {
         let (half, arriving) = (fill.budget as f64 / 2.0, arriving as f64);
         let keeps = |level: i32| {
             let rate = self.rate_at(level);
-            // What a batch takes in leaves the log when the batch is done.
+            // The bytes of a batch leave the log when the batch is done.
             let meanwhile = arriving * self.batch as f64 / rate;
             fill.log as f64 + meanwhile + (arriving - rate) * AHEAD.as_secs_f64() <= half
         };
@@ -140,14 +140,14 @@ impl Levels {
         self.chosen
     }
 
-    /// What was measured at a level, unless that was too long before what was measured since.
+    /// The rate measured at a level, unless it is too much older than the latest measurement.
     fn fresh(&self, level: i32) -> Option<f64> {
         let measured = self.measured.get(&level)?;
         (self.last.saturating_sub(measured.at) <= KEEP).then_some(measured.rate)
     }
 
-    /// Raw bytes per second at a level, more than 0. One that was not measured is estimated from its nearest neighbours
-    /// below and above, and lies between theirs.
+    /// Raw bytes per second at a level, more than 0. If the level was not measured, the rate is estimated from its
+    /// nearest measured neighbours below and above, and lies between theirs.
     fn rate_at(&self, level: i32) -> f64 {
         let rate = self.fresh(level).unwrap_or_else(|| {
             let mut all = self.measured.keys().filter_map(|&other| Some((other, self.fresh(other)?)));
@@ -155,7 +155,7 @@ impl Levels {
             let below = all.rfind(|&(other, _)| other < level);
             let from = |(other, rate): (i32, f64)| rate * speed(level) / speed(other);
             match (below, above) {
-                // The slower of both: who expects too much lets the log grow.
+                // The lower of the two: an estimate that is too high lets the log grow.
                 (Some(below), Some(above)) => from(below).min(from(above)).max(above.1).min(below.1.max(above.1)),
                 (Some(known), None) | (None, Some(known)) => from(known),
                 (None, None) => speed(level),
@@ -165,7 +165,7 @@ impl Levels {
     }
 }
 
-/// What is assumed of a level, in bytes per second.
+/// The assumed rate of a level, in bytes per second.
 fn speed(level: i32) -> f64 {
     let last = SPEEDS.len() as i32;
     let index = usize::try_from(level.clamp(1, last) - 1).unwrap_or(0);
@@ -179,7 +179,7 @@ mod tests {
     const MB: u64 = 1_000_000;
     const BATCH: u64 = 32 << 20;
 
-    /// A freezer, its log, and who writes.
+    /// A freezer, its log, and the writers.
     struct Model {
         levels: Levels,
         arrivals: Arrivals,
@@ -187,7 +187,7 @@ mod tests {
         log: f64,
         total: f64,
         now: f64,
-        /// What each batch took: its level, and when it ended.
+        /// When each batch ended, and its level.
         batches: Vec<(f64, i32)>,
         highest: f64,
         random: u64,
@@ -208,7 +208,7 @@ mod tests {
             }
         }
 
-        /// From 0.9 to 1.1.
+        /// A random factor from 0.9 to 1.1.
         fn noise(&mut self) -> f64 {
             self.random ^= self.random << 13;
             self.random ^= self.random >> 7;
@@ -223,7 +223,7 @@ mod tests {
             self.highest = self.highest.max(self.log);
         }
 
-        /// Runs for so long: bytes arrive at `arriving` per second, levels compress at `rate` bytes per second.
+        /// Runs for so many seconds. Bytes arrive at `arriving` per second; levels compress at `rate` bytes per second.
         fn run(&mut self, seconds: f64, arriving: f64, rate: impl Fn(i32) -> f64) {
             let end = self.now + seconds;
             while self.now < end {
@@ -245,7 +245,7 @@ mod tests {
             }
         }
 
-        /// Levels from `from` seconds on, without repetitions.
+        /// The levels from `from` seconds on, without repetitions.
         fn levels_from(&self, from: f64) -> Vec<i32> {
             let mut levels: Vec<_> = self.batches.iter().filter(|batch| batch.0 >= from).map(|batch| batch.1).collect();
             levels.dedup();
@@ -253,12 +253,12 @@ mod tests {
         }
     }
 
-    /// Two cores, text.
+    /// The rate of two cores on text.
     fn text(level: i32) -> f64 {
         1.7 * speed(level)
     }
 
-    /// What does not compress costs about the same at each level.
+    /// Data that does not compress takes about the same time at each level.
     fn random(level: i32) -> f64 {
         400e6 / (1.0 + f64::from(level) / 20.0)
     }
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn it_does_not_flap_between_two_levels_that_are_too_slow_and_fast_enough() {
-        // Level 5 takes in 255 MB/s, level 6 187.
+        // Level 5 compresses 255 MB/s, level 6 187.
         let mut model = Model::new(12, 1 << 30);
         model.run(1800.0, 210e6, text);
         let changes = model.levels_from(0.0).len();
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn what_was_measured_on_other_data_is_forgotten() {
         let mut model = Model::new(12, 512 << 20);
-        // Level 12 is measured at 20 MB/s, and would do 250 on what comes now.
+        // Level 12 is measured at 20 MB/s, but would reach 250 on the data that comes now.
         model.run(60.0, 10e6, |level| text(level) * 0.4);
         model.run(60.0, 150e6, |level| text(level) * 0.4);
         assert!(model.levels_from(100.0).iter().all(|&level| level < 6));

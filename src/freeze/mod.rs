@@ -1,9 +1,10 @@
-//! How what was written becomes frozen: cut, deduplicated and packed as `pack` would, in batches.
+//! Freezing of written data: it is cut, deduplicated and packed as `pack` would do, in batches.
 //!
-//! [`cut_file`] finds what of a file has to be cut and puts its subchunks into a [`Batch`]; what that [`Packed`] is ready to be
-//! appended. Nothing here knows the mount, its state or its locks: `fs` says what a file is made of ([`Layout`]) and which
-//! subchunks the image has ([`Known`]), appends the superchunks, and splices the regions that are kept into the file as it
-//! is by then. [`level`] and [`pressure`] say at which level, and how long writers wait. Invariant: nothing here changes anything that anybody else sees. Caller: fs.
+//! [`cut_file`] finds which parts of a file have to be cut and adds their subchunks to a [`Batch`]. The batch's result
+//! is [`Packed`], which is ready to be appended. Nothing here knows the mount, its state or its locks: `fs` says what a
+//! file consists of ([`Layout`]) and which subchunks the image has ([`Known`]), appends the superchunks, and splices
+//! the kept regions into the file as it is by then. [`level`] decides the level, and [`pressure`] how long writers
+//! wait. Invariant: nothing here changes anything that others can see. Caller: fs.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

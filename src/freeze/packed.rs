@@ -1,7 +1,8 @@
-//! What a batch has packed: superchunks that are ready to be appended, but for the ids.
+//! The result of a batch: superchunks that are ready to be appended, except for their ids.
 //!
-//! Subchunks are numbered within the batch from 0 on; such a number is an ordinal. Ids are given out when the superchunks are
-//! appended: that of the batch's first subchunk plus the ordinal. Callers: the batch, and `fs`, which appends.
+//! Subchunks are numbered within the batch, from 0 on; such a number is called an ordinal. Ids are given out when the
+//! superchunks are appended: the id of the batch's first subchunk plus the ordinal. Callers: the batch, and `fs`, which
+//! appends.
 
 use crate::format::block::Row;
 use crate::format::clear::ClearList;
@@ -16,39 +17,39 @@ use crate::log::NewFrame;
 use crate::meta::MapRows;
 use crate::pack::superchunk::{Superchunk, frame, identity_rows};
 
-/// Bytes of a clear list at most, but for its subchunks.
+/// Largest number of bytes of a clear list without its subchunks.
 const CLEAR_BASE: u64 = 40;
-/// Bytes of a clear list that a subchunk takes at most.
+/// Largest number of bytes that a subchunk takes in a clear list.
 const CLEAR_EACH: u64 = 3;
 
-/// The subchunk that some bytes became.
+/// The subchunk that contains some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
-    /// One that the image has.
+    /// A subchunk of the image.
     Known(SubchunkId),
-    /// One of the batch, by its ordinal.
+    /// A subchunk of the batch, by its ordinal.
     New(u64),
 }
 
-/// A superchunk that is compressed.
+/// A compressed superchunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedSuperchunk {
     /// Ordinal of its first subchunk; the others follow.
     pub first: u64,
-    /// Bytes of each subchunk.
+    /// Length of each subchunk in bytes.
     pub lens: Vec<u32>,
     /// Identity of each subchunk.
     pub identities: Vec<Identity>,
     /// Stored bytes.
     pub encoded: Encoded,
-    /// Raw bytes.
+    /// Number of raw bytes.
     pub raw_len: u32,
     /// Whether it is not full.
     pub short: bool,
 }
 
 impl PackedSuperchunk {
-    /// What it says of itself. `first` is the id of the batch's first subchunk.
+    /// Its clear list. `first` is the id of the batch's first subchunk.
     pub fn clear_list(&self, first: SubchunkId, superchunk: SuperchunkId) -> ClearList {
         Superchunk::clear_list(&self.lens, SubchunkId(first.0.saturating_add(self.first)), superchunk)
     }
@@ -58,29 +59,29 @@ impl PackedSuperchunk {
         frame(&self.encoded, clear, self.raw_len, self.short)
     }
 
-    /// How many bytes of the image its frame takes at most, with a pad to the end of a block.
+    /// An upper bound of the bytes that its frame takes in the image, with a pad to the end of a block.
     pub fn frame_len(&self) -> u64 {
         let clear = CLEAR_BASE + CLEAR_EACH * self.lens.len() as u64;
         FRAME_HEADER as u64 + clear + self.encoded.stored.len() as u64 + SYNC_BLOCK
     }
 }
 
-/// What a batch has packed.
+/// The result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// The superchunks that are to be appended, in this order.
+    /// The superchunks to be appended, in this order.
     pub superchunks: Vec<PackedSuperchunk>,
     pub(super) subchunks: u64,
     pub(super) hash: HashKind,
 }
 
 impl Packed {
-    /// How many subchunks there are to be appended: as many ids are needed.
+    /// Number of subchunks to be appended: as many ids are needed.
     pub fn subchunks(&self) -> u64 {
         self.subchunks
     }
 
-    /// Whether there is nothing to be appended.
+    /// Whether there is nothing to append.
     pub fn is_empty(&self) -> bool {
         self.superchunks.is_empty()
     }
@@ -95,12 +96,12 @@ impl Packed {
         self.superchunks.iter().map(|superchunk| superchunk.encoded.stored.len() as u64).sum()
     }
 
-    /// How many bytes of the image all frames take at most.
+    /// An upper bound of the bytes that all frames take in the image.
     pub fn frames_len(&self) -> u64 {
         self.superchunks.iter().map(PackedSuperchunk::frame_len).sum()
     }
 
-    /// Whether a piece is there: it is not if it was in a superchunk that was dropped.
+    /// Whether a piece exists: not if its superchunk was dropped.
     pub fn has(&self, piece: Piece) -> bool {
         match piece {
             Piece::Known(_) => true,
@@ -126,7 +127,7 @@ impl Packed {
         rows.rows().collect()
     }
 
-    /// Each subchunk's id and identity, in order: what the index of the image's subchunks takes.
+    /// Id and identity of each subchunk, in order: these go into the index of the image's subchunks.
     pub fn identities(&self, first: SubchunkId) -> impl Iterator<Item = (SubchunkId, Identity)> + '_ {
         let identities = self.superchunks.iter().flat_map(|superchunk| superchunk.identities.iter().copied());
         (first.0..).map(SubchunkId).zip(identities)

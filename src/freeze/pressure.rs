@@ -1,47 +1,48 @@
-//! How long the reply to a write is held back, so that the thaw log stays within its budget.
+//! How long the reply to a write is delayed, so that the thaw log stays within its budget.
 //!
-//! Pure: how full the log is and how fast the freezer is comes in, with the time; a moment goes out. The write itself was
-//! carried out before; nobody holds anything while its reply waits. Replies are paced as a whole, one after another: several
-//! writers at once get no more than the freezer's rate together. Times are counted from any fixed moment. Called by `fs`.
+//! Pure: its input is how full the log is, how fast the freezer is, and the time; its output is a time. The write
+//! itself is done already; a delayed reply holds no lock and no event loop. All replies are paced together, one after
+//! another: several writers together are no faster than the freezer. Times count from any fixed moment. Called by `fs`.
 
 use super::level::Fill;
 use std::time::Duration;
 
-/// The budget's share of the free space, where nobody says otherwise.
+/// The default budget is one part in so many of the free space.
 const SHARE: u64 = 10;
-/// The smallest budget that is taken from the free space.
+/// The smallest default budget.
 const LEAST: u64 = 1 << 30;
-/// The largest one.
+/// The largest default budget.
 const MOST: u64 = 16 << 30;
 
-/// The smallest budget that can be asked for: four of the smallest segments.
+/// The smallest budget that a user can ask for: four of the smallest segments.
 pub const SMALLEST: u64 = 16 << 20;
 
-/// A budget has room for at least so many segments: what is not needed any more goes a segment at a time.
+/// A budget has room for at least so many segments, since space is freed one segment at a time.
 const SEGMENTS: u64 = 16;
 /// Bytes of the smallest segment.
 const SEGMENT_LEAST: u64 = 4 << 20;
 /// Bytes of the largest segment.
 const SEGMENT_MOST: u64 = 64 << 20;
 
-/// The longest that a reply is held back below the whole budget.
+/// The longest delay of a reply while the log is below its budget.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The longest that a reply waits for a superchunk to be frozen: a freezer that stands still must not stop everybody.
+/// The longest time that a reply waits for a superchunk to be frozen: a freezer that is stuck must not stop all
+/// writers.
 const LONGEST_STOP: Duration = Duration::from_secs(20);
 
-/// Bytes of thaw log that a mount may have, by the bytes that are free where it lies.
+/// The default budget of the thaw log, by the free bytes of the file system that contains it.
 pub fn budget(free: u64) -> u64 {
     (free / SHARE).clamp(LEAST, MOST)
 }
 
-/// The most bytes that a segment of a log with this budget may have: a power of two.
+/// The largest size of a segment, in bytes, for a log with this budget: a power of two.
 pub fn largest_segment(budget: u64) -> u64 {
     let share = (budget / SEGMENTS).clamp(SEGMENT_LEAST, SEGMENT_MOST);
     1 << share.ilog2()
 }
 
-/// Whether writers are faster than the freezer: then replies are held back, files that are open for writing are frozen,
+/// Whether writers are faster than the freezer. Then replies are delayed, files that are open for writing are frozen,
 /// too, and compressors run at normal priority.
 pub fn is_pressed(fill: Fill) -> bool {
     fill.log >= fill.budget / 2
@@ -52,34 +53,35 @@ pub fn is_pressed(fill: Fill) -> bool {
 pub enum Delay {
     /// At once.
     None,
-    /// At this moment.
+    /// At this time.
     Until(Duration),
-    /// When so many superchunks were frozen, and at the latest at this moment.
+    /// When so many superchunks are frozen, but no later than a given time.
     Frozen {
-        /// Superchunks since the same beginning that [`Freezer::frozen`] counts from.
+        /// Superchunks, counted from the same beginning as [`Freezer::frozen`].
         count: u64,
-        /// The latest moment.
+        /// The latest time.
         latest: Duration,
     },
 }
 
-/// How the freezer is.
+/// The state of the freezer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freezer {
-    /// Raw bytes per second that it takes in now; 0 if that is not known.
+    /// Raw bytes per second that it freezes now; 0 if unknown.
     pub rate: u64,
-    /// Superchunks that it has frozen.
+    /// Number of superchunks that it has frozen.
     pub frozen: u64,
     /// Raw bytes of a superchunk.
     pub superchunk: u64,
 }
 
-/// Paces replies.
+/// Computes the delays of replies.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
-    /// When the last reply may be sent that was held back for the freezer's rate.
+    /// The time of the last reply that was delayed for the freezer's rate.
     due: Duration,
-    /// The count of superchunks that the last reply waits for, and the bytes that were written by all that wait for it.
+    /// The count of superchunks that the last reply waits for, and the bytes written by all writes that wait for this
+    /// count.
     stop: (u64, u64),
 }
 
@@ -101,7 +103,7 @@ impl Pace {
         Delay::Until(self.due)
     }
 
-    /// For each superchunk that is frozen, as many bytes are answered as one holds: at least one write.
+    /// For each superchunk that is frozen, replies for as many bytes as it has are sent, but for at least one write.
     fn stop(&mut self, bytes: u64, freezer: Freezer, now: Duration) -> Delay {
         let next = freezer.frozen.saturating_add(1);
         let (count, given) = self.stop;
@@ -163,7 +165,7 @@ mod tests {
         let at = |ms| Delay::Until(now + Duration::from_millis(ms));
         assert_eq!(pace.delay(1 << 20, fill(BUDGET / 2), FREEZER, now), at(10));
         assert_eq!(pace.delay(2 << 20, fill(BUDGET / 2), FREEZER, now), at(30));
-        // Who comes when nobody waits any more waits for its own bytes only.
+        // If no reply is waiting, the next one waits only for its own bytes.
         assert_eq!(pace.delay(1 << 20, fill(BUDGET - 1), FREEZER, now + Duration::from_millis(90)), at(100));
     }
 
@@ -193,14 +195,14 @@ mod tests {
         // Four of 1 MiB for each superchunk of 4 MiB.
         let counts: Vec<_> = (0..9).map(|_| next(1 << 20, 7)).collect();
         assert_eq!(counts, [8, 8, 8, 8, 9, 9, 9, 9, 10]);
-        // A write that is larger than a superchunk has one to itself.
+        // A write larger than a superchunk waits for a superchunk of its own.
         assert_eq!((next(9 << 20, 7), next(1, 7)), (11, 12));
-        // Never one that was frozen already.
+        // Never for one that is frozen already.
         assert_eq!(next(1 << 20, 20), 21);
     }
 
-    /// Writers who each wait for their reply, and a freezer slower than they are: the log stays within the budget but for
-    /// what is under way.
+    /// Writers that each wait for their reply, and a freezer that is slower: the log stays within its budget, except
+    /// for writes that are being handled.
     #[test]
     fn writers_who_wait_do_not_get_past_the_budget() {
         const WRITE: u64 = 1 << 20;
@@ -231,7 +233,7 @@ mod tests {
             }
         }
         assert!(highest <= BUDGET + 2 * WRITERS as u64 * WRITE, "{highest}");
-        // And they are not held back more than needed: what was written is what the freezer took and what the log has.
+        // They are not delayed more than needed: what was written is what the freezer froze plus what is in the log.
         assert!(written >= 120 * 20_000_000, "{written}");
         assert!(log >= BUDGET / 2, "{log}");
     }

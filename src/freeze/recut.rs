@@ -1,12 +1,12 @@
-//! Where a changed file is cut anew, and where it is not.
+//! Which part of a changed file is cut again.
 //!
-//! A border of the chunker depends on the bytes of its own subchunk alone. So all borders before a change stay, and after it
-//! all borders are the old ones again from the first that the new cutting has in common with the old one. A region of a file
-//! is what lies between. It begins at the last border that surely is the chunker's; it ends at the first new border at which
-//! an old subchunk begins, or where the data ends: at a hole, a lost range or the file's end.
+//! Where a subchunk ends depends only on its own bytes. So all borders before a change stay. After it, all borders are
+//! the old ones again, from the first border that new and old cutting have in common. A region is the part between. It
+//! begins at the last border that the chunker surely made. It ends at the first new border at which an old subchunk
+//! begins, or where the data ends: at a hole, a lost range or the end of the file.
 //!
-//! Invariant: cut so, the data between two holes has the borders that cutting it from its start would give, unless it has
-//! slices that came of punching, or a region is uneven. Pure but for the [`Layout`] it is given. Called by `cut_file`.
+//! Invariant: the data between two holes then has the borders that cutting it from its start would give, unless it has
+//! slices left by punching, or a region is uneven. Pure, except for the [`Layout`] that it reads. Called by `cut_file`.
 
 use super::layout::{Layout, Span, SpanSource};
 use crate::chunk::Cutter;
@@ -15,42 +15,44 @@ use crate::format::limits;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// What of a file is cut.
+/// Which parts of a file are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// What is thawed, and as little else as the borders need.
+    /// What is thawed, and as little else as the borders require.
     Changed,
-    /// All data, for a content that is uneven: by the image's chunker. Nothing keeps its subchunk unless the batch finds it.
+    /// All data, by the image's chunker, because the content is uneven. A subchunk is kept only if the batch finds it.
     Everything,
 }
 
-/// Into what it is cut.
+/// Into what a file is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
-    /// What the image's chunker makes.
+    /// Subchunks that the image's chunker makes.
     Image,
-    /// Blocks of [`FIXED_LEN`] at multiples of it in the file: only those with a change are cut, whatever was around them.
+    /// Blocks of [`FIXED_LEN`] at multiples of it in the file. Only blocks with a change are cut, whatever is around
+    /// them.
     Fixed,
 }
 
-/// Bytes of a block where a file is cut into such.
+/// Length of a block in bytes.
 pub const FIXED_LEN: u32 = 32 << 10;
 
-/// Reads in one go for a longest subchunk, where spans are short. Fewer would read more than is needed after a change.
+/// A longest subchunk is read by so many reads, if spans are short. Longer reads would read more than needed after a
+/// change.
 const READS: u64 = 2;
-/// Bytes read in one go at most.
+/// Largest number of bytes in one read.
 const READ_MAX: u64 = 1 << 20;
-/// Longest subchunks after a change within which the borders are to be the old ones again. Data from which borders follow
-/// needs a few; with others (long runs of equal bytes) they may never be, and a change of one byte would cut a file of any
-/// size anew.
+/// After a change, the borders should be the old ones again within so many longest subchunks. For most data a few are
+/// enough. For data without structure (a long run of equal bytes) the borders may never agree again, and a change of
+/// one byte would cut a file of any size.
 const RESYNC: u64 = 32;
-/// Longest subchunks before a change that are searched for a border of the chunker. Only slices, which came of punching, make
-/// this necessary.
+/// The search for a border of the chunker goes back over so many longest subchunks before a change. Only slices left by
+/// punching make the search necessary.
 const BACK: u64 = 4;
-/// Spans after a border that are looked at to see whether it is clean.
+/// How many spans after a border are looked at to see whether it is clean.
 const LOOK: usize = 16;
 
-/// What cuts.
+/// How to cut.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cut<'a> {
     pub(super) cutter: &'a Cutter,
@@ -66,7 +68,7 @@ impl Cut<'_> {
         }
     }
 
-    /// Bytes of the first subchunk of `data`, which begins at `at`.
+    /// Length of the first subchunk of `data`, which begins at offset `at`.
     fn cut(&self, at: u64, data: &[u8]) -> usize {
         match self.blocks {
             Blocks::Image => self.cutter.cut(data),
@@ -74,7 +76,7 @@ impl Cut<'_> {
         }
     }
 
-    /// Whether more bytes after `data` cannot make its first subchunk, of `len` bytes, longer.
+    /// Whether the first subchunk of `data`, with `len` bytes, stays the same however many bytes follow.
     fn is_certain(&self, at: u64, data: &[u8], len: usize) -> bool {
         match self.blocks {
             Blocks::Image => len < data.len() || data.len() as u64 >= self.max_len(),
@@ -82,12 +84,13 @@ impl Cut<'_> {
         }
     }
 
-    /// The first byte from `from` on that is to be cut.
+    /// The first byte, from `from` on, that must be cut.
     pub(super) fn first<L: Layout>(&self, layout: &mut L, from: u64) -> Result<Option<u64>, L::Error> {
         match self.scope {
             Scope::Changed => {
                 let Some(thawed) = layout.thawed(from)? else { return Ok(None) };
-                // A tiny content is all of a file's content: if anything else is frozen, it has to be, too.
+                // A tiny content is the whole content of a file: if anything else is frozen, the tiny content must be,
+                // too.
                 let tiny = tiny(layout)?.filter(|tiny| tiny.start >= from);
                 Ok(Some(tiny.map_or(thawed, |tiny| tiny.start.min(thawed))))
             }
@@ -108,7 +111,7 @@ impl Cut<'_> {
         }
     }
 
-    /// Where the region begins that has the first change at `changed`: not before `floor`, which is a border.
+    /// Where the region with the first change at `changed` begins: not before `floor`, which is a border.
     pub(super) fn begin<L: Layout>(&self, layout: &mut L, floor: u64, changed: u64) -> Result<u64, L::Error> {
         let lowest = match self.blocks {
             Blocks::Image => floor.max(changed.saturating_sub(BACK.saturating_mul(self.max_len()))),
@@ -121,7 +124,8 @@ impl Cut<'_> {
                 return Ok(at);
             }
             if self.blocks == Blocks::Image && before.begins_subchunk() {
-                // The end of a subchunk may be that of the data as it was when it was cut. That of a longest one is not.
+                // A subchunk may end only because the data ended there when it was cut. A subchunk of the longest
+                // length cannot.
                 let surely = before.whole().is_some() && before.len >= self.max_len() && before.end() == at;
                 return Ok(if surely { at } else { before.begin.max(floor) });
             }
@@ -131,7 +135,7 @@ impl Cut<'_> {
     }
 }
 
-/// The bytes of a file from the first to the last that is of its tiny content, if any is.
+/// The range from the first to the last byte of a file that is in its tiny content, if there is one.
 pub(super) fn tiny<L: Layout>(layout: &mut L) -> Result<Option<Range<u64>>, L::Error> {
     let mut found: Option<Range<u64>> = None;
     let mut at = 0;
@@ -145,7 +149,7 @@ pub(super) fn tiny<L: Layout>(layout: &mut L) -> Result<Option<Range<u64>>, L::E
     Ok(found)
 }
 
-/// Where the block ends that covers `at`.
+/// The end of the block that covers `at`.
 fn block_end(at: u64) -> u64 {
     (at / u64::from(FIXED_LEN)).saturating_add(1).saturating_mul(FIXED_LEN.into())
 }
@@ -154,9 +158,9 @@ fn block_end(at: u64) -> u64 {
 #[derive(Debug)]
 pub(super) struct Subchunk<'a> {
     pub(super) bytes: &'a [u8],
-    /// The old subchunk that it is, if it is one at the same place.
+    /// The old subchunk, if there is an equal one at the same place.
     pub(super) unchanged: Option<SubchunkId>,
-    /// Whether no old subchunk lies on both sides of its end.
+    /// Whether no old subchunk extends across its end.
     pub(super) clean: bool,
 }
 
@@ -164,27 +168,27 @@ pub(super) struct Subchunk<'a> {
 pub(super) struct RegionCutter<'a, L: Layout> {
     cut: Cut<'a>,
     layout: &'a mut L,
-    /// Bytes of the file from `at - used` on.
+    /// Bytes of the file from offset `at - used` on.
     buffer: &'a mut Vec<u8>,
     used: usize,
     /// The border that was reached.
     at: u64,
-    /// Up to where bytes are in the buffer.
+    /// The end of the bytes in the buffer.
     read: u64,
-    /// Data spans without a gap, from the one that covers `at` on.
+    /// Data spans without a gap, beginning with the one that covers `at`.
     spans: VecDeque<Span>,
-    /// Where they end.
+    /// The end of these spans.
     known: u64,
-    /// Where the data ends that the region is in, once that is known; or where the region has to end.
+    /// The end of the region's data, once it is known; or the offset at which the region must end.
     data_end: Option<u64>,
-    /// Where the last change before `at` ended; the first one begins there at first.
+    /// The end of the last change before `at`; at first, the beginning of the first change.
     changed_end: u64,
     changed: u64,
     uneven: bool,
 }
 
 impl<'a, L: Layout> RegionCutter<'a, L> {
-    /// A region from `begin` on; what is in the buffer is let go of.
+    /// A region that begins at `begin`. The buffer is cleared.
     pub(super) fn new(cut: Cut<'a>, layout: &'a mut L, buffer: &'a mut Vec<u8>, begin: u64, changed: u64) -> Self {
         buffer.clear();
         RegionCutter {
@@ -208,7 +212,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         self.at
     }
 
-    /// Whether borders are not those that the chunker would find.
+    /// Whether some borders differ from those that the chunker would find.
     pub(super) fn is_uneven(&self) -> bool {
         self.uneven
     }
@@ -257,7 +261,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
             return Ok(true);
         }
         if self.at.saturating_sub(self.changed_end) > RESYNC.saturating_mul(self.cut.max_len()) {
-            // From here on the borders are the old ones, though the chunker does not find them.
+            // From here on the old borders are kept, although the chunker does not find them.
             self.uneven = true;
             if here.begin == self.at {
                 return Ok(true);
@@ -267,7 +271,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         Ok(false)
     }
 
-    /// Ends the region at `end` at the latest.
+    /// Makes the region end at `end` at the latest.
     fn end_at(&mut self, end: u64) {
         self.data_end = Some(end);
         if self.read > end {
@@ -277,7 +281,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         }
     }
 
-    /// Whether no subchunk lies on both sides of the border that was reached.
+    /// Whether no subchunk extends across the border that was reached.
     fn is_clean(&mut self) -> Result<bool, L::Error> {
         for n in 0..LOOK {
             match self.ahead(n)? {
@@ -289,7 +293,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         Ok(true)
     }
 
-    /// Span number `n` from the one that covers the border that was reached; `None` after the data's end.
+    /// The `n`th span after the one that covers the border that was reached; `None` after the end of the data.
     fn ahead(&mut self, n: usize) -> Result<Option<Span>, L::Error> {
         while self.spans.len() <= n {
             let next = if self.known < self.layout.size() { Some(self.layout.span(self.known)?) } else { None };
@@ -303,7 +307,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         Ok(self.spans.get(n).copied())
     }
 
-    /// Lets go of the spans that the border has passed.
+    /// Drops the spans before the border.
     fn pass(&mut self) {
         while let Some(span) = self.spans.front().filter(|span| span.end() <= self.at) {
             if span.is_unfrozen() {
@@ -313,7 +317,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         }
     }
 
-    /// Reads what follows, or finds that the data ends.
+    /// Reads the next bytes, or finds the end of the data.
     fn read_on(&mut self) -> Result<(), L::Error> {
         let mut end = self.read;
         let mut n = 0;

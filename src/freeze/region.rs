@@ -1,18 +1,18 @@
-//! What was cut of a file, and what of it may replace the file's content once the batch is packed.
+//! The parts of a file that were cut, and which of them may replace the file's content once the batch is packed.
 //!
-//! Invariants: the regions of a file ascend and do not overlap; the pieces of one follow one another without a gap. Made by
-//! `cut_file`; `fs` splices what is kept.
+//! Invariants: the regions of a file ascend and do not overlap; the pieces of a region adjoin. Made by `cut_file`; `fs`
+//! splices the kept parts.
 
 use super::packed::{Packed, Piece};
 
 /// A piece of a region: one subchunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionPiece {
-    /// Bytes.
+    /// Length in bytes.
     pub len: u32,
     /// The subchunk.
     pub piece: Piece,
-    /// Whether a splice may end after it without leaving a part of a subchunk behind.
+    /// Whether a splice may end after it without leaving a part of an old subchunk.
     pub clean: bool,
     /// Whether its bytes were found in the image or in the batch.
     pub saved: bool,
@@ -23,21 +23,21 @@ pub struct RegionPiece {
 pub struct Region {
     /// Offset of its first byte in the file.
     pub begin: u64,
-    /// Offset of its first byte that is in no subchunk.
+    /// Offset of its first byte that is not frozen.
     pub changed: u64,
     /// Its subchunks, in order; at least one.
     pub pieces: Vec<RegionPiece>,
-    /// Whether its borders are not those that the chunker would find: a content that takes it in is uneven.
+    /// Whether some borders differ from those that the chunker would find. A content with this region is uneven.
     pub uneven: bool,
 }
 
 impl Region {
-    /// Bytes.
+    /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.pieces.iter().map(|piece| u64::from(piece.len)).sum()
     }
 
-    /// Whether it has no pieces, which `cut_file` never makes.
+    /// Whether it has no pieces. `cut_file` never makes such a region.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
@@ -47,9 +47,9 @@ impl Region {
         self.begin.saturating_add(self.len())
     }
 
-    /// How many of the first `among` pieces may be spliced without the others, if there are others: up to the last border
-    /// that is clean and after bytes that are in no subchunk yet. If none is clean, the last border there is: else a file in
-    /// which no border ever is clean would stay thawed for ever.
+    /// How many of the first `among` pieces may be spliced without the rest of the region: up to the last clean border
+    /// after bytes that are not frozen. If no such border is clean, up to the last border: otherwise a file without
+    /// clean borders would stay thawed for ever.
     pub(super) fn prefix(&self, among: usize) -> usize {
         let (mut at, mut clean, mut any) = (self.begin, 0, 0);
         for (n, piece) in self.pieces.iter().take(among).enumerate() {
@@ -65,15 +65,15 @@ impl Region {
     }
 }
 
-/// What was cut of a file.
+/// The parts of a file that were cut.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileCut {
     /// In order.
     pub regions: Vec<Region>,
-    /// Where to go on, if the batch was full or it was to stop. `None`: there is nothing more to be cut.
+    /// Where to go on, if the batch was full or `stop` said so. `None`: there is nothing more to cut.
     pub next: Option<u64>,
-    /// Where the tiny content ends that the regions take in; 0 if there is none. A content and a tiny content cannot both be of
-    /// one file.
+    /// The end of the tiny content in the regions; 0 if there is none. A file cannot have both a content and a tiny
+    /// content, so the tiny one is replaced as a whole.
     pub tiny: u64,
 }
 
@@ -86,22 +86,22 @@ pub struct KeptRegion {
     pub end: u64,
     /// Its pieces, in order.
     pub pieces: Vec<RegionPiece>,
-    /// Whether the content is uneven from then on, whatever it was.
+    /// Whether the content becomes uneven.
     pub uneven: bool,
 }
 
-/// What of a file replaces its content.
+/// The parts of a file that replace its content.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeptFile {
     /// In order.
     pub regions: Vec<KeptRegion>,
-    /// Where to go on; `None` if all that was to be cut is kept.
+    /// Where to go on; `None` if everything that was to be cut is kept.
     pub next: Option<u64>,
 }
 
 impl Packed {
-    /// What of a file may be spliced: its regions without what was in a superchunk that was dropped, and what comes after
-    /// that in the same region. If a tiny content is not replaced as a whole, nothing may be.
+    /// What of a file may be spliced: its regions, each up to the first piece whose superchunk was dropped. If the tiny
+    /// content is not replaced as a whole, nothing is spliced.
     pub fn kept(&self, file: &FileCut) -> KeptFile {
         let mut kept = KeptFile { regions: Vec::new(), next: file.next };
         let nothing = KeptFile { regions: Vec::new(), next: Some(0) };
@@ -175,9 +175,9 @@ mod tests {
         let file = |changed| FileCut { regions: vec![region(0, changed, &pieces)], next: None, tiny: 0 };
         assert_eq!(ranges(&packed(2).kept(&file(15))), [(0, 20, false)]);
         assert_eq!(packed(2).kept(&file(15)).next, Some(20));
-        // Only the border that is not clean is after the change.
+        // The only border after the change is not clean.
         assert_eq!(ranges(&packed(2).kept(&file(25))), [(0, 30, true)]);
-        // All that is left was in the image before.
+        // What is left was in the image before.
         assert_eq!(ranges(&packed(0).kept(&file(15))), [(0, 0, false); 0]);
     }
 

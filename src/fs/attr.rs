@@ -53,7 +53,8 @@ impl Attr {
 /// What statfs(2) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatFs {
-    /// Blocks of `block_size` bytes: those that the files occupy, or the total of a filesystem that has a fixed size.
+    /// Blocks of `block_size` bytes: of an image that is only read, those that its files
+    /// occupy; of one that is written, all blocks of the file system that contains it.
     pub blocks: u64,
     /// Blocks that can still be written.
     pub free: u64,

@@ -1,6 +1,6 @@
-//! Holding back the replies of writers: asking how long, and the thread that answers them.
+//! Delays the replies to writers: decides for how long, and runs the thread that sends them.
 //!
-//! See `delays` for who waits and `pressure` for how long. Called by `running` and fuse.
+//! `delays` keeps the delayed replies; `pressure` computes the delay. Called by `running` and fuse.
 
 use super::live::Live;
 use super::state::Waiter;
@@ -8,12 +8,12 @@ use crate::freeze::pressure::Delay;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// While somebody waits it is looked at so often whether changes are refused.
+/// While replies wait, the thread checks this often whether changes are refused.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Live {
-    /// Calls `done` when the reply to a write of so many bytes may be sent: at once, or later and from another thread, without
-    /// any lock. With an error only if `done` got none: what was written is written.
+    /// Calls `done` when the reply to a write of `bytes` bytes may be sent: at once, or later from another thread that
+    /// holds no lock. The write itself has succeeded in every case.
     pub fn after_write(&self, bytes: u64, done: Waiter) {
         let delay = self.pressure.delay(bytes);
         if delay == Delay::None {
@@ -30,17 +30,17 @@ impl Live {
         self.delays.changed.notify_all();
     }
 
-    /// Whether replies to writes are held back now. A hint: it saves who asks the trouble of keeping one.
+    /// Whether replies to writes are delayed now. A hint: it spares the caller from keeping a reply.
     pub fn holds_replies_back(&self) -> bool {
         self.pressure.is_pressed()
     }
 
-    /// From now on no reply is held back, and those that are, are sent: the end has begun.
+    /// Sends all delayed replies, and delays none from now on: the end has begun.
     pub fn answer_writers(&self) {
         self.delays.close();
     }
 
-    /// Answers as it comes to be time, until the end has begun.
+    /// Sends each reply at its time, until the end begins.
     pub(super) fn run_pacer(self: &Arc<Self>) {
         loop {
             let is_over = {
@@ -80,10 +80,10 @@ mod tests {
     use std::time::Instant;
 
     const MS: Duration = Duration::from_millis(1);
-    /// No answer of these tests takes so long.
+    /// No answer in these tests takes so long.
     const LONG: Duration = Duration::from_secs(30);
 
-    /// Asks for a delay as if the log were that full; who waits for the answer.
+    /// Asks for a delay as if the log were so full. Returns where the answer arrives.
     fn ask(live: &Live, delay: Delay) -> Receiver<bool> {
         let (sender, receiver) = channel();
         let waiter: Waiter = Box::new(move |result| sender.send(result.is_ok()).unwrap());
@@ -104,7 +104,7 @@ mod tests {
     fn who_waits_is_answered_by_the_clock_by_the_freezer_at_a_latch_and_at_the_end() {
         let world = World::new();
         let live = &world.live;
-        // Without threads nobody waits.
+        // Without threads no reply waits.
         assert!(ask(live, Delay::Until(LONG)).recv_timeout(LONG).unwrap());
         let running = live.start_threads().unwrap();
         let soon = live.pressure.time() + 30 * MS;

@@ -1,15 +1,16 @@
 //! Operations that no commit contains yet.
 //!
-//! Rows are kept last per key, since only what is there at the commit matters; a deleted range drops the pending rows in
-//! it. A group holds deleted ranges first, then rows, then thawed and not-thawed ranges in their order, then counters:
-//! a row put after its range was deleted is there, and thawed ranges, which are no rows in the log, keep theirs.
+//! Only the last row of each key is kept, as only the state at the commit matters. Deleting a range drops the pending
+//! rows in it. A group has deleted ranges first, then rows, then thawed and not-thawed ranges in their order, then
+//! counters. So a row that was put after its range was deleted exists, and thawed ranges, which are not rows in the
+//! log, keep their order.
 
 use crate::format::block::{Key, Row};
 use crate::format::schema::{Table, TableId};
 use crate::format::transaction::{Counters, Operation};
 use std::collections::BTreeMap;
 
-/// Bytes that an operation takes beside what it holds, as far as the bound of pending bytes is concerned.
+/// Bytes that an operation takes in addition to its contents, for the limit on pending bytes.
 const EACH: u64 = 64;
 
 /// What the next commit will contain.
@@ -56,12 +57,12 @@ impl Pending {
         self.ranges.is_empty() && self.rows.is_empty() && self.thawed.is_empty()
     }
 
-    /// About how many bytes a group of it takes.
+    /// Approximate bytes of a group with these operations.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// All of it in a group's order. Nothing gives nothing, whatever the counters are.
+    /// All operations in the order of a group. No operations make no group, whatever the counters are.
     pub(super) fn into_group(self, counters: Counters) -> Vec<Operation> {
         if self.is_empty() {
             return Vec::new();

@@ -1,7 +1,7 @@
-//! A filesystem for reading: [`Fs`], and [`Moment`], an `Fs` as it is at one moment.
+//! A filesystem for reading: [`Fs`], and [`Moment`], an `Fs` at one moment.
 //!
-//! Everything that one request reads comes from one snapshot, so a change, a checkpoint or a removed segment in between
-//! changes nothing for it [6]. The files beside this one give both types their questions.
+//! Everything that one request reads comes from one snapshot. So a change, a checkpoint or the removal of a segment
+//! meanwhile does not affect it [6]. The read operations of both types are in the other files of this directory.
 
 use super::FsError;
 use super::resumes::Resumes;
@@ -15,9 +15,9 @@ use crate::inflate::WorkingSet;
 use crate::meta::{ByteLru, Image, View};
 use std::sync::Arc;
 
-/// Bytes of memory for what stat asks for again and again.
+/// Bytes of memory for values that stat needs again and again.
 const STAT_BYTES: usize = 1 << 20;
-/// Bytes of memory for which frames of an older thaw log were verified: some 10,000.
+/// Bytes of memory for the list of verified frames of an older thaw log: about 10,000 frames.
 const VERIFIED_BYTES: usize = 2 << 20;
 
 /// How to serve an image.
@@ -27,13 +27,13 @@ pub struct FsOptions {
     pub cache: usize,
     /// Threads that inflate ahead of sequential readers; 0 for none.
     pub readahead: usize,
-    /// Every subchunk read is checked against its own identity, not only those of damaged superchunks.
+    /// Check every subchunk that is read against its own identity, not only those of damaged superchunks.
     pub verify: bool,
 }
 
-/// Bytes of memory for inflated superchunks where nobody says otherwise and the image wants no more.
+/// Bytes of memory for inflated superchunks by default. An image may ask for more.
 const CACHE: usize = 256 << 20;
-/// More than this is not given to an image that wants it, whatever it records: what the format lets a reader need at most.
+/// Largest number of bytes that an image may ask for: the most that the format lets a reader need.
 const CACHE_MAX: u64 = limits::SOURCE_BYTES;
 
 impl Default for FsOptions {
@@ -47,15 +47,15 @@ impl FsOptions {
         WorkingSet::new(Arc::clone(image), self.cache, self.readahead).verifying(self.verify)
     }
 
-    /// The defaults for an image with these parameters: as many bytes of inflated superchunks as it records that a reader
-    /// should have, if that is more than the default.
+    /// The defaults for an image with these parameters. If the image records that a reader should have more bytes of
+    /// inflated superchunks than the default, that number is used.
     pub fn suiting(params: &Params) -> Self {
         let recorded = (u64::from(params.working_set) << 20).min(CACHE_MAX);
         FsOptions { cache: usize::try_from(recorded).map_or(CACHE, |bytes| bytes.max(CACHE)), ..FsOptions::default() }
     }
 }
 
-/// A value, and the stamp of the snapshot that it is of.
+/// A value, and the stamp of its snapshot. (The stamp comes first.)
 pub(super) type Stamped = (u64, u64);
 
 /// An image as a filesystem.
@@ -64,11 +64,11 @@ pub struct Fs {
     image: Arc<Image>,
     pub(super) working_set: WorkingSet,
     pub(super) resumes: Resumes,
-    /// Where contents end: every stat asks for it, and many inodes may have the same content.
+    /// The lengths of contents: every stat needs one, and many inodes may have the same content.
     pub(super) content_ends: ByteLru<ContentId, Stamped>,
-    /// Bytes in thawed ranges, of each inode that was asked for.
+    /// Bytes in thawed ranges, by inode.
     pub(super) thawed: ByteLru<InodeId, Stamped>,
-    /// Frames of the thaw log that were verified, by offset and checksum, with the number of bytes in each.
+    /// Frames of the thaw log that are verified, by offset and checksum, with the number of bytes in each.
     pub(super) verified: ByteLru<(LogOffset, u64), u64>,
 }
 
@@ -80,14 +80,14 @@ impl Fs {
         Fs::serve(image, Source::Fixed(Box::new(snapshot)), working_set)
     }
 
-    /// To learn what reading an image with a working set of so many bytes would inflate: the bytes of files are arbitrary.
+    /// Counts what reading an image with a working set of so many bytes would inflate. The bytes that it reads are arbitrary.
     pub(super) fn counting(image: &Arc<Image>, working_set: usize) -> Arc<Self> {
         let snapshot = Snapshot::fixed(View::of(Arc::clone(image)));
         let working_set = WorkingSet::counting(Arc::clone(image), working_set);
         Fs::serve(Arc::clone(image), Source::Fixed(Box::new(snapshot)), working_set)
     }
 
-    /// Serves what is being written, as it is at each moment. Reads nothing yet.
+    /// Serves a filesystem that is being written, in its present state at each request. Reads nothing yet.
     pub fn over(source: Arc<dyn SnapshotSource>, options: FsOptions) -> Arc<Self> {
         let image = Arc::clone(source.snapshot().view().version());
         let working_set = options.working_set(&image);
@@ -106,7 +106,7 @@ impl Fs {
         })
     }
 
-    /// The image, in the version that was served first.
+    /// The image, in the version from which serving began.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
     }
@@ -116,7 +116,7 @@ impl Fs {
         &self.working_set
     }
 
-    /// The state at this moment.
+    /// The present state.
     pub fn snapshot(&self) -> Snapshot {
         self.source.take().clone()
     }
@@ -143,8 +143,8 @@ impl Moment<'_> {
         self.now.view()
     }
 
-    /// The row of an inode that has a name, or had one and is open. Where nobody writes, nobody can have opened one that
-    /// has none.
+    /// The row of an inode that has a name, or that had one and is open. In an image that nobody writes, an inode
+    /// without a name cannot be open.
     pub(super) fn row(&self, inode: InodeId) -> Result<InodeRow, FsError> {
         match self.view().inode(inode)? {
             Some(row) => Ok(row),

@@ -1,11 +1,11 @@
-//! gc in a filesystem that is written: as of an image that nobody has mounted, beside everybody else.
+//! gc in a filesystem that is being written. It works as for an image that nobody has mounted, while operations go on.
 //!
-//! Dead is what no row of the present view leads to. It stays so: an operation names only what it finds in rows that it
-//! claims, and the freezer, which finds subchunks by their bytes, is kept out from the first look to the last. Its index is
-//! emptied before the first row goes. The rows go in transactions of whole superchunks; a checkpoint makes the roots of both
-//! slots lack them. Nothing is punched before all snapshots from before that are gone, and other readers of the image are
-//! kept out. What could not be punched has no rows any more, and goes the next time. Called by `running` (the thread), fuse
-//! and tests.
+//! Whatever no row of the present view leads to is dead. It stays dead: an operation names only what it finds in rows
+//! that it claims; and the freezer, which finds subchunks by their bytes, is kept out from the first look to the last.
+//! The freezer's index is dropped before the first row is deleted. The rows are deleted in transactions of whole
+//! superchunks; a checkpoint removes them from the roots of both slots. Nothing is punched before all earlier snapshots
+//! are gone and other readers of the image are kept out. What could not be punched has no rows any more, and the next
+//! gc punches it. Called by `running` (the thread), fuse and tests.
 
 use super::FsError;
 use super::gc::{GcError, GcReport, roots, take_census};
@@ -20,32 +20,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Subchunks whose rows are deleted in one transaction: in a few milliseconds under the mutex.
+/// Rows of so many subchunks are deleted in one transaction: this takes a few milliseconds under the mutex.
 const ROUND: u64 = 1 << 16;
-/// Snapshots are waited for so long: each is of one request.
+/// How long gc waits for earlier snapshots. Each belongs to one request.
 const SNAPSHOTS: Duration = Duration::from_secs(30);
-/// Time between two looks whether they are gone.
+/// Time between two checks whether they are gone.
 const PAUSE: Duration = Duration::from_millis(10);
-/// By itself: when nothing has changed for so long.
+/// gc begins by itself only after nothing has changed for this long.
 const IDLE: Duration = Duration::from_secs(60);
-/// By itself, at most so much of the time is spent on finding out whether there is something to free.
+/// gc by itself spends at most one part in so many of the time on finding out what is dead.
 const SHARE_OF_TIME: u32 = 100;
 impl Live {
-    /// Sets how readers of the image in other processes are kept out. Without it nothing is punched.
+    /// Sets how readers of the image in other processes are kept out. Without this, nothing is punched.
     pub fn set_keep_out(&self, keep_out: KeepOut) {
         *self.gc.keep_out.lock() = Some(keep_out);
     }
 
-    /// By itself gc frees when so many percent of the superchunks are dead, and so many bytes: 25 and 64 MiB by default. With
-    /// more than 100 percent it does nothing by itself.
+    /// Sets when gc frees space by itself: when so many percent of the superchunks are dead, and so many bytes. The
+    /// defaults are 25 percent and 64 MiB. With more than 100 percent, gc does nothing by itself.
     pub fn set_gc_threshold(&self, percent: u64, least: u64) {
         self.gc.percent.store(percent, Ordering::Relaxed);
         self.gc.least.store(least, Ordering::Relaxed);
     }
 
-    /// Asks gc's thread to free what is dead. Gives a ticket: it is done once [`GcStatus::ticket_done`] has reached it.
+    /// Asks gc's thread to free space. Returns a ticket: the work is done once [`GcStatus::ticket_done`] reaches it.
     pub fn request_gc(&self) -> u64 {
-        // Under the mutex, so that the thread does not look away just now.
+        // Under the mutex, so that the thread cannot miss the notification.
         let state = self.lock_state();
         let ticket = self.gc.asked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         drop(state);
@@ -53,7 +53,7 @@ impl Live {
         ticket
     }
 
-    /// How gc is.
+    /// The state of gc.
     pub fn gc_status(&self) -> GcStatus {
         let shown = self.gc.shown.lock();
         GcStatus {
@@ -66,17 +66,18 @@ impl Live {
         }
     }
 
-    /// Frees what is dead. `stop` is asked now and then.
+    /// Frees what is dead. `stop` is called now and then.
     ///
     /// # Errors
-    /// See [`GcError`]. Nothing is lost, and it may be tried again.
+    /// See [`GcError`]. Nothing is lost, and the call may be repeated.
     pub fn gc_now(&self, stop: &dyn Fn() -> bool) -> Result<GcReport, GcError> {
         self.free(&|_| true, stop)
     }
 
     /// Frees what is dead, if that is worth it.
     fn free(&self, is_worth: &dyn Fn(&Census) -> bool, stop: &dyn Fn() -> bool) -> Result<GcReport, GcError> {
-        // From the first look at what is live to the last punch: what it finds by its bytes could be dead else.
+        // Held from the first look at what is live to the last punch. Otherwise the freezer could find dead subchunks
+        // by their bytes, and name them.
         let mut freezer = self.freezing.lock();
         if self.snapshots.is_making() {
             return Err(GcError::Snapshot);
@@ -104,8 +105,8 @@ impl Live {
         Ok(report)
     }
 
-    /// Deletes rows of map and identities. Nobody else changes these: the freezer is kept out, and a checkpoint only adds rows of
-    /// its own blocks.
+    /// Deletes rows of the map and of identities. Nobody else changes these rows: the freezer is kept out, and a
+    /// checkpoint only adds rows for its own blocks.
     fn delete_rows(&self, changes: &Overlay) -> Result<(), FsError> {
         self.transact(|draft| {
             draft.removes();
@@ -121,7 +122,8 @@ impl Live {
         })
     }
 
-    /// Makes the roots of both slots lack what was deleted. A checkpoint that was given up before comes first.
+    /// Makes checkpoints until the roots of both slots lack what was deleted. A checkpoint that was given up before is
+    /// made first.
     fn checkpoint_without(&self, census: &Census) -> Result<(), GcError> {
         self.checkpoint_now()?;
         let version = Arc::clone(self.snapshot().view().version());
@@ -137,8 +139,8 @@ impl Live {
     /// Punches the frames that nothing names any more.
     fn punch_dead(&self, report: &mut GcReport, stop: &dyn Fn() -> bool) -> Result<(), GcError> {
         let (view, roots) = self.what_slots_name()?;
-        // What the view deletes, the roots may still name: no checkpoint may have it yet. Later roots share frames with these two,
-        // and have others after the log's end for this view.
+        // The roots may still name what the view has deleted, if no checkpoint contains that yet. Later roots share
+        // frames with these two. Their other frames are after what is, for this view, the end of the log.
         let root = View::of(Arc::clone(view.version()));
         let dead = dead_frames(&[view, root], &roots, &|_| false, stop)?;
         if dead.iter().any(|frame| !frame.is_punched) {
@@ -150,7 +152,7 @@ impl Live {
         Ok(())
     }
 
-    /// The present view, and the roots of the slots, which are its version's.
+    /// The present view, and the roots that the slots name. Both slots name the root of the view's version.
     fn what_slots_name(&self) -> Result<(View, Vec<Place>), GcError> {
         let image = self.image.lock();
         let image = image.as_ref().ok_or_else(|| FsError::io("the file system has ended already"))?;
@@ -166,7 +168,7 @@ impl Live {
         Ok((view, roots(&image.heads)))
     }
 
-    /// Returns when all snapshots from before are gone.
+    /// Waits until all earlier snapshots are gone.
     fn wait_for_snapshots(&self, stop: &dyn Fn() -> bool) -> Result<(), GcError> {
         let until = Instant::now().checked_add(SNAPSHOTS);
         let mut old = self.gc.old.lock();
@@ -198,7 +200,7 @@ impl Live {
         })
     }
 
-    /// Frees when it is asked to, and by itself, until the end has begun.
+    /// Frees space on request, and by itself, until the end begins.
     pub(super) fn run_gc(self: &Arc<Self>) {
         let mut looks = Looks { stamp: 0, since: Instant::now(), looked_at: 0, not_before: Instant::now() };
         while let Some(ticket) = self.wait_for_gc(&mut looks) {
@@ -235,7 +237,7 @@ impl Live {
         }
     }
 
-    /// Whether so much is dead that it is freed without being asked for.
+    /// Whether so much is dead that it is freed without a request.
     fn is_much(&self, census: &Census) -> bool {
         let sum = |bytes: u64, tally: &crate::meta::Tally| bytes.saturating_add(tally.bytes());
         let dead = census.dead().fold(0, sum);
@@ -247,7 +249,8 @@ impl Live {
             || self.gc.is_behind.load(Ordering::Relaxed)
     }
 
-    /// Waits until it is time: for a ticket, or by itself. `None` when the end has begun, or changes are refused.
+    /// Waits until there is a ticket, or until it is time by itself. `None` once the end has begun or changes are
+    /// refused.
     fn wait_for_gc(&self, looks: &mut Looks) -> Option<Option<u64>> {
         let mut state = self.lock_state();
         loop {
@@ -264,7 +267,7 @@ impl Live {
             }
             let is_new = stamp != looks.looked_at || self.gc.is_behind.load(Ordering::Relaxed);
             let is_idle = now.saturating_duration_since(looks.since) >= IDLE;
-            // Nothing of the image is written before the first change.
+            // Nothing is written to the image before the first change.
             if self.has_begun() && is_new && is_idle && now >= looks.not_before {
                 return Some(None);
             }
@@ -277,13 +280,13 @@ impl Live {
     }
 }
 
-/// What the thread remembers from one look to the next.
+/// What the thread remembers between two looks.
 struct Looks {
-    /// How many changes there were, and since when.
+    /// The number of changes, and since when it has been the same.
     stamp: u64,
     since: Instant,
-    /// How many there were when it last looked for what is dead.
+    /// The number of changes at the last look for what is dead.
     looked_at: u64,
-    /// Not by itself before this.
+    /// gc does not begin by itself before this time.
     not_before: Instant,
 }

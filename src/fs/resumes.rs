@@ -3,10 +3,11 @@
 use crate::format::ids::InodeId;
 use crate::meta::ByteLru;
 
-/// Bytes for names to resume from. One that was forgotten costs a walk from the directory's beginning, no error.
+/// Bytes of memory for names to resume from. If a name was dropped, the directory is walked from its beginning; that is
+/// not an error.
 const RESUME_BYTES: usize = 1 << 20;
 
-/// Where readers of directories stopped: rank to name, since rows are found by name.
+/// Where readers of directories stopped: a map from rank to name, since rows are found by name.
 pub(super) struct Resumes(pub(super) ByteLru<(InodeId, u64), Box<[u8]>>);
 
 impl Resumes {

@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// At the end somebody waits: the level of zstd that most of the space is saved with, at little time.
+/// The level of zstd for the last freeze, as somebody waits for it: it saves most of the space in little time.
 const END_LEVEL: i32 = 3;
 
-/// What a thread does.
+/// What a thread runs.
 type Run = fn(&Arc<Live>);
 
 /// Threads that run until [`Running::stop`].
@@ -25,10 +25,10 @@ pub struct Running {
 }
 
 impl Live {
-    /// Starts the committer, the checkpointer, the freezer, gc, and who answers writers that are held back.
+    /// Starts the committer, the checkpointer, the freezer, gc, and the thread that sends delayed replies.
     ///
     /// # Errors
-    /// If there is no thread to be had.
+    /// If a thread cannot be started.
     pub fn start_threads(self: &Arc<Self>) -> io::Result<Running> {
         let mut running = Running { live: Arc::clone(self), threads: Vec::new() };
         let threads = [
@@ -43,7 +43,7 @@ impl Live {
             let live = Arc::clone(self);
             let body = move || {
                 if catch_unwind(AssertUnwindSafe(|| run(&live))).is_err() {
-                    // It leaves something half done that nobody knows of.
+                    // It may have left something half done.
                     live.latch(&format!("thread '{name}' panicked"));
                     live.give_up_waiters();
                     live.delays.close();
@@ -66,8 +66,8 @@ impl Live {
         }
     }
 
-    /// A thaw log was found that nothing needs, or that nothing is left of in it: takes it over, so that [`Live::end`] removes it.
-    /// Without one nothing is written.
+    /// If a thaw log was found that nothing needs, or what is left of one, takes it over so that [`Live::end`] removes
+    /// it. If there is none, nothing is written.
     ///
     /// # Errors
     /// As for any change.
@@ -77,13 +77,13 @@ impl Live {
             return Ok(());
         }
         self.begin()?;
-        // The root has to say that the log has nothing more.
+        // The root has to record that the log has nothing more.
         self.checkpoint(true)
     }
 
-    /// The end: all handles count as closed; orphans are reaped, everything is frozen, as fast as that can be done and for at most
-    /// `limit`, committed and checkpointed. What is left in the thaw log stays there. With a limit of 0 nothing is frozen. To be
-    /// called after the threads were stopped and nobody calls any more.
+    /// Ends the filesystem. All handles count as closed. Orphans are reaped; everything is frozen, as fast as possible
+    /// and for at most `limit`; then committed and checkpointed. What is left in the thaw log stays there. With a limit
+    /// of 0, nothing is frozen. Call this after the threads are stopped, when nobody calls anything else any more.
     ///
     /// # Errors
     /// If not everything became durable, or the image could not be marked clean.
@@ -94,20 +94,20 @@ impl Live {
         }
         let freezes = !limit.is_zero() && self.lock_state().dirty.bytes() > 0;
         if !self.has_begun() && freezes {
-            // What an earlier session left in the log. If it cannot be frozen, it stays there.
-            let _ = self.begin().inspect_err(|error| tracing::warn!(%error, "what is in the thaw log stays there"));
+            // An earlier session left something in the log. If it cannot be frozen, it stays there.
+            let _ = self.begin().inspect_err(|error| tracing::warn!(%error, "the contents of the thaw log stay there"));
         }
         if !self.has_begun() {
             return Ok(Finished::Untouched);
         }
-        // A full disk keeps orphans and the checkpoint for next time, not the commit.
+        // With a full disk, orphans and the checkpoint are left for next time; the commit is not.
         let reaped = self.reap_now();
         if freezes {
             self.freeze_until(limit);
         }
         self.commit_now()?;
         let checkpoint = self.checkpoint_now().and_then(|()| {
-            // If one was given up before, this one had what was sealed then.
+            // If a checkpoint was given up before, this one contained only what was sealed then.
             let has_more = self.lock_state().is_changed();
             if has_more { self.checkpoint_now() } else { Ok(()) }
         });
@@ -125,13 +125,13 @@ impl Live {
         let storage = Arc::clone(image.log.storage());
         let finished = finish(log, image.heads, &*image.home, &storage, image_end, (time.secs, time.nanos))?;
         if !matches!(finished, Finished::Kept { .. }) {
-            // Gives back what was allocated after the image's end. If that fails, it is only space.
+            // Frees what was allocated after the image's end. A failure only wastes space.
             let _ = storage.len().and_then(|len| storage.truncate(len));
         }
         Ok(finished)
     }
 
-    /// Freezes everything at a low level. What fails stays in the thaw log.
+    /// Freezes everything at a low level. Whatever cannot be frozen stays in the thaw log.
     fn freeze_until(&self, limit: Duration) {
         let began = Instant::now();
         let stop = || began.elapsed() >= limit || self.lock_state().latch.is_some();
@@ -159,10 +159,10 @@ impl Running {
         self.live.changed.notify_all();
         self.live.delays.wake();
         for thread in self.threads.drain(..) {
-            // One that panicked has latched.
+            // A thread that panicked has latched.
             let _ = thread.join();
         }
-        // If it never ran, nobody waits for it.
+        // If the thread never ran, nobody else sends the replies.
         self.live.delays.close();
     }
 }

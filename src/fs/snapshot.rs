@@ -1,7 +1,7 @@
-//! The state of a filesystem at one moment: all that a request reads comes from one snapshot [6].
+//! The state of a filesystem at one moment: everything that a request reads comes from one snapshot [6].
 //!
-//! A snapshot costs a few counters. It keeps alive what it shows: rows, table blocks, and the open files of the thaw log's
-//! segments, which go on being readable after they were removed. Made by `Fs` and `live`.
+//! A snapshot costs a few reference counts. It keeps what it shows: rows, table blocks, and the open files of the thaw
+//! log's segments, which stay readable after they are removed. Made by `Fs` and `live`.
 
 use crate::format::ids::{InodeId, LogOffset};
 use crate::meta::View;
@@ -27,20 +27,22 @@ pub struct Snapshot {
     pub(super) view: View,
     /// Written bytes; `None` without a thaw log.
     pub(super) segments: Option<Arc<Segments>>,
-    /// Frames of the thaw log before this offset are older than the mount: they are verified before they are used [16].
+    /// Frames of the thaw log before this offset are older than this mount: they are verified before they are used
+    /// [16].
     pub(super) session: LogOffset,
     /// Which inodes are open.
     pub(super) opens: Opens,
-    /// How many changes came before.
+    /// The number of changes so far.
     pub(super) stamp: u64,
-    /// How often the layers of the view were moved: only a view with the same layers can take another's place.
+    /// How many times the layers of the view were moved. A view can replace another one only if both have the same
+    /// layers.
     pub(super) layout: u64,
-    /// As long as it lives, what the view names must stay.
+    /// As long as this exists, what the view names must stay.
     pub(super) _pin: Arc<()>,
 }
 
 impl Snapshot {
-    /// Of an image that nobody changes.
+    /// A snapshot of an image that nobody changes.
     pub fn fixed(view: View) -> Self {
         Snapshot {
             view,

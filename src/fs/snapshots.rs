@@ -1,16 +1,16 @@
-//! Making a snapshot: a moment of the filesystem under a name, while the head goes on [18].
+//! Makes a snapshot: gives a moment of the filesystem a name, while the head goes on [18].
 //!
 //! 1. A checkpoint: its sealed state is the moment, and its root has the moment's trees.
-//! 2. In memory the moment loses its orphans.
-//! 3. Its thawed ranges are frozen, batch after batch: superchunks are published for the head as by any freeze, and spliced
-//!    into the moment.
-//! 4. Another checkpoint writes the changed blocks of the moment's trees, and in the same root the row of the snapshot: so
-//!    there is the whole snapshot after it, and before it none.
+//! 2. In memory, the moment's orphans are deleted.
+//! 3. Its thawed ranges are frozen, batch after batch: superchunks are published for the head as in any freeze, and
+//!    spliced into the moment.
+//! 4. Another checkpoint writes the changed blocks of the moment's trees and, in the same root, the row of the
+//!    snapshot. So before it there is no snapshot, and after it there is the whole one.
 //!
-//! Nobody waits but for what they wait for when a freeze or a checkpoint is made.
+//! Operations wait no longer than for any freeze or checkpoint.
 //!
-//! Invariant: gc is kept out from 1 to 4, for what the moment names need not be named by the head any more. Called by tests;
-//! later by fuse and cli.
+//! Invariant: gc is kept out from 1 to 4, since the head may no longer name what the moment names. Only tests call it
+//! so far.
 
 use super::FsError;
 use super::freezing::FreezeHow;
@@ -28,28 +28,28 @@ use thiserror::Error;
 /// Why no snapshot was made.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// No snapshot can have this name.
-    #[error("this cannot be the name of a snapshot: {0}")]
+    /// The name is not valid for a snapshot.
+    #[error("the name is not valid for a snapshot: {0}")]
     Name(#[source] FormatError),
     /// The comment is too long.
-    #[error("the comment has {len} bytes; at most {} are possible", limits::SNAPSHOT_COMMENT)]
+    #[error("the comment has {len} bytes; the limit is {}", limits::SNAPSHOT_COMMENT)]
     Comment {
         /// Its length in bytes.
         len: usize,
     },
-    /// There is one of this name.
-    #[error("there is a snapshot '{name}' already")]
+    /// A snapshot of this name exists.
+    #[error("a snapshot '{name}' already exists")]
     Exists {
         /// The name.
         name: String,
     },
-    /// A snapshot has all bytes of its files, and some are lost.
+    /// A snapshot must have all bytes of its files, but some are lost.
     #[error("bytes of inode {inode} are lost: restore or delete the file first ('find -inum {inode}' finds it)")]
     Lost {
         /// The file.
         inode: InodeId,
     },
-    /// A snapshot has all bytes of its files, and some cannot be read.
+    /// A snapshot must have all bytes of its files, but some cannot be read.
     #[error("inode {inode} cannot be read: {error}; restore or delete the file first ('find -inum {inode}' finds it)")]
     Unreadable {
         /// The file.
@@ -67,12 +67,12 @@ pub enum SnapshotError {
 }
 
 impl Live {
-    /// Makes a snapshot of a moment within this call, and gives its ordinal. It is durable then. `how` says how to freeze: its
-    /// `stop` is asked often, and everything is frozen whatever it says of that.
+    /// Makes a snapshot of a moment during this call, and returns its ordinal. The snapshot is durable then. `how` says
+    /// how to freeze: its `stop` is called often; its `everything` and `deep` are ignored.
     ///
     /// # Errors
-    /// See [`SnapshotError`]. There is no snapshot then, and it may be tried again, unless changes are refused from now on:
-    /// after a failure of the last sync of the image it is not known whether there is one.
+    /// See [`SnapshotError`]. There is no snapshot then, and the call may be repeated, unless changes are refused from
+    /// now on: after the last sync of the image has failed, nobody knows whether the snapshot exists.
     pub fn snapshot_now(&self, name: &[u8], comment: &[u8], how: &FreezeHow<'_>) -> Result<u64, SnapshotError> {
         check_name(name).map_err(SnapshotError::Name)?;
         if comment.len() as u64 > limits::SNAPSHOT_COMMENT {
@@ -82,7 +82,7 @@ impl Live {
         self.is_free(name)?;
         let how = FreezeHow { everything: true, deep: false, ..*how };
         self.begin()?;
-        // Under the lock of freezes: gc is not at work, and does not begin.
+        // Under the lock of freezes: gc is not running, and cannot begin.
         let (_making, mut moment) = {
             let _no_gc = self.freezing.lock();
             let making = self.snapshots.begin();

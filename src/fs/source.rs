@@ -4,22 +4,23 @@ use super::snapshot::Snapshot;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// What is being written, and shows itself as it is at any moment.
+/// A filesystem that is being written, and returns its state at any moment.
 pub trait SnapshotSource: Send + Sync {
-    /// The state at this moment.
+    /// The present state.
     fn snapshot(&self) -> Snapshot;
 }
 
 /// Where snapshots come from.
 pub(super) enum Source {
-    /// There is only this one.
+    /// There is only this snapshot.
     Fixed(Box<Snapshot>),
-    /// Each is another.
+    /// Each snapshot is a new one.
     Live(Arc<dyn SnapshotSource>),
 }
 
 impl Source {
-    /// The state at this moment. Of an image that nobody changes it is borrowed: threads share no counter for it.
+    /// The present state. For an image that nobody changes it is borrowed, so that threads do not share a reference
+    /// count.
     pub(super) fn take(&self) -> Taken<'_> {
         match self {
             Source::Fixed(snapshot) => Taken::Borrowed(snapshot),

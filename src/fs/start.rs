@@ -1,10 +1,10 @@
-//! From an image and what is where its thaw log lives to a state: what can be read now, and written from the first change
+//! Makes a state from an image and its thaw log's directory. It can be read at once, and written from the first change
 //! on.
 //!
-//! [`look`] only reads. Whatever the head slots say, the log's directory is looked into: a log with commits that no root
-//! contains is never passed over and never removed. What may go silently is a log that neither slot's root needs. One that
-//! does not fit is set aside at the first change; one that is missing where an image needs it, or damaged, is an error, and
-//! the image can then be read without it. Callers: cli and tests (look), live (begin).
+//! [`look`] only reads. It looks into the log's directory whatever the head slots say: a log with commits that no root
+//! contains is never ignored and never removed. Only a log that neither slot's root needs may be removed silently. A
+//! log that does not belong to the image is set aside at the first change. A log that the image needs and that is
+//! missing or damaged is an error; the image can still be read without it. Callers: cli and tests (look), live (begin).
 
 use crate::format::FormatError;
 use crate::format::head::Head;
@@ -23,7 +23,7 @@ use thiserror::Error;
 /// Why an image cannot be written to.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The image cannot be read, or no writer may go on from its state.
+    /// The image cannot be read, or no writer may continue from its state.
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// A head slot could not be written.
@@ -41,28 +41,28 @@ pub enum StartError {
     /// The thaw log could not be read or written.
     #[error(transparent)]
     Thaw(ThawError),
-    /// The image needs a thaw log, and none that fits is there.
+    /// The image needs a thaw log, and there is none that belongs to it.
     #[error(
-        "the thaw log of the image is missing: {place} {}; {} bytes of files are in it, and changes that no checkpoint has",
+        "the thaw log of the image is missing: {place} {}; it has {} bytes of files, and changes that no checkpoint contains",
         missing(.misfit), .count.in_log.bytes
     )]
     LogMissing {
-        /// Where it was looked for.
+        /// Where it should be.
         place: String,
-        /// Why the one that is there is not the one.
+        /// If there is another log, why it does not belong to the image.
         misfit: Option<Misfit>,
-        /// What the image says of ranges whose bytes are in the log.
+        /// The ranges that are in the log, according to the image.
         count: ThawedCount,
     },
-    /// The thaw log is damaged. Nothing of it was replayed, and nothing of it may be overwritten.
+    /// The thaw log is damaged. Nothing was replayed from it, and nothing of it may be overwritten.
     #[error("the thaw log at {place} is damaged: {why}")]
     Damaged {
-        /// Where it is.
+        /// Its place.
         place: String,
         /// What is wrong.
         why: String,
     },
-    /// As many sessions have written to the image as ever can.
+    /// The largest epoch is reached: no more sessions can write to the image.
     #[error("the image was written to {epoch} times: no epoch is left, pack its files into a new image")]
     NoEpoch {
         /// The epoch.
@@ -72,13 +72,13 @@ pub enum StartError {
 
 fn missing(misfit: &Option<Misfit>) -> String {
     match misfit {
-        Some(misfit) => format!("has one that does not fit: {misfit}"),
-        None => "is not there".to_owned(),
+        Some(misfit) => format!("has another one: {misfit}"),
+        None => "does not exist".to_owned(),
     }
 }
 
 impl StartError {
-    /// Whether more space, or another try, may mend it.
+    /// The kind of error of the storage, if it was one.
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             StartError::Storage(error)
@@ -89,13 +89,13 @@ impl StartError {
         }
     }
 
-    /// Whether the image's user may give the thaw log up ([`forget`](super::forget::forget)).
+    /// Whether the user may give up the thaw log ([`forget`](super::forget::forget)).
     pub fn can_forget(&self) -> bool {
         matches!(self, StartError::LogMissing { .. } | StartError::Damaged { .. })
     }
 }
 
-/// What was found, before anything is written.
+/// What was found. Nothing has been written yet.
 pub struct Found {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) home: Arc<dyn LogHome>,
@@ -103,7 +103,7 @@ pub struct Found {
     pub(super) image: Arc<Image>,
     pub(super) replayed: Replayed,
     pub(super) log: FoundLog,
-    /// Ids that thaw logs of the image had: no new one gets them.
+    /// Ids that thaw logs of the image have had. A new log must not get one of them.
     pub(super) used: Vec<u64>,
 }
 
@@ -111,11 +111,11 @@ pub struct Found {
 pub(super) enum FoundLog {
     /// There is none, and none is needed.
     None,
-    /// What is left of one that neither root needs; one with commits that they contain.
+    /// A log, or the rest of one, that neither root needs. If there are commits, both roots contain them.
     Leftover(Option<Box<Recovered>>),
-    /// One to go on with, whose transactions up to a number the root contains.
+    /// A log to continue, and the number of the last transaction that the root contains.
     Resume(Box<Recovered>, u64),
-    /// One that does not fit, and that is not needed: why.
+    /// A log that does not belong to the image, and that the image does not need; with the reason.
     Aside(String),
 }
 
@@ -125,7 +125,7 @@ impl Found {
         &self.image
     }
 
-    /// What the thaw log says happened since.
+    /// What the thaw log says happened since then.
     pub fn replayed(&self) -> &Replayed {
         &self.replayed
     }
@@ -138,7 +138,7 @@ impl Found {
         })
     }
 
-    /// What came back from the thaw log that the image does not contain; `None` if nothing did.
+    /// What the thaw log has and the image lacks; `None` if there is nothing.
     pub fn brought_back(&self) -> Option<BroughtBack> {
         match &self.log {
             FoundLog::Resume(..) if self.replayed.changes(&self.image) => Some(self.replayed.brought_back),
@@ -146,12 +146,12 @@ impl Found {
         }
     }
 
-    /// Whether there is a thaw log of this image, needed or not.
+    /// Whether a thaw log of this image exists, needed or not.
     pub fn has_log(&self) -> bool {
         matches!(&self.log, FoundLog::Leftover(_) | FoundLog::Resume(..))
     }
 
-    /// Why the thaw log that is there will be set aside at the first change.
+    /// Why the existing thaw log will be set aside at the first change.
     pub fn set_aside_reason(&self) -> Option<&str> {
         match &self.log {
             FoundLog::Aside(why) => Some(why),
@@ -160,7 +160,7 @@ impl Found {
     }
 }
 
-/// One head slot, and the version that it names, if that can be read.
+/// A head slot, and the version that it names, if that can be read.
 struct Known {
     head: Head,
     version: Option<Arc<Image>>,
@@ -188,13 +188,13 @@ pub fn look(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, options: ImageOpt
     let judged = judge(&found, &known)?;
     (found.log, found.replayed) = judged;
     if let FoundLog::Resume(recovered, _) = &found.log {
-        // What was frozen since the last checkpoint, and was synced before its rows were committed.
+        // Includes what was frozen since the last checkpoint: it was synced before its rows were committed.
         found.image.raise_end(recovered.image_end());
     }
     Ok(found)
 }
 
-/// Whether all slots that verify can be used: one that breaks a rule was written by something else.
+/// Checks that every slot whose checksum is right can be used. If one breaks a rule, another program wrote it.
 fn slots_are_usable(storage: &dyn Storage, heads: &Heads, image: &Image) -> Result<(), StartError> {
     let state = read_heads(storage)?;
     for slot in [&state.a, &state.b] {
@@ -238,9 +238,9 @@ fn used_ids(known: &[Known]) -> Vec<u64> {
     used
 }
 
-/// What the head slots and their roots say of a thaw log.
+/// What the head slots and their roots say about a thaw log.
 struct Needs {
-    /// A slot is not clean, or a root has ranges in a log.
+    /// Whether a slot is not clean, or a root has ranges in a log.
     any: bool,
     /// The newest root's ranges.
     count: ThawedCount,
@@ -279,21 +279,21 @@ fn judge(found: &Found, known: &[Known]) -> Result<(FoundLog, Replayed), StartEr
         Err(ThawError::Storage(error)) => return Err(error.into()),
         Err(ThawError::Foreign(misfit)) if needs.any => return Err(needs.missing(found, Some(misfit))),
         Err(error) if needs.any => return Err(damaged(error.to_string())),
-        // Nothing needs it, whatever it was.
+        // Nothing needs it, whatever it is.
         Err(error) => return Ok((FoundLog::Aside(error.to_string()), nothing())),
     };
     match contents {
         Contents::Nothing if needs.any => Err(needs.missing(found, None)),
         Contents::Nothing => Ok((FoundLog::Leftover(None), nothing())),
         Contents::Empty { log_id, fits } => {
-            // It was begun before the slots came to name it, or nothing was committed to it since: as each that is not clean
-            // must say.
+            // It was begun before the slots named it, or nothing was committed to it since then. So every slot that is
+            // not clean must name it.
             let named = known.iter().all(|known| known.head.clean || known.head.thaw_log_id == log_id);
             let contained = known.iter().filter_map(|known| known.version.as_ref());
             let older = contained.map(|version| version.root()).any(|root| root.thaw_log_id == log_id);
             match fits {
                 _ if needs.ranges || !named || older => Err(needs.missing(found, fits.err())),
-                // Another image may be given this directory, and its log has no commit yet.
+                // Another image may be put beside this directory. Its log has no commit yet.
                 Err(misfit @ (Misfit::Uuid | Misfit::Lineage)) => Ok((FoundLog::Aside(misfit.to_string()), nothing())),
                 _ => Ok((FoundLog::Leftover(None), nothing())),
             }
@@ -319,7 +319,7 @@ fn log_with_commits(
     };
     match fits {
         Ok(()) => {}
-        // One that was being removed: the slots are clean, and the roots say whose transactions they contain.
+        // A log whose removal was interrupted: the slots are clean, and the roots say which transactions they contain.
         Err(Misfit::LogId) if !needs.any && is_contained(known, &recovered)? => {
             return Ok((FoundLog::Leftover(Some(recovered)), Replayed::nothing(&found.image)));
         }

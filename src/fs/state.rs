@@ -1,8 +1,8 @@
-//! The writable state: what is there now, and what no commit contains yet.
+//! The writable state: the present state, and what no commit contains yet.
 //!
-//! One mutex guards it, which is held for memory operations only. Changes come in by [`State::apply`] alone, which puts a
-//! draft's rows into the active overlay and its operations into the pending ones in one step: the order of the log is the
-//! order of memory [3]. Called by `live` and the parts of it (`commit`, `checkpoint`).
+//! It is guarded by one mutex, which is held only for memory operations. Changes are made only by [`State::apply`]. It
+//! puts a draft's rows into the active overlay and its operations into the pending ones in one step: the order of the
+//! log is the order of memory [3]. Called by `live` and its parts (`commit`, `checkpoint`).
 
 use super::FsError;
 use super::claims::{Claim, Stamps};
@@ -20,15 +20,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// So many bytes of the log that nothing names are worth a checkpoint, if they are half of it; or so many segments, where those
-/// are small since there is little space.
+/// A checkpoint is worthwhile if so many bytes of the log are named by nothing, and they are half of the log. If
+/// segments are small because there is little space, it takes only so many segments.
 const GARBAGE_MIN: u64 = 64 << 20;
 const GARBAGE_SEGMENTS: u64 = 4;
 
-/// Who waits for a commit. Called without any lock.
+/// Somebody who waits for a commit. Called without any lock held.
 pub type Waiter = Box<dyn FnOnce(Result<(), FsError>) + Send>;
 
-/// What the head's view has, counted.
+/// The size of the head's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Inodes that have a name.
@@ -37,7 +37,7 @@ pub struct Totals {
     pub bytes: u64,
 }
 
-/// What was sealed: with the rows in `sealed` it makes a checkpoint.
+/// What was sealed. Together with the rows in `sealed` it makes a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seal {
     pub(super) counters: Counters,
@@ -47,7 +47,7 @@ pub(super) struct Seal {
 /// What one commit contains.
 pub(super) struct Group {
     pub(super) operations: Vec<Operation>,
-    /// Whether the state was sealed when the operations were taken.
+    /// Present if the state was sealed when the operations were taken.
     pub(super) seal: Option<Seal>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct State {
     layout: u64,
     stamps: Stamps,
     opens: Opens,
-    /// Inodes without a name; those that nobody has open are the reaper's.
+    /// Inodes without a name. The reaper deletes those that nobody has open.
     orphans: BTreeSet<InodeId>,
     totals: Totals,
     segments: Arc<Segments>,
@@ -83,27 +83,27 @@ pub(super) struct State {
     /// Files with bytes in the log.
     pub(super) dirty: DirtyFiles,
     pending: Pending,
-    /// Written bytes that were appended since the last commit was begun.
+    /// Written bytes that were appended since the last commit began.
     pub(super) appended: u64,
-    /// Since when something is pending.
+    /// Since when something has been pending.
     pub(super) oldest: Option<Instant>,
-    /// A group that could not be written: it is retried unchanged, before anything else.
+    /// A group that could not be written. It is retried unchanged, before anything else.
     pub(super) failed: Option<Group>,
     pub(super) waiters: Vec<Waiter>,
-    /// Since when a commit is being synced.
+    /// When the running commit began.
     pub(super) syncing: Option<Instant>,
-    /// What is sealed and durable, and not yet in the head.
+    /// What is sealed and durable, but not yet in the head.
     pub(super) durable_seal: Option<Sealed>,
     pub(super) latch: Option<Latch>,
-    /// A committer and a checkpointer run.
+    /// Whether a committer and a checkpointer run.
     pub(super) has_threads: bool,
     /// When the last checkpoint of this mount was made.
     pub(super) checkpointed: Option<Instant>,
-    /// The last checkpoint failed.
+    /// Whether the last checkpoint failed.
     pub(super) checkpoint_failed: bool,
-    /// The end has begun: threads end.
+    /// Whether the end has begun. Threads then end.
     pub(super) closing: bool,
-    /// Every snapshot has one.
+    /// Every snapshot has a clone of it.
     pin: Arc<()>,
 }
 
@@ -117,7 +117,7 @@ pub(super) struct Basis {
     pub(super) dirty: DirtyFiles,
     pub(super) segments: Arc<Segments>,
     pub(super) session: LogOffset,
-    /// Operations that no commit contains yet: what recovery found lost.
+    /// Operations that no commit contains yet: they mark ranges that recovery found lost.
     pub(super) lost: Vec<Operation>,
 }
 
@@ -155,8 +155,8 @@ impl State {
         state
     }
 
-    /// Takes another basis for the one it has, before anything was changed. The rows say the same, but thawed ranges may name
-    /// other frames: so no draft on a snapshot from before counts.
+    /// Replaces the basis, before anything was changed. The new rows say the same, but thawed ranges may name other
+    /// frames. So drafts on earlier snapshots do not count.
     pub(super) fn rebase(&mut self, basis: Basis) {
         self.stamp += 1;
         self.layout += 1;
@@ -185,22 +185,22 @@ impl State {
         }
     }
 
-    /// The state that the version's root has: without what came since, and nobody has anything open.
+    /// The state in the version's root: without anything that came later, and with no inode open.
     pub(super) fn snapshot_of_version(&self) -> Snapshot {
         Snapshot { view: View::of(Arc::clone(&self.version)), opens: Opens::new(), ..self.snapshot() }
     }
 
-    /// Later snapshots have another pin. The one given is gone when all earlier ones are.
+    /// Gives later snapshots another pin. The returned one is gone when all earlier snapshots are gone.
     pub(super) fn renew_pin(&mut self) -> Weak<()> {
         Arc::downgrade(&std::mem::take(&mut self.pin))
     }
 
-    /// How often something was changed, opened or closed.
+    /// How many times something was changed, opened or closed.
     pub(super) fn changes(&self) -> u64 {
         self.stamp
     }
 
-    /// Makes a draft count, whole. Gives it up, changing nothing, if something that it claims is not as it was.
+    /// Applies all of a draft. Returns false, and changes nothing, if something that the draft claims has changed.
     pub(super) fn apply(&mut self, draft: Draft) -> bool {
         let base = draft.snapshot();
         if !self.stamps.hold(&draft.claims, base.stamp) {
@@ -237,7 +237,7 @@ impl State {
         true
     }
 
-    /// Counts what a draft changes of thawed ranges, by segment and by file.
+    /// Counts the changes that a draft makes to thawed ranges, by segment and by file.
     fn count_thawed(&mut self, draft: &Draft) {
         let mut files = BTreeMap::<InodeId, (i128, bool)>::new();
         for change in &draft.frames {
@@ -271,7 +271,7 @@ impl State {
         }
     }
 
-    /// Takes what is pending for a commit, and seals the state if `seal` says so and nothing is sealed yet.
+    /// Takes what is pending for a commit. With `seal`, also seals the state, unless something is sealed already.
     pub(super) fn take_group(&mut self, counters: Counters, seal: bool) -> Group {
         if let Some(failed) = self.failed.take() {
             return failed;
@@ -288,22 +288,22 @@ impl State {
         Group { operations, seal }
     }
 
-    /// Whether a commit has something to do.
+    /// Whether a commit has anything to do.
     pub(super) fn has_pending(&self) -> bool {
         self.failed.is_some() || !self.pending.is_empty()
     }
 
-    /// About how many bytes the next commit makes durable.
+    /// About how many bytes the next commit will make durable.
     pub(super) fn pending_bytes(&self) -> u64 {
         self.pending.bytes().saturating_add(self.appended)
     }
 
-    /// What is sealed.
+    /// The version and the sealed rows above it.
     pub(super) fn sealed(&self) -> Option<(&Arc<Image>, &Overlay)> {
         self.sealed.as_ref().map(|sealed| (&self.version, sealed))
     }
 
-    /// The head's root has what was sealed.
+    /// Notes that the head's root now contains what was sealed.
     pub(super) fn published(&mut self, version: Arc<Image>) {
         self.version = version;
         self.sealed = None;
@@ -313,26 +313,27 @@ impl State {
         self.frames.publish();
     }
 
-    /// Bytes that changed rows take.
+    /// Bytes of memory that changed rows take.
     pub(super) fn overlay_bytes(&self) -> usize {
         self.active.bytes() + self.sealed.as_ref().map_or(0, Overlay::bytes)
     }
 
-    /// Bytes of the log's lowest segments that no range of the state is in: a checkpoint may remove them.
+    /// Bytes of the log's lowest segments that no range of the state needs: a checkpoint may remove them.
     pub(super) fn garbage(&self) -> u64 {
         let Some(lowest) = self.segments.lowest() else { return 0 };
-        // The last one takes what comes next.
+        // The last segment is still being written to.
         let last = lowest.saturating_add(self.segments.len() as u64).saturating_sub(1);
         let needed = self.frames.lowest_of_state().min(last);
         needed.saturating_sub(lowest).saturating_mul(self.segments.size())
     }
 
-    /// Whether that is a good part of the log, and worth a checkpoint; `left` of it the last one did not remove.
+    /// Whether so much of the log is garbage that a checkpoint is worth it. `left` are the bytes that the last one
+    /// could not remove.
     pub(super) fn has_much_garbage(&self, left: u64) -> bool {
         let size = self.segments.size();
         let least = GARBAGE_MIN.min(size.saturating_mul(GARBAGE_SEGMENTS));
         let log = size.saturating_mul(self.segments.len() as u64);
-        // Before the first change there is no log, and none of these is more than nothing.
+        // Before the first change there is no log, and the other bounds are 0.
         self.garbage().saturating_sub(left) >= least.max(log / 2).max(1)
     }
 
@@ -345,7 +346,7 @@ impl State {
         self.totals
     }
 
-    /// Makes the segments readable that the log has now.
+    /// Makes the log's present segments readable.
     pub(super) fn set_segments(&mut self, segments: Arc<Segments>) {
         self.segments = segments;
     }
@@ -354,7 +355,8 @@ impl State {
         &self.segments
     }
 
-    /// Counts a handle, if the inode is still as it was at `base`. Those who unlink it see that it is open, or begin anew.
+    /// Counts a handle, if the inode has not changed since `base`. An operation that unlinks it sees that it is open,
+    /// or is evaluated again.
     pub(super) fn open(&mut self, inode: InodeId, writing: bool, base: u64) -> bool {
         let claim = Claim::Inode(inode);
         if !self.stamps.holds(claim, base) {
@@ -370,7 +372,7 @@ impl State {
         true
     }
 
-    /// A handle is gone. Whether the inode is now the reaper's.
+    /// Counts a handle as closed. Returns whether the reaper may now delete the inode.
     pub(super) fn release(&mut self, inode: InodeId, writing: bool) -> bool {
         let Some(mut handles) = self.opens.get(&inode).copied() else { return false };
         handles.all = handles.all.saturating_sub(1);
@@ -386,7 +388,7 @@ impl State {
         self.orphans.contains(&inode)
     }
 
-    /// All handles count as closed [31].
+    /// Counts all handles as closed [31].
     pub(super) fn close_all(&mut self) {
         self.stamp += 1;
         for inode in self.opens.keys() {
@@ -406,7 +408,7 @@ impl State {
         self.opens.len()
     }
 
-    /// Nothing is changed any more: the first reason stays.
+    /// Refuses all changes from now on. The first reason is kept.
     pub(super) fn latch(&mut self, why: &str) {
         self.latch.get_or_insert_with(|| Latch(why.into()));
     }

@@ -1,43 +1,43 @@
-//! What a writable filesystem says of itself.
+//! What a writable filesystem reports about itself.
 
 use super::live::Live;
 use crate::thaw::ThawError;
 use std::time::Duration;
 
-/// How a writable filesystem is.
+/// The state of a writable filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LiveStatus {
     /// Bytes that changed rows take in memory.
     pub overlay_bytes: u64,
-    /// About how many bytes the next commit makes durable.
+    /// About how many bytes the next commit will make durable.
     pub pending_bytes: u64,
     /// Bytes of files that are in the thaw log.
     pub thawed_bytes: u64,
     /// Bytes of the thaw log's segments.
     pub log_bytes: u64,
-    /// Bytes that they may have.
+    /// Bytes that the segments may take.
     pub budget: u64,
-    /// The level of zstd of the last batch that was frozen; `None` before the first.
+    /// The zstd level of the last batch that was frozen; `None` before the first.
     pub level: Option<i32>,
-    /// Bytes a second that the freezer takes in; 0 if it is not known.
+    /// Bytes a second that the freezer handles; 0 if unknown.
     pub freeze_rate: u64,
-    /// How many they are.
+    /// Number of the thaw log's segments.
     pub segments: u64,
     /// Inodes that are open.
     pub open_inodes: u64,
-    /// Since when something is not durable; `None` if everything is.
+    /// Age of the oldest change that is not durable; `None` if all are.
     pub oldest_change: Option<Duration>,
-    /// Since when the head has what it has; `None` if this mount has made no checkpoint.
+    /// Time since the last checkpoint; `None` if this mount has made none.
     pub since_checkpoint: Option<Duration>,
     /// Why changes are refused, if they are.
     pub latch: Option<String>,
 }
 
 impl Live {
-    /// How it is now.
+    /// The present state.
     ///
     /// # Errors
-    /// If the thaw log cannot tell its length.
+    /// If the length of the thaw log cannot be read.
     pub fn status(&self) -> Result<LiveStatus, ThawError> {
         let log = self.log.lock();
         let (log_bytes, segments) = match &log.log {

@@ -39,7 +39,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// The file has this size, and is stored in tiny where that has bytes, else a hole.
+    /// A file of this size. It is tiny if `tiny` has bytes; otherwise it is a hole.
     fn new(size: u64, tiny: &[u8]) -> Self {
         let storage = Arc::new(MemoryStorage::new());
         pack::empty_into(storage.clone(), &PackOptions::default()).unwrap();
@@ -88,7 +88,7 @@ impl Lab {
         self.overlay.set(&schema::THAWED, key, row);
     }
 
-    /// The state is as told so far, and the next one in order.
+    /// Shows the state that was set up so far, as the next one in order.
     fn show(&mut self) {
         let mut now = self.world.0.lock();
         now.view = View::live(self.image.clone(), None, self.overlay.clone());
@@ -116,7 +116,7 @@ proptest! {
     fn a_file_reads_as_what_was_written_over_what_is_stored(
         size in prop_oneof![1u64..512, 1u64..6_000],
         is_tiny: bool,
-        // Bytes before a range, bytes of it, and how much of its frame is before it.
+        // Bytes before a range, bytes in it, and how much of its frame comes before it.
         ranges in prop::collection::vec((0u64..600, 1u64..600, 0u32..50, any::<bool>()), 0..20),
         reads in prop::collection::vec((0u64..7_000, 1usize..3_000), 1..20),
     ) {

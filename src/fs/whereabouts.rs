@@ -1,4 +1,4 @@
-//! Where a file lies: what the virtual attribute `user.floe.where` shows.
+//! Where the bytes of a file are stored: the virtual attribute `user.floe.where`.
 
 use super::FsError;
 use super::read::{Fs, Moment};
@@ -6,13 +6,13 @@ use crate::format::ids::{InodeId, SubchunkId};
 use crate::format::rows::{ContentRef, Extent};
 use std::fmt::Write;
 
-/// Bytes that an extended attribute's value may have.
+/// Largest length of an extended attribute's value.
 const LIMIT: usize = 64 << 10;
 
 impl Fs {
-    /// One line an extent: offset and length in the file, then `superchunk N` with the offset of its frame in the image,
-    /// `table` for what is in a table, or `hole`; before these, `thaw log` or `lost` for ranges whose bytes are not what the
-    /// lines after them say. Cut off, with `…` in the last line, where it grows beyond 64 KiB.
+    /// One line for each extent: offset and length in the file, then `superchunk N` with the offset of its frame in the
+    /// image, or `table`, or `hole`. Lines with `thaw log` or `lost` come first: for their ranges, the later lines do
+    /// not count. Beyond 64 KiB the text is cut off, and its last line is `…`.
     ///
     /// # Errors
     /// As [`Fs::read`].

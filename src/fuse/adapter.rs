@@ -1,6 +1,6 @@
 //! fuser's trait for read-only mounts.
 //!
-//! Nothing ever changes under the kernel's caches, so opening is left to the kernel. Everything else is in
+//! Nothing ever changes below the kernel's caches, so opening is left to the kernel. Everything else is in
 //! [`Reading`](super::reading::Reading). Called by `session`.
 
 use super::guard::{Failure, Guard};
@@ -25,12 +25,12 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    /// Serves `fs` as `options` say.
+    /// Serves `fs` with these options.
     pub(super) fn new(fs: Arc<Fs>, options: MountOptions, pusher: Option<Arc<Pusher>>) -> Self {
         Adapter { reading: Reading { fs, guard: Guard::default(), options, pusher } }
     }
 
-    /// Hands `.`, `..` and the entries of `directory` after `cookie` to `add` until it returns false.
+    /// Passes `.`, `..` and the entries of `directory` after `cookie` to `add`, until it returns false.
     fn list(&self, directory: InodeId, cookie: u64, add: Add<'_>) -> Result<(), Failure> {
         if self.reading.list_dots(directory, cookie, add)? {
             self.reading.fs.read_dir(directory, cookie, add)?;
@@ -57,7 +57,7 @@ impl Filesystem for Adapter {
         self.reading.readlink(inode, reply);
     }
 
-    // ENOSYS once, and the kernel opens files and directories by itself from then on, keeping its caches.
+    // After one ENOSYS, the kernel opens files and directories by itself, and keeps its caches.
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         reply.error(Errno::ENOSYS);

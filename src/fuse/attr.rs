@@ -1,16 +1,17 @@
-//! Attributes as FUSE wants them.
+//! Attributes in the form that FUSE needs.
 //!
-//! Conversions only, total on every value an image can hold: what the kernel cannot say is saturated, never wrapped.
+//! Only conversions. They accept every value that an image can have: a value that the kernel's type cannot express is
+//! saturated, never wrapped.
 
 use crate::format::rows::{FileType, Time};
 use crate::fs::{Attr, NewKind};
 use fuser::{FileAttr, INodeNo};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What `stat` calls the preferred block size. One page: the kernel reads ahead by itself, and asks for far more at once.
+/// The preferred block size for `stat`: one page. The kernel reads ahead by itself, in much larger requests.
 const BLOCK_SIZE: u32 = 4096;
 
-/// How owner and permissions are shown instead of as packed (`uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`).
+/// Shows other owners and permissions than those that were packed (`uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Disguise {
     /// Everything belongs to this user.
@@ -24,7 +25,7 @@ pub struct Disguise {
 }
 
 impl Disguise {
-    /// Whether anything is shown otherwise than packed. ACLs would then contradict what is shown.
+    /// Whether anything is shown differently from what was packed. ACLs would then contradict it.
     pub fn is_any(&self) -> bool {
         *self != Disguise::default()
     }
@@ -35,7 +36,7 @@ impl Disguise {
     }
 }
 
-/// `attr` for the kernel.
+/// Converts `attr` for the kernel.
 pub(super) fn to_fuse(attr: &Attr, disguise: &Disguise) -> FileAttr {
     FileAttr {
         ino: INodeNo(attr.inode.0),
@@ -56,7 +57,7 @@ pub(super) fn to_fuse(attr: &Attr, disguise: &Disguise) -> FileAttr {
     }
 }
 
-/// Attributes of which only number and type are known; good for a listing's sake alone.
+/// Attributes of which only number and type are known: enough for a directory listing.
 pub(super) fn only_type(inode: u64, file_type: FileType) -> FileAttr {
     FileAttr {
         ino: INodeNo(inode),
@@ -77,7 +78,7 @@ pub(super) fn only_type(inode: u64, file_type: FileType) -> FileAttr {
     }
 }
 
-/// What the kernel takes for "no such name, and remember that": an entry for inode 0.
+/// An entry for inode 0: the kernel then remembers that the name does not exist.
 pub(super) fn absent() -> FileAttr {
     only_type(0, FileType::Regular)
 }
@@ -94,15 +95,15 @@ pub(super) fn to_kind(file_type: FileType) -> fuser::FileType {
     }
 }
 
-/// A point in time, before 1970 too: seconds count down, the nanoseconds always up from them.
+/// A point in time, also before 1970. Seconds may be negative; nanoseconds always count forward from them.
 fn to_system(time: Time) -> SystemTime {
     let since = Duration::from_secs(time.secs.unsigned_abs());
     let whole = if time.secs < 0 { UNIX_EPOCH.checked_sub(since) } else { UNIX_EPOCH.checked_add(since) };
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
 }
 
-/// A time that the kernel sets. fuser 0.18 takes the nanoseconds of a time before 1970 for a part of what it subtracts from
-/// 1970, where they count up; so what it makes of seconds and nanoseconds is taken apart the same way.
+/// A time that the kernel sets. Nanoseconds count forward, also before 1970, but fuser 0.18 subtracts them from 1970
+/// together with the seconds. So this takes apart what fuser made in the same way.
 pub(super) fn from_system(time: SystemTime) -> Time {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Time { secs: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nanos: after.subsec_nanos() },
@@ -124,7 +125,7 @@ pub(super) fn from_rdev(rdev: u32) -> (u32, u32) {
     (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xf_ff00)
 }
 
-/// What mknod(2) is to make.
+/// The kind of file that mknod(2) asks for; `None` if it is not valid.
 pub(super) fn kind_of(mode: u32, rdev: u32) -> Option<NewKind> {
     let (major, minor) = from_rdev(rdev);
     match mode & libc::S_IFMT {
@@ -198,7 +199,7 @@ mod tests {
         {
             assert_eq!(from_system(by_fuser(secs, nanos)), Time { secs, nanos }, "{secs} {nanos}");
         }
-        // The kernel cuts the fraction off the earliest second there is.
+        // The kernel drops the fraction of the earliest possible second.
         assert_eq!(from_system(by_fuser(i64::MIN, 0)), Time { secs: i64::MIN, nanos: 0 });
     }
 

@@ -1,6 +1,6 @@
-//! The process behind a mount: into the background, and told to end.
+//! The process that serves a mount: it goes into the background, and ends when it is told to.
 //!
-//! [`fork`] comes before the first thread. How it is found and waited for is in `mark`. Called by `cli`.
+//! [`fork`] comes before the first thread. `mark` finds the process and waits for it. Called by `cli`.
 
 use super::mark::wait_for_end;
 use super::mountpoint::{Own, Unmount, clear_dead};
@@ -18,42 +18,42 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Longest message that a daemon's starter takes from it, in bytes.
+/// Longest message, in bytes, that the starter reads from its daemon.
 const MESSAGE_LEN: u64 = 64 << 10;
 
-/// What the daemon says when it serves; anything longer is why it does not.
+/// The daemon's message when it serves. Any other message says why it does not.
 const READY: &[u8] = b"+";
 
-/// How long those who still use a mount may go on after the daemon was told to end.
+/// After the daemon is told to end, those who still use the mount may go on for this long.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Which of the two processes this is.
 pub enum Side {
-    /// The one that was started: it waits for the other.
+    /// The original process: it waits for the daemon.
     Starter(Starting),
     /// The daemon, in a session of its own.
     Daemon(Announcer),
 }
 
-/// A daemon that has not said yet whether it serves.
+/// A daemon that has not yet reported whether it serves.
 pub struct Starting {
     report: File,
 }
 
-/// The daemon's means of saying so. Dropped without a word, it means failure.
+/// Lets the daemon report whether it serves. Dropped without a report, it means failure.
 pub struct Announcer {
     report: File,
 }
 
-/// Descriptors that this process was started with, besides standard input, output and error. They belong to the caller: a
-/// daemon that kept them would hold the caller's locks, and keep whoever reads a pipe to its end waiting.
+/// Descriptors that this process inherited, except standard input, output and error. They belong to the caller. A
+/// daemon that kept them would hold the caller's locks, and whoever reads a pipe to its end would wait for ever.
 pub struct Inherited(Vec<RawFd>);
 
 impl Inherited {
-    /// Those that are open now. To be asked before this process opens any of its own.
+    /// The descriptors that are open now. Call this before the process opens any of its own.
     ///
     /// # Errors
-    /// /proc is not mounted.
+    /// If /proc is not mounted.
     pub fn now() -> io::Result<Self> {
         Ok(Inherited(descriptors()?))
     }
@@ -79,22 +79,22 @@ fn descriptors() -> io::Result<Vec<RawFd>> {
 }
 
 fn close(number: RawFd) {
-    // SAFETY: the callers give descriptors that were inherited, which nothing in this process owns, and each only once.
+    // SAFETY: the callers pass inherited descriptors, which nothing in this process owns, and each of them only once.
     drop(unsafe { OwnedFd::from_raw_fd(number) });
 }
 
-/// Splits in two. Only the calling thread exists in the daemon, so this comes before any other is started. The daemon closes
-/// what was inherited from the caller.
+/// Forks. The daemon has only the calling thread, so this comes before any other thread is started. The daemon closes
+/// the inherited descriptors.
 ///
 /// # Errors
-/// There is no pipe or no process to be had.
+/// If there is no pipe or no process.
 pub fn fork(inherited: Inherited) -> io::Result<Side> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: the caller is the only thread, so no lock is held by one that the child lacks.
+    // SAFETY: the caller is the only thread, so no other thread can hold a lock that the child would wait for.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { .. } => Ok(Side::Starter(Starting { report: read.into() })),
         ForkResult::Child => {
-            // Cannot fail: a process just forked leads no group.
+            // Cannot fail: a newly forked process is not a group leader.
             rustix::process::setsid().ok();
             inherited.close();
             Ok(Side::Daemon(Announcer { report: write.into() }))
@@ -103,10 +103,10 @@ pub fn fork(inherited: Inherited) -> io::Result<Side> {
 }
 
 impl Starting {
-    /// Returns when the daemon serves.
+    /// Waits until the daemon serves.
     ///
     /// # Errors
-    /// Why it does not, for people to read.
+    /// The reason why it does not serve, as text.
     pub fn wait(self) -> Result<(), String> {
         let mut report = Vec::new();
         self.report.take(MESSAGE_LEN).read_to_end(&mut report).map_err(|error| error.to_string())?;
@@ -119,19 +119,19 @@ impl Starting {
 }
 
 impl Announcer {
-    /// Lets go of everything that belongs to the starter (working directory, terminal), and tells it that all is well.
+    /// Gives up everything that belongs to the starter (working directory, terminal), and reports success.
     ///
     /// # Errors
-    /// /dev/null is missing, or the starter has gone.
+    /// If /dev/null is missing, or the starter has ended.
     pub fn ready(mut self) -> io::Result<()> {
         rustix::process::chdir("/")?;
         leave_terminal()?;
         self.report.write_all(READY)
     }
 
-    /// Tells the starter why there will be no mount.
+    /// Reports to the starter why there will be no mount.
     pub fn failed(mut self, message: &str) {
-        // If the starter is gone, nobody is left to tell.
+        // If the starter has ended, nobody reads the message.
         self.report.write_all(message.as_bytes()).ok();
     }
 }
@@ -144,14 +144,15 @@ fn leave_terminal() -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves a process behind that takes the mount off `dir` if this one dies with it (`auto_unmount`). Comes before /dev/fuse
-/// is opened, whose descriptor would keep the mount alive in there, and before any thread.
+/// Starts a process that removes the mount from `dir` if the daemon dies without unmounting (`auto_unmount`). Comes
+/// before /dev/fuse is opened, since a copy of its descriptor would keep the mount alive; and before any thread is
+/// started.
 ///
 /// # Errors
-/// There is no process to be had.
+/// If there is no process.
 pub fn leave_watchman(dir: &Path) -> io::Result<()> {
     let daemon = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    // SAFETY: the caller is the only thread, so no lock is held by one that the child lacks.
+    // SAFETY: the caller is the only thread, so no other thread can hold a lock that the child would wait for.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { .. } => Ok(()),
         ForkResult::Child => {
@@ -169,21 +170,21 @@ fn watch(daemon: &OwnedFd, dir: &Path) -> io::Result<()> {
     rustix::process::chdir("/")?;
     leave_terminal()?;
     close_all_but(daemon)?;
-    // A process's end is reported when its descriptors are closed, and so its mount is dead already.
+    // The end of a process is reported after its descriptors are closed, so its mount is dead by then.
     wait_for_end(daemon, None)?;
     clear_dead(dir).map_err(io::Error::other)?;
     Ok(())
 }
 
-/// Closes the image, and above all the pipe that tells the starter of the daemon's end.
+/// Closes all other descriptors: the image, and above all the pipe that tells the starter that the daemon has ended.
 fn close_all_but(keep: &OwnedFd) -> io::Result<()> {
-    // This process only waits and exits: whatever owns these descriptors is never used or dropped in it.
+    // This process only waits and exits. It never uses or drops the owners of these descriptors.
     descriptors()?.into_iter().filter(|number| *number != keep.as_raw_fd()).for_each(close);
     Ok(())
 }
 
-/// Unmounts when the process is told to end: by SIGTERM, and by SIGINT and SIGHUP unless whoever started it has it ignore them
-/// (nohup, a shell that runs it in the background).
+/// Unmounts when the process is told to end: by SIGTERM, and by SIGINT and SIGHUP unless the process was started with
+/// these ignored (by nohup, or by a shell in the background).
 pub struct Termination {
     state: Arc<Mutex<State>>,
     ended: SyncSender<()>,
@@ -194,29 +195,29 @@ pub struct Termination {
 struct State {
     /// The mount, once there is one.
     own: Option<Own>,
-    /// How it comes to its end.
+    /// What happens when it is told to end.
     ending: Option<Ending>,
-    /// Whether such a signal came.
+    /// Whether it was told to end already.
     told: bool,
 }
 
-/// What happens once a mount is told to end.
+/// What happens when a mount is told to end.
 pub struct Ending {
-    /// Of a writable mount: asks for a commit, without waiting.
+    /// For a writable mount: asks for a commit, without waiting.
     commit: Option<Box<dyn FnOnce() + Send>>,
-    /// Ends the process when nothing else does.
+    /// Ends the process if nothing else does.
     give_up: Box<dyn FnOnce() + Send>,
 }
 
 impl Ending {
-    /// Of a read-only mount: if it is still used a while after, the process ends all the same.
+    /// For a read-only mount: if it is still used after a while, the process exits.
     pub fn read_only() -> Self {
         Ending { commit: None, give_up: Box::new(|| std::process::exit(0)) }
     }
 
-    /// Of a writable mount: `commit` asks for a commit, without waiting. If the mount is still used a while after, the connection to the
-    /// kernel is aborted, so that [`Mounted::serve`](super::Mounted::serve) returns and the end is an orderly one.
-    /// `give_up` is called only if that fails too: to commit what there is, and to end the process.
+    /// For a writable mount. `commit` asks for a commit, without waiting. If the mount is still used after a while, its
+    /// connection to the kernel is aborted, so that [`Mounted::serve`](super::Mounted::serve) returns and the mount
+    /// ends properly. `give_up` is called only if that fails, too: it commits what there is, and ends the process.
     pub fn writable(commit: impl FnOnce() + Send + 'static, give_up: impl FnOnce() + Send + 'static) -> Self {
         Ending { commit: Some(Box::new(commit)), give_up: Box::new(give_up) }
     }
@@ -227,7 +228,7 @@ fn terminating() -> SigSet {
     std::iter::once(Signal::SIGTERM).chain(asked).collect()
 }
 
-/// Whether who started the process has it ignore a signal, as nohup does.
+/// Whether the process was started with this signal ignored, as nohup does.
 pub fn is_ignored(signal: libc::c_int) -> bool {
     // SAFETY: all-zero bytes are a valid sigaction.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -237,11 +238,11 @@ pub fn is_ignored(signal: libc::c_int) -> bool {
 }
 
 impl Termination {
-    /// From now on such a signal takes the mount out of the tree. Comes before any other thread, for they inherit that they do
-    /// not take these signals.
+    /// From now on these signals take the mount out of the tree. Comes before any other thread is started: later
+    /// threads inherit that these signals are blocked.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// If a thread cannot be started.
     pub fn watch() -> io::Result<Self> {
         terminating().thread_block()?;
         let (ended, has_ended) = sync_channel(1);
@@ -252,7 +253,7 @@ impl Termination {
         Ok(Termination { state, ended, thread })
     }
 
-    /// This is the mount that a signal takes away, and what happens then.
+    /// Sets the mount that a signal takes away, and what happens then.
     pub fn of(&self, own: Own, ending: Ending) {
         let mut state = self.state.lock();
         state.own = Some(own);
@@ -264,9 +265,10 @@ impl Termination {
         }
     }
 
-    /// The mount is served no more: joins the thread. Signals to end are not taken any more.
+    /// The mount is no longer served: joins the thread. These signals have no effect any more.
     pub fn finish(self) {
-        // The thread is told, and then woken by such a signal as it waits for. One slot, sent once: neither can fail.
+        // The message tells the thread to end, and the signal wakes it. The channel has one slot and gets one message:
+        // neither call can fail.
         self.ended.send(()).ok();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).ok();
         self.thread.join().ok();
@@ -274,7 +276,7 @@ impl Termination {
 }
 
 fn on_signal(state: &Mutex<State>, has_ended: &Receiver<()>) {
-    // Fails only for a set that is no set.
+    // Fails only if the set is not valid.
     terminating().wait().ok();
     if has_ended.try_recv().is_ok() {
         return;
@@ -308,7 +310,7 @@ fn on_signal(state: &Mutex<State>, has_ended: &Receiver<()>) {
 
 fn take_away(own: Own) {
     if let Err(error) = own.unmount(Unmount::Detach) {
-        tracing::error!(%error, "told to end");
+        tracing::error!(%error, "cannot unmount after a signal to end");
     }
 }
 

@@ -1,17 +1,17 @@
-//! Why a mount, or an unmount, did not come about.
+//! Why mounting or unmounting failed.
 
 use std::io;
 use std::path::PathBuf;
 
-/// What went wrong, with what a person needs to put it right.
+/// What failed, with what a person needs to correct it.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// The mount point cannot be looked at.
+    /// The mount point cannot be examined.
     #[error("cannot use {} as a mount point: {error}", dir.display())]
     Unusable {
         /// The mount point.
         dir: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         error: io::Error,
     },
     /// The mount point is not a directory.
@@ -37,17 +37,17 @@ pub enum MountError {
     /// /dev/fuse cannot be opened.
     #[error("cannot open /dev/fuse: {error} (is the kernel's fuse module loaded?)")]
     Device {
-        /// The system's answer.
+        /// The error of the system.
         error: io::Error,
     },
-    /// There are too few descriptors.
+    /// There are too few file descriptors.
     #[error(
         "cannot serve with {loops} threads: {error} (fewer with '-o threads=N', or raise the limit of open files: 'ulimit -n')"
     )]
     Descriptors {
-        /// Threads that answer the kernel.
+        /// Number of threads that answer the kernel.
         loops: usize,
-        /// The system's answer.
+        /// The error of the system.
         error: io::Error,
     },
     /// The kernel, or fusermount3, refused.
@@ -55,24 +55,24 @@ pub enum MountError {
     Refused {
         /// The mount point.
         dir: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         error: io::Error,
     },
-    /// The kernel and floe did not agree on how to talk, or stopped talking.
+    /// The kernel and floe could not agree on a protocol, or the connection was lost.
     #[error("lost the kernel's FUSE connection of {}: {error}", dir.display())]
     Connection {
         /// The mount point.
         dir: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         error: io::Error,
     },
-    /// It is not known what is mounted.
+    /// The list of mounts cannot be read.
     #[error("cannot read /proc/self/mountinfo: {error} (is /proc mounted?)")]
     Mounts {
-        /// The system's answer.
+        /// The error of the system.
         error: io::Error,
     },
-    /// Something else is mounted over it.
+    /// Another mount covers it.
     #[error("cannot unmount {}: another mount covers it (unmount that one first)", dir.display())]
     Covered {
         /// The mount point.
@@ -83,7 +83,7 @@ pub enum MountError {
     Unmount {
         /// The mount point.
         dir: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         error: io::Error,
     },
 }

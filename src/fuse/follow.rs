@@ -1,11 +1,12 @@
-//! The thread that brings event loops to the CPU of the process that asks, as `near` decides.
+//! The thread that moves event loops to the CPU of the requesting process, as `near` decides.
 //!
-//! A loop that is near may run on that CPU only, and under SCHED_IDLE: the scheduler then takes a CPU on which nothing else
-//! runs for idle, and lets the process go on there when it is answered, instead of waking another CPU for it. Under SCHED_IDLE
-//! a loop gets next to nothing while anything else wants its CPU, so this thread keeps its own rank, looks every tick, and
-//! lets go of loops that get nowhere. It alone changes them, and no thread is ever started by one that is near: nothing else inherits
-//! it. A process that may not take SCHED_IDLE back (it needs CAP_SYS_NICE or RLIMIT_NICE), or has one CPU only, follows
-//! nobody. Called by `session`.
+//! A loop that is near may run only on that CPU, and under SCHED_IDLE. The scheduler considers a CPU idle if only
+//! SCHED_IDLE threads run on it. So it lets the requesting process go on there when it gets its answer, instead of
+//! waking another CPU for it. Under SCHED_IDLE a loop gets almost no time while another thread wants its CPU. So this
+//! thread keeps its own scheduling policy, looks at every tick, and releases loops that make no progress. Only this
+//! thread changes loops, and a loop that is near never starts a thread, so nothing else inherits the change. A process
+//! that may not leave SCHED_IDLE again (that needs CAP_SYS_NICE or RLIMIT_NICE), or has only one CPU, follows nobody.
+//! Called by `session`.
 
 use super::near::{Judge, Traffic, Wait};
 use rustix::process::Pid;
@@ -15,21 +16,22 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often it is looked whether loops are where they should be: so long at most, and as long again, nobody is served by
-/// loops that cannot run.
+/// Time between two checks whether the loops are in the right place. A process waits for loops that cannot run for two
+/// ticks at most.
 const TICK: Duration = Duration::from_millis(4);
 
-/// Field `processor` of /proc/PID/stat, counted from the one after the name.
+/// Field `processor` of /proc/PID/stat, counted from the first field after the name.
 const PROCESSOR: usize = 36;
 
-/// The thread, which ends when this is dropped.
+/// The thread. It ends when this is dropped.
 pub(super) struct Follower {
     traffic: Arc<Traffic>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Follower {
-    /// Follows whoever `traffic` tells of. Without a thread, nobody is followed, and nothing else is different.
+    /// Follows the process that `traffic` reports. If the thread cannot be started, nobody is followed, and everything
+    /// else works as usual.
     pub(super) fn start(traffic: Arc<Traffic>) -> Self {
         let of_thread = Arc::clone(&traffic);
         let thread = std::thread::Builder::new().name("near".into()).spawn(move || follow(&of_thread));
@@ -42,7 +44,7 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.traffic.end();
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say.
+            // A panic of the thread has no consequences.
             thread.join().ok();
         }
     }
@@ -78,7 +80,8 @@ fn follow(traffic: &Traffic) {
     }
 }
 
-/// Whether a thread of this process may take SCHED_IDLE and come back, and has more than one CPU: tried out on the calling one.
+/// Whether a thread of this process may take SCHED_IDLE and return, and has more than one CPU. It is tried on the
+/// calling thread.
 fn may_return() -> bool {
     let has_choice = sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
     has_choice
@@ -87,30 +90,30 @@ fn may_return() -> bool {
         && set_policy(0, libc::SCHED_OTHER)
 }
 
-/// The CPU on which a thread ran last. None: it is gone, or /proc does not show it.
+/// The CPU on which a thread ran last. `None`: it has ended, or /proc does not show it.
 fn cpu_of(thread_id: u32) -> Option<usize> {
     processor(&std::fs::read_to_string(format!("/proc/{thread_id}/stat")).ok()?)
 }
 
-/// A name may hold anything, also parentheses: what counts begins after the last.
+/// The name may contain anything, also parentheses. The fields begin after the last one.
 fn processor(stat: &str) -> Option<usize> {
     let (_, after) = stat.rsplit_once(')')?;
     after.split_ascii_whitespace().nth(PROCESSOR)?.parse().ok()
 }
 
-/// The loops that are near, each with the CPUs that it may run on otherwise.
+/// The loops that are near, each with the CPUs on which it may run otherwise.
 ///
-/// This thread goes along: while it runs elsewhere, the scheduler takes that CPU for a better place than one on which
-/// nothing runs but loops, and moves the process there. For the same reason it goes last.
+/// This thread moves with them: if it ran on another CPU, the scheduler would prefer that CPU to one that runs only
+/// loops, and would move the process there. For the same reason it moves last.
 #[derive(Default)]
 struct Moved {
     loops: Vec<(u32, CpuSet)>,
-    /// Where they are, and the CPUs that this thread may run on otherwise.
+    /// The CPU where they are, and the CPUs on which this thread may run otherwise.
     here: Option<(usize, CpuSet)>,
 }
 
 impl Moved {
-    /// Brings `loops` to `cpu`. Loops that are new have served something since the last call.
+    /// Moves `loops` to `cpu`. Loops that are new here have answered something since the last call.
     fn bring(&mut self, loops: &[u32], cpu: usize) {
         let is_here = self.here.as_ref().is_some_and(|(here, _)| *here == cpu);
         if is_here && self.loops.len() == loops.len() {
@@ -142,7 +145,7 @@ impl Moved {
         self.here = Some((cpu, cpus));
     }
 
-    /// Lets all run where they may.
+    /// Lets all of them run where they may.
     fn let_go(&mut self) {
         self.loops.drain(..).for_each(|(thread_id, cpus)| release(thread_id, &cpus));
         if let Some((_, cpus)) = self.here.take() {
@@ -151,7 +154,7 @@ impl Moved {
     }
 }
 
-/// A thread that cannot be moved is where it was, which costs time and nothing else.
+/// A thread that cannot be moved stays where it is. That only costs time.
 fn stay_here(moved: rustix::io::Result<()>) {
     if let Err(error) = moved {
         tracing::debug!(%error, "a thread stays where it is");
@@ -164,10 +167,11 @@ fn only(cpu: usize) -> CpuSet {
     only
 }
 
-/// Brings a loop to `cpu` that was not near before: the CPUs that it may run on otherwise. None: it stays away.
+/// Moves a loop to `cpu` that was not near before. Returns the CPUs on which it may run otherwise; `None` if it stays
+/// away.
 fn take(thread_id: u32, cpu: usize) -> Option<CpuSet> {
     let cpus = sched_getaffinity(Some(own(thread_id)?)).ok()?;
-    // Whoever gave it another rank meant it.
+    // If somebody gave it another scheduling policy, that was intended.
     if policy(thread_id) != Some(libc::SCHED_OTHER) {
         return None;
     }
@@ -178,38 +182,38 @@ fn take(thread_id: u32, cpu: usize) -> Option<CpuSet> {
     None
 }
 
-/// Whether a loop that may run on `allowed` now runs on `cpu` alone.
+/// Restricts a loop, which may run on `allowed`, to `cpu`. Returns whether that succeeded.
 fn pin(thread_id: u32, allowed: &CpuSet, cpu: usize) -> bool {
     let is_allowed = cpu < CpuSet::MAX_CPU && allowed.is_set(cpu);
     is_allowed && own(thread_id).is_some_and(|pid| sched_setaffinity(Some(pid), &only(cpu)).is_ok())
 }
 
-/// Lets a loop run where and as it did. One that has ended needs none of it.
+/// Lets a loop run where and how it did before. A loop that has ended needs nothing.
 fn release(thread_id: u32, cpus: &CpuSet) {
     if !set_policy(thread_id, libc::SCHED_OTHER) {
-        tracing::debug!(thread_id, "an event loop keeps its rank, or has ended");
+        tracing::debug!(thread_id, "an event loop keeps its scheduling policy, or has ended");
     }
     if let Some(pid) = own(thread_id) {
         stay_here(sched_setaffinity(Some(pid), cpus));
     }
 }
 
-/// The number of a thread of this process; not of one that got the number of a loop that has ended.
+/// The number of a thread of this process. `None` if a loop has ended and its number belongs to another process.
 fn own(thread_id: u32) -> Option<Pid> {
     let number = i32::try_from(thread_id).ok()?;
     let exists = PathBuf::from(format!("/proc/self/task/{thread_id}")).exists();
     Pid::from_raw(number).filter(|_| exists)
 }
 
-/// How a thread is scheduled; 0: the calling one.
+/// The scheduling policy of a thread; 0 is the calling one.
 fn policy(thread_id: u32) -> Option<libc::c_int> {
     let number = libc::pid_t::try_from(thread_id).ok()?;
-    // SAFETY: takes a number and touches no memory of this process.
+    // SAFETY: the call takes a number and touches no memory of this process.
     let policy = unsafe { libc::sched_getscheduler(number) };
     (policy >= 0).then_some(policy)
 }
 
-/// Whether a thread, 0 being the calling one, is now scheduled so.
+/// Sets the scheduling policy of a thread; 0 is the calling one. Returns whether that succeeded.
 fn set_policy(thread_id: u32, policy: libc::c_int) -> bool {
     let Ok(number) = libc::pid_t::try_from(thread_id) else { return false };
     if thread_id != 0 && own(thread_id).is_none() {
@@ -247,7 +251,7 @@ mod tests {
             is_end.recv().unwrap_err();
         });
         let thread_id = its_number.recv().unwrap();
-        // Tried out in a thread of its own, which may be left behind under SCHED_IDLE.
+        // This runs in its own thread, which may be left under SCHED_IDLE.
         let tried = std::thread::spawn(move || {
             if !may_return() {
                 return;
@@ -256,7 +260,7 @@ mod tests {
             let cpu = (0..CpuSet::MAX_CPU).find(|cpu| before.is_set(*cpu)).unwrap();
             let cpus = || sched_getaffinity(own(thread_id)).unwrap();
             let mut moved = Moved::default();
-            // The last is a number that no thread of this process has.
+            // No thread of this process has the last number.
             moved.bring(&[thread_id, u32::MAX], cpu);
             assert_eq!((cpus(), policy(thread_id)), (only(cpu), Some(libc::SCHED_IDLE)));
             assert_eq!((sched_getaffinity(None).unwrap(), policy(0)), (only(cpu), Some(libc::SCHED_OTHER)));

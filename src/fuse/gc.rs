@@ -1,4 +1,5 @@
-//! `user.floe.gc`, which asks for gc, and what `user.floe.state` of the root says of it. Called by `writing` and `state`.
+//! `user.floe.gc`, which asks for gc, and the lines about gc in `user.floe.state` of the root. Called by `writing` and
+//! `state`.
 
 use super::guard::Failure;
 use crate::format::ids::InodeId;
@@ -6,13 +7,13 @@ use crate::fs::{FsError, GcStatus, Live};
 use fuser::Errno;
 use std::fmt::Write;
 
-/// The attribute of the mount's root that is set to [`GC_NOW`] to free what is dead. Who set it finds its ticket in `gc_ticket` of
-/// the state, or a later one; it is done when `gc_done` has reached that.
+/// The attribute of the mount's root that is set to [`GC_NOW`] to free dead space. The caller then finds its ticket, or
+/// a later one, as `gc_ticket` in the state. The work is done when `gc_done` has reached it.
 pub const GC_XATTR: &[u8] = b"user.floe.gc";
-/// What is dead is to be freed.
+/// The value that asks for gc.
 pub const GC_NOW: &[u8] = b"now";
 
-/// Asks for gc, on behalf of the user `uid`.
+/// Asks for gc for the user `uid`.
 pub(super) fn ask_for_gc(live: &Live, inode: InodeId, uid: u32, value: &[u8]) -> Result<(), Failure> {
     if inode != InodeId::ROOT {
         return Err(Errno::EOPNOTSUPP.into());
@@ -30,7 +31,7 @@ pub(super) fn ask_for_gc(live: &Live, inode: InodeId, uid: u32, value: &[u8]) ->
     Ok(())
 }
 
-/// Lines of `user.floe.state`.
+/// Adds the lines to `user.floe.state`.
 pub(super) fn lines(text: &mut String, status: &GcStatus) {
     let mut line = |name: &str, value: &str| {
         // Writing to a string cannot fail.

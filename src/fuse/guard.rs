@@ -1,8 +1,8 @@
-//! The one place all handlers run in, so that none can lose a request or take its thread down.
+//! All handlers run through this guard, so that none can lose a request or end its thread.
 //!
-//! A handler computes and returns; only the adapter, behind the guard, replies. A panic is caught here, answered with
-//! EIO, and latches the mount: what a panic has left behind is not trusted again. (Should a reply be dropped all the
-//! same, fuser answers it with EIO by itself.)
+//! A handler computes and returns; only the adapter, after the guard, replies. A panic is caught here, answered with
+//! EIO, and latches the mount: the state that a panic leaves is not trusted again. (If a reply is dropped nevertheless,
+//! fuser answers it with EIO.)
 
 use crate::fs::FsError;
 use fuser::Errno;
@@ -10,12 +10,12 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Why a handler has no answer.
+/// Why a handler has no result.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The filesystem says so.
+    /// The filesystem returned an error.
     Fs(FsError),
-    /// The kernel is simply told this.
+    /// The kernel only gets this error number.
     Errno(Errno),
 }
 
@@ -31,10 +31,10 @@ impl From<Errno> for Failure {
     }
 }
 
-/// Is told of the first panic.
+/// Called at the first panic.
 type OnPanic = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Runs handlers; closed for good by the first panic.
+/// Runs handlers. The first panic closes it for good.
 #[derive(Default)]
 pub(super) struct Guard {
     latched: AtomicBool,
@@ -42,7 +42,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// One that calls `on_panic` with what the first panic said, on the thread that panicked.
+    /// A guard that calls `on_panic` with the message of the first panic, on the thread that panicked.
     pub(super) fn telling(on_panic: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Guard { latched: AtomicBool::new(false), on_panic: Some(Box::new(on_panic)) }
     }
@@ -53,7 +53,7 @@ impl Guard {
         self.latched.load(Ordering::Relaxed)
     }
 
-    /// What `handler` returns, or the error number that the kernel is to be told.
+    /// The result of `handler`, or the error number for the kernel.
     pub(super) fn run<T>(
         &self,
         operation: &'static str,
@@ -63,7 +63,7 @@ impl Guard {
         if self.latched.load(Ordering::Relaxed) {
             return Err(Errno::EIO);
         }
-        // Whatever the handler leaves half done is never looked at again: the latch below sees to it.
+        // What the handler leaves half done is never used again: the latch below prevents it.
         let outcome = catch_unwind(AssertUnwindSafe(handler));
         match outcome {
             Ok(Ok(value)) => Ok(value),
@@ -84,7 +84,7 @@ impl Guard {
                 {
                     std::mem::forget(second);
                 }
-                // A payload's own drop may panic too; a leak is better than a dead thread.
+                // Dropping a payload may panic, too; a leak is better than a dead thread.
                 std::mem::forget(payload);
                 Err(Errno::EIO)
             }

@@ -1,7 +1,7 @@
-//! Directories that are open: where each reader is in its listing.
+//! Open directories: where each reader is in its listing.
 //!
-//! A handle pins nothing of the directory; it remembers names [17]. Two readers of one handle take turns. Called by
-//! `writing`.
+//! A handle pins nothing of the directory; it remembers names [17]. If two readers use one handle, one waits for the
+//! other. Called by `writing`.
 
 use crate::fs::DirHandle;
 use parking_lot::Mutex;
@@ -21,10 +21,10 @@ struct Open {
 }
 
 impl DirHandles {
-    /// A number for a new handle.
+    /// Adds a handle. Returns its number.
     pub(super) fn open(&self, handle: DirHandle) -> u64 {
         let mut open = self.open.lock();
-        // A number is never used again: 2^64 of them last longer than any mount.
+        // A number is never reused: 2^64 of them last longer than any mount.
         open.last += 1;
         let number = open.last;
         open.handles.insert(number, Arc::new(Mutex::new(handle)));
@@ -36,7 +36,7 @@ impl DirHandles {
         self.open.lock().handles.get(&number).cloned()
     }
 
-    /// It is closed.
+    /// Closes a handle.
     pub(super) fn close(&self, number: u64) {
         self.open.lock().handles.remove(&number);
     }

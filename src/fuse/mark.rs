@@ -1,7 +1,7 @@
-//! How a daemon is found, waited for, and heard.
+//! Finds a daemon, waits for it, and reads its last message.
 //!
-//! A daemon carries a [`Mark`] that names its mount, so that `umount` finds the right process without a question to the mount,
-//! and through it says how it ended. Called by `cli`.
+//! A daemon has a [`Mark`] that names its mount. So `umount` finds the right process without asking the mount, and the
+//! daemon reports through the mark how it ended. Called by `cli`.
 
 use super::mountpoint::Own;
 use super::mounts::{FileSystem, Mount, mounts};
@@ -17,10 +17,10 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest message that is taken from a daemon, in bytes.
+/// Longest message, in bytes, that is read from a daemon.
 const MESSAGE_LEN: u64 = 64 << 10;
 
-/// Waits until the process ends; whether it has.
+/// Waits until the process ends, at most for `time`. Returns whether it has ended.
 pub(super) fn wait_for_end(process: &OwnedFd, time: Option<Duration>) -> io::Result<bool> {
     let timeout = time.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
     loop {
@@ -32,13 +32,14 @@ pub(super) fn wait_for_end(process: &OwnedFd, time: Option<Duration>) -> io::Res
     }
 }
 
-/// What a daemon carries as long as it lives, to be found by: a file in memory, whose name says which mount it serves. Those
-/// who may unmount the mount may see it in /proc. What it says of its end it writes there: who waits for it has the file open.
+/// Identifies a daemon as long as it lives: a file in memory whose name says which mount the daemon serves. Whoever may
+/// unmount the mount may see it in /proc. The daemon writes its last message into this file; whoever waits for the
+/// daemon has the file open.
 pub struct Mark {
     file: File,
 }
 
-/// How a daemon ended, with what is to be told of it.
+/// How a daemon ended, with a message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// All is durable.
@@ -47,10 +48,10 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// Where the mount is, of those that this process sees, whose daemon has this number.
+/// The mount point of the mount that the process `pid` serves, if this process sees that mount.
 ///
 /// # Errors
-/// /proc is not mounted, or there are no descriptors to look at it.
+/// If /proc is not mounted, or there are no descriptors to read it.
 pub fn mount_served_by(pid: i32) -> io::Result<Option<PathBuf>> {
     let Some(daemon) = Daemon::with_pid(pid)? else { return Ok(None) };
     let mount = mounts()?.into_iter().find(|mount| mount.file_system() == daemon.served);
@@ -58,20 +59,20 @@ pub fn mount_served_by(pid: i32) -> io::Result<Option<PathBuf>> {
 }
 
 impl Mark {
-    /// This process serves that mount from now on.
+    /// From now on this process is marked as serving that mount.
     ///
     /// # Errors
-    /// The kernel has no memory for it.
+    /// If the kernel has no memory for it.
     pub fn set(own: &Own) -> io::Result<Self> {
         Ok(Mark { file: rustix::fs::memfd_create(mark(own.file_system()), MemfdFlags::CLOEXEC)?.into() })
     }
 
-    /// The mount is served no more, and its end is on the way: those who wait for it need not wonder.
+    /// The mount is no longer served, and the daemon is ending: tells those who wait for it.
     pub fn ending(&self) {
         self.write(ENDING);
     }
 
-    /// Says how the daemon ends, to those who wait for it. Once, just before it does.
+    /// Reports how the daemon ends to those who wait for it. Called once, just before it ends.
     pub fn say(&self, outcome: &Outcome) {
         let (first, text) = match outcome {
             Outcome::Done(text) => (b'+', text),
@@ -83,25 +84,25 @@ impl Mark {
 
     fn write(&self, bytes: &[u8]) {
         if let Err(error) = self.file.write_all_at(bytes, 0) {
-            tracing::warn!(%error, "how this daemon ends cannot be told");
+            tracing::warn!(%error, "cannot report how this daemon ends");
         }
     }
 }
 
-/// Permission bit of a link in /proc/PID/fd whose descriptor may be written to.
+/// This permission bit of a link in /proc/PID/fd says that its descriptor is writable.
 const OWNER_WRITES: u32 = 0o200;
 
-/// What the mark of a daemon says whose mount is served no more.
+/// The text in the mark of a daemon that no longer serves its mount.
 const ENDING: &[u8] = b".";
 
-/// Comes before the file system in the name of a mark.
+/// The first part of a mark's name; the file system follows.
 const MARK: &str = "floe-mount ";
 
 fn mark(FileSystem { device: (major, minor), sum }: FileSystem) -> String {
     format!("{MARK}{major}:{minor} {sum:016x}")
 }
 
-/// The file system in the name of a mark, as /proc shows it.
+/// The file system named by a mark. `link` is the mark's name as /proc shows it.
 fn marked(link: &OsStr) -> Option<FileSystem> {
     let name = link.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
     let (device, sum) = name.strip_prefix(MARK)?.split_once(' ')?;
@@ -110,8 +111,8 @@ fn marked(link: &OsStr) -> Option<FileSystem> {
     Some(FileSystem { device, sum: u64::from_str_radix(sum, 16).ok()? })
 }
 
-/// The mark of such a mount that the process with this number has, opened, and the mount that it names. Of one that has ended,
-/// or that is not ours to look at, none.
+/// The opened mark of the process `pid`, if it names a `wanted` file system, and that file system. `None` if the
+/// process has ended, or if we may not look at it.
 fn mark_of(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<(FileSystem, File)>> {
     let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
         Err(error) if is_shortage(&error) => return Err(error),
@@ -121,11 +122,12 @@ fn mark_of(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<(
     let marked_on = |path: &Path| std::fs::read_link(path).ok().and_then(|link| marked(link.as_os_str()));
     for entry in entries.flatten() {
         let Some(served) = marked_on(&entry.path()).filter(|served| wanted(*served)) else { continue };
-        // Who waits for a daemon has its mark open too, for reading only: /proc shows that in the link's permissions.
+        // Whoever waits for a daemon has its mark open, too, but only for reading. /proc shows that in the link's
+        // permissions.
         if !entry.path().symlink_metadata().is_ok_and(|link| link.permissions().mode() & OWNER_WRITES != 0) {
             continue;
         }
-        // By now the descriptor may be another's: never waits for one.
+        // By now the descriptor may be open on something else. Opening must never block.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::open(entry.path(), flags, Mode::empty()) {
             Err(error) if is_shortage(&error.into()) => return Err(error.into()),
@@ -139,12 +141,12 @@ fn mark_of(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<(
     Ok(None)
 }
 
-/// Whether this process, or the system, has no descriptor left.
+/// Whether the process or the system has no descriptors left.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// A daemon, to be waited for.
+/// A daemon that can be awaited.
 pub struct Daemon {
     pid: i32,
     process: OwnedFd,
@@ -153,14 +155,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The process that serves a mount, if it lives and can be seen from here.
+    /// The process that serves a mount, if it lives and this process can see it.
     ///
-    /// The kernel uses the number of a file system again once it is unmounted, so a daemon that has not come to its end yet may
-    /// have the same mark as another mount's of the same image: of several the one counts that serves, and of those the one
-    /// marked last.
+    /// The kernel reuses the number of a file system once it is unmounted. So a daemon that is still ending may have
+    /// the same mark as another mount of the same image. If there are several, the one counts that still serves; and of
+    /// those, the one that was marked last.
     ///
     /// # Errors
-    /// /proc is not mounted, or there are no descriptors to look at it: then nothing is known.
+    /// If /proc is not mounted, or there are no descriptors to read it. Nothing is known then.
     pub fn of(mount: &Mount) -> io::Result<Option<Self>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
@@ -170,16 +172,16 @@ impl Daemon {
         Ok(found.into_iter().max_by_key(|daemon| (!daemon.is_ending(), daemon.marked_at())))
     }
 
-    /// When the mark was made, in seconds and nanoseconds; 0 where the kernel does not tell.
+    /// When the mark was made, in seconds and nanoseconds; 0 if the kernel does not tell.
     fn marked_at(&self) -> (i64, u32) {
         let times = rustix::fs::statx(&self.mark, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
         times.map_or((0, 0), |times| (times.stx_btime.tv_sec, times.stx_btime.tv_nsec))
     }
 
-    /// The process with this number, if it is a daemon that serves a mount and can be seen from here.
+    /// The process with this number, if it is a daemon that serves a mount and this process can see it.
     ///
     /// # Errors
-    /// There are no descriptors to look at it: then nothing is known.
+    /// If there are no descriptors to look at it. Nothing is known then.
     pub fn with_pid(pid: i32) -> io::Result<Option<Self>> {
         Self::serving(pid, &|_| true)
     }
@@ -191,20 +193,20 @@ impl Daemon {
         let process = match Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
             Some(Ok(process)) => process,
             Some(Err(error)) if is_shortage(&error.into()) => return Err(error.into()),
-            // It has just ended.
+            // The process has just ended.
             Some(Err(_)) | None => return Ok(None),
         };
-        // Asked again: the process may have ended in between, and its number be another's.
+        // Look again: the process may have ended meanwhile, and another one may have its number.
         Ok(mark_of(pid, wanted)?.map(|(served, mark)| Daemon { pid, process, served, mark }))
     }
 
-    /// Whether it serves no more, or its mount is in none of the places that this process sees: it is being unmounted, or is
-    /// in a namespace of its own.
+    /// Whether it no longer serves, or this process does not see its mount anywhere: the mount is being unmounted, or
+    /// is in another namespace.
     ///
-    /// A mount of the same image that came after its own and got the same number is another daemon's.
+    /// A later mount of the same image that got the same number belongs to another daemon.
     ///
     /// # Errors
-    /// /proc is not mounted, or there are no descriptors to look at it.
+    /// If /proc is not mounted, or there are no descriptors to read it.
     pub fn is_unmounting(&self) -> io::Result<bool> {
         if self.is_ending() {
             return Ok(true);
@@ -214,7 +216,7 @@ impl Daemon {
         Ok(daemon.is_none_or(|daemon| daemon.is_some_and(|daemon| daemon.pid != self.pid)))
     }
 
-    /// Whether it serves no more, and is on its way to its end.
+    /// Whether it no longer serves and is ending.
     pub fn is_ending(&self) -> bool {
         self.said().is_ok_and(|said| !said.is_empty())
     }
@@ -235,7 +237,7 @@ impl Daemon {
         Ok(said)
     }
 
-    /// What it said of its end; `None` if it has not, or was killed.
+    /// Its last message; `None` if there is none yet, or it was killed.
     pub fn outcome(&self) -> Option<Outcome> {
         let said = self.said().ok()?;
         let text = |rest: &[u8]| String::from_utf8_lossy(rest).into_owned();
@@ -251,10 +253,10 @@ impl Daemon {
         self.pid
     }
 
-    /// Waits until it ends, at most `time`; whether it has.
+    /// Waits until it ends, at most for `time`. Returns whether it has ended.
     ///
     /// # Errors
-    /// The kernel refuses to wait.
+    /// If the kernel refuses to wait.
     pub fn wait(&self, time: Duration) -> io::Result<bool> {
         wait_for_end(&self.process, Some(time))
     }
@@ -293,7 +295,7 @@ mod tests {
         let another = Mount { source: "another".into(), ..mount(device) };
         assert!(Daemon::of(&another).unwrap().is_none(), "the number alone says nothing");
         drop(mark);
-        // (This process still has it open for reading, as who waits for the daemon does.)
+        // (This process still has it open for reading, like anybody who waits for the daemon.)
         assert!(Daemon::of(&mount(device)).unwrap().is_none());
     }
 
@@ -315,7 +317,7 @@ mod tests {
         assert_eq!(waiting.outcome(), Some(Outcome::Failed("lost".into())), "the daemon has gone by now");
     }
 
-    /// A process that has a mark, and lives until its standard input ends.
+    /// A process that has a mark and lives until its standard input ends.
     fn daemon(device: Device) -> (std::process::Child, Mark) {
         daemon_for(&mount(device))
     }
@@ -324,7 +326,7 @@ mod tests {
         let mark = marked_for(mount);
         let output = mark.file.try_clone().unwrap();
         let child = Command::new("cat").stdin(std::process::Stdio::piped()).stdout(output).spawn().unwrap();
-        // From here on the child's alone.
+        // From here on, only the child has it open for writing.
         let file = File::open(format!("/proc/self/fd/{}", mark.file.as_raw_fd())).unwrap();
         (child, Mark { file })
     }
@@ -354,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_daemon_is_unmounting_though_its_number_is_another_mounts_by_now() {
-        // The root is mounted for sure, and no daemon of floe serves it.
+        // The root is certainly mounted, and no daemon of floe serves it.
         let root = mounts().unwrap().into_iter().find(|mount| mount.point == Path::new("/")).unwrap();
         let daemon_of = |mount: &Mount| Daemon::of(mount).unwrap().unwrap();
         let before = Mount { source: "before".into(), ..root.clone() };
@@ -364,7 +366,7 @@ mod tests {
         let mark = marked_for(&root);
         let me = daemon_of(&root);
         assert!(!me.is_unmounting().unwrap());
-        // The same was mounted again, and got the same number.
+        // The same source was mounted again, and got the same number.
         let (mut other, _other_mark) = daemon_for(&root);
         assert_eq!(daemon_of(&root).pid(), other.id() as i32);
         assert!(me.is_unmounting().unwrap());

@@ -1,9 +1,8 @@
-//! The thin adapter from the kernel's FUSE to [`crate::fs`].
+//! The thin adapter between the kernel's FUSE and [`crate::fs`].
 //!
-//! Nothing here knows how an image is laid out, and nothing outside knows fuser. Invariants: every request is answered
-//! exactly once, whatever a handler does ([`guard`], [`parked`]); a mount that has panicked answers EIO from then on, and
-//! nothing more of it is committed. Nothing changes but through the kernel, so its caches may keep all they are told. Called
-//! by `cli` only.
+//! Nothing here knows the layout of an image, and nothing outside knows fuser. Invariants: every request is answered
+//! exactly once, whatever a handler does ([`guard`], [`parked`]). After a panic, a mount answers EIO and commits
+//! nothing more. All changes come through the kernel, so its caches stay valid. Called only by `cli`.
 
 mod adapter;
 mod attr;

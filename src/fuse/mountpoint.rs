@@ -1,7 +1,7 @@
-//! Mount points: which will do, which are dead, and how one is given up.
+//! Mount points: checks them, clears dead mounts, and unmounts.
 //!
-//! A dead mount is one whose daemon is gone: every look at it ends in ENOTCONN until somebody unmounts it. Unmounting asks
-//! the mount nothing; [`prepare`] may, since whoever mounts there will use the directory anyway.
+//! A dead mount is one whose daemon has ended: every access fails with ENOTCONN until somebody unmounts it. Unmounting
+//! sends no request to the mount. [`prepare`] may, since whoever mounts there uses the directory anyway.
 
 use super::error::MountError;
 use super::mounts::{Device, FileSystem, Mount, mounts, topmost};
@@ -14,33 +14,33 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// As many symlinks a mount point's name may go through, as in Linux.
+/// How many symlinks the path of a mount point may go through, as in Linux.
 const SYMLINK_HOPS: usize = 40;
 
-/// How an unmount treats those who still use the mount.
+/// What unmounting does if somebody still uses the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmount {
-    /// It fails while anybody does.
+    /// It fails.
     IfUnused,
-    /// It takes the mount out of the tree; what is open stays readable until it is closed.
+    /// It takes the mount out of the tree; open files stay readable until they are closed.
     Detach,
 }
 
-/// `dir` without links or dots, without a look at `dir` itself, which may be dead.
+/// `dir` without links and dots. `dir` itself is not accessed, as it may be a dead mount.
 ///
 /// # Errors
-/// What the system says of the directories above.
+/// The error of the system for the directories above.
 pub fn absolute(dir: &Path) -> io::Result<PathBuf> {
     let mut dir = dir.to_path_buf();
     for _ in 0..SYMLINK_HOPS {
-        // Of "a/.." and "/" no name can be taken; they are no dead mounts' names either.
+        // Paths such as "a/.." and "/" have no last name; they are not dead mounts either.
         let Some(name) = dir.file_name() else { return dir.canonicalize() };
         let parent = match dir.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.canonicalize()?,
             _ => Path::new(".").canonicalize()?,
         };
         let path = parent.join(name);
-        // Of a mount's root the kernel knows by itself that it is no link; stat would ask the mount.
+        // The kernel knows by itself that a mount's root is not a link; stat would send a request to the mount.
         match rustix::fs::readlink(&path, Vec::new()) {
             Ok(target) => dir = parent.join(OsStr::from_bytes(target.to_bytes())),
             Err(_) => return Ok(path),
@@ -49,23 +49,23 @@ pub fn absolute(dir: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// The topmost mount on `point`, if something is mounted there. No mount is asked.
+/// The topmost mount on `point`, if something is mounted there. Sends no request to a mount.
 ///
 /// # Errors
-/// /proc is not mounted.
+/// If /proc is not mounted.
 pub fn mounted_on(point: &Path) -> Result<Option<Mount>, MountError> {
     let all = mounts().map_err(|error| MountError::Mounts { error })?;
     Ok(topmost(&all, point).cloned())
 }
 
-/// Takes dead mounts of floe off `point`; whether there were any.
+/// Removes dead mounts of floe from `point`. Returns whether there were any.
 ///
 /// # Errors
-/// One could not be taken off.
+/// If one could not be removed.
 pub fn clear_dead(point: &Path) -> Result<bool, MountError> {
     let mut any = false;
     while let Some(mount) = mounted_on(point)?.filter(Mount::is_floe) {
-        // statfs always goes to the daemon, where attributes might come out of a cache.
+        // statfs always reaches the daemon; attributes might come from a cache.
         if !matches!(rustix::fs::statfs(point), Err(Errno::NOTCONN)) {
             break;
         }
@@ -80,14 +80,14 @@ pub fn clear_dead(point: &Path) -> Result<bool, MountError> {
 pub struct Prepared {
     /// Its absolute path.
     pub point: PathBuf,
-    /// The image that is mounted there already, which a further mount hides.
+    /// The image that is mounted there already. The new mount will hide it.
     pub hides: Option<OsString>,
 }
 
-/// The directory `dir` to mount `image` on, once dead mounts of floe are cleared from it.
+/// Prepares the directory `dir` for mounting `image`, and removes dead mounts of floe from it.
 ///
 /// # Errors
-/// It is no directory, or mounting there would hide the image or its thaw log.
+/// If it is not a directory, or the mount would hide the image or its thaw log.
 pub fn prepare(dir: &Path, image: &Path) -> Result<Prepared, MountError> {
     let unusable = |error| MountError::Unusable { dir: dir.to_path_buf(), error };
     let point = absolute(dir).map_err(unusable)?;
@@ -101,9 +101,9 @@ pub fn prepare(dir: &Path, image: &Path) -> Result<Prepared, MountError> {
     Ok(Prepared { point, hides })
 }
 
-/// Mounted on the image's folder or above, a mount would hide the image, its lock and its thaw log from every other command.
-/// A directory *in* the image's folder, beside the image, hides nothing and is where people mount (`floe mount a.floe mnt`);
-/// of what lies inside only the thaw log's folder is the image's own.
+/// A mount on the image's directory, or on one above it, would hide the image, its lock and its thaw log from all other
+/// commands. A mount on a directory *in* the image's directory, beside the image, hides nothing, and is usual (`floe
+/// mount a.floe mnt`). In there, only the thaw log's directory belongs to the image.
 fn refuse_overlap(point: &Path, image: &Path) -> Result<(), MountError> {
     if image.starts_with(point) {
         return Err(MountError::HidesImage { dir: point.to_path_buf(), image: image.to_path_buf() });
@@ -116,7 +116,7 @@ fn refuse_overlap(point: &Path, image: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// A mount of this process, by what the kernel calls it: others may be mounted over it, or in its place once it is gone.
+/// A mount of this process, as the kernel identifies it. Other mounts may cover it, or take its place once it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own {
     id: u64,
@@ -124,10 +124,10 @@ pub struct Own {
 }
 
 impl Own {
-    /// The topmost mount on `point`. To be asked at once after mounting there.
+    /// The topmost mount on `point`. Call this immediately after mounting there.
     ///
     /// # Errors
-    /// Nothing is mounted there.
+    /// If nothing is mounted there.
     pub(super) fn on(point: &Path) -> Result<Self, MountError> {
         let gone = || MountError::Unusable { dir: point.to_path_buf(), error: Errno::NOENT.into() };
         let mount = mounted_on(point)?.ok_or_else(gone)?;
@@ -139,10 +139,10 @@ impl Own {
         self.file_system
     }
 
-    /// Unmounts it, wherever it is mounted by now; does nothing if it is gone. Never touches a mount of somebody else.
+    /// Unmounts it, wherever it is mounted by now. Does nothing if it is gone. Never touches somebody else's mount.
     ///
     /// # Errors
-    /// Another mount covers it, so that only that one could be unmounted; or the kernel or fusermount3 refuses.
+    /// If another mount covers it, so that only that one could be unmounted; or if the kernel or fusermount3 refuses.
     pub fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         let all = mounts().map_err(|error| MountError::Mounts { error })?;
         let Some(own) = all.iter().find(|mount| (mount.id, mount.file_system()) == (self.id, self.file_system)) else {
@@ -154,24 +154,25 @@ impl Own {
         unmount(&own.point, how)
     }
 
-    /// Ends the connection to the kernel: all requests that wait, and all later ones, fail, and so its event loops end. To be
-    /// used when those who use the mount do not end; works for a mount that is detached.
+    /// Aborts the connection to the kernel: all waiting and later requests fail, and so the event loops end. For use
+    /// when the users of the mount do not end. Also works for a detached mount.
     ///
     /// # Errors
-    /// The file system of FUSE connections is not mounted, or is not ours to write.
+    /// If the file system of FUSE connections is not mounted, or is not writable for us.
     pub fn abort(&self) -> io::Result<()> {
         abort_connection(self.file_system.device)
     }
 }
 
-/// Ends the connection of a FUSE mount, if it still is mounted there; of others, and where this is not allowed, nothing.
+/// Aborts the connection of a FUSE mount, if it is still mounted there. Does nothing for other mounts, or if this is
+/// not allowed.
 pub fn abort(mount: &Mount) {
     let is_fuse = mount.fs_type.to_str().is_some_and(|name| name == "fuse" || name.starts_with("fuse."));
     if !is_fuse || mount.device.0 != 0 {
         return;
     }
-    // Once a mount is gone, the kernel gives its number to the next one, which may be anybody's. The descriptor keeps the mount,
-    // and so its number. Neither opening nor asking for what the kernel knows sends a request.
+    // Once a mount is gone, the kernel gives its number to the next one, which may be anybody's. The descriptor keeps
+    // the mount, and thus its number. Neither opening it nor reading what the kernel knows sends a request.
     let Ok(root) = open(&mount.point, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
         return;
     };
@@ -179,20 +180,21 @@ pub fn abort(mount: &Mount) {
         return;
     };
     if (kept.stx_dev_major, kept.stx_dev_minor) == mount.device {
-        // Only root may, and only where fusectl is mounted; unmounting goes on either way.
+        // Only root may do this, and only if fusectl is mounted. Unmounting goes on in either case.
         let _ = abort_connection(mount.device);
     }
 }
 
-/// The kernel names a connection by the number of its file system, whose major part is 0.
+/// The kernel names a connection by the minor number of its file system; the major number is 0.
 fn abort_connection(device: Device) -> io::Result<()> {
     std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", device.1), b"1")
 }
 
-/// Unmounts the topmost mount on `point` (absolute), through fusermount3 where only root may. No mount is asked.
+/// Unmounts the topmost mount on `point` (absolute); through fusermount3 if only root may unmount. Sends no request to
+/// a mount.
 ///
 /// # Errors
-/// The kernel's or fusermount3's refusal.
+/// The error of the kernel or of fusermount3.
 pub fn unmount(point: &Path, how: Unmount) -> Result<(), MountError> {
     let flags = match how {
         Unmount::IfUnused => UnmountFlags::NOFOLLOW,

@@ -1,7 +1,7 @@
-//! The mounts that this process sees, from /proc/self/mountinfo.
+//! The mounts that this process sees, read from /proc/self/mountinfo.
 //!
-//! The kernel answers by itself: no mount is asked, so nothing here waits for a daemon that hangs, or fails with one that
-//! answers every question with an error.
+//! The kernel answers by itself, without a request to any mount. So nothing here waits for a daemon that hangs, or
+//! fails because of one that answers everything with an error.
 
 use crate::format::sums;
 use std::ffi::OsString;
@@ -9,25 +9,25 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// What the kernel calls the file system of a mount: major and minor number. No two have the same at the same time.
+/// The kernel's number of a file system: major and minor. No two have the same at the same time.
 pub type Device = (u32, u32);
 
-/// A file system that is mounted. The kernel uses the number of one that is gone again, at once, for a mount of any type; so
-/// what was mounted counts too.
+/// A mounted file system. Once it is unmounted, the kernel may immediately reuse its number for a mount of any type. So
+/// type and source count, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSystem {
-    /// What the kernel calls it.
+    /// The kernel's number.
     pub device: Device,
-    /// A sum of its type and its source, which stay what they are.
+    /// A hash of its type and source, which never change.
     pub sum: u64,
 }
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its number. It may be used again once the mount is gone.
+    /// Its number. It may be reused once the mount is gone.
     pub id: u64,
-    /// Number of the mount that it is mounted on.
+    /// Number of the mount on which it is mounted.
     pub parent: u64,
     /// Its file system.
     pub device: Device,
@@ -35,19 +35,19 @@ pub struct Mount {
     pub point: PathBuf,
     /// Type, such as `fuse.floe`.
     pub fs_type: OsString,
-    /// What is mounted: of a mount of floe the image's path, or what `fsname=` says.
+    /// What is mounted: for a mount of floe the image's path, or the value of `fsname=`.
     pub source: OsString,
-    /// Nothing can be written there.
+    /// Whether it is read-only.
     pub is_read_only: bool,
 }
 
 impl Mount {
-    /// Whether its type says that floe mounted it. With `subtype=` it says something else.
+    /// Whether its type says that floe mounted it. With `subtype=`, the type is another one.
     pub fn is_floe(&self) -> bool {
         self.fs_type == "fuse.floe"
     }
 
-    /// What is mounted there; of bind mounts of one another the same.
+    /// The file system that is mounted there. Bind mounts of the same one are equal.
     pub fn file_system(&self) -> FileSystem {
         let text = [self.fs_type.as_bytes(), self.source.as_bytes()].join(&0);
         FileSystem { device: self.device, sum: sums::xxh3(&text) }
@@ -57,19 +57,20 @@ impl Mount {
 /// All mounts.
 ///
 /// # Errors
-/// /proc is not mounted.
+/// If /proc is not mounted.
 pub fn mounts() -> io::Result<Vec<Mount>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     Ok(text.split(|&byte| byte == b'\n').filter_map(parse).collect())
 }
 
-/// The mount that a path leads to, if `point` is a mount point: of several, one on another, the topmost.
+/// The mount that a path leads to if `point` is a mount point. If several are mounted there, the topmost.
 pub fn topmost<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
     let here = |mount: &&Mount| mount.point == point;
     mounts.iter().filter(here).find(|mount| !mounts.iter().filter(here).any(|other| other.parent == mount.id))
 }
 
-/// One line: number, parent's number, device, root, mount point, options, optional fields, `-`, type, source, options.
+/// Parses one line: number, parent's number, device, root, mount point, options, optional fields, `-`, type, source,
+/// options.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let mut text = || std::str::from_utf8(fields.next()?).ok();
@@ -83,7 +84,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, parent, device, point: point.into(), fs_type, source, is_read_only })
 }
 
-/// A field freed of its escapes: a backslash and three octal digits stand for a byte.
+/// A field without its escapes: a backslash and three octal digits mean a byte.
 fn unescaped(mut field: &[u8]) -> OsString {
     let mut out = Vec::with_capacity(field.len());
     while let Some((&byte, rest)) = field.split_first() {
@@ -132,7 +133,7 @@ mod tests {
             source: OsString::new(),
             is_read_only: false,
         };
-        // Numbers are used again, so the topmost may have the smallest.
+        // Numbers are reused, so the topmost may have the smallest.
         let all = [mount(1, 0, "/"), mount(5, 9, "/m"), mount(9, 7, "/m"), mount(7, 1, "/m"), mount(8, 1, "/n")];
         assert_eq!(topmost(&all, Path::new("/m")).map(|mount| mount.id), Some(5));
         assert_eq!(topmost(&all, Path::new("/n")).map(|mount| mount.id), Some(8));

@@ -1,78 +1,82 @@
-//! When the event loops of a mount run on the CPU of the process that asks: what they note, and what is made of it.
+//! Decides when the event loops of a mount run on the CPU of the requesting process: what the loops count, and the
+//! decision.
 //!
-//! A process that handles small files asks for one thing after another and sleeps meanwhile, so it and the event loop never
-//! run at the same time. The scheduler spreads them over two CPUs all the same, and each request and each reply then wakes a
-//! CPU that sleeps; in a virtual machine that takes longer than the request itself. If both are on one CPU, nothing is woken.
+//! A process that handles small files sends one request after another and sleeps meanwhile, so it and the event loop
+//! never run at the same time. But the scheduler spreads them over two CPUs, so each request and each reply wakes a
+//! sleeping CPU. In a virtual machine that takes longer than the request itself. If both run on one CPU, nothing is
+//! woken.
 //!
-//! Pure: no threads, no clock, no system calls; `follow` has these. Loops only count. Every [`Judge::judge`] looks at what was
-//! counted since the one before, a *tick*. Invariants: loops are near only while one process alone sends small requests, for
-//! a bounded time, and it is measured before and after whether that is faster; if it is not, they stay away for ever longer.
-//! Loops that get nowhere are let go within two ticks. Called by `writing` and `follow`.
+//! Pure: no threads, no clock, no system calls; `follow` has these. Loops only count. Each call of [`Judge::judge`]
+//! looks at what was counted since the previous one; that time is a *tick*. Invariants: loops are near only while a
+//! single process sends many small requests, and for a bounded time. It is measured before and after whether this is
+//! faster; if it is not, the loops stay away for longer and longer. Loops that make no progress are released within two
+//! ticks. Called by `writing` and `follow`.
 
 use parking_lot::Mutex;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Thread;
 
-/// So many bytes in one request are worth more than being woken, and their reader profits from a second CPU.
+/// A request of so many bytes takes longer than waking a CPU, and its reader profits from a second CPU.
 const BULK: usize = 128 << 10;
 
-/// Requests of one process in a row that wake the judge.
+/// So many requests of one process in a row wake the judge.
 const WAKING: u32 = 64;
 
-/// Requests of one process in a tick that make a streak.
+/// So many requests of one process in one tick make a streak.
 const STREAK: u32 = 16;
 
-/// In a streak at most one request in so many is another's, or is large.
+/// In a streak, at most one request in so many comes from another process, and at most one in so many is large.
 const PURITY: u32 = 16;
 
-/// In so many ticks without a streak the judge goes to sleep.
+/// After so many ticks without a streak, the judge goes to sleep.
 const QUIET: u32 = 16;
 
-/// So many ticks are measured before loops come near, and as many after. One before each is not counted: it is neither.
+/// So many ticks are measured before loops come near, and as many after. The first tick of each series is not counted,
+/// as it may be mixed.
 const MEASURED: u32 = 4;
 
-/// Loops are near for so many ticks; then it is measured again whether that is of use.
+/// After so many ticks near, it is measured again whether that is useful.
 const TERM: u32 = 512;
 
-/// Shortest and longest time, in ticks, without another try after one that was of no use.
+/// Shortest and longest pause, in ticks, after an attempt that was not useful.
 const MIN_REST: u32 = 16;
 const MAX_REST: u32 = 2048;
 
-/// What event loops note. All of it is a hint: counts may be off by a few.
+/// What event loops count. All of it is a hint: counts may be off by a few.
 #[derive(Default)]
 pub(super) struct Traffic {
-    /// Whose requests are counted in `own`: thread id, as the kernel names it; 0: nobody's.
+    /// Whose requests `own` counts: the kernel's thread id; 0: nobody's.
     requester: AtomicU32,
     own: AtomicU32,
-    /// Who else sent the last one, and how many came from others.
+    /// Which other process sent the last request, and how many requests came from others.
     other: AtomicU32,
     others: AtomicU32,
     bulky: AtomicU32,
-    /// The judge sleeps until there is a streak.
+    /// Whether the judge sleeps until there is a streak.
     asleep: AtomicBool,
-    /// Nobody judges any more.
+    /// Whether serving has ended.
     over: AtomicBool,
     judge: OnceLock<Thread>,
     /// Thread ids of the event loops.
     loops: Mutex<Vec<u32>>,
 }
 
-/// What came in one tick.
+/// What came during one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// Thread id of the process that asked before, too.
+    /// Thread id of the process whose requests were counted.
     pub(super) requester: u32,
-    /// Its requests.
+    /// Number of its requests.
     pub(super) own: u32,
-    /// Requests of others.
+    /// Number of requests of others.
     pub(super) others: u32,
-    /// Large requests, whoever sent them.
+    /// Number of large requests, whoever sent them.
     pub(super) bulky: u32,
 }
 
 impl Traffic {
-    /// A request came: who sent it, and how many bytes it moves. Nobody (0) is the kernel itself, or a process that has no
+    /// Counts a request of `requester` that moves `bytes` bytes. 0 means the kernel itself, or a process without a
     /// number in this namespace.
     pub(super) fn note(&self, requester: u32, bytes: usize) {
         if bytes >= BULK {
@@ -95,17 +99,17 @@ impl Traffic {
         }
     }
 
-    /// This thread is an event loop.
+    /// Adds an event loop, by the id of its thread.
     pub(super) fn add_loop(&self, thread_id: u32) {
         self.loops.lock().push(thread_id);
     }
 
-    /// Thread ids of the event loops that have served something.
+    /// Thread ids of the event loops that have answered something.
     pub(super) fn loops(&self) -> Vec<u32> {
         self.loops.lock().clone()
     }
 
-    /// What came since the last call. If others asked more, the next is about one of them.
+    /// Returns what came since the last call. If others sent more, the next call counts for one of them.
     pub(super) fn take(&self) -> Sample {
         let sample = Sample {
             requester: self.requester.load(Ordering::Relaxed),
@@ -119,9 +123,9 @@ impl Traffic {
         sample
     }
 
-    /// The calling thread judges from now on, and is the one to be woken.
+    /// The calling thread is the judge from now on: it is the one to be woken.
     pub(super) fn judged_here(&self) {
-        // Called once.
+        // Only called once, so this cannot fail.
         self.judge.set(std::thread::current()).ok();
     }
 
@@ -134,7 +138,7 @@ impl Traffic {
         }
     }
 
-    /// Nothing is served any more.
+    /// Notes that serving has ended.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Release);
         self.wake();
@@ -162,16 +166,16 @@ impl Traffic {
 pub(super) enum Wait {
     /// After the usual time.
     Tick,
-    /// After so many ticks; what comes meanwhile does not count.
+    /// After so many ticks. What comes meanwhile does not count.
     Rest(u32),
     /// When there is a streak.
     Streak,
 }
 
-/// Where loops are to be in the next tick.
+/// Where the loops should be in the next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// The CPU that they are to run on; none: where the scheduler likes.
+    /// The CPU on which they should run. `None`: the scheduler decides.
     pub(super) cpu: Option<usize>,
     pub(super) wait: Wait,
 }
@@ -181,15 +185,15 @@ const ANYWHERE: Verdict = Verdict { cpu: None, wait: Wait::Tick };
 /// Decides where loops run.
 pub(super) struct Judge {
     phase: Phase,
-    /// How long the next rest is, in ticks.
+    /// Length of the next pause, in ticks.
     rest: u32,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// No streak for so many ticks.
+    /// There was no streak for so many ticks.
     Watching { quiet: u32 },
-    /// Loops are anywhere, and the requests of a streak are counted.
+    /// Loops are anywhere, and the requests of a streak are being counted.
     Measuring { requester: u32, ticks: u32, count: u32 },
     /// Loops are near.
     Near(Near),
@@ -200,10 +204,10 @@ struct Near {
     requester: u32,
     cpu: usize,
     ticks: u32,
-    /// Requests in the ticks that are compared, and how many there were in as many before.
+    /// Requests in the ticks that are compared, and requests in as many ticks before.
     count: u32,
     before: u32,
-    /// The tick before had too few requests.
+    /// Whether the previous tick had too few requests.
     is_weak: bool,
 }
 
@@ -225,7 +229,8 @@ impl Sample {
 }
 
 impl Judge {
-    /// Where loops are to be after a tick in which `sample` came. `cpu_of` is asked where a thread ran last.
+    /// Decides where loops should be after a tick with this `sample`. `cpu_of` returns the CPU on which a thread ran
+    /// last.
     pub(super) fn judge(&mut self, sample: Sample, cpu_of: impl FnOnce(u32) -> Option<usize>) -> Verdict {
         match self.phase {
             Phase::Watching { quiet } => self.watch(sample, quiet),
@@ -291,7 +296,7 @@ impl Judge {
         Verdict { cpu: Some(near.cpu), wait: Wait::Tick }
     }
 
-    /// It was of no use: none of it for a while.
+    /// It was not useful: pauses for a while.
     fn give_up(&mut self) -> Verdict {
         let rest = self.rest;
         self.rest = (rest * 2).min(MAX_REST);
@@ -310,7 +315,7 @@ mod tests {
         Sample { requester: REQUESTER, own, others: 0, bulky: 0 }
     }
 
-    /// Verdicts on ticks in each of which `own` requests came, of a process that is on CPU 1.
+    /// Verdicts on ticks with `own` requests each. They come from a process on CPU 1.
     fn ticks(judge: &mut Judge, number: u32, own: u32) -> Vec<Verdict> {
         (0..number).map(|_| judge.judge(sample(own), |_| Some(1))).collect()
     }
@@ -319,7 +324,7 @@ mod tests {
         Verdict { cpu: Some(cpu), wait: Wait::Tick }
     }
 
-    /// A judge that has just let loops come near, after `before` requests a tick.
+    /// A judge that has just brought loops near, after `before` requests in each tick.
     fn follows(before: u32) -> Judge {
         let mut judge = Judge::default();
         let verdicts = ticks(&mut judge, 1 + MEASURED, before);
@@ -349,7 +354,7 @@ mod tests {
                 assert_eq!(judge.judge(different, |_| Some(1)), ANYWHERE);
             }
             assert_eq!(judge.judge(different, |_| Some(1)).wait, Wait::Streak, "nothing wakes up for it");
-            // Nor does one that is followed stay so.
+            // Nor is a process followed any longer then.
             if different.requester != 0 {
                 assert_eq!(follows(own).judge(different, |_| Some(1)), ANYWHERE);
             }
@@ -391,7 +396,7 @@ mod tests {
         }
         assert_eq!(rests[..3], [Wait::Rest(MIN_REST), Wait::Rest(2 * MIN_REST), Wait::Rest(4 * MIN_REST)]);
         assert_eq!(rests[9], Wait::Rest(MAX_REST));
-        // Once it was of use, the next rest is short.
+        // Once it was useful, the next pause is short.
         ticks(&mut judge, 1 + MEASURED, 50);
         assert_eq!(ticks(&mut judge, 1 + MEASURED, 51).last(), Some(&near(1)));
         let verdict = judge.judge(sample(80), |_| None);
@@ -431,7 +436,7 @@ mod tests {
                 traffic.sleep();
                 (was_over, traffic.is_over())
             });
-            // As long as the judge is not asleep nothing wakes it.
+            // Nothing wakes the judge before it sleeps.
             while !traffic.asleep.load(Ordering::Acquire) {
                 std::thread::yield_now();
             }

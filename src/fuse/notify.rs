@@ -1,6 +1,6 @@
-//! FUSE_NOTIFY_STORE: file contents put into the kernel's page cache unasked.
+//! FUSE_NOTIFY_STORE: puts file contents into the kernel's page cache without a request.
 //!
-//! fuser has it too, but hides whether the kernel knew the inode, and that answer is what [`super::push`] goes by.
+//! fuser offers this, too, but hides whether the kernel knows the inode. [`super::push`] needs that answer.
 
 use crate::format::ids::InodeId;
 use rustix::io::Errno;
@@ -14,7 +14,7 @@ use zerocopy::{Immutable, IntoBytes};
 struct Store {
     /// Bytes of the whole message.
     len: u32,
-    /// Which notification it is, since `unique` is 0.
+    /// The number of the notification, since `unique` is 0.
     code: i32,
     unique: u64,
     node: u64,
@@ -25,23 +25,23 @@ struct Store {
 
 const NOTIFY_STORE: i32 = 4;
 
-/// The page cache of one mount. Nothing here may be called where it must not wait: the kernel takes the lock of each page,
-/// which a READ holds until it is answered.
+/// The page cache of one mount. Do not call it from a thread that must not wait: the kernel takes the lock of each
+/// page, and a READ holds that lock until it is answered.
 pub(super) struct PageCache {
     device: OwnedFd,
 }
 
 impl PageCache {
-    /// The one behind `device`, a descriptor of the mount's connection.
+    /// The page cache of a mount. `device` is a descriptor of the mount's connection.
     pub(super) fn new(device: OwnedFd) -> Self {
         PageCache { device }
     }
 
-    /// Stores the first bytes of a file. Returns whether the kernel knows the inode: it does between the arrival of a
-    /// look-up's answer and its FORGET.
+    /// Stores the first bytes of a file. Returns whether the kernel knows the inode: it does from the answer of a
+    /// look-up until its FORGET.
     ///
     /// # Errors
-    /// The kernel has no memory for it, or the connection is gone.
+    /// If the kernel has no memory for it, or the connection has ended.
     pub(super) fn store(&self, inode: InodeId, data: &[u8]) -> Result<bool, Errno> {
         let (Ok(size), head) = (u32::try_from(data.len()), size_of::<Store>() as u32) else {
             return Err(Errno::TOOBIG);

@@ -1,8 +1,8 @@
-//! Handles of files, and how the kernel is to treat a file that was opened. Pure. Called by `writing`.
+//! Handles of files, and how the kernel should treat a file that was opened. Pure. Called by `writing`.
 
 use fuser::{FileHandle, FopenFlags};
 
-/// Handles of files: whether writing is allowed through them. Nothing else of a handle is needed.
+/// Handles of files only say whether writing is allowed through them. Nothing else is needed.
 const READING: FileHandle = FileHandle(1);
 pub(super) const WRITING: FileHandle = FileHandle(2);
 
@@ -11,8 +11,8 @@ pub(super) fn writes(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-/// How the kernel is to treat a file that was opened. Its pages stay: nothing else changes them. A handle that only reads has
-/// nothing that could fail when it is closed.
+/// How the kernel should treat a file that was opened. Its cached pages stay: nothing else changes them. For a handle
+/// that only reads, no flush is needed: closing it cannot fail.
 pub(super) fn opened(flags: i32) -> (FileHandle, FopenFlags) {
     match writes(flags) {
         true => (WRITING, FopenFlags::FOPEN_KEEP_CACHE),

@@ -1,8 +1,8 @@
 //! Mount options: those of every FUSE file system, and floe's own.
 //!
-//! A list is split at commas; `\,` stands for a comma inside a value and `\\` for a backslash. Later options win. An option
-//! that is not known is an error that names it, never skipped in silence, except those that mount(8) and fstab keep for
-//! themselves.
+//! A list is split at commas; `\,` is a comma inside a value, and `\\` a backslash. Later options win. An unknown
+//! option is an error that names it; it is never ignored silently. Exceptions are options that belong to mount(8) and
+//! fstab.
 
 pub use super::attr::Disguise;
 use crate::freeze::pressure::SMALLEST;
@@ -12,17 +12,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long the kernel may keep what it was told: nothing changes but through the kernel. (136 years; far more would
-/// overflow the jiffies of a 32-bit kernel.)
+/// How long the kernel may cache its answers: all changes come through the kernel. (136 years; much more would overflow
+/// the jiffies of a 32-bit kernel.)
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Most event loops: each costs a thread, and the kernel's own limit of requests in the background is lower.
+/// Largest number of event loops. Each costs a thread, and the kernel's own limit of background requests is lower.
 const MAX_THREADS: usize = 256;
 
-/// Seconds from the oldest change that is not committed to its commit, where nobody says otherwise.
+/// Default time from the oldest change that is not committed to its commit.
 const COMMIT: Duration = Duration::from_secs(5);
 
-/// Longest time between commits, in seconds: more than a crash may cost in an hour is no mistake that anybody wants.
+/// Longest time between commits, in seconds. Nobody wants to lose more than an hour in a crash.
 const MAX_COMMIT: u64 = 3600;
 
 /// When a read changes the time of the last access, on a writable mount.
@@ -31,30 +31,30 @@ pub enum Atime {
     /// Never (`noatime`).
     #[default]
     Never,
-    /// When it is not later than the last change, or older than a day (`relatime`).
+    /// When the old time is not after the last change, or is older than a day (`relatime`).
     Relative,
-    /// Always (`strictatime`, `atime`). The kernel asks nothing for what is in its page cache: such reads change no time.
+    /// Always (`strictatime`, `atime`). Reads from the kernel's page cache send no request and change no time.
     Always,
 }
 
 /// Who may use the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// Who mounted it.
+    /// The user who mounted it.
     #[default]
     Owner,
-    /// Who mounted it, and root (`allow_root`).
+    /// The user who mounted it, and root (`allow_root`).
     OwnerAndRoot,
     /// Everybody (`allow_other`).
     Everybody,
 }
 
-/// All that `-o` says.
+/// The mount options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
-    /// `rw` was asked for: a mount that cannot be writable is an error.
+    /// `rw` was given: it is an error if the mount cannot be writable.
     pub writable: bool,
-    /// `ro` was asked for. With neither, the mount is writable where the image is.
+    /// `ro` was given. With neither, the mount is writable if the image is.
     pub read_only: bool,
     /// `dev`: device nodes work.
     pub dev: bool,
@@ -72,17 +72,17 @@ pub struct MountOptions {
     pub dirsync: bool,
     /// `allow_other`, `allow_root`.
     pub access: Access,
-    /// The kernel checks permissions. Always, for now: there is no option to switch it off.
+    /// The kernel checks permissions. Always true so far: there is no option to switch it off.
     pub default_permissions: bool,
-    /// `auto_unmount`: whoever started the daemon sees to it that its mount goes when it dies.
+    /// `auto_unmount`: a second process removes the mount if the daemon dies without unmounting.
     pub auto_unmount: bool,
     /// `uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`.
     pub disguise: Disguise,
-    /// What stands behind `fuse.` in the type.
+    /// The part of the type after `fuse.`.
     pub subtype: String,
-    /// Source in /proc/mounts, if not the image's path.
+    /// Source in /proc/mounts; if absent, the image's path.
     pub fsname: Option<Vec<u8>>,
-    /// How long names may be cached, those that do not exist too.
+    /// How long names may be cached, also names that do not exist.
     pub entry_timeout: Duration,
     /// How long attributes may be cached.
     pub attr_timeout: Duration,
@@ -92,23 +92,23 @@ pub struct MountOptions {
     pub threads: Option<usize>,
     /// Threads that inflate ahead; 0: none.
     pub readahead: Option<usize>,
-    /// `push`: small files go into the page cache ahead of a reader who listed them before.
+    /// `push`: small files are put into the page cache ahead of a reader that has listed them.
     pub push: bool,
-    /// Where in the file the image begins, in bytes.
+    /// Offset in the file at which the image begins.
     pub offset: u64,
-    /// Every subchunk is checked against its own identity when it is read.
+    /// `verify`: every subchunk is checked against its own identity when it is read.
     pub verify: bool,
-    /// `commit=`: how old a change may be before it is committed.
+    /// `commit=`: the age at which a change is committed.
     pub commit: Duration,
-    /// `thaw=`: the directory that holds the thaw log, instead of one beside the image.
+    /// `thaw=`: the directory for the thaw log, instead of one beside the image.
     pub thaw: Option<PathBuf>,
     /// `volatile`: the thaw log may be on a file system that does not survive a restart.
     pub volatile: bool,
-    /// `budget=`: bytes that the thaw log may have, instead of a part of the free space.
+    /// `budget=`: bytes that the thaw log may take, instead of a part of the free space.
     pub budget: Option<u64>,
-    /// `memory=`: bytes of memory for what is not in the image yet, besides the working set.
+    /// `memory=`: bytes of memory for changes that are not in the image yet, in addition to the working set.
     pub memory: Option<usize>,
-    /// `freeze=`: when what is written freezes. With `off` not at the end either.
+    /// `freeze=`: when written data is frozen. With `off`, not even at the end.
     pub freezing: Freezing,
 }
 
@@ -170,10 +170,10 @@ pub enum OptionError {
         /// What it takes.
         expected: &'static str,
     },
-    /// This version does not have it.
+    /// This version does not support it.
     #[error("mount option '{0}' is not supported by this version of floe")]
     NotYet(String),
-    /// It is for read-only mounts.
+    /// Only read-only mounts have it.
     #[error("mount option '{option}' is for read-only mounts: {reason} (mount with 'ro', or leave it out)")]
     ReadOnly {
         /// The option.
@@ -183,7 +183,7 @@ pub enum OptionError {
     },
 }
 
-/// Options that mount(8) and fstab keep for themselves, or that say what holds anyhow.
+/// Options that belong to mount(8) and fstab, or that are always in effect.
 const IGNORED: &[&str] = &[
     "defaults",
     "auto",
@@ -203,7 +203,7 @@ const IGNORED: &[&str] = &[
 ];
 
 impl MountOptions {
-    /// Whether a writable mount can be as the options say.
+    /// Checks that a writable mount can have these options.
     ///
     /// # Errors
     /// The first option that a writable mount cannot have.
@@ -230,7 +230,7 @@ impl MountOptions {
         }
     }
 
-    /// Takes in one list, as it stands behind `-o`.
+    /// Applies a list of options, as given after `-o`.
     ///
     /// # Errors
     /// The first option that is unknown, or whose value is wrong.
@@ -241,7 +241,7 @@ impl MountOptions {
         Ok(())
     }
 
-    /// As [`MountOptions::take`], passing over what is unknown (`-s` of mount(8)).
+    /// As [`MountOptions::take`], but ignores unknown options (`-s` of mount(8)).
     ///
     /// # Errors
     /// The first option whose value is wrong.
@@ -372,7 +372,7 @@ fn seconds(text: &str) -> Option<Duration> {
     (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).map_or(FOR_EVER, |time| time.min(FOR_EVER)))
 }
 
-/// `4096`, `4K`, `4M`, `4MiB`, `1.5G`: powers of 1024; `4MB`: of 1000.
+/// `4096`, `4K`, `4M`, `4MiB`, `1.5G`: powers of 1024; `4MB`: powers of 1000.
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -386,7 +386,7 @@ fn parse_size(text: &str) -> Option<u64> {
     let unit = u64::pow(base, power);
     match number.parse::<u64>() {
         Ok(whole) => whole.checked_mul(unit),
-        // Only fractions come here, where no more than a float holds was written down.
+        // Only fractions are parsed here, and only if a float can express them.
         Err(_) => {
             let bytes = number.parse::<f64>().ok()? * unit as f64;
             (number.contains('.') && bytes < 9e15).then_some(bytes as u64)
@@ -394,7 +394,7 @@ fn parse_size(text: &str) -> Option<u64> {
     }
 }
 
-/// The options in a list, freed of their backslashes.
+/// The options in a list, without their backslashes.
 fn split(list: &[u8]) -> Vec<Vec<u8>> {
     let mut options = vec![Vec::new()];
     let mut rest = list.iter().copied().peekable();

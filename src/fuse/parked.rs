@@ -1,8 +1,8 @@
-//! Replies that wait for something: an fsync for its commit, a write for room in the thaw log.
+//! Replies that wait: an fsync for its commit, a write for room in the thaw log.
 //!
-//! Each is in one queue until it is answered, exactly once: by its [`Ticket`], by [`Parked::drain`], or, if the ticket is
-//! dropped, with EIO. So none is ever leaked, which would leave its caller in a sleep that no signal ends. Replies are sent
-//! without any lock. Called by `writing` and `session`.
+//! Each reply is in one queue until it is sent, exactly once: by its [`Ticket`], by [`Parked::drain`], or, if the
+//! ticket is dropped, with EIO. So none is ever leaked; a leaked reply would leave its caller in an uninterruptible
+//! sleep. Replies are sent without any lock held. Called by `writing` and `session`.
 
 use fuser::{Errno, ReplyEmpty, ReplyWrite};
 use parking_lot::Mutex;
@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 /// A reply that can be sent later, from any thread.
 pub(super) trait Answer: Send + 'static {
-    /// Sends it.
+    /// Sends the reply.
     fn answer(self, result: Result<(), Errno>);
 }
 
-/// The replies that wait.
+/// A reply that waits.
 #[derive(Debug)]
 pub(super) enum Late {
-    /// Of fsync.
+    /// The reply to an fsync.
     Empty(ReplyEmpty),
-    /// Of a write of so many bytes: through a descriptor with `O_SYNC` or `O_DSYNC`, or while replies are held back.
+    /// The reply to a write of so many bytes, through a descriptor with `O_SYNC` or `O_DSYNC`, or while replies are
+    /// delayed.
     Write(ReplyWrite, u32),
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Parked<A> {
 struct State<A> {
     waiting: HashMap<u64, A>,
     next: u64,
-    /// Nothing is parked any more: what comes is answered with EIO.
+    /// Whether nothing is parked any more: new replies are sent with EIO at once.
     is_closed: bool,
 }
 
@@ -53,7 +54,7 @@ impl<A: Answer> Parked<A> {
         Arc::new(Parked { state: Mutex::new(State { waiting: HashMap::new(), next: 0, is_closed: false }) })
     }
 
-    /// Puts a reply into the queue. It is answered through the ticket.
+    /// Puts a reply into the queue. The ticket sends it.
     pub(super) fn park(self: &Arc<Self>, reply: A) -> Ticket<A> {
         let mut state = self.state.lock();
         let number = state.next;
@@ -67,20 +68,20 @@ impl<A: Answer> Parked<A> {
         Ticket { parked: Arc::clone(self), number }
     }
 
-    /// Answers all that wait with EIO, and all that come later.
+    /// Sends EIO to all that wait, and to all that come later.
     pub(super) fn drain(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         if !waiting.is_empty() {
-            tracing::warn!(replies = waiting.len(), "answered with EIO: no commit comes any more");
+            tracing::warn!(replies = waiting.len(), "answered with EIO: there will be no more commits");
         }
         waiting.into_values().for_each(|reply| reply.answer(Err(Errno::EIO)));
     }
 
     #[cfg(test)]
-    /// How many wait.
+    /// How many replies wait.
     pub(super) fn len(&self) -> usize {
         self.state.lock().waiting.len()
     }
@@ -93,14 +94,14 @@ impl<A: Answer> Parked<A> {
     }
 }
 
-/// The right to answer one reply. Dropped unused, it answers EIO.
+/// The right to send one reply. If it is dropped unused, it sends EIO.
 pub(super) struct Ticket<A: Answer> {
     parked: Arc<Parked<A>>,
     number: u64,
 }
 
 impl<A: Answer> Ticket<A> {
-    /// Answers it, unless that was done already.
+    /// Sends the reply, unless it was sent already.
     pub(super) fn answer(self, result: Result<(), Errno>) {
         self.parked.answer(self.number, result);
     }
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    /// Notes its answer; says so if it is dropped without one.
+    /// Records its answer. It is not recorded if it is dropped without one.
     struct Noted(u32, Sender<(u32, i32)>);
 
     impl Answer for Noted {
@@ -169,7 +170,7 @@ mod tests {
         let ticket = parked.park(Noted(1, sender.clone()));
         drop(ticket);
         assert_eq!(answers(&receiver), [(1, EIO)]);
-        // As where whoever would have called back panics instead.
+        // The same if the thread that has the ticket panics.
         let ticket = parked.park(Noted(2, sender));
         let lost = std::thread::spawn(move || {
             let _ticket = ticket;

@@ -1,15 +1,15 @@
 //! Small files pushed into the kernel's page cache before they are read (`-o push`).
 //!
-//! A round trip through the kernel takes as long as reading and copying a small file does. Where a reader goes through files
-//! that the kernel knows already, as after `find` or any listing, a thread of the pusher's own stores the next ones by inode
-//! number (FUSE_NOTIFY_STORE), and reading them costs no round trip.
+//! A round trip through the kernel takes as long as reading and copying a small file. If a reader goes through files
+//! that the kernel knows already, as after `find` or another listing, the pusher's thread stores the next ones by inode
+//! number (FUSE_NOTIFY_STORE). Reading them then needs no round trip.
 //!
-//! A store waits for each page that a READ has locked, in a sleep that no signal ends, and the READ waits for an event loop.
-//! So event loops never store, and a file whose READ is being answered is not pushed. That does not cover READs that are
-//! still queued in the kernel: a daemon that is killed while it waits for such a page does not end before its connection is
-//! aborted (`umount -f`, or /sys/fs/fuse/connections). That is why pushing is off unless asked for.
+//! A store waits, in an uninterruptible sleep, for each page that a READ has locked, and the READ waits for an event
+//! loop. So event loops never store, and a file whose READ is being answered is not pushed. That does not cover READs
+//! that are still queued in the kernel: a daemon that is killed while it waits for such a page does not end before its
+//! connection is aborted (`umount -f`, or /sys/fs/fuse/connections). So pushing is off by default.
 //!
-//! Contents never change under a read-only mount, so nothing newer can be overwritten. A writable mount must not push.
+//! Contents never change in a read-only mount, so nothing newer can be overwritten. A writable mount must not push.
 
 use super::notify::PageCache;
 use super::streams::{Streams, Window};
@@ -21,36 +21,36 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Largest file pushed, in bytes: what the kernel reads in one request anyway.
+/// Largest file that is pushed, in bytes: the kernel reads that much in one request anyway.
 pub(super) const LARGEST: u64 = 128 << 10;
-/// Windows that may wait for the thread; more are dropped.
+/// How many windows may wait for the thread; more are dropped.
 const WAITING: usize = 4;
-/// Bytes pushed of one window.
+/// Largest number of bytes that are pushed from one window.
 const WINDOW_BYTES: u64 = 2 << 20;
-/// READs kept account of; more event loops than that are rare, and the files they read may be pushed meanwhile.
+/// How many READs are tracked. More event loops are rare; files that they read may be pushed meanwhile.
 const READS: usize = 32;
-/// Inodes remembered as being in the page cache.
+/// How many inodes are remembered as being in the page cache.
 const REMEMBERED: usize = 1 << 15;
-/// Files in a row unknown to the kernel that end a window.
+/// So many files in a row that the kernel does not know end a window.
 const UNKNOWN: usize = 4;
 
-/// Pushes files of one mount.
+/// Pushes the files of one mount.
 pub(super) struct Pusher {
     fs: Arc<Fs>,
-    /// Known once the filesystem is mounted.
+    /// Set once the filesystem is mounted.
     cache: OnceLock<PageCache>,
     streams: Streams,
     windows: (Sender<Window>, Receiver<Window>),
-    /// Inodes that were pushed or read lately, each in the slot of its number.
+    /// Inodes that were pushed or read recently, each in the slot of its number.
     cached: Vec<AtomicU64>,
-    /// Inodes that READs are being answered for; 0 for none.
+    /// Inodes whose READs are being answered; 0: none.
     reading: [AtomicU64; READS],
-    /// Files pushed so far.
+    /// Number of files pushed so far.
     pushed: AtomicU64,
 }
 
 impl Pusher {
-    /// For a mount of `fs`.
+    /// A pusher for a mount of `fs`.
     pub(super) fn new(fs: Arc<Fs>) -> Arc<Self> {
         Arc::new(Pusher {
             fs,
@@ -63,7 +63,7 @@ impl Pusher {
         })
     }
 
-    /// Begins: `device` is a descriptor of the mount's connection. Without a thread nothing is pushed.
+    /// Starts. `device` is a descriptor of the mount's connection. If the thread cannot be started, nothing is pushed.
     pub(super) fn start(self: &Arc<Self>, device: OwnedFd) {
         if self.cache.set(PageCache::new(device)).is_err() {
             return;
@@ -85,7 +85,8 @@ impl Pusher {
         }
     }
 
-    /// A READ of `inode` begins to be answered: it is not pushed until what is returned is dropped, after the answer.
+    /// A READ of `inode` is about to be answered. The file is not pushed until the returned value is dropped, after the
+    /// answer.
     pub(super) fn reading(&self, inode: InodeId) -> Reading<'_> {
         let claim = |slot: &&AtomicU64| slot.compare_exchange(0, inode.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         Reading(self.reading.iter().find(claim))
@@ -100,7 +101,8 @@ impl Pusher {
         if offset != 0 {
             return;
         }
-        // One that is read again has left the page cache most likely, and so may those have that were remembered with it.
+        // If it is read again, it has probably left the page cache, and so may others that were remembered at that
+        // time.
         let anew = self.remember(inode);
         if let Some(window) = self.streams.was_read(inode.0, anew)
             && let Err(full) = self.windows.0.try_send(window)
@@ -114,7 +116,7 @@ impl Pusher {
         self.pushed.load(Ordering::Relaxed)
     }
 
-    /// Notes that a file is in the page cache. Returns whether it was noted before.
+    /// Remembers that a file is in the page cache. Returns whether it was remembered before.
     fn remember(&self, inode: InodeId) -> bool {
         self.remembered(inode).is_some_and(|slot| slot.swap(inode.0, Ordering::Relaxed) == inode.0)
     }
@@ -145,7 +147,7 @@ impl Pusher {
                 left_out = true;
                 continue;
             }
-            // Asked first: whoever looks each file up before reading it has none that could be pushed.
+            // Ask first: if a reader looks each file up before reading it, there is nothing to push.
             let stored = match cache.knows(attr.inode) {
                 true if self.read(attr.inode, attr.size, buffer) && !self.is_being_read(attr.inode) => {
                     cache.store(attr.inode, buffer)
@@ -172,7 +174,7 @@ impl Pusher {
         }
     }
 
-    /// Reads a whole file. One that cannot be read is left to whoever asks for it, who is told why.
+    /// Reads a whole file. If that fails, the file is left to whoever asks for it, who gets the error.
     fn read(&self, inode: InodeId, size: u64, buffer: &mut Vec<u8>) -> bool {
         buffer.clear();
         self.fs.read(inode, 0, size as usize, buffer).is_ok() && buffer.len() as u64 == size

@@ -1,8 +1,8 @@
-//! What read-only and writable mounts answer alike: look-up, attributes, reading, listing, xattrs.
+//! What read-only and writable mounts answer in the same way: look-up, attributes, reading, listing, xattrs.
 //!
-//! Stateless: no handles, no look-up counts, no locks, so any number of event loops may call it. The kernel's inode number
-//! is the image's (snapshot 0, the head, stands in the upper 16 bits). Each function computes behind the guard and replies
-//! in one place. Called by `adapter` (read-only mounts) and `writing`.
+//! Stateless: no handles, no look-up counts, no locks; so any number of event loops may call it. The kernel's inode
+//! number is the image's (its upper 16 bits are 0, which means the head and no snapshot). Each function computes within
+//! the guard and replies in one place. Called by `adapter` (read-only mounts) and `writing`.
 
 use super::attr::{absent, only_type, to_fuse, to_kind};
 use super::guard::{Failure, Guard};
@@ -22,33 +22,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The attribute of the mount's root that says what its working set did so far.
+/// The attribute of the mount's root with counters of the working set.
 pub const COUNTERS_XATTR: &[u8] = b"user.floe.counters";
-/// The attribute of a regular file that says where it lies in the image; it is not listed, so no copy takes it along.
+/// The attribute of a regular file that says where it is stored in the image. It is not listed, so copying a file does
+/// not copy it.
 pub const WHERE_XATTR: &[u8] = b"user.floe.where";
 
-/// Inode numbers are never reused, so there is but one generation.
+/// Inode numbers are never reused, so there is only one generation.
 pub(super) const GENERATION: Generation = Generation(0);
 
-/// Cookies of the two entries that are in no table; the filesystem's own begin after them.
+/// Cookies of the two entries that are in no table. The filesystem's own cookies begin after them.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
 
-/// Most bytes the kernel may ask to read, or hand over to be written, at once.
+/// Largest number of bytes that the kernel may read or write in one request.
 const MAX_REQUEST: u32 = 1 << 20;
 
-/// Longest name.
+/// Length of the longest name.
 pub(super) const NAME_MAX: u32 = 255;
 
 thread_local! {
-    /// Each event loop's buffer for what `read` answers: kept, so that no read allocates.
+    /// Each event loop's buffer for the answers to `read`. It is kept, so that reads need not allocate.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes an entry of a listing; false: there is no room for it.
+/// Adds an entry to a listing. Returns false if there is no room for it.
 pub(super) type Add<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> bool;
 
-/// As [`Add`], with the entry's attributes, if they are known.
+/// As [`Add`], with the entry's attributes if they are known.
 pub(super) type AddPlus<'a> = &'a mut dyn FnMut(DirEntry<'_>, Option<Attr>) -> bool;
 
 /// The reading half of a mounted filesystem.
@@ -64,7 +65,7 @@ impl Reading {
         Ok(to_fuse(&self.fs.attr(inode)?, &self.options.disguise))
     }
 
-    /// Hands `.` and `..` of `directory` to `add`, as far as they are after `cookie`; whether it has room for more.
+    /// Passes `.` and `..` of `directory` to `add`, if they are after `cookie`. Returns whether there is room for more.
     pub(super) fn list_dots(&self, directory: InodeId, cookie: u64, add: Add<'_>) -> Result<bool, Failure> {
         let mut dots = |inode, name, cookie| add(DirEntry { inode, file_type: FileType::Directory, name, cookie });
         if cookie < DOT && !dots(directory, b".".as_slice(), DOT) {
@@ -73,17 +74,17 @@ impl Reading {
         Ok(cookie >= DOT_DOT || dots(self.fs.parent(directory)?, b"..", DOT_DOT))
     }
 
-    /// Where a listing broke off with entries already in hand, these are answered: the error comes with the next call.
+    /// If a listing fails after some entries, these are the answer: the next call returns the error.
     fn unless_begun(any: bool, result: Result<(), Failure>) -> Result<(), Failure> {
         if any { Ok(()) } else { result }
     }
 
-    /// ACLs say nothing true of owners and permissions that are not shown as packed.
+    /// If owners and permissions are not shown as packed, ACLs would be wrong, and are hidden.
     fn is_hidden(&self, name: &[u8]) -> bool {
         name.starts_with(b"system.posix_acl_") && self.options.disguise.is_any()
     }
 
-    /// What working set and pusher did so far, a name and a number a line.
+    /// Counters of working set and pusher: a name and a number on each line.
     fn counters(&self) -> String {
         let c = self.fs.working_set().counters();
         let mut text = format!(
@@ -115,7 +116,7 @@ impl Reading {
         self.fs.xattr(inode, name)?.ok_or(Failure::Errno(Errno::NO_XATTR))
     }
 
-    /// Names, each with a NUL after it, that `uid` may know of: trusted ones are root's.
+    /// Names of xattrs that `uid` may see, each with a NUL after it. Only root sees trusted ones.
     fn xattr_list(&self, inode: InodeId, uid: u32) -> Result<Vec<u8>, Failure> {
         let mut list = Vec::new();
         for name in self.fs.xattr_names(inode)? {
@@ -127,22 +128,23 @@ impl Reading {
         Ok(list)
     }
 
-    /// Agrees with the kernel on the flags that both kinds of mount want, and on `more`.
+    /// Agrees with the kernel on the flags that both kinds of mount need, and on `more`.
     pub(super) fn init(&self, config: &mut KernelConfig, more: InitFlags) {
         let mut wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | more;
-        // The kernel enforces ACLs only where it is asked to. Without, the group's bits of a file with an ACL, which hold
-        // the ACL's mask, would be taken for the group's rights.
+        // The kernel enforces ACLs only if it is asked to. Otherwise it would take the group bits of a file with an
+        // ACL, which are the ACL's mask, for the group's permissions.
         if self.options.default_permissions && !self.options.disguise.is_any() {
             wanted |= InitFlags::FUSE_POSIX_ACL;
         }
         for flag in wanted.iter() {
-            // An older kernel lacks some; each only makes things faster, but for ACLs, which it then cannot enforce.
+            // An older kernel lacks some flags. Each only makes things faster, except ACLs, which such a kernel cannot
+            // enforce.
             if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "not known to this kernel");
+                tracing::debug!(?flag, "unknown to this kernel");
             }
         }
         for result in [config.set_max_write(MAX_REQUEST), config.set_max_readahead(MAX_REQUEST)] {
@@ -153,7 +155,7 @@ impl Reading {
     }
 
     pub(super) fn lookup(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        // The kernel asks for names that are longer than any can be.
+        // The kernel may ask for names that are too long.
         if name.len() > NAME_MAX as usize {
             return reply.error(Errno::ENAMETOOLONG);
         }
@@ -165,7 +167,7 @@ impl Reading {
         self.reply_entry(reply, found);
     }
 
-    /// Answers with an entry that the kernel may keep as long as the options say.
+    /// Answers with an entry. The kernel may cache it for the time in the options.
     pub(super) fn reply_entry(&self, reply: ReplyEntry, found: Result<FileAttr, Errno>) {
         match found {
             Ok(attr) => {
@@ -175,7 +177,7 @@ impl Reading {
         }
     }
 
-    /// Answers with attributes that the kernel may keep as long as the options say.
+    /// Answers with attributes. The kernel may cache them for the time in the options.
     pub(super) fn reply_attr(&self, reply: ReplyAttr, attr: Result<FileAttr, Errno>) {
         match attr {
             Ok(attr) => reply.attr(&self.options.attr_timeout, &attr),
@@ -207,7 +209,7 @@ impl Reading {
                 reply.data(&buffer);
                 drop(reading);
                 if let Some(pusher) = &self.pusher {
-                    // Nobody waits for an answer.
+                    // Nobody waits for a result.
                     let _ = self.guard.run("push", inode.0, || {
                         pusher.was_read(InodeId(inode.0), offset);
                         Ok(())
@@ -219,7 +221,7 @@ impl Reading {
         READ_BUFFER.set(buffer);
     }
 
-    /// Answers with what `list` hands over.
+    /// Answers with the entries that `list` passes.
     pub(super) fn readdir(
         &self,
         inode: INodeNo,
@@ -249,13 +251,13 @@ impl Reading {
         mut reply: ReplyDirectoryPlus,
         list: impl FnOnce(AddPlus<'_>) -> Result<(), Failure>,
     ) {
-        // One time-out serves both in this reply, so the shorter counts.
+        // In this reply one time-out covers both, so the shorter one counts.
         let ttl = self.options.attr_timeout.min(self.options.entry_timeout);
         let result = self.guard.run("readdirplus", inode.0, || {
             let mut any = false;
             let listed = list(&mut |entry, attr| {
-                // A damaged inode does not take the listing with it: its entry is stale at once, so whoever wants more of
-                // it asks again, and is told. The kernel looks at no attributes of "." and "..".
+                // A damaged inode does not make the listing fail. Its entry expires at once, so whoever needs more asks
+                // again and gets the error. The kernel ignores the attributes of "." and "..".
                 let inode = INodeNo(entry.inode.0);
                 let (attr, ttl) = match attr {
                     Some(attr) if attr.file_type == entry.file_type => (to_fuse(&attr, &self.options.disguise), ttl),
@@ -297,7 +299,7 @@ impl Reading {
     }
 }
 
-/// Answers with a value, or its length if that is asked for.
+/// Answers with a value, or with its length if the kernel asks for that.
 pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
     match value {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),

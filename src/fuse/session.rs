@@ -1,8 +1,9 @@
-//! Mounting, and serving what is mounted.
+//! Mounts filesystems, and serves them.
 //!
-//! The mount(2) call is made here rather than by fuser: the source is an argument of its own there, so that commas and
-//! bytes that are not UTF-8 survive, and the type can be `fuse.floe`. Who may not call it goes through fusermount3, by
-//! fuser. Once [`mount`] returns the kernel has been answered, and requests wait until [`Mounted::serve`].
+//! The mount(2) call is made here, not by fuser: there the source is an argument of its own, so commas and bytes that
+//! are not UTF-8 survive, and the type can be `fuse.floe`. Users who may not call mount(2) go through fusermount3, by
+//! fuser. When [`mount`] returns, the kernel's first request has been answered; later requests wait until
+//! [`Mounted::serve`].
 
 use super::adapter::Adapter;
 use super::error::MountError;
@@ -23,34 +24,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Fewest event loops where nobody says otherwise: while one inflates another must be there to answer from the caches. More
-/// than there are cores cost: the kernel wakes them in turn, each on the core where it slept longest. (Measured on two cores:
+/// Default number of event loops, at least: while one inflates, another can answer from the caches. More loops than
+/// cores are slower: the kernel wakes them in turn, each on the core where it slept longest. (Measured on two cores:
 /// unpacking 12,170 files into a file system in memory took 1.4 to 2.7 s with two, 3.2 to 3.8 s with four.)
 const MIN_THREADS: usize = 2;
 
-/// Descriptors that a mount needs besides those of its event loops.
+/// Descriptors that a mount needs in addition to those of its event loops.
 const BESIDES: usize = 5;
 
-/// How far the kernel reads ahead, in KiB. Its own 128 cost eight times the round trips of large files.
+/// How far the kernel reads ahead, in KiB. Its default of 128 needs eight times as many round trips for large files.
 const KERNEL_READAHEAD_KIB: u32 = 1024;
 
-/// A filesystem that is mounted, and not yet served.
+/// A filesystem that is mounted, but not yet served.
 pub struct Mounted {
     served: Served,
     mountpoint: PathBuf,
     own: Own,
 }
 
-/// What is served, and what comes to its end with the event loops.
+/// What is served, and what ends with the event loops.
 enum Served {
     Reading(Session<Adapter>, Option<Arc<Pusher>>),
     Writing(Session<Writing>, Arc<Parked<Late>>, Arc<Traffic>),
 }
 
-/// Mounts `fs` read-only on `mountpoint` (absolute). `source` is what /proc/mounts shows unless `fsname=` says otherwise.
+/// Mounts `fs` read-only on `mountpoint` (absolute). /proc/mounts shows `source`, unless `fsname=` says otherwise.
 ///
 /// # Errors
-/// /dev/fuse, mount(2) or fusermount3 refuse, the kernel speaks another protocol, or there are too few descriptors.
+/// If /dev/fuse, mount(2) or fusermount3 refuse, the kernel uses another protocol, or there are too few descriptors.
 pub fn mount(fs: Arc<Fs>, mountpoint: &Path, source: &OsStr, options: &MountOptions) -> Result<Mounted, MountError> {
     let pusher = options.push.then(|| Pusher::new(fs.clone()));
     let adapter = Adapter::new(fs, options.clone(), pusher.clone());
@@ -59,7 +60,8 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, source: &OsStr, options: &MountOpti
     Ok(mount.finished(Served::Reading(session, pusher), own))
 }
 
-/// Mounts `live`, whose reading half is `fs`, writable on `mountpoint` (absolute). The options fit a writable mount.
+/// Mounts `live`, whose reading half is `fs`, writable on `mountpoint` (absolute). The options must be valid for a
+/// writable mount.
 ///
 /// # Errors
 /// As [`mount`].
@@ -79,16 +81,16 @@ pub fn mount_writable(
 }
 
 impl Mounted {
-    /// The mount, to be unmounted.
+    /// The mount, so that it can be unmounted.
     pub fn own(&self) -> Own {
         self.own
     }
 
-    /// Serves the mount until it is unmounted, on as many threads as the options say. Whoever waits for a commit when it ends
-    /// is told EIO.
+    /// Serves the mount until it is unmounted, on as many threads as the options say. Whoever still waits for a commit
+    /// at the end gets EIO.
     ///
     /// # Errors
-    /// The connection to the kernel broke.
+    /// If the connection to the kernel broke.
     pub fn serve(self) -> Result<(), MountError> {
         let Mounted { served, mountpoint, .. } = self;
         let end = match served {
@@ -112,10 +114,10 @@ impl Mounted {
         end.map_err(|error| MountError::Connection { dir: mountpoint, error })
     }
 
-    /// FUSE can only ask for less read-ahead than the kernel's default; more is had through sysfs, by root. Without, large
-    /// files are merely slower, so failing is no error.
+    /// FUSE can only reduce the kernel's default read-ahead; root can raise it through sysfs. Without it, large files
+    /// are merely slower, so a failure is not an error.
     fn widen_readahead(&self) {
-        // DONT_SYNC: a question that had to go through to the daemon, which does not serve yet, would hang here for ever.
+        // DONT_SYNC: a request to the daemon, which does not serve yet, would hang for ever.
         let Ok(stat) = rustix::fs::statx(CWD, &self.mountpoint, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else {
             return;
         };
@@ -126,7 +128,7 @@ impl Mounted {
     }
 }
 
-/// A mount in the making.
+/// A mount that is being made.
 struct Mounting<'a> {
     mountpoint: &'a Path,
     source: &'a OsStr,
@@ -140,10 +142,10 @@ impl Mounting<'_> {
         check_descriptors(self.event_loops())?;
         match self.mount_directly()? {
             Some(device) => {
-                // Without its number it cannot be served, and would stay behind, dead.
+                // Without its number it cannot be served, and a dead mount would remain.
                 let own = Own::on(self.mountpoint).inspect_err(|_| {
                     if let Err(error) = unmount(self.mountpoint, Unmount::Detach) {
-                        tracing::warn!(%error, "a mount that failed stays behind");
+                        tracing::warn!(%error, "a failed mount could not be removed");
                     }
                 })?;
                 Ok((self.start(filesystem, device, own)?, own))
@@ -162,7 +164,7 @@ impl Mounting<'_> {
         self.options.fsname.as_deref().map_or(self.source, OsStr::from_bytes)
     }
 
-    /// The connection, or nothing where only fusermount3 may mount.
+    /// The descriptor of the connection; `None` if only fusermount3 may mount.
     fn mount_directly(&self) -> Result<Option<OwnedFd>, MountError> {
         let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| MountError::Device { error: errno.into() })?;
@@ -175,7 +177,7 @@ impl Mounting<'_> {
         if self.options.default_permissions {
             data.push_str(",default_permissions");
         }
-        // Of root and the owner alone the kernel knows nothing: fuser turns the others away.
+        // The kernel has no option for "root and the owner only": fuser rejects everybody else.
         if self.options.access != Access::Owner {
             data.push_str(",allow_other");
         }
@@ -189,7 +191,7 @@ impl Mounting<'_> {
         }
     }
 
-    /// When reads change the time of the last access: not at all on a writable mount, unless told.
+    /// When reads change the time of the last access. By default never, on a writable mount.
     fn atime(&self) -> Option<Atime> {
         if self.is_writable { Some(self.options.atime.unwrap_or_default()) } else { self.options.atime }
     }
@@ -207,11 +209,11 @@ impl Mounting<'_> {
         flags
     }
 
-    /// Answers the kernel's first request; a mount that could not be is taken back.
+    /// Answers the kernel's first request. If that fails, the mount is removed.
     fn start<F: Filesystem>(&self, filesystem: F, device: OwnedFd, own: Own) -> Result<Session<F>, MountError> {
         Session::from_fd(filesystem, device, access(self.options), self.config(Vec::new())).map_err(|error| {
             if let Err(error) = own.unmount(Unmount::Detach) {
-                tracing::warn!(%error, "a mount that failed stays behind");
+                tracing::warn!(%error, "a failed mount could not be removed");
             }
             MountError::Connection { dir: self.mountpoint.to_path_buf(), error }
         })
@@ -222,7 +224,7 @@ impl Mounting<'_> {
             .map_err(|error| MountError::Refused { dir: self.mountpoint.to_path_buf(), error })
     }
 
-    /// fuser joins these with commas for fusermount3, which takes a comma after a backslash for part of a value.
+    /// fuser joins these with commas for fusermount3. There, a comma after a backslash is part of the value.
     fn helper_options(&self) -> Vec<MountOption> {
         let options = self.options;
         let source = self.source().to_string_lossy().replace('\\', "\\\\").replace(',', "\\,");
@@ -262,8 +264,8 @@ impl Mounting<'_> {
     }
 }
 
-/// Whom fuser turns away. Without `allow_other` the kernel does that itself, and better: requests it makes on somebody's
-/// behalf would fail in fuser.
+/// Whose requests fuser rejects. Without `allow_other` the kernel rejects them itself, which is better: fuser would
+/// also reject requests that the kernel makes for somebody.
 fn access(options: &MountOptions) -> SessionACL {
     match options.access {
         Access::OwnerAndRoot => SessionACL::RootAndOwner,
@@ -271,10 +273,11 @@ fn access(options: &MountOptions) -> SessionACL {
     }
 }
 
-/// Each event loop opens its descriptor when the mount is served, which is too late to tell anybody that there is none.
+/// Checks that there are enough descriptors. Each event loop opens its own only when serving begins, which is too late
+/// to report an error.
 fn check_descriptors(loops: usize) -> Result<(), MountError> {
     let open = || rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    // Besides: the connection itself, the daemon's mark, the pusher, and what is read in /proc and /sys on the way.
+    // The others are: the connection itself, the daemon's mark, the pusher, and files of /proc and /sys.
     let opened = (0..loops + BESIDES).map(|_| open()).collect::<Result<Vec<_>, _>>();
     opened.map(drop).map_err(|errno| MountError::Descriptors { loops, error: errno.into() })
 }

@@ -1,8 +1,8 @@
-//! `user.floe.state`: what a writable mount holds in memory and in the thaw log, and how its freezer is, a name and a number a
-//! line; and `user.floe.freeze`, which asks for a freeze.
+//! `user.floe.state`: what a writable mount has in memory and in the thaw log, and the state of its freezer, a name and
+//! a number on each line. And `user.floe.freeze`, which asks for a freeze.
 //!
-//! The state of the root is that of the whole filesystem; that of a regular file, of that file. It is answered and not listed,
-//! so no copy takes it along. Called by `writing`.
+//! The state of the root is that of the whole filesystem; the state of a regular file is that of the file. The
+//! attribute is not listed, so copying a file does not copy it. Called by `writing`.
 
 use super::gc;
 use super::guard::Failure;
@@ -12,18 +12,19 @@ use fuser::Errno;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-/// The attribute.
+/// The attribute with the state.
 pub const STATE_XATTR: &[u8] = b"user.floe.state";
 
-/// The attribute of the mount's root that is set to ask for a freeze of everything: to [`FREEZE_ALL`] or [`FREEZE_DEEP`]. Who
-/// set it finds its ticket in `freezer_ticket` of the state, or a later one; it is done when `freezer_done` has reached that.
+/// The attribute of the mount's root that is set to [`FREEZE_ALL`] or [`FREEZE_DEEP`] to freeze everything. The caller
+/// then finds its ticket, or a later one, as `freezer_ticket` in the state. The work is done when `freezer_done` has
+/// reached it.
 pub const FREEZE_XATTR: &[u8] = b"user.floe.freeze";
-/// Everything is to be frozen, and the image brought up to date.
+/// Freezes everything, and makes a checkpoint.
 pub const FREEZE_ALL: &[u8] = b"all";
-/// The same, and contents that came about by changes are cut anew.
+/// The same, and also cuts contents anew that were made by changes.
 pub const FREEZE_DEEP: &[u8] = b"deep";
 
-/// Ranges of a file that are looked at: one request may not take long.
+/// Largest number of ranges of a file that are looked at: one request must not take long.
 const RANGES: usize = 1 << 16;
 
 /// The value of `user.floe.state`; `None` if `name` is another attribute.
@@ -119,12 +120,12 @@ fn line(text: &mut String, name: &str, value: impl Display) {
     let _ = writeln!(text, "{name} {value}");
 }
 
-/// Words that are one line.
+/// Text as a single line.
 fn words(text: Option<&str>) -> String {
     text.map_or("-".into(), |text| text.replace('\n', " "))
 }
 
-/// Asks the freezer for what `user.floe.freeze` was set to, on behalf of the user `uid`.
+/// Asks the freezer for the freeze in `value`, for the user `uid`.
 pub(super) fn ask_to_freeze(live: &Live, inode: InodeId, uid: u32, value: &[u8]) -> Result<(), Failure> {
     if inode != InodeId::ROOT {
         return Err(Errno::EOPNOTSUPP.into());
@@ -163,7 +164,7 @@ fn of_file(live: &Live, fs: &Fs, inode: InodeId) -> Result<String, FsError> {
     Ok(format!("thawed_bytes {thawed}\nlost_bytes {lost}\nfrozen_bytes {frozen}\n{more}"))
 }
 
-/// Bytes of a file that are no hole, and whether all of it was looked at.
+/// Bytes of a file that are not in holes, and whether all of the file was looked at.
 fn data_bytes(fs: &Fs, inode: InodeId) -> Result<(u64, bool), FsError> {
     let (mut data, mut at) = (0u64, 0);
     for _ in 0..RANGES {

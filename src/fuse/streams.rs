@@ -1,35 +1,35 @@
-//! What readers will want next, guessed from the small files they read one after another. A wrong guess costs time, never
-//! a wrong byte.
+//! Guesses what readers will need next from the small files that they read one after another. A wrong guess costs time,
+//! but never gives wrong bytes.
 
 use parking_lot::Mutex;
 use std::ops::Range;
 
-/// Streams followed at a time.
+/// How many streams are followed at a time.
 const STREAMS: usize = 8;
-/// Inodes that a stream may skip: directories, symlinks, files that are in the page cache already.
+/// How many inodes a stream may skip: directories, symlinks, and files that are already in the page cache.
 const SLACK: u64 = 8;
-/// Inodes in the first and the longest window.
+/// Number of inodes in the first and in the longest window.
 const WINDOW: Range<u64> = 8..128;
 
-/// A window of inodes to be pushed. One file at or after `mark` is left out: the READ of it is how the pusher learns that
-/// the reader has come so far. (The kernel's read-ahead marks a page for that.)
+/// A window of inodes to be pushed. One file at or after `mark` is left out: its READ tells the pusher that the reader
+/// has come so far. (The kernel's read-ahead marks a page for the same purpose.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
-    /// Which stream, for [`Streams::reader`].
+    /// The stream, for [`Streams::reader`].
     pub(super) stream: usize,
-    /// Which inodes.
+    /// The inodes.
     pub(super) inodes: Range<u64>,
-    /// The middle.
+    /// The middle of the window.
     pub(super) mark: u64,
-    /// Whether the reader reads what it has read before, so that the page cache must have lost it.
+    /// Whether the reader has read these files before, so that the page cache must have lost them.
     pub(super) anew: bool,
 }
 
 #[derive(Default, Clone)]
 struct Stream {
-    /// The inode read last; 0 for a stream that is none yet.
+    /// The inode that was read last; 0 if there is no stream yet.
     at: u64,
-    /// The window ordered last.
+    /// The window that was requested last.
     window: Range<u64>,
     used: u64,
 }
@@ -40,14 +40,15 @@ struct State {
     clock: u64,
 }
 
-/// Finds readers that read files in the order of their inode numbers, which is that of the packer's walk.
+/// Finds readers that read files in the order of their inode numbers, which is the order in which `pack` walked them.
 #[derive(Default)]
 pub(super) struct Streams {
     state: Mutex<State>,
 }
 
 impl Streams {
-    /// A READ of the beginning of `inode` came, `anew` if not for the first time. Returns the window to push now, if any.
+    /// The beginning of `inode` was READ; `anew`: not for the first time. Returns the window to push now, if there is
+    /// one.
     pub(super) fn was_read(&self, inode: u64, anew: bool) -> Option<Window> {
         let mut state = self.state.lock();
         state.clock += 1;
@@ -70,12 +71,12 @@ impl Streams {
         Some(Window { stream: n, inodes: stream.window.clone(), mark: start.saturating_add(len / 2), anew })
     }
 
-    /// The inode that the reader of a stream READ last.
+    /// The inode that the reader of a stream read last.
     pub(super) fn reader(&self, stream: usize) -> u64 {
         self.state.lock().streams.get(stream).map_or(0, |stream| stream.at)
     }
 
-    /// The kernel does not know the inodes of this window: the stream begins anew.
+    /// The kernel does not know the inodes of this window: the stream starts again.
     pub(super) fn was_unknown(&self, window: &Window) {
         if let Some(stream) = self.state.lock().streams.get_mut(window.stream)
             && stream.window == window.inodes

@@ -1,9 +1,9 @@
 //! fuser's trait for writable mounts, on top of [`Live`].
 //!
-//! Everything goes by inode: a write comes after its handle is closed, and with a handle that is guessed, where the kernel
-//! writes back what was mapped [30]; handles are only counted, so that an unlinked file lives as long as it is open. Nothing
-//! waits in here: replies that need a commit are parked. Nothing changes but through the kernel, so its caches keep what they
-//! are told without a limit. Called by `session`.
+//! Everything goes by inode. If the kernel writes back a mapped file, the write may come after its handle is closed,
+//! and with a guessed handle [30]. Handles are only counted, so that an unlinked file lives as long as it is open.
+//! Nothing waits in here: replies that need a commit are parked. All changes come through the kernel, so its caches
+//! have no time limit. Called by `session`.
 
 use super::attr::{from_system, kind_of, to_fuse};
 use super::gc::{GC_XATTR, ask_for_gc};
@@ -33,17 +33,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Requests that the kernel may have on the way without anybody waiting for them: read-ahead and write-back.
+/// How many requests the kernel may send without anybody waiting for them: read-ahead and write-back.
 const MAX_BACKGROUND: u16 = 64;
 
 /// Permission bits, with setuid, setgid and sticky.
 const PERMISSIONS: u32 = 0o7777;
 
-/// A copy in one request is at most so long, in bytes: its reply has 32 bits for the length.
+/// Longest copy in one request, in bytes: the reply has 32 bits for the length.
 const MAX_COPY: u64 = u32::MAX as u64 & !0xfff;
 
 thread_local! {
-    /// Whether `traffic` knows of this event loop.
+    /// Whether this event loop is registered in `traffic`.
     static KNOWN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -58,10 +58,10 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Serves `live`, whose reading half is `fs`, as `options` say. Replies that wait for a commit are in `parked`.
+    /// Serves `live`, whose reading half is `fs`, with these options. Replies that wait for a commit are in `parked`.
     pub(super) fn new(live: Arc<Live>, fs: Arc<Fs>, options: MountOptions, parked: Arc<Parked<Late>>) -> Self {
         let (of_guard, to_drain) = (Arc::clone(&live), Arc::clone(&parked));
-        // Whatever a handler left half done must not be committed.
+        // What a handler left half done must not be committed.
         let guard = Guard::telling(move |message| {
             of_guard.latch(message);
             to_drain.drain();
@@ -71,12 +71,12 @@ impl Writing {
         Writing { reading, live, parked, dirs: DirHandles::default(), atime, traffic: Arc::default() }
     }
 
-    /// What event loops note, to follow whoever asks.
+    /// The counts of the event loops, used to follow the requesting process.
     pub(super) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }
 
-    /// Notes a request, and how many bytes it moves.
+    /// Counts a request that moves `bytes` bytes.
     fn note(&self, request: &Request, bytes: usize) {
         if !KNOWN.replace(true) {
             self.traffic.add_loop(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
@@ -93,11 +93,12 @@ impl Writing {
         self.reading.guard.run(operation, inode.0, || Ok(handler()?))
     }
 
-    /// Answers when all changes so far are durable; where so many bytes were written, as soon as the thaw log has room, too.
+    /// Answers when all changes so far are durable. After a write of `written` bytes, also waits for room in the thaw
+    /// log.
     fn reply_when_durable(&self, inode: INodeNo, reply: Late, written: u64) {
         let ticket = self.parked.park(reply);
         let live = Arc::clone(&self.live);
-        // If it fails or panics, the ticket is dropped: its caller is told EIO.
+        // If this fails or panics, the ticket is dropped, and its caller gets EIO.
         let _ = self.run("sync", inode, || {
             self.live.sync(Box::new(move |result| match result {
                 Ok(()) if written > 0 => live.after_write(written, Box::new(move |_| ticket.answer(Ok(())))),
@@ -116,7 +117,7 @@ impl Writing {
         });
     }
 
-    /// A read was asked for: changes the time of the last access if it is to be. It is not worth an error.
+    /// Called for each read: updates the time of the last access if that is due. A failure is not reported.
     fn touch(&self, inode: InodeId, flags: i32) {
         if self.atime == Atime::Never || flags & libc::O_NOATIME != 0 {
             return;
@@ -164,7 +165,7 @@ fn new_time(time: TimeOrNow) -> NewTime {
 
 impl Filesystem for Writing {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // The umask is handed to `create`, where a default ACL may replace it.
+        // `create` gets the umask: a default ACL may replace it.
         self.reading.init(config, InitFlags::FUSE_BIG_WRITES | InitFlags::FUSE_DONT_MASK);
         if let Err(nearest) = config.set_max_background(MAX_BACKGROUND) {
             tracing::debug!(nearest, "the kernel allows less");
@@ -209,7 +210,7 @@ impl Filesystem for Writing {
             atime: atime.map(new_time),
             mtime: mtime.map(new_time),
             ctime: ctime.map(from_system),
-            // The kernel sends the mode without these bits itself.
+            // The kernel itself sends a mode without these bits.
             clear_privileges: false,
         };
         let attr = self.run("setattr", inode, || {
@@ -309,7 +310,7 @@ impl Filesystem for Writing {
         let created = self.run("create", parent, || {
             let (parent, name) = (InodeId(parent.0), name.as_bytes());
             let attr = match self.live.create(parent, name, &new_node(request, (NewKind::Regular, mode, umask))) {
-                // The kernel looks a name up before it creates it, so this one has only just come to be.
+                // The kernel looks a name up before it creates it, so this one was created just now.
                 Err(FsError::Exists) if flags & libc::O_EXCL == 0 => self.reading.fs.lookup(parent, name)?,
                 made => made?,
             };
@@ -319,7 +320,7 @@ impl Filesystem for Writing {
         match created {
             Ok(attr) => {
                 let (handle, how) = opened(flags);
-                // One time-out serves both in this reply, so the shorter counts.
+                // In this reply one time-out covers both, so the shorter one counts.
                 let ttl = self.reading.options.attr_timeout.min(self.reading.options.entry_timeout);
                 reply.created(&ttl, &attr, GENERATION, handle, how);
             }
@@ -390,11 +391,12 @@ impl Filesystem for Writing {
         });
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         match written {
-            // What comes out of the page cache has the flags of a handle that is guessed; O_SYNC writes wait elsewhere.
+            // Writes from the page cache have the flags of a guessed handle. Their O_SYNC callers wait for an fsync
+            // instead.
             Ok(()) if flags.0 & libc::O_DSYNC != 0 && !how.contains(WriteFlags::FUSE_WRITE_CACHE) => {
                 self.reply_when_durable(inode, Late::Write(reply, len), len.into());
             }
-            // It is written. Who wrote it goes on when the freezer follows.
+            // The write is done. Its caller goes on when the freezer has caught up.
             Ok(()) if self.live.holds_replies_back() => {
                 self.reply_when_there_is_room(inode, Late::Write(reply, len), len.into());
             }
@@ -403,7 +405,7 @@ impl Filesystem for Writing {
         }
     }
 
-    /// close(2): says that what was written may never become durable, where that is known by now.
+    /// close(2): returns an error if it is known by now that written data may never become durable.
     fn flush(&self, request: &Request, inode: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         self.note(request, 0);
         let flushed = self.run("flush", inode, || match self.live.latched() {
@@ -510,14 +512,14 @@ impl Filesystem for Writing {
         let flags = XattrFlags {
             create: flags & libc::XATTR_CREATE != 0,
             replace: flags & libc::XATTR_REPLACE != 0,
-            // The kernel says so with SETXATTR_EXT alone, which fuser does not know.
+            // The kernel sends this only with SETXATTR_EXT, which fuser does not support.
             clear_setgid: false,
         };
         let done = self.run("setxattr", inode, || self.live.set_xattr(InodeId(inode.0), name, value, flags));
         Self::reply_empty(reply, done);
     }
 
-    /// The kernel asks for `security.capability` before each write(2), so this is short where there are no attributes.
+    /// The kernel asks for `security.capability` before each write(2), so this must be fast if there are no attributes.
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.note(request, 0);
         let (reading, id, name) = (&self.reading, InodeId(inode.0), name.as_bytes());
@@ -584,7 +586,7 @@ impl Filesystem for Writing {
     }
 }
 
-/// What fallocate(2) is to do, if it is offered.
+/// The mode for fallocate(2); `None` if it is not supported.
 fn fallocate_mode(mode: i32) -> Option<FallocateMode> {
     let (keep_size, punch, zero) = (libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_ZERO_RANGE);
     match mode {

@@ -1,4 +1,4 @@
-//! Measurements of small images whose answer is known by reasoning.
+//! Measurements of small images whose results can be worked out by hand.
 
 use super::read_cost::draw;
 use super::*;
@@ -29,7 +29,7 @@ impl PackObserver for Silent {
     }
 }
 
-/// An image of what `fill` puts into a directory, in superchunks of 1 MiB and subchunks of 64 KiB.
+/// An image of the files that `fill` writes into a directory, in superchunks of 1 MiB and subchunks of 64 KiB.
 fn image(compression: Compression, part_size: Option<u32>, fill: impl Fn(&Path)) -> Arc<Image> {
     let dir = tempfile::tempdir().unwrap();
     let (tree, path) = (dir.path().join("tree"), dir.path().join("image.floe"));
@@ -68,9 +68,9 @@ fn each_different_subchunk_is_compressed_once_by_itself_whatever_the_threads() {
     let (whole, last) = (pieces.concat(), text(99, 1000));
     let image = image(Compression::Zstd(3), None, |dir| {
         std::fs::write(dir.join("a"), &whole).unwrap();
-        // Nothing of it is new but the end.
+        // Only its end is new.
         std::fs::write(dir.join("b"), [&whole[SUBCHUNK..5 * SUBCHUNK], &last].concat()).unwrap();
-        // In the inode's own table, and in none.
+        // Stored in the table of tiny contents, and nowhere.
         std::fs::write(dir.join("tiny"), "tiny").unwrap();
         std::fs::write(dir.join("empty"), "").unwrap();
     });
@@ -79,13 +79,14 @@ fn each_different_subchunk_is_compressed_once_by_itself_whatever_the_threads() {
     let found = alone(&image, 1);
     assert_eq!((found.subchunks, found.raw_bytes, found.alone_bytes), (41, (whole.len() + 1000) as u64, expected));
     assert_eq!(alone(&image, 4), found);
-    // Far too little memory: one thread goes on with what it needs.
+    // Far too little memory: one thread still runs, with what it needs.
     assert_eq!(subchunks_alone(&image, AloneOptions { jobs: 4, memory: 1 }, &()).unwrap(), found);
 }
 
 #[test]
 fn the_gain_of_superchunks_is_what_subchunks_have_in_common() {
-    // Noise, and the same noise with one byte in it changed: alone neither shrinks, together the second is nearly nothing.
+    // Noise, and the same noise with one byte changed: alone, neither gets smaller; together, the second takes almost
+    // nothing.
     let first = noise(1, SUBCHUNK);
     let mut second = first.clone();
     second[1000] ^= 1;
@@ -155,13 +156,13 @@ fn random_reads_inflate_what_the_working_set_does_not_hold() {
     let superchunks: Vec<_> = draw(7, 300, pages).into_iter().map(|page| page * RANDOM_READ / MIB as u64).collect();
     let read_bytes = 300 * RANDOM_READ;
 
-    // All of them are held: each is inflated when it is first met.
+    // All superchunks fit: each is inflated when it is first needed.
     let large = cost(&image, 64 * MIB, &reads);
     let met = superchunks.iter().collect::<HashSet<_>>().len() as u64;
     assert_eq!((large.reads, large.read_bytes, large.inflations), (300, read_bytes, met));
     assert_eq!(large.ratio(), Some((met * MIB as u64) as f64 / read_bytes as f64));
 
-    // One is held: each read that does not go where the one before went inflates another.
+    // One superchunk fits: each read in another superchunk than the previous read inflates one.
     let small = cost(&image, MIB, &reads);
     let changes = 1 + superchunks.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64;
     assert_eq!((small.inflations, small.inflated_bytes), (changes, changes * MIB as u64));
@@ -199,7 +200,7 @@ fn random_reads_find_every_place_that_has_data_and_no_hole() {
         .unwrap();
         pages
     };
-    // The file system below may allocate more than a page at once.
+    // The file system that contains the files may allocate more than a page at once.
     assert!((5..5 + 4 * 16).contains(&data), "{data} pages");
     let cost = cost(&image, 64 * MIB, &Reads::Random { seed: 1, count: 2000 });
     assert_eq!((cost.reads, cost.read_bytes), (2000, 2000 * RANDOM_READ));
@@ -218,7 +219,7 @@ fn an_image_without_data_costs_nothing() {
 
 #[test]
 fn draws_are_those_of_splitmix64_and_below_their_bound() {
-    // The first outputs for seed 1234567, of the reference implementation; times 2^63, halved.
+    // The first outputs of the reference implementation for seed 1234567; times 2^63, halved.
     let first: [u64; 3] = [6457827717110365317, 3203168211198807973, 9817491932198370423];
     assert_eq!(draw(1234567, 3, 1 << 63), first.map(|output| output / 2));
     let drawn = draw(1, 10_000, 7);

@@ -1,4 +1,4 @@
-//! Making files of every type.
+//! Makes files of every type.
 
 use super::{attributes, names, sets};
 use crate::format::ids::InodeId;
@@ -10,7 +10,7 @@ use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 use crate::fs::{Attr, FsError};
 
-/// What to make.
+/// What kind of file to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewKind {
     /// A regular file, empty.
@@ -19,9 +19,9 @@ pub enum NewKind {
     Directory,
     /// A symlink to this target.
     Symlink(Vec<u8>),
-    /// A device: `file_type` is that of a block or a character device.
+    /// A device. `file_type` says whether it is a block or a character device.
     Device {
-        /// Which of both.
+        /// The type.
         file_type: FileType,
         /// Major number.
         major: u32,
@@ -37,15 +37,15 @@ pub enum NewKind {
 /// A file to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewNode {
-    /// What.
+    /// The kind.
     pub kind: NewKind,
-    /// Permission bits as they were asked for; the umask is not yet taken away.
+    /// Permission bits as requested. The umask is not applied yet.
     pub mode: u16,
-    /// The caller's umask. It does not count where the directory has a default ACL.
+    /// The caller's umask. It is ignored if the directory has a default ACL.
     pub umask: u16,
     /// Owner.
     pub uid: u32,
-    /// Group, unless the directory hands on its own.
+    /// Group. A setgid directory gives its own group instead.
     pub gid: u32,
 }
 
@@ -71,7 +71,7 @@ pub(in crate::fs) fn create(
     Ok((inode, row))
 }
 
-/// The row, as if the directory handed on nothing.
+/// The new row, without anything that it inherits from the directory.
 fn new_row(draft: &Draft, parent: InodeId, node: &NewNode) -> Result<InodeRow, FsError> {
     let (mut size, mut links, mut target) = (0, 1, Vec::new());
     let file_type = match &node.kind {
@@ -117,7 +117,8 @@ fn new_row(draft: &Draft, parent: InodeId, node: &NewNode) -> Result<InodeRow, F
     })
 }
 
-/// What the directory hands on: its group if it is setgid, and its default ACL, which takes the umask's place.
+/// Applies what the file inherits from its directory: the group if the directory is setgid, and the default ACL, which
+/// replaces the umask.
 fn inherit(draft: &mut Draft, dir: &InodeRow, node: &NewNode, row: &mut InodeRow) -> Result<(), FsError> {
     use super::privileges::SETGID;
     if dir.permissions & SETGID != 0 {
@@ -130,7 +131,7 @@ fn inherit(draft: &mut Draft, dir: &InodeRow, node: &NewNode, row: &mut InodeRow
         return Ok(());
     }
     let default = draft.view().xattrs(dir)?.get(acl::DEFAULT).map(<[u8]>::to_vec).unwrap_or_default();
-    // An image may hold a value that no kernel would have set: it is as good as none.
+    // An image may contain a value that no kernel would have set. It is ignored.
     let Some(handed_on) = Acl::decode(&default).ok().flatten() else {
         row.permissions &= !(node.umask & 0o777);
         return Ok(());

@@ -1,7 +1,7 @@
 //! fallocate(2).
 //!
-//! Nothing is reserved: what is written later is compressed later, and a hole stays one. So allocating only asks whether there
-//! is space now, and changes the size, as a file system with compression does.
+//! Nothing is reserved: data that is written later is compressed later, and a hole stays a hole. So allocating only
+//! checks whether there is space now, and changes the size, as in other file systems with compression.
 
 use super::thaw::{Append, Source};
 use super::truncate::SIZE;
@@ -20,20 +20,20 @@ const STAT_BLOCK: u64 = 512;
 /// What to do with the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FallocateMode {
-    /// Extend the file to where the range ends.
+    /// Extend the file to the end of the range.
     Allocate,
-    /// Nothing but to see whether there is space (FALLOC_FL_KEEP_SIZE).
+    /// Only check whether there is space (FALLOC_FL_KEEP_SIZE).
     KeepSize,
     /// Make it a hole (FALLOC_FL_PUNCH_HOLE with FALLOC_FL_KEEP_SIZE).
     PunchHole,
-    /// Make it zeros, which are a hole (FALLOC_FL_ZERO_RANGE).
+    /// Make it zeros by making it a hole (FALLOC_FL_ZERO_RANGE).
     ZeroRange {
-        /// The size stays, though the range ends after it.
+        /// The size stays even if the range ends after it.
         keep_size: bool,
     },
 }
 
-/// Carries it out. Gives where to go on if one step does not reach the end of the range.
+/// Performs the operation. If one step does not reach the end of the range, returns where to go on.
 pub(in crate::fs) fn fallocate(
     draft: &mut Draft,
     inode: InodeId,
@@ -71,7 +71,7 @@ pub(in crate::fs) fn fallocate(
     Ok(next)
 }
 
-/// How far into `[from, to)` one step gets [27].
+/// Up to which offset in `[from, to)` one step may go [27].
 pub(super) fn reach(draft: &mut Draft, inode: InodeId, row: &InodeRow, from: u64, to: u64) -> Result<u64, FsError> {
     let mut reached = to;
     if draft.view().has_thawed() {
@@ -85,7 +85,7 @@ pub(super) fn reach(draft: &mut Draft, inode: InodeId, row: &InodeRow, from: u64
     Ok(reached)
 }
 
-/// Bytes that writing to the whole range would add at most: those after the end, and holes.
+/// An upper bound of the bytes that writing the whole range would add: those after the end of the file, and holes.
 fn need(view: &View, inode: InodeId, row: &InodeRow, offset: u64, len: u64) -> Result<u64, FsError> {
     let end = offset.saturating_add(len);
     let within = end.min(row.size).saturating_sub(offset);
@@ -95,11 +95,11 @@ fn need(view: &View, inode: InodeId, row: &InodeRow, offset: u64, len: u64) -> R
 }
 
 impl Live {
-    /// Does with the range `[offset, offset + len)` of a regular file what `mode` says.
+    /// Applies `mode` to the range `[offset, offset + len)` of a regular file.
     ///
     /// # Errors
-    /// `NoSpace` if what is to be allocated is more than there is space for; `Invalid` for no bytes, `TooLarge` beyond
-    /// 2^63 - 1; `NotFound`, `IsDirectory`, `NotRegular`, `ReadOnly`, or `Io` if tables cannot be read.
+    /// `NoSpace` if there is not enough space for the allocation; `Invalid` if `len` is 0; `TooLarge` beyond 2^63 - 1;
+    /// `NotFound`, `IsDirectory`, `NotRegular`, `ReadOnly`; `Io` if tables cannot be read.
     pub fn fallocate(&self, inode: InodeId, offset: u64, len: u64, mode: FallocateMode) -> Result<(), FsError> {
         if matches!(mode, FallocateMode::Allocate | FallocateMode::KeepSize) {
             let snapshot = self.snapshot();

@@ -1,8 +1,10 @@
-//! The last step of a freeze: a file names subchunks for the bytes that were cut, and has them no more in the thaw log.
+//! The last step of a freeze: a file names subchunks for the bytes that were cut, and no longer names them in the thaw
+//! log.
 //!
-//! The row is read again, and its content columns alone change [4]. Only bytes that have the source they had when they were
-//! cut are spliced, into the content as it is now [5]: so what was written, cut off or punched meanwhile stays as it is. What
-//! was written from nothing comes to be what `pack` makes of it. Called by `freezing`.
+//! The row is read again, and only the columns of its content change [4]. Bytes are spliced only if their source is the
+//! same as when they were cut, and into the content as it is now [5]. So whatever was written, cut off or punched
+//! meanwhile stays. A file that was written from nothing gets the content that `pack` would give it. Called by
+//! `freezing`.
 
 use super::unlink::{STEP_ROWS, thawed_rows};
 use super::{body, truncate};
@@ -16,18 +18,18 @@ use crate::fs::content::{clear_uneven, hole, slice};
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::layout::{self, Unchanged};
 
-/// A whole subchunk, and where in the file its bytes are.
+/// A whole subchunk, and where its bytes are in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) struct Piece {
     pub(in crate::fs) begin: u64,
     pub(in crate::fs) len: u32,
     pub(in crate::fs) subchunk: SubchunkId,
-    /// Whether these bytes were there already.
+    /// Whether the image already had these bytes.
     pub(in crate::fs) saved: bool,
 }
 
 impl Piece {
-    /// Offset after its last byte.
+    /// The offset after its last byte.
     pub(in crate::fs) fn end(&self) -> u64 {
         self.begin.saturating_add(self.len.into())
     }
@@ -37,19 +39,19 @@ impl Piece {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::fs) struct Frozen {
     pub(in crate::fs) inode: InodeId,
-    /// Bytes of the file then.
+    /// The size of the file at that time.
     pub(in crate::fs) size: u64,
-    /// Where its bytes came from: at least those of the pieces, in order; of the whole file, if all of it was cut.
+    /// The sources of its bytes, in order: at least for those in pieces; for the whole file if all of it was cut.
     pub(in crate::fs) sources: Vec<Span>,
-    /// In order, without overlap.
+    /// In order, without overlaps.
     pub(in crate::fs) pieces: Vec<Piece>,
-    /// Whether pieces and holes are the whole file.
+    /// Whether pieces and holes cover the whole file.
     pub(in crate::fs) whole: bool,
-    /// Whether pieces without thawed bytes are of use, too: the content is cut anew.
+    /// Whether pieces without thawed bytes are useful, too: the whole content is being cut anew.
     pub(in crate::fs) deep: bool,
-    /// Whether borders of pieces are not those that the chunker would find.
+    /// Whether some borders of pieces differ from those that the chunker would find.
     pub(in crate::fs) uneven: bool,
-    /// All bytes of a file that is to have them in its own row of a table.
+    /// All bytes of a file that becomes tiny.
     pub(in crate::fs) tiny: Option<Vec<u8>>,
     /// The tiny content that it had.
     pub(in crate::fs) was_tiny: Option<Vec<u8>>,
@@ -58,19 +60,19 @@ pub(in crate::fs) struct Frozen {
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::fs) struct Spliced {
-    /// Bytes that are no more in the thaw log.
+    /// Bytes that are no longer in the thaw log.
     pub(in crate::fs) bytes: u64,
-    /// How many of them were in the image already.
+    /// How many of them the image already had.
     pub(in crate::fs) saved: u64,
     /// Whether anything was spliced.
     pub(in crate::fs) changed: bool,
-    /// The piece that the next step begins with.
+    /// The piece with which the next step begins.
     pub(in crate::fs) next: Option<usize>,
-    /// The file is gone.
+    /// Whether the file is deleted.
     pub(in crate::fs) gone: bool,
 }
 
-/// Splices what was cut into the file, from piece number `first` on, as far as one step may [27].
+/// Splices what was cut into the file, beginning with piece number `first`, as far as one step may go [27].
 pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) -> Result<Spliced, FsError> {
     draft.lightens_log();
     let (mut row, standing) = match draft.any_inode(frozen.inode) {
@@ -97,8 +99,8 @@ pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) ->
     Ok(spliced)
 }
 
-/// Gives a file of which nothing has changed the content that `pack` would give it: bytes that left the log, and how many of
-/// them were there already. `None` if something has changed.
+/// If nothing of the file has changed, gives it the content that `pack` would give it. Returns how many bytes left the
+/// log, and how many of them the image already had. `None` if something has changed.
 fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option<(u64, u64)>, FsError> {
     if row.size != frozen.size {
         return Ok(None);
@@ -148,7 +150,7 @@ fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option
     Ok(Some(bytes))
 }
 
-/// Splices pieces as far as nothing of them has changed.
+/// Splices the unchanged parts of the pieces.
 fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) -> Result<Spliced, FsError> {
     let mut spliced = Spliced::default();
     let pieces = frozen.pieces.get(first..).unwrap_or_default();
@@ -183,7 +185,7 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
         }
         for (from, to, thawed) in joined(&ranges) {
             let whole = to - from == u64::from(piece.len);
-            // Of what changed in part, what is not in the log is better left where it is.
+            // If a piece is changed in part, those of its bytes that are not in the log better stay where they are.
             if !whole && thawed == 0 {
                 continue;
             }
@@ -191,7 +193,7 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
                 groups.push(Group { at: from, end: from, rows: Rows::default(), whole: !frozen.uneven });
             }
             let Some(group) = groups.last_mut() else { continue };
-            // Less than the piece's length, which a u32 holds.
+            // Less than the length of the piece, which fits a u32.
             let skip = u32::try_from(from - piece.begin).unwrap_or(u32::MAX);
             group.rows.subchunk(piece.subchunk, skip, to - from, whole);
             group.whole &= whole;
@@ -201,7 +203,7 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
         }
     }
     spliced.changed = bytes > 0 || frozen.deep && !groups.is_empty();
-    // Stored bytes alone stay where they are.
+    // Without thawed bytes there is no reason to splice.
     if spliced.changed {
         for group in groups {
             body::splice(draft, row, group.at, &group.rows.all, group.whole)?;
@@ -212,8 +214,8 @@ fn some(draft: &mut Draft, frozen: &Frozen, first: usize, row: &mut InodeRow) ->
     Ok(spliced)
 }
 
-/// A content of whole subchunks alone, of which none is shorter than the chunker makes them but at the end of data, is uneven no
-/// more, however it came about.
+/// Marks a content as no longer uneven, however it was made, if it consists of whole subchunks, and none of them is
+/// shorter than the chunker's minimum except before a hole or the end.
 pub(in crate::fs) fn even_out(draft: &mut Draft, inode: InodeId) -> Result<(), FsError> {
     let (mut row, standing) = match draft.any_inode(inode) {
         Err(FsError::NotFound) => return Ok(()),
@@ -248,7 +250,7 @@ pub(in crate::fs) fn even_out(draft: &mut Draft, inode: InodeId) -> Result<(), F
     Ok(())
 }
 
-/// As many of the pieces as one step may splice: at least one.
+/// As many of the pieces as one step may splice; at least one.
 fn step<'p>(draft: &Draft, inode: InodeId, begin: u64, pieces: &'p [Piece]) -> Result<&'p [Piece], FsError> {
     let most = pieces.get(..STEP_ROWS).unwrap_or(pieces);
     let Some(end) = most.last().map(Piece::end) else { return Ok(most) };
@@ -257,7 +259,7 @@ fn step<'p>(draft: &Draft, inode: InodeId, begin: u64, pieces: &'p [Piece]) -> R
     Ok(most.get(..count.max(1)).unwrap_or(most))
 }
 
-/// Thawed bytes that are of pieces which were there already.
+/// Thawed bytes in pieces that the image already had.
 fn saved(pieces: &[Piece], unchanged: &[Unchanged]) -> u64 {
     let mut ranges = unchanged.iter().filter(|range| range.thawed).peekable();
     let mut bytes = 0u64;
@@ -274,7 +276,7 @@ fn saved(pieces: &[Piece], unchanged: &[Unchanged]) -> u64 {
     bytes
 }
 
-/// Neighbouring ranges as one: from, to, and how many bytes of it are in the log.
+/// Joins adjoining ranges: from, to, and how many of the bytes are in the log.
 fn joined(ranges: &[Unchanged]) -> Vec<(u64, u64, u64)> {
     let mut out = Vec::<(u64, u64, u64)>::new();
     for range in ranges {
@@ -290,7 +292,7 @@ fn joined(ranges: &[Unchanged]) -> Vec<(u64, u64, u64)> {
     out
 }
 
-/// Rows that take one range of the file.
+/// Rows that will cover one range of the file.
 struct Group {
     at: u64,
     end: u64,
@@ -303,7 +305,7 @@ struct Group {
 #[derive(Default)]
 struct Rows {
     all: Vec<ContentRow>,
-    /// The last row ends with this subchunk, whole.
+    /// The subchunk with which the last row ends, if it is whole.
     last: Option<SubchunkId>,
 }
 
@@ -316,7 +318,7 @@ impl Rows {
     fn subchunk(&mut self, id: SubchunkId, skip: u32, len: u64, whole: bool) {
         let follows = whole && self.last.is_some_and(|last| last.0.checked_add(1) == Some(id.0));
         self.last = whole.then_some(id);
-        // Whole subchunks' lengths are those of u32.
+        // Lengths of whole subchunks fit a u32.
         let short = |len: u64| u32::try_from(len).unwrap_or(u32::MAX);
         if let Some(row) = self.all.last_mut().filter(|_| follows) {
             match &mut row.extent {

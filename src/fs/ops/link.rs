@@ -1,4 +1,4 @@
-//! Giving an inode another name.
+//! Gives an inode another name.
 
 use super::{attributes, names};
 use crate::format::ids::InodeId;
@@ -7,7 +7,7 @@ use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 use crate::fs::{Attr, FsError};
 
-/// Gives `inode` the name `name` in `parent`, too.
+/// Adds the name `name` in `parent` to `inode`.
 pub(in crate::fs) fn link(
     draft: &mut Draft,
     inode: InodeId,
@@ -19,7 +19,7 @@ pub(in crate::fs) fn link(
     if draft.lookup(parent, name)?.is_some() {
         return Err(FsError::Exists);
     }
-    // What lost its last name while it was open gets no new one.
+    // An inode that lost its last name while it was open gets no new one.
     let mut row = draft.inode(inode)?;
     if row.file_type == FileType::Directory {
         return Err(FsError::NotPermitted);

@@ -1,9 +1,9 @@
-//! The operations of a writable filesystem: what each changes, as pure functions on a [`Draft`](super::draft::Draft), and
-//! the method of [`Live`](super::live::Live) that carries it out.
+//! The operations of a writable filesystem: for each a pure function on a [`Draft`](super::draft::Draft), and the
+//! method of [`Live`](super::live::Live) that performs it.
 //!
-//! A function here reads rows through the draft, which notes what it read, and puts what changes; it does no I/O but
-//! reading tables, and appending bytes where it is handed a way to do that. It may be evaluated more than once. Times, link
-//! counts and errors are those of Linux on ext4. Callers: fuse, tests.
+//! A function here reads rows through the draft, which notes what was read, and writes changed rows to the draft. Its
+//! only I/O is reading tables, and appending bytes if the caller passes a way to do so. It may be evaluated several
+//! times. Times, link counts and errors are those of Linux on ext4. Callers: fuse, `freezing`, tests.
 
 mod atime;
 mod attributes;

@@ -1,4 +1,4 @@
-//! What all operations on names ask first.
+//! Checks that all operations on names make first.
 
 use crate::format::ids::InodeId;
 use crate::format::limits;
@@ -7,13 +7,14 @@ use crate::format::rows::{FileType, InodeRow, Time};
 use crate::fs::FsError;
 use crate::fs::draft::Draft;
 
-/// Names of one file at most, as ext4 has it. An image that was packed may hold files with more; these get no further ones.
+/// Largest number of names of a file, as on ext4. A packed image may contain files with more names; these get no
+/// further ones.
 pub(super) const LINKS: u64 = 65_000;
 
-/// Whether this can be a name in a directory.
+/// Checks that a directory can have this name.
 ///
 /// # Errors
-/// `NameTooLong`; `Invalid` for one that no directory may hold.
+/// `NameTooLong`; `Invalid` for a name that no directory may have.
 pub(super) fn check(name: &[u8]) -> Result<(), FsError> {
     if name.len() > limits::NAME_LEN {
         return Err(FsError::NameTooLong);
@@ -24,19 +25,19 @@ pub(super) fn check(name: &[u8]) -> Result<(), FsError> {
 /// The row of a directory that has a name.
 ///
 /// # Errors
-/// `NotFound` if it is gone, `NotDirectory`.
+/// `NotFound` if it is deleted; `NotDirectory`.
 pub(super) fn directory(draft: &mut Draft, inode: InodeId) -> Result<InodeRow, FsError> {
     let row = draft.inode(inode)?;
     if row.file_type == FileType::Directory { Ok(row) } else { Err(FsError::NotDirectory) }
 }
 
-/// What changes when the bytes of a file, or the names in a directory, change.
+/// Updates the times after a change of a file's bytes, or of a directory's names.
 pub(super) fn changed(row: &mut InodeRow, now: Time) {
     row.mtime = now;
     row.ctime = now;
 }
 
-/// Notes that the names in directory `inode` changed, and that it has `subdirectories` more directories in it.
+/// Updates a directory whose names changed, and which has `subdirectories` more directories in it.
 pub(super) fn directory_changed(draft: &mut Draft, inode: InodeId, subdirectories: i64) -> Result<(), FsError> {
     let mut row = directory(draft, inode)?;
     row.links = row.links.saturating_add_signed(subdirectories);

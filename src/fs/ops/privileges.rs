@@ -1,4 +1,4 @@
-//! What a file loses when somebody writes to it or changes its owner: setuid, setgid, file capabilities.
+//! What a file loses when somebody writes to it or changes its owner: setuid, setgid and file capabilities.
 
 use super::sets;
 use crate::format::rows::{FileType, InodeRow};
@@ -8,11 +8,11 @@ use crate::fs::draft::Draft;
 const SETUID: u16 = 0o4000;
 pub(super) const SETGID: u16 = 0o2000;
 const GROUP_EXECUTE: u16 = 0o010;
-/// Capabilities that a program has when it is run.
+/// The xattr with the capabilities that a program has when it runs.
 const CAPABILITIES: &[u8] = b"security.capability";
 
-/// Takes them away (`setattr_should_drop_suidgid` of Linux): setgid without execution by the group is no privilege, and
-/// directories keep theirs.
+/// Clears them (`setattr_should_drop_suidgid` in Linux). Setgid without execute permission for the group is no
+/// privilege and stays; directories keep everything.
 pub(super) fn clear(draft: &mut Draft, row: &mut InodeRow) -> Result<(), FsError> {
     if row.file_type == FileType::Directory {
         return Ok(());

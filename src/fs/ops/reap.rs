@@ -1,4 +1,4 @@
-//! Deleting what has no name any more, in steps.
+//! Deletes inodes without names, in steps.
 
 use super::unlink::{STEP_ROWS, dispose};
 use super::{body, shares, truncate};
@@ -10,8 +10,8 @@ use crate::fs::FsError;
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::live::Live;
 
-/// Deletes at most [`STEP_ROWS`] thawed ranges and as many rows of the content of an orphan that nobody has open; its own row
-/// goes in the last step. Whether the orphan is gone, or is none.
+/// Deletes up to [`STEP_ROWS`] thawed ranges, and as many rows of the content, of an orphan that nobody has open. The
+/// last step deletes its own row. Returns true if nothing is left to do.
 pub(in crate::fs) fn reap_step(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     draft.removes();
     let (mut row, standing) = match draft.any_inode(inode) {
@@ -31,7 +31,8 @@ pub(in crate::fs) fn reap_step(draft: &mut Draft, inode: InodeId) -> Result<bool
     Ok(false)
 }
 
-/// Whether no more thawed ranges are left than the last step may delete. They go in order.
+/// Deletes thawed ranges in order, one step of them. Returns true, and deletes nothing, if the last step can delete the
+/// rest.
 fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     let view = draft.view().clone();
     if !view.has_thawed() {
@@ -54,7 +55,7 @@ fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     }
 }
 
-/// The same of the content, from its end: what is left of it begins at 0, as contents do.
+/// The same for rows of the content, from its end: a content always begins at 0, so the rest stays valid.
 fn reap_content(draft: &mut Draft, row: &mut InodeRow) -> Result<bool, FsError> {
     let ContentRef::Content(id) = row.content else { return Ok(true) };
     if shares::is_shared(draft, body::content_share(id))?
@@ -68,8 +69,8 @@ fn reap_content(draft: &mut Draft, row: &mut InodeRow) -> Result<bool, FsError> 
 }
 
 impl Live {
-    /// Deletes an inode that has no name, unless somebody has it open: one step after the other, so that nobody waits for
-    /// more than one.
+    /// Deletes an inode without a name, unless somebody has it open. It takes one step after the other, so that nobody
+    /// waits for more than one.
     ///
     /// # Errors
     /// `ReadOnly`, or `Io` if tables cannot be read.
@@ -78,7 +79,7 @@ impl Live {
         Ok(())
     }
 
-    /// The same, but one step only, and for the thread that makes checkpoints.
+    /// As [`Live::reap`], but only one step, and for the thread that makes checkpoints.
     ///
     /// # Errors
     /// As [`Live::reap`].

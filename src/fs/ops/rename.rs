@@ -1,7 +1,7 @@
-//! Moving and exchanging names.
+//! Moves and exchanges names.
 //!
-//! A directory never comes to lie in itself: the way from where it goes up to the root is read with a claim on each
-//! directory, so of two renames that together would make a ring, one begins anew and finds it.
+//! A directory never gets into itself: the path from its new parent up to the root is read with a claim on each
+//! directory. So of two renames that together would make a loop, one is evaluated again and finds it.
 
 use super::{names, unlink};
 use crate::format::ids::InodeId;
@@ -10,15 +10,15 @@ use crate::fs::FsError;
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// Directories on the way to the root: far more than any path has. Only a damaged image has a ring.
+/// Largest depth of a directory: far more than any path has. Only a damaged image has a loop.
 const DEPTH: usize = 1 << 20;
 
 /// How to rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RenameFlags {
-    /// Fail if the new name is there (RENAME_NOREPLACE).
+    /// Fail if the new name exists (RENAME_NOREPLACE).
     pub no_replace: bool,
-    /// Both names are there and change places (RENAME_EXCHANGE).
+    /// Both names exist and are exchanged (RENAME_EXCHANGE).
     pub exchange: bool,
 }
 
@@ -46,7 +46,7 @@ pub(in crate::fs) fn rename(
     let from = draft.lookup(parent, name)?.ok_or(FsError::NotFound)?;
     let target = draft.lookup(new_parent, new_name)?;
     let (old, new) = (Place { dir: parent, name }, Place { dir: new_parent, name: new_name });
-    // In the order in which Linux looks.
+    // The checks are in the order of Linux.
     match target {
         Some(_) if flags.no_replace => return Err(FsError::Exists),
         None if flags.exchange => return Err(FsError::NotFound),
@@ -62,7 +62,7 @@ pub(in crate::fs) fn rename(
         return Err(if flags.exchange { FsError::Invalid } else { FsError::NotEmpty });
     }
     match target {
-        // Two names of one inode: nothing happens, says POSIX.
+        // Both are names of one inode: POSIX says that nothing happens.
         Some(target) if target.inode == from.inode => Ok(()),
         Some(target) if flags.exchange => exchange(draft, (old, from), (new, target)),
         target => {
@@ -78,7 +78,7 @@ pub(in crate::fs) fn rename(
     }
 }
 
-/// Whether directory `inode` is `dir`, or `dir` lies in it.
+/// Whether directory `inode` is `dir` or contains it.
 fn contains(draft: &mut Draft, inode: InodeId, dir: InodeId) -> Result<bool, FsError> {
     let mut at = dir;
     for _ in 0..DEPTH {
@@ -90,10 +90,10 @@ fn contains(draft: &mut Draft, inode: InodeId, dir: InodeId) -> Result<bool, FsE
         }
         at = names::directory(draft, at)?.parent.ok_or(FsError::NotDirectory)?;
     }
-    Err(FsError::io(format!("directory {dir} is not below the root: its parents go round in a ring")))
+    Err(FsError::io(format!("directory {dir} is not below the root: its parents form a loop")))
 }
 
-/// What has the new name loses it. A directory that is replaced is one in its directory less.
+/// Removes the new name from the inode that has it. If that is a directory, its parent has one subdirectory less.
 fn replaced(draft: &mut Draft, from: &DirentRow, place: Place<'_>, target: &DirentRow) -> Result<(), FsError> {
     let directory = FileType::Directory;
     draft.removes();
@@ -123,7 +123,7 @@ fn exchange(
     names::directory_changed(draft, new.dir, gained)
 }
 
-/// The inode has this name now; a directory says where it lies.
+/// Gives the inode this name. A directory also records its new parent.
 fn put(draft: &mut Draft, place: Place<'_>, entry: &DirentRow) -> Result<(), FsError> {
     draft.put_dirent(place.dir, place.name, entry);
     let mut row = draft.inode(entry.inode)?;
@@ -134,11 +134,12 @@ fn put(draft: &mut Draft, place: Place<'_>, entry: &DirentRow) -> Result<(), FsE
 }
 
 impl Live {
-    /// Moves `name` in `parent` to `new_name` in `new_parent`, over what has that name unless `flags` say otherwise.
+    /// Moves `name` in `parent` to `new_name` in `new_parent`. An existing file of that name is replaced, unless
+    /// `flags` say otherwise.
     ///
     /// # Errors
-    /// `NotFound`, `Exists`, `NotEmpty`, `IsDirectory`, `NotDirectory`, `Invalid` for a directory into itself, `NameTooLong`,
-    /// `NoSpace`, `ReadOnly`, or `Io` if tables cannot be read.
+    /// `NotFound`, `Exists`, `NotEmpty`, `IsDirectory`, `NotDirectory`; `Invalid` for a directory into itself;
+    /// `NameTooLong`, `NoSpace`, `ReadOnly`; `Io` if tables cannot be read.
     pub fn rename(
         &self,
         parent: InodeId,

@@ -1,4 +1,4 @@
-//! Mode, owner, size and times.
+//! Sets mode, owner, size and times.
 
 use super::thaw::{Append, Source};
 use super::{attributes, names, privileges, sets, truncate};
@@ -13,34 +13,36 @@ use crate::fs::{Attr, FsError};
 /// A time to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewTime {
-    /// That of the operation.
+    /// The time of the operation.
     Now,
-    /// This one.
+    /// This time.
     At(Time),
 }
 
-/// What to set; what is `None` stays. An inode's ctime becomes that of the operation, even if nothing else is set.
+/// What to set. Whatever is `None` stays. The inode's ctime becomes the time of the operation, even if nothing else is
+/// set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SetAttr {
     /// Permission bits, setuid, setgid and sticky.
     pub mode: Option<u16>,
-    /// Owner. Without `mode`, what is no directory loses setuid, setgid and capabilities, even if the owner is the same.
+    /// Owner. Without `mode`, anything but a directory loses setuid, setgid and capabilities, even if the owner stays
+    /// the same.
     pub uid: Option<u32>,
     /// Group, as `uid`.
     pub gid: Option<u32>,
-    /// Bytes of a regular file. Sets mtime, too.
+    /// Size of a regular file in bytes. Sets mtime, too.
     pub size: Option<u64>,
-    /// Last read.
+    /// Time of the last read.
     pub atime: Option<NewTime>,
-    /// Last change of the contents.
+    /// Time of the last change of the contents.
     pub mtime: Option<NewTime>,
-    /// Last change of the inode, where the kernel keeps it.
+    /// Time of the last change of the inode, if the kernel keeps it.
     pub ctime: Option<Time>,
     /// The file loses setuid, setgid and capabilities, as when it is written to.
     pub clear_privileges: bool,
 }
 
-/// Sets attributes. `None`: only some of the bytes are cut off yet, and the operation is to be called again.
+/// Sets attributes. `None`: only a part of the bytes is cut off so far; call again.
 pub(in crate::fs) fn set_attr(
     draft: &mut Draft,
     inode: InodeId,
@@ -88,7 +90,7 @@ fn chmod(draft: &mut Draft, row: &mut InodeRow, mode: u16) -> Result<(), FsError
         return Ok(());
     }
     let value = draft.view().xattrs(row)?.get(acl::ACCESS).map(<[u8]>::to_vec);
-    // An image may hold a value that no kernel would have set: it stays as it is.
+    // An image may contain a value that no kernel would have set. It stays as it is.
     if let Some(mut acl) = value.and_then(|value| Acl::decode(&value).ok().flatten()) {
         acl.chmod(mode);
         sets::put(draft, row, acl::ACCESS, acl.encode())?;
@@ -100,8 +102,8 @@ impl Live {
     /// Sets attributes of an inode, which may have lost its names.
     ///
     /// # Errors
-    /// `NotFound`; of a size `IsDirectory`, `NotRegular`, `TooLarge`; `Invalid` for a time that is none, `NoSpace`,
-    /// `ReadOnly`, or `Io` if tables cannot be read.
+    /// `NotFound`; for a size `IsDirectory`, `NotRegular`, `TooLarge`; `Invalid` for a time that is not valid;
+    /// `NoSpace`, `ReadOnly`; `Io` if tables cannot be read.
     pub fn set_attr(&self, inode: InodeId, changes: &SetAttr) -> Result<Attr, FsError> {
         let source = Source::new(self, &[]);
         let append = |before: &[u8]| source.append(before);

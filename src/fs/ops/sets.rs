@@ -1,4 +1,5 @@
-//! Sets of xattrs (section 8.4): in the inode's row up to 128 bytes, else in rows of table 4, which other inodes may have, too.
+//! Sets of xattrs (section 8.4): up to 128 bytes are in the inode's row, larger ones in rows of table 4, which several
+//! inodes may share.
 
 use super::shares;
 use crate::format::block::{Key, Row};
@@ -10,17 +11,17 @@ use crate::format::schema;
 use crate::fs::FsError;
 use crate::fs::draft::Draft;
 
-/// Bytes that listxattr(2) can give: names, each with a zero byte.
+/// Bytes that listxattr(2) can return: names, each with a zero byte.
 const LIST: usize = 64 << 10;
 
 fn share(id: XattrSetId) -> ShareKey {
     ShareKey { kind: ShareKind::Xattrs, id: id.0 }
 }
 
-/// Makes these the inode's xattrs. The caller puts the row.
+/// Makes `set` the inode's xattrs. The caller writes the row.
 ///
 /// # Errors
-/// `NoSpace` if they are too many.
+/// `NoSpace` if the set is too large.
 pub(super) fn set(draft: &mut Draft, row: &mut InodeRow, set: &XattrSet) -> Result<(), FsError> {
     let bytes = set.encode();
     let names: usize = set.0.iter().map(|xattr| xattr.name.len().saturating_add(1)).sum();
@@ -33,7 +34,7 @@ pub(super) fn set(draft: &mut Draft, row: &mut InodeRow, set: &XattrSet) -> Resu
         return Ok(());
     }
     release(draft, row)?;
-    // A new id each time: rows that go and rows that come have different keys.
+    // Always a new id, so that the deleted rows and the new rows have different keys.
     let id = draft.new_xattrs()?;
     for (piece, tail) in (0..).zip(bytes.chunks(limits::XATTR_PIECE)) {
         draft.put(&schema::XATTRS, Row { key: Key::new(id.0, piece), ints: Vec::new(), tail: tail.to_vec() });
@@ -42,7 +43,8 @@ pub(super) fn set(draft: &mut Draft, row: &mut InodeRow, set: &XattrSet) -> Resu
     Ok(())
 }
 
-/// Gives up the inode's xattrs; where it was the last user of a set, its rows go, too. The caller puts the row.
+/// Releases the inode's xattrs. If it was the last user of a set, the set's rows are deleted. The caller writes the
+/// row.
 pub(super) fn release(draft: &mut Draft, row: &mut InodeRow) -> Result<(), FsError> {
     if let XattrRef::Set(id) = std::mem::replace(&mut row.xattrs, XattrRef::None)
         && shares::remove_user(draft, share(id))?
@@ -53,7 +55,7 @@ pub(super) fn release(draft: &mut Draft, row: &mut InodeRow) -> Result<(), FsErr
     Ok(())
 }
 
-/// Puts one xattr in place of the one of its name. The caller puts the row.
+/// Sets one xattr, replacing one of the same name. The caller writes the row.
 pub(super) fn put(draft: &mut Draft, row: &mut InodeRow, name: &[u8], value: Vec<u8>) -> Result<(), FsError> {
     let mut all = draft.view().xattrs(row)?;
     all.0.retain(|xattr| xattr.name != name);
@@ -61,7 +63,7 @@ pub(super) fn put(draft: &mut Draft, row: &mut InodeRow, name: &[u8], value: Vec
     set(draft, row, &XattrSet::new(all.0))
 }
 
-/// Removes one xattr; whether it was there. The caller puts the row.
+/// Removes one xattr. Returns whether it existed. The caller writes the row.
 pub(super) fn remove(draft: &mut Draft, row: &mut InodeRow, name: &[u8]) -> Result<bool, FsError> {
     if row.xattrs == XattrRef::None {
         return Ok(false);

@@ -1,9 +1,9 @@
-//! A file comes to have the content of another that is equal to its own (`floe freeze --deep`).
+//! Gives a file the content of another file that is equal to its own (`floe freeze --deep`).
 //!
-//! Whether they are equal is found out in the operation itself, on rows that it claims: a file that changes between that and
-//! the step in which it counts makes it begin anew. One step deletes no more rows than it may [27], so a content of more stays
-//! alone. What is changed afterwards is copied first, as of any shared content.
-//! Called by `freezing/share`.
+//! The operation itself compares them, on rows that it claims: if a file changes between the comparison and the step in
+//! which it counts, the operation is evaluated again. One step may delete only a limited number of rows [27], so a
+//! content with more rows stays alone. Later changes copy the content first, as for any shared content. Called by
+//! `freezing/share`.
 
 use super::unlink::STEP_ROWS;
 use super::{body, copy};
@@ -12,25 +12,25 @@ use crate::format::rows::ContentRef;
 use crate::fs::draft::Draft;
 use crate::fs::{FsError, equal};
 
-/// A file, and what its row names.
+/// A file, and the content that its row names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) struct Holder {
     pub(in crate::fs) inode: InodeId,
     pub(in crate::fs) content: ContentRef,
 }
 
-/// What became of it.
+/// The result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) enum Sharing {
-    /// Both have one content now, or had it before.
+    /// Both files have one content now, or had it before.
     Shared,
-    /// The file that was to be joined has another content, or is gone.
+    /// The target has another content, or is deleted.
     TargetChanged,
-    /// The other has changed, or they are not equal.
+    /// The other file has changed, or they are not equal.
     Not,
 }
 
-/// Makes `holder` another user of what `target` has. Nothing of either file that anybody reads changes.
+/// Makes `holder` another user of `target`'s content. Readers see no change in either file.
 pub(in crate::fs) fn share_equal(draft: &mut Draft, holder: Holder, target: Holder) -> Result<Sharing, FsError> {
     let source = match draft.inode(target.inode) {
         Err(FsError::NotFound) => return Ok(Sharing::TargetChanged),

@@ -1,7 +1,8 @@
-//! Users of what several inodes may have (section 8.10).
+//! Users of objects that several inodes may share (section 8.10).
 //!
-//! What has one user has no row. Whoever adds or removes a user claims the object, so that of two operations that would take
-//! each other's last user, or give one to what is deleted, one begins anew.
+//! An object with one user has no row. Whoever adds or removes a user claims the object. So if two operations would
+//! both remove the last user but one, or one would add a user to an object that the other deletes, one of them is
+//! evaluated again.
 
 use crate::format::block::{Key, Row};
 use crate::format::rows::{ShareKey, ShareRow};
@@ -14,13 +15,13 @@ fn key_of(share: ShareKey) -> Key {
     Key::new(a, b)
 }
 
-/// Whether several inodes have it, so that none may change it in place.
+/// Whether several inodes use it. Then none of them may change it in place.
 pub(super) fn is_shared(draft: &mut Draft, share: ShareKey) -> Result<bool, FsError> {
     draft.claim_shared(share);
     Ok(draft.view().users(share)? > 1)
 }
 
-/// Takes a user away. `true`: it was the last, and the rows must go, too.
+/// Removes a user. `true`: it was the last one, and the caller must delete the rows.
 pub(super) fn remove_user(draft: &mut Draft, share: ShareKey) -> Result<bool, FsError> {
     draft.claim_shared(share);
     //= format-spec.md#8.10
@@ -33,7 +34,8 @@ pub(super) fn remove_user(draft: &mut Draft, share: ShareKey) -> Result<bool, Fs
     Ok(false)
 }
 
-/// Adds a user to what the caller read from the row of an inode that it has claimed: so it has a user, and its rows are there.
+/// Adds a user to an object that the row of another inode names. The caller has claimed that inode; so the object has a
+/// user, and its rows exist.
 pub(super) fn add_user(draft: &mut Draft, share: ShareKey) -> Result<(), FsError> {
     draft.claim_shared(share);
     let users = draft.view().users(share)?.max(1);

@@ -1,16 +1,16 @@
-//! What statfs(2) tells of a filesystem that grows: the numbers of the file system that image and thaw log lie in.
+//! statfs(2) of a filesystem that grows: the numbers of the file system that contains image and thaw log.
 
 use crate::format::limits;
 use crate::fs::live::Live;
 use crate::fs::{FsError, StatFs};
 use crate::storage::Space;
 
-/// Bytes of a block, for people: nothing is allocated in blocks.
+/// Bytes of a block, only for display: nothing is allocated in blocks.
 const BLOCK: u32 = 4096;
-/// What the next commits and the next checkpoint may take before anything is written: it is not free for files.
+/// Bytes that the next commits and the next checkpoint may take. They are not free for files.
 const RESERVE: u64 = 16 << 20;
 
-/// `inodes` have a name now, and `next_inode` is the number of the next.
+/// `inodes` have a name now; `next_inode` is the next number.
 fn statfs(space: Space, inodes: u64, next_inode: u64) -> StatFs {
     let block = u64::from(BLOCK);
     StatFs {
@@ -23,11 +23,11 @@ fn statfs(space: Space, inodes: u64, next_inode: u64) -> StatFs {
 }
 
 impl Live {
-    /// Total and free space of the file system that the image lies in, less what is kept for commits and checkpoints; how many
-    /// inodes there are, and how many more there can be.
+    /// Total and free space of the file system that contains the image, less what is kept for commits and checkpoints;
+    /// how many inodes exist, and how many more there can be.
     ///
     /// # Errors
-    /// `Io` if the file system below does not tell.
+    /// `Io` if the file system does not tell.
     pub fn statfs(&self) -> Result<StatFs, FsError> {
         let next_inode = self.ids.counters().inode;
         Ok(statfs(self.space()?, self.lock_state().totals().inodes, next_inode))

@@ -1,4 +1,4 @@
-//! Bytes of files in the thaw log: appended before a draft names them, and kept over its evaluations.
+//! Bytes of files in the thaw log. They are appended before a draft names them, and kept while it is evaluated again.
 
 use super::body;
 use crate::format::ids::InodeId;
@@ -10,11 +10,12 @@ use crate::fs::live::{Live, Written};
 use crate::thaw::Appended;
 use std::cell::RefCell;
 
-/// Appends some bytes, and after them those that the operation was called with, which it need not know; says where they are.
+/// Appends some bytes, followed by those that the operation was called with, which it need not know. Returns where they
+/// are.
 pub(super) type Append<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Appended>, FsError>;
 
-/// Appends for one operation, as often as it is evaluated: what it asked for before is not appended again. Segments are
-/// held until this goes.
+/// Appends for one operation, however often it is evaluated: what an earlier evaluation appended is not appended again.
+/// The segments are held until this is dropped.
 pub(super) struct Source<'a> {
     live: &'a Live,
     data: &'a [u8],
@@ -27,7 +28,7 @@ impl<'a> Source<'a> {
         Source { live, data, done: RefCell::new(Vec::new()) }
     }
 
-    /// As [`Append`] says.
+    /// See [`Append`].
     pub(super) fn append(&self, before: &[u8]) -> Result<Vec<Appended>, FsError> {
         let mut done = self.done.borrow_mut();
         if let Some((_, written)) = done.iter().find(|(known, _)| known == before) {
@@ -43,7 +44,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Makes the bytes `[skip, skip + len)` of what was appended those of `inode` from `offset` on.
+/// Makes the bytes `[skip, skip + len)` of what was appended the bytes of `inode` from `offset` on.
 pub(in crate::fs) fn put(
     draft: &mut Draft,
     inode: InodeId,
@@ -70,7 +71,7 @@ pub(in crate::fs) fn put(
     if at < end { Err(FsError::io("fewer bytes were appended than were written")) } else { Ok(()) }
 }
 
-/// The bytes of a tiny content; none if the row has none.
+/// The bytes of a tiny content; empty if the row has none.
 pub(super) fn tiny_bytes(draft: &Draft, row: &InodeRow) -> Result<Vec<u8>, FsError> {
     match row.content {
         ContentRef::Tiny(id) => Ok(draft.view().tiny(id)?),
@@ -78,8 +79,8 @@ pub(super) fn tiny_bytes(draft: &Draft, row: &InodeRow) -> Result<Vec<u8>, FsErr
     }
 }
 
-/// Makes the `len` bytes of a tiny content, which were appended after `skip` others, thawed ones, but where others were
-/// thawed already. The row has no content then.
+/// Turns the `len` bytes of a tiny content into thawed ones, except where there are thawed ranges already. The bytes
+/// were appended after `skip` others. The row has no content then.
 pub(super) fn tiny(
     draft: &mut Draft,
     inode: InodeId,

@@ -1,4 +1,4 @@
-//! Changing the size of a file.
+//! Changes the size of a file.
 
 use super::thaw::{self, Append};
 use super::unlink::{STEP_ROWS, thawed_rows};
@@ -14,7 +14,7 @@ use crate::meta::View;
 /// Largest size of a file.
 pub(super) const SIZE: u64 = i64::MAX as u64;
 
-/// An error for what has no bytes.
+/// An error if the file has no bytes.
 pub(super) fn regular(row: &InodeRow) -> Result<(), FsError> {
     match row.file_type {
         FileType::Regular => Ok(()),
@@ -23,7 +23,7 @@ pub(super) fn regular(row: &InodeRow) -> Result<(), FsError> {
     }
 }
 
-/// The row has this size now; the caller has seen to its bytes.
+/// Sets the size in the row. The caller takes care of the bytes.
 pub(super) fn set_size(draft: &mut Draft, row: &mut InodeRow, standing: Standing, size: u64) {
     if standing == Standing::Named {
         // Both are below 2^63.
@@ -32,7 +32,8 @@ pub(super) fn set_size(draft: &mut Draft, row: &mut InodeRow, standing: Standing
     row.size = size;
 }
 
-/// Makes a regular file `size` bytes long. What is cut off never comes back; what a file grows by reads as zeros.
+/// Makes a regular file `size` bytes long. Bytes that are cut off never come back: when a file grows, the new bytes
+/// read as zeros.
 pub(super) fn resize(
     draft: &mut Draft,
     inode: InodeId,
@@ -63,7 +64,8 @@ pub(super) fn resize(
     Ok(())
 }
 
-/// How far one step may cut a file that is to be `size` bytes long: to `size`, or to more if too many rows would go [27].
+/// The size to which one step may cut a file that is to be `size` bytes long. It is larger than `size` if too many rows
+/// would be deleted [27].
 pub(super) fn step(draft: &mut Draft, inode: InodeId, row: &InodeRow, size: u64) -> Result<u64, FsError> {
     let mut to = size;
     if size >= row.size {

@@ -1,4 +1,4 @@
-//! Removing names, and what has no name any more.
+//! Removes names, and inodes that have lost their last name.
 
 use super::{body, names, sets};
 use crate::format::block::{Key, KeyRef};
@@ -9,10 +9,10 @@ use crate::fs::FsError;
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::live::Live;
 
-/// Rows that one step deletes at most; what has more is deleted in several [27].
+/// Largest number of rows that one step deletes. More rows take several steps [27].
 pub(in crate::fs) const STEP_ROWS: usize = 4096;
 
-/// Removes a name that is no directory's.
+/// Removes a name that is not a directory's.
 pub(in crate::fs) fn unlink(draft: &mut Draft, parent: InodeId, name: &[u8]) -> Result<(), FsError> {
     names::check(name)?;
     draft.removes();
@@ -41,7 +41,7 @@ pub(in crate::fs) fn rmdir(draft: &mut Draft, parent: InodeId, name: &[u8]) -> R
     drop_directory(draft, entry.inode, row)
 }
 
-/// The row of a directory that has nothing in it. Whatever is put into it meanwhile changes its row, which is claimed.
+/// The row of a directory that is empty. Adding a name to it changes its row, which is claimed.
 pub(super) fn empty_directory(draft: &mut Draft, inode: InodeId) -> Result<InodeRow, FsError> {
     let row = names::directory(draft, inode)?;
     if draft.view().dirents(inode, None)?.peek()?.is_some() {
@@ -50,7 +50,7 @@ pub(super) fn empty_directory(draft: &mut Draft, inode: InodeId) -> Result<Inode
     Ok(row)
 }
 
-/// What is no directory has a name less.
+/// Removes one name from an inode that is not a directory.
 pub(super) fn drop_name(draft: &mut Draft, inode: InodeId) -> Result<(), FsError> {
     let mut row = draft.inode(inode)?;
     row.ctime = draft.now();
@@ -62,13 +62,14 @@ pub(super) fn drop_name(draft: &mut Draft, inode: InodeId) -> Result<(), FsError
     nameless(draft, inode, row)
 }
 
-/// An empty directory lost its name.
+/// Removes the name of an empty directory.
 pub(super) fn drop_directory(draft: &mut Draft, inode: InodeId, mut row: InodeRow) -> Result<(), FsError> {
     names::changed(&mut row, draft.now());
     nameless(draft, inode, row)
 }
 
-/// An inode lost its last name: it goes, or waits among the orphans until nobody has it open, or for the reaper.
+/// Handles an inode that lost its last name. It is deleted; or it becomes an orphan, until nobody has it open, or until
+/// the reaper deletes it.
 fn nameless(draft: &mut Draft, inode: InodeId, mut row: InodeRow) -> Result<(), FsError> {
     let bytes = if row.file_type == FileType::Regular { row.size } else { 0 };
     // Sizes are below 2^63.
@@ -85,7 +86,7 @@ fn nameless(draft: &mut Draft, inode: InodeId, mut row: InodeRow) -> Result<(), 
     dispose(draft, inode, &mut row)
 }
 
-/// Everything that the row names and nobody else uses goes. The row itself is the caller's.
+/// Deletes everything that the row names and nobody else uses. The caller deletes the row itself.
 pub(super) fn dispose(draft: &mut Draft, inode: InodeId, row: &mut InodeRow) -> Result<(), FsError> {
     if row.file_type == FileType::Regular {
         draft.unthaw_after(inode, 0)?;
@@ -94,7 +95,7 @@ pub(super) fn dispose(draft: &mut Draft, inode: InodeId, row: &mut InodeRow) -> 
     sets::release(draft, row)
 }
 
-/// Whether more rows go with the inode than one step may delete.
+/// Whether the inode has more rows than one step may delete.
 fn is_large(draft: &mut Draft, inode: InodeId, row: &InodeRow) -> Result<bool, FsError> {
     if row.file_type != FileType::Regular {
         return Ok(false);
@@ -109,7 +110,7 @@ fn is_large(draft: &mut Draft, inode: InodeId, row: &InodeRow) -> Result<bool, F
     Ok(rows > STEP_ROWS)
 }
 
-/// Thawed ranges that begin at `from` or later: how many, at most one more than a step may delete.
+/// Number of thawed ranges that begin at or after `from`, at most one more than a step may delete.
 pub(super) fn thawed_rows(draft: &Draft, inode: InodeId, from: u64) -> Result<usize, FsError> {
     let view = draft.view();
     if !view.has_thawed() {
@@ -126,7 +127,7 @@ pub(super) fn thawed_rows(draft: &Draft, inode: InodeId, from: u64) -> Result<us
 }
 
 impl Live {
-    /// Removes a name that is no directory's. A file that is open keeps its bytes until it is closed.
+    /// Removes a name that is not a directory's. An open file keeps its bytes until it is closed.
     ///
     /// # Errors
     /// `NotFound`, `IsDirectory`, `NotDirectory`, `NameTooLong`, `ReadOnly`, or `Io` if tables cannot be read.

@@ -1,4 +1,4 @@
-//! Writing bytes.
+//! Writes bytes to files.
 
 use super::thaw::{self, Append, Source};
 use super::truncate::SIZE;
@@ -12,7 +12,7 @@ use crate::fs::live::Live;
 /// Bytes that are written in one step: more than any kernel sends.
 const STEP: usize = 8 << 20;
 
-/// Makes the `len` bytes that `append` appends those of `inode` from `offset` on.
+/// Appends `len` bytes by `append`, and makes them the bytes of `inode` from `offset` on.
 pub(in crate::fs) fn write(
     draft: &mut Draft,
     inode: InodeId,
@@ -50,7 +50,7 @@ pub(in crate::fs) fn write(
 }
 
 impl Live {
-    /// Writes `data` to a regular file from `offset` on. With `clear_privileges` the file loses setuid, setgid and its
+    /// Writes `data` to a regular file at `offset`. With `clear_privileges` the file loses setuid, setgid and its
     /// capabilities.
     ///
     /// # Errors

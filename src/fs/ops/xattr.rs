@@ -10,19 +10,19 @@ use crate::fs::acl::{self, Acl};
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// Bytes of an attribute's name, as Linux has it.
+/// Largest length of an attribute's name, as in Linux.
 const NAME: usize = 255;
-/// What floe itself says of files: read-only.
+/// The namespace of floe's own attributes, which are read-only.
 const VIRTUAL: &[u8] = b"user.floe.";
 
 /// How to set an attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct XattrFlags {
-    /// Fail if it is there (XATTR_CREATE).
+    /// Fail if it exists (XATTR_CREATE).
     pub create: bool,
-    /// Fail if it is not there (XATTR_REPLACE).
+    /// Fail if it does not exist (XATTR_REPLACE).
     pub replace: bool,
-    /// Of an access ACL: the file loses setgid, since who sets it is not in its group (FUSE_SETXATTR_ACL_KILL_SGID).
+    /// For an access ACL: the file loses setgid, because the caller is not in its group (FUSE_SETXATTR_ACL_KILL_SGID).
     pub clear_setgid: bool,
 }
 
@@ -56,7 +56,7 @@ pub(in crate::fs) fn set_xattr(
     Ok(())
 }
 
-/// Removes an attribute. An ACL that is not there is as good as removed, as on ext4.
+/// Removes an attribute. Removing an ACL that does not exist succeeds, as on ext4.
 pub(in crate::fs) fn remove_xattr(draft: &mut Draft, inode: InodeId, name: &[u8]) -> Result<(), FsError> {
     draft.removes();
     let (mut row, standing) = draft.any_inode(inode)?;
@@ -73,7 +73,7 @@ fn is_acl(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT
 }
 
-/// Whether an inode of this type may have an attribute of this name, as Linux has it.
+/// Checks that an inode of this type may have an attribute of this name, by the rules of Linux.
 fn check(row: &InodeRow, name: &[u8]) -> Result<(), FsError> {
     if name.is_empty() || name.len() > NAME || name.contains(&0) {
         return Err(FsError::OutOfRange);
@@ -101,7 +101,8 @@ fn decode(value: &[u8]) -> Result<Option<Acl>, FsError> {
     Acl::decode(value).map_err(|_| FsError::Invalid)
 }
 
-/// The mode follows the ACL (`posix_acl_update_mode`), which is kept only where the mode does not say it all.
+/// Sets the access ACL. The mode follows it (`posix_acl_update_mode`). The ACL is stored only if the mode does not say
+/// it all.
 fn set_access(draft: &mut Draft, row: &mut InodeRow, value: &[u8], clear_setgid: bool) -> Result<(), FsError> {
     let Some(acl) = decode(value)? else {
         return sets::remove(draft, row, acl::ACCESS).map(|_| ());
@@ -126,14 +127,15 @@ fn set_default(draft: &mut Draft, row: &mut InodeRow, value: &[u8]) -> Result<()
 }
 
 impl Live {
-    /// Sets an extended attribute. An access ACL sets the mode, too, and is not kept where the mode says it all.
+    /// Sets an extended attribute. An access ACL also sets the mode, and is stored only if the mode does not say it
+    /// all.
     ///
     /// # Errors
     /// `OutOfRange` for a name, `AttributeTooLarge` for a value, `NoSpace` for a set that is too large; `Exists` and
-    /// `NoAttribute` as the flags ask; `Unsupported` for other namespaces than user, trusted, security and ACLs, and for
-    /// `user.floe.*`, which are floe's own; `NotPermitted` for user attributes of what is neither file nor directory;
-    /// `Invalid` for an ACL that is none, `Denied` for a default ACL of what is no directory; `NotFound`, `ReadOnly`, or `Io`
-    /// if tables cannot be read.
+    /// `NoAttribute` as the flags say; `Unsupported` for namespaces other than user, trusted, security and ACLs, and
+    /// for `user.floe.*`, which is floe's own; `NotPermitted` for user attributes of anything but files and
+    /// directories; `Invalid` for an ACL that is not valid; `Denied` for a default ACL of anything but a directory;
+    /// `NotFound`, `ReadOnly`; `Io` if tables cannot be read.
     pub fn set_xattr(&self, inode: InodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), FsError> {
         self.transact(|draft| set_xattr(draft, inode, name, value, flags))
     }
@@ -141,7 +143,7 @@ impl Live {
     /// Removes an extended attribute.
     ///
     /// # Errors
-    /// `NoAttribute` if it is not there; else as [`Live::set_xattr`].
+    /// `NoAttribute` if it does not exist; otherwise as [`Live::set_xattr`].
     pub fn remove_xattr(&self, inode: InodeId, name: &[u8]) -> Result<(), FsError> {
         self.transact(|draft| remove_xattr(draft, inode, name))
     }

@@ -8,7 +8,7 @@ use crate::meta::{Heads, MetaError};
 use crate::storage::Operation as Op;
 use crate::storage::testing::FaultyStorage;
 
-/// A memory disk whose parts can be looked at.
+/// A disk in memory whose parts can be examined.
 struct Parts {
     image: Arc<MemoryStorage>,
     folder: Arc<MemoryFolder>,
@@ -31,7 +31,8 @@ impl Parts {
     }
 }
 
-/// Files a and b are committed, and the log says that they are durable; a checkpoint in between if `contained`.
+/// Files a and b are committed, and the log records that they are durable. With `contained`, there is a checkpoint
+/// between.
 fn two_files(contained: bool) -> Parts {
     let parts = Parts::new(empty_image());
     let mut session = parts.disk().begin(0x11).unwrap();
@@ -46,7 +47,7 @@ fn two_files(contained: bool) -> Parts {
     parts
 }
 
-/// The frame of written bytes that a file begins with.
+/// The frame with the first written bytes of a file.
 fn frame_of(found: &Found, inode: u64) -> u64 {
     let view = view_of(found);
     let (_, row) = view.thawed(InodeId(inode), 0).unwrap().next(&view).unwrap().unwrap();
@@ -100,7 +101,7 @@ fn counters_only_grow_and_are_above_all_ids_after_a_replay() {
     session.create("a", b"a");
     session.counters.content = 70;
     session.commit();
-    // A counter that is smaller in a later transaction does not count.
+    // A smaller counter in a later transaction is ignored.
     let small = Counters { inode: session.counters.inode, ..Counters::default() };
     session.log().commit(vec![Operation::Counters(small)], 0, (0, 0)).unwrap();
     drop(session);
@@ -172,7 +173,7 @@ fn a_log_that_does_not_fit_is_set_aside_where_nothing_needs_it_and_else_refused(
     let storage = Arc::new(MemoryStorage::new());
     empty_into(storage.clone(), &PackOptions { seed: Some([9; 32]), ..PackOptions::default() }).unwrap();
     let another = storage.to_bytes();
-    // And this one before the log was begun.
+    // And this one, as it was before the log was begun.
     for image in [another, empty_image().image] {
         let parts = Parts::new(Remains { image, segments: log.segments.clone() });
         let found = parts.disk().look().unwrap();
@@ -183,7 +184,7 @@ fn a_log_that_does_not_fit_is_set_aside_where_nothing_needs_it_and_else_refused(
         assert!(session.writer.set_aside.is_some());
         assert_eq!(parts.home.aside(), std::slice::from_ref(&log.segments));
     }
-    // One that ends before what the root contains, and an image that is shorter than the log says.
+    // A log that ends before what the root contains, and an image that is shorter than the log says.
     let parts = Parts::new(empty_image());
     let mut session = parts.disk().begin(0x11).unwrap();
     session.create("a", b"a");
@@ -221,7 +222,7 @@ fn a_log_with_commits_is_never_passed_over_whatever_the_slots_say() {
         assert_eq!(found.brought_back().is_some(), keep_id);
         assert_eq!(found.set_aside_reason().is_some(), !keep_id);
     }
-    // Nor is it missed when it is gone.
+    // Nor does anybody miss the log if it is gone.
     for contained in [false, true] {
         let image = two_files(contained).image.to_bytes();
         let refused = Disk::of(Remains { image, segments: BTreeMap::new() }).look().err().unwrap();
@@ -295,10 +296,10 @@ fn looking_writes_nothing_and_no_log_id_is_used_twice() {
     drop(disk.look().unwrap());
     assert!(history.is_empty());
     let parts = Parts::new(empty_image());
-    // One into which nothing came goes at the end. This session ends in the middle.
+    // A log into which nothing came is removed at the end. The second session does not end properly.
     assert_eq!(Parts::new(empty_image()).disk().begin(0x11).unwrap().end(), Finished::Removed);
     drop(parts.disk().begin(0x11).unwrap());
-    // Its slots name it, though nothing was committed to it.
+    // The slots name its log, though nothing was committed to it.
     let image = Heads::read(parts.image.clone()).unwrap().newest().log_id;
     for random in [0, 0x11, image] {
         let session = Parts::new(parts.remains()).disk().begin(random).unwrap();
@@ -325,7 +326,7 @@ fn a_damaged_frame_of_written_bytes_costs_the_ranges_that_name_it() {
         assert_eq!(found.replayed().lost, [Operation::Thawed(lost)]);
         let files = found_files(&found, "");
         assert_eq!((&files["a"], files["b"].as_ref()), (&None, Some(&bytes(2, 2000))));
-        // They are lost in the next commit, and stay so.
+        // The next commit records them as lost, and they stay lost.
         let mut session = Session::begin(&parts.disk(), found, 0x12).unwrap();
         session.commit();
         drop(session);
@@ -338,7 +339,7 @@ fn a_damaged_frame_of_written_bytes_costs_the_ranges_that_name_it() {
         let found = parts.disk().look().unwrap();
         let version = View::of(Arc::clone(found.image()));
         assert_eq!(files_lost(&version), [2]);
-        // Overwritten, it is whole again.
+        // After they are overwritten, the file is whole again.
         let mut session = Session::begin(&parts.disk(), found, 0x12).unwrap();
         session.write(InodeId(2), 0, &bytes(5, 3000));
         session.commit();
@@ -347,7 +348,7 @@ fn a_damaged_frame_of_written_bytes_costs_the_ranges_that_name_it() {
     }
 }
 
-/// Inodes with lost ranges.
+/// The inodes with lost ranges.
 fn files_lost(view: &View) -> Vec<u64> {
     let mut lost = Vec::new();
     let mut cursor = view.cursor_at(&schema::THAWED, KeyRef::new(0, 0)).unwrap();
@@ -393,7 +394,7 @@ fn a_writer_goes_on_after_the_last_frame_that_counts_and_cuts_off_what_is_after_
         session.writer.image.append(frame).unwrap();
         session.writer.image.sync().unwrap();
     };
-    // Frames that a commit counts, and then frames that none does.
+    // Frames that a commit counts, followed by frames that none counts.
     pad(&mut session);
     let counted = session.writer.image.end();
     session.create("a", b"a");
@@ -407,7 +408,7 @@ fn a_writer_goes_on_after_the_last_frame_that_counts_and_cuts_off_what_is_after_
     assert_eq!((again.epoch, again.log_end), (head.epoch + 1, head.log_end));
     assert!(session.writer.heads.slots().all(|slot| slot.epoch == again.epoch));
     assert_eq!(session.writer.image.next_sequence(), u64::from(again.epoch) << 40);
-    // Without a log nothing is counted.
+    // Without a log, no frames are counted.
     let mut image = empty_image().image;
     let end = image.len();
     image.extend_from_slice(&[7; 5000]);
@@ -456,7 +457,7 @@ fn on_a_real_disk_a_log_is_begun_gone_on_with_and_leaves_nothing_but_the_image()
         let expected = session.files();
         let Finished::Kept { bytes, place } = session.end() else { panic!("bytes are in the log alone") };
         assert!(bytes > 9000 && place.ends_with(elsewhere.unwrap_or("a.floe.thaw")), "{place}");
-        // Without being told where it is.
+        // Without the place of the log.
         let mut session = open(None).begin(0x12).unwrap();
         assert_eq!(session.files(), expected);
         session.remove("a");

@@ -1,4 +1,4 @@
-//! Every operation of begin and of the end fails once, and from then on.
+//! Each operation of begin and of the end fails: once, and from then on.
 
 use super::*;
 use crate::storage::Operation as Op;
@@ -7,7 +7,7 @@ use crate::thaw::ThawError;
 
 type Faulty = FaultyStorage<MemoryStorage>;
 
-/// A disk whose operations can fail; with a log to be gone on with if `crashed`.
+/// A disk whose operations can fail; with a log to continue if `crashed`.
 fn disk(crashed: bool) -> (Arc<Faulty>, Disk) {
     let faulty = Arc::new(FaultyStorage::new(MemoryStorage::from_bytes(empty_image().image)));
     let folder = Arc::new(faulty.folder(MemoryFolder::new()));

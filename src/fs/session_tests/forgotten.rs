@@ -1,4 +1,4 @@
-//! Giving a log up.
+//! Giving up a log.
 
 use super::*;
 use crate::fs::forget::LostRange;
@@ -7,7 +7,7 @@ use crate::meta::ThawedCount;
 
 const TIME: Time = Time { secs: 99, nanos: 0 };
 
-/// Files a and b, of which the image has no bytes; c is in the log alone.
+/// Files a and b, whose bytes are not in the image; file c is only in the log.
 fn remains() -> Remains {
     let folder = Arc::new(MemoryFolder::new());
     let image = Arc::new(MemoryStorage::from_bytes(empty_image().image));
@@ -48,7 +48,7 @@ fn what_was_in_a_missing_log_is_lost_and_nothing_else() {
     assert_eq!((in_log.ranges, lost.ranges, lost.bytes), (0, 4, 8000));
     assert_eq!(found_files(&found, ""), Files::from([("a".to_owned(), None), ("b".to_owned(), None)]));
     assert!(found.heads.slots().all(|head| head.clean && head.thaw_log_id == 0));
-    // It can be written again, and what is overwritten is there.
+    // The image can be written again, and overwritten bytes can be read.
     let mut session = Session::begin(&disk, found, 0x12).unwrap();
     session.write(InodeId(2), 0, &bytes(9, 3000));
     session.commit();

@@ -1,5 +1,5 @@
-//! Sessions of a writer without its filesystem: begin, commits, checkpoints, the end; crashes, power cuts and failing
-//! operations in between; and what the next one finds.
+//! Sessions of a writer without its filesystem: begin, commits, checkpoints and the end, with crashes, power cuts and
+//! failing operations between them; and what the next session finds.
 
 mod cases;
 mod faults;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 const SEGMENT: u64 = 16 << 10;
 
-/// Where an image and its log are.
+/// The place of an image and of its log.
 #[derive(Clone)]
 struct Disk {
     storage: Arc<dyn Storage>,
@@ -47,7 +47,7 @@ impl Disk {
         Disk::new(Arc::new(history.storage()), Arc::new(history.folder()))
     }
 
-    /// What a process finds that begins when another was killed.
+    /// The disk that a new process finds after another was killed.
     fn now(history: &History) -> Self {
         Disk::new(Arc::new(history.storage_now()), Arc::new(history.folder_now()))
     }
@@ -74,7 +74,7 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 /// The files of the root directory by name; `None` for one with bytes that are lost.
 type Files = BTreeMap<String, Option<Vec<u8>>>;
 
-/// What a view says, every byte read from the log and verified.
+/// The files of a view. Every byte is read from the log and verified.
 fn files(view: &View, segments: &Segments) -> Files {
     let mut files = Files::new();
     let mut cursor = view.cursor_at(&schema::DIRENTS, KeyRef::new(1, 0)).unwrap();
@@ -106,7 +106,7 @@ fn view_of(found: &Found) -> View {
     View::live(Arc::clone(found.image()), None, found.replayed().overlay.clone())
 }
 
-/// What was found; and whether counters, totals and shares are what a full scan says.
+/// The files that were found. Checks that counters, totals and shares agree with a full scan.
 fn found_files(found: &Found, what: &str) -> Files {
     let (view, replayed) = (view_of(found), found.replayed());
     let (mut inodes, mut bytes, mut users) = (0, 0, BTreeMap::new());
@@ -138,7 +138,7 @@ fn found_files(found: &Found, what: &str) -> Files {
     files(&view, &found.segments())
 }
 
-/// A writer, and what it has changed.
+/// A writer, and its pending changes.
 struct Session {
     disk: Disk,
     writer: Writer,
@@ -146,7 +146,7 @@ struct Session {
     counters: Counters,
     totals: (u64, u64),
     pending: Vec<Operation>,
-    /// The last transaction that is durable, and where it ends.
+    /// The last durable transaction, and where it ends.
     last: (u64, LogOffset),
 }
 
@@ -235,7 +235,7 @@ impl Session {
         self.try_commit().unwrap();
     }
 
-    /// A checkpoint of what is committed. Segments that nothing needs go.
+    /// Makes a checkpoint of what is committed, and removes segments that nothing needs.
     fn try_checkpoint(&mut self) -> Result<(), StartError> {
         assert!(self.pending.is_empty());
         let Writer { log, image, heads, .. } = &mut self.writer;
@@ -293,7 +293,7 @@ impl Session {
     }
 }
 
-/// What a segment says of a head.
+/// The parts of a head that a segment records.
 struct Head4 {
     uuid: [u8; 16],
     lineage: [u8; 16],

@@ -3,7 +3,7 @@
 use super::*;
 use crate::storage::testing::FileId;
 
-/// A history, and the states of the files: each that was committed, and from which event on it is acknowledged.
+/// A history and the states of the files: every committed one, and the event from which on it is acknowledged.
 struct Told {
     history: History,
     /// (Events before the commit began, events when it was acknowledged, files).
@@ -21,7 +21,8 @@ impl Told {
         self.states.push((before, self.history.len(), session.files()));
     }
 
-    /// What is found after `n` events is a state that was acknowledged by then, or one whose commit had begun.
+    /// Checks that what is found after `n` events is a state that was acknowledged by then, or one whose commit had
+    /// begun.
     fn check(&self, n: usize, found: &Files, what: &str) {
         let first = self.states.iter().rposition(|state| state.1 <= n).unwrap();
         let allowed = self.states[first..].iter().filter(|state| state.0 <= n);
@@ -35,8 +36,8 @@ impl Told {
     }
 }
 
-/// Two sessions: one that begins and is killed after a commit that nobody synced, one that goes on, makes two checkpoints,
-/// removes segments, and ends: with everything in the image if `complete`.
+/// Two sessions. The first begins, and is killed after a commit that nobody synced. The second continues the log, makes
+/// two checkpoints, removes segments, and ends; with `complete`, everything is in the image at the end.
 fn live(complete: bool) -> Told {
     let mut told = Told::new(History::new(empty_image()));
     let disk = Disk::recording(&told.history);
@@ -55,7 +56,7 @@ fn live(complete: bool) -> Told {
     drop(session);
     let disk = Disk::now(&told.history);
     let mut session = disk.begin(0x12).unwrap();
-    // What was gone on with is acknowledged from now on.
+    // From now on, what was recovered is acknowledged.
     let last = told.states.last_mut().unwrap();
     last.1 = told.history.len();
     assert_eq!(session.files(), last.2);
@@ -81,7 +82,7 @@ fn live(complete: bool) -> Told {
     told
 }
 
-// Cases 20 and 25: after a power cut at any point of begin, of going on and of the end.
+// Cases 20 and 25: after a power cut at any point of begin, of continuing a log, and of the end.
 #[test]
 fn a_power_cut_anywhere_loses_nothing_that_was_committed() {
     for complete in [false, true] {
@@ -95,7 +96,7 @@ fn a_power_cut_anywhere_loses_nothing_that_was_committed() {
                 let before = found_files(&found, what);
                 told.check(n, &before, what);
                 assert!(found.replayed().lost.is_empty(), "{what}");
-                // And it can be gone on with, and ended.
+                // The next session can continue and end.
                 let mut session = Session::begin(&disk, found, 0x99).unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert_eq!(session.files(), before, "{what}");
                 session.create("more", &bytes(3, 300));
@@ -149,7 +150,7 @@ fn a_second_power_cut_while_a_session_begins_or_ends_loses_nothing_either() {
     assert!(count > 2000, "only {count} cuts");
 }
 
-// After a failed sync the page cache may hold what the disk has not, and the next process is not told.
+// After a failed sync the page cache may have what the disk lacks, and the next process is not told.
 #[test]
 fn a_failed_sync_before_the_crash_does_not_lose_what_the_next_session_commits() {
     let mut told = Told::new(History::new(empty_image()));

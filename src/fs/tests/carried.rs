@@ -1,4 +1,4 @@
-//! Live ranges leave old segments, and nothing else changes.
+//! Live ranges are copied out of old segments, and nothing else changes.
 
 use super::world::World;
 use crate::format::ids::InodeId;
@@ -42,7 +42,7 @@ fn carry(live: &Live) -> Result<u64, FsError> {
     live.carry_over(&|| true)
 }
 
-/// As the checkpointer does.
+/// Does what the checkpointer does.
 fn checkpoint_if_due(live: &Live) {
     let is_due = {
         let state = live.lock_state();
@@ -53,7 +53,7 @@ fn checkpoint_if_due(live: &Live) {
     }
 }
 
-/// A few bytes in each of the lowest segments are needed, at the beginnings of these files; the rest was overwritten.
+/// Leaves a few bytes in each of the lowest segments needed, at the beginnings of these files. The rest is overwritten.
 fn sparse(live: &Live) -> Vec<(InodeId, Vec<u8>)> {
     let hot = create(live, "hot");
     let mut files = Vec::new();
@@ -61,7 +61,7 @@ fn sparse(live: &Live) -> Vec<(InodeId, Vec<u8>)> {
         let inode = create(live, &format!("cold{n}"));
         let bytes = pattern(n, 700);
         live.write(inode, 0, &bytes, false).unwrap();
-        // Part of a frame: the rest of it is somebody else's since.
+        // Needs only a part of a frame: the rest was overwritten.
         live.write(inode, 100, &[9; 50], false).unwrap();
         let mut now = bytes;
         now[100..150].fill(9);
@@ -117,10 +117,10 @@ fn what_a_session_before_wrote_is_copied_as_well() {
     }
 }
 
-/// What WRITABLE asks for: whatever is written, in whatever order, the log stays within twice the budget.
+/// WRITABLE requires this: whatever is written, in whatever order, the log stays within twice the budget.
 #[test]
 fn a_file_that_stays_open_while_20_budgets_are_written_does_not_pin_the_log() {
-    // Large enough that what is left at the end of a segment is little of it.
+    // Large enough that the unused ends of segments are a small part.
     let budget = 2 << 20;
     for (len, random) in [(budget / 2, true), (budget / 2, false), (budget / 8, true)] {
         let world = World::with_budget(budget);
@@ -134,7 +134,7 @@ fn a_file_that_stays_open_while_20_budgets_are_written_does_not_pin_the_log() {
             seed ^= seed >> 7;
             seed ^= seed << 17;
             let size = 1 + seed % 4096;
-            // Not random: the first half, over and over; the second half is what pins the log.
+            // Not random: the first half is overwritten again and again, and the second half pins the log.
             let at = if random { (seed >> 20) % (len - size) } else { written % (len / 2 - size) };
             let bytes = pattern(seed, size as usize);
             live.write(file, at, &bytes, false).unwrap();
@@ -145,7 +145,7 @@ fn a_file_that_stays_open_while_20_budgets_are_written_does_not_pin_the_log() {
             let log = live.status().unwrap().log_bytes;
             assert!(log < 2 * budget, "{log} bytes of log after {written}, {len} random {random}");
         }
-        // The price.
+        // The cost.
         assert!(copied < written, "{copied} bytes copied for {written}");
         assert_eq!(bytes_of(live, file), expected);
         live.commit_now().unwrap();
@@ -194,7 +194,7 @@ fn a_log_that_has_little_to_gain_is_left_alone() {
     assert_eq!(carry(live).unwrap(), 0);
 }
 
-/// Opens what is on a disk that remembers.
+/// Opens what is on a disk that records its history.
 fn open(storage: Arc<dyn Storage>, folder: Arc<dyn Folder>, log_id: u64) -> Arc<Live> {
     let home = Arc::new(FolderHome::new(folder));
     let found = look(storage.clone(), home, ImageOptions::default()).unwrap();

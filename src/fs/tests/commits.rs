@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Asks for a commit; whether it was answered, and how.
+/// Asks for a commit. Returns whether it was answered, and how.
 fn ask(live: &Live) -> Arc<parking_lot::Mutex<Option<Result<(), FsError>>>> {
     let answer = Arc::new(parking_lot::Mutex::new(None));
     let of_waiter = answer.clone();
@@ -20,13 +20,13 @@ fn ask(live: &Live) -> Arc<parking_lot::Mutex<Option<Result<(), FsError>>>> {
     answer
 }
 
-/// The mark that the head of the image shows to those who do not have the thaw log.
+/// The mark that the image's head shows to readers without the thaw log.
 fn mark_in_head(world: &World) -> i64 {
     let image = Image::open(world.storage.clone(), Default::default()).unwrap();
     image.inode(InodeId::ROOT).unwrap().unwrap().mtime.secs
 }
 
-/// Writes bytes to where the root's bytes would be, if it had any: ranges and frames are all that matters here.
+/// Writes bytes at an offset of the root, as if it had bytes: only ranges and frames matter here.
 fn write(live: &Live, offset: u64, bytes: &[u8]) {
     let written = live.append(bytes).unwrap();
     live.transact(|draft| {
@@ -109,7 +109,7 @@ fn segments_go_once_nothing_names_them_and_not_before() {
     world.live.checkpoint_now().unwrap();
     let all = world.segments();
     assert!(all.len() > 3, "{all:?}");
-    // All is named by the root, and by the state.
+    // Both the root and the state name all segments.
     world.live.checkpoint_now().unwrap();
     assert_eq!(world.segments(), all);
     write(&world.live, 0, &[8; 28_000]);
@@ -179,7 +179,7 @@ fn after_a_failed_sync_nobody_is_acknowledged_and_nothing_is_changed_any_more() 
     let later = ask(&world.live);
     assert!(world.live.commit_now().is_err());
     assert!(matches!(*later.lock(), Some(Err(FsError::Io(_)))));
-    // Reading goes on, with what memory has.
+    // Reading goes on, from memory.
     assert_eq!(mark(&world.live), 2);
     assert!(world.live.end(std::time::Duration::ZERO).is_err());
 }
@@ -214,7 +214,7 @@ fn a_sealing_whose_group_could_not_be_written_is_retried_unchanged() {
     assert_ne!(mark_in_head(&world), 2);
     set_mark_removing(&world.live, 3).unwrap();
     world.live.checkpoint_now().unwrap();
-    // What was sealed is in the head; what came later is in the log.
+    // The head has what was sealed; the log has what came later.
     assert_eq!((mark_in_head(&world), mark(&world.live)), (2, 3));
     world.live.commit_now().unwrap();
     assert_eq!(mark(&world.reopened()), 3);
@@ -285,7 +285,7 @@ fn a_write_without_space_gets_that_of_bytes_that_are_no_more() {
     world.faults.fail_nth_of(Operation::Append, 0, Fault::Enospc);
     write(&world.live, 0, &[8; 7_000]);
     assert!(world.segments().first() > Some(&0));
-    // Where nothing would be freed, no checkpoint is made for it.
+    // If a checkpoint would free nothing, none is made.
     world.live.checkpoint_now().unwrap();
     world.faults.fail_nth_of(Operation::Append, 0, Fault::Enospc);
     assert!(matches!(world.live.append(&[9; 7_000]), Err(FsError::NoSpace)));
@@ -396,7 +396,7 @@ fn an_operation_that_meets_others_is_evaluated_anew_until_it_counts() {
     let meet = |draft: &mut crate::fs::draft::Draft| {
         let mut root = draft.inode(InodeId::ROOT)?;
         if evaluated.fetch_add(1, Ordering::Relaxed) < 3 {
-            // Opening it counts as a change of it.
+            // Opening it counts as a change.
             world.live.open(InodeId::ROOT, false)?;
         }
         root.mtime.secs = 9;

@@ -1,4 +1,4 @@
-//! Freezing, on storages in memory: what files become, and how it meets changes, failures and the end.
+//! Freezing, on storages in memory: what files become, and how freezing works with changes, failures and the end.
 
 use super::world::{World, file, noise, read};
 use crate::format::clear::ClearList;
@@ -74,16 +74,16 @@ fn what_was_written_is_frozen_and_the_log_goes_at_the_end() {
     assert_eq!(all(&world.reopened()), expected);
 }
 
-/// Freezes everything, and does something between the cut and the splice.
+/// Freezes everything, and calls `between` between cut and splice.
 fn freeze_around(live: &Arc<Live>, between: impl FnOnce(&Live) + Send + 'static) -> FreezeReport {
     let weak = Arc::downgrade(live);
     live.freezer.set_hook(Step::Published, move || between(&weak.upgrade().unwrap()));
-    // One round: what the second would freeze is not what is looked at.
+    // Only one round: a second one would freeze more than this test looks at.
     let how = FreezeHow { priority: crate::freeze::Priority::Idle, ..FreezeHow::default() };
     live.freeze_now(&how, &|_| ()).unwrap()
 }
 
-/// Fills up a superchunk, so that a freeze in the background keeps what comes before.
+/// Fills up a superchunk, so that a freeze in the background keeps what comes before it.
 fn filler(live: &Live, seed: u64) -> InodeId {
     file(live, &format!("filler {seed}"), &noise(1100 << 10, 1000 + seed))
 }
@@ -175,7 +175,7 @@ fn a_batch_that_is_given_up_leaves_nothing_among_the_known_subchunks() {
         assert_eq!(live.latched(), None);
         assert_eq!(crate::storage::Storage::len(&*world.storage).unwrap(), len);
         assert_eq!((read(live, inode), live.lock_state().dirty.bytes()), (bytes.clone(), 300_000));
-        // Nothing of it is taken for stored.
+        // None of it counts as stored.
         let report = freeze(live);
         assert_eq!((report.new_bytes, report.shared_bytes, report.left_bytes), (300_000, 0, 0));
         assert_eq!(live.end(HOUR).unwrap(), Finished::Removed);
@@ -212,7 +212,7 @@ fn rows_of_all_superchunks_are_committed_though_the_file_is_gone() {
     let report = freeze_around(live, |live| live.unlink(InodeId::ROOT, b"a").unwrap());
     assert_eq!((report.superchunks, report.frozen_bytes), (2, 0));
     live.commit_now().unwrap();
-    // The next session knows what they have.
+    // The next session knows these subchunks.
     let live = world.reopened();
     let again = file(&live, "b", &bytes);
     let report = freeze(&live);
@@ -237,7 +237,7 @@ fn a_file_that_changes_whenever_it_is_frozen_waits() {
     let report = freeze_around(live, |_| ());
     assert!(report.left_bytes >= 2000 && report.dropped == 0);
     assert!(matches!(row(live, inode).content, ContentRef::None));
-    // One that is asked for is not left out.
+    // On request it is frozen all the same.
     assert_eq!(freeze(live).left_bytes, 0);
     assert_eq!(read(live, inode), noise(2000, 21));
 }
@@ -291,7 +291,7 @@ fn a_checkpoint_gives_out_no_id_that_a_freeze_has_given_out_since_the_sealing() 
     let world = world();
     let live = &world.live;
     let a = file(live, "a", &noise(100_000, 1));
-    // Sealed, and given up: the next checkpoint is of what was sealed.
+    // Sealed, and given up: the next checkpoint publishes what was sealed.
     world.storage.fail_nth_of(Operation::Append, 0, Fault::Enospc);
     assert!(live.checkpoint_now().is_err() && live.latched().is_none());
     freeze(live);
@@ -306,7 +306,7 @@ fn a_checkpoint_gives_out_no_id_that_a_freeze_has_given_out_since_the_sealing() 
         let header = header.unwrap();
         if matches!(header.kind, FrameKind::SUPERCHUNK | FrameKind::TABLE_GROUP) {
             let list = ClearList::decode(&image.log().clear_part(&header).unwrap(), header.raw_len).unwrap();
-            // A copy says the same.
+            // A copy has the same clear list.
             let before = seen.insert(list.superchunk, list.clone());
             assert!(before.is_none_or(|before| before == list), "two superchunks {}", list.superchunk);
         }
@@ -331,7 +331,7 @@ fn a_file_with_a_damaged_frame_is_held_and_the_others_are_frozen() {
     assert!(matches!(live.end(HOUR).unwrap(), Finished::Kept { .. }));
 }
 
-/// Waits until something is so. Does not take the processor from threads of low priority.
+/// Waits until `what` is true. Leaves the processor to threads of low priority.
 fn until(live: &Live, what: &dyn Fn() -> bool) {
     while !what() {
         let mut state = live.lock_state();
@@ -350,7 +350,7 @@ fn the_thread_freezes_by_itself_and_when_asked() {
     until(live, &|| live.freezer_status().ticket_done >= ticket);
     let status = live.freezer_status();
     assert_eq!((status.queue_bytes, status.error, status.last.unwrap().left_bytes), (0, None, 0));
-    // And the image alone is complete.
+    // The image alone is complete, too.
     let image = crate::meta::Image::open(world.storage.clone(), Default::default()).unwrap();
     assert!(!image.has_thawed() && image.inode(inode).unwrap().is_some());
     assert_eq!(read(live, inode), noise(3 << 20, 1));

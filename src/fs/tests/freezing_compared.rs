@@ -1,4 +1,4 @@
-//! What freezes leave, beside what `pack` makes of the same files, and after power cuts.
+//! The result of freezes, compared with what `pack` makes of the same files, and after power cuts.
 
 use super::world::{self, create, noise};
 use crate::format::ids::InodeId;
@@ -54,7 +54,7 @@ fn files(live: &Arc<Live>) -> Files {
 }
 
 /// What the row of a file says of its bytes, without ids: the kind of its content, its attributes, and the lengths and
-/// identities of what it is made of.
+/// identities of its parts.
 type Shape = (&'static str, Vec<(u64, Vec<u8>)>, Vec<(u64, Option<Identity>)>);
 
 fn shape(view: &View, name: &str) -> (InodeRow, Shape) {
@@ -135,7 +135,7 @@ fn files_become_what_pack_makes_of_them() {
             let ((ours, frozen), (theirs, packed)) = (shape(&view, name), shape(&packed, name));
             assert_eq!(ours.size, theirs.size);
             if *name == "holes" {
-                // The file system rounds to whole blocks where data begins and ends.
+                // The file system rounds the ends of data to whole blocks.
                 assert_eq!(frozen.0, packed.0);
             } else {
                 assert_eq!(frozen, packed, "{name}, {when}");
@@ -144,7 +144,7 @@ fn files_become_what_pack_makes_of_them() {
     };
     live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
     compare(&live, "at once");
-    // Changed in the middle, at the end, cut off and grown again, each frozen: then as before.
+    // Changed in the middle and at the end, cut off and extended again, and frozen after each; then made as before.
     for (name, bytes) in all.iter().filter(|(_, bytes)| bytes.len() > 20_000) {
         let inode = live.snapshot().view().lookup(InodeId::ROOT, name.as_bytes()).unwrap().unwrap().inode;
         let freeze = || live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
@@ -170,7 +170,7 @@ fn a_deep_freeze_makes_uneven_contents_even() {
     let inode = create(&live, "a");
     live.write(inode, 0, &bytes, false).unwrap();
     live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
-    // Parts of subchunks are left where something was punched.
+    // Punching leaves parts of subchunks.
     live.fallocate(inode, 50_001, 3, crate::fs::FallocateMode::PunchHole).unwrap();
     live.write(inode, 50_001, &bytes[50_001..50_004], false).unwrap();
     live.fallocate(inode, 200_001, 3, crate::fs::FallocateMode::PunchHole).unwrap();
@@ -188,7 +188,8 @@ fn a_deep_freeze_makes_uneven_contents_even() {
     assert_eq!(live.end(HOUR).unwrap(), Finished::Removed);
 }
 
-/// A history with freezes and checkpoints, and the files after each commit: (events before it began, and when it had ended).
+/// A history with freezes and checkpoints, and the files after each commit: (events before it began, events when it had
+/// ended, files).
 fn history() -> (History, Vec<(usize, usize, Files)>) {
     let history = History::new(Remains { image: empty(), segments: BTreeMap::new() });
     let live = open(Arc::new(history.storage()), Arc::new(history.folder()), 1);
@@ -208,7 +209,7 @@ fn history() -> (History, Vec<(usize, usize, Files)>) {
     live.write(a, 10_000, &noise(500, 2), false).unwrap();
     commit(&live);
     freeze(&live);
-    // Frozen, not committed, written to again: the commit has both.
+    // Frozen, not committed, and written to again: the commit has both.
     live.write(a, 29_000, &noise(3000, 3), false).unwrap();
     commit(&live);
     live.checkpoint_now().unwrap();
@@ -234,7 +235,7 @@ fn a_power_cut_anywhere_in_a_freeze_loses_nothing_that_was_committed() {
             let first = states.iter().rposition(|state| state.1 <= n).unwrap();
             let allowed = states[first..].iter().filter(|state| state.0 <= n);
             assert!(allowed.clone().any(|state| state.2 == found), "{what}: {:?}", found.keys());
-            // And it can be gone on with: frozen, and ended.
+            // The filesystem can continue: freeze, and end.
             if cuts % 5 == 0 {
                 live.write(create(&live, "more"), 0, &noise(5000, 7), false).unwrap();
                 let expected = files(&live);

@@ -1,4 +1,4 @@
-//! What syncs of a thaw log wait for until they are let through.
+//! A gate at which syncs of a thaw log wait until they are let through.
 
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    /// Returns when a sync waits at the gate.
+    /// Waits until a sync is waiting at the gate.
     pub fn wait_for_sync(&self) {
         let mut state = self.0.0.lock();
         while state.waiting == 0 {
@@ -31,7 +31,7 @@ impl Gate {
         }
     }
 
-    /// What a sync does first.
+    /// Every sync calls this first.
     pub fn pass(&self) {
         let mut state = self.0.0.lock();
         state.waiting += 1;

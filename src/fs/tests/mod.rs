@@ -1,4 +1,5 @@
-//! The writable state as a whole, on storages in memory: commits, checkpoints, and how they meet changes and failures.
+//! The writable state as a whole, on storages in memory: commits, checkpoints, and how they work with changes and
+//! failures.
 
 mod carried;
 mod commits;

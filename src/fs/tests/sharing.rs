@@ -1,4 +1,4 @@
-//! Equal contents are shared by a deep freeze, and how that meets changes at each moment.
+//! A deep freeze shares equal contents. How that works with changes at each moment.
 
 use super::world::{World, file, noise, read};
 use crate::format::block::KeyRef;
@@ -35,7 +35,8 @@ fn freeze(live: &Live, deep: bool) -> FreezeReport {
     report
 }
 
-/// Users of each shared object are as many as the table says, and no row of a content or tiny content is nobody's.
+/// Checks that the users of each shared object are as many as the table says, and that every row of a content or tiny
+/// content has a user.
 fn scan(live: &Live) {
     let view = live.snapshot().view().clone();
     let (mut users, mut said) = (BTreeMap::<(u64, u64), u64>::new(), BTreeMap::new());
@@ -71,11 +72,11 @@ fn files_with_equal_contents_share_one_after_a_deep_freeze_and_not_before() {
     let equal: Vec<_> = (0..4).map(|n| file(live, &format!("equal {n}"), &bytes)).collect();
     let tinies: Vec<_> = (0..3).map(|n| file(live, &format!("tiny {n}"), &tiny)).collect();
     let others = [file(live, "longer", &noise(100_001, 1)), file(live, "other tiny", &noise(300, 3))];
-    // In two steps: the same parts in other rows.
+    // Frozen in two steps: the same parts in other rows.
     let late = file(live, "in steps", &bytes[..50_000]);
     freeze(live, false);
     live.write(late, 50_000, &bytes[50_000..], false).unwrap();
-    // A hole after the content's end is the inode's.
+    // A hole after the end of the content belongs to the inode.
     live.set_attr(equal[3], &SetAttr { size: Some(150_000), ..SetAttr::default() }).unwrap();
     freeze(live, false);
     let before: Vec<_> = equal.iter().chain(&tinies).map(|&inode| content(live, inode)).collect();
@@ -87,12 +88,12 @@ fn files_with_equal_contents_share_one_after_a_deep_freeze_and_not_before() {
     assert!(all.iter().all(|content| *content == all[0] && matches!(content, ContentRef::Content(_))));
     assert!(tinies.iter().all(|&inode| content(live, inode) == content(live, tinies[0])));
     assert!(others.iter().all(|&inode| ![all[0], content(live, tinies[0])].contains(&content(live, inode))));
-    // Nothing else of an inode changes, its times included.
+    // Nothing else of an inode changes, including its times.
     for (&inode, before) in equal.iter().chain(&tinies).zip(rows) {
         assert_eq!(row(live, inode), Some(InodeRow { content: content(live, inode), ..before }));
     }
     assert_eq!(freeze(live, true).shared_bytes, 0);
-    // What is changed afterwards is copied first.
+    // Later changes copy the content first.
     live.write(equal[1], 10, b"changed", false).unwrap();
     live.write(tinies[1], 10, b"changed", false).unwrap();
     live.fallocate(equal[2], 5000, 20_000, FallocateMode::PunchHole).unwrap();
@@ -183,7 +184,7 @@ fn what_is_changed_of_a_file_or_its_equal_while_they_come_to_share_stays() {
                 }
             };
             holds(live, "shared");
-            // The two that did not change share, whoever was to be the first.
+            // The two that did not change share, whichever was to be the first.
             freeze(live, true);
             let same: Vec<_> = (0..3).filter(|n| *n != victim).map(|n| content(live, files[n])).collect();
             assert_eq!(same[0], same[1], "{told}");
@@ -205,7 +206,7 @@ fn a_root_counts_what_freezes_found_to_be_there_once() {
     assert_eq!(freeze(live, false).shared_bytes, 200_000);
     live.checkpoint_now().unwrap();
     assert_eq!(shared(live), 200_000);
-    // What is cut anew beside a change was in the image, but nothing is saved by that.
+    // Data that is cut again beside a change was in the image already, but that saves nothing.
     let changed = file(live, "3", &bytes);
     freeze(live, false);
     live.write(changed, 50_000, b"changed", false).unwrap();

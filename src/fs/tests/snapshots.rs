@@ -1,4 +1,4 @@
-//! Snapshots, on storages in memory: what they show while the head goes on, and what failures leave of them.
+//! Snapshots, on storages in memory: what they show while the head goes on, and what failures leave.
 
 use super::world::{World, noise};
 use crate::care::{self, CheckOptions, Severity};
@@ -32,7 +32,7 @@ pub fn params() -> Params {
     Params { chunker, superchunk_size: 1 << 20, ..Params::default() }
 }
 
-/// Batches have two superchunks.
+/// Batches of two superchunks.
 fn world() -> World {
     let world = World::with(HOUR, &PackOptions { params: params(), ..PackOptions::default() }, Some(16 << 20));
     world.live.set_keep_out(Arc::new(|| Ok(Box::new(()) as NoReaders)));
@@ -54,7 +54,7 @@ fn options() -> FsOptions {
     FsOptions { cache: 4 << 20, readahead: 0, verify: true }
 }
 
-/// All that can be seen: a digest of names, attributes and bytes, and times and links of each inode.
+/// Everything that is visible: a digest of names, attributes and bytes; and the times and link count of each inode.
 pub type Seen = ([u8; 32], Vec<(u64, InodeRow)>);
 
 pub fn seen(fs: &Fs) -> Seen {
@@ -64,7 +64,7 @@ pub fn seen(fs: &Fs) -> Seen {
     let mut cursor = view.cursor_at(&schema::INODES, KeyRef::new(0, 0)).unwrap();
     while let Some(row) = cursor.row() {
         let decoded = InodeRow::decode(row.ints(), row.tail()).unwrap();
-        // Where the bytes lie, and what is said of that, is nothing that can be seen.
+        // Where the bytes are stored, and attributes about that, are not visible.
         let attributes = decoded.attributes.iter().filter(|(tag, _)| ![TAG_WRITER, TAG_ALLOCATED].contains(tag));
         let bare = InodeRow { content: ContentRef::None, attributes: attributes.cloned().collect(), ..decoded };
         rows.push((row.key().a, bare));
@@ -109,7 +109,7 @@ fn assert_clean(world: &World, what: &str) {
 
 type Between = Arc<Mutex<dyn FnMut(&Arc<Live>, Step) + Send>>;
 
-/// Does something between all steps.
+/// Calls `act` between all steps.
 pub fn between(live: &Arc<Live>, act: impl FnMut(&Arc<Live>, Step) + Send + 'static) {
     fn arm(live: Weak<Live>, act: Between) {
         let (strong, again) = (live.upgrade().unwrap(), live.clone());
@@ -121,8 +121,8 @@ pub fn between(live: &Arc<Live>, act: impl FnMut(&Arc<Live>, Step) + Send + 'sta
     arm(Arc::downgrade(live), Arc::new(Mutex::new(act)));
 }
 
-/// What there is when snapshots are made: files in the log, in the image, in both, with holes, tiny, open, linked, sharing
-/// bytes, and one that is open and has no name.
+/// The files that exist when snapshots are made: in the log, in the image, in both, with holes, tiny, open, linked,
+/// sharing bytes, and one that is open and has no name.
 struct Tree {
     all: Vec<InodeId>,
     nameless: InodeId,
@@ -154,7 +154,7 @@ fn tree(live: &Arc<Live>) -> Tree {
     Tree { all, nameless }
 }
 
-/// Changes something of everything, differently each time.
+/// Changes a part of everything, differently each time.
 fn change(live: &Live, tree: &Tree, n: u64) {
     for (at, &inode) in (0..).zip(&tree.all) {
         let seed = 1000 + n * 100 + at;
@@ -172,7 +172,7 @@ fn change(live: &Live, tree: &Tree, n: u64) {
     live.rename(InodeId::ROOT, from.as_bytes(), InodeId::ROOT, to.as_bytes(), RenameFlags::default()).unwrap();
     live.write(tree.nameless, 0, &noise(100, n), false).unwrap();
     file(live, &format!("new {n}"), &noise(30_000, n));
-    // Names go one after another; the file with the name is open.
+    // Removes one name after another. The file with the name "open" is open.
     if let Some(name) = ["copy", "open", "both", "frozen"].get(n as usize) {
         live.unlink(InodeId::ROOT, name.as_bytes()).unwrap();
     }
@@ -192,7 +192,8 @@ fn a_snapshot_shows_its_moment_whatever_changes_between_the_steps_of_making_it()
         change(live, &of_hook, n);
         told.lock().push(step);
         if matches!(step, Step::Taken | Step::Frozen | Step::Packed) {
-            // Others freeze and make checkpoints meanwhile; gc is kept out. What is frozen first leaves nothing to a batch.
+            // Others freeze and make checkpoints meanwhile; gc is kept out. If they freeze first, nothing is left for a
+            // batch.
             if step != Step::Taken {
                 live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
             }
@@ -233,7 +234,7 @@ fn a_snapshot_shows_its_moment_whatever_changes_between_the_steps_of_making_it()
     assert_eq!((row.comment, image.head().ro_compat & ro_compat::SNAPSHOTS), (b"a comment".to_vec(), 2));
     assert!(shown(&world, "first") == moment && seen(&Fs::new(image, options())) == last);
     assert_clean(&world, "at the end");
-    // The next session goes on from there.
+    // The next session continues from there.
     let live = world.reopened();
     assert_eq!(live.snapshot_now(b"second", b"", &how()).unwrap(), 2);
     assert!(shown(&world, "first") == moment && shown(&world, "second") == last);
@@ -283,7 +284,7 @@ fn what_had_no_name_is_outside_the_snapshot_and_what_loses_it_later_is_inside() 
         let expected = [(1, 2), (3, 1)].into_iter().find(|(id, _)| *id == table.id().0).map_or(0, |(_, many)| many);
         assert_eq!(rows.len(), expected, "{}", table.name);
     }
-    // The head has both, as long as they are open.
+    // The head has both as long as they are open.
     let of_head = Fs::over(live.clone(), options());
     for (inode, seed) in [(orphan, 1), (later, 2)] {
         bytes.clear();
@@ -304,7 +305,7 @@ fn a_name_that_is_taken_or_is_none_and_a_long_comment_are_refused() {
     file(live, "a", b"a");
     assert_eq!(live.snapshot_now(b"s", b"", &how()).unwrap(), 1);
     let error = live.snapshot_now(b"s", b"", &how()).unwrap_err();
-    assert_eq!(error.to_string(), "there is a snapshot 's' already");
+    assert_eq!(error.to_string(), "a snapshot 's' already exists");
     for name in [&b""[..], b".", b"..", b"a/b", b"a\0", &[b'x'; 256]] {
         assert!(matches!(live.snapshot_now(name, b"", &how()), Err(SnapshotError::Name(_))), "{name:?}");
     }
@@ -334,7 +335,7 @@ fn bytes_that_cannot_be_read_and_a_stop_leave_no_snapshot_and_the_head_as_it_is(
         other => panic!("{other}"),
     }
     assert_eq!(names(&image(&world)), []);
-    // gc is let in again, and without the file there is a snapshot.
+    // gc may run again, and without the file a snapshot can be made.
     live.gc_now(NEVER).unwrap();
     live.unlink(InodeId::ROOT, b"bad").unwrap();
     let moment = head(live);

@@ -1,4 +1,4 @@
-//! Power cuts while a snapshot is made and after it, and what gc and damage do to one.
+//! Power cuts while a snapshot is made and after it; and the effects of gc and damage on a snapshot.
 
 use super::snapshots::{between, file, fs_of, head, params, seen};
 use super::world::{self, noise};
@@ -32,7 +32,7 @@ fn open(storage: Arc<dyn Storage>, folder: Arc<dyn Folder>, session: u64) -> Arc
     live
 }
 
-/// Heads that may be there after a cut: each with the number of events at which it was acknowledged.
+/// Heads that may exist after a cut, each with the number of events at which it was acknowledged.
 #[derive(Default)]
 struct Heads(Vec<([u8; 32], usize)>);
 
@@ -106,7 +106,7 @@ fn a_power_cut_anywhere_leaves_the_whole_snapshot_or_none_and_a_head_that_was_co
     live.snapshot_now(b"s", b"", &FreezeHow::default()).unwrap();
     let made = history.len();
     between(&live, |_, _| ());
-    // The last change came after the sealing: it is in no commit yet.
+    // The last change came after the sealing: no commit contains it yet.
     live.commit_now().unwrap();
     heads.lock().acknowledge(history.len());
     live.release(nameless, true);
@@ -138,7 +138,7 @@ fn a_power_cut_anywhere_leaves_the_whole_snapshot_or_none_and_a_head_that_was_co
             if !count.is_multiple_of(5) {
                 return;
             }
-            // It goes on: with another snapshot, and without what the head had.
+            // It can continue: with another snapshot, and after deleting what the head had.
             match live.snapshot_now(b"s", b"", &FreezeHow::default()) {
                 Ok(ordinal) => assert!(there == 0 && ordinal <= 2, "{what}: {ordinal}"),
                 Err(error) => assert!(there == 1 && matches!(error, SnapshotError::Exists { .. }), "{what}: {error}"),
@@ -163,7 +163,7 @@ fn gc_frees_what_no_snapshot_needs_and_check_names_the_files_of_a_snapshot_that_
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(empty()));
     let folder = Arc::new(MemoryFolder::new());
     let live = open(storage.clone(), folder.clone(), 1);
-    // Each fills a superchunk of its own.
+    // Each file fills a superchunk of its own.
     file(&live, "kept", &noise(1500 << 10, 1));
     live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
     file(&live, "freed", &noise(1500 << 10, 2));
@@ -178,7 +178,7 @@ fn gc_frees_what_no_snapshot_needs_and_check_names_the_files_of_a_snapshot_that_
     assert_clean(&storage, false, "at the end");
     let image = Image::open(storage.clone(), ImageOptions::default()).unwrap();
     assert!(seen(&fs_of(&image, "s")) == moment);
-    // The file is in no place but the snapshot.
+    // Only the snapshot still has the file.
     let rows = (1..100).filter_map(|id| image.superchunk(SuperchunkId(id)).unwrap());
     let place = rows.into_iter().find(|row| row.kind == FrameKind::SUPERCHUNK).unwrap().place;
     let mut bytes = vec![0; storage.len().unwrap() as usize];

@@ -1,4 +1,4 @@
-//! Who waits and for whom, also where a thread is gone or a disk is full: nobody for ever.
+//! Who waits for whom, also if a thread has ended or the disk is full: nobody waits for ever.
 
 use super::world::{World, mark, set_mark, set_mark_removing};
 use crate::format::block::KeyRef;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-/// Far longer than anything here takes.
+/// Far longer than anything takes here.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What `body` returns, which must not take long.
+/// Runs `body`, which must not take long, and returns its result.
 fn in_time<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || sender.send(body()));
@@ -31,8 +31,8 @@ fn until(done: impl Fn() -> bool) {
     }
 }
 
-// Case 23: who waits for anything but a lock holds none. The reaper is the thread that makes checkpoints: it would wait for
-// itself.
+// Case 23: whoever waits for anything but a lock holds no turn. The reaper runs on the thread that makes checkpoints:
+// it would wait for itself.
 #[test]
 fn the_reaper_makes_the_checkpoint_that_its_own_deletions_call_for() {
     const ROWS: u64 = 4 * 4096 + 10;
@@ -53,7 +53,7 @@ fn the_reaper_makes_the_checkpoint_that_its_own_deletions_call_for() {
     };
     world.live.transact(make).unwrap();
     world.live.checkpoint_now().unwrap();
-    // A tombstone takes about 100 bytes: after two steps of the reaper changes wait for a checkpoint.
+    // A tombstone takes about 100 bytes: after two steps of the reaper, changes wait for a checkpoint.
     world.live.set_memory(2_200_000);
     let running = world.live.start_threads().unwrap();
     world.live.unlink(InodeId::ROOT, b"a").unwrap();
@@ -63,7 +63,7 @@ fn the_reaper_makes_the_checkpoint_that_its_own_deletions_call_for() {
     assert!(view.cursor_at(&schema::THAWED, KeyRef::new(0, 0)).unwrap().row().is_none());
 }
 
-// Case 23: an operation has a turn, which others wait for.
+// Case 23: an operation holds a turn, and others wait for it.
 #[test]
 fn an_operation_does_not_wait_for_a_slow_sync_once_it_is_evaluated() {
     let world = World::committing_every(Duration::ZERO);
@@ -130,7 +130,7 @@ fn who_asks_for_a_commit_after_the_committer_has_ended_gets_one() {
     assert_eq!(mark(&world.reopened()), 2);
 }
 
-// Case 24: what a crash may lose stays bounded where commits find no space.
+// Case 24: if commits find no space, a crash still loses a bounded amount.
 #[test]
 fn while_a_commit_finds_no_space_only_what_removes_is_done() {
     let world = World::new();
@@ -196,7 +196,7 @@ fn an_end_without_space_keeps_the_log_and_is_none_that_failed() {
     assert_eq!(world.reopened().snapshot().view().inode(file).unwrap().unwrap().size, 100);
 }
 
-// Case 11: after a failed sync the page cache shows what no disk has, and a killed daemon's successor cannot tell.
+// Case 11: after a failed sync the page cache shows what no disk has, and the successor of a killed daemon cannot tell.
 #[test]
 fn who_asks_for_a_commit_of_what_came_back_after_a_crash_is_told_so_only_once_it_is_durable() {
     let world = World::new();
@@ -209,7 +209,7 @@ fn who_asks_for_a_commit_of_what_came_back_after_a_crash_is_told_so_only_once_it
         let _ = live.commit_now();
         told.lock().take().unwrap()
     };
-    // Where nobody asks, nothing is written.
+    // If nobody asks, nothing is written.
     let live = world.reopened();
     let before = world.segments();
     live.commit_now().unwrap();
@@ -223,7 +223,7 @@ fn who_asks_for_a_commit_of_what_came_back_after_a_crash_is_told_so_only_once_it
     assert_eq!(mark(&world.reopened()), 1);
 }
 
-/// Else the thread that makes checkpoints would go round and round until there is something to write.
+/// Otherwise the thread that makes checkpoints would loop until there is something to write.
 #[test]
 fn a_filesystem_that_nobody_has_changed_calls_for_no_checkpoint() {
     let world = World::new();

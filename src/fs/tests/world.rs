@@ -1,4 +1,4 @@
-//! An empty image and its thaw log in memory, each operation of which may fail or wait.
+//! An empty image and its thaw log in memory. Each operation can be made to fail or wait.
 
 use super::gate::Gate;
 use crate::format::ids::InodeId;
@@ -22,7 +22,7 @@ pub struct World {
     /// Faults of the thaw log's segments and names.
     pub faults: FaultyStorage<MemoryStorage>,
     folder: Arc<dyn Folder>,
-    /// What syncs of the thaw log's segments pass.
+    /// The gate for syncs of the thaw log's segments.
     pub gate: Gate,
     pub live: Arc<Live>,
     budget: Option<u64>,
@@ -38,12 +38,12 @@ impl World {
         World::of(commit, &PackOptions::default())
     }
 
-    /// Of an image with these options.
+    /// A world with an image made with these options.
     pub fn of(commit: Duration, options: &PackOptions) -> Self {
         World::with(commit, options, None)
     }
 
-    /// With a log of at most so many bytes, of sixteen segments.
+    /// A world whose log has at most so many bytes, in sixteen segments.
     pub fn with_budget(budget: u64) -> Self {
         World::with(Duration::from_secs(3600), &PackOptions::default(), Some(budget))
     }
@@ -60,13 +60,13 @@ impl World {
         World { storage, faults, folder, gate, live, budget, sessions: AtomicU64::new(1) }
     }
 
-    /// What a mount after a crash shows that lost nothing of what was written.
+    /// The filesystem that a mount after a crash shows, if no written byte was lost.
     pub fn reopened(&self) -> Arc<Live> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         open(self.storage.clone(), self.folder.clone(), Duration::from_secs(3600), self.budget, session)
     }
 
-    /// Turns over a bit of some written bytes in the thaw log.
+    /// Flips a bit in some written bytes of the thaw log.
     pub fn damage_written(&self, bytes: &[u8]) {
         for number in self.folder.list().unwrap() {
             let segment = self.folder.open(number).unwrap();
@@ -87,7 +87,7 @@ impl World {
     }
 }
 
-/// Opens what is there. The clock ticks a second each time it is asked.
+/// Opens what is there. The clock advances a second each time it is read.
 pub fn open(
     storage: Arc<dyn Storage>,
     folder: Arc<dyn Folder>,
@@ -117,7 +117,7 @@ pub fn create(live: &Live, name: &str) -> InodeId {
     live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode
 }
 
-/// A file of these bytes in the root directory.
+/// A file with these bytes in the root directory.
 pub fn file(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
     let inode = create(live, name);
     live.write(inode, 0, bytes, false).unwrap();
@@ -132,12 +132,12 @@ pub fn read(live: &Arc<Live>, inode: InodeId) -> Vec<u8> {
     out
 }
 
-/// The mtime of the root, in seconds: what these tests change and look at.
+/// The mtime of the root, in seconds. These tests change it and look at it.
 pub fn mark(live: &Live) -> i64 {
     live.snapshot().view().inode(InodeId::ROOT).unwrap().unwrap().mtime.secs
 }
 
-/// Changes it, as what removes something.
+/// Changes the mark, by an operation that counts as removing something.
 pub fn set_mark_removing(live: &Live, secs: i64) -> Result<(), FsError> {
     live.transact(|draft| {
         draft.removes();
@@ -148,7 +148,7 @@ pub fn set_mark_removing(live: &Live, secs: i64) -> Result<(), FsError> {
     })
 }
 
-/// Changes it.
+/// Changes the mark.
 pub fn set_mark(live: &Live, secs: i64) -> Result<(), FsError> {
     live.transact(|draft| {
         let mut root = draft.inode(InodeId::ROOT)?;

@@ -102,7 +102,7 @@ fn a_new_owner_takes_setuid_and_setgid_away_but_from_directories() {
         assert_eq!(world.row(file).permissions, after);
     }
     assert_eq!(world.xattr(file, "security.capability"), None);
-    // Linux hands in the mode that it made of both.
+    // Linux passes the mode that it computed from both.
     world.set(file, SetAttr { gid: Some(9), ..mode(0o6755) }).unwrap();
     assert_eq!((world.row(file).permissions, world.row(file).gid), (0o6755, 9));
     world.set(dir, mode(0o2755)).unwrap();
@@ -259,7 +259,7 @@ fn a_default_acl_is_handed_on_and_takes_the_place_of_the_umask() {
     assert_eq!(world.xattr(file, DEFAULT), None);
     assert_eq!((world.row(sub).permissions, world.xattr(sub, DEFAULT)), (0o660, Some(acl(7, 6, 5, 7, 0))));
     assert_eq!((world.row(link).permissions, world.row(link).xattrs), (0o777, XattrRef::None));
-    // One that says no more than a mode leaves no ACL.
+    // If an ACL says no more than a mode, no ACL is stored.
     world.set_xattr(dir, DEFAULT, &plain_acl(6, 4, 0)).unwrap();
     let file = world.run(|draft| create(draft, dir, b"g", &node(NewKind::Regular))).unwrap().0;
     assert_eq!((world.row(file).permissions, world.xattr(file, ACCESS)), (0o640, None));

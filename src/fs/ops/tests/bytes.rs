@@ -1,4 +1,4 @@
-//! Writing, truncating, punching, copying: which bytes are there afterwards.
+//! Writing, truncating, punching, copying: which bytes a file has afterwards.
 
 use super::super::copy::copy_range;
 use super::super::fallocate::{FallocateMode, fallocate};
@@ -164,7 +164,7 @@ fn what_was_cut_off_never_comes_back() {
         assert_eq!(world.read(file), expected, "cut at {size}");
         assert_eq!(world.read(twin), mixed_bytes());
         world.scan();
-        // The last user is changed in place.
+        // If there is only one user left, its content is changed in place.
         let before = world.row(twin).content;
         world.truncate(twin, size.max(1)).unwrap();
         assert!(size < 1 || world.row(twin).content == before);
@@ -198,7 +198,7 @@ fn a_content_that_is_punched_in_its_middle_is_uneven() {
     world.fallocate(file, 5, 10, FallocateMode::PunchHole).unwrap();
     assert!(world.row(file).is_uneven());
     assert_eq!(world.row(file).allocated(), Some(70));
-    // Without a content there is nothing to be said of it.
+    // Without a content there is nothing to record about it.
     world.truncate(file, 0).unwrap();
     assert_eq!(world.row(file).attributes, []);
 }
@@ -296,7 +296,7 @@ fn lost_bytes_are_not_copied() {
     world.scan();
 }
 
-/// Whether a second draft may count after the first did.
+/// Whether a second draft may count after the first one did.
 pub(super) fn both_count(first: &Claims, second: &Claims) -> bool {
     let mut stamps = Stamps::new();
     stamps.set(first, 1);
@@ -316,7 +316,7 @@ fn a_content_that_loses_its_last_user_gets_no_new_one() {
         unlink(&mut removing, ROOT, b"a").unwrap();
         assert!(!both_count(&copying.claims, &removing.claims));
         assert!(!both_count(&removing.claims, &copying.claims));
-        // Whoever begins anew finds what the other did.
+        // The one that is evaluated again finds what the other did.
         world.run(|draft| unlink(draft, ROOT, b"a")).unwrap();
         assert!(matches!(world.copy((source, 0), (copy, 0), 100), Err(FsError::NotFound)));
         world.scan();

@@ -1,4 +1,4 @@
-//! Splicing what was cut into files that may have changed meanwhile.
+//! Splicing of what was cut, into files that may have changed meanwhile.
 
 use super::super::fallocate::{FallocateMode, fallocate};
 use super::super::freeze::{Frozen, Piece, Spliced, freeze};
@@ -15,7 +15,7 @@ use crate::fs::layout;
 use proptest::prelude::*;
 
 impl World {
-    /// Cuts all data of `[from, to)` into pieces of so many bytes, over and over, ended by holes.
+    /// Cuts all data of `[from, to)` into pieces with these lengths, used in turn. Pieces end at holes.
     fn cut(&self, inode: InodeId, from: u64, to: u64, lens: &[u32]) -> Frozen {
         let (row, bytes) = (self.row(inode), self.read(inode));
         let sources = layout::spans(self.view(), inode, &row, (from, to), &|_| Ok(0)).unwrap();
@@ -42,7 +42,7 @@ impl World {
         Frozen { inode, size: row.size, sources, pieces, whole, deep: false, uneven: false, tiny: None, was_tiny: None }
     }
 
-    /// Splices it, in as many steps as that takes: bytes that left the log.
+    /// Splices it, in as many steps as that takes. Returns the number of bytes that left the log.
     fn splice(&mut self, frozen: &Frozen) -> u64 {
         let (mut next, mut bytes) = (Some(0), 0);
         while let Some(first) = next {
@@ -77,7 +77,7 @@ impl World {
     }
 }
 
-/// A file with a hole of 100 bytes in its 1100.
+/// A file of 1100 bytes, 100 of them a hole.
 fn written(world: &mut World) -> InodeId {
     let file = world.file("a");
     world.write(file, 0, &[b'a'; 500]).unwrap();
@@ -121,7 +121,7 @@ fn runs_holes_and_single_subchunks_become_what_a_packer_makes_of_them() {
     let frozen = Frozen { pieces: Vec::new(), tiny: Some(b"tiny".to_vec()), ..world.cut(tiny, 0, 4, &[9]) };
     assert_eq!(world.splice(&frozen), 4);
     assert!(matches!(world.row(tiny).content, ContentRef::Tiny(_)));
-    // Written to again, cut, and changed before it is spliced: it is dropped.
+    // It is written to again, cut, and changed before it is spliced: nothing is spliced.
     world.write(tiny, 2, b"me").unwrap();
     let frozen = Frozen { pieces: Vec::new(), tiny: Some(b"time".to_vec()), ..world.cut(tiny, 0, 4, &[9]) };
     world.write(tiny, 0, b"l").unwrap();
@@ -140,13 +140,13 @@ fn a_change_inside_frozen_data_leaves_the_content_even_where_only_whole_subchunk
     let first = frozen.pieces[0].subchunk.0;
     let middle = run(first, &[120, 80]);
     assert_eq!(world.content_rows(file), [slice(SubchunkId(10), 0, 100), middle, slice(SubchunkId(13), 0, 100)]);
-    // In the middle of a subchunk, a part of it is left.
+    // In the middle of a subchunk, a part of the subchunk is left.
     world.write(file, 350, &[b'y'; 20]).unwrap();
     let frozen = world.cut(file, 340, 400, &[60]);
     assert_eq!(world.splice(&frozen), 20);
     assert!(world.row(file).is_uneven());
     assert_eq!(world.read(file)[..340], bytes[..340]);
-    // All anew, it is even again.
+    // If everything is cut again, it is no longer uneven.
     let frozen = world.cut(file, 0, 400, &[90]);
     world.write(file, 0, b"z").unwrap();
     assert_eq!(world.splice(&frozen), 0);
@@ -224,7 +224,7 @@ fn many_thawed_ranges_are_spliced_in_steps() {
     assert_eq!((world.read(file), world.thawed_bytes(file), world.row(file).is_uneven()), (bytes, 0, false));
 }
 
-/// Something done to one of two files.
+/// An operation on one of two files.
 #[derive(Debug, Clone)]
 enum Step {
     Write(u64, u16),
@@ -288,10 +288,10 @@ proptest! {
         if after.is_empty() && frozen.whole {
             prop_assert_eq!(world.thawed_bytes(a), 0);
         }
-        // What a file was cut off at, or punched up to its end, is cut anew by the freezer when something comes after it.
+        // If a file was cut off, or punched up to its end, the freezer cuts the end anew when something comes after it.
         let cuts_off = before.iter().map(|(_, step)| step).chain(&after).any(|step| matches!(step, Step::Truncate(_) | Step::Punch(..)));
         if !cuts_off && !world.row(a).is_uneven() {
-            // Of no subchunk that was frozen a part is there.
+            // No part of a frozen subchunk is left.
             for row in world.content_rows(a) {
                 if let Extent::Slice { subchunk, skip } = row.extent && subchunk.0 >= FROZEN {
                     let whole = SUBCHUNKS.with_borrow(|all| all[&subchunk.0].len() as u64);

@@ -1,5 +1,5 @@
-//! Operations without disk, logs and kernel: an empty image in memory, drafts one after the other, and after each program a
-//! scan of all rows.
+//! Operations without disk, logs and kernel: on an empty image in memory, one draft after another. After each program,
+//! all rows are checked.
 
 mod attributes;
 mod bytes;
@@ -34,18 +34,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const ROOT: InodeId = InodeId::ROOT;
-/// Frames are so far apart.
+/// Distance between two frames.
 const FRAME: u64 = 1 << 30;
 
-/// The first subchunk that a test froze: those before have bytes that follow from their ids.
+/// The first subchunk that a test freezes. The bytes of those before it follow from their ids.
 const FROZEN: u64 = 1 << 40;
 
 thread_local! {
-    /// Bytes of subchunks that this test froze.
+    /// Bytes of the subchunks that this test froze.
     static SUBCHUNKS: RefCell<BTreeMap<u64, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// The byte of a subchunk at an offset: never 0 unless it was frozen.
+/// The byte of a subchunk at an offset: never 0 unless the subchunk was frozen by a test.
 fn subchunk_byte(id: u64, at: u64) -> u8 {
     if id >= FROZEN {
         return SUBCHUNKS.with_borrow(|all| all[&id][at as usize]);
@@ -53,13 +53,13 @@ fn subchunk_byte(id: u64, at: u64) -> u8 {
     ((id * 31 + at * 7) % 251) as u8 + 1
 }
 
-/// A filesystem of which every operation counts at once.
+/// A filesystem in which every operation counts at once.
 pub(in crate::fs::ops) struct World {
     snapshot: Snapshot,
     ids: Arc<Ids>,
     inodes: i64,
     bytes: i64,
-    /// All rows, as a replay of the log makes them.
+    /// All rows, as a replay of the log would make them.
     replayed: BTreeMap<(TableId, Key), Row>,
     /// What was appended, by frame.
     frames: RefCell<Vec<Vec<u8>>>,
@@ -85,7 +85,7 @@ impl World {
         world
     }
 
-    /// A replay begins with the rows that are there now.
+    /// Makes the present rows the beginning of the replay.
     fn replay_is_here(&mut self) {
         for table in schema::TABLES.into_iter().filter(|table| table.id() != schema::MAP.id()) {
             let rows = self.rows(table).into_iter().map(|row| ((table.id(), row.key.clone()), row));
@@ -97,12 +97,12 @@ impl World {
         self.snapshot.view()
     }
 
-    /// A draft on what is there now, which does not count yet.
+    /// A draft on the present state. It does not count yet.
     fn draft(&self) -> Draft {
         Draft::new(self.snapshot.clone(), self.ids.clone(), self.now)
     }
 
-    /// Appends as the thaw log does.
+    /// Appends like the thaw log.
     fn append(&self, before: &[u8], data: &[u8]) -> Result<Vec<Appended>, FsError> {
         let mut frames = self.frames.borrow_mut();
         let bytes = [before, data].concat();
@@ -115,7 +115,7 @@ impl World {
         Ok(pieces)
     }
 
-    /// An operation that was called with `data`.
+    /// Runs an operation that was called with `data`.
     fn run_with<T>(
         &mut self,
         data: &[u8],
@@ -131,7 +131,7 @@ impl World {
         Ok(value)
     }
 
-    /// Carries out on `replayed` what a commit of the draft alone would have in the log.
+    /// Applies to `replayed` what the log would have for a commit of this draft alone.
     fn replay(&mut self, draft: &Draft) {
         let mut pending = Pending::default();
         for (table, from, to) in &draft.ranges {
@@ -209,7 +209,7 @@ impl World {
         self.view().inode(inode).unwrap().or_else(|| self.view().orphan(inode).unwrap()).unwrap()
     }
 
-    /// A file as a packer would have made it, with `content`.
+    /// A file with `content`, as `pack` would have made it.
     fn packed(&mut self, name: &str, size: u64, content: ContentRef) -> InodeId {
         let inode = self.file(name);
         let mut row = self.row(inode);
@@ -223,7 +223,7 @@ impl World {
         inode
     }
 
-    /// A content of these rows.
+    /// A content with these rows.
     fn content(&mut self, rows: &[ContentRow]) -> (ContentId, u64) {
         self.run(|draft| {
             let (id, mut at) = (draft.new_content()?, 0);
@@ -237,7 +237,7 @@ impl World {
         .unwrap()
     }
 
-    /// A file with a content of these rows, as long as it.
+    /// A file with a content of these rows, and as long as that content.
     fn packed_rows(&mut self, name: &str, rows: &[ContentRow]) -> InodeId {
         let (id, end) = self.content(rows);
         let inode = self.packed(name, end, ContentRef::Content(id));

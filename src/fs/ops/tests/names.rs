@@ -1,4 +1,4 @@
-//! Names: making, removing, moving, linking.
+//! Names: making, removing, moving and linking them.
 
 use super::super::create::{NewKind, NewNode, create};
 use super::super::link::link;
@@ -142,7 +142,7 @@ fn an_open_file_without_a_name_keeps_its_row_and_bytes_until_it_is_closed() {
     assert_eq!(orphan, crate::format::rows::InodeRow { links: 0, ctime: world.now, ..before });
     assert_eq!(world.view().inode(file).unwrap(), None);
     world.scan();
-    // Who has it open goes on.
+    // Whoever has it open can go on using it.
     world.write(file, 5, b"BYTES, more of them").unwrap();
     world.truncate(file, 12).unwrap();
     assert_eq!(world.read(file), b"some BYTES, ");
@@ -209,7 +209,7 @@ fn names_are_moved_replaced_and_exchanged() {
     world.scan();
     world.rename((e, "moved"), (full, "inner"), PLAIN).unwrap();
     assert_eq!(world.view().inode(inner).unwrap(), None);
-    // Two names of one file: both stay.
+    // Both are names of one file: both stay.
     world.link(file, ROOT, "twin").unwrap();
     world.rename((ROOT, "twin"), (full, "inner"), PLAIN).unwrap();
     assert_eq!((world.find(ROOT, "twin"), world.row(file).links), (Some(file), 2));
@@ -284,7 +284,7 @@ fn nothing_is_made_in_a_directory_that_is_removed_meanwhile() {
     for other in [&creating, &linking, &moving] {
         assert!(!both_count(&removing.claims, &other.claims) && !both_count(&other.claims, &removing.claims));
     }
-    // Directories far from each other do not wait for one another.
+    // Operations on unrelated directories do not disturb each other.
     let (mut here, mut there) = (world.draft(), world.draft());
     create(&mut here, dir, b"x", &node).unwrap();
     create(&mut there, ROOT, b"x", &node).unwrap();

@@ -1,4 +1,4 @@
-//! Random programs: after each the scan agrees, and every file has the bytes that a plain model of it has.
+//! Random programs. After each, the rows agree, and every file has the bytes that a plain model has.
 
 use super::super::fallocate::FallocateMode;
 use super::super::reap::reap_step;
@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The world, and what must be in its files.
+/// The world, and the expected contents of its files.
 struct Test {
     world: World,
     dirs: Vec<InodeId>,
@@ -88,7 +88,7 @@ impl Test {
         self.files[n % self.files.len()]
     }
 
-    /// Runs a step; what is refused changes nothing.
+    /// Runs a step. A step that is refused changes nothing.
     fn run(&mut self, step: Step) -> Result<(), FsError> {
         match step {
             Step::Make { dir, name, kind } => {

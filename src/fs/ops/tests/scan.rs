@@ -1,4 +1,4 @@
-//! Everything that rows must agree on, as `floe check` asks it, and totals as a count gives them.
+//! Checks everything in which rows must agree, as `floe check` does, and compares the totals with a count.
 
 use super::{ROOT, World};
 use crate::format::ids::InodeId;
@@ -8,7 +8,7 @@ use crate::format::rows::{
 use crate::format::{limits, schema};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where a content ends, and its bytes that are in no hole.
+/// The end of each content, and its bytes that are not in holes.
 type Contents = BTreeMap<u64, (u64, u64)>;
 
 impl World {
@@ -37,7 +37,7 @@ impl World {
         self.log();
     }
 
-    /// The log says what memory says.
+    /// Checks that the log says the same as the memory.
     fn log(&self) {
         let tables = schema::TABLES.into_iter().filter(|table| table.id() != schema::MAP.id());
         for table in tables {
@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    /// Names and directories.
+    /// Checks names and directories.
     fn names(&self, inodes: &BTreeMap<u64, InodeRow>) {
         let (mut names, mut subdirectories) = (BTreeMap::<u64, u64>::new(), BTreeMap::<u64, u64>::new());
         for row in self.rows(&schema::DIRENTS) {
@@ -121,7 +121,7 @@ impl World {
         assert!(set.0.is_sorted());
     }
 
-    /// Users as `shares` has them; and nothing is there that nobody uses.
+    /// Checks that users are as in `shares`, and that everything has a user.
     fn users(&self, all: &BTreeMap<u64, &InodeRow>, contents: &Contents) {
         let mut users = BTreeMap::<ShareKey, u64>::new();
         for row in all.values() {

@@ -1,4 +1,4 @@
-//! What has many rows goes in steps of a bounded number of rows.
+//! Large files: operations delete their rows in steps of a bounded number.
 
 use super::super::fallocate::{FallocateMode, fallocate};
 use super::super::reap::reap_step;
@@ -13,10 +13,11 @@ use crate::fs::content::{hole, slice};
 use crate::fs::draft::Draft;
 
 const ROWS: usize = 2 * STEP_ROWS + 100;
-/// Beside the rows that a step may delete of each kind: rows that take their place, and the inode's.
+/// Rows that a step may write in addition to those that it deletes of each kind: their replacements, and the inode's
+/// row.
 const MORE: usize = 10;
 
-/// A content of many rows: slices of 3 bytes, every third of them a hole.
+/// A content of many rows: slices of 3 bytes, and every third row a hole.
 fn many() -> Vec<ContentRow> {
     let row = |n| if n % 3 == 1 { hole(3) } else { slice(SubchunkId(n), 1, 3) };
     (1..=ROWS as u64 + 1).map(|n| row(n + 1)).collect()
@@ -51,7 +52,7 @@ fn a_large_file_that_lost_its_name_is_reaped_in_steps_from_rows_that_agree() {
         if thawed {
             thaw_many(&mut world, file);
         }
-        // Nobody has it open; it is an orphan since one step cannot delete it.
+        // Nobody has it open. It is an orphan because one step cannot delete it.
         world.run(|draft| super::super::unlink::unlink(draft, ROOT, b"a").inspect(|()| bounded(draft))).unwrap();
         assert!(world.view().orphan(file).unwrap().is_some());
         world.scan();
@@ -75,7 +76,7 @@ fn a_small_file_that_nobody_has_open_goes_at_once() {
     let file = world.packed_rows("a", &many()[..STEP_ROWS - 10]);
     world.run(|draft| super::super::unlink::unlink(draft, ROOT, b"a")).unwrap();
     assert_eq!((world.view().orphan(file).unwrap(), world.rows(&schema::CONTENTS)), (None, vec![]));
-    // Of a content that others have nothing goes, however large it is.
+    // Of a content with other users, nothing is deleted, however large it is.
     let file = world.packed_rows("a", &many());
     world.packed_twin("b", file);
     world.run(|draft| super::super::unlink::unlink(draft, ROOT, b"a")).unwrap();

@@ -1,5 +1,5 @@
-//! Many threads on one filesystem, with commits, checkpoints and reaping among them: afterwards all rows agree, and a mount
-//! after a crash shows the same.
+//! Many threads on one filesystem, with commits, checkpoints and reaping between their operations. Afterwards all rows
+//! agree, and a mount after a crash shows the same.
 
 use super::super::{FallocateMode, NewKind, NewNode, RenameFlags, SetAttr, XattrFlags};
 use super::World;
@@ -16,7 +16,7 @@ const THREADS: u64 = 4;
 const STEPS: u64 = 300;
 const NAMES: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
 
-/// Numbers by the generator of Marsaglia, "Xorshift RNGs", Journal of Statistical Software 8(14), 2003.
+/// Random numbers by Marsaglia, "Xorshift RNGs", Journal of Statistical Software 8(14), 2003.
 struct Numbers(u64);
 
 impl Numbers {
@@ -32,7 +32,7 @@ impl Numbers {
     }
 }
 
-/// The rows, counters and totals of a filesystem, to be scanned.
+/// The rows, counters and totals of a filesystem, for the check.
 fn rows_of(live: &Live) -> World {
     let snapshot: Snapshot = live.snapshot();
     let totals = live.totals();
@@ -49,7 +49,7 @@ fn rows_of(live: &Live) -> World {
     world
 }
 
-/// A directory or a file that was there a moment ago, found by walking down some names.
+/// A directory or a file that existed a moment ago, found by walking down some names.
 fn walk(live: &Live, numbers: &mut Numbers) -> Result<(InodeId, InodeId), FsError> {
     let view = live.snapshot().view().clone();
     let (mut dir, mut file) = (InodeId::ROOT, InodeId::ROOT);
