@@ -62,7 +62,7 @@ pub fn finish(
         // With this record the next writer need not write the durable part again. Nothing is lost if the record is
         // missing.
         let _ =
-            log.commit(Vec::new(), image_end, time).inspect_err(|error| tracing::warn!(%error, "the end of the log"));
+            log.commit(Vec::new(), image_end, time).inspect_err(|error| tracing::warn!(%error, "cannot record the last commit in the thaw log"));
     }
     Ok(Finished::Kept { bytes: log.bytes().map_err(StartError::of_log)?, place: home.describe() })
 }

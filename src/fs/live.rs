@@ -525,7 +525,7 @@ impl Live {
 fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, base: &Arc<Image>) -> Result<(Basis, Found), FsError> {
     let mut found = look(storage, home, ImageOptions::default())?;
     if found.image.head().root_hash != base.head().root_hash {
-        return Err(FsError::io("the image has another root than before"));
+        return Err(FsError::io("the root of the image has changed"));
     }
     found.image = Arc::clone(base);
     Ok((basis::of(found.image(), found.replayed(), found.segments(), NO_SESSION)?, found))

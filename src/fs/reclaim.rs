@@ -190,7 +190,7 @@ impl Live {
 
     fn punch_now(&self, dead: &[DeadFrame]) -> Result<(), GcError> {
         let keep_out = self.gc.keep_out.lock().clone();
-        let keep_out = keep_out.ok_or_else(|| FsError::io("it is not known how to keep readers out"))?;
+        let keep_out = keep_out.ok_or_else(|| FsError::io("no way to keep readers out is set"))?;
         let _no_readers = keep_out()?;
         punch(&**self.snapshot().view().version().log().storage(), dead).map_err(|error| {
             if matches!(error, StorageError::Io { operation: Operation::Sync, .. }) {
@@ -219,7 +219,7 @@ impl Live {
             match done {
                 Ok(report) => *shown = Shown { last: Some(report), error: None, has_readers: false },
                 Err(error) => {
-                    tracing::info!(%error, "space is freed later");
+                    tracing::info!(%error, "gc could not free space");
                     let has_readers = matches!(error, GcError::Readers(LockError::Read));
                     *shown = Shown { last: None, error: Some(error.to_string()), has_readers };
                 }

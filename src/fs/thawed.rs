@@ -22,12 +22,12 @@ impl Moment<'_> {
         let refuse = |why: &str| Err(FsError::io(format!("{} bytes at offset {begin} are {why}", range.length)));
         let ThawedBytes::InLog { frame, skip, sum } = range.bytes else { return refuse("lost") };
         let Some(segments) = &self.now.segments else { return refuse("in the thaw log, not in the image") };
-        let Some(segment) = segments.get(frame) else { return refuse("in a part of the thaw log that is not there") };
+        let Some(segment) = segments.get(frame) else { return refuse("in a missing segment of the thaw log") };
         let skip = u64::from(skip).saturating_add(within);
         if frame < self.now.session {
             let end = skip.saturating_add(out.len() as u64);
             if end > self.verified_len(segment, frame, sum)? {
-                return refuse("not all in the frame that they are said to be in");
+                return refuse("not all in the frame that their row names");
             }
         }
         Ok(segment.read(frame, skip, out)?)

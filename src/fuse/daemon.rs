@@ -112,7 +112,7 @@ impl Starting {
         self.report.take(MESSAGE_LEN).read_to_end(&mut report).map_err(|error| error.to_string())?;
         match report.as_slice() {
             READY => Ok(()),
-            [] => Err("the process in the background ended without a word".into()),
+            [] => Err("the background process ended without a message".into()),
             message => Err(String::from_utf8_lossy(message).into_owned()),
         }
     }

@@ -81,7 +81,7 @@ impl Pusher {
             }
         };
         if let Err(error) = std::thread::Builder::new().name("push".into()).spawn(run) {
-            tracing::debug!(%error, "no thread to push files");
+            tracing::debug!(%error, "cannot start a thread to push files");
         }
     }
 

@@ -98,7 +98,7 @@ impl Mounted {
                 if let Some(pusher) = pusher {
                     match session.as_fd().try_clone_to_owned() {
                         Ok(device) => pusher.start(device),
-                        Err(error) => tracing::debug!(%error, "no descriptor to push files through"),
+                        Err(error) => tracing::debug!(%error, "no descriptor for pushing files"),
                     }
                 }
                 session.run()

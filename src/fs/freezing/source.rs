@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
             return Ok(Arc::clone(bytes));
         }
         let segment = self.now.segments.as_ref().and_then(|segments| segments.get(frame));
-        let segment = segment.ok_or_else(|| FsError::io("a part of the thaw log is not there"))?;
+        let segment = segment.ok_or_else(|| FsError::io("a segment of the thaw log is missing"))?;
         let bytes = Arc::new(segment.written(frame, sum)?);
         frames.bytes = frames.bytes.saturating_add(bytes.len());
         frames.last.push_back((frame, Arc::clone(&bytes)));
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
                 let bytes = self.frame(frame, sum)?;
                 let from = skip as usize;
                 let part = bytes.get(from..from.saturating_add(out.len()));
-                let part = part.ok_or_else(|| FsError::io("a thawed range is not all in its frame"))?;
+                let part = part.ok_or_else(|| FsError::io("a thawed range extends beyond its frame"))?;
                 out.copy_from_slice(part);
                 Ok(())
             }

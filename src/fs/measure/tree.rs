@@ -71,7 +71,7 @@ fn of_file(
         };
         let end = now.seek(inode, begin, SeekTo::Hole)?;
         if end <= begin {
-            return Err(FsError::io(format!("inode {inode} has data at {begin} and has none")).into());
+            return Err(FsError::io(format!("inode {inode} has data of no length at offset {begin}")).into());
         }
         each(Segment { inode, begin, end })?;
         at = end;
