@@ -61,8 +61,9 @@ pub fn finish(
     if log.has_unrecorded_commit() || log.has_unsynced() && !log.is_stopped() {
         // With this record the next writer need not write the durable part again. Nothing is lost if the record is
         // missing.
-        let _ =
-            log.commit(Vec::new(), image_end, time).inspect_err(|error| tracing::warn!(%error, "cannot record the last commit in the thaw log"));
+        let _ = log
+            .commit(Vec::new(), image_end, time)
+            .inspect_err(|error| tracing::warn!(%error, "cannot record the last commit in the thaw log"));
     }
     Ok(Finished::Kept { bytes: log.bytes().map_err(StartError::of_log)?, place: home.describe() })
 }
