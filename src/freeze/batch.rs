@@ -21,7 +21,7 @@ use thiserror::Error;
 
 /// New bytes of a batch by default: enough for good compression, and little to lose or to repeat.
 pub const DEFAULT_LIMIT: u64 = 64 << 20;
-/// A batch is also full if the bytes that it found in the image or in itself are so many times the limit of new bytes.
+/// A batch is also full if the bytes that it found in the image or in itself are this many times the limit of new bytes.
 /// They take no space, but each has a piece that stays in memory.
 const SHARED_FACTOR: u64 = 16;
 

@@ -26,7 +26,7 @@ const KEEP: Duration = Duration::from_secs(60);
 /// The share of a new measurement in the smoothed rate.
 const NEWEST: f64 = 0.5;
 
-/// A higher level is chosen only if it compresses so many times as fast as bytes arrive, since measured rates vary.
+/// A higher level is chosen only if it compresses this many times as fast as bytes arrive, since measured rates vary.
 const MARGIN: f64 = 1.25;
 
 /// MB/s of one core at zstd's levels 1 to 22 on source text. They relate the rate of one level to that of another, and
@@ -223,7 +223,7 @@ mod tests {
             self.highest = self.highest.max(self.log);
         }
 
-        /// Runs for so many seconds. Bytes arrive at `arriving` per second; levels compress at `rate` bytes per second.
+        /// Runs for `seconds`. Bytes arrive at `arriving` per second; levels compress at `rate` bytes per second.
         fn run(&mut self, seconds: f64, arriving: f64, rate: impl Fn(i32) -> f64) {
             let end = self.now + seconds;
             while self.now < end {

@@ -7,7 +7,7 @@
 use super::level::Fill;
 use std::time::Duration;
 
-/// The default budget is one part in so many of the free space.
+/// The default budget is the free space divided by this.
 const SHARE: u64 = 10;
 /// The smallest default budget.
 const LEAST: u64 = 1 << 30;
@@ -17,7 +17,7 @@ const MOST: u64 = 16 << 30;
 /// The smallest budget that a user can ask for: four of the smallest segments.
 pub const SMALLEST: u64 = 16 << 20;
 
-/// A budget has room for at least so many segments, since space is freed one segment at a time.
+/// A budget has room for at least this many segments, since space is freed one segment at a time.
 const SEGMENTS: u64 = 16;
 /// Bytes of the smallest segment.
 const SEGMENT_LEAST: u64 = 4 << 20;
@@ -55,7 +55,7 @@ pub enum Delay {
     None,
     /// At this time.
     Until(Duration),
-    /// When so many superchunks are frozen, but no later than a given time.
+    /// When this many superchunks are frozen, but no later than a given time.
     Frozen {
         /// Superchunks, counted from the same beginning as [`Freezer::frozen`].
         count: u64,

@@ -37,16 +37,16 @@ pub enum Blocks {
 /// Length of a block in bytes.
 pub const FIXED_LEN: u32 = 32 << 10;
 
-/// A longest subchunk is read by so many reads, if spans are short. Longer reads would read more than needed after a
+/// A longest subchunk is read by this many reads, if spans are short. Longer reads would read more than needed after a
 /// change.
 const READS: u64 = 2;
 /// Largest number of bytes in one read.
 const READ_MAX: u64 = 1 << 20;
-/// After a change, the borders should be the old ones again within so many longest subchunks. For most data a few are
+/// After a change, the borders should be the old ones again within this many longest subchunks. For most data a few are
 /// enough. For data without structure (a long run of equal bytes) the borders may never agree again, and a change of
 /// one byte would cut a file of any size.
 const RESYNC: u64 = 32;
-/// The search for a border of the chunker goes back over so many longest subchunks before a change. Only slices left by
+/// The search for a border of the chunker goes back over this many longest subchunks before a change. Only slices left by
 /// punching make the search necessary.
 const BACK: u64 = 4;
 /// How many spans after a border are looked at to see whether it is clean.

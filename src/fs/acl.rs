@@ -1,7 +1,7 @@
 //! POSIX ACLs in the kernel's xattr form (version 2), which is how the image keeps them.
 //!
-//! The algorithms are those of acl(5) and of `fs/posix_acl.c` in Linux, whose functions are named beside them. Pure; an
-//! [`Acl`] that exists is valid. Callers: the operations that make files and change modes or ACLs.
+//! The algorithms are those of acl(5) and of `fs/posix_acl.c` in Linux, whose functions are named beside them. Pure.
+//! Every [`Acl`] is valid. Callers: the operations that make files and change modes or ACLs.
 
 use crate::format::FormatError;
 use crate::format::bytes::Cursor;
@@ -20,7 +20,7 @@ const NO_ID: u32 = u32::MAX;
 const RWX_ALL: u16 = 0o777;
 const RWX: u16 = 0o7;
 
-/// Whom an entry is about. The numbers are the kernel's.
+/// Who gets the permissions of an entry. The numbers are the kernel's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 enum Tag {

@@ -19,7 +19,7 @@ use crate::thaw::Binding;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A checkpoint is due when segments that nothing in the state needs take up one part in so many of the budget.
+/// A checkpoint is due when segments that nothing in the state needs take up the budget divided by this.
 const CHECKPOINT_PART: u64 = 4;
 
 impl Live {

@@ -24,7 +24,7 @@ use crate::meta::Dirents;
 use std::collections::{HashMap, HashSet};
 
 const BEGIN: &[u8] = b"floe digest 1\0";
-/// Pieces of so many zeros are left out: otherwise a hole of a terabyte would have to be hashed.
+/// Pieces of this many zero bytes are left out: otherwise a hole of a terabyte would have to be hashed.
 const PIECE: u64 = 64 << 10;
 /// Bytes of one read.
 const READ: u64 = 1 << 20;

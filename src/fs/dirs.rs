@@ -15,9 +15,9 @@ use crate::format::sums::xxh3;
 
 /// Numbers up to this one mean the beginning, `.` and `..`.
 const FIRST_COOKIES: u64 = 2;
-/// Before the last reply, one name in so many is remembered; fewer if the directory is very large.
+/// Before the last reply, one name out of this many is remembered; fewer if the directory is very large.
 const SPARSE: u64 = 64;
-/// At least one name in so many is remembered, as long as there is memory for it.
+/// At least one name out of this many is remembered, as long as there is memory for it.
 const SPARSE_MAX: u64 = 1 << 16;
 /// Bytes of memory for the remembered names of one handle.
 const MARKS_BYTES: usize = 256 << 10;

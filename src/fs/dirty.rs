@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// A file that is open for writing is left alone until nobody has written to it for this long.
 pub(super) const UNWRITTEN: Duration = Duration::from_secs(30);
-/// A file waits after it has changed during its freeze so many times in a row, each time so that nothing of it could be
+/// A file waits after it has changed during its freeze this many times in a row, each time so that nothing of it could be
 /// spliced [28].
 const DROPS: u32 = 2;
 /// How long it waits.
@@ -70,7 +70,7 @@ pub(super) struct DirtyFiles {
 }
 
 impl DirtyFiles {
-    /// From files with so many bytes each, none of them open.
+    /// From files, none of them open, with their bytes in the log.
     pub(super) fn found(files: impl IntoIterator<Item = (InodeId, u64)>, now: Instant) -> Self {
         let mut dirty = DirtyFiles::default();
         files.into_iter().for_each(|(inode, bytes)| dirty.change(inode, i128::from(bytes), true, false, now));

@@ -28,7 +28,7 @@ use thiserror::Error;
 /// As long as it exists, nobody else reads the image, and no reader can begin.
 pub type NoReaders = Box<dyn Any>;
 
-/// Rows of so many subchunks are deleted at once. With the shortest possible rows, their tombstones take 256 MiB; with
+/// Rows of this many subchunks are deleted at once. With the shortest possible rows, their tombstones take 256 MiB; with
 /// typical rows, 3 MiB.
 const ROUND: u64 = 1 << 20;
 /// How often marking is repeated, because gc's own checkpoints leave dead blocks. The second pass changes only the map,

@@ -10,9 +10,9 @@ use std::sync::{Arc, Weak};
 /// Keeps readers out of the image, or says that there are some. This process may read on.
 pub type KeepOut = Arc<dyn Fn() -> Result<NoReaders, LockError> + Send + Sync>;
 
-/// gc begins by itself if so many percent of the image's superchunks and table groups are dead,
+/// gc begins by itself if this many percent of the image's superchunks and table groups are dead,
 const PERCENT: u64 = 25;
-/// and at least so many bytes.
+/// and at least this many bytes.
 const LEAST: u64 = 64 << 20;
 
 /// What others ask of gc, and what it reports.

@@ -40,19 +40,19 @@ use std::time::Duration;
 /// How often an operation is evaluated before it gets a turn in which nobody else changes anything.
 const TRIES: usize = 8;
 
-/// Write-back of the thaw log is started after so many appended bytes.
+/// Write-back of the thaw log is started after this many appended bytes.
 const WRITEBACK: u64 = 8 << 20;
 
 /// Space after the image's end is allocated in multiples of this.
 const RESERVE_STEP: u64 = 4 << 20;
 
-/// A commit begins at once when so many bytes are pending.
+/// A commit begins at once when this many bytes are pending.
 pub(super) const PENDING_MAX: u64 = 64 << 20;
 
 /// Bytes of memory for what is not in the image yet, by default.
 const MEMORY: usize = 512 << 20;
 
-/// The reserve is estimated again when changed rows have grown by so many bytes.
+/// The reserve is estimated again when changed rows have grown by this many bytes.
 const RESERVE_ROWS: usize = 32 << 10;
 
 /// The time of day.
@@ -176,12 +176,12 @@ impl Live {
         self.memory.store(bytes, Ordering::Relaxed);
     }
 
-    /// A checkpoint is due when changed rows take up so many bytes.
+    /// A checkpoint is due when changed rows take up this many bytes.
     pub(super) fn checkpoint_at(&self) -> usize {
         self.memory.load(Ordering::Relaxed) / 32 * 3
     }
 
-    /// Changes wait for a checkpoint when changed rows take up so many bytes. The rest of the memory is for rows that a
+    /// Changes wait for a checkpoint when changed rows take up this many bytes. The rest of the memory is for rows that a
     /// checkpoint is writing, operations that wait for a commit, and table blocks.
     fn rows_limit(&self) -> usize {
         self.memory.load(Ordering::Relaxed) / 16 * 5

@@ -80,7 +80,8 @@ impl Fs {
         Fs::serve(image, Source::Fixed(Box::new(snapshot)), working_set)
     }
 
-    /// Counts what reading an image with a working set of so many bytes would inflate. The bytes that it reads are arbitrary.
+    /// Counts what reading an image with a working set of this many bytes would inflate. The bytes that it reads are
+    /// arbitrary.
     pub(super) fn counting(image: &Arc<Image>, working_set: usize) -> Arc<Self> {
         let snapshot = Snapshot::fixed(View::of(Arc::clone(image)));
         let working_set = WorkingSet::counting(Arc::clone(image), working_set);

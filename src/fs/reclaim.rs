@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Rows of so many subchunks are deleted in one transaction: this takes a few milliseconds under the mutex.
+/// Rows of this many subchunks are deleted in one transaction: this takes a few milliseconds under the mutex.
 const ROUND: u64 = 1 << 16;
 /// How long gc waits for earlier snapshots. Each belongs to one request.
 const SNAPSHOTS: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ const SNAPSHOTS: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 /// gc begins by itself only after nothing has changed for this long.
 const IDLE: Duration = Duration::from_secs(60);
-/// gc by itself spends at most one part in so many of the time on finding out what is dead.
+/// After gc has looked by itself for what is dead, it waits at least this many times as long as that took.
 const SHARE_OF_TIME: u32 = 100;
 impl Live {
     /// Sets how readers of the image in other processes are kept out. Without this, nothing is punched.
@@ -36,7 +36,7 @@ impl Live {
         *self.gc.keep_out.lock() = Some(keep_out);
     }
 
-    /// Sets when gc frees space by itself: when so many percent of the superchunks are dead, and so many bytes. The
+    /// Sets when gc frees space by itself: when this many percent of the superchunks are dead, and this many bytes. The
     /// defaults are 25 percent and 64 MiB. With more than 100 percent, gc does nothing by itself.
     pub fn set_gc_threshold(&self, percent: u64, least: u64) {
         self.gc.percent.store(percent, Ordering::Relaxed);

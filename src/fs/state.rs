@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// A checkpoint is worthwhile if so many bytes of the log are named by nothing, and they are half of the log. If
-/// segments are small because there is little space, it takes only so many segments.
+/// A checkpoint is worthwhile if this many bytes of the log are named by nothing, and they are half of the log. If
+/// segments are small because there is little space, it takes only this many segments.
 const GARBAGE_MIN: u64 = 64 << 20;
 const GARBAGE_SEGMENTS: u64 = 4;
 

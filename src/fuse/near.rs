@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Thread;
 
-/// A request of so many bytes takes longer than waking a CPU, and its reader profits from a second CPU.
+/// A request of this many bytes takes longer than waking a CPU, and its reader profits from a second CPU.
 const BULK: usize = 128 << 10;
 
 /// So many requests of one process in a row wake the judge.
@@ -26,17 +26,17 @@ const WAKING: u32 = 64;
 /// So many requests of one process in one tick make a streak.
 const STREAK: u32 = 16;
 
-/// In a streak, at most one request in so many comes from another process, and at most one in so many is large.
+/// In a streak, at most one request out of this many comes from another process, and at most one is large.
 const PURITY: u32 = 16;
 
-/// After so many ticks without a streak, the judge goes to sleep.
+/// After this many ticks without a streak, the judge goes to sleep.
 const QUIET: u32 = 16;
 
 /// So many ticks are measured before loops come near, and as many after. The first tick of each series is not counted,
 /// as it may be mixed.
 const MEASURED: u32 = 4;
 
-/// After so many ticks near, it is measured again whether that is useful.
+/// After this many ticks near, it is measured again whether that is useful.
 const TERM: u32 = 512;
 
 /// Shortest and longest pause, in ticks, after an attempt that was not useful.
@@ -166,7 +166,7 @@ impl Traffic {
 pub(super) enum Wait {
     /// After the usual time.
     Tick,
-    /// After so many ticks. What comes meanwhile does not count.
+    /// After this many ticks. What comes meanwhile does not count.
     Rest(u32),
     /// When there is a streak.
     Streak,
@@ -191,7 +191,7 @@ pub(super) struct Judge {
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// There was no streak for so many ticks.
+    /// There was no streak for this many ticks.
     Watching { quiet: u32 },
     /// Loops are anywhere, and the requests of a streak are being counted.
     Measuring { requester: u32, ticks: u32, count: u32 },

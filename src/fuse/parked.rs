@@ -20,7 +20,7 @@ pub(super) trait Answer: Send + 'static {
 pub(super) enum Late {
     /// The reply to an fsync.
     Empty(ReplyEmpty),
-    /// The reply to a write of so many bytes, through a descriptor with `O_SYNC` or `O_DSYNC`, or while replies are
+    /// The reply to a write of this many bytes, through a descriptor with `O_SYNC` or `O_DSYNC`, or while replies are
     /// delayed.
     Write(ReplyWrite, u32),
 }

@@ -21,7 +21,7 @@ pub const STATE_XATTR: &[u8] = b"user.floe.state";
 pub const FREEZE_XATTR: &[u8] = b"user.floe.freeze";
 /// Freezes everything, and makes a checkpoint.
 pub const FREEZE_ALL: &[u8] = b"all";
-/// The same, and also cuts contents anew that were made by changes.
+/// The same, and also cuts contents again that were made by changes.
 pub const FREEZE_DEEP: &[u8] = b"deep";
 
 /// Largest number of ranges of a file that are looked at: one request must not take long.

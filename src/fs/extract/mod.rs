@@ -420,7 +420,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Makes a further name of a file. Returns false if that fails and the file must be made anew.
+    /// Makes a further name of a file. Returns false if that fails and the file must be made again.
     fn link(&mut self, name: &[u8], attr: &Attr) -> Result<bool, MakeError> {
         let Some(first) = self.first_names.get(&attr.inode) else { return Ok(false) };
         let target = &mut self.target;
@@ -434,7 +434,7 @@ impl Extraction<'_> {
             Err(error) if error.shortage().is_some() => Err(error.into()),
             Err(TargetError::Os(error)) => {
                 if self.rights.is_new(b"link", error) {
-                    self.warn(format!("cannot link it to its other name, so it is made anew: {error}"));
+                    self.warn(format!("cannot link it to its other name, so it is made again as a copy: {error}"));
                 }
                 Ok(false)
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(in crate::fs) struct Control {
     /// The last ticket that was given out.
     pub(super) asked: AtomicU64,
-    /// The last ticket that asked for contents to be cut anew.
+    /// The last ticket that asked for contents to be cut again.
     pub(super) asked_deep: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) running: AtomicBool,

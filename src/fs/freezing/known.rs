@@ -18,9 +18,9 @@ use crate::meta::{Image, View};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The index may take so many bytes of memory before it moves to files.
+/// The index may take this many bytes of memory before it moves to files.
 const SPILL_AFTER: usize = 64 << 20;
-/// The freezer's working set has at least so many bytes, and room for two superchunks of the image.
+/// The freezer's working set has at least this many bytes, and room for two superchunks of the image.
 const WORKING_SET: usize = 16 << 20;
 
 /// What the freezes of one session share. Locked from the first look-up of a batch to its last splice.

@@ -26,7 +26,7 @@ pub struct FreezeHow<'a> {
     pub level: Option<i32>,
     /// If `level` is absent: the highest level at which the log stays within its budget, at most the image's own.
     pub by_rate: bool,
-    /// Contents that were made by changes are cut anew, too.
+    /// Contents that were made by changes are cut again, too.
     pub deep: bool,
     /// The priority of the compressors.
     pub priority: Priority,

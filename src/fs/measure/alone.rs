@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Builder;
 
-/// At most so many subchunks of a superchunk are handed out together: this bounds the memory of a job.
+/// At most this many subchunks of a superchunk are handed out together: this bounds the memory of a job.
 const JOB_SUBCHUNKS: usize = 1 << 16;
-/// The observer is asked whether to stop after so many rows of the map.
+/// The observer is asked whether to stop after this many rows of the map.
 const STEP: u64 = 4096;
 
 /// What [`subchunks_alone`] may use.

@@ -56,7 +56,7 @@ impl ReadCost {
     }
 }
 
-/// Performs the reads with a working set of so many bytes, and counts. Metadata does not count.
+/// Performs the reads with a working set of this many bytes, and counts. Metadata does not count.
 ///
 /// # Errors
 /// If something cannot be read, the directory does not exist, or the observer cancelled.

@@ -6,7 +6,7 @@ use crate::fs::FsError;
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// A read updates the time at least once in so many seconds.
+/// A read updates the time at least once in this many seconds.
 const DAY: i64 = 24 * 60 * 60;
 
 /// Whether a read at `now` updates the time, by the rule of `relatime` (`relatime_need_update` in Linux): if the last

@@ -47,7 +47,7 @@ pub(in crate::fs) struct Frozen {
     pub(in crate::fs) pieces: Vec<Piece>,
     /// Whether pieces and holes cover the whole file.
     pub(in crate::fs) whole: bool,
-    /// Whether pieces without thawed bytes are useful, too: the whole content is being cut anew.
+    /// Whether pieces without thawed bytes are useful, too: the whole content is being cut again.
     pub(in crate::fs) deep: bool,
     /// Whether some borders of pieces differ from those that the chunker would find.
     pub(in crate::fs) uneven: bool,

@@ -83,7 +83,7 @@ pub(super) fn step(draft: &mut Draft, inode: InodeId, row: &InodeRow, size: u64)
     Ok(to)
 }
 
-/// Where the first of the last [`STEP_ROWS`] rows with this `a` begins.
+/// The offset at which the first of the last [`STEP_ROWS`] rows with this `a` begins.
 pub(super) fn back(view: &View, table: &'static Table, a: u64) -> Result<u64, FsError> {
     let (mut at, mut upto) = (0, u64::MAX);
     for _ in 0..STEP_ROWS {
@@ -99,7 +99,7 @@ pub(super) fn back(view: &View, table: &'static Table, a: u64) -> Result<u64, Fs
     Ok(at)
 }
 
-/// Where the first row begins that is one too many for a step over `[from, to)`; `to` if there is none.
+/// The offset of the first row that is one too many for a step over `[from, to)`; `to` if there is none.
 pub(super) fn upto(view: &View, table: &'static Table, a: u64, from: u64, to: u64) -> Result<u64, FsError> {
     let mut cursor = view.cursor_within(table, KeyRef::new(a, from), Key::new(a, to))?;
     let mut rows = 0;

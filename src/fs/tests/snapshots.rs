@@ -299,7 +299,7 @@ fn what_had_no_name_is_outside_the_snapshot_and_what_loses_it_later_is_inside() 
 //= type=test
 //# No two snapshots of an image have the same name.
 #[test]
-fn a_name_that_is_taken_or_is_none_and_a_long_comment_are_refused() {
+fn a_taken_name_an_invalid_name_and_a_long_comment_are_refused() {
     let world = world();
     let live = &world.live;
     file(live, "a", b"a");

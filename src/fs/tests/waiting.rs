@@ -181,7 +181,7 @@ fn the_end_checkpoints_what_came_after_a_checkpoint_that_was_given_up() {
 
 // Case 24: unmount works on a full disk.
 #[test]
-fn an_end_without_space_keeps_the_log_and_is_none_that_failed() {
+fn an_end_without_space_keeps_the_log_and_does_not_count_as_failed() {
     let world = World::new();
     let file = {
         let node = NewNode { kind: NewKind::Regular, mode: 0o644, umask: 0, uid: 0, gid: 0 };

@@ -43,7 +43,7 @@ impl World {
         World::with(commit, options, None)
     }
 
-    /// A world whose log has at most so many bytes, in sixteen segments.
+    /// A world whose log has at most this many bytes, in sixteen segments.
     pub fn with_budget(budget: u64) -> Self {
         World::with(Duration::from_secs(3600), &PackOptions::default(), Some(budget))
     }

@@ -234,7 +234,7 @@ fn a_directory_replaces_an_empty_one() {
 
 // Case 23.
 #[test]
-fn no_directory_comes_to_lie_in_itself() {
+fn no_directory_gets_into_itself() {
     use rustix::io::Errno;
     let mut world = World::new();
     let a = world.dir(ROOT, "a");
@@ -254,7 +254,7 @@ fn no_directory_comes_to_lie_in_itself() {
 
 // Case 23.
 #[test]
-fn of_two_renames_that_would_make_a_ring_together_one_begins_anew() {
+fn of_two_renames_that_would_make_a_loop_together_one_is_evaluated_again() {
     let mut world = World::new();
     let (a, b) = (world.dir(ROOT, "a"), world.dir(ROOT, "b"));
     let (deep_a, deep_b) = (world.dir(a, "deep"), world.dir(b, "deep"));
