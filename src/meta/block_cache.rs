@@ -1,4 +1,4 @@
-//! The bounded memory of an image for table blocks and for the groups they come out of.
+//! The bounded cache of an image for table blocks and for their inflated groups.
 
 use super::ByteLru;
 use crate::format::block::Block;
@@ -8,18 +8,18 @@ use crate::format::schema::TableId;
 use crate::format::sums::Hash24;
 use std::sync::Arc;
 
-/// Neighbouring blocks come out of one group: so many inflated groups are kept besides the blocks (256 KiB each).
+/// Inflated groups (at most 256 KiB each) that are kept besides the blocks: neighbouring blocks are in the same group.
 const GROUPS: usize = 16;
 const SHARDS: usize = 8;
 
-/// What a block was checked against; a hit counts only for the same reference.
+/// The reference that a block was verified against; only the same reference is a cache hit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum BlockKey {
     Block(SubchunkId, Hash24, TableId, u8),
     Frame(u64, u64, u8),
 }
 
-/// Blocks and groups that were read.
+/// The cached blocks and groups.
 pub(super) struct BlockCache {
     pub(super) blocks: ByteLru<BlockKey, Arc<Block>>,
     pub(super) groups: ByteLru<SuperchunkId, Arc<Vec<u8>>>,

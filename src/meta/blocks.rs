@@ -1,4 +1,4 @@
-//! Table blocks: found by the map, taken out of their group, checked by hash, kept in a bounded cache.
+//! Reads table blocks: finds them in the map, takes them from their group, verifies their hash, and caches them.
 
 use super::block_cache::BlockKey;
 use super::superchunk::Buffers;
@@ -39,7 +39,7 @@ impl Image {
         }
     }
 
-    /// Finds the raw bytes of a block that hash to `hash`, and gives them to `use_raw`.
+    /// Finds the raw bytes of a block with this hash, and passes them to `use_raw`.
     fn with_raw_block<T>(
         &self,
         id: SubchunkId,
@@ -52,7 +52,7 @@ impl Image {
             self.superchunk(located.superchunk)?.ok_or_else(|| wrong("the map does not know its group"))?;
         let place = superchunk.place;
         if superchunk.kind != FrameKind::TABLE_GROUP || u64::from(place.raw_len) > limits::TABLE_GROUP {
-            return Err(wrong("it lies in no table group"));
+            return Err(wrong("it is not in a table group"));
         }
         if located.composed {
             return Err(wrong("it is composed, which no table block may be"));
@@ -82,10 +82,10 @@ impl Image {
         Ok(value?)
     }
 
-    /// The image's dictionary (section 6.5), read once.
+    /// The image's dictionary (section 6.5). It is read once.
     ///
     /// # Errors
-    /// If it is named but cannot be read.
+    /// If the image names one that cannot be read.
     pub fn dictionary(&self) -> Result<Option<Arc<Vec<u8>>>, MetaError> {
         if let Some(known) = self.shared.dictionary.get() {
             return Ok(known.clone());

@@ -1,4 +1,4 @@
-//! A least-recently-used cache bounded by bytes, cut into shards so that threads do not queue for one lock.
+//! An LRU cache bounded by bytes, split into shards so that threads do not wait for one lock.
 
 use lru::{DefaultHasher, LruCache};
 use parking_lot::Mutex;
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Hits and misses since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheCounters {
-    /// Look-ups that found something.
+    /// Lookups that found a value.
     pub hits: u64,
-    /// Look-ups that did not.
+    /// Lookups that found none.
     pub misses: u64,
 }
 
@@ -25,25 +25,25 @@ impl<K: Hash + Eq, V> Shard<K, V> {
     }
 }
 
-/// Values by key, at most so many bytes of them, counting the weight each was inserted with and [`ByteLru::ENTRY`].
-/// Each shard keeps to its part of the bytes. A value heavier than that stays only if the whole cache is within its bytes,
-/// or if it is alone in it, so a cache too small for a value still serves it.
+/// Values by key, with a limit on their bytes. Each counts with the weight given at insertion plus [`ByteLru::ENTRY`].
+/// Each shard is limited to its part of the bytes. A value heavier than that stays only if the whole cache is within
+/// its limit, or if it is the only one, so a cache that is too small for a value can still hold it.
 pub struct ByteLru<K: Hash + Eq, V> {
-    /// One shard stands apart, so that there is one for every hash.
+    /// The first shard is separate, so that every hash has a shard.
     first: Mutex<Shard<K, V>>,
     others: Vec<Mutex<Shard<K, V>>>,
     bytes: usize,
-    /// Bytes in all shards, for what is too heavy for its shard; exact when nobody is inserting.
+    /// Bytes in all shards, for values that are too heavy for one shard; exact while nothing is inserted.
     total: AtomicUsize,
-    /// Seeded anew in each process, as an image's author chooses the keys.
+    /// With a new seed in each process, because the author of an image chooses the keys.
     hasher: DefaultHasher,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
-    /// Bytes an entry takes beside what its value refers to: twice in a table that grows by doubling, the links of the
-    /// list, and what the allocator adds.
+    /// Bytes of an entry besides what its value refers to: its share of a table that grows by doubling, the links of
+    /// the list, and the allocator's overhead.
     pub const ENTRY: usize = size_of::<K>() + size_of::<(V, usize)>() + 96;
 
     /// An empty cache of `bytes` bytes in `shards` shards.
@@ -64,7 +64,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         self.others.get(at).unwrap_or(&self.first)
     }
 
-    /// The value, which becomes the most recently used of its shard.
+    /// The value; it becomes the most recently used of its shard.
     pub fn get(&self, key: &K) -> Option<V> {
         let found = self.shard(key).lock().entries.get(key).map(|(value, _)| value.clone());
         let counter = if found.is_some() { &self.hits } else { &self.misses };
@@ -72,10 +72,10 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         found
     }
 
-    /// Inserts a value that takes `weight` bytes beside its entry, and drops the least recently used ones that no longer
-    /// fit.
+    /// Inserts a value that takes `weight` bytes besides its entry, and drops the least recently used values that no
+    /// longer fit.
     pub fn insert(&self, key: K, value: V, weight: usize) {
-        // What goes is dropped after the lock is released: a value's Drop may be expensive.
+        // Removed values are dropped after the lock is released: a value's Drop may be expensive.
         let mut gone = Vec::new();
         let weight = weight.saturating_add(Self::ENTRY);
         let shard_bytes = self.bytes / (1 + self.others.len());

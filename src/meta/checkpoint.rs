@@ -1,9 +1,9 @@
-//! A checkpoint: changed rows become changed blocks, and these a root.
+//! Writes a checkpoint: changed blocks for changed rows, and a new root.
 //!
-//! Invariants: the version that it starts from stays as it is, and everything the new root names is synced before a head may
-//! name it. If a checkpoint is given up, its frames are cut off again, so the log ends where it did before; the ids it used are
-//! given out again, as nothing has them. Called by who has sealed an overlay whose commit is durable, and who then publishes
-//! the root ([`Heads`](super::Heads)) and makes the next version ([`Image::successor`]).
+//! Invariants: the version that it starts from does not change, and everything that the new root names is synced before
+//! a head names the root. If a checkpoint is given up, its frames are cut off again, so the log ends where it did
+//! before; its ids are used again, because nothing has them. The caller (fs) has sealed an overlay whose commit is
+//! durable; it then publishes the root ([`Heads`](super::Heads)) and makes the next version ([`Image::successor`]).
 
 use super::overlay::Overlay;
 use super::snapshots::NewSnapshot;
@@ -27,12 +27,11 @@ use std::error::Error;
 use std::io;
 use thiserror::Error;
 
-/// Table blocks are compressed with this level of zstd at most: a checkpoint holds up unmount, and its blocks are replaced
-/// by those of later ones.
+/// Highest zstd level for table blocks: an unmount waits for a checkpoint, and later checkpoints replace its blocks.
 const LEVEL: i32 = 6;
 
-/// All tables but the map, in the order they are written: as `pack` does, what is read together is next to the interior
-/// blocks.
+/// All tables except the map, in the order in which they are written. As in `pack`, the tables that are read together
+/// come last, next to the interior blocks.
 const TABLES: [&Table; 10] = [
     &schema::IDENTITIES,
     &schema::SNAPSHOTS,
@@ -46,48 +45,48 @@ const TABLES: [&Table; 10] = [
     &schema::DIRENTS,
 ];
 
-/// What of the thaw log a root contains; all 0 without a thaw log.
+/// The part of the thaw log that a root contains; all 0 without a thaw log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ThawMark {
     /// The log.
     pub log_id: u64,
     /// The last transaction that the root contains.
     pub transaction: u64,
-    /// Where in the log that transaction ends.
+    /// Offset in the log where that transaction ends.
     pub offset: u64,
 }
 
-/// What a checkpoint is made of.
+/// The input of a checkpoint.
 #[derive(Clone, Copy)]
 pub struct CheckpointInput<'a> {
-    /// What it starts from. Its log is the one that is written to.
+    /// The version that it starts from. The checkpoint is appended to its log.
     pub version: &'a Image,
-    /// The rows that are others than the version's.
+    /// The rows that differ from the version's.
     pub changes: &'a Overlay,
-    /// Next free ids; where the version has a larger one, that counts.
+    /// Next free ids. If the version has a larger one, that counts.
     pub counters: Counters,
     /// Inodes of the view.
     pub inodes: u64,
-    /// Bytes of its regular files, each inode once.
+    /// Sum of the sizes of its regular files, each inode once.
     pub bytes: u64,
-    /// Bytes that were found to be in the image when they were frozen, since the version.
+    /// Bytes that deduplication has saved in the freezer since the version.
     pub shared: u64,
-    /// When it is made.
+    /// Time of the checkpoint.
     pub time: Time,
-    /// What of the thaw log it contains.
+    /// The part of the thaw log that it contains.
     pub thaw: ThawMark,
-    /// A snapshot that it writes, too. Its ordinal is below the counter's.
+    /// A snapshot to write with it. Its ordinal is below the counter.
     pub snapshot: Option<NewSnapshot<'a>>,
 }
 
-/// A root that is durable, but that no head names yet.
+/// A root that is durable and that no head names yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// The root.
     pub root: Root,
-    /// Where it lies, and its copy.
+    /// Its place, with its copy.
     pub place: Place,
-    /// What a head has to say of it.
+    /// Its hash, for the head.
     pub root_hash: [u8; 32],
     /// Where the log ends now, a multiple of 4096.
     pub log_end: u64,
@@ -98,10 +97,10 @@ pub struct Written {
 /// Why there is no checkpoint.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
-    /// It was given up, and nothing of it is left: it may be tried again.
+    /// It was given up, and everything it wrote was cut off: it may be tried again.
     #[error("the checkpoint was given up: {0}")]
     GivenUp(#[source] MetaError),
-    /// It is not known what of the image is durable.
+    /// It is not known which bytes of the image are durable.
     #[error("the image could not be made durable: {0}")]
     NotDurable(#[source] LogError),
     /// It was given up, but what it wrote could not be cut off again.
@@ -115,19 +114,19 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether no later checkpoint can succeed: the caller latches.
+    /// Whether no later checkpoint can succeed. The caller must not try again.
     pub fn is_final(&self) -> bool {
         !matches!(self, CheckpointError::GivenUp(_))
     }
 
-    /// What kind of error the storage gave, if it was the storage: `StorageFull` for want of space.
+    /// The kind of the storage's error, if it was one: for example `StorageFull`.
     pub fn storage_kind(&self) -> Option<io::ErrorKind> {
         let mut error: Option<&(dyn Error + 'static)> = self.source();
         while let Some(cause) = error {
             if let Some(storage) = cause.downcast_ref::<StorageError>() {
                 return Some(storage.kind());
             }
-            // Errors that pass on another's words hide it from the chain, but not what is below it.
+            // A transparent error hides its source from the chain, but not the sources of that source.
             if let Some(system) = cause.downcast_ref::<io::Error>() {
                 return Some(system.kind());
             }
@@ -137,8 +136,8 @@ impl CheckpointError {
     }
 }
 
-/// Appends the blocks that `input.changes` change, the map's with them, and a root, and makes all that durable. `log` is the
-/// writer of the version's log.
+/// Appends the blocks that `input.changes` changes, the changed blocks of the map, and a root, and makes them durable.
+/// `log` is the writer of the version's log.
 ///
 /// # Errors
 /// See [`CheckpointError`].
@@ -152,7 +151,7 @@ pub fn write_checkpoint(log: &mut LogWriter, input: CheckpointInput<'_>) -> Resu
     match log.sync() {
         Ok(()) => Ok(Written { root, place, root_hash, log_end: log.end(), counters }),
         Err(error) if log.is_stopped() => Err(CheckpointError::NotDurable(error)),
-        // Only the padding failed: nothing was synced.
+        // Only the pad failed: nothing was synced.
         Err(error) => Err(given_up(log, error.into())),
     }
 }
@@ -167,7 +166,7 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     let compression = compression(old)?;
     let mut writer = TableWriter::new(log, &mut map, &mut subchunk, &mut superchunk, compression, target);
     for table in TABLES {
-        // Identities come before snapshots: a new one has those that are written here.
+        // Identities are written before snapshots: a new snapshot names the tree written here.
         let new = input.snapshot.filter(|_| table.id() == schema::SNAPSHOTS.id());
         let new = new.map(|new| new.write(&mut writer, root.view.identities_tree)).transpose()?;
         if input.changes.says_nothing_of(table) && new.is_none() {
@@ -202,16 +201,16 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     root.thaw_transaction = input.thaw.transaction;
     root.thaw_offset = input.thaw.offset;
     let (stored, root_hash) = root.encode();
-    // What no reader would take must not be written.
+    // A root that readers refuse must not be written.
     if Root::decode(&stored, &root_hash)? != root {
-        return Err(FormatError::invalid("root", "it does not come back as it is").into());
+        return Err(FormatError::invalid("root", "it does not decode to the value that was encoded").into());
     }
     let place = append_twice(log, FrameKind::ROOT, &stored)?;
     Ok((root, place, root_hash, counters))
 }
 
-/// Subchunks of file data that came since the version, and their bytes. Changes of the map are rows of such: those of table
-/// blocks are made by the checkpoint itself.
+/// Number and bytes of the subchunks of file data that are new since the version. The overlay's changes of the map are
+/// about these only: the checkpoint itself makes the rows for table blocks.
 fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     let (mut subchunks, mut bytes) = (0u64, 0u64);
     let map = version.tree(&schema::MAP);
@@ -227,7 +226,7 @@ fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     Ok((subchunks, bytes))
 }
 
-/// How blocks are compressed: as the image's parameters say, but no slower than [`LEVEL`].
+/// The compression of blocks: that of the image's parameters, but not slower than [`LEVEL`].
 fn compression(root: &Root) -> Result<Compression, FormatError> {
     Ok(match Compression::from_numbers(root.params.codec, root.params.level)? {
         Compression::None => Compression::None,
@@ -236,7 +235,7 @@ fn compression(root: &Root) -> Result<Compression, FormatError> {
     })
 }
 
-/// Where a root names the tree of this table, which is not the map.
+/// The field of a root that names the tree of this table, which is not the map.
 fn tree_of<'r>(root: &'r mut Root, table: &Table) -> &'r mut TreeRef {
     let view = &mut root.view;
     match table.id().0 {

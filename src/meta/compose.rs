@@ -1,7 +1,8 @@
-//! Composed subchunks: from recipes to ranges of superchunks' raw bytes. The one composer, for readers and `check`.
+//! Composed subchunks: translates recipes to ranges of superchunks' raw bytes. Readers and `check` both use this
+//! module.
 //!
-//! Only pieces that meet the range asked for are looked up, each subchunk once. Ranges are ordered by superchunk, so that
-//! each superchunk is inflated once, whatever the order of the pieces. Callers: inflate, care.
+//! Only pieces that overlap the requested range are looked up, each subchunk once. Ranges are ordered by superchunk, so
+//! that each superchunk is inflated once, whatever the order of the pieces. Called by inflate and care.
 
 use super::{Located, MetaError};
 use crate::format::ids::{SubchunkId, SuperchunkId};
@@ -10,30 +11,30 @@ use std::collections::HashMap;
 use std::ops::Range;
 use thiserror::Error;
 
-/// Why a recipe gives nothing.
+/// Why a recipe cannot be used.
 #[derive(Debug, Error)]
 pub enum ComposeError {
-    /// The tables do not say where a source is.
+    /// A source cannot be looked up in the tables.
     #[error(transparent)]
     Lookup(MetaError),
-    /// A source is not there.
+    /// The map has no such source.
     #[error("its recipe names a subchunk that the map does not know")]
     Unknown,
-    /// A range is not there.
+    /// A range is not within the stored part of its source.
     #[error("its recipe names bytes that are not stored")]
     Outside,
 }
 
-/// A range of a superchunk's raw bytes, and where it goes.
+/// A range of a superchunk's raw bytes, and its place in an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extract {
-    /// From which superchunk.
+    /// The superchunk to copy from.
     pub superchunk: SuperchunkId,
     /// First byte in its raw bytes.
     pub start: usize,
-    /// Which output, by the number given to [`Composition::add`].
+    /// The output, by the number given to [`Composition::add`].
     pub output: usize,
-    /// Where in the output.
+    /// The range in the output.
     pub target: Range<usize>,
 }
 
@@ -51,7 +52,7 @@ impl Extract {
     }
 }
 
-/// What is to be copied for any number of recipes. `L` says where the stored part of a subchunk lies.
+/// The ranges to copy for any number of recipes. `L` looks up where the stored part of a subchunk is.
 pub struct Composition<L> {
     look_up: L,
     located: HashMap<SubchunkId, Option<Located>>,
@@ -59,19 +60,20 @@ pub struct Composition<L> {
 }
 
 impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
-    /// Nothing yet.
+    /// Without recipes.
     pub fn new(look_up: L) -> Self {
         Composition { look_up, located: HashMap::new(), extracts: Vec::new() }
     }
 
-    /// Adds what the bytes `range` of a composed subchunk are made of; they go to the output `output` from its byte 0 on.
+    /// Adds the ranges that make the bytes `range` of a composed subchunk; they go to the output `output` from its byte
+    /// 0 on.
     ///
     /// # Errors
-    /// A piece that meets the range is not there; ranges before it were added all the same.
+    /// If a piece that overlaps the range is missing; ranges before it were added nevertheless.
     pub fn add(&mut self, output: usize, recipe: &Recipe, range: Range<u32>) -> Result<(), ComposeError> {
         let mut begin = 0u32;
         for piece in recipe.pieces() {
-            // Cannot overflow: a recipe's pieces add up to the length of a subchunk at most.
+            // This cannot overflow: a recipe's pieces add up to at most the limit of a subchunk.
             let end = begin.saturating_add(piece.len);
             let (from, to) = (begin.max(range.start), end.min(range.end));
             if begin >= range.end {
@@ -103,7 +105,7 @@ impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
         Ok(located)
     }
 
-    /// What is to be copied out of each superchunk, in order of superchunks and positions.
+    /// The ranges to copy from each superchunk, in order of superchunks and positions.
     pub fn by_superchunk(&mut self) -> impl Iterator<Item = &[Extract]> + Clone {
         self.extracts.sort_by_key(|extract| (extract.superchunk, extract.start));
         self.extracts.chunk_by(|a, b| a.superchunk == b.superchunk)

@@ -1,4 +1,4 @@
-//! Why an image could not answer.
+//! The errors of reading an image.
 
 use crate::format::FormatError;
 use crate::format::ids::SubchunkId;
@@ -7,25 +7,25 @@ use crate::storage::StorageError;
 use crate::table::TableError;
 use thiserror::Error;
 
-/// Why an image could not be opened, or a question about it not be answered.
+/// Why an image could not be opened, or a lookup failed.
 #[derive(Debug, Error)]
 pub enum MetaError {
-    /// Neither head slot begins like one.
+    /// Neither head slot has the magic number.
     #[error("bad magic at offset 0 (is this a floe image? 'file' says more)")]
     NotAnImage,
     /// Both head slots are damaged.
     #[error("no head slot can be used: {0}")]
     Head(#[source] FormatError),
-    /// The newest head slot that verifies needs a newer program. The other slot is not used in its place.
+    /// The newest head slot that verifies needs a newer program. The other slot is not used instead.
     #[error("{0}")]
     Unsupported(#[source] FormatError),
-    /// It can be read, but no writer may go on from it.
+    /// It can be read, but must not be written to.
     #[error("the image cannot be written to: {why}")]
     Unfit {
         /// What is wrong with it.
         why: String,
     },
-    /// The file is shorter than the log it claims.
+    /// The file is shorter than the log.
     #[error("the image is cut short: its log ends at {log_end}, the file has {len} bytes")]
     CutShort {
         /// `log_end` of the head.
@@ -51,18 +51,18 @@ pub enum MetaError {
     /// A tree cannot be walked.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// Bytes are not what they should be.
+    /// Bytes are not valid.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// A table block cannot be had.
+    /// A table block cannot be read.
     #[error("table block {id} cannot be read: {why}")]
     Block {
         /// Its subchunk id.
         id: SubchunkId,
-        /// What stands in the way.
+        /// The reason.
         why: String,
     },
-    /// A row that another row names is not there.
+    /// A row that another row refers to is missing.
     #[error("{table} has no row {id}, though it is referred to")]
     Missing {
         /// Table.
@@ -75,7 +75,7 @@ pub enum MetaError {
     Unreadable {
         /// Table.
         table: &'static str,
-        /// What stands in the way.
+        /// The reason.
         why: String,
     },
     /// Rows of the map contradict one another.

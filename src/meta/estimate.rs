@@ -1,8 +1,8 @@
-//! How many bytes a checkpoint may take: what the reserve is made of.
+//! Estimates how many bytes a checkpoint takes at most, for the space reserve.
 //!
-//! Invariant: no checkpoint takes more, for rows as floe makes them. The bound takes nothing for compression, as names and
-//! tiny contents may be incompressible. It reads no leaf: it must be cheap, and must not fail. Called by who keeps the
-//! reserve.
+//! Invariant: no checkpoint takes more, for rows that floe makes. The bound assumes no compression, because names and
+//! tiny contents may be incompressible. It reads no leaf: it must be cheap, and must not fail. Called by fs, which
+//! keeps the reserve.
 
 use super::Image;
 use super::overlay::Overlay;
@@ -14,22 +14,22 @@ use crate::format::limits;
 use crate::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::schema::{self, TABLES, Table};
 
-/// Rows are shorter in a block than in an overlay, where each stands alone, but for columns that are coded as differences: they
-/// may make it longer, and the row after it, too.
+/// Factor, as a fraction, from the bytes of a row in an overlay to those in a block. Most rows are shorter in a block.
+/// But columns that are coded as differences may make a row and the row after it longer.
 const ROW_GROWTH: [u64; 2] = [5, 4];
-/// Row of a parent for a block: key, id and hash, or place; with the longest name.
+/// Bytes of a parent's row for a block: key with the longest name, and id and hash or place.
 const PARENT_ROW: u64 = 128 + limits::NAME_LEN as u64;
-/// Rows of the map for a table block that lies alone in its group: that of the group, and that of the block.
+/// Bytes of the map's rows for a table block that is alone in its group: one for the group, one for the block.
 const MAP_ROWS: u64 = 2 * 144;
-/// A block's part of its group: header, entry of the clear list and the list's own head.
+/// A block's part of its group's frame: header, entry in the clear list, and head of the list.
 const GROUP_SHARE: u64 = FRAME_HEADER as u64 + 32;
-/// A root's frame, and the pad after its copy.
+/// Bytes of a root's frame. A pad follows the copy of a root.
 const ROOT: u64 = FRAME_HEADER as u64 + 1024;
 const PAD: u64 = limits::SYNC_BLOCK + FRAME_HEADER as u64;
-/// Blocks that one changed leaf becomes, with a neighbour that it joins, besides those for new rows.
+/// Blocks that one changed leaf and a neighbour that it joins can become, besides those for new rows.
 const SPLIT: u64 = 3;
 
-/// What a change writes of one tree.
+/// What a batch of changes writes of one tree.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
     /// Raw bytes of leaves.
@@ -40,8 +40,8 @@ struct Cost {
     blocks: u64,
 }
 
-/// What it costs to write anew what `changed` changes touch in a tree. A leaf has at most twice the target; one that has
-/// shrunk below a quarter joins a neighbour.
+/// The cost of rewriting the blocks of a tree that `changed` changes touch. A leaf has at most twice the target; a leaf
+/// below a quarter of the target joins a neighbour.
 fn rewriting(shape: &Shape, changed: u64, target: u64, has_change: HasChange<'_>) -> Cost {
     let block = target.saturating_mul(2).saturating_add(target / 4);
     let (children, touched) = shape.touched(changed, has_change);
@@ -55,14 +55,14 @@ fn rewriting(shape: &Shape, changed: u64, target: u64, has_change: HasChange<'_>
     Cost { leaves, interior, blocks: 1 + touched.saturating_add(above).saturating_mul(SPLIT) }
 }
 
-/// Whether a change has a key from the first on and below the second.
+/// Whether a change has a key that is at least the first and below the second.
 type HasChange<'a> = &'a dyn Fn(KeyRef<'_>, Option<KeyRef<'_>>) -> bool;
 
-/// Bytes that a checkpoint of these changes takes at most. Reads the root blocks of the version's trees, once a version, and
-/// looks the changes up for each child of these.
+/// An upper bound of the bytes of a checkpoint of these changes. Reads the root blocks of the version's trees, once per
+/// version, and looks for changes below each of their children.
 pub fn estimate(changes: &Overlay, version: &Image) -> u64 {
     let target = u64::from(version.params().table_block).clamp(1024, limits::TABLE_BLOCK / 2);
-    // Blocks of new rows alone have at least a quarter of the target.
+    // Blocks that hold only new rows have at least a quarter of the target.
     let blocks_of = |raw: u64| raw / (target / 4);
     let [times, by] = ROW_GROWTH;
     let rows = (changes.encoded_bytes() as u64).saturating_mul(times) / by;
@@ -79,10 +79,10 @@ pub fn estimate(changes: &Overlay, version: &Image) -> u64 {
         sum.interior = sum.interior.saturating_add(cost.interior);
         sum.blocks = sum.blocks.saturating_add(cost.blocks);
     }
-    // Each level above has at most half the blocks of the one below.
+    // Each level has at most half as many blocks as the level below.
     sum.interior = sum.interior.saturating_add(sum.blocks.saturating_mul(2 * PARENT_ROW));
 
-    // New groups and blocks have the highest ids: their rows are at the end of two spaces of the map.
+    // New groups and blocks have the highest ids, so their rows are at the ends of two spaces of the map.
     let ends = [(SPACE_SUPERCHUNKS, u64::MAX), (SPACE_SUBCHUNKS, u64::MAX)].map(|(a, b)| KeyRef::new(a, b));
     let in_map = |from: KeyRef<'_>, to: Option<KeyRef<'_>>| {
         ends.iter().any(|&end| from <= end && to.is_none_or(|to| end < to)) || has_change(&schema::MAP, from, to)

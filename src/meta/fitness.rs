@@ -1,4 +1,4 @@
-//! Whether an image may be written to: what a writer asks before it appends its first byte.
+//! Checks whether an image may be written to. A writer does so before it appends its first byte.
 
 use super::{Image, MetaError, View};
 use crate::format::FormatError;
@@ -12,11 +12,11 @@ use crate::format::schema::{self, Table};
 use crate::format::transaction::Counters;
 
 impl Image {
-    /// Whether a writer may go on from this state. Reads one block a level of each table.
+    /// Whether a writer may continue from this state. Reads one block per level of each table.
     ///
     /// # Errors
-    /// `Unfit` if it was opened with doubts, has features that a writer would have to know, or gives out ids that are
-    /// in use; others if a table cannot be read.
+    /// `Unfit` if something was wrong at opening, if the image has features that this writer does not know, or if a
+    /// counter is not above the ids in use; others if a table cannot be read.
     pub fn fit_for_writing(&self) -> Result<(), MetaError> {
         if let Some(why) = self.doubts().first() {
             return Err(MetaError::Unfit { why: why.clone() });
@@ -35,8 +35,8 @@ impl Image {
     }
 }
 
-/// Whether each of these counters is above what the tables of a view hold, and not beyond its ids: asked after a replay, whose
-/// rows and counters come from outside. Reads one block a level of each table.
+/// Whether each of these counters is above the ids in the tables of a view, and within its limit. Called after a
+/// replay, whose rows and counters are untrusted. Reads one block per level of each table.
 ///
 /// # Errors
 /// `Unfit` if one is not; others if a table cannot be read.
@@ -44,7 +44,7 @@ pub fn counters_are_free(view: &View, counters: &Counters) -> Result<(), MetaErr
     are_free(counters, &|table, key| Ok(view.floor(table, key)?.map(|row| row.to_row())))
 }
 
-/// The last row of a table whose key is not above this one.
+/// Returns the last row of a table whose key is not above a given key.
 type LastRow<'a> = &'a dyn Fn(&'static Table, KeyRef<'_>) -> Result<Option<Row>, MetaError>;
 
 fn are_free(counters: &Counters, last_row: LastRow<'_>) -> Result<(), MetaError> {

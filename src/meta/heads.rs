@@ -1,10 +1,11 @@
-//! Both head slots: read, verified and published. The only bytes of an image that are ever overwritten.
+//! Reads, verifies and publishes both head slots. They are the only live bytes of an image that are overwritten in
+//! place.
 //!
-//! Invariants: at every moment at least one slot holds a whole head, and what a slot names is durable before the slot is
-//! written. So the *older* slot is written first and synced, then the other. Nothing is written where either slot is not
-//! what this writer last read or wrote there: then somebody else writes to the image. After a failed write or sync it is not
-//! known what is durable, so nothing more is published. Called by `pack`, and by who makes an image writable and ends a
-//! checkpoint; the caller has synced all that the new head names.
+//! Invariants: at every moment at least one slot holds a complete head, and everything that a slot names is durable
+//! before the slot is written. So the *older* slot is written and synced first, then the other. Nothing is written if a
+//! slot does not hold what this writer last read or wrote there: then another process writes to the image. After a
+//! failed write or sync it is not known what is durable, so nothing more is published. Called by `pack`, and by fs and
+//! care when they write to an image; the caller has synced everything that the new head names.
 
 use super::MetaError;
 use super::open::{self, Slot};
@@ -18,13 +19,13 @@ use thiserror::Error;
 /// Why a head was not published.
 #[derive(Debug, Error)]
 pub enum HeadError {
-    /// A slot does not hold what this writer read or wrote there last. Nothing was written to either slot.
+    /// A slot does not hold what this writer last read or wrote there. Nothing was written to that slot.
     #[error("head slot {slot} was changed by another writer")]
     HeadChanged {
         /// Which slot.
         slot: HeadIndex,
     },
-    /// A slot could not be read back. Nothing was written to either since; it may be tried again.
+    /// A slot could not be read back before the write. It may be tried again.
     #[error("head slot {slot} cannot be read back: {source}")]
     ReadBack {
         /// Which slot.
@@ -40,22 +41,22 @@ pub enum HeadError {
         /// Why.
         source: StorageError,
     },
-    /// The new head is one that no reader would take. Nothing was written.
-    #[error("a head that no reader would take: {0}")]
+    /// Readers would refuse the new head. Nothing was written.
+    #[error("the new head is not valid: {0}")]
     Invalid(#[source] FormatError),
-    /// An earlier publication failed in a way after which nothing more is written.
+    /// After an earlier error nothing more is written.
     #[error("an earlier head could not be published: nothing more is written to the head slots")]
     Stopped,
 }
 
 impl HeadError {
-    /// Whether no later publication can succeed: the caller latches.
+    /// Whether no later publication can succeed. The caller must not try again.
     pub fn is_final(&self) -> bool {
         !matches!(self, HeadError::ReadBack { .. } | HeadError::Invalid(_))
     }
 }
 
-/// A slot as it was last read or written.
+/// A slot as last read or written.
 struct Known {
     index: HeadIndex,
     bytes: HeadBytes,
@@ -67,13 +68,13 @@ impl Known {
         Known { index, bytes, slot: Slot::of(&bytes) }
     }
 
-    /// Its generation if it can be used: a damaged slot is older than any other.
+    /// Its generation if it can be used; a damaged slot counts as the older one.
     fn usable(&self) -> Option<u64> {
         self.slot.head.as_ref().ok().map(|head| head.generation)
     }
 }
 
-/// Both head slots of an image, as its one writer knows them.
+/// Both head slots of an image, as its only writer knows them.
 pub struct Heads {
     storage: Arc<dyn Storage>,
     known: [Known; 2],
@@ -106,7 +107,7 @@ impl Heads {
     }
 
     /// Publishes the first head of a new image, whose slots are all zero: generation 1 in slot A, 2 in slot B. The
-    /// generation of `head` is not looked at.
+    /// generation of `head` is ignored.
     ///
     /// # Errors
     /// As [`Heads::publish`].
@@ -117,27 +118,27 @@ impl Heads {
         Ok(heads)
     }
 
-    /// The head with the highest generation that can be used.
+    /// The usable head with the highest generation.
     pub fn newest(&self) -> &Head {
         &self.newest
     }
 
-    /// The heads of both slots, those that can be used.
+    /// The usable heads of both slots.
     pub fn slots(&self) -> impl Iterator<Item = &Head> {
         self.known.iter().filter_map(|known| known.slot.head.as_ref().ok())
     }
 
-    /// Whether an earlier failure keeps it from publishing for good.
+    /// Whether an earlier failure has stopped it for good.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Puts the newest head, as `change` makes it, into both slots, the older one first; each with the next generation,
-    /// and each made durable before the next step. What the head names must be durable.
+    /// Applies `change` to the newest head and writes it to both slots, the older slot first. Each write gets the next
+    /// generation and is made durable before the next step. Everything that the head names must be durable.
     ///
     /// # Errors
-    /// See [`HeadError`]; [`HeadError::is_final`] says whether the caller may try again. A slot that was written and synced before
-    /// the error stays, and is the newest head then.
+    /// See [`HeadError`]; [`HeadError::is_final`] says whether the caller may try again. A slot that was written and
+    /// synced before the error stays; it is then the newest head.
     pub fn publish(&mut self, change: impl Fn(&mut Head)) -> Result<(), HeadError> {
         let mut head = self.newest.clone();
         change(&mut head);
@@ -147,17 +148,17 @@ impl Heads {
         Ok(())
     }
 
-    /// Writes `head`, with the next generation, to the older slot, durably.
+    /// Durably writes `head`, with the next generation, to the older slot.
     fn replace_older(&mut self, head: &Head) -> Result<(), HeadError> {
         if self.stopped {
             return Err(HeadError::Stopped);
         }
-        // A slot that verifies but cannot be used has a generation, too: no head is given one again.
+        // The generation of a slot that verifies but cannot be used counts, too: no generation is used twice.
         let last = self.known.iter().filter_map(|known| known.slot.generation).max().unwrap_or(0);
         let Some(generation) = last.checked_add(1) else {
             return Err(HeadError::Invalid(FormatError::invalid(
                 "head slot",
-                "its generation is the last there can be",
+                "its generation is the highest possible",
             )));
         };
         let bytes = Head { generation, ..head.clone() }.encode();
@@ -182,7 +183,7 @@ impl Heads {
         Ok(())
     }
 
-    /// Reads both slots back: each must hold what this writer last read or wrote there.
+    /// Reads both slots back and checks that each holds what this writer last read or wrote there.
     fn compare(&self) -> Result<(), HeadError> {
         for known in &self.known {
             let slot = known.index;

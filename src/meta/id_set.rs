@@ -1,8 +1,8 @@
-//! A set of ids, a bit an id, in pages of 512 that come to be when one of their ids does.
+//! A set of ids with one bit per id, in pages of 512 ids. A page is allocated when its first id is inserted.
 //!
-//! Ids are given out side by side, so pages fill: a set of all subchunks of 1 TiB takes about 10 MiB. Where they do not, a page
-//! takes no more than about five times what the row takes that names the id. So memory is bounded by what the image holds.
-//! Called by `mark` and `tally`.
+//! Ids are assigned consecutively, so pages are full: a set of all subchunks of 1 TiB takes about 10 MiB. At worst, a
+//! page with one id takes about five times as much as the row that names the id. So memory is bounded by the size of
+//! the image's tables. Called by `mark` and `tally`.
 
 use std::collections::HashMap;
 
@@ -21,10 +21,10 @@ pub struct IdSet {
 }
 
 impl IdSet {
-    /// Puts an id in; false if it is in already.
+    /// Inserts an id; false if it was there already.
     pub fn insert(&mut self, id: u64) -> bool {
         let page = self.pages.entry(id / PAGE).or_default();
-        // There are as many words as the remainder can name.
+        // The remainder is always the index of a word.
         let Some(word) = page.get_mut((id % PAGE / WORD) as usize) else { return false };
         let bit = 1 << (id % WORD);
         let is_new = *word & bit == 0;
@@ -39,12 +39,12 @@ impl IdSet {
         word.is_some_and(|word| word & 1 << (id % WORD) != 0)
     }
 
-    /// How many there are.
+    /// Number of ids.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there is none.
+    /// Whether there are no ids.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -1,4 +1,4 @@
-//! An open image: typed questions to its tables.
+//! An open image, with typed lookups in its tables.
 
 use super::MetaError;
 use super::block_cache::BlockCache;
@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 /// How to open an image.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageOptions {
-    /// Bytes of memory for table blocks.
+    /// Bytes of memory for cached table blocks.
     pub block_cache: usize,
 }
 
@@ -32,22 +32,23 @@ impl Default for ImageOptions {
     }
 }
 
-/// An open image, for reading: one version of it, a root with its trees. Shared by threads, which never wait for another's
-/// I/O, except for the one scan of the clear lists when the map is damaged.
+/// One version of an open image, for reading: a root with its trees. Threads share it and do not wait for each other's
+/// I/O, except for what is read once: the clear lists if the map is damaged, and the root block of a table for an
+/// estimate.
 pub struct Image {
     head: Head,
     root: Root,
     log: LogReader,
     warnings: Vec<String>,
     doubts: Vec<String>,
-    /// What the frames up to the end of this version's log say.
+    /// The clear lists of the frames up to the end of this version's log; read if the map is damaged.
     clear_lists: OnceLock<ClearLists>,
-    /// By number of the table from 1.
+    /// By table number, from 1.
     shapes: [OnceLock<Shape>; TABLES.len()],
     pub(super) shared: Arc<Shared>,
 }
 
-/// What all versions of an image share.
+/// State that all versions of an image share.
 pub(super) struct Shared {
     pub(super) blocks: BlockCache,
     pub(super) dictionary: OnceLock<Option<Arc<Vec<u8>>>>,
@@ -67,13 +68,13 @@ impl Image {
         Image::version(found, Arc::new(shared))
     }
 
-    /// A version that has this in common with others.
+    /// A version that shares this state with others.
     pub(super) fn version(found: Found, shared: Arc<Shared>) -> Self {
         let Found { head, root, log, warnings, doubts } = found;
         Image { head, root, log, warnings, doubts, clear_lists: OnceLock::new(), shapes: Default::default(), shared }
     }
 
-    /// The head it was opened by.
+    /// The head it was opened with.
     pub fn head(&self) -> &Head {
         &self.head
     }
@@ -83,7 +84,7 @@ impl Image {
         &self.root
     }
 
-    /// What it was made with.
+    /// The parameters it was made with.
     pub fn params(&self) -> &Params {
         &self.root.params
     }
@@ -93,12 +94,12 @@ impl Image {
         &self.log
     }
 
-    /// What was wrong at opening, though it could be opened.
+    /// Problems found at opening that did not prevent it.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Why no writer may go on from it, so far as opening showed: see [`Image::fit_for_writing`].
+    /// Reasons found at opening why it must not be written to: see [`Image::fit_for_writing`].
     pub(super) fn doubts(&self) -> &[String] {
         &self.doubts
     }
@@ -122,10 +123,10 @@ impl Image {
         Tree::from_ref(table, tree)
     }
 
-    /// The shape of a table's tree. Reads its root block, once.
+    /// The shape of a table's tree. Reads its root block once.
     pub(super) fn shape(&self, table: &'static Table) -> &Shape {
         let [first, ..] = &self.shapes;
-        // Tables are numbered from 1, as they stand in `TABLES`.
+        // Tables are numbered from 1, in the order of `TABLES`.
         let known = self.shapes.get(usize::from(table.id().0).wrapping_sub(1)).unwrap_or(first);
         known.get_or_init(|| Shape::of(&self.tree(table), self))
     }
@@ -141,7 +142,7 @@ impl Image {
         }
     }
 
-    /// What directory `dir` says of `name`.
+    /// The entry `name` of directory `dir`.
     ///
     /// # Errors
     /// If the table cannot be read or the row is wrong.
@@ -163,7 +164,7 @@ impl Image {
         }
     }
 
-    /// Where a subchunk's stored part lies; if the map is damaged there, by the clear lists.
+    /// Where a subchunk's stored part is, from the map; from the clear lists if the map is damaged there.
     ///
     /// # Errors
     /// If neither can be read.
@@ -185,7 +186,7 @@ impl Image {
         Ok(SubchunkRun::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
     }
 
-    /// Where a superchunk lies; if the map is damaged there, by the frames.
+    /// Where a superchunk is, from the map; from the frames if the map is damaged there.
     ///
     /// # Errors
     /// If neither can be read.
@@ -200,7 +201,7 @@ impl Image {
         }
     }
 
-    /// The recipe of a composed subchunk. Only the map has it: a subchunk whose recipe is lost cannot be read.
+    /// The recipe of a composed subchunk. Only the map has recipes: a subchunk whose recipe is lost cannot be read.
     ///
     /// # Errors
     /// If the map cannot be read there.
@@ -215,7 +216,8 @@ impl Image {
         Ok(RecipeRow::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
     }
 
-    /// Answers from the clear lists what the map could not; its `error` stands if they know nothing either.
+    /// Asks the clear lists after the map failed with `error`. Returns that error if they do not know the answer
+    /// either.
     pub(super) fn by_clear_lists<T>(
         &self,
         error: MetaError,
@@ -231,7 +233,7 @@ impl Image {
         }
     }
 
-    /// Memory that table blocks take now, in bytes. All versions of an image share it.
+    /// Memory of the cached table blocks and groups now, in bytes. All versions of an image share it.
     pub fn block_memory(&self) -> usize {
         self.shared.blocks.bytes()
     }

@@ -1,4 +1,4 @@
-//! Rows one after another: a directory's entries, a content's extents.
+//! Iterates over the entries of a directory and the extents of a content.
 
 use super::merge::ViewCursor;
 use super::{MetaError, View};
@@ -42,10 +42,10 @@ impl Dirents {
         Ok(Dirents { dir, cursor })
     }
 
-    /// The entry the list is at, its name borrowed; `None` at the end.
+    /// The current entry, with a borrowed name; `None` at the end.
     ///
     /// # Errors
-    /// If the row is wrong.
+    /// If the row is not valid.
     pub fn peek(&self) -> Result<Option<(&[u8], DirentRow)>, MetaError> {
         match self.cursor.row() {
             Some(row) if row.key().a == self.dir.0 => {
@@ -56,7 +56,7 @@ impl Dirents {
         }
     }
 
-    /// Goes on to the next entry.
+    /// Moves to the next entry.
     ///
     /// # Errors
     /// If the table cannot be read there.
@@ -64,7 +64,7 @@ impl Dirents {
         self.cursor.advance(view)
     }
 
-    /// The next entry, and on.
+    /// Returns the current entry and moves to the next.
     ///
     /// # Errors
     /// If the table cannot be read or the row is wrong.
@@ -78,7 +78,7 @@ impl Dirents {
     }
 }
 
-/// The extents of a content, without a gap between them.
+/// The extents of a content, without gaps.
 pub struct Extents {
     content: ContentId,
     expected: Option<u64>,
@@ -95,7 +95,7 @@ impl Extents {
         Ok(Extents { content, expected: None, cursor: view.cursor_within(&schema::CONTENTS, covering.key(), end)? })
     }
 
-    /// The next extent and where in the file it begins, and on; `None` after the last.
+    /// Returns the current extent and its offset in the file, and moves to the next; `None` after the last.
     ///
     /// # Errors
     /// If the table cannot be read, a row is wrong, or there is a gap.

@@ -1,15 +1,16 @@
-//! What is live: marking from views of an image, by the inodes that they have and by the roots of their trees.
+//! Marks what is live, from the inodes of views of an image and from the roots of their trees.
 //!
-//! A subchunk of data is named by an inode or an orphan, or by a row of the content that one of them has. A table block is
-//! named by its parent, up to a root. Rows that no inode leads to name nothing (section 8.10). Thawed ranges need nothing of
-//! the image, but what the row of their inode says counts all the same: the freezer may still want it. Snapshots of a view
-//! are views of their own.
+//! A subchunk of data is live if an inode or an orphan names it, or a row of a content that one of them names. A table
+//! block is live if its parent is, up to a root. Rows of contents that no inode names do not count (section 8.10). The
+//! content of an inode counts also where thawed ranges cover it: the freezer may still need it. The snapshots of a view
+//! are marked as views of their own.
 //!
-//! What an overlay deletes names nothing any more, and what it does not say yet of table blocks, the version says: a view's blocks
-//! are those of its version.
+//! Rows that an overlay deletes do not count. The table blocks of a view are those of its version: an overlay has none
+//! yet.
 //!
-//! Invariants: a block or a row that cannot be read is an error, so nothing is ever dead by an error. Each block is read once,
-//! however many views have it; leaves that name nothing are not read. Called by `space` (info) and by gc.
+//! Invariants: a block or a row that cannot be read is an error, so nothing is taken for dead because of an error. Each
+//! block is read once, however many views share it; leaves whose rows name nothing are not read. Called by `space`
+//! (info) and by gc.
 
 use super::id_set::IdSet;
 use super::{Image, MetaError, View};
@@ -23,16 +24,16 @@ use crate::table::{ChildRef, Onward, TableError, Tree, Visit};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Rows between two questions whether to stop.
+/// Rows between two calls of `stop`.
 const STEP: u64 = 4096;
 
-/// Why it is not known what is live.
+/// Why it could not be found out what is live.
 #[derive(Debug, Error)]
 pub enum MarkError {
     /// The tables cannot be read, or contradict one another.
     #[error(transparent)]
     Meta(#[from] MetaError),
-    /// The caller asked for it.
+    /// The caller's `stop` returned true.
     #[error("stopped")]
     Stopped,
 }
@@ -49,7 +50,7 @@ impl From<crate::format::FormatError> for MarkError {
     }
 }
 
-/// What views name.
+/// The live subchunks.
 #[derive(Debug, Default)]
 pub struct Marked {
     data: IdSet,
@@ -57,24 +58,24 @@ pub struct Marked {
 }
 
 impl Marked {
-    /// Whether a subchunk, of data or a table block, is named.
+    /// Whether a subchunk, of data or a table block, is live.
     pub fn contains(&self, id: SubchunkId) -> bool {
         self.data.contains(id.0) || self.blocks.contains(id.0)
     }
 
-    /// How many are named as data, and how many as table blocks.
+    /// The number of live subchunks of data, and of table blocks.
     pub fn counts(&self) -> (u64, u64) {
         (self.data.len(), self.blocks.len())
     }
 }
 
-/// Marks what any of these views names. `stop` is asked at each table block.
+/// Marks everything that any of these views names. `stop` is called for each table block.
 ///
 /// # Errors
-/// If a table cannot be read as far as it is needed, or `stop` said so.
+/// If a needed part of a table cannot be read, or `stop` returned true.
 pub fn mark(views: &[View], stop: &dyn Fn() -> bool) -> Result<Marked, MarkError> {
     let mut marking = Marking { rows: Rows::default(), blocks: IdSet::default(), seen: Default::default(), stop };
-    // Which contents count is known when all inodes were seen.
+    // Contents come last: which of them count is known after all inodes.
     let contents = |table: &&'static Table| table.id() == schema::CONTENTS.id();
     for view in views {
         for table in TABLES.into_iter().filter(|table| !contents(table) && table.id() != schema::MAP.id()) {
@@ -110,16 +111,16 @@ fn trees_of(view: &ViewRoots) -> [Tree; 6] {
     ]
 }
 
-/// Whether rows of a table name anything that others must not lose.
+/// Whether rows of a table name subchunks, contents or views.
 fn names(table: &Table) -> bool {
     [schema::INODES.id(), schema::ORPHANS.id(), schema::CONTENTS.id(), schema::SNAPSHOTS.id()].contains(&table.id())
 }
 
-/// What rows name.
+/// What the rows seen so far name.
 #[derive(Default)]
 struct Rows {
     data: IdSet,
-    /// Contents that inodes have.
+    /// Contents that inodes name.
     contents: IdSet,
     snapshots: Vec<(Arc<Image>, ViewRoots)>,
 }
@@ -145,7 +146,7 @@ impl Rows {
         }
     }
 
-    /// Takes what the rows of a leaf name.
+    /// Adds what the rows of a leaf name.
     fn leaf(&mut self, version: &Arc<Image>, table: &'static Table, block: &Block) -> Result<(), MarkError> {
         for row in 0..block.len() {
             let key = block.key(row);
@@ -158,13 +159,13 @@ impl Rows {
 struct Marking<'a> {
     rows: Rows,
     blocks: IdSet,
-    /// Blocks that were seen, by number of their table: with their rows, and without.
+    /// Blocks seen, by table number: those whose rows were read, and those whose rows were not.
     seen: [[IdSet; TABLES.len() + 1]; 2],
     stop: &'a dyn Fn() -> bool,
 }
 
 impl Marking<'_> {
-    /// Marks the blocks of a tree, and what its rows name if these are to be read.
+    /// Marks the blocks of a tree and, if `reads_leaves`, what its rows name.
     fn tree(&mut self, version: &Arc<Image>, tree: &Tree, reads_leaves: bool) -> Result<(), MarkError> {
         let Marking { rows, blocks, seen: [with_rows, without], stop } = self;
         let table = tree.table;
@@ -218,7 +219,7 @@ enum Named {
     Nothing,
     Subchunk(SubchunkId),
     Content(ContentId),
-    /// A content has so many subchunks from this one on.
+    /// A content names a number of subchunks from this one on.
     Extent(ContentId, SubchunkId, u64),
     View(Box<ViewRoots>),
 }

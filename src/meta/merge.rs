@@ -1,6 +1,7 @@
-//! A tree under overlays, read as one table: the upper layer's word counts, and tombstones hide what is below.
+//! Reads a tree under overlays as one table: an upper layer's entry replaces that of a lower layer, and a tombstone
+//! hides it.
 //!
-//! Going over rows costs in proportion to the entries and rows passed, hidden ones among them. A cursor sees the overlays as
+//! Iteration costs in proportion to the entries and rows passed, hidden ones included. A cursor sees the overlays as
 //! they were when it was made. Called by `view`.
 
 use super::overlay::{Entry, Overlay, OverlayRow};
@@ -9,12 +10,12 @@ use crate::format::schema::Table;
 use crate::table::{BlockSource, Cursor, RowRef, RowView, TableError, Tree};
 use std::collections::VecDeque;
 
-/// Overlays that lie over a version: the one being changed, and the one being checkpointed.
+/// Overlays over a version: the active one, and the one that is being checkpointed.
 const OVERLAYS: usize = 2;
-/// Entries that a cursor takes from an overlay at once, at most. It begins with one, and takes twice as many each time.
+/// Most entries that a cursor copies from an overlay at once. It begins with one, and doubles each time.
 const BATCH: usize = 64;
 
-/// A row of a view. It keeps alive what it is in, and borrows nothing.
+/// A row of a view. It keeps its block or entry alive, and borrows nothing.
 #[derive(Debug, Clone)]
 pub struct ViewRow(Held);
 
@@ -108,12 +109,12 @@ impl<'a> ViewRowRef<'a> {
 pub(super) struct Layers<'a> {
     tree: Tree,
     source: &'a dyn BlockSource,
-    /// The uppermost first; those that say something of the table.
+    /// The uppermost first; only those with entries of the table.
     overlays: [Option<&'a Overlay>; OVERLAYS],
 }
 
 impl<'a> Layers<'a> {
-    /// `tree`, whose blocks `source` has, under these overlays, the uppermost first.
+    /// `tree`, with blocks from `source`, under these overlays, the uppermost first.
     pub(super) fn new(tree: Tree, source: &'a dyn BlockSource, overlays: [Option<&'a Overlay>; OVERLAYS]) -> Self {
         let overlays = overlays.map(|overlay| overlay.filter(|overlay| !overlay.says_nothing_of(tree.table)));
         Layers { tree, source, overlays }
@@ -133,12 +134,12 @@ impl<'a> Layers<'a> {
         Ok(self.tree.get(self.source, key)?.map(ViewRow::of_tree))
     }
 
-    /// What the overlays say last of keys not above `key` whose `a` is at least `lowest`: nothing, that there is no row, or
-    /// the row. Does not read the tree, which may have a row that is nearer to `key`.
+    /// The overlays' last entry whose key is not above `key` and whose `a` is at least `lowest`: no entry, a tombstone,
+    /// or a row. Does not read the tree, which may have a row that is nearer to `key`.
     pub(super) fn last_said(&self, key: KeyRef<'_>, lowest: u64) -> Option<Option<OverlayRow>> {
         let mut last: Option<&Entry> = None;
         for overlay in self.overlays.iter().flatten() {
-            // Of two with one key the upper counts, which comes first.
+            // Of two entries with the same key the upper one counts; it comes first.
             if let Some(entry) = overlay.entries_down_from(self.tree.table, key).next()
                 && last.is_none_or(|last| entry > last)
             {
@@ -160,7 +161,7 @@ impl<'a> Layers<'a> {
         loop {
             let mut entry: Option<&Entry> = None;
             for head in &mut heads {
-                // Of two with one key the upper counts, which comes first.
+                // Of two entries with the same key the upper one counts; it comes first.
                 if let Some(&next) = head.peek()
                     && entry.is_none_or(|entry| next > entry)
                 {
@@ -187,8 +188,8 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// A cursor on the first row whose key is not below `key`. For it the table ends before `end`: tombstones from there on
-    /// are not passed in search of a row.
+    /// A cursor on the first row whose key is not below `key`. The cursor ends before `end`, and does not step over
+    /// tombstones from there on.
     pub(super) fn cursor_at(&self, key: KeyRef<'_>, end: Option<Key>) -> Result<ViewCursor, TableError> {
         let tree = self.tree.cursor_at(self.source, key)?;
         if self.bare() {
@@ -207,12 +208,12 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The rows of a tree from one backwards.
+/// The rows of a tree from one row backwards.
 struct Descent<'a> {
     tree: Tree,
     source: &'a dyn BlockSource,
     row: Option<RowRef>,
-    /// On the row, once it went back.
+    /// On the row, after the first step back.
     cursor: Option<Cursor>,
 }
 
@@ -230,11 +231,11 @@ impl Descent<'_> {
     }
 }
 
-/// A place between the rows of a table of a view. It borrows nothing, and reads on with any view whose version has the
-/// tree's blocks.
+/// A position in a table of a view. It borrows nothing, and can continue with any view whose version has the tree's
+/// blocks.
 pub struct ViewCursor {
     inner: Inner,
-    /// No row with this key or one above it is given.
+    /// The cursor ends before this key.
     end: Option<Key>,
 }
 
@@ -244,7 +245,7 @@ enum Inner {
 }
 
 impl ViewCursor {
-    /// The row it is on, or `None` after the last.
+    /// The current row; `None` after the last.
     pub fn row(&self) -> Option<ViewRowRef<'_>> {
         match &self.inner {
             Inner::Tree(cursor) => cursor
@@ -255,10 +256,10 @@ impl ViewCursor {
         }
     }
 
-    /// Goes to the next row. After the last it stays. After an error it is on the row it was on.
+    /// Moves to the next row. After the last row, or on an error, it does not move.
     pub(super) fn advance_in(&mut self, source: &dyn BlockSource) -> Result<(), TableError> {
         match &mut self.inner {
-            // After the last row it stays, and reads nothing.
+            // After the last row it does not move, and reads nothing.
             Inner::Tree(cursor) => match (cursor.row(), &self.end) {
                 (Some(row), Some(end)) if row.key() >= end.as_ref() => Ok(()),
                 _ => cursor.advance(source),
@@ -268,11 +269,11 @@ impl ViewCursor {
     }
 }
 
-/// Layers, each at what comes next in it, and the row given last.
+/// The layers, each at its next entry, and the current row.
 struct Merged {
     tree: Cursor,
-    /// The tree's row was given or hidden, and the one after it comes next. It is read when it is needed: a damaged block
-    /// after a row is no reason to withhold the row.
+    /// The tree's current row was returned or hidden, so the next one comes next. It is read only when needed: a
+    /// damaged block after a row does not prevent returning the row.
     tree_given: bool,
     overlays: Vec<Ahead>,
     row: Option<ViewRow>,
@@ -313,7 +314,7 @@ impl Merged {
     }
 }
 
-/// The entries of an overlay that come next.
+/// The next entries of an overlay.
 struct Ahead {
     table: &'static Table,
     overlay: Overlay,
@@ -323,7 +324,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Goes on after `entry`, if that comes next.
+    /// Steps over `entry`, if it is the next one.
     fn pass(&mut self, entry: &Entry) {
         if self.entries.front() != Some(entry) {
             return;

@@ -1,4 +1,4 @@
-//! Layers against an ordered map, and how many steps they take.
+//! Compares layers with an ordered map, and counts their steps.
 
 use super::merge::Layers;
 use super::overlay::Overlay;
@@ -51,7 +51,7 @@ fn load<'a>(table: &'static Table, rows: impl IntoIterator<Item = &'a Row>) -> (
     (store, tree)
 }
 
-/// Keys that often meet: few directories, short names, a zero byte and 0xFF in some.
+/// Keys that often collide: few directories, short names, some with a zero byte or 0xFF.
 fn key(table: &'static Table) -> BoxedStrategy<Key> {
     if table.leaf.has_name {
         let byte = prop_oneof![Just(0u8), Just(255), 97u8..100];
@@ -75,7 +75,7 @@ fn changes(table: &'static Table, most: usize) -> impl Strategy<Value = Changes>
     prop::collection::vec((key(table), any::<bool>(), 0u64..1000), 0..most)
 }
 
-/// What a layer changes in the model and in the overlay that stands for it.
+/// The changes of a layer, for the model and for the overlay.
 fn lay(table: &'static Table, changes: &Changes, model: &mut Model) -> Overlay {
     let mut overlay = Overlay::default();
     for (key, live, seed) in changes {
@@ -144,7 +144,7 @@ proptest! {
     }
 }
 
-/// A table of `n` rows, and an overlay that deletes those that `dead` says.
+/// A table of `n` rows, and an overlay that deletes the rows for which `dead` is true.
 fn deleted(n: u64, dead: impl Fn(u64) -> bool) -> (Store, Tree, Overlay) {
     let table = &schema::CONTENTS;
     let rows: Vec<Row> = (0..n).map(|b| row(table, Key::new(1, b), b % 50)).collect();

@@ -1,10 +1,10 @@
-//! The tables by name: what an image says, read lazily through a bounded cache, and what a writer adds to it.
+//! The tables of an image: lazy reads through a bounded cache, and the changes of a writer.
 //!
-//! [`Image`] is the reading side: it opens head and root and answers typed questions, each by a walk down one tree.
-//! Nothing is read before it is asked for, and every table block is checked by hash before its first row is used.
-//! [`View`] is a version of an image under [`Overlay`]s of changed rows, for an image that is written to.
-//! [`TableWriter`] is the writing side: it groups new blocks, appends them, and keeps the rows the map needs for them.
-//! Callers: inflate, pack, fs, care.
+//! [`Image`] is for reading: it opens head and root and has typed lookups, each by a descent of one tree. Blocks are
+//! read when they are needed, and every table block is verified by its hash or checksum before a row is used. [`View`]
+//! is a version of an image under [`Overlay`]s of changed rows, for a writable image. [`TableWriter`] is for writing:
+//! it groups new blocks, appends them, and collects their rows for the map. Called by inflate, pack, freeze, fs and
+//! care.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,4 +1,4 @@
-//! From the head slots to the root.
+//! Opens an image: reads the head slots and the root.
 
 use super::MetaError;
 use crate::format::FormatError;
@@ -9,10 +9,10 @@ use crate::storage::{HeadIndex, Storage};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// How often a slot that does not verify is read again, if it was not the same before.
+/// How often a slot that does not verify is read again, as long as its bytes change.
 const READS: usize = 16;
 
-/// What one head slot holds.
+/// The contents of one head slot.
 #[derive(Debug)]
 pub struct Slot {
     /// Its generation, if its checksum is right, whether this program supports it or not.
@@ -22,7 +22,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// From the bytes of a slot; bytes after it are not looked at.
+    /// Decodes the bytes of a slot; bytes after it are ignored.
     pub fn of(bytes: &[u8]) -> Slot {
         match RawHeadSlot::read(bytes, "head slot") {
             Ok(raw) => Slot { generation: raw.verify().ok().map(|()| raw.generation.get()), head: raw.validate() },
@@ -31,7 +31,7 @@ impl Slot {
     }
 }
 
-/// What the two head slots hold.
+/// The contents of both head slots.
 #[derive(Debug)]
 pub struct HeadState {
     /// Slot A.
@@ -43,7 +43,7 @@ pub struct HeadState {
 }
 
 impl HeadState {
-    /// The heads that can be used, the newest first.
+    /// The usable heads, the newest first.
     ///
     /// # Errors
     /// `Unsupported` if the newest slot that verifies needs a newer program.
@@ -62,7 +62,7 @@ impl HeadState {
         Ok(heads)
     }
 
-    /// Why neither can be used.
+    /// The error if neither can be used.
     pub(super) fn unusable(self) -> MetaError {
         match (self.is_image, self.a.head, self.b.head) {
             (true, Err(FormatError::Magic { .. }), Err(error)) | (true, Err(error), _) => MetaError::Head(error),
@@ -79,7 +79,7 @@ impl HeadState {
 /// Reads both head slots.
 ///
 /// # Errors
-/// Only what the storage says; a file too short for a slot gives a `Truncated` slot.
+/// Errors of the storage only; if the file is too short for a slot, the slot is `Truncated`.
 pub fn read_heads(storage: &dyn Storage) -> Result<HeadState, MetaError> {
     let len = storage.len()?;
     let mut is_image = false;
@@ -90,7 +90,7 @@ pub fn read_heads(storage: &dyn Storage) -> Result<HeadState, MetaError> {
             return Ok(Slot { generation: None, head });
         }
         let mut bytes = storage.read_head(index)?;
-        // Beside a writer, a read can meet a write; what is damaged reads the same each time.
+        // A read may overlap with a write; a damaged slot reads the same each time.
         for _ in 0..READS {
             if Slot::of(&bytes).head.is_ok() {
                 break;
@@ -108,18 +108,18 @@ pub fn read_heads(storage: &dyn Storage) -> Result<HeadState, MetaError> {
     Ok(HeadState { a, b, is_image })
 }
 
-/// A head with its root, and what is to be said of them.
+/// A head with its root, and the problems found.
 pub(super) struct Found {
     pub(super) head: Head,
     pub(super) root: Root,
     pub(super) log: LogReader,
-    /// What is wrong, though it can be read.
+    /// Problems that do not prevent reading.
     pub(super) warnings: Vec<String>,
-    /// Why no writer may go on from here.
+    /// Reasons why it must not be written to.
     pub(super) doubts: Vec<String>,
 }
 
-/// The newest root that can be read. Warnings tell of slots and roots that were passed over.
+/// The newest root that can be read. Warnings report the slots and roots that were skipped.
 ///
 /// # Errors
 /// If no head and root can be used, or the newest head is not supported.
@@ -168,10 +168,10 @@ pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
     Err(first_error.unwrap_or_else(|| heads.unusable()))
 }
 
-/// The root that a head names, from the first copy whose checksum is right; `None` if there is none such.
+/// The root that a head names, from the first copy whose checksum is right; `None` if there is no such copy.
 ///
 /// # Errors
-/// If the storage cannot be read, which says nothing of the root.
+/// If the storage cannot be read: then nothing is known about the root.
 pub fn root_of(storage: &Arc<dyn Storage>, head: &Head) -> Result<Option<Root>, MetaError> {
     let log = LogReader::new(Arc::clone(storage), head.log_id, head.log_end.0.min(storage.len()?))?;
     let mut stored = Vec::new();
@@ -188,8 +188,9 @@ pub fn root_of(storage: &Arc<dyn Storage>, head: &Head) -> Result<Option<Root>, 
     Ok(None)
 }
 
-/// Reads the root, from its copy if need be, and says why no writer may go on from it. Copies whose checksum is right come
-/// first: the root hash says nothing of where the map is, and of the next free ids.
+/// Reads the root, from its copy if necessary, and returns reasons why it must not be written to. Copies whose checksum
+/// is right come first: the root hash does not cover the place of the map and the next free ids of subchunks and
+/// superchunks.
 fn read_root(log: &LogReader, head: &Head, warnings: &mut Vec<String>) -> Result<(Root, Vec<String>), MetaError> {
     let mut first_error = None;
     let mut by_hash_alone = None;

@@ -1,9 +1,9 @@
-//! Where the bytes of subchunks lie, as a view has it: in the tables of its version, or in rows that no root has yet.
+//! Lookups of where subchunks are, in a view: in the tables of its version, or in rows that no root has yet.
 //!
-//! A row of the map, or of identities, says something of up to 128 ids from its own on. So the overlays are asked first for
-//! the last row that may cover an id, and the tables only if it does not. Where the overlays say nothing of ids up to the one
-//! asked for (what is frozen has higher ids than all that was there before), the version answers, as fast as without them.
-//! Called by inflate, fs and care.
+//! A row of the map, or of identities, covers up to 128 ids from its own on. So the overlays are asked first for the
+//! last row that may cover an id, and the tables only if that row does not. If the overlays have no entries up to the
+//! requested id, the version answers, as fast as without overlays. That is the usual case: frozen data has higher ids
+//! than all older data. Called by inflate, fs and care.
 
 use super::{Image, MetaError, View};
 use crate::format::FormatError;
@@ -14,18 +14,18 @@ use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS
 use crate::format::rows::{Identity, Located, SubchunkRun, SuperchunkRow, identity};
 use crate::format::schema::{self, Table};
 
-/// What the overlays say of an id.
+/// The overlays' answer for an id.
 enum Said<T> {
-    /// Nothing of it, nor of those before it: the version knows.
+    /// They have no entry for it or for an id before it: the version answers.
     Nothing,
-    /// What was asked for.
+    /// The value.
     This(T),
-    /// Something of an id before it, which may hide what the version has.
+    /// They have an entry for an id before it, which may hide a row of the version.
     Near,
 }
 
 impl View {
-    /// Where a subchunk's stored part lies; if the map is damaged there, by the clear lists.
+    /// Where a subchunk's stored part is, from the map; from the clear lists if the map is damaged there.
     ///
     /// # Errors
     /// If neither can be read.
@@ -42,7 +42,7 @@ impl View {
         }
     }
 
-    /// Where a superchunk lies; if the map is damaged there, by the frames.
+    /// Where a superchunk is, from the map; from the frames if the map is damaged there.
     ///
     /// # Errors
     /// If neither can be read.
@@ -55,7 +55,7 @@ impl View {
         }
     }
 
-    /// The recipe of a composed subchunk. Only the map has it: a subchunk whose recipe is lost cannot be read.
+    /// The recipe of a composed subchunk. Only the map has recipes: a subchunk whose recipe is lost cannot be read.
     ///
     /// # Errors
     /// If the map cannot be read there.
@@ -71,15 +71,15 @@ impl View {
     /// If the table cannot be read or the row is wrong.
     pub fn identity(&self, id: SubchunkId) -> Result<Option<Identity>, MetaError> {
         let hash = self.params().hash;
-        // A row that is given is not above the id.
+        // The key of the row passed here is not above the id.
         let find = |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| {
             identity::decode_one(hash, ints, tail, id.0.saturating_sub(key.a))
         };
         self.find(&schema::IDENTITIES, KeyRef::new(id.0, 0), 0, find, |version| version.identity(id))
     }
 
-    /// What `find` finds in the row that covers `key`, among those whose `a` is at least `lowest`. Where the overlays say
-    /// nothing, `version` answers.
+    /// Calls `find` for the row that may cover `key`, among those whose `a` is at least `lowest`. If the overlays have
+    /// no such row, `version` answers.
     fn find<T>(
         &self,
         table: &'static Table,
@@ -114,7 +114,7 @@ impl View {
         Ok(found.map_or(Said::Near, Said::This))
     }
 
-    /// As [`View::find`], by all layers.
+    /// Like [`View::find`], always from all layers.
     fn covering<T>(
         &self,
         table: &'static Table,

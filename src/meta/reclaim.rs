@@ -1,12 +1,14 @@
-//! Freeing what is dead: first its rows, then its bytes.
+//! Frees dead superchunks: first their rows, then their bytes.
 //!
-//! [`deletions`] are the changes of map and identities after which no row names a dead superchunk. What is dead in a partly live
-//! one keeps its rows, for its bytes are there; but a composed subchunk loses them, for its sources may go. [`dead_frames`] are the frames that no row names in any of the views given, and
-//! [`punch`] gives their payloads back. A caller publishes between the two, in both head slots, and keeps readers out.
+//! [`deletions`] returns the changes of map and identities after which no row names a dead superchunk. A dead subchunk
+//! in a partly live superchunk keeps its rows, because its bytes are still there. But a dead composed subchunk loses
+//! them, because its sources may be freed. [`dead_frames`] returns the frames that no row of the given views names, and
+//! [`punch`] frees their payloads. Between the two, the caller publishes a root in both head slots, and it keeps
+//! readers out.
 //!
-//! Invariants: what is punched lies in no frame that a view's map, the map's own tree or a root given names, whatever a scan
-//! of the frames says. A payload in which other frames lie is left alone. The first block of each payload is zero, durably,
-//! before any other is punched: so a scan takes a frame that is punched in part for a punched one. Called by gc.
+//! Invariants: no punched byte is in a frame that the map of a view, the map's own tree or a given root names, whatever
+//! a scan of the frames says. A payload that holds other frames is not punched. The first block of each payload is
+//! durably zero before any other is punched, so a scan takes a partly punched frame for a punched one. Called by gc.
 
 use super::id_set::IdSet;
 use super::mark::MarkError;
@@ -28,10 +30,11 @@ use crate::table::{ChildRef, Onward, Visit};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Bytes of a payload read at once.
+/// Bytes of a payload that are read at once.
 const PIECE: u64 = 1 << 18;
 
-/// Dead superchunks in rounds: the rows of one are deleted at once. A round has at most `most` subchunks, or one superchunk.
+/// Splits dead superchunks into rounds; the rows of a round are deleted together. A round has at most `most` subchunks,
+/// or one superchunk.
 pub fn rounds(census: &Census, most: u64) -> Vec<HashSet<SuperchunkId>> {
     let mut rounds: Vec<HashSet<SuperchunkId>> = Vec::new();
     let mut room = 0u64;
@@ -51,11 +54,11 @@ pub fn rounds(census: &Census, most: u64) -> Vec<HashSet<SuperchunkId>> {
     rounds
 }
 
-/// The changes after which no row of map or identities names these dead superchunks, what is in them, or a dead composed
-/// subchunk. `stop` is asked now and then.
+/// The changes after which no row of map or identities names these dead superchunks, their subchunks, or a dead
+/// composed subchunk. `stop` is called for each row of the map.
 ///
 /// # Errors
-/// If a table cannot be read, or a row is wrong; or `stop` said so.
+/// If a table cannot be read, or a row is not valid; or `stop` returned true.
 pub fn deletions(
     view: &View,
     census: &Census,
@@ -109,7 +112,7 @@ fn put(changes: &mut Overlay, key: Key, ints: [u64; MAP_COLUMNS], tail: Vec<u8>)
     changes.set(&schema::MAP, key.clone(), Some(Row { key, ints: ints.to_vec(), tail }));
 }
 
-/// Replaces the row of a run by rows of what stays of it.
+/// Replaces the row of a run by rows for the subchunks that stay.
 fn shorten(run: &SubchunkRun, goes: &[bool], changes: &mut Overlay) {
     changes.set(&schema::MAP, Key::new(SPACE_SUBCHUNKS, run.first.0), None);
     let mut position = run.position;
@@ -137,7 +140,7 @@ fn shorten(run: &SubchunkRun, goes: &[bool], changes: &mut Overlay) {
     }
 }
 
-/// Deletes the identities of subchunks that go; of a row that has others too, these stay.
+/// Deletes the identities of the subchunks that are gone; other identities in the same row stay.
 fn identities(view: &View, gone: &IdSet, changes: &mut Overlay) -> Result<(), MarkError> {
     let width = view.params().hash.width();
     let mut cursor = view.cursor_at(&schema::IDENTITIES, KeyRef::new(0, 0))?;
@@ -174,7 +177,7 @@ fn identities(view: &View, gone: &IdSet, changes: &mut Overlay) -> Result<(), Ma
 /// A dead frame that has a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadFrame {
-    /// Where it begins.
+    /// Offset of its header.
     pub offset: LogOffset,
     /// The whole 4 KiB blocks within its stored bytes.
     pub payload: Range<u64>,
@@ -183,18 +186,19 @@ pub struct DeadFrame {
 }
 
 impl DeadFrame {
-    /// Bytes that punching it gives back.
+    /// Bytes of its payload, which punching frees.
     pub fn bytes(&self) -> u64 {
         self.payload.end - self.payload.start
     }
 }
 
-/// The dead frames of a log that may be punched: no map of these views, no tree of such a map and no root names them. Rows of
-/// `gone` count as deleted. Frames that lie in the payloads of others, and the frames that have such payloads, are not among
-/// them. The log is looked at up to where it ends for the first view. `stop` is asked now and then.
+/// The dead frames of a log that may be punched: no row of the views' maps, no tree of such a map and none of `roots`
+/// names them. Rows for which `gone` is true count as deleted. Frames inside the payloads of others, and frames whose
+/// payloads hold others, are not included. The log is scanned up to its end in the first view. `stop` is called for
+/// each frame and each row.
 ///
 /// # Errors
-/// If a map cannot be read, or `stop` said so.
+/// If a map cannot be read, or `stop` returned true.
 pub fn dead_frames(
     views: &[View],
     roots: &[Place],
@@ -225,7 +229,7 @@ pub fn dead_frames(
         };
         let is_within = scan.punched().is_some_and(|outer| outer.offset != header.offset);
         if is_within {
-            // Another frame lies in the one that came before.
+            // The frame before holds this one.
             let outer = scan.punched().map(|outer| outer.offset);
             if dead.last().map(|frame| frame.offset) == outer {
                 dead.pop();
@@ -241,7 +245,7 @@ pub fn dead_frames(
     Ok(dead)
 }
 
-/// Whether a range of bytes is zero. A crash may have left the first block punched, and others not.
+/// Whether a range of bytes is zero. A crash may have left only the first block punched.
 fn is_zero(storage: &dyn Storage, range: &Range<u64>) -> bool {
     let mut piece = vec![0; PIECE.min(range.end - range.start) as usize];
     let mut at = range.start;
@@ -256,19 +260,19 @@ fn is_zero(storage: &dyn Storage, range: &Range<u64>) -> bool {
     true
 }
 
-/// The whole blocks within the stored bytes, of the kinds of frames that may be punched.
+/// The whole 4 KiB blocks within the stored bytes, if frames of this kind may be punched.
 fn payload_of(header: &FrameHeader) -> Option<Range<u64>> {
     let kinds = [FrameKind::SUPERCHUNK, FrameKind::TABLE_GROUP, FrameKind::MAP_BLOCK];
-    // Nothing here can overflow: the frame was found to lie within the log.
+    // Nothing here can overflow: the frame is within the log.
     let end = header.offset.0 + header.frame_len();
     let payload = (end - u64::from(header.stored_len)).next_multiple_of(SYNC_BLOCK)..end - end % SYNC_BLOCK;
     (kinds.contains(&header.kind) && payload.start < payload.end).then_some(payload)
 }
 
-/// The bytes of frames that are named.
+/// The ranges of live frames.
 #[derive(Default)]
 struct LiveFrames {
-    /// Begin and end. Ascending once settled, and then no two of them touch.
+    /// Start and end. After `settle` they ascend and do not touch.
     ranges: Vec<(u64, u64)>,
 }
 
@@ -279,7 +283,7 @@ impl LiveFrames {
         }
     }
 
-    /// Adds the superchunks that the map of a view has.
+    /// Adds the superchunks in the map of a view.
     fn add_named(
         &mut self,
         view: &View,
@@ -339,10 +343,10 @@ impl LiveFrames {
 //= format-spec.md#2.3
 //# The first block of a payload must be punched, durably, before the others are: so a scan takes a frame
 //# that is punched in part for a punched one.
-/// Punches the payloads of dead frames, durably; those that are punched are left out.
+/// Durably punches the payloads of dead frames; those already punched are skipped.
 ///
 /// # Errors
-/// Kind `Unsupported` where the storage cannot give anything back. It may be tried again.
+/// Kind `Unsupported` if the storage cannot punch holes. After an error it may be called again.
 pub fn punch(storage: &dyn Storage, dead: &[DeadFrame]) -> Result<(), StorageError> {
     let frames = || dead.iter().filter(|frame| !frame.is_punched);
     if frames().next().is_none() {

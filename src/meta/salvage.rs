@@ -1,12 +1,13 @@
-//! The map rebuilt from what superchunks say of themselves, for when a leaf of the map is lost. Recipes cannot be.
+//! Rebuilds the map from the clear lists of superchunks, if a leaf of the map is lost. Recipes cannot be rebuilt.
 //!
-//! One scan over headers and clear lists (no stored bytes are read). What the lists say is kept in the form in which the map
-//! has it, as runs: about 3 bytes a subchunk. Where an id is named more than once (a superchunk written twice, or moved), the
-//! frame with the highest sequence counts.
+//! One scan reads headers and clear lists, and stored bytes only to see whether a payload is punched. The lists are
+//! kept in the form of the map, as runs: about 3 bytes for each subchunk. If an id is named more than once (a
+//! superchunk was written twice or moved), the frame with the highest sequence counts.
 //!
-//! Memory has a fixed budget, whatever the image says. Lists that do not fit it are scanned a second time, and then only what
-//! the map has lost is kept. If that does not fit either, the last subchunks of data in the log are left out: they cannot be
-//! read. A quarter of the budget is kept for superchunks and table groups, so that data does not cost the tables.
+//! Memory has a fixed budget, whatever the image holds. If the lists do not fit, they are scanned a second time, and
+//! only what the map has lost is kept. If that does not fit either, the last subchunks of data in the log are left out
+//! and cannot be read. A quarter of the budget is reserved for superchunks and table groups, so that data does not
+//! displace the tables.
 
 use super::Located;
 use crate::format::block::KeyRef;
@@ -21,11 +22,11 @@ use crate::log::{LogReader, Scan};
 use crate::table::{BlockSource, Onward, Tree};
 use std::cmp::Reverse;
 
-/// Bytes that may be kept: about 4 million subchunks. At worst, while a vector grows, it takes twice as much, and a clear
-/// list (4 MiB) and the window of a scan (1 MiB) for a time; with 32 MiB of table blocks this is below the 64 MiB that a mount
-/// may take beside its working set.
+/// Budget in bytes: about 4 million subchunks. At worst, while a vector grows, it takes twice as much, plus temporarily
+/// a clear list (4 MiB) and the window of a scan (1 MiB). Together with 32 MiB of table blocks this is below the 64 MiB
+/// that a mount may take besides its working set.
 const BUDGET: usize = 12 << 20;
-/// Ranges of keys that are told apart, and blocks that are tried in vain.
+/// Most ranges of lost keys, and most failed reads of blocks.
 const MAX_LOST: usize = 16 << 10;
 
 /// Space and id.
@@ -34,12 +35,12 @@ type MapKey = (u64, u64);
 /// Keys of the map whose rows are lost.
 #[derive(Debug, Default)]
 pub(super) struct LostKeys {
-    /// Disjoint, ascending; the end is not in it, `None` is after all keys.
+    /// Disjoint and ascending; the end is exclusive, `None` is after all keys.
     ranges: Vec<(MapKey, Option<MapKey>)>,
 }
 
 impl LostKeys {
-    /// Reads each block of the map once. After many that cannot be had, all that follows is taken as lost.
+    /// Reads each block of the map once. After [`MAX_LOST`] failures, all keys that follow count as lost.
     pub(super) fn of(map: &Tree, source: &dyn BlockSource) -> Self {
         let key = |key: KeyRef<'_>| (key.a, key.b);
         let mut ranges = Vec::new();
@@ -59,7 +60,8 @@ impl LostKeys {
         LostKeys { ranges }
     }
 
-    /// Whether a row that covers an id from `first` to `last` may be lost. Rows before `first` may cover it, too.
+    /// Whether a row that covers an id from `first` to `last` may be lost. Rows whose key is before `first` may cover
+    /// it, too.
     fn touch(&self, space: u64, first: u64, last: u64) -> bool {
         let first = if space == SPACE_SUBCHUNKS { first.saturating_sub(limits::RUN - 1) } else { first };
         let at = self.ranges.partition_point(|(_, end)| end.is_some_and(|end| end <= (space, first)));
@@ -74,10 +76,10 @@ struct Frame {
     offset: LogOffset,
 }
 
-/// Subchunks with neighbouring ids: at most [`limits::RUN`], as in a row of the map.
+/// Subchunks with consecutive ids: at most [`limits::RUN`], as in a row of the map.
 struct Run {
     first: SubchunkId,
-    /// Where its lengths and bits begin in [`ClearLists::tails`].
+    /// Index in [`ClearLists::tails`] where its lengths and bits begin.
     tail: u64,
     /// Index of its frame.
     frame: u32,
@@ -87,7 +89,7 @@ struct Run {
     composed: bool,
 }
 
-/// `vec` with room for `more`: it grows by an eighth, so little of it is empty.
+/// Makes room in `vec` for `more`: it grows by an eighth, so little of it is unused.
 fn grow<T>(vec: &mut Vec<T>, more: usize) -> &mut Vec<T> {
     if vec.capacity() - vec.len() < more {
         vec.reserve_exact(more.max(vec.len() / 8).max(1024));
@@ -95,14 +97,14 @@ fn grow<T>(vec: &mut Vec<T>, more: usize) -> &mut Vec<T> {
     vec
 }
 
-/// Where things lie, as the clear lists have it.
+/// Where superchunks and subchunks are, according to the clear lists.
 pub(super) struct ClearLists {
     log: LogReader,
-    /// In the order they lie.
+    /// In the order of their offsets.
     frames: Vec<Frame>,
-    /// Indices of the frames by superchunk; of one superchunk the highest sequence first.
+    /// Indices of the frames, sorted by superchunk; for one superchunk the highest sequence first.
     by_superchunk: Vec<u32>,
-    /// By first id; of one id the highest sequence first, and none that is within one before it.
+    /// Sorted by first id; for one first id the highest sequence first, and a later run only if it is longer.
     runs: Vec<Run>,
     tails: Vec<u8>,
 }
@@ -112,8 +114,8 @@ impl ClearLists {
         ClearLists { log, frames: Vec::new(), by_superchunk: Vec::new(), runs: Vec::new(), tails: Vec::new() }
     }
 
-    /// Reads all clear lists that verify; what does not is stepped over. If they do not fit the budget, `lost` says which keys
-    /// they are needed for.
+    /// Reads all clear lists that verify, and skips the others. If they do not fit the budget, `lost` returns the keys
+    /// that they are needed for.
     pub(super) fn scan(log: &LogReader, lost: impl FnOnce() -> LostKeys) -> Self {
         ClearLists::scan_within(BUDGET, log, lost)
     }
@@ -127,7 +129,7 @@ impl ClearLists {
         lists
     }
 
-    /// What fits the budget of what is lost; or all, and `None` if that does not fit.
+    /// With `lost`: reads what is lost, as far as it fits the budget. Without: reads all; `None` if all does not fit.
     fn read(budget: usize, log: &LogReader, lost: Option<&LostKeys>) -> Option<Self> {
         let mut lists = ClearLists::new(log.clone());
         let mut all_fit = true;
@@ -138,7 +140,7 @@ impl ClearLists {
                     if let Ok(bytes) = log.clear_part(&header)
                         && !lists.add(&header, &bytes, budget, lost)
                     {
-                        // All are wanted, and not all fit.
+                        // Without `lost` all are needed, but not all fit.
                         lost?;
                         all_fit = false;
                     }
@@ -156,18 +158,18 @@ impl ClearLists {
         Some(lists)
     }
 
-    /// Bytes that are kept.
+    /// Bytes in use.
     fn len(&self) -> usize {
         self.frames.len() * (size_of::<Frame>() + size_of::<u32>())
             + self.runs.len() * size_of::<Run>()
             + self.tails.len()
     }
 
-    /// Adds what a clear list says, if it verifies. Returns false if something did not fit.
+    /// Adds the contents of a clear list, if it verifies. Returns false if something did not fit.
     fn add(&mut self, header: &FrameHeader, bytes: &[u8], budget: usize, lost: Option<&LostKeys>) -> bool {
         let (frames, runs, tails) = (self.frames.len(), self.runs.len(), self.tails.len());
         let is_table = header.kind == FrameKind::TABLE_GROUP;
-        // The superchunk is known when the list has been gone over.
+        // The superchunk is known after the whole list was read.
         grow(&mut self.frames, 1).push(Frame {
             superchunk: SuperchunkId(0),
             sequence: header.sequence,
@@ -216,10 +218,11 @@ impl ClearLists {
         all_fit
     }
 
-    /// Adds a run if it is needed and fits, and makes `row` empty, at the position after it. Returns false if it did not fit.
+    /// Adds a run if it is needed and fits. Empties `row` and moves it to the position after the run. Returns false if
+    /// the run did not fit.
     fn add_run(&mut self, row: &mut SubchunkRun, frame: u32, budget: usize, lost: Option<&LostKeys>) -> bool {
         let (first, position, count) = (row.first, row.position, row.lens.len());
-        // The lengths of a list add up to the raw length of a superchunk.
+        // The lengths of a list add up to at most the raw length of a superchunk.
         let next = row.lens.iter().fold(position, |at, len| at.saturating_add(*len));
         let last = first.0 + (count as u64).saturating_sub(1);
         let needed = lost.is_none_or(|lost| lost.touch(SPACE_SUBCHUNKS, first.0, last));
@@ -251,7 +254,7 @@ impl ClearLists {
         });
         let mut runs = std::mem::take(&mut self.runs);
         runs.sort_unstable_by_key(|run| (run.first, Reverse(sequence(run.frame)), Reverse(run.count)));
-        // Of the runs that begin with one id a later one counts only where it is longer than all before it.
+        // Of several runs with the same first id, a later one counts only if it is longer than all before it.
         let (mut first, mut longest) = (None, 0);
         runs.retain(|run| {
             if first != Some(run.first) {
@@ -270,8 +273,8 @@ impl ClearLists {
         self.frames.get(index as usize)
     }
 
-    /// Where a subchunk lies. Looks at no more than [`limits::RUN`] runs for each of as many ids before it, at one in
-    /// images that nobody made for the purpose.
+    /// Where a subchunk is. It looks at most at [`limits::RUN`] runs for each of [`limits::RUN`] ids; in an image that
+    /// is not hostile, usually at one run.
     pub(super) fn locate(&self, id: SubchunkId) -> Option<Located> {
         let after = self.runs.partition_point(|run| run.first <= id);
         let candidates = self.runs.get(..after)?.iter().rev().take_while(|run| id.0 - run.first.0 < limits::RUN);
@@ -286,7 +289,8 @@ impl ClearLists {
         SubchunkRun::find(run.first, &ints, tail, id).ok().flatten()
     }
 
-    /// Where a superchunk lies: its last frame, and another that says the same as its copy.
+    /// Where a superchunk is: its frame with the highest sequence, and a second frame with the same header fields as
+    /// its copy.
     pub(super) fn superchunk(&self, id: SuperchunkId) -> Option<SuperchunkRow> {
         let of = |index: &u32| self.frame(*index).map(|frame| frame.superchunk);
         let begin = self.by_superchunk.partition_point(|index| of(index) < Some(id));
@@ -294,7 +298,7 @@ impl ClearLists {
         let mut headers = own.filter_map(|index| self.log.header(self.frame(*index)?.offset).ok());
         let newest = headers.next()?;
         let place = Place::of(&newest);
-        // A writer writes a superchunk twice in a row.
+        // A writer writes the copy right after the first frame.
         let copy = headers
             .next()
             .filter(|other| other.kind == newest.kind && Place { offset: place.offset, ..Place::of(other) } == place);
@@ -325,12 +329,12 @@ mod tests {
     use crate::table::{BlockSink, BulkLoader, ChildRef, TableError};
     use std::sync::Arc;
 
-    /// A log of superchunks with these clear lists, given without checksum, and stored bytes of zeros.
+    /// A log of superchunks with stored bytes of zeros and these clear lists, which are given without their checksum.
     fn log(lists: &[(Vec<u8>, u32)]) -> LogReader {
         log_of(lists, |_| FrameKind::SUPERCHUNK)
     }
 
-    /// As [`log`], of frames of these kinds.
+    /// Like [`log`], with frames of these kinds.
     fn log_of(lists: &[(Vec<u8>, u32)], kind: impl Fn(usize) -> FrameKind) -> LogReader {
         let storage = Arc::new(MemoryStorage::from_bytes(vec![0; limits::LOG_START as usize]));
         let mut writer = LogWriter::new(storage as Arc<dyn Storage>, 7, 1, 1, limits::LOG_START).unwrap();
@@ -359,7 +363,7 @@ mod tests {
         lists.locate(SubchunkId(id)).map(|l| (l.superchunk.0, l.position, l.len, l.composed))
     }
 
-    /// What is lost if all of the map is.
+    /// The lost keys if the whole map is lost.
     fn all() -> LostKeys {
         LostKeys { ranges: vec![((0, 0), None)] }
     }
@@ -368,7 +372,7 @@ mod tests {
     fn clear_lists_made_to_exhaust_memory_take_no_more_than_the_budget() {
         let mut lists = Vec::new();
         for superchunk in 1..=2u64 {
-            // As many runs of one subchunk as a list may have; all lists name the same ones.
+            // The largest number of runs of one subchunk in a list; all lists name the same subchunks.
             let mut body = vec![superchunk as u8];
             put_varint(&mut body, limits::SUBCHUNKS);
             let mut next = 0;
@@ -378,7 +382,7 @@ mod tests {
                 body.extend_from_slice(&[2, 1]);
             }
             lists.push((body, limits::SUBCHUNKS as u32));
-            // And one run of as many.
+            // And one run of that many subchunks.
             let mut body = vec![superchunk as u8 + 10, 1, 2];
             put_varint(&mut body, limits::SUBCHUNKS << 1);
             body.resize(body.len() + limits::SUBCHUNKS as usize, 1);

@@ -1,8 +1,9 @@
-//! Snapshots: views that an image keeps under names (section 10), and how a checkpoint writes one.
+//! Snapshots: named views that an image keeps (section 10), and the code of a checkpoint that writes one.
 //!
-//! Invariant: a snapshot's row names trees whose blocks, and whose files' bytes, the map of the root has that the row is in:
-//! a checkpoint writes the row with the last of these blocks, so an image has a snapshot whole or not at all. Whoever makes
-//! one keeps gc out from the version it starts from to that checkpoint. Called by `checkpoint`, fs and care.
+//! Invariant: if a root has a snapshot's row, its map has all blocks of the snapshot's trees and all bytes of its
+//! files. A checkpoint writes the row together with the last of these blocks, so an image has a snapshot as a whole or
+//! not at all. The caller keeps gc out from the snapshot's version until that checkpoint. Called by `checkpoint`, fs
+//! and care.
 
 use super::open::Found;
 use super::writer::TableWriter;
@@ -15,28 +16,28 @@ use crate::format::tree_ref::TreeRef;
 use crate::format::view::View as ViewRoots;
 use std::sync::Arc;
 
-/// What of a snapshot's view a checkpoint changes: all but the identities, which are the head's.
+/// The tables of a snapshot's view that a checkpoint writes: all except the identities, which are the head's.
 const TABLES: [&Table; 5] = [&schema::TINY, &schema::XATTRS, &schema::CONTENTS, &schema::INODES, &schema::DIRENTS];
 
-/// A snapshot that a checkpoint is to write.
+/// A snapshot for a checkpoint to write.
 #[derive(Clone, Copy)]
 pub struct NewSnapshot<'a> {
-    /// Its number: above that of every other.
+    /// Its ordinal, above that of every other snapshot.
     pub ordinal: u64,
     /// By the rules for names in directories.
     pub name: &'a [u8],
-    /// What its maker says of it.
+    /// A comment for people.
     pub comment: &'a [u8],
     /// The moment that it shows.
     pub time: Time,
     /// The version of that moment.
     pub version: &'a Image,
-    /// Rows of its view that are others than the version's.
+    /// Rows of its view that differ from the version's.
     pub changes: &'a Overlay,
 }
 
 impl NewSnapshot<'_> {
-    /// Writes the blocks that its changes change. The row of the snapshot, which has these identities.
+    /// Writes the changed blocks. Returns the snapshot's row, which names these identities.
     pub(super) fn write(&self, writer: &mut TableWriter<'_>, identities: TreeRef) -> Result<Row, MetaError> {
         let mut view = ViewRoots { identities_tree: identities, ..self.version.root().view };
         for table in TABLES {
@@ -55,7 +56,7 @@ impl NewSnapshot<'_> {
         }
         let row = SnapshotRow { name: self.name.to_vec(), comment: self.comment.to_vec(), time: self.time, view };
         let tail = row.encode();
-        // What no reader would take must not be written.
+        // A row that readers refuse must not be written.
         SnapshotRow::decode(&tail)?;
         Ok(Row { key: Key::new(self.ordinal, 0), ints: Vec::new(), tail })
     }
@@ -95,8 +96,8 @@ impl Image {
         Ok(self.snapshots()?.into_iter().find(|(_, row)| row.name == name))
     }
 
-    /// The image as it shows a snapshot of itself, for reading: it has the view of the snapshot, the map of the image, and
-    /// nothing outside the view. No writer may go on from it.
+    /// A snapshot as an [`Image`] for reading: it has the view of the snapshot, the map of the image, and nothing
+    /// outside the view. It must not be written to.
     ///
     /// # Errors
     /// If the length of the storage cannot be read.

@@ -1,6 +1,6 @@
-//! Live and dead bytes of an image: what marking says, against what the frames of its log take.
+//! Counts live and dead bytes of an image: compares what is marked with the frames of its log.
 //!
-//! Every byte of a superchunk, table group, map block or root counts as live, dead or punched. Callers: cli (info).
+//! Every byte of a superchunk, table group, map block or root counts as live, dead or punched. Called by cli (info).
 
 use super::mark::{MarkError, mark};
 use super::tally::tally;
@@ -10,26 +10,25 @@ use crate::format::schema;
 use crate::table::{ChildRef, Onward, Visit};
 use std::sync::Arc;
 
-/// Bytes of an image, by whether anything needs them: its head and its snapshots. Whole frames, with their clear lists.
+/// Live and dead bytes of an image, in whole frames with their clear lists. Live is what its head or a snapshot needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Space {
-    /// Superchunks of data. A wholly live one counts with all its bytes, a partly live one with the share that its live raw
-    /// bytes have.
+    /// Superchunks of data. A partly live one counts in proportion to its live raw bytes.
     pub live_data: u64,
     /// Table groups, counted the same way, blocks of the map, and the head's root.
     pub live_tables: u64,
-    /// Superchunks of data that are not needed, or not all of them.
+    /// Superchunks of data that are dead, and the dead share of partly live ones.
     pub dead_data: u64,
-    /// Table groups, blocks of the map and roots that are not needed, or not all of them.
+    /// Table groups, blocks of the map and roots that are dead, and the dead share of partly live groups.
     pub dead_tables: u64,
-    /// Of both dead ones: frames that nothing is live of.
+    /// Of `dead_data` and `dead_tables`: frames in which nothing is live.
     pub wholly_dead: u64,
-    /// Subchunks that something names, and that the map does not know: the image is damaged.
+    /// Subchunks that something names and the map does not have: the image is damaged.
     pub unknown: u64,
 }
 
-/// What is live of the image that `usage` is of. It reads the tables of inodes and contents, the map, and the interior blocks
-/// of the others.
+/// Counts the live bytes of an image; `usage` is of the same image. It reads the tables of inodes and contents, the
+/// map, and the interior blocks of the other tables.
 ///
 /// # Errors
 /// If a table cannot be read.
@@ -46,7 +45,7 @@ pub fn space(image: &Arc<Image>, usage: &Usage) -> Result<Space, MarkError> {
     let live_tables = groups.saturating_add(map).saturating_add(roots);
     let data = usage.data.saturating_add(usage.clear_lists);
     let tables = usage.tables.saturating_add(usage.identities).saturating_add(usage.roots);
-    // Of frames that are partly live, what is dead is no frame.
+    // The dead share of partly live frames does not count as wholly dead.
     let partly = census.superchunks.iter().filter(|tally| !tally.is_dead());
     let partly = partly.fold(0u64, |sum, tally| sum.saturating_add(tally.bytes() - tally.live_bytes()));
     let (dead_data, dead_tables) = (data.saturating_sub(live_data), tables.saturating_sub(live_tables));

@@ -1,9 +1,9 @@
-//! From a place to raw bytes: the one way to read a superchunk, for table blocks, file data and `check`.
+//! Reads the raw bytes of a superchunk from its place. Table blocks, file data and `check` all use this module.
 //!
-//! Copies whose checksum is right come first. Damaged copies are decoded as far as it goes, and only if no other copy
-//! satisfied the caller, who judges such bytes by their own hashes. Memory: `stored` and `raw` grow to the lengths in the
-//! place, which are checked against the image's parameters first, and the decoder takes [`codec::decoding_memory`].
-//! Callers: meta, inflate, care.
+//! Copies whose checksum is right come first. Damaged copies are decoded as far as possible, and only if the caller
+//! accepted no other copy; the caller verifies their parts by their own hashes. Memory: `stored` and `raw` grow to the
+//! lengths in the place, which are first checked against the image's parameters, and the decoder takes
+//! [`codec::decoding_memory`]. Called by meta, inflate and care.
 
 use super::{Image, MetaError};
 use crate::format::codec::{self, Decoder, Part, PartTable};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 thread_local! {
-    /// Decoding contexts are expensive to make and cheap to keep: one a thread.
+    /// One decoder for each thread: its contexts are expensive to make and cheap to keep.
     static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
 }
 
@@ -24,7 +24,7 @@ fn with_decoder<T>(work: impl FnOnce(&mut Decoder) -> T) -> T {
     DECODER.with_borrow_mut(work)
 }
 
-/// Why one copy did not give its raw bytes.
+/// Why one copy could not be read or decoded.
 #[derive(Debug, Error)]
 pub enum Fault {
     /// It cannot be read.
@@ -33,17 +33,17 @@ pub enum Fault {
     /// Its stored bytes are damaged.
     #[error("their sum is wrong")]
     Checksum,
-    /// Its stored bytes are what was written, but the decoder refuses them.
+    /// The checksum of its stored bytes is right, but the decoder refuses them.
     #[error("they cannot be decoded, though their sum is right: {0}")]
     Decode(FormatError),
 }
 
-/// What reading came to.
+/// The result of a read.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The copy whose raw bytes the caller accepted, and whether its checksum is right.
     pub accepted: Option<(LogOffset, bool)>,
-    /// What is wrong with the copies that were tried, in their order.
+    /// The faults of the copies that were tried, in order.
     pub faults: Vec<(LogOffset, Fault)>,
 }
 
@@ -53,12 +53,12 @@ impl Reading {
         matches!(self.accepted, Some((_, true)))
     }
 
-    /// How many copies are damaged; each may give something else.
+    /// How many copies are damaged; each may decode to different bytes.
     pub fn damaged(&self) -> usize {
         self.faults.iter().filter(|(_, fault)| matches!(fault, Fault::Checksum)).count()
     }
 
-    /// Why nothing was accepted, as an error: the fault that says most.
+    /// The most specific fault as an error, if nothing was accepted.
     pub(super) fn into_error(self) -> MetaError {
         let rank = |fault: &Fault| match fault {
             Fault::Decode(_) => 0,
@@ -69,34 +69,35 @@ impl Reading {
             Some((_, Fault::Decode(error))) => MetaError::Format(error),
             Some((_, Fault::Read(error))) => MetaError::Log(error),
             Some((offset, Fault::Checksum)) => MetaError::Log(checksum_mismatch(offset)),
-            None => MetaError::Format(FormatError::invalid("stored bytes of a frame", "nobody accepted them")),
+            None => MetaError::Format(FormatError::invalid("stored bytes of a frame", "no copy has the expected contents")),
         }
     }
 }
 
-/// The error of the frame at `offset`, of which nothing can be used.
+/// The error of the frame at `offset`, whose checksum is wrong.
 pub fn checksum_mismatch(offset: LogOffset) -> LogError {
     LogError::format(offset, FormatError::invalid("stored bytes of a frame", "checksum mismatch"))
 }
 
-/// What is read: all of a frame's stored bytes, or one part of them.
+/// The unit to read: all of a frame's stored bytes, or one part of them.
 #[derive(Clone, Copy)]
 enum Unit<'a> {
     Whole,
     Part(&'a Part),
 }
 
-/// The buffers of one reading. They may hold anything before, and keep their memory.
+/// The buffers of one read. Their contents are overwritten; their memory is reused.
 pub struct Buffers<'a> {
     /// For stored bytes.
     pub stored: &'a mut Vec<u8>,
-    /// For raw bytes: what was accepted, afterwards.
+    /// For raw bytes; afterwards it holds the accepted bytes.
     pub raw: &'a mut Vec<u8>,
 }
 
 impl Image {
-    /// Reads the superchunk at `place` and shows its raw bytes to `accept`, copy after copy, until it returns true; the flag
-    /// says whether the checksum is right. Damaged copies come last, padded with zeros from where they could not be decoded.
+    /// Reads the superchunk at `place` and passes its raw bytes to `accept`, copy after copy, until it returns true.
+    /// The flag tells whether the checksum is right. Damaged copies come last, with zeros where they could not be
+    /// decoded.
     pub fn read_superchunk(
         &self,
         place: &Place,
@@ -106,7 +107,7 @@ impl Image {
         self.read_with_dictionary(place, Unit::Whole, buffers, accept)
     }
 
-    /// As [`Image::read_superchunk`], of one part, which has a checksum of its own.
+    /// Like [`Image::read_superchunk`], for one part, which has its own checksum.
     pub fn read_part(
         &self,
         place: &Place,
@@ -120,7 +121,7 @@ impl Image {
     /// Refuses a superchunk that would take more memory than the image's parameters allow.
     ///
     /// # Errors
-    /// `Limit`, with the length and the most it may be.
+    /// `Limit`, with the length and its limit.
     pub fn check_lengths(&self, place: &Place) -> Result<(), FormatError> {
         check_lengths(place, self.params().superchunk_size.into())
     }
@@ -128,7 +129,7 @@ impl Image {
     /// Reads the table of a superchunk's parts; `None` if it is damaged in every copy that can be read.
     ///
     /// # Errors
-    /// No copy can be read, or the lengths are beyond what the image allows.
+    /// If no copy can be read, or a length is above its limit.
     pub fn part_table(&self, place: &Place) -> Result<Option<PartTable>, MetaError> {
         self.check_lengths(place)?;
         let (mut first_error, mut damaged) = (None, false);
@@ -162,13 +163,14 @@ impl Image {
         Ok(PartTable::decode(&bytes, place.raw_len, place.stored_len).ok())
     }
 
-    /// Reads a frame that must need no dictionary and have the right checksum: a block of the map, or the dictionary itself.
+    /// Reads a frame that must not need a dictionary and must have the right checksum: a block of the map, or the
+    /// dictionary itself.
     ///
     /// # Errors
-    /// If no copy is such, or it has more than `most` raw bytes.
+    /// If there is no such copy, or it has more than `most` raw bytes.
     pub(super) fn read_plain(&self, place: &Place, most: u64) -> Result<Vec<u8>, MetaError> {
         if place.flags.dictionary() {
-            return Err(FormatError::invalid("flags", "a dictionary where none may be needed").into());
+            return Err(FormatError::invalid("flags", "it needs a dictionary, which is not allowed here").into());
         }
         let (mut stored, mut raw) = (Vec::new(), Vec::new());
         let buffers = Buffers { stored: &mut stored, raw: &mut raw };
@@ -223,7 +225,7 @@ impl Image {
             }
         }
         for (offset, fault) in &reading.faults {
-            // The stored bytes of the copy that was tried last are still at hand.
+            // The stored bytes of the last copy are still in the buffer.
             if !matches!(fault, Fault::Checksum)
                 || (last != *offset && self.fetch(place, unit, *offset, stored).is_err())
             {
@@ -239,8 +241,8 @@ impl Image {
         reading
     }
 
-    /// Puts the stored bytes of one copy into `stored`, and says whether the checksum of a whole frame is right; that of a
-    /// part is left to the decoder.
+    /// Reads the stored bytes of one copy into `stored`, and returns whether the checksum of a whole frame is right;
+    /// the decoder verifies that of a part.
     fn fetch(&self, place: &Place, unit: Unit<'_>, offset: LogOffset, stored: &mut Vec<u8>) -> Result<bool, LogError> {
         match unit {
             Unit::Whole => self.log().stored_unverified(place, offset, stored),
@@ -290,7 +292,7 @@ impl Unit<'_> {
     }
 }
 
-/// Refuses what would take more memory than the image's parameters allow, before any of it is taken.
+/// Refuses a superchunk that would take more memory than allowed, before any is allocated.
 fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
     let (raw, stored) = (u64::from(place.raw_len), u64::from(place.stored_len));
     //= format-spec.md#5
@@ -306,7 +308,7 @@ fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// Bytes of memory that decoding `raw_len` bytes of the superchunk at `place` takes beside stored and raw bytes.
+/// Bytes of memory that decoding `raw_len` bytes of the superchunk at `place` takes, besides stored and raw bytes.
 pub fn decoding_memory(place: &Place, raw_len: usize) -> usize {
     codec::decoding_memory(place.codec, raw_len)
 }

@@ -1,11 +1,11 @@
-//! Superchunk by superchunk: how much of each is live, by what was marked and by the recipes of what is.
+//! Counts how much of each superchunk is live, from the marked subchunks and their recipes.
 //!
-//! A subchunk is kept if it is named, or if the recipe of a kept one uses its stored part: then its rows stay, and if it is
-//! composed, its own recipe must stay whole, too. A superchunk is dead if none of its subchunks is kept; the dictionary never
-//! is.
+//! A subchunk is kept if it is marked, or if the recipe of a kept subchunk uses its stored part. Its rows then stay,
+//! and if it is composed, so do the sources of its own recipe. A superchunk is dead if none of its subchunks is kept;
+//! the dictionary is never dead.
 //!
-//! Invariant: the map is read to its end, or there is an error. What is named and not in the map is counted: then the image is
-//! damaged, and nothing may be freed by what this says. Called by `space` (info) and by gc.
+//! Invariant: the map is read to its end, or there is an error. Subchunks that are kept but not in the map are counted:
+//! if there are any, the image is damaged, and nothing may be freed. Called by `space` (info) and by gc.
 
 use super::id_set::IdSet;
 use super::mark::{MarkError, Marked};
@@ -18,21 +18,21 @@ use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS
 use crate::format::rows::{SubchunkRun, SuperchunkRow};
 use crate::format::schema;
 
-/// Rows of the map between two questions whether to stop.
+/// Rows of the map between two calls of `stop`.
 const STEP: u64 = 4096;
 
-/// One superchunk, or table group.
+/// The counts of one superchunk or table group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// Which.
+    /// Its id.
     pub id: SuperchunkId,
-    /// Where it lies.
+    /// Where it is.
     pub row: SuperchunkRow,
-    /// Its subchunks.
+    /// Number of its subchunks.
     pub subchunks: u32,
-    /// Those of them that are kept.
+    /// Number of them that are kept.
     pub live: u32,
-    /// Raw bytes of these.
+    /// Raw bytes of the kept ones.
     pub live_raw: u64,
 }
 
@@ -52,28 +52,28 @@ impl Tally {
         self.row.place.frame_len().saturating_mul(1 + u64::from(self.row.place.copy.is_some()))
     }
 
-    /// Of these, the bytes that count as live: all or none, or where it is partly live the share that its live raw bytes have.
-    /// Compressed as one, its subchunks have no bytes of their own.
+    /// The live part of these bytes: all, none, or a share in proportion to the live raw bytes. The subchunks are
+    /// compressed together, so they have no compressed bytes of their own.
     pub fn live_bytes(&self) -> u64 {
         if self.is_dead() || self.is_whole() {
             return if self.is_dead() { 0 } else { self.bytes() };
         }
         let raw = u128::from(self.row.place.raw_len).max(1);
         let share = u128::from(self.bytes()) * u128::from(self.live_raw).min(raw) / raw;
-        // It is a share of a u64.
+        // It is at most `bytes`, a u64.
         share as u64
     }
 }
 
-/// All superchunks that the map has, in the order of their ids.
+/// All superchunks in the map.
 #[derive(Debug, Default)]
 pub struct Census {
     marked: Marked,
-    /// Subchunks that are not named, but whose stored parts recipes of kept ones use.
+    /// Subchunks that are not marked, but whose stored parts the recipes of kept subchunks use.
     sources: IdSet,
-    /// One by one.
+    /// In the order of their ids.
     pub superchunks: Vec<Tally>,
-    /// Subchunks that are named, and that the map does not have.
+    /// Number of kept subchunks that the map does not have.
     pub unknown: u64,
 }
 
@@ -89,26 +89,26 @@ impl Census {
         of_kind.fold(0, |sum, tally| sum.saturating_add(tally.live_bytes()))
     }
 
-    /// Those of which nothing is live.
+    /// The dead superchunks.
     pub fn dead(&self) -> impl Iterator<Item = &Tally> {
         self.superchunks.iter().filter(|tally| tally.is_dead())
     }
 
-    /// A superchunk.
+    /// The counts of one superchunk.
     pub fn get(&self, id: SuperchunkId) -> Option<&Tally> {
         let at = self.superchunks.binary_search_by_key(&id, |tally| tally.id).ok()?;
         self.superchunks.get(at)
     }
 }
 
-/// Counts what is live by the map of this view. `stop` is asked now and then.
+/// Counts what is live, by the map of this view. `stop` is called regularly.
 ///
 /// # Errors
-/// If the map cannot be read, or its rows contradict one another; or `stop` said so.
+/// If the map cannot be read, or its rows contradict one another; or `stop` returned true.
 pub fn tally(view: &View, marked: Marked, stop: &dyn Fn() -> bool) -> Result<Census, MarkError> {
     let census = Census { marked, ..Census::default() };
     let mut counting = Counting { census, open: Vec::new(), found: 0, end: 0 };
-    // Recipes first: they keep stored parts that nobody names.
+    // Recipes first: they keep stored parts that are not marked.
     counting.rows(view, SPACE_RECIPES, u64::MAX, stop)?;
     counting.sources_of_sources(view, stop)?;
     counting.rows(view, SPACE_SUPERCHUNKS, SPACE_RECIPES, stop)?;
@@ -119,18 +119,18 @@ pub fn tally(view: &View, marked: Marked, stop: &dyn Fn() -> bool) -> Result<Cen
         tally.live_raw = tally.row.place.raw_len.into();
     }
     let (data, blocks) = census.marked.counts();
-    // What is named twice, as data and as a block, is a contradiction, too: then the sum is above what is found.
+    // A subchunk that is marked both as data and as a block is a contradiction, too: the sum is then above `found`.
     census.unknown = data.saturating_add(blocks).saturating_add(census.sources.len()).saturating_sub(found);
     Ok(census)
 }
 
 struct Counting {
     census: Census,
-    /// Sources whose own recipes were not looked at yet.
+    /// Sources whose own recipes are still to be read.
     open: Vec<SubchunkId>,
-    /// How many of those that are kept the map has.
+    /// Number of kept subchunks found in the map.
     found: u64,
-    /// After the last subchunk seen.
+    /// The id after the last subchunk seen.
     end: u64,
 }
 
@@ -139,7 +139,7 @@ fn contradiction(why: String) -> MarkError {
 }
 
 impl Counting {
-    /// Takes the rows of the map from a space on, and before another one.
+    /// Reads the rows of the map from space `from` on and before space `to`.
     fn rows(&mut self, view: &View, from: u64, to: u64, stop: &dyn Fn() -> bool) -> Result<(), MarkError> {
         let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(from, 0))?;
         let mut rows = 0u64;
@@ -174,7 +174,7 @@ impl Counting {
         Ok(())
     }
 
-    /// Keeps what a recipe uses.
+    /// Keeps the sources of a recipe.
     fn uses(&mut self, recipe: &Recipe) {
         for piece in recipe.pieces().iter().filter(|piece| !self.census.marked.contains(piece.subchunk)) {
             if self.census.sources.insert(piece.subchunk.0) {
@@ -183,7 +183,7 @@ impl Counting {
         }
     }
 
-    /// A source that is composed keeps its recipe, and so its own sources; each is looked at once.
+    /// A composed source keeps its recipe, and so its own sources; each recipe is read once.
     fn sources_of_sources(&mut self, view: &View, stop: &dyn Fn() -> bool) -> Result<(), MarkError> {
         while let Some(id) = self.open.pop() {
             if let Some(recipe) = view.recipe(id)? {

@@ -1,6 +1,6 @@
-//! Thawed ranges: which bytes of the head's files are not in the image (section 8.9).
+//! Thawed ranges: the bytes of the head's files that are not in the image (section 8.9).
 //!
-//! An image without such ranges, as `pack` makes it, answers every question here without a look-up.
+//! For an image without such ranges, as `pack` makes it, nothing here needs a lookup.
 
 use super::merge::ViewCursor;
 use super::{Image, MetaError, View};
@@ -10,7 +10,7 @@ use crate::format::ids::InodeId;
 use crate::format::rows::ThawedRow;
 use crate::format::schema;
 
-/// How many ranges, and how many bytes in them.
+/// A number of ranges, and of their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RangeCount {
     /// Ranges.
@@ -20,14 +20,14 @@ pub struct RangeCount {
 }
 
 impl RangeCount {
-    /// Counts a range of so many bytes.
+    /// Counts a range of `bytes` bytes.
     pub fn add(&mut self, bytes: u64) {
         self.ranges = self.ranges.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
-/// Thawed ranges of an image by where their bytes are.
+/// The thawed ranges of an image, by where their bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ThawedCount {
     /// In the thaw log.
@@ -73,7 +73,7 @@ impl View {
         self.thawed_before(inode, offset, Key::new(inode.0.saturating_add(1), 0))
     }
 
-    /// As [`View::thawed`], those that begin before `to`. Takes no longer for what was thawed after it, and is so no more.
+    /// Like [`View::thawed`], with only those ranges that begin before `to`. Tombstones from there on cost nothing.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -96,22 +96,22 @@ impl View {
 pub struct ThawedRanges {
     inode: InodeId,
     offset: u64,
-    /// Where the range given last ends.
+    /// End of the last range returned.
     end: u64,
-    /// On the range given last, if one was.
+    /// On the last range returned, if there was one.
     cursor: Option<ViewCursor>,
     given: bool,
 }
 
 impl ThawedRanges {
-    /// The next range and where in the file it begins; `None` after the last.
+    /// The next range and its offset in the file; `None` after the last.
     ///
     /// # Errors
     /// If the table cannot be read, a row is wrong, or ranges overlap.
     pub fn next(&mut self, view: &View) -> Result<Option<(u64, ThawedRow)>, MetaError> {
         let Some(cursor) = &mut self.cursor else { return Ok(None) };
         loop {
-            // Only now: a damaged block after this range is no reason to withhold it.
+            // Only now, so that a damaged block after a range does not prevent returning the range.
             if std::mem::replace(&mut self.given, true) {
                 cursor.advance(view)?;
             }
@@ -123,7 +123,7 @@ impl ThawedRanges {
             if begin < self.end {
                 return Err(FormatError::invalid("thawed ranges", "they overlap").into());
             }
-            // Decoding has checked the addition.
+            // Decoding has checked that this does not overflow.
             self.end = begin + row.length;
             if self.end > self.offset {
                 return Ok(Some((begin, row)));

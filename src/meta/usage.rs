@@ -1,7 +1,8 @@
-//! What the bytes of an image are spent on: one scan over frame headers, and a walk over the parents of the identities.
+//! Counts what the bytes of an image are used for: one scan over frame headers, and a walk over the interior blocks of
+//! the identities.
 //!
-//! Every byte of the log belongs to exactly one part, so the parts add up to the image. No stored bytes are read but those of
-//! interior table blocks. Called by `cli` (info).
+//! Every byte of the log belongs to exactly one part, so the parts add up to the image. Stored bytes are read only for
+//! interior table blocks, and to see whether a payload is punched. Called by `cli` (info).
 
 use super::{Image, MetaError};
 use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind};
@@ -12,10 +13,10 @@ use crate::log::Scan;
 use crate::table::{ChildRef, Onward, TableError};
 use std::collections::HashMap;
 
-/// What the bytes of an image are spent on. All figures are bytes of the image, but where they are counts.
+/// What the bytes of an image are used for. Figures are bytes of the image if nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// The two head slots and what lies beside them.
+    /// The two head slots, with the zeros after them.
     pub heads: u64,
     /// Superchunks: headers and stored bytes, without clear lists.
     pub data: u64,
@@ -25,27 +26,27 @@ pub struct Usage {
     pub superchunks: u64,
     /// Clear lists of superchunks.
     pub clear_lists: u64,
-    /// Table blocks of the identities: their share of the table groups they lie in.
+    /// Table blocks of the identities: their share of their table groups.
     pub identities: u64,
-    /// All other table blocks, of the map too, whole frames.
+    /// All other table blocks, also those of the map, in whole frames.
     pub tables: u64,
     /// Roots.
     pub roots: u64,
-    /// Punched payloads of dead frames, without the frames that lie in them: these bytes take no space below.
+    /// Punched payloads of dead frames, without the frames inside them. They take no space in the file system.
     pub punched: u64,
     /// Parity.
     pub parity: u64,
-    /// Pads, frames of kinds this version does not know, and bytes that are no frame.
+    /// Pads, frames of unknown kinds, and bytes that are not frames.
     pub other: u64,
-    /// Bytes that should be frames and are not: part of `other`.
+    /// Bytes that should be frames and are not. They are part of `other`.
     pub damaged: u64,
 }
 
 impl Image {
-    /// Scans the log and says what its bytes are spent on. Damage is counted and stepped over.
+    /// Scans the log and counts what its bytes are used for. Damage is counted and skipped.
     ///
     /// # Errors
-    /// If the parents of the identities cannot be read.
+    /// If interior blocks of the identities cannot be read.
     pub fn usage(&self) -> Result<Usage, MetaError> {
         let mut usage = Usage { heads: limits::LOG_START, ..Usage::default() };
         let mut scan = Scan::new(self.log().clone(), LogOffset(limits::LOG_START));
@@ -67,14 +68,14 @@ impl Image {
             }
         }
         usage.other += usage.damaged;
-        // Table groups were counted whole; a damaged group may be named by the map and not be found by the scan.
+        // Table groups were counted as a whole. The map may name a damaged group that the scan did not find.
         let identities = self.identity_bytes()?.min(usage.tables);
         usage.identities = identities;
         usage.tables -= identities;
         Ok(usage)
     }
 
-    /// Bytes of the image that blocks of the identities take: of each group, with its copy, their share by raw bytes.
+    /// Bytes of the image for blocks of the identities: their share by raw bytes of each group and its copy.
     fn identity_bytes(&self) -> Result<u64, MetaError> {
         let mut blocks = Vec::new();
         let mut lost: Option<TableError> = None;
@@ -115,7 +116,7 @@ impl Image {
 }
 
 impl Usage {
-    /// Takes a frame, which may lie in the punched payload of a dead one.
+    /// Counts a frame, which may be inside the punched payload of a dead one.
     fn add(&mut self, header: &FrameHeader, within: bool) {
         if within {
             self.punched -= header.frame_len();
@@ -135,18 +136,18 @@ impl Usage {
         }
     }
 
-    /// Takes the punched payload of a frame that was taken before.
+    /// Counts the punched payload of a frame that was already counted.
     fn punch(&mut self, kind: FrameKind, bytes: u64) {
         if kind == FrameKind::SUPERCHUNK {
             self.data -= bytes;
         } else {
-            // Only table groups and blocks of the map have a payload beside superchunks.
+            // Besides superchunks, only table groups and blocks of the map have a payload.
             self.tables -= bytes;
         }
         self.punched += bytes;
     }
 
-    /// All metadata but the identities: tables, map, roots.
+    /// All metadata except the identities: tables, map, roots.
     pub fn other_metadata(&self) -> u64 {
         self.tables + self.roots
     }

@@ -1,8 +1,8 @@
-//! From one version of an image to the next: what a checkpoint wrote becomes a root to read by.
+//! Makes the next version of an image from the root that a checkpoint wrote.
 //!
-//! Invariant: versions of one image share storage, block caches, dictionary and how far frames can be read, and nothing else.
-//! Blocks are cached by hash or place, so an old version stays readable beside the new one for as long as anybody holds it. Called by who ends a
-//! checkpoint.
+//! Invariant: versions of one image share only storage, block caches, dictionary and the offset up to which frames can
+//! be read. Blocks are cached by hash or place, so an old version stays readable as long as somebody holds it. Called
+//! by fs at the end of a checkpoint.
 
 use super::open::Found;
 use super::{Image, MetaError};
@@ -12,12 +12,12 @@ use crate::format::root::Root;
 use std::sync::Arc;
 
 impl Image {
-    /// The version that `head` names, whose root is `root`. Reads nothing but the length of the storage. What it has in the
-    /// log, the version that it follows can read, too.
+    /// The version that `head` names, with root `root`. Reads only the length of the storage. The older version can
+    /// then read the new frames of the log, too.
     ///
     /// # Errors
-    /// `Unfit` if no writer may go on from this version, or the head is of another image; `Format` if the root is not the
-    /// one that the head names; `CutShort` if the storage ends before the head's log does.
+    /// `Unfit` if this version must not be written to, or if the head is of another image or the parameters differ;
+    /// `Format` if the head names another root; `CutShort` if the storage ends before the head's log does.
     pub fn successor(&self, head: Head, root: Root) -> Result<Image, MetaError> {
         if let Some(why) = self.doubts().first() {
             return Err(MetaError::Unfit { why: why.clone() });
@@ -42,8 +42,8 @@ impl Image {
         Ok(Image::version(found, Arc::clone(&self.shared)))
     }
 
-    /// Frames of the log up to `end` are whole and synced: every version of the image may read them by their places from now
-    /// on, though no root has them yet. Of several ends the furthest counts.
+    /// Tells that frames of the log up to `end` are complete and synced: every version of the image may then read them
+    /// by their places, though no root names them yet. The highest `end` counts.
     pub fn raise_end(&self, end: u64) {
         self.log().raise(end);
     }

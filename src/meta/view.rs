@@ -1,8 +1,8 @@
-//! A version of an image with the changes since: the same questions that an image answers, and one answer to each.
+//! A version of an image together with the changes since. It has the same lookups as an image.
 //!
-//! A [`View`] is a snapshot: nothing that happens after it was taken changes what it says, so what one request reads is of
-//! one moment. Taking one is three counts. Without overlays it goes the same way as the image it is of. Where subchunks lie,
-//! and what they are made of, is in `places`. Callers: inflate, fs, care, and checkpoints.
+//! A [`View`] does not change after it was taken, so everything that one request reads is from one moment. Taking one
+//! costs three reference counts. Without overlays its lookups are those of the image. The module `places` has the
+//! lookups of subchunks. Called by inflate, thaw, freeze, fs and care.
 
 use super::merge::{Layers, ViewCursor, ViewRow};
 use super::{Image, MetaError, Overlay};
@@ -15,7 +15,8 @@ use crate::format::rows::{DirentRow, InodeRow, ShareKey, ShareRow, XattrSet};
 use crate::format::schema::{self, Table};
 use std::sync::Arc;
 
-/// A version under the overlay being checkpointed, if there is one, under the overlay being changed.
+/// A version, under the sealed overlay that is being checkpointed (if there is one), under the active overlay that
+/// takes changes.
 #[derive(Clone)]
 pub struct View {
     version: Arc<Image>,
@@ -24,7 +25,7 @@ pub struct View {
 }
 
 impl View {
-    /// An image as it is.
+    /// A view of an image without changes.
     pub fn of(version: Arc<Image>) -> Self {
         View { version, sealed: None, active: Overlay::default() }
     }
@@ -49,12 +50,12 @@ impl View {
         &self.active
     }
 
-    /// The same, to change this view.
+    /// The overlay that takes changes, mutable: changing it changes this view.
     pub fn active_mut(&mut self) -> &mut Overlay {
         &mut self.active
     }
 
-    /// What the image was made with.
+    /// The parameters that the image was made with.
     pub fn params(&self) -> &Params {
         self.version.params()
     }
@@ -64,7 +65,7 @@ impl View {
         std::iter::once(&self.active).chain(&self.sealed)
     }
 
-    /// Whether the version alone answers questions to this table.
+    /// Whether no overlay has entries of this table, so that the version alone answers.
     pub(super) fn is_bare(&self, table: &'static Table) -> bool {
         self.active.says_nothing_of(table) && self.sealed.as_ref().is_none_or(|sealed| sealed.says_nothing_of(table))
     }
@@ -89,7 +90,8 @@ impl View {
         Ok(self.layers(table).floor(key, 0)?)
     }
 
-    /// As [`View::floor`], among the rows with the key's `a`: it does not search those before, where tombstones may be many.
+    /// Like [`View::floor`], but only among the rows with the key's `a`. It does not search before them, where there
+    /// may be many tombstones.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -105,8 +107,8 @@ impl View {
         Ok(self.layers(table).cursor_at(key, None)?)
     }
 
-    /// As [`View::cursor_at`], and the last row is the last whose key is below `end`: what was deleted from there on, which
-    /// may be much, is not searched for a row.
+    /// Like [`View::cursor_at`], but it ends before the key `end`. It does not step over tombstones from there on, of
+    /// which there may be many.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -114,7 +116,7 @@ impl View {
         Ok(self.layers(table).cursor_at(key, Some(end))?)
     }
 
-    /// Whether there was a row with this key before what the overlay that takes changes says: a deletion must hide it.
+    /// Whether there is a row with this key below the active overlay: a deletion must hide it with a tombstone.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -136,7 +138,7 @@ impl View {
         self.inode_in(&schema::INODES, inode)
     }
 
-    /// The row of an inode that has no name any more, but is open.
+    /// The row of an orphan: an inode without a name that is still open.
     ///
     /// # Errors
     /// If the table cannot be read or the row is wrong.
@@ -151,7 +153,7 @@ impl View {
         }
     }
 
-    /// What directory `dir` says of `name`.
+    /// The entry `name` of directory `dir`.
     ///
     /// # Errors
     /// If the table cannot be read or the row is wrong.
@@ -197,7 +199,7 @@ impl View {
         Ok(XattrSet::decode(&bytes)?)
     }
 
-    /// How many inodes use what is shared; one without a row has one user.
+    /// How many inodes use a shared content, tiny content or xattr set; without a row it has one user.
     ///
     /// # Errors
     /// If the table cannot be read or the row is wrong.
@@ -216,10 +218,10 @@ impl View {
 }
 
 impl ViewCursor {
-    /// Goes to the next row. After the last it stays. `view` is the one that the cursor was made by, or a later one.
+    /// Moves to the next row. After the last it does not move. `view` is the view that made the cursor, or a later one.
     ///
     /// # Errors
-    /// If the table cannot be read there; the cursor has not moved then.
+    /// If the table cannot be read there; the cursor then has not moved.
     pub fn advance(&mut self, view: &View) -> Result<(), MetaError> {
         Ok(self.advance_in(&**view.version())?)
     }

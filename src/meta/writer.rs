@@ -1,4 +1,4 @@
-//! Writing tables: blocks are gathered into groups, groups appended as frames, and the map learns where they lie.
+//! Writes tables: collects blocks into groups, appends the groups as frames, and collects their rows for the map.
 
 use crate::format::block::{Block, KeyRef, Row};
 use crate::format::clear::{ClearList, Listed};
@@ -17,12 +17,12 @@ use crate::table::{BlockSink, BlockSource, BulkLoader, Change, ChildRef, TableEr
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
-/// Second frames of the map's leaves with recipes may take one in so many bytes of the image before them.
+/// Copies of the map's leaves with recipes may take one in this many bytes of the image before them.
 const RECIPE_COPIES_SHARE: u64 = 100;
 
-/// Rows for the map, gathered while superchunks and table groups are written.
+/// Rows for the map, collected while superchunks and table groups are written.
 ///
-/// Memory: about 48 bytes a superchunk, 3 bytes a subchunk, and 16 bytes a piece of a recipe.
+/// Memory: about 48 bytes for each superchunk, 3 bytes for each subchunk, and 16 bytes for each piece of a recipe.
 #[derive(Debug, Default)]
 pub struct MapRows {
     superchunks: BTreeMap<SuperchunkId, SuperchunkRow>,
@@ -31,8 +31,8 @@ pub struct MapRows {
 }
 
 impl MapRows {
-    /// Notes where a superchunk lies, and with it the subchunks of its clear list and their recipes: one for each that
-    /// is composed, in any order.
+    /// Adds a superchunk, the subchunks of its clear list, and their recipes: one for each composed subchunk, in any
+    /// order.
     pub fn add(&mut self, kind: FrameKind, place: Place, list: &ClearList, recipes: Vec<(SubchunkId, Recipe)>) {
         debug_assert_eq!(list.subchunks.iter().filter(|listed| listed.composed).count(), recipes.len());
         self.superchunks.insert(list.superchunk, SuperchunkRow { kind, place });
@@ -55,7 +55,7 @@ impl MapRows {
         self.recipes.extend(recipes.into_iter().map(|(id, recipe)| (id, (list.superchunk, recipe))));
     }
 
-    /// Notes the second frame of a superchunk.
+    /// Adds the second frame of a superchunk.
     fn set_copy(&mut self, id: SuperchunkId, copy: Place) {
         if let Some(row) = self.superchunks.get_mut(&id) {
             row.place.copy = Some(copy.offset);
@@ -82,7 +82,7 @@ impl MapRows {
     }
 }
 
-/// Recipes in the order of their subchunks' ids, as many at a time as one row of the map holds.
+/// Recipes in the order of their subchunks' ids, in groups that fit into one row of the map.
 struct RecipeGroups<'m>(Peekable<btree_map::Iter<'m, SubchunkId, (SuperchunkId, Recipe)>>);
 
 impl<'m> Iterator for RecipeGroups<'m> {
@@ -95,7 +95,7 @@ impl<'m> Iterator for RecipeGroups<'m> {
         let (first, (superchunk, recipe)) = self.0.next()?;
         let mut group = vec![(*first, recipe)];
         let mut pieces = recipe.pieces().len();
-        // Whatever lies between two ids of a group is in the group: so a composed subchunk of another superchunk ends it.
+        // All composed subchunks between two ids of a group are in the group, so one of another superchunk ends it.
         while let Some((id, (_, recipe))) = self.0.next_if(|(_, (other, recipe))| {
             let fits =
                 group.len() < limits::RUN as usize && pieces + recipe.pieces().len() <= limits::RECIPE_PIECES as usize;
@@ -108,7 +108,7 @@ impl<'m> Iterator for RecipeGroups<'m> {
     }
 }
 
-/// Two batches of changes as one. A key that both have stands there twice, which `apply` refuses.
+/// Two batches of changes merged into one. A key in both appears twice, which `apply` refuses.
 struct Merged<L: Iterator<Item = Change>, R: Iterator<Item = Change>> {
     left: Peekable<L>,
     right: Peekable<R>,
@@ -126,14 +126,14 @@ impl<L: Iterator<Item = Change>, R: Iterator<Item = Change>> Iterator for Merged
     }
 }
 
-/// One group that is being filled.
+/// A group that is being filled.
 #[derive(Default)]
 struct Group {
     raw: Vec<u8>,
     blocks: Vec<Listed>,
 }
 
-/// Bytes that tables took, by what they are.
+/// Bytes written for tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TableBytes {
     /// Frames of table groups, copies included.
@@ -142,8 +142,8 @@ pub struct TableBytes {
     pub map: u64,
 }
 
-/// Takes new table blocks and appends them. Leaves go out as they fill a group; interior blocks are held back until
-/// [`TableWriter::flush_interior`], which writes them twice, together.
+/// Takes new table blocks and appends them. Leaves are written when they fill a group; interior blocks are held back
+/// until [`TableWriter::flush_interior`], which writes all of them twice.
 pub struct TableWriter<'a> {
     log: &'a mut LogWriter,
     map: &'a mut MapRows,
@@ -154,12 +154,13 @@ pub struct TableWriter<'a> {
     interior: Vec<Group>,
     target: usize,
     bytes: TableBytes,
-    /// Bytes of second frames of the map's leaves that hold recipes.
+    /// Bytes of the copies of the map's leaves that hold recipes.
     recipe_copies: u64,
 }
 
 impl<'a> TableWriter<'a> {
-    /// Writes to `log`; ids come from the counters, places go to `map`. `target` is the raw size of a block, in bytes.
+    /// Writes to `log`; takes ids from the counters and adds rows to `map`. `target` is the target size of a block in
+    /// raw bytes.
     pub fn new(
         log: &'a mut LogWriter,
         map: &'a mut MapRows,
@@ -182,12 +183,12 @@ impl<'a> TableWriter<'a> {
         }
     }
 
-    /// Where the log ends now, in bytes from the image's first.
+    /// Offset where the log ends now.
     pub fn log_end(&self) -> u64 {
         self.log.end()
     }
 
-    /// A table out of rows in key order.
+    /// Writes a table from rows in key order.
     ///
     /// # Errors
     /// If a row does not fit, rows do not ascend, or the log cannot be written.
@@ -202,15 +203,16 @@ impl<'a> TableWriter<'a> {
             loader.push(self, row.key.as_ref(), &row.ints, &row.tail)?;
         }
         let tree = loader.finish(self)?;
-        // Groups do not mix tables: a lost group then hits one table only.
+        // A group holds leaves of one table only, so a lost group affects only one table.
         self.flush_leaves()?;
         Ok(tree)
     }
 
-    /// The tree with these changes; only blocks that change are written. Keys ascend strictly. Not for the map.
+    /// Applies changes to a tree and returns the new tree; only changed blocks are written. Keys ascend strictly. Not
+    /// for the map.
     ///
     /// # Errors
-    /// As [`apply`]; the old tree stays as it is.
+    /// As [`apply`]; the old tree does not change.
     pub fn change(
         &mut self,
         tree: &Tree,
@@ -228,7 +230,7 @@ impl<'a> TableWriter<'a> {
         self.write_group(group, false)
     }
 
-    /// Appends the interior blocks gathered so far, twice. Returns where the first of these frames begins.
+    /// Appends the interior blocks collected so far, twice. Returns the offset of the first of these frames.
     ///
     /// # Errors
     /// If the log cannot be written.
@@ -275,8 +277,8 @@ impl<'a> TableWriter<'a> {
         Ok(())
     }
 
-    /// Writes the map, with what was gathered so far in it: leaves once, or twice where they hold recipes and that costs
-    /// little; interior blocks twice.
+    /// Writes the map from the rows collected so far. Leaves are written once, or twice if they hold recipes and that
+    /// costs little; interior blocks are written twice.
     ///
     /// # Errors
     /// If the log cannot be written.
@@ -291,11 +293,11 @@ impl<'a> TableWriter<'a> {
         Ok((tree, self.bytes))
     }
 
-    /// Writes what of the map changes: what was gathered so far, and `changes` of the same map, in key order.
-    /// Leaves and interior blocks are written as often as in [`TableWriter::finish_map`].
+    /// Writes the changed blocks of the map: the changes are the rows collected so far and `changes`, in key order.
+    /// Leaves and interior blocks are written once or twice as in [`TableWriter::finish_map`].
     ///
     /// # Errors
-    /// As [`apply`]; the old map stays as it is.
+    /// As [`apply`]; the old map does not change.
     pub fn finish_change(
         mut self,
         map: &Tree,
@@ -309,8 +311,8 @@ impl<'a> TableWriter<'a> {
         Ok((tree, self.bytes))
     }
 
-    /// Whether a leaf of the map, in a frame of `len` bytes at `offset`, is to be written a second time for its recipes,
-    /// which nothing else in the image says.
+    /// Whether to write a leaf of the map, in a frame of `len` bytes at `offset`, a second time because it holds
+    /// recipes: nothing else in the image holds them.
     fn has_cheap_recipes(&mut self, raw: &[u8], offset: u64, len: u64) -> Result<bool, TableError> {
         let block = Block::decode(&schema::MAP, 0, raw).map_err(failed)?;
         let has_recipes = block.len().checked_sub(1).is_some_and(|last| block.key(last).a == SPACE_RECIPES);
@@ -373,7 +375,7 @@ impl BlockSink for TableWriter<'_> {
     }
 }
 
-/// A root's frames need these, too: a raw frame written twice.
+/// Appends a raw frame twice, for example a root.
 pub fn append_twice(log: &mut LogWriter, kind: FrameKind, stored: &[u8]) -> Result<Place, crate::log::LogError> {
     let frame = NewFrame {
         kind,
@@ -399,7 +401,7 @@ mod tests {
     use crate::format::ids::LogOffset;
     use crate::format::recipe::Piece;
 
-    /// Rows of space 2 for recipes of these subchunks in these superchunks, each of so many pieces.
+    /// Rows of space 2 for recipes of these subchunks in these superchunks, each with a number of pieces.
     fn rows(recipes: &[(u64, u64, usize)]) -> Vec<Vec<u64>> {
         let mut map = MapRows::default();
         for &(id, superchunk, pieces) in recipes {

@@ -97,7 +97,7 @@ fn what_is_not_a_file_is_refused_by_what_it_is() {
     let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for access in [Access::ReadOnly, Access::ReadWrite] {
         for (path, is) in
-            [(dir.path(), "folder"), (&pipe, "pipe"), (&socket, "socket"), (Path::new("/dev/null"), "character device")]
+            [(dir.path(), "directory"), (&pipe, "pipe"), (&socket, "socket"), (Path::new("/dev/null"), "character device")]
         {
             let error = FileStorage::open(path, access).unwrap_err();
             assert!(matches!(&error, StorageError::NotAnImage { found, .. } if *found == is), "{error}");

@@ -1,17 +1,18 @@
-//! Going on after a log whose end may be in memory only.
+//! Continues a log whose last bytes may be in the page cache only.
 //!
-//! After a failed sync the kernel may keep the bytes in its page cache, say nothing to whoever opens the file next, and
-//! report the next sync as a success. So of what a writer that was killed has left, only that is durable for sure which the
-//! log itself, or a root, says was synced; the rest verifies when it is read, and may be gone after a power cut. A log that
-//! went on after such bytes would be damaged then, for later transactions would say that they were durable. And they must
-//! not be dropped either: they may be a commit that was acknowledged.
+//! After a failed sync the kernel may keep the bytes in its page cache, report no error to the process that opens the
+//! file next, and report the next sync as a success. So if a writer was killed, only those of its bytes are known to be
+//! durable that the log itself or a root says were synced. The others verify when they are read, but a power cut may
+//! lose them. If the log continued after such bytes, that loss would be damage, because later transactions would say
+//! that the bytes were durable. They must not be dropped either: they may be an acknowledged commit.
 //!
-//! So they are written again, in new segments, and then the old ones are abandoned, in one step: segment K holds nothing but
-//! a head, which names the durable end as the end of the log before it; the head of segment K + 1 names the end of that
-//! head. K + 1 and all after it are written and made durable first. Until K is there the log cannot be followed from them to
-//! what is before, so they are after its end; their heads and transactions claim no more than the old durable end. A head
-//! is within one sector, so K is there whole or not at all. Operations come again in their groups, with the numbers that
-//! follow; frames that they name are copied once, and ranges name the copies. Nothing is cut off.
+//! So they are written again in new segments, and then the old ones are abandoned, in one step. Segment K holds only a
+//! head, whose `previous_end` is the durable end. The `previous_end` of segment K + 1 is the end of that head. K + 1
+//! and all later segments are written and made durable first. Until K exists, the log cannot be followed from them to
+//! the segments before K, so they are after the log's end; their heads and transactions claim no more than the old
+//! durable end as durable. A head is within one sector, so K is written as a whole or not at all. Operations are
+//! written in the same groups, with numbers that continue those before the durable end. Frames that they name are
+//! copied once, and ranges name the copies. Nothing is cut off.
 
 use super::ThawError;
 use super::log::{Continued, ThawLog};
@@ -24,15 +25,15 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// Where copied frames were, and where they are now.
+/// Old and new offsets of copied frames.
 pub type Moved = BTreeMap<LogOffset, LogOffset>;
 
 impl Recovered {
     //= format-spec.md#11.4
     //# So a writer must write the operations after the durable offset again, with the written bytes that they name, before it
     //# goes on.
-    /// Goes on from `durable`, before the end of what counts, where the last transaction is `chain`. `number` is above all
-    /// segments there are.
+    /// Continues from `durable`, which is before the log's end and after transaction `chain`. `number` is above the
+    /// numbers of all segments that are not empty.
     pub(super) fn carry(
         self,
         identity: Identity,
@@ -47,7 +48,7 @@ impl Recovered {
         })?;
         let segments = self.all_segments(number);
         if empty {
-            // Transactions without operations: nothing is lost with them.
+            // All are transactions without operations: dropping them loses nothing.
             let continued = Continued { chain, end: durable, durable, segments, number };
             return Ok((ThawLog::proceed(self.folder, identity, continued)?, Moved::new()));
         }
@@ -59,7 +60,7 @@ impl Recovered {
         let mut log = ThawLog::proceed(self.folder.clone(), identity, continued)?;
         match self.copy(chain.number, &mut log) {
             Ok(moved) => {
-                // From here on it is not known whether the junction is there.
+                // After this call, even if it fails, segment K may be there.
                 log.join(number, chain, durable)?;
                 Ok((log, moved))
             }
@@ -70,8 +71,8 @@ impl Recovered {
         }
     }
 
-    /// Appends the groups after transaction `number`, and the frames after the log's durable end that they name, and makes it
-    /// all durable. Holds one group at a time.
+    /// Appends the groups after transaction `number`, and the frames after the log's durable end that they name, and
+    /// makes all of them durable. Only one group is in memory at a time.
     fn copy(&self, number: u64, log: &mut ThawLog) -> Result<Moved, ThawError> {
         let mut moved = Moved::new();
         let mut group = Vec::new();
@@ -92,7 +93,7 @@ impl Recovered {
         Ok(moved)
     }
 
-    /// Lets an operation name the copy of its frame, which is made if there is none.
+    /// Changes an operation to name the copy of its frame; makes the copy if there is none.
     fn relocate(&self, operation: &mut Operation, moved: &mut Moved, log: &mut ThawLog) -> Result<(), ThawError> {
         let Operation::Thawed(thawed) = operation else { return Ok(()) };
         if thawed.frame < log.durable() {
@@ -110,7 +111,7 @@ impl Recovered {
         Ok(())
     }
 
-    /// Appends the bytes that a range names; if they are not there, it is lost.
+    /// Appends a copy of the frame that a range names. If its bytes are lost or damaged, the range becomes lost.
     fn copy_frame(&self, thawed: &Thawed, log: &mut ThawLog) -> Result<LogOffset, ThawError> {
         let Some(segment) = self.segment(thawed.frame).filter(|_| !self.is_lost(thawed.frame)) else {
             return Ok(Thawed::LOST);
@@ -124,15 +125,15 @@ impl Recovered {
 }
 
 impl ThawLog {
-    /// Appends a group of a log that is gone on with. It is not a commit: whatever is written says that the log is durable
-    /// up to where it was.
+    /// Appends a group of the old log again. It is not a commit: the durable end that the transactions name stays as it
+    /// was.
     fn put_again(&mut self, operations: &[Operation], image_end: u64, time: (i64, u32)) -> Result<(), ThawError> {
         self.last_group = self.put_group(operations, image_end, time)?;
         self.last_change = self.chain.number;
         Ok(())
     }
 
-    /// Makes all that was appended durable, and the files that were emptied.
+    /// Makes everything appended durable, and the emptied files.
     fn sync_all(&mut self) -> Result<(), ThawError> {
         let dirty = self.dirty.iter().filter_map(|number| self.segments.get(number)).map(|segment| &segment.storage);
         for storage in dirty.chain(self.emptied.values()) {
@@ -145,7 +146,7 @@ impl ThawLog {
         Ok(())
     }
 
-    /// Writes segment `number`, which is nothing but a head, durably: it joins the segments after it, which are durable, to
+    /// Durably writes segment `number`, which holds only a head. It joins the segments after it, which are durable, to
     /// the log up to `durable`, where the last transaction is `chain`.
     fn join(&mut self, number: u64, chain: Chain, durable: u64) -> Result<(), ThawError> {
         let joined = self.write_junction(number, chain, durable);
@@ -176,7 +177,7 @@ impl ThawLog {
         Ok(segment)
     }
 
-    /// Removes the segments from `number` on, as far as that can be done: nothing leads to them.
+    /// Removes the segments from `number` on, and ignores errors: nothing leads to them.
     fn abandon(self, number: u64) {
         for number in self.folder.list().unwrap_or_default().into_iter().rev().filter(|&n| n >= number) {
             let _ = self.folder.remove(number);

@@ -1,4 +1,4 @@
-//! A commit between its beginning and its end, and how operations are cut into a group of transactions.
+//! A commit between its begin and its end, and the code that splits operations into a group of transactions.
 
 use super::ThawError;
 use crate::format::FormatError;
@@ -9,14 +9,14 @@ use crate::storage::{Folder, Storage};
 use std::fmt;
 use std::sync::Arc;
 
-/// A commit that was begun: its group is in the log, and not yet durable.
+/// A commit that was begun: its group is in the log, but not yet durable.
 #[must_use = "a commit that is not ended blocks the log"]
 pub struct Begun {
     pub(super) number: u64,
     pub(super) transaction_end: u64,
     pub(super) end: u64,
     pub(super) folder: Option<Arc<dyn Folder>>,
-    /// The oldest first.
+    /// In ascending order of segments, then emptied files.
     pub(super) storages: Vec<Arc<dyn Storage>>,
 }
 
@@ -32,20 +32,20 @@ impl Begun {
         self.number
     }
 
-    /// Where the group's last transaction ends, before the pad: what a root that contains it names.
+    /// Where the group's last transaction ends, before the pad. A root that contains the transaction names this offset.
     pub fn transaction_end(&self) -> LogOffset {
         LogOffset(self.transaction_end)
     }
 
-    /// Where the log ended when the commit was begun: it is durable up to there when the commit has ended.
+    /// Where the log ends after this group. When the commit has ended, the log is durable up to here.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.end)
     }
 
-    /// Returns when all is durable that the commit needs. Takes no lock; to be called once.
+    /// Makes everything durable that the commit needs. Takes no lock; call it once.
     ///
     /// # Errors
-    /// If that is not known. [`ThawLog::end`](super::ThawLog::end) is to be told.
+    /// If it is not known whether all is durable. Pass the error to [`ThawLog::end`](super::ThawLog::end).
     pub fn sync(&self) -> Result<(), ThawError> {
         if let Some(folder) = &self.folder {
             folder.sync()?;
@@ -57,12 +57,12 @@ impl Begun {
     }
 }
 
-/// A commit that was not begun: nothing of it is in the log.
+/// A commit that failed to begin: nothing of it is in the log.
 #[derive(Debug)]
 pub struct NotBegun {
     /// Why.
     pub error: ThawError,
-    /// What was to be committed, in its order.
+    /// The operations that were to be committed, in order.
     pub operations: Vec<Operation>,
 }
 
@@ -76,14 +76,14 @@ pub(super) struct Part {
 /// Why an operation cannot be written.
 #[derive(Debug)]
 pub(super) enum Unfit {
-    /// Its bytes, which alone are too many.
+    /// It has this many bytes, which is too large for a transaction.
     Long(u64),
-    /// No reader would take it.
+    /// Readers would refuse it.
     Invalid(FormatError),
 }
 
 impl Unfit {
-    /// As an error of a log with segments of this size that ends at `offset`.
+    /// The [`ThawError`] of a log with segments of this size that ends at `offset`.
     pub(super) fn error(self, offset: LogOffset, segment_size: u64) -> ThawError {
         match self {
             Unfit::Long(len) => ThawError::TooLarge { what: "an operation", len, segment_size },
@@ -92,10 +92,10 @@ impl Unfit {
     }
 }
 
-/// Cuts operations into the bodies of transactions of at most `room` raw bytes, at least one.
+/// Splits operations into the bodies of one or more transactions of at most `room` raw bytes.
 ///
 /// # Errors
-/// If one of them cannot be written. One that is written and cannot be read would make all of the log unreadable.
+/// If one of them cannot be written. An operation that readers refuse would make the whole log unreadable.
 pub(super) fn group(operations: &[Operation], room: u64) -> Result<Vec<Part>, Unfit> {
     let room = room.saturating_sub(TransactionHead::SIZE as u64);
     let mut parts = Vec::new();

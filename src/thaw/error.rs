@@ -1,4 +1,4 @@
-//! What can go wrong with a thaw log.
+//! The errors of a thaw log.
 
 use super::fit::Misfit;
 use crate::format::FormatError;
@@ -6,13 +6,13 @@ use crate::format::ids::LogOffset;
 use crate::storage::StorageError;
 use thiserror::Error;
 
-/// Why a thaw log was not written or not read.
+/// Why a thaw log could not be written or read.
 #[derive(Debug, Error)]
 pub enum ThawError {
     /// The directory or a segment could not be read or changed.
     #[error("thaw log: {0}")]
     Storage(#[from] StorageError),
-    /// A transaction cannot be encoded, or not be decoded though its checksum is right.
+    /// A transaction cannot be encoded, or it cannot be decoded though its checksum is right.
     #[error("thaw log, transaction at offset {offset}: {source}")]
     Transaction {
         /// Offset of its frame.
@@ -20,20 +20,20 @@ pub enum ThawError {
         /// What is wrong with it.
         source: FormatError,
     },
-    /// It does not continue the image as it is.
+    /// The log does not continue the current state of the image.
     #[error("the thaw log does not fit the image: {0} (nothing of it was replayed)")]
     Foreign(#[from] Misfit),
-    /// Bytes that were durable once are not right any more.
+    /// Bytes that were durable are damaged.
     #[error("the thaw log is damaged at offset {at}, though it was durable up to {durable}: {why}")]
     Damaged {
-        /// First byte that is not right.
+        /// Offset of the first damaged byte.
         at: LogOffset,
-        /// Up to where it was synced.
+        /// End of the synced bytes.
         durable: LogOffset,
         /// What is wrong there.
         why: String,
     },
-    /// A frame of written bytes is not what a range of a file needs.
+    /// A frame is not the frame of written bytes that a range names, or is damaged.
     #[error("thaw log, written bytes at offset {offset}: {why}")]
     Written {
         /// Offset of the frame.
@@ -41,7 +41,7 @@ pub enum ThawError {
         /// What is wrong with it.
         why: String,
     },
-    /// More than fits into one segment.
+    /// Something does not fit into one segment.
     #[error("{what} of {len} bytes does not fit into a segment of the thaw log of {segment_size} bytes")]
     TooLarge {
         /// What it is.
@@ -59,16 +59,16 @@ pub enum ThawError {
         /// Its value.
         value: u64,
     },
-    /// There is a log with commits where a new one was to begin.
-    #[error("a thaw log with {transactions} transactions is there already")]
+    /// A new log cannot begin, because there is a log with commits.
+    #[error("there is already a thaw log, with {transactions} transactions")]
     Occupied {
         /// Number of its last transaction.
         transactions: u64,
     },
-    /// A commit was begun and not yet ended.
-    #[error("the commit before has not ended")]
+    /// An earlier commit was begun and has not ended.
+    #[error("an earlier commit has not ended")]
     Unfinished,
-    /// An earlier sync or truncation failed: what is durable is not known.
+    /// An earlier sync or truncation failed: it is not known what is durable.
     #[error("an earlier write to the thaw log failed: nothing more is written to it")]
     Stopped,
 }

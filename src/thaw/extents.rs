@@ -1,7 +1,7 @@
-//! Interval arithmetic on thawed ranges: which rows of table `thawed` change when a range of a file does.
+//! Interval arithmetic on thawed ranges: which rows of table `thawed` change when a range of a file changes.
 //!
-//! Pure: rows come in, changes of rows go out. Ranges of one inode never overlap, before and after. Called by whoever
-//! changes rows of `thawed`: replay, and each operation that writes, cuts off or punches.
+//! [`splice`] is pure: it takes rows and returns changes of rows. Ranges of one inode never overlap, before and after.
+//! Called by everything that changes rows of `thawed`: replay, and each operation that writes, truncates or punches.
 
 use crate::format::block::{Key, Row};
 use crate::format::ids::InodeId;
@@ -9,7 +9,7 @@ use crate::format::rows::{ThawedBytes, ThawedRow};
 use crate::format::transaction::Thawed;
 use crate::meta::{MetaError, View};
 
-/// What a row of `thawed` says of the bytes that an operation names; its length is another column.
+/// The part of a row of `thawed` that says where an operation's bytes are.
 pub fn bytes_of(thawed: &Thawed) -> ThawedBytes {
     match thawed.frame {
         Thawed::LOST => ThawedBytes::Lost,
@@ -18,10 +18,10 @@ pub fn bytes_of(thawed: &Thawed) -> ThawedBytes {
     }
 }
 
-/// As [`splice`], with the ranges that a view has.
+/// Like [`splice`], with the ranges of a view.
 ///
 /// # Errors
-/// If the table cannot be read, or a row is wrong.
+/// If the table cannot be read, or a row is not valid.
 pub fn replace(
     view: &View,
     inode: InodeId,
@@ -38,9 +38,9 @@ pub fn replace(
     Ok(splice(&existing, inode, offset, len, put.map(bytes_of)))
 }
 
-/// The changes of rows that make the bytes `[offset, offset + len)` of `inode` those of `put`, or not thawed for `None`.
-/// `existing` is the inode's ranges that overlap these bytes, as (first byte, row), in order; others are passed over.
-/// The changes are in key order, each key once; `None` deletes a row.
+/// The changes of rows after which the bytes `[offset, offset + len)` of `inode` are those of `put`, or not thawed if
+/// `put` is `None`. `existing` has the inode's ranges that overlap these bytes, as (offset, row), in order; other
+/// ranges are ignored. The changes are in key order with each key once; `None` deletes a row.
 ///
 /// An empty range changes nothing.
 pub fn splice(
@@ -77,7 +77,7 @@ pub fn splice(
     changes
 }
 
-/// What is left of a range without its first `cut` bytes, which are fewer than it has.
+/// A range without its first `cut` bytes; it has more bytes than that.
 fn after(row: ThawedRow, cut: u64) -> ThawedRow {
     let bytes = match row.bytes {
         // A range in the log ends within the 64 MiB of its frame.
@@ -126,7 +126,7 @@ mod tests {
         rows.iter().map(|(&begin, &row)| (begin, row)).collect()
     }
 
-    /// Which byte of which frame each byte of the file is; a lost one is byte 0 of frame 0.
+    /// For each byte of the file, its frame and its offset in the frame; a lost byte is byte 0 of frame 0.
     fn bytes(rows: &BTreeMap<u64, ThawedRow>) -> BTreeMap<u64, (u64, u64)> {
         let mut all = BTreeMap::new();
         for (&begin, row) in rows {
@@ -153,7 +153,7 @@ mod tests {
             (50, ThawedRow { length: 60, bytes: in_log(64, 45) }),
         ];
         assert_eq!(list(&rows), expected);
-        // To the end of the largest file, as a truncation does.
+        // Up to the end of the largest possible file, as for a truncation.
         apply(&mut rows, splice(&expected, INODE, 45, u64::MAX, None));
         assert_eq!(rows.last_key_value(), Some((&40, &ThawedRow { length: 5, bytes: in_log(640, 0) })));
         assert_eq!(splice(&list(&rows), INODE, 41, 0, Some(ThawedBytes::Lost)), []);
@@ -175,7 +175,7 @@ mod tests {
                 };
                 let changes = splice(&list(&rows), INODE, offset, len, put);
                 prop_assert!(changes.windows(2).all(|pair| pair[0].0 < pair[1].0), "keys ascend: {:?}", changes);
-                // Only what overlaps is needed.
+                // `splice` needs only the overlapping ranges.
                 let touched: Vec<_> =
                     list(&rows).into_iter().filter(|(b, row)| b + row.length > offset && *b < offset + len).collect();
                 prop_assert_eq!(&changes, &splice(&touched, INODE, offset, len, put));

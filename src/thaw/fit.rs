@@ -1,10 +1,10 @@
-//! Whether a thaw log fits an image: whether it continues a state that the image is in. Pure.
+//! Checks whether a thaw log fits an image, that is, continues its current state. Pure.
 
 use crate::format::head::Head;
 use crate::format::root::Root;
 use thiserror::Error;
 
-/// Which state of which image a segment continues.
+/// The image, and the state of it, that a segment continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
     /// The image's.
@@ -17,7 +17,7 @@ pub struct Binding {
     pub root_hash: [u8; 32],
 }
 
-/// What a head slot and its root say of thaw logs.
+/// The fields of a head slot and its root about thaw logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     /// The slot's.
@@ -28,12 +28,12 @@ pub struct Slot {
     pub thaw_log_id: u64,
     /// The root's: the log whose transactions it contains, 0 for none.
     pub root_log_id: u64,
-    /// The root's: up to which number it contains them.
+    /// The root's: the number of the last transaction that it contains.
     pub thaw_transaction: u64,
 }
 
 impl Slot {
-    /// What `head` says, and its root, if that can be read.
+    /// From `head`, and its root if that can be read.
     pub fn of(head: &Head, root: Option<&Root>) -> Self {
         Slot {
             generation: head.generation,
@@ -45,7 +45,7 @@ impl Slot {
     }
 }
 
-/// What of an image a thaw log has to fit.
+/// The part of an image's state that a thaw log has to fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageState {
     /// The image's.
@@ -58,39 +58,39 @@ pub struct ImageState {
     pub slots: Vec<Slot>,
 }
 
-/// What of a log has to fit an image.
+/// The part of a log's state that has to fit an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogState {
     /// The log's.
     pub log_id: u64,
-    /// Of each segment that counts.
+    /// The bindings of the segments that count.
     pub bindings: Vec<Binding>,
     /// Number of the last transaction that counts.
     pub last_transaction: u64,
-    /// Up to where the image was synced before that transaction was written.
+    /// The end of the image's bytes that were synced before that transaction was written.
     pub image_end: u64,
 }
 
 /// Why a log does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Misfit {
-    /// The uuid is another.
+    /// The uuid is different.
     #[error("it is the log of another image")]
     Uuid,
-    /// The lineage is another.
+    /// The lineage is different.
     #[error("it is the log of a fork of the image")]
     Lineage,
-    /// No head slot names it.
+    /// No head slot names the log.
     #[error("no head of the image names it")]
     LogId,
-    /// One generation has two roots.
+    /// The root of a generation is not the one that the log continues.
     #[error("generation {generation} of the image has another root than the one that the log continues")]
     Root {
-        /// Which.
+        /// The generation.
         generation: u64,
     },
     /// The log is older than the root.
-    #[error("the image contains its transactions up to {contained}, it ends with {last}")]
+    #[error("the image contains its transactions up to number {contained}, but the log ends with {last}")]
     EndsBefore {
         /// Number of the last transaction that the root contains.
         contained: u64,
@@ -98,15 +98,15 @@ pub enum Misfit {
         last: u64,
     },
     /// The log is younger than the root.
-    #[error("the image contains its transactions up to {contained}, the first that is there comes after {before}")]
+    #[error("the image contains its transactions up to number {contained}, but the first one in the log comes after {before}")]
     BeginsAfter {
         /// Number of the last transaction that the root contains.
         contained: u64,
-        /// Number of the last transaction before the first that is there.
+        /// Number of the transaction before the first one in the log.
         before: u64,
     },
     /// The image is shorter than when the log was written.
-    #[error("it was written when the image had {image_end} bytes, now it has {len}")]
+    #[error("the log was written when the image had at least {image_end} bytes, but now it has {len}")]
     ImageShort {
         /// Bytes of the image that were synced.
         image_end: u64,
@@ -115,7 +115,7 @@ pub enum Misfit {
     },
 }
 
-/// Whether a log with these segments can be one of the image's, whatever its transactions are.
+/// Checks the log id and the segment heads, but not the transactions.
 ///
 /// # Errors
 /// What does not fit.
@@ -180,10 +180,10 @@ mod tests {
     fn a_log_fits_if_a_head_names_it_and_it_goes_as_far_as_the_roots_do() {
         assert_eq!(fits(&log(), &image()), Ok(()));
         assert_eq!(fits(&LogState { last_transaction: 6, image_end: 0, ..log() }, &image()), Ok(()));
-        // A generation that is in no slot any more says nothing.
+        // The root of a generation that no slot has any more does not matter.
         let gone = Binding { generation: 5, root_hash: [9; 32], ..binding() };
         assert_eq!(fits(&LogState { bindings: vec![gone, binding()], ..log() }, &image()), Ok(()));
-        // What a root contains of another log says nothing.
+        // Transactions of another log that a root contains do not matter.
         let slots = image().slots.iter().map(|slot| Slot { root_log_id: 8, thaw_transaction: 99, ..*slot }).collect();
         assert_eq!(fits(&log(), &ImageState { slots, ..image() }), Ok(()));
     }

@@ -1,8 +1,8 @@
-//! Writing: written bytes, groups of transactions, new segments, and segments that are needed no more.
+//! The writer: appends written bytes and groups of transactions, begins segments, and removes segments.
 //!
-//! A commit is [`begin`](ThawLog::begin), [`sync`](Begun::sync), [`end`](ThawLog::end). Only begin and end need the log;
-//! whoever guards it with a lock lets go of that while the sync runs, and others append meanwhile. A block of 4 KiB that
-//! holds bytes before the durable end is never written to: each group ends with a pad.
+//! A commit is [`begin`](ThawLog::begin), [`sync`](Begun::sync), [`end`](ThawLog::end). Only begin and end need the
+//! log. A caller that guards the log with a lock releases it during the sync, so that others can append. A 4 KiB block
+//! that holds bytes before the durable end is never written to: each group ends with a pad.
 
 use super::ThawError;
 use super::commit::{Begun, NotBegun, group};
@@ -20,10 +20,10 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 const HEADER: u64 = FRAME_HEADER as u64;
-/// Bytes that a pad takes at most: with less than a header to the next border it goes on to the one after.
+/// Most bytes of a pad: if there is no room for a header before the next multiple of 4096, it ends at the one after.
 const PAD: u64 = SYNC_BLOCK + HEADER;
 
-/// Where written bytes came to lie.
+/// Where written bytes are in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// Their frame.
@@ -34,33 +34,33 @@ pub struct Appended {
     pub sum: u64,
 }
 
-/// A thaw log that is being written. One at a time: whoever has the image's writer lock.
+/// A thaw log that is open for writing. Only the holder of the image's writer lock has one.
 pub struct ThawLog {
     pub(super) folder: Arc<dyn Folder>,
     pub(super) identity: Identity,
     pub(super) chain: Chain,
     /// All that counts before this offset is durable.
     pub(super) durable: u64,
-    /// The segment being written and where the next frame will lie.
+    /// The current segment, and the offset of the next frame.
     pub(super) tail: Tail,
     pub(super) next_sequence: u64,
-    /// The next segment's file, made ahead: empty, with space reserved for it where `reserved` says so.
+    /// The next segment's file, made ahead: it is empty; its space is reserved if `reserved` is true.
     pub(super) next: Option<Arc<dyn Storage>>,
     pub(super) reserved: bool,
-    /// All segments but the one made ahead.
+    /// All segments except the one made ahead.
     pub(super) segments: BTreeMap<u64, Segment>,
-    /// Bytes of the segments before the last.
+    /// Lengths of the segments before the current one, in bytes.
     pub(super) ended: BTreeMap<u64, u64>,
     /// Segments that hold bytes no commit has synced.
     pub(super) dirty: BTreeSet<u64>,
-    /// Files that were emptied and must be so durably before the next commit counts: a head that comes back in one of them
-    /// would hide what was committed after it.
+    /// Files that were emptied. They must be durably empty before the next commit counts: if a head came back in one of
+    /// them, it would hide later commits.
     pub(super) emptied: BTreeMap<u64, Arc<dyn Storage>>,
-    /// Whether files were made since the directory was synced.
+    /// Whether files were created since the directory was synced.
     pub(super) new_names: bool,
-    /// End of the commit that was begun and not yet ended.
+    /// End of the group of the commit that was begun and has not ended.
     pub(super) running: Option<u64>,
-    /// Up to where the last group says that the log is durable.
+    /// The durable end that the last group names.
     pub(super) recorded: u64,
     /// End of the last group that has operations, and number of its last transaction.
     pub(super) last_group: u64,
@@ -74,7 +74,7 @@ pub(super) struct Tail {
     pub(super) end: u64,
 }
 
-/// What a log goes on from.
+/// The state that a log continues from.
 pub(super) struct Continued {
     pub(super) chain: Chain,
     /// Where the log ends.
@@ -86,7 +86,7 @@ pub(super) struct Continued {
     pub(super) number: u64,
 }
 
-/// Bytes of the pad after a group that ends at `end`, up to a border of 4 KiB.
+/// Bytes of the pad after a group that ends at `end`, up to a multiple of 4096.
 pub(super) fn pad_len(end: u64) -> u64 {
     match SYNC_BLOCK - end % SYNC_BLOCK {
         SYNC_BLOCK => 0,
@@ -96,7 +96,7 @@ pub(super) fn pad_len(end: u64) -> u64 {
 }
 
 impl ThawLog {
-    /// Goes on after what is there, in a new segment, which is not durable yet.
+    /// Continues a log in a new segment, which is not durable yet.
     pub(super) fn proceed(
         folder: Arc<dyn Folder>,
         identity: Identity,
@@ -126,10 +126,10 @@ impl ThawLog {
             stopped: false,
         };
         log.next = Some(log.make(number)?);
-        // Without space for all of it there may be enough for what removes something.
+        // There may be too little space to reserve all of it, but enough for a commit that deletes something.
         let _ = log.make_ahead();
         log.begin_segment(number)?;
-        // Who appends tries again.
+        // The next append tries again.
         let _ = log.make_ahead();
         Ok(log)
     }
@@ -144,11 +144,12 @@ impl ThawLog {
         Ok(())
     }
 
-    /// Appends bytes that an application wrote. Nothing knows of them until a transaction does, and they are durable with
-    /// it. Needs space for another segment, too, so that a commit finds some when written bytes do not.
+    /// Appends bytes that an application wrote. They have no meaning until a transaction names them, and become durable
+    /// with it. This needs space for one more segment, so that a commit still finds space when written bytes do not.
     ///
     /// # Errors
-    /// `TooLarge`, or if they could not be written: the log is then as it was, unless it has [`ThawError::Stopped`].
+    /// `TooLarge`, or if they could not be written. The log is then unchanged, unless it has stopped
+    /// ([`ThawError::Stopped`]).
     pub fn append(&mut self, bytes: &[u8]) -> Result<Appended, ThawError> {
         self.running_well()?;
         self.fits_segment("a write", bytes.len() as u64)?;
@@ -161,7 +162,8 @@ impl ThawLog {
         Ok(Appended { frame: header.offset, len: bytes.len() as u64, sum: header.sum })
     }
 
-    /// Appends written bytes that a group names which is written again: with no more space than they take.
+    /// Appends written bytes of a group that is written again. Unlike [`ThawLog::append`], it needs no space beyond
+    /// theirs.
     pub(super) fn append_again(&mut self, bytes: &[u8]) -> Result<LogOffset, ThawError> {
         self.running_well()?;
         self.fits_segment("a write", bytes.len() as u64)?;
@@ -171,14 +173,14 @@ impl ThawLog {
         Ok(self.put(FrameKind::WRITTEN, bytes)?.offset)
     }
 
-    /// Appends `operations` as one group of transactions, which counts whole or not at all. `image_end` is up to where the
-    /// image was synced, `time` in seconds and nanoseconds. They, and all appended so far, are durable when
-    /// [`Begun::sync`] has succeeded and [`ThawLog::end`] was told so.
+    /// Appends `operations` as one group of transactions, which counts as a whole or not at all. `image_end` is the end
+    /// of the image's synced bytes; `time` is in seconds and nanoseconds. The group, and everything appended before it,
+    /// is durable when [`Begun::sync`] has succeeded and its result was passed to [`ThawLog::end`].
     ///
     /// # Errors
-    /// The operations come back, to be tried again, and nothing of the group is left in the log. `TooLarge` if a single
-    /// one is too large, `Transaction` if one is such that no reader would take it. [`ThawError::Stopped`] if the log
-    /// takes no more.
+    /// The operations are returned, to be tried again, and nothing of the group stays in the log. `TooLarge` if a
+    /// single operation is too large; `Transaction` if readers would refuse one; [`ThawError::Stopped`] if the log has
+    /// stopped.
     pub fn begin(&mut self, operations: Vec<Operation>, image_end: u64, time: (i64, u32)) -> Result<Begun, NotBegun> {
         let (tail, chain) = (self.tail, self.chain);
         let transaction_end = match self.put_group(&operations, image_end, time) {
@@ -203,11 +205,11 @@ impl ThawLog {
         Ok(Begun { number: self.chain.number, transaction_end, end: self.tail.end, folder, storages })
     }
 
-    /// Ends a commit: with what [`Begun::sync`] returned. From then on the log is durable up to where it was begun.
-    /// Returns the number of its last transaction.
+    /// Ends a commit; `synced` is the result of [`Begun::sync`]. The log is then durable up to the end of the commit's
+    /// group. Returns the number of its last transaction.
     ///
     /// # Errors
-    /// That of the sync: the log takes no more then, for it is not known whether the commit will be there.
+    /// The error of the sync. The log has then stopped, because it is not known whether the commit is durable.
     pub fn end(&mut self, begun: Begun, synced: Result<(), ThawError>) -> Result<u64, ThawError> {
         let ours = self.running.take() == Some(begun.end);
         self.stopped |= !ours;
@@ -226,7 +228,7 @@ impl ThawLog {
         }
     }
 
-    /// Begins, syncs and ends a commit, for those who have the log to themselves. Returns the number of its last
+    /// Begins, syncs and ends a commit, for a caller that does not share the log. Returns the number of its last
     /// transaction.
     ///
     /// # Errors
@@ -237,11 +239,11 @@ impl ThawLog {
         self.end(begun, synced)
     }
 
-    /// Removes the segments that end at or before `offset`, lowest first, each durably before the next. At least one
-    /// whose head is durable stays, so that the log can be read.
+    /// Removes the segments that end at or before `offset`, lowest first, each durably before the next. The highest
+    /// with a durable head stays, so that the log can be read.
     ///
     /// # Errors
-    /// If that fails: all from the one that could not be removed are still there. A failed sync stops the log.
+    /// If a segment cannot be removed: it and all later ones are still there. A failed sync stops the log.
     pub fn remove_before(&mut self, offset: LogOffset) -> Result<(), ThawError> {
         self.running_well()?;
         let size = self.identity.segment_size;
@@ -258,13 +260,13 @@ impl ThawLog {
         Ok(())
     }
 
-    /// Removes everything, lowest first, each segment durably before the next: a checkpoint contains it all. The directory
-    /// itself is its maker's to remove.
+    /// Removes everything, lowest first, each segment durably before the next: a checkpoint contains all of it. The
+    /// caller removes the directory.
     ///
     /// # Errors
-    /// If that fails: what is left is the log's end, or a log without a commit.
+    /// If a segment cannot be removed: what remains is the end of the log, or a log without a commit.
     pub fn remove(self) -> Result<(), ThawError> {
-        // What is left after a power cut has to be this log's end: not an abandoned segment, nor one that was emptied.
+        // What a power cut leaves must be the end of this log, not an abandoned or emptied segment.
         let durable = self.durable.checked_div(self.identity.segment_size).unwrap_or(0);
         let loose = self.segments.range(durable..).map(|(_, segment)| &segment.storage);
         for storage in loose.chain(self.emptied.values()).chain(&self.next) {
@@ -278,7 +280,7 @@ impl ThawLog {
         Ok(())
     }
 
-    /// From now on new segments name this state of the image.
+    /// New segments name this state of the image from now on.
     pub fn set_binding(&mut self, binding: Binding) {
         self.identity.binding = binding;
     }
@@ -288,7 +290,8 @@ impl ThawLog {
         self.chain.number
     }
 
-    /// Number of the last transaction that has operations, or is before those that this writer began.
+    /// Number of the last transaction that has operations; before this writer's first one, number of the last
+    /// transaction it found.
     pub fn last_change(&self) -> u64 {
         self.last_change
     }
@@ -303,44 +306,44 @@ impl ThawLog {
         self.identity.segment_size
     }
 
-    /// Whether bytes were appended that no commit has synced, or is syncing.
+    /// Whether there are appended bytes that no commit has synced or is syncing.
     pub fn has_unsynced(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// Whether the last commit that has operations is durable, and nothing in the log says so yet. Who goes on after a
-    /// crash writes it again then; a commit without operations says it.
+    /// Whether the last commit with operations is durable, but nothing in the log says so yet. After a crash a writer
+    /// would have to write it again; a commit without operations records that it is durable.
     pub fn has_unrecorded_commit(&self) -> bool {
         !self.stopped && self.recorded < self.last_group && self.last_group <= self.durable
     }
 
-    /// Whether there is space for another segment, which is tried again if there was none.
+    /// Whether there is space for one more segment. If there was none before, this tries again.
     pub fn has_space(&mut self) -> bool {
         self.make_ahead().is_ok()
     }
 
-    /// Whether an earlier failure keeps it from writing for good.
+    /// Whether an earlier failure has stopped the log for good.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Where the log ends now: all frames are before it.
+    /// Where the log ends now: all frames are before this offset.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.tail.end)
     }
 
-    /// Up to where the log is durable.
+    /// The durable end of the log.
     pub fn durable(&self) -> LogOffset {
         LogOffset(self.durable)
     }
 
-    /// The most written bytes that one append takes.
+    /// Most bytes of one append.
     pub fn largest_write(&self) -> u64 {
         let head = HEADER + SegmentHead::SIZE as u64;
         self.identity.segment_size.saturating_sub(head + HEADER + PAD)
     }
 
-    /// Bytes that its segments take up: the last as far as it is written. A segment that a crash has ended may be short.
+    /// Bytes of all its segments, the current one up to the log's end.
     pub fn extent(&self) -> u64 {
         let last = self.tail.end.saturating_sub(self.tail.number.saturating_mul(self.identity.segment_size));
         self.ended.values().fold(last, |sum, &len| sum.saturating_add(len))
@@ -349,7 +352,7 @@ impl ThawLog {
     /// Bytes in all segments.
     ///
     /// # Errors
-    /// If a storage cannot tell.
+    /// If the length of a segment cannot be read.
     pub fn bytes(&self) -> Result<u64, ThawError> {
         let mut sum = 0u64;
         for segment in self.segments.values() {
@@ -358,12 +361,12 @@ impl ThawLog {
         Ok(sum)
     }
 
-    /// The segment that a frame lies in, to be read without the log.
+    /// The segment of a frame, for reading without the log.
     pub fn segment(&self, frame: LogOffset) -> Option<Segment> {
         self.segments.get(&frame.0.checked_div(self.identity.segment_size)?).cloned()
     }
 
-    /// The segments there are now, to be read without the log.
+    /// The current segments, for reading without the log.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::new(Segments::new(self.identity.segment_size, self.segments.clone()))
     }
@@ -390,18 +393,18 @@ impl ThawLog {
     }
 
     fn segment_of(&self, number: u64) -> Result<&Segment, ThawError> {
-        // The one being written is always there.
+        // The current segment is always there.
         self.segments.get(&number).ok_or(ThawError::Stopped)
     }
 
-    /// Whether a frame of `len` bytes, and a pad after it, fit into the segment being written.
+    /// Whether a frame of `len` bytes and a pad after it fit into the current segment.
     fn has_room(&self, len: u64) -> bool {
         let size = self.identity.segment_size;
         let end = self.tail.number.saturating_add(1).saturating_mul(size);
         self.tail.end.saturating_add(HEADER + PAD).saturating_add(len) <= end
     }
 
-    /// Returns where its last transaction ends; a pad follows.
+    /// Appends a group and a pad. Returns where its last transaction ends.
     pub(super) fn put_group(
         &mut self,
         operations: &[Operation],
@@ -433,7 +436,7 @@ impl ThawLog {
             if !self.has_room(raw.len() as u64) {
                 self.turn()?;
             }
-            // The number and the durable end are the same in another segment.
+            // The number and the durable end do not change with the segment.
             let header = self.put(FrameKind::TRANSACTION, &raw)?;
             self.chain = Chain { number, sum: header.sum };
         }
@@ -442,7 +445,7 @@ impl ThawLog {
         Ok(end)
     }
 
-    /// Lets the log end at a border of 4 KiB.
+    /// Appends a pad if the log does not end at a multiple of 4096.
     fn pad(&mut self) -> Result<(), ThawError> {
         let gap = pad_len(self.tail.end);
         if gap == 0 {
@@ -452,7 +455,7 @@ impl ThawLog {
         self.put(FrameKind::PAD, &zeros).map(drop)
     }
 
-    /// Appends a frame, for which there is room, to the segment being written.
+    /// Appends a frame to the current segment; the caller has checked that there is room.
     fn put(&mut self, kind: FrameKind, bytes: &[u8]) -> Result<FrameHeader, ThawError> {
         let Tail { number, end } = self.tail;
         let Segment { base, storage, .. } = self.segment_of(number)?.clone();
@@ -460,7 +463,7 @@ impl ThawLog {
         match storage.append(&[&header.encode(), bytes]) {
             Ok(at) if base.checked_add(at) == Some(end) => {}
             Ok(_) => {
-                // Somebody else appends here. Which bytes are whose is not known, so nothing is cut off.
+                // Another process appends here. It is not known whose bytes are whose, so nothing is cut off.
                 self.stopped = true;
                 return Err(ThawError::Stopped);
             }
@@ -484,7 +487,7 @@ impl ThawLog {
         })
     }
 
-    /// Goes on in the next segment.
+    /// Continues in the next segment.
     fn turn(&mut self) -> Result<(), ThawError> {
         if let Err(error) = self.make_ahead()
             && self.next.is_none()
@@ -492,13 +495,13 @@ impl ThawLog {
             return Err(error);
         }
         self.begin_segment(self.tail.number.saturating_add(1))?;
-        // Who appends tries again, and tells why it cannot be made; a commit may do without.
+        // The next append tries again and reports the error; a commit can do without the next file.
         let _ = self.make_ahead();
         Ok(())
     }
 
-    /// Writes the head of segment `number` into the file that was made for it, without a sync: it names the end of the log
-    /// before it, and counts only if that is there.
+    /// Writes the head of segment `number` into the file that was made ahead, without a sync. The head names the end of
+    /// the log before it, and counts only if the log reaches that end.
     fn begin_segment(&mut self, number: u64) -> Result<(), ThawError> {
         let Identity { log_id, segment_size, .. } = self.identity;
         let Some(storage) = self.next.take() else { return Err(ThawError::Stopped) };
@@ -529,7 +532,9 @@ impl ThawLog {
         Ok(())
     }
 
-    /// Makes the next segment's file, if it is not there, and reserves space for all of it where that can be done.
+    /// Creates the next segment's file if there is none, and reserves space for all of it if the file system can: a
+    /// commit without written bytes, above all one that deletes files, must find space on a disk that is otherwise
+    /// full.
     fn make_ahead(&mut self) -> Result<(), ThawError> {
         let storage = match &self.next {
             Some(storage) => Arc::clone(storage),
@@ -538,7 +543,7 @@ impl ThawLog {
         self.next = Some(Arc::clone(&storage));
         if !self.reserved {
             match storage.allocate(0, self.identity.segment_size) {
-                // The file stays, empty: it is taken when there is space again.
+                // The empty file stays; it is used when there is space again.
                 Err(error) if error.kind() != ErrorKind::Unsupported => return Err(error.into()),
                 _ => self.reserved = true,
             }
@@ -546,13 +551,12 @@ impl ThawLog {
         Ok(())
     }
 
-    /// An empty file for segment `number`. Space is reserved as far as there is some: what is committed without written
-    /// bytes, a removal above all, must find its place on a disk that is full for all else.
+    /// Creates an empty file for segment `number`, or uses the empty one that exists. Its space is not reserved yet.
     fn make(&mut self, number: u64) -> Result<Arc<dyn Storage>, ThawError> {
         let storage = match self.folder.create(number) {
             Ok(storage) => storage,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                // One made ahead before a crash, or emptied. Whether it is empty durably is not known.
+                // It was made ahead before a crash, or emptied. It is not known whether it is durably empty.
                 let storage = self.folder.open(number)?;
                 if !storage.is_empty()? {
                     return Err(error.into());
@@ -566,18 +570,18 @@ impl ThawLog {
         Ok(storage)
     }
 
-    /// Cuts a segment off at `len`, and reserves its space again as far as that can be done.
+    /// Truncates a segment to `len` bytes and tries to reserve its space again.
     fn cut(&mut self, storage: &Arc<dyn Storage>, len: u64) {
         self.stopped |= storage.truncate(len).is_err();
         let _ = storage.allocate(0, self.identity.segment_size);
     }
 
-    /// Takes back all that was written after `tail`.
+    /// Cuts off everything that was written after `tail`.
     fn take_back(&mut self, tail: Tail, chain: Chain) {
         if self.stopped || (self.tail.number, self.tail.end) == (tail.number, tail.end) {
             return;
         }
-        // The highest first: a head must not be there without what is before it.
+        // The highest first: a head must not remain when segments before it are gone.
         while let Some((&number, segment)) = self.segments.range(tail.number.saturating_add(1)..).next_back() {
             let storage = Arc::clone(&segment.storage);
             self.segments.remove(&number);

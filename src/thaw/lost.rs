@@ -1,13 +1,13 @@
-//! Which bytes of the log are lost. Called by `recover`.
+//! The lost ranges of the log. Called by `recover`.
 
 use crate::format::ids::LogOffset;
 use crate::format::transaction::Thawed;
 use std::collections::BTreeMap;
 
-/// Parts of the log in which frames of written bytes were, and are damaged.
+/// Parts of the log whose frames of written bytes are damaged.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LostFrames {
-    /// From where to where.
+    /// Start to end of each.
     parts: BTreeMap<u64, u64>,
 }
 

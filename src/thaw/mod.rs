@@ -1,10 +1,10 @@
-//! The thaw log: what was written and not yet frozen, durable after each commit (section 11).
+//! The thaw log: the write-ahead log of a writable image, for changes that are not yet frozen (section 11).
 //!
-//! A [`ThawLog`] appends written bytes and commits groups of transactions that give them meaning; [`recover`] reads it back
-//! after a crash. A group counts whole or not at all. What is durable is never written to again, and nothing is cut off
-//! to repair: who goes on begins a new segment, which names where the log before it ended. After a failed sync nothing
-//! more is written. [`replay`] lays what it read over a version of the image.
-//! Called by `fs`, `freeze` and `care`.
+//! A [`ThawLog`] appends written bytes and commits groups of transactions that give them meaning; [`recover`] reads the
+//! log after a crash. A group counts as a whole or not at all. Durable bytes are never overwritten, and recovery cuts
+//! nothing off: a writer that continues a log begins a new segment, which names the end of the log before it. After a
+//! failed sync nothing more is written. [`replay`] applies the recovered transactions to a version of the image. Called
+//! by `fs` and `care`.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

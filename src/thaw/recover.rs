@@ -1,8 +1,8 @@
-//! Reading a thaw log back: which transactions count, where the log ends, what is damaged and what is lost.
+//! Reads a thaw log: which transactions count, where the log ends, what is damaged and what is lost.
 //!
-//! Every header and every transaction is verified; of written bytes those after the highest `durable_upto`, for before it
-//! they were synced with the transactions that name them, and are verified when they are read. Nothing is ever written
-//! or cut off. A read error ends the recovery; it is never taken for an end of the log.
+//! Every header and every transaction is verified. Written bytes are verified only from the highest `durable_upto` on;
+//! those before it were synced with the transactions that name them, and are verified when they are read. Recovery
+//! never writes or cuts off anything. A read error ends the recovery; it is never taken for the end of the log.
 
 use super::ThawError;
 use super::fit::{Binding, ImageState, LogState, Misfit, fits, fits_by_name};
@@ -19,22 +19,22 @@ use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A thaw log that was read.
+/// A recovered thaw log.
 pub struct Recovered {
     pub(super) folder: Arc<dyn Folder>,
     pub(super) log_id: u64,
     pub(super) segment_size: u64,
     /// Every file of the folder.
     pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
-    /// What counts, in order.
+    /// The parts that count, in order.
     pub(super) extents: Vec<Extent>,
-    /// Up to where the log says itself that it was synced.
+    /// Durable end according to the log itself.
     pub(super) durable: u64,
     /// Where the log ends.
     pub(super) end: u64,
-    /// Number of the transaction before the first that is there.
+    /// Number of the transaction before the first one in the log.
     before: u64,
-    /// That transaction.
+    /// That transaction, as the first segment's head names it.
     begin: Chain,
     pub(super) chain: Chain,
     image_end: u64,
@@ -42,13 +42,13 @@ pub struct Recovered {
     lost: LostFrames,
 }
 
-/// What is found in an extent besides written bytes and pads.
+/// Everything in an extent except written bytes and pads.
 enum Event {
     /// The head of the next segment.
     Head { base: u64, last: Chain },
     /// A transaction that verifies.
     Transaction(Found),
-    /// Bytes that are no frame, or `fatal`: a frame that is no written bytes for sure.
+    /// Bytes in which no header verifies; or, if `fatal`, a frame that is certainly not written bytes.
     Bad { at: u64, until: u64, why: String, fatal: bool },
 }
 
@@ -61,30 +61,30 @@ struct Found {
     info: TransactionInfo,
 }
 
-/// What is in a thaw log's folder.
+/// The contents of a thaw log's folder.
 pub enum Contents {
-    /// Nothing: no segment has a head, and nothing was ever committed.
+    /// Nothing: no segment has a head, and there is no transaction.
     Nothing,
     /// A log without a complete group, and with no transaction before it.
     Empty {
         /// Its id.
         log_id: u64,
-        /// Whether it is a log of the image.
+        /// Whether it belongs to the image.
         fits: Result<(), Misfit>,
     },
     /// A log with commits.
     Log {
-        /// What was read.
+        /// The recovered log.
         recovered: Box<Recovered>,
-        /// Whether it continues the image as it is.
+        /// Whether it continues the current state of the image.
         fits: Result<(), Misfit>,
     },
 }
 
-/// Reads the thaw log in `folder` and compares it with `image`. Writes nothing.
+/// Reads the thaw log in `folder` and checks whether it fits `image`. Writes nothing.
 ///
 /// # Errors
-/// `Foreign` if it is damaged, and would not fit if it were not; `Damaged`; or if it cannot be read.
+/// `Foreign` if it is damaged and belongs to another image; `Damaged`; or if it cannot be read.
 pub fn examine(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Contents, ThawError> {
     let Some(survey) = Survey::of(folder.as_ref())? else { return Ok(Contents::Nothing) };
     let (log_id, bindings) = (survey.log_id, survey.bindings());
@@ -96,13 +96,12 @@ pub fn examine(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Contents, 
             Ok(Contents::Log { recovered: Box::new(recovered), fits })
         }
         Err(ThawError::Storage(error)) => Err(error.into()),
-        // What is wrong with the log of another image is not told.
+        // Damage of another image's log is not reported.
         Err(error) => by_name().map_or_else(|misfit| Err(misfit.into()), |()| Err(error)),
     }
 }
 
-/// Reads the thaw log in `folder`, which is to fit `image`. `None` if nothing was ever committed to one there. Writes
-/// nothing.
+/// Reads the thaw log in `folder`, which must fit `image`. `None` if there is no log with a commit. Writes nothing.
 ///
 /// # Errors
 /// `Foreign` if it does not fit; `Damaged`; or if it cannot be read.
@@ -116,7 +115,7 @@ pub fn recover(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Option<Rec
     }
 }
 
-/// Reads whatever log is in `folder`.
+/// Reads the log in `folder`, whatever image it belongs to.
 pub(super) fn recover_any(folder: Arc<dyn Folder>) -> Result<Option<Recovered>, ThawError> {
     match Survey::of(folder.as_ref())? {
         Some(survey) => read(folder, survey),
@@ -131,10 +130,10 @@ fn read(folder: Arc<dyn Folder>, survey: Survey) -> Result<Option<Recovered>, Th
     let (events, durable) = look(&line.extents, line.durable)?;
     let (mut counted, lost) = judge(events, begin, durable)?;
     let torn = torn_written(&line.extents, &counted, durable)?;
-    // Of the transactions found, those of complete groups before the first written bytes that are torn.
+    // The transactions of complete groups before the first torn written bytes count.
     let whole = counted.iter().rposition(|t| !t.info.more_follows && torn.is_none_or(|torn| t.end <= torn));
     if let Some(partial) = counted.get(whole.map_or(0, |last| last + 1)).filter(|t| t.at < durable) {
-        let why = "the rest of a group of transactions is not there".to_owned();
+        let why = "the rest of a group of transactions is missing".to_owned();
         return Err(ThawError::Damaged { at: LogOffset(partial.at), durable: LogOffset(durable), why });
     }
     counted.truncate(whole.map_or(0, |last| last + 1));
@@ -147,7 +146,7 @@ fn read(folder: Arc<dyn Folder>, survey: Survey) -> Result<Option<Recovered>, Th
     let end = read.max(durable);
     let mut extents = line.extents;
     if !extents.iter().any(|extent| extent.segment.base < end && end <= extent.limit) {
-        let why = "bytes that were synced are not there".to_owned();
+        let why = "bytes that were synced are missing".to_owned();
         return Err(ThawError::Damaged { at: LogOffset(read), durable: LogOffset(durable), why });
     }
     extents.retain(|extent| extent.segment.base < end);
@@ -171,7 +170,7 @@ fn read(folder: Arc<dyn Folder>, survey: Survey) -> Result<Option<Recovered>, Th
     }))
 }
 
-/// All that is in the extents besides written bytes and pads, and the highest `durable_upto`.
+/// Everything in the extents except written bytes and pads, and the highest `durable_upto`.
 fn look(extents: &[Extent], mut durable: u64) -> Result<(Vec<Event>, u64), ThawError> {
     let mut events = Vec::new();
     let mut stored = Vec::new();
@@ -198,19 +197,19 @@ fn look(extents: &[Extent], mut durable: u64) -> Result<(Vec<Event>, u64), ThawE
     Ok((events, durable))
 }
 
-/// `None` for what needs no look; else the transaction that a frame is, or what is wrong with it.
+/// `None` for written bytes and pads; else the transaction in the frame, or what is wrong with it.
 fn verify(
     segment: &Segment,
     header: &FrameHeader,
     stored: &mut Vec<u8>,
 ) -> Result<Option<Result<Found, &'static str>>, ThawError> {
     if !is_plain(header) {
-        return Ok(Some(Err("a frame is not coded as those of a thaw log are")));
+        return Ok(Some(Err("a frame has a codec, flags or a clear part, which a thaw log does not have")));
     }
     match header.kind {
         FrameKind::WRITTEN | FrameKind::PAD => return Ok(None),
         FrameKind::TRANSACTION if u64::from(header.stored_len) <= TRANSACTION_LEN => {}
-        _ => return Ok(Some(Err("a frame has no place in a thaw log"))),
+        _ => return Ok(Some(Err("a frame of a kind or size that a thaw log does not have"))),
     }
     if !segment.stored(header, stored)? {
         return Ok(Some(Err("checksum mismatch in a transaction")));
@@ -221,16 +220,16 @@ fn verify(
     Ok(Some(Ok(Found { at: at.0, end, sum: header.sum, info: transaction.info })))
 }
 
-/// The transactions that join, groups that are not complete included, and the parts of the log in which only written bytes
-/// can have been lost. The log ends where they end.
+/// The transactions that continue one another, incomplete groups included, and the parts of the log in which only
+/// written bytes can have been lost. The log ends where these transactions end.
 ///
 /// # Errors
-/// `Damaged` if that is before `durable`.
+/// `Damaged` if they end before `durable`.
 fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, LostFrames), ThawError> {
     let damaged = |at: u64, why: String| ThawError::Damaged { at: LogOffset(at), durable: LogOffset(durable), why };
     let mut chain = begin;
     let (mut found, mut lost) = (Vec::new(), LostFrames::default());
-    // Parts in which no header verifies, until the next transaction or head shows that none was lost there.
+    // Parts in which no header verifies. The next transaction or head shows whether a transaction was lost in them.
     let mut gaps: Vec<(u64, u64, String)> = Vec::new();
     for event in events {
         let (at, joins) = match &event {
@@ -259,8 +258,8 @@ fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, 
             torn |= to > durable;
         }
         if torn {
-            // The frame at `durable` does not verify: what was durable is known to be whole but for written bytes, and the
-            // log ends.
+            // The gap reaches beyond `durable`, so the frame at `durable` does not verify and the log ends there.
+            // Before `durable` only written bytes are lost.
             break;
         }
         if let Event::Transaction(t) = event {
@@ -274,10 +273,11 @@ fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, 
     }
 }
 
-/// The first frame from `durable` on, before the end of the last transaction, whose written bytes are not right.
+/// The first frame of written bytes from `durable` on, before the end of the last transaction, whose checksum is wrong.
 fn torn_written(extents: &[Extent], found: &[Found], durable: u64) -> Result<Option<u64>, ThawError> {
     let Some(end) = found.last().map(|t| t.end).filter(|&end| end > durable) else { return Ok(None) };
-    // The last transaction before says where to begin; nothing from there to `durable` needs a look.
+    // Begin after the last transaction before `durable`: headers are found from there. Frames before `durable` are not
+    // checked.
     let from = found.iter().rev().find(|t| t.end <= durable).map_or(0, |t| t.end);
     let mut torn = None;
     let mut stored = Vec::new();
@@ -309,7 +309,7 @@ impl Recovered {
         self.chain.number
     }
 
-    /// Number of the last transaction before the first that is there.
+    /// Number of the transaction before the first one in the log.
     pub fn before(&self) -> u64 {
         self.before
     }
@@ -319,16 +319,16 @@ impl Recovered {
         self.log_id
     }
 
-    /// The segments that count, to be read.
+    /// The segments that count, for reading.
     pub fn segments(&self) -> Segments {
         let by_number = self.extents.iter().map(|extent| (extent.number, extent.segment.clone()));
         Segments::new(self.segment_size, by_number.collect())
     }
 
-    /// Where the transaction with this number ends; `None` if it is not there.
+    /// Where the transaction with this number ends; `None` if it is not in the log.
     ///
     /// # Errors
-    /// If it cannot be read any more.
+    /// If it can no longer be read.
     pub fn transaction_end(&self, number: u64) -> Result<Option<LogOffset>, ThawError> {
         let n = number.checked_sub(self.before).and_then(|n| n.checked_sub(1));
         let Some(&at) = n.and_then(|n| self.transactions.get(usize::try_from(n).ok()?)) else { return Ok(None) };
@@ -353,12 +353,12 @@ impl Recovered {
         LogOffset(self.end)
     }
 
-    /// Up to where the image was synced before the last transaction was written; 0 without a transaction.
+    /// End of the image's bytes that were synced before the last transaction was written; 0 without a transaction.
     pub fn image_end(&self) -> u64 {
         self.image_end
     }
 
-    /// What has to fit an image.
+    /// The state that has to fit an image.
     pub fn state(&self) -> LogState {
         LogState {
             log_id: self.log_id,
@@ -368,7 +368,7 @@ impl Recovered {
         }
     }
 
-    /// Whether a root that contains the transactions up to `contained` can be gone on from.
+    /// Whether the log continues a root that contains the transactions up to `contained`.
     pub(super) fn joins(&self, contained: u64) -> Result<(), Misfit> {
         let (before, last) = (self.before, self.chain.number);
         if contained > last {
@@ -380,11 +380,11 @@ impl Recovered {
         Ok(())
     }
 
-    /// Hands all transactions with a number above `contained`, which the root contains, in order, to `each`.
+    /// Calls `each` for all transactions with a number above `contained`, in order. The root contains the others.
     ///
     /// # Errors
-    /// `Foreign` if the log ends before `contained`, or begins after the transaction that follows it; what `each`
-    /// returns; or if one cannot be read any more.
+    /// `Foreign` if the log ends before `contained`, or begins after the transaction that follows it; the error of
+    /// `each`; or if a transaction can no longer be read.
     pub fn replay<E: From<ThawError>>(
         &self,
         contained: u64,
@@ -400,7 +400,7 @@ impl Recovered {
     }
 
     fn header(&self, offset: LogOffset) -> Result<(Segment, FrameHeader), ThawError> {
-        let segment = self.segment(offset).ok_or_else(|| changed(offset, "its segment is gone"))?;
+        let segment = self.segment(offset).ok_or_else(|| changed(offset, "its segment is missing"))?;
         let header = segment.header(offset.0, segment.end()?)?.map_err(|why| changed(offset, &why))?;
         Ok((segment, header))
     }
@@ -418,8 +418,8 @@ impl Recovered {
         self.extent(frame).map(|extent| extent.segment.clone())
     }
 
-    /// Whether a frame of written bytes is known to be damaged, is where the log has no bytes, or is none
-    /// ([`Thawed::LOST`]).
+    /// Whether a frame of written bytes is known to be damaged, is at an offset where the log has no bytes, or is
+    /// [`Thawed::LOST`].
     ///
     /// [`Thawed::LOST`]: crate::format::transaction::Thawed::LOST
     pub fn is_lost(&self, frame: LogOffset) -> bool {
@@ -427,19 +427,19 @@ impl Recovered {
             || self.extent(frame).is_none_or(|extent| frame.0 < extent.head.end || frame.0 >= extent.limit)
     }
 
-    /// The part of the log that is in a frame's segment.
+    /// The extent in the segment of a frame.
     fn extent(&self, frame: LogOffset) -> Option<&Extent> {
         let number = frame.0.checked_div(self.segment_size)?;
         let n = self.extents.binary_search_by_key(&number, |extent| extent.number).ok()?;
         self.extents.get(n)
     }
 
-    /// The parts of the log in which frames of written bytes are known to be damaged, from where to where.
+    /// The parts of the log in which frames of written bytes are known to be damaged, as start and end.
     pub fn lost_parts(&self) -> Vec<(LogOffset, LogOffset)> {
         self.lost.parts().map(|(from, to)| (LogOffset(from), LogOffset(to))).collect()
     }
 
-    /// Reads all written bytes, as a check does: frames that are damaged are lost from now on.
+    /// Verifies all written bytes, for `check`. Damaged frames are lost from now on.
     ///
     /// # Errors
     /// If something cannot be read.

@@ -1,8 +1,8 @@
-//! What the transactions of a thaw log make of a version: an overlay, counters and totals.
+//! Applies the transactions of a thaw log to a version of the image. The result is an overlay, counters and totals.
 //!
-//! Operations are applied in their order to a view of the version, and nothing is written. Afterwards every row of `thawed`
-//! names a frame that is not known to be damaged, or is lost; counters are above the ids in use; totals are those of a full
-//! scan. Called by `fs`, which goes on from it, and by `care`, which looks.
+//! Operations are applied in order to a view of the version, and nothing is written. Afterwards every row of `thawed`
+//! is lost or names a frame that is not known to be damaged; counters are above the ids in use; totals equal those of a
+//! full scan. Called by `fs`, which continues from the result, and by `care`, which only checks.
 
 use super::carry::Moved;
 use super::extents;
@@ -19,19 +19,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Rows that are deleted at once: what a range of them takes in memory beside their tombstones.
+/// Rows that are deleted at once. It bounds the memory for a range of keys, besides the tombstones.
 const BATCH: usize = 4096;
 
 /// Why a log was not replayed.
 #[derive(Debug, Error)]
 pub enum ReplayError {
-    /// The image's tables cannot be read, or an id in use would be given out again.
+    /// The image's tables cannot be read, or a counter is not above an id in use.
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// The log cannot be read.
     #[error(transparent)]
     Thaw(#[from] ThawError),
-    /// A transaction does what none may.
+    /// A transaction does something that is not allowed.
     #[error("transaction {number} of the thaw log {why}")]
     Transaction {
         /// Its number.
@@ -41,10 +41,10 @@ pub enum ReplayError {
     },
 }
 
-/// What came back that the image did not contain.
+/// The changes that the replay recovered and the image did not contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BroughtBack {
-    /// Files whose attributes or bytes were changed.
+    /// Files with changed attributes or bytes.
     pub files: u64,
     /// Bytes that were written.
     pub bytes: u64,
@@ -52,10 +52,10 @@ pub struct BroughtBack {
     pub commits: u64,
 }
 
-/// A version with what a log says happened since.
+/// A version of the image together with the changes in the log.
 #[derive(Debug, Clone)]
 pub struct Replayed {
-    /// The rows that are others than the version's.
+    /// The rows that differ from the version's.
     pub overlay: Overlay,
     /// Next free ids.
     pub counters: Counters,
@@ -63,14 +63,15 @@ pub struct Replayed {
     pub inodes: u64,
     /// Sum of the sizes of its regular files.
     pub bytes: u64,
-    /// Ranges that are lost since their frames are damaged: operations for the next commit. Their rows are in the overlay.
+    /// Ranges that are lost because their frames are damaged, as operations for the next commit. Their rows are in the
+    /// overlay.
     pub lost: Vec<Operation>,
-    /// What came back, for people.
+    /// Figures for messages.
     pub brought_back: BroughtBack,
 }
 
 impl Replayed {
-    /// A version of which no log says anything.
+    /// A version without changes in a log.
     pub fn nothing(version: &Image) -> Self {
         let root = version.root();
         Replayed {
@@ -83,12 +84,12 @@ impl Replayed {
         }
     }
 
-    /// Whether something is other than in `version`.
+    /// Whether something differs from `version`.
     pub fn changes(&self, version: &Image) -> bool {
         !self.overlay.is_empty() || self.counters != Replayed::nothing(version).counters
     }
 
-    /// Lets ranges name the frames that theirs were copied to.
+    /// Changes ranges to name the copies of their frames.
     pub fn follow(&mut self, moved: &Moved) {
         if moved.is_empty() {
             return;
@@ -110,8 +111,8 @@ impl Replayed {
     }
 }
 
-/// Replays what `recovered` holds after transaction `contained`, which `version` contains. Takes memory in proportion to what
-/// that changes.
+/// Replays the transactions of `recovered` after number `contained`, which `version` contains. Takes memory in
+/// proportion to the changes.
 ///
 /// # Errors
 /// See [`ReplayError`].
@@ -140,7 +141,7 @@ struct Replay {
     counters: Counters,
     files: BTreeSet<u64>,
     brought_back: BroughtBack,
-    /// Whether the transaction before belongs to the same group, which had operations.
+    /// Whether the previous transactions belong to the same group, and the group has had operations.
     in_group: bool,
 }
 
@@ -185,7 +186,7 @@ impl Replay {
             }
             Operation::NotThawed { inode, offset, len } => self.splice(inode, offset, len, None)?,
             Operation::Counters(counters) => self.counters = self.counters.larger(counters),
-            // What the root contains, the root says.
+            // The root itself says what it contains.
             Operation::Checkpoint { .. } => {}
         }
         Ok(())
@@ -202,7 +203,7 @@ impl Replay {
     }
 
     fn delete(&mut self, table: &'static Table, key: Key) -> Result<(), MetaError> {
-        // A tombstone only where there is something to hide.
+        // A tombstone is needed only if the version has the row.
         let version = self.view.version();
         if version.tree(table).get(&**version, key.as_ref())?.is_some() {
             self.view.active_mut().set(table, key, None);
@@ -236,7 +237,7 @@ impl Replay {
     //= format-spec.md#11.5
     //# Every range that names a frame in them is lost, and one that names a frame where the log has no bytes, and no other
     //# range.
-    /// Makes lost what names damaged frames: rows of the version, too.
+    /// Makes all ranges lost that name damaged frames, also those of the version.
     fn lose(&mut self, recovered: &Recovered) -> Result<Vec<Operation>, MetaError> {
         let mut lost = Vec::new();
         let mut cursor = self.view.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;
@@ -261,7 +262,7 @@ impl Replay {
 
 //= format-spec.md#11.3
 //# Rows of all tables are meant, the map's too; rows of table `thawed` change by operations 3 and 4.
-/// An error for rows of `thawed`, which change by ranges.
+/// An error for rows of `thawed`, which only operations on ranges may change.
 fn by_interval(number: u64, table: &'static Table) -> Result<(), ReplayError> {
     if *table == schema::THAWED {
         return Err(ReplayError::Transaction { number, why: "changes a row of table thawed as a row" });
@@ -269,7 +270,8 @@ fn by_interval(number: u64, table: &'static Table) -> Result<(), ReplayError> {
     Ok(())
 }
 
-/// How many inodes the view has, and the sizes of its regular files: the version's, and what the overlay changes.
+/// The number of inodes of the view and the sum of the sizes of its regular files: the version's totals plus the
+/// overlay's changes.
 fn totals(view: &View) -> Result<(u64, u64), MetaError> {
     let version = view.version();
     let (mut inodes, mut bytes) = (version.root().view.inodes, version.root().view.bytes);

@@ -1,6 +1,7 @@
-//! One segment: a file seen at its place in the thaw log's offsets, its frames, and the frame it begins with.
+//! One segment: a file that holds a range of the thaw log's offsets, its frames, and its head.
 //!
-//! What cannot be read is an error; what does not verify is a `Err(why)` inside an `Ok`. The two are never mixed up.
+//! A read error is an `Err`; bytes that do not verify are an `Err(why)` inside an `Ok`. The two are always
+//! distinguished.
 
 use super::ThawError;
 use super::fit::Binding;
@@ -17,13 +18,13 @@ use zerocopy::little_endian::U64;
 const WRITTEN_MIN: u64 = 4 << 20;
 /// A segment takes at most this part of the free space.
 const PART_OF_FREE: u64 = 32;
-/// Bytes read at once in search of headers: few at first, for the next one is near in most cases and each damaged header
-/// begins a search of its own; then twice as many each time, up to the most.
+/// First and largest number of bytes that a search for headers reads at once. The first is small, because the next
+/// header is usually near and each damaged header starts a new search; each next read is twice as large.
 const WINDOWS: (u64, u64) = (4 << 10, 1 << 20);
 const HEADER: u64 = FRAME_HEADER as u64;
 
-/// The size of the segments of a log that begins on a file system with `free` bytes: the largest power of two of at most
-/// 1/32 of it, from 4 MiB to 64 MiB.
+/// The segment size of a new log on a file system with `free` bytes: the largest power of two of at most 1/32 of it,
+/// from 4 MiB to 64 MiB.
 pub fn segment_size(free: u64) -> u64 {
     let part = (free / PART_OF_FREE).clamp(WRITTEN_MIN, SEGMENT_MAX);
     1 << part.ilog2()
@@ -34,14 +35,14 @@ pub(super) fn is_segment_size(size: u64) -> bool {
     size.is_power_of_two() && (SEGMENT_MIN..=SEGMENT_MAX).contains(&size)
 }
 
-/// The last transaction, which the next one names.
+/// Number and checksum of the last transaction; the next one names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Chain {
     pub(super) number: u64,
     pub(super) sum: u64,
 }
 
-/// What a log's frames have in common.
+/// Fields that all frames of a log share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Identity {
     pub(super) binding: Binding,
@@ -50,7 +51,7 @@ pub(super) struct Identity {
     pub(super) segment_size: u64,
 }
 
-/// What a segment says at its beginning.
+/// The head of a segment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) binding: Binding,
@@ -63,7 +64,7 @@ pub(super) struct Head {
     pub(super) end: u64,
 }
 
-/// A segment. A clone reads the same file, and goes on reading it after it was removed.
+/// A segment. A clone reads the same file, also after the file was removed.
 #[derive(Clone)]
 pub struct Segment {
     pub(super) log_id: u64,
@@ -71,11 +72,11 @@ pub struct Segment {
     pub(super) storage: Arc<dyn Storage>,
 }
 
-/// Either what was asked for, or why the bytes that are there do not verify.
+/// A value, or why the bytes do not verify.
 pub(super) type Verified<T> = Result<T, String>;
 
 impl Segment {
-    /// Bytes of the frame that a segment begins with.
+    /// Bytes of the segment frame at the beginning.
     pub(super) const HEAD_LEN: u64 = HEADER + SegmentHead::SIZE as u64;
 
     /// Segment `number` of a log of segments of `size` bytes; `None` if its offsets would be beyond the limit.
@@ -90,8 +91,8 @@ impl Segment {
         Ok(self.base.saturating_add(self.storage.len()?))
     }
 
-    /// Gives back the space that is reserved after its end, if its writer was killed. Nothing may be appended to it any more.
-    /// Returns its bytes. If the space cannot be given back, it goes with the segment.
+    /// Frees space that a killed writer reserved after the end. The segment is never appended to again. Returns its
+    /// length. If the space cannot be freed now, it is freed when the segment is removed.
     pub(super) fn trim(&self) -> Result<u64, ThawError> {
         let len = self.storage.len()?;
         let _ = self.storage.truncate(len);
@@ -101,11 +102,11 @@ impl Segment {
     //= format-spec.md#11.5
     //# A reader must report a read error and stop; it must not take it for the end of the log.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), ThawError> {
-        // An offset before the segment is beyond any end.
+        // An offset before the segment becomes one after any end.
         Ok(self.storage.read_at(offset.checked_sub(self.base).unwrap_or(u64::MAX), out)?)
     }
 
-    /// The header at `offset`, if it verifies and its frame ends at or before `limit`, up to where there are bytes.
+    /// The header at `offset`, if it verifies and its frame ends at or before `limit`. There are bytes up to `limit`.
     pub(super) fn header(&self, offset: u64, limit: u64) -> Result<Verified<FrameHeader>, ThawError> {
         if limit.saturating_sub(offset) < HEADER {
             return Ok(Err("fewer bytes are left than a header has".to_owned()));
@@ -115,8 +116,8 @@ impl Segment {
         Ok(verify(&bytes, self.log_id, offset, limit))
     }
 
-    /// Puts the stored bytes of a frame into `out` (whose contents go); whether they have the checksum of its header.
-    /// The frame was found to lie within the bytes there are.
+    /// Replaces the contents of `out` by the stored bytes of a frame. Returns whether they match the checksum in its
+    /// header. The frame is within the segment's bytes.
     pub(super) fn stored(&self, header: &FrameHeader, out: &mut Vec<u8>) -> Result<bool, ThawError> {
         out.clear();
         out.resize(header.stored_len as usize, 0);
@@ -129,7 +130,7 @@ impl Segment {
         self.find(from, limit, |offset, bytes| verify(bytes, self.log_id, offset, limit).is_ok())
     }
 
-    /// Whether anywhere is the header of a transaction, of any log and any place.
+    /// Whether the segment holds the header of a transaction, of any log and with any offset.
     pub(super) fn has_transaction(&self) -> Result<bool, ThawError> {
         let transaction = |_, bytes: &[u8]| {
             let header = RawFrameHeader::read(bytes, "frame header")
@@ -139,7 +140,7 @@ impl Segment {
         Ok(self.find(self.base, self.end()?, transaction)?.is_some())
     }
 
-    /// The first offset from `from` on at which there is a header's magic number and that is accepted with the 64 bytes
+    /// The first offset from `from` on with a header's magic number at which `accept` returns true for the 64 bytes
     /// there.
     fn find(&self, from: u64, limit: u64, accept: impl Fn(u64, &[u8]) -> bool) -> Result<Option<u64>, ThawError> {
         let mut window = Vec::new();
@@ -155,24 +156,24 @@ impl Segment {
                     return Ok(Some(offset));
                 }
             }
-            // A header may lie across the border of two windows.
+            // A header may cross the border of two windows.
             at = at.saturating_add((window.len() as u64).saturating_sub(HEADER - 1));
         }
         Ok(None)
     }
 
-    /// Begins to write what is between two offsets of the log, as far as it is in this segment, to the disk. Promises
-    /// nothing.
+    /// Starts to write the bytes between two offsets of the log, as far as they are in this segment, to the disk. It
+    /// guarantees nothing.
     ///
     /// # Errors
-    /// If the storage says so at once.
+    /// If the storage reports one at once.
     pub fn start_writeback(&self, from: LogOffset, to: LogOffset) -> Result<(), ThawError> {
         let from = from.0.saturating_sub(self.base);
         let len = to.0.saturating_sub(self.base).saturating_sub(from);
         Ok(self.storage.start_writeback(from, len)?)
     }
 
-    /// Fills `out` with written bytes of `frame` from `within` on. Not verified: [`Segment::written`] does that.
+    /// Fills `out` with written bytes of `frame` from `within` on, unverified; [`Segment::written`] verifies them.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -180,15 +181,15 @@ impl Segment {
         self.read_at(frame.0.saturating_add(HEADER).saturating_add(within), out)
     }
 
-    /// All written bytes of `frame`, whose checksum is `sum`, as a row of `thawed` has it.
+    /// All written bytes of `frame`, verified; their checksum is `sum`, from a row of `thawed`.
     ///
     /// # Errors
-    /// `Written` if they are not right, `Storage` if they cannot be read.
+    /// `Written` if they do not verify, `Storage` if they cannot be read.
     pub fn written(&self, frame: LogOffset, sum: u64) -> Result<Vec<u8>, ThawError> {
         let wrong = |why: String| ThawError::Written { offset: frame, why };
         let header = self.header(frame.0, self.end()?)?.map_err(wrong)?;
         if header.kind != FrameKind::WRITTEN || !is_plain(&header) || header.sum != sum {
-            return Err(wrong("it is another frame than the one that the range names".to_owned()));
+            return Err(wrong("it is not the frame that the range names".to_owned()));
         }
         let mut out = Vec::new();
         match self.stored(&header, &mut out)? {
@@ -197,7 +198,7 @@ impl Segment {
         }
     }
 
-    /// What the segment says at its beginning.
+    /// Reads the segment's head.
     pub(super) fn head(number: u64, storage: &Arc<dyn Storage>) -> Result<Verified<Head>, ThawError> {
         let invalid = |why: &str| Ok(Err(format!("segment {number}: {why}")));
         let len = storage.len()?;
@@ -206,7 +207,8 @@ impl Segment {
             return invalid("it has no head");
         }
         storage.read_at(0, &mut bytes)?;
-        // Which log, and where in it, only the header says: that is believed here and compared by the caller.
+        // Only the header says which log and offset it belongs to. This function uses these values; the caller compares
+        // them.
         let named = RawFrameHeader::read(&bytes, "frame header").map(|raw| (raw.log_id.get(), raw.own_offset.get()));
         let Ok((log_id, base)) = named else { return invalid("it has no head") };
         let header = match verify(&bytes, log_id, base, base.saturating_add(len)) {
@@ -224,7 +226,7 @@ impl Segment {
         let Ok(raw) = SegmentHead::read(&stored, "segment") else { return invalid("it has no head") };
         let size = raw.segment_size.get();
         if !is_segment_size(size) || raw.segment.get() != number || number.checked_mul(size) != Some(base) {
-            return invalid("it does not lie where its number says");
+            return invalid("its offset does not match its number");
         }
         let (previous_end, durable_upto) = (raw.previous_end.get(), raw.durable_upto.get());
         if previous_end > base
@@ -260,7 +262,7 @@ fn verify(bytes: &[u8], log_id: u64, offset: u64, limit: u64) -> Verified<FrameH
     }
 }
 
-/// Whether a frame holds its bytes as they are, as all of a thaw log do.
+/// Whether a frame has codec raw, no flags and no clear part, as all frames of a thaw log.
 pub(super) fn is_plain(header: &FrameHeader) -> bool {
     header.codec == 0
         && header.flags == Flags::default()
@@ -268,7 +270,7 @@ pub(super) fn is_plain(header: &FrameHeader) -> bool {
         && header.stored_len == header.raw_len
 }
 
-/// The bytes of a segment's head.
+/// Encodes a segment's head.
 pub(super) fn head_bytes(
     identity: &Identity,
     number: u64,
@@ -293,7 +295,7 @@ pub(super) fn head_bytes(
     .to_vec()
 }
 
-/// The header of a frame that holds `bytes` as they are; `None` if they are more than a frame takes.
+/// The header of a frame with `bytes` as stored bytes, codec raw; `None` if they are too many for a frame.
 pub(super) fn plain_header(
     identity: &Identity,
     kind: FrameKind,

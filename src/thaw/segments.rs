@@ -1,10 +1,10 @@
-//! The segments of a log as they are at one moment, by frame: for readers, who have nothing to do with its writer.
+//! The segments of a log at one moment, for readers that do not use the writer.
 
 use super::segment::Segment;
 use crate::format::ids::LogOffset;
 use std::collections::BTreeMap;
 
-/// Segments whose files are open. They stay readable after they were removed from the log.
+/// Segments with open files. They stay readable after they were removed from the log.
 #[derive(Clone, Default)]
 pub struct Segments {
     size: u64,
@@ -16,7 +16,7 @@ impl Segments {
         Segments { size, by_number }
     }
 
-    /// How many.
+    /// Number of segments.
     pub fn len(&self) -> usize {
         self.by_number.len()
     }
@@ -26,12 +26,12 @@ impl Segments {
         self.by_number.is_empty()
     }
 
-    /// Number of the lowest.
+    /// Number of the lowest segment.
     pub fn lowest(&self) -> Option<u64> {
         self.by_number.first_key_value().map(|(&number, _)| number)
     }
 
-    /// Bytes of a segment; 0 if there is no log.
+    /// Size of a segment in bytes; 0 if there is no log.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -41,12 +41,12 @@ impl Segments {
         self.by_number.keys().copied()
     }
 
-    /// Number of the segment that a frame lies in, whether it is among these or not; 0 if there is no log.
+    /// Number of the segment of a frame, whether it is among these or not; 0 if there is no log.
     pub fn number(&self, frame: LogOffset) -> u64 {
         frame.0.checked_div(self.size).unwrap_or(0)
     }
 
-    /// The one that a frame lies in.
+    /// The segment of a frame.
     pub fn get(&self, frame: LogOffset) -> Option<&Segment> {
         self.by_number.get(&self.number(frame))
     }

@@ -1,4 +1,4 @@
-//! Where a log begins: a new one, or one that goes on after what was recovered.
+//! Begins a new log, or continues a recovered one.
 
 use super::ThawError;
 use super::carry::Moved;
@@ -11,16 +11,16 @@ use crate::storage::Folder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Epochs are below.
+/// Epochs are below this.
 const EPOCH: u32 = 1 << 24;
 
 impl ThawLog {
-    /// Begins a log in a folder where no other one has commits; what is left there of one that never had any is removed.
-    /// The first segment is durable when this returns. `epoch` is the image's, raised durably by this writer;
-    /// `segment_size` a power of two from 16 KiB to 64 MiB, as [`segment_size`](super::segment_size) gives it.
+    /// Begins a log in a folder that has no log with commits; segments of a log without commits are removed first. The
+    /// first segment is durable when this returns. `epoch` is the image's, durably raised by this writer;
+    /// `segment_size` is a power of two from 16 KiB to 64 MiB, see [`segment_size`](super::segment_size).
     ///
     /// # Errors
-    /// `Occupied` if there is a log with commits, `Damaged` if it cannot be told; `Invalid`; or if the first segment cannot
+    /// `Occupied` if there is a log with commits; `Damaged` if it is damaged; `Invalid`; or if the first segment cannot
     /// be made durable.
     pub fn create(
         folder: Arc<dyn Folder>,
@@ -33,8 +33,8 @@ impl ThawLog {
         if let Some(other) = recover_any(Arc::clone(&folder))? {
             return Err(ThawError::Occupied { transactions: other.last_transaction() });
         }
-        // The highest first: a segment may begin within a group, and what is left must not look like a log that continues
-        // one with commits.
+        // The highest first: a segment may begin within a group, and the rest must not look like the end of a log with
+        // commits.
         for number in folder.list()?.into_iter().rev() {
             folder.remove(number)?;
             folder.sync()?;
@@ -47,21 +47,21 @@ impl ThawLog {
 }
 
 impl Recovered {
-    /// Goes on writing in a new segment, above all that are there; nothing is cut off. `contained` is up to which number
-    /// the root that the image has now contains the transactions: these were synced before the root came to be. `binding`
-    /// is of the image's head; `epoch` the image's, raised durably. What the log holds after its durable end is written
-    /// again, for it may be in memory only; the map says where frames of written bytes are now.
+    /// Continues the log in a new segment above all existing ones; nothing is cut off. `contained` is the number of the
+    /// last transaction that the image's current root contains: these transactions were synced before the root was
+    /// written. `binding` is that of the image's head; `epoch` is the image's, durably raised. Everything after the
+    /// durable end of the log is written again, because it may be in the page cache only; the map has the new offsets
+    /// of frames of written bytes.
     ///
     /// # Errors
-    /// `Foreign` if the log does not go as far as the root, or begins only after it; `Invalid`; or if what counts
-    /// cannot be made durable. It is untouched in any case.
+    /// `Foreign` if the log ends before `contained` or begins after the transaction that follows it; `Invalid`; or if
+    /// the log cannot be made durable. What the log held does not change in any case.
     pub fn resume(self, binding: Binding, epoch: u32, contained: u64) -> Result<(ThawLog, Moved), ThawError> {
         //= format-spec.md#11.6
         //# A writer must not go on with a log that ends before the last transaction that the root contains.
         self.joins(contained)?;
         let identity = checked(Identity { binding, log_id: self.log_id, epoch, segment_size: self.segment_size })?;
-        // That a file was emptied matters as much as that one was filled: a head that comes back in it would hide what
-        // counts now.
+        // Sync emptied files, too: if the head of one of them came back, it would hide what counts now.
         let durable = self.durable.checked_div(self.segment_size).unwrap_or(0);
         for storage in self.files.range(durable..).map(|(_, storage)| storage) {
             storage.sync()?;
@@ -84,7 +84,7 @@ impl Recovered {
         Ok((ThawLog::proceed(self.folder, identity, continued)?, Moved::new()))
     }
 
-    /// Up to where the log is durable for sure, and its last transaction before that.
+    /// The offset up to which the log is known to be durable, and the last transaction before it.
     fn known_durable(&self, contained: u64) -> Result<(u64, Chain), ThawError> {
         let synced = self.transaction_end(contained)?.map_or(0, |LogOffset(end)| end.saturating_add(pad_len(end)));
         let durable = self.durable.max(synced);
@@ -94,11 +94,11 @@ impl Recovered {
         Ok((durable, self.chain_at(durable)?))
     }
 
-    /// Removes all segments, lowest first, each durably before the next: the image contains everything. The directory is
-    /// its maker's to remove.
+    /// Removes all segments, lowest first, each durably before the next: the image contains everything. The caller
+    /// removes the directory.
     ///
     /// # Errors
-    /// If that fails: what is left is the log's end.
+    /// If a segment cannot be removed: what remains is the end of the log.
     pub fn remove(self) -> Result<(), ThawError> {
         let durable = self.durable.checked_div(self.segment_size).unwrap_or(0);
         for storage in self.files.range(durable..).map(|(_, storage)| storage) {
@@ -112,7 +112,7 @@ impl Recovered {
         Ok(())
     }
 
-    /// All segments below `number`. Empty files, made ahead, are taken when it is their turn.
+    /// All segments below `number`. Empty files from `number` on were made ahead; they are used later.
     pub(super) fn all_segments(&self, number: u64) -> BTreeMap<u64, Segment> {
         let below = self.files.range(..number);
         let segment = |n, storage| Segment::at(self.log_id, n, self.segment_size, storage);

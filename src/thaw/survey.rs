@@ -1,6 +1,6 @@
-//! Which segments of a folder make up the log, by their heads alone.
+//! Finds the segments of a folder that make up the log, by their heads alone.
 //!
-//! Each head names where the log before it ended, so the line is followed from the highest head down. What lies between
+//! Each head names where the log ended before it, so the log is followed from the highest head down. Everything between
 //! that end and the segment's own start was abandoned and does not count, whole segments included.
 
 use super::ThawError;
@@ -21,9 +21,9 @@ pub(super) struct Survey {
     pub(super) segment_size: u64,
     /// Every file.
     pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
-    /// Those that begin with a head of this log.
+    /// The heads of the files that begin with a head of this log.
     heads: BTreeMap<u64, Head>,
-    /// What is wrong with the heads of the others.
+    /// What is wrong with the heads of the other files.
     headless: BTreeMap<u64, String>,
 }
 
@@ -33,18 +33,18 @@ pub(super) struct Extent {
     pub(super) number: u64,
     pub(super) head: Head,
     pub(super) segment: Segment,
-    /// Where the log leaves the segment; no frame that counts goes beyond.
+    /// Where the log leaves the segment; all frames that count end at or before it.
     pub(super) limit: u64,
 }
 
-/// The extents of a log in order, and what else its segments say.
+/// The extents of a log in order, and its durable end.
 pub(super) struct Line {
     pub(super) extents: Vec<Extent>,
-    /// Up to where something says that all was synced.
+    /// The highest `durable_upto` of the heads, and of all segments after the extents.
     pub(super) durable: u64,
 }
 
-/// Where a line cannot be followed further down.
+/// Where the log cannot be followed further down.
 struct Break {
     /// The segment without a head.
     number: u64,
@@ -52,10 +52,10 @@ struct Break {
 }
 
 impl Survey {
-    /// Reads all heads. `None` if there is none, and nothing that was ever committed.
+    /// Reads all heads. `None` if there is no head and no transaction.
     ///
     /// # Errors
-    /// `Damaged` if there are transactions and not one head; or if something cannot be read.
+    /// `Damaged` if there are transactions but no head; or if something cannot be read.
     pub(super) fn of(folder: &dyn Folder) -> Result<Option<Self>, ThawError> {
         let mut files = BTreeMap::new();
         let (mut heads, mut headless) = (BTreeMap::new(), BTreeMap::new());
@@ -91,15 +91,15 @@ impl Survey {
         Ok(Some(Survey { log_id, segment_size, files, heads, headless }))
     }
 
-    /// What all heads say of the image.
+    /// The bindings of all heads.
     pub(super) fn bindings(&self) -> Vec<Binding> {
         self.heads.values().map(|head| head.binding).collect()
     }
 
-    /// The log's line.
+    /// Follows the log from the highest head down.
     ///
     /// # Errors
-    /// `Damaged` if something says that a segment was synced that has no head any more; or if something cannot be read.
+    /// `Damaged` if a segment without a head was synced, according to another segment; or if something cannot be read.
     pub(super) fn line(&self) -> Result<Line, ThawError> {
         let mut breaks = Vec::new();
         let mut below = u64::MAX;
@@ -111,7 +111,8 @@ impl Survey {
                     break;
                 }
                 Err(broken) => {
-                    // A head that is not joined to what is before it is after the end, as all from the break on.
+                    // A head that the log cannot be followed down from is after the log's end, and so is everything
+                    // from the break on.
                     below = broken.number.saturating_sub(1);
                     let first = broken.number == 0;
                     breaks.push(broken);
@@ -143,7 +144,7 @@ impl Survey {
         loop {
             let found = self.heads.get(&number).zip(self.segment(number));
             let Some((&head, segment)) = found.filter(|(head, _)| limit.is_none_or(|limit| head.end <= limit)) else {
-                // Segments are removed lowest first and durably: where all below are gone, this one was removed.
+                // Segments are removed durably and lowest first: if there are no files below, this segment was removed.
                 if self.files.range(..=number).next().is_none() {
                     break;
                 }
@@ -156,7 +157,7 @@ impl Survey {
             };
             extents.push(Extent { number, head, segment, limit: limit_here });
             let Some(last) = head.previous_end.checked_sub(1) else { break };
-            // Below `number`, for a head names no end after its own segment's start.
+            // This is below `number`: a head's `previous_end` is at most its own segment's start.
             number = last.checked_div(self.segment_size).unwrap_or(0);
             limit = Some(head.previous_end);
         }
@@ -168,7 +169,7 @@ impl Survey {
         Segment::at(self.log_id, number, self.segment_size, Arc::clone(self.files.get(&number)?))
     }
 
-    /// Up to where a segment after the end says that the log was synced: its head and whatever transactions are in it.
+    /// The highest `durable_upto` in the head and the transactions of a segment after the log's end.
     fn claim(&self, number: u64, storage: &Arc<dyn Storage>) -> Result<u64, ThawError> {
         let mut durable = self.heads.get(&number).map_or(0, |head| head.durable_upto);
         let Some(segment) = Segment::at(self.log_id, number, self.segment_size, Arc::clone(storage)) else {

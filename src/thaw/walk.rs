@@ -1,4 +1,4 @@
-//! Steps over the frames of one segment, and over what does not verify between them.
+//! Walks over the frames of one segment, and over bytes between them that do not verify.
 
 use super::ThawError;
 use super::segment::Segment;
@@ -6,24 +6,24 @@ use crate::format::frame::FrameHeader;
 
 /// One step.
 pub(super) enum Step {
-    /// A frame whose header verifies; its stored bytes were not looked at.
+    /// A frame whose header verifies; its stored bytes are not checked.
     Frame(FrameHeader),
     /// Bytes in which no header verifies.
     Bad {
-        /// Where they begin: where a frame should.
+        /// Where they begin; a header should be here.
         at: u64,
-        /// Where the next header verifies, or where the walk ends.
+        /// Offset of the next header that verifies, or the end of the walk.
         until: u64,
         /// What is wrong with the header that should be there.
         why: String,
     },
 }
 
-/// Calls `each` for all that is from `from` up to `limit`, in order, until it returns false. A header that does not verify
-/// costs only its own frame: the next one is searched for.
+/// Calls `each` for everything from `from` to `limit`, in order, until it returns false. A header that does not verify
+/// loses only its own frame: the walk searches for the next header.
 ///
 /// # Errors
-/// Of `each`; or if the segment cannot be read, which is never taken for bytes that do not verify.
+/// The error of `each`; or if the segment cannot be read. A read error is never taken for bytes that do not verify.
 pub(super) fn walk(
     segment: &Segment,
     from: u64,

@@ -1,9 +1,10 @@
-//! Going on after a crash: what may be in the page cache alone is written again, and counts all the time.
+//! Tests of continuing after a crash: bytes that may be in the page cache only are written again, and count at every
+//! moment.
 
 use super::*;
 use crate::storage::testing::{Fault, FaultyStorage, FileId, MemoryStorage};
 
-/// What each transaction puts into which range, by number; places left out.
+/// The ranges and rows that each transaction puts, by number; offsets of frames are left out.
 type Told = Vec<(u64, Vec<(u64, u64, u64)>)>;
 
 fn told(recovered: &Recovered) -> Told {
@@ -17,8 +18,8 @@ fn told(recovered: &Recovered) -> Told {
     transactions(recovered, 0).iter().map(|t| (t.info.number, ranges(t))).collect()
 }
 
-/// A log whose last commits are only in the page cache: the sync failed, the process was killed, and who opens the files
-/// then is told that all is well.
+/// A log whose last commits are in the page cache only: the sync failed, the process was killed, and the next process
+/// that opens the files gets no error.
 fn unsynced() -> (History, usize) {
     let history = History::new(nothing());
     let mut log = create(Arc::new(history.folder())).unwrap();
@@ -59,7 +60,7 @@ fn who_goes_on_after_a_failed_sync_does_not_build_on_the_page_cache() {
             check_named(&found, 0);
             *counts.entry(found.last_transaction()).or_insert(0) += 1;
             let told = told(&found);
-            // Three commits were acknowledged. The fourth is there whole or not, until it was written again.
+            // Three commits were acknowledged. The fourth may be missing, as a whole, until it was written again.
             let whole = told.starts_with(&before);
             assert!(whole || told == before[..3], "{what}: {told:?}");
             assert!(whole || n < resumed, "{what}: what was gone on with is lost");

@@ -1,4 +1,4 @@
-//! Damage: what was durable and is not right any more.
+//! Tests of damage: bytes that were durable and are wrong now.
 
 use super::*;
 use crate::format::frame::{FRAME_HEADER, FrameHeader, FrameKind, RawFrameHeader};
@@ -19,7 +19,7 @@ fn frames(segments: &BTreeMap<u64, Vec<u8>>) -> Vec<FrameHeader> {
     out
 }
 
-/// A log of several segments, with a large group among its commits and bytes at its end that nothing names.
+/// A log of several segments, with a large group among its commits, and with unnamed bytes at its end.
 fn log() -> (BTreeMap<u64, Vec<u8>>, u64) {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = create(folder.clone()).unwrap();
@@ -95,7 +95,7 @@ fn a_damaged_header_of_written_bytes_costs_the_ranges_that_name_the_frame_and_no
             count += 1;
         }
         if header.kind == FrameKind::WRITTEN {
-            // Its bytes: they are verified when they are read.
+            // Damage in the written bytes is found when they are read.
             let folder = flip(&segments, header.offset.0 + 99, 4);
             let mut recovered = read(folder).unwrap().unwrap();
             assert_eq!((recovered.last_transaction(), recovered.lost_parts()), (last, offsets(&[])));
@@ -105,7 +105,7 @@ fn a_damaged_header_of_written_bytes_costs_the_ranges_that_name_the_frame_and_no
             assert_eq!(recovered.lost_parts(), offsets(&[part]));
             assert_eq!(lost_ranges(&recovered), Vec::from_iter(named));
             assert!(recovered.is_lost(header.offset));
-            // And the log goes on: the next commit makes the range a lost one.
+            // And the log can be continued: the next commit makes the range lost.
             let mut log = recovered.resume(binding(), 2, 0).unwrap().0;
             log.commit(Vec::new(), 0, (0, 0)).unwrap();
         }
@@ -163,11 +163,11 @@ fn a_segment_cut_short_before_what_was_durable_is_damage() {
                 Err(error) => panic!("{lost_from}: {error}"),
                 Ok(found) => {
                     let found = found.unwrap();
-                    // What says how far all was durable may itself be cut off.
+                    // The transaction that names the durable end may itself be cut off.
                     if number == claims {
                         continue;
                     }
-                    // Before the durable end only written bytes at a segment's end can be missed.
+                    // Before the durable end, only written bytes at a segment's end can be missing without an error.
                     assert!(lost_from >= durable || !found.lost_parts().is_empty(), "{lost_from} of {durable}");
                     assert!(found.last_transaction() + 1 >= last);
                 }
@@ -183,7 +183,7 @@ fn an_abandoned_segment_does_not_count_whatever_is_in_it() {
     let mut log = create(folder.clone()).unwrap();
     fill(&mut log, 1, 2000);
     let durable = folder.to_segments()[&0].len();
-    // A commit that is never synced; meanwhile the next segment is begun.
+    // A commit that is never synced; the next segment begins before that.
     let appended = log.append(&bytes(1, 3000)).unwrap();
     drop(log.begin(vec![names(2, appended)], 0, (0, 0)).unwrap());
     log.append(&bytes(2, 9000)).unwrap();

@@ -1,11 +1,11 @@
-//! Operations that fail: each of them, once.
+//! Tests in which each operation fails once.
 
 use super::*;
 use crate::storage::Operation as Op;
 use crate::storage::testing::{Fault, FaultyStorage, MemoryStorage};
 
-/// Appends and commits, and tries again what failed until the log has stopped. Which transaction was acknowledged last,
-/// and which one before segments were removed.
+/// Appends and commits, and tries again after failures until the log stops. Returns the last acknowledged transaction,
+/// and the last one before segments were removed.
 fn live(folder: Arc<dyn Folder>) -> (u64, u64) {
     let Ok(mut log) = create(folder) else { return (0, 0) };
     let (mut acknowledged, mut contained) = (0, 0);
@@ -87,7 +87,7 @@ fn a_read_error_anywhere_ends_the_recovery_with_an_error_and_never_the_log() {
     log.commit(many(2500), 0, (0, 0)).unwrap();
     log.append(&bytes(1, 100)).unwrap();
     drop(log);
-    // A torn tail and a segment without a head: what has to be searched.
+    // A torn tail and a segment without a head: both have to be searched.
     let mut segments = memory.to_segments();
     let highest = *segments.keys().next_back().unwrap();
     segments.insert(highest, bytes(3, 1000));
@@ -192,7 +192,7 @@ fn a_group_that_fails_anywhere_leaves_nothing_and_is_written_when_it_is_tried_ag
                 left.retain(|_, content| !content.is_empty());
                 let full = before.iter().filter(|(_, content)| !content.is_empty());
                 assert!(left.iter().eq(full), "append {n}");
-                // Somebody else appends before it is tried again.
+                // Other bytes are appended before the commit is tried again.
                 log.append(b"in between").unwrap();
                 log.begin(not.operations, 0, (0, 0)).unwrap()
             }
@@ -228,7 +228,7 @@ fn written_bytes_find_no_space_before_a_commit_does() {
         assert!(log.append(b"more").is_err());
     }
     assert!(written > 2, "{written} commits");
-    // With space there it all goes on.
+    // When there is space again, everything continues.
     faulty.fail_no_more();
     log.append(&bytes(1, 9000)).unwrap();
     assert_eq!(log.commit(many(3), 0, (0, 0)).unwrap(), written + 1);

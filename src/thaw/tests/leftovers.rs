@@ -1,4 +1,4 @@
-//! What crashes leave of groups that were taken back, of segments that were abandoned, and of logs that were being removed.
+//! Tests of what crashes leave: groups that were cut off, abandoned segments, and logs that were being removed.
 
 use super::*;
 use crate::format::frame::FrameKind;
@@ -28,7 +28,7 @@ fn who_goes_on_makes_durable_what_was_taken_back_before() {
     let folder = Arc::new(faulty.folder(history.folder()));
     let mut log = create(folder.clone()).unwrap();
     fill(&mut log, 1, 2000);
-    // A group begins a segment and fails. The segment is emptied, which no commit makes durable before the process ends.
+    // A group begins a segment and fails. The segment is emptied, but not durably before the process ends.
     faulty.fail_short(1, 1000, Fault::Enospc);
     log.begin(many(2500), 0, (0, 0)).unwrap_err();
     drop(log.begin(many(2), 0, (0, 0)).unwrap());
@@ -143,7 +143,7 @@ fn an_operation_that_is_not_known_is_reported_wherever_in_the_log_it_is() {
         time_ns: 0,
         more_follows: false,
     };
-    // In a segment whose head is not there.
+    // In a segment without a head.
     let raw = info.encode(1, &[8, 0]).unwrap();
     let identity = Identity { binding: binding(), log_id: LOG, epoch: 1, segment_size: SEGMENT };
     let header = plain_header(&identity, FrameKind::TRANSACTION, 1, 2 * SEGMENT, &raw).unwrap();
@@ -205,7 +205,7 @@ fn who_goes_on_after_a_crash_gives_back_the_space_that_was_reserved() {
     let taken = || std::fs::metadata(path.join("0000000000000000")).unwrap().blocks() * 512;
     let reserved = taken();
     let log = read(folder()).unwrap().unwrap().resume(binding(), 2, 0).unwrap().0;
-    // A file system that reserves nothing has nothing to give back.
+    // A file system that cannot reserve space has nothing to free.
     assert!(taken() <= reserved.min(64 << 10), "{} of {reserved} bytes", taken());
     drop(log);
     check_named(&read(folder()).unwrap().unwrap(), 0);

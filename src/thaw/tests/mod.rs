@@ -1,4 +1,4 @@
-//! The thaw log against what was told to it: commits, crashes at any byte, damage, failing operations, power cuts.
+//! Tests of the thaw log: commits, crashes at any byte, damage, failing operations, power cuts.
 
 mod carry;
 mod damage;
@@ -58,7 +58,7 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|n| (xxh3(&(seed ^ (n / 7)).to_le_bytes()) >> (n % 7)) as u8).collect()
 }
 
-/// An operation that names all appended bytes, as the filesystem writes it.
+/// The operation that the filesystem writes for appended bytes: it names all of them.
 fn names(inode: u64, appended: Appended) -> Operation {
     Operation::Thawed(Thawed {
         inode: InodeId(inode),
@@ -75,7 +75,7 @@ fn many(n: u64) -> Vec<Operation> {
     (0..n).map(|n| Operation::Checkpoint { generation: u64::MAX - n }).collect()
 }
 
-/// Appends and commits: what each transaction holds. Each write is of another inode.
+/// Appends and commits; returns the operations of each transaction. Each write belongs to a different inode.
 fn fill(log: &mut ThawLog, commits: u64, len: usize) -> Vec<Vec<Operation>> {
     (0..commits)
         .map(|n| {
@@ -88,7 +88,7 @@ fn fill(log: &mut ThawLog, commits: u64, len: usize) -> Vec<Vec<Operation>> {
         .collect()
 }
 
-/// All written bytes that transactions name are there and have their checksum.
+/// Asserts that all written bytes that transactions name can be read and match their checksum.
 fn check_named(recovered: &Recovered, contained: u64) {
     for transaction in transactions(recovered, contained) {
         for operation in transaction.operations {
@@ -100,7 +100,7 @@ fn check_named(recovered: &Recovered, contained: u64) {
     }
 }
 
-/// Inode, first byte and length of the ranges that transactions name in frames that are lost. (None is written over.)
+/// Inode, offset and length of the ranges that name lost frames. (No range is overwritten.)
 fn lost_ranges(recovered: &Recovered) -> Vec<(u64, u64, u64)> {
     let operations = transactions(recovered, 0).into_iter().flat_map(|transaction| transaction.operations);
     let lost = operations.filter_map(|operation| match operation {

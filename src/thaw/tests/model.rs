@@ -1,4 +1,4 @@
-//! What is committed comes back, whole groups only.
+//! Committed operations are recovered, in whole groups only.
 
 use super::*;
 use crate::format::thaw::TRANSACTION_LEN;
@@ -23,7 +23,7 @@ fn what_was_committed_comes_back_over_segments_and_sessions() {
     }
 }
 
-/// Operations without the places of what was written, which change when it is written again.
+/// Operations without the offsets of written bytes, which change when the bytes are written again.
 fn placeless(mut transactions: Vec<Vec<Operation>>) -> Vec<Vec<Operation>> {
     for operation in transactions.iter_mut().flatten() {
         if let Operation::Thawed(thawed) = operation {
@@ -78,7 +78,7 @@ fn what_does_not_fit_the_image_is_refused() {
     assert_eq!(refused(&ImageState { slots: Vec::new(), ..image(0) }), Misfit::LogId);
     assert_eq!(refused(&ImageState { len: 3, ..image(0) }), Misfit::ImageShort { image_end: 4, len: 3 });
     assert_eq!(refused(&image(6)), Misfit::EndsBefore { contained: 6, last: 5 });
-    // Damaged and of another image: the latter is what is told.
+    // A damaged log of another image: only the latter is reported.
     let mut segments = folder.to_segments();
     segments.get_mut(&0).unwrap()[4096 + 100] ^= 1;
     let other = recover(memory(segments), &ImageState { lineage: [9; 16], ..image(0) });
@@ -170,7 +170,7 @@ fn covered_segments_go_and_the_rest_joins_what_the_image_contains() {
     let mut log = create(folder.clone()).unwrap();
     fill(&mut log, 10, 9000);
     let contained = log.last_transaction();
-    // A segment that nothing durable is in is begun: the one before has to stay.
+    // The new segment holds nothing durable yet, so the one before has to stay.
     log.append(&bytes(1, 9000)).unwrap();
     log.remove_before(log.position()).unwrap();
     let later = fill(&mut log, 2, 1000);
@@ -222,7 +222,7 @@ fn what_does_not_fit_into_a_segment_is_refused_and_the_log_goes_on() {
     let refused = log.begin(operations.clone(), 0, (0, 0)).unwrap_err();
     assert!(matches!(refused.error, ThawError::TooLarge { .. }));
     assert_eq!(refused.operations, operations);
-    // What no reader would take is not written: it would make all of the log unreadable.
+    // An operation that readers refuse is not written: it would make the whole log unreadable.
     let invalid = Operation::NotThawed { inode: InodeId(0), offset: 0, len: 1 };
     let refused = log.begin(vec![invalid], 0, (0, 0)).unwrap_err();
     assert!(matches!(refused.error, ThawError::Transaction { .. }));
@@ -261,9 +261,9 @@ fn others_append_while_a_commit_is_synced_and_what_they_append_is_not_part_of_it
 enum Step {
     Append(usize),
     Commit(u64),
-    /// Covers all up to the last commit but this many.
+    /// A checkpoint contains all commits except the last this many.
     Checkpoint(u64),
-    /// The process ends; of the bytes after the last sync this part in 256 are there.
+    /// The process ends; of the bytes after the last sync, this many 256ths remain.
     Crash(u8),
 }
 
@@ -284,7 +284,7 @@ proptest! {
         let mut log = create(folder.clone()).unwrap();
         let mut synced = folder.to_segments();
         let (mut committed, mut contained, mut epoch) = (0, 0, 1);
-        // Where each commit ends, to be removed before.
+        // Where each commit ends; segments before it can be removed.
         let mut ends = BTreeMap::new();
         for (n, step) in steps.into_iter().enumerate() {
             match step {
@@ -317,7 +317,7 @@ proptest! {
                         Some(recovered) => {
                             prop_assert_eq!(recovered.last_transaction(), committed);
                             let log = recovered.resume(binding(), epoch, contained).unwrap().0;
-                            // Transactions without operations at the end are not worth writing again.
+                            // Transactions without operations at the end need not be written again.
                             committed = log.last_transaction();
                             ends.retain(|&number, _| number <= committed);
                             log

@@ -1,10 +1,10 @@
-//! Power cuts, after every change that a log makes.
+//! Tests of power cuts after every change that a log makes.
 
 use super::*;
 use crate::storage::Operation as Op;
 use crate::storage::testing::{Fault, FaultyStorage, MemoryStorage};
 
-/// What was true after so many events of a history.
+/// What was known after a number of events of a history.
 #[derive(Clone, Copy)]
 struct Known {
     events: usize,
@@ -12,16 +12,16 @@ struct Known {
     contained: u64,
 }
 
-/// A history, what was known when, and what each transaction holds.
+/// A history, what was known after which event, and the operations of each transaction.
 struct Told {
     history: History,
     known: Vec<Known>,
-    /// By number. Of a group all operations are with its last transaction.
+    /// By number. All operations of a group are listed under its last transaction.
     groups: BTreeMap<u64, Vec<Operation>>,
 }
 
-/// A log's life: writes, commits small and large, segment changes, a group that cannot be written and is tried again,
-/// removal, and the end without a word.
+/// The life of a log: writes, small and large commits, new segments, a group that fails and is tried again, removal of
+/// segments, and a process that is killed.
 fn live(sessions: u32) -> Told {
     let history = History::new(nothing());
     let faulty = FaultyStorage::new(MemoryStorage::new());
@@ -34,12 +34,12 @@ fn live(sessions: u32) -> Told {
         for n in 0..4u64 {
             let mut operations = vec![names(n + 1, log.append(&bytes(n, 100 + 3500 * n as usize)).unwrap())];
             if n == 1 {
-                // More than a segment, and it fails in the second one, after some bytes.
+                // The group is larger than a segment; it fails in the second one after some bytes.
                 operations.extend(many(2500));
                 faulty.fail_short(2, 1000, Fault::Enospc);
                 let not = log.begin(operations, 0, (0, 0)).unwrap_err();
-                // Something else is committed before it is tried again, in the segment that the group left: the head of
-                // the one that was begun for it must not come back.
+                // Another commit comes before it is tried again, in the segment where the group began. The head of the
+                // segment that was begun for the group must not come back.
                 let begun_in = log.position().0 / SEGMENT;
                 log.append(&bytes(9, 50)).unwrap_or_else(|e| panic!("{e} after {}", not.error));
                 let acknowledged = log.commit(many(2), 0, (0, 0)).unwrap();
@@ -58,10 +58,11 @@ fn live(sessions: u32) -> Told {
                 let operations = vec![names(8, early)];
                 let acknowledged = log.commit(operations.clone(), 0, (0, 0)).unwrap();
                 groups.insert(acknowledged, operations);
-                // A checkpoint contains it, and then segments go.
+                // A checkpoint contains it, then segments are removed.
                 known.push(Known { events: history.len(), acknowledged, contained: acknowledged });
                 contained = acknowledged;
-                // All of it could go but for a segment whose head is durable: that of the one being written is not.
+                // All segments could be removed, but one with a durable head must stay; the current one's is not
+                // durable.
                 let before = log.position().0 / SEGMENT;
                 while log.position().0 / SEGMENT == before {
                     log.append(&bytes(n, 5000)).unwrap();
@@ -69,8 +70,8 @@ fn live(sessions: u32) -> Told {
                 log.remove_before(log.position()).unwrap();
             }
         }
-        // Bytes that no commit names, a commit that nobody synced, then the end without a word: only the process is
-        // gone, so the commit counts, and who goes on builds on it.
+        // Bytes that no commit names, a commit that was not synced, then the process is killed. There was no power cut,
+        // so the commit counts, and the next writer continues after it.
         log.append(&bytes(99, 5000)).unwrap();
         let begun = log.begin(many(5), 0, (0, 0)).unwrap();
         groups.insert(begun.number(), many(5));
@@ -90,7 +91,7 @@ impl Told {
         *self.known.iter().rfind(|known| known.events <= events).unwrap()
     }
 
-    /// What a power cut left opens, holds what was acknowledged, and nothing but whole groups.
+    /// After a power cut the log can be read; it holds everything acknowledged, and only whole groups.
     fn survives(&self, folder: &Arc<MemoryFolder>, known: Known, what: &str) -> Option<Recovered> {
         let recovered = recover(folder.clone(), &image(known.contained)).unwrap_or_else(|e| panic!("{what}: {e}"));
         let Some(recovered) = recovered else {
