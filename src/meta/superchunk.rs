@@ -69,7 +69,9 @@ impl Reading {
             Some((_, Fault::Decode(error))) => MetaError::Format(error),
             Some((_, Fault::Read(error))) => MetaError::Log(error),
             Some((offset, Fault::Checksum)) => MetaError::Log(checksum_mismatch(offset)),
-            None => MetaError::Format(FormatError::invalid("stored bytes of a frame", "no copy has the expected contents")),
+            None => {
+                MetaError::Format(FormatError::invalid("stored bytes of a frame", "no copy has the expected contents"))
+            }
         }
     }
 }

@@ -96,9 +96,12 @@ fn what_is_not_a_file_is_refused_by_what_it_is() {
     let socket = dir.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for access in [Access::ReadOnly, Access::ReadWrite] {
-        for (path, is) in
-            [(dir.path(), "directory"), (&pipe, "pipe"), (&socket, "socket"), (Path::new("/dev/null"), "character device")]
-        {
+        for (path, is) in [
+            (dir.path(), "directory"),
+            (&pipe, "pipe"),
+            (&socket, "socket"),
+            (Path::new("/dev/null"), "character device"),
+        ] {
             let error = FileStorage::open(path, access).unwrap_err();
             assert!(matches!(&error, StorageError::NotAnImage { found, .. } if *found == is), "{error}");
         }

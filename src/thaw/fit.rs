@@ -98,7 +98,9 @@ pub enum Misfit {
         last: u64,
     },
     /// The log is younger than the root.
-    #[error("the image contains its transactions up to number {contained}, but the first one in the log comes after {before}")]
+    #[error(
+        "the image contains its transactions up to number {contained}, but the first one in the log comes after {before}"
+    )]
     BeginsAfter {
         /// Number of the last transaction that the root contains.
         contained: u64,
