@@ -145,7 +145,7 @@ fn a_log_that_is_missing_or_of_another_image_is_told() {
     let mine = open.lab.path("mine");
     fs::rename(&open.log, &mine).expect("another place");
     let out = floe!("check", &open.image).exits(0).out();
-    assert!(out.contains("the thaw log is missing: what was written after the last checkpoint is not there"), "{out}");
+    assert!(out.contains("the thaw log is missing: what was written after the last checkpoint is missing"), "{out}");
     let info = floe!("info", &open.image).exits(0).out();
     assert!(info.contains("not complete: its thaw log is missing"), "{info}");
     floe!("ls", &open.image).exits(0).says(&["warning: the thaw log of", "is missing"]);
@@ -154,7 +154,7 @@ fn a_log_that_is_missing_or_of_another_image_is_told() {
     fs::rename(&other.log, &open.log).expect("another place");
     let out = floe!("check", &open.image).exits(0).out();
     assert!(out.contains("does not fit it: it is the log of another image"), "{out}");
-    assert!(out.contains("no thaw log fits: what was written after the last checkpoint is not there"), "{out}");
+    assert!(out.contains("no thaw log fits: what was written after the last checkpoint is missing"), "{out}");
 
     // Of a mode that a log does not have.
     fs::remove_dir_all(&open.log).expect("a log");
@@ -204,7 +204,7 @@ fn ranges_in_a_log_that_is_missing_are_damage_and_name_their_files() {
         assert_eq!(found.paths, [b"file".to_vec()]);
         found.severity
     };
-    assert_eq!(told(&LogBesideImage::None, "in a thaw log that is not there"), Severity::Lost);
+    assert_eq!(told(&LogBesideImage::None, "in a missing thaw log"), Severity::Lost);
     assert_eq!(told(&LogBesideImage::Unknown, "are in the thaw log"), Severity::Note);
     assert_eq!(told(&LogBesideImage::Writer("process 7".into()), "are in the thaw log"), Severity::Note);
 }

@@ -219,7 +219,7 @@ fn a_copy_of_the_image_that_is_made_meanwhile_lacks_the_log_and_says_so_and_give
     let cat = floe!("cat", &copy, "old").exits(3);
     assert!(cat.stdout.is_empty(), "not a byte that was not written");
     let out = floe!("check", &copy).exits(3).out();
-    assert!(out.contains("lost: 50010 bytes of files, in 2 ranges, are in a thaw log that is not there"), "{out}");
+    assert!(out.contains("lost: 50010 bytes of files, in 2 ranges, are in a missing thaw log"), "{out}");
     assert!(out.contains("  dir/other\n  old\n"), "{out}");
     let info = json(&floe!("info", "--json", &copy).exits(0).stdout);
     assert_eq!(info["thawed"]["in_log"]["bytes"], 50_010);

@@ -130,7 +130,7 @@ fn a_recipe_that_gives_other_bytes_is_found() {
     let mut forge = with_recipe();
     let pieces = vec![piece(1, 1001, 2000), piece(2, 0, 6000), piece(4, 0, 100)];
     forge.superchunks[2][1].1.as_mut().unwrap().0 = Recipe::new(pieces).unwrap();
-    assert_one(&check(&forge.build()), "1 of 2 subchunks in superchunk 3 do not have their identity", &["composed"]);
+    assert_one(&check(&forge.build()), "1 of 2 subchunks in superchunk 3 have the wrong content hash", &["composed"]);
     let pieces = vec![piece(1, 4000, 2000), piece(2, 0, 6000), piece(4, 0, 100)];
     forge.superchunks[2][1].1.as_mut().unwrap().0 = Recipe::new(pieces).unwrap();
     assert_one(&check(&forge.build()), "1 of 2 subchunks", &["composed"]);
@@ -298,7 +298,7 @@ fn directories_that_lie_in_one_another_are_found() {
     forge.inodes.get_mut(&4).unwrap().links = 3;
     let storage = forge.build();
     let report = check(&storage);
-    assert!(report.findings.iter().any(|f| f.message.contains("lies in itself")), "{:#?}", report.findings);
+    assert!(report.findings.iter().any(|f| f.message.contains("is its own ancestor")), "{:#?}", report.findings);
     assert_eq!(go_through(&storage), (true, true), "no path leads there");
 }
 
@@ -374,7 +374,7 @@ fn a_file_with_holes_whose_row_does_not_say_how_many_bytes_are_in_none_is_found(
     let mut forge = Forge::new();
     forge.contents.insert((1, 0), ContentRow { length: 5000, extent: Extent::Hole });
     forge.file(1, "sparse", 2, 5000, ContentRef::Content(ContentId(1)));
-    assert_one(&check(&forge.build()), "0 of its bytes are no hole, its row says 5000", &["sparse"]);
+    assert_one(&check(&forge.build()), "0 of its bytes are outside holes, but its row says 5000", &["sparse"]);
     forge.inodes.get_mut(&2).unwrap().attributes = vec![(7, vec![0])];
     assert_eq!(told(&check(&forge.build())), []);
 }
@@ -402,7 +402,7 @@ fn a_short_subchunk_within_data_is_found_unless_the_content_is_uneven() {
     forge.chunk_min = 1000;
     assert_eq!(told(&check(&forge.build())), []);
     forge.chunk_min = 1001;
-    assert_one(&check(&forge.build()), "content 1: the subchunk at 0 is shorter", &["one"]);
+    assert_one(&check(&forge.build()), "content 1: the subchunk at offset 0 is shorter", &["one"]);
     forge.inodes.get_mut(&2).unwrap().attributes = vec![(6, vec![1])];
     assert_eq!(told(&check(&forge.build())), []);
 }
@@ -459,13 +459,17 @@ fn contradictions_between_names_and_inodes_are_found() {
         change(&mut forge);
         assert_one(&check(&forge.build()), words, paths);
     };
-    one(&|f| f.name(30, "ghost", 29, FileType::Regular), "it is not there", &["folder/ghost"]);
+    one(&|f| f.name(30, "ghost", 29, FileType::Regular), "it does not exist", &["folder/ghost"]);
     one(&|f| f.inodes.get_mut(&32).unwrap().links = 2, "link count is 2, it should be 1", &["folder/inner/file"]);
     one(&|f| f.inodes.get_mut(&30).unwrap().links = 2, "link count is 2, it should be 3", &["folder"]);
-    one(&|f| f.name(31, "file", 32, FileType::Symlink), "not of the type its directory says", &["folder/inner/file"]);
+    one(
+        &|f| f.name(31, "file", 32, FileType::Symlink),
+        "its type differs from the one in its directory",
+        &["folder/inner/file"],
+    );
     one(
         &|f| f.inodes.get_mut(&31).unwrap().parent = Some(InodeId(1)),
-        "named in directory 30, but says it lies in 1",
+        "named in directory 30, but its parent is 1",
         &["folder/inner"],
     );
     one(
@@ -475,10 +479,14 @@ fn contradictions_between_names_and_inodes_are_found() {
         "no directory names it",
         &[],
     );
-    one(&|f| f.inodes.get_mut(&11).unwrap().size = 4999, "it has 4999 bytes, its subchunk 1 5000", &["plain-1"]);
+    one(
+        &|f| f.inodes.get_mut(&11).unwrap().size = 4999,
+        "it has 4999 bytes, but its subchunk 1 has 5000",
+        &["plain-1"],
+    );
     one(
         &|f| f.file(1, "nowhere", 50, 5, ContentRef::Subchunk(SubchunkId(999))),
-        "subchunk 999 is nowhere",
+        "subchunk 999 does not exist",
         &["nowhere"],
     );
     one(

@@ -285,7 +285,7 @@ impl Sample {
         }
     }
 
-    /// The subchunks of a damaged superchunk that do not have their identity; what cannot be decoded is zero.
+    /// The subchunks of a damaged superchunk that have the wrong content hash; what cannot be decoded is zero.
     fn lost(&self, frame: &FrameHeader, image: &[u8]) -> HashSet<u64> {
         let at = frame.offset.0 as usize + FRAME_HEADER;
         let (clear, stored) = image[at..].split_at(frame.clear_len as usize);

@@ -63,7 +63,7 @@ fn a_changed_row_verifies_and_is_found() {
     let forged = forge::with_recipe().build().to_bytes();
     let report = checked(&Pieces::of(&forged).write(&mut Sizes));
     assert!(
-        report.findings.iter().any(|f| f.message.contains("it has 5001 bytes, its subchunk 1 5000")),
+        report.findings.iter().any(|f| f.message.contains("it has 5001 bytes, but its subchunk 1 has 5000")),
         "{report:#?}"
     );
     assert!(

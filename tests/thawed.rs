@@ -201,13 +201,13 @@ fn a_content_may_end_before_its_file_and_not_after_it() {
 
     let mut long = three_files();
     long.inodes.get_mut(&2).unwrap().size = 9_999;
-    assert_one(&long, Severity::Lost, "it has 9999 bytes, its content 1 ends at 10000", &["content"]);
+    assert_one(&long, Severity::Lost, "it has 9999 bytes, but its content 1 ends at offset 10000", &["content"]);
     // A gap is no end.
     let mut gap = three_files();
     let extent = Extent::Slice { subchunk: SubchunkId(1), skip: 0 };
     gap.contents.insert((1, 10_001), ContentRow { length: 1, extent });
     gap.inodes.get_mut(&2).unwrap().size = 20_000;
-    assert_one(&gap, Severity::Lost, "do not follow one another", &["content"]);
+    assert_one(&gap, Severity::Lost, "have a gap or overlap", &["content"]);
     assert!(open(&gap).read(InodeId(2), 10_000, 1, &mut out).is_err());
 }
 
@@ -215,11 +215,11 @@ fn a_content_may_end_before_its_file_and_not_after_it() {
 fn a_single_subchunk_and_a_tiny_content_have_exactly_the_size_of_their_file() {
     let mut forge = three_files();
     forge.inodes.get_mut(&3).unwrap().size = 10_001;
-    assert_one(&forge, Severity::Lost, "it has 10001 bytes, its subchunk 3 10000", &["subchunk"]);
+    assert_one(&forge, Severity::Lost, "it has 10001 bytes, but its subchunk 3 has 10000", &["subchunk"]);
     let mut forge = three_files();
     forge.tiny.insert(1, b"few".to_vec());
     forge.file(1, "tiny", 5, 4, ContentRef::Tiny(TinyId(1)));
-    assert_one(&forge, Severity::Lost, "it has 4 bytes, its tiny content 1 3", &["tiny"]);
+    assert_one(&forge, Severity::Lost, "it has 4 bytes, but its tiny content 1 has 3", &["tiny"]);
 }
 
 #[test]
@@ -258,9 +258,9 @@ fn thawed_ranges_that_contradict_the_inodes_or_one_another_are_found() {
     };
     message(&lose(&[(2, 0, 100), (2, 99, 2)]), "its thawed ranges overlap at 99");
     assert!(open(&lose(&[(2, 0, 100), (2, 99, 2)])).seek(InodeId(2), 0, SeekTo::Hole).is_err());
-    message(&lose(&[(2, 9_999, 2)]), "inode 2: its thawed range at 9999 ends after it");
-    message(&lose(&[(99, 0, 2)]), "inode 99: it has thawed ranges, but is not there");
-    message(&lose(&[(1, 0, 2)]), "inode 1: it has thawed ranges, but is no regular file");
+    message(&lose(&[(2, 9_999, 2)]), "inode 2: its thawed range at offset 9999 ends after the file");
+    message(&lose(&[(99, 0, 2)]), "inode 99: it has thawed ranges, but does not exist");
+    message(&lose(&[(1, 0, 2)]), "inode 1: it has thawed ranges, but is not a regular file");
     assert!(findings(&lose(&[(2, 9_999, 1), (3, 0, 1), (3, 1, 1)])).iter().all(|(_, m, _)| m.contains("are lost")));
 }
 
@@ -270,7 +270,7 @@ fn a_range_in_a_thaw_log_that_no_head_names_is_reported() {
     forge.thaw(2, 0, 10);
     forge.clean = Some(true);
     let all = findings(&forge);
-    assert!(all.iter().any(|(s, m, _)| *s == Severity::Recoverable && m.contains("the head says that there is none")));
+    assert!(all.iter().any(|(s, m, _)| *s == Severity::Recoverable && m.contains("the head names none")));
 }
 
 fn shared() -> Forge {
@@ -312,11 +312,11 @@ fn check_counts_users_by_the_inodes_and_compares_them_with_the_shares() {
     let one = |forge: &Forge, words: &str| assert_one(forge, Severity::Recoverable, words, &[]);
     let two = ShareRow { users: 2 };
     one(&with(&|shares| discard(shares.remove(&content))), "it has no row for content 1, which has 4 users");
-    one(&with(&|shares| discard(shares.insert(content, two))), "content 1 has 4 users, its row says 2");
+    one(&with(&|shares| discard(shares.insert(content, two))), "content 1 has 4 users, but its row says 2");
     let tiny = key(ShareKind::Tiny, 2);
     one(&with(&|shares| discard(shares.insert(tiny, two))), "it has a row for tiny content 2, which has 1 user");
     let nothing = key(ShareKind::Xattrs, 9);
-    one(&with(&|shares| discard(shares.insert(nothing, two))), "it has a row for xattr set 9, which nothing uses");
+    one(&with(&|shares| discard(shares.insert(nothing, two))), "it has a row for xattr set 9, which has no user");
     let few = ShareRow { users: 1 };
     one(&with(&|shares| discard(shares.insert(tiny, few))), "its row (2, 2) is wrong");
 }
@@ -334,7 +334,7 @@ fn orphans_are_users_and_have_thawed_ranges_and_nobody_sees_them() {
     let key = ShareKey { kind: ShareKind::Content, id: 1 };
     assert_eq!(forge.counted_shares(), [(key, ShareRow { users: 2 })].into());
     let report = check(&forge);
-    assert_eq!(findings(&forge), [], "no file is hit by what an orphan has lost");
+    assert_eq!(findings(&forge), [], "what an orphan has lost affects no file");
     assert_eq!((report.thawed.in_log.bytes, report.thawed.lost.bytes), (100, 100));
     let fs = open(&forge);
     assert!(matches!(fs.attr(InodeId(50)), Err(FsError::NotFound)));
@@ -344,7 +344,7 @@ fn orphans_are_users_and_have_thawed_ranges_and_nobody_sees_them() {
     forge.name(1, "ghost", 50, FileType::Regular);
     let fs = open(&forge);
     assert!(fs.lookup(InodeId::ROOT, b"ghost").is_err());
-    assert_one(&forge, Severity::Lost, "it is not there", &["ghost"]);
+    assert_one(&forge, Severity::Lost, "it does not exist", &["ghost"]);
 }
 
 //= format-spec.md#8.6
@@ -358,7 +358,7 @@ fn orphans_that_are_none_are_found() {
         forge
     };
     let one = |forge: &Forge, words: &str, paths: &[&str]| assert_one(forge, Severity::Recoverable, words, paths);
-    one(&with(2, orphan(ContentRef::None, 0)), "inode 2: it is among the orphans, too", &["content"]);
+    one(&with(2, orphan(ContentRef::None, 0)), "inode 2: it is also an orphan", &["content"]);
     let linked = InodeRow { links: 1, ..orphan(ContentRef::None, 0) };
     one(&with(50, linked), "orphan 50: its link count is 1, it should be 0", &[]);
     let lost = orphan(ContentRef::Content(ContentId(7)), 5);

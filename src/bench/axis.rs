@@ -1,7 +1,7 @@
-//! Logarithmic axes: from values to places, and the values that are marked.
+//! Logarithmic axes: they map values to positions and choose the values to mark.
 //!
-//! Invariants: every value lies inside its axis, not at its ends; marks are round numbers that people use for the unit, at least as
-//! far apart as asked for. Called by `plot`.
+//! Invariants: every value lies inside its axis, not at its ends. Marks are round numbers that people use for the unit,
+//! and are at least the requested distance apart. Called by `plot`.
 
 use super::show::rounded;
 
@@ -23,13 +23,14 @@ pub struct Axis {
     pub marks: Vec<(f64, String)>,
 }
 
-/// Left free at each end, as part of the whole.
+/// Free space at each end, as a fraction of the axis.
 const MARGIN: f64 = 0.07;
-/// An axis reaches at least over this factor, so that noise does not look like a difference.
+/// An axis spans at least this factor, so that noise does not look like a difference.
 const LEAST_SPAN: f64 = 1.5;
 
 impl Axis {
-    /// The axis for `values`, all finite and above 0, its marks at least `apart` of its length apart. `None` without values.
+    /// The axis for `values`, which must be finite and above 0. Its marks are at least `apart` (a fraction of its
+    /// length) apart. `None` without values.
     pub fn new(quantity: Quantity, values: impl Iterator<Item = f64>, apart: f64) -> Option<Self> {
         let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), value: f64| {
             let value = value.ln();
@@ -46,12 +47,12 @@ impl Axis {
         Some(axis)
     }
 
-    /// Where `value` is: 0 is the axis' beginning, 1 its end.
+    /// The position of `value`: 0 is the start of the axis, 1 its end.
     pub fn place(&self, value: f64) -> f64 {
         (value.ln() - self.low) / (self.high - self.low)
     }
 
-    /// The finest set of marks for which there is room.
+    /// The finest set of marks that fits.
     fn choose(&self, quantity: Quantity, apart: f64) -> Vec<(f64, String)> {
         let sets = match quantity {
             Quantity::Bytes => [&[1, 2, 5][..], &[1, 3], &[1, 10]].map(|steps| self.steps(steps, BYTES)),
@@ -63,7 +64,7 @@ impl Axis {
         let spaced = |set: &Vec<f64>| set.windows(2).all(|pair| self.place(pair[1]) - self.place(pair[0]) >= apart);
         let (low, high) = (unit(quantity, self.low.exp()), unit(quantity, self.high.exp()));
         let even = self.even(low.0);
-        // Decades say little on a short axis; but 2000 MiB are better called 2 GiB.
+        // Decades say little on a short axis. However, 2000 MiB should read 2 GiB.
         let short = sets[0].len() < 2 || (sets[0].len() < 3 && low == high && spaced(&even));
         let fits = sets.iter().find(|set| set.len() > 1 && spaced(set)).or(sets.last().filter(|set| set.len() > 1));
         let (mut chosen, fixed) = match fits {
@@ -80,14 +81,14 @@ impl Axis {
         (0.0..=1.0).contains(&self.place(*value))
     }
 
-    /// Each of `steps` in each of the units' decades.
+    /// Each of `steps` in each decade of each unit.
     fn steps(&self, steps: &[u32], units: &[(f64, &str)]) -> Vec<f64> {
         let mut out = Vec::new();
         for (i, (unit, _)) in units.iter().enumerate() {
             let next = units.get(i + 1).map_or(f64::INFINITY, |next| next.0);
             for decade in 0..6 {
                 let values = steps.iter().map(|step| f64::from(*step) * 10f64.powi(decade) * unit);
-                // 1000 MiB is too near to 1 GiB.
+                // 1000 MiB is too close to 1 GiB.
                 out.extend(values.filter(|value| *value * 1.5 < next && self.contains(value)));
             }
         }
@@ -96,7 +97,7 @@ impl Axis {
         out
     }
 
-    /// Each of `steps` in each decade up to 10 seconds, and those of `long`.
+    /// Each of `steps` in each decade up to 10 seconds, and the values of `long`.
     fn times(&self, steps: &[u32], long: &[f64]) -> Vec<f64> {
         let mut out = self.steps(steps, SECONDS);
         out.retain(|value| *value <= 10.0);
@@ -104,7 +105,7 @@ impl Axis {
         out
     }
 
-    /// Multiples of one round number of `unit`, for an axis too short for decades.
+    /// Multiples of a round number of `unit`, for an axis too short for decades.
     fn even(&self, unit: f64) -> Vec<f64> {
         let (low, high) = (self.low.exp(), self.high.exp());
         let aim = (high - low) / unit / 5.0;
@@ -127,7 +128,7 @@ const BYTES: &[(f64, &str)] = &[
 const SECONDS: &[(f64, &str)] = &[(1e-6, "µs"), (1e-3, "ms"), (1.0, "s")];
 const LONG_TIMES: &[(f64, &str)] =
     &[(1e-6, "µs"), (1e-3, "ms"), (1.0, "s"), (60.0, "min"), (3600.0, "h"), (86_400.0, "d")];
-/// Above 10 seconds people count otherwise than in tens.
+/// Above 10 seconds people do not count in tens.
 const TIMES: &[f64] = &[
     30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 18_000.0, 36_000.0, 86_400.0, 172_800.0, 432_000.0,
     864_000.0,
@@ -141,7 +142,7 @@ fn unit(quantity: Quantity, value: f64) -> (f64, &'static str) {
         Quantity::Bytes => BYTES,
         Quantity::Seconds => LONG_TIMES,
     };
-    // A mark of exactly one unit may be a hair less after its arithmetic.
+    // Rounding may leave a mark of exactly one unit slightly below it.
     *units.iter().rfind(|unit| value >= unit.0 * (1.0 - 1e-9)).unwrap_or(&units[0])
 }
 

@@ -1,9 +1,10 @@
-//! Runs one program to its end: how long it took, its processors' time and memory, what it said.
+//! Runs one program to its end and measures it: duration, processor time, memory, output.
 //!
-//! The program leads a process group of its own, so that a terminal's Ctrl-C reaches this process alone; past the limit, or
-//! when an end is asked for, all of the group is killed. It dies with this process, too. Invariants: when [`run`] returns, the
-//! program is reaped, and after a kill no process of its group writes any more. Standard input is empty, standard output and
-//! standard error are read here. Called by everything in this room that has a program do something.
+//! The program leads a process group of its own, so that a terminal's Ctrl-C reaches only this process. When the time
+//! limit is over or the caller asks to stop, the whole group is killed. The program also dies with this process.
+//! Invariants: when [`run`] returns, the program is reaped, and after a kill no process of its group writes any more.
+//! Standard input is empty; standard output and standard error are read here. Called by everything in this room that
+//! runs a program.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -14,27 +15,27 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// More of standard output is read, but not kept.
+/// Standard output beyond this is read, but not kept.
 const MAX_OUTPUT: usize = 16 << 20;
-/// This much of the end of standard error is kept.
+/// Bytes kept of the end of standard error.
 const MAX_MESSAGE: usize = 4 << 10;
 /// Lines of it that are shown.
 const MESSAGE_LINES: usize = 4;
-/// How often `Limits::stop` is asked.
+/// How often `Limits::stop` is called.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// A killed group has closed its outputs after this time, or something else holds them.
+/// A killed group closes its outputs within this time; otherwise another process holds them.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A program that came to its end.
+/// A program that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ran {
-    /// Seconds by the clock, from before its start until it has ended.
+    /// Wall-clock seconds, from before its start until its end.
     pub seconds: f64,
-    /// Seconds of processors, in user and in kernel mode, of it and of the descendants that were waited for.
+    /// Processor seconds in user and kernel mode, including waited-for descendants.
     pub cpu_seconds: f64,
-    /// Most bytes resident of it, or of a descendant that was waited for.
+    /// Peak resident bytes of it or of a waited-for descendant.
     pub peak_memory: u64,
-    /// Its exit status: 0, or another one that was accepted.
+    /// Its exit status: 0, or another accepted one.
     pub status: i32,
     /// Its standard output, at most 16 MiB of it.
     pub output: Vec<u8>,
@@ -51,7 +52,7 @@ pub enum CommandError {
         /// Its name.
         program: String,
     },
-    /// It did not start, or its end could not be waited for.
+    /// It did not start, or waiting for its end failed.
     #[error("cannot run {program}")]
     Start {
         /// Its name.
@@ -66,7 +67,7 @@ pub enum CommandError {
         /// Seconds it ran.
         seconds: f64,
     },
-    /// An end was asked for and it was killed.
+    /// The caller asked to stop, and it was killed.
     #[error("interrupted")]
     Interrupted,
     /// It failed.
@@ -81,46 +82,46 @@ pub enum CommandError {
     },
 }
 
-/// Is given lines.
+/// Receives lines.
 type Watch<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// When to kill a program.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
-    /// After this time.
+    /// When it has run this long.
     pub time: Option<Duration>,
-    /// When this says so. It is asked ten times a second.
+    /// When this returns true. It is called ten times a second.
     pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// Runs a program to its end; its exit status is 0.
+/// Runs a program to its end; its exit status must be 0.
 ///
 /// # Errors
-/// It is missing, failed, was killed by `limits`, or ended with another exit status.
+/// It is missing, failed, was killed because of `limits`, or ended with another exit status.
 pub fn run(command: &mut Command, limits: &Limits<'_>) -> Result<Ran, CommandError> {
     run_accepting(command, limits, &[0])
 }
 
-/// Runs a program to its end; its exit status is one of `accepted`.
+/// Runs a program to its end; its exit status must be one of `accepted`.
 ///
 /// # Errors
-/// It is missing, failed, was killed by `limits`, or ended with another exit status.
+/// It is missing, failed, was killed because of `limits`, or ended with another exit status.
 pub fn run_accepting(command: &mut Command, limits: &Limits<'_>, accepted: &[i32]) -> Result<Ran, CommandError> {
     run_with(command.stdout(Stdio::piped()), limits, accepted, None)
 }
 
-/// As [`run_accepting`], but its standard output is /dev/null: for programs that write gigabytes to it.
+/// Like [`run_accepting`], but discards standard output: for programs that write gigabytes to it.
 ///
 /// # Errors
-/// As [`run_accepting`].
+/// Those of [`run_accepting`].
 pub fn run_discarding(command: &mut Command, limits: &Limits<'_>, accepted: &[i32]) -> Result<Ran, CommandError> {
     run_with(command.stdout(Stdio::null()), limits, accepted, None)
 }
 
-/// As [`run_accepting`]; `watch` is given each line of standard output when it is written, and none of them is kept.
+/// Like [`run_accepting`], but passes each line of standard output to `watch` when it is written, and keeps none.
 ///
 /// # Errors
-/// As [`run_accepting`].
+/// Those of [`run_accepting`].
 pub fn run_watched(
     command: &mut Command,
     limits: &Limits<'_>,
@@ -177,28 +178,29 @@ pub(super) fn not_started(program: &str, source: io::Error) -> CommandError {
     }
 }
 
-/// Starts a program in a group of its own, without input; it gets `at_our_end` when this thread ends.
+/// Starts a program in a process group of its own, without input. It receives the signal `at_our_end` when this thread
+/// ends.
 pub(super) fn start(command: &mut Command, at_our_end: Signal) -> io::Result<Child> {
     give_back();
     let parent = rustix::process::getpid();
     let die_with_parent = move || {
         rustix::process::set_parent_process_death_signal(Some(at_our_end))?;
-        // It may have died before that.
+        // The parent may have died before that.
         if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
     };
     command.stdin(Stdio::null()).process_group(0);
-    // SAFETY: what runs between fork and exec makes two system calls and neither allocates nor takes a lock: both errors are
+    // SAFETY: between fork and exec this makes two system calls. It neither allocates nor takes a lock: both errors are
     // plain numbers.
     unsafe { command.pre_exec(die_with_parent) };
     command.spawn()
 }
 
-/// Gives memory back that this process has freed: the kernel counts what a process has resident when it starts a program as
-/// that program's.
+/// Returns freed memory to the kernel. The kernel counts the memory that this process has resident when it starts a
+/// program as that program's.
 fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes the allocator's own locks and gives whole pages that are free back to the kernel; nothing that is in use
-    // changes.
+    // SAFETY: it takes the allocator's own locks and returns whole free pages to the kernel; memory in use does not
+    // change.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -211,7 +213,7 @@ enum Killed {
     Interrupted,
 }
 
-/// A program that is not reaped yet. Dropped before that, it is killed and reaped.
+/// A program that is not reaped yet. Dropping it kills and reaps it.
 struct Running {
     process: Pid,
     ended: rustix::fd::OwnedFd,
@@ -238,14 +240,14 @@ impl Running {
         };
         let made: io::Result<Self> = { made }();
         if made.is_err() {
-            // Nothing is left to do if it cannot be killed.
+            // If it cannot be killed, nothing else can be done.
             let _ = kill_process_group(process, Signal::KILL);
             let _ = child.wait();
         }
         made
     }
 
-    /// Reads what it says until it has ended, or kills it.
+    /// Reads its output until it has ended, or kills it.
     fn wait(&mut self, limits: &Limits<'_>, mut watch: Option<Watch<'_>>) -> io::Result<Option<Killed>> {
         loop {
             let killed = if (limits.stop)() {
@@ -262,7 +264,7 @@ impl Running {
             let left = limits.time.map_or(ASK_EVERY, |time| time.saturating_sub(self.began.elapsed()).min(ASK_EVERY));
             let ended = self.poll(left, true)?;
             if ended {
-                // What it wrote before its end is in the pipes.
+                // Its last output may still be in the pipes.
                 self.output.drain()?;
                 self.errors.drain()?;
             }
@@ -277,7 +279,7 @@ impl Running {
 
     /// Kills the group and waits until its outputs are closed, which is after its last write.
     fn kill(&mut self) -> io::Result<()> {
-        // The group may have ended by itself.
+        // The group may have ended already.
         let _ = kill_process_group(self.process, Signal::KILL);
         let until = Instant::now() + KILLED_WITHIN;
         while self.output.is_open() || self.errors.is_open() {
@@ -290,7 +292,7 @@ impl Running {
         Ok(())
     }
 
-    /// Waits for what it says, for `time`, and if asked for its end; whether it has ended.
+    /// Waits up to `time` for output, and if asked for its end; returns whether it has ended.
     fn poll(&mut self, time: Duration, for_its_end: bool) -> io::Result<bool> {
         let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
         let open = [&self.output, &self.errors].into_iter().filter_map(|stream| stream.pipe.as_ref());
@@ -339,14 +341,14 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.reaped {
-            // Nobody is left to be told that it did not work.
+            // Nobody is left who could be told of a failure.
             let _ = kill_process_group(self.process, Signal::KILL);
             let _ = self.reap();
         }
     }
 }
 
-/// What of a stream is kept.
+/// Which part of a stream is kept.
 #[derive(Clone, Copy)]
 enum Keep {
     First(usize),
@@ -355,7 +357,7 @@ enum Keep {
 
 /// A pipe that a program writes to.
 struct Stream {
-    /// None: all who could write to it have closed it.
+    /// `None` after all writers have closed it.
     pipe: Option<Box<dyn Pipe>>,
     keep: Keep,
     kept: Vec<u8>,
@@ -377,7 +379,7 @@ impl Stream {
         self.pipe.is_some()
     }
 
-    /// Reads what is there.
+    /// Reads what is available.
     fn drain(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 << 10];
         while let Some(pipe) = &mut self.pipe {
@@ -392,7 +394,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Hands on the lines that are complete.
+    /// Passes on the complete lines.
     fn take_lines(&mut self, take: &mut dyn FnMut(&[u8])) {
         let complete = self.kept.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
         self.kept[..complete].split_inclusive(|&byte| byte == b'\n').for_each(|line| take(line.trim_ascii_end()));
@@ -410,7 +412,7 @@ impl Stream {
     }
 }
 
-/// The last lines of what a program said, as one line without control characters.
+/// The last lines of a program's output, as one line without control characters.
 pub(super) fn last_lines(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let text = text.replace('\t', " ");
@@ -433,7 +435,7 @@ mod tests {
         command
     }
 
-    /// Whether a process that was killed has ended: its files are closed a moment before.
+    /// Whether a killed process has ended: its files are closed slightly earlier.
     fn ends(pid: &str) -> bool {
         let Ok(process) = pidfd_open(Pid::from_raw(pid.parse().unwrap()).unwrap(), PidfdFlags::empty()) else {
             return true;
@@ -486,7 +488,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pids = directory.path().join("pids");
         let script = format!("sleep 600 & echo $$ $! >'{}'; wait", pids.display());
-        // The limit begins to count when both processes are there.
+        // The program is stopped only when both processes exist.
         let stop = || std::fs::read_to_string(&pids).is_ok_and(|text| text.ends_with('\n'));
         let limits = Limits { time: None, stop: &stop };
         let began = Instant::now();
@@ -518,7 +520,7 @@ mod tests {
     fn lines_are_seen_as_they_are_written() {
         let directory = tempfile::tempdir().unwrap();
         let seen = directory.path().join("seen");
-        // It ends only once its first line was seen.
+        // It ends only after its first line was seen.
         let script = format!("echo one; while [ ! -e '{}' ]; do :; done; echo two; printf end", seen.display());
         let mut lines = Vec::new();
         let limits = Limits { time: Some(Duration::from_secs(60)), ..NEVER };

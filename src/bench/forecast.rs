@@ -1,15 +1,16 @@
-//! How long a run will still take: each step has a weight, and what the steps before it took says how much time a unit of it is.
+//! Estimates the remaining time of a run. Each step has a weight; the steps done so far tell how long a unit of weight
+//! takes.
 //!
-//! Packing and reading are different units; as long as nothing of a kind was measured, nothing is said. Called by `run`.
+//! Packing and reading have separate units. Until something was packed, there is no estimate. Called by `run`.
 
 use std::time::Duration;
 
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Packs.
+    /// Packing.
     Pack,
-    /// Reads, and measures what is not timed.
+    /// Reading, and measurements that are not timed.
     Read,
 }
 
@@ -17,12 +18,12 @@ pub(super) enum Work {
 struct Step {
     work: Work,
     weight: f64,
-    /// It takes no longer than that.
+    /// The step is stopped after this time.
     limit: Option<Duration>,
     took: Option<f64>,
 }
 
-/// All steps of a run in their order.
+/// All steps of a run, in order.
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
     steps: Vec<Step>,
@@ -30,12 +31,12 @@ pub(super) struct Forecast {
 }
 
 impl Forecast {
-    /// One more step at the end, which is stopped after `limit`.
+    /// Adds a step at the end, which is stopped after `limit`.
     pub(super) fn add(&mut self, work: Work, weight: f64, limit: Option<Duration>) {
         self.steps.push(Step { work, weight, limit, took: None });
     }
 
-    /// The step under way has ended.
+    /// The current step has ended.
     pub(super) fn done(&mut self, took: Duration) {
         if let Some(step) = self.steps.get_mut(self.done) {
             step.took = Some(took.as_secs_f64());
@@ -43,16 +44,16 @@ impl Forecast {
         }
     }
 
-    /// Steps before that one that were not done are not going to be: their entry failed.
+    /// Earlier steps that were not done are skipped: their entry failed.
     pub(super) fn skip_to(&mut self, step: usize) {
         self.done = step.max(self.done).min(self.steps.len());
     }
 
-    /// Seconds left, the step under way having run for `elapsed` and being done by `share`, if that is known.
+    /// Seconds left, if an estimate is possible. The current step has run for `elapsed`, and `share` of it is done.
     pub(super) fn left(&self, elapsed: Duration, share: Option<f64>) -> Option<f64> {
         let elapsed = elapsed.as_secs_f64();
         let under_way = self.steps.get(self.done)?;
-        // The first moments of a step say nothing of its length.
+        // The first moments of a step do not tell its length.
         let whole = share.filter(|share| *share > 0.02).map(|share| elapsed / share.min(1.0));
         let rate = |work: Work| {
             let done = self.steps.iter().filter(|step| step.work == work);
@@ -68,7 +69,8 @@ impl Forecast {
             let most = step.limit.map_or(f64::INFINITY, |limit| limit.as_secs_f64());
             let unit = match step.work {
                 Work::Pack => packing,
-                // Until something was read: as if all of it were done as fast as the fastest packing.
+                // Until something was read, assume that reading takes as long as the fastest packing for the same
+                // weight.
                 Work::Read => reading.unwrap_or(packing),
             };
             (unit * step.weight).min(most)
@@ -93,7 +95,7 @@ mod tests {
             forecast.add(work, weight, Some(20 * SECOND));
         }
         assert_eq!(forecast.left(SECOND, None), None, "nothing is known");
-        // A quarter after one second: 3 are left of it, and 4 a unit.
+        // A quarter is done after one second: 3 seconds are left of this step, and a unit takes 4.
         assert_eq!(forecast.left(SECOND, Some(0.25)), Some(3.0 + 4.0 + 12.0 + 4.0 + 20.0));
         forecast.done(4 * SECOND);
         forecast.done(2 * SECOND);

@@ -1,9 +1,9 @@
 //! Places labels beside the points of a plot.
 //!
-//! Invariants: no two labels overlap, none covers a marker, none leaves the plot; the same points give the same places. A label
-//! stands beside its marker where it can; one that had to move has a leader line. Each label is tried at places around its marker,
-//! nearest first, and takes the cheapest; then each is placed again with all others fixed, a few times over. This is done in several
-//! orders, and the cheapest counts. Called by `plot`.
+//! Invariants: no two labels overlap, none covers a marker, and none leaves the plot; the same points give the same
+//! positions. A label is next to its marker if possible; a label that had to move has a leader line. Positions around
+//! the marker are tried, nearest first, and each label takes the cheapest. Then each label is placed again with all
+//! others fixed, a few times. This is repeated for several orders, and the cheapest result counts. Called by `plot`.
 
 /// A point of the plot, in its units; y grows downwards.
 pub type Point = (f64, f64);
@@ -21,10 +21,10 @@ pub struct Rect {
     pub height: f64,
 }
 
-/// A marker and the label it wants.
+/// A marker and the size of its label.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Item {
-    /// The marker's middle.
+    /// The centre of the marker.
     pub at: Point,
     /// Half the marker's width and height.
     pub radius: f64,
@@ -34,22 +34,22 @@ pub struct Item {
     pub height: f64,
 }
 
-/// Where a label is.
+/// The position of a label.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placed {
-    /// What it covers.
+    /// The area it covers.
     pub rect: Rect,
-    /// From the marker to the label, if it is not beside it.
+    /// A line from the marker to the label, unless the label is next to it.
     pub leader: Option<(Point, Point)>,
 }
 
-/// Free between a marker and its own label.
+/// Free space between a marker and its own label.
 const BESIDE: f64 = 4.0;
-/// Free between a label and everything else.
+/// Free space between a label and everything else.
 const FREE: f64 = 2.0;
-/// Distances that are tried.
+/// The distances to try.
 const DISTANCES: &[f64] = &[BESIDE, 9.0, 15.0, 22.0, 30.0, 40.0, 52.0, 66.0, 84.0, 106.0, 132.0, 164.0];
-/// Directions that are tried, and what each costs: to the right is where people look first.
+/// The directions to try, with the cost of each: readers look to the right first.
 const DIRECTIONS: &[(f64, f64, f64)] = &[
     (1.0, 0.0, 0.0),
     (-1.0, 0.0, 1.0),
@@ -68,16 +68,16 @@ const DIRECTIONS: &[(f64, f64, f64)] = &[
     (-1.0, -0.5, 2.0),
     (-1.0, 0.5, 2.0),
 ];
-/// Costs, in units of distance: of a label on a drawn line, of one that is nearer to a foreign marker than to its own, and of a
-/// leader that crosses a label, a marker or another leader.
+/// Costs, in units of distance: of a label on a drawn line, of a label closer to a foreign marker than to its own, and
+/// of a leader that crosses a label, a marker or another leader.
 const ON_LINE: f64 = 12.0;
 const AMBIGUOUS: f64 = 30.0;
 const CROSSING: f64 = 45.0;
-/// Any place at all is worse than each place near the marker.
+/// A position anywhere in the plot costs more than any position near the marker.
 const ANYWHERE: f64 = 200.0;
-/// Times that each label is placed again.
+/// How often each label is placed again.
 const ROUNDS: usize = 4;
-/// Below this distance the eye needs no leader.
+/// Below this distance no leader is needed.
 const NEAR: f64 = 8.0;
 
 impl Rect {
@@ -89,12 +89,12 @@ impl Rect {
         self.top + self.height
     }
 
-    /// The same, `by` larger on each side.
+    /// The same rectangle, enlarged by `by` on each side.
     fn grown(&self, by: f64) -> Rect {
         Rect { left: self.left - by, top: self.top - by, width: self.width + 2.0 * by, height: self.height + 2.0 * by }
     }
 
-    /// Whether they have more than an edge in common.
+    /// Whether they share more than an edge.
     pub fn overlaps(&self, other: &Rect) -> bool {
         self.left < other.right() && other.left < self.right() && self.top < other.bottom() && other.top < self.bottom()
     }
@@ -124,7 +124,7 @@ impl Rect {
 }
 
 impl Item {
-    /// What its marker covers.
+    /// The area that its marker covers.
     pub fn marker(&self) -> Rect {
         let side = 2.0 * self.radius;
         Rect { left: self.at.0 - self.radius, top: self.at.1 - self.radius, width: side, height: side }
@@ -143,7 +143,7 @@ impl Item {
     fn placed(&self, rect: Rect) -> Placed {
         let to = rect.nearest(self.at);
         let far = distance(self.at, to);
-        // From the marker's edge on.
+        // Start at the marker's edge.
         let part = self.radius / far.max(self.radius);
         let from = (self.at.0 + (to.0 - self.at.0) * part, self.at.1 + (to.1 - self.at.1) * part);
         Placed { rect, leader: (far > self.radius + NEAR).then_some((from, to)) }
@@ -162,7 +162,8 @@ fn cross((a, b): (Point, Point), (c, d): (Point, Point)) -> bool {
     side(a, b, c) * side(a, b, d) < 0.0 && side(c, d, a) * side(c, d, b) < 0.0
 }
 
-/// The labels' places, one an item; `None` if the plot is too crowded. Labels avoid `lines` where that is cheap.
+/// The positions of the labels, one for each item; `None` if the plot is too crowded. Labels avoid `lines` if that is
+/// cheap.
 pub fn place(plot: Rect, items: &[Item], lines: &[(Point, Point)]) -> Option<Vec<Placed>> {
     let board = Board { plot, items, lines };
     let from = |key: &dyn Fn(&Item) -> f64| {
@@ -170,7 +171,7 @@ pub fn place(plot: Rect, items: &[Item], lines: &[(Point, Point)]) -> Option<Vec
         order.sort_by(|&a, &b| key(&items[a]).total_cmp(&key(&items[b])));
         order
     };
-    // The order decides who gets the best places: the cheapest of several.
+    // The order decides which label gets the best position, so several orders are tried and the cheapest counts.
     let orders = [
         from(&|item| -board.neighbours(item)),
         from(&|item| item.at.0),
@@ -190,15 +191,15 @@ struct Board<'a> {
 }
 
 impl Board<'_> {
-    /// How many markers are near its own.
+    /// The number of markers near its own.
     fn neighbours(&self, item: &Item) -> f64 {
         let area = item.marker().grown(item.height * 2.0);
         self.items.iter().filter(|other| area.overlaps(&other.marker())).count() as f64
     }
 
-    /// Places all labels in `order`, if it can be done, and says what it costs.
+    /// Places all labels in `order`, if possible, and returns the cost.
     fn solve(&self, mut order: Vec<usize>) -> Option<(f64, Vec<Placed>)> {
-        // A label for which no place was left goes first in the next attempt.
+        // A label that found no position goes first in the next attempt.
         for _ in 0..=self.items.len() {
             match self.attempt(&order) {
                 Ok(solution) => return Some(solution),
@@ -211,7 +212,7 @@ impl Board<'_> {
         None
     }
 
-    /// Places all labels in `order`, or says which of `order` got no place.
+    /// Places all labels in `order`, or returns the index in `order` that found no position.
     fn attempt(&self, order: &[usize]) -> Result<(f64, Vec<Placed>), usize> {
         let mut placed: Vec<Option<Placed>> = vec![None; self.items.len()];
         let mut costs = vec![0.0; self.items.len()];
@@ -229,7 +230,7 @@ impl Board<'_> {
         Ok((costs.iter().sum(), placed.into_iter().flatten().collect()))
     }
 
-    /// The cheapest place for label `i` beside those of `placed`, and what it costs.
+    /// The cheapest position for label `i` with those of `placed` fixed, and its cost.
     fn best(&self, i: usize, placed: &[Option<Placed>]) -> Option<(f64, Placed)> {
         let item = &self.items[i];
         let mut best: Option<(f64, Placed)> = None;
@@ -257,7 +258,7 @@ impl Board<'_> {
         best
     }
 
-    /// Places all over the plot, a quarter of a label's height apart.
+    /// Positions all over the plot, a quarter of a label's height apart.
     fn everywhere(&self, item: &Item, mut each: impl FnMut(Rect)) {
         let steps = |room: f64, step: f64| (0..=(room / step).max(0.0) as usize).map(move |i| i as f64 * step);
         for down in steps(self.plot.height - item.height, item.height / 4.0) {
@@ -315,7 +316,7 @@ mod tests {
         }
     }
 
-    /// Up to 25 points, some of them in the same place, with labels of a name's length.
+    /// Up to 25 points, some at the same position, with labels as wide as names.
     fn items(width: f64, height: f64) -> impl Strategy<Value = Vec<Item>> {
         let point = (12.0..width - 12.0, 12.0..height - 12.0);
         let spread = prop::collection::vec((point.clone(), 20.0..150.0f64), 0..=25);

@@ -1,10 +1,10 @@
-//! The machine that the figures are of. Called by `run`.
+//! The machine that was measured. Called by `run`.
 
 use super::report::Machine;
 use crate::fuse::mounts;
 use std::path::Path;
 
-/// This machine, and the file system that `work` (absolute) is on. What cannot be found out is "unknown".
+/// This machine, and the file system of `work` (absolute). A value that cannot be found is "unknown".
 pub fn machine(work: &Path) -> Machine {
     let uname = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
@@ -19,7 +19,7 @@ pub fn machine(work: &Path) -> Machine {
     }
 }
 
-/// The model that the kernel names, where it names one.
+/// The model that the kernel reports, if it reports one.
 fn processor(cpuinfo: &str) -> Option<String> {
     let names = ["model name", "Model", "cpu model", "cpu"];
     let value = |name: &str| {
@@ -29,11 +29,11 @@ fn processor(cpuinfo: &str) -> Option<String> {
     names.into_iter().find_map(value)
 }
 
-/// Type of the topmost mount that a path is on.
+/// Type of the topmost mount that contains the path.
 fn file_system(path: &Path) -> Option<String> {
     let all = mounts().ok()?;
     let longest = all.iter().filter(|mount| path.starts_with(&mount.point));
-    // Of several on one point, the one mounted last is used; it is listed last.
+    // Of several mounts on one point, the last one is in use; it is also listed last.
     let mount = longest.max_by_key(|mount| mount.point.as_os_str().len())?;
     Some(mount.fs_type.to_string_lossy().into_owned())
 }

@@ -1,8 +1,9 @@
-//! Measures how small a tree gets, and what packing and reading it cost: floe's settings, and other programs beside them.
+//! Measures how small a tree becomes and what packing and reading it cost, for floe's settings and for other programs.
 //!
-//! It runs programs (floe itself among them) on the user's data, in a directory that it makes and removes, and reads what they
-//! made through real mounts. Invariants: it is the one room of the library that looks at the clock, because it measures; no
-//! mount, process or file outlives a run, however it ends; a figure that was not measured is absent. Called by `cli/bench.rs`.
+//! It runs programs (floe itself among them) on the user's data, in a directory that it makes and removes, and reads
+//! the results through real mounts. Invariants: it is the only room of the library that reads the clock, because it
+//! measures; no mount, process or file outlives a run, however the run ends; a figure that was not measured is absent.
+//! Called by `cli/bench.rs`.
 
 mod axis;
 pub mod command;

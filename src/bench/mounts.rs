@@ -1,8 +1,9 @@
-//! A mount for one reading pass, and its end whatever happens.
+//! A mount for one reading pass. It is always unmounted at the end.
 //!
-//! What serves a mount is a child of this process and stays in the foreground, so that its end can be waited for; it is told to
-//! end when this process dies. Invariants: a dropped [`Mounted`] is unmounted, if need be lazily and by aborting its connection
-//! to the kernel, and its daemon is reaped. What is mounted is read-only. Called by `settings` and `peers`.
+//! The program that serves a mount is a child of this process and stays in the foreground, so that its end can be
+//! waited for. It is told to end when this process dies. Invariants: a dropped [`Mounted`] is unmounted, if necessary
+//! lazily and by aborting its connection to the kernel, and its daemon is reaped. Mounts are read-only. Called by
+//! `settings` and `peers`.
 
 use super::command::{CommandError, Limits, last_lines, not_started, program_of, run, start};
 use crate::fuse::{Mount, Unmount, abort, mounts, topmost, unmount};
@@ -16,18 +17,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often `Limits::stop` is asked while a mount is waited for.
+/// How often `Limits::stop` is called while waiting for a mount.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// A mount appears in this time, or its daemon hangs.
+/// If a mount does not appear within this time, its daemon hangs.
 const APPEARS_WITHIN: Duration = Duration::from_secs(60);
-/// A daemon ends in this time once it is unmounted; else it is told to.
+/// Time in which a daemon must end after unmounting; after that it is told to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
-/// And in this time once it is told to, or killed.
+/// Time in which a daemon must end after it is told to, or killed.
 const HEEDS_WITHIN: Duration = Duration::from_secs(3);
-/// Most bytes of a daemon's words that are looked at.
+/// Most bytes read of a daemon's output.
 const MAX_SAID: u64 = 64 << 10;
 
-/// A read-only mount. Dropped, it is unmounted.
+/// A read-only mount. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct Mounted {
     point: PathBuf,
@@ -38,12 +39,12 @@ impl Mounted {
     /// Starts a daemon that mounts on `point` and stays in the foreground; returns when it is mounted.
     ///
     /// # Errors
-    /// It is missing, ended without a mount, or `limits` ended the waiting.
+    /// The program is missing, ended without mounting, or `limits` ended the waiting.
     pub fn serve(command: &mut Command, point: &Path, limits: &Limits<'_>) -> Result<Mounted, CommandError> {
         let program = program_of(command);
         let failed = |source| CommandError::Start { program: program.clone(), source };
         let daemon = Daemon::start(command).map_err(|error| not_started(&program, error))?;
-        // From here on a drop ends it.
+        // From here on, dropping `mounted` ends the daemon.
         let mut mounted = Mounted { point: point.to_owned(), daemon: Some(daemon) };
         let began = Instant::now();
         let limit = limits.time.unwrap_or(APPEARS_WITHIN).min(APPEARS_WITHIN);
@@ -62,7 +63,7 @@ impl Mounted {
                 mounted.daemon = None;
                 return Err(CommandError::Failed { program: program.clone(), status, message });
             }
-            // Of mountinfo, a change of the mounts is PRI.
+            // In mountinfo, POLLPRI signals a change of the mounts.
             let time = timespec(ASK_EVERY);
             let mut both = [PollFd::new(&changes, PollFlags::PRI), PollFd::new(&daemon.ended, PollFlags::IN)];
             match poll(&mut both, Some(&time)) {
@@ -76,17 +77,17 @@ impl Mounted {
     /// Mounts an image through a loop device by the kernel.
     ///
     /// # Errors
-    /// mount(8) is missing or fails: the kernel does not know `fs_type`, or there is no loop device to be had.
+    /// mount(8) is missing or fails: the kernel does not support `fs_type`, or no loop device is available.
     pub fn kernel(fs_type: &str, image: &Path, point: &Path, limits: &Limits<'_>) -> Result<Mounted, CommandError> {
         let mut command = Command::new("mount");
         command.args(["-t", fs_type, "-o", "loop,ro"]).arg(image).arg(point);
-        // Before it is mounted: a mount that comes about while the command is killed is taken away, too.
+        // Make this first: a mount that appears while the command is being killed is unmounted, too.
         let mounted = Mounted { point: point.to_owned(), daemon: None };
         run(&mut command, limits)?;
         Ok(mounted)
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn point(&self) -> &Path {
         &self.point
     }
@@ -94,7 +95,7 @@ impl Mounted {
     /// Unmounts it and waits for its daemon.
     ///
     /// # Errors
-    /// It could not be unmounted but lazily, or its daemon failed or had to be killed.
+    /// It could only be unmounted lazily, or its daemon failed or had to be killed.
     pub fn end(mut self) -> Result<(), CommandError> {
         self.end_once()
     }
@@ -103,7 +104,7 @@ impl Mounted {
         let was_mounted = is_mounted(&self.point).unwrap_or(true);
         let unmounted = take_away(&self.point);
         let ended = self.daemon.take().map_or(Ok(()), |daemon| daemon.end(was_mounted));
-        // One that was told to end before it had mounted may have mounted meanwhile.
+        // A daemon that was told to end before it had mounted may have mounted meanwhile.
         let unmounted = unmounted.and_then(|()| take_away(&self.point));
         unmounted.map_err(|source| CommandError::Start { program: "umount".to_owned(), source })?;
         ended
@@ -118,7 +119,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Unmounts all that is mounted on `point`: lazily what is in use, and with its connection aborted.
+/// Unmounts everything on `point`. If it is in use, aborts its connection and unmounts lazily.
 fn take_away(point: &Path) -> io::Result<()> {
     let mut lazily = None;
     while let Some(mount) = mount_on(point)? {
@@ -130,23 +131,23 @@ fn take_away(point: &Path) -> io::Result<()> {
     lazily.map_or(Ok(()), Err)
 }
 
-/// Aborts the connections of all FUSE mounts below `directory`: every request that waits, and every later one, fails.
+/// Aborts the connections of all FUSE mounts below `directory`: every waiting and every later request fails.
 pub fn abort_below(directory: &Path) {
     for mount in below(directory).unwrap_or_default() {
         abort(&mount);
     }
 }
 
-/// Takes all mounts below `directory` away, the deepest first.
+/// Unmounts everything below `directory`, the deepest first.
 ///
 /// # Errors
-/// One of them stays.
+/// A mount remains.
 pub fn take_away_below(directory: &Path) -> io::Result<()> {
     let mut points: Vec<PathBuf> = below(directory)?.into_iter().map(|mount| mount.point).collect();
     points.sort();
     points.dedup();
     for point in points.iter().rev() {
-        // That it worked only lazily is no matter here: it is gone.
+        // A lazy unmount is good enough here: the mount is gone.
         let _ = take_away(point);
     }
     match below(directory)?.first() {
@@ -171,7 +172,7 @@ fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
 }
 
-/// A process that serves a mount. What it says goes to memory, so that it never waits for us.
+/// A process that serves a mount. Its output goes to memory, so it never blocks on us.
 #[derive(Debug)]
 struct Daemon {
     program: String,
@@ -217,7 +218,7 @@ impl Daemon {
         }
     }
 
-    /// Waits for its end, which comes by itself once it is unmounted.
+    /// Waits for its end, which comes by itself after unmounting.
     fn end(mut self, was_mounted: bool) -> Result<(), CommandError> {
         let group = Pid::from_child(&self.child);
         let mut told = false;
@@ -225,7 +226,7 @@ impl Daemon {
             let within = if signal.is_none() { ENDS_WITHIN } else { HEEDS_WITHIN };
             if let Some(signal) = signal {
                 told = true;
-                // It may be ending just now.
+                // It may be ending at this moment.
                 let _ = kill_process_group(group, signal);
             }
             if self.has_ended(within).unwrap_or(false) {

@@ -1,4 +1,5 @@
-//! One peer: packed, and read through a mount where it has one, else by its own extraction. Called by `run`.
+//! Measures one peer: packs with it, and reads the result through a mount if possible, otherwise by the peer's own
+//! extraction. Called by `run`.
 
 use super::forecast::Work;
 use super::peers::{Extract, Packed, Peer};
@@ -10,7 +11,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Weight of packing, where floe's fastest has about 1: nobody knows.
+/// Weight of packing, relative to about 1 for floe's fastest setting: a guess.
 const PACKING: f64 = 10.0;
 
 /// The steps of one peer, in the order of [`measure`].
@@ -20,7 +21,8 @@ pub(super) fn steps() -> Vec<(Work, f64)> {
     steps
 }
 
-/// Measures one peer. What was measured before a failure is in `entry`. A pass over the limit is noted and left out.
+/// Measures one peer. On a failure `entry` holds what was measured before. A pass that exceeds the limit is noted and
+/// left out.
 pub(super) fn measure(turn: &Turn<'_>, peer: &Peer, entry: &mut Entry) -> Result<(), EntryError> {
     let work = turn.work.fresh("entry")?;
     let (source, limit) = (&turn.plan.source, turn.plan.peer_limit);
@@ -71,7 +73,7 @@ fn one_pass(turn: &Turn<'_>, entry: &str, read: Read, packed: &Packed) -> Result
         };
         let cold = drop_caches();
         let done = turn.pass(read, mount.root(), cold, limits);
-        // Why reading failed says more than how the mount ended.
+        // A reading error says more than an error at unmounting.
         let ended = mount.end();
         let done = done?;
         ended?;

@@ -1,4 +1,4 @@
-//! One setting of floe: packed, read through mounts, and its layout measured. Called by `run`.
+//! Measures one setting of floe: packs, reads through mounts, and examines the layout. Called by `run`.
 
 use super::command::Limits;
 use super::forecast::Work;
@@ -14,25 +14,26 @@ use crate::meta::Image;
 use crate::pack::{PackObserver, PackOptions};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Working sets that reading is counted with, bytes.
+/// Sizes in bytes of the working sets for which reading is counted.
 const WORKING_SETS: [u64; 2] = [64 << 20, 256 << 20];
-/// Random reads that are counted: as many as are made.
+/// Number of random reads counted: as many as are made.
 const RANDOM_READS: u64 = 2000;
-/// Share of a prediction's time that reading takes, very roughly; the rest is compressing.
+/// Rough fraction of a prediction's time that is reading; the rest is compressing.
 const READING_SHARE: f64 = 0.3;
-/// Where they go. Any number.
+/// Seed of the random reads. Any number.
 const SEED: u64 = 21;
 
 /// The steps of one setting, in the order of [`measure`].
 pub(super) fn steps(setting: &Setting, mounts: bool) -> Vec<(Work, f64)> {
     let mut steps = vec![(Work::Pack, setting.weight)];
     steps.extend(PASSES.iter().filter(|_| mounts).map(|_| (Work::Read, READING)));
-    // Each subchunk is compressed once more; then all is read twice, once a working set.
+    // Each subchunk is compressed once more; then everything is read twice, once for each working set.
     steps.extend([(Work::Pack, setting.weight), (Work::Read, 2.0 * READING)]);
     steps
 }
 
-/// Measures one setting. What was measured before a failure is in `entry`. With `mounts`, images are read through mounts.
+/// Measures one setting. On a failure `entry` holds what was measured before. With `mounts`, images are read through
+/// mounts.
 pub(super) fn measure(
     turn: &Turn<'_>,
     floe: &Floe<'_>,
@@ -60,7 +61,7 @@ pub(super) fn measure(
             let mounted = floe.mount(&image, &point, limits)?;
             let cold = drop_caches();
             let done = turn.pass(read, mounted.point(), cold, limits);
-            // Why reading failed says more than how the mount ended.
+            // A reading error says more than an error at unmounting.
             let ended = mounted.end();
             let done = done?;
             ended?;
@@ -88,12 +89,12 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// The step of one setting whose size is predicted.
+/// The step of a setting whose size is predicted.
 pub(super) fn sampled_steps(setting: &Setting) -> Vec<(Work, f64)> {
     vec![(Work::Pack, setting.weight)]
 }
 
-/// Predicts the size that a setting gives.
+/// Predicts the size of the image with a setting.
 pub(super) fn predicted(
     turn: &Turn<'_>,
     setting: &Setting,
@@ -125,12 +126,12 @@ pub(super) fn predicted(
     Ok(())
 }
 
-/// Tells of a prediction as of packing.
+/// Reports a prediction like packing.
 struct Sampling<'a> {
     watcher: &'a Watcher<'a>,
-    /// Bytes that are gone over.
+    /// Bytes to read.
     whole: u64,
-    /// How many, and the first.
+    /// Their number, and the first.
     findings: Mutex<(u64, Option<String>)>,
 }
 
@@ -150,7 +151,7 @@ impl PackObserver for Sampling<'_> {
     }
 }
 
-/// What reading costs with a working set; nothing where there is nothing to read.
+/// Bytes inflated for each byte read with a working set; `None` if there is nothing to read.
 fn cost(
     image: &Arc<Image>,
     working_set: u64,
@@ -169,7 +170,7 @@ fn cost(
     Ok(Some(ReadCost { working_set, in_order, one_directory, random }))
 }
 
-/// Hands on how far a measurement is, and that it is to stop.
+/// Passes on the progress of a measurement, and the request to stop.
 struct Watcher<'a> {
     limits: &'a Limits<'a>,
     watch: &'a (dyn Fn(f64) + Sync),

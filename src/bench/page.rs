@@ -1,8 +1,8 @@
-//! A report as one page of HTML that needs no network: plots, tables, and how it was measured.
+//! A report as one HTML page that needs no network: plots, tables, and the method of measurement.
 //!
-//! Invariants: every text of the report is escaped; the page asks for nothing and runs nothing; each cell with a figure has the number
-//! in full (`data-value`), where it is in the JSON document (`data-from`, `data-per`: JSON pointers), and how much one of its unit is
-//! (`data-scale`). Called by `cli/bench.rs`.
+//! Invariants: every text of the report is escaped; the page loads nothing and runs no script. Each cell with a figure
+//! carries the full number (`data-value`), its source in the JSON document (`data-from`, `data-per`: JSON pointers),
+//! and the size of its unit (`data-scale`). Called by `cli/bench.rs`.
 
 use super::plot::{Chart, Frame, charts, draw, key, meaning, plain, shapes};
 use super::report::{Entry, Kind, Report};
@@ -11,15 +11,15 @@ use super::show::{Human, rounded};
 use super::table::{amount, facts};
 use std::fmt::Write;
 
-/// The first plot where there is much room.
+/// The first plot on a wide screen.
 const LARGE: Frame = Frame { width: 1160.0, height: 500.0, narrow: false };
-/// All plots on a usual screen.
+/// All plots on a normal screen.
 const MEDIUM: Frame = Frame { width: 568.0, height: 500.0, narrow: false };
 /// All plots on a phone.
 const SMALL: Frame = Frame { width: 358.0, height: 480.0, narrow: true };
 const STYLE: [&str; 2] = [include_str!("plot.css"), include_str!("page.css")];
 
-/// All of `report`.
+/// The page of `report`.
 pub fn html(report: &Report) -> String {
     let mut out = String::with_capacity(256 << 10);
     let path = escaped(&report.source.path);
@@ -54,7 +54,7 @@ pub fn html(report: &Report) -> String {
     out
 }
 
-/// `text` as it may stand in an element or between quotes.
+/// `text`, escaped for an element or a quoted attribute.
 fn escaped(text: &str) -> String {
     let text = plain(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('"', "&quot;").replace('\'', "&#39;")
@@ -71,7 +71,7 @@ fn list(out: &mut String, title: &str, items: impl Iterator<Item = String>) {
     }
 }
 
-/// What a person came for: what floe makes of it, and what the smallest other program does.
+/// The summary: what floe achieves, and what the smallest other program achieves.
 fn answer(out: &mut String, report: &Report) {
     let _ = writeln!(out, "<p class=\"soft\">{}</p>", escaped(&amount(&report.source)));
     let floe = || report.entries.iter().filter(|e| e.kind == Kind::Floe && e.size.is_some());

@@ -1,4 +1,5 @@
-//! What a run is asked for, whom it tells where it is, and why there may be no report. Called by `cli/bench.rs` and by `run`.
+//! The input of a run, the observer of its progress, and the errors for which there is no report. Called by
+//! `cli/bench.rs` and by `run`.
 
 use super::report::{Entry, Sample};
 use super::settings::Setting;
@@ -9,70 +10,70 @@ use std::path::PathBuf;
 use std::time::Duration;
 use thiserror::Error;
 
-/// What is to be measured.
+/// What to measure.
 #[derive(Clone)]
 pub struct Plan {
-    /// The tree, absolute.
+    /// The tree; an absolute path.
     pub source: PathBuf,
-    /// Its name as it is shown.
+    /// The tree's name for display.
     pub shown: String,
     /// floe's settings.
     pub settings: Vec<Setting>,
-    /// Not all is compressed: the size is predicted, and nothing else is measured.
+    /// If set, only a part is compressed: the size is predicted, and nothing else is measured.
     pub sample: Option<Sample>,
-    /// How a prediction packs: threads and memory. The rest is the setting's.
+    /// Threads and memory of a prediction. The other options are the setting's.
     pub pack: PackOptions,
-    /// Other programs are measured, too.
+    /// Whether other programs are measured, too.
     pub with_peers: bool,
-    /// A peer's step that takes longer is stopped.
+    /// A step of a peer that takes longer is stopped.
     pub peer_limit: Option<Duration>,
-    /// Where the work directory is made; absolute.
+    /// The directory in which the work directory is made; absolute.
     pub base: PathBuf,
     /// Threads that pack.
     pub jobs: usize,
     /// The program that packs and mounts: this one.
     pub program: PathBuf,
-    /// Where programs are looked for.
+    /// The directories to search for programs, as in PATH.
     pub path: OsString,
-    /// This moment, seconds since 1970.
+    /// The current time, seconds since 1970.
     pub time: i64,
 }
 
-/// Where a run is.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct At {
     /// The entry: "floe balanced".
     pub entry: String,
-    /// What is done with it: "packing".
+    /// What is being done: "packing".
     pub doing: &'static str,
     /// Its number, from 1.
     pub number: usize,
-    /// Entries in all.
+    /// Number of all entries.
     pub entries: usize,
-    /// Share of the step that is done, where it is known.
+    /// Fraction of the step that is done, if known.
     pub share: Option<f64>,
-    /// Where it can be told.
+    /// Estimate of the seconds left, if possible.
     pub seconds_left: Option<f64>,
 }
 
-/// Is told where a run is. Called from several threads, ten times a second.
+/// Receives the progress of a run. Called from several threads, ten times a second.
 pub trait BenchObserver: Sync {
-    /// It is here.
+    /// The current progress.
     fn at(&self, at: &At);
-    /// Something that its reader has to know.
+    /// Something that a reader of the figures must know.
     fn note(&self, text: &str);
-    /// Something of the source could not be read, and the rest goes on.
+    /// Something in the source could not be read; the run continues.
     fn finding(&self, text: &str);
     /// An entry has ended.
     fn entry(&self, entry: &Entry);
-    /// Whether it is to end.
+    /// Whether the run must stop.
     fn cancelled(&self) -> bool;
 }
 
 /// Why there is no report.
 #[derive(Debug, Error)]
 pub enum BenchError {
-    /// An end was asked for.
+    /// The observer asked to stop.
     #[error("interrupted")]
     Interrupted,
     /// The source cannot be read.
@@ -84,7 +85,7 @@ pub enum BenchError {
         #[source]
         source: io::Error,
     },
-    /// There is no work directory to be had.
+    /// The work directory cannot be made or used.
     #[error("cannot work in '{path}'")]
     Work {
         /// Its name.
@@ -93,13 +94,13 @@ pub enum BenchError {
         #[source]
         source: io::Error,
     },
-    /// The work directory would be packed, too.
+    /// The work directory is inside the source.
     #[error("the work directory '{work}' is inside the source: it would be packed, too (choose another with --work)")]
     WorkInSource {
         /// Its name.
         work: String,
     },
-    /// Not even a well compressed image fits.
+    /// There is not even room for a well compressed image.
     #[error(
         "'{path}' has {} MiB free, and an entry may need {} MiB (choose another place with --work, or take a --sample)",
         free >> 20, needed >> 20

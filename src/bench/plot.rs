@@ -1,8 +1,9 @@
-//! Draws a report: size against what packing and reading take, as SVG.
+//! Draws a report as SVG: size against the time that packing and reading take.
 //!
-//! Invariants: each point has its name beside it; shape and weight tell floe from its peers, colour only repeats it; colours come from
-//! classes (`plot.css`), so one drawing serves light and dark. Sizes are upwards, times to the right: what is below and to the left is
-//! better in both. Called by `page`, and by whoever makes README's picture.
+//! Invariants: each point has its name beside it; shape and weight tell floe from its peers, and colour only repeats
+//! that. Colours come from classes (`plot.css`), so one drawing serves light and dark. Larger sizes are higher, longer
+//! times further right: lower left is better in both. Called by `page`, and by `examples/bench_page.rs` for README's
+//! picture.
 
 use super::axis::{Axis, Quantity};
 use super::labels::{Item, Placed, Point, Rect, place};
@@ -13,14 +14,14 @@ use svg::Node;
 use svg::node::Text;
 use svg::node::element::Element;
 
-/// What a point is drawn as.
+/// The shape of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// floe.
     Disc,
-    /// A peer that is read through a mount.
+    /// A peer whose result is read through a mount.
     Square,
-    /// A peer that is extracted to be read.
+    /// A peer whose result is extracted to be read.
     Triangle,
 }
 
@@ -35,35 +36,35 @@ pub struct Mark {
     pub seconds: f64,
     /// Bytes.
     pub bytes: f64,
-    /// Where the true size lies, bytes.
+    /// The bounds of the true size in bytes.
     pub range: Option<(f64, f64)>,
 }
 
-/// Size against one kind of time.
+/// A chart of size against one kind of time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
-    /// What it shows.
+    /// The title.
     pub title: &'static str,
-    /// What the times are.
+    /// The meaning of the times.
     pub axis: &'static str,
     /// The points.
     pub marks: Vec<Mark>,
-    /// Names of entries that have a size, but no such time.
+    /// Names of entries that have a size, but not this time.
     pub absent: Vec<String>,
 }
 
-/// How large a drawing is.
+/// The size of a drawing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frame {
     /// Width in pixels.
     pub width: f64,
-    /// Height in pixels: more where labels need it.
+    /// Minimum height in pixels: it grows if labels need it.
     pub height: f64,
-    /// For a small screen: a smaller font.
+    /// For a small screen: uses a smaller font.
     pub narrow: bool,
 }
 
-/// README shows pictures about this wide.
+/// README shows pictures of about this width.
 const PICTURE: Frame = Frame { width: 860.0, height: 400.0, narrow: false };
 const PICTURE_TITLE: f64 = 34.0;
 const PICTURE_GAP: f64 = 20.0;
@@ -71,21 +72,21 @@ const KEY: f64 = 30.0;
 
 const STYLE: &str = include_str!("plot.css");
 const RADIUS: f64 = 5.0;
-/// Height of the axis' title above, and of marks and title below.
+/// Height of the axis title above, and of marks and title below.
 const ABOVE: f64 = 32.0;
 const BELOW: f64 = 46.0;
-/// Free to the right of the plot, for half of the last mark's text.
+/// Free space to the right of the plot, for half of the last mark's text.
 const RIGHT: f64 = 24.0;
-/// Marks of the axes are this far apart: the lower axis' text is up to 50 pixels wide.
+/// Minimum distance of marks on an axis: texts on the lower axis are up to 50 pixels wide.
 const APART: f64 = 58.0;
 const APART_DOWN: f64 = 30.0;
-/// A plot grows until its labels have room; this often at most.
+/// A plot grows until its labels have room, at most this often.
 const GROWTHS: usize = 24;
 const GROWTH: f64 = 1.15;
-/// No label is wider than this part of the plot.
+/// Limit of a label's width, as a fraction of the plot's.
 const WIDEST: f64 = 0.7;
 
-/// The charts for which there are points.
+/// The charts that have points.
 pub fn charts(report: &Report) -> Vec<Chart> {
     let pass = |entry: &Entry, read| entry.passes.iter().find(|pass| pass.read == read).cloned();
     let all = [
@@ -120,7 +121,7 @@ fn chart(report: &Report, title: &'static str, axis: &'static str, seconds: impl
     out
 }
 
-/// `text` on one line, without what turns or hides text.
+/// `text` on one line, with characters escaped that reorder or hide text.
 pub fn plain(text: &str) -> String {
     let hides = |c: char| {
         c.is_control()
@@ -192,7 +193,7 @@ pub fn shapes(charts: &[Chart]) -> Vec<Shape> {
     [Shape::Disc, Shape::Square, Shape::Triangle].into_iter().filter(used).collect()
 }
 
-/// How wide a text is at most, in pixels: by DejaVu Sans, which is wider than what most systems have.
+/// An upper bound of a text's width in pixels, by DejaVu Sans, which is wider than the fonts of most systems.
 pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
     let of = |c: char| match c {
         'i' | 'j' | 'l' | ' ' | '.' | ',' | '\'' | 'I' => 0.32,
@@ -207,7 +208,7 @@ pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
     text.chars().map(of).sum::<f64>() * size * if bold { 1.11 } else { 1.0 }
 }
 
-/// `name`, cut in its middle where it is wider than `room`.
+/// `name`, with its middle cut out if it is wider than `room`.
 fn shortened(name: &str, room: f64, size: f64, bold: bool) -> String {
     let chars: Vec<char> = name.chars().collect();
     let cut = |kept: usize| -> String {
@@ -221,7 +222,7 @@ fn shortened(name: &str, room: f64, size: f64, bold: bool) -> String {
     fits.unwrap_or_else(|| "…".into())
 }
 
-/// A chart whose places are known.
+/// A chart with all positions computed.
 struct Drawing<'a> {
     chart: &'a Chart,
     frame: Frame,
@@ -241,7 +242,7 @@ impl Frame {
 }
 
 impl<'a> Drawing<'a> {
-    /// Places everything; in a higher frame where the labels need it.
+    /// Computes all positions; the frame grows if the labels need it.
     fn new(chart: &'a Chart, frame: Frame) -> Option<Self> {
         let mut frame = frame;
         let mut drawing = Self::unlabelled(chart, frame)?;
@@ -353,7 +354,7 @@ impl<'a> Drawing<'a> {
         for (((label, name), mark), at) in self.labels.iter().zip(&self.names).zip(&self.chart.marks).zip(&self.at) {
             let class = if mark.shape == Shape::Disc { "label floe" } else { "label" };
             let Rect { left, top, width, height } = label.rect;
-            // A font that is narrower than thought keeps the label at its marker.
+            // If the font is narrower than assumed, this keeps the label at its marker.
             let (x, anchor) = match () {
                 () if left >= at.0 => (left, "start"),
                 () if left + width <= at.0 => (left + width, "end"),
@@ -365,7 +366,7 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// A time as people say it.
+/// A time in the units that people use.
 fn time(seconds: f64) -> String {
     let (scale, unit) = match seconds {
         ..0.001 => (1e-6, "µs"),
@@ -383,7 +384,7 @@ fn root(width: f64, height: f64, class: &str, title: &str) -> Element {
     out
 }
 
-/// `chart` as an SVG element to stand in a page; without an XML namespace, which HTML does not need.
+/// `chart` as an SVG element inside an HTML page, without an XML namespace, which HTML does not need.
 pub fn draw(chart: &Chart, frame: Frame) -> String {
     let Some(drawing) = Drawing::new(chart, frame) else { return String::new() };
     let class = if frame.narrow { "plot narrow" } else { "plot wide" };
@@ -392,7 +393,7 @@ pub fn draw(chart: &Chart, frame: Frame) -> String {
     out.to_string()
 }
 
-/// The meaning of `shape` as a small picture, to stand in a line of text.
+/// `shape` as a small picture for use in a line of text.
 pub fn key(shape: Shape) -> String {
     let mut out = root(14.0, 14.0, "plot key", meaning(shape));
     let mut group = element("g", if shape == Shape::Disc { "floe" } else { "" }, []);
@@ -401,8 +402,8 @@ pub fn key(shape: Shape) -> String {
     out.to_string()
 }
 
-/// A picture for README: size against packing time, and below against the time to read everything. It follows the reader's light
-/// or dark setting by itself, and has a background, for pages that do not.
+/// A picture for README: size against packing time, and below it size against the time to read everything. It follows
+/// the reader's light or dark setting, and has a background for pages that do not.
 pub fn readme_svg(report: &Report) -> String {
     let charts: Vec<Chart> = charts(report).into_iter().take(2).collect();
     let mut content = Element::new("g");

@@ -1,8 +1,8 @@
-//! The reading passes over a tree that is mounted (or lies on any file system), each with its time.
+//! The reading passes over a mounted tree (or a tree on any file system), each with its time.
 //!
-//! All of it happens in this process, with the system calls that `cat` and `find -ls` make; no link is followed. A thread of its
-//! own reads, so that a mount that does not answer stops nobody: whoever waits for it has the mount's connection aborted, and the
-//! reads fail. Called by `settings` and `run`.
+//! All passes run in this process, with the system calls that `cat` and `find -ls` make; no link is followed. A
+//! separate thread reads, so that a mount that does not answer blocks nobody: the waiting thread aborts the mount's
+//! connection, and the reads fail. Called by `settings` and `run`.
 
 use super::command::Limits;
 use super::report::{Pass, Read};
@@ -20,24 +20,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Bytes of one read of a file that is read as a whole: what `cat` reads at once.
+/// Bytes of one read call on a file that is read completely, as in `cat`.
 const BLOCK: usize = 128 << 10;
-/// Random reads end after this time, however many there were.
+/// Random reads end after this time, however many were made.
 const RANDOM_TIME: Duration = Duration::from_secs(20);
-/// A single read, or a look at a single entry, that takes longer than this never ends.
+/// A single read or a single stat that takes longer than this never ends.
 const STALLED: Duration = Duration::from_secs(120);
-/// How often whoever waits looks around.
+/// How often the waiting thread checks.
 const LOOK: Duration = Duration::from_millis(100);
-/// A reader that is told to end has ended in this time, or the mount is aborted under it.
+/// Time in which a reader must end after it is told to; after that the mount is aborted.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
-/// The passes, in the order they are made.
+/// The passes, in order.
 pub const PASSES: [Read; 4] = [Read::InOrder, Read::OneDirectory, Read::Random, Read::Find];
 
 /// Why a pass has no result.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    /// An end was asked for.
+    /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
     /// It took longer than allowed.
@@ -52,7 +52,7 @@ pub enum ReadError {
     /// Something could not be read.
     #[error("cannot read '{path}'")]
     Io {
-        /// What, from the root; as far as it is known.
+        /// Its path from the root, as far as it is known.
         path: String,
         /// Why.
         #[source]
@@ -60,20 +60,20 @@ pub enum ReadError {
     },
 }
 
-/// What a pass found.
+/// The result of a pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passed {
     /// Its figures.
     pub pass: Pass,
-    /// Random reads that were left out, since the file is not there: it was not packed.
+    /// Random reads left out because the file does not exist: it was not packed.
     pub absent: usize,
 }
 
-/// One pass over the tree at `root`; `cold` is what the result says of the caches. `abort` has all requests to a mount that
-/// hangs fail.
+/// One pass over the tree at `root`; `cold` is copied into the result. `abort` makes all requests to a mount that hangs
+/// fail.
 ///
 /// # Errors
-/// Something cannot be read, it takes too long, or an end is asked for.
+/// Something cannot be read, the pass takes too long, or the caller asks to stop.
 pub fn pass(
     read: Read,
     root: &Path,
@@ -91,26 +91,26 @@ pub fn pass(
     };
     let thread = reader.map_err(|source| ReadError::Io { path: String::new(), source })?;
     let outcome = watch(&result, &control, limits, abort);
-    // One that the kernel does not let go of is left behind: it ends with the process.
+    // A thread that is stuck in the kernel is left behind: it ends with the process.
     if !matches!(outcome, Err(ReadError::Stalled)) || thread.is_finished() {
-        // Its panic is ours.
+        // Pass on its panic.
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     }
     outcome
 }
 
-/// What reader and watcher have in common.
+/// State shared by reader and watcher.
 #[derive(Default)]
 struct Control {
     cancelled: AtomicBool,
-    /// Grows with each thing that is done.
+    /// Grows with each operation.
     done: AtomicU64,
 }
 
 impl Control {
     fn step(&self) -> io::Result<()> {
         self.done.fetch_add(1, Ordering::Relaxed);
-        // Not `Interrupted`: the standard library tries those again.
+        // Not `Interrupted`: the standard library retries on that.
         if self.cancelled.load(Ordering::Relaxed) { Err(io::Error::other("cancelled")) } else { Ok(()) }
     }
 }
@@ -126,7 +126,7 @@ fn watch(
     let why = loop {
         match result.recv_timeout(LOOK) {
             Ok(outcome) => return outcome,
-            // It panicked, which joining tells.
+            // The reader panicked; joining it reports that.
             Err(RecvTimeoutError::Disconnected) => return Err(ReadError::Interrupted),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -168,23 +168,23 @@ fn measure(read: Read, root: PathBuf, survey: &Survey, control: &Control, cold: 
     Ok(Passed { pass: Pass { read, mounted: true, cold, seconds, bytes, operations, p50, p99 }, absent })
 }
 
-/// What a pass did.
+/// The result of the operations of a pass.
 #[derive(Default)]
 struct Done {
     bytes: u64,
     operations: u64,
-    /// Of each operation, if they are measured singly.
+    /// Duration of each operation, if they are measured singly.
     times: Vec<f64>,
     absent: usize,
 }
 
-/// Nearest rank: the smallest that `percent` of all are at most.
+/// Nearest rank: the smallest value that at least `percent` percent of all values do not exceed.
 fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// Reads every file below `root` in path order.
+/// Reads every file below `root`, in path order.
 fn contents(root: &Path, control: &Control, at: &mut String) -> io::Result<Done> {
     struct Reader<'a> {
         control: &'a Control,
@@ -224,7 +224,7 @@ fn contents(root: &Path, control: &Control, at: &mut String) -> io::Result<Done>
     Ok(reader.done)
 }
 
-/// Opens a file and reads 4 KiB of it, again and again; opening counts, since whoever wants 4 KiB has to.
+/// Opens a file and reads 4 KiB of it, for each spot. Opening counts, because every reader of 4 KiB must open the file.
 fn spots(root: &Path, spots: &[Spot], control: &Control, at: &mut String) -> io::Result<Done> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty())?;
@@ -255,7 +255,7 @@ fn spots(root: &Path, spots: &[Spot], control: &Control, at: &mut String) -> io:
     Ok(done)
 }
 
-/// Opens a path below a directory, however long it is.
+/// Opens a path below a directory, whatever its length.
 fn open_below(root: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
     const LONGEST: usize = 4000;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -272,7 +272,7 @@ fn open_below(root: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
     Ok(openat(within.as_ref().unwrap_or(root), rest, flags, Mode::empty())?)
 }
 
-/// What `find -ls` asks of each entry: its attributes, and where a link leads.
+/// What `find -ls` queries of each entry: its attributes, and the target of a link.
 fn attributes(root: &Path, control: &Control, at: &mut String) -> io::Result<Done> {
     struct Lister<'a> {
         control: &'a Control,
@@ -304,7 +304,7 @@ fn attributes(root: &Path, control: &Control, at: &mut String) -> io::Result<Don
     Ok(lister.done)
 }
 
-/// A path that is safe to show.
+/// A path, made safe to show.
 pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).replace(char::is_control, "\u{fffd}")
 }
@@ -370,7 +370,7 @@ mod tests {
         let (send, result) = channel();
         let control = Control::default();
         let limits = Limits { time: Some(Duration::ZERO), stop: &|| false };
-        // The abort is what lets the reader end.
+        // Only the abort lets the reader end.
         let sender = std::cell::RefCell::new(Some(send));
         let abort = || {
             let failed = Err(ReadError::Io { path: String::new(), source: io::ErrorKind::NotConnected.into() });

@@ -1,28 +1,28 @@
-//! What a benchmark found, for people and programs alike: table, JSON and page are made from it and from nothing else.
+//! The result of a benchmark. Table, JSON and page are made from it and from nothing else.
 //!
-//! Sizes are in bytes, times in seconds unless the name says otherwise. What was not measured is absent, never zero. Filled by
-//! `run`, shown by `cli` and `page`.
+//! Sizes are in bytes, and times in seconds unless the name says otherwise. A value that was not measured is absent,
+//! never zero. Filled by `run`, shown by `cli` and `page`.
 
 use serde::{Deserialize, Serialize};
 
-/// All of one run.
+/// The result of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Version of floe.
     pub floe: String,
-    /// When it began, seconds since 1970.
+    /// Start of the run, seconds since 1970.
     pub time: i64,
-    /// Where it ran.
+    /// The machine it ran on.
     pub machine: Machine,
     /// What was packed.
     pub source: Source,
     /// How it was measured.
     pub method: Method,
-    /// floe's settings in the order they were asked for, then the peers.
+    /// floe's settings in the order requested, then the peers.
     pub entries: Vec<Entry>,
     /// Peers that are not installed.
     pub missing: Vec<Missing>,
-    /// What a reader of the figures has to know: that caches were warm, that a file could not be read.
+    /// What a reader of the figures must know: for example that caches were warm, or that a file could not be read.
     pub notes: Vec<String>,
 }
 
@@ -59,24 +59,24 @@ pub struct Source {
 pub struct Method {
     /// Threads that pack.
     pub jobs: usize,
-    /// Each reading pass began with empty caches.
+    /// Whether each reading pass began with empty caches.
     pub cold: bool,
     /// A peer that takes longer is stopped; seconds.
     pub peer_limit: Option<f64>,
-    /// Bytes to compress where not all was compressed.
+    /// The sample, if only a part was compressed.
     pub sample: Option<Sample>,
 }
 
-/// What of the data was compressed.
+/// Which part of the data was compressed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Bytes asked for.
+    /// Bytes requested.
     pub bytes: u64,
-    /// Only these were read; else all was read and cut, and deduplication is exact.
+    /// Whether only these were read. Otherwise everything was read and cut, and deduplication is exact.
     pub fast: bool,
 }
 
-/// Whose figures they are.
+/// Whose figures an entry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -86,7 +86,7 @@ pub enum Kind {
     Peer,
 }
 
-/// What became of one entry.
+/// How the measurement of an entry ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
@@ -107,43 +107,43 @@ pub enum Outcome {
 /// One setting of floe, or one peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// `floe balanced`, `mksquashfs zstd:15`: short, and different from all others'.
+    /// `floe balanced`, `mksquashfs zstd:15`: short and unique.
     pub name: String,
     /// floe or a peer.
     pub kind: Kind,
     /// Version of the program.
     pub version: String,
-    /// The command's options as they were given.
+    /// The options of the command as given.
     pub options: String,
-    /// What became of it.
+    /// How its measurement ended.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// How small it got.
+    /// The size of the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
-    /// What packing took.
+    /// Cost of packing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packing: Option<Packing>,
-    /// What reading took, one a pass.
+    /// Reading times, one for each pass.
     pub passes: Vec<Pass>,
-    /// Bytes inflated for bytes read, one a working set. Of floe alone.
+    /// Bytes inflated for each byte read, one for each working set. Only for floe.
     pub read_costs: Vec<ReadCost>,
 }
 
-/// How small it got.
+/// The size of the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Size {
-    /// Bytes in all: of a sample, the prediction.
+    /// Total bytes; for a sample, the prediction.
     pub total: u64,
-    /// Bytes of the source for each byte.
+    /// Bytes of the source for each byte of the result.
     pub ratio: f64,
-    /// Of a sample: where the truth lies.
+    /// For a sample: the bounds of the true size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<Range>,
-    /// What the bytes are. Of floe alone.
+    /// How the bytes are used. Only for floe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
-    /// What each step saved. Of floe alone.
+    /// What each step saved. Only for floe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saved: Option<Saved>,
 }
@@ -157,12 +157,12 @@ pub struct Range {
     pub high: u64,
 }
 
-/// The bytes of an image; the sum is the total.
+/// How the bytes of an image are used; the sum is the total.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
     /// Stored superchunks.
     pub data: u64,
-    /// Tables but for the identities.
+    /// Tables, except the identities.
     pub metadata: u64,
     /// Identities of subchunks.
     pub identities: u64,
@@ -181,25 +181,25 @@ pub struct Saved {
     pub alone: u64,
     /// Stored bytes that packing into superchunks saved over that.
     pub superchunks: u64,
-    /// Stored bytes that matching saved; absent where the setting does not match.
+    /// Stored bytes that matching saved; absent if the setting does not use matching.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matching: Option<u64>,
 }
 
-/// What packing took.
+/// Cost of packing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Packing {
-    /// Seconds by the clock.
+    /// Wall-clock seconds.
     pub seconds: f64,
-    /// Seconds of processors.
+    /// Processor seconds.
     pub cpu_seconds: f64,
-    /// Bytes of the source in a second by the clock.
+    /// Bytes of the source for each wall-clock second.
     pub bytes_per_second: f64,
-    /// Most bytes resident of any one process.
+    /// Peak resident bytes of any one process.
     pub peak_memory: u64,
 }
 
-/// What was read.
+/// The kind of a reading pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Read {
@@ -218,20 +218,20 @@ pub enum Read {
 pub struct Pass {
     /// What was read.
     pub read: Read,
-    /// Through a mount; else by the program's own extraction.
+    /// Whether it was read through a mount; otherwise by the program's own extraction.
     pub mounted: bool,
-    /// With empty caches.
+    /// Whether it began with empty caches.
     pub cold: bool,
-    /// Seconds by the clock.
+    /// Wall-clock seconds.
     pub seconds: f64,
-    /// Bytes read; of `Find`, 0.
+    /// Bytes read; 0 for `Find`.
     pub bytes: u64,
-    /// Reads or entries.
+    /// Number of reads or entries.
     pub operations: u64,
-    /// Half of the reads took at most this, seconds. Of `Random` alone.
+    /// Median duration of a read in seconds. Only for `Random`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50: Option<f64>,
-    /// 99 of 100 reads took at most this, seconds. Of `Random` alone.
+    /// 99th percentile of the duration of a read in seconds. Only for `Random`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99: Option<f64>,
 }
@@ -254,6 +254,6 @@ pub struct ReadCost {
 pub struct Missing {
     /// Its name.
     pub name: String,
-    /// The package that brings it.
+    /// The package that provides it.
     pub package: String,
 }

@@ -1,7 +1,7 @@
-//! A whole run: the source is looked at, then each setting and each peer is packed, read and removed, one after another.
+//! A whole run: examines the source, then packs, reads and removes each setting and each peer, one after another.
 //!
-//! Invariants: at most one entry's files exist at a time; what fails in one entry is that entry's, and the rest goes on; an end
-//! that is asked for leaves nothing. Called by `cli/bench.rs`.
+//! Invariants: the files of at most one entry exist at a time; a failure in one entry does not affect the others; when
+//! the caller asks to stop, nothing remains. Called by `cli/bench.rs`.
 
 use super::command::{CommandError, Limits};
 use super::forecast::Forecast;
@@ -19,13 +19,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// With less than this share of the source's bytes free, nothing is begun: hardly anything gets so small.
+/// The run does not begin with less free space than the source's bytes divided by this: hardly anything compresses that
+/// well.
 const LEAST_FREE: u64 = 50;
 
 /// Measures all of `plan`.
 ///
 /// # Errors
-/// The source or the work directory cannot be used, or an end was asked for. What fails of an entry is in the report.
+/// The source or the work directory cannot be used, or the caller asked to stop. Failures of entries are in the report.
 pub fn run(plan: &Plan, observer: &dyn BenchObserver) -> Result<Report, BenchError> {
     let base = plan.base.display().to_string();
     let work_error = |source| BenchError::Work { path: base.clone(), source };
@@ -52,7 +53,7 @@ pub fn run(plan: &Plan, observer: &dyn BenchObserver) -> Result<Report, BenchErr
         ));
     }
     let measured = Run::begin(&mut turn).and_then(Run::finish_all);
-    // What was measured in hours is not given up for a file that stays.
+    // Hours of measurements are not discarded because of a file that cannot be removed.
     let left = turn.work.end().map_err(work_error);
     match (measured, left) {
         (Ok(mut report), Err(error)) => {
@@ -64,11 +65,11 @@ pub fn run(plan: &Plan, observer: &dyn BenchObserver) -> Result<Report, BenchErr
     }
 }
 
-/// Most bytes that are in the work directory at once.
+/// The most bytes that the work directory holds at once.
 fn needed(plan: &Plan, bytes: u64) -> u64 {
     match &plan.sample {
         Some(sample) => work::needed(sample.bytes.min(bytes).saturating_mul(2)),
-        // Some peers can be read only by extracting beside what they made.
+        // Some peers can be read only by extracting next to their result.
         None if plan.with_peers => work::needed(bytes.saturating_mul(2)),
         None => work::needed(bytes),
     }
@@ -77,16 +78,16 @@ fn needed(plan: &Plan, bytes: u64) -> u64 {
 struct Run<'t, 'a> {
     turn: &'t mut Turn<'a>,
     floe: Floe<'a>,
-    /// Images of floe are read through mounts.
+    /// Whether images of floe are read through mounts.
     mounts: bool,
     peers: Vec<Peer>,
     missing: Vec<Missing>,
-    /// Number of the step that follows each entry.
+    /// For each entry, the number of the step after its last.
     ends: Vec<usize>,
 }
 
 impl<'t, 'a> Run<'t, 'a> {
-    /// Looks what can be measured here.
+    /// Determines what can be measured here.
     fn begin(turn: &'t mut Turn<'a>) -> Result<Self, BenchError> {
         let plan = turn.plan;
         turn.cold = plan.sample.is_none() && drop_caches();
@@ -116,7 +117,7 @@ impl<'t, 'a> Run<'t, 'a> {
         Ok(run)
     }
 
-    /// What a reader of the figures has to know.
+    /// Notes what a reader of the figures must know.
     fn tell(&self, no_fuse: Option<String>) {
         let reads = self.turn.plan.sample.is_none();
         if reads && !self.turn.cold {
@@ -144,7 +145,7 @@ impl<'t, 'a> Run<'t, 'a> {
         Ok(())
     }
 
-    /// Measures all entries. Where it cannot go on, what was measured counts.
+    /// Measures all entries. If it cannot continue, the report holds what was measured.
     fn finish_all(mut self) -> Result<Report, BenchError> {
         match self.entries() {
             Err(error @ BenchError::Work { .. }) if !self.turn.done.is_empty() => {
@@ -155,7 +156,7 @@ impl<'t, 'a> Run<'t, 'a> {
         Ok(self.report())
     }
 
-    /// All entries, in turns.
+    /// Measures all entries, one after another.
     fn entries(&mut self) -> Result<(), BenchError> {
         let plan = self.turn.plan;
         for setting in &plan.settings {
@@ -180,7 +181,7 @@ impl<'t, 'a> Run<'t, 'a> {
         entry(format!("floe {}", setting.name), Kind::Floe, options)
     }
 
-    /// Notes what became of an entry, and removes its files.
+    /// Records the outcome of an entry, and removes its files.
     fn finish(&mut self, mut entry: Entry, measured: Result<(), EntryError>) -> Result<(), BenchError> {
         if self.turn.observer.cancelled() {
             return Err(BenchError::Interrupted);
@@ -244,7 +245,7 @@ fn entry(name: String, kind: Kind, (version, options): (String, String)) -> Entr
     }
 }
 
-/// Why no image can be mounted with FUSE here, if so.
+/// Why no image can be mounted with FUSE here; `None` if it can.
 fn no_fuse(path: &OsStr) -> Option<String> {
     let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     if let Err(error) = device {

@@ -1,7 +1,8 @@
-//! One of floe's settings: the options of `floe pack` that it stands for, and what an image packed with it is found to be.
+//! One of floe's settings: the options of `floe pack` that it stands for, and the examination of an image packed with
+//! it.
 //!
-//! Packing runs as a child process, so that its processors' time and memory are its own; the image is then opened through the
-//! library. Called by `run`.
+//! Packing runs as a child process, so that its processor time and memory are measured separately; then the image is
+//! opened through the library. Called by `run`.
 
 use super::command::{CommandError, Limits, Ran, run_watched};
 use super::mounts::Mounted;
@@ -18,29 +19,29 @@ use std::process::Command;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// What `floe pack` ends with where something could not be read as it is.
+/// The exit status of `floe pack` if something could not be read, or not as it is.
 const FINDINGS: i32 = 3;
 
 /// A setting of floe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
-    /// As it was asked for.
+    /// The name that was requested.
     pub name: String,
-    /// Options of `floe pack`.
+    /// The options of `floe pack`.
     pub options: Vec<String>,
-    /// What they give: parameters.
+    /// The resulting parameters.
     pub params: Params,
-    /// And codec and level.
+    /// The resulting codec and level.
     pub compression: Compression,
-    /// How long packing takes compared to others', very roughly: of the time left that is shown.
+    /// Rough relative duration of packing, for the estimate of the time left.
     pub weight: f64,
 }
 
 impl Setting {
-    /// A profile's name, or a codec as `-C` takes it.
+    /// Parses the name of a profile, or a codec as in `-C`.
     ///
     /// # Errors
-    /// Says what it may be.
+    /// The message lists the accepted names.
     pub fn parse(name: &str) -> Result<Setting, String> {
         let (option, params, compression) = match (name.parse::<Profile>(), name.parse::<Compression>()) {
             (Ok(profile), _) => ("--profile", profile.params(), profile.compression()),
@@ -58,13 +59,13 @@ impl Setting {
     }
 }
 
-/// What `floe pack -C` makes of a profile's parameters.
+/// What `floe pack -C` does to a profile's parameters.
 fn with_codec(own: Params, compression: Compression) -> Params {
     let chosen = Params { codec: compression.codec_number(), level: compression.level(), ..own };
     Params { profile: if chosen == own { own.profile } else { 0 }, ..chosen }
 }
 
-/// How long a codec takes compared to others, very roughly.
+/// Rough relative duration of a codec.
 fn weight(compression: Compression) -> f64 {
     match compression {
         Compression::Zstd(level) => 1.0 + f64::from(level) * f64::from(level) / 20.0,
@@ -73,7 +74,7 @@ fn weight(compression: Compression) -> f64 {
     }
 }
 
-/// Why an image that was just packed cannot be looked at.
+/// Why an image that was just packed cannot be examined.
 #[derive(Debug, Error)]
 pub enum LookError {
     /// Its file cannot be read.
@@ -82,7 +83,7 @@ pub enum LookError {
     /// Its tables cannot be read.
     #[error(transparent)]
     Meta(#[from] MetaError),
-    /// Its parts are more than it has: it does not add up.
+    /// The sizes of its parts exceed its own size.
     #[error("the parts of the image are {parts} bytes, and it has {total}")]
     Parts {
         /// Bytes of the parts.
@@ -92,23 +93,23 @@ pub enum LookError {
     },
 }
 
-/// What `floe pack --json` says of its end.
+/// The final message of `floe pack --json`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Summary {
-    /// Raw bytes that were there already.
+    /// Raw bytes that were duplicates.
     pub shared_bytes: u64,
-    /// Things that could not be read as they are.
+    /// Number of files that could not be read, or not as they are.
     pub warnings: u64,
 }
 
-/// An image that was packed.
+/// A packed image.
 #[derive(Debug)]
 pub struct Packed {
-    /// What packing took.
+    /// Cost of packing.
     pub ran: Ran,
-    /// What it says.
+    /// The final message.
     pub summary: Summary,
-    /// The first thing that it could not read as it is.
+    /// The first file that could not be read, or not as it is.
     pub finding: Option<String>,
 }
 
@@ -122,15 +123,15 @@ pub struct Floe<'a> {
 }
 
 impl Floe<'_> {
-    /// The options of packing as they are shown.
+    /// The options of packing, for display.
     pub fn options(&self, setting: &Setting) -> String {
         format!("pack {} -j {} DIR IMAGE", setting.options.join(" "), self.jobs)
     }
 
-    /// Packs `source` into `image`, with temporary files beside it; `watch` is told which share of the bytes is done.
+    /// Packs `source` into `image`, with temporary files next to it; `watch` receives the fraction of the bytes done.
     ///
     /// # Errors
-    /// It fails, was interrupted, or says nothing that is understood.
+    /// The program fails, is interrupted, or prints no summary.
     pub fn pack(
         &self,
         setting: &Setting,
@@ -186,13 +187,13 @@ struct Said {
     message: String,
 }
 
-/// The first of a kind of JSON lines among the last words of a program.
+/// The first JSON line of a kind in a program's last output.
 fn said(words: &str, kind: &str) -> Option<Said> {
     let begin = words.find(&format!("{{\"message_type\":\"{kind}\""))?;
     serde_json::Deserializer::from_str(&words[begin..]).into_iter().next()?.ok()
 }
 
-/// A failure of floe in the words that people are told.
+/// A failure of floe with the message that a user would see.
 fn told(error: CommandError) -> CommandError {
     match error {
         CommandError::Failed { program, status, message } => {
@@ -212,7 +213,7 @@ pub fn open(image: &Path) -> Result<Arc<Image>, LookError> {
     Ok(Arc::new(Image::open(storage, ImageOptions::default())?))
 }
 
-/// How small `bytes` got in an image of `total` bytes.
+/// The size of `bytes` bytes in an image of `total` bytes.
 ///
 /// # Errors
 /// Its tables cannot be read.

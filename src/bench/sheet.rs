@@ -1,7 +1,7 @@
-//! The tables of a report: what stands in which cell. `table` shows them as text and `page` as HTML, so both say the same.
+//! The tables of a report, cell by cell. `table` shows them as text and `page` as HTML, so both have the same content.
 //!
-//! Invariant: a figure is a number of the report's JSON, named by its JSON pointer, or one such number for another; its text is that
-//! number in the column's unit, rounded. What was not measured has no figure.
+//! Invariant: a figure is a number of the report's JSON, named by its JSON pointer, or the quotient of two such
+//! numbers. Its text is that number in the column's unit, rounded. A value that was not measured has no figure.
 
 use super::report::{Entry, Kind, Outcome, Pass, Read, ReadCost, Report, Saved, Size};
 use super::show::{Human, rounded};
@@ -9,20 +9,20 @@ use super::show::{Human, rounded};
 /// One table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sheet {
-    /// What it is about.
+    /// The title.
     pub title: String,
     /// From left to right.
     pub columns: Vec<Column>,
     /// From top to bottom.
     pub rows: Vec<Row>,
-    /// What its marks mean, and what one has to know to read it.
+    /// The meaning of its marks, and what a reader must know.
     pub notes: Vec<String>,
 }
 
 /// One column.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
-    /// Heading of this column and of those beside it that have the same; may be empty.
+    /// Heading that this column shares with its neighbours of the same group; may be empty.
     pub group: String,
     /// Its own heading; may be empty.
     pub heading: String,
@@ -37,36 +37,36 @@ pub struct Row {
     pub name: String,
     /// floe or a peer.
     pub kind: Kind,
-    /// One a column, or why there are none.
+    /// One for each column, or the reason why there are none.
     pub cells: Result<Vec<Option<Figure>>, String>,
 }
 
 /// One number of the report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// As people read it, in the column's unit.
+    /// The text, in the column's unit.
     pub text: String,
-    /// The number in full, as JSON has it.
+    /// The full number, as in JSON.
     pub value: serde_json::Number,
-    /// How much one of the column's unit is.
+    /// The size of the column's unit.
     pub scale: f64,
     /// JSON pointer to the number.
     pub from: String,
-    /// JSON pointer to what the number is divided by.
+    /// JSON pointer to the divisor.
     pub per: Option<String>,
-    /// Points to a note of the sheet; may be empty.
+    /// Refers to a note of the sheet; may be empty.
     pub mark: &'static str,
 }
 
-/// Figures of a column where an entry has them.
+/// Returns an entry's figure for a column, if it has one.
 type Get<'a> = Box<dyn Fn(&Entry, &str) -> Option<Figure> + 'a>;
 
-/// What a column is, and where its figures come from.
+/// A column, and the function for its figures.
 struct Source<'a>(Column, Get<'a>);
 
 const EXTRACTED: &str = "*";
 const WARM: &str = "~";
-/// Significant figures of sizes: they are compared most closely. And of all else, which varies from run to run.
+/// Significant figures of sizes, which are compared most closely, and of everything else, which varies from run to run.
 const SIZE_FIGURES: usize = 4;
 const OTHER_FIGURES: usize = 3;
 
@@ -98,7 +98,8 @@ fn column(group: &str, heading: &str, unit: &'static str) -> Column {
     Column { group: group.into(), heading: heading.into(), unit }
 }
 
-/// Indexes of the entries as they are shown: floe's in the order asked for, peers by size, then those without one.
+/// Indexes of the entries in display order: floe's in the order requested, then peers by size, then peers without a
+/// size.
 pub fn order(report: &Report) -> Vec<usize> {
     let mut order: Vec<usize> = (0..report.entries.len()).collect();
     let size = |entry: &Entry| entry.size.as_ref().map_or(u64::MAX, |size| size.total);
@@ -118,7 +119,7 @@ pub fn trouble(outcome: &Outcome) -> Option<String> {
     }
 }
 
-/// All tables that `report` has figures for.
+/// All tables for which `report` has figures.
 pub fn sheets(report: &Report) -> Vec<Sheet> {
     let all = [packing(report), reading(report), parts(report), saved(report), read_costs(report)];
     all.into_iter().filter(|sheet| !sheet.rows.is_empty() && !sheet.columns.is_empty()).collect()
@@ -157,7 +158,7 @@ fn sheet(
     Sheet { title, columns, rows, notes: Vec::new() }
 }
 
-/// Bytes of one unit, and its name: the largest of which the smallest size is at least one.
+/// The size of a unit and its name: the largest unit in which the smallest size is at least one.
 fn unit(sizes: impl Iterator<Item = u64>) -> (f64, &'static str) {
     match sizes.filter(|&size| size > 0).min().unwrap_or(0) {
         0..0x10_0000 => (1024.0, "KiB"),
@@ -200,13 +201,14 @@ fn packing(report: &Report) -> Sheet {
     sheet
 }
 
-/// Seconds of one unit for how long random reads took, and its name: microseconds where milliseconds would have no figures left.
+/// The unit for the duration of random reads, and the headings: microseconds if milliseconds would lose too many
+/// figures.
 fn latency(report: &Report) -> (f64, [&'static str; 2]) {
     let least = report.entries.iter().flat_map(|e| &e.passes).filter_map(|pass| pass.p50).fold(f64::INFINITY, f64::min);
     if least < 1e-5 { (1e-6, ["p50 us", "p99 us"]) } else { (1e-3, ["p50 ms", "p99 ms"]) }
 }
 
-/// One column of the reading passes: where a pass has such a figure, it is marked if it was taken in another way than the rest.
+/// One column of the reading passes. A figure that was measured in another way than the rest is marked.
 fn pass_column<'a>(
     report: &'a Report,
     read: Read,

@@ -1,6 +1,7 @@
-//! How figures are shown to people: sizes, times, and numbers of a few figures.
+//! Formats figures for people: sizes, times, and numbers with a few figures.
 //!
-//! Invariant: what is shown is the value itself, rounded. Called by `sheet`, `plot` and `page`, and by `cli` for all its commands.
+//! Invariant: the text is the value itself, rounded. Called by `sheet`, `plot` and `page`, and by `cli` for all its
+//! commands.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ impl fmt::Display for Human {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut value, mut unit) = (self.0 as f64, None);
         for letter in "KMGTPE".chars() {
-            // 1023.95 would be shown as 1024.0: that is 1 of the next unit.
+            // 1023.95 would show as 1024.0, which is 1 of the next unit.
             if value < 1023.95 {
                 break;
             }
@@ -58,8 +59,8 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
-/// `value` with `figures` significant figures, but all of those before the point, and at most three after it;
-/// `?` if `value` is not finite.
+/// `value` with `figures` significant figures. All digits before the point are shown, and at most three after it; `?`
+/// if `value` is not finite.
 pub fn rounded(value: f64, figures: usize) -> String {
     if !value.is_finite() {
         return "?".into();
@@ -68,7 +69,7 @@ pub fn rounded(value: f64, figures: usize) -> String {
     let text = |decimals: usize| format!("{value:.decimals$}");
     let decimals = figures.saturating_sub(before(value).max(1)).min(3);
     let shown = text(decimals);
-    // 9.996 with three figures is 10.00 by its own decimals: one less.
+    // 9.996 with three figures would be 10.00 by its number of decimals: use one less.
     match shown.parse::<f64>() {
         Ok(same) if before(same) > before(value) && before(same) > 1 => text(decimals.saturating_sub(1)),
         _ if value != 0.0 && value.abs() < 0.1 => text(3),
@@ -89,7 +90,7 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// `text` in printable ASCII on one line; all else as Rust's escapes.
+/// `text` as printable ASCII on one line; everything else as Rust's escapes.
 pub fn ascii(text: &str) -> String {
     let plain = |c: char| c == ' ' || c.is_ascii_graphic();
     text.chars().flat_map(|c| if plain(c) { vec![c] } else { c.escape_default().collect() }).collect()

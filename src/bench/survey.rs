@@ -1,6 +1,6 @@
-//! What there is to pack, and what of it is read: found out once from the source, so that it is the same for all entries.
+//! Examines the source once: what there is to pack, and which parts are read. So it is the same for all entries.
 //!
-//! Two walks: the first counts, and finds the directory to be read; the second finds the files that random offsets lie in.
+//! Two walks: the first counts, and finds the directory to read; the second finds the files at the random offsets.
 //! Called by `run`.
 
 use super::tree::{Found, Visitor, walk};
@@ -12,35 +12,35 @@ use std::path::Path;
 
 /// Random reads of one pass.
 const SPOTS: usize = 2000;
-/// Their size, and what their offsets are multiples of.
+/// The size of a random read; offsets are multiples of it.
 pub const SPOT_LEN: u64 = 4096;
-/// Any number: the same source is read at the same offsets each time.
+/// Seed, any number: the same source is read at the same offsets each time.
 const SEED: u64 = 0x666c_6f65_2d62_656e;
-/// The directory that is read has this share of all bytes, as nearly as there is one.
+/// The directory that is read has about one in `SHARE` of all bytes.
 const SHARE: u64 = 100;
-/// And at least this much where one has: less is read in no time.
+/// It also has at least this much if possible: reading less takes no time.
 const LEAST: u64 = 1 << 20;
 
-/// What there is, and what of it is read.
+/// What the source holds, and which parts are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Survey {
     /// Regular files, each inode once.
     pub files: u64,
-    /// Directories, with the root.
+    /// Directories, including the root.
     pub directories: u64,
     /// Bytes of the regular files.
     pub bytes: u64,
-    /// The directory that is read alone, from the root; empty: the root, for there is no other.
+    /// The directory that is read alone, from the root; empty if the root is the only one.
     pub directory: Vec<u8>,
     /// Bytes of the regular files below it.
     pub directory_bytes: u64,
-    /// Where random reads go, in the order they are made.
+    /// The random reads, in order.
     pub spots: Vec<Spot>,
     /// Names that could not be read.
     pub unreadable: u64,
 }
 
-/// Where a random read goes.
+/// The position of a random read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spot {
     /// The file, from the root.
@@ -49,7 +49,7 @@ pub struct Spot {
     pub offset: u64,
 }
 
-/// Looks at a tree. `cancelled` is asked at each entry.
+/// Examines a tree. `cancelled` is called for each entry.
 ///
 /// # Errors
 /// The root cannot be read, or it was cancelled ([`io::ErrorKind::Interrupted`]).
@@ -64,7 +64,7 @@ pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<
         unreadable: count.unreadable,
         ..Survey::default()
     };
-    // The best is chosen once the whole is known, from those that were nearest to any share.
+    // The best directory can be chosen only now that the total is known.
     if let Some((path, bytes)) = choose(&count.sizes, out.bytes) {
         (out.directory, out.directory_bytes) = (path.to_vec(), bytes);
     }
@@ -75,7 +75,7 @@ pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<
         Find { offsets: offsets.into_iter().peekable(), files: Files::default(), spots: Vec::new(), cancelled };
     walk(root, &mut find)?;
     out.spots = find.spots;
-    // Fisher and Yates.
+    // Shuffle (Fisher and Yates).
     for last in (1..out.spots.len()).rev() {
         let other = random.below(last as u64 + 1) as usize;
         out.spots.swap(last, other);
@@ -83,14 +83,15 @@ pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<
     Ok(out)
 }
 
-/// The directory whose bytes are nearest to the share, at least [`LEAST`] where one has so many; of equals the first.
+/// The directory whose bytes are nearest to the target, with at least [`LEAST`] if there is one; of equal ones the
+/// first.
 fn choose(sizes: &[(Box<[u8]>, u64)], total: u64) -> Option<(&[u8], u64)> {
     let target = (total / SHARE).max(LEAST);
     let best = |least: u64| sizes.iter().filter(|size| size.1 >= least).min_by_key(|size| size.1.abs_diff(target));
     best(LEAST).or_else(|| best(1)).map(|(path, bytes)| (&path[..], *bytes))
 }
 
-/// Regular files as they are found, each inode once.
+/// The regular files so far, each inode once.
 #[derive(Default)]
 struct Files {
     linked: HashSet<(u64, u64)>,
@@ -99,7 +100,7 @@ struct Files {
 }
 
 impl Files {
-    /// Bytes of a file that is seen for the first time.
+    /// The bytes of a file that is seen for the first time.
     fn take(&mut self, found: &Found<'_>) -> io::Result<Option<u64>> {
         if found.kind != FileType::RegularFile {
             return Ok(None);
@@ -124,9 +125,9 @@ struct Count<'a> {
     files: Files,
     directories: u64,
     unreadable: u64,
-    /// Path of each directory that was entered, and bytes before it.
+    /// Path of each entered directory, and bytes before it.
     entered: Vec<(Box<[u8]>, u64)>,
-    /// Bytes below each directory, where that is worth reading.
+    /// Bytes below each directory, if there are any.
     sizes: Vec<(Box<[u8]>, u64)>,
 }
 
@@ -150,7 +151,7 @@ impl Visitor for Count<'_> {
             self.directories += 1;
             self.entered.push((found.path.into(), self.files.bytes));
         } else if self.files.take(found).is_err() {
-            // It went meanwhile, or its directory may be listed and not be searched.
+            // It was removed meanwhile, or its directory may be listed but not searched.
             self.unreadable += 1;
         }
         Ok(())
@@ -172,7 +173,7 @@ impl Visitor for Count<'_> {
 }
 
 struct Find<'a> {
-    /// In the bytes of all files one after another, in ascending order.
+    /// Offsets in the concatenation of all files, ascending.
     offsets: std::iter::Peekable<std::vec::IntoIter<u64>>,
     files: Files,
     spots: Vec<Spot>,
@@ -185,7 +186,7 @@ impl Visitor for Find<'_> {
         let begin = self.files.bytes;
         let Ok(Some(bytes)) = self.files.take(found) else { return Ok(()) };
         while let Some(at) = self.offsets.next_if(|&at| at < begin + bytes) {
-            // A source that grows meanwhile has offsets that are none of its files'.
+            // If the source grows meanwhile, an offset may be outside its files.
             let offset = at.saturating_sub(begin) / SPOT_LEN * SPOT_LEN;
             self.spots.push(Spot { path: found.path.into(), offset });
         }
@@ -197,12 +198,12 @@ impl Visitor for Find<'_> {
     }
 }
 
-/// Random numbers that are the same each time. Counts those that were drawn.
+/// Random numbers that are the same each time. The field counts the numbers drawn.
 #[derive(Default)]
 struct Random(u64);
 
 impl Random {
-    /// A number below `limit`, which is not 0.
+    /// A number below `limit`, which must not be 0.
     fn below(&mut self, limit: u64) -> u64 {
         let random = mixed(SEED, self.0);
         self.0 += 1;

@@ -1,4 +1,4 @@
-//! A report as text for terminals: printable ASCII, as wide as asked for where the names allow it.
+//! A report as text for terminals: printable ASCII, within the requested width if the names allow it.
 //!
 //! Called by `cli/bench.rs`.
 
@@ -7,14 +7,14 @@ use super::sheet::{Column, Row, Sheet, order, sheets};
 use super::show::{Human, Utc, ascii, counted, grouped, rounded};
 use std::fmt::Write;
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
-/// A name that is longer stands on a line of its own, above its figures.
+/// A longer name gets a line of its own, above its figures.
 const NAME: usize = 28;
-/// No column is narrower than a terminal's narrowest use.
+/// The table is at least this wide.
 const NARROWEST: usize = 40;
 
-/// All of `report`, in lines of at most `width` columns, but for figures that need more.
+/// The text of `report`, in lines of at most `width` columns, except where figures need more.
 pub fn table(report: &Report, width: usize) -> String {
     let width = width.max(NARROWEST);
     let mut out = String::new();
@@ -78,7 +78,8 @@ pub fn facts(report: &Report) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// `first` and the words of `text`, later lines as far in as the first one's text. A word that is too long is cut into pieces.
+/// `first` and the words of `text`. Later lines are indented like the first one's text. A word that is too long is cut
+/// into pieces.
 fn paragraph(out: &mut String, width: usize, first: &str, text: &str) {
     let room = width.saturating_sub(first.len()).max(1);
     let mut lines: Vec<String> = Vec::new();
@@ -122,7 +123,7 @@ fn show(out: &mut String, width: usize, sheet: &Sheet) {
     let name_width = names.iter().map(String::len).filter(|&len| len <= NAME).max().unwrap_or(0);
     let mut columns = layout(sheet);
     let _ = writeln!(out, "{}", sheet.title);
-    // What does not fit beside the rest goes into a block below it.
+    // Columns that do not fit go into a block below.
     while !columns.is_empty() {
         let mut used = name_width;
         let fits = columns.iter().take_while(|column| {
@@ -138,14 +139,14 @@ fn show(out: &mut String, width: usize, sheet: &Sheet) {
     }
 }
 
-/// A column that is ready to print.
+/// A column that is ready for output.
 struct Printed {
     index: usize,
     group: String,
-    /// Words of the heading one below the other, the unit last.
+    /// Words of the heading, one on each line, the unit last.
     heading: Vec<String>,
     width: usize,
-    /// Some of its figures have a mark, of one character.
+    /// Whether some of its figures have a mark, of one character.
     marked: bool,
 }
 
@@ -163,7 +164,7 @@ fn layout(sheet: &Sheet) -> Vec<Printed> {
         let width = widths.chain(heading.iter().map(String::len)).max().unwrap_or(0) + usize::from(marked);
         out.push(Printed { index, group: column.group.clone(), heading, width, marked });
     }
-    // A group's heading may need more than its columns.
+    // The heading of a group may be wider than its columns.
     for i in 0..out.len() {
         let same = out[i..].iter().take_while(|c| c.group == out[i].group);
         let has: usize = same.map(|c| c.width + GAP).sum::<usize>() - GAP;

@@ -1,8 +1,8 @@
-//! A walk over a tree in path order, of the source and of what is mounted: the names of a directory by their bytes, a
-//! subdirectory where its name is.
+//! Walks a tree, the source or a mounted one, in path order: the names of a directory sorted by their bytes, a
+//! subdirectory at its name's place.
 //!
-//! No link is followed, and whoever visits opens what it wants by the directory's descriptor. One descriptor stays open for each
-//! level. Called by `survey` and `reading`.
+//! No link is followed, and visitors open files relative to the directory's descriptor. One descriptor stays open for
+//! each level. Called by `survey` and `reading`.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use std::ffi::{CStr, CString};
@@ -20,7 +20,7 @@ pub(super) struct Found<'a> {
     pub(super) name: &'a CStr,
     /// Its path from the root.
     pub(super) path: &'a [u8],
-    /// What it is.
+    /// Its type.
     pub(super) kind: FileType,
 }
 
@@ -32,19 +32,19 @@ impl Found<'_> {
 
     /// Opens a regular file for reading.
     pub(super) fn open(&self) -> io::Result<OwnedFd> {
-        // A FIFO that took its place is not to be waited for.
+        // If a FIFO replaced it, opening must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         Ok(openat(self.directory, self.name, flags, Mode::empty())?)
     }
 }
 
-/// Whom the walk tells.
+/// Receives the entries of the walk.
 pub(super) trait Visitor {
-    /// An entry; of a directory, before what is in it.
+    /// An entry; a directory comes before its entries.
     fn entry(&mut self, found: &Found<'_>) -> io::Result<()>;
-    /// All of the directory last entered has been visited.
+    /// All entries of the directory last entered were visited.
     fn left(&mut self) {}
-    /// Something cannot be read. With an error the walk ends.
+    /// Something cannot be read. If it returns an error, the walk ends.
     fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()>;
 }
 
@@ -55,7 +55,7 @@ struct Level {
     path: usize,
 }
 
-/// Visits all that is below `root`, but not itself.
+/// Visits everything below `root`, but not `root` itself.
 pub(super) fn walk(root: &Path, visitor: &mut dyn Visitor) -> io::Result<()> {
     let directory = rustix::fs::open(root, LIST, Mode::empty())?;
     let mut path = Vec::new();

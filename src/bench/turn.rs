@@ -1,5 +1,5 @@
-//! What all entries of a run have in common while it is their turn: where they work, what is read, and that people are told where
-//! the run is. Called by `own`, `other` and `run`.
+//! What all entries of a run share: where they work, what is read, and how progress is reported. Called by `own`,
+//! `other` and `run`.
 
 use super::command::{CommandError, Limits, Ran};
 use super::forecast::Forecast;
@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Weight of a reading pass, where the fastest packing has about 1.
+/// Weight of a reading pass, relative to about 1 for the fastest packing.
 pub(super) const READING: f64 = 0.3;
 
-/// Why an entry has not all of its figures.
+/// Why an entry lacks some of its figures.
 #[derive(Debug, Error)]
 pub(super) enum EntryError {
     #[error(transparent)]
@@ -39,7 +39,7 @@ pub(super) enum EntryError {
 }
 
 impl EntryError {
-    /// An end was asked for.
+    /// Whether the caller asked to stop.
     pub(super) fn is_interrupted(&self) -> bool {
         matches!(
             self,
@@ -50,7 +50,7 @@ impl EntryError {
         )
     }
 
-    /// It took longer than allowed: seconds.
+    /// If it took longer than allowed: seconds.
     pub(super) fn over_limit(&self) -> Option<f64> {
         match self {
             EntryError::Command(CommandError::OverLimit { seconds })
@@ -60,17 +60,17 @@ impl EntryError {
     }
 }
 
-/// A run under way.
+/// A run in progress.
 pub(super) struct Turn<'a> {
     pub(super) plan: &'a Plan,
     pub(super) observer: &'a dyn BenchObserver,
     pub(super) survey: Arc<Survey>,
     pub(super) work: WorkDir,
-    /// Reading passes can begin with empty caches.
+    /// Whether reading passes can begin with empty caches.
     pub(super) cold: bool,
-    /// Entries that have ended.
+    /// Finished entries.
     pub(super) done: Vec<Entry>,
-    /// Entries in all.
+    /// Number of all entries.
     pub(super) entries: usize,
     pub(super) forecast: Mutex<Forecast>,
     notes: Mutex<Vec<String>>,
@@ -91,12 +91,12 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Tells something that a reader of the figures has to know; once.
+    /// Reports, once, something that a reader of the figures must know.
     pub(super) fn note(&self, text: String) {
         self.tell(text, |observer, text| observer.note(text));
     }
 
-    /// Tells that something of the source could not be read; once.
+    /// Reports, once, that something in the source could not be read.
     pub(super) fn finding(&self, text: String) {
         self.tell(text, |observer, text| observer.finding(text));
     }
@@ -109,12 +109,12 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// What was told.
+    /// Everything that was reported.
     pub(super) fn notes(&self) -> Vec<String> {
         lock(&self.notes).clone()
     }
 
-    /// What packing took, by the program that did it.
+    /// Cost of packing, as measured by running the program.
     pub(super) fn packing(&self, ran: &Ran) -> Packing {
         Packing {
             seconds: ran.seconds,
@@ -124,7 +124,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Does a step, and tells meanwhile where it is. The step says which share of it is done, if it knows.
+    /// Does a step and reports progress meanwhile. The step passes on the fraction that is done, if it knows it.
     pub(super) fn step<T>(
         &self,
         entry: &str,
@@ -144,12 +144,12 @@ impl<'a> Turn<'a> {
             self.observer.cancelled()
         };
         let done = step(&Limits { time, stop: &stop }, &|done| *lock(&share) = Some(done));
-        // What was stopped took its time as well.
+        // A stopped step took its time as well.
         lock(&self.forecast).done(began.elapsed());
         done
     }
 
-    /// One reading pass over what is mounted.
+    /// One reading pass over a mounted tree.
     pub(super) fn pass(&self, read: Read, root: &Path, cold: bool, limits: &Limits<'_>) -> Result<Pass, EntryError> {
         let abort = || abort_below(self.work.path());
         let passed = pass(read, root, &self.survey, cold, limits, &abort)?;
@@ -164,7 +164,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// What is done in a pass, for people.
+/// The description of a pass for people.
 pub(super) fn doing(read: Read) -> &'static str {
     match read {
         Read::InOrder => "reading everything in order",
@@ -188,7 +188,7 @@ pub(super) fn sentence(error: &dyn std::error::Error) -> String {
     out
 }
 
-/// Nobody panics with it, and what is in it is whole at any time.
+/// No holder of the lock panics, and its value is complete at any time, so poisoning is ignored.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

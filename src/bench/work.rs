@@ -1,7 +1,7 @@
-//! The directory that a run works in: made for it alone, and removed with everything in it.
+//! The work directory of a run: made for it alone, and removed with everything in it.
 //!
-//! Invariants: its name cannot be guessed and nobody else can enter it; nothing is removed through a mount: what is mounted below
-//! is unmounted before, and if that fails, the directory stays and its name is said. Called by `run`.
+//! Invariants: its name cannot be guessed and nobody else can enter it. Nothing is removed through a mount: mounts
+//! below it are unmounted first; if that fails, the directory remains and its name is reported. Called by `run`.
 
 use super::mounts::{abort_below, take_away_below};
 use rustix::fs::{Mode, OFlags};
@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 /// Random bytes in the name.
 const RANDOM: usize = 16;
 
-/// A directory that is removed when this is dropped.
+/// A directory that is removed when this value is dropped.
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
 }
 
 impl WorkDir {
-    /// Makes one in `base`, which is absolute and exists.
+    /// Makes a directory in `base`, which must be absolute and exist.
     ///
     /// # Errors
     /// It cannot be made, or the kernel has no random bytes.
@@ -36,12 +36,12 @@ impl WorkDir {
         Ok(WorkDir { path })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes an empty directory in it, or empties the one there is.
+    /// Makes an empty subdirectory, or empties the existing one.
     ///
     /// # Errors
     /// It cannot be made or emptied.
@@ -74,7 +74,7 @@ impl Drop for WorkDir {
     }
 }
 
-/// Removes a tree, which may not be there, once nothing is mounted in it any more.
+/// Unmounts everything in a tree and removes it; it need not exist.
 fn remove(path: &Path) -> io::Result<()> {
     take_away_below(path)?;
     let gone = |result: io::Result<()>| match result {
@@ -82,7 +82,7 @@ fn remove(path: &Path) -> io::Result<()> {
         other => other,
     };
     match gone(fs::remove_dir_all(path)) {
-        // What an unprivileged extraction leaves may have directories that their owner may not write to.
+        // An unprivileged extraction may leave directories that their owner may not write to.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_up(path)?;
             gone(fs::remove_dir_all(path))
@@ -91,7 +91,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives the owner all rights to every directory of a tree.
+/// Gives the owner all permissions on every directory of a tree.
 fn open_up(root: &Path) -> io::Result<()> {
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {
@@ -106,23 +106,24 @@ fn open_up(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that this process may write to the file system of `path`.
+/// Bytes that this process may still write to the file system of `path`.
 ///
 /// # Errors
-/// It cannot be asked.
+/// statvfs fails.
 pub fn free(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Most bytes that an image of `bytes` may take: incompressible data, its tables, and what is spooled beside it.
+/// Most bytes that an image of `bytes` may take: incompressible data, its tables, and temporary files next to it.
 pub fn needed(bytes: u64) -> u64 {
     const TABLES: u64 = 32;
     const ROOM: u64 = 64 << 20;
     bytes.saturating_add(bytes / TABLES).saturating_add(ROOM)
 }
 
-/// Empties the kernel's caches of files, after all that is dirty was written. Whether it could: only root can.
+/// Writes all dirty pages, then drops the kernel's page cache, dentries and inodes. Returns whether it could: only root
+/// can.
 pub fn drop_caches() -> bool {
     const ALL: &[u8] = b"3";
     rustix::fs::sync();

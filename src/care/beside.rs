@@ -1,4 +1,4 @@
-//! What is known of the thaw log beside an image, and what became of it in a check.
+//! The thaw log beside an image: what the caller knows of it, and the result of checking it.
 
 use super::report::{Finding, FindingKind, Severity};
 use crate::format::head::Head;
@@ -6,57 +6,57 @@ use crate::meta::ThawedCount;
 use crate::storage::Folder;
 use std::sync::Arc;
 
-/// What is known of an image's thaw log, to check it with the image.
+/// What is known about an image's thaw log, so that it can be checked with the image.
 #[derive(Clone, Default)]
 pub enum LogBesideImage {
-    /// Nothing: what is in a log is noted.
+    /// Nothing. If the image may have a log, the report notes that the log was not checked.
     #[default]
     Unknown,
-    /// This one writes the image, so that only its last checkpoint can be checked.
+    /// This process writes the image, so only its last checkpoint can be checked.
     Writer(String),
-    /// There is none.
+    /// There is no log.
     None,
-    /// It is in this folder, and nobody writes.
+    /// The log is in this directory, and nobody writes.
     Folder {
-        /// The folder.
+        /// The directory.
         folder: Arc<dyn Folder>,
-        /// Asked afterwards who writes by then.
+        /// Called after the check; returns who writes the image by then.
         writer: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     },
-    /// There is one, and it cannot be opened, for this reason.
+    /// There is a log, but it cannot be opened, for this reason.
     Closed(String),
 }
 
-/// What became of a log.
+/// The result of looking for a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum LogState {
-    /// It was not read, and may be there.
+    /// The log was not read, and may exist.
     #[default]
     Unknown,
-    /// It was read whole: nothing more is to be said of what it holds.
+    /// The log was read completely; other parts of the check need not report what it holds.
     Read,
-    /// There is none that fits.
+    /// No log fits the image.
     Missing,
 }
 
-/// What was found in a log.
+/// The findings in a log.
 #[derive(Default)]
 pub(super) struct LogChecked {
-    /// What became of it.
+    /// The result of looking for it.
     pub(super) state: LogState,
-    /// What is wrong with it, and notes; with their paths.
+    /// Damage and notes, with their paths.
     pub(super) findings: Vec<Finding>,
-    /// Ranges as the log leaves them.
+    /// Thawed ranges after replaying the log.
     pub(super) thawed: ThawedCount,
-    /// Number of its last transaction; 0 if it has none.
+    /// Number of its last transaction; 0 if there is none.
     pub(super) transactions: u64,
-    /// Up to where frames of the image count, by its last transaction; 0 if it has none.
+    /// End of the image's log as recorded by its last transaction; 0 if there is none.
     pub(super) image_end: u64,
-    /// Superchunks that were frozen after the last checkpoint, where they were read.
+    /// Superchunks frozen after the last checkpoint, if they were read.
     pub(super) superchunks: u64,
-    /// Subchunks of those that have their identities.
+    /// Number of their subchunks whose content hashes match.
     pub(super) verified: u64,
-    /// Whether more files are hit than are named.
+    /// Whether more files are affected than are named.
     pub(super) incomplete: bool,
 }
 
@@ -65,7 +65,7 @@ impl LogChecked {
         LogChecked { state, findings: finding.into_iter().collect(), ..LogChecked::default() }
     }
 
-    /// Nobody looked at it, for a reason that may be known.
+    /// Nobody looked at the log. The reason may be known.
     pub(super) fn unknown(head: &Head, why: Option<&str>) -> Self {
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let message = format!("the image is or was being written to: what its thaw log holds is not checked here{why}");
@@ -73,7 +73,7 @@ impl LogChecked {
         Self::of(LogState::Unknown, is_open(head).then_some(finding))
     }
 
-    /// This one writes to it.
+    /// This process writes the image.
     pub(super) fn written(who: &str) -> Self {
         let message = format!(
             "{who} writes the image: this is its last checkpoint; what was written since is in the thaw log, and is not \
@@ -82,29 +82,29 @@ impl LogChecked {
         Self::of(LogState::Unknown, Some(about(Severity::Note, message)))
     }
 
-    /// There is none that counts, for this reason.
+    /// No log counts, for this reason.
     pub(super) fn missing(head: &Head, why: &str) -> Self {
-        let message = format!("{why}: what was written after the last checkpoint is not there");
+        let message = format!("{why}: what was written after the last checkpoint is missing");
         Self::of(LogState::Missing, is_open(head).then(|| about(Severity::Note, message)))
     }
 
-    /// Nothing of it can be used.
+    /// Nothing in the log can be used.
     pub(super) fn damaged(message: String) -> Self {
         Self::of(LogState::Unknown, Some(about(Severity::Lost, message)))
     }
 }
 
-/// What is after the end of an image's log.
+/// What follows the end of an image's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
-    /// Frames up to this offset, by the thaw log.
+    /// Frames up to this offset, according to the thaw log.
     Frames(u64),
-    /// What a thaw log says that was not read.
+    /// Unknown, because the thaw log was not read.
     Unknown,
 }
 
 impl After {
-    /// By what became of the thaw log, if one was looked for.
+    /// Derives it from the result for the thaw log, if one was looked for.
     pub(super) fn of(head: &Head, log: Option<&LogChecked>) -> Self {
         match log {
             Some(log) if log.state != LogState::Unknown => After::Frames(log.image_end),
@@ -114,12 +114,12 @@ impl After {
     }
 }
 
-/// Whether the image has, or should have, a thaw log.
+/// Whether the image has or should have a thaw log.
 fn is_open(head: &Head) -> bool {
     !head.clean || head.thaw_log_id != 0
 }
 
-/// A finding about the log.
+/// A finding about the thaw log.
 pub(super) fn about(severity: Severity, message: String) -> Finding {
     Finding::new(FindingKind::ThawLog, severity, message)
 }

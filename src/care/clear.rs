@@ -1,8 +1,9 @@
-//! What clear lists say, against what the map says.
+//! Compares the clear lists with the map.
 //!
-//! As the scan hands over each clear list, what of it the map confirms is remembered as a set of ids; then one walk over
-//! the map shows what of the map no clear list confirms. A superchunk may hold what the map says elsewhere (it was moved,
-//! or is dead), so the other direction is no finding. Recipes are in the map alone: a composed subchunk without one is lost.
+//! The scan passes on each clear list. Its entries that the map confirms are remembered as a set of ids; then one walk
+//! of the map finds its entries that no clear list confirms. A superchunk may hold subchunks that the map places
+//! elsewhere (they were moved, or are dead), so the other direction is not a finding. Only the map has recipes: a
+//! composed subchunk without one is lost.
 
 use super::Check;
 use super::known::Map;
@@ -20,13 +21,13 @@ use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS};
 use crate::format::{limits, schema, sums};
 use std::collections::{HashMap, HashSet};
 
-/// Subchunks remembered of superchunks whose clear lists are damaged; beyond that their data is not looked into.
+/// Limit of subchunks remembered for superchunks with damaged clear lists. The data of further ones is not examined.
 const MAX_FROM_MAP: usize = 1 << 20;
 
-/// Superchunks and their sources that are counted at least, of about 100 bytes each.
+/// Lower limit of the superchunks and sources that are counted, at about 100 bytes each.
 const MIN_SOURCES: u64 = 1 << 20;
 
-/// Where a stored part lies in its raw superchunk.
+/// Position of a stored part in its raw superchunk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
     pub(super) id: SubchunkId,
@@ -35,27 +36,27 @@ pub(super) struct Part {
     pub(super) composed: bool,
 }
 
-/// What is known from clear lists, and of those that are damaged.
+/// What the clear lists say, and which of them are damaged.
 #[derive(Debug, Default)]
 pub(super) struct Clear {
-    /// Subchunks that lie where the map says.
+    /// Subchunks whose clear list agrees with the map.
     matched: RangeSet,
-    /// Sum of the clear list of each superchunk with two frames.
+    /// Checksum of the clear list of each superchunk that has two frames.
     sums: HashMap<SuperchunkId, u64>,
     /// Superchunks whose clear lists cannot be read.
     pub(super) damaged: HashSet<SuperchunkId>,
     /// Superchunks with no frame at all.
     pub(super) unreachable: HashSet<SuperchunkId>,
-    /// Composed subchunks, as map and clear lists have them.
+    /// Composed subchunks, according to map and clear lists.
     composed: RangeSet,
-    /// Those of them whose recipe is not to be found; reported already.
+    /// Composed subchunks whose recipe cannot be found; already reported.
     pub(super) without_recipe: RangeSet,
-    /// Subchunks of damaged ones, as the map has them.
+    /// Subchunks of superchunks with damaged clear lists, according to the map.
     from_map: HashMap<SuperchunkId, Vec<Part>>,
     wrong: Vec<(u64, SuperchunkId, String)>,
 }
 
-/// Subchunks of a clear list with their positions.
+/// The entries of a clear list with their positions.
 pub(super) fn parts(list: &ClearList) -> impl Iterator<Item = Part> + '_ {
     list.subchunks.iter().scan(0u32, |position, &Listed { id, len, composed }| {
         let part = Part { id, position: *position, len, composed };
@@ -65,7 +66,7 @@ pub(super) fn parts(list: &ClearList) -> impl Iterator<Item = Part> + '_ {
 }
 
 impl Clear {
-    /// Takes the clear list of a superchunk that lives.
+    /// Takes the clear list of a live superchunk.
     pub(super) fn add(
         &mut self,
         check: &Check<'_>,
@@ -116,13 +117,13 @@ impl Clear {
         self.matched.settle();
     }
 
-    /// Subchunks of a superchunk whose clear list is damaged.
+    /// Subchunks, according to the map, of a superchunk whose clear list is damaged.
     pub(super) fn of_damaged(&self, id: SuperchunkId) -> &[Part] {
         self.from_map.get(&id).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Goes over the map's rows of subchunks and recipes, and the identities of what they name.
+/// Walks the map's rows of subchunks and recipes, and checks that their subchunks have identities.
 pub(super) fn compare_with_map(
     check: &Check<'_>,
     map: &Map,
@@ -161,38 +162,38 @@ pub(super) fn compare_with_map(
     check.cancelled()?;
     walk.without_recipe();
     if walk.recipes.left_out {
-        let message =
-            "recipes refer to too many superchunks: for want of memory not all of them were counted".to_owned();
+        let message = "recipes refer to too many superchunks: not all were counted, to limit memory".to_owned();
         findings.add(Finding::new(FindingKind::Map, Severity::Note, message).in_table(schema::MAP.name));
     }
     Ok(())
 }
 
-/// What all recipes of a superchunk come to.
+/// Totals over all recipes of a superchunk.
 #[derive(Default)]
 struct OfSuperchunk {
-    /// The other superchunks they refer to, one more than the limit at most.
+    /// The other superchunks they refer to; at most one more than the limit.
     sources: HashSet<SuperchunkId>,
-    /// Bytes of the composed subchunks.
+    /// Total length of the composed subchunks in bytes.
     bytes: u64,
 }
 
-/// What the recipes of all superchunks come to, as far as there is room.
+/// Totals over the recipes of each superchunk, as far as there is room.
 struct Recipes {
     all: HashMap<SuperchunkId, OfSuperchunk>,
-    /// How many superchunks, and superchunks they refer to, may still be remembered.
+    /// How many more superchunks and sources may be remembered.
     room: usize,
     left_out: bool,
 }
 
 impl Recipes {
-    /// Remembers about so many superchunks and sources.
+    /// Makes room for about this many superchunks and sources.
     fn new(room: usize) -> Self {
         Recipes { all: HashMap::new(), room, left_out: false }
     }
 
-    /// Takes a recipe of `owner`, which makes `bytes` bytes and refers to `others`. Returns whether this makes them refer to
-    /// more than `limit` superchunks, and whether it makes the composed bytes more than there may be.
+    /// Adds a recipe of `owner` that makes `bytes` bytes and refers to `others`. Returns whether the recipes of `owner`
+    /// now refer to more than `limit` superchunks for the first time, and whether its composed bytes now exceed their
+    /// limit for the first time.
     fn add(
         &mut self,
         owner: SuperchunkId,
@@ -229,9 +230,9 @@ struct Walk<'a> {
     trees: &'a Trees,
     findings: &'a mut Findings,
     identities: RangeSet,
-    /// After the last subchunk seen.
+    /// One more than the last subchunk seen.
     end: u64,
-    /// After the last subchunk seen with a recipe.
+    /// One more than the last subchunk with a recipe seen.
     recipe_end: u64,
     with_recipe: RangeSet,
     recipes: Recipes,
@@ -240,7 +241,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// A row that cannot be right; the subchunks it is about cannot be read.
+    /// Reports an invalid row; its subchunks cannot be read.
     fn wrong(&mut self, ids: std::ops::Range<u64>, why: String) {
         let message = format!("the map's row of subchunk {} is wrong: {why}", ids.start);
         let finding = Finding::new(FindingKind::Map, Severity::Lost, message).of_subchunks(ids.start, ids.end - 1);
@@ -270,7 +271,7 @@ impl Walk<'_> {
         if self.clear.unreachable.contains(&run.superchunk) {
             let findings = &mut *self.findings;
             let id = *self.unreachable.entry(run.superchunk).or_insert_with(|| {
-                let message = format!("superchunk {} cannot be read: its frame is not there", run.superchunk);
+                let message = format!("superchunk {} cannot be read: its frame does not exist", run.superchunk);
                 findings.add(Finding::new(FindingKind::Data, Severity::Lost, message).in_superchunk(run.superchunk.0))
             });
             return findings.hits.subchunks.add(range, id);
@@ -280,7 +281,7 @@ impl Walk<'_> {
         };
         let total: u64 = run.lens.iter().map(|&len| u64::from(len)).sum();
         if u64::from(run.position) + total > u64::from(known.row.place.raw_len) {
-            return self.wrong(range, format!("it does not lie within superchunk {}", run.superchunk));
+            return self.wrong(range, format!("it reaches past the end of superchunk {}", run.superchunk));
         }
         if self.clear.damaged.contains(&run.superchunk) && !self.clear.sums.contains_key(&run.superchunk) {
             self.remember(&run);
@@ -330,7 +331,7 @@ impl Walk<'_> {
     fn recipes(&mut self, first: u64, ints: &[u64], tail: &[u8]) {
         let recipes = match RecipeRow::decode(SubchunkId(first), ints, tail) {
             Ok(recipes) => recipes,
-            // Those that the row would have had are found to be without one.
+            // The subchunks of the row are later found to have no recipe.
             Err(error) => return self.wrong(first..first.saturating_add(1), format!("its recipe: {error}")),
         };
         if first < self.recipe_end {
@@ -377,7 +378,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Reports composed subchunks that the map has no recipe of.
+    /// Reports composed subchunks that have no recipe in the map.
     fn without_recipe(&mut self) {
         let mut composed = std::mem::take(&mut self.clear.composed);
         composed.settle();
@@ -398,7 +399,7 @@ impl Walk<'_> {
     }
 }
 
-/// Which subchunks have an identity.
+/// Ids of the subchunks that have an identity.
 fn identities(check: &Check<'_>, findings: &mut Findings) -> RangeSet {
     let mut set = RangeSet::default();
     let width = check.image.params().hash.width();

@@ -1,7 +1,7 @@
-//! Composed subchunks, put together to be verified.
+//! Puts composed subchunks together, to verify them.
 //!
-//! All recipes of a superchunk are taken together, source after source, so each source is inflated once for many pieces.
-//! Memory: one batch of subchunks and one source; time: at most `max_sources` inflations a batch.
+//! All recipes of a superchunk are handled together, source after source, so each source is inflated once for many
+//! pieces. Memory: one batch of subchunks and one source. Time: at most `max_sources` inflations a batch.
 
 use super::known::Map;
 use crate::format::ids::{SubchunkId, SuperchunkId};
@@ -11,26 +11,26 @@ use crate::meta::{Buffers, ByteLru, Composition, Image};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Bytes of composed subchunks put together at once.
+/// Bytes of composed subchunks that are put together at once.
 const BATCH: usize = 16 << 20;
 
 /// Reads superchunks that recipes refer to; shared by threads.
 pub(super) struct Sources<'a> {
     image: &'a Image,
     map: &'a Map,
-    /// By superchunk and version.
+    /// Keyed by superchunk and version (the number of the damaged copy).
     inflated: ByteLru<(SuperchunkId, usize), Arc<Source>>,
 }
 
 #[derive(Default)]
 struct Source {
-    /// Empty if nothing can be read.
+    /// Raw bytes; empty if no copy is readable.
     raw: Vec<u8>,
-    /// Whether another damaged copy may give other bytes.
+    /// Whether another damaged copy may give different bytes.
     has_others: bool,
 }
 
-/// The superchunk at `place`, as readers have it; of damaged copies the one numbered `version`.
+/// Inflates the superchunk at `place` as readers do. If all copies are damaged, it takes the one numbered `version`.
 fn inflate(image: &Image, place: &Place, version: usize, stored: &mut Vec<u8>) -> Source {
     let (mut raw, mut left) = (Vec::new(), version);
     let reading = image.read_superchunk(place, Buffers { stored, raw: &mut raw }, &mut |_, intact| {
@@ -44,23 +44,23 @@ fn inflate(image: &Image, place: &Place, version: usize, stored: &mut Vec<u8>) -
     }
 }
 
-/// What is needed for the recipes of one superchunk, and found on the way.
+/// Input and findings for the recipes of one superchunk.
 struct Job<'j> {
     superchunk: SuperchunkId,
     /// Its raw bytes.
     raw: &'j [u8],
-    /// Which damaged copy of its sources counts.
+    /// Which damaged copy of its sources to use.
     version: usize,
     stored: &'j mut Vec<u8>,
     /// Other superchunks that its recipes refer to.
     sources: HashSet<SuperchunkId>,
-    /// Whether one of them has another damaged copy.
+    /// Whether one of these sources has another damaged copy.
     has_others: bool,
     is_right: &'j mut dyn FnMut(SubchunkId, Option<&[u8]>) -> bool,
 }
 
 impl<'a> Sources<'a> {
-    /// Keeps at most `bytes` bytes of inflated superchunks.
+    /// Caches at most `bytes` bytes of inflated superchunks.
     pub(super) fn new(image: &'a Image, map: &'a Map, bytes: usize) -> Self {
         Sources { image, map, inflated: ByteLru::new(bytes, 1) }
     }
@@ -75,8 +75,8 @@ impl<'a> Sources<'a> {
         source
     }
 
-    /// Puts the composed subchunks of `superchunk`, whose raw bytes are `raw`, together and asks of each whether it is right;
-    /// it has no bytes if something that it needs is not there. Returns those that are not.
+    /// Puts the composed subchunks of `superchunk`, whose raw bytes are `raw`, together and calls `is_right` for each,
+    /// without bytes if a source is missing. Returns the subchunks that are not right.
     pub(super) fn compose(
         &self,
         (superchunk, raw): (SuperchunkId, &[u8]),
@@ -88,7 +88,7 @@ impl<'a> Sources<'a> {
         let mut job = Job { superchunk, raw, version: 0, stored, sources, has_others: false, is_right };
         let mut wrong = self.batches(&mut job, &recipes.iter().collect::<Vec<_>>());
         if job.has_others && !wrong.is_empty() {
-            // The other damaged copy may have what this one has lost.
+            // The other damaged copy may have what this one lost.
             job.version = 1;
             wrong = self.batches(&mut job, &wrong);
         }
@@ -117,7 +117,7 @@ impl<'a> Sources<'a> {
         wrong
     }
 
-    /// The bytes of these subchunks, where all that they need is there.
+    /// The bytes of these subchunks; `None` for a subchunk with a missing source.
     fn batch(&self, job: &mut Job<'_>, batch: &[&(SubchunkId, Recipe)]) -> Vec<Option<Vec<u8>>> {
         let limit = usize::from(self.image.params().max_sources);
         let mut composition = Composition::new(|id| self.image.locate(id));

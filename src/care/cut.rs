@@ -1,22 +1,23 @@
-//! Subchunks that are shorter than the chunker makes them, where neither a file nor its data ends.
+//! Finds subchunks that are shorter than the chunker makes them, although neither the file nor its data ends there.
 //!
-//! The walk over the contents finds them; the walk over the inodes says which contents are uneven, where they may be.
+//! The walk over the contents finds them. The walk over the inodes tells which contents are uneven and so may have
+//! them.
 
 use crate::format::rows::{ContentRow, Extent};
 use std::collections::BTreeMap;
 
-/// Contents remembered (about 32 bytes each).
+/// Limit of contents remembered (about 32 bytes each).
 const MAX: usize = 1 << 20;
 
 /// Contents with a short subchunk.
 #[derive(Debug, Default)]
 pub(super) struct ShortSubchunks {
-    /// The shortest that is no finding, in bytes.
+    /// Length in bytes from which a subchunk is not short.
     min: u64,
     content: u64,
-    /// Where a short one lies, if it ends what was seen of the content so far.
+    /// Offset of a short subchunk that is the last one seen of the current content.
     last: Option<u64>,
-    /// Offset of the first in each content.
+    /// For each content, the offset of its first short subchunk.
     found: BTreeMap<u64, u64>,
 }
 
@@ -25,7 +26,7 @@ impl ShortSubchunks {
         ShortSubchunks { min: min.into(), ..Self::default() }
     }
 
-    /// Takes the rows of all contents, in key order.
+    /// Takes the next row. Call it for all contents in key order.
     pub(super) fn row(&mut self, content: u64, offset: u64, row: &ContentRow) {
         let before = self.last.take().filter(|_| self.content == content);
         self.content = content;
@@ -49,14 +50,14 @@ impl ShortSubchunks {
         }
     }
 
-    /// Takes an inode's content, and whether it may be uneven.
+    /// Takes the content of an inode, and whether it may be uneven.
     pub(super) fn user(&mut self, content: u64, uneven: bool) {
         if uneven {
             self.found.remove(&content);
         }
     }
 
-    /// What is left: content, and offset of the first short subchunk.
+    /// The remaining contents, each with the offset of its first short subchunk.
     pub(super) fn take(&mut self) -> BTreeMap<u64, u64> {
         std::mem::take(&mut self.found)
     }

@@ -1,7 +1,7 @@
-//! The data: every superchunk that lives is read, decoded, and every subchunk in it compared with its identity.
+//! Verifies the data: reads and decodes every live superchunk, and compares every subchunk in it with its content hash.
 //!
-//! Threads take one frame after another from a list; each holds one superchunk's stored and raw bytes, and what is needed
-//! to put composed subchunks together. Findings come out in the order of the log, whatever the threads did.
+//! Threads take frames from a list, one after another. Each holds the stored and raw bytes of one superchunk, and what
+//! it needs to put composed subchunks together. The findings are reported in log order, whatever the threads did.
 
 use super::Check;
 use super::clear::{Clear, Part, parts};
@@ -24,36 +24,36 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::Builder;
 
-/// Bytes of memory a thread may need beside its superchunk.
+/// Bytes of memory that a thread may need besides its superchunk.
 const PER_THREAD: u64 = 24 << 20;
 
-/// Pieces of recipes that are followed together, of 40 bytes each.
+/// Limit of recipe pieces that are followed together, at 40 bytes each.
 const PIECES: usize = 1 << 16;
 
-/// A finding, and the subchunks that are lost.
+/// A finding, and the subchunks that it loses.
 struct Verdict {
     finding: Finding,
     lost: Vec<Range<u64>>,
 }
 
-/// What one frame gave.
+/// The result of one frame.
 #[derive(Default)]
 struct Outcome {
     verdicts: Vec<Verdict>,
     verified: u64,
 }
 
-/// What the bytes of one superchunk are worth.
+/// The result of verifying one superchunk.
 struct Judged {
-    /// Subchunks that live in it.
+    /// Number of live subchunks in it.
     all: usize,
-    /// Those compared with their identities.
+    /// Number of subchunks compared with their content hashes.
     verified: u64,
-    /// Those that do not have them.
+    /// Subchunks whose content hash does not match.
     lost: Vec<Range<u64>>,
 }
 
-/// What each thread keeps.
+/// Buffers of one thread.
 #[derive(Default)]
 struct ThreadBuffers {
     stored: Vec<u8>,
@@ -73,11 +73,11 @@ struct Work<'a> {
     next: AtomicUsize,
     read: AtomicU64,
     verified: AtomicU64,
-    /// Verdicts with the number of the frame in `chosen`.
+    /// Verdicts, each with the index of its frame in `chosen`.
     done: Mutex<Vec<(usize, Verdict)>>,
 }
 
-/// Reads and verifies the data, or the subset that the options name.
+/// Reads and verifies the data, or the subset given in the options.
 pub(super) fn check(
     check: &Check<'_>,
     frames: &Frames,
@@ -134,17 +134,17 @@ pub(super) fn check(
     Ok(())
 }
 
-/// The superchunk whose (first) frame it is, if it lives.
+/// The superchunk whose first existing frame this is, if it is live.
 fn primary<'m>(frame: &DataFrame, frames: &Frames, map: &'m Map) -> Option<&'m Super> {
     let known = map.get(frame.owner?)?;
     let first = known.row.place.offsets().find(|offset| frames.begins_at(*offset))?;
     (first == frame.header.offset).then_some(known)
 }
 
-/// The frames to read, by offset.
+/// The frames to read, in order of offset.
 fn choose(frames: &Frames, subset: Subset) -> Vec<&DataFrame> {
     let all = frames.data.iter();
-    // Spread over the image, in an order that depends on offsets alone.
+    // Spread over the image, in an order that depends only on offsets.
     let shuffled = || {
         let mut order: Vec<&DataFrame> = frames.data.iter().collect();
         order.sort_by_key(|frame| (sums::xxh3(&frame.header.offset.0.to_le_bytes()), frame.header.offset));
@@ -200,7 +200,7 @@ impl Work<'_> {
             self.check.progress(frame.header.stored_len.into());
             if !outcome.verdicts.is_empty() {
                 let mut done = self.done.lock();
-                // Beyond the findings that are listed, ranges that are lost are not worth their memory.
+                // When the list of findings is full, further lost ranges are not worth their memory.
                 let full = done.len() >= MAX_FINDINGS;
                 done.extend(
                     outcome
@@ -212,23 +212,25 @@ impl Work<'_> {
         }
     }
 
-    /// A frame that is the second of two, or that nothing names.
+    /// A frame that is the second of two, or that nothing refers to.
     fn other(&self, frame: &DataFrame, stored: &mut Vec<u8>) -> Outcome {
         let place = Place::of(&frame.header);
         let offset = frame.header.offset;
         let mut outcome = Outcome::default();
         let second =
             frame.owner.and_then(|id| self.map.get(id)).is_some_and(|known| known.row.place.copy == Some(offset));
-        // The second was read with the first; and nothing refers to what lies in a punched payload but as a frame of its own.
+        // The second frame was read with the first. Data in a punched payload is referred to only through frames of
+        // their own.
         if second || frame.punched {
             return outcome;
         }
         let why = match self.check.image.log().stored_unverified(&place, offset, stored) {
             Ok(true) => return outcome,
-            Ok(false) => "their sum is wrong".to_owned(),
+            Ok(false) => "wrong checksum".to_owned(),
             Err(error) => error.to_string(),
         };
-        let message = format!("stored bytes at {offset} are damaged: {why}; no file is hit: nothing refers to them");
+        let message =
+            format!("stored bytes at offset {offset} are damaged: {why}; no file is affected: nothing refers to them");
         let finding = Finding::new(FindingKind::Frame, Severity::Recoverable, message).at(offset.0);
         outcome.verdicts.push(Verdict { finding, lost: Vec::new() });
         outcome
@@ -249,7 +251,7 @@ impl Work<'_> {
         let mut judge = |raw: &[u8], intact: bool| {
             let now = self.judge(known, list.as_ref(), (raw, intact), source, identities);
             let (lost, verified) = match judged.take() {
-                // Of two damaged copies, one may have what the other has lost.
+                // Of two damaged copies, one may have what the other lost.
                 Some(before) => (intersection(&before.lost, &now.lost), now.verified.max(before.verified)),
                 None => (now.lost, now.verified),
             };
@@ -263,7 +265,7 @@ impl Work<'_> {
         }
         let mut bad: Vec<_> = reading.faults.iter().map(|(offset, fault)| (*offset, fault.to_string())).collect();
         let good = reading.accepted.and_then(|(offset, intact)| intact.then_some(offset));
-        // Copies after the good one were not looked at.
+        // Copies after the good one were not read yet.
         let rest = place.offsets().skip_while(|offset| good.is_none_or(|good| good != *offset)).skip(1);
         for offset in rest {
             match log.stored_unverified(place, offset, stored) {
@@ -288,7 +290,7 @@ impl Work<'_> {
         ClearList::decode(&bytes, frame.header.raw_len).ok()
     }
 
-    /// Compares each subchunk that lives here with its identity.
+    /// Compares each subchunk that is live here with its content hash.
     fn judge(
         &self,
         known: &Super,
@@ -306,7 +308,7 @@ impl Work<'_> {
             let identity = identities.get(id);
             match (bytes, identity) {
                 (None, _) => false,
-                // That the identity is not there was found before; readers need it only where the sum is wrong.
+                // The missing identity was reported before. Readers need it only if the checksum is wrong.
                 (Some(_), None) => intact,
                 (Some(bytes), Some(identity)) => {
                     verified += 1;
@@ -339,11 +341,11 @@ impl Work<'_> {
         Judged { all, verified, lost }
     }
 
-    /// Whether the subchunk is composed, if it lies here and not elsewhere.
+    /// Whether the subchunk is composed; `None` if it does not lie here, but elsewhere.
     fn lives_here(&self, known: &Super, part: &Part) -> Option<bool> {
         let located = self.check.image.locate(part.id).ok().flatten()?;
         let here = (located.superchunk, located.position, located.len) == (known.id, part.position, part.len);
-        // Where the map is damaged, the image says what the clear lists do: then here it is if anywhere.
+        // If the map is damaged here, its place comes from the clear lists: then it lies here if it lies anywhere.
         (here || self.trees.subchunks.contains(part.id.0)).then_some(located.composed)
     }
 
@@ -368,12 +370,13 @@ impl Work<'_> {
         if let Some(good) = good {
             for (offset, why) in bad {
                 let message = format!(
-                    "stored bytes of superchunk {id} at {offset} are damaged: {why}; no file is hit: the frame at {good} holds the same"
+                    "stored bytes of superchunk {id} at offset {offset} are damaged: {why}; no file is affected: the frame at offset \
+                     {good} is a good copy"
                 );
                 push(Severity::Recoverable, offset, message, Vec::new());
             }
             if many > 0 {
-                let message = format!("{many} of {all} subchunks in superchunk {id} do not have their identity");
+                let message = format!("{many} of {all} subchunks in superchunk {id} have the wrong content hash");
                 push(Severity::Lost, good, message, lost);
             }
             return;
@@ -381,9 +384,9 @@ impl Work<'_> {
         let mut lost = Some(lost);
         for (offset, why) in bad {
             let lost = lost.take().unwrap_or_default();
-            let message = format!("stored bytes of superchunk {id} at {offset} are damaged: {why}");
+            let message = format!("stored bytes of superchunk {id} at offset {offset} are damaged: {why}");
             if many == 0 {
-                let message = format!("{message}; no file is hit: every subchunk in it can still be had");
+                let message = format!("{message}; no file is affected: every subchunk in it can still be read");
                 push(Severity::Recoverable, offset, message, lost);
             } else {
                 push(Severity::Lost, offset, format!("{message}; {many} of {all} subchunks are lost"), lost);
@@ -392,18 +395,18 @@ impl Work<'_> {
     }
 }
 
-/// Recipes of one superchunk that are to be followed together.
+/// Recipes of one superchunk that are followed together.
 #[derive(Default)]
 struct Composed {
     batch: Vec<(SubchunkId, Recipe)>,
     pieces: usize,
-    /// Bytes of the composed subchunks, those of earlier batches too.
+    /// Total length of the composed subchunks, including those of earlier batches.
     bytes: u64,
 }
 
 impl Composed {
-    /// Whether the superchunk's composed bytes stay within the limit with this one; what is beyond is reported elsewhere
-    /// and counts as lost.
+    /// Whether the superchunk's composed bytes stay within the limit with this recipe. Recipes beyond the limit are
+    /// reported elsewhere and count as lost.
     fn fits(&self, recipe: &Recipe) -> bool {
         self.bytes + u64::from(recipe.subchunk_len()) <= limits::COMPOSED_BYTES
     }
@@ -431,7 +434,7 @@ fn extend(ranges: &mut Vec<Range<u64>>, id: u64) {
     }
 }
 
-/// What is in both lists of ranges, in ascending order.
+/// The intersection of two lists of ranges, ascending.
 fn intersection(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     let sorted = |ranges: &[Range<u64>]| {
         let mut ranges = ranges.to_vec();
@@ -454,7 +457,7 @@ fn intersection(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     both
 }
 
-/// Looks up identities that lie side by side.
+/// Looks up identities; neighbouring ids share a row.
 struct Identities<'a> {
     image: &'a Image,
     last: Option<RowRef>,

@@ -1,9 +1,9 @@
-//! Every frame of the log, from its beginning to its end: header, clear part, stored bytes.
+//! Checks every frame of the log, from its beginning to its end: header, clear part, stored bytes.
 //!
-//! After a damaged header the scan goes on where the map says the frame ends, or else at the next header that verifies.
-//! The stored bytes of data superchunks are left to `data`, which decodes them in the same read. Frames that are found do
-//! not overlap, but for those in the punched payload of a dead one, of which nothing but the clear list is read: so whatever is
-//! done once for each of them is bounded by the image's size.
+//! After a damaged header the scan continues where the frame ends according to the map, or else at the next header that
+//! verifies. The stored bytes of data superchunks are left to `data`, which decodes them in the same read. Frames do
+//! not overlap, with one exception: frames in the punched payload of a dead frame, of which only the clear list is
+//! read. So any work done once for each frame is bounded by the size of the image.
 
 use super::beside::After;
 use super::clear::Clear;
@@ -23,50 +23,50 @@ use crate::log::{self, LogError, LogReader};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// A superchunk of data that the scan came by.
+/// A data superchunk that the scan found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DataFrame {
-    /// Its header, or what the map has in place of a damaged one.
+    /// Its header. If that is damaged, it is rebuilt from the map.
     pub(super) header: FrameHeader,
-    /// Which superchunk's it is; `None` if nothing names it.
+    /// The superchunk it belongs to; `None` if nothing refers to it.
     pub(super) owner: Option<SuperchunkId>,
-    /// Whether its clear list can be read.
+    /// Whether its clear list is readable.
     pub(super) clear_good: bool,
-    /// Whether other frames may lie where its stored bytes were.
+    /// Whether its payload is punched, so that other frames may lie in it.
     pub(super) punched: bool,
 }
 
-/// What the scan came by.
+/// What the scan found.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// Superchunks of data, by offset.
+    /// Data superchunks, by offset.
     pub(super) data: Vec<DataFrame>,
     /// Offsets of all frames, ascending.
     offsets: Vec<u64>,
 }
 
 impl Frames {
-    /// How many there are, of all kinds.
+    /// Number of frames of all kinds.
     pub(super) fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    /// Whether one begins at `offset`.
+    /// Whether a frame begins at `offset`.
     pub(super) fn begins_at(&self, offset: LogOffset) -> bool {
         self.offsets.binary_search(&offset.0).is_ok()
     }
 }
 
-/// Compares the file's length with the log's.
+/// Compares the length of the file with the end of the log.
 pub(super) fn check_length(log: &LogReader, after: After, findings: &mut Findings) -> Result<(), CheckError> {
     let (len, end) = (log.storage().len()?, log.end());
     if len < end {
-        let message = format!("the file is cut short: its log ends at {end}, it has {len} bytes");
+        let message = format!("the file is cut short: its log ends at offset {end}, but the file has {len} bytes");
         findings.add(Finding::new(FindingKind::Log, Severity::Recoverable, message).at(len));
         return Ok(());
     }
     let (from, are) = match after {
-        After::Frames(image_end) => (end.max(image_end), "mean nothing"),
+        After::Frames(image_end) => (end.max(image_end), "are ignored"),
         After::Unknown => (end, "are not in its last checkpoint, and were not checked"),
     };
     if len > from {
@@ -97,7 +97,7 @@ pub(super) fn without_root(
     Ok(())
 }
 
-/// Scans the log, hands clear lists to `clear`, and completes `map` where it is damaged.
+/// Scans the log, passes clear lists to `clear`, and completes `map` where it is damaged.
 pub(super) fn check(
     check: &Check<'_>,
     known: &Known,
@@ -135,14 +135,14 @@ pub(super) fn check(
     Ok(frames)
 }
 
-/// A frame whose stored bytes are not right; how bad that is depends on its copy.
+/// A frame with damaged stored bytes. How bad that is depends on its copy.
 struct Damaged {
     header: FrameHeader,
     named: Option<KnownFrame>,
     why: String,
 }
 
-/// Takes the header, the owner, and the clear list of each superchunk and table group, and marks for subchunks.
+/// Takes the header, the owner and the clear list of each superchunk and table group, and the marks for subchunks.
 type OnClear<'c> = &'c mut dyn FnMut(&FrameHeader, Option<SuperchunkId>, &ClearList, &mut Marks);
 
 struct Scan<'a> {
@@ -158,9 +158,9 @@ struct Scan<'a> {
     damaged: Vec<Damaged>,
     damaged_clear: HashSet<SuperchunkId>,
     unreachable: HashSet<SuperchunkId>,
-    /// Features that frames use and the head does not say.
+    /// Features that frames use and the head does not name.
     features: u64,
-    /// The next header that verifies, after the last damage.
+    /// The next header that verifies after the last damage.
     next_valid: Option<LogOffset>,
     stored: Vec<u8>,
 }
@@ -200,7 +200,7 @@ impl<'a> Scan<'a> {
 
     fn run(&mut self, observer: &dyn CheckObserver, on_clear: OnClear<'_>) -> Result<(), CheckError> {
         let mut scan = self.log.scan(LogOffset(LOG_START));
-        // What of the stored bytes of a dead frame is left to go over.
+        // The part of a dead frame's stored bytes that is still to be examined.
         let mut payload = 0..0;
         while let Some(next) = scan.next() {
             if observer.cancelled() {
@@ -236,8 +236,8 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Deals with frames that are named and should be within the stored bytes of a dead one, where the scan did not find
-    /// them: since their headers are damaged, or what shows that the dead one is punched.
+    /// Handles frames that are referred to and should lie within the stored bytes of a dead frame, but that the scan
+    /// did not find. Their headers are damaged, or the evidence that the dead frame is punched is.
     fn known_within(&mut self, range: Range<u64>, on_clear: OnClear<'_>) {
         let mut at = range.start;
         while let Some(offset) = self.known.next(LogOffset(at)).filter(|offset| offset.0 < range.end) {
@@ -256,10 +256,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reports the header of a frame that is known by its place alone, and goes over the frame.
+    /// Reports the damaged header of a frame that is known only by its place, and checks the rest of the frame.
     fn known_by_place(&mut self, known: &KnownFrame, error: &LogError, on_clear: OnClear<'_>) {
         let message = format!(
-            "header of the {} at {} is damaged: {}; no file is hit: what names the frame says the same",
+            "header of the {} at offset {} is damaged: {}; no file is affected: the map has the same information",
             known.kind.name(),
             known.offset,
             plain(error)
@@ -268,7 +268,7 @@ impl<'a> Scan<'a> {
         self.frame(&header_from(known, self.log.log_id()), false, false, on_clear);
     }
 
-    /// Deals with a header that does not verify, and says where to go on.
+    /// Handles a header that does not verify; returns where to continue.
     fn after_damage(
         &mut self,
         at: LogOffset,
@@ -292,12 +292,12 @@ impl<'a> Scan<'a> {
             next = next.min(known);
         }
         next = next.min(LogOffset(self.readable));
-        let message = format!("{} bytes at {at} are no frame that verifies: {}", next.0 - at.0, plain(error));
+        let message = format!("{} bytes at offset {at} are not a valid frame: {}", next.0 - at.0, plain(error));
         self.add(FindingKind::Frame, Severity::Recoverable, at, message);
         next
     }
 
-    /// A frame whose header verifies, or is known from elsewhere.
+    /// Checks a frame whose header verifies or is known from elsewhere.
     fn frame(&mut self, header: &FrameHeader, header_good: bool, punched: bool, on_clear: OnClear<'_>) {
         self.frames.offsets.push(header.offset.0);
         if header_good {
@@ -320,7 +320,7 @@ impl<'a> Scan<'a> {
                 Ok(list) => {
                     if owner.is_some_and(|owner| owner != list.superchunk) {
                         let message =
-                            format!("the frame is superchunk {}, but the map calls it {owner:?}", list.superchunk);
+                            format!("the frame is superchunk {}, but the map says {owner:?}", list.superchunk);
                         self.add(FindingKind::Map, Severity::Lost, header.offset, message);
                         owner = None;
                     } else if owner.is_none() && self.trees.superchunks.contains(list.superchunk.0) {
@@ -336,12 +336,12 @@ impl<'a> Scan<'a> {
                     let rest = match owner {
                         Some(id) => {
                             self.damaged_clear.insert(id);
-                            "no file is hit: the map says the same"
+                            "no file is affected: the map has the same information"
                         }
-                        None => "nothing names the frame",
+                        None => "nothing refers to the frame",
                     };
                     let message = format!(
-                        "clear list of the {} at {} is damaged: {why}; {rest}",
+                        "clear list of the {} at offset {} is damaged: {why}; {rest}",
                         header.kind.name(),
                         header.offset
                     );
@@ -349,8 +349,11 @@ impl<'a> Scan<'a> {
                 }
             }
         } else if let Err(error) = self.log.clear_part(header) {
-            let message =
-                format!("clear part of the frame at {} is damaged: {}; no file is hit", header.offset, plain(&error));
+            let message = format!(
+                "clear part of the frame at offset {} is damaged: {}; no file is affected",
+                header.offset,
+                plain(&error)
+            );
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
         }
         if header.kind == FrameKind::SUPERCHUNK {
@@ -361,7 +364,7 @@ impl<'a> Scan<'a> {
         (self.progress)(header);
     }
 
-    /// What a header says, beside what is said of all frames.
+    /// Checks the fields of a header that differ by kind.
     fn header(&mut self, header: &FrameHeader) {
         let Some(head) = self.head else { return };
         //= format-spec.md#2.1
@@ -371,20 +374,21 @@ impl<'a> Scan<'a> {
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
         }
         if header.sequence / SEQUENCES != u64::from(header.epoch) {
-            let message = format!("the frame's sequence {} is none of its epoch {}", header.sequence, header.epoch);
+            let message =
+                format!("the frame's sequence {} does not belong to its epoch {}", header.sequence, header.epoch);
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
         }
         let plain =
             header.codec == codec::RAW && header.flags == Flags::default() && header.raw_len == header.stored_len;
         if header.kind == FrameKind::PAD && !plain {
-            let message = "a pad has a codec, flags, or another raw length than its stored one".to_owned();
+            let message = "a pad has a codec, flags, or a raw length that differs from its stored length".to_owned();
             self.add(FindingKind::Frame, Severity::Note, header.offset, message);
         }
         //= format-spec.md#5
         //# Every superchunk without the bit must be full.
         if header.kind == FrameKind::SUPERCHUNK && !header.flags.short() && !head.params.is_full(header.raw_len) {
             let message = format!(
-                "the superchunk has {} of {} bytes, and is not marked as the last of its batch; no file is hit",
+                "the superchunk has {} of {} bytes, and is not marked as short; no file is affected",
                 header.raw_len, head.params.superchunk_size
             );
             self.add(FindingKind::Frame, Severity::Recoverable, header.offset, message);
@@ -403,7 +407,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Who names the frame, compared with what it says of itself.
+    /// Compares what refers to the frame with the frame's header.
     fn named(&mut self, header: &FrameHeader, header_good: bool) -> Option<KnownFrame> {
         let known = self.known.at(header.offset);
         let first = *known.first()?;
@@ -415,7 +419,7 @@ impl<'a> Scan<'a> {
             })
             .collect();
         if names.len() > 1 {
-            let message = format!("{} superchunks of the map name one frame", names.len());
+            let message = format!("{} superchunks of the map refer to one frame", names.len());
             self.add(FindingKind::Map, Severity::Lost, header.offset, message);
         }
         if header_good {
@@ -431,14 +435,14 @@ impl<'a> Scan<'a> {
                 header.sum,
             );
             if said != own {
-                let message = format!("the header at {} and what names the frame disagree", header.offset);
+                let message = format!("the header at offset {} and what refers to the frame disagree", header.offset);
                 self.add(FindingKind::Map, Severity::Recoverable, header.offset, message);
             }
         }
         Some(first)
     }
 
-    /// Stored bytes of all kinds but data.
+    /// Checks the stored bytes of all kinds except data.
     fn stored(&mut self, header: &FrameHeader, named: Option<KnownFrame>) {
         if named.is_some_and(|named| named.namer == Namer::Head) {
             return; // The roots were verified before.
@@ -446,7 +450,7 @@ impl<'a> Scan<'a> {
         let mut stored = std::mem::take(&mut self.stored);
         let why = match self.log.stored_unverified(&Place::of(header), header.offset, &mut stored) {
             Err(error) => Some(plain(&error)),
-            Ok(false) => Some("their sum is wrong".to_owned()),
+            Ok(false) => Some("wrong checksum".to_owned()),
             Ok(true) if header.kind == FrameKind::PAD && stored.iter().any(|&byte| byte != 0) => {
                 Some("a pad that is not zero".to_owned())
             }
@@ -458,13 +462,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// What is known only when all frames were seen.
+    /// Reports what is known only after all frames were seen.
     fn finish(&mut self) {
         self.report_damaged();
         self.report_missing();
         self.sequences.sort_unstable();
         if !self.sequences.is_sorted_by(|a, b| a < b) {
-            let message = "two frames have one sequence number".to_owned();
+            let message = "two frames have the same sequence number".to_owned();
             self.add(FindingKind::Log, Severity::Recoverable, LogOffset(LOG_START), message);
         }
         if let Some(head) = self.head
@@ -488,20 +492,23 @@ impl<'a> Scan<'a> {
                 _ => self.trees.lost_frames.contains(&named.place.offset.0),
             });
             let (severity, rest) = match (named, good_copy, lost) {
-                (None, ..) => (Severity::Recoverable, "no file is hit: nothing refers to it".to_owned()),
+                (None, ..) => (Severity::Recoverable, "no file is affected: nothing refers to it".to_owned()),
                 (_, Some(copy), _) => {
-                    (Severity::Recoverable, format!("no file is hit: the one at {copy} holds the same"))
+                    (Severity::Recoverable, format!("no file is affected: the frame at offset {copy} is a good copy"))
                 }
                 (_, _, true) if header.kind == FrameKind::MAP_BLOCK => {
-                    (Severity::Recoverable, "see what is said of the map".to_owned())
+                    (Severity::Recoverable, "see the findings about the map".to_owned())
                 }
-                (_, _, true) => (Severity::Lost, "see what is said of the tables for what is lost with it".to_owned()),
+                (_, _, true) => (Severity::Lost, "see the findings about the tables for what is lost".to_owned()),
                 (_, _, false) => {
-                    (Severity::Recoverable, "no file is hit: every block in it can still be had".to_owned())
+                    (Severity::Recoverable, "no file is affected: every block in it can still be read".to_owned())
                 }
             };
-            let message =
-                format!("stored bytes of the {} at {} are damaged: {why}; {rest}", header.kind.name(), header.offset);
+            let message = format!(
+                "stored bytes of the {} at offset {} are damaged: {why}; {rest}",
+                header.kind.name(),
+                header.offset
+            );
             let mut finding = Finding::new(FindingKind::Frame, severity, message).at(header.offset.0);
             if let Some(KnownFrame { namer: Namer::Superchunk(id), .. }) = named {
                 finding = finding.in_superchunk(id.0);
@@ -510,7 +517,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Frames that are named and were not come by.
+    /// Reports frames that are referred to and were not found.
     fn report_missing(&mut self) {
         let mut cut = 0u64;
         for known in self.known.all() {
@@ -525,18 +532,19 @@ impl<'a> Scan<'a> {
             }
             if !is_cut {
                 let severity = if other { Severity::Recoverable } else { Severity::Lost };
-                let message = format!("a {} should be at {}, but there is none", known.kind.name(), known.offset);
+                let message =
+                    format!("a {} should be at offset {}, but there is none", known.kind.name(), known.offset);
                 self.findings.add(Finding::new(FindingKind::Map, severity, message).at(known.offset.0));
             }
         }
         if cut > 0 {
-            let message = format!("{cut} frames that are named lie where the file is cut off");
+            let message = format!("{cut} frames that are referred to are beyond the end of the file");
             self.add(FindingKind::Log, Severity::Recoverable, LogOffset(self.readable), message);
         }
     }
 }
 
-/// A header in place of a damaged one.
+/// A header rebuilt from what refers to the frame.
 fn header_from(known: &KnownFrame, log_id: u64) -> FrameHeader {
     FrameHeader {
         kind: known.kind,
@@ -553,7 +561,7 @@ fn header_from(known: &KnownFrame, log_id: u64) -> FrameHeader {
     }
 }
 
-/// The message without the offset, which the finding has.
+/// The message without the offset, which the finding holds.
 fn plain(error: &LogError) -> String {
     match error {
         LogError::Format { source, .. } => source.to_string(),

@@ -1,9 +1,9 @@
-//! What was frozen since the last checkpoint: superchunks that the thaw log names, and no root does.
+//! Checks what was frozen since the last checkpoint: superchunks that the thaw log refers to, and no root yet.
 //!
-//! Each of their subchunks is read as the mounted image would give it, by the rows that the log brings back, and compared
-//! with its identity, whatever the checksum of its superchunk says. All are read whichever subset of the image's data is
-//! asked for: there are no more than one checkpoint takes. Memory: the working set, and 16 bytes for each range of subchunks
-//! that are lost. Called by `thaw_log`.
+//! Each of their subchunks is read as a mount would read it, by the rows restored from the log, and compared with its
+//! content hash, whatever the checksum of its superchunk says. All are read, whichever subset of the image's data is
+//! requested: there are no more than one checkpoint covers. Memory: the working set, and 16 bytes for each range of
+//! lost subchunks. Called by `thaw_log`.
 
 use super::Check;
 use super::beside::about;
@@ -22,24 +22,24 @@ use crate::table::Change;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What became of it.
+/// The result.
 #[derive(Default)]
 pub(super) struct Frozen {
-    /// What is wrong, and the inodes that it hits.
+    /// The findings, each with the inodes that it affects.
     pub(super) findings: Vec<(Finding, BTreeSet<u64>)>,
-    /// Superchunks that were read.
+    /// Superchunks read.
     pub(super) superchunks: u64,
-    /// Subchunks that have their identities.
+    /// Subchunks whose content hashes match.
     pub(super) verified: u64,
 }
 
-/// Things of one kind that are wrong.
+/// Faults of one kind.
 #[derive(Default)]
 struct Wrong {
     count: u64,
-    /// Where the first is, and what is wrong with it.
+    /// Offset and description of the first fault.
     first: Option<(u64, String)>,
-    /// Subchunks that are lost with them.
+    /// Subchunks that are lost.
     subchunks: RangeSet,
 }
 
@@ -49,7 +49,7 @@ impl Wrong {
         self.first.get_or_insert_with(|| (at, why()));
     }
 
-    /// A finding for all of them, and the inodes that have bytes in the subchunks.
+    /// One finding for all of them, and the inodes that use the lost subchunks.
     fn tell(
         mut self,
         view: &View,
@@ -63,7 +63,8 @@ impl Wrong {
     }
 }
 
-/// Reads what the active overlay of `view` says was frozen. The image's frames up to there can be read.
+/// Reads everything that was frozen according to the active overlay of `view`. The image's frames up to the log's end
+/// must be readable.
 ///
 /// # Errors
 /// The tables cannot be read, or the observer cancelled.
@@ -123,20 +124,20 @@ pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError
     })?;
     frozen.findings.extend(told);
     let told = frames.tell(view, Severity::Recoverable, |count, first| {
-        let files = if hit { "" } else { "; no file is hit" };
+        let files = if hit { "" } else { "; no file is affected" };
         format!("{count} frames that were written after the last checkpoint are damaged; the first: {first}{files}")
     })?;
     frozen.findings.extend(told);
     let told = nowhere(check, view)?.tell(view, Severity::Lost, |count, first| {
         format!(
-            "{count} subchunks of files that were written after the last checkpoint are nowhere; the first: {first}"
+            "{count} subchunks of files that were written after the last checkpoint do not exist; the first: {first}"
         )
     })?;
     frozen.findings.extend(told);
     Ok(frozen)
 }
 
-/// The rows that the active overlay has for a table from `a` on, among those with this `a`.
+/// The rows with key part `a` that the active overlay puts into a table.
 fn puts<'v>(view: &'v View, table: &'static Table, a: u64) -> impl Iterator<Item = crate::format::block::Row> + 'v {
     let changes = view.active().changes(table).map(|change| match change {
         Change::Put(row) => Some(row),
@@ -145,16 +146,16 @@ fn puts<'v>(view: &'v View, table: &'static Table, a: u64) -> impl Iterator<Item
     changes.flatten().filter(move |row| row.key.a == a)
 }
 
-/// Why one frame of a superchunk is not what its row says.
+/// Why a frame of a superchunk does not match its row.
 fn frame_is_wrong(check: &Check<'_>, id: SuperchunkId, known: &SuperchunkRow, offset: LogOffset) -> Option<String> {
     let log = check.image.log();
     let place = &known.place;
     let why = match log.header(offset) {
         Ok(header) if header.kind != FrameKind::SUPERCHUNK || known.kind != header.kind => {
-            Some("it is none of file data".to_owned())
+            Some("it does not hold file data".to_owned())
         }
         Ok(header) if (Place { offset, copy: None, ..*place }) != Place::of(&header) => {
-            Some("its header says something else than its row".to_owned())
+            Some("its header and its row differ".to_owned())
         }
         Ok(header) => log.clear_part(&header).err().map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
@@ -165,18 +166,18 @@ fn frame_is_wrong(check: &Check<'_>, id: SuperchunkId, known: &SuperchunkRow, of
         }
         match log.stored_unverified(place, offset, &mut Vec::new()) {
             Ok(true) => None,
-            Ok(false) => Some("the checksum of its stored bytes is wrong".to_owned()),
+            Ok(false) => Some("wrong checksum of its stored bytes".to_owned()),
             Err(error) => Some(error.to_string()),
         }
     });
-    why.map(|why| format!("superchunk {id} at {offset}: {why}"))
+    why.map(|why| format!("superchunk {id} at offset {offset}: {why}"))
 }
 
 fn offset_of(view: &View, id: SuperchunkId) -> u64 {
     view.superchunk(id).ok().flatten().map_or(0, |row| row.place.offset.0)
 }
 
-/// What changed files and contents name that no row of the map has.
+/// Subchunks that changed files and contents refer to, and that have no row in the map.
 fn nowhere(check: &Check<'_>, view: &View) -> Result<Wrong, CheckError> {
     let mut wrong = Wrong::default();
     let mut look_for = |id: SubchunkId| {
@@ -201,7 +202,7 @@ fn nowhere(check: &Check<'_>, view: &View) -> Result<Wrong, CheckError> {
     Ok(wrong)
 }
 
-/// Ids of the subchunks of an extent.
+/// Ids of the subchunks in an extent.
 fn ids(extent: &Extent) -> std::ops::Range<u64> {
     match extent {
         Extent::Hole => 0..0,
@@ -210,7 +211,7 @@ fn ids(extent: &Extent) -> std::ops::Range<u64> {
     }
 }
 
-/// The inodes of the view that have bytes in these subchunks.
+/// The inodes of the view that use these subchunks.
 fn users(view: &View, subchunks: &RangeSet) -> Result<BTreeSet<u64>, MetaError> {
     let mut contents = BTreeSet::new();
     let mut cursor = view.cursor_at(&schema::CONTENTS, KeyRef::new(0, 0))?;

@@ -1,7 +1,7 @@
-//! The head slots over their whole span, and the roots they name.
+//! Checks the complete head slots, and the roots they name.
 //!
-//! Both slots must verify, name the same root, and be followed by zeros only. That they name different roots is what an
-//! interrupted writer leaves.
+//! Both slots must verify, name the same root, and be followed only by zeros. An interrupted writer leaves slots that
+//! name different roots.
 
 use super::report::{CheckError, Finding, FindingKind, Findings, Severity};
 use crate::format::Field;
@@ -16,15 +16,16 @@ use std::sync::Arc;
 
 /// Generation of the second slot that `pack` writes.
 const PACKED: u64 = 2;
-/// How often a slot that does not verify is read again, if it was not the same before.
+/// How often a slot that does not verify is read again while its bytes keep changing.
 const READS: usize = 16;
-/// The flags of a head slot that have a meaning.
+/// The head slot flags that have a meaning.
 const KNOWN_FLAGS: u32 = 1;
 
-/// The heads that verify, newest first; at most two.
+/// Returns the heads that verify, newest first; at most two.
 ///
 /// # Errors
-/// `NotAnImage` if neither slot begins like one, `Unsupported` if a newer program wrote the newest slot that verifies.
+/// `NotAnImage` if neither slot begins with the magic, `Unsupported` if a newer program wrote the newest slot that
+/// verifies.
 pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Vec<Head>, CheckError> {
     let len = storage.len()?;
     let mut whole = true;
@@ -45,7 +46,7 @@ pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Ve
         let rest = bytes.get(RawHeadSlot::SIZE..).unwrap_or_default();
         if let Some(at) = rest.iter().position(|&byte| byte != 0) {
             let offset = index.offset() + (RawHeadSlot::SIZE + at) as u64;
-            let message = format!("a byte after head slot {index} is not zero; no file is hit");
+            let message = format!("a byte after head slot {index} is not zero; no file is affected");
             findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(offset));
         }
         slots.push(slot);
@@ -57,12 +58,12 @@ pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Ve
         if !is_image {
             return Err(CheckError::NotAnImage);
         }
-        let message = "no head slot can be used: nothing of the image can be read";
+        let message = "no head slot can be used: nothing in the image can be read";
         findings.add(Finding::new(FindingKind::Head, Severity::Lost, message).at(0));
         return Ok(heads);
     }
     if !whole {
-        let message = format!("the file has {len} bytes: not even the head slots are whole");
+        let message = format!("the file has only {len} bytes: the head slots are cut off");
         findings.add(Finding::new(FindingKind::Log, Severity::Lost, message).at(len));
     }
     if let [newer, older] = &heads[..] {
@@ -71,7 +72,7 @@ pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Ve
     Ok(heads)
 }
 
-/// The bytes of a slot's span. Where somebody writes, a read can meet a write; what is damaged reads the same each time.
+/// The bytes of a complete slot. A read can overlap a write by another process; damage reads the same each time.
 fn span(storage: &dyn Storage, index: HeadIndex, len: u64) -> Result<Vec<u8>, CheckError> {
     let mut bytes = vec![0; len.saturating_sub(index.offset()).min(HEAD_SLOT_SPAN) as usize];
     storage.read_at(index.offset(), &mut bytes)?;
@@ -89,14 +90,14 @@ fn span(storage: &dyn Storage, index: HeadIndex, len: u64) -> Result<Vec<u8>, Ch
     Ok(bytes)
 }
 
-/// Reports bytes of a slot that verifies which should be zero and are not.
+/// Reports nonzero reserved bytes of a slot that verifies.
 fn check_reserved(index: HeadIndex, bytes: &[u8], findings: &mut Findings) {
     let mut wrong = not_zero(bytes, RawHeadSlot::FIELDS);
     if RawHeadSlot::read(bytes, "head slot").is_ok_and(|raw| raw.flags.get() & !KNOWN_FLAGS != 0) {
         wrong.push(NotZero { offset: std::mem::offset_of!(RawHeadSlot, flags), name: "flags".to_owned() });
     }
     for NotZero { offset, name } in wrong {
-        let message = format!("head slot {index}: {name} is not zero where this version has nothing");
+        let message = format!("head slot {index}: the reserved field {name} is not zero");
         findings.add(Finding::new(FindingKind::Head, Severity::Note, message).at(index.offset() + offset as u64));
     }
 }
@@ -107,22 +108,22 @@ fn compare(newer: &Head, older: &Head, findings: &mut Findings) {
         findings.add(Finding::new(FindingKind::Head, severity, message).at(0));
     };
     if newer.generation != older.generation.saturating_add(1) {
-        wrong(Severity::Recoverable, "their generations do not follow one another");
+        wrong(Severity::Recoverable, "their generations are not consecutive");
     }
     if (newer.uuid, newer.lineage, newer.log_id) != (older.uuid, older.lineage, older.log_id) {
-        wrong(Severity::Recoverable, "they are of different images");
+        wrong(Severity::Recoverable, "they belong to different images");
     }
     if newer.epoch < older.epoch || newer.log_end < older.log_end {
-        wrong(Severity::Recoverable, "the newer one knows less of the log");
+        wrong(Severity::Recoverable, "the newer one has an older epoch or an earlier log end");
     }
     if newer.generation <= PACKED && *newer != (Head { generation: newer.generation, ..older.clone() }) {
-        wrong(Severity::Recoverable, "both should say the same");
+        wrong(Severity::Recoverable, "both should be equal");
     } else if (newer.root, newer.root_hash) != (older.root, older.root_hash) {
-        wrong(Severity::Note, "they name different roots, as an interrupted writer leaves them");
+        wrong(Severity::Note, "they name different roots, as after an interrupted writer");
     }
 }
 
-/// Verifies both copies of each root that a slot names. Their frames are looked at when the log is scanned.
+/// Verifies both copies of each root that a slot names. The scan of the log checks their frames.
 pub(super) fn check_roots(
     storage: &Arc<dyn Storage>,
     heads: &[Head],
@@ -148,24 +149,24 @@ pub(super) fn check_roots(
                     }
                     Err(error) => wrong.push((offset, error.to_string())),
                 },
-                Ok(false) => wrong.push((offset, "its checksum is wrong".to_owned())),
+                Ok(false) => wrong.push((offset, "wrong checksum".to_owned())),
                 Err(error) => wrong.push((offset, error.to_string())),
             }
         }
         for (offset, why) in wrong {
             let (severity, rest) = match (good, n) {
-                (1.., _) => (Severity::Recoverable, "no file is hit: the other copy is good"),
+                (1.., _) => (Severity::Recoverable, "no file is affected: the other copy is good"),
                 (0, 0) => (Severity::Lost, "no copy of the newest root is good"),
-                _ => (Severity::Recoverable, "no file is hit: it is the root before the newest"),
+                _ => (Severity::Recoverable, "no file is affected: it is the root before the newest"),
             };
-            let message = format!("root at {offset} is damaged: {why}; {rest}");
+            let message = format!("root at offset {offset} is damaged: {why}; {rest}");
             findings.add(Finding::new(FindingKind::Root, severity, message).at(offset.0));
         }
     }
     Ok(())
 }
 
-/// What a root that verifies says: nothing where zeros should be, and the same parameters as the head.
+/// Checks a root that verifies: its reserved bytes are zero, and its parameters are those of the head.
 fn check_root(head: &Head, root: &Root, offset: u64, stored: &[u8], findings: &mut Findings) {
     let logical_len = stored.first_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize);
     let logical = stored.get(8..).unwrap_or_default();
@@ -174,14 +175,14 @@ fn check_root(head: &Head, root: &Root, offset: u64, stored: &[u8], findings: &m
     //= format-spec.md#1
     //# Bytes called *zero* are written as zero; a reader of data ignores them, `check` reports them where they are not.
     for NotZero { name, .. } in parts.into_iter().flat_map(|(part, fields)| not_zero(part, fields)) {
-        let message = format!("root at {offset}: {name} is not zero where this version has nothing");
+        let message = format!("root at offset {offset}: the reserved field {name} is not zero");
         findings.add(Finding::new(FindingKind::Root, Severity::Note, message).at(offset));
     }
     //= format-spec.md#4
     //# A reader takes those of the root, and warns where a head slot has others; a writer refuses such an image, and `check`
     //# reports it.
     if head.params != root.params {
-        let message = "the parameters in the head are not those in the root, which count";
+        let message = "the parameters in the head differ from those in the root; the root counts";
         findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(0));
     }
 }

@@ -1,4 +1,4 @@
-//! What the map says of superchunks, and where frames are known to be.
+//! The superchunks of the map, and the places where frames must be.
 
 use super::Check;
 use super::report::{CheckError, Finding, FindingKind, Findings, Severity};
@@ -13,14 +13,14 @@ use crate::format::rows::map::SPACE_SUPERCHUNKS;
 use crate::format::{limits, schema};
 use std::cmp::Reverse;
 
-/// A superchunk as the map has it, or, where the map is damaged, as its own frame has it.
+/// A superchunk as the map describes it, or its own frame if the map is damaged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Super {
     pub(super) id: SuperchunkId,
     pub(super) row: SuperchunkRow,
 }
 
-/// The superchunks that live, by id.
+/// The live superchunks, by id.
 #[derive(Debug, Default)]
 pub(super) struct Map {
     supers: Vec<Super>,
@@ -62,17 +62,17 @@ impl Map {
         Ok(Map { supers })
     }
 
-    /// All, by id.
+    /// All superchunks, by id.
     pub(super) fn supers(&self) -> &[Super] {
         &self.supers
     }
 
-    /// The one with this id.
+    /// The superchunk with this id.
     pub(super) fn get(&self, id: SuperchunkId) -> Option<&Super> {
         self.supers.binary_search_by_key(&id, |known| known.id).ok().and_then(|at| self.supers.get(at))
     }
 
-    /// Adds what frames say of superchunks whose rows in the map are lost, each with its frame's sequence.
+    /// Adds superchunks whose rows in the map are lost, as their frames describe them, each with the frame's sequence.
     pub(super) fn add_from_frames(&mut self, mut found: Vec<(u64, Super)>) {
         if found.is_empty() {
             return;
@@ -87,7 +87,7 @@ impl Map {
     }
 }
 
-/// Who names a frame.
+/// What refers to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Namer {
     /// A row of the map.
@@ -108,20 +108,20 @@ pub(super) struct KnownFrame {
 }
 
 impl KnownFrame {
-    /// Whether it is the second of two.
+    /// Whether it is the second frame of two.
     pub(super) fn is_copy(&self) -> bool {
         self.offset != self.place.offset
     }
 }
 
-/// All of them, by offset.
+/// All known frames, by offset.
 #[derive(Debug)]
 pub(super) struct Known {
     frames: Vec<KnownFrame>,
 }
 
 impl Known {
-    /// From head slots, map and the map's blocks.
+    /// Collects them from head slots, map and the map's blocks.
     pub(super) fn new(heads: &[Head], map: &Map, trees: &Trees) -> Self {
         let mut frames = Vec::new();
         let mut add = |place: &Place, kind, namer| {
@@ -134,24 +134,24 @@ impl Known {
         Known { frames }
     }
 
-    /// Only what the head slots name.
+    /// Only the frames that the head slots name.
     pub(super) fn of_heads(heads: &[Head]) -> Self {
         Known::new(heads, &Map::default(), &Trees::default())
     }
 
-    /// Those at `offset`; two head slots that name one root give two.
+    /// The known frames at `offset`; two head slots that name one root give two.
     pub(super) fn at(&self, offset: LogOffset) -> &[KnownFrame] {
         let start = self.frames.partition_point(|frame| frame.offset < offset);
         let end = self.frames.partition_point(|frame| frame.offset <= offset);
         self.frames.get(start..end).unwrap_or_default()
     }
 
-    /// The first at or after `offset`.
+    /// The offset of the first known frame at or after `offset`.
     pub(super) fn next(&self, offset: LogOffset) -> Option<LogOffset> {
         self.frames.get(self.frames.partition_point(|frame| frame.offset < offset)).map(|frame| frame.offset)
     }
 
-    /// All, by offset.
+    /// All known frames, by offset.
     pub(super) fn all(&self) -> &[KnownFrame] {
         &self.frames
     }

@@ -1,10 +1,10 @@
-//! Care for images: `check` looks at every byte and never writes.
+//! Care for images: `check` examines every byte and never writes.
 //!
-//! Order of work: head slots and roots; the tables from the roots down, by hash; the frames of the log from its beginning
-//! to its end; what map, frames and clear lists say of one another; the data; how names, inodes and contents fit together.
-//! Last the paths: which files each finding hits. Time and memory are bounded by the size of the image and of the tables
-//! in it, whatever it claims: no table is joined to another but by look-up, nothing is followed further than the format
-//! allows. Called by cli.
+//! Order of work: head slots and roots; the tables from the roots down, by hash; the frames of the log from its
+//! beginning to its end; map, frames and clear lists against one another; the data; how names, inodes and contents fit
+//! together; last the paths of the files that each finding affects. Time and memory are bounded by the size of the
+//! image and of its tables, whatever the image claims: tables are joined only by look-up, and nothing is followed
+//! further than the format allows. Called by cli.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -44,12 +44,12 @@ use report::Findings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often the heads are read, if they change while they are.
+/// How often the heads are read again if they change during the check.
 const ATTEMPTS: usize = 16;
-/// Bytes of memory for table blocks.
+/// Bytes of memory for cached table blocks.
 const BLOCK_CACHE: usize = 64 << 20;
 
-/// What all parts of a check share.
+/// State shared by all parts of a check.
 struct Check<'a> {
     image: &'a Image,
     options: &'a CheckOptions,
@@ -59,7 +59,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Tells that so many more bytes were gone over.
+    /// Adds `bytes` to the bytes examined and reports the total.
     fn progress(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.observer.progress(done.min(self.total), self.total);
@@ -70,11 +70,11 @@ impl Check<'_> {
     }
 }
 
-/// Checks an image and says what is wrong with it, and which files that hits. Nothing is known of a thaw log.
+/// Checks an image; reports what is wrong with it and which files that affects. It does not look for a thaw log.
 ///
 /// # Errors
-/// Only if it cannot be checked at all: it is no image, its storage cannot be read, or the observer cancelled. Damage is
-/// in the report.
+/// Only if the image cannot be checked at all: it is not an image, its storage cannot be read, or the observer
+/// cancelled. Damage is in the report.
 pub fn check(
     storage: Arc<dyn Storage>,
     options: &CheckOptions,
@@ -83,10 +83,10 @@ pub fn check(
     check_with_log(storage, &LogBesideImage::Unknown, options, observer)
 }
 
-/// Checks an image and its thaw log. Where somebody writes, the last checkpoint.
+/// Checks an image and its thaw log. If somebody writes the image, only its last checkpoint.
 ///
 /// # Errors
-/// As [`check`], or if the log cannot be read, which is no damage of it.
+/// Those of [`check`], and an error if the log cannot be read for a reason other than damage.
 pub fn check_with_log(
     storage: Arc<dyn Storage>,
     beside: &LogBesideImage,
@@ -114,7 +114,7 @@ pub fn check_with_log(
                 return Ok(finish(report, findings));
             }
         };
-        // A checkpoint in between: what was seen of the heads is not what the image was opened with.
+        // If they differ, a checkpoint came in between: the image was opened with other heads than those seen.
         if heads.contains(image.head()) {
             let opened = Opened { storage, heads, image };
             return check_opened(&opened, beside, options, observer, findings, report);
@@ -123,7 +123,7 @@ pub fn check_with_log(
     Err(CheckError::Changing)
 }
 
-/// An image with the heads it was opened with, the newest first.
+/// An image and the heads it was opened with, newest first.
 struct Opened {
     storage: Arc<dyn Storage>,
     heads: Vec<Head>,
@@ -181,7 +181,7 @@ fn check_opened(
     Ok(finish(report, findings))
 }
 
-/// What can be said of the log beside an image.
+/// Checks the log beside an image, as far as that is possible.
 fn log_beside(
     check: &Check<'_>,
     opened: &Opened,
@@ -197,7 +197,7 @@ fn log_beside(
         LogBesideImage::Folder { folder, writer } => (folder, writer),
     };
     let checked = thaw_log::check(check, image, folder, storage, heads);
-    // Who began to write meanwhile has changed the heads before the log, and has the lock or has ended.
+    // A process that began to write meanwhile holds the lock, or has ended. It changes the heads before the log.
     if let Some(who) = writer() {
         report.writer = Some(who.clone());
         return Ok(LogChecked::written(&who));

@@ -1,8 +1,8 @@
-//! How names, inodes, contents and xattrs fit together.
+//! Checks how names, inodes, contents and xattrs fit together.
 //!
-//! Each table is walked in key order and joined to the others by look-up; each content is gone over once, however many
-//! inodes share it. What needs a count for each inode (its names) is done for so many inodes at a time, with one walk over
-//! the dirents for each: memory is bounded, and an image of usual size needs one walk.
+//! Each table is walked in key order and joined to the others by look-up; each content is examined once, however many
+//! inodes share it. Counting the names of inodes needs a counter for each inode. This is done for a window of inodes at
+//! a time, with one walk of the dirents for each window: memory is bounded, and an image of usual size needs one walk.
 
 use super::Check;
 use super::cut::ShortSubchunks;
@@ -19,24 +19,24 @@ use crate::format::schema::{self, Table};
 use crate::format::{FormatError, limits};
 use std::collections::HashMap;
 
-/// Inodes whose names are counted in one walk over the dirents (40 bytes each).
+/// Inodes whose names are counted in one walk of the dirents (40 bytes each).
 const WINDOW: usize = 2 << 20;
-/// Contents with holes whose data bytes are remembered (24 bytes each).
+/// Limit of contents with holes whose data bytes are remembered (24 bytes each).
 const MAX_SPARSE: usize = 1 << 20;
 
-/// What of an inode the walk over the dirents needs.
+/// What the walk of the dirents needs to know of an inode.
 struct Facts {
     id: u64,
     parent: u64,
     links: u64,
     /// Names that refer to it.
     names: u64,
-    /// Directories in it.
+    /// Number of its subdirectories.
     subdirectories: u64,
     file_type: FileType,
 }
 
-/// Checks the head's version of the filesystem.
+/// Checks the filesystem as the head shows it.
 pub(super) fn check(
     check: &Check<'_>,
     map: &Map,
@@ -64,12 +64,12 @@ struct Namespace<'a> {
     map: &'a Map,
     trees: &'a Trees,
     findings: &'a mut Findings,
-    /// Bytes that are no hole, of contents that have holes.
+    /// Data bytes of contents that have holes.
     sparse: HashMap<u64, u64>,
     short: ShortSubchunks,
 }
 
-/// What keeps a subchunk from being read as `len` bytes or more.
+/// What prevents a subchunk from being read as `len` bytes or more.
 type Wrong = Option<String>;
 
 impl Namespace<'_> {
@@ -83,18 +83,18 @@ impl Namespace<'_> {
         self.findings.hits.inodes.add(inode..inode.saturating_add(1), id);
     }
 
-    /// The length of a subchunk of data, `None` if its recipe is lost, which was reported; or why it has none. Where the map
-    /// is damaged nothing is said.
+    /// The length of a data subchunk; `None` if its recipe is lost, which was reported. An error says why it has no
+    /// length. If the map is damaged there, the subchunk is not reported.
     fn subchunk(&self, id: SubchunkId) -> Result<Option<u64>, String> {
         let located = match self.check.image.locate(id) {
             Ok(Some(located)) => located,
-            Ok(None) => return Err(format!("subchunk {id} is nowhere")),
+            Ok(None) => return Err(format!("subchunk {id} does not exist")),
             Err(error) => return Err(format!("subchunk {id} cannot be found: {error}")),
         };
         match self.map.get(located.superchunk) {
             Some(known) if known.row.kind == FrameKind::SUPERCHUNK => {}
-            Some(_) => return Err(format!("subchunk {id} is no data")),
-            None => return Err(format!("subchunk {id} lies in superchunk {}, which is not there", located.superchunk)),
+            Some(_) => return Err(format!("subchunk {id} is not file data")),
+            None => return Err(format!("subchunk {id} is in superchunk {}, which does not exist", located.superchunk)),
         }
         if !located.composed {
             return Ok(Some(located.len.into()));
@@ -103,7 +103,7 @@ impl Namespace<'_> {
         Ok(recipe.map(|recipe| recipe.subchunk_len().into()))
     }
 
-    /// What is wrong with a content's row.
+    /// What is wrong with a row of a content.
     fn extent(&self, row: &ContentRow) -> Wrong {
         let whole = |id: SubchunkId, len: u64| match self.subchunk(id) {
             Ok(Some(found)) if found != len => Some(format!("subchunk {id} has {found} bytes, not {len}")),
@@ -125,7 +125,7 @@ impl Namespace<'_> {
         }
     }
 
-    /// Each content's rows tile it, and name subchunks that are long enough.
+    /// Checks that the rows of each content tile it, and that the subchunks they name are long enough.
     fn contents(&mut self) -> Result<(), CheckError> {
         let next = self.check.image.root().next_content;
         let mut current = 0;
@@ -141,7 +141,7 @@ impl Namespace<'_> {
                     self.content_is(key.a, format!("ids are below {next}, which is the next free one"));
                 }
                 if !begins {
-                    self.content_is(key.a, format!("it begins at {} instead of 0", key.b));
+                    self.content_is(key.a, format!("it begins at offset {} instead of 0", key.b));
                 }
             }
             match ContentRow::decode(key.b, ints, tail) {
@@ -154,7 +154,7 @@ impl Namespace<'_> {
                         && end != key.b
                         && !self.trees.contents.contains(key.a)
                     {
-                        self.content_is(key.a, format!("its extents do not follow one another at {}", key.b));
+                        self.content_is(key.a, format!("its extents have a gap or overlap at offset {}", key.b));
                     }
                     end = Some(key.b + row.length);
                     self.short.row(key.a, key.b, &row);
@@ -183,7 +183,7 @@ impl Namespace<'_> {
     //# A subchunk shorter than chunk_min must end a file, or data before a hole, except in an
     //# uneven content (8.1, tag 6).
     fn short_subchunks(&mut self) {
-        // Those who have lost their name use contents, too.
+        // Orphans use contents, too.
         each_row(self.check.image, &schema::ORPHANS, 0, &mut |_, ints, tail| {
             if let Ok(row) = InodeRow::decode(ints, tail)
                 && let ContentRef::Content(id) = row.content
@@ -194,7 +194,7 @@ impl Namespace<'_> {
         });
         for (content, offset) in self.short.take() {
             let message =
-                format!("content {content}: the subchunk at {offset} is shorter than the chunker makes any there");
+                format!("content {content}: the subchunk at offset {offset} is shorter than the chunker's minimum");
             let id = self.table(&schema::CONTENTS, Severity::Recoverable, message);
             self.findings.hits.contents.add(content..content.saturating_add(1), id);
         }
@@ -205,7 +205,7 @@ impl Namespace<'_> {
         self.findings.hits.contents.add(content..content.saturating_add(1), id);
     }
 
-    /// Each set is a whole one.
+    /// Checks that each xattr set is complete.
     fn xattrs(&mut self) -> Result<(), CheckError> {
         let next = self.check.image.root().next_xattrs;
         let mut current = 0;
@@ -231,7 +231,7 @@ impl Namespace<'_> {
             }
             bytes = match std::mem::replace(&mut bytes, Err("")) {
                 Err(why) => Err(why),
-                Ok(_) if key.b != pieces => Err("its pieces do not follow one another"),
+                Ok(_) if key.b != pieces => Err("its pieces are not consecutive"),
                 Ok(bytes) if bytes.len() + tail.len() > limits::XATTR_SET => Err("it is too long"),
                 Ok(mut bytes) => {
                     bytes.extend_from_slice(tail);
@@ -250,7 +250,7 @@ impl Namespace<'_> {
         each_row(self.check.image, &schema::TINY, 0, &mut |key, _, tail| {
             let len = tail.len() as u64;
             if key.a == 0 || key.a >= next || len == 0 || len >= limits::TINY_LEN {
-                let message = format!("tiny content {} of {len} bytes is not one that may be", key.a);
+                let message = format!("tiny content {} of {len} bytes has an invalid id or length", key.a);
                 let id = self.table(&schema::TINY, Severity::Recoverable, message);
                 self.findings.hits.tiny.add(key.a..key.a.saturating_add(1), id);
             }
@@ -259,8 +259,8 @@ impl Namespace<'_> {
         self.check.cancelled()
     }
 
-    /// Each inode's row by itself and with what it refers to. Returns whether some directory lies in one with a higher
-    /// number: only then can there be a cycle.
+    /// Checks each inode's row by itself and against what it refers to. Returns whether some directory's parent has a
+    /// higher number: only then can there be a cycle.
     fn inodes(&mut self, report: &mut CheckReport) -> Result<bool, CheckError> {
         let root = self.check.image.root();
         let (mut many, mut bytes, mut upwards, mut has_root) = (0u64, 0u64, false, false);
@@ -287,10 +287,10 @@ impl Namespace<'_> {
             let is_root = key.a == InodeId::ROOT.0;
             match row.parent {
                 Some(parent) if is_root && parent != InodeId::ROOT => {
-                    self.inode_is(Severity::Recoverable, key.a, "the root directory lies in another");
+                    self.inode_is(Severity::Recoverable, key.a, "the root directory has a parent");
                 }
                 Some(parent) if !is_root && parent.0 >= key.a => upwards = true,
-                None if is_root => self.inode_is(Severity::Lost, key.a, "the root is no directory"),
+                None if is_root => self.inode_is(Severity::Lost, key.a, "the root is not a directory"),
                 _ => {}
             }
             if let Some((severity, why)) = self.content_of(&row) {
@@ -319,7 +319,7 @@ impl Namespace<'_> {
         Ok(upwards)
     }
 
-    /// Each row of an inode that was open when it lost its last name. No file is hit by what is wrong with it.
+    /// Checks each orphan: an inode that was open when it lost its last name. Faults in it affect no file.
     fn orphans(&mut self) -> Result<(), CheckError> {
         let next = self.check.image.root().next_inode;
         each_row(self.check.image, &schema::ORPHANS, 0, &mut |key, ints, tail| {
@@ -342,7 +342,7 @@ impl Namespace<'_> {
             //= format-spec.md#8.6
             //# A number never has a row in both tables.
             if self.check.image.inode(InodeId(key.a)).is_ok_and(|row| row.is_some()) {
-                self.inode_is(Severity::Recoverable, key.a, "it is among the orphans, too");
+                self.inode_is(Severity::Recoverable, key.a, "it is also an orphan");
             }
             if let Some((_, why)) = self.content_of(&row) {
                 wrong(self, &why);
@@ -355,10 +355,11 @@ impl Namespace<'_> {
         self.check.cancelled()
     }
 
-    /// What is wrong with what a row says of the file's bytes.
+    /// What is wrong with the content reference of a row.
     fn content_of(&self, row: &InodeRow) -> Option<(Severity, String)> {
         let sized = |found: u64, what: String| {
-            (found != row.size).then(|| (Severity::Lost, format!("it has {} bytes, its {what} {found}", row.size)))
+            (found != row.size)
+                .then(|| (Severity::Lost, format!("it has {} bytes, but its {what} has {found}", row.size)))
         };
         let lost = |why: String| Some((Severity::Lost, why));
         match row.content {
@@ -378,7 +379,7 @@ impl Namespace<'_> {
                 //= format-spec.md#8.3
                 //# A content never ends after the size of an inode that has it.
                 Some(Ok(end)) if end > row.size => {
-                    lost(format!("it has {} bytes, its content {id} ends at {end}", row.size))
+                    lost(format!("it has {} bytes, but its content {id} ends at offset {end}", row.size))
                 }
                 Some(Ok(end)) => self.allocated_of(row, id, end),
                 Some(Err(_)) => None, // The row was reported.
@@ -387,12 +388,13 @@ impl Namespace<'_> {
         }
     }
 
-    /// What is wrong with the number of bytes that are no hole; `end` is where the content ends.
+    /// What is wrong with the number of bytes outside holes; `end` is the end of the content.
     fn allocated_of(&self, row: &InodeRow, id: ContentId, end: u64) -> Option<(Severity, String)> {
         let (said, found) = (row.allocated().unwrap_or(end), self.sparse.get(&id.0).copied().unwrap_or(end));
         let unknown = self.sparse.len() >= MAX_SPARSE;
-        (said != found && !unknown)
-            .then(|| (Severity::Recoverable, format!("{found} of its bytes are no hole, its row says {said}")))
+        (said != found && !unknown).then(|| {
+            (Severity::Recoverable, format!("{found} of its bytes are outside holes, but its row says {said}"))
+        })
     }
 
     fn tiny_len(&self, id: TinyId) -> Option<u64> {
@@ -400,7 +402,7 @@ impl Namespace<'_> {
         Some(row.tail().len() as u64)
     }
 
-    /// Where a content ends, by its last row.
+    /// The end of a content, by its last row.
     fn content_end(&self, id: ContentId) -> Option<Result<u64, FormatError>> {
         let tree = self.check.image.tree(&schema::CONTENTS);
         let row = tree.floor(self.check.image, KeyRef::new(id.0, u64::MAX)).ok()??;
@@ -421,7 +423,7 @@ impl Namespace<'_> {
         }
     }
 
-    /// Each name refers to an inode of its type, and each inode has as many names as it says.
+    /// Checks that each name refers to an inode of its type, and that each inode has as many names as its row says.
     fn names(&mut self, report: &mut CheckReport) -> Result<(), CheckError> {
         let mut from = 0;
         for round in 0.. {
@@ -468,7 +470,7 @@ impl Namespace<'_> {
                 dir = Some((key.a, at));
                 let is_dir = at.and_then(|at| facts.get(at)).is_some_and(|fact| fact.file_type == FileType::Directory);
                 if window.contains(&key.a) && !is_dir && !self.trees.inodes.contains(key.a) {
-                    let message = format!("names are in inode {}, which is no directory", key.a);
+                    let message = format!("inode {} has entries, but is not a directory", key.a);
                     self.table(&schema::DIRENTS, Severity::Lost, message);
                 }
             }
@@ -501,22 +503,22 @@ impl Namespace<'_> {
         let at = facts.binary_search_by_key(&inode, |fact| fact.id);
         let Some(fact) = at.ok().and_then(|at| facts.get_mut(at)) else {
             if !self.trees.inodes.contains(inode) {
-                self.inode_is(Severity::Lost, inode, "a directory names it, but it is not there");
+                self.inode_is(Severity::Lost, inode, "a directory names it, but it does not exist");
             }
             return;
         };
         fact.names += 1;
         if fact.file_type != row.file_type {
-            self.inode_is(Severity::Lost, inode, "it is not of the type its directory says");
+            self.inode_is(Severity::Lost, inode, "its type differs from the one in its directory");
         } else if fact.file_type == FileType::Directory && fact.parent != key.a {
-            let why = format!("it is named in directory {}, but says it lies in {}", key.a, fact.parent);
+            let why = format!("it is named in directory {}, but its parent is {}", key.a, fact.parent);
             self.inode_is(Severity::Recoverable, inode, &why);
         }
     }
 
     fn compare_counts(&mut self, facts: &[Facts]) {
         if !self.trees.dirents.is_empty() {
-            return; // Names are lost: that was reported, and counts say nothing then.
+            return; // Names are lost, which was reported: counts prove nothing then.
         }
         for fact in facts {
             let is_root = fact.id == InodeId::ROOT.0;
@@ -533,7 +535,7 @@ impl Namespace<'_> {
         }
     }
 
-    /// Directories that lie in themselves, by way of others: they cannot be reached from the root.
+    /// Finds directories that are their own ancestors: they cannot be reached from the root.
     fn cycles(&mut self) -> Result<(), CheckError> {
         let room = (self.check.options.memory / 24).max(1 << 20) as usize;
         let mut parents: Vec<(u64, u64)> = Vec::new();
@@ -545,18 +547,18 @@ impl Namespace<'_> {
         });
         self.check.cancelled()?;
         if parents.len() >= room {
-            let message = format!("more than {room} directories: not looked for cycles, for want of memory");
+            let message = format!("more than {room} directories: not searched for cycles, to limit memory");
             self.findings.add(Finding::new(FindingKind::Namespace, Severity::Note, message));
             return Ok(());
         }
-        // 0: not yet; else the round in which it was come by.
+        // 0: not visited yet; otherwise the round in which it was visited.
         let mut seen = vec![0u32; parents.len()];
         for start in 0..parents.len() {
             let round = start as u32 + 1;
             let mut at = start;
             while let (Some(slot), Some(&(id, parent))) = (seen.get_mut(at), parents.get(at)) {
                 if *slot == round {
-                    self.inode_is(Severity::Lost, id, "the directory lies in itself: no path leads to it");
+                    self.inode_is(Severity::Lost, id, "the directory is its own ancestor: no path leads to it");
                 }
                 if *slot != 0 || id == InodeId::ROOT.0 {
                     break;

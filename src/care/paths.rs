@@ -1,8 +1,8 @@
-//! From what findings hit to the paths of the files.
+//! Finds the paths of the files that the findings affect.
 //!
-//! Subchunks lead to contents, contents to inodes, inodes to names: one walk over each of these tables. Then the names of
-//! the folders above are looked for in one more walk over the dirents. Nothing recurses, so neither a loop of folders nor
-//! many names for one thing cost more than the rows there are.
+//! Subchunks lead to contents, contents to inodes, inodes to names: one walk of each of these tables. One more walk of
+//! the dirents finds the names of the parent directories. Nothing recurses, so neither a cycle of directories nor many
+//! names of one inode cost more than the number of rows.
 
 use super::Check;
 use super::ranges::{FindingId, Hits, Marks};
@@ -14,14 +14,14 @@ use crate::format::rows::{ContentRef, DirentRow, FileType, InodeRow};
 use crate::format::{limits, schema};
 use std::collections::HashMap;
 
-/// Contents and inodes that are hit and remembered; beyond that paths are not counted.
+/// Limit of contents and inodes remembered; paths of further ones are not counted.
 const MAX_HITS: usize = 4 << 20;
-/// Folders above a file whose names are looked for.
+/// Number of levels above a file that are searched for names.
 const MAX_DEPTH: usize = 4096;
-/// Longest path that is listed whole, in bytes.
+/// Longest path that is listed completely, in bytes.
 const MAX_PATH: usize = 64 << 10;
 
-/// Completes the findings by paths. True if more paths are hit than could be counted.
+/// Adds the paths to the findings. Returns true if more paths are affected than could be counted.
 pub(super) fn resolve(check: &Check<'_>, findings: &mut Findings) -> Result<bool, CheckError> {
     let mut hits = std::mem::take(&mut findings.hits);
     if hits.is_empty() {
@@ -43,12 +43,12 @@ struct Search<'a> {
     check: &'a Check<'a>,
     findings: &'a mut Vec<Finding>,
     incomplete: bool,
-    /// Names to be listed: the finding, the folder, the name in it.
+    /// Names to list: the finding, the directory, the name in it.
     named: Vec<(FindingId, u64, Vec<u8>)>,
 }
 
 impl Search<'_> {
-    /// Adds the contents that have subchunks that are hit.
+    /// Adds the contents that use affected subchunks.
     fn contents(&mut self, hits: &mut Hits) -> Result<(), CheckError> {
         if !hits.subchunks.is_empty() {
             let mut found = Marks::default();
@@ -70,7 +70,7 @@ impl Search<'_> {
         self.check.cancelled()
     }
 
-    /// The inodes that are hit by what their rows say.
+    /// The inodes that are affected through their rows.
     fn inodes(&mut self, hits: &Hits) -> Result<Vec<(u64, FindingId)>, CheckError> {
         let mut found: Vec<(u64, FindingId)> = Vec::new();
         each_row(self.check.image, &schema::INODES, 0, &mut |key, ints, tail| {
@@ -100,7 +100,7 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// Finds the names of inodes that are hit, counts them, and keeps those to be listed.
+    /// Finds the names of affected inodes, counts them, and keeps those to list.
     fn names(&mut self, hits: &Hits, inodes: &[(u64, FindingId)]) -> Result<(), CheckError> {
         debug_assert!(inodes.is_sorted_by_key(|(inode, _)| *inode));
         let mut has_name = vec![false; inodes.len()];
@@ -114,7 +114,7 @@ impl Search<'_> {
                 *has_name = true;
                 self.name(*finding, key.a, key.name);
             }
-            // One finding may be given more than once; more than a few are not listed.
+            // A finding may come more than once; only a few different ones are listed.
             let mut told = [None; 8];
             hits.inodes.of_one(inode, &mut |finding| {
                 if !told.contains(&Some(finding))
@@ -141,7 +141,7 @@ impl Search<'_> {
         listed < MAX_PATHS && self.named.len() < MAX_PATHS_ALL
     }
 
-    /// Lists a path that is known.
+    /// Lists a complete path.
     fn list(&mut self, finding: FindingId, path: Vec<u8>) {
         let room = self.has_room(finding);
         let Some(finding) = self.findings.get_mut(finding as usize) else { return };
@@ -152,7 +152,8 @@ impl Search<'_> {
         }
     }
 
-    /// Takes a name for listing, or counts it. What is to be listed is an empty path until its folder is known.
+    /// Takes a name for listing, or only counts it. A name to list has an empty path until its directory's path is
+    /// known.
     fn name(&mut self, finding: FindingId, dir: u64, name: &[u8]) {
         let room = self.has_room(finding);
         let Some(target) = self.findings.get_mut(finding as usize) else { return };
@@ -164,10 +165,10 @@ impl Search<'_> {
         }
     }
 
-    /// Puts the names of folders in front of the names.
+    /// Completes the names to paths.
     fn paths(&mut self) -> Result<(), CheckError> {
         let image = self.check.image;
-        // The folders above what is listed: whose they are, and their names.
+        // The directories above the names: the parent and the name of each.
         let mut above: HashMap<u64, (u64, Option<Vec<u8>>)> = HashMap::new();
         for (_, dir, _) in &self.named {
             let mut at = *dir;
@@ -190,7 +191,7 @@ impl Search<'_> {
                     && row.file_type == FileType::Directory
                     && let Some((parent, name @ None)) = above.get_mut(&row.inode.0)
                 {
-                    // Where the folder's own row is lost, whoever names it is its parent.
+                    // If the directory's own row is lost, the directory that names it is its parent.
                     if *parent == key.a || *parent == 0 {
                         *parent = key.a;
                         *name = Some(key.name.to_vec());
@@ -206,7 +207,7 @@ impl Search<'_> {
             let path = full_path(&above, dir, name);
             match room.checked_sub(path.len()) {
                 Some(left) => room = left,
-                // Those that are left stay without a path, and are only counted.
+                // The remaining ones have no path and are only counted.
                 None => break,
             }
             let Some(listed) = self.findings.get_mut(finding as usize) else { continue };

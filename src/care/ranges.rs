@@ -1,15 +1,15 @@
-//! Sets of ids as ranges, and which finding hits which ids.
+//! Sets of ids as ranges, and which finding affects which ids.
 //!
-//! Ids ascend and are given out side by side, so ranges stay few; at worst a set takes 16 bytes an id.
+//! Ids ascend and are assigned consecutively, so there are few ranges; at worst a set takes 16 bytes an id.
 
 use std::ops::Range;
 
 /// Index into the list of findings.
 pub(super) type FindingId = u32;
-/// A finding that was only counted.
+/// Stands for a finding that was only counted.
 pub(super) const NO_FINDING: FindingId = FindingId::MAX;
 
-/// A set of ids. Insert in any order (ascending is cheap), then [`RangeSet::settle`], then ask.
+/// A set of ids. Insert in any order (ascending is cheap), then call [`RangeSet::settle`], then query.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RangeSet {
     ranges: Vec<Range<u64>>,
@@ -31,7 +31,7 @@ impl RangeSet {
         }
     }
 
-    /// Sorts and joins.
+    /// Sorts and merges the ranges.
     pub(super) fn settle(&mut self) {
         if !std::mem::take(&mut self.unsettled) {
             return;
@@ -62,7 +62,7 @@ impl RangeSet {
         at.checked_sub(1).and_then(|before| self.ranges.get(before)).is_some_and(|range| id < range.end)
     }
 
-    /// What of `range` is not in the set.
+    /// The parts of `range` that are not in the set.
     pub(super) fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         debug_assert!(!self.unsettled);
         let mut out = Vec::new();
@@ -88,7 +88,7 @@ impl RangeSet {
     }
 }
 
-/// What a finding hits; from these the paths are found.
+/// What the findings affect. The search for paths starts here.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
     /// Subchunks of data.
@@ -99,9 +99,9 @@ pub(super) struct Hits {
     pub(super) tiny: Marks,
     /// Xattr sets.
     pub(super) xattrs: Marks,
-    /// Inodes, under all their names.
+    /// Inodes, with all their names.
     pub(super) inodes: Marks,
-    /// Inodes of this range that are directories.
+    /// Directories whose entries are affected.
     pub(super) directories: Marks,
 }
 
@@ -126,10 +126,10 @@ impl Hits {
     }
 }
 
-/// Findings told of one id at most; more than this hit the same thing only in an image that was made to.
+/// Findings remembered for one id. More findings affect the same id only in a hostile image.
 const MANY: usize = 4;
 
-/// Which findings hit which ids.
+/// Which findings affect which ids.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     raw: Vec<(Range<u64>, FindingId)>,
@@ -166,7 +166,7 @@ impl Marks {
             events.push((range.end, false, *finding));
         }
         events.sort_unstable();
-        // How often each finding that covers the current position does so.
+        // For each finding that covers the current position: how many of its ranges do.
         let mut active: std::collections::BTreeMap<FindingId, u32> = Default::default();
         let mut since = 0;
         for (at, begins, finding) in events {
@@ -193,7 +193,7 @@ impl Marks {
         self.raw = Vec::new();
     }
 
-    /// These marks and those.
+    /// The union of these marks and `other`.
     pub(super) fn joined(self, other: Marks) -> Marks {
         let mut out = Marks::default();
         for (range, ids) in self.segments.into_iter().chain(other.segments) {
@@ -203,18 +203,18 @@ impl Marks {
         out
     }
 
-    /// The same ids, all hit by this finding.
+    /// The same ids, all affected by this finding.
     pub(super) fn under(&self, finding: FindingId) -> Marks {
         let ranges = self.raw.iter().map(|(range, _)| range).chain(self.segments.iter().map(|(range, _)| range));
         Marks { raw: ranges.map(|range| (range.clone(), finding)).collect(), segments: Vec::new() }
     }
 
-    /// Adds marks that were not settled.
+    /// Adds marks that are not settled yet.
     pub(super) fn take_in(&mut self, other: &Marks) {
         self.raw.extend(other.raw.iter().cloned());
     }
 
-    /// Gives each finding that hits an id of `range` to `each`; the same one possibly more than once.
+    /// Passes each finding that affects an id of `range` to `each`; the same finding may come more than once.
     pub(super) fn of(&self, range: Range<u64>, each: &mut dyn FnMut(FindingId)) {
         let first = self.segments.partition_point(|(segment, _)| segment.end <= range.start);
         for (_, ids) in self.segments.iter().skip(first).take_while(|(segment, _)| segment.start < range.end) {
@@ -222,7 +222,7 @@ impl Marks {
         }
     }
 
-    /// As [`Marks::of`], for one id.
+    /// Like [`Marks::of`], for one id.
     pub(super) fn of_one(&self, id: u64, each: &mut dyn FnMut(FindingId)) {
         self.of(id..id.saturating_add(1), each);
     }

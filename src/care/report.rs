@@ -1,4 +1,4 @@
-//! What `check` is asked and what it answers.
+//! The options of `check` and its report.
 
 use super::ranges::{FindingId, Hits, NO_FINDING};
 use crate::log::LogError;
@@ -7,25 +7,25 @@ use crate::storage::StorageError;
 use crate::thaw::ThawError;
 use thiserror::Error;
 
-/// Findings listed at most; further ones are counted.
+/// Most findings listed; further ones are only counted.
 pub const MAX_FINDINGS: usize = 10_000;
-/// Paths listed with a finding at most; further ones are counted.
+/// Most paths listed with a finding; further ones are only counted.
 pub const MAX_PATHS: usize = 1000;
-/// Paths listed in a report at most.
+/// Most paths listed in a report.
 pub(super) const MAX_PATHS_ALL: usize = 100_000;
-/// Most bytes of paths that are listed, of all findings together: names and depth are the image's to choose.
+/// Most bytes of listed paths, of all findings together: the image determines names and depth, so they need a limit.
 pub(super) const MAX_PATHS_BYTES: usize = 16 << 20;
 
 /// What to check.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckOptions {
-    /// Everything but the stored bytes of data superchunks.
+    /// Check everything except the stored bytes of data superchunks.
     pub quick: bool,
-    /// Which data superchunks to read; without meaning if `quick`.
+    /// Which data superchunks to read; ignored if `quick`.
     pub subset: Subset,
     /// Threads that read and decode data; 0 is taken as 1.
     pub jobs: usize,
-    /// Bytes of memory for all threads' buffers together. At least what one thread needs is taken anyway.
+    /// Bytes of memory for the buffers of all threads together. The memory that one thread needs is used in any case.
     pub memory: u64,
 }
 
@@ -35,38 +35,38 @@ impl Default for CheckOptions {
     }
 }
 
-/// Which data superchunks are read. The same ones each time, for the same image.
+/// Which data superchunks are read: the same ones each time for the same image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Subset {
-    /// Every one.
+    /// All.
     All,
-    /// Each `of`-th, so that parts 1 to `of` together are all.
+    /// Every `of`-th, so that the parts 1 to `of` together are all.
     Part {
         /// From 1.
         part: u32,
         /// At least 1.
         of: u32,
     },
-    /// So many percent of them, spread over the image.
+    /// This percentage of them, spread over the image.
     Percent(f64),
-    /// So many stored bytes of them, spread over the image; the last one is read whole.
+    /// This many stored bytes of them, spread over the image; the last superchunk is read completely.
     Bytes(u64),
 }
 
-/// Is told how far it has come.
+/// Receives progress.
 pub trait CheckObserver: Sync {
-    /// So many of the image's bytes were gone over; called from several threads.
+    /// Bytes of the image examined so far, and their total; called from several threads.
     fn progress(&self, done: u64, total: u64) {
         let _ = (done, total);
     }
 
-    /// Asked often; if true, `check` ends with [`CheckError::Cancelled`].
+    /// Called often; if it returns true, `check` ends with [`CheckError::Cancelled`].
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// An observer that looks away.
+/// An observer that ignores everything.
 impl CheckObserver for () {}
 
 /// How bad a finding is.
@@ -74,14 +74,14 @@ impl CheckObserver for () {}
 pub enum Severity {
     /// Worth knowing, but no damage.
     Note,
-    /// Damage, but everything can still be read: there is a second copy, or another place that says the same.
+    /// Damage, but everything can still be read: there is a second copy, or the same information elsewhere.
     Recoverable,
     /// Something cannot be read.
     Lost,
 }
 
 impl Severity {
-    /// One word.
+    /// The severity in one word.
     pub fn name(self) -> &'static str {
         match self {
             Severity::Note => "note",
@@ -96,13 +96,13 @@ impl Severity {
 pub enum FindingKind {
     /// A head slot.
     Head,
-    /// The log as a whole: its length, bytes that belong to no frame.
+    /// The log as a whole: its length, and bytes that belong to no frame.
     Log,
     /// A root.
     Root,
     /// A frame's header, clear part or stored bytes.
     Frame,
-    /// What the map says.
+    /// The map's content.
     Map,
     /// A table's blocks or rows.
     Table,
@@ -115,7 +115,7 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
-    /// One word.
+    /// The kind in one word.
     pub fn name(self) -> &'static str {
         match self {
             FindingKind::Head => "head",
@@ -131,27 +131,27 @@ impl FindingKind {
     }
 }
 
-/// One thing that is wrong: what, where, and which files it hits.
+/// One fault: what, where, and which files it affects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What it is about.
     pub kind: FindingKind,
     /// How bad it is.
     pub severity: Severity,
-    /// A sentence for people.
+    /// A sentence for the user.
     pub message: String,
     /// Offset in the image, in bytes.
     pub offset: Option<u64>,
     /// Superchunk id.
     pub superchunk: Option<u64>,
-    /// First and last subchunk id, where it is about neighbouring ones.
+    /// First and last id, if it concerns consecutive subchunks.
     pub subchunks: Option<(u64, u64)>,
     /// Name of the table.
     pub table: Option<&'static str>,
-    /// Paths that are hit, from the root, without a slash in front (the root itself is `.`), at most [`MAX_PATHS`].
-    /// What has lost its name is `<inode N>`.
+    /// Affected paths, from the root, without a leading slash (the root itself is `.`), at most [`MAX_PATHS`]. An inode
+    /// without a name is `<inode N>`.
     pub paths: Vec<Vec<u8>>,
-    /// Paths that are hit and not listed.
+    /// Number of affected paths that are not listed.
     pub more_paths: u64,
 }
 
@@ -191,59 +191,59 @@ impl Finding {
     }
 }
 
-/// What was found, and how much was looked at.
+/// The findings, and how much was examined.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
-    /// What is wrong, and notes; in the order the image was gone over.
+    /// Damage and notes, in the order of the examination.
     pub findings: Vec<Finding>,
-    /// Findings beyond [`MAX_FINDINGS`].
+    /// Number of findings beyond [`MAX_FINDINGS`].
     pub suppressed: u64,
     /// Whether a root could be read. If not, only heads and frames were checked.
     pub readable: bool,
-    /// Whether more paths are hit than were counted, for want of memory.
+    /// Whether more paths are affected than were counted, to limit memory.
     pub paths_incomplete: bool,
     /// Frames found.
     pub frames: u64,
     /// Bytes of the image's log.
     pub bytes: u64,
-    /// Superchunks of data that live, and how many of them were read.
+    /// Live data superchunks.
     pub superchunks: u64,
-    /// Superchunks of data that were read.
+    /// Data superchunks that were read.
     pub superchunks_read: u64,
-    /// Subchunks of data whose identity was computed.
+    /// Data subchunks whose content hash was computed.
     pub subchunks_verified: u64,
-    /// Table blocks, those of the map too.
+    /// Table blocks, including those of the map.
     pub table_blocks: u64,
     /// Inodes.
     pub inodes: u64,
     /// Names in directories.
     pub names: u64,
-    /// Ranges of files, and of orphans, whose bytes are not in the image: as the thaw log leaves them if it was read, else as
-    /// the last checkpoint has them.
+    /// Ranges of files and orphans whose bytes are not in the image: after replaying the thaw log if it was read,
+    /// otherwise as of the last checkpoint.
     pub thawed: ThawedCount,
     /// Number of the last transaction of the thaw log, if it was read and verified.
     pub transactions: Option<u64>,
-    /// Who writes the image: then only its last checkpoint was checked.
+    /// Who writes the image. Then only its last checkpoint was checked.
     pub writer: Option<String>,
 }
 
 impl CheckReport {
-    /// Whether anything is damaged, lost or not.
+    /// Whether anything is damaged, recoverable or lost.
     pub fn damaged(&self) -> bool {
         self.suppressed > 0 || self.findings.iter().any(|finding| finding.severity > Severity::Note)
     }
 }
 
-/// Why an image could not be checked at all. Damage is no such reason.
+/// Why an image could not be checked at all. Damage is not such a reason.
 #[derive(Debug, Error)]
 pub enum CheckError {
-    /// It is no image.
+    /// It is not an image.
     #[error("bad magic at offset 0 (is this a floe image? 'file' says more)")]
     NotAnImage,
     /// A newer program made it.
     #[error(transparent)]
     Unsupported(crate::format::FormatError),
-    /// The storage failed in a way that says nothing about the image.
+    /// The storage failed, which says nothing about the image.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The log could not be opened.
@@ -252,21 +252,21 @@ pub enum CheckError {
     /// The thaw log could not be read.
     #[error(transparent)]
     Thaw(#[from] ThawError),
-    /// Whoever writes the image makes one checkpoint after another.
+    /// The image changes with one checkpoint after another.
     #[error("the image changes faster than it can be read: try again")]
     Changing,
-    /// A table could not be asked.
+    /// A table could not be read.
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
-    /// The observer wanted it to end.
+    /// The observer cancelled the check.
     #[error("interrupted")]
     Cancelled,
 }
 
-/// Findings as they come, and what they hit.
+/// The findings so far, and what they affect.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) list: Vec<Finding>,

@@ -1,14 +1,14 @@
-//! All rows of a table that can be had, in key order; what cannot be had was reported when the trees were walked.
+//! All readable rows of a table in key order. Unreadable ones were reported when the trees were walked.
 
 use crate::format::block::KeyRef;
 use crate::format::schema::Table;
 use crate::meta::Image;
 use crate::table::{Onward, Visit};
 
-/// Takes a row, and says whether to go on.
+/// Takes a row; returns whether to continue.
 pub(super) type Each<'e> = &'e mut dyn FnMut(KeyRef<'_>, &[u64], &[u8]) -> bool;
 
-/// Gives each row whose key is at least (`from`, 0, "") to `each`, until it returns false.
+/// Passes each row whose key is at least (`from`, 0, "") to `each`, until that returns false.
 pub(super) fn each_row(image: &Image, table: &'static Table, from: u64, each: Each<'_>) {
     let first = KeyRef::new(from, 0);
     image.tree(table).walk(image, &mut |visit: &Visit<'_>| {

@@ -1,7 +1,7 @@
-//! Compares the table of shares with a count of the users that inodes and orphans are.
+//! Compares the shares table with a count of the inodes and orphans that use each key.
 //!
-//! The smallest keys of what is used are counted in one walk over the inodes, as many as there is room for; then those after
-//! them in the next. So memory is bounded, and an image of usual size needs one walk.
+//! One walk of the inodes counts the smallest keys in use, as many as there is room for; the next walk counts the keys
+//! after them. So memory is bounded, and an image of usual size needs one walk.
 
 use super::Check;
 use super::report::{CheckError, Finding, FindingKind, Findings, Severity};
@@ -11,16 +11,16 @@ use crate::format::rows::{InodeRow, ShareKey, ShareRow};
 use crate::format::schema::{self, Table};
 use crate::meta::Image;
 
-/// Keys counted in one walk at most: with what is not yet merged, 160 MiB.
+/// Most keys counted in one walk: with those not yet merged, 160 MiB.
 const MAX_KEYS: u64 = 4 << 20;
 const MIN_KEYS: u64 = 64 << 10;
 
-/// Compares.
+/// Compares the table with the count.
 pub(super) fn check(check: &Check<'_>, trees: &Trees, findings: &mut Findings) -> Result<(), CheckError> {
     let room = (check.options.memory / 64).clamp(MIN_KEYS, MAX_KEYS) as usize;
     wrong_keys(check, findings)?;
     if !trees.inodes.is_empty() || !trees.orphans.is_empty() {
-        return Ok(()); // Users are lost: that was reported, and counts say nothing then.
+        return Ok(()); // Users are lost, which was reported: counts prove nothing then.
     }
     let mut from = 0;
     loop {
@@ -47,7 +47,7 @@ pub(super) fn check(check: &Check<'_>, trees: &Trees, findings: &mut Findings) -
     }
 }
 
-/// Reports rows that no count can agree with.
+/// Reports rows that no count can match.
 fn wrong_keys(check: &Check<'_>, findings: &mut Findings) -> Result<(), CheckError> {
     each_row(check.image, &schema::SHARES, 0, &mut |key, ints, _| {
         if let Err(error) = ShareKey::decode(key.a, key.b).and(ShareRow::decode(ints)) {
@@ -64,8 +64,8 @@ fn wrong(findings: &mut Findings, why: String) {
     findings.add(Finding::new(FindingKind::Table, Severity::Recoverable, message).in_table(table.name));
 }
 
-/// Lays the rows from `users.from` to `users.end` beside the users. If rows are lost, `whole` is false, and what has no row is
-/// not reported.
+/// Compares the rows from `users.from` to `users.end` with the counts. `whole` is false if rows are lost; then a
+/// missing row is not reported.
 fn compare(image: &Image, users: &Users, whole: bool, findings: &mut Findings) {
     let mut counted = users.counted.iter().peekable();
     let missing = |packed: u64, users: u64, findings: &mut Findings| {
@@ -88,10 +88,10 @@ fn compare(image: &Image, users: &Users, whole: bool, findings: &mut Findings) {
         let many = counted.next_if(|(other, _)| *other == packed).map_or(0, |(_, many)| *many);
         let what = || format!("{} {}", key.kind.name(), key.id);
         match many {
-            0 => wrong(findings, format!("it has a row for {}, which nothing uses", what())),
+            0 => wrong(findings, format!("it has a row for {}, which has no user", what())),
             1 => wrong(findings, format!("it has a row for {}, which has 1 user", what())),
             many if many != row.users => {
-                wrong(findings, format!("{} has {many} users, its row says {}", what(), row.users));
+                wrong(findings, format!("{} has {many} users, but its row says {}", what(), row.users));
             }
             _ => {}
         }
@@ -102,10 +102,10 @@ fn compare(image: &Image, users: &Users, whole: bool, findings: &mut Findings) {
     }
 }
 
-/// Counts of the smallest keys from one on.
+/// Counts of the smallest keys from `from` on.
 struct Users {
     from: u64,
-    /// Keys from here on are not counted; `None`: all are.
+    /// The first key that is not counted; `None`: all are.
     end: Option<u64>,
     room: usize,
     counted: Vec<(u64, u64)>,
@@ -127,7 +127,7 @@ impl Users {
         }
     }
 
-    /// Takes in what is fresh. Beyond the room the largest keys go: they are counted in another walk.
+    /// Merges the fresh keys. If they exceed the room, the largest keys are dropped: another walk counts them.
     fn merge(&mut self) {
         self.fresh.sort_unstable();
         let mut fresh =

@@ -1,7 +1,7 @@
-//! Snapshots: what each shows is checked as the head is, with the map that they have in common.
+//! Checks snapshots: each is checked like the head, with the map that all share.
 //!
-//! Data was verified once, for all of them: by the identities of the head, from which those of a snapshot may not differ.
-//! Each snapshot takes the time that its tables take.
+//! Data was verified once for all of them, by the identities of the head; those of a snapshot must not differ from
+//! these. Each snapshot takes time in proportion to its tables.
 
 use super::known::Map;
 use super::ranges::Marks;
@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 const VIEW: [&Table; 6] =
     [&schema::INODES, &schema::DIRENTS, &schema::CONTENTS, &schema::XATTRS, &schema::TINY, &schema::IDENTITIES];
 
-/// Checks all of them. True if more paths are hit than could be counted.
+/// Checks all snapshots. Returns true if more paths are affected than could be counted.
 pub(super) fn check(check: &Check<'_>, map: &Map, findings: &mut Findings) -> Result<bool, CheckError> {
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     each_row(check.image, &schema::SNAPSHOTS, 0, &mut |key, _, tail| {
@@ -67,7 +67,7 @@ fn one(
     let shown =
         Check { image: &image, options: check.options, observer: check.observer, done: AtomicU64::new(0), total: 0 };
     let (mut inner, mut report) = (Findings::default(), CheckReport::default());
-    // The first one, by number 0: it counts if it hits a file.
+    // This is finding number 0; it is kept only if it affects a file.
     inner.add(Finding::new(FindingKind::Data, Severity::Lost, "data of its files is damaged"));
     let trees = trees::check_tables(&shown, &VIEW, &mut inner, &mut report)?;
     namespace::check(&shown, map, &trees, &mut inner, &mut report)?;
@@ -87,15 +87,15 @@ fn one(
     Ok(incomplete)
 }
 
-/// A snapshot says how many inodes it has.
+/// Compares the number of inodes with the snapshot's row.
 fn counts(row: &SnapshotRow, trees: &Trees, report: &CheckReport, findings: &mut Findings) {
     if trees.inodes.is_empty() && report.inodes != row.view.inodes {
-        let message = format!("it has {} inodes, its row says {}", report.inodes, row.view.inodes);
+        let message = format!("it has {} inodes, but its row says {}", report.inodes, row.view.inodes);
         findings.add(Finding::new(FindingKind::Table, Severity::Recoverable, message).in_table(schema::INODES.name));
     }
 }
 
-/// What a snapshot says of a subchunk that there still is, the head says, too.
+/// Checks that a snapshot and the head have the same identity for each subchunk that both know.
 fn identities(check: &Check<'_>, shown: &Check<'_>, findings: &mut Findings) -> Result<(), CheckError> {
     let tree = |check: &Check<'_>| check.image.root().view.identities_tree;
     if tree(check) == tree(shown) {
@@ -115,7 +115,7 @@ fn identities(check: &Check<'_>, shown: &Check<'_>, findings: &mut Findings) -> 
                 }
             };
             if matches!(check.image.identity(id), Ok(Some(of_head)) if of_head != of_snapshot) {
-                let message = format!("subchunk {id} has another identity than in the head");
+                let message = format!("subchunk {id} has a different content hash in the head");
                 let finding = Finding::new(FindingKind::Data, Severity::Lost, message).of_subchunks(id.0, id.0);
                 let finding = findings.add(finding);
                 findings.hits.subchunks.add(id.0..id.0.saturating_add(1), finding);

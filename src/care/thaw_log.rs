@@ -1,8 +1,10 @@
-//! The thaw log beside an image: whether it fits and is whole, and which files have bytes in it or have lost bytes with it.
+//! Checks the thaw log beside an image: whether it fits and is complete, and which files have bytes in it or lost bytes
+//! with it.
 //!
-//! All of it is read: heads, transactions, and all written bytes. Its transactions are replayed over the image, in memory,
-//! so that ranges and names are those that a mount would bring back; so is what was frozen and is in no root yet. Only what nobody writes at the same time can be
-//! checked: a log that changed meanwhile, which the head slots show, counts as not looked at.
+//! All of it is read: heads, transactions, and all written bytes. Its transactions are replayed over the image in
+//! memory, so ranges and names are those that a mount would restore; so is everything that was frozen and is in no root
+//! yet. A log can be checked only while nobody writes: if it changed meanwhile, which the head slots show, it counts as
+//! not examined.
 
 use super::Check;
 use super::beside::{LogChecked, LogState, about};
@@ -21,10 +23,10 @@ use crate::thaw::{ImageState, Slot, ThawError, recover};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Directories above one another whose names are looked for.
+/// Number of levels of parent directories that are searched for names.
 const MAX_DEPTH: usize = 4096;
 
-/// Checks the log of an image that nobody writes.
+/// Checks the log of an image that nobody is writing.
 ///
 /// # Errors
 /// The log or the image cannot be read, or the observer cancelled.
@@ -40,7 +42,7 @@ pub(super) fn check(
         Ok(None) => return Ok(LogChecked::missing(check.image.head(), "the thaw log holds no commit")),
         Err(ThawError::Storage(error)) => return Err(error.into()),
         Err(ThawError::Foreign(misfit)) => {
-            let message = format!("the thaw log beside the image does not fit it: {misfit}; nothing of it counts");
+            let message = format!("the thaw log beside the image does not fit it: {misfit}; it is ignored");
             let mut checked = LogChecked::missing(check.image.head(), "no thaw log fits");
             checked.findings.push(about(Severity::Note, message));
             return Ok(checked);
@@ -54,7 +56,7 @@ pub(super) fn check(
         Ok(replayed) => replayed,
         Err(ReplayError::Thaw(ThawError::Storage(error))) => return Err(error.into()),
         Err(ReplayError::Meta(error)) => {
-            return Ok(LogChecked::damaged(format!("the thaw log cannot be laid over the image: {error}")));
+            return Ok(LogChecked::damaged(format!("the thaw log cannot be replayed over the image: {error}")));
         }
         Err(error) => return Ok(LogChecked::damaged(error.to_string())),
     };
@@ -65,7 +67,7 @@ pub(super) fn check(
         checked.findings.push(about(Severity::Lost, message).at(from.0));
     }
     mounted.tell(&mut checked)?;
-    // Whatever a transaction names of the image was synced before it.
+    // Everything in the image that a transaction refers to was synced before the transaction.
     image.raise_end(log.image_end());
     checked.image_end = log.image_end();
     let frozen = frozen::check(check, &mounted.0)?;
@@ -80,19 +82,19 @@ pub(super) fn check(
     Ok(checked)
 }
 
-/// What a log has to fit.
+/// The state of the image that a log must fit.
 fn state(storage: &Arc<dyn Storage>, heads: &[Head]) -> Result<ImageState, CheckError> {
-    // What is wrong with a root, the check of the heads tells.
+    // The check of the heads reports what is wrong with a root.
     let slots = heads.iter().map(|head| Slot::of(head, root_of(storage, head).ok().flatten().as_ref())).collect();
     let (uuid, lineage) = heads.first().map_or(([0; 16], [0; 16]), |head| (head.uuid, head.lineage));
     Ok(ImageState { uuid, lineage, len: storage.len()?, slots })
 }
 
-/// The image as a mount would show it: with what the log brings back.
+/// The image as a mount would show it, with the log replayed.
 struct Mounted(View);
 
 impl Mounted {
-    /// Counts the ranges, and names the files they are in.
+    /// Counts the ranges, and names the files that have them.
     fn tell(&self, checked: &mut LogChecked) -> Result<(), CheckError> {
         let (mut in_log, mut lost) = (BTreeSet::new(), BTreeSet::new());
         let mut cursor = self.0.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;
@@ -123,7 +125,7 @@ impl Mounted {
         Ok(())
     }
 
-    /// Gives a finding the paths of inodes; those without a name, which only held an open file, are left out.
+    /// Adds the paths of inodes to a finding. Inodes without a name, which only an open file used, are left out.
     fn name(&self, inodes: &BTreeSet<u64>, finding: &mut Finding) -> Result<(), MetaError> {
         let mut named: Vec<(u64, Vec<u8>)> = Vec::new();
         self.each_name(&mut |dir, name, row| {

@@ -1,5 +1,5 @@
-//! Thawed ranges: those that are lost are damage, those in the thaw log are a note unless it is missing, and both name their
-//! files.
+//! Checks thawed ranges. Lost ranges are damage; ranges in the thaw log are a note, unless the log is missing. Both
+//! findings name their files.
 
 use super::Check;
 use super::beside::LogState;
@@ -12,7 +12,7 @@ use crate::format::rows::{FileType, InodeRow, ThawedRow};
 use crate::format::schema::{self, Table};
 use crate::meta::RangeCount;
 
-/// Checks every row, and counts. Where the log was read, the ranges are told with it.
+/// Checks every row, and counts. If the log was read, the ranges are reported with the log.
 pub(super) fn check(
     check: &Check<'_>,
     trees: &Trees,
@@ -38,13 +38,18 @@ pub(super) fn check(
             }
         };
         report.thawed.add(&row);
-        // Decoding has checked the addition.
+        // Decoding has checked the addition for overflow.
         let end = key.b + row.length;
         if key.b < file.end {
-            wrong(findings, key.a, Severity::Lost, format!("its thawed ranges overlap at {}", key.b));
+            wrong(findings, key.a, Severity::Lost, format!("its thawed ranges overlap at offset {}", key.b));
         }
         if file.size.is_some_and(|size| end > size) {
-            wrong(findings, key.a, Severity::Recoverable, format!("its thawed range at {} ends after it", key.b));
+            wrong(
+                findings,
+                key.a,
+                Severity::Recoverable,
+                format!("its thawed range at offset {} ends after the file", key.b),
+            );
         }
         file.end = file.end.max(end);
         if file.named && log != LogState::Read {
@@ -61,16 +66,14 @@ pub(super) fn check(
     in_log.tell(
         findings,
         match log {
-            LogState::Missing => "in a thaw log that is not there: reading there fails",
+            LogState::Missing => "in a missing thaw log: reading there fails",
             LogState::Unknown | LogState::Read => "in the thaw log: without it, reading there fails",
         },
     );
     let (root, head) = (check.image.root(), check.image.head());
     if report.thawed.in_log.ranges > 0 && (root.thaw_log_id == 0 || head.clean) {
-        let message = format!(
-            "{} thawed ranges are in a thaw log, but the head says that there is none",
-            report.thawed.in_log.ranges
-        );
+        let message =
+            format!("{} thawed ranges are in a thaw log, but the head names none", report.thawed.in_log.ranges);
         findings.add(about(Severity::Recoverable, message));
     }
     Ok(())
@@ -103,14 +106,14 @@ impl Told {
     }
 }
 
-/// The inode whose ranges are gone over.
+/// The inode whose ranges are being checked.
 #[derive(Default)]
 struct File {
     inode: u64,
-    /// Where the range before ends.
+    /// End of the previous range.
     end: u64,
     size: Option<u64>,
-    /// Whether it is one of the head's files: no name leads to an orphan.
+    /// Whether it is one of the head's files; an orphan has no name.
     named: bool,
     wrong: Option<&'static str>,
 }
@@ -128,11 +131,11 @@ impl File {
                 Some(row) => (row, false),
                 None if trees.inodes.contains(inode) => return File { named: true, ..file },
                 None if trees.orphans.contains(inode) => return file,
-                None => return File { wrong: Some("it has thawed ranges, but is not there"), ..file },
+                None => return File { wrong: Some("it has thawed ranges, but does not exist"), ..file },
             },
         };
         let regular = row.file_type == FileType::Regular;
-        let wrong = (!regular).then_some("it has thawed ranges, but is no regular file");
+        let wrong = (!regular).then_some("it has thawed ranges, but is not a regular file");
         File { size: regular.then_some(row.size), named, wrong, ..file }
     }
 }

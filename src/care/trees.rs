@@ -1,7 +1,7 @@
-//! Every block of every tree, from the roots down, each against the hash its parent has for it.
+//! Checks every block of every tree, from the roots down, each against the hash in its parent.
 //!
-//! A block that cannot be had means that rows in a range of keys are lost: that range is what the rest of the check, and
-//! the search for paths, works with. Both copies of what is written twice are verified when the log is scanned.
+//! If a block is unreadable, the rows in a range of keys are lost. The rest of the check, and the search for paths,
+//! work with that range. The scan of the log verifies both copies of everything that is written twice.
 
 use super::Check;
 use super::ranges::{Marks, RangeSet};
@@ -14,13 +14,13 @@ use crate::table::{ChildRef, Onward, TableError, Visit};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Blocks that cannot be had whose place is remembered: beyond that a damaged frame is only called damaged.
+/// Limit of unreadable blocks whose places are remembered. A damaged frame beyond that is only reported as damaged.
 const MAX_REFUSED: usize = 1 << 16;
 
-/// What the walk over all trees showed.
+/// The result of walking all trees.
 #[derive(Debug, Default)]
 pub(super) struct Trees {
-    /// Ids whose rows are lost, by table. Of dirents, the directories.
+    /// Ids whose rows are lost, by table. For dirents, the directories.
     pub(super) inodes: RangeSet,
     pub(super) dirents: RangeSet,
     pub(super) contents: RangeSet,
@@ -35,23 +35,23 @@ pub(super) struct Trees {
     pub(super) superchunks: RangeSet,
     pub(super) subchunks: RangeSet,
     pub(super) recipes: RangeSet,
-    /// Which finding tells of a superchunk whose row is lost.
+    /// The finding that reports a superchunk whose row is lost.
     pub(super) superchunk_findings: Marks,
-    /// Places of the map's blocks, whether they can be had or not.
+    /// Places of the map's blocks, readable or not.
     pub(super) map_blocks: Vec<Place>,
-    /// Table groups, by id, with a block that cannot be had; and offsets of such blocks of the map.
+    /// Ids of table groups with an unreadable block; and offsets of unreadable blocks of the map.
     pub(super) lost_groups: HashSet<u64>,
     pub(super) lost_frames: HashSet<u64>,
 }
 
-/// A range of lost keys, as the walk gives it.
+/// A range of lost keys, as the walk reports it.
 struct Gap<'a> {
     lower: KeyRef<'a>,
     upper: Option<KeyRef<'a>>,
 }
 
 impl Gap<'_> {
-    /// Values of `a` of which rows may be lost; `next` is above all there are.
+    /// Values of `a` whose rows may be lost; `next` is greater than all existing ids.
     fn ids(&self, next: u64) -> Range<u64> {
         let end = match self.upper {
             None => next,
@@ -61,7 +61,7 @@ impl Gap<'_> {
         self.lower.a..end.max(self.lower.a)
     }
 
-    /// Values of `b` of which rows of the map in this space may be lost.
+    /// Values of `b` in this space of the map whose rows may be lost.
     fn in_space(&self, space: u64, next: u64) -> Range<u64> {
         let start = match self.lower.a {
             a if a < space => 0,
@@ -79,7 +79,7 @@ impl Gap<'_> {
 
 /// Walks all trees.
 pub(super) fn check(check: &Check<'_>, findings: &mut Findings, report: &mut CheckReport) -> Result<Trees, CheckError> {
-    // The map first: the others are found by it.
+    // Walk the map first: it is needed to find the others.
     let others = TABLES.into_iter().filter(|table| table.id() != schema::MAP.id());
     let tables: Vec<&'static Table> = std::iter::once(&schema::MAP).chain(others).collect();
     check_tables(check, &tables, findings, report)
@@ -155,12 +155,12 @@ fn walk(
         findings.add(Finding::new(FindingKind::Table, Severity::Note, message).in_table(table.name));
     }
     if whole && rows != tree.rows {
-        let message = format!("table {} has {rows} rows, its root says {}", table.name, tree.rows);
+        let message = format!("table {} has {rows} rows, but its root says {}", table.name, tree.rows);
         findings.add(Finding::new(FindingKind::Table, Severity::Recoverable, message).in_table(table.name));
     }
 }
 
-/// Reports a block that cannot be had, and what that hits.
+/// Reports an unreadable block, and what that affects.
 fn lost(
     check: &Check<'_>,
     table: &'static Table,
@@ -178,18 +178,18 @@ fn lost(
         3 => (root.next_content, Severity::Lost, "contents", "the files with these contents cannot be read there"),
         4 => (root.next_xattrs, Severity::Lost, "xattr sets", "the xattrs of these files are lost"),
         5 => (root.next_tiny, Severity::Lost, "tiny contents", "the files with these contents cannot be read"),
-        6 => (root.next_inode, Severity::Recoverable, "orphans", "no file is hit"),
+        6 => (root.next_inode, Severity::Recoverable, "orphans", "no file is affected"),
         7 => (
             root.next_subchunk,
             Severity::Recoverable,
             "identities of subchunks",
             "these files can be read, but not be verified",
         ),
-        8 => (0, Severity::Recoverable, "keys", "the clear lists say the same, but for recipes"),
+        8 => (0, Severity::Recoverable, "keys", "the clear lists have the same information, except recipes"),
         10 => {
             (root.next_inode, Severity::Lost, "inodes", "which bytes of these files are not in the image is not known")
         }
-        11 => (4, Severity::Recoverable, "kinds", "no file is hit"),
+        11 => (4, Severity::Recoverable, "kinds", "no file is affected"),
         _ => (root.next_ordinal, Severity::Lost, "snapshots", "these snapshots are lost"),
     };
     let range = gap.ids(next);
@@ -197,7 +197,7 @@ fn lost(
         8 => format!("({}, {}) and up", gap.lower.a, gap.lower.b),
         _ => format!("{} to {}", range.start, range.end.saturating_sub(1).max(range.start)),
     };
-    let message = format!("table {}: {what} with {ids} {keys} cannot be had: {error}; {rest}", table.name);
+    let message = format!("table {}: {what} with {ids} {keys} cannot be read: {error}; {rest}", table.name);
     let mut finding = Finding::new(FindingKind::Table, severity, message).in_table(table.name);
     match visit.child {
         Some(ChildRef::Block { id, .. }) => {
@@ -260,7 +260,7 @@ fn lost(
             let subchunks = gap.in_space(SPACE_SUBCHUNKS, root.next_subchunk);
             trees.subchunks.insert(subchunks.clone());
             hits.subchunks.add(subchunks, id);
-            // Which subchunks are without a recipe for it shows when all composed ones are known.
+            // Which subchunks lack a recipe because of this is known only after all composed ones are known.
             trees.recipes.insert(gap.in_space(SPACE_RECIPES, root.next_subchunk));
         }
         _ => {}

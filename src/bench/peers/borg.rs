@@ -1,4 +1,4 @@
-//! borg 1: a repository without encryption. borg 2 has other commands, and says so.
+//! borg 1: a repository without encryption. borg 2 has different commands and is not supported.
 
 use super::kit::{Extract, Family, Kit, Place, Setting, Way};
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ pub(super) struct Borg;
 impl Borg {
     fn command(kit: &Kit, place: &Place, name: &str) -> Command {
         let mut command = kit.command("borg", &place.state);
-        // Python finds what the user installed for himself by the user database if there is no HOME; borg takes its own variable.
+        // Without HOME, Python finds the user's own packages through the user database; borg has its own variable.
         command.env_remove("HOME").env("PYTHONDONTWRITEBYTECODE", "1");
         command.env_remove("XDG_CACHE_HOME").env_remove("XDG_CONFIG_HOME").env("BORG_BASE_DIR", &place.state);
         command.env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes");

@@ -1,4 +1,4 @@
-//! mkdwarfs: the level that reads fast, and its own default.
+//! mkdwarfs: the level that reads fast, and its default.
 
 use super::kit::{Extract, Family, Kit, Place, Setting, Way};
 use std::process::Command;

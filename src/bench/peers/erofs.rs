@@ -1,4 +1,4 @@
-//! mkfs.erofs: for reading (lz4hc), zstd, and small (lzma with all fragments). What a build has of it differs much.
+//! mkfs.erofs: for fast reading (lz4hc), zstd, and small (lzma with all fragments). Builds support different codecs.
 
 use super::kit::{Extract, Family, Kit, Place, Setting, Way};
 use std::process::Command;
@@ -50,10 +50,10 @@ impl Family for Erofs {
     }
 
     fn extract(&self, kit: &Kit, place: &Place, what: Extract<'_>) -> Option<Command> {
-        // It has no way to take a part.
+        // It cannot extract a part.
         let Extract::Everything = what else { return None };
         let mut command = kit.command("fsck.erofs", &place.state);
-        // Without a directory all is decoded and nothing is written.
+        // Without a directory it decodes everything and writes nothing.
         command.arg("--extract").arg(&place.image);
         Some(command)
     }

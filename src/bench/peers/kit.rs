@@ -1,7 +1,7 @@
-//! What the families of peers share: how their programs are found and in which surroundings they run.
+//! What the families of peers share: how their programs are found, and their environment.
 //!
-//! Invariant: a program that is started here sees nothing of the user's settings and writes below the given state directory
-//! only. Used by every file beside this one.
+//! Invariant: a program started here sees none of the user's settings and writes only below the given state directory.
+//! Used by every file in this directory.
 
 use crate::bench::command::CommandError;
 use std::ffi::{OsStr, OsString};
@@ -11,15 +11,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Programs of the administrator, which are not in everybody's PATH.
+/// Directories of administrator programs, which may be missing in PATH.
 const MORE_DIRECTORIES: &[&str] = &["/usr/sbin", "/sbin"];
 
-/// What the machine has.
+/// What the machine provides.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    /// Where programs are looked for, as in PATH.
+    /// The directories to search for programs, as in PATH.
     pub path: OsString,
-    /// The kernel may be asked to mount an image: the user is root.
+    /// Whether the kernel may be asked to mount an image: the user is root.
     pub kernel_mounts: bool,
 }
 
@@ -27,9 +27,9 @@ pub struct Tools {
 #[derive(Debug, Clone)]
 pub(super) struct Kit {
     path: OsString,
-    /// The kernel may be asked to mount.
+    /// Whether the kernel may be asked to mount.
     pub kernel_mounts: bool,
-    /// Threads.
+    /// Number of threads.
     pub jobs: usize,
 }
 
@@ -45,18 +45,18 @@ impl Kit {
         Kit { path, kernel_mounts: tools.kernel_mounts, jobs: jobs.max(1) }
     }
 
-    /// Where a program lies, if it is installed.
+    /// The path of a program, if it is installed.
     pub fn find(&self, program: &str) -> Option<PathBuf> {
-        // An empty or relative directory of PATH would be another one after `current_dir`.
+        // An empty or relative directory in PATH would mean another directory after `current_dir`.
         let directories =
             self.path.as_bytes().split(|&byte| byte == b':').map(|name| Path::new(OsStr::from_bytes(name)));
         let absolute = directories.filter(|directory| directory.is_absolute());
         absolute.map(|directory| directory.join(program)).find(|path| is_program(path))
     }
 
-    /// A program with an environment of its own: its home, its caches and its temporary files are below `state`.
+    /// A program with an environment of its own: home, caches and temporary files are below `state`.
     pub fn command(&self, program: &str, state: &Path) -> Command {
-        // Its name alone, where it is missing: starting it then says so.
+        // If it is missing, use only its name: starting it then reports that.
         let mut command = Command::new(self.find(program).unwrap_or_else(|| program.into()));
         command.env_clear().env("PATH", &self.path).env("LC_ALL", "C.UTF-8").env("TMPDIR", state);
         command.env("HOME", state).env("XDG_CACHE_HOME", state).env("XDG_CONFIG_HOME", state);
@@ -64,30 +64,30 @@ impl Kit {
     }
 }
 
-/// Whether it is a file that somebody may run.
+/// Whether it is a file that somebody may execute.
 pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// One packed tree, or one that is going to be packed.
+/// A packed tree, or one to be packed.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    /// The directory that is packed; absolute.
+    /// The directory to pack; absolute.
     pub source: PathBuf,
     /// The image or the repository; absolute.
     pub image: PathBuf,
     /// Homes, caches and temporary files; absolute.
     pub state: PathBuf,
-    /// What an extraction that cannot do without writes to; absolute.
+    /// Where an extraction writes if it must; absolute.
     pub out: PathBuf,
 }
 
 impl Place {
-    /// Everything but the source is in `work`, and the directory for the state is made.
+    /// Everything except the source is in `work`; makes the state directory.
     pub fn make(source: &Path, work: &Path) -> io::Result<Self> {
         let place = Place {
             source: source.to_owned(),
-            // zpaq adds an ending to a name that has none.
+            // zpaq adds an extension to a name without one.
             image: work.join("packed.image"),
             state: work.join("state"),
             out: work.join("out"),
@@ -96,16 +96,16 @@ impl Place {
         Ok(place)
     }
 
-    /// Names instead of paths, to show a command.
+    /// Placeholders instead of paths, to show a command.
     pub fn to_show() -> Self {
         Place { source: "DIR".into(), image: "IMAGE".into(), state: "STATE".into(), out: "OUT".into() }
     }
 }
 
-/// What is extracted.
+/// What to extract.
 #[derive(Debug, Clone, Copy)]
 pub enum Extract<'a> {
-    /// All of it.
+    /// Everything.
     Everything,
     /// A directory, relative to the tree's root.
     Directory(&'a Path),
@@ -121,16 +121,16 @@ pub(super) enum Way {
 
 /// One setting of a family.
 pub(super) struct Setting {
-    /// Short, and different from all others'.
+    /// Short and unique.
     pub name: &'static str,
-    /// The arguments that make the difference; of several lists the first that the program takes.
+    /// The arguments of this setting; of several lists the first that the program accepts.
     pub arguments: Vec<Vec<String>>,
-    /// What the program may have been built without. It is asked whether it has it.
+    /// The feature that the program may have been built without. It is tested.
     pub optional: Option<&'static str>,
 }
 
 impl Setting {
-    /// What every build of the program can do.
+    /// A setting that every build of the program supports.
     pub fn new(name: &'static str, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
         Setting { name, arguments: vec![arguments], optional: None }
@@ -139,37 +139,37 @@ impl Setting {
 
 /// A family of peers: one program, or two that work together, with several settings.
 pub(super) trait Family: Sync {
-    /// What it is called where it is missing.
+    /// Its name if it is missing.
     fn name(&self) -> &'static str;
-    /// The programs that pack, each with the Debian package that brings it, or with where it comes from. The first is asked for
-    /// its version, and so are the others after it.
+    /// The programs that pack, each with the Debian package that provides it, or with its origin. All are asked for
+    /// their versions.
     fn programs(&self) -> &'static [(&'static str, &'static str)];
-    /// The arguments to try, until the program says a version.
+    /// The arguments that make the program print its version.
     fn version(&self) -> &'static [&'static str];
-    /// In the order they are shown.
+    /// Its settings, in display order.
     fn settings(&self, kit: &Kit) -> Vec<Setting>;
-    /// What packs, one after another; the last one is shown as the options.
+    /// The commands that pack, in order; the last one is shown as the options.
     fn pack(&self, kit: &Kit, place: &Place, arguments: &[String]) -> Vec<Command>;
-    /// How it can be mounted, the best first.
+    /// The ways to mount, the best first.
     fn mounts(&self, kit: &Kit, place: &Place) -> Vec<Way>;
-    /// The tree in the mount point.
+    /// The tree below the mount point.
     fn root(&self, at: &Path) -> io::Result<PathBuf> {
         Ok(at.to_owned())
     }
-    /// Reads and decodes all that is asked for; what it prints is thrown away.
+    /// Reads and decodes what is requested; its output is discarded.
     fn extract(&self, kit: &Kit, place: &Place, what: Extract<'_>) -> Option<Command>;
-    /// What a reader of its figures has to know.
+    /// What a reader of its figures must know.
     fn remark(&self) -> Option<&'static str> {
         None
     }
 }
 
-/// An error of the file system while `program` is prepared.
+/// A file system error while `program` is prepared.
 pub(super) fn cannot(program: &str, source: io::Error) -> CommandError {
     CommandError::Start { program: program.to_owned(), source }
 }
 
-/// A command as a person types it.
+/// A command as a user would type it.
 pub(super) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());

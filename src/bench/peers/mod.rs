@@ -1,8 +1,8 @@
-//! Other programs that pack a tree: which there are, what they can do here, how they pack, and how what they made is read.
+//! Other programs that pack a tree: which exist, what they can do here, how they pack, and how their results are read.
 //!
-//! One file a family. What a program can do is asked of the program, never looked up by its version. Invariants: every program
-//! gets as many threads as floe where it can be told; it sees no settings of the user, and writes nothing outside the
-//! directory it is given. Called by `bench::run`.
+//! One file for each family. A program's abilities are found by trying it, never by its version. Invariants: every
+//! program gets as many threads as floe if it has an option for that; it sees no settings of the user, and writes
+//! nothing outside the directory it is given. Called by `bench::run`.
 
 mod borg;
 mod dwarfs;
@@ -26,7 +26,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// All of them, in the order they are shown.
+/// All families, in display order.
 static FAMILIES: &[&dyn Family] = &[
     &squashfs::Squashfs,
     &erofs::Erofs,
@@ -38,27 +38,27 @@ static FAMILIES: &[&dyn Family] = &[
     &tar::XZ,
 ];
 
-/// A program says its version, or packs a file, within this time.
+/// A program must print its version, or pack a file, within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
-/// What a program is asked to pack, to see whether it can: enough to be compressed.
+/// Bytes that a program packs as a trial: enough to be compressed.
 const PROBE: usize = 64 << 10;
-/// A program without a version that we find.
+/// Shown if no version is found.
 const UNKNOWN: &str = "unknown";
-/// A longer version is none.
+/// A longer word is not a version.
 const MAX_VERSION: usize = 40;
 
 /// What is installed, and what is not.
 pub struct Found {
-    /// One a setting, in the order they are shown.
+    /// One for each setting, in display order.
     pub peers: Vec<Peer>,
-    /// Programs that are not installed, and settings that the installed ones were built without.
+    /// Programs that are not installed, and settings that installed programs do not support.
     pub missing: Vec<Missing>,
 }
 
-/// Asks which peers there are. `work` is absolute, made where it is missing, and removed.
+/// Finds the peers. `work` is absolute, is made if missing, and is removed.
 ///
 /// # Errors
-/// The directory cannot be made, or an end was asked for. A program that fails is no error.
+/// The directory cannot be made, or the caller asked to stop. A program that fails is not an error.
 pub fn look(tools: &Tools, work: &Path, jobs: usize, limits: &Limits<'_>) -> Result<Found, CommandError> {
     let kit = Kit::new(tools, jobs);
     let place = probe_tree(work).map_err(|source| cannot("the peers", source))?;
@@ -89,7 +89,9 @@ fn look_at(
             Err(reason) => {
                 let codec = setting.optional.unwrap_or_default();
                 let package = family.programs().first().map_or("", |(_, package)| package);
-                let package = format!("{package} with {codec} (here {version}: {reason})");
+                tracing::debug!(setting = setting.name, %reason, "a peer does not accept a setting");
+                let version = if version == UNKNOWN { "version" } else { &version };
+                let package = format!("{package} with {codec} (the installed {version} does not support it)");
                 found.missing.push(Missing { name: setting.name.to_owned(), package });
             }
         }
@@ -102,7 +104,7 @@ fn versions(family: &dyn Family, kit: &Kit, place: &Place, limits: &Limits<'_>) 
     for (program, _) in family.programs() {
         let mut command = kit.command(program, &place.state);
         command.args(family.version()).current_dir(&place.state);
-        // Without a command, or with an option that it does not know, a program says its version and fails.
+        // Without a command, or with an unknown option, a program prints its version and fails.
         let version = match run_accepting(&mut command, limits, &[0, 1, 2]) {
             Ok(ran) => version_in(&ran.output).or_else(|| version_in(ran.message.as_bytes())),
             Err(CommandError::Interrupted) => return Err(CommandError::Interrupted),
@@ -114,7 +116,7 @@ fn versions(family: &dyn Family, kit: &Kit, place: &Place, limits: &Limits<'_>) 
     Ok(said.join(", "))
 }
 
-/// The first word that is numbers with dots between.
+/// The first word of numbers with dots in between.
 fn version_in(said: &[u8]) -> Option<String> {
     let said = String::from_utf8_lossy(said);
     let words = said.split(|c: char| !c.is_ascii_alphanumeric() && !".-+~".contains(c));
@@ -128,7 +130,7 @@ fn version_in(said: &[u8]) -> Option<String> {
     words.filter(is_version).map(str::to_owned).next()
 }
 
-/// The first of a setting's arguments that the program takes; or what it says against the last of them.
+/// The first of a setting's argument lists that the program accepts; otherwise its message about the last one.
 fn takes(
     family: &dyn Family,
     kit: &Kit,
@@ -175,12 +177,12 @@ impl Peer {
         Peer { family, kit: kit.clone(), name: setting.name, arguments, version: version.to_owned(), options: shown }
     }
 
-    /// Short, and different from all others'.
+    /// Short and unique.
     pub fn name(&self) -> &str {
         self.name
     }
 
-    /// What the program says it is.
+    /// The version that the program reports.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -190,16 +192,16 @@ impl Peer {
         &self.options
     }
 
-    /// What a reader of its figures has to know.
+    /// What a reader of its figures must know.
     pub fn remark(&self) -> Option<&'static str> {
         self.family.remark()
     }
 
-    /// Packs `source` into `work`: both are absolute, and `work` is an empty directory of this peer alone. Whoever calls removes
-    /// it, whatever comes of it. `limits` are those of all its commands together.
+    /// Packs `source` into `work`. Both are absolute, and `work` is an empty directory for this peer alone. The caller
+    /// removes it in any case. `limits` apply to all its commands together.
     ///
     /// # Errors
-    /// A command fails, or is killed by `limits`.
+    /// A command fails, or is killed because of `limits`.
     pub fn pack(&self, source: &Path, work: &Path, limits: &Limits<'_>) -> Result<Packed, CommandError> {
         let fail = |source| cannot(self.name, source);
         let place = Place::make(source, work).map_err(fail)?;
@@ -210,7 +212,7 @@ impl Peer {
     }
 }
 
-/// One after another, within one limit. What they print is not looked at.
+/// Runs them one after another, within one limit. Their output is discarded.
 fn run_all(commands: Vec<Command>, limits: &Limits<'_>) -> Result<Ran, CommandError> {
     let began = Instant::now();
     let mut all: Option<Ran> = None;
@@ -235,40 +237,41 @@ fn run_all(commands: Vec<Command>, limits: &Limits<'_>) -> Result<Ran, CommandEr
     all.ok_or_else(|| cannot("nothing", io::Error::other("there is no command that packs")))
 }
 
-/// What a peer made.
+/// The result of a peer's packing.
 pub struct Packed {
     family: &'static dyn Family,
     kit: Kit,
     place: Place,
-    /// What its commands took in all.
+    /// Total cost of its commands.
     pub ran: Ran,
     /// Bytes of the image, or of all files of the repository.
     pub size: u64,
 }
 
 impl Packed {
-    /// Mounts it at an empty directory, whose path is absolute and without symlinks. Nothing: no way to mount works here.
+    /// Mounts it at an empty directory, whose path is absolute and without symlinks. `None` if no way to mount works
+    /// here.
     ///
     /// # Errors
-    /// It was killed by `limits`, or is mounted and cannot be looked at.
+    /// It was killed because of `limits`, or is mounted and cannot be examined.
     pub fn mount(&self, at: &Path, limits: &Limits<'_>) -> Result<Option<Mount>, CommandError> {
         serve::mount(self.family, &self.kit, &self.place, at, limits)
     }
 
-    /// What [`Packed::extract`] runs. Some write the bytes of the files to standard output, some a tar stream, some nothing, and
-    /// those that cannot do without write below the work directory.
+    /// The command that [`Packed::extract`] runs. Depending on the program it writes the bytes of the files or a tar
+    /// stream to standard output, or nothing. Programs that must write files write below the work directory.
     pub fn extraction(&self, what: Extract<'_>) -> Option<Command> {
         self.family.extract(&self.kit, &self.place, what)
     }
 
-    /// Reads and decodes all that is asked for by the peer's own extraction, and throws it away. Nothing: it has no way to
-    /// extract this, or what does it is not installed.
+    /// Reads and decodes what is requested by the peer's own extraction, and discards it. `None` if the peer cannot
+    /// extract this, or if the program for it is not installed.
     ///
     /// # Errors
-    /// The program fails, or is killed by `limits`.
+    /// The program fails, or is killed because of `limits`.
     pub fn extract(&self, what: Extract<'_>, limits: &Limits<'_>) -> Result<Option<Ran>, CommandError> {
         let Some(mut command) = self.extraction(what) else { return Ok(None) };
-        // What is written by those that cannot do without; also by somebody else who ran the command.
+        // Removes the files of programs that must write some, also those of an earlier run of the command.
         let remove = || remove(&self.place.out).map_err(|source| cannot(self.family.name(), source));
         remove()?;
         let ran = run_discarding(&mut command, limits, &[0]);
@@ -281,7 +284,7 @@ impl Packed {
     }
 }
 
-/// Bytes of a file, or of all regular files below a directory, as their names say.
+/// Bytes of a file, or of all regular files below a directory, each name counted.
 fn size_of(path: &Path) -> io::Result<u64> {
     let metadata = path.symlink_metadata()?;
     if !metadata.is_dir() {
@@ -303,7 +306,7 @@ fn size_of(path: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// Removes a file or a tree, if it is there.
+/// Removes a file or a tree, if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),

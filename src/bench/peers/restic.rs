@@ -1,4 +1,4 @@
-//! restic: a local repository of version 2 with the best compression it has.
+//! restic: a local repository of version 2 with its best compression.
 
 use super::kit::{Extract, Family, Kit, Place, Setting, Way};
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ pub(super) struct Restic;
 impl Restic {
     fn command(kit: &Kit, place: &Place, name: &str) -> Command {
         let mut command = kit.command("restic", &place.state);
-        // It has no option for the number of its threads; Go's own bounds those that compute.
+        // It has no option for the number of threads; Go's variable bounds those that compute.
         command.env("RESTIC_PASSWORD", "floe").env("GOMAXPROCS", kit.jobs.to_string());
         command.env("RESTIC_CACHE_DIR", &place.state);
         command.arg(name).arg("--repo").arg(&place.image);
@@ -51,7 +51,7 @@ impl Family for Restic {
     }
 
     fn root(&self, at: &Path) -> io::Result<PathBuf> {
-        // A link to the snapshot's time.
+        // A link named by the snapshot's time.
         at.join("snapshots/latest").canonicalize()
     }
 

@@ -1,13 +1,13 @@
-//! A mounted image: by the kernel, or by a program that serves it until it is unmounted.
+//! A mounted image, served by the kernel or by a program until it is unmounted.
 //!
-//! Invariant: when a [`Mount`] is gone, so are the mount and the program. Used by `mod` alone.
+//! Invariant: when a [`Mount`] is dropped, the mount and the program are gone, too. Used only by `mod`.
 
 use super::kit::{Family, Kit, Place, Way, cannot};
 use crate::bench::command::{CommandError, Limits};
 use crate::bench::mounts::Mounted;
 use std::path::{Path, PathBuf};
 
-/// A mounted image. Dropped, it is unmounted.
+/// A mounted image. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct Mount {
     mounted: Mounted,
@@ -15,21 +15,21 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// The packed tree's root.
+    /// The root of the packed tree.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Unmounts, and waits until the program that served has ended.
+    /// Unmounts, and waits until the serving program has ended.
     ///
     /// # Errors
-    /// It is in use and could be detached only, or its program fails or had to be killed.
+    /// It is in use and could only be detached, or its program failed or had to be killed.
     pub fn end(self) -> Result<(), CommandError> {
         self.mounted.end()
     }
 }
 
-/// Mounts an image at an empty directory by the first way that works; nothing if none does.
+/// Mounts an image at an empty directory by the first way that works; `None` if none does.
 pub(super) fn mount(
     family: &dyn Family,
     kit: &Kit,
@@ -49,7 +49,7 @@ pub(super) fn mount(
                 return Ok(Some(Mount { mounted, root }));
             }
             Err(error @ (CommandError::Interrupted | CommandError::OverLimit { .. })) => return Err(error),
-            // The kernel has not this filesystem, or not this codec; the program has not what it needs.
+            // The kernel lacks this filesystem or this codec, or the program lacks something.
             Err(_) => {}
         }
     }

@@ -34,7 +34,7 @@ impl Family for Squashfs {
 
     fn mounts(&self, kit: &Kit, place: &Place) -> Vec<Way> {
         let mut ways = vec![Way::Kernel("squashfs")];
-        // The low-level one is the faster, and asks for less.
+        // The low-level program is faster and needs less.
         for program in ["squashfuse_ll", "squashfuse"] {
             if kit.find(program).is_some() {
                 let mut command = kit.command(program, &place.state);

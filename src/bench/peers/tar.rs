@@ -1,4 +1,5 @@
-//! GNU tar with a compressor: one long stream, which is the smallest that zstd and xz can do, and has to be read from its start.
+//! GNU tar with a compressor: one long stream. This is the smallest that zstd and xz can achieve, and must be read from
+//! its start.
 
 use super::kit::{Extract, Family, Kit, Place, Setting, Way};
 use std::process::Command;
@@ -43,7 +44,7 @@ impl Family for Tar {
     }
 
     fn settings(&self, kit: &Kit) -> Vec<Setting> {
-        // tar waits for the compressor, so that its time counts, too.
+        // tar waits for the compressor, so its time counts, too.
         vec![Setting::new(self.setting, &["-I", &format!("{} -T{}", self.packs, kit.jobs)])]
     }
 

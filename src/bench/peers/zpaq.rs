@@ -41,7 +41,7 @@ impl Family for Zpaq {
         if let Extract::Directory(path) = what {
             command.arg(Path::new(".").join(path));
         }
-        // Decodes and verifies, and writes nothing.
+        // It decodes and verifies, and writes nothing.
         command.arg("-test").arg(format!("-t{}", kit.jobs)).args(["-summary", "1"]);
         Some(command)
     }

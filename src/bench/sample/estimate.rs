@@ -1,23 +1,25 @@
-//! From the superchunks that were compressed to all of them: an estimate, and how far off it may be.
+//! Estimates the size of all superchunks from those that were compressed, and how far off the estimate may be.
 //!
-//! Every superchunk was probed: the fastest codec compressed a part of it, and what repeats in it, over any distance, was counted.
-//! Together they give a first guess, which costs little. What is estimated is only what the real codec saves over that. It saves nothing where nothing can be saved, and about the same share of the rest: so the saving is taken to be
-//! proportional to `x · (1 − x / raw)`, where `x` is that guess (a ratio estimator with an auxiliary variable; W. G. Cochran,
-//! Sampling Techniques, chapter 6). How far it is off is told by the spread of the sample's superchunks around that, by Student's
-//! t for as many as there are, and by how far the others are from the sample in what the probe says. Pure.
+//! Every superchunk was probed: the fastest codec compressed a part of it, and the bytes that repeat in it, over any
+//! distance, were counted. Together they give a cheap first guess. Only the saving of the real codec over that guess is
+//! estimated. It saves nothing if nothing can be saved, and about the same share of the rest. So the saving is taken to
+//! be proportional to `x · (1 − x / raw)`, where `x` is the guess (a ratio estimator with an auxiliary variable; W. G.
+//! Cochran, Sampling Techniques, chapter 6). The error follows from the variation of the sample's superchunks around
+//! that, from Student's t for their number, and from how much the probes of the others differ from the sample's. Pure.
 
 use crate::pack::rehearsal::Unit;
 
-/// What is left to be saved of what the probe takes for incompressible: without it, a tree of nothing else has no scale.
+/// Saving assumed to be possible in data that the probe finds incompressible: without it, a tree of only such data has
+/// no scale.
 const HOPELESS: f64 = 0.02;
-/// The normal distribution's quantile that leaves 1 % outside, on both sides together.
+/// The quantile of the normal distribution that leaves 1 % outside, on both sides together.
 const NORMAL: f64 = 2.576;
-/// How seldom the sample may have missed more superchunks of another kind than the range allows for.
+/// Probability that the sample missed more superchunks of another kind than the range allows for.
 const MISSED: f64 = 0.01;
-/// Student's, for 1 to 8 degrees of freedom; beyond, a series is precise to three digits.
+/// Student's t for 1 to 8 degrees of freedom; beyond that a series is precise to three digits.
 const STUDENT: [f64; 8] = [63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355];
 
-/// A sum that was estimated. The bounds leave out one in a hundred, if the sample was random.
+/// An estimated sum. If the sample was random, the bounds miss the true value once in a hundred times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Estimate {
     pub(super) low: f64,
@@ -31,7 +33,7 @@ impl Estimate {
     }
 }
 
-/// How many standard errors an estimate with so many degrees of freedom may be off.
+/// The number of standard errors by which an estimate with `freedom` degrees of freedom may be off.
 pub(super) fn student(freedom: usize) -> f64 {
     match freedom.checked_sub(1).map(|at| STUDENT.get(at)) {
         None => f64::INFINITY,
@@ -43,26 +45,27 @@ pub(super) fn student(freedom: usize) -> f64 {
     }
 }
 
-/// What share of a whole a sample of so many may have missed: what is more, it misses once in a hundred times.
+/// The share of a whole that a sample of `count` may have missed. It misses a larger share only once in a hundred
+/// times.
 pub(super) fn missed(count: u64) -> f64 {
     1.0 - MISSED.powf(1.0 / count.max(1) as f64)
 }
 
-/// What the superchunks take, one by one and together.
+/// The stored sizes of the superchunks, singly and together.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
-    /// Bytes of each, as far as known.
+    /// Bytes of each: exact if compressed, otherwise predicted.
     pub(super) each: Vec<u64>,
     /// Bytes of all.
     pub(super) all: Estimate,
 }
 
-/// What the probe says of a superchunk.
+/// The probe's result for a superchunk.
 struct Probed {
     raw: f64,
-    /// Bytes, no more than raw.
+    /// The first guess in bytes, at most `raw`.
     x: f64,
-    /// What the saving is proportional to.
+    /// The saving is proportional to this.
     z: f64,
 }
 
@@ -78,7 +81,8 @@ impl Probed {
     }
 }
 
-/// What all superchunks take, from those that were compressed: chosen at random, each as likely as every other.
+/// The stored sizes of all superchunks, from those that were compressed. The sample must be random, each superchunk
+/// equally likely.
 pub(super) fn stored(units: &[Unit]) -> Stored {
     let sampled: Vec<(Probed, f64)> =
         units.iter().filter_map(|unit| unit.stored.map(|stored| (Probed::of(unit), f64::from(stored)))).collect();
@@ -86,7 +90,7 @@ pub(super) fn stored(units: &[Unit]) -> Stored {
     let (all, count) = (units.len() as f64, sampled.len() as f64);
     let saved = |(unit, stored): &(Probed, f64)| unit.x - stored;
     let scale: f64 = sampled.iter().map(|(unit, _)| unit.z).sum();
-    // What the codec saves for each byte that might be saved.
+    // The codec's saving for each byte that might be saved.
     let gain = if scale > 0.0 { sampled.iter().map(saved).sum::<f64>() / scale } else { 0.0 };
     let predict = |unit: &Probed| (unit.x - gain * unit.z).clamp(0.0, unit.raw);
     let each: Vec<u64> =
@@ -99,7 +103,7 @@ pub(super) fn stored(units: &[Unit]) -> Stored {
     // They cannot take more than their raw bytes, nor less than nothing.
     let (least, most) = (known, known + others().map(|unit| unit.raw).sum::<f64>());
 
-    // Leave out each of the sample in turn: how far that moves the estimate tells how far the sample as a whole may be off.
+    // Leave out each member of the sample in turn: how far that moves the estimate tells how far the sample may be off.
     let savings: f64 = sampled.iter().map(saved).sum();
     let rest: f64 = others().map(|unit| unit.z).sum();
     let gains: Vec<f64> = sampled.iter().map(|at| (savings - saved(at)) / (scale - at.0.z).max(1.0)).collect();
@@ -110,18 +114,18 @@ pub(super) fn stored(units: &[Unit]) -> Stored {
     let error = whole * ((1.0 - count / all) * variance).sqrt();
     let spread = if sampled.len() < 2 { most - least } else { student(sampled.len() - 1) * error };
 
-    // How much of what is not in the sample is unlike everything in it.
+    // How much of the rest is unlike everything in the sample.
     let mut ratios: Vec<f64> = sampled.iter().map(|(unit, _)| unit.ratio()).collect();
     ratios.sort_by(f64::total_cmp);
     let unlike: f64 = others().map(|unit| unit.raw * distance(&ratios, unit.ratio())).sum();
-    // And what kinds of superchunks the sample may have missed: they save nothing, or twice as much.
+    // The sample may also have missed kinds of superchunks: they save nothing, or twice as much.
     let missed = missed(sampled.len() as u64) * others().map(|unit| gain.abs() * unit.z).sum::<f64>();
     let off = spread.max(missed).hypot(unlike);
     let all = Estimate { low: (value - off).max(least), value, high: (value + off).min(most) };
     Stored { each, all }
 }
 
-/// How far the nearest of these, which ascend, is away.
+/// The distance to the nearest of these ascending values.
 fn distance(sorted: &[f64], from: f64) -> f64 {
     let at = sorted.partition_point(|&other| other < from);
     let below = at.checked_sub(1).and_then(|at| sorted.get(at));
@@ -133,7 +137,7 @@ fn distance(sorted: &[f64], from: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Numbers that look random, from 0 to 1.
+    /// Pseudorandom numbers from 0 to 1.
     struct Random(u64);
 
     impl Random {
@@ -145,7 +149,7 @@ mod tests {
 
     const RAW: f64 = 4_000_000.0;
 
-    /// Superchunks with the share of their bytes that the probe and the codec take.
+    /// Superchunks with the shares of their bytes that the probe and the codec give.
     fn population(shares: &[(f64, f64)]) -> Vec<(Unit, u32)> {
         let unit = |probe: f64| Unit {
             raw_len: RAW as u32,
@@ -172,7 +176,7 @@ mod tests {
         (probe, probe * (0.5 + 0.3 * random.next()))
     }
 
-    /// Kinds of trees: the superchunks of each.
+    /// Kinds of trees, each with its superchunks.
     fn kinds(random: &mut Random) -> Vec<(&'static str, Vec<(f64, f64)>)> {
         let photo = |random: &mut Random| (1.0, 0.99 + 0.01 * random.next());
         let texts = (0..200).map(|_| text(random)).collect();
@@ -180,7 +184,7 @@ mod tests {
         let turns = (0..300).map(|n| if n % 3 == 0 { photo(random) } else { text(random) }).collect();
         let equal = (0..200).map(|n| if n % 20 == 7 { text(random) } else { (0.001, 0.000_1) }).collect();
         let small = (0..30).map(|_| text(random)).collect();
-        // The codec finds what the probe does not see, in one of three.
+        // In one of three, the codec finds something that the probe does not see.
         let hidden = (0..150).map(|n| (0.9, if n % 3 == 0 { 0.4 } else { 0.85 })).collect();
         vec![
             ("texts", texts),
@@ -198,7 +202,7 @@ mod tests {
         for (kind, shares) in kinds(&mut random) {
             let population = population(&shares);
             let truth: f64 = population.iter().map(|(_, stored)| f64::from(*stored)).sum();
-            // What the probe does not see, four superchunks may not show either.
+            // Four superchunks may not show what the probe does not see.
             for count in if kind == "hidden" { [20, 30, 40] } else { [4, 8, 20] } {
                 let (mut within, mut near) = (0, 0);
                 for _ in 0..200 {
@@ -207,7 +211,8 @@ mod tests {
                     near += u32::from((stored.all.value - truth).abs() <= 0.15 * truth);
                 }
                 assert!(within >= 190, "{kind}, {count} superchunks: {within} of 200");
-                // Few superchunks tell little where only one of 20 counts, or where the probe does not see what the codec does.
+                // Few superchunks tell little if only one of 20 counts, or if the probe does not see what the codec
+                // finds.
                 assert!(
                     near >= 190 || count == 4 || ["equal", "hidden"].contains(&kind),
                     "{kind}, {count}: {near} of 200"

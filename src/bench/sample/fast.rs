@@ -1,9 +1,9 @@
-//! Reads a part of the bytes and predicts the rest: how much of it is new, and how far that shrinks.
+//! Reads a part of the bytes and predicts the rest: how much of it is new, and how well it compresses.
 //!
-//! Stretches of the line of all files are read, spread over it at random. What is read is cut, deduplicated and compressed as it
-//! would be packed. Names and attributes are those of all files. What the range says: `growth` bounds the new bytes among those
-//! that were not read; the sample's superchunks tell how much the ratio differs; a repetition that the sample had little chance
-//! to see counts as far as sizes of files allow it.
+//! It reads stretches of the line of all files, spread over it at random. The bytes read are cut, deduplicated and
+//! compressed as in packing. Names and attributes of all files are included. The range has three causes: `growth`
+//! bounds the new bytes among those not read; the sample's superchunks show how much the ratio varies; and repetitions
+//! that the sample was unlikely to see count as far as the sizes of files allow.
 
 use super::estimate::{Estimate, missed, student};
 use super::growth::{Growth, grow};
@@ -16,18 +16,18 @@ use crate::pack::rehearsal::{self, Count, Rehearse, Rehearsed, Unit};
 use crate::pack::{PackError, PackObserver, PackOptions};
 use std::path::PathBuf;
 
-/// Stretches that are read at least, as far as they are not shorter than [`SHORTEST`]: the more, the less is missed.
+/// Minimum number of stretches, as long as none is shorter than [`SHORTEST`]: more stretches miss less.
 const STRETCHES: u64 = 256;
-/// Bytes of the shortest stretch: less has no context for a codec, and makes a disk seek.
+/// Minimum bytes of a stretch: less gives a codec no context, and costs a disk seek.
 const SHORTEST: u64 = 512 << 10;
-/// Of fewer superchunks than that the parts are compressed, too.
+/// With fewer superchunks than this, their parts are compressed separately, too.
 const FEW: usize = 16;
 /// Bytes of such a part: as long as the shortest stretch.
 const PIECE: usize = SHORTEST as usize;
-/// Bytes that the row of an inode takes more if its content is known.
+/// Extra bytes in the row of an inode whose content is known.
 const INODE_CONTENT: f64 = 8.0;
 
-/// As [`super::predict`].
+/// Implements [`super::predict`].
 pub(super) fn predict(
     sources: &[PathBuf],
     options: &PackOptions,
@@ -38,7 +38,7 @@ pub(super) fn predict(
     let count = rehearsal::count(sources, options, observer)?;
     observer.total(count.files, count.bytes);
     if how.bytes >= count.data_bytes {
-        // It says itself how much it compresses.
+        // `whole` decides how much it compresses.
         return whole::predict(sources, options, how, observer, watch);
     }
     let (portions, stretches) = portions(&count, options, how);
@@ -47,7 +47,7 @@ pub(super) fn predict(
     let mut rehearsal = rehearsal::rehearse(sources, options, &rehearse, observer)?;
     let held = rehearsal.held();
     rehearsal.compress(&held, observer, &|done| watch(done as f64 / held.len() as f64))?;
-    // Few superchunks say little of how much they differ, and their parts more.
+    // Few superchunks do not show how much they vary; their parts show more.
     let few = (1..FEW).contains(&held.len());
     let pieces = if few { rehearsal.compress_pieces(&held, PIECE, observer)? } else { Vec::new() };
     let units = rehearsal.units();
@@ -58,11 +58,12 @@ pub(super) fn predict(
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
-/// What to read, and in how many stretches: one of each of as many parts of the line, at random in it.
+/// What to read, and in how many stretches. The line is divided into that many equal parts, and each has one stretch at
+/// a random position.
 fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (Portions, u64) {
     let len = (how.bytes / STRETCHES).clamp(SHORTEST, u64::from(options.params.superchunk_size).max(SHORTEST));
     let stretches = (how.bytes / len).max(2);
-    // Holes are on the line as bytes are: a stretch of it has as many bytes as its share.
+    // Holes are on the line, too: a stretch contains holes in proportion.
     let share = how.bytes as f64 / count.data_bytes.max(1) as f64;
     let part = count.bytes as f64 / stretches as f64;
     let len = part * share;
@@ -73,14 +74,14 @@ fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (P
         let start = ((stretch as f64 + random) * part) as u64;
         let end = start.saturating_add(len.ceil() as u64);
         ranges.push(start..end.min(line));
-        // What does not fit at the end is read at the beginning, so that each byte is as likely as every other.
+        // A stretch that passes the end continues at the beginning, so that each byte is equally likely.
         ranges.push(0..end.saturating_sub(line));
     }
     (Portions::new(ranges), stretches)
 }
 
-/// Stored bytes for each new byte, by the superchunks of the sample. What so many stretches may have missed takes no bytes, or is
-/// incompressible.
+/// Stored bytes for each new byte, by the superchunks of the sample. The bounds assume that what the stretches may have
+/// missed takes no bytes, or is incompressible.
 fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: usize) -> Estimate {
     let superchunks: Vec<_> = units.iter().map(|unit| (unit.raw_len, unit.stored.unwrap_or(unit.raw_len))).collect();
     let Some((ratio, off)) = spread(&superchunks, stretches) else {
@@ -93,8 +94,8 @@ fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: usize) -> Estimate {
     Estimate { low, value: ratio, high: high.min(1.0).max(ratio) }
 }
 
-/// Stored bytes for each raw byte of parts with these raw and stored bytes, and how far it may be off for how much they differ, as a share
-/// of it. Parts that lie in one stretch are as good as one.
+/// Stored bytes for each raw byte of these parts (raw and stored bytes), and its relative error from their variation.
+/// Parts in the same stretch count as one.
 fn spread(parts: &[(u32, u32)], stretches: usize) -> Option<(f64, f64)> {
     let raw: f64 = parts.iter().map(|part| f64::from(part.0)).sum();
     let count = parts.len() as f64;
@@ -109,12 +110,12 @@ fn spread(parts: &[(u32, u32)], stretches: usize) -> Option<(f64, f64)> {
     Some((ratio, if apart < 2 { f64::INFINITY } else { off }))
 }
 
-/// The image's size, if what was not read is like what was.
+/// The image's size, if the unread part is like the part that was read.
 fn size(rehearsed: &Rehearsed, ratio: &Estimate, growth: &Growth, count: &Count, superchunks: usize) -> Size {
     let (usage, leaves) = (&rehearsed.usage, &rehearsed.leaves);
     let headers = superchunks as f64 * FRAME_HEADER as f64;
     let sampled = rehearsed.summary.unique_bytes.max(1) as f64;
-    // Both may be off, and seldom as far as they can in the same direction.
+    // Both may be off, but they are seldom both at their limit in the same direction.
     let together = |a: f64, b: f64| a.ln().hypot(b.ln()).exp();
     let new = &growth.new_bytes;
     let spread_low =

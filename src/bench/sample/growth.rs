@@ -1,35 +1,37 @@
-//! How many different bytes all of the tree has, by how often the sample saw each of its subchunks.
+//! Estimates the number of distinct bytes of the whole tree, from how often the sample saw each of its subchunks.
 //!
-//! With `q` the share that was read, and `f1` and `f2` the bytes of subchunks that were seen once and twice:
-//! - Upper bound: the more was read, the fewer of further bytes are new. The last ones that were read were new at a rate of
-//!   `f1 / read` (Good and Turing), so those that were not read are at most at that rate.
-//! - Lower bound: for any numbers of repetitions, by Cauchy and Schwarz, what was not seen has at least `a² / (a + b)` different
-//!   bytes, `a = f1 (1 - q) / q`, `b = 2 f2 ((1 - q) / q)²` (A. Chao's bound, for a sample without replacement).
-//! - Between them, different bytes grow at most as a power of what is read, for its exponent falls as more is read. The prediction is
-//!   the geometric mean of that and of the lower bound.
+//! `q` is the share that was read; `f1` and `f2` are the bytes of subchunks that were seen once and twice:
+//! - Upper bound: the more is read, the fewer further bytes are new. The last bytes read were new at a rate of
+//!   `f1 / read` (Good and Turing), so the unread bytes are new at most at that rate.
+//! - Lower bound: for any numbers of repetitions, by Cauchy and Schwarz, the unseen part has at least `a² / (a + b)`
+//!   distinct bytes, `a = f1 (1 - q) / q`, `b = 2 f2 ((1 - q) / q)²` (A. Chao's bound, for a sample without
+//!   replacement).
+//! - Between them, distinct bytes grow at most as a power of the bytes read, because its exponent falls as more is
+//!   read. The prediction is the geometric mean of that and of the lower bound.
 //!
-//! Subchunks at the edges of what was read are left out: they may be cut otherwise, and would look new. How far each may be off is told by leaving out each stretch in turn (jackknife). Pure.
+//! Subchunks at the edges of what was read are left out: their cuts may be different, and they would look new. The
+//! error of each bound is found by leaving out each stretch in turn (jackknife). Pure.
 
 use super::estimate::{Estimate, student};
 use crate::pack::portions::Use;
 use crate::pack::rehearsal::Count;
 use std::collections::HashMap;
 
-/// Repetitions of which not one was seen may be so many, on average, that this is not one chance in a hundred: ln 100.
+/// Mean number of repetitions of which the sample misses every one with a probability of one in a hundred: ln 100.
 const UNSEEN: f64 = 4.605;
-/// Share of what was read that must lie inside stretches: if less does, edges count, too.
+/// If less than this share of the bytes read lies inside stretches, edges count, too.
 const LEAST_INNER: f64 = 0.25;
 /// What dividing and multiplying again may lose.
 const ROUNDING: f64 = 1.000_001;
 /// Two stretches of which one repeats the other have half of their bytes in common, on average.
 const OVERLAP: f64 = 0.5;
 
-/// What was learned of the different bytes of the tree.
+/// The result for the distinct bytes of the tree.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Growth {
-    /// Different bytes of the tree: the bounds hold on average.
+    /// Distinct bytes of the tree; the bounds hold on average.
     pub(super) new_bytes: Estimate,
-    /// By what the bounds may be off: divisor of the lower, factor of the upper; at least 1.
+    /// How far the bounds may be off: divisor of the lower, factor of the upper; at least 1.
     pub(super) low_factor: f64,
     pub(super) high_factor: f64,
     /// Share of the bytes that was read.
@@ -60,7 +62,7 @@ impl Seen {
         self.different += sign * len;
     }
 
-    /// Different bytes of all `all` bytes: lower bound, prediction, upper bound.
+    /// Distinct bytes in a total of `all` bytes: lower bound, prediction, upper bound.
     fn all(&self, all: f64) -> [f64; 3] {
         let share = (self.read / all).clamp(f64::MIN_POSITIVE, 1.0);
         let (a, b) = (self.once * (1.0 - share) / share, 2.0 * self.twice * ((1.0 - share) / share).powi(2));
@@ -73,7 +75,8 @@ impl Seen {
     }
 }
 
-/// What the tree has, of which these subchunks were read in so many stretches, one of each of as many equal parts of its line.
+/// Estimates the whole tree from these uses of subchunks. They were read in `stretches` stretches, one in each of as
+/// many equal parts of the line.
 pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
     let read: f64 = uses.iter().map(|used| f64::from(used.len)).sum();
     let inner: Vec<Use> = uses.iter().filter(|used| !used.edge).copied().collect();
@@ -118,18 +121,18 @@ pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
     }
     let off = |which: usize| factor(&without.iter().filter_map(|all| all.get(which).copied()).collect::<Vec<_>>());
     let share = (seen.read / all_bytes).clamp(f64::MIN_POSITIVE, 1.0);
-    // What repeats what, and was not seen to: no more than sizes allow.
+    // Repetitions that were not seen: no more than the sizes of files allow.
     let unseen = UNSEEN * OVERLAP * all_bytes / (stretches as f64 * share);
     low = (low - unseen.min(count.alike_bytes as f64)).max(seen.different);
     let new_bytes = Estimate { low: low.min(value), value, high };
     let share = (read / all_bytes).clamp(f64::MIN_POSITIVE, 1.0);
-    // There are at least those that were seen, and at most all.
+    // There are at least the distinct bytes that were seen, and at most all bytes.
     let low_factor = off(0).min(new_bytes.low / seen.different.max(1.0)).max(1.0);
     let high_factor = off(2).min(all_bytes / high * ROUNDING).max(1.0);
     Growth { new_bytes, low_factor, high_factor, share, all_bytes, stretches: without.len() }
 }
 
-/// By what factor a figure may be off, by its values without each part of the sample in turn.
+/// The factor by which a figure may be off, from its values without each part of the sample in turn.
 fn factor(without: &[f64]) -> f64 {
     let count = without.len() as f64;
     if without.len() < 2 {

@@ -1,8 +1,9 @@
-//! How small a tree would get, from a sample of it.
+//! Predicts how small a tree would become, from a sample of it.
 //!
-//! All of it is read and cut, and a part of its superchunks compressed ([`whole`]); or only a part of it is read ([`fast`]). Either says
-//! how far off it may be: what the parts of the sample differ by, not a constant, decides that. Invariants: no image comes of it,
-//! temporary files have no names, and if everything was compressed the prediction is the truth. Called by the run of a benchmark.
+//! Either everything is read and cut, and a part of the superchunks is compressed ([`whole`]); or only a part is read
+//! ([`fast`]). Both say how far off they may be, by how much the parts of the sample differ, not by a constant.
+//! Invariants: no image results, temporary files have no names, and if everything was compressed the prediction is
+//! exact. Called by the run of a benchmark.
 
 mod estimate;
 mod fast;
@@ -18,34 +19,37 @@ use std::path::{Path, PathBuf};
 pub struct SampleOptions<'a> {
     /// Raw bytes to compress; if `fast`, to read.
     pub bytes: u64,
-    /// Read no more than that. Else all is read.
+    /// Read no more than that. Otherwise everything is read.
     pub fast: bool,
-    /// Which parts of the tree are in the sample.
+    /// Decides which parts of the tree are in the sample.
     pub seed: u64,
-    /// Where temporary files are: up to twice `bytes` (nine superchunks, if that is more), 8 KiB a superchunk, and what spills.
+    /// Directory for temporary files: up to twice `bytes` (nine superchunks, if that is more), 8 KiB a superchunk, and
+    /// what spills.
     pub work: &'a Path,
 }
 
-/// What was found.
+/// The result of a prediction.
 #[derive(Debug, Clone)]
 pub struct Prediction {
-    /// The size that an image would have. What each step saved is not known.
+    /// The size that an image would have. What each step saved is unknown.
     pub size: Size,
-    /// Files, directories and bytes: as `pack` would say. Unique and shared bytes: if `fast`, of the sample alone.
+    /// Files, directories and bytes as `pack` would report them. Unique and shared bytes: if `fast`, only of the
+    /// sample.
     pub summary: PackSummary,
     /// Raw bytes that were compressed.
     pub compressed: u64,
 }
 
-/// Is told which share of the sample is compressed.
+/// Receives the fraction of the sample that is compressed.
 pub type Shares<'a> = dyn Fn(f64) + Sync + 'a;
 
 /// Predicts the size of the image that `pack` would make of the sources.
 ///
-/// Four superchunks are compressed at least, and otherwise at most about 1.3 times the bytes asked for; `watch` is told how far that is.
+/// At least four superchunks are compressed, and otherwise at most about 1.3 times the requested bytes; `watch`
+/// receives the progress.
 ///
 /// # Errors
-/// As [`crate::pack::pack`], but for those of the image; and if temporary files cannot be written.
+/// Those of [`crate::pack::pack`], except errors about the image; and an error if temporary files cannot be written.
 pub fn predict(
     sources: &[PathBuf],
     options: &PackOptions,

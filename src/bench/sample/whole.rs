@@ -11,15 +11,15 @@ use crate::pack::rehearsal::{self, Rehearse, Unit};
 use crate::pack::{PackError, PackObserver, PackOptions};
 use std::path::PathBuf;
 
-/// Superchunks that are compressed at least, if there are so many: fewer say nothing of how much they differ.
+/// Minimum number of superchunks to compress, if there are so many: fewer do not show how much they vary.
 pub(super) const AT_LEAST: usize = 4;
-/// Where so many times the bytes asked for are all there is, all are compressed: then the figures are exact.
+/// If the total is at most this factor times the requested bytes, everything is compressed, and the figures are exact.
 const ALL_WITHIN: f64 = 1.3;
 
-/// Bytes that the rows of a superchunk may differ by.
+/// Bytes by which the rows of a superchunk may differ.
 const PLACE_ERROR: f64 = 8.0;
 
-/// As [`super::predict`].
+/// Implements [`super::predict`].
 pub(super) fn predict(
     sources: &[PathBuf],
     options: &PackOptions,
@@ -32,7 +32,7 @@ pub(super) fn predict(
     let mut rehearsal = rehearsal::rehearse(sources, options, &rehearse, observer)?;
     let held = rehearsal.held();
     let chosen = match options.compression {
-        // What is stored as it is needs no sample.
+        // Data stored uncompressed needs no sample.
         Compression::None => Vec::new(),
         _ => choose(&held, &rehearsal.units(), how),
     };
@@ -48,14 +48,15 @@ pub(super) fn predict(
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
-/// Superchunks as they are.
+/// Superchunks stored uncompressed.
 fn raw(units: &[Unit]) -> Stored {
     let each: Vec<u64> = units.iter().map(|unit| unit.raw_len.into()).collect();
     let all = Estimate::exact(each.iter().sum::<u64>() as f64);
     Stored { each, all }
 }
 
-/// As many of the held ones as have the bytes asked for: one of each of as many stretches of them, at random.
+/// As many of the kept superchunks as reach the requested bytes: they are divided into that many strata, and one of
+/// each is chosen at random.
 fn choose(held: &[usize], units: &[Unit], how: &SampleOptions<'_>) -> Vec<usize> {
     let len = |index: &usize| units.get(*index).map_or(0, |unit| u64::from(unit.raw_len));
     let bytes: u64 = held.iter().map(len).sum();
@@ -72,16 +73,16 @@ fn choose(held: &[usize], units: &[Unit], how: &SampleOptions<'_>) -> Vec<usize>
     chosen
 }
 
-/// What the tables of an image may differ by because superchunks take not quite what was predicted: the padding at the end, and
-/// for each superchunk the digits of where it lies.
+/// How much the size of the tables may differ because superchunks do not take exactly the predicted bytes: the padding
+/// at the end, and for each superchunk the digits of its offset.
 fn metadata_error(units: &[Unit]) -> f64 {
     let predicted = units.iter().filter(|unit| unit.stored.is_none()).count() as f64;
     if predicted == 0.0 { 0.0 } else { 2.0 * SYNC_BLOCK as f64 + predicted * PLACE_ERROR }
 }
 
-/// The image's size, if its superchunks take what is estimated.
+/// The image's size, if its superchunks take the estimated bytes.
 fn size(usage: &Usage, units: &[Unit], stored: &Stored, bytes: u64) -> Size {
-    // The rehearsal's superchunks take the whole bytes of each estimate: what is lost by rounding is added.
+    // The rehearsal rounds each estimate down to whole bytes; the loss is added here.
     let headers = units.len() as u64 * FRAME_HEADER as u64;
     let data = stored.all.value.round() as u64 + headers;
     let parts = Parts {
