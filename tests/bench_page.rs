@@ -1,5 +1,5 @@
-//! The table, the page and the picture of a benchmark's report: they say what its JSON says, and nothing that stands in a report
-//! gets out of its place.
+//! The table, the page and the picture of a benchmark's report show the same content as its JSON, and no text of a
+//! report escapes from its place.
 
 use floe::bench::{Entry, Kind, Outcome, Pass, Range, Read, Report, Sample, html, readme_svg, table};
 use serde_json::Value;
@@ -9,7 +9,7 @@ fn report() -> Report {
     serde_json::from_str(include_str!("fixtures/bench/report.json")).expect("it is a report")
 }
 
-/// The same, where sizes are predicted from a sample.
+/// The same report, with sizes predicted from a sample.
 fn sampled() -> Report {
     let mut report = report();
     report.method.sample = Some(Sample { bytes: 1 << 27, fast: false });
@@ -46,7 +46,7 @@ fn cells(page: &str) -> Vec<Cell> {
     parts.map(cell).collect()
 }
 
-/// Pointers to all numbers below `value`.
+/// JSON pointers to all numbers below `value`.
 fn numbers(value: &Value, at: &str, out: &mut BTreeSet<String>) {
     match value {
         Value::Number(_) => {
@@ -96,9 +96,9 @@ fn every_number_of_every_entry_is_on_the_page() {
         let shown: BTreeSet<String> =
             cells.iter().flat_map(|c| [Some(c.from.clone()), c.per.clone()]).flatten().collect();
         for pointer in all.difference(&shown) {
-            // How much was read, where only how long it took is shown; the size of a working set is in the heading.
+            // The amount read, where only the time is shown; the size of a working set, which is in the heading.
             let told_otherwise = ["/operations", "/bytes", "/working_set"].iter().any(|end| pointer.ends_with(end));
-            // When a peer was stopped is said in words.
+            // The time at which a peer was stopped is given in words.
             let in_words = pointer.matches('/').count() == 3 && pointer.ends_with("/seconds");
             assert!(told_otherwise || in_words, "{pointer} is not on the page");
         }
@@ -158,7 +158,7 @@ fn the_table_is_ascii_and_as_wide_as_asked_for() {
     }
 }
 
-/// A report whose every string is hostile.
+/// A report in which every string is hostile.
 fn hostile() -> Report {
     const BAD: &str = "</code></style></title><script>alert(1)</script>\"' onload='x' & \u{202e}\u{7}";
     let mut report = report();
@@ -177,7 +177,7 @@ fn hostile() -> Report {
     report
 }
 
-/// Names of all elements, after a check that they are closed in order.
+/// Names of all elements, after checking that they are closed in order.
 fn elements(text: &str) -> Vec<String> {
     let (mut open, mut all) = (Vec::new(), Vec::new());
     let mut rest = text;

@@ -1,7 +1,8 @@
-//! The other programs that `floe bench` runs: what they make is what a person gets by hand, all of it is read, nothing is left.
+//! The other programs that `floe bench` runs: their results equal those made by hand, all data is read, and nothing
+//! remains.
 //!
-//! The programs that are not installed are left out, which fails where everything has to run; mkdwarfs is in no Debian and is
-//! tried by hand only.
+//! Programs that are not installed are left out, which fails where everything must run. mkdwarfs is not in Debian and
+//! is tested only by hand.
 
 mod common;
 
@@ -18,11 +19,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// A machine with other tests on it is slow; a program that hangs ends here.
+/// Generous for a machine that also runs other tests; a program that hangs ends here.
 const LIMITS: Limits<'static> = Limits { time: Some(Duration::from_secs(120)), stop: &|| false };
 const JOBS: usize = 2;
 
-/// What each peer packs: strange names, and enough of everything else.
+/// The tree that each peer packs: strange names, and enough of everything else.
 fn tree(lab: &Lab) -> PathBuf {
     let root = lab.tree("tree");
     nasty::names(&root);
@@ -59,10 +60,10 @@ fn bytes(files: &BTreeMap<PathBuf, Vec<u8>>) -> usize {
     files.values().map(Vec::len).sum()
 }
 
-/// The peers of one program, with these programs and nothing else installed.
+/// The peers of one program, with only these programs installed.
 fn peers(lab: &Lab, programs: &[&str], begin: &str) -> Option<Vec<Peer>> {
     let (directory, mut path) = (lab.path("programs"), std::env::var_os("PATH").unwrap_or_default());
-    // As the peers do it: sbin is not in everybody's path.
+    // As the peers do: sbin is not in everybody's PATH.
     path.push(":/usr/sbin:/sbin");
     fs::create_dir(&directory).unwrap();
     for name in programs.iter().chain(&["fusermount3", "fusermount"]) {
@@ -87,7 +88,7 @@ fn peer(lab: &Lab, programs: &[&str], name: &str) -> Option<Peer> {
     all.pop()
 }
 
-/// Packs, with a directory of its own.
+/// Packs into a directory of its own.
 fn pack(lab: &Lab, peer: &Peer, source: &Path) -> Packed {
     let work = lab.path("work");
     fs::create_dir(&work).unwrap();
@@ -96,7 +97,7 @@ fn pack(lab: &Lab, peer: &Peer, source: &Path) -> Packed {
     packed
 }
 
-/// What it takes by hand: a shell script that makes `$OUT` of `$TREE`; bytes of the files that are there then.
+/// Packs by hand with a shell script that makes `$OUT` from `$TREE`; returns the size of the result in bytes.
 fn by_hand(lab: &Lab, tree: &Path, script: &str) -> u64 {
     let (home, out) = (lab.path("home"), lab.path("by-hand.image"));
     fs::create_dir(&home).unwrap();
@@ -109,7 +110,7 @@ fn by_hand(lab: &Lab, tree: &Path, script: &str) -> u64 {
     size
 }
 
-/// A mount shows every file of the tree with its bytes, and is gone after it, with the program that served.
+/// A mount shows every file of the tree with its bytes. Afterwards the mount and its program are gone.
 fn reads_through_a_mount(lab: &Lab, packed: &Packed, tree: &Path) {
     let at = lab.mount_point("peer");
     let mount = packed.mount(&at, &LIMITS).unwrap().expect("it can be mounted");
@@ -118,20 +119,20 @@ fn reads_through_a_mount(lab: &Lab, packed: &Packed, tree: &Path) {
     assert!(got == wanted, "files differ: {:?} {:?}", got.keys(), wanted.keys());
     mount.end().unwrap();
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
-    // Dropped, it ends, too.
+    // Dropping a mount also ends it.
     drop(packed.mount(&at, &LIMITS).unwrap());
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
     fs::remove_dir(at).unwrap();
 }
 
-/// Extracts, and says what was printed meanwhile: of most programs what they extract.
+/// Extracts; returns the program's output, which for most programs is what they extract.
 fn extracts(packed: &Packed, what: Extract<'_>) -> Vec<u8> {
     let ran = packed.extract(what, &LIMITS).unwrap().expect("it can be extracted");
     assert!(ran.cpu_seconds > 0.0 && ran.output.is_empty(), "{ran:?}");
     run(packed.extraction(what).unwrap()).exits(0).stdout
 }
 
-/// Extraction reads all of the data: it fails where a byte is damaged.
+/// Extraction reads all data: it fails if a byte is damaged.
 fn extraction_fails_on_damage(packed: &Packed, image: &Path) {
     let file = fs::File::options().read(true).write(true).open(image).unwrap();
     let middle = file.metadata().unwrap().len() / 2;
@@ -142,7 +143,8 @@ fn extraction_fails_on_damage(packed: &Packed, image: &Path) {
     assert!(matches!(error, CommandError::Failed { .. }), "{error}");
 }
 
-/// Nothing is mounted or runs there, no loop device is left, and once the work directory is gone nothing else is there.
+/// Nothing is mounted or runs in the lab, no loop device remains, and after the work directory is removed no file
+/// remains.
 fn nothing_is_left(lab: &Lab, source: &Path, before: &BTreeMap<PathBuf, Vec<u8>>) {
     let root = lab.path("");
     let root = root.to_str().unwrap().trim_end_matches('/');
@@ -151,7 +153,7 @@ fn nothing_is_left(lab: &Lab, source: &Path, before: &BTreeMap<PathBuf, Vec<u8>>
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
-        // The guardian of the lab waits for its end.
+        // The guardian of the lab is still running.
         assert!(!line.contains(&format!("{root}/")), "{} runs: {line}", process.path().display());
     }
     for device in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
@@ -166,7 +168,7 @@ fn nothing_is_left(lab: &Lab, source: &Path, before: &BTreeMap<PathBuf, Vec<u8>>
     assert_eq!(names, ["images", "mounts", "trees"]);
 }
 
-/// What these programs keep in the home of whoever runs them, with the time it changed.
+/// The files that these programs keep in the user's home, with their mtimes.
 fn homes() -> Vec<(PathBuf, Option<std::time::SystemTime>)> {
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
     let names = [".cache/borg", ".config/borg", ".cache/restic", ".config/restic", ".cache/dwarfs"];
@@ -210,7 +212,7 @@ fn without_root_a_squashfs_is_mounted_by_squashfuse() {
     let line = common::mounted::mount_line(&at).unwrap();
     assert!(line.contains("fuse"), "{line}");
     assert!(files(mount.root()) == before);
-    // Somebody is in it: it is detached all the same, and its program ends.
+    // A file in it is open: it is detached nevertheless, and its program ends.
     let inside = fs::File::open(mount.root().join("data/noise")).unwrap();
     let error = mount.end().unwrap_err();
     assert!(error.to_string().contains("umount"), "{error}");
@@ -225,7 +227,7 @@ fn mkfs_erofs_makes_what_it_makes_by_hand_and_all_of_it_is_read() {
     let lab = Lab::new();
     let tree = tree(&lab);
     let Some(peer) = peer(&lab, &["mkfs.erofs", "fsck.erofs"], "mkfs.erofs lz4hc") else { return };
-    // Version 1.5 cannot pack names of 255 bytes: it fails, and says so.
+    // Version 1.5 cannot pack names of 255 bytes: it fails and reports that.
     let work = lab.path("work");
     fs::create_dir(&work).unwrap();
     match peer.pack(&tree, &work, &LIMITS) {
@@ -264,7 +266,7 @@ fn borg_makes_what_it_makes_by_hand_and_all_of_it_is_read() {
         let script = format!("borg init -e none \"$OUT\"; cd \"$TREE\"; borg create -C {codec} \"$OUT::a\" .");
         same_but_for_random_numbers(packed.size, by_hand(&lab, &tree, &script));
         let at = lab.mount_point("try");
-        // Its own library for FUSE comes with another package.
+        // Its FUSE library is in another package.
         let mounts = packed.mount(&at, &LIMITS).unwrap().is_some();
         fs::remove_dir(at).unwrap();
         if mounts {
@@ -292,7 +294,7 @@ fn restic_makes_what_it_makes_by_hand_and_all_of_it_is_read() {
         cd \"$TREE\"; restic backup --compression max -r \"$OUT\" .";
     same_but_for_random_numbers(packed.size, by_hand(&lab, &tree, script));
     reads_through_a_mount(&lab, &packed, &tree);
-    // A tar stream.
+    // The output is a tar stream.
     let all = extracts(&packed, Extract::Everything).len();
     assert!(all > bytes(&before) && all.is_multiple_of(512), "{all}");
     let directory = extracts(&packed, Extract::Directory(Path::new("data/deeper"))).len();
@@ -301,7 +303,7 @@ fn restic_makes_what_it_makes_by_hand_and_all_of_it_is_read() {
     assert_eq!(homes(), homes_before);
 }
 
-/// Times, names of hosts and random numbers are in the repository; restic cuts files at random places.
+/// The repository holds times, host names and random numbers, and restic cuts files at random positions.
 fn same_but_for_random_numbers(size: u64, hand: u64) {
     assert!(size.abs_diff(hand) < hand / 50 + 2048, "{size} {hand}");
 }
@@ -350,7 +352,7 @@ fn tar_makes_what_it_makes_by_hand_and_all_of_it_is_read() {
 #[test]
 fn what_is_not_installed_is_named_with_the_package_that_brings_it() {
     let lab = Lab::new();
-    // mkfs.erofs may lie in sbin, where it is always looked for.
+    // mkfs.erofs may be in sbin, which is always searched.
     let found = look_in(&lab, &[]);
     let missing: Vec<_> = found.missing.iter().map(|m| (m.name.as_str(), m.package.as_str())).collect();
     for one in [
@@ -366,7 +368,7 @@ fn what_is_not_installed_is_named_with_the_package_that_brings_it() {
     }
 }
 
-/// Looks for peers with these scripts, and nothing else, installed.
+/// Looks for peers with only these scripts installed.
 fn look_in(lab: &Lab, programs: &[(&str, &str)]) -> Found {
     let directory = lab.path("programs");
     fs::create_dir(&directory).unwrap();
@@ -492,7 +494,7 @@ fn a_server_that_does_not_mount_is_no_way_and_one_that_hangs_is_killed_when_an_e
     fs::create_dir(&work).unwrap();
     let packed = named(&found, "mkdwarfs -l5").pack(&tree, &work, &LIMITS).unwrap();
     assert!(packed.mount(&at, &LIMITS).unwrap().is_none());
-    // Nothing extracts it, either.
+    // It cannot be extracted, either.
     assert!(packed.extract(Extract::Everything, &LIMITS).unwrap().is_none());
     write(lab.path("hang"), b"");
     let stop = || fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'));

@@ -1,4 +1,4 @@
-//! Memory that reading takes, by a counting allocator and as the kernel counts it. The tests take turns.
+//! Memory that reading takes, measured by a counting allocator and by the kernel. The tests run one at a time.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -28,23 +28,23 @@ fn more(bytes: usize) {
     PEAK.fetch_max(now, Ordering::Relaxed);
 }
 
-// SAFETY: everything is handed on to the system's allocator as it came.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         more(layout.size());
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         more(layout.size());
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -92,7 +92,7 @@ fn superchunks_of_random_sizes_read_by_many_threads_stay_within_the_budget() {
                 });
             }
         });
-        // A superchunk and its stored bytes are at most 2 MiB. What else there is: table blocks, threads, queues.
+        // A superchunk and its stored bytes are at most 2 MiB. The rest is table blocks, threads and queues.
         let limit = cache.max(2 * MIB) + 3 * MIB;
         let peak = PEAK.load(Ordering::Relaxed) - before;
         assert!(peak <= limit, "{peak} bytes at the peak, {limit} at most, with a cache of {cache}");
@@ -111,7 +111,7 @@ fn status(name: &str) -> usize {
 fn a_decoder_touches_no_more_memory_than_it_decodes_whatever_window_is_claimed() {
     let _turn = TURNS.lock().unwrap_or_else(|error| error.into_inner());
     let raw = noise(1, MIB);
-    // An xz stream whose dictionary is 64 MiB, and a zstd frame of that window, without its content's length.
+    // An xz stream with a dictionary of 64 MiB, and a zstd frame with that window, without its content's length.
     let mut options = xz2::stream::LzmaOptions::new_preset(0).unwrap();
     options.dict_size(64 << 20);
     let mut filters = xz2::stream::Filters::new();
@@ -124,7 +124,7 @@ fn a_decoder_touches_no_more_memory_than_it_decodes_whatever_window_is_claimed()
         zstd.extend_from_slice(&(u32::try_from(block.len()).unwrap() << 3).to_le_bytes()[..3]);
         zstd.extend_from_slice(block);
     }
-    // The last block was not marked as such: the frame is cut short, and only salvaged.
+    // The zstd frame is cut short, because its last block is not marked as the last: it is only salvaged.
     for (codec, stored, whole) in [(XZ, &xz, true), (1, &zstd, false)] {
         let mut out = vec![1; MIB];
         std::fs::write("/proc/self/clear_refs", "5").unwrap();

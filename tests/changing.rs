@@ -1,7 +1,7 @@
-//! Files that shrink, grow, change or vanish while they are packed, and files that cannot be read.
+//! Files that shrink, grow, change or vanish while they are packed, and unreadable files.
 //!
-//! They lie in a file system of this test's own, served over FUSE, so that each thing happens at the same point of the
-//! packing each time: nothing here depends on who is quicker.
+//! They lie in a FUSE file system served by this test, so that each event happens at the same point of the packing each
+//! time: no test depends on timing.
 
 mod common;
 
@@ -21,37 +21,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a file does once it was opened (or, where that says so, before).
+/// What a file does after it is opened (or before, where noted).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trick {
     /// Nothing.
     Steady,
-    /// Ends sooner than its size said.
+    /// Ends earlier than its size says.
     Shrinks,
-    /// Has more bytes than its size said.
+    /// Has more bytes than its size says.
     Grows,
-    /// Has another time of modification after it was read.
+    /// Its mtime changes after it is read.
     Changes,
-    /// Is listed, but not there.
+    /// It is listed, but does not exist.
     IsGone,
-    /// Is there for stat, and gone for open.
+    /// It exists for stat, and no longer for open.
     Vanishes,
-    /// May not be opened.
+    /// It must not be opened.
     Forbidden,
-    /// Fails to be read at its second 64 KiB.
+    /// Reading fails at its second 64 KiB.
     Breaks,
-    /// Has bytes, though its size says 0, as in /proc.
+    /// Has bytes although its size is 0, as in /proc.
     SaysNothing,
-    /// Has more bytes than its size says, before and after it is read.
+    /// Has more bytes than its size, before and after it is read.
     SaysLess,
-    /// Its size says 0 until it is read.
+    /// Its size is 0 until it is read.
     SaysLater,
-    /// Has no bytes, and says so.
+    /// It is empty, and its size says so.
     Empty,
 }
 
 impl Trick {
-    /// Whether nothing is to be said of it, as its bytes are all there and stay the same.
+    /// Whether no warning is expected, because all its bytes are packed and do not change.
     fn is_quiet(self) -> bool {
         matches!(self, Trick::Steady | Trick::SaysNothing | Trick::SaysLess | Trick::Empty)
     }
@@ -91,7 +91,7 @@ impl Tricks {
         FILES.get(index).map(|f| (index, f.1))
     }
 
-    /// How long the file is now.
+    /// The current length of the file.
     fn size(&self, index: usize) -> usize {
         let opened = self.opened[index].load(Ordering::SeqCst);
         match (FILES[index].1, opened) {
@@ -101,7 +101,7 @@ impl Tricks {
         }
     }
 
-    /// How long it says it is.
+    /// The size that stat reports.
     fn said_size(&self, index: usize) -> usize {
         let opened = self.opened[index].load(Ordering::SeqCst);
         match (FILES[index].1, opened) {
@@ -165,7 +165,7 @@ impl Filesystem for Tricks {
         match Self::file(ino) {
             None | Some((_, Trick::Vanishes)) => reply.error(Errno::ENOENT),
             Some((_, Trick::Forbidden)) => reply.error(Errno::EACCES),
-            // The kernel must not cache, nor cut reads off at a size it remembers.
+            // The kernel must not cache, nor truncate reads to a size it remembers.
             Some(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO),
         }
     }
@@ -184,7 +184,7 @@ impl Filesystem for Tricks {
         let Some((index, trick)) = Self::file(ino) else {
             return reply.error(Errno::ENOENT);
         };
-        // From the first read on: a reader that looks at the size between open and read is told the old one.
+        // From the first read on: a reader that stats between open and read still gets the old size.
         self.opened[index].store(true, Ordering::SeqCst);
         if trick == Trick::Breaks && offset + u64::from(size) > BREAK {
             if offset >= BREAK {
@@ -218,7 +218,7 @@ fn serve(at: &Path) -> BackgroundSession {
     fuser::spawn_mount(tricks, at, &config).expect("the test's own file system can be mounted")
 }
 
-/// Packs a fresh file system of tricks; gives what was said, and the folder it was extracted to.
+/// Packs a fresh file system of tricks; returns standard error, and the directory it was extracted to.
 fn pack_tricks(lab: &Lab, options: &[&str]) -> (String, std::path::PathBuf) {
     let at = lab.mount_point("tricks");
     let session = serve(&at);
@@ -263,7 +263,7 @@ fn what_is_packed_of_a_changing_file_are_bytes_it_had() {
                 let packed = packed.expect("it is there");
                 assert!(packed.len() >= SHORT && packed == all[..packed.len()], "{name}: {} bytes", packed.len());
             }
-            // Whether nothing, or what could be read, is packed of these: no byte that was not there.
+            // Either nothing is packed of these, or only bytes that could be read.
             Trick::IsGone | Trick::Vanishes | Trick::Forbidden | Trick::Breaks => {
                 if let Ok(packed) = packed {
                     assert!(packed.len() <= BREAK as usize && packed == all[..packed.len()], "{name}");
@@ -323,7 +323,7 @@ fn files_of_proc_that_say_they_are_empty_are_packed_with_their_bytes() {
     }
 }
 
-/// Puts a link to elsewhere in the place of a directory when it was seen and is about to be opened.
+/// Replaces a directory by a link to elsewhere after it was seen and before it is opened.
 struct Swap {
     victim: PathBuf,
     aside: PathBuf,
@@ -372,8 +372,8 @@ fn a_directory_that_becomes_a_link_before_it_is_opened_is_not_followed() {
     assert!(listed.contains("victim") && !listed.contains("secret") && !listed.contains("inside"), "{listed}");
 }
 
-/// Does something when the last name of the source was seen, and before any file is opened: so small a source is one batch, and
-/// readers begin with it when the walk has ended.
+/// Calls `F` when the last name of the source was seen and before any file is opened. The source is so small that it is
+/// one batch, and readers start with it only after the walk has ended.
 struct AtLast<F>(F);
 
 impl<F: Fn() + Send + Sync> Filter for AtLast<F> {
@@ -389,7 +389,7 @@ impl<F: Fn() + Send + Sync> Filter for AtLast<F> {
     }
 }
 
-/// Packs and does `change` between the walk and the reading; what is said then.
+/// Packs, and calls `change` between the walk and the reading; returns the image and the warnings.
 fn packed_while(lab: &Lab, source: &Path, change: impl Fn() + Send + Sync + 'static) -> (PathBuf, Vec<String>) {
     write(source.join("z-last"), "z");
     let options = PackOptions { filter: Arc::new(AtLast(change)), ..PackOptions::default() };
@@ -416,7 +416,7 @@ fn a_name_keeps_no_bytes_of_a_file_that_took_another_name_of_the_same_file() {
 fn a_file_whose_first_name_is_gone_when_it_is_read_is_packed_by_its_other_names() {
     let lab = Lab::new();
     let source = lab.tree("source");
-    // With all its names less than a batch has (1 MiB), so that no reader begins before the walk has ended.
+    // All its names together are smaller than a batch (1 MiB), so no reader starts before the walk has ended.
     let bytes = noise(1, 200 << 10);
     write(source.join("a"), &bytes);
     fs::hard_link(source.join("a"), source.join("b")).expect("a second name");

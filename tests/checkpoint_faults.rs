@@ -1,5 +1,5 @@
-//! Checkpoints that fail, and those that power cuts end: what was there before stays, and it can be tried again unless it is
-//! not known what is durable.
+//! Checkpoints that fail, and those ended by a power cut. The previous state stays, and the checkpoint can be retried
+//! unless it is unknown what is durable.
 
 #[path = "common/rows.rs"]
 mod rows;
@@ -27,7 +27,7 @@ fn is_sound(bytes: Vec<u8>, what: &str) {
     assert!(report.readable && !report.damaged(), "{what}: {:?}", &report.findings[..2.min(report.findings.len())]);
 }
 
-/// How many names the root directory has; the image must be sound.
+/// The number of names in the root directory; the image must be sound.
 fn names(bytes: &[u8], what: &str) -> usize {
     is_sound(bytes.to_vec(), what);
     let image = Image::open(Arc::new(MemoryStorage::from_bytes(bytes.to_vec())), ImageOptions::default());
@@ -68,7 +68,7 @@ fn checkpoints_follow_one_another_and_each_image_is_sound() {
         assert_eq!(names(&storage.to_bytes(), "after a checkpoint"), count);
         writer.version.fit_for_writing().unwrap();
     }
-    // Another writer goes on from it.
+    // Another writer continues from it.
     let mut writer = Writer::open(Arc::new(MemoryStorage::from_bytes(storage.to_bytes()))).unwrap();
     let changes = files(&mut writer, 90_000, 10);
     writer.checkpoint(&changes).unwrap();
@@ -97,7 +97,7 @@ fn a_power_cut_at_any_event_around_two_checkpoints_leaves_a_state_that_was_publi
     for round in 0..2 {
         let changes = files(&mut writer, 1000 * round, 60);
         writer.checkpoint(&changes).unwrap();
-        // The new root is there for good from the sync of its first slot on: two events before the end.
+        // The new root is durable from the sync of its first slot on: two events before the end.
         published.push((history.len() - 2, 60 * (round + 1)));
     }
     let torn = (0..8).flat_map(|sector| [1u64 << sector, !(1 << sector)]);
@@ -118,7 +118,7 @@ fn a_power_cut_at_any_event_around_two_checkpoints_leaves_a_state_that_was_publi
             let image = image.unwrap_or_else(|error| panic!("{what}: {error}"));
             let now = image.tree(&floe::format::schema::DIRENTS).rows as usize;
             assert!(published.iter().any(|(_, count)| *count == now) && now >= durable, "{what}: {now} names");
-            // All of it can be read, and a writer can go on.
+            // All of it is readable, and a writer can continue.
             for name in 0..now {
                 let name = format!("file {:06}", 1000 * (name / 60) + name % 60);
                 let entry = image.lookup(InodeId::ROOT, name.as_bytes()).unwrap().expect(&name);
@@ -134,8 +134,8 @@ fn a_power_cut_at_any_event_around_two_checkpoints_leaves_a_state_that_was_publi
     }
 }
 
-/// Fates of so many loose changes: all alike; each alone kept, dropped or torn while the others are there, or are not; and
-/// any, by seed.
+/// Fates of `loose` changes: all the same; each alone kept, dropped or torn while the others are kept or dropped; and
+/// arbitrary ones, by seed.
 fn subsets(fates: &[Fate], loose: usize, seed: u64) -> Vec<Vec<Fate>> {
     let mut all: Vec<Vec<Fate>> = fates.iter().map(|&fate| vec![fate; loose]).collect();
     for others in [Fate::Kept, Fate::Dropped] {

@@ -1,4 +1,4 @@
-//! How the commands treat people and programs: names, exit statuses, what stands on which stream.
+//! How the commands treat users and programs: names, exit statuses, and what goes to which stream.
 
 mod common;
 
@@ -122,7 +122,7 @@ fn an_image_cannot_be_made_inside_the_folder_that_is_packed_of_itself() {
     let source = lab.tree("source");
     write(source.join("file"), "x");
     let image = source.join("inside.floe");
-    // Whether refused or packed without itself: never itself in itself.
+    // Either refused, or packed without itself: never itself inside itself.
     let done = floe!("pack", &source, &image);
     if done.code == Some(0) {
         let listed = floe!("ls", "-R", &image).exits(0).out();

@@ -1,5 +1,5 @@
-//! `floe bench` with the real binary and real mounts: its figures are those of the commands by hand, what fails is said and the rest
-//! goes on, and however it ends nothing is left.
+//! `floe bench` with the real binary and real mounts. Its figures equal those of the commands by hand; failures are
+//! reported and the rest continues; however it ends, nothing remains.
 
 mod common;
 
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// Something of every kind: names, duplicates, text, noise, a link, a hole.
+/// One of every kind: names, duplicates, text, noise, a link, a hole.
 fn tree(lab: &Lab) -> PathBuf {
     let root = lab.tree("tree");
     write(root.join("data/noise"), noise(1, 300_000));
@@ -31,9 +31,9 @@ fn tree(lab: &Lab) -> PathBuf {
     root
 }
 
-/// A work directory of one test.
+/// The work directory of one test.
 fn work(lab: &Lab) -> PathBuf {
-    // Whatever goes wrong, no mount outlives the lab.
+    // Whatever fails, no mount outlives the lab.
     lab.mount_point("unused");
     let path = lab.path("work");
     fs::create_dir(&path).unwrap();
@@ -61,7 +61,7 @@ fn failure(entry: &Entry) -> &str {
     }
 }
 
-/// Neither files nor mounts nor processes that know the directory.
+/// No file, mount or process refers to the directory any more.
 #[track_caller]
 fn nothing_is_left(work: &Path) {
     let files: Vec<_> = fs::read_dir(work).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -77,7 +77,7 @@ fn nothing_is_left(work: &Path) {
     }
 }
 
-/// Asks until something holds.
+/// Polls until `asked` returns a value.
 #[track_caller]
 fn until<T>(what: &str, child: &mut Child, mut asked: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -104,7 +104,7 @@ fn is_interrupted(mut child: Child, work: &Path) {
     nothing_is_left(work);
 }
 
-/// A directory that is in PATH alone, with scripts in it.
+/// A directory that is alone in PATH, with scripts in it.
 fn programs(lab: &Lab, scripts: &[(&str, &str)]) -> PathBuf {
     let directory = lab.path("programs");
     fs::create_dir(&directory).unwrap();
@@ -154,7 +154,7 @@ fn figures_are_those_of_packing_by_hand_and_add_up() {
         let packing = entry.packing.as_ref().unwrap();
         assert!(packing.cpu_seconds > 0.0 && packing.peak_memory > 1 << 20, "{packing:?}");
         assert_eq!(entry.read_costs.iter().map(|cost| cost.working_set >> 20).collect::<Vec<_>>(), [64, 256]);
-        // Less than 1: what is there twice is inflated once.
+        // Less than 1: duplicate data is inflated only once.
         let once = 1_800_000.0 / 2_100_000.0;
         assert!(
             entry.read_costs.iter().all(|cost| (cost.in_order - once).abs() < 0.01 && cost.random > 0.0),
@@ -186,7 +186,7 @@ fn the_table_and_the_page_show_what_json_says() {
     };
     let text = with_page(&[]).exits(0).out();
     assert!(text.contains("floe fast") && text.lines().all(|line| line.chars().count() <= 100), "{text}");
-    // A page of an earlier run is replaced.
+    // The page of an earlier run is replaced.
     let report = report(&with_page(&["--json"]).exits(0));
     assert_eq!(fs::read_to_string(&page).unwrap(), html(&report));
     fs::write(&page, "mine").unwrap();
@@ -236,7 +236,7 @@ fn a_sample_of_everything_predicts_what_is_packed() {
 fn a_peer_that_fails_is_missing_or_takes_too_long_is_said_and_the_rest_goes_on() {
     let lab = Lab::new();
     let (tree, work) = (tree(&lab), work(&lab));
-    // Only the tree has a name with "few" in it, so that what is tried beforehand works.
+    // Only the tree has a name with "few" in it, so the trial before it works.
     let script = r#"
 case "$1" in -version) echo 'mksquashfs version 9.9 (2031/01/01)'; exit 0 ;; esac
 if [ -d "$1/few" ]; then
@@ -263,7 +263,7 @@ echo hsqs >"$2"
     assert!(report.missing.iter().all(|missing| !missing.package.is_empty()));
 }
 
-/// A tmpfs of a size, unmounted with the value.
+/// A tmpfs of a given size, unmounted when the value is dropped.
 struct Small(PathBuf);
 
 impl Small {
@@ -373,7 +373,7 @@ fn mount_below(work: &Path) -> Option<()> {
     fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&name).then_some(())
 }
 
-/// The process whose command line has all these words.
+/// The process whose command line contains all these words.
 fn process(words: &[&str]) -> Option<Pid> {
     let has_them = |entry: &fs::DirEntry| {
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -437,7 +437,7 @@ echo hsqs >"$2"
 #[test]
 #[cfg(target_env = "gnu")]
 fn what_this_process_needed_before_is_not_counted_as_a_programs() {
-    // Each smaller than what the allocator gets from the kernel for itself.
+    // Each is smaller than what the allocator requests from the kernel separately.
     let many: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; 64 << 10]).collect();
     assert!(many.iter().all(|one| one.iter().all(|&byte| byte == 1)));
     drop(many);

@@ -1,4 +1,4 @@
-//! `floe freeze`, `--status` and what freezes at unmounting: the real program, on real mounts.
+//! `floe freeze`, `--status`, and freezing at unmount: the real program, on real mounts.
 
 mod common;
 
@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Nobody.
+/// The user nobody.
 const OTHER: u32 = 65534;
 
 /// A lab with an empty image and a mount point.
@@ -27,7 +27,7 @@ fn empty() -> (Lab, PathBuf, PathBuf) {
     (lab, image, dir)
 }
 
-/// Kills the daemon, and takes away what is left of its mount.
+/// Kills the daemon, and removes the dead mount.
 fn crash(image: &Path, dir: &Path) {
     let daemon = *daemons(image).first().expect("a daemon");
     kill_process(daemon, Signal::KILL).expect("it can be killed");
@@ -35,7 +35,7 @@ fn crash(image: &Path, dir: &Path) {
     floe!("umount", dir).exits(0).says(&["had died"]);
 }
 
-/// The line of a type among the JSON lines that a command wrote.
+/// The line of the type `kind` among the JSON lines that a command wrote.
 fn line(run: &Run, kind: &str) -> Value {
     let lines = run.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let mut lines = lines.map(|line| serde_json::from_slice::<Value>(line).expect("a line of JSON"));
@@ -50,7 +50,7 @@ fn digest(of: &Path) -> String {
     floe!("digest", of).exits(0).out()
 }
 
-/// A tree of files of all kinds that freezing treats differently.
+/// A tree with all kinds of files that freezing treats differently.
 fn tree(lab: &Lab) -> PathBuf {
     let tree = lab.tree("tree");
     for n in 0..60 {
@@ -84,7 +84,7 @@ fn what_is_copied_into_a_mount_freezes_to_what_pack_makes_and_the_log_is_gone_af
         told.says(&["froze ", "  new: ", "superchunk", "  shared: ", "the image is complete as of this checkpoint"]);
     assert!(told.stdout.is_empty());
     assert_same(&tree, &dir);
-    // Whoever has the image alone has everything, though it is mounted.
+    // A copy of the image alone has everything, although the image is mounted.
     let alone = lab.image("copy.floe");
     fs::copy(&image, &alone).expect("a copy");
     let info = serde_json::from_slice::<Value>(&floe!("info", "--json", &alone).exits(0).stdout).expect("one document");
@@ -152,7 +152,7 @@ fn an_image_whose_daemon_was_killed_is_recovered_and_frozen_and_its_log_goes() {
     assert_eq!(lab.image_folder(), ["x.floe"]);
     floe!("check", &image).exits(0);
     assert_eq!(digest(&image), digest(&lab.pack(&[], &tree, "packed.floe")));
-    // Once more there is nothing to do: for cron.
+    // A second run has nothing to do: for cron.
     let before = fs::read(&image).expect("it can be read");
     floe!("freeze", &image).exits(0).says(&["nothing to freeze", "nothing was written"]);
     assert!(fs::read(&image).expect("it can be read") == before);
@@ -245,7 +245,7 @@ fn only_who_mounted_it_and_root_may_have_it_frozen() {
     need_root!();
     let (_lab, image, dir) = empty();
     let mount = Mounted::as_asked(&image, &dir, &["-o", "allow_other,freeze=off"]);
-    // Who may write to the root directory may not for that have it frozen.
+    // Write permission on the root directory is not enough to freeze.
     fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("it can be changed");
     write(dir.join("file"), noise(1, 100_000));
     let set = |path: &Path, value: &[u8]| {

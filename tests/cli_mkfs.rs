@@ -1,4 +1,4 @@
-//! `floe mkfs`: an empty image that everything else accepts, made under the same rules as one that is packed.
+//! `floe mkfs`: an empty image that all other commands accept, made under the same rules as a packed one.
 
 mod common;
 
@@ -16,7 +16,7 @@ fn an_empty_image_is_clean_and_holds_nothing_but_its_root() {
     let image = lab.image("x.floe");
     floe!("mkfs", &image).exits(0).says(&["x.floe", "zstd:12", "4.00 MiB"]);
     assert_eq!(lab.image_folder(), ["x.floe"]);
-    // What will be written to it is not known.
+    // Its future contents are unknown, so only the owner may read it.
     assert_eq!(image.metadata().expect("an image").mode() & 0o777, 0o600);
     floe!("check", &image).exits(0);
     assert_eq!(floe!("ls", "-lR", &image).exits(0).out(), "");

@@ -1,5 +1,5 @@
-//! `check` and `info` of an image that was written to: what is in the thaw log, what is lost with it, and what is said while
-//! somebody writes.
+//! `check` and `info` of an image that was written to: what is in the thaw log, what is lost with it, and what is
+//! reported while somebody writes.
 
 mod common;
 #[path = "common/forge.rs"]
@@ -25,7 +25,7 @@ const LOG: u64 = 0x5eed;
 const SEGMENT: u64 = 16 << 10;
 const TIME: (i64, u32) = (1_700_000_000, 0);
 
-/// An image that somebody wrote to and did not close: `dir/new` has 600 bytes in the log, `old` has 10 in its middle.
+/// An image that was written to and not closed: `dir/new` has 600 bytes in the log, `old` has 10 in its middle.
 struct Open {
     lab: Lab,
     image: PathBuf,
@@ -81,7 +81,7 @@ fn open() -> Open {
     let end = storage.len().expect("a length");
     thaw.commit(operations, end, TIME).expect("it can be written");
     thaw.commit(vec![thawed(2, 100, 10, middle)], end, TIME).expect("it can be written");
-    // Makes what is before known to be durable.
+    // This shows that everything before it is durable.
     thaw.commit(Vec::new(), end, TIME).expect("it can be written");
     Open { lab, image, log, new }
 }
@@ -156,7 +156,7 @@ fn a_log_that_is_missing_or_of_another_image_is_told() {
     assert!(out.contains("does not fit it: it is the log of another image"), "{out}");
     assert!(out.contains("no thaw log fits: what was written after the last checkpoint is missing"), "{out}");
 
-    // Of a mode that a log does not have.
+    // A mode that a log must not have.
     fs::remove_dir_all(&open.log).expect("a log");
     fs::create_dir(&open.log).expect("a directory");
     let out = floe!("check", &open.image).exits(0).out();
@@ -166,7 +166,7 @@ fn a_log_that_is_missing_or_of_another_image_is_told() {
 #[test]
 fn while_somebody_writes_the_last_checkpoint_is_checked_and_said_to_be() {
     let open = open();
-    // The log is not looked at: a checker beside a writer cannot tell damage from change.
+    // The log is not examined: a checker beside a writer cannot tell damage from change.
     flip(&open.log.join("0000000000000000"), open.new.frame.0 + 64 + 100);
     let file = File::options().read(true).write(true).open(&open.image).expect("it opens");
     let owner = Owner { host: "north".into(), boot: "b00t".into(), pid: 4711 };

@@ -22,7 +22,7 @@ fn tree(lab: &Lab) -> std::path::PathBuf {
     tree
 }
 
-/// The lines of standard error that are one of these names, sorted; each is there at most once.
+/// The lines of standard error that are one of these names, sorted; each occurs at most once.
 fn listed<'a>(run: &Run, names: &[&'a str]) -> Vec<&'a str> {
     let mut found: Vec<_> =
         run.stderr.lines().filter_map(|line| names.iter().copied().find(|name| line == *name)).collect();
@@ -41,7 +41,7 @@ fn pack_and_extract_list_everything_in_its_place_and_only_with_v() {
     let target = lab.tree("out");
     let extracted = floe!("extract", "-v", "-C", &target, &image).exits(0);
     assert_eq!(listed(&extracted, &names), names);
-    // Nothing through the JSON lines, and nothing unless it is asked for.
+    // Nothing with JSON lines, and nothing without `-v`.
     for more in [&["--force"][..], &["--force", "--json", "-v"]] {
         let mut command = common::run::floe_command(["pack"]);
         command.args(more).arg(&tree).arg(&image);

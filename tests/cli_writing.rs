@@ -1,4 +1,4 @@
-//! The commands around a writable mount: what people are told, who may do what at the same time, and what is there afterwards.
+//! The commands around a writable mount: their messages, what may be done at the same time, and the state afterwards.
 
 mod common;
 
@@ -21,10 +21,10 @@ fn empty() -> (Lab, PathBuf, PathBuf) {
     (lab, image, dir)
 }
 
-/// What is written stays in the thaw log, at unmounting too.
+/// Everything written stays in the thaw log, even at unmount.
 const OFF: [&str; 2] = ["-o", "freeze=off"];
 
-/// The same with `old` in a checkpoint, its bytes in the log, and nothing mounted.
+/// The same, with `old` in a checkpoint, its bytes in the log, and nothing mounted.
 fn written() -> (Lab, PathBuf, PathBuf) {
     let (lab, image, dir) = empty();
     let mount = Mounted::as_asked(&image, &dir, &OFF);
@@ -53,7 +53,7 @@ fn what_is_written_is_in_the_image_alone_after_unmounting() {
     assert_eq!(floe!("umount", &dir).exits(0).stderr, "");
     assert_eq!(lab.image_folder(), ["x.floe"]);
     floe!("check", &image).exits(0);
-    // Nothing is written before the first change, and nothing changes without one.
+    // Nothing is written before the first change, and without a change nothing changes.
     let before = fs::read(&image).expect("an image");
     floe!("mount", &image, &dir).exits(0);
     assert_eq!(fs::read(dir.join("file")).expect("it is there"), b"text");
@@ -115,7 +115,7 @@ fn a_second_mount_is_read_only_and_says_who_writes_and_with_rw_it_fails() {
     floe!("mount", "-o", "rw", &image, &second).exits(11).says(&["x.floe", "for writing", &who]);
     floe!("mount", "-o", "ro", &image, &second).exits(0);
     floe!("umount", &second).exits(0);
-    // Nobody replaces it either.
+    // Nor can anybody replace it.
     let source = lab.tree("source");
     floe!("pack", "-f", &source, &image).exits(11).says(&["cannot write", &who]);
     floe!("mkfs", "-f", &image).exits(11).says(&["cannot write", &who]);
@@ -235,7 +235,7 @@ fn a_log_that_is_given_up_is_listed_and_what_was_in_it_is_an_error_until_it_is_o
     let log = log_of(&image);
     fs::rename(&log, lab.path("log")).expect("another place");
     floe!("mount", "-o", "rw", &image, &dir).exits(1).says(&["for writing", "missing", "--forget-thaw"]);
-    // While the log is where it belongs, nothing is given up.
+    // While the log is in its place, it is not given up.
     fs::rename(lab.path("log"), &log).expect("another place");
     floe!("mount", "--forget-thaw", OFF[0], OFF[1], &image, &dir).exits(0);
     assert!(fs::read(dir.join("old")).expect("it is there") == noise(1, 50_000));
@@ -252,7 +252,7 @@ fn a_log_that_is_given_up_is_listed_and_what_was_in_it_is_an_error_until_it_is_o
     assert!(out.contains("lost: 50000 bytes of files, in 1 ranges, are lost"), "{out}");
     assert!(out.contains("  old\n"), "{out}");
     let info = json(&floe!("info", "--json", &image).exits(0).stdout);
-    // What was written since is frozen, and the log gone: what is lost is in none.
+    // Everything written since is frozen, and the log is gone: the lost bytes are in no log.
     assert_eq!((&info["thawed"]["lost"]["bytes"], &info["thawed"]["in_log"]["bytes"]), (&50_000.into(), &0.into()));
     assert!(!log.exists());
 }
@@ -308,7 +308,7 @@ fn mount_8_mounts_writable_unless_it_says_ro() {
     floe!("umount", &dir).exits(0);
 }
 
-/// What README.md says is not offered.
+/// README.md lists these operations as not offered.
 #[test]
 fn what_is_not_offered_fails_with_the_error_that_is_documented() {
     need_fuse!();
@@ -360,7 +360,7 @@ told("syncfs", lambda: call("syncfs", d))
         "COLLAPSE_RANGE EOPNOTSUPP",
         "INSERT_RANGE EOPNOTSUPP",
         "UNSHARE_RANGE EOPNOTSUPP",
-        // Making a whiteout needs CAP_MKNOD, which the kernel asks for first.
+        // Making a whiteout needs CAP_MKNOD, which the kernel checks first.
         if is_root() { "RENAME_WHITEOUT EINVAL" } else { "RENAME_WHITEOUT EPERM" },
         "user.floe.x EOPNOTSUPP",
         "syncfs OK",
@@ -379,7 +379,7 @@ fn a_mount_right_after_umount_8_waits_for_the_daemon_that_is_ending_and_is_writa
         for n in 0..100 {
             write(dir.join(format!("{round}-{n}")), noise(n, 20_000));
         }
-        // It returns before the daemon has committed.
+        // umount(8) returns before the daemon has committed.
         let umount = || {
             let mut command = std::process::Command::new("umount");
             command.arg(&dir);

@@ -1,5 +1,5 @@
-//! Images that nobody packed: every checksum in them is right, and what they say is wrong, or made to keep a program busy.
-//! `check` says what is wrong, and it, extraction and digest come to an end.
+//! Forged images: every checksum in them is right, but their content is wrong, or made to keep a program busy. `check`
+//! reports what is wrong; `check`, extraction and digest all come to an end.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -22,7 +22,7 @@ use forge::{Forge, inode, noise, piece, with_recipe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Far more than any of these needs, and far less than what they would take if they were followed.
+/// Far more than any of these needs, and far less than following them would take.
 const SOON: Duration = Duration::from_secs(60);
 
 fn check(storage: &Arc<MemoryStorage>) -> CheckReport {
@@ -53,7 +53,7 @@ impl ExtractObserver for Silent {
     fn error(&self, _: &[u8], _: &str) {}
 }
 
-/// Extracts and digests; both must come to an end. Says whether both were content.
+/// Extracts and digests; both must end. Returns whether each succeeded.
 fn go_through(storage: &Arc<MemoryStorage>) -> (bool, bool) {
     let began = Instant::now();
     let fs = open(storage);
@@ -64,7 +64,7 @@ fn go_through(storage: &Arc<MemoryStorage>) -> (bool, bool) {
     (summary.errors == 0, digest.is_ok())
 }
 
-/// That one finding, and no other, has these words, and names these paths.
+/// Exactly one finding contains these words, and it names these paths.
 #[track_caller]
 fn assert_one(report: &CheckReport, words: &str, paths: &[&str]) {
     let all: Vec<_> = report.findings.iter().filter(|finding| finding.severity > Severity::Note).collect();
@@ -96,7 +96,7 @@ fn a_composed_subchunk_is_lost_with_what_it_is_made_of() {
     let report = check(&storage);
     let named: Vec<_> = report.findings.iter().flat_map(|f| &f.paths).map(|p| String::from_utf8_lossy(p)).collect();
     assert_eq!(named, ["plain-2", "composed"], "{:#?}", report.findings);
-    // What is in the damaged superchunk, and what is made of it, was compared too.
+    // The content of the damaged superchunk, and what is composed of it, was compared too.
     assert_eq!(report.subchunks_verified, 4);
 }
 
@@ -119,7 +119,7 @@ fn a_piece_of_a_composed_subchunk_is_of_what_is_stored_of_it() {
     let mut read = Vec::new();
     fs.read(fs.resolve(b"of-composed").unwrap().inode, 0, 83, &mut read).unwrap();
     assert_eq!(read, bytes);
-    // What lies behind the stored part is not there for a piece, though the composed subchunk is longer.
+    // A piece cannot refer to bytes after the stored part, although the composed subchunk is longer.
     let recipe = Recipe::new(vec![piece(4, 21, 80), piece(5, 0, 3)]).unwrap();
     forge.superchunks[2][2].1.as_mut().unwrap().0 = recipe;
     assert_one(&check(&forge.build()), "1 of 3 subchunks in superchunk 3", &["of-composed"]);
@@ -172,7 +172,7 @@ fn map_frames(storage: &Arc<MemoryStorage>) -> Vec<u64> {
 #[test]
 fn a_lost_leaf_of_the_map_loses_its_composed_subchunks_and_nothing_else() {
     let mut forge = with_recipe();
-    // Enough superchunks and recipes for leaves that have only these or those.
+    // Enough superchunks and recipes for leaves that hold only one kind.
     let part = noise(7, 600);
     for n in 0..300u32 {
         let pieces = vec![piece(1, n, 100), piece(2, 7 * n, 900)];
@@ -223,7 +223,7 @@ fn a_leaf_of_the_map_with_recipes_is_written_twice_where_that_costs_little() {
         assert!(report.damaged() && report.findings.iter().all(|f| f.severity < Severity::Lost), "{report:#?}");
         storage.flip(at, 1).unwrap();
     }
-    // Without recipes the clear lists say all that it says.
+    // Without recipes the clear lists have all information of the leaf.
     forge.superchunks[2].truncate(1);
     forge.inodes.remove(&20);
     forge.dirents.remove(&(1, b"composed".to_vec()));
@@ -276,7 +276,8 @@ fn a_reader_written_from_the_specification_puts_composed_subchunks_together() {
 #[test]
 fn recipes_that_multiply_end_soon() {
     let mut forge = Forge::new();
-    // Each of these two hundred is a megabyte made of one kilobyte, in little more than a clear list.
+    // Each of these two hundred is a megabyte made from one kilobyte, and takes little more than its entry in a clear
+    // list.
     let small = noise(9, 1024);
     let recipe = Recipe::new(vec![piece(1, 0, 1024); 1024]).unwrap();
     let composed = small.repeat(1024);
@@ -294,7 +295,7 @@ fn directories_that_lie_in_one_another_are_found() {
     forge.directory(1, "good", 2);
     forge.directory(4, "up", 3);
     forge.directory(3, "down", 4);
-    // Directory 4 was made before 3 was there to be counted in it.
+    // Directory 4 was made before 3 existed, so 3 was not counted in it.
     forge.inodes.get_mut(&4).unwrap().links = 3;
     let storage = forge.build();
     let report = check(&storage);
@@ -338,7 +339,7 @@ fn a_content_shared_by_many_is_gone_over_once() {
         forge.file(1, &format!("{n}"), 2 + n, 200_000, ContentRef::Content(ContentId(1)));
     }
     assert_eq!(check(&forge.build()).findings, []);
-    // A gap in it is one finding that names all of them, though it lists only some.
+    // A gap in it is one finding that affects all of them, although it lists only some.
     forge.contents.remove(&(1, 500));
     let report = check(&forge.build());
     assert_eq!(report.findings.len(), 1, "{:#?}", &report.findings[..2]);
@@ -346,7 +347,7 @@ fn a_content_shared_by_many_is_gone_over_once() {
     assert_eq!(report.findings[0].paths.len(), care::MAX_PATHS);
 }
 
-/// Messages and paths of what is worse than a note.
+/// Messages and paths of all findings worse than a note.
 fn told(report: &CheckReport) -> Vec<(String, Vec<String>)> {
     let findings = report.findings.iter().filter(|finding| finding.severity > Severity::Note);
     let path = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
@@ -360,7 +361,7 @@ fn told(report: &CheckReport) -> Vec<(String, Vec<String>)> {
 fn a_superchunk_that_is_not_full_and_does_not_say_so_is_found() {
     let mut forge = Forge::new();
     forge.says_short = false;
-    // With 128 KiB more none of the longest subchunks would find room in the first; in the second it would.
+    // With 128 KiB more the first superchunk would have no room for the longest subchunk; the second still would.
     let full = (4 << 20) - (128 << 10) + 1;
     forge.superchunks = vec![vec![(noise(1, 1 << 20), None); 3], vec![(noise(1, 1 << 20), None); 3]];
     forge.superchunks[0].push((noise(2, full - (3 << 20)), None));
@@ -397,7 +398,7 @@ fn a_short_subchunk_within_data_is_found_unless_the_content_is_uneven() {
     }
     forge.file(1, "one", 2, 1999, ContentRef::Content(ContentId(1)));
     forge.file(1, "two", 3, 1005, ContentRef::Content(ContentId(2)));
-    // 1000 of its bytes are in no hole.
+    // 1000 of its bytes are outside holes.
     forge.inodes.get_mut(&3).unwrap().attributes = vec![(7, vec![0xe8, 0x07])];
     forge.chunk_min = 1000;
     assert_eq!(told(&check(&forge.build())), []);

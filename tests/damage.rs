@@ -1,8 +1,9 @@
-//! Damage, one byte at a time, in process over storage in memory: whatever byte is turned over, `check` says so and names
-//! the files that are hit; reads fail only where a subchunk does not have its identity, and are right everywhere else.
+//! Damage, one byte at a time, in process over storage in memory. Whichever byte is flipped, `check` reports it and
+//! names the affected files. Reads fail only where a subchunk's content hash does not match, and are right everywhere
+//! else.
 //!
-//! By default of small images, and of head slots' zeros and of lengths only some. Every byte and length, and of a larger
-//! image too: `FLOE_LONG=1 cargo test --test damage`.
+//! By default it uses small images, and only some of the head slots' zeros and of the lengths. Every byte and length,
+//! and also a larger image: `FLOE_LONG=1 cargo test --test damage`.
 
 use floe::care::{self, CheckError, CheckOptions, CheckReport, Severity};
 use floe::format::clear::ClearList;
@@ -24,9 +25,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Every so many bytes of a head slot's zeros, and of the image's lengths, unless asked for all.
+/// Step through a head slot's zeros and through the image's lengths, unless all are tested.
 const STRIDE: usize = 199;
-/// One byte in each so many of the data.
+/// Step through the data in bytes.
 const PAYLOAD_STEP: usize = 4096;
 
 fn long() -> bool {
@@ -61,7 +62,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-/// A small tree with one of everything: large, tiny, empty and sparse files, equal ones, links, folders, xattrs.
+/// A small tree with one of everything: large, tiny, empty, sparse and equal files, links, directories, xattrs.
 fn build(root: &Path, scale: usize) {
     let put = |name: &str, bytes: &[u8]| {
         let path = root.join(name);
@@ -88,7 +89,7 @@ fn build(root: &Path, scale: usize) {
     std::os::unix::fs::symlink("a/prose", root.join("link")).unwrap();
     for (name, len) in [("a/short", 20), ("a/noise", 1500), ("b", 900)] {
         let flags = rustix::fs::XattrFlags::empty();
-        // Where the file system has none, the tables of xattrs are just smaller.
+        // If the file system has no xattrs, the xattr tables are just smaller.
         let _ = rustix::fs::setxattr(root.join(name), "user.test", &noise(len as u64, len), flags);
     }
 }
@@ -101,7 +102,7 @@ struct Entry {
     target: Vec<u8>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     bytes: Vec<u8>,
-    /// Where each piece of the bytes is: range in the file, subchunk.
+    /// For each piece of the bytes: its range in the file, and its subchunk.
     pieces: Vec<(Range<u64>, Option<SubchunkId>)>,
 }
 
@@ -213,15 +214,15 @@ fn named(report: &CheckReport) -> HashSet<&[u8]> {
     lost.flat_map(|finding| finding.paths.iter().map(Vec::as_slice)).collect()
 }
 
-/// Whether the path, or a folder above it, is among those.
+/// Whether the path, or a directory above it, is among those.
 fn is_named(named: &HashSet<&[u8]>, path: &[u8]) -> bool {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     named.contains(&b"."[..]) || named.contains(path) || slashes.into_iter().any(|at| named.contains(&path[..at]))
 }
 
 impl Sample {
-    /// Reads everything from a damaged image: what can be read must be right, what cannot must be named. With `lost`,
-    /// reads fail exactly on these subchunks.
+    /// Reads everything from a damaged image. Readable data must be right, and unreadable data must be named. With
+    /// `lost`, reads fail exactly on these subchunks.
     fn read_back(&self, storage: &Arc<MemoryStorage>, report: &CheckReport, lost: Option<&HashSet<u64>>, what: &str) {
         let named = named(report);
         let fs = open(storage).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -285,7 +286,7 @@ impl Sample {
         }
     }
 
-    /// The subchunks of a damaged superchunk that have the wrong content hash; what cannot be decoded is zero.
+    /// The subchunks of a damaged superchunk that have the wrong content hash; bytes that cannot be decoded are zero.
     fn lost(&self, frame: &FrameHeader, image: &[u8]) -> HashSet<u64> {
         let at = frame.offset.0 as usize + FRAME_HEADER;
         let (clear, stored) = image[at..].split_at(frame.clear_len as usize);
@@ -304,7 +305,7 @@ impl Sample {
         lost.map(|listed| listed.id.0).collect()
     }
 
-    /// Turns bytes of `range` over, one after another, and looks at what `check` and reading make of it.
+    /// Flips bytes of `range`, one after another, and tests `check` and reading each time.
     fn flip(&self, name: &str, range: Range<u64>, step: usize, frame: Option<&FrameHeader>) {
         let storage = Arc::new(MemoryStorage::from_bytes(self.bytes.clone()));
         for at in range.step_by(step) {
@@ -337,7 +338,7 @@ impl Sample {
             self.flip(&format!("header of a {kind}"), frame.offset.0..clear, 1, None);
             self.flip(&format!("clear list of a {kind}"), clear..stored, 1, None);
             if frame.kind == FrameKind::SUPERCHUNK {
-                // Not always the same byte of a page, and the last one of all.
+                // Not always the same byte of a page, and also the very last byte.
                 self.flip("data", stored + frame.sequence % 7..end, PAYLOAD_STEP, Some(frame));
                 self.flip("the last byte of data", end - 1..end, 1, Some(frame));
             } else {
@@ -423,7 +424,7 @@ fn what_is_no_image_is_called_so() {
     }
 }
 
-/// Noise with flipped ranges of an image: whatever stands there, there is a report or an error, and reading never panics.
+/// Noise, and flipped ranges of an image: whatever they hold, there is a report or an error, and reading never panics.
 #[test]
 fn large_damage_gives_a_report_and_no_panic() {
     let sample = sample(Compression::Zstd(12), None, 1);

@@ -1,4 +1,4 @@
-//! Damage, as people meet it: `check` reports it, names files and never writes; the rest can still be read.
+//! Damage as users see it: `check` reports it, names files and never writes; everything else stays readable.
 
 mod common;
 
@@ -60,7 +60,7 @@ impl Image {
     }
 }
 
-/// Runs `check`, expects findings, and gives what it said. The image must be as it was.
+/// Runs `check`, expects findings, and returns its output. The image must not change.
 #[track_caller]
 fn findings(image: &Path) -> String {
     let before = fs::read(image).expect("an image");
@@ -160,7 +160,7 @@ fn interior_table_blocks_and_the_map_survive_one_damaged_copy() {
     let lab = Lab::new();
     let image = Image::new(&lab);
     for frame in image.frames.iter().filter(|f| matches!(f.kind, FrameKind::MAP_BLOCK | FrameKind::TABLE_GROUP)) {
-        // A frame with the same sum is a copy.
+        // Another frame with the same checksum is a copy.
         let copies = image.frames.iter().filter(|f| f.kind == frame.kind && f.sum == frame.sum).count();
         if copies == 2 {
             let path = image.damaged("bad.floe", image.stored(frame));

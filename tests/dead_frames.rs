@@ -1,4 +1,5 @@
-//! Images whose superchunks lie in the punched payload of a dead frame: they read, check and are salvaged as any others.
+//! Images with superchunks in the punched payload of a dead frame: reading, check and salvage work as with any other
+//! image.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -15,7 +16,7 @@ use floe::storage::testing::MemoryStorage;
 use forge::{Forge, noise};
 use std::sync::Arc;
 
-/// Eight superchunks, the first five of them in a dead one.
+/// Eight superchunks; the first five lie in a dead one.
 fn image() -> (Forge, Arc<MemoryStorage>) {
     let mut forge = Forge::new();
     forge.in_dead = 5;
@@ -41,7 +42,7 @@ fn frames(storage: &Arc<MemoryStorage>) -> Vec<FrameHeader> {
     open(storage).image().log().scan(LogOffset(LOG_START)).map(Result::unwrap).collect()
 }
 
-/// The files that cannot be read; those that can have their bytes.
+/// The files that cannot be read; all others have their bytes.
 fn unreadable(forge: &Forge, storage: &Arc<MemoryStorage>) -> Vec<String> {
     let fs = open(storage);
     let read = |n: usize| {
@@ -111,7 +112,7 @@ fn damage_in_a_payload_hits_what_lies_there_and_nothing_else() {
     for frame in &found[1..6] {
         let subchunk = open(&storage).image().superchunk(SuperchunkId(1)).unwrap().unwrap();
         assert_ne!(subchunk.place.offset.0, dead);
-        // The header: what the map says is enough.
+        // The header: the information in the map is enough.
         for at in [0, 30] {
             storage.flip(frame.offset.0 + at, 1).unwrap();
             let report = check(&storage);
@@ -131,7 +132,7 @@ fn damage_in_a_payload_hits_what_lies_there_and_nothing_else() {
             storage.flip(at, 1).unwrap();
         }
     }
-    // A byte of a free block of the payload, or of what is left of the dead frame, means nothing.
+    // A byte of a free block of the payload, or of the rest of the dead frame, means nothing.
     for at in [stored_end(&found[5]), dead + found[0].frame_len() - 1] {
         storage.flip(at, 1).unwrap();
         assert_eq!(check(&storage).findings, []);

@@ -43,7 +43,7 @@ impl World {
     }
 }
 
-/// The names after `cookie` with their numbers, at most so many.
+/// At most `most` names after `cookie`, with their numbers.
 fn reply(fs: &Fs, handle: &mut DirHandle, cookie: u64, most: usize) -> Vec<(u64, Vec<u8>)> {
     let mut names = Vec::new();
     handle
@@ -64,11 +64,11 @@ fn name(n: u16) -> Vec<u8> {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Reads so many names on.
+    /// Reads this many more names.
     Read(usize),
     /// Adds or removes a name.
     Set(u16, bool),
-    /// Goes to a number that was given, and reads so many names.
+    /// Goes to a number that was returned before, and reads this many names.
     Seek(prop::sample::Index, usize),
 }
 
@@ -81,16 +81,16 @@ fn steps(seeks: u32) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..80)
 }
 
-/// Directory with these names, and what was told of it.
+/// A directory with these names, and the results of reading it.
 struct Reading {
     world: Arc<World>,
     fs: Arc<Fs>,
     handle: DirHandle,
     there: BTreeSet<Vec<u8>>,
-    /// There from the beginning on.
+    /// Names that exist from the beginning on.
     lasting: BTreeSet<Vec<u8>>,
     given: Vec<Vec<u8>>,
-    /// Name of each number.
+    /// The name of each number.
     numbers: BTreeMap<u64, Vec<u8>>,
     at: u64,
 }
@@ -105,7 +105,7 @@ impl Reading {
         Reading { world, fs, handle, there, lasting, given: Vec::new(), numbers: [(2, Vec::new())].into(), at: 0 }
     }
 
-    /// Reads on; whether there was anything.
+    /// Reads on; returns whether there was anything.
     fn read(&mut self, most: usize) -> bool {
         let names = reply(&self.fs, &mut self.handle, self.at, most);
         for (number, name) in &names {

@@ -1,4 +1,4 @@
-//! Extraction and digest, in process: what comes out is what went in, and nothing ever comes out elsewhere.
+//! Extraction and digest, in process: the result equals the source, and no file is ever written outside the target.
 
 mod common;
 
@@ -19,7 +19,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Notes what it is told.
+/// Records what it is told.
 #[derive(Default)]
 struct Told {
     errors: Mutex<Vec<String>>,
@@ -212,7 +212,7 @@ fn a_link_in_the_target_is_never_followed() {
     }
 }
 
-/// Puts a link in the place of a directory once the deepest file has come out.
+/// Replaces a directory by a link after the deepest file was extracted.
 struct Swap {
     target: PathBuf,
     outside: PathBuf,
@@ -247,7 +247,7 @@ fn a_directory_that_becomes_a_link_while_it_is_extracted_is_not_followed_when_it
     write(at.join("deepest"), b"x");
     let image = open(&packed(&lab, &tree, "deep.floe", &PackOptions::default()));
     let outside = lab.path("outside");
-    // Were the link followed, all levels would be found outside.
+    // If the link were followed, all levels would be found outside.
     fs::create_dir_all(outside.join(at.strip_prefix(&tree).unwrap())).unwrap();
     let swap = Swap { target: lab.path("out"), outside: outside.clone(), errors: Mutex::default() };
     let summary = extract(&image, &[], &lab.path("out"), &ExtractOptions::default(), &swap).unwrap();
@@ -279,7 +279,7 @@ fn many_names_in_many_directories_are_all_linked() {
     }
 }
 
-/// Runs floe as a user who is not root.
+/// Runs floe as a user other than root.
 fn as_nobody(args: &[&str], paths: &[&Path]) -> common::Run {
     let mut command = std::process::Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_floe")]);
@@ -287,7 +287,7 @@ fn as_nobody(args: &[&str], paths: &[&Path]) -> common::Run {
     common::run(command)
 }
 
-/// A directory in which everybody may work, with an image of `tree` in it, and one to extract into.
+/// A directory open to everybody with an image of `tree` in it, and a directory to extract into.
 fn for_everybody(lab: &Lab, tree: &Path) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let open = tempfile::tempdir().unwrap();
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o777)).unwrap();

@@ -1,4 +1,4 @@
-//! A clear list and a row of recipes of any bytes, with a checksum that is right.
+//! A clear list and a row of recipes from arbitrary bytes, with a right checksum.
 
 #![no_main]
 

@@ -1,8 +1,10 @@
-//! Whole images whose checksums and hashes are all right, and whose rows, blocks, clear lists, parameters, roots and heads
-//! are wrong: opened, walked, read, digested, extracted and checked. Errors at most, in bounded memory.
+//! Whole images whose checksums and hashes are right, but whose rows, blocks, clear lists, parameters, roots and heads
+//! are wrong. They are opened, walked, read, digested, extracted and checked. Errors are allowed; memory must stay
+//! bounded.
 //!
-//! The images changed are the fixtures, and some that hold far more than they are long. How the bytes of an input are used: [`Script`]. All memory counts, also that of zstd
-//! and xz, as the address sanitizer sees it; so this target needs that sanitizer, which is cargo-fuzz's default.
+//! The changed images are the fixtures, and some that claim far more data than they hold. [`Script`] tells how the
+//! bytes of an input are used. All memory counts, also that of zstd and xz, as the address sanitizer sees it; so this
+//! target needs that sanitizer, which is cargo-fuzz's default.
 
 #![no_main]
 
@@ -52,7 +54,7 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn on_malloc(_: *const c_void, size: usize) {
     let live = LIVE.fetch_add(size, Relaxed).wrapping_add(size);
-    // What was allocated before the hooks were there may be freed: then the count is a little below zero.
+    // Memory allocated before the hooks were installed may be freed: then the count is slightly below zero.
     if (live as isize) > 0 {
         PEAK.fetch_max(live, Relaxed);
     }
@@ -73,7 +75,7 @@ fn install_hooks() {
     });
 }
 
-/// Runs `job`, and gives the most bytes it had allocated at one time beyond those before.
+/// Runs `job`; returns its peak of allocated bytes beyond those allocated before.
 fn peak_of(job: impl FnOnce()) -> usize {
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -81,7 +83,7 @@ fn peak_of(job: impl FnOnce()) -> usize {
     PEAK.load(Relaxed).saturating_sub(before)
 }
 
-/// The input as a script: which fixture, then one change after another, each a few bytes. What is missing reads as zero.
+/// The input as a script: first a fixture, then one change after another, each a few bytes. Missing bytes read as zero.
 struct Script<'a> {
     rest: &'a [u8],
 }
@@ -101,12 +103,12 @@ impl Script<'_> {
         usize::from(u16::from_le_bytes([self.byte(), self.byte()]))
     }
 
-    /// Below `len`, which is not 0.
+    /// A number below `len`, which must not be 0.
     fn index(&mut self, len: usize) -> usize {
         self.short() % len
     }
 
-    /// Something to put in place of `old`.
+    /// A value to replace `old` with.
     fn value(&mut self, old: u64) -> u64 {
         const EDGES: &[u64] = &[
             0,
@@ -145,7 +147,7 @@ impl Script<'_> {
         }
     }
 
-    /// Changes some bytes in place, or how many there are.
+    /// Changes some bytes in place, or changes the length.
     fn bytes(&mut self, bytes: &mut Vec<u8>) {
         let how = self.byte() % 8;
         if bytes.is_empty() || how == 0 {
@@ -162,7 +164,7 @@ impl Script<'_> {
                 bytes.remove(at);
             }
             3 => {
-                // Not for long: what grows without end says nothing new.
+                // Not repeatedly: an input that only grows finds nothing new.
                 let end = bytes.len().min(at + 64);
                 bytes.extend_from_within(at..end);
             }
@@ -173,7 +175,7 @@ impl Script<'_> {
         }
     }
 
-    /// Changes one field of a struct, also of a struct in it.
+    /// Changes one field of a struct, or of a nested struct.
     fn field(&mut self, fields: &[(usize, usize)], bytes: &mut [u8]) {
         let (at, size) = fields[self.index(fields.len())];
         let Some(bytes) = bytes.get_mut(at..at + size) else { return };
@@ -198,7 +200,7 @@ impl Script<'_> {
             1 => rows.swap(at, other),
             2 => rows.insert(at, rows[other].clone()),
             3 => {
-                // One that follows it.
+                // A row that follows it.
                 let mut row = rows[at].clone();
                 match self.byte() % 3 {
                     0 => row.key.a = row.key.a.wrapping_add(1),
@@ -225,7 +227,7 @@ impl Script<'_> {
     }
 }
 
-/// Fields of a struct as (offset, size), those of structs in it one by one.
+/// Fields of a struct as (offset, size), with nested structs flattened.
 fn flat(fields: &'static [Field], at: usize, out: &mut Vec<(usize, usize)>) {
     for field in fields {
         let inner = match field.name {
@@ -249,7 +251,7 @@ fn flattened(fields: &'static [Field]) -> Vec<(usize, usize)> {
     out
 }
 
-/// One change: of the so-many-th thing of a kind that is written.
+/// One change, made to the n-th thing of its kind that is written.
 struct Change<'a> {
     what: u8,
     countdown: usize,
@@ -257,7 +259,7 @@ struct Change<'a> {
 }
 
 const CHANGES: usize = 6;
-/// Bytes of the script for one change.
+/// Bytes of the script for each change.
 const STEP: usize = 16;
 
 struct Changes<'a> {
@@ -274,7 +276,7 @@ impl<'a> Changes<'a> {
         Changes { all: all.collect() }
     }
 
-    /// Lets each change of these kinds whose turn it is do its work.
+    /// Applies each change of these kinds whose turn it is.
     fn each(&mut self, kinds: std::ops::Range<u8>, mut work: impl FnMut(u8, &mut Script<'_>)) {
         for change in self.all.iter_mut().filter(|change| kinds.contains(&change.what)) {
             if change.countdown == 0 {
@@ -287,12 +289,12 @@ impl<'a> Changes<'a> {
 
 impl Tweak for Changes<'_> {
     fn rows(&mut self, table: &'static Table, rows: &mut Vec<Row>) {
-        // Which table is in the change itself, not the countdown: most changes shall be of rows.
+        // The change itself selects the table, not the countdown: most changes should be of rows.
         for change in self.all.iter_mut().filter(|change| change.what < 8) {
             let tables = floe::format::schema::TABLES.len();
             if change.countdown % tables + 1 == usize::from(table.id().0) {
                 change.script.row(rows);
-                // Keys out of order are refused with their block: mostly, what comes after that is to be reached.
+                // A block with keys out of order is refused, so usually restore the order to reach the code after that.
                 if !change.script.byte().is_multiple_of(8) {
                     rows.sort_by(|a, b| a.key.cmp(&b.key));
                     rows.dedup_by(|a, b| a.key == b.key);
@@ -337,27 +339,27 @@ impl Tweak for Changes<'_> {
         static FIELDS: OnceLock<Vec<(usize, usize)>> = OnceLock::new();
         let fields = FIELDS.get_or_init(|| flattened(RawHeadSlot::FIELDS));
         for change in self.all.iter_mut().filter(|change| change.what == 15) {
-            // Both slots are changed alike, so that a good one is not taken instead.
+            // Both slots get the same change, so that no good slot is used instead.
             Script { rest: change.script.rest }.field(fields, head);
         }
     }
 }
 
-/// Entries looked at: a hostile directory may hold itself.
+/// Limit of entries visited: a hostile directory may contain itself.
 const ENTRIES: usize = 300;
-/// Bytes read at a place of a file.
+/// Bytes read at one offset of a file.
 const READ: usize = 100_000;
-/// Bytes extracted and digested: whole trees may claim any number.
+/// Bytes extracted and digested: a tree may claim any size.
 const BYTES: u64 = 64 << 20;
 const CACHE: usize = 8 << 20;
 const MIB: usize = 1 << 20;
 
-/// What a mount may take: `cache`, or three superchunks, and what it needs beside.
+/// Memory limit of a mount: `cache`, or three superchunks, and a fixed amount.
 fn mount_bound(superchunk_size: usize) -> usize {
     CACHE.max(3 * superchunk_size + 8 * MIB) + 64 * MIB
 }
 
-/// Memory of `check`: buffers, and what tables and findings take.
+/// Memory limits of `check`: its buffers, and its tables and findings.
 const CHECK_MEMORY: usize = 64 * MIB;
 const CHECK_BESIDE: usize = 256 * MIB;
 
@@ -386,7 +388,7 @@ struct Silent;
 
 impl CheckObserver for Silent {}
 
-/// What is done with an image beside looking at it: the more inputs a second, the better.
+/// What is done with an image besides walking it. Doing less gives more inputs a second.
 struct Also {
     check: bool,
     whole: bool,
@@ -409,14 +411,15 @@ fn run(bytes: Vec<u8>, also: &Also) {
     }
     let peak = peak_of(|| {
         let options = CheckOptions { memory: CHECK_MEMORY as u64, ..CheckOptions::default() };
-        // A finding each for whatever is wrong is what check is for; not to panic is what is tried here.
+        // `check` reports each fault as a finding; this target tests that it does not panic.
         let _ = check(storage.clone(), &options, &Silent);
     });
     let bound = CHECK_MEMORY + mount_bound(superchunk_size) + CHECK_BESIDE;
     assert!(peak <= bound, "checking took {peak} bytes of memory at its peak, the bound is {bound}");
 }
 
-/// Looks at all that can be reached, as a mount does; then, if `whole` and if it is not too much, digests and extracts it.
+/// Looks at everything reachable, as a mount does. Then, if `whole` and the data is not too much, digests and extracts
+/// it.
 fn look(fs: &Fs, whole: bool) {
     let mut todo = vec![InodeId::ROOT];
     let (mut entries, mut blocks) = (0, 0u64);
@@ -454,13 +457,13 @@ fn look(fs: &Fs, whole: bool) {
     let _ = extract(fs, &[], target.path(), &ExtractOptions::default(), &observer);
 }
 
-/// Where extracted trees go: memory, where there is some.
+/// Directory for extracted trees: in memory if possible.
 fn sink() -> &'static Path {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory } else { Path::new("/tmp") }
 }
 
-/// An image of `count` superchunks of `mebibytes` MiB of zeros each, in a few KB.
+/// An image of `count` superchunks, each `mebibytes` MiB of zeros, in a few KB.
 fn swollen(count: u64, mebibytes: u32) -> Pieces {
     let mut forge = Forge::new();
     for n in 0..count {
@@ -483,7 +486,7 @@ fn swollen(count: u64, mebibytes: u32) -> Pieces {
     pieces
 }
 
-/// The fixtures, taken to pieces, and images that hold far more than they are long.
+/// The fixtures as pieces, and images that claim far more data than they hold.
 fn bases() -> &'static [Pieces] {
     static BASES: OnceLock<Vec<Pieces>> = OnceLock::new();
     BASES.get_or_init(|| {

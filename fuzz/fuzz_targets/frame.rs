@@ -1,4 +1,5 @@
-//! A frame of any bytes: its header, its clear list; and the same with magic, log, offset and checksums put right.
+//! A frame from arbitrary bytes: its header and its clear list; then the same with right magic, log, offset and
+//! checksums.
 
 #![no_main]
 
@@ -32,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     if data.len() < FRAME_HEADER {
         return;
     }
-    // Lengths of the whole range would lie behind the input nearly always.
+    // Lengths from the full range would almost always reach past the input.
     data[22..24].fill(0);
     data[..4].copy_from_slice(&FRAME_MAGIC);
     data[8..16].copy_from_slice(&LOG.to_le_bytes());

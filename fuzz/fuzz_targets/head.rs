@@ -1,4 +1,4 @@
-//! A head slot, a place, parameters and a root of any bytes: an error or values within the limits.
+//! A head slot, a place, parameters and a root from arbitrary bytes: either an error, or values within the limits.
 
 #![no_main]
 
@@ -17,14 +17,14 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(raw) = RawParams::read(data, "parameters") {
         let _ = raw.validate();
     }
-    // A root whose hash is right, as a hostile image's is.
+    // A root with the right hash, as in a hostile image.
     if let Some((len, rest)) = data.split_first_chunk::<4>() {
         let len = u32::from_le_bytes(*len) as usize;
         if let Some(logical) = rest.get(4..).and_then(|rest| rest.get(..len)) {
             let _ = Root::decode(data, &root_hash(logical));
         }
     }
-    // A slot as it is, and one whose magic, version and checksum are right.
+    // The slot as it is; then with right magic, version and checksum.
     if let Ok(raw) = RawHeadSlot::read(data, "head slot") {
         let _ = raw.validate();
     }
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(head) = raw.validate() {
         assert!(u64::from(head.root.raw_len) <= limits::RAW_LEN);
         assert!(head.log_end.0 <= limits::IMAGE_LEN);
-        // What was accepted, written again, is accepted and says the same.
+        // An accepted head, written again, is accepted and has the same values.
         let again = RawHeadSlot::read(&head.encode(), "head slot").expect("it has its length");
         assert_eq!(again.validate().expect("it was valid"), head);
     }

@@ -1,7 +1,7 @@
-//! A whole image of any bytes, opened and walked: errors at most, in bounded time and memory.
+//! A whole image from arbitrary bytes, opened and walked: it may give errors, but only in bounded time and memory.
 //!
-//! An even first byte: the rest is taken as it is. An odd one: checksums of heads and frames, the frames' own offsets and
-//! the root's hash are put right first, so that what lies behind them is reached.
+//! If the first byte is even, the rest is used as it is. If it is odd, the checksums of heads and frames, the frames'
+//! own offsets and the root's hash are corrected first, so that the code after these checks is reached.
 
 #![no_main]
 
@@ -28,7 +28,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
-/// Puts checksums right, frame by frame as far as their lengths make sense; then the head slots.
+/// Corrects checksums, frame by frame as long as their lengths make sense; then the head slots.
 fn mend(image: &mut Vec<u8>) {
     let log_start = LOG_START as usize;
     if image.len() < log_start {
@@ -94,7 +94,7 @@ fn mend(image: &mut Vec<u8>) {
     }
 }
 
-/// Entries looked at: a hostile directory may hold itself.
+/// Limit of entries visited: a hostile directory may contain itself.
 const ENTRIES: usize = 500;
 /// Bytes read of each file, at its beginning and its end.
 const READ: usize = 100_000;
@@ -109,7 +109,7 @@ fn walk(bytes: &[u8]) {
     if let Ok(image) = Image::open(storage.clone(), ImageOptions { block_cache: 1 << 20 }) {
         look(&Fs::new(Arc::new(image), FsOptions { cache: 8 << 20, readahead: 0, ..FsOptions::default() }));
     }
-    // A finding each for whatever is wrong is what check is for; not to panic is what is tried here.
+    // `check` reports each fault as a finding; this target tests that it does not panic.
     let _ = check(storage, &CheckOptions { memory: 64 << 20, ..CheckOptions::default() }, &Silent);
 }
 

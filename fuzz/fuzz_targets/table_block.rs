@@ -1,4 +1,4 @@
-//! A table block of any bytes, and the rows in it as typed values.
+//! A table block from arbitrary bytes, and its rows as typed values.
 
 #![no_main]
 
@@ -69,7 +69,7 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     assert!(writable, "a nullable column holds what cannot be written");
-    // Written again it says the same.
+    // Written again, the block has the same rows.
     let again = builder.finish();
     let again = Block::decode(table, level, &again).expect("what was just written can be read");
     assert_eq!(again.len(), block.len());

@@ -1,4 +1,4 @@
-//! A transaction of any bytes, and a thaw log of any bytes, read back and gone on with.
+//! A transaction and a thaw log from arbitrary bytes: they are read back, and the log is continued.
 
 #![no_main]
 
@@ -16,7 +16,8 @@ fuzz_target!(|data: &[u8]| {
         let again = transaction.encode().expect("what was decoded is not too long");
         assert_eq!(Transaction::decode(&again), Ok(transaction));
     }
-    // A real log, with some of its bytes overwritten by the input: header sums keep most of what is random out.
+    // A real log, with some of its bytes overwritten by the input: the header checksums reject most purely random
+    // input.
     let Some((at, bytes)) = data.split_first_chunk::<4>() else { return };
     let binding = Binding { uuid: [1; 16], lineage: [2; 16], generation: 3, root_hash: [4; 32] };
     let slot = Slot { generation: 3, root_hash: [4; 32], thaw_log_id: 9, root_log_id: 0, thaw_transaction: 0 };
@@ -52,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(replayed.is_err() || count == last);
         recovered.verify_written().expect("memory can be read");
         if let Ok((mut log, _)) = recovered.resume(binding, 2, contained) {
-            // Transactions without operations at its end may be abandoned.
+            // Transactions without operations at its end may be dropped.
             let last = log.last_transaction();
             log.commit(Vec::new(), 0, (0, 0)).expect("memory takes it");
             let again = recover(folder.clone(), &image).expect("what was gone on with is whole");

@@ -1,8 +1,9 @@
-//! `nullfs DIR`: a FUSE filesystem with names and attributes in memory that drops what is written; files read as zeros.
+//! `nullfs DIR`: a FUSE filesystem with names and attributes in memory. It discards all written data; files read as
+//! zeros.
 //!
-//! What any FUSE daemon costs at the least: it answers each request that the kernel sends to floe's writable mount, from
-//! memory, and asks the kernel for what floe asks for (event loops, time-outs, open and flush, no writeback cache). Runs in
-//! the foreground until it is unmounted. Called by `benches/writing.sh`.
+//! It shows the minimum cost of any FUSE daemon. It answers from memory each request that the kernel sends to floe's
+//! writable mount, and requests the same features from the kernel as floe (event loops, time-outs, open and flush, no
+//! writeback cache). It runs in the foreground until it is unmounted. Called by `benches/writing.sh`.
 
 mod tree;
 
@@ -19,14 +20,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tree::Tree;
 
-/// As floe: the kernel may keep what it is told for ever, since every change goes through it.
+/// As in floe: the kernel may cache replies for ever, since every change goes through it.
 const TTL: Duration = Duration::from_secs(1 << 31);
 const GENERATION: Generation = Generation(0);
-/// As floe: the largest write and read.
+/// As in floe: the largest write and read.
 const MAX_REQUEST: u32 = 1 << 20;
-/// As floe: requests that nobody waits for.
+/// As in floe: the limit of background requests.
 const MAX_BACKGROUND: u16 = 64;
-/// As floe: at least so many event loops. More are slower: the kernel wakes them in turn, mostly on another core.
+/// As in floe: the least number of event loops. More are slower: the kernel wakes them in turn, usually on another
+/// core.
 const MIN_LOOPS: usize = 2;
 const BLOCK: u32 = 4096;
 
@@ -36,7 +38,7 @@ struct NullFs {
     flush: bool,
     /// Whether the kernel keeps written pages and sends them later.
     writeback: bool,
-    /// Whether the kernel leaves taking setuid bits away to the daemon, and so asks for no `security.capability`.
+    /// Whether the kernel leaves clearing setuid bits to the daemon, and so never asks for `security.capability`.
     killpriv: bool,
     zeros: Box<[u8]>,
 }
@@ -99,7 +101,7 @@ impl NullFs {
         flags
     }
 
-    /// Hands cookie, name and attributes of what follows `cookie` to `add` until it returns true.
+    /// Passes cookie, name and attributes of the entries after `cookie` to `add` until it returns true.
     fn list(
         &self,
         directory: INodeNo,
@@ -111,7 +113,7 @@ impl NullFs {
         let own = node.attr;
         let names = node.names.as_ref().ok_or(Errno::ENOTDIR)?;
         let parent = names.parent;
-        // As many as a reply of 128 KiB can hold.
+        // As many entries as a reply of 128 KiB can hold.
         let entries: Vec<_> =
             names.after(cookie.max(2)).take(4096).map(|(c, name, inode)| (c, name.to_vec(), inode)).collect();
         if cookie < 1 && add(1, b".", &own) {
@@ -392,7 +394,8 @@ impl Filesystem for NullFs {
         empty(reply, done);
     }
 
-    // The kernel asks for `security.capability` before each write(2): as floe, this is answered and not refused for good.
+    // The kernel asks for `security.capability` before each write(2). As in floe, this is answered and not refused
+    // permanently.
     fn getxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let mut tree = self.tree();
         let value = tree

@@ -1,7 +1,7 @@
-//! Names and attributes in memory: hash maps, and nothing of any file's bytes.
+//! Names and attributes in memory: hash maps, and no bytes of any file.
 //!
-//! Invariants: every name's inode is in `nodes`; a name has one place in its directory's order, which is never used
-//! again. Called by `main.rs` under one mutex.
+//! Invariants: every name's inode is in `nodes`; a name has one position in its directory's order, which is never
+//! reused. Called by `main.rs` under one mutex.
 
 use fuser::{Errno, FileAttr, FileType, INodeNo};
 use std::collections::{BTreeMap, HashMap};
@@ -31,11 +31,11 @@ pub struct Node {
     pub target: Box<[u8]>,
     pub xattrs: BTreeMap<Box<[u8]>, Box<[u8]>>,
     pub names: Option<Names>,
-    /// How often it is open: an unlinked file stays until it is closed.
+    /// Number of open handles: an unlinked file stays until it is closed.
     opens: u32,
 }
 
-/// All of a filesystem.
+/// The whole filesystem.
 pub struct Tree {
     nodes: HashMap<u64, Node>,
     next_inode: u64,
@@ -156,7 +156,7 @@ impl Tree {
         Ok(attr)
     }
 
-    /// Takes a name away, and with the last one the file, unless it is open.
+    /// Removes a name, and with the last name the file, unless it is open.
     pub fn unlink(&mut self, directory: u64, name: &[u8], is_directory: bool) -> Result<(), Errno> {
         let inode = self.names(directory)?.by_name.get(name).ok_or(Errno::ENOENT)?.inode;
         let node = self.get(inode)?;
@@ -176,7 +176,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Moves a name, over another if there is one. Loops are the kernel's to refuse.
+    /// Moves a name, replacing another if there is one. The kernel refuses loops.
     pub fn rename(&mut self, from: u64, name: &[u8], to: u64, new_name: &[u8]) -> Result<(), Errno> {
         let inode = self.names(from)?.by_name.get(name).ok_or(Errno::ENOENT)?.inode;
         let is_directory = self.get(inode)?.names.is_some();
@@ -215,7 +215,7 @@ impl Tree {
         }
     }
 
-    /// How many files there are.
+    /// Number of files.
     pub fn len(&self) -> u64 {
         self.nodes.len() as u64
     }
