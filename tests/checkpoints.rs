@@ -1,5 +1,5 @@
-//! A program of operations on rows of all tables survives checkpoints and reopening: after each step the view says exactly
-//! what a map in memory says.
+//! A program of operations on rows of all tables survives checkpoints and reopening: after each step the view equals an
+//! in-memory map.
 
 #[path = "common/rows.rs"]
 mod rows;
@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Small blocks make high trees of few rows.
+/// Small blocks make high trees from few rows.
 const BLOCK: u32 = 1024;
-/// Keys come from so many different ones, mostly.
+/// Keys usually come from `FEW` different values, sometimes from `MANY`.
 const FEW: u64 = 20;
 const MANY: u64 = 2000;
 const TAIL: usize = 60;
@@ -28,16 +28,16 @@ type Rows = BTreeMap<(u8, Key), Row>;
 #[derive(Debug, Clone)]
 enum Step {
     Put(&'static Table, Row),
-    /// Many at once, so that trees grow high.
+    /// Many rows at once, so that trees grow high.
     Fill(&'static Table, Vec<Row>),
     Delete(&'static Table, Key),
     /// Tombstones for all rows from the first key on and below the second.
     DeleteRange(&'static Table, Key, Key),
-    /// What was changed goes to the overlay of a checkpoint; changes go on above it.
+    /// The changes go to the overlay of a checkpoint; further changes go to an overlay above it.
     Seal,
     /// The sealed overlay becomes a version.
     Checkpoint,
-    /// The storage's bytes are opened anew: what is in no checkpoint is gone.
+    /// The storage's bytes are opened again: changes in no checkpoint are lost.
     Reopen,
 }
 
@@ -68,19 +68,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The image with its overlays, and what it should say.
+/// The image with its overlays, and the expected rows.
 struct Program {
     memory: Arc<MemoryStorage>,
     writer: Writer,
     sealed: Option<Overlay>,
     active: Overlay,
     rows: Rows,
-    /// At the sealing, and at the last checkpoint.
+    /// Expected rows at the sealing, and at the last checkpoint.
     sealed_rows: Rows,
     durable_rows: Rows,
 }
 
-/// The rows that an image has already; those of the map are its own.
+/// The initial rows of an image, without the map's own.
 fn rows_of(image: &Image) -> Rows {
     let mut rows = Rows::new();
     for table in TABLES {
@@ -95,7 +95,7 @@ fn rows_of(image: &Image) -> Rows {
     rows
 }
 
-/// Whether it is a row of the map that floe makes.
+/// Whether it is a row of the map that floe makes itself.
 fn is_maps_own(table: &Table, key: &Key) -> bool {
     table.id() == schema::MAP.id() && key.a < 100
 }
@@ -134,7 +134,7 @@ impl Program {
                 self.writer.checkpoint(&sealed).map_err(TestCaseError::fail)?;
                 let took = self.writer.log.end() - begin;
                 prop_assert!(took <= bound, "{} entries took {took}, estimated {bound}", sealed.len());
-                // What was read from the version before goes on being there.
+                // Readers of the previous version still see its rows.
                 prop_assert!(rows_of(&old) == self.durable_rows, "the old version has changed");
                 self.durable_rows = self.sealed_rows.clone();
                 prop_assert!(rows_of(&self.writer.version) == self.durable_rows, "the new version has other rows");
@@ -169,7 +169,7 @@ impl Program {
         }
     }
 
-    /// Every table: each row by its key, floors of keys that are there and of those that are not, and all in order.
+    /// Compares every table: each row by its key, the floor of existing and missing keys, and all rows in order.
     fn compare(&self) -> Result<(), TestCaseError> {
         let view = self.view();
         for table in TABLES {
@@ -202,7 +202,7 @@ impl Program {
         Ok(())
     }
 
-    /// Every block of every tree can be read, and each tree has as many rows as the root says.
+    /// Every block of every tree is readable, and each tree has as many rows as the root says.
     fn is_sound(&self) -> Result<(), TestCaseError> {
         let image = Image::open(self.memory.clone(), ImageOptions::default()).unwrap();
         prop_assert_eq!(image.root(), self.writer.version.root());
@@ -261,7 +261,7 @@ fn counters_of_a_replayed_state_are_compared_with_the_last_keys_of_the_view() {
         let row = Row { key: Key::new(next, 0), ints: vec![0; table.leaf.ints.len()], tail: Vec::new() };
         let mut overlay = Overlay::default();
         overlay.set(table, row.key.clone(), Some(row.clone()));
-        // Whichever overlay has the row.
+        // It does not matter which overlay has the row.
         for view in [
             View::live(writer.version.clone(), None, overlay.clone()),
             View::live(writer.version.clone(), Some(overlay.clone()), Overlay::default()),
@@ -280,7 +280,7 @@ fn counters_of_a_replayed_state_are_compared_with_the_last_keys_of_the_view() {
             counters_are_free(&view, &larger).unwrap();
         }
     }
-    // The root directory is inode 1, and table blocks have ids.
+    // Inode 1 is the root directory, and table blocks have ids, so these ids are in use.
     for wrong in [Counters { inode: 1, ..free }, Counters { subchunk: 1, ..free }, Counters { superchunk: 1, ..free }] {
         assert!(counters_are_free(&View::of(writer.version.clone()), &wrong).is_err(), "{wrong:?}");
     }

@@ -404,7 +404,7 @@ fn the_image_that_is_extracted_is_never_replaced() {
     let tree = lab.tree("with-its-name");
     write(tree.join("a"), prose(1, 5000));
     write(tree.join("x.floe"), b"an older image, say");
-    // Of a name that the image has, too, but as a folder.
+    // It has the image's name, too, but is a directory.
     write(tree.join("y.floe/file"), b"x");
     write(tree.join("z"), noise(2, 70_000));
     let target = lab.path("target");
@@ -458,7 +458,7 @@ fn nothing_is_extracted_into_the_thaw_log_of_the_image_or_over_its_lock() {
         assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read(target.join("x.floe.lock")).unwrap(), lock.as_bytes());
     }
-    // The log itself is no target.
+    // The log directory itself is refused as a target.
     common::floe!("extract", "--overwrite=always", "-C", &log, target.join("x.floe")).exits(1).says(&["x.floe.thaw"]);
     assert_eq!(names(&log), ["0000000000000000"]);
 }

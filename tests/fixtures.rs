@@ -1,6 +1,7 @@
-//! Images of format version 1 that were written once: every version of floe, and `tests/reader.py`, reads them alike.
+//! Images of format version 1, written once: every version of floe, and `tests/reader.py`, reads them with the same
+//! result.
 //!
-//! `FLOE_BLESS=1 cargo test --test fixtures` makes those that are missing, as root. One that exists is never overwritten.
+//! `FLOE_BLESS=1 cargo test --test fixtures` makes the missing ones, as root. An existing one is never overwritten.
 
 mod common;
 #[path = "common/fixtures.rs"]
@@ -25,7 +26,7 @@ fn blessing() -> bool {
     std::env::var_os("FLOE_BLESS").is_some()
 }
 
-/// Makes what is missing, where that is wanted.
+/// Makes the missing fixtures if requested.
 fn bless() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -84,11 +85,11 @@ fn the_reader_in_python_lists_and_extracts_every_fixture_as_floe_does() {
         let mut command = reader("extract", &image(name));
         command.arg(&by_reader);
         let read = run(command);
-        // 3: some files cannot be read; they are left out.
+        // Status 3: some files cannot be read, and are left out.
         let code = if said.contains("digest none") { 3 } else { 0 };
         done.exits(code);
         read.exits(code);
-        // The reader restores user attributes only, and owners only where it may; so does floe where it is not root.
+        // The reader restores only user attributes, and owners only if it may; so does floe if it is not root.
         let what = What { owner: is_root(), ..What::ALL };
         let found = compare_only(&by_floe, &by_reader, what);
         assert!(found.is_empty(), "{name}:\n{}", found.join("\n"));

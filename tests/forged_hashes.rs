@@ -1,5 +1,5 @@
-//! Subchunks that differ and have one XXH3-128: `--hash xxh3` promises speed, not that nobody can forge, so each content must
-//! still be its own.
+//! Different subchunks with the same XXH3-128. `--hash xxh3` promises speed, not resistance to forgery, so each content
+//! must still be its own.
 
 mod common;
 
@@ -14,11 +14,11 @@ const SECRET: [u8; 16] =
 /// Bytes of a stripe.
 const STRIPE: usize = 64;
 
-/// Two subchunks with one XXH3-128.
+/// Two subchunks with the same XXH3-128.
 ///
-/// Lane 0 of a stripe adds to one accumulator the product of the halves of (data xor secret), and to its neighbour the data
-/// itself. Where the low half is the secret's, the product is zero whatever the high half is; so of two stripes only the sum of
-/// the high halves is left.
+/// Lane 0 of a stripe adds the product of the halves of (data xor secret) to one accumulator, and the data itself to
+/// its neighbour. If the low half equals the secret's, the product is zero whatever the high half is. So of two stripes
+/// only the sum of the high halves matters.
 fn collision(seed: u64) -> (Vec<u8>, Vec<u8>) {
     let mut a = noise(seed, LEN);
     a[..4].copy_from_slice(&SECRET[..4]);

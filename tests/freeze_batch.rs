@@ -1,4 +1,4 @@
-//! Batches: what is deduplicated, how superchunks are filled, what comes out, and how it goes into an image.
+//! Batches: deduplication, filling of superchunks, the result, and how it is added to an image.
 
 #[path = "common/freezing.rs"]
 mod freezing;
@@ -40,7 +40,7 @@ fn equal_subchunks_are_one_within_a_batch_and_with_what_the_image_has() {
         let mut image = Image::new(params);
         let mut batch = Batch::new(options(params, LIMIT), &image).unwrap();
         let subchunks = subchunks(100);
-        // More than one superchunk: the first ones are compressed by the time their duplicates come.
+        // More than one superchunk: the first ones are compressed when their duplicates come.
         let first: Vec<_> = subchunks.iter().map(|bytes| batch.add(bytes).unwrap()).collect();
         assert_eq!(first, (0..100).map(Piece::New).collect::<Vec<_>>());
         let again: Vec<_> = subchunks.iter().rev().map(|bytes| batch.add(bytes).unwrap()).collect();
@@ -59,7 +59,7 @@ fn equal_subchunks_are_one_within_a_batch_and_with_what_the_image_has() {
 #[test]
 fn superchunks_are_full_but_the_last_which_a_batch_in_the_background_drops() {
     let params = small();
-    // 16 fit, and after them no other.
+    // 16 fit, and no further subchunk.
     let all = packed(options(params, LIMIT), &subchunks(40), true);
     let shape = |packed: &Packed| -> Vec<_> {
         packed.superchunks.iter().map(|s| (s.first, s.lens.len(), s.raw_len, s.short)).collect()
@@ -74,7 +74,7 @@ fn superchunks_are_full_but_the_last_which_a_batch_in_the_background_drops() {
     assert!(full_only.has(Piece::New(31)) && !full_only.has(Piece::New(32)));
     assert_eq!(full_only.id(Piece::New(31), SubchunkId(100)), Some(SubchunkId(131)));
     assert_eq!(full_only.id(Piece::New(32), SubchunkId(100)), None);
-    // One that is full as it is stays.
+    // A superchunk that is already full stays.
     assert_eq!(shape(&packed(options(params, LIMIT), &subchunks(32), false)), full);
     assert!(packed(options(params, LIMIT), &[], true).is_empty());
     assert!(packed(options(params, LIMIT), &subchunks(3), false).is_empty());
@@ -188,7 +188,7 @@ fn packed_superchunks_can_be_appended_and_read_back_by_their_rows() {
     }
     assert_eq!(read, subchunks);
     assert_eq!(ids, (1000..1300).collect::<Vec<_>>());
-    // Every subchunk has its identity, by its id.
+    // Every subchunk's identity is found by its id.
     let rows = packed.identity_rows(first);
     let mut at = 1000;
     for row in &rows {

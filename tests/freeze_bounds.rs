@@ -1,4 +1,4 @@
-//! What a batch takes of memory, and with which priority its threads run.
+//! The memory that a batch takes, and the priority of its threads.
 
 use floe::format::codec::Compression;
 use floe::format::ids::SubchunkId;
@@ -15,18 +15,18 @@ struct Counting;
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is handed on to the system's allocator.
+// SAFETY: every call is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         MOST.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -34,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test at a time: they look at the whole process.
+/// The tests run one at a time, because they observe the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 struct Nothing;
@@ -59,7 +59,7 @@ fn a_batch_holds_the_raw_bytes_of_two_superchunks_and_one_a_thread() {
     let before = BYTES.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let mut batch = Batch::new(options(2, Priority::Normal), &Nothing).unwrap();
-    // 64 MiB that become next to nothing, faster than they are compressed.
+    // 64 MiB that compress to almost nothing, added faster than they are compressed.
     for n in 0..2048u64 {
         subchunk[..8].copy_from_slice(&n.to_le_bytes());
         batch.add(&subchunk).unwrap();
@@ -69,20 +69,20 @@ fn a_batch_holds_the_raw_bytes_of_two_superchunks_and_one_a_thread() {
     assert_eq!(packed.raw_bytes(), 64 << 20);
     let most = MOST.load(Ordering::Relaxed) - before;
     let superchunk = 4 << 20;
-    // Stored bytes, the index and the compressors' outputs are the rest.
+    // The rest is stored bytes, the index and the compressors' outputs.
     assert!(most <= (2 + 2) * superchunk + (3 << 20), "{most} bytes");
 }
 
-/// How many threads of batches there are, how many of them are nice, and how many run at idle priority.
+/// Number of batch threads, how many of them are nice, and how many run at idle priority.
 fn threads() -> (usize, usize, usize) {
     let (mut all, mut nice, mut idle) = (0, 0, 0);
     for task in std::fs::read_dir("/proc/self/task").unwrap() {
-        // A thread may end while it is looked at.
+        // A thread may end while it is examined.
         let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
         let Some((name, rest)) = stat.rsplit_once(") ") else { continue };
         if name.contains("(freeze-") {
             all += 1;
-            // Fields 19 and 41 of all, the 17th and 39th after the name.
+            // Fields 19 and 41 of the line are the 17th and 39th after the name.
             nice += usize::from(rest.split(' ').nth(16) == Some("10"));
             idle += usize::from(rest.split(' ').nth(38) == Some("5"));
         }
@@ -90,7 +90,7 @@ fn threads() -> (usize, usize, usize) {
     (all, nice, idle)
 }
 
-/// Asks until the threads are so, for as long as a machine may be busy.
+/// Polls until the threads are as wanted, with a limit for a busy machine.
 fn until(wanted: (usize, usize, usize)) {
     let end = Instant::now() + Duration::from_secs(60);
     while threads() != wanted {

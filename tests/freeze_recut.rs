@@ -1,4 +1,4 @@
-//! Files that are changed and frozen again: their bytes stay, and their borders are those of cutting them anew.
+//! Files that are changed and frozen again: their bytes stay, and their borders are those of a fresh cut.
 
 #[path = "common/freezing.rs"]
 mod freezing;
@@ -17,10 +17,10 @@ const NO_LIMIT: u64 = 1 << 30;
 
 #[derive(Debug, Clone)]
 enum Edit {
-    /// Offset, bytes, seed, how many different bytes.
+    /// Offset, length, seed, number of different bytes.
     Write(usize, usize, u64, u8),
     Append(usize, u64),
-    /// The same bytes once more.
+    /// Writes the same bytes once more.
     Again(usize, usize),
     Truncate(usize),
     Punch(usize, usize),
@@ -96,7 +96,7 @@ proptest! {
         let mut model = file.bytes.clone();
         for edit in edits.iter().chain([&Edit::Freeze { limit: NO_LIMIT, drop_first: false }]) {
             if let Edit::Freeze { limit, drop_first } = edit {
-                // The splice compares the bytes.
+                // Splicing compares the bytes.
                 freeze(&mut file, &mut image, CHANGED, *limit, *drop_first);
                 check(&image, &file)?;
                 prop_assert_eq!(&file.bytes, &model);
@@ -105,7 +105,7 @@ proptest! {
                 model.clone_from(&file.bytes);
             }
         }
-        // Everything anew: whatever came before, all borders are the chunker's.
+        // Everything is cut again: whatever happened before, all borders are the chunker's.
         let was_tiny = file.sources.iter().any(|source| matches!(source, Source::Tiny(_)));
         file.uneven = false;
         freeze(&mut file, &mut image, EVERYTHING, 5000, false);
@@ -142,7 +142,7 @@ proptest! {
             for piece in &region.pieces {
                 let end = at + piece.len as usize;
                 prop_assert_eq!(at / block, (end - 1) / block);
-                // It ends with its block, or with the data; and its block has a change.
+                // It ends at the end of its block or of the data, and its block has a change.
                 prop_assert!(end.is_multiple_of(block) || end == file.len() || !file.is_data(end));
                 let changed = before.sources[at / block * block..].iter().take(block);
                 prop_assert!(changed.into_iter().any(|source| matches!(source, Source::Thawed(..))));
@@ -169,7 +169,7 @@ fn a_content_of_blocks_is_cut_by_the_chunker_when_everything_is_cut_anew() {
     check(&image, &file).unwrap();
 }
 
-/// A file of random bytes that is frozen.
+/// A frozen file of random bytes.
 fn frozen(len: usize) -> (Image, File) {
     let mut image = Image::new(small());
     let mut file = File::default();
@@ -272,7 +272,7 @@ fn a_batch_that_ends_where_it_leaves_a_part_of_a_subchunk_behind_says_that_the_c
     let mut file = File::default();
     file.write(0, &noise(50_000, 1));
     freeze(&mut file, &mut image, CHANGED, NO_LIMIT, false);
-    // From here on old borders and new ones never meet.
+    // From here on, old and new borders never meet.
     file.set(0, 1000, Source::Hole);
     file.write(900, &noise(200, 2));
     let round = freeze_once(&mut file, &mut image, CHANGED, (0, 1, true));
@@ -320,7 +320,7 @@ fn a_tiny_content_is_cut_with_whatever_else_is_thawed_and_is_not_by_itself() {
     }
     file.write(5000, &noise(10, 2));
     file.write(20, &noise(10, 3));
-    // All is in the last superchunk: without it nothing may be spliced.
+    // Everything is in the last superchunk: without it nothing may be spliced.
     let round = freeze_once(&mut file, &mut image, CHANGED, (0, NO_LIMIT, false));
     assert_eq!((round.cut.tiny, round.kept.regions.len(), round.kept.next), (100, 0, Some(0)));
     let round = freeze_once(&mut file, &mut image, CHANGED, (0, NO_LIMIT, true));
@@ -329,7 +329,7 @@ fn a_tiny_content_is_cut_with_whatever_else_is_thawed_and_is_not_by_itself() {
     check(&image, &file).unwrap();
 }
 
-/// A file of whole subchunks of one length, with changes; nothing of it is in memory.
+/// A file of whole subchunks of equal length, with changes; none of it is in memory.
 struct Huge {
     size: u64,
     subchunk: u64,
@@ -394,12 +394,12 @@ fn a_large_file_is_cut_into_blocks_once_many_short_changes_are_inside_what_is_fr
     const LARGE: u64 = 1 << 30;
     assert_eq!(chosen(file(LARGE, random(20, 4096)), false), Blocks::Fixed);
     assert_eq!(chosen(file(LARGE, random(1000, 4096)), false), Blocks::Fixed);
-    // Few, long, or in a file that is not large; or the file is written for the first time.
+    // The changes are few, long, or in a small file; or the file is written for the first time.
     assert_eq!(chosen(file(LARGE, random(10, 4096)), false), Blocks::Image);
     assert_eq!(chosen(file(LARGE, random(20, 500_000)), false), Blocks::Image);
     assert_eq!(chosen(file(40 << 20, random(20, 4096)), false), Blocks::Image);
     assert_eq!(chosen(file(LARGE, vec![(0, LARGE)]), false), Blocks::Image);
-    // What is uneven stays so, if it is large.
+    // An uneven content stays uneven if it is large.
     assert_eq!(chosen(file(LARGE, random(1, 4096)), true), Blocks::Fixed);
     assert_eq!(chosen(file(1 << 20, random(1, 4096)), true), Blocks::Image);
     let fixed = Params { chunker: Chunker::Fixed(4096), ..Params::default() };

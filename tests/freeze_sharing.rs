@@ -1,4 +1,4 @@
-//! Contents that a deep freeze shared, as `check` sees them: at the end, and after a power cut anywhere in between.
+//! Contents shared by a deep freeze, as `check` sees them: at the end, and after a power cut anywhere in between.
 
 use floe::care::{self, CheckOptions, Severity};
 use floe::format::ids::InodeId;
@@ -58,7 +58,7 @@ fn write(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
     inode
 }
 
-/// Names and bytes of all files, and how many contents they have.
+/// Names and bytes of all files, and the number of their contents.
 fn files(live: &Arc<Live>) -> (Files, usize) {
     let view = live.snapshot().view().clone();
     let fs = Fs::over(live.clone(), FsOptions { readahead: 0, ..FsOptions::default() });
@@ -105,7 +105,7 @@ fn check_finds_nothing_after_a_power_cut_anywhere_in_a_deep_freeze_that_shares()
     let committed = history.len();
     assert_eq!(files(&live), (expected.clone(), 2));
     live.checkpoint_now().unwrap();
-    // Each to be copied first, and one to go.
+    // Each must be copied first, and one will be deleted.
     live.write(inodes[0], 5000, b"changed", false).unwrap();
     live.write(inodes[3], 50, b"changed", false).unwrap();
     live.unlink(InodeId::ROOT, b"2").unwrap();
@@ -126,7 +126,7 @@ fn check_finds_nothing_after_a_power_cut_anywhere_in_a_deep_freeze_that_shares()
                 true => &[(expected.clone(), 6), shared],
                 false => &[shared, changed.clone()],
             };
-            // All that was shared before a commit is in it, or nothing.
+            // Everything shared before a commit is in it, or nothing.
             assert!(allowed.contains(&found), "{what}: {} contents of {:?}", found.1, found.0.keys());
             if cuts % 3 == 0 {
                 live.freeze_now(&DEEP, &|_| ()).unwrap();

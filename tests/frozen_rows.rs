@@ -1,4 +1,4 @@
-//! Superchunks that no root has yet, read by the rows that overlays have of them.
+//! Superchunks that are in no root yet, read by the rows of overlays.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -34,12 +34,13 @@ use std::time::Duration;
 
 const UNKNOWN: &str = "the map does not know it";
 
-/// Writes a superchunk of these subchunks to the image's log, and says so in the overlay alone. Returns the first one's id.
+/// Appends a superchunk of these subchunks to the image's log, and adds its rows only to the overlay. Returns the first
+/// subchunk's id.
 fn freeze(writer: &mut Writer, overlay: &mut Overlay, subchunks: &[Subchunk]) -> u64 {
     freeze_into(&mut writer.log, &mut writer.counters, overlay, subchunks)
 }
 
-/// As [`freeze`]; `counters` are the next free ids.
+/// Like [`freeze`]; `counters` are the next free ids.
 fn freeze_into(log: &mut LogWriter, counters: &mut Counters, overlay: &mut Overlay, subchunks: &[Subchunk]) -> u64 {
     let (first, superchunk) = (counters.subchunk, SuperchunkId(counters.superchunk));
     counters.subchunk += subchunks.len() as u64;
@@ -74,7 +75,7 @@ fn freeze_into(log: &mut LogWriter, counters: &mut Counters, overlay: &mut Overl
     first
 }
 
-/// Subchunks of their own bytes.
+/// Subchunks that are stored, not composed.
 fn plain(seed: u8, count: usize, len: usize) -> Vec<Subchunk> {
     noise(seed, count * len).chunks(len).map(|bytes| (bytes.to_vec(), None)).collect()
 }
@@ -107,11 +108,11 @@ fn what_no_root_has_is_read_by_the_rows_of_both_overlays_and_only_by_views_that_
     let (_, mut writer) = open(&image());
     let before = View::of(writer.version.clone());
     let (mut sealed, mut active) = (Overlay::default(), Overlay::default());
-    // Runs of the map have 128 ids: three, and then one of another superchunk.
+    // Runs of the map have 128 ids: three runs, then one of another superchunk.
     let many = plain(3, 300, 50);
     let first = freeze(&mut writer, &mut sealed, &many);
     let between = View::live(writer.version.clone(), Some(sealed.clone()), Overlay::default());
-    // A frame without rows takes ids, too: a freeze that was given up after the ids were.
+    // A frame without rows takes ids, too: a freeze that was abandoned after the ids were assigned.
     writer.counters.subchunk += 5;
     let more = plain(4, 2, 700);
     let second = freeze(&mut writer, &mut active, &more);
@@ -187,7 +188,7 @@ fn a_checkpoint_takes_the_rows_into_its_root_and_old_views_read_on() {
     writer.checkpoint(&overlay).unwrap();
     let (sealed, after) =
         (View::live(old.clone(), Some(overlay), Overlay::default()), View::of(writer.version.clone()));
-    // The one that was there before has them in common with the root; a new reader of the file has the root's alone.
+    // The old version shares them with the new root; a new reader of the file finds them only in the root.
     let set = WorkingSet::new(old, 1, 0);
     let anew = Writer::open(Arc::new(MemoryStorage::from_bytes(storage.to_bytes())) as Arc<dyn Storage>).unwrap();
     let (set_anew, view_anew) = (WorkingSet::new(anew.version.clone(), 1, 0), View::of(anew.version.clone()));
@@ -234,7 +235,7 @@ fn recipes_of_an_overlay_name_what_the_version_has_and_what_only_overlays_have()
     assert_eq!(read(&set, &view, id, 90, 20).unwrap(), composed[90..110]);
     assert_eq!(view.recipe(SubchunkId(id - 1)).unwrap(), None);
     assert_eq!(view.recipe(SubchunkId(3)).unwrap(), None);
-    // Without the sealed one, its source is not there.
+    // Without the sealed overlay, its source does not exist.
     let view = View::live(writer.version.clone(), None, active);
     assert!(read(&set, &view, id, 90, 20).unwrap_err().contains("names a subchunk that does not exist"));
     assert_eq!(read(&set, &view, id, 90, 10).unwrap(), composed[90..100]);
@@ -256,21 +257,21 @@ fn read_ahead_goes_by_the_view_of_the_reader() {
     while set.counters().ahead == 0 {
         std::thread::yield_now();
     }
-    // What was inflated ahead is there for whoever knows of it.
+    // Superchunks inflated ahead are readable only through a view that has their rows.
     assert!(read(&set, &before, ids[2], 0, 10).unwrap_err().contains(UNKNOWN));
     for (id, bytes) in ids.iter().zip(&bytes) {
         assert_eq!(read(&set, &view, *id, 0, 100_000).unwrap(), bytes[0].0);
     }
 }
 
-/// An image, and its thaw log after a crash: file 1 became one subchunk of 3000 bytes, and file 2 a hole and two subchunks,
-/// that were frozen after the last checkpoint.
+/// An image, and its thaw log after a crash. After the last checkpoint, file 1 was frozen to one subchunk of 3000
+/// bytes, and file 2 to a hole and two subchunks.
 struct Crashed {
     storage: Arc<MemoryStorage>,
     folder: Arc<MemoryFolder>,
-    /// What the files have now.
+    /// The current content of the files.
     files: [Vec<u8>; 2],
-    /// Where the superchunk's stored bytes lie.
+    /// Offset of the superchunk's stored bytes.
     stored: u64,
 }
 
@@ -379,7 +380,7 @@ fn damage_of_what_was_frozen_is_found_and_told_with_the_files_it_hits() {
     assert!(lost[0].message.starts_with("1 of 3 subchunks that were frozen"), "{}", lost[0].message);
     assert_eq!(lost[0].paths, [b"file 2"]);
     assert_eq!(report.subchunks_verified, 5);
-    // A quick check reads headers alone.
+    // A quick check reads only headers.
     let quick = CheckOptions { quick: true, ..CheckOptions::default() };
     assert!(!crashed.check(&quick).damaged());
     crashed.storage.flip(crashed.stored - 4, 1).unwrap();
@@ -391,12 +392,12 @@ fn damage_of_what_was_frozen_is_found_and_told_with_the_files_it_hits() {
     );
 }
 
-/// What a layer does with a run of the version, or that it adds one.
+/// A layer's change: it deletes a run of the version, or adds one.
 #[derive(Debug, Clone)]
 enum Change {
     /// The run, its superchunk and identities are deleted.
     Delete(usize),
-    /// A superchunk of so many subchunks is frozen, after so many ids that nothing has.
+    /// A superchunk of this many subchunks (second) is frozen, after this many unused ids (first).
     Freeze(u64, usize),
 }
 

@@ -1,4 +1,4 @@
-//! gc of an image that nobody has mounted: nothing live is ever freed, whatever comes in between.
+//! gc of an image that nobody has mounted: nothing live is ever freed, whatever happens in between.
 
 mod common;
 #[path = "common/forge.rs"]
@@ -29,14 +29,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A random image of which about two thirds of the files are gone.
+/// A random image from which about two thirds of the files were deleted.
 fn thinned(seed: u64) -> Forge {
     let mut forge = random_image(seed);
     let mut dice = Dice(seed + 77);
     let gone: Vec<u64> = (10..40).filter(|_| dice.below(3) > 0).collect();
     forge.inodes.retain(|id, _| !gone.contains(id));
     forge.dirents.retain(|_, entry| !gone.contains(&entry.inode.0));
-    // What no inode has has no rows.
+    // Contents that no inode uses must have no rows.
     forge.contents.retain(|(id, _), _| *id < 40 && !gone.contains(id));
     forge
 }
@@ -49,7 +49,7 @@ fn open(storage: &Arc<dyn Storage>) -> Arc<Image> {
     Arc::new(Image::open(storage.clone(), ImageOptions::default()).unwrap())
 }
 
-/// Every byte of every file is in it.
+/// It covers every byte of every file.
 fn digest_of(storage: &Arc<dyn Storage>) -> [u8; 32] {
     let fs = Fs::new(open(storage), FsOptions { readahead: 0, ..FsOptions::default() });
     digest(&fs, InodeId::ROOT).unwrap()
@@ -64,7 +64,7 @@ fn free_with(storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>, dry_run: bool)
     gc_image(storage, home, &GcHow { dry_run, time, no_readers: &|| Ok(Box::new(())), stop: &|| false })
 }
 
-/// What `check` finds beyond notes; of the head slots too, if `heads`.
+/// The findings of `check` beyond notes, including those about the head slots if `heads`.
 #[track_caller]
 fn assert_clean(storage: &Arc<dyn Storage>, heads: bool, what: &str) {
     let report = care::check(storage.clone(), &CheckOptions { jobs: 1, ..CheckOptions::default() }, &()).unwrap();
@@ -108,7 +108,7 @@ fn what_is_dead_is_freed_and_what_is_live_reads_as_before() {
         assert!(report.freed_bytes + 2 * SYNC_BLOCK * (report.frames + 4) >= wholly_dead, "{report:?} {wholly_dead}");
         freed += report.superchunks;
         left += u64::from(report.left_bytes > 0);
-        // There is nothing left for a second.
+        // A second gc has nothing to free.
         let image = open(&storage);
         let generation = image.head().generation;
         let last = free(&storage, false).unwrap();
@@ -153,7 +153,7 @@ fn no_row_of_map_or_identities_has_what_was_freed() {
             cursor.advance(&*image).unwrap();
         }
         assert_eq!(rows, all - gone);
-        // Ids are never used twice.
+        // Ids are never reused.
         assert!(image.root().next_subchunk >= before.root().next_subchunk);
         assert!(image.root().next_superchunk >= before.root().next_superchunk);
     }
@@ -204,7 +204,7 @@ fn a_power_cut_anywhere_leaves_an_image_that_lacks_nothing() {
         history.each_cut(n, 24, |left, what| {
             count += 1;
             let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::from_bytes(left.image));
-            // A torn slot is damaged until the next writer; all else is as if nothing had happened.
+            // A torn slot stays damaged until the next writer; everything else is as if nothing had happened.
             assert_clean(&storage, false, what);
             assert!(digest_of(&storage) == before, "{what}");
             if count.is_multiple_of(5) {
@@ -257,12 +257,12 @@ fn on_a_full_disk_what_has_no_rows_any_more_makes_room() {
     assert!(matches!(gc_image(&storage, &home(), &how), Err(GcError::Readers(LockError::Read))));
     assert_clean(&storage, true, "readers were there");
     assert_eq!(dead(&storage).1, 0, "nothing is punched while somebody reads");
-    // More is deleted.
+    // More files are deleted.
     let live = writable(&storage);
     unlink(&live, |_| true);
     live.end(Duration::ZERO).unwrap();
     let before = digest_of(&storage);
-    // Now there is no space for the next checkpoint, until something is punched.
+    // Now there is no space for the next checkpoint until something is punched.
     faulty.fail_nth_of(Operation::Append, 0, Fault::Enospc);
     let report = free(&storage, false).unwrap();
     assert!(report.superchunks > 0 && report.frames > 0, "{report:?}");
@@ -289,7 +289,7 @@ fn where_a_table_is_damaged_or_contradicts_another_nothing_is_freed() {
                 assert!(damaged.to_bytes() == before, "nothing is written");
                 refused += 1;
             }
-            // The frame has a copy, or says nothing that gc needs.
+            // The frame has a copy, or holds nothing that gc needs.
             Ok(_) => {}
             Err(other) => panic!("{other}"),
         }
@@ -335,7 +335,7 @@ fn an_image_with_something_in_its_thaw_log_alone_is_refused() {
     let before = memory.to_bytes();
     assert!(matches!(free_with(&storage, &home, false), Err(GcError::ThawLog { .. })));
     assert!(memory.to_bytes() == before);
-    // When it has ended, all is in the image.
+    // After it has ended, everything is in the image.
     let live = writable_with(&storage, home.clone());
     live.end(Duration::ZERO).unwrap();
     let before = digest_of(&storage);
@@ -356,7 +356,7 @@ fn what_is_deleted_in_a_writable_filesystem_is_freed_after_its_end() {
     assert!(report.superchunks > 0, "{report:?}");
     assert_eq!(digest_of(&storage), before);
     assert_clean(&storage, true, "after gc");
-    // And written to again.
+    // It is written to again.
     let live = writable(&storage);
     unlink(&live, |inode| inode.0.is_multiple_of(8));
     live.end(Duration::ZERO).unwrap();
@@ -402,7 +402,7 @@ fn the_command_frees_waits_for_readers_and_says_who_they_are() {
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
     assert!(line.starts_with(&format!("note: waiting until {me} read")), "{line}");
-    // Until now nothing was punched: the reader reads what it has opened.
+    // Until now nothing was punched: the reader reads what it opened.
     let punched = json(&floe!("info", "--json", &image).exits(0).stdout)["space"]["punched"].clone();
     assert_eq!(punched, 0);
     drop(lock);

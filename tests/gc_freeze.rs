@@ -1,4 +1,4 @@
-//! gc and the freezer in one life: what was freed is never taken for bytes that are there.
+//! gc and the freezer in one session: freed bytes are never taken for existing ones.
 
 use floe::care::{self, CheckOptions, Severity};
 use floe::format::ids::InodeId;
@@ -27,7 +27,7 @@ impl Dice {
     }
 }
 
-/// Some bytes that do not compress, by number.
+/// Incompressible bytes, by number.
 fn piece(number: u64) -> Vec<u8> {
     let mut out = vec![0; 50_000 + (number * 7919 % 30_000) as usize];
     blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut out);
@@ -76,7 +76,7 @@ impl World {
         self.live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
     }
 
-    /// A mount after a crash that lost nothing of what was committed.
+    /// Remounts after a crash that lost nothing committed.
     fn crash(&mut self) {
         self.live.commit_now().unwrap();
         self.sessions += 1;
@@ -127,7 +127,7 @@ fn bytes_that_were_freed_are_stored_anew_when_they_are_written_again() {
     world.write("first".to_owned(), data.clone());
     world.freeze();
     world.verify("frozen");
-    // Its subchunks are known now, to the index as well.
+    // The index knows its subchunks again, too.
     world.write("second".to_owned(), data.clone());
     let report = world.live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
     assert_eq!((report.new_bytes, report.shared_bytes), (0, data.len() as u64));
@@ -212,7 +212,7 @@ fn gc_beside_freezes_writes_and_reads_of_other_threads_loses_nothing() {
                     live.unlink(InodeId::ROOT, name.as_bytes()).unwrap();
                 }
                 let inode = live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode;
-                // Some of it is what kept files have, too.
+                // Some of it is also in files that are kept.
                 let data = [piece(n % 12), piece(100 + n), piece(200 + n % 5), piece(300 + n)].concat();
                 live.write(inode, 0, &data, false).unwrap();
                 live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();

@@ -1,4 +1,4 @@
-//! gc in a filesystem that is written: beside changes, readers and crashes nothing live is ever freed.
+//! gc in a filesystem that is being written: beside changes, readers and crashes nothing live is ever freed.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -63,7 +63,7 @@ impl Disk {
     }
 }
 
-/// Every byte of every file is in it.
+/// It covers every byte of every file.
 fn digest_of(live: &Arc<Live>) -> [u8; 32] {
     let fs = Fs::over(live.clone(), FsOptions { readahead: 0, ..FsOptions::default() });
     digest(&fs, InodeId::ROOT).unwrap()
@@ -83,12 +83,12 @@ fn unlink(live: &Live, which: impl Fn(InodeId) -> bool) {
 
 fn image(seed: u64) -> Vec<u8> {
     let mut forge = random_image(seed);
-    // What no inode has has no rows.
+    // Contents that no inode uses must have no rows.
     forge.contents.retain(|(id, _), _| *id < 40);
     forge.build().to_bytes()
 }
 
-/// Superchunks that the present map has.
+/// Number of superchunks in the current map.
 fn superchunks(live: &Live) -> usize {
     let view = live.snapshot().view().clone();
     (1..40).filter(|&id| view.superchunk(SuperchunkId(id)).unwrap().is_some()).count()
@@ -108,7 +108,7 @@ fn what_is_deleted_is_freed_beside_what_is_written_and_nothing_else() {
         disk.assert_clean(true, &format!("seed {seed}"));
         assert_eq!(report.freed_bytes, disk.punched());
         (freed, frames) = (freed + report.superchunks, frames + report.frames);
-        // It goes on, also after a crash.
+        // It continues, also after a crash.
         unlink(&live, |inode| inode.0.is_multiple_of(8));
         live.commit_now().unwrap();
         let after = digest_of(&live);
@@ -134,7 +134,7 @@ fn a_power_cut_anywhere_in_a_life_with_gc_loses_nothing_that_is_live() {
     let disk =
         Disk { storage: Arc::new(history.storage()), home: Arc::new(FolderHome::new(Arc::new(history.folder()))) };
     let live = disk.open();
-    // What was there after each step, and after which event it may be found.
+    // The state after each step, and the first event after which it may be found.
     let mut states = vec![digest_of(&live)];
     let mut step = |live: &Arc<Live>, do_it: &dyn Fn(&Live)| {
         do_it(live);
@@ -178,7 +178,7 @@ fn while_somebody_has_an_old_snapshot_nothing_of_it_is_freed() {
     let snapshot = live.snapshot();
     let has = superchunks(&live);
     unlink(&live, |_| true);
-    // It waits for the snapshot when the head has no rows any more of what is dead.
+    // When the head has no more rows of dead superchunks, gc waits for the snapshot.
     let is_checkpointed = || {
         let view = live.snapshot().view().clone();
         let version = view.version();
@@ -270,7 +270,7 @@ fn the_thread_frees_when_it_is_asked_and_says_what_it_did() {
     let report = status.last.unwrap();
     assert!(!status.running && status.error.is_none() && report.freed_bytes > 0, "{status:?}");
     assert_eq!(disk.punched(), report.freed_bytes);
-    // A failure is told, and the thread goes on.
+    // A failure is reported, and the thread continues.
     live.set_keep_out(Arc::new(|| Err(LockError::Read)));
     live.set_attr(InodeId::ROOT, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).unwrap();
     live.checkpoint_now().unwrap();

@@ -1,5 +1,5 @@
-//! Publishing a head: at every power cut and after every fault one slot names a root that is complete, and another
-//! writer's head is never written over.
+//! Publishing a head: at every power cut and after every fault one slot names a complete root, and another writer's
+//! head is never overwritten.
 
 use floe::format::frame::FrameKind;
 use floe::format::head::Head;
@@ -16,7 +16,7 @@ use floe::storage::{HeadIndex, Operation, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The image's time after the checkpoint; before, it is 0.
+/// The image's time after the checkpoint; before it, the time is 0.
 const NEW: i64 = 77;
 
 fn image() -> Vec<u8> {
@@ -25,7 +25,7 @@ fn image() -> Vec<u8> {
     storage.to_bytes()
 }
 
-/// Appends a new root, durably; gives what a head has to say of it.
+/// Appends a new root durably; returns the change of a head that names it.
 fn append_root(storage: &Arc<dyn Storage>) -> impl Fn(&mut Head) + use<> {
     let image = Image::open(storage.clone(), ImageOptions::default()).unwrap();
     let (head, root) = (image.head(), Root { time: NEW, ..*image.root() });
@@ -43,13 +43,13 @@ fn append_root(storage: &Arc<dyn Storage>) -> impl Fn(&mut Head) + use<> {
     }
 }
 
-/// The times of the roots that can be read, by the slots that name them.
+/// The time of the root that can be opened.
 fn time_of(bytes: Vec<u8>, what: &str) -> i64 {
     let image = Image::open(Arc::new(MemoryStorage::from_bytes(bytes)), ImageOptions::default());
     image.unwrap_or_else(|error| panic!("{what}: {error}")).root().time
 }
 
-/// All fates of the changes that are not settled: kept, dropped, each single sector torn away or alone there.
+/// All fates of unsynced changes: kept, dropped, and each single sector torn away or written alone.
 fn fates() -> Vec<Fate> {
     let torn = (0..8).flat_map(|sector| [1 << sector, !(1 << sector)]);
     let torn = torn.flat_map(|sectors| [(sectors, true, false), (sectors, false, false), (sectors, true, true)]);
@@ -67,7 +67,7 @@ fn after_a_power_cut_at_every_event_the_image_opens_with_the_old_or_the_new_root
     let appended = history.len();
     let mut heads = Heads::read(storage).unwrap();
     heads.publish(change).unwrap();
-    // Slot, sync, slot, sync.
+    // Write a slot, sync, write the other slot, sync.
     assert_eq!(history.len(), appended + 4);
     for n in 0..=history.len() {
         for fate in fates() {
@@ -76,7 +76,7 @@ fn after_a_power_cut_at_every_event_the_image_opens_with_the_old_or_the_new_root
             if n <= appended {
                 assert_eq!(time, 0, "{fate:?} after {n} events");
             }
-            // The first slot is synced: the new root is there for good.
+            // The first slot is synced: the new root is durable.
             if n >= appended + 2 {
                 assert_eq!(time, NEW, "{fate:?} after {n} events");
             }
@@ -110,7 +110,7 @@ fn a_damaged_slot_is_the_older_one() {
         let survivor = heads.newest().generation;
         assert_eq!(heads.slots().count(), 1);
         let change = append_root(&storage);
-        // Whatever becomes of the first write, the slot that is whole is not touched by it.
+        // Whatever happens to the first write, it does not touch the intact slot.
         let whole = storage.read_head(damaged.other()).unwrap();
         let faulty = FaultyStorage::new(storage.clone());
         faulty.fail_nth_of(Operation::Sync, 0, Fault::Eio);
@@ -148,7 +148,7 @@ fn a_slot_that_another_writer_changed_stops_this_one_before_it_writes_anything()
         let before = HeadIndex::ALL.map(|slot| storage.read_head(slot).unwrap());
         assert!(matches!(heads.publish(&change), Err(HeadError::HeadChanged { slot }) if slot == changed));
         assert_eq!(HeadIndex::ALL.map(|slot| storage.read_head(slot).unwrap()), before);
-        // And it does not begin again, even if the slot is as it was.
+        // It does not begin again, even if the slot is as it was.
         storage.replace_head(changed, &other.encode(), &old).unwrap();
         assert!(heads.is_stopped());
         assert!(matches!(heads.publish(&change), Err(HeadError::Stopped)));
@@ -173,7 +173,7 @@ fn a_slot_changed_between_the_look_and_the_write_is_not_written_over() {
         let other = storage.read_head(slot.other()).unwrap();
         assert!(matches!(heads.publish(&change), Err(HeadError::HeadChanged { slot: changed }) if changed == slot));
         assert!(matches!(heads.publish(&change), Err(HeadError::Stopped)));
-        // Slot A is the older one: if B was changed, A is published already, durably.
+        // Slot A is the older one: if B was changed, A is already published durably.
         assert_eq!(storage.read_head(slot.other()).unwrap() == other, slot == HeadIndex::A);
     }
 }
@@ -189,7 +189,7 @@ fn a_failed_write_or_sync_ends_all_publishing_and_a_failed_look_does_not() {
         heads.publish(change).unwrap();
         faulty.count() - before
     };
-    // Twice: two slots read back, one written, one sync.
+    // Twice: read two slots back, write one, sync once.
     assert_eq!(count, 8);
     for n in 0..count {
         let (faulty, change) = prepared(&start);

@@ -1,4 +1,4 @@
-//! The helpers themselves: a comparison that finds nothing proves something only if it finds what is there.
+//! Tests of the test helpers: a comparison that finds nothing proves something only if it finds real differences.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn the_nasty_tree_is_the_same_each_time_it_is_laid_out() {
     assert_same(&one, &two);
 }
 
-/// `FLOE_NASTY=DIR cargo test --test helpers -- --ignored` leaves a nasty tree in the new folder DIR.
+/// `FLOE_NASTY=DIR cargo test --test helpers -- --ignored` leaves a nasty tree in the new directory DIR.
 #[test]
 #[ignore = "lays the nasty tree out in $FLOE_NASTY, for benches/equal.sh and for hands"]
 fn lay_the_nasty_tree_out() {
@@ -99,7 +99,7 @@ fn a_mount_that_hangs_is_aborted_when_its_time_is_over_and_when_its_guardian_goe
         assert!(statfs().is_ok());
         let daemon = *daemons(&image).first().expect("a daemon serves the mount");
         kill_process(daemon, Signal::STOP).expect("it can be stopped");
-        // Each of its threads stops when it comes to run.
+        // Each thread stops when it is scheduled.
         while !all_stopped(daemon) {
             std::thread::yield_now();
         }
@@ -107,7 +107,7 @@ fn a_mount_that_hangs_is_aborted_when_its_time_is_over_and_when_its_guardian_goe
         if limit > Duration::from_secs(1) {
             drop(guardian);
         } else {
-            // Nobody answers this but the abort.
+            // Only the abort answers this.
             assert!(statfs().is_err());
             drop(guardian);
         }

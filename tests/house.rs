@@ -1,7 +1,7 @@
-//! The house of the code: who may use whom, and what no room may do.
+//! The rules of the code's rooms: which may use which, and what no room may do.
 //!
-//! Arrows point one way: cli, fuse → fs → freeze → thaw, pack, inflate → chunk, meta → table → log → storage, format; care
-//! stands beside fs, and bench between cli and fuse. Only what is not compiled for tests counts.
+//! Arrows point one way: cli, fuse → fs → freeze → thaw, pack, inflate → chunk, meta → table → log → storage, format;
+//! care is beside fs, and bench between cli and fuse. Only code that is compiled without tests counts.
 
 #[path = "common/imports.rs"]
 mod imports;
@@ -11,7 +11,7 @@ mod rust_text;
 use rust_text::{Source, blank, sources};
 use std::collections::BTreeSet;
 
-/// Rooms by height. A room uses rooms of a smaller number only, with the exceptions in [`may_use`].
+/// Rooms by height. A room uses only rooms with a smaller number, with the exceptions in [`may_use`].
 const ROOMS: &[(&str, u8)] = &[
     ("main", 10),
     ("cli", 9),
@@ -31,23 +31,23 @@ const ROOMS: &[(&str, u8)] = &[
     ("format", 0),
 ];
 
-/// Where bytes from outside arrive: nothing here may panic.
+/// Rooms that parse bytes from outside: nothing in them may panic.
 const NO_PANICS: &[&str] = &["format", "storage", "log", "table", "thaw", "meta", "inflate", "fs", "care", "freeze"];
 const PANICS: &[&str] =
     &[".unwrap()", ".expect(", ".unwrap_err()", "panic!(", "todo!(", "unimplemented!(", "unreachable!("];
-/// What each of these rooms begins with: the compiler's own search for the same, and for indexing without a check.
+/// Each of these rooms begins with this: the compiler's own check for the same, and for unchecked indexing.
 const LINTS: &str =
     "#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]";
-/// What is a panic, but of the kind that no input reaches: file, words in the line, why.
+/// Panics that no input can reach: file, words in the line, reason.
 const PANICS_ALLOWED: &[(&str, &str, &str)] = &[];
 
-/// The library prints nothing, and reads neither environment nor clock.
+/// The library prints nothing, and reads neither environment nor clock; these rooms may.
 const SILENT_BUT: &[&str] = &["main", "cli"];
 const NOISE: &[&str] =
     &["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!(", "std::env::", "env::var", "SystemTime::now("];
 const NOISE_ALLOWED: &[(&str, &str, &str)] = &[];
 
-/// Longer files lose their readers.
+/// Limit of a file's length.
 const LINES: usize = 600;
 
 fn height(room: &str) -> Option<u8> {
@@ -61,7 +61,7 @@ fn may_use(room: &str, other: &str) -> bool {
         || (room != "main" && height(room) > height(other))
 }
 
-/// First names behind every `crate::` (and `floe::` in main.rs and a `cli` compiled with it), with where they stand.
+/// First names after every `crate::` (and `floe::` in main.rs and in a `cli` compiled with it), with their positions.
 fn uses(source: &Source) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for root in ["crate::", "floe::"] {

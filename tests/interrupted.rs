@@ -18,7 +18,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Enough for many writes to the image.
+/// Large enough for many writes to the image.
 fn source(lab: &Lab) -> PathBuf {
     let source = lab.tree("source");
     for i in 0..24 {
@@ -27,7 +27,7 @@ fn source(lab: &Lab) -> PathBuf {
     source
 }
 
-/// Tells of every change of files in the folder of the images.
+/// Reports every change of files in the directory of the images.
 fn watch(lab: &Lab) -> OwnedFd {
     let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).expect("inotify works");
     let what = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVE;
@@ -35,7 +35,7 @@ fn watch(lab: &Lab) -> OwnedFd {
     watch
 }
 
-/// Waits until the temporary file was written to `writes` times; `false` if the image appears before.
+/// Waits until the temporary file was written `writes` times; returns `false` if the image appears first.
 fn wait_for_writes(watch: &OwnedFd, writes: usize) -> bool {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(watch, &mut buffer);
@@ -60,7 +60,7 @@ fn wait_for_writes(watch: &OwnedFd, writes: usize) -> bool {
     }
 }
 
-/// Starts packing by `env` with this option.
+/// Starts packing under `env` with this option.
 fn start(source: &Path, image: &Path, force: bool, signals: &str) -> Child {
     let mut floe = floe_command(["pack", "--superchunk-size", "1M", "-j", "1", "-C", "zstd:1"]);
     if force {
@@ -71,9 +71,9 @@ fn start(source: &Path, image: &Path, force: bool, signals: &str) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("floe runs")
 }
 
-/// Starts packing, and sends a signal after so many writes. `None` if packing was quicker.
+/// Starts packing, and sends a signal after `writes` writes. `None` if packing was faster.
 fn interrupt(lab: &Lab, source: &Path, image: &Path, writes: usize, signal: Signal) -> Option<ExitStatus> {
-    // Of what the tests themselves ignore, as a shell has it for what it runs in the background, nothing is inherited.
+    // The child must not inherit ignored signals from the tests; a shell ignores some for background jobs.
     interrupt_with(lab, source, image, writes, signal, "--default-signal=INT,TERM,HUP")
 }
 
@@ -197,7 +197,7 @@ fn a_full_disk_is_an_error_that_leaves_nothing_behind() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Leaves everything out, and counts how often it is asked.
+/// Leaves everything out, and counts the calls.
 #[derive(Default)]
 struct Nothing(AtomicU64);
 
@@ -212,7 +212,7 @@ impl Filter for Nothing {
     }
 }
 
-/// Asks to stop, at once, and for the total.
+/// Asks to stop at once, and wants the total.
 struct Stop;
 
 impl PackObserver for Stop {

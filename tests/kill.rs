@@ -1,4 +1,4 @@
-//! A mount's daemon that is killed while others read: it ends, its readers get an error, and the mount can be taken away.
+//! A mount's daemon that is killed while others read: it ends, its readers get an error, and the mount can be removed.
 
 mod common;
 
@@ -12,13 +12,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Rounds by default, and with `FLOE_LONG=1`.
+/// Number of rounds: the default, and with `FLOE_LONG=1`.
 const ROUNDS: (u64, u64) = (6, 200);
-/// How long a killed daemon may take to end.
+/// Time in which a killed daemon must end.
 const LIMIT: Duration = Duration::from_secs(1);
 const FILES: usize = 3000;
 
-/// What each reader does with the mount `$1`, again and again: by name, in the order of a listing, against it, and in large
+/// What each reader does with the mount `$1` in a loop: reads by name, in listing order, in reverse order, and in large
 /// pieces.
 const READERS: [&str; 4] = [
     "while :; do for d in 0 1 2 3 4 5 6 7 8 9; do cat $1/$d/* >/dev/null; done; done",
@@ -54,7 +54,7 @@ fn a_daemon_killed_under_four_readers_ends_within_a_second() {
         let daemon = *daemons(&image).first().expect("a daemon serves the mount");
         let process = pidfd_open(daemon, PidfdFlags::empty()).expect("a pidfd");
         let mut readers: Vec<Child> = READERS.iter().map(|script| reader(script, &dir)).collect();
-        // Killed at another moment each time, from the first bytes to when nearly all is in the page cache.
+        // Killed at a different moment each time, from the first bytes until almost everything is in the page cache.
         let until = bytes * (round * 37 % 90) / 100;
         while counters(&dir)["read_bytes"] < until {}
         kill_process(daemon, Signal::KILL).expect("it can be killed");
@@ -66,7 +66,7 @@ fn a_daemon_killed_under_four_readers_ends_within_a_second() {
             let _ = status(Command::new("umount").arg("-f").arg(&dir));
         }
         for reader in &mut readers {
-            // What the page cache holds can be read from a dead mount: a reader may have noticed nothing.
+            // Pages in the page cache are readable even in a dead mount: a reader may have noticed nothing.
             kill_process_group(Pid::from_child(reader), Signal::KILL).expect("a reader can be killed");
             wait(reader).expect("a killed reader ends: nothing waits for a daemon that is dead");
         }

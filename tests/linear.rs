@@ -1,4 +1,5 @@
-//! Work and memory that grow with what an image has, not with its square: bounded by counting reads and bytes, not by time.
+//! Work and memory that grow in proportion to the image, not with its square: checked by counting reads and bytes, not
+//! time.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -12,14 +13,14 @@ use floe::storage::testing::FaultyStorage;
 use forge::Forge;
 use std::sync::Arc;
 
-/// Counts what it reads, and keeps few blocks: a walk through a long content reads it each time.
+/// Counts the reads, and caches few blocks: each walk through a long content reads it again.
 fn open(forge: &Forge) -> (Arc<FaultyStorage<Arc<floe::storage::testing::MemoryStorage>>>, Arc<Fs>) {
     let storage = Arc::new(FaultyStorage::new(forge.build()));
     let image = Image::open(storage.clone(), ImageOptions { block_cache: 32 << 10 }).unwrap();
     (storage, Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() }))
 }
 
-/// Files that all have one content of so many extents, each a byte of the same subchunk.
+/// Files that all share one content of `extents` extents, each a byte of the same subchunk.
 fn shared_content(files: u64, extents: u64) -> Forge {
     let mut forge = Forge::new();
     forge.superchunks.push(vec![(b"x".repeat(4096), None)]);
@@ -61,7 +62,7 @@ fn check_lists_a_bounded_number_of_bytes_of_paths_and_counts_the_others() {
         forge.directory(dir, &"d".repeat(250), next);
         (dir, next) = (next, next + 1);
     }
-    // Each has lost its bytes, and a path of nearly 50 KiB.
+    // Each has lost its bytes, and has a path of nearly 50 KiB.
     for n in 0..FILES {
         forge.file(dir, &format!("f{n:06}"), next + n, 3, ContentRef::Tiny(TinyId(7)));
     }

@@ -1,4 +1,4 @@
-//! What is live: marking against a walk from the root directory, and what `info` makes of it.
+//! Which data is live: marking is compared with a walk from the root directory, and with the figures of `info`.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -104,7 +104,7 @@ fn marking_follows_changes_before_and_after_their_checkpoint() {
             let view = live.snapshot().view().clone();
             let census = count(std::slice::from_ref(&view)).unwrap();
             assert_eq!(found(&census), expected(&forge, &needed(&view)), "seed {seed}, round {round}");
-            // With what the last checkpoint has, more is.
+            // With what the last checkpoint needs, more is live.
             let root = View::of(view.version().clone());
             let both = needed(&root).union(&needed(&view)).copied().collect();
             for views in [[root.clone(), view.clone()], [view, root]] {
@@ -116,7 +116,7 @@ fn marking_follows_changes_before_and_after_their_checkpoint() {
             assert_eq!(found(&census), expected(&forge, &needed(&view)), "seed {seed}, round {round}, checkpointed");
             assert_eq!(census.unknown, 0);
         }
-        // Both at once: what either has.
+        // Both at once: the union.
         let (old, new) = (View::of(open(&forge.build())), live.snapshot().view().clone());
         let both = needed(&old).union(&needed(&new)).copied().collect();
         assert_eq!(found(&count(&[old, new]).unwrap()), expected(&forge, &both), "seed {seed}");
@@ -128,7 +128,7 @@ fn a_recipe_keeps_the_stored_parts_that_it_uses_and_nothing_else_of_them() {
     let mut forge = forge::with_recipe();
     let composed = forge.inodes.values().find(|row| row.content == ContentRef::Subchunk(SubchunkId(4)));
     assert!(composed.is_some());
-    // Only the file that is composed is left.
+    // Only the composed file remains.
     forge
         .inodes
         .retain(|_, row| row.file_type == FileType::Directory || row.content == ContentRef::Subchunk(SubchunkId(4)));

@@ -22,7 +22,7 @@ fn small(lab: &Lab) -> (PathBuf, PathBuf) {
     (source, image)
 }
 
-/// Waits for the kernel to say that mounts changed, until `done`.
+/// Waits, by the kernel's notice that mounts changed, until `done` returns true.
 fn wait_for_mounts(done: impl Fn() -> bool) {
     let mounts = File::open("/proc/self/mounts").expect("/proc is mounted");
     while !done() {
@@ -190,7 +190,7 @@ fn a_mount_over_another_is_warned_of_and_the_first_daemon_leaves_it_alone() {
     assert_eq!(fs::read(dir.join("above")).expect("the other mount is still there"), b"other bytes\n");
     floe!("umount", &dir).exits(0);
     assert_eq!(daemons(&above), []);
-    // What is left of the first lies bare now, dead.
+    // The rest of the first mount is uncovered now, dead.
     assert!(is_mounted(&dir));
     floe!("umount", &dir).exits(0).says(&["had died"]);
     assert!(!is_mounted(&dir));
@@ -237,12 +237,12 @@ fn the_daemon_keeps_no_descriptor_of_its_caller() {
     let (image, dir, lock) = (image.display(), mount.display(), lab.path("lock"));
     let lock = lock.display();
     for script in [
-        // The lock is held by a descriptor that floe inherits: free again once floe has returned.
+        // floe inherits the descriptor that holds the lock: the lock must be free again after floe has returned.
         format!("flock {lock} {floe} mount {image} {dir} && flock -n {lock} true"),
         // cat reads until nobody holds the pipe.
         format!("( {floe} mount {image} {dir} ) 3>&1 | cat"),
         format!("{{ {floe} mount -o auto_unmount {image} {dir}; }} 7>&1 9>&1 | cat"),
-        // An image may be named by a descriptor of the caller all the same.
+        // Nevertheless an image may be named by a descriptor of the caller.
         format!("{floe} mount /dev/fd/5 {dir} 5< {image} && test -e {dir}/text"),
     ] {
         let mut command = Command::new("sh");
@@ -272,7 +272,7 @@ fn in_the_foreground_it_stays_until_it_is_told_to_end() {
     let status = wait(&mut child).expect("it ends");
     assert!(matches!(status.code(), Some(0 | 130)), "{status}");
     assert!(!is_mounted(&dir));
-    // As nohup starts it: the end of the terminal does not end it.
+    // As started by nohup: the end of the terminal does not end it.
     let mut child = start("--ignore-signal=HUP");
     kill_process(Pid::from_child(&child), Signal::HUP).expect("it can be told");
     assert_eq!(fs::read(dir.join("text")).expect("it can be read").len(), 300_000);
@@ -377,7 +377,7 @@ fn permissions_are_enforced_for_others() {
         fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).expect("chmod");
     }
     let image = lab.pack(&[], &source, "rights.floe");
-    // The lab's folders are for its owner only, so this mount lies elsewhere.
+    // Only the owner may enter the lab's directories, so this mount is elsewhere.
     let open = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().expect("a folder");
     let mount = Mounted::new(&image, open.path(), &["-o", "allow_other"]);
     let cat = |name: &str| {

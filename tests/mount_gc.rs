@@ -1,4 +1,4 @@
-//! gc through a writable mount: by the command, beside readers of the image, and for those who may.
+//! gc through a writable mount: by the command, beside readers of the image, and for users with permission.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn what_was_deleted_in_a_mount_is_freed_when_it_is_asked_and_nobody_else_reads()
     for n in 2..8 {
         fs::remove_file(point.join(format!("f{n}"))).unwrap();
     }
-    // A dry run is for images, and what is no mount is refused.
+    // A dry run needs an image, and a directory that is not a mount is refused.
     floe!("gc", "-n", &point).exits(2);
     floe!("gc", lab.path("images")).exits(1).says(&["no mount of floe"]);
     let reader = FileStorage::open(&image, Access::ReadOnly).unwrap();

@@ -1,4 +1,5 @@
-//! A writable mount beside a plain directory: names, attributes and rights. The same is done to both, through the kernel.
+//! A writable mount beside a plain directory: names, attributes and permissions. Each step is done to both, through the
+//! kernel.
 
 mod common;
 
@@ -13,11 +14,11 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-/// A user that is not root, and a group that is not its own.
+/// A user other than root, and a group that is not its own.
 const NOBODY: u32 = 65534;
 const OTHER: u32 = 4321;
 
-/// Type, mode, owner, links and size: what is the same on any file system.
+/// Type, mode, owners, links and size, which are equal on any file system.
 fn facts(path: &Path) -> Result<(u32, u32, u32, u64, u64), i32> {
     let stat = |m: fs::Metadata| {
         let size = if m.is_dir() { 0 } else { m.size() };
@@ -114,7 +115,7 @@ fn renames_replace_exchange_and_refuse_as_in_a_plain_directory() {
     twin.check_and_remount();
 }
 
-/// A rename over a file that somebody has open, and unlinking one.
+/// Renaming over an open file, and unlinking one.
 #[test]
 fn what_is_open_outlives_its_name() {
     need_fuse!();
@@ -145,7 +146,7 @@ fn what_is_open_outlives_its_name() {
         let mut bytes = [0; 9];
         open.read_exact_at(&mut bytes, 0).expect("it can be read");
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
-        // A file without a name is given none.
+        // A file without a name cannot get one again.
         let relinked = errno(rustix::fs::linkat(CWD, link, CWD, dir.join("again"), AtFlags::SYMLINK_FOLLOW));
         (bytes, open.metadata().expect("fstat").nlink(), os(fs::read(dir.join("old"))), relinked)
     });
@@ -206,7 +207,7 @@ fn modes_owners_and_the_setuid_rules_are_those_of_linux() {
                 mode(path, bits).expect("chmod");
             }
             seen.push(facts(&by_root));
-            // Root's writes keep the bits, root's chown does not.
+            // Writes by root keep the bits, a chown by root does not.
             File::options().append(true).open(&by_root).expect("it opens").write_all(b"x").expect("a write");
             seen.push(facts(&by_root));
             chown(&by_root, OTHER, OTHER).expect("chown");
@@ -222,7 +223,7 @@ fn modes_owners_and_the_setuid_rules_are_those_of_linux() {
             seen.push(after_write.map(|mode| (mode, 0, 0, 0, 0)));
             seen.push(wrote.and(chmod).and(truncate).map(|()| (0, 0, 0, 0, 0)));
         }
-        // Without the group a user may not set setgid.
+        // A user outside the group may not set setgid.
         let path = dir.join("foreign");
         create(&path, b"").expect("a new file");
         chown(&path, NOBODY, OTHER).expect("chown");
@@ -235,7 +236,7 @@ fn modes_owners_and_the_setuid_rules_are_those_of_linux() {
         (seen, outside, inside, given_away, stranger)
     });
     twin.both(|dir| {
-        // A setgid directory hands on its group, and setgid to directories.
+        // A setgid directory passes on its group, and to directories also setgid.
         let shared = dir.join("shared");
         fs::create_dir(&shared).expect("a directory");
         chown(&shared, NOBODY, OTHER).expect("chown");
@@ -252,7 +253,7 @@ fn modes_owners_and_the_setuid_rules_are_those_of_linux() {
         ["file", "dir", "link"].map(|name| facts(&shared.join(name)))
     });
     twin.both(|dir| {
-        // In a sticky directory nobody removes or renames what is another's.
+        // In a sticky directory nobody may remove or rename another user's file.
         let sticky = dir.join("sticky");
         fs::create_dir(&sticky).expect("a directory");
         mode(&sticky, 0o1777).expect("chmod");
@@ -266,7 +267,7 @@ fn modes_owners_and_the_setuid_rules_are_those_of_linux() {
     twin.check_and_remount();
 }
 
-/// What is done, and the name whose times it may change.
+/// A step, and the name whose times it may change.
 type Step = (&'static str, fn(&Path));
 
 #[test]
@@ -298,7 +299,7 @@ fn times_are_set_and_change_with_what_is_done() {
         }
         seen
     });
-    // What changes a time changes it on both, to now.
+    // Every step changes the same times in both, to the current time.
     let long_ago = time(1000, 0);
     let omit = time(0, rustix::fs::UTIME_OMIT as _);
     let now = time(0, rustix::fs::UTIME_NOW as _);
@@ -314,7 +315,7 @@ fn times_are_set_and_change_with_what_is_done() {
         ("dir", |dir| drop(fs::read_dir(dir.join("dir")).map(Iterator::count))),
     ];
     for (n, (name, step)) in steps.into_iter().enumerate() {
-        // The time of access is not kept on the mount.
+        // The mount does not keep the time of access.
         twin.both(|dir| {
             let path = dir.join(name);
             set(&path, long_ago, long_ago).expect("times can be set");
@@ -372,7 +373,7 @@ fn attributes_are_set_replaced_listed_and_removed() {
             [get("user.a", &mut value), get("user.a", &mut []), get("user.c", &mut []), get("user.b", &mut value)];
         let removed = errno(rustix::fs::lremovexattr(&path, "user.b"));
         let listed = errno(xattrs::all(File::open(&path).expect("it opens")));
-        // A write by root takes capabilities away.
+        // A write by root removes capabilities.
         fs::OpenOptions::new().append(true).open(&path).expect("it opens").write_all(b"more").expect("a write");
         (results, read, removed, listed, errno(xattrs::all(File::open(&path).expect("it opens"))))
     });
@@ -382,7 +383,7 @@ fn attributes_are_set_replaced_listed_and_removed() {
 /// A file capability: cap_net_raw, effective.
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// An ACL, as the kernel takes it: tag, permissions and id of each entry.
+/// An ACL in the kernel's form: tag, permissions and id of each entry.
 fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let mut out = 2u32.to_le_bytes().to_vec();
     for (tag, perm, id) in entries {
@@ -504,7 +505,7 @@ fn with_relatime_and_strictatime_reads_are_noted() {
         };
         let read = || {
             let handle = File::open(&file).expect("it opens");
-            // Past the page cache, which notes nothing.
+            // Bypass the page cache, which records no access.
             rustix::fs::fadvise(&handle, 0, None, rustix::fs::Advice::DontNeed).expect("advice is taken");
             handle.read_at(&mut [0; 8], 0).expect("it can be read");
             fs::metadata(&file).expect("stat").atime()
@@ -516,7 +517,7 @@ fn with_relatime_and_strictatime_reads_are_noted() {
         set(today, old);
         let ctime = fs::metadata(&file).expect("stat").ctime();
         let again = read();
-        // The change of the times is newer than the time of access: relatime notes this read too.
+        // The times were changed after the time of access, so relatime records this read too.
         assert_eq!(again != today.tv_sec, options != "noatime", "{options}, changed at {ctime}");
         let once_more = { read() };
         assert!(once_more >= again && (notes_again || once_more == again), "{options}");

@@ -84,7 +84,7 @@ fn many_writers_of_many_files_each_find_what_they_wrote() {
                     }
                 });
             }
-            // All of them write one file, too.
+            // All of them write to one file, too.
             for writer in 0..4u64 {
                 scope.spawn(move || {
                     let file = rw(&dir.join("shared"));
@@ -128,7 +128,7 @@ fn synchronous_writes_return_when_they_are_committed() {
     twin.check_and_remount();
 }
 
-/// Bytes at an address that O_DIRECT takes anywhere.
+/// A buffer with an address that O_DIRECT accepts everywhere.
 struct Aligned(Vec<u8>, usize, usize);
 
 impl Aligned {
@@ -169,7 +169,7 @@ fn direct_buffered_and_mapped_writes_see_each_other() {
         let mut seen = vec![0; 64 << 10];
         buffered.read_exact_at(&mut seen, 0).expect("a buffered read");
         let mut hashes = vec![blake3::hash(&seen)];
-        // SAFETY: nobody but this test changes the file's length.
+        // SAFETY: only this test changes the file's length.
         let mut map = unsafe { memmap2::MmapMut::map_mut(&buffered) }.expect("a shared map");
         map[5000..6000].copy_from_slice(&noise(3, 1000));
         map.flush().expect("msync");
@@ -188,7 +188,8 @@ fn direct_buffered_and_mapped_writes_see_each_other() {
     twin.check_and_remount();
 }
 
-/// Case 30: what was mapped is written back when no handle is left, also of a file that has lost its name meanwhile.
+/// Case 30: mapped pages are written back after the last handle is closed, also for a file that lost its name
+/// meanwhile.
 #[test]
 fn what_is_mapped_outlives_its_descriptor_and_its_name() {
     need_fuse!();
@@ -198,7 +199,7 @@ fn what_is_mapped_outlives_its_descriptor_and_its_name() {
         for name in ["kept", "unlinked"] {
             let file = rw(&dir.join(name));
             file.set_len(100_000).expect("ftruncate");
-            // SAFETY: nobody but this test changes the file's length.
+            // SAFETY: only this test changes the file's length.
             let mut map = unsafe { memmap2::MmapMut::map_mut(&file) }.expect("a shared map");
             drop(file);
             if name == "unlinked" {
@@ -302,7 +303,7 @@ fn ranges_are_copied_within_the_mount() {
         let done = ranges.map(copy);
         let whole = rw(&dir.join("whole"));
         let copied = rustix::fs::copy_file_range(&from, Some(&mut 0), &whole, Some(&mut 0), 1 << 30);
-        // What is copied and what it was copied from go separate ways.
+        // Later changes to the source do not affect the copy.
         from.write_all_at(b"changed", 1000).expect("a write");
         let hash = |path: &str| blake3::hash(&fs::read(dir.join(path)).expect("it can be read"));
         let overlap = errno(rustix::fs::copy_file_range(&from, Some(&mut 0), &from, Some(&mut 10), 100));
@@ -344,7 +345,7 @@ fn a_directory_that_changes_while_it_is_listed_shows_each_lasting_name_once() {
         for (n, entry) in fs::read_dir(&many).expect("a listing").enumerate() {
             let name = entry.expect("an entry").file_name().into_string().expect("text");
             if n % 100 == 0 {
-                // Every third is removed on the way, and others come.
+                // Every third name is removed on the way, and others are added.
                 for m in (0..3000).step_by(3).skip(n / 100 * 40).take(40) {
                     let _ = fs::remove_file(many.join(format!("{m:05}-with-a-name-of-some-length")));
                     fs::write(many.join(format!("new-{m}")), b"").expect("a new file");
@@ -358,7 +359,7 @@ fn a_directory_that_changes_while_it_is_listed_shows_each_lasting_name_once() {
         (once, seen.keys().filter(|name| lasting(name)).count(), again)
     });
     twin.both(|dir| {
-        // telldir, seekdir: a position is good as long as the directory is open.
+        // telldir, seekdir: a position stays valid as long as the directory is open.
         let mut listing =
             rustix::fs::Dir::read_from(File::open(dir.join("many")).expect("it opens")).expect("a listing");
         let first: Vec<_> = listing.by_ref().take(50).map(|e| e.expect("an entry").file_name().to_owned()).collect();

@@ -1,4 +1,4 @@
-//! How a writable mount ends: unmounted, told to end, killed; and what is there afterwards.
+//! How a writable mount ends (unmounted, told to end, killed), and the state afterwards.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn write_both(twin: &Twin, name: &str, bytes: &[u8]) {
 #[test]
 fn what_was_fsynced_is_there_after_the_daemon_was_killed() {
     need_fuse!();
-    // Nothing but fsync commits.
+    // Only fsync commits.
     let mut twin = Twin::new("commit=3600");
     for round in 0..3 {
         twin.both(|dir| {

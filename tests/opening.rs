@@ -1,4 +1,4 @@
-//! From the head slots to the root: what is opened, what only with a warning, and what is refused.
+//! From the head slots to the root: what is opened, what is opened only with a warning, and what is refused.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -39,7 +39,7 @@ fn image() -> Vec<u8> {
     with_recipe().build().to_bytes()
 }
 
-/// Changes a slot and gives it the right checksum again.
+/// Changes a slot and corrects its checksum.
 fn slot(bytes: &mut [u8], index: HeadIndex, change: impl FnOnce(&mut RawHeadSlot)) {
     let slot = &mut bytes[index.offset() as usize..][..RawHeadSlot::SIZE];
     let mut raw = RawHeadSlot::read(slot, "head slot").unwrap();
@@ -53,19 +53,19 @@ fn both(bytes: &mut [u8], change: impl Fn(&mut RawHeadSlot)) {
     HeadIndex::ALL.into_iter().for_each(|index| slot(bytes, index, &change));
 }
 
-/// Where the stored bytes of the root and of its copy begin.
+/// Offsets of the stored bytes of the root and of its copy.
 fn roots(bytes: &[u8]) -> [usize; 2] {
     let head = open(bytes.to_vec()).unwrap().head().clone();
     let at = |offset| head.root.stored_at(offset) as usize;
     [at(head.root.offset), at(head.root.copy.unwrap())]
 }
 
-/// Where in the stored bytes a field of the physical part is.
+/// Offset in the root's stored bytes of a field of the physical part.
 const fn physical(offset: usize) -> usize {
     8 + RootLogical::SIZE + offset
 }
 
-/// Writes both copies of the root anew, and heads that name them; the copies' headers keep their old checksums.
+/// Rewrites both copies of the root, and heads that name them; the copies' frame headers keep their old checksums.
 fn new_root(bytes: &mut [u8], change: impl FnOnce(&mut Root)) {
     let mut root = *open(bytes.to_vec()).unwrap().root();
     change(&mut root);
@@ -131,7 +131,7 @@ fn a_slot_that_was_torn_leaves_the_other_in_use() {
     let image = open(bytes).unwrap();
     assert_eq!(image.head().generation, 1);
     assert!(image.warnings()[0].contains("head slot B"), "{:?}", image.warnings());
-    // A crash while a slot is written leaves just this; a writer goes on from it.
+    // A crash while a slot is written leaves exactly this; a writer continues from it.
     image.fit_for_writing().unwrap();
 }
 
@@ -260,7 +260,7 @@ fn frames_of_an_epoch_above_the_heads_or_with_a_sequence_of_another_are_reported
 #[test]
 fn an_image_that_was_cut_short_is_unfit_for_writing() {
     let mut bytes = image();
-    // The pad at the end is missing; everything can be read.
+    // The pad at the end is missing; everything is readable.
     bytes.truncate(bytes.len() - 16);
     assert!(open(bytes).unwrap().fit_for_writing().is_err());
 }
@@ -333,7 +333,7 @@ fn reserved_bytes_that_are_not_zero_are_ignored_by_readers_and_reported_by_check
         let stored = bytes[first..first + len].to_vec();
         let hash = floe::format::root::root_hash(&stored[8..8 + RootLogical::SIZE]);
         for start in [first, second] {
-            // The frame's own checksum, at 48 of its header, and that of the header.
+            // The frame's own checksum, at byte 48 of its header, and that of the header.
             let header = &mut bytes[start - 64..start];
             header[48..56].copy_from_slice(&xxh3(&stored).to_le_bytes());
             let crc = crc32(&header[..60]);
@@ -376,7 +376,7 @@ fn a_reserved_byte_of_a_table_block_is_ignored_by_readers_and_reported_by_check(
     }
 }
 
-/// Gives the place of one kind of frame the dictionary flag.
+/// Sets the dictionary flag in the place of one kind of frame.
 #[derive(Default)]
 struct NeedsDictionary {
     map_root: bool,
@@ -445,7 +445,8 @@ fn a_root_or_map_block_that_needs_the_dictionary_is_refused() {
     assert!(format!("{error:?}").contains("dictionary"), "{error:?}");
     assert!(!check(bytes).unwrap().readable);
 
-    // The block is needed to find the dictionary, which is needed for the block: this went round until the stack was full.
+    // The block is needed to find the dictionary, which is needed for the block: this once recursed until the stack
+    // overflowed.
     let bytes = good.write(&mut NeedsDictionary { map_child: true, ..NeedsDictionary::default() });
     let image = open(bytes.clone()).unwrap();
     let _ = image.dictionary();

@@ -1,4 +1,4 @@
-//! What an overlay says of its memory, against what the allocator gave.
+//! The memory that an overlay reports, compared with the allocator's count.
 
 use floe::format::block::{Key, Row};
 use floe::format::schema::{self, Table};
@@ -10,22 +10,22 @@ struct Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// What glibc takes for an allocation: 8 bytes more, rounded up to 16, at least 32.
+/// The bytes that glibc uses for an allocation: 8 more, rounded up to 16, at least 32.
 fn taken(size: usize) -> usize {
     (size + 8).next_multiple_of(16).max(32)
 }
 
-// SAFETY: everything is handed on to the system's allocator.
+// SAFETY: every call is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         BYTES.fetch_add(taken(layout.size()), Ordering::Relaxed);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         BYTES.fetch_sub(taken(layout.size()), Ordering::Relaxed);
-        // SAFETY: as the caller's.
+        // SAFETY: the caller keeps the contract.
         unsafe { System.dealloc(at, layout) }
     }
 }

@@ -1,7 +1,7 @@
-//! With few descriptors: packing and extracting many directories, deep ones, and nothing of them left out; mounts.
+//! With few descriptors: packing and extracting many directories and deep ones without leaving anything out; mounts.
 //!
-//! By default the trees are just large enough to need more than the limit allows;
-//! `FLOE_LONG=1 cargo test --release --test pack_limits -- --nocapture` takes the sizes that were promised and prints figures.
+//! By default the trees are just large enough to need more descriptors than the limit allows.
+//! `FLOE_LONG=1 cargo test --release --test pack_limits -- --nocapture` uses the promised sizes and prints figures.
 
 mod common;
 
@@ -20,9 +20,9 @@ use std::time::Instant;
 
 /// Soft and hard limit of open files.
 const LIMIT: u32 = 256;
-/// Name of each level of a deep tree: long enough that a few hundred are longer than PATH_MAX.
+/// Name of each level of a deep tree: long enough that a few hundred levels exceed PATH_MAX.
 const LEVEL: &str = "level-of-many";
-/// Bytes of stack for comparing trees of 5,000 levels; only what is used is taken.
+/// Bytes of stack for comparing trees of 5,000 levels; only the used part is allocated.
 const COMPARE_STACK: usize = 1 << 30;
 
 fn is_long() -> bool {
@@ -44,7 +44,7 @@ fn limited<S: AsRef<OsStr>>(limit: u32, args: impl IntoIterator<Item = S>) -> Co
     command
 }
 
-/// A tree that is removed by rm, which goes as deep as needed.
+/// A tree that is removed by rm, which can handle any depth.
 struct Tree(PathBuf);
 
 impl Drop for Tree {
@@ -64,7 +64,7 @@ fn directory(at: &Path) -> OwnedFd {
     open(at, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).expect("it opens")
 }
 
-/// So many directories with one file each.
+/// `count` directories with one file each.
 fn wide(lab: &Lab, count: usize) -> Tree {
     let root = lab.tree("wide");
     for i in 0..count {
@@ -75,7 +75,7 @@ fn wide(lab: &Lab, count: usize) -> Tree {
     Tree(root)
 }
 
-/// So many levels, each with a file before and a file after the next one.
+/// `levels` levels, each with a file before and a file after the next level.
 fn deep(lab: &Lab, levels: usize) -> Tree {
     let root = lab.tree("deep");
     let mut at = directory(&root);
@@ -88,7 +88,7 @@ fn deep(lab: &Lab, levels: usize) -> Tree {
     Tree(root)
 }
 
-/// Packs under the limit at zstd 19: complete, and status 0.
+/// Packs under the limit at zstd 19: complete, with status 0.
 fn pack(lab: &Lab, tree: &Tree, files: usize, directories: usize, name: &str) -> PathBuf {
     let image = lab.image(name);
     let mut command = limited(LIMIT, ["pack", "--json", "-C", "zstd:19"]);
@@ -105,7 +105,7 @@ fn pack(lab: &Lab, tree: &Tree, files: usize, directories: usize, name: &str) ->
     image
 }
 
-/// Every command that reads an image does so under the limit, too.
+/// Every command that reads an image works under the limit, too.
 fn is_readable(lab: &Lab, image: &Path, tree: &Tree, entries: usize) {
     let limited = |args: &[&str]| {
         let mut command = limited(LIMIT, &args[..1]);
@@ -117,7 +117,7 @@ fn is_readable(lab: &Lab, image: &Path, tree: &Tree, entries: usize) {
     };
     limited(&["check"]);
     limited(&["digest"]);
-    // Of a deep tree every line is a long path.
+    // In a deep tree every line is a long path.
     if !is_long() {
         let listed = limited(&["ls", "-R"]).out();
         assert!(listed.lines().count() >= entries);
@@ -127,7 +127,7 @@ fn is_readable(lab: &Lab, image: &Path, tree: &Tree, entries: usize) {
     are_same(tree, &out);
 }
 
-/// Compares deep trees: the comparison goes down with them.
+/// Compares deep trees. The comparison recurses to their depth.
 fn are_same(tree: &Tree, out: &Tree) {
     let same = || assert_same(&tree.0, &out.0);
     std::thread::scope(|scope| {
@@ -185,7 +185,7 @@ fn many_sources_are_packed_with_few_descriptors() {
     assert_eq!(floe!("ls", &image).exits(0).out().lines().count(), 800);
 }
 
-/// With so few descriptors that nothing works, packing fails and says why: nothing is left out.
+/// With too few descriptors packing fails and says why: nothing is left out.
 fn fails_for_descriptors(done: Run, lab: &Lab) {
     let done = done.exits(1).says(&["Too many open files"]);
     assert!(!done.stderr.contains("left out") && !done.stderr.contains("packed empty"), "{}", done.stderr);
@@ -273,7 +273,7 @@ fn with_too_few_descriptors_extraction_fails_and_never_ends_as_done_with_finding
             let done = run(command);
             if done.code == Some(0) {
                 are_same(&tree, &out);
-                // Once more over what is there; the first names are found again by their directories.
+                // Again over the existing files; the first names are found again through their directories.
                 let mut again = limited(limit, ["extract", &format!("--overwrite={overwrite}"), "-C"]);
                 again.arg(&out.0).arg(&image);
                 run(again).exits(0);
@@ -325,7 +325,7 @@ fn umount_without_descriptors_takes_no_daemon_for_dead() {
     let dir = lab.path("mnt");
     fs::create_dir(&dir).expect("a new directory");
     let mount = Mounted::new(&image, &dir, &[]);
-    // Enough to read what is mounted and to list /proc, but not to look at a process in it.
+    // Enough to read the mount table and to list /proc, but not to examine a process in it.
     let mut command = limited(4, ["umount"]);
     command.arg(&dir);
     let done = run(command).exits(1).says(&["Too many open files"]);

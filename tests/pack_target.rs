@@ -1,5 +1,5 @@
-//! Where `pack` writes: nothing but a regular file that nobody writes is ever replaced, links stay, and an image is not packed
-//! into itself.
+//! Where `pack` writes: it replaces only regular files that nobody writes, links stay, and an image is not packed into
+//! itself.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn opened(path: &Path) -> File {
     File::options().read(true).write(true).open(path).expect("it opens")
 }
 
-/// Packs onto a target that must be refused; the source is not there, which must not be found out.
+/// Packs onto a target that must be refused. The source does not exist; the refusal must come before that is noticed.
 fn refused(target: &Path, word: &str) {
     for force in [&[][..], &["-f"]] {
         let mut command = floe_command(["pack"]);
@@ -84,12 +84,12 @@ fn a_link_stays_and_the_image_is_written_where_it_leads() {
     symlink("second.floe", &link).expect("a link");
     symlink("../trees/elsewhere/real.floe", lab.image("second.floe")).expect("a link");
 
-    // It leads to nothing yet.
+    // Its target does not exist yet.
     floe!("pack", &source, &link).exits(0);
     assert!(fs::symlink_metadata(&real).expect("it is there").is_file());
     floe!("check", &link).exits(0);
 
-    // It leads to a file.
+    // Its target is a file.
     fs::write(&real, "old").expect("it can be written");
     floe!("pack", &source, &link).exits(1).says(&["exists", "--force"]);
     assert_eq!(fs::read(&real).expect("it is there"), b"old");
@@ -101,7 +101,7 @@ fn a_link_stays_and_the_image_is_written_where_it_leads() {
     let names: Vec<_> = fs::read_dir(&elsewhere).expect("a directory").flatten().map(|e| e.file_name()).collect();
     assert_eq!(names, ["real.floe"]);
 
-    // It leads nowhere.
+    // Its target is in a missing directory.
     symlink("no/such/directory/x.floe", lab.image("lost")).expect("a link");
     floe!("pack", &source, lab.image("lost")).exits(1).says(&["no/such/directory"]);
     symlink("loop", lab.image("loop")).expect("a link");
@@ -236,7 +236,7 @@ fn an_image_is_not_wrapped_in_itself() {
     floe!("pack", "-n", &source, &image, &image).exits(0).says(&["x.floe: left out"]);
 }
 
-/// A thaw log beside an image, with so many bytes in a segment.
+/// A thaw log beside an image, with `bytes` bytes in a segment.
 fn thaw_log(image: &Path, bytes: usize) -> PathBuf {
     let mut name = image.as_os_str().to_owned();
     name.push(".thaw");
@@ -256,7 +256,7 @@ fn an_image_whose_thaw_log_holds_bytes_is_not_replaced_until_the_log_is_removed(
     let log = thaw_log(&image, 4321);
     floe!("pack", "-f", &source, &image).exits(1).says(&["x.floe.thaw", "4321 bytes", "remove that directory"]);
     assert_eq!(fs::read(&image).expect("an image"), before);
-    // The image is gone: a new one of its name is not put beside the log either.
+    // The image is gone: no new image of its name may be created beside the log either.
     fs::rename(&image, lab.image("y.floe")).expect("another name");
     floe!("pack", &source, &image).exits(1).says(&["x.floe.thaw", "4321 bytes"]);
     assert_eq!(lab.image_folder(), ["x.floe.thaw", "y.floe"]);
@@ -280,7 +280,7 @@ fn the_thaw_log_and_the_lock_of_the_image_are_left_out_of_its_source_in_a_survey
     let image = source.join("x.floe");
     thaw_log(&image, 0);
     fs::write(source.join("x.floe.lock"), "host=north\nboot=b00t\npid=4711\n").expect("a note");
-    // Somebody's, whatever their names say.
+    // Somebody's files, whatever their names suggest.
     write(source.join("y.floe.thaw/0000000000000000"), "a file");
     let what = "it is the thaw log of the image that is being written";
     let survey =

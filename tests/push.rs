@@ -1,5 +1,5 @@
-//! Small files that a mount with `-o push` pushes into the page cache before they are read: the right bytes, only where
-//! reads come, and never unless asked for.
+//! Small files that a mount with `-o push` pushes into the page cache before they are read: the bytes are right, files
+//! are pushed only where reads occur, and never without the option.
 
 mod common;
 
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 const FILES: usize = 600;
 
-/// A tree of small files in a few directories, and each one's path below the root and bytes, in the packer's order.
+/// A tree of small files in a few directories; also each file's path below the root and its bytes, in the packer's
+/// order.
 fn tree(lab: &Lab) -> (PathBuf, Vec<(PathBuf, Vec<u8>)>) {
     let source = lab.tree("source");
     let files: Vec<_> = (0..FILES)

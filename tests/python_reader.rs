@@ -1,4 +1,4 @@
-//! `tests/reader.py`, written from `format-spec.md` alone, reads what floe packs: the specification is enough.
+//! `tests/reader.py`, written from `format-spec.md` alone, reads what floe packs: the specification is sufficient.
 
 mod common;
 
@@ -14,14 +14,14 @@ fn reader() -> Command {
     command
 }
 
-/// Packs with these options, extracts with the reader, and compares all that the reader restores.
+/// Packs with these options, extracts with the reader, and compares everything that the reader restores.
 fn read_back(lab: &Lab, source: &Path, options: &[&str], name: &str) {
     let image = lab.pack(options, source, &format!("{name}.floe"));
     let out = lab.tree(name);
     let mut command = reader();
     command.arg("extract").arg(&image).arg(&out);
     run(command).exits(0);
-    // The reader restores user attributes only, and owners only where it may.
+    // The reader restores only user attributes, and owners only if it may.
     let what = What { xattrs: false, owner: is_root(), ..What::ALL };
     let found = compare_only(source, &out, what);
     assert!(found.is_empty(), "{options:?}:\n{}", found.join("\n"));
@@ -64,7 +64,7 @@ fn the_whole_nasty_tree_is_listed_by_the_reader_as_find_lists_it() {
     }
 }
 
-/// Number of paths in a tree, the root included.
+/// Number of paths in a tree, including the root.
 fn walk(root: &PathBuf) -> usize {
     let mut command = Command::new("find");
     command.arg(root).args(["-printf", "x\n"]);

@@ -1,4 +1,5 @@
-//! An image taken to pieces and put together again says what it said before; changed on the way, it verifies and is wrong.
+//! An image that is taken apart and reassembled has the same content; if it is changed on the way, it verifies and is
+//! wrong.
 
 mod common;
 #[path = "common/forge.rs"]
@@ -91,7 +92,7 @@ fn a_frame_of_an_epoch_above_that_of_the_head_is_found() {
     assert!(report.findings.iter().any(|f| f.message == "the frame is of epoch 1, the head's is 0"), "{report:#?}");
 }
 
-/// Rows of the map of one space, by id.
+/// Rows of one space of the map, by id.
 fn of_space(image: &Image, space: u64) -> Vec<Row> {
     let mut cursor = image.tree(&schema::MAP).cursor_at(image, KeyRef::new(space, 0)).unwrap();
     let mut rows = Vec::new();

@@ -1,4 +1,4 @@
-//! What is packed comes out of `extract` as it was, and nothing else is touched on the way.
+//! `extract` restores what was packed, and changes nothing else.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Extracts a whole image into a new folder.
+/// Extracts a whole image into a new directory.
 fn extract(lab: &Lab, image: &Path, name: &str) -> PathBuf {
     let target = lab.tree(name);
     floe!("extract", image, "-C", &target).exits(0);
@@ -38,8 +38,8 @@ fn rsync_finds_no_difference_between_the_nasty_tree_and_what_was_extracted() {
     let slash = |path: &Path| format!("{}/", path.display());
     let mut command = Command::new("rsync");
     command.args(["-aHAXS", "--checksum", "--modify-window=-1", "--dry-run", "--itemize-changes", "--delete"]);
-    // rsync takes no path beyond PATH_MAX; the test above does.
-    // And it reads every byte of a hole of a terabyte, which takes an hour; the test above compares these, too.
+    // rsync takes no path beyond PATH_MAX, and reads every byte of a hole of a terabyte, which takes an hour. The test
+    // above compares both.
     command
         .args(["--exclude", "/deep-00-*", "--exclude", "*terabyte*", "--exclude", "hole-of-4-gib*"])
         .arg(slash(&source))
@@ -127,7 +127,7 @@ fn equal_data_is_stored_once() {
     for name in ["a", "b", "c/d", "c/e"] {
         write(source.join(name), &bytes);
     }
-    // The same subchunks in another file, behind an insertion.
+    // The same subchunks in another file, after an insertion.
     write(source.join("f"), [&bytes[..100_000], b"inserted", &bytes[100_000..]].concat());
     let image = lab.pack(&[], &source, "equal.floe");
     let len = fs::metadata(&image).expect("the image is there").len();
@@ -227,7 +227,7 @@ fn extraction_does_not_follow_a_link_out_of_its_target() {
     write(outside.join("plain"), "mine");
     symlink(&outside, out.join("dir")).expect("a symlink");
     symlink(outside.join("plain"), out.join("plain")).expect("a symlink");
-    // Whether floe replaces the links or gives up: nothing outside changes.
+    // Whether floe replaces the links or gives up, nothing outside changes.
     floe!("extract", &image, "--overwrite=always", "-C", &out);
     assert_eq!(fs::read(outside.join("file")).expect("a file"), b"mine");
     assert_eq!(fs::read(outside.join("plain")).expect("a file"), b"mine");

@@ -1,4 +1,4 @@
-//! What a sample predicts, against the image that `pack` makes: trees of several kinds, small enough for a test.
+//! Predictions from a sample, compared with the image that `pack` makes, for small trees of several kinds.
 
 use floe::bench::sample::{Prediction, SampleOptions, predict};
 use floe::format::codec::Compression;
@@ -20,7 +20,7 @@ impl PackObserver for Silent {
     }
 }
 
-/// Bytes that look random, or like text of a vocabulary of so many words.
+/// Bytes that look random, or like text with a vocabulary of a given size.
 struct Random(u64);
 
 impl Random {
@@ -106,7 +106,7 @@ fn mixed(dir: &Path, random: &mut Random) {
     }
 }
 
-/// The same files again and again, each time with a few changes.
+/// The same files repeatedly, each time with a few changes.
 fn versions(dir: &Path, random: &mut Random) {
     let mut files: Vec<Vec<u8>> = (0..10).map(|_| random.text(300_000, 2000)).collect();
     for version in 0..12 {
@@ -123,7 +123,7 @@ fn versions(dir: &Path, random: &mut Random) {
     }
 }
 
-/// Nearly all of it is zeros of one kind, but for one file.
+/// Almost all files are very compressible in the same way, except one.
 fn equal(dir: &Path, random: &mut Random) {
     let lines = |n: u32| (0..40_000u32).flat_map(|line| format!("{n:08} {line:08}\n").into_bytes()).collect::<Vec<_>>();
     for n in 0..40 {
@@ -192,11 +192,11 @@ fn the_truth_lies_in_the_range_of_a_sample_of_a_tenth_and_is_near_what_it_predic
             let range = found.size.range.unwrap();
             within += u32::from((range.low..=range.high).contains(&truth));
             near += u32::from(found.size.total.abs_diff(truth) as f64 <= 0.15 * truth as f64);
-            // Four superchunks at least.
+            // At least four superchunks.
             assert!(found.compressed as f64 <= (tenth as f64 * 1.3).max(4.0 * MIB as f64), "{kind}");
             assert_eq!(found.summary.bytes, bench.bytes(&options), "{kind}");
         }
-        // Of these trees a tenth is the least of superchunks, four; of "equal", one in forty counts.
+        // For these trees a tenth is the minimum of four superchunks; in "equal", one in forty matters.
         let enough = if kind == "equal" { 12 } else { 18 };
         assert!(within >= 19 && near >= enough, "{kind}: within {within}, near {near} of 20");
     }
@@ -253,7 +253,7 @@ fn parts_and_xz_are_predicted_too() {
 
 #[test]
 fn who_asks_to_stop_is_heard_and_nothing_is_left() {
-    /// While it reads, or while it compresses.
+    /// Stops either while it reads or while it compresses.
     struct Stopping(AtomicBool, bool);
     impl PackObserver for Stopping {
         fn warning(&self, _: &[u8], _: &str) {}

@@ -1,4 +1,5 @@
-//! Composed subchunks and damaged copies, read through a working set: each source once, and every copy tried.
+//! Composed subchunks and damaged copies, read through a working set: each source is inflated once, and every copy is
+//! tried.
 
 #[path = "common/forge.rs"]
 mod forge;
@@ -38,7 +39,7 @@ fn read((set, view): &(WorkingSet, View), id: u64, skip: u32, len: usize) -> Res
     Ok(out)
 }
 
-/// Sources of 100,000 bytes in a superchunk each, and then one subchunk made of these pieces.
+/// Sources of 100,000 bytes, each in a superchunk, then one subchunk composed of these pieces.
 fn composed(sources: u64, pieces: Vec<Piece>) -> (Forge, Vec<u8>) {
     let mut forge = Forge::new();
     let stored: Vec<Vec<u8>> = (1..=sources).map(|n| noise(n as u8, 100_000)).collect();
@@ -139,7 +140,7 @@ fn what_one_damaged_copy_has_lost_is_read_from_the_other() {
     let report = check(&storage);
     let named: Vec<_> = report.findings.iter().flat_map(|finding| &finding.paths).collect();
     assert_eq!(named, [b"two"], "{:#?}", report.findings);
-    // The second copy counts for what the first has lost, and only for that.
+    // The second copy is used for the bytes that the first lost, and only for those.
     let storage = forge.build();
     damage(&storage, false, 700);
     damage(&storage, false, 1700);

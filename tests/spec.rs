@@ -1,4 +1,4 @@
-//! `format-spec.md` and the code say the same: offset tables and structs, feature bits, kinds, tables, limits.
+//! Compares `format-spec.md` with the code: offset tables and structs, feature bits, kinds, tables, limits.
 
 #[path = "common/spec_text.rs"]
 mod spec_text;
@@ -34,7 +34,7 @@ const STRUCTS: &[(&str, &[Field], usize)] = &[
 
 const OFFSETS: &[&str] = &["offset", "size", "field", "meaning"];
 
-/// One comparison: what the specification and the code have for the same thing.
+/// Compares one value in the specification and in the code.
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, spec: T, code: T) {
     assert_eq!(spec, code, "{what}: left is format-spec.md, right is the code");
 }
@@ -106,7 +106,7 @@ fn feature_bits_are_those_of_the_table() {
     same("dictionaries", bit("dictionaries are used"), incompat::DICTIONARY);
     same("filters", bit("filters are used"), incompat::FILTERS);
     let in_table = rows.iter().filter(|r| r[0] == "incompat").fold(0u64, |set, r| set | 1 << number::<u32>(&r[1]));
-    // Encryption is not defined; objects are read by the object store's own opener.
+    // Encryption is not defined; the object store's own opener reads objects.
     same("bits that a reader of local images refuses", in_table & !incompat::KNOWN, bit("encrypted") | bit("objects"));
     assert_eq!(incompat::KNOWN & !in_table, 0, "a known bit is missing in the table");
 }

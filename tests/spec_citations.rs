@@ -1,6 +1,7 @@
 //! Every sentence of `format-spec.md` with "must", "never" or "refuse" is cited by the code that does it and by a test.
 //!
-//! How a citation is written: `tests/common/citations.rs`. What is not built yet stands in `tests/spec-later.txt`.
+//! How to write a citation: `tests/common/citations.rs`. Sentences about unbuilt features are listed in
+//! `tests/spec-later.txt`.
 
 #[path = "common/citations.rs"]
 mod citations;

@@ -1,7 +1,7 @@
-//! The worked example of section 18 of `format-spec.md` is what `floe pack` makes, byte by byte.
+//! The worked example of section 18 of `format-spec.md` is what `floe pack` makes, byte for byte.
 //!
-//! `FLOE_BLESS=1 cargo test --test spec_example -- --nocapture` prints the example as it would have to stand there, and
-//! leaves it in `target/tmp/spec-example.md`.
+//! `FLOE_BLESS=1 cargo test --test spec_example -- --nocapture` prints the example in its current form, and writes it
+//! to `target/tmp/spec-example.md`.
 
 mod common;
 
@@ -22,7 +22,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// A folder with a tiny file; a file of 3000 bytes, another with the same bytes and a hard link; a symlink.
+/// A directory with a tiny file; a file of 3000 bytes, another with the same bytes and a hard link; a symlink.
 fn lay_out(root: &Path) {
     let mut bytes = vec![0; 3000];
     bytes[..9].copy_from_slice(b"pack ice\n");
@@ -89,7 +89,7 @@ fn the_example_has_no_byte_of_when_or_where_it_was_made() {
     assert!(example(&lab, "one") == example(&lab, "two"), "the same tree in another folder gives other bytes");
 }
 
-/// A frame appended to `image`, and where it lies.
+/// Appends a frame to `image`; returns its place.
 fn append(image: &mut Vec<u8>, kind: FrameKind, clear: &[u8], stored: &[u8]) -> Place {
     let header = FrameHeader {
         kind,
@@ -187,7 +187,7 @@ fn a_dump_gives_back_the_bytes_of_an_image() {
     }
     let dump = image_dump::dump(&image);
     assert_eq!(image_dump::parse(dump.lines()), Ok(image), "{dump}");
-    // The second name is front-coded: only what follows "snow" stands there.
+    // The second name is front-coded: only the part after "snow" is stored.
     for word in ["name \"snowman\"", "type [8, 4]", "map.offset 3", "subchunk 2, 40 bytes", "the same as of the frame"]
     {
         assert!(dump.contains(word), "'{word}' is not in\n{dump}");

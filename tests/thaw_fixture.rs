@@ -1,9 +1,10 @@
-//! A thaw log of version 1 that is read for ever: `tests/fixtures/v1/thaw-log/`, and what recovery must answer.
+//! A thaw log of version 1 that every version must read: `tests/fixtures/v1/thaw-log/`, and the expected result of
+//! recovery.
 //!
 //! Two segments count, 0 and 2. Segment 1 is abandoned: it holds the first transaction of a group whose second never
 //! reached the disk, and segment 2 names the end of the log before it. In segment 0 the header of one frame of written
-//! bytes is damaged, which costs the one range that names it. `FLOE_BLESS=1 cargo test --test thaw_fixture` makes
-//! the files anew; that is right only before version 1 is final.
+//! bytes is damaged, which loses the one range that names it. `FLOE_BLESS=1 cargo test --test thaw_fixture` makes the
+//! files again; that is allowed only before version 1 is final.
 
 use floe::format::block::{Key, Row};
 use floe::format::ids::InodeId;
@@ -44,7 +45,7 @@ fn counters(inode: u64) -> Operation {
     Operation::Counters(Counters { inode, content: 5, tiny: 9, xattrs: 1, ordinal: 1, subchunk: 77, superchunk: 3 })
 }
 
-/// The log, as a crash left it, after somebody went on with it.
+/// The log as a crash left it, after another process continued it.
 fn build() -> BTreeMap<u64, Vec<u8>> {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = ThawLog::create(folder.clone(), binding(), LOG, 1, SEGMENT).expect("memory takes it");
@@ -73,7 +74,8 @@ fn build() -> BTreeMap<u64, Vec<u8>> {
     segments.retain(|&number, _| number < 2);
     let folder = Arc::new(MemoryFolder::from_segments(segments));
     let recovered = recover(folder.clone(), &image()).expect("it fits").expect("it has commits");
-    // A root contains what there is: else it would be written again, for the log does not say of all that it is durable.
+    // The root contains all transactions. Otherwise they would be written again, because the log does not show that all
+    // are durable.
     let last = recovered.last_transaction();
     let mut log = recovered.resume(binding(), 2, last).expect("memory takes it").0;
     let sleet = log.append(&[b'l'; 300]).expect("it fits");
@@ -117,7 +119,7 @@ fn describe_operation(operation: &Operation) -> String {
     }
 }
 
-/// What recovery answers, line by line.
+/// The result of recovery, line by line.
 fn describe(recovered: &Recovered) -> String {
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("a string takes it");
@@ -162,7 +164,7 @@ fn describe(recovered: &Recovered) -> String {
     for (from, to) in recovered.lost_parts() {
         line(format!("lost from {from} to {to}"));
     }
-    // None is written over.
+    // No lost range is overwritten.
     lost_ranges.into_iter().for_each(&mut line);
     out
 }
@@ -194,7 +196,7 @@ fn a_thaw_log_of_version_1_is_recovered_as_it_was_when_version_1_was_made() {
         fs::write(fixture().join("answer.txt"), answer).expect("it can be written");
     }
     let answer = fs::read_to_string(fixture().join("answer.txt")).expect("the fixture has its answer");
-    // In a real directory, whose mode no version control keeps.
+    // In a real directory, because version control does not keep its mode.
     let dir = tempfile::tempdir().expect("a temporary directory");
     let folder = Arc::new(DirectoryFolder::create(&dir.path().join("v1.floe.thaw")).expect("it can be made"));
     for (number, content) in files() {
@@ -203,7 +205,7 @@ fn a_thaw_log_of_version_1_is_recovered_as_it_was_when_version_1_was_made() {
     }
     let recovered = recover(folder.clone(), &image()).expect("it is whole").expect("it has commits");
     assert_eq!(describe(&recovered), answer);
-    // And it can be gone on with.
+    // The log can be continued.
     let last = recovered.last_transaction();
     let mut log = recovered.resume(binding(), 3, last).expect("it fits").0;
     assert_eq!(log.commit(Vec::new(), 49152, (1_700_000_030, 0)).expect("there is space"), last + 1);

@@ -1,5 +1,5 @@
-//! Thawed ranges, orphans, shares, and contents that end before their files: what images say that were written to, read by a
-//! program that does not have the thaw log.
+//! Thawed ranges, orphans, shares, and contents that end before their files: images that were written to, read by a
+//! program without the thaw log.
 
 mod common;
 #[path = "common/forge.rs"]
@@ -42,7 +42,7 @@ fn check(forge: &Forge) -> CheckReport {
     care::check(storage as Arc<dyn Storage>, &CheckOptions::default(), &()).unwrap()
 }
 
-/// Severity, message and paths of each finding about something else than the heads.
+/// Severity, message and paths of each finding, except findings about the heads.
 fn findings(forge: &Forge) -> Vec<(Severity, String, Vec<String>)> {
     let report = check(forge);
     let path = |path: &Vec<u8>| String::from_utf8_lossy(path).into_owned();
@@ -50,7 +50,7 @@ fn findings(forge: &Forge) -> Vec<(Severity, String, Vec<String>)> {
     findings.map(|f| (f.severity, f.message.clone(), f.paths.iter().map(path).collect())).collect()
 }
 
-/// That one finding, and no other, has these words, and names these paths.
+/// Exactly one finding contains these words, and it names these paths.
 #[track_caller]
 fn assert_one(forge: &Forge, severity: Severity, words: &str, paths: &[&str]) {
     let all = findings(forge);
@@ -114,7 +114,7 @@ fn a_read_that_meets_a_thawed_range_is_an_error_and_no_other_is() {
             }
         }
     }
-    // An inode between two with thawed ranges, up to their ends and from their beginnings.
+    // An inode between two others whose thawed ranges reach their end and their beginning.
     let mut forge = three_files();
     forge.thaw(2, 0, 10_000);
     forge.lose(4, 0, 10_000);
@@ -202,7 +202,7 @@ fn a_content_may_end_before_its_file_and_not_after_it() {
     let mut long = three_files();
     long.inodes.get_mut(&2).unwrap().size = 9_999;
     assert_one(&long, Severity::Lost, "it has 9999 bytes, but its content 1 ends at offset 10000", &["content"]);
-    // A gap is no end.
+    // A gap is not an end.
     let mut gap = three_files();
     let extent = Extent::Slice { subchunk: SubchunkId(1), skip: 0 };
     gap.contents.insert((1, 10_001), ContentRow { length: 1, extent });
@@ -340,7 +340,7 @@ fn orphans_are_users_and_have_thawed_ranges_and_nobody_sees_them() {
     assert!(matches!(fs.attr(InodeId(50)), Err(FsError::NotFound)));
     assert!(matches!(fs.read(InodeId(50), 300, 1, &mut Vec::new()), Err(FsError::NotFound)));
     assert_eq!(fs.statfs().files, 4);
-    // A name that leads to one leads to nothing.
+    // A name that leads to an orphan leads to nothing.
     forge.name(1, "ghost", 50, FileType::Regular);
     let fs = open(&forge);
     assert!(fs.lookup(InodeId::ROOT, b"ghost").is_err());
@@ -363,7 +363,7 @@ fn orphans_that_are_none_are_found() {
     one(&with(50, linked), "orphan 50: its link count is 1, it should be 0", &[]);
     let lost = orphan(ContentRef::Content(ContentId(7)), 5);
     one(&with(50, lost), "orphan 50: there is no content 7", &[]);
-    // Being among the orphans is no excuse for an inode that has no name.
+    // An inode without a name is wrong, even if it is also an orphan.
     let mut forge = three_files();
     forge.inodes.insert(50, inode(FileType::Fifo));
     assert_one(&forge, Severity::Lost, "no directory names it", &[]);
@@ -380,7 +380,7 @@ fn pack_writes_the_users_of_contents_tiny_contents_and_xattr_sets() {
     }
     common::write(source.join("alone"), common::noise(2, 400_000));
     common::write(source.join("tiny alone"), b"x");
-    // Another name is no other user.
+    // Another name is not another user.
     fs::hard_link(source.join("alone"), source.join("dir/again")).unwrap();
     let with_xattrs =
         ["large-0", "dir"].iter().all(|name| common::xattrs::set(&source.join(name), b"user.long", &[7; 300]).is_ok());
@@ -478,7 +478,7 @@ fn in_a_mount_only_pages_with_thawed_bytes_cannot_be_read() {
     forge.superchunks = vec![bytes.chunks(128 << 10).map(|part| (part.to_vec(), None)).collect()];
     let extent = Extent::Run { first: SubchunkId(1), lens };
     forge.contents.insert((1, 0), ContentRow { length: 1 << 20, extent });
-    // Longer than its content, so that there is a hole.
+    // It is longer than its content, so that there is a hole.
     forge.file(1, "file", 2, 2 << 20, ContentRef::Content(ContentId(1)));
     forge.thaw(2, 75 * PAGE as u64 + 1000, 100);
     forge.lose(2, 300 * PAGE as u64, 1);
@@ -502,7 +502,7 @@ fn in_a_mount_only_pages_with_thawed_bytes_cannot_be_read() {
     assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(1 << 20)), Ok(300 * PAGE as u64));
 }
 
-/// The forged image, with a bit of the only leaf of a table turned over.
+/// The forged image, with a bit flipped in the only leaf of a table.
 fn with_damaged_leaf(forge: &Forge, table: &'static schema::Table) -> Arc<MemoryStorage> {
     let storage = forge.build();
     let image = Image::open(storage.clone() as Arc<dyn Storage>, ImageOptions::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Says how many tests were left out. Cargo runs test binaries in order of their names, so this one comes last.
+//! Reports how many tests were left out. Cargo runs test binaries in order of their names, so this one comes last.
 
 mod common;
 
@@ -13,7 +13,7 @@ fn everything_that_was_left_out_is_counted() {
     for line in &lines {
         message.push_str(&format!("  {line}\n"));
     }
-    // Past the harness, which shows nothing of tests that pass.
+    // Bypasses the harness, which shows no output of tests that pass.
     let _ = std::io::stderr().write_all(message.as_bytes());
     assert!(left_out.is_empty() || std::env::var("CI").as_deref() != Ok("true"), "{message}");
 }

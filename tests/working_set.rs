@@ -1,4 +1,4 @@
-//! The working set: each superchunk inflated once, within its bytes, by one thread however many wait.
+//! The working set: each superchunk is inflated once, within the budget, by one thread however many wait.
 
 use floe::format::ids::InodeId;
 use floe::format::params::Params;
@@ -19,7 +19,7 @@ impl PackObserver for Strict {
     }
 }
 
-/// Bytes that do not repeat, so that nothing is shared, and that shrink a little.
+/// Bytes that do not repeat, so that nothing is shared, and that compress a little.
 fn bytes(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     (0..len)
@@ -74,7 +74,7 @@ fn a_file_read_in_order_inflates_each_superchunk_once_however_small_the_reads() 
         }
         assert!(out == bytes);
         let inflations = fs.working_set().counters().inflations;
-        // Subchunks do not fill superchunks to the last byte: there may be a few more of them.
+        // Subchunks do not fill superchunks to the last byte, so there may be a few more.
         assert!((superchunks..=superchunks + 2).contains(&inflations), "{inflations} of about {superchunks}");
         assert_eq!(fs.working_set().counters().inflated_bytes, image.root().unique_bytes);
     }

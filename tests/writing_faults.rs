@@ -1,8 +1,9 @@
-//! Faults, without a kernel: each operation on the storage of a history fails once, or from then on, with EIO and ENOSPC, reads
-//! included. Nobody panics; an operation that fails has done nothing; nothing that was acknowledged is lost; after a failed
-//! sync the mount is latched.
+//! Faults, without a kernel. Each operation on the storage of a history, including reads, fails once, or from then on,
+//! with EIO and ENOSPC. Nothing panics; an operation that fails has no effect; nothing acknowledged is lost; after a
+//! failed sync the mount is latched (read-only).
 //!
-//! By default some of the operations; all of them: `FLOE_LONG=1 cargo test --release --test writing_faults -- --nocapture`.
+//! By default some of the operations fail; all of them: `FLOE_LONG=1 cargo test --release --test writing_faults --
+//! --nocapture`.
 
 #[path = "common/model/mod.rs"]
 mod model;
@@ -25,30 +26,30 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 const SEGMENT: u64 = 16 << 10;
-/// Time enough to freeze everything.
+/// Enough time to freeze everything.
 const LONG: Duration = Duration::from_secs(600);
 
 fn long() -> bool {
     std::env::var_os("FLOE_LONG").is_some_and(|value| value == "1")
 }
 
-/// Each so many-th operation.
+/// Step through the operations.
 fn stride() -> usize {
     if long() { 1 } else { 7 }
 }
 
-/// What fails.
+/// Which operations fail.
 #[derive(Debug, Clone, Copy)]
 enum Plan {
     /// One operation.
     Once(Fault),
-    /// That one and all after it.
+    /// An operation and all after it.
     From(Fault),
     /// An append, after some of its bytes.
     Short(Fault),
 }
 
-/// Image and thaw log, recorded, failing.
+/// Image and thaw log, recorded, with failures.
 struct Failing {
     history: History,
     faulty: Arc<FaultyStorage<RecordingStorage>>,
@@ -72,7 +73,7 @@ impl Failing {
         }
     }
 
-    /// How many operations a plan may fail.
+    /// How many operations a plan may let fail.
     fn count(&self, plan: Plan) -> u64 {
         let appends = || self.faulty.records().iter().filter(|record| record.operation == Operation::Append).count();
         match plan {
@@ -118,7 +119,7 @@ fn history() -> Vec<Op> {
     ]
 }
 
-/// As the other, with what reads or writes image and log while files are frozen: twice, and at the end.
+/// Like the other, with everything that reads or writes image and log while files are frozen: twice, and at the end.
 fn freezing_history() -> Vec<Op> {
     vec![
         write(2, 100, 9000, 1),
@@ -143,11 +144,11 @@ fn freezing_history() -> Vec<Op> {
 struct Faulted {
     model: Model,
     commits: Commits,
-    /// Whether the end was tried.
+    /// Whether the end was attempted.
     ended: bool,
 }
 
-/// Runs the program. `Err`: what is not as it has to be.
+/// Runs the program. `Err` describes a wrong result.
 fn run(
     failing: &Failing,
     machine: &mut Machine,
@@ -172,7 +173,7 @@ fn run(
                     allowed(&error.errno(), fired()).map_err(|why| format!("{op:?}: {error}: {why}"))?;
                 }
                 match machine.whole() {
-                    // It cannot be read where reading fails.
+                    // It cannot be read while reads fail.
                     Err(_) if fired() => {}
                     found => {
                         if let Some(difference) = model.closed().difference(&found?) {
@@ -212,13 +213,13 @@ fn run(
                 return Err(format!("operation {n}, {op:?}: {why}"));
             }
             model = match machine.failed {
-                // As it has to fail, and looking at it failed, too.
+                // The operation must fail, and examining the result failed, too.
                 Some(_) if fails(&before, op, now) => before,
                 Some(errno) => {
                     allowed(&errno, true).map_err(|what| format!("operation {n}, {op:?}: {what}"))?;
                     before
                 }
-                // It was carried out, and looking at it failed.
+                // It was carried out, and examining the result failed.
                 None => after(&before, op, machine.created, now),
             };
         }
@@ -226,7 +227,7 @@ fn run(
     Ok(Faulted { model, commits, ended })
 }
 
-/// Whether an operation has to fail.
+/// Whether an operation must fail.
 fn fails(before: &Model, op: &Op, now: floe::format::rows::Time) -> bool {
     after(before, op, u64::MAX >> 17, now) == *before
 }
@@ -238,7 +239,7 @@ fn allowed(errno: &Errno, fired: bool) -> Result<(), String> {
     Err(format!("{errno:?}, with the fault {}", if fired { "behind it" } else { "still to come" }))
 }
 
-/// One run, and what is left of it.
+/// One run, and the state that it leaves.
 fn faulted(image: &[u8], program: &[Op], plan: Plan, n: u64) -> Result<(), String> {
     let failing = Failing::new(image.to_vec());
     failing.fail(plan, n);
@@ -259,7 +260,7 @@ fn faulted(image: &[u8], program: &[Op], plan: Plan, n: u64) -> Result<(), Strin
         does_latch(&failing, plan, n, latched.as_deref())?;
     }
     if latched.is_none() && fired() && !ended {
-        // It goes on as if nothing had been: once there is space, or no error any more.
+        // It continues as if nothing had happened, once there is space or no error any more.
         let begun = failing.history.len();
         let report = machine.live.freeze_now(&FreezeHow::everything(), &|_| ());
         let report = report.map_err(|error| format!("freezing again: {error}"))?;
@@ -287,7 +288,7 @@ fn faulted(image: &[u8], program: &[Op], plan: Plan, n: u64) -> Result<(), Strin
     Ok(())
 }
 
-/// An append that finds no space is no reason to refuse changes; a sync that fails is.
+/// An append without space must not latch; a failed sync must.
 // Cases 14, 24.
 fn does_latch(failing: &Failing, plan: Plan, n: u64, latched: Option<&str>) -> Result<(), String> {
     let Plan::Once(fault) = plan else { return Ok(()) };
@@ -305,7 +306,7 @@ fn start_model(image: &[u8]) -> Model {
     whole(&Machine::open(&disks, SEGMENT).unwrap().fs).unwrap()
 }
 
-/// Reads go on, changes are EROFS, and who asks for a sync is told EIO.
+/// Reads continue, changes fail with EROFS, and a sync fails with EIO.
 // Cases 14, 24.
 fn is_latched(machine: &mut Machine, model: &Model) -> Result<(), String> {
     let found = machine.whole()?;
@@ -340,7 +341,7 @@ fn is_latched(machine: &mut Machine, model: &Model) -> Result<(), String> {
     }
 }
 
-/// What power cuts leave at the end opens, checks, and has what was acknowledged.
+/// Whatever power cuts leave at the end opens, checks, and has everything acknowledged.
 fn remains(history: &History, commits: &Commits, seed: u64) -> Result<(), String> {
     for kind in 0..6u8 {
         let mut rng = Rng::new(seed << 4 | u64::from(kind));
@@ -355,10 +356,10 @@ fn remains(history: &History, commits: &Commits, seed: u64) -> Result<(), String
     Ok(())
 }
 
-/// The process that failed is gone, and the next one sees what the page cache has: it is written again before anything is
-/// built on it, so that a later power cut does not take it.
+/// The failed process is gone, and the next one sees the contents of the page cache. It writes them again before it
+/// builds on them, so a later power cut does not lose them.
 fn goes_on(failing: &Failing, mut commits: Commits) -> Result<(), String> {
-    // As in Linux, whose pages are clean afterwards, no later sync covers what was written before.
+    // As in Linux, whose pages are clean after a failed sync, no later sync covers earlier writes.
     let written = failing.history.cut(failing.history.len(), || Fate::Kept);
     failing.history.fail_sync(FileId::Image);
     written.segments.keys().for_each(|&number| failing.history.fail_sync(FileId::Segment(number)));
@@ -380,7 +381,7 @@ fn goes_on(failing: &Failing, mut commits: Commits) -> Result<(), String> {
     remains(&failing.history, &commits, 78)
 }
 
-/// How many operations on the storage a program makes that a plan may fail.
+/// How many storage operations of a program a plan may let fail.
 fn count(image: &[u8], program: &[Op], plan: Plan) -> u64 {
     let failing = Failing::new(image.to_vec());
     let mut machine = Machine::open(&failing.disks, SEGMENT).unwrap();
@@ -388,7 +389,7 @@ fn count(image: &[u8], program: &[Op], plan: Plan) -> u64 {
     failing.count(plan)
 }
 
-/// Every operation of each history fails, by one plan.
+/// Lets every operation of each history fail, by one plan.
 fn all(plan: Plan) {
     each(plan, &history());
     each(plan, &freezing_history());

@@ -1,5 +1,5 @@
-//! A disk that is full, without a kernel: an operation that needs space is told so and has done nothing; what removes
-//! something, a commit, a checkpoint and the end find the space that is reserved for them; and what is freed can be used.
+//! A full disk, without a kernel. An operation that needs space fails with ENOSPC and has no effect. Removals, a
+//! commit, a checkpoint and the end find the space that is reserved for them, and freed space can be used.
 
 #[path = "common/model/mod.rs"]
 mod model;
@@ -17,9 +17,9 @@ use model::{Mix, Op, Programs, ROOT, Subject, scan, step};
 use rustix::io::Errno;
 use std::sync::Arc;
 
-/// Bytes of a segment: two of them are reserved.
+/// Bytes of a segment; the space of two is reserved.
 const SEGMENT: u64 = 1 << 20;
-/// What a mount reserves when it begins: two segments, and space for a checkpoint.
+/// The space that a mount reserves when it begins: two segments, and space for a checkpoint.
 const RESERVED: u64 = 2 * SEGMENT + (4 << 20);
 
 fn disk(start: Start, free: u64) -> (Arc<Pool>, Disks) {
@@ -32,7 +32,7 @@ fn disk(start: Start, free: u64) -> (Arc<Pool>, Disks) {
     (pool, disks)
 }
 
-/// Whether an operation is told that there is no space only where it may be.
+/// Whether an operation must succeed on a full disk, because it only removes.
 fn removes(model: &Model, op: &Op) -> bool {
     match op {
         Op::Unlink(..) | Op::Rmdir(..) | Op::RemoveXattr(..) | Op::Read(..) | Op::Lookup(..) => true,
@@ -42,14 +42,14 @@ fn removes(model: &Model, op: &Op) -> bool {
     }
 }
 
-/// Runs a program; says how often there was no space.
+/// Runs a program; returns how often there was no space.
 fn fill(seed: u64, start: Start, free: u64) -> u64 {
     let (pool, disks) = disk(start, free);
     let mut machine = Machine::open(&disks, SEGMENT).unwrap();
     let mut model = machine.whole().unwrap();
     let mix = Mix { longest: 200_000, xattr: 3000, remount: 200, commit: 10, crash: 0, ..Mix::LIFE };
     let mut refused = 0;
-    // A mount that begins where there is no space to reserve does what it can.
+    // A mount that begins without space to reserve does what it can.
     let mut poor = false;
     for (n, op) in Programs::new(seed, mix).take(1200).enumerate() {
         let at = |why: String| format!("seed {seed}, operation {n}, {op:?}, {} bytes free: {why}", pool.free());

@@ -1,7 +1,9 @@
-//! A writable mount's daemon that is killed at random moments: nothing synced is lost, and nothing is seen that was not written.
+//! A writable mount's daemon that is killed at random moments: nothing synced is lost, and no byte appears that was not
+//! written.
 //!
-//! Four workers change a directory each (`common/durable.rs` knows what of it has to be there). The daemon is killed while
-//! they work, while it is unmounted, or while it recovers; once by itself, once while everything freezes. `FLOE_LONG=1` runs 300 rounds; `FLOE_SEED` says which.
+//! Four workers each change a directory (`common/durable.rs` knows what must be in it). The daemon is killed while they
+//! work, while it is unmounted, or while it recovers; in one test it only serves, in another everything also freezes.
+//! `FLOE_LONG=1` runs 300 rounds; `FLOE_SEED` selects the seed.
 
 mod common;
 #[path = "common/durable.rs"]
@@ -23,35 +25,35 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// Rounds by default, and with `FLOE_LONG=1`.
+/// Number of rounds: the default, and with `FLOE_LONG=1`.
 const ROUNDS: (u64, u64) = (6, 300);
-/// How long a killed daemon may take to end.
+/// Time in which a killed daemon must end.
 const END_LIMIT: Duration = Duration::from_secs(1);
-/// How long one mount may last before its connection is aborted.
+/// Time limit of one mount; after that its connection is aborted.
 const MOUNT_LIMIT: Duration = Duration::from_secs(300);
 const WORKERS: u64 = 4;
-/// Changes and syncs of all workers before a kill, at most.
+/// Most changes and syncs of all workers before a kill.
 const STEPS_MAX: u64 = 1500;
-/// Bytes of image and thaw log from which on a new image is begun.
+/// When image and thaw log together reach this size in bytes, a new image is begun.
 const LOG_MAX: u64 = 160 << 20;
-/// An image whose files freeze has more bytes than that; an empty one has 36 KiB.
+/// An image whose files are frozen is larger than this; an empty one has 36 KiB.
 const FROZEN: u64 = 64 << 10;
 const SEED: u64 = 19;
 
-/// An image whose daemon is our child, mounted and killed again and again.
+/// An image whose daemon is our child, mounted and killed repeatedly.
 struct Target {
     image: PathBuf,
     dir: PathBuf,
     daemon: Option<(Child, OwnedFd)>,
     guardian: Option<Guardian>,
-    /// Everything freezes at once.
+    /// Whether everything freezes at once.
     freezes: bool,
     slowest_end: Duration,
 }
 
 impl Target {
     fn new(image: PathBuf, dir: PathBuf, freezes: bool) -> Self {
-        // Small superchunks: many freezes come to fill one.
+        // Small superchunks: many freezes are needed to fill one.
         floe!("mkfs", "--superchunk-size", "1M", &image).exits(0);
         Target { image, dir, daemon: None, guardian: None, freezes, slowest_end: Duration::ZERO }
     }
@@ -68,14 +70,14 @@ impl Target {
         self.daemon = Some((child, process));
     }
 
-    /// Mounts, and returns when it is mounted.
+    /// Mounts, and returns after the mount appeared.
     fn mount(&mut self) {
         self.start();
         let mounts = File::open("/proc/self/mounts").expect("/proc is mounted");
         let begun = Instant::now();
         while !is_mounted(&self.dir) {
             let (_, process) = self.daemon.as_ref().expect("it was started");
-            // The kernel reports PRI and ERR when the table of mounts has changed.
+            // The kernel reports POLLPRI and POLLERR when the mount table changes.
             let mut fds = [PollFd::new(process, PollFlags::IN), PollFd::new(&mounts, PollFlags::PRI)];
             let tick = Timespec { tv_sec: 1, tv_nsec: 0 };
             let _ = poll(&mut fds, Some(&tick));
@@ -84,10 +86,10 @@ impl Target {
         }
     }
 
-    /// Kills the daemon, which has to end at once, and takes the dead mount away.
+    /// Kills the daemon, which must end at once, and removes the dead mount.
     fn kill(&mut self) {
         let (mut child, process) = self.daemon.take().expect("it was started");
-        // It may have ended by itself, at an unmount.
+        // It may have ended already, after an unmount.
         let _ = kill_process(Pid::from_child(&child), Signal::KILL);
         let begun = Instant::now();
         let ended = ends_within(&process, END_LIMIT);
@@ -144,7 +146,7 @@ impl Drop for Target {
     }
 }
 
-/// What is killed.
+/// When the daemon is killed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Moment {
     Working,
@@ -155,7 +157,7 @@ enum Moment {
 const MOMENTS: [Moment; 5] =
     [Moment::Working, Moment::Working, Moment::Working, Moment::Unmounting, Moment::Recovering];
 
-/// Takes so much time, without sleeping: moments shorter than a scheduler's tick matter.
+/// Waits this long without sleeping: moments shorter than a scheduler tick matter.
 fn spin(time: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < time {
@@ -163,7 +165,7 @@ fn spin(time: Duration) {
     }
 }
 
-/// Lets the workers work until `steps` are made; then `end` is called while they go on, unless they are to stop first.
+/// Lets the workers work until `steps` are made. Then calls `end` while they continue, unless they must stop first.
 fn work(workers: &mut [Worker], steps: u64, stop_first: bool, end: impl FnOnce(&AtomicBool)) {
     let (made, stop, killed) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
     let body = |worker: &mut Worker| {
@@ -177,7 +179,7 @@ fn work(workers: &mut [Worker], steps: u64, stop_first: bool, end: impl FnOnce(&
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = workers.iter_mut().map(|worker| scope.spawn(|| body(worker))).collect();
-        // A worker that has ended has failed: its thread says why.
+        // A worker that has ended has failed: its thread reports why.
         while made.load(SeqCst) < steps && !threads.iter().any(|t| t.is_finished()) {
             std::thread::yield_now();
         }
@@ -199,7 +201,7 @@ fn begin(lab: &Lab, dir: &Path, seed: u64, freezes: bool) -> (Target, Vec<Worker
     (target, places.into_iter().zip(0..).map(|(place, n)| Worker::new(n, seed, place)).collect())
 }
 
-/// Mounts after a crash: each worker's directory is as it was after a prefix of its changes.
+/// Mounts after a crash; each worker's directory must be in the state after a prefix of its changes.
 fn mount_after_crash(target: &mut Target, workers: &mut [Worker], when: &str) {
     target.mount();
     for worker in workers {
@@ -207,10 +209,10 @@ fn mount_after_crash(target: &mut Target, workers: &mut [Worker], when: &str) {
     }
 }
 
-/// One round: work, and a kill at some moment; the image is left unmounted.
+/// One round: work, and a kill at some moment; the image is unmounted at the end.
 fn round(target: &mut Target, workers: &mut [Worker], rng: &mut Rng) -> Moment {
     let moment = MOMENTS[rng.below(MOMENTS.len() as u64) as usize];
-    // Now and then soon after the mount, where the log has just been begun or gone on with.
+    // Sometimes soon after the mount, when the log was just begun or continued.
     let steps = if rng.below(4) == 0 { rng.below(30) } else { rng.below(STEPS_MAX) };
     let jitter = Duration::from_micros(rng.below(3000));
     let dir = target.dir.clone();
@@ -223,7 +225,7 @@ fn round(target: &mut Target, workers: &mut [Worker], rng: &mut Rng) -> Moment {
         let done = wait(&mut unmount).expect("'floe umount' ends").success();
         let mut said = String::new();
         unmount.stderr.take().expect("a pipe").read_to_string(&mut said).expect("it says something");
-        // One that came after the kill takes away what is dead, and says so.
+        // An unmount that came after the kill removes the dead mount, and says so.
         if done && !said.contains("had died") {
             workers.iter_mut().for_each(Worker::all_is_durable);
         }
@@ -277,7 +279,7 @@ fn killed(freezes: bool) {
             current = Some((target, workers));
             continue;
         }
-        // Where nobody is killed, nothing is lost.
+        // Without a kill nothing is lost.
         target.unmount();
         floe!("check", &target.image).exits(0);
         target.mount();
@@ -296,7 +298,7 @@ fn killed(freezes: bool) {
     assert!(!freezes || largest > FROZEN, "hardly anything was frozen: the largest image had {largest} bytes");
 }
 
-/// A worker that changed a directory of the disk itself.
+/// A worker that changed a directory on a real disk.
 fn on_disk(lab: &Lab, steps: usize) -> (PathBuf, Worker) {
     let place = lab.tree("w");
     let mut worker = Worker::new(1, SEED, place.clone());

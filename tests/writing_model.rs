@@ -1,9 +1,9 @@
-//! Random programs on a writable filesystem, without a kernel, against an in-memory model: after every operation the result
-//! and all that it touched, after every crash and remount everything. The model itself is tested against the kernel's file
-//! system first.
+//! Random programs on a writable filesystem, without a kernel, compared with an in-memory model: after every operation
+//! its result and everything it touched, and after every crash and remount everything. The model itself is first tested
+//! against the kernel's file system.
 //!
-//! For half a minute by default; for ten: `FLOE_LONG=1 cargo test --release --test writing_model -- --nocapture`. One seed:
-//! `FLOE_SEED=N`.
+//! Half a minute by default; ten minutes: `FLOE_LONG=1 cargo test --release --test writing_model -- --nocapture`. One
+//! seed: `FLOE_SEED=N`.
 
 #[path = "common/model/mod.rs"]
 mod model;
@@ -21,11 +21,11 @@ use model::{Freeze, Mix, Op, Programs, ROOT, Subject, step};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Operations of one program. The next begins with a new image.
+/// Operations of one program. The next program begins with a new image.
 const PROGRAM: usize = 1500;
-/// Different failures after which it stops looking.
+/// Number of different failures after which the test stops.
 const FAILURES: usize = 6;
-/// Time for making one failing program smaller.
+/// Time for shrinking one failing program.
 const SHRINKING: Duration = Duration::from_secs(20);
 
 fn long() -> bool {
@@ -63,7 +63,7 @@ fn the_model_does_what_the_kernel_does() {
     }
 }
 
-/// Runs a program, and says how many operations it was, what freezes did, and how often a snapshot was compared.
+/// Runs a program; returns its number of operations, the total of its freezes, and how often a snapshot was compared.
 fn live(image: &[u8], segment: u64, program: Vec<Op>) -> Result<(u64, FreezeReport, u64), Failure> {
     let fresh = Life::begin(image.to_vec(), segment);
     let mut life = fresh.map_err(|why| Failure { program: Vec::new(), why })?;
@@ -72,12 +72,12 @@ fn live(image: &[u8], segment: u64, program: Vec<Op>) -> Result<(u64, FreezeRepo
     Ok((life.operations, life.frozen, life.snapshots.compared))
 }
 
-/// An operation, not too long.
+/// An operation as text of limited length.
 fn line(op: &Op) -> String {
     format!("{op:?}").chars().take(160).collect()
 }
 
-/// Runs programs for so long; one seed after another, or the one that is asked for.
+/// Runs programs for `duration`, one seed after another, or only the requested seed.
 fn programs(mix: Mix, duration: Duration, salt: u64) {
     let began = Instant::now();
     let images: Vec<Vec<u8>> = Start::ALL.iter().map(|start| start.image()).collect();
@@ -87,7 +87,7 @@ fn programs(mix: Mix, duration: Duration, salt: u64) {
     let mut found = BTreeMap::new();
     while began.elapsed() < duration && found.len() < FAILURES {
         let image = &images[(seed % 3) as usize];
-        // The smallest segments do not hold the largest pieces of xattrs.
+        // The smallest segments cannot hold the largest xattr pieces.
         let (segment, xattr) = if seed.is_multiple_of(5) { (16 << 10, 1000) } else { (SEGMENT, mix.xattr) };
         let program: Vec<Op> = Programs::new(seed, Mix { xattr, ..mix }).take(PROGRAM).collect();
         match live(image, segment, program) {

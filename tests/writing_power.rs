@@ -1,6 +1,7 @@
-//! Power cuts by model, over image and thaw log, without a kernel: after every change that a history of writes, overwrites,
-//! freezes, checkpoints and removed segments makes, each way of losing what was not synced is tried. What is left opens, `check` is
-//! clean, and the state is that of a commit which is not older than the last that was acknowledged.
+//! Simulated power cuts over image and thaw log, without a kernel. After every change that a history of writes,
+//! overwrites, freezes, checkpoints and removed segments makes, each way of losing unsynced changes is tried. What
+//! remains must open, `check` must be clean, and the state must be that of a commit not older than the last
+//! acknowledged one.
 //!
 //! By default some of the cuts; all of them: `FLOE_LONG=1 cargo test --release --test writing_power -- --nocapture`.
 
@@ -15,7 +16,7 @@ use model::power::{Depth, cut_everywhere};
 use model::program::{At, Name};
 use model::{Freeze, Mix, Op, Programs};
 
-/// Bytes of a segment: so small that each commit of some writes begins a new one.
+/// Bytes of a segment: so small that each commit of a few writes begins a new one.
 const SEGMENT: u64 = 16 << 10;
 
 fn long() -> bool {
@@ -38,8 +39,8 @@ fn write(rank: u16, at: u64, len: u32, seed: u64) -> Op {
     Op::Write(rank, At::From(at), len, seed, false)
 }
 
-/// Writes, overwrites, names that come and go, two checkpoints that let segments go, an unmount, and a second session that
-/// ends without a word.
+/// Writes, overwrites, names that come and go, two checkpoints that release segments, an unmount, and a second session
+/// that ends without an unmount.
 fn history() -> Vec<Op> {
     vec![
         file(0),
@@ -77,8 +78,8 @@ fn history() -> Vec<Op> {
     ]
 }
 
-/// Freezes with changes between cutting and splicing, a checkpoint after one and one within another, bytes that are stored
-/// already, files that were deleted, and an end that freezes everything.
+/// Freezes with changes between cutting and splicing, a checkpoint after one and one within another, bytes that are
+/// stored already, deleted files, and an end that freezes everything.
 // Cases 4, 5, 8, 25.
 fn freezing_history() -> Vec<Op> {
     let all = |during| Op::Freeze(Freeze { everything: true, during, ..Freeze::default() });
@@ -90,7 +91,7 @@ fn freezing_history() -> Vec<Op> {
         file(2),
         write(3, 0, 9000, 3),
         Op::Commit,
-        // While they are frozen one is overwritten in part, one gets longer, and one is deleted.
+        // While they are frozen, one file is overwritten in part, one grows, and one is deleted.
         all(vec![
             (2, write(1, 5000, 3000, 4)),
             (2, write(2, 200, 100, 5)),
@@ -99,7 +100,7 @@ fn freezing_history() -> Vec<Op> {
         ]),
         Op::Commit,
         Op::Checkpoint,
-        // The same bytes as before, and some within what is frozen.
+        // The same bytes as before, and some within frozen data.
         file(3),
         write(3, 0, 20_000, 1),
         write(1, 12_000, 10, 6),
@@ -109,7 +110,7 @@ fn freezing_history() -> Vec<Op> {
         write(4, 0, 12_000, 7),
         Op::Open(4, true),
         Op::Unlink(1, Name::Fixed(4)),
-        // Nobody commits between a freeze and the next checkpoint; and what has no name is frozen.
+        // No commit comes between a freeze and the next checkpoint; a file without a name is frozen, too.
         all(Vec::new()),
         Op::Checkpoint,
         Op::Release(0),

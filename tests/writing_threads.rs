@@ -1,8 +1,8 @@
-//! Several threads on one writable filesystem with its committer and checkpointer, without a kernel: some have a directory of
-//! their own and a model of it, some share a few inodes and meet all the time, one freezes and frees. Afterwards all tables and counts fit each
-//! other, and a remount shows the same.
+//! Several threads on one writable filesystem with its committer and checkpointer, without a kernel. Some have a
+//! directory of their own and a model of it, some share a few inodes and collide all the time, one freezes and frees.
+//! Afterwards all tables and counts are consistent, and a remount shows the same.
 //!
-//! For some seconds by default; `FLOE_LONG=1 cargo test --release --test writing_threads -- --nocapture` takes minutes.
+//! Some seconds by default; `FLOE_LONG=1 cargo test --release --test writing_threads -- --nocapture` takes minutes.
 
 #[path = "common/model/mod.rs"]
 mod model;
@@ -30,7 +30,7 @@ fn long() -> bool {
     std::env::var_os("FLOE_LONG").is_some_and(|value| value == "1")
 }
 
-/// Errors that a collision may give. Others are wrong whatever the others do.
+/// Errors that a collision may give. Any other error is wrong.
 const COLLISIONS: &[Errno] = &[
     Errno::NOENT,
     Errno::EXIST,
@@ -44,14 +44,14 @@ const COLLISIONS: &[Errno] = &[
     Errno::TOOBIG,
 ];
 
-/// What threads count.
+/// Counters of the threads.
 #[derive(Default)]
 struct Counts {
     operations: AtomicU64,
     succeeded: AtomicU64,
 }
 
-/// A thread that shares: any operation on a few names of a few directories.
+/// A sharing thread: any operation on a few names in a few directories.
 fn collide(mut machine: Machine, seed: u64, counts: &Counts, done: &AtomicBool) {
     let mut rng = Rng::new(seed);
     let mut open: Vec<(Id, bool)> = Vec::new();
@@ -101,7 +101,7 @@ fn one(machine: &mut Machine, rng: &mut Rng, open: &mut Vec<(Id, bool)>) -> Resu
             let (id, writing) = (inode?, rng.one_in(2));
             machine.open(id, writing)?;
             open.push((id, writing));
-            // What is open can be read and written, whether it has a name or not.
+            // An open file can be read and written, whether it has a name or not.
             machine.read(id, 0, 10_000).map(drop)?;
             machine.write(id, 0, b"open", false)?;
             if open.len() > 3 {
@@ -114,17 +114,18 @@ fn one(machine: &mut Machine, rng: &mut Rng, open: &mut Vec<(Id, bool)>) -> Resu
     }
 }
 
-/// What a thread saw of its directory.
+/// What a thread recorded about its directory.
 #[derive(Default)]
 struct Seen {
-    /// After each operation: changes of the history by then, and the state.
+    /// After each operation: number of changes in the history, and the state.
     states: Vec<(usize, Model)>,
-    /// Syncs that were acknowledged: changes of the history when they were, and which state was there when they were asked for.
+    /// Acknowledged syncs: number of changes in the history at that time, and the index of the state when the sync was
+    /// requested.
     safe: Vec<(usize, usize)>,
 }
 
 impl Seen {
-    /// The states that may be there after a power cut after `n` changes.
+    /// The states that are allowed after a power cut after `n` changes.
     fn allowed(&self, n: usize) -> &[(usize, Model)] {
         let from = self.safe.iter().rfind(|(changes, _)| *changes <= n).map_or(0, |(_, state)| *state);
         let upto = self.states.iter().position(|(changes, _)| *changes > n).map_or(self.states.len(), |at| at + 1);
@@ -132,7 +133,7 @@ impl Seen {
     }
 }
 
-/// A thread with a directory and a model of its own.
+/// A thread with its own directory and model.
 fn alone(mut within: Within, seed: u64, history: &History, counts: &Counts, done: &AtomicBool) -> Seen {
     let mut model = within.whole().unwrap();
     let mut seen = Seen { states: vec![(0, model.timeless())], ..Seen::default() };
@@ -156,8 +157,8 @@ fn alone(mut within: Within, seed: u64, history: &History, counts: &Counts, done
     seen
 }
 
-/// Power is cut after some of the changes, with threads in the middle of what they do: what was acknowledged is there, and
-/// each thread's directory is in a state that it was in.
+/// Cuts the power after some of the changes, in the middle of the threads' operations: everything acknowledged exists,
+/// and each thread's directory is in a state that it once had.
 // Cases 3, 10, 11.
 fn cut(history: &History, own: &[Id], seen: &[Seen], seed: u64) -> u64 {
     let mut rng = Rng::new(seed);
@@ -184,7 +185,7 @@ fn cut(history: &History, own: &[Id], seen: &[Seen], seed: u64) -> u64 {
     cuts
 }
 
-/// Freezes all the time, everything or what fills a superchunk, to the end or a little, and frees what is dead.
+/// Freezes continuously (everything or what fills a superchunk, completely or partly), and frees what is dead.
 fn freeze(live: &Live, seed: u64, done: &AtomicBool) -> FreezeReport {
     let mut rng = Rng::new(seed);
     let mut all = FreezeReport::default();
@@ -213,7 +214,7 @@ fn freeze(live: &Live, seed: u64, done: &AtomicBool) -> FreezeReport {
     all
 }
 
-/// Ends the process where threads wait for each other: nothing else would end it.
+/// Ends the process if threads deadlock: nothing else would end it.
 fn watched<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) -> T {
     let (sender, receiver) = mpsc::channel::<()>();
     thread::scope(|scope| {
@@ -252,7 +253,7 @@ fn threads(start: Start, duration: Duration, seed: u64) {
             let within = Within { machine: machine.share(), root };
             threads.push(scope.spawn(move || alone(within, seed + 100 + n as u64, history, counts, done)));
         }
-        // Whoever wants it durable, and the checkpointer, come in between.
+        // Meanwhile, some threads request durability, and the checkpointer runs.
         let began = Instant::now();
         while began.elapsed() < duration {
             machine.live.sync_and_wait().unwrap();

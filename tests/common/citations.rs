@@ -1,6 +1,6 @@
-//! Sentences of `format-spec.md` that oblige a program to something, and where code and tests cite them.
+//! Sentences of `format-spec.md` that oblige a program, and where code and tests cite them.
 //!
-//! A citation is a run of comment lines above the line that does what the sentence says, or above the test that shows it:
+//! A citation is a run of comment lines above the line that implements the sentence, or above the test that shows it:
 //!
 //! ```text
 //! //= format-spec.md#5.1
@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 
 /// The words that make a sentence an obligation.
 const OBLIGING: &[&str] = &["must", "never", "refuse", "refuses", "refused"];
-/// A full stop after one of these ends no sentence.
+/// A full stop after one of these does not end a sentence.
 const ABBREVIATIONS: &[&str] = &["e.g", "i.e", "cf", "et al", "resp", "vs"];
-/// The worked example is checked byte by byte by a test of its own.
+/// A separate test checks the worked example byte by byte.
 const EXAMPLE: &str = "18";
 
-/// A sentence, with the section it stands in.
+/// A sentence, with its section.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sentence {
     /// Number of the section.
@@ -31,8 +31,8 @@ pub struct Sentence {
     pub text: String,
 }
 
-/// Every sentence of the specification in order: of paragraphs, of items of lists, of cells of tables. Lines in fences,
-/// headings and section 18 have none.
+/// Every sentence of the specification in order: from paragraphs, list items and table cells. Lines in fences, headings
+/// and section 18 are skipped.
 pub fn spec_sentences(spec: &str) -> Vec<Sentence> {
     let mut out = Vec::new();
     let mut section = "0".to_owned();
@@ -70,7 +70,7 @@ pub fn spec_sentences(spec: &str) -> Vec<Sentence> {
     out
 }
 
-/// Whether a sentence has a word that obliges.
+/// Whether a sentence contains an obliging word.
 pub fn obliges(sentence: &str) -> bool {
     sentence
         .split(|c: char| !c.is_alphanumeric() && c != '_')
@@ -87,7 +87,7 @@ fn number_of_heading(line: &str) -> Option<&str> {
     number.starts_with(|c: char| c.is_ascii_digit()).then_some(number)
 }
 
-/// Where the words of an item of a list begin: after `- `, `* `, `1. `.
+/// Where the words of a list item begin: after `- `, `* `, `1. `.
 fn bullet(line: &str) -> Option<usize> {
     if line.starts_with("- ") || line.starts_with("* ") {
         return Some(2);
@@ -104,7 +104,8 @@ fn without_bullet(line: &str) -> &str {
     &line[bullet(line).unwrap_or(0)..]
 }
 
-/// Sentences of one block: each goes to a full stop (or `!`, `?`) that a space or the end follows, with what closes after it.
+/// Splits one block into sentences: each ends at a full stop (or `!`, `?`) before a space or the end, including closing
+/// characters after it.
 pub fn split(block: &str) -> Vec<String> {
     let words: Vec<&str> = block.split_whitespace().collect();
     let mut out = Vec::new();
@@ -128,7 +129,7 @@ pub fn normalised(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }
 
-/// A citation as it stands in a file.
+/// A citation in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Citation {
     /// File, and number of its first line.
@@ -141,7 +142,7 @@ pub struct Citation {
     pub sentences: Vec<String>,
 }
 
-/// What a file cites, and what is wrong with how it does.
+/// The citations of a file, and the errors in how they are written.
 pub fn citations(name: &str, text: &str) -> (Vec<Citation>, Vec<String>) {
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
     let blanked = blank(text);
@@ -185,7 +186,7 @@ pub fn citations(name: &str, text: &str) -> (Vec<Citation>, Vec<String>) {
         if sentences.is_empty() {
             wrong.push(format!("{at}: it quotes nothing"));
         }
-        // What the citation stands above: attributes and comments, then a line of code.
+        // What follows the citation: attributes and comments, then a line of code.
         let below = (i..lines.len()).find(|&j| !code[j].trim().is_empty());
         let is_test = (i..lines.len())
             .take_while(|&j| code[j].trim().is_empty() || code[j].trim().starts_with("#["))
@@ -201,7 +202,7 @@ pub fn citations(name: &str, text: &str) -> (Vec<Citation>, Vec<String>) {
     (found, wrong)
 }
 
-/// A sentence about what is not built yet.
+/// A sentence about something that is not built yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Later {
     /// The sentence.
@@ -227,22 +228,22 @@ pub fn later(text: &str) -> Result<Vec<Later>, String> {
 /// What the citations cover, and everything that is wrong with them.
 #[derive(Debug, Default)]
 pub struct Coverage {
-    /// Sentences with a word that obliges.
+    /// Sentences with an obliging word.
     pub obliging: usize,
-    /// Of these, cited by code and by a test.
+    /// Those cited by code and by a test.
     pub covered: usize,
-    /// Of these, put off.
+    /// Those put off.
     pub later: usize,
-    /// Citations in all, also of sentences that do not oblige.
+    /// All citations, including those of sentences that do not oblige.
     pub citations: usize,
-    /// What is wrong, a line each.
+    /// The errors, one line each.
     pub wrong: Vec<String>,
 }
 
-/// Lays sentences, citations and what is put off beside each other.
+/// Compares sentences, citations and what is put off.
 pub fn coverage(sentences: &[Sentence], cited: &[Citation], later: &[Later]) -> Coverage {
     let mut out = Coverage { citations: cited.len(), ..Coverage::default() };
-    // Of each sentence: where code cites it, where tests do.
+    // For each sentence: where code cites it, and where tests do.
     let mut cites: BTreeMap<&Sentence, [Vec<&str>; 2]> = sentences.iter().map(|s| (s, Default::default())).collect();
     for citation in cited {
         for text in &citation.sentences {
@@ -287,7 +288,7 @@ pub fn coverage(sentences: &[Sentence], cited: &[Citation], later: &[Later]) -> 
     out
 }
 
-/// Why a sentence is not among those of the specification, as well as can be said.
+/// Why a sentence is not in the specification, as far as that can be told.
 fn missing(sentences: &[Sentence], key: &Sentence) -> String {
     let Sentence { section, text } = key;
     if let Some(other) = sentences.iter().find(|s| s.text == *text) {

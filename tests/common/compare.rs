@@ -1,5 +1,5 @@
-//! Compares two trees in everything floe keeps: types, modes, owners, links, sizes, times, targets, devices, bytes,
-//! attributes, holes and hard links. Walks by descriptors, so that paths beyond PATH_MAX and any name work.
+//! Compares two trees in everything that floe keeps: types, modes, owners, links, sizes, times, targets, devices,
+//! bytes, attributes, holes and hard links. It walks by descriptors, so paths beyond PATH_MAX and any name work.
 
 use super::xattrs;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, openat, readlinkat, seek, statat};
@@ -19,30 +19,30 @@ pub struct What {
     pub mtime: bool,
     /// Extended attributes.
     pub xattrs: bool,
-    /// Where data and holes lie.
+    /// Positions of data and holes.
     pub holes: bool,
     /// Which names are links to the same inode, and link counts.
     pub links: bool,
 }
 
 impl What {
-    /// All there is.
+    /// Everything.
     pub const ALL: What = What { owner: true, mode: true, mtime: true, xattrs: true, holes: true, links: true };
     /// Names, types, sizes, targets and bytes.
     pub const BYTES: What = What { owner: false, mode: false, mtime: false, xattrs: false, holes: false, links: false };
 }
 
-/// Files up to this long are read as a whole, holes too.
+/// Files up to this size are read completely, holes too.
 const READ_WHOLE: u64 = 32 << 20;
-/// More differences than this are not collected.
+/// Limit of differences collected.
 const ENOUGH: usize = 60;
 
-/// Compares all there is of two trees; each difference is one line.
+/// Compares everything in two trees; each difference is one line.
 pub fn compare(left: &Path, right: &Path) -> Vec<String> {
     compare_only(left, right, What::ALL)
 }
 
-/// Compares some of what there is.
+/// Compares some properties.
 pub fn compare_only(left: &Path, right: &Path, what: What) -> Vec<String> {
     let open = |path: &Path| match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         Ok(fd) => fd,
@@ -61,7 +61,7 @@ pub fn assert_same(left: &Path, right: &Path) {
     assert_same_only(left, right, What::ALL);
 }
 
-/// As [`assert_same`], for some of what there is.
+/// Like [`assert_same`], for some properties.
 #[track_caller]
 pub fn assert_same_only(left: &Path, right: &Path, what: What) {
     let found = compare_only(left, right, what);
@@ -143,7 +143,7 @@ impl Walk {
             let time = |s: &Stat| (s.st_mtime as i64, s.st_mtime_nsec as u32);
             self.field(path, "mtime", time(l), time(r));
         }
-        // File systems that do not count subdirectories say 1 for every directory.
+        // File systems that do not count subdirectories report 1 for every directory.
         let counted = |s: &Stat| FileType::from_raw_mode(s.st_mode) != FileType::Directory || s.st_nlink > 1;
         if what.links && counted(l) && counted(r) {
             self.field(path, "link count", l.st_nlink as u64, r.st_nlink as u64);
@@ -151,7 +151,7 @@ impl Walk {
     }
 
     fn compare_xattrs(&mut self, path: &[u8], left: &OwnedFd, right: &OwnedFd) {
-        // floe's virtual attributes are no attributes of the file; SELinux's depends on where a file lies.
+        // floe's virtual attributes are not attributes of the file; SELinux's depends on where a file is.
         let kept = |name: &[u8]| !name.starts_with(b"user.floe.") && name != b"security.selinux";
         let read = |fd| {
             xattrs::all(fd).map(|mut all| {
@@ -236,7 +236,7 @@ impl Walk {
     }
 }
 
-/// A descriptor for reading, of what an `O_PATH` descriptor names.
+/// Opens the file of an `O_PATH` descriptor for reading.
 fn reopen(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME, Mode::empty()).or_else(|_| {
@@ -256,7 +256,7 @@ fn names(fd: &OwnedFd) -> Result<BTreeSet<Vec<u8>>, Errno> {
     Ok(out)
 }
 
-/// The ranges `[start, end)` in which SEEK_DATA and SEEK_HOLE see data.
+/// The ranges `[start, end)` that SEEK_DATA and SEEK_HOLE report as data.
 pub fn data_ranges(fd: &OwnedFd) -> Result<Vec<(u64, u64)>, Errno> {
     let mut out = Vec::new();
     let mut at = 0;

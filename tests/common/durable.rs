@@ -1,10 +1,10 @@
-//! A worker that changes a directory, and what of its changes a crash may take back.
+//! A worker that changes a directory and knows which of its changes a crash may undo.
 //!
-//! A worker is the only writer of its directory, so what it did is a sequence. After a crash the directory has to be exactly as
-//! it was after some prefix of that sequence, with everything in it up to the last sync that returned; so no byte is seen
-//! that was never written, and no change without those before it. Of a write the kernel makes several requests. Bytes
-//! written say who wrote them, and in which change.
-//! Used by `tests/writing_kill.rs`.
+//! A worker is the only writer of its directory, so its changes are a sequence. After a crash the directory must be
+//! exactly in the state after some prefix of that sequence, which includes everything up to the last sync that
+//! returned. So no byte appears that was never written, and no change without those before it. The kernel splits a
+//! write into several requests. Written bytes tell who wrote them, and in which change. Used by
+//! `tests/writing_kill.rs`.
 
 #[path = "durable_tree.rs"]
 mod tree;
@@ -28,7 +28,7 @@ const DIRECTORIES: [&str; 4] = ["a", "b", "c", "d"];
 const FILES: [&str; 8] = ["f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7"];
 const ATTRIBUTE: &str = "user.durable";
 
-/// Numbers by a seed.
+/// Pseudorandom numbers from a seed.
 pub struct Rng(u64);
 
 impl Rng {
@@ -56,10 +56,10 @@ impl Rng {
     }
 }
 
-/// A file whatever its names are, in the order of creation.
+/// Identifies a file independently of its names, in order of creation.
 type FileId = u64;
 
-/// One change. Files are named by identity, since they are written through handles too.
+/// One change. It names files by id, because they are also written through handles.
 #[derive(Clone, Debug)]
 enum Change {
     Create { path: String, file: FileId, mode: u32 },
@@ -84,7 +84,7 @@ enum Name {
     Symlink(String),
 }
 
-/// A directory's tree as it should be.
+/// The expected tree of a directory.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     names: BTreeMap<String, Name>,
@@ -160,7 +160,7 @@ impl State {
         self.names.iter().filter(move |(_, name)| **name == Name::File(file)).map(|(path, _)| path)
     }
 
-    /// What should be seen.
+    /// The tree that should be found.
     fn tree(&self) -> Tree {
         let seen = |name: &Name| match name {
             Name::File(id) => {
@@ -173,7 +173,7 @@ impl State {
         self.names.iter().map(|(path, name)| (path.clone(), seen(name))).collect()
     }
 
-    /// Forgets files that have no name: after a crash nobody holds them open.
+    /// Removes files without a name: after a crash nobody holds them open.
     fn forget_unnamed(&mut self) {
         let named: Vec<FileId> =
             self.names.values().filter_map(|n| if let Name::File(id) = n { Some(*id) } else { None }).collect();
@@ -181,7 +181,7 @@ impl State {
     }
 }
 
-/// Changes one directory, and knows what of it has to be there.
+/// Changes one directory, and knows what must be in it.
 pub struct Worker {
     number: u64,
     root: PathBuf,
@@ -190,14 +190,14 @@ pub struct Worker {
     next_file: FileId,
     changes: u64,
     now: State,
-    /// As it was at the last sync that returned.
+    /// The state at the last sync that returned.
     durable: State,
-    /// What was changed since, the last one perhaps not.
+    /// Changes since then; the last one may not have happened.
     since: Vec<Change>,
 }
 
 impl Worker {
-    /// A worker of an empty directory.
+    /// A worker in an empty directory.
     pub fn new(number: u64, seed: u64, root: PathBuf) -> Self {
         let rng = Rng::new(seed.wrapping_add(number.wrapping_mul(0x1234_5678_9abc)));
         let (now, durable) = (State::default(), State::default());
@@ -214,10 +214,10 @@ impl Worker {
         }
     }
 
-    /// One change, or one sync.
+    /// Makes one change or one sync.
     ///
     /// # Errors
-    /// A call failed. Whether its change was made is not known.
+    /// A call failed. It is unknown whether its change was made.
     pub fn step(&mut self) -> io::Result<()> {
         match self.rng.below(100) {
             0..=9 => self.sync(),
@@ -229,12 +229,12 @@ impl Worker {
         }
     }
 
-    /// How many changes it made.
+    /// Number of changes made.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// The path of a file that has but this name.
+    /// The path of a file that has only this name.
     pub fn held(&self) -> Option<String> {
         let single = |name: &Name| matches!(name, Name::File(id) if self.now.paths_of(*id).count() == 1);
         self.now.names.iter().find(|(_, name)| single(name)).map(|(path, _)| path.clone())
@@ -252,7 +252,7 @@ impl Worker {
         self.make(Change::Write { file, offset, bytes: Arc::new(self.record(file, offset, len)) })
     }
 
-    /// Everything so far is durable, whoever said so.
+    /// Everything so far is durable, whoever synced it.
     pub fn all_is_durable(&mut self) {
         self.durable = self.now.clone();
         self.since.clear();
@@ -263,10 +263,10 @@ impl Worker {
         self.handles.clear();
     }
 
-    /// The directory has to be as it was after some prefix of the changes; it goes on from there.
+    /// The directory must be in the state after some prefix of the changes; the worker continues from there.
     ///
     /// # Errors
-    /// It is not: what differs.
+    /// It is not; the message says what differs.
     pub fn check_after_crash(&mut self) -> Result<(), String> {
         let seen = read_tree(&self.root).map_err(|e| format!("worker {}: cannot be read: {e}", self.number))?;
         let mut state = self.durable.clone();
@@ -275,7 +275,7 @@ impl Worker {
             state.apply(&change);
             states.push(state.clone());
         }
-        // From the end: most often all is there.
+        // From the end: usually everything is there.
         let found = states.iter().rposition(|state| state.tree() == seen);
         let Some(found) = found else {
             let each = states.iter().map(|state| differences(&state.tree(), &seen)).enumerate();
@@ -303,10 +303,10 @@ impl Worker {
         Ok(())
     }
 
-    /// The directory has to be as it was left.
+    /// The directory must be as it was left.
     ///
     /// # Errors
-    /// It is not: what differs.
+    /// It is not; the message says what differs.
     pub fn check_all(&self) -> Result<(), String> {
         let seen = read_tree(&self.root).map_err(|e| format!("worker {}: cannot be read: {e}", self.number))?;
         let differences = differences(&self.now.tree(), &seen);
@@ -321,7 +321,7 @@ impl Worker {
         Ok(())
     }
 
-    /// A sync of any kind. All of it is durable afterwards: floe commits everything at once.
+    /// A sync of any kind. Afterwards everything is durable: floe commits everything at once.
     fn sync(&mut self) -> io::Result<()> {
         let handles: Vec<&File> = self.handles.values().collect();
         match (self.rng.below(4), self.rng.choose(&handles)) {
@@ -361,10 +361,10 @@ impl Worker {
         }
         if roll < 26 {
             let from = self.rng.choose(&named)?.clone();
-            // Over another file now and then: what it replaces is gone in the same step.
+            // Sometimes over another file, which disappears in the same step.
             let over = self.rng.choose(&named)?.clone();
             let to = if self.rng.below(2) == 0 { over } else { self.new_path()? };
-            // Renaming a file over itself changes nothing, and takes no name away.
+            // Renaming a file over itself changes nothing, and removes no name.
             return (self.now.names[&from] != *self.now.names.get(&to).unwrap_or(&Name::Directory))
                 .then_some(Change::Rename { from, to });
         }
@@ -377,7 +377,7 @@ impl Worker {
     }
 
     fn change_file(&mut self) -> Option<Change> {
-        // Open ones may have lost their names.
+        // Open files may have lost their names.
         let mut files: Vec<FileId> = self.handles.keys().copied().collect();
         files.extend(self.now.names.values().filter_map(|n| if let Name::File(id) = n { Some(*id) } else { None }));
         let file = *self.rng.choose(&files)?;
@@ -422,7 +422,7 @@ impl Worker {
         (!self.now.names.contains_key(&to)).then_some(Change::Rename { from: path, to })
     }
 
-    /// A path that is free, in a directory that is there.
+    /// A free path in an existing directory.
     fn new_path(&mut self) -> Option<String> {
         let name = *self.rng.choose(&FILES)?;
         let directory = *self.rng.choose(&DIRECTORIES)?;
@@ -433,7 +433,7 @@ impl Worker {
         (!self.now.names.contains_key(&path)).then_some(path)
     }
 
-    /// Bytes that say who wrote them, when, to which file and where.
+    /// Bytes that tell who wrote them, when, to which file and where.
     fn record(&self, file: FileId, offset: u64, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 40);
         while bytes.len() < len {
@@ -444,7 +444,7 @@ impl Worker {
         bytes
     }
 
-    /// The file, open: kept open, or opened by a name.
+    /// The open file: kept open, or opened by a name.
     fn open(&mut self, file: FileId) -> io::Result<&File> {
         if !self.handles.contains_key(&file) {
             if self.handles.len() >= HANDLES_MAX {
@@ -495,8 +495,8 @@ impl Worker {
     }
 }
 
-/// What a change is in the end, and what may be seen of it before: the kernel makes several requests of a write, which end at
-/// borders of pages.
+/// The requests that make up a change; a crash may keep only the first of them. The kernel splits a write at page
+/// borders.
 fn requests(change: &Change) -> Vec<Change> {
     let Change::Write { file, offset, bytes } = change else { return vec![change.clone()] };
     let cuts = (offset / PAGE + 1..).map(|page| (page * PAGE - offset) as usize).take_while(|cut| *cut < bytes.len());

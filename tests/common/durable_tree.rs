@@ -1,4 +1,4 @@
-//! What is seen in a directory, and how it differs from what should be. Used by `durable.rs` alone.
+//! The content of a directory, and how it differs from the expected one. Used only by `durable.rs`.
 
 use super::ATTRIBUTE;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub struct Regular {
     pub xattr: Option<Vec<u8>>,
 }
 
-/// What is seen under a path; files with several names are told by the first of them.
+/// What is at a path; files with several names are identified by the first of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
     File { first: String, file: Regular },
@@ -24,10 +24,10 @@ pub enum Seen {
     Symlink(String),
 }
 
-/// All of it, by path.
+/// Everything in a directory, by path.
 pub type Tree = BTreeMap<String, Seen>;
 
-/// What is seen in a directory.
+/// Reads the content of a directory.
 pub fn read_tree(root: &Path) -> io::Result<Tree> {
     let mut tree = Tree::new();
     let mut first_of = BTreeMap::new();
@@ -69,7 +69,7 @@ pub fn read_tree(root: &Path) -> io::Result<Tree> {
     Ok(tree)
 }
 
-/// What differs, in words: for bytes where, and what they say of themselves.
+/// Describes the differences; for bytes, where they differ and what the bytes tell about themselves.
 pub fn differences(expected: &Tree, seen: &Tree) -> Vec<String> {
     let mut out = Vec::new();
     for (path, should) in expected {

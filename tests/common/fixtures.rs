@@ -1,4 +1,5 @@
-//! The small images below `tests/fixtures/v1/`, which every later version reads: how each was made, and what is said of it.
+//! The small images in `tests/fixtures/v1/`, which every later version reads: how each was made, and what is expected
+//! of it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use super::forge::{self, Forge};
@@ -29,26 +30,26 @@ use std::sync::Arc;
 /// Bit of `ro_compat` (section 3.2).
 const SNAPSHOTS_EXIST: u64 = 1 << 1;
 
-/// Where they lie.
+/// Their directory.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
 }
 
-/// How a fixture was made.
+/// How a fixture is made.
 pub enum Made {
-    /// By `floe pack` with these options, out of a tree.
+    /// By `floe pack` with these options, from a tree.
     Packed(Tree, &'static [&'static str]),
-    /// By hand, for what no program writes yet.
+    /// By hand, for features that no program writes yet.
     Forged(fn(&Lab) -> Vec<u8>),
 }
 
-/// What lays a tree out, and the time from which on no mtime is kept.
+/// A function that lays out a tree, and the upper limit of mtimes.
 type Tree = (fn(&Path), &'static str);
 
 const PLAIN: Tree = (plain, "1000000100");
 const ODD: Tree = (odd, "10000000000");
 
-/// All of them, by name.
+/// All fixtures, by name.
 pub const FIXTURES: &[(&str, Made)] = &[
     ("zstd", Made::Packed(PLAIN, &["-C", "zstd:3"])),
     ("xz", Made::Packed(PLAIN, &["-C", "xz:1"])),
@@ -66,7 +67,7 @@ pub const FIXTURES: &[(&str, Made)] = &[
     ("dead", Made::Forged(|_| Forge { in_dead: 2, ..forge::with_recipe() }.build().to_bytes())),
 ];
 
-/// The image of one of them, made anew. Needs root: owners and devices are kept.
+/// Makes the image of a fixture again. Needs root, to keep owners and devices.
 pub fn make(made: &Made, lab: &Lab, name: &str) -> Vec<u8> {
     match made {
         Made::Packed(tree, options) => packed(lab, *tree, options, name),
@@ -81,7 +82,7 @@ fn packed(lab: &Lab, (lay_out, newest): Tree, options: &[&str], name: &str) -> V
     std::fs::read(lab.pack(&options, &tree, &format!("{name}.floe"))).expect("the image is there")
 }
 
-/// Some files that share, some that shrink, one of machine code.
+/// Some files that share data, some that compress, one of machine code.
 fn plain(root: &Path) {
     let text = prose(1, 12_000);
     write(root.join("docs/text"), &text);
@@ -98,7 +99,7 @@ fn plain(root: &Path) {
     stamp(root);
 }
 
-/// One of each type; names, modes, times, attributes and holes that something went wrong with once.
+/// One of each type; names, modes, times, attributes and holes that once caused errors.
 fn odd(root: &Path) {
     use std::os::unix::ffi::OsStrExt;
     let name = |bytes: &'static [u8]| root.join(std::ffi::OsStr::from_bytes(bytes));
@@ -133,7 +134,7 @@ fn odd(root: &Path) {
     nasty::set_times(&root.join("fifo"), 1 << 33, 999_999_999);
 }
 
-/// Gives everything the same times, from below up.
+/// Gives everything the same times, bottom up.
 fn stamp(dir: &Path) {
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let entry = entry.expect("an entry");
@@ -157,7 +158,7 @@ fn number(bytes: &mut [u8], fields: &'static [Field], name: &str, change: impl F
     value
 }
 
-/// zstd with a dictionary, which lies in a superchunk of its own.
+/// zstd with a dictionary, which has a superchunk of its own.
 fn dictionary(lab: &Lab) -> Vec<u8> {
     let mut pieces = pieces(lab, "dictionary");
     let words = prose(8, 2000);
@@ -199,7 +200,7 @@ fn rows<'a>(tables: &'a mut [(&'static Table, Vec<Row>)], table: &Table) -> &'a 
     &mut tables.iter_mut().find(|t| t.0.id() == table.id()).expect("it has the table").1
 }
 
-/// The tree as it was before a file and a directory were removed, as a snapshot; and what is left.
+/// A snapshot of the tree before a file and a directory were removed; and the rest.
 fn snapshot(lab: &Lab) -> Vec<u8> {
     let mut pieces = pieces(lab, "snapshot");
     let view = RawView::read(&pieces.logical, "view").and_then(|view| view.validate()).expect("the image is right");
@@ -239,7 +240,7 @@ fn orphan(lab: &Lab) -> Vec<u8> {
     pieces.write(&mut AsItIs)
 }
 
-/// Files of which the thaw log has ranges, and one of which a range is lost.
+/// Files with ranges in the thaw log, and one with a lost range.
 fn thawed(_: &Lab) -> Vec<u8> {
     let mut forge = Forge::new();
     forge.superchunks = vec![vec![(noise(1, 3000), None), (noise(2, 2000), None)]];
@@ -267,7 +268,7 @@ fn letter(file_type: FileType) -> char {
     }
 }
 
-/// Bytes as one word, as `tests/reader.py` has it.
+/// Bytes as one word, escaped as in `tests/reader.py`.
 fn escaped(bytes: &[u8]) -> String {
     let word = bytes.iter().map(|&b| match b {
         0x21..0x7f if b != b'\\' => char::from(b).to_string(),
@@ -276,7 +277,7 @@ fn escaped(bytes: &[u8]) -> String {
     word.collect()
 }
 
-/// A line a path, as `tests/reader.py list` writes them.
+/// One line for each path, as `tests/reader.py list` prints it.
 pub fn list(fs: &Fs) -> String {
     let mut out = String::new();
     let mut todo = vec![(b".".to_vec(), InodeId::ROOT)];
@@ -284,7 +285,7 @@ pub fn list(fs: &Fs) -> String {
         let attr = fs.attr(inode).expect("a fixture can be read");
         let size = match attr.file_type {
             FileType::CharDevice | FileType::BlockDevice => format!("{},{}", attr.device.0, attr.device.1),
-            // What the row says, where a symlink's size is its target's length.
+            // The row's size; a symlink's size is the length of its target.
             _ => attr.size.to_string(),
         };
         let _ = write!(
@@ -317,7 +318,7 @@ pub fn list(fs: &Fs) -> String {
     out
 }
 
-/// Everything that is to stay as it is: the digest, what `check` finds, and the list.
+/// Everything that must stay the same: the digest, the findings of `check`, and the list.
 pub fn describe(image: &[u8]) -> String {
     let storage = Arc::new(MemoryStorage::from_bytes(image.to_vec())) as Arc<dyn Storage>;
     let report = check(storage.clone(), &CheckOptions::default(), &()).expect("a fixture can be checked");
@@ -328,7 +329,7 @@ pub fn describe(image: &[u8]) -> String {
     let fs = Fs::new(Arc::new(image), FsOptions { readahead: 0, ..FsOptions::default() });
     let digest = digest(&fs, InodeId::ROOT).map_or("none: not all of it can be read".to_owned(), |d| hex(&d));
     let mut out = format!("root hash {root_hash}\ndigest {digest}\n");
-    // Notes tell of what a program does not check, or cannot: a later one may.
+    // Notes report what a program does not or cannot check; a later version may.
     for finding in report.findings.iter().filter(|finding| finding.severity != Severity::Note) {
         let _ = writeln!(out, "finding {} {}", finding.kind.name(), finding.severity.name());
     }

@@ -1,4 +1,4 @@
-//! Images that nobody packed, written from what they are to say: every checksum in them is right, whatever the rest is.
+//! Forged images, written from their intended content: every checksum is right, whatever the rest is.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use floe::format::block::{Key, Row};
@@ -28,31 +28,32 @@ use floe::storage::{HeadIndex, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A subchunk: its stored part, and its recipe with the bytes that gives.
+/// A subchunk: its stored part, and its recipe with the resulting bytes.
 pub type Subchunk = (Vec<u8>, Option<(Recipe, Vec<u8>)>);
 
-/// Which second frame the map names for each superchunk.
+/// The second frame that the map names for each superchunk.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum SecondCopy {
     #[default]
     None,
     Written,
-    /// One that is not there.
+    /// A place without a frame.
     Unreadable,
 }
 
-/// Everything an image says, to be written as it is.
+/// The content of an image, written exactly as given.
 #[derive(Default)]
 pub struct Forge {
-    /// Table blocks are not compressed: for a reader without zstd.
+    /// Whether table blocks are uncompressed, for a reader without zstd.
     pub raw_tables: bool,
     pub max_sources: u8,
     pub second_copy: SecondCopy,
-    /// How many of the first superchunks lie in the punched payload of a dead frame, which was superchunk 1 before.
+    /// Number of superchunks, from the first, that lie in the punched payload of a dead frame, which was superchunk 1
+    /// before.
     pub in_dead: usize,
-    /// Shortest subchunk that needs no reason.
+    /// Shortest subchunk that is allowed everywhere.
     pub chunk_min: u32,
-    /// Whether superchunks that are not full say so.
+    /// Whether superchunks that are not full have the `short` bit.
     pub says_short: bool,
     pub superchunks: Vec<Vec<Subchunk>>,
     pub inodes: BTreeMap<u64, InodeRow>,
@@ -64,13 +65,13 @@ pub struct Forge {
     pub xattrs: BTreeMap<(u64, u64), Vec<u8>>,
     /// Inodes that lost their last name while they were open.
     pub orphans: BTreeMap<u64, InodeRow>,
-    /// Thawed ranges by inode and offset. If one is in the thaw log, root and heads name one.
+    /// Thawed ranges by inode and offset. If one is in the thaw log, root and heads name a log.
     pub thawed: BTreeMap<(u64, u64), ThawedRow>,
-    /// Users of what is shared; `None`: counted from inodes and orphans.
+    /// Users of shared contents; `None`: counted from inodes and orphans.
     pub shares: Option<BTreeMap<ShareKey, ShareRow>>,
-    /// Whether the heads are clean; `None`: if nothing is in the thaw log.
+    /// Whether the heads are clean; `None`: they are clean if nothing is in the thaw log.
     pub clean: Option<bool>,
-    /// Names and comments of snapshots of what the head shows, by ordinal.
+    /// Names and comments of snapshots of the head's state, by ordinal.
     pub snapshots: BTreeMap<u64, (String, String)>,
 }
 
@@ -118,7 +119,8 @@ impl Forge {
         self.name(parent, name, id, FileType::Regular);
     }
 
-    /// Says in an inode's row how many bytes of its content are in no hole, as a row must where the content has holes.
+    /// Records in an inode's row how many bytes of its content are outside holes, as a row must if the content has
+    /// holes.
     pub fn allocated(&mut self, inode: u64, bytes: u64) {
         let mut value = Vec::new();
         put_varint(&mut value, bytes);
@@ -138,7 +140,7 @@ impl Forge {
         self.thawed.insert((inode, offset), ThawedRow { length, bytes: ThawedBytes::Lost });
     }
 
-    /// The users of what inodes and orphans share, as they should be.
+    /// The right number of users of everything that inodes and orphans share.
     pub fn counted_shares(&self) -> BTreeMap<ShareKey, ShareRow> {
         let mut users: BTreeMap<ShareKey, ShareRow> = BTreeMap::new();
         for key in self.inodes.values().chain(self.orphans.values()).flat_map(ShareKey::used_by) {
@@ -148,7 +150,7 @@ impl Forge {
         users
     }
 
-    /// Appends a superchunk that no row of the map names, and punches it; returns where its payload begins.
+    /// Appends a superchunk that no row of the map names, and punches it; returns the offset of its payload.
     fn dead_frame(&self, log: &mut LogWriter, storage: &MemoryStorage) -> u64 {
         let inside = self.superchunks.iter().take(self.in_dead);
         let bytes = |superchunk: &Vec<Subchunk>| superchunk.iter().map(|(stored, _)| stored.len()).sum::<usize>();
@@ -372,7 +374,7 @@ impl Forge {
     }
 }
 
-/// Writes a frame where there are zeros, and moves `at` to the next block.
+/// Writes a frame over zeros, and moves `at` to the next block.
 fn write_into(storage: &MemoryStorage, at: &mut u64, sequence: u64, frame: NewFrame<'_>) -> Place {
     let header = FrameHeader {
         kind: frame.kind,
@@ -404,7 +406,7 @@ pub fn piece(subchunk: u64, offset: u32, len: u32) -> Piece {
     Piece { subchunk: SubchunkId(subchunk), offset, len }
 }
 
-/// Three superchunks: the third's second subchunk is made of its own bytes and of those of the other two.
+/// Three superchunks: the third one's second subchunk is composed of its own bytes and of bytes of the other two.
 pub fn with_recipe() -> Forge {
     let mut forge = Forge::new();
     let (one, two, own) = (noise(1, 5000), noise(2, 6000), noise(3, 100));

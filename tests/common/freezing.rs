@@ -1,4 +1,4 @@
-//! A file and an image in memory, byte by byte, and a freeze of the one into the other.
+//! A file and an image in memory, byte by byte, and freezing the file into the image.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -12,7 +12,7 @@ use floe::freeze::{
 };
 use std::collections::HashMap;
 
-/// Small enough that a few kilobytes are many subchunks.
+/// Parameters so small that a few kilobytes are many subchunks.
 pub fn small() -> Params {
     let chunker = Chunker::FastCdc { min: 64, avg: 256, max: 1024 };
     Params { superchunk_size: 8192, chunker, ..Params::default() }
@@ -53,7 +53,7 @@ impl Image {
         &self.subchunks[id.0 as usize - 1]
     }
 
-    /// Takes in what a batch has packed; returns the id of its first subchunk.
+    /// Adds what a batch packed; returns the id of its first subchunk.
     pub fn append(&mut self, packed: &Packed) -> SubchunkId {
         let first = SubchunkId(self.subchunks.len() as u64 + 1);
         for superchunk in &packed.superchunks {
@@ -97,15 +97,15 @@ impl Source {
     }
 }
 
-/// A file: where each byte comes from, and what it is.
+/// A file: the source of each byte, and its value.
 #[derive(Default, Clone)]
 pub struct File {
     pub sources: Vec<Source>,
     pub bytes: Vec<u8>,
     frames: u64,
-    /// A freeze said that the content is uneven.
+    /// A freeze reported that the content is uneven.
     pub uneven: bool,
-    /// It was cut off or punched: some subchunks may be there in part.
+    /// It was truncated or punched: some subchunks may be used only in part.
     pub sliced: bool,
 }
 
@@ -163,13 +163,13 @@ impl File {
         out
     }
 
-    /// Where a subchunk or another source begins in a range, and where the range ends.
+    /// Where a subchunk or another source begins within a range, and the end of the range.
     pub fn borders(&self, (begin, end): (usize, usize)) -> Vec<usize> {
         let inner = (begin + 1..end).filter(|&at| self.sources[at - 1].next() != self.sources[at]);
         [begin].into_iter().chain(inner).chain([end]).collect()
     }
 
-    /// Whether a range consists of whole subchunks, the last of which may lack its end.
+    /// Whether a range consists of whole subchunks; the last one may lack its end.
     pub fn is_even(&self, image: &Image, run: (usize, usize)) -> bool {
         let borders = self.borders(run);
         borders.windows(2).all(|border| match self.sources[border[0]] {
@@ -249,14 +249,14 @@ pub fn options(params: Params, limit: u64) -> BatchOptions {
     }
 }
 
-/// What one batch did.
+/// The result of one batch.
 pub struct Round {
     pub cut: FileCut,
     pub kept: KeptFile,
     pub read: u64,
 }
 
-/// One batch of a freeze.
+/// Freezes one batch.
 pub fn freeze_once(
     file: &mut File,
     image: &mut Image,
@@ -289,7 +289,7 @@ pub fn freeze_once(
     Round { cut, kept, read }
 }
 
-/// Freezes all there is, in batches of `limit` new bytes; with `drop_first` the first one keeps full superchunks only.
+/// Freezes everything, in batches of `limit` new bytes; with `drop_first` the first batch keeps only full superchunks.
 pub fn freeze(file: &mut File, image: &mut Image, how: Cutting, limit: u64, drop_first: bool) -> Vec<Round> {
     let (mut from, mut rounds) = (0, Vec::new());
     loop {
@@ -305,7 +305,7 @@ pub fn freeze(file: &mut File, image: &mut Image, how: Cutting, limit: u64, drop
     }
 }
 
-/// Where the bytes are cut if they are cut from their start.
+/// The cuts of a range that is cut from its start.
 pub fn cut_anew(params: &Params, file: &File, (begin, end): (usize, usize)) -> Vec<usize> {
     let cutter = Cutter::new(params);
     let (mut out, mut at) = (vec![begin], begin);

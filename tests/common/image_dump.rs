@@ -1,6 +1,6 @@
-//! An image byte by byte with notes, as section 18 of `format-spec.md` has it, and the bytes back out of such a dump.
+//! Dumps an image byte by byte with notes, as in section 18 of `format-spec.md`, and parses such a dump back to bytes.
 //!
-//! A dump shows every byte that is not zero; `hex` fences hold lines of an offset, bytes, and a note behind `;`.
+//! A dump shows every nonzero byte; lines in `hex` fences hold an offset, bytes, and a note after `;`.
 
 use floe::format::Field;
 use floe::format::block::Block;
@@ -21,7 +21,7 @@ use std::fmt::Write;
 
 const END: &str = "end of the image";
 
-/// Names of the integer columns, where the specification has some.
+/// Names of the integer columns, where the specification names them.
 const INODE_COLUMNS: &[&str] = &[
     "mode", "uid", "gid", "links", "size", "mtime", "mtime_ns", "subchunk", "content", "tiny", "xattrs", "parent",
     "ctime", "ctime_ns", "atime", "atime_ns",
@@ -79,7 +79,7 @@ pub fn dump(image: &[u8]) -> String {
     dump.out
 }
 
-/// The bytes a dump shows; what it does not show is zero.
+/// The bytes that a dump shows; all other bytes are zero.
 pub fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Vec<u8>, String> {
     let (mut out, mut fenced, mut ended) = (Vec::new(), false, false);
     for line in lines {
@@ -116,7 +116,7 @@ impl<'a> Dump<'a> {
         self.out.push_str("```\n\n");
     }
 
-    /// Lines for `image[at..at + len]`; the note stands on the first.
+    /// Lines for `image[at..at + len]`; the first one has the note.
     fn put(&mut self, at: usize, len: usize, note: &str) {
         let mut note = Some(note);
         for start in (at..at + len).step_by(16) {
@@ -210,7 +210,7 @@ impl<'a> Dump<'a> {
             let from = bytes.len() - cursor.remaining();
             let values: Vec<u64> = (0..count).map(|_| cursor.varint().expect("clear lists verify")).collect();
             let to = bytes.len() - cursor.remaining();
-            // A zero in the middle of a list is worth a line, so these are shown even where `put` would not.
+            // A zero inside a list matters, so these bytes are shown even if `put` would skip them.
             let hex: Vec<_> = bytes[from..to].iter().map(|b| format!("{b:02x}")).collect();
             for (i, line) in hex.chunks(16).enumerate() {
                 let note = if i == 0 { format!("; clear list: {note} {values:?}") } else { String::new() };
@@ -264,7 +264,7 @@ impl<'a> Dump<'a> {
     }
 }
 
-/// Name of stream `i`, and the values in it.
+/// Name of stream `i`, and its values.
 fn stream_note(table: &Table, level: u8, i: usize, bytes: &[u8]) -> String {
     let codings = table.schema(level).ints;
     let columns = if level == 0 { COLUMNS[usize::from(table.id().0) - 1] } else { &[] };

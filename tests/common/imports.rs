@@ -1,17 +1,17 @@
-//! Which file of floe imports from which, by its `use` lines and its paths, and where that goes round in a circle.
+//! Which file of floe imports from which, by its `use` lines and its paths, and where imports form a circle.
 //!
-//! A name that a `mod.rs` re-exports counts as imported from the file it comes from. A re-export is no import.
+//! A name that a `mod.rs` re-exports counts as imported from its original file. A re-export is not an import.
 
 use crate::rust_text::Source;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A module as the names that lead to it from the crate.
+/// A module, as the names on its path from the crate root.
 type Module = Vec<String>;
 
-/// From each file to those it imports from, by their names.
+/// For each file, the files that it imports from, by name.
 pub type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// One path of a file, as it is written: its segments, the name it is known by, and whether it is a re-export.
+/// One path in a file: its segments, the name it gets, and whether it is a re-export.
 struct Import {
     path: Vec<String>,
     alias: String,
@@ -26,13 +26,13 @@ fn module_of(file: &str) -> Module {
     parts
 }
 
-/// The imports of all files among themselves. `main.rs` is no part of the crate.
+/// The imports among all files. `main.rs` is not part of the crate.
 pub fn graph(sources: &[Source]) -> Graph {
     let sources: Vec<_> = sources.iter().filter(|s| s.name != "main.rs").collect();
     let files: BTreeMap<Module, &str> = sources.iter().map(|s| (module_of(&s.name), s.name.as_str())).collect();
     let imports: Vec<_> = sources.iter().map(|s| (module_of(&s.name), s.name.as_str(), imports(&s.code))).collect();
     let mut names = BTreeMap::new();
-    // A re-export may be of a re-export, and so on.
+    // A re-export may re-export another re-export, and so on.
     for _ in 0..4 {
         for (module, _, imports) in &imports {
             for import in imports.iter().filter(|i| !matches!(i.alias.as_str(), "*" | "self" | "")) {
@@ -53,7 +53,7 @@ pub fn graph(sources: &[Source]) -> Graph {
     graph
 }
 
-/// The file a path leads to from `module`, if it is one of the crate's.
+/// The file that a path leads to from `module`, if it belongs to the crate.
 fn resolve(
     files: &BTreeMap<Module, &str>,
     names: &BTreeMap<(Module, String), String>,
@@ -90,13 +90,13 @@ fn resolve(
     files.get(&at).map(|file| (*file).to_owned())
 }
 
-/// Every `use` of blanked code, and every path that begins with `crate`, `super` or `self`.
+/// Every `use` in blanked code, and every path that begins with `crate`, `super` or `self`.
 fn imports(code: &str) -> Vec<Import> {
     let mut out = Vec::new();
     let mut rest = String::with_capacity(code.len());
     let mut statements = code.split_inclusive(';');
     for statement in &mut statements {
-        // What is before the `use`: an attribute, the end of an item; `pub` or `pub(…)` directly before it.
+        // Before `use` there may be an attribute or the end of an item, and directly before it `pub` or `pub(…)`.
         let found = statement.match_indices("use ").map(|(at, _)| at).find(|&at| {
             let before = statement[..at].trim_end();
             let word = before.rsplit(|c: char| c.is_whitespace() || c == '}' || c == ']').next().unwrap_or_default();
@@ -161,7 +161,7 @@ fn tree(text: &str, before: &[String], exported: bool, out: &mut Vec<Import>) {
     }
 }
 
-/// Files that can be reached from one another, as far as there are such: each group once.
+/// Groups of files that can be reached from one another; each group once.
 pub fn circles(graph: &Graph) -> Vec<Vec<&str>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> =
         graph.keys().map(|from| (from.as_str(), reachable(graph, from))).collect();

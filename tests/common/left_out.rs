@@ -1,8 +1,7 @@
-//! Nothing is skipped silently: a test that cannot run here says so, is counted, and fails where `CI=true`.
+//! Nothing is skipped silently: a test that cannot run here says so, is counted, and fails if `CI=true`.
 //!
-//! Messages go to the real standard error, past the test harness, which shows nothing of tests that pass. The count is
-//! kept in a file of the `cargo test` that started the test binaries; `what_was_left_out.rs`, which cargo runs last,
-//! sums it up.
+//! Messages go to the real standard error, past the test harness, which shows no output of tests that pass. A file for
+//! each `cargo test` keeps the count; `what_was_left_out.rs`, which cargo runs last, sums it up.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -10,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Leaves the test unless this machine can mount FUSE file systems.
+/// Skips the test unless this machine can mount FUSE file systems.
 macro_rules! need_fuse {
     () => {
         if !$crate::common::left_out::fuse_available() {
@@ -18,7 +17,7 @@ macro_rules! need_fuse {
         }
     };
 }
-/// Leaves the test unless it runs as root.
+/// Skips the test unless it runs as root.
 macro_rules! need_root {
     () => {
         if !$crate::common::left_out::is_root() {
@@ -26,7 +25,7 @@ macro_rules! need_root {
         }
     };
 }
-/// Leaves the test unless a program is in the path.
+/// Skips the test unless a program is in PATH.
 macro_rules! need_program {
     ($name:expr) => {
         if !$crate::common::left_out::has_program($name) {
@@ -36,7 +35,7 @@ macro_rules! need_program {
 }
 pub(crate) use {need_fuse, need_program, need_root};
 
-/// Whether a FUSE file system can be mounted here: as root by mount(2), else by fusermount3.
+/// Whether a FUSE file system can be mounted here: as root by mount(2), otherwise by fusermount3.
 pub fn fuse_available() -> bool {
     let opens = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
     opens && (is_root() || has_program("fusermount3"))
@@ -47,21 +46,21 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether a program is in the path.
+/// Whether a program is in PATH.
 pub fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
 }
 
-/// The file that counts what the test binaries of this `cargo test` left out.
+/// The file that counts the tests left out by the test binaries of this `cargo test`.
 fn count_file() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("left-out-{}", std::os::unix::process::parent_id()))
 }
 
-/// Says and counts that the running test, or a part of it, was left out.
+/// Reports and counts that the running test, or a part of it, was left out.
 ///
 /// # Panics
-/// With the environment variable `CI=true`: there everything has to run.
+/// With the environment variable `CI=true`: there everything must run.
 pub fn left_out(why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
@@ -81,11 +80,11 @@ pub fn reduced(why: &str) {
 fn say(line: &str) {
     let mut file = OpenOptions::new().create(true).append(true).open(count_file()).expect("target/tmp is writable");
     file.write_all(line.as_bytes()).expect("target/tmp is writable");
-    // The harness captures print macros only; a failed write to a closed terminal is no reason to fail the test.
+    // The harness captures only print macros. A failed write to a closed terminal must not fail the test.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Everything left out or reduced so far, each line once; forgets it.
+/// Everything left out or reduced so far, each line once; clears the list.
 pub fn take_left_out() -> Vec<String> {
     let path = count_file();
     let text = fs::read_to_string(&path).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Images that look random, some of whose subchunks are live, and what a walk from the root directory says of them.
+//! Random images in which only some subchunks are live, and the result of a walk from the root directory.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use crate::forge::{self, Forge, inode, noise, piece};
@@ -48,7 +48,7 @@ fn superchunks(forge: &mut Forge, dice: &mut Dice, many: u64) -> Vec<u64> {
         for _ in 0..5 + dice.below(16) {
             let id = lens.len() as u64;
             let bytes = noise(dice.below(251) as u8, 200 + dice.below(3800) as usize);
-            // Of some other's stored part and its own. What that is composed of does not matter.
+            // Composed of another subchunk's stored part and its own. The source may itself be composed.
             let source = dice.below(id) as usize;
             if source > 0 && dice.below(3) == 0 {
                 let other = forge.superchunks.iter().chain([&superchunk]).flatten().nth(source - 1).unwrap().0.clone();
@@ -67,7 +67,7 @@ fn superchunks(forge: &mut Forge, dice: &mut Dice, many: u64) -> Vec<u64> {
     lens
 }
 
-/// Files in a few directories that use some of the subchunks, whole ones, slices and runs; some are used by nobody.
+/// Files in a few directories that use some of the subchunks: whole ones, slices and runs; some subchunks are unused.
 pub fn random_image(seed: u64) -> Forge {
     let mut dice = Dice(seed);
     let mut forge = Forge::new();
@@ -100,7 +100,7 @@ pub fn random_image(seed: u64) -> Forge {
             }
         }
     }
-    // A content that no inode has.
+    // A content without an inode.
     let extent = Extent::Slice { subchunk: SubchunkId(1 + dice.below(lens.len() as u64 - 1)), skip: 0 };
     forge.contents.insert((99, 0), ContentRow { length: 10, extent });
     let last = SubchunkId(lens.len() as u64 - 1);
@@ -114,7 +114,7 @@ pub fn random_image(seed: u64) -> Forge {
     forge
 }
 
-/// The stored parts that a view needs, found by its names and its orphans.
+/// The stored parts that a view needs, found through its names and its orphans.
 pub fn needed(view: &View) -> BTreeSet<u64> {
     let mut inodes = Vec::new();
     let mut dirs = vec![InodeId::ROOT];
@@ -149,7 +149,7 @@ pub fn needed(view: &View) -> BTreeSet<u64> {
             _ => {}
         }
     }
-    // A source that is composed keeps its recipe.
+    // A composed source keeps its recipe.
     let mut open: Vec<u64> = named.iter().copied().collect();
     while let Some(id) = open.pop() {
         let pieces = view.version().recipe(SubchunkId(id)).unwrap().map(|recipe| recipe.pieces().to_vec());
@@ -158,7 +158,7 @@ pub fn needed(view: &View) -> BTreeSet<u64> {
     named
 }
 
-/// What is live of each superchunk of data, as the names say: subchunks and raw bytes.
+/// The live part of each data superchunk according to the names: subchunks and raw bytes.
 pub fn expected(forge: &Forge, needed: &BTreeSet<u64>) -> Vec<(u32, u64)> {
     let mut id = 0;
     let of_one = |superchunk: &Vec<forge::Subchunk>| {

@@ -1,4 +1,4 @@
-//! What the tests of the real binary share: running it, a place to work in, mounting, and saying what was left out.
+//! What the tests of the real binary share: running it, a work directory, mounting, and reporting what was left out.
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses its own part")]
 
 pub mod compare;
@@ -22,7 +22,7 @@ use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Runs floe with the given arguments (anything an `OsString` comes from) until it ends.
+/// Runs floe with the given arguments (anything that converts to an `OsString`) until it ends.
 macro_rules! floe {
     ($($arg:expr),* $(,)?) => {
         $crate::common::run($crate::common::floe_command([$(std::ffi::OsString::from($arg)),*]))
@@ -30,12 +30,12 @@ macro_rules! floe {
 }
 pub(crate) use floe;
 
-/// A folder of one test: sources, images and mount points side by side, removed with it.
+/// The directory of one test: sources, images and mount points side by side, removed at the end.
 ///
-/// They are side by side because floe refuses a mount point inside the image's folder. The folder lies below
-/// `target/tmp`, which is on a real disk where /tmp may be a tmpfs without holes or xattrs.
+/// They are side by side because floe refuses a mount point inside the image's directory. The directory is in
+/// `target/tmp`, on a real disk; /tmp may be a tmpfs without holes or xattrs.
 pub struct Lab {
-    // Dropped first: what is mounted would be in the way of removing the folder.
+    // Dropped first: a mount would prevent removing the directory.
     guardian: OnceCell<Guardian>,
     root: tempfile::TempDir,
 }
@@ -63,21 +63,21 @@ impl Lab {
         self.path("images").join(name)
     }
 
-    /// A new empty folder for a tree.
+    /// A new empty directory for a tree.
     pub fn tree(&self, name: &str) -> PathBuf {
         let path = self.path("trees").join(name);
         fs::create_dir(&path).expect("a new folder");
         path
     }
 
-    /// A folder with the nasty tree, without the files of several MiB.
+    /// A directory with the nasty tree, without the files of several MiB.
     pub fn small_nasty_tree(&self) -> PathBuf {
         let path = self.tree("nasty");
         nasty::build(&path, nasty::Extent::Small);
         path
     }
 
-    /// A new mount point; no mount there outlives the lab.
+    /// A new mount point; no mount on it outlives the lab.
     pub fn mount_point(&self, name: &str) -> PathBuf {
         self.guardian.get_or_init(|| Guardian::over(self.root.path(), guardian::LAB));
         let path = self.path("mounts").join(name);
@@ -94,7 +94,7 @@ impl Lab {
         image
     }
 
-    /// Names in the folder of the images, sorted.
+    /// Names in the directory of the images, sorted.
     pub fn image_folder(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("images")).expect("the folder is there");
         let mut names: Vec<_> =
@@ -104,7 +104,7 @@ impl Lab {
     }
 }
 
-/// Writes a file of a tree, with the folders above it.
+/// Writes a file of a tree, and makes its parent directories.
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     let path = path.as_ref();
     if let Some(parent) = path.parent() {
@@ -113,7 +113,7 @@ pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     fs::write(path, bytes).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
 }
 
-/// Bytes that do not shrink and are the same every time.
+/// Incompressible bytes, the same every time.
 pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(len + 8);
@@ -127,7 +127,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-/// Text that shrinks well and is the same every time.
+/// Text that compresses well, the same every time.
 pub fn prose(seed: u64, len: usize) -> Vec<u8> {
     const WORDS: [&str; 16] = [
         "snow ",

@@ -1,4 +1,4 @@
-//! A mount that is undone with the value that stands for it, and not quietly.
+//! A mount that is unmounted when its value is dropped; a failure there fails the test.
 
 use super::guardian::{self, Guardian};
 use super::run::{Run, floe_command, run};
@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// An image mounted at a folder; dropping it runs `floe umount` and fails the test if that fails. Past a time limit its
-/// connection is aborted.
+/// An image mounted on a directory. Dropping it runs `floe umount` and fails the test if that fails. After a time limit
+/// its connection is aborted.
 pub struct Mounted {
     dir: PathBuf,
     mounted: bool,
@@ -20,13 +20,13 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts, read-only unless the options say `rw`, and returns when it is mounted.
+    /// Mounts, read-only unless the options contain `rw`, and returns after it is mounted.
     #[track_caller]
     pub fn new(image: &Path, dir: &Path, options: &[&str]) -> Self {
         Self::as_asked(image, dir, &[&["-o", "ro"], options].concat())
     }
 
-    /// The same without `ro`: writable where nothing is in the way.
+    /// The same without `ro`: writable if nothing prevents it.
     #[track_caller]
     pub fn as_asked(image: &Path, dir: &Path, options: &[&str]) -> Self {
         let guardian = Some(Guardian::over(dir, guardian::MOUNT));
@@ -37,12 +37,12 @@ impl Mounted {
         Mounted { dir: dir.to_owned(), mounted: true, guardian }
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// A path below.
+    /// A path below the mount point.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.join(name)
     }
@@ -65,7 +65,7 @@ impl Mounted {
         if done.code == Some(0) && !is_mounted(&self.dir) {
             return Ok(());
         }
-        // Whatever went wrong: leave no dead mount behind for the next test and for whoever cleans up.
+        // Whatever went wrong, leave no dead mount for the next test.
         self.guardian = None;
         Err(format!("'floe umount {}' failed: {done:?}", self.dir.display()))
     }
@@ -83,8 +83,8 @@ impl Drop for Mounted {
     }
 }
 
-/// Runs a command that unmounts; again if the mount was in use. Who lists this process's open files, as each `floe umount`
-/// does that another test runs, has them in use for a moment longer than they are open.
+/// Runs a command that unmounts, and repeats it if the mount is in use. Each `floe umount` of another test lists this
+/// process's open files, which keeps them in use slightly longer than they are open.
 #[track_caller]
 pub fn unmounted_by(command: impl Fn() -> Command) -> Run {
     let was_in_use = |run: &Run| run.code != Some(0) && ["is busy", "in use"].iter().any(|w| run.stderr.contains(w));
@@ -120,7 +120,7 @@ pub fn wait_until_ended(pid: Pid) {
     }
 }
 
-/// Whether the process behind a pidfd ends in that time.
+/// Whether the process of a pidfd ends within `time`.
 pub fn ends_within(process: &OwnedFd, time: Duration) -> bool {
     let limit = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
     loop {
@@ -131,7 +131,7 @@ pub fn ends_within(process: &OwnedFd, time: Duration) -> bool {
     }
 }
 
-/// What the mount counts, by name.
+/// The counters of a mount, by name.
 pub fn counters(mount: &Path) -> HashMap<String, u64> {
     let mut text = [0; 4096];
     let len = rustix::fs::getxattr(mount, "user.floe.counters", &mut text).expect("a mount counts");
@@ -150,7 +150,7 @@ pub fn mount_line(dir: &Path) -> Option<String> {
     mounts.lines().find(|l| l.split(' ').nth(1) == Some(&escaped)).map(str::to_owned)
 }
 
-/// Whether something is mounted there.
+/// Whether something is mounted on the directory.
 pub fn is_mounted(dir: &Path) -> bool {
     mount_line(dir).is_some()
 }

@@ -1,7 +1,7 @@
-//! The nasty tree: one of everything that has ever gone wrong when a tree was packed.
+//! The nasty tree: one of everything that once caused an error when a tree was packed.
 //!
-//! What the file system below cannot hold (large attributes on ext4, devices where we are not root) is left out with a
-//! message, never silently. The tree is the same each time, but for owners and what was left out.
+//! Whatever the file system cannot hold (large attributes on ext4, devices without root) is left out with a message,
+//! never silently. The tree is the same each time, except for owners and for what was left out.
 
 use super::left_out::{is_root, left_out, reduced};
 use super::{noise, prose, xattrs};
@@ -20,21 +20,21 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How much of it.
+/// How much of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// Without the files of several MiB and the large directory.
     Small,
-    /// All of it, about 45 MiB.
+    /// Everything, about 45 MiB.
     Full,
 }
 
-/// Only the files with strange names, in the folder `names` of `root`; the longest have 255 bytes.
+/// Only the files with strange names, in the directory `names` of `root`; the longest names have 255 bytes.
 pub fn names(root: &Path) {
     Builder { root }.names();
 }
 
-/// Lays the nasty tree out in the empty folder `root`.
+/// Lays out the nasty tree in the empty directory `root`.
 pub fn build(root: &Path, extent: Extent) {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64) - 2;
     let tree = Builder { root };
@@ -49,7 +49,8 @@ pub fn build(root: &Path, extent: Extent) {
     tree.attributes();
     tree.owners_and_modes();
     tree.times();
-    // Making an entry changes its folder's time, and a file of another time may be linked anywhere: so this comes last.
+    // Making an entry changes its directory's time, and a file with another time may be linked anywhere: so this comes
+    // last.
     let root = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     stamp(&root.expect("the root is there"), b"root", &(began..began + 3600));
 }
@@ -114,7 +115,7 @@ impl Builder<'_> {
         file("hole-of-4-gib-and-a-byte", (4 << 30) + 1, &[(4 << 30, 1)]);
         file("terabyte-of-nothing", 1 << 40, &[]);
         file("byte-behind-a-terabyte", (1 << 40) + 1, &[(1 << 40, 1)]);
-        // A range that was allocated, but never written, is a hole to SEEK_DATA.
+        // A range that was allocated but never written is a hole for SEEK_DATA.
         let file = File::create(dir.join("preallocated")).expect("a new file");
         file.write_all_at(&noise(5, 6000), 0).expect("a file can be written");
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, m) {
@@ -159,7 +160,7 @@ impl Builder<'_> {
         link(b"not\xff\xfeutf-8\n", "strange-target");
         link(b"x", "short");
         link("é".repeat(60).as_bytes(), "120-bytes");
-        // ext4 holds a target in one block with a zero behind it; others hold less than PATH_MAX - 1.
+        // ext4 stores a target and a zero in one block; other file systems store less than PATH_MAX - 1.
         let longest = [4095, 4000, 1023].into_iter().find(|&n| {
             let target = [b"t/".repeat(n / 2), b"t".repeat(n % 2)].concat();
             symlink(OsStr::from_bytes(&target), dir.join("longest")).is_ok()
@@ -231,7 +232,7 @@ impl Builder<'_> {
         for (i, name) in names.iter().enumerate() {
             put(&dir.join(OsStr::from_bytes(name)), &prose(i as u64, 20 * i));
         }
-        // Names that sort otherwise as paths than as strings.
+        // Names that sort differently as paths than as strings.
         for name in ["sort", "sort-", "sort.d", "sort0"] {
             fs::create_dir(dir.join(name)).expect("a new folder");
             put(&dir.join(name).join("file"), name.as_bytes());
@@ -255,7 +256,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A path of more than 5,000 bytes, longer than any system call takes at once.
+    /// A path of more than 5,000 bytes, longer than any system call accepts at once.
     fn deep(&self) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut dir = rustix::fs::open(self.root, flags, Mode::empty()).expect("the root is there");
@@ -366,7 +367,7 @@ impl Builder<'_> {
         let dir = self.folder("modes");
         for mode in [0, 0o001, 0o200, 0o400, 0o444, 0o644, 0o755, 0o777, 0o1777, 0o2755, 0o4755, 0o6711, 0o7000, 0o7777]
         {
-            // What we cannot read ourselves would not be packed.
+            // Files that we cannot read ourselves would not be packed.
             if !is_root() && mode & 0o400 == 0 {
                 continue;
             }
@@ -395,7 +396,7 @@ impl Builder<'_> {
             let path = dir.join(format!("{uid}-{gid}"));
             put(&path, b"owned");
             own(&path, uid, gid);
-            // A change of owner clears setuid, so the mode comes after it.
+            // A change of owner clears setuid, so the mode is set after it.
             chmod(&path, 0o6755);
             let link = dir.join(format!("link-{uid}-{gid}"));
             symlink("x", &link).expect("a new link");
@@ -434,7 +435,7 @@ impl Builder<'_> {
     }
 }
 
-/// Writes a new file, and gives it a time that depends on its name only.
+/// Writes a new file with an mtime that depends only on its name.
 fn put(path: &Path, bytes: &[u8]) {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path);
     let file = file.as_mut().unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
@@ -451,7 +452,7 @@ fn own(path: &Path, uid: u32, gid: u32) {
     std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap_or_else(|e| panic!("chown {uid}:{gid}: {e}"));
 }
 
-/// Sets both times of what `path` itself names.
+/// Sets both times of `path` itself, not of a link's target.
 pub fn set_times(path: &Path, seconds: i64, nanoseconds: i64) {
     set_times_at(CWD, path, seconds, nanoseconds);
 }
@@ -463,7 +464,7 @@ fn set_times_at(dir: impl std::os::fd::AsFd, name: &Path, seconds: i64, nanoseco
         .unwrap_or_else(|e| panic!("utimensat {seconds}.{nanoseconds}: {e}"));
 }
 
-/// Gives all that still has the time it was made at a time that depends on its name, the deepest first.
+/// Replaces all times of creation by times that depend on the names, the deepest first.
 fn stamp(dir: &OwnedFd, name: &[u8], just_now: &Range<i64>) {
     let list = openat(dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     for entry in Dir::new(list.expect("a folder can be read")).expect("a folder can be read") {

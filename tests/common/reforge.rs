@@ -1,8 +1,9 @@
-//! An image taken to pieces and put together again, with anything in it changed before the checksums and hashes are computed.
+//! Takes an image apart and reassembles it, with any change made before the checksums and hashes are computed.
 //!
-//! [`Pieces::of`] reads an image that is right: superchunks of file data as frames, tables as rows, root and head as bytes.
-//! [`Pieces::write`] makes an image of them. It asks a [`Tweak`] about each row, block, clear list, header, root and head
-//! before it goes on to what hashes it, so that the image verifies everywhere, whatever it says. It needs no valid rows.
+//! [`Pieces::of`] reads a valid image: data superchunks as frames, tables as rows, root and head as bytes.
+//! [`Pieces::write`] makes an image from them. It passes each row, block, clear list, header, root and head to a
+//! [`Tweak`] before it computes their hash, so the image verifies everywhere, whatever it contains. Rows need not be
+//! valid.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use floe::format::block::{Key, KeyRef, Row};
@@ -30,9 +31,9 @@ use floe::table::{ChildRef, Tree};
 use std::mem::offset_of;
 use std::sync::Arc;
 
-/// Where an image may be changed. Each does nothing by default.
+/// The points at which an image may be changed. Each does nothing by default.
 pub trait Tweak {
-    /// The rows of a table, in the order they are to be written in. `MAP` comes last, with the rows for table groups in it.
+    /// The rows of a table, in writing order. `MAP` comes last, and includes the rows for table groups.
     fn rows(&mut self, table: &'static Table, rows: &mut Vec<Row>) {
         let _ = (table, rows);
     }
@@ -40,11 +41,12 @@ pub trait Tweak {
     fn block(&mut self, table: &'static Table, level: u8, raw: &mut Vec<u8>) {
         let _ = (table, level, raw);
     }
-    /// A frame before its checksums are computed. Offset and log id are right whatever is put there.
+    /// A frame before its checksums are computed. Offset and log id are always right.
     fn frame(&mut self, frame: &mut Frame) {
         let _ = frame;
     }
-    /// Both parts of the root, each before it is hashed. `logical` has the right trees already, `physical` the right map.
+    /// Both parts of the root, each before it is hashed. `logical` already has the right trees, `physical` the right
+    /// map.
     fn root(&mut self, logical: &mut Vec<u8>, physical: &mut Vec<u8>) {
         let _ = (logical, physical);
     }
@@ -59,16 +61,16 @@ pub struct AsItIs;
 
 impl Tweak for AsItIs {}
 
-/// A frame, as it is written. The lengths in the header are those of `clear` and `stored`, but where they are changed later.
+/// A frame to be written. The lengths in the header are those of `clear` and `stored`, unless they are changed later.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// What it holds.
+    /// Its kind.
     pub kind: FrameKind,
-    /// How.
+    /// Its codec.
     pub codec: u8,
-    /// Parts, dictionary, filter.
+    /// Its flags: parts, dictionary, filter.
     pub flags: u16,
-    /// What it decodes to.
+    /// Its raw length.
     pub raw_len: u32,
     /// The clear part without its checksum, if there is one.
     pub clear: Option<Vec<u8>>,
@@ -76,40 +78,40 @@ pub struct Frame {
     pub stored: Vec<u8>,
 }
 
-/// An image as what it says.
+/// An image as its content.
 #[derive(Clone, Debug)]
 pub struct Pieces {
     /// Superchunks of file data, in order of their ids.
     pub superchunks: Vec<(SuperchunkId, Frame)>,
-    /// Rows of each table but the map.
+    /// Rows of each table except the map.
     pub tables: Vec<(&'static Table, Vec<Row>)>,
     /// Rows of the map for file data.
     pub map: Vec<Row>,
-    /// The root's parts.
+    /// The root's logical part.
     pub logical: Vec<u8>,
-    /// The root's other part.
+    /// The root's physical part.
     pub physical: Vec<u8>,
     /// One head slot.
     pub head: Vec<u8>,
-    /// Snapshots; the table of snapshots is made of them.
+    /// Snapshots; the snapshots table is made from them.
     pub snapshots: Vec<Snapshot>,
-    /// Raw bytes of a table block at most, so that a few rows make several levels.
+    /// Limit of a table block's raw bytes; small, so that a few rows make several levels.
     pub block: usize,
 }
 
-/// A snapshot by its rows.
+/// A snapshot as its rows.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Key of its row.
     pub ordinal: u64,
-    /// Its row; the trees of the view are put there when it is written.
+    /// Its row; the trees of its view are filled in when it is written.
     pub row: SnapshotRow,
     /// Rows of the tables of its view.
     pub tables: Vec<(&'static Table, Vec<Row>)>,
 }
 
 impl Pieces {
-    /// Takes an image to pieces that is right.
+    /// Takes a valid image apart.
     pub fn of(bytes: &[u8]) -> Pieces {
         let storage = Arc::new(MemoryStorage::from_bytes(bytes.to_vec()));
         let image = Image::open(storage as Arc<dyn Storage>, ImageOptions::default()).expect("the image is right");
@@ -173,7 +175,7 @@ impl Pieces {
         }
     }
 
-    /// Adds a superchunk of one subchunk, stored raw, to frames and map.
+    /// Adds a superchunk of one uncompressed subchunk to frames and map.
     pub fn add(&mut self, id: SuperchunkId, subchunk: SubchunkId, raw: Vec<u8>) {
         let len = raw.len() as u32;
         let list = ClearList { superchunk: id, subchunks: vec![Listed::whole(subchunk, len)] };
@@ -192,7 +194,7 @@ impl Pieces {
         self.superchunks.push((id, frame));
     }
 
-    /// Puts the image together, changed by `tweak` on the way.
+    /// Assembles the image, changed by `tweak`.
     pub fn write(&self, tweak: &mut dyn Tweak) -> Vec<u8> {
         let log_id = self.head[offset_of!(RawHeadSlot, log_id)..][..8].try_into().expect("eight bytes");
         let mut out = Writer {
@@ -284,7 +286,7 @@ impl Writer<'_> {
         Place::of(&header)
     }
 
-    /// Appends a superchunk, and puts its new place into the map.
+    /// Appends a superchunk, and updates its place in the map.
     fn superchunk(&mut self, id: SuperchunkId, frame: Frame) {
         let kind = frame.kind;
         let place = self.append(frame);
@@ -342,7 +344,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Appends a table block: of the map by itself, of another table in a group of its own.
+    /// Appends a table block: alone for the map, in a group of its own for other tables.
     fn put(&mut self, table: &'static Table, raw: Vec<u8>) -> ChildRef {
         let is_map = table.id() == schema::MAP.id();
         let hash = Hash24::of(&raw);
@@ -370,7 +372,7 @@ impl Writer<'_> {
         ChildRef::Block { id, hash }
     }
 
-    /// Root twice, pad, and both head slots.
+    /// Writes the root twice, a pad, and both head slots.
     fn root(mut self, mut logical: Vec<u8>, mut physical: Vec<u8>, head: &[u8]) -> Vec<u8> {
         self.tweak.root(&mut logical, &mut physical);
         let mut stored = Vec::new();
@@ -398,7 +400,7 @@ impl Writer<'_> {
             set("root", zerocopy_bytes(&RawPlace::from(Some(place))));
             set("root_hash", &root_hash(&logical));
             set("log_end", &end.to_le_bytes());
-            // Those of the root, so that a change there is one here.
+            // Those of the root, so that a change there applies here, too.
             let params = field(RootLogical::FIELDS, "params").offset;
             if let Some(params) = logical.get(params..params + RawParams::SIZE) {
                 set("params", params);
@@ -427,12 +429,12 @@ fn named(fields: &'static [Field], table: &Table) -> Option<usize> {
     fields.iter().find(|f| f.name == name).map(|f| f.offset)
 }
 
-/// Where in a view the tree of a table is, if it has one.
+/// Offset in a view of the tree reference of a table, if it has one.
 pub fn view_offset(table: &Table) -> Option<usize> {
     named(RawView::FIELDS, table)
 }
 
-/// Where in the logical part of the root the tree of a table is; the view is its first field.
+/// Offset in the root's logical part of the tree reference of a table; the view is its first field.
 fn tree_offset(table: &Table) -> Option<usize> {
     view_offset(table).or_else(|| named(RootLogical::FIELDS, table))
 }
@@ -450,7 +452,8 @@ fn number(bytes: &[u8], fields: &'static [Field], name: &str) -> u64 {
     u64::from_le_bytes(bytes[field(fields, name).offset..][..8].try_into().expect("eight bytes"))
 }
 
-/// Rows by block: at least one, interior blocks at least two, and as many as stay about below `size`.
+/// Distributes rows over blocks: at least one a block, at least two in interior blocks, and as many as stay below about
+/// `size`.
 fn cut(rows: &[Row], size: usize, level: u8) -> Vec<&[Row]> {
     let mut out = Vec::new();
     let (mut from, mut bytes) = (0, 0);
@@ -468,7 +471,7 @@ fn cut(rows: &[Row], size: usize, level: u8) -> Vec<&[Row]> {
     out
 }
 
-/// A block of these rows, in their order, valid or not.
+/// A block of these rows in the given order, valid or not.
 pub fn encode_block(schema: &Schema, level: u8, rows: &[Row]) -> Vec<u8> {
     let width = schema.ints.len();
     let mut streams = vec![Vec::new(); 7 + width];

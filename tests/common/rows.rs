@@ -1,4 +1,4 @@
-//! One writer of an image in any storage, and rows for it: random ones of every table, and files that make sense.
+//! A writer of an image in any storage, and rows for it: random rows of every table, and consistent files.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use floe::format::block::{Key, Row};
@@ -17,7 +17,7 @@ use floe::storage::testing::MemoryStorage;
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// The bytes of an empty image whose table blocks have so many bytes.
+/// The bytes of an empty image with table blocks of `table_block` bytes.
 pub fn empty_image(table_block: u32) -> Vec<u8> {
     let storage = Arc::new(MemoryStorage::new());
     let params = Params { table_block, ..Params::default() };
@@ -36,20 +36,20 @@ pub struct Writer {
     pub bytes: u64,
 }
 
-/// Any error, as a sentence.
+/// Any error as text.
 pub fn said<E: std::fmt::Display>(error: E) -> String {
     error.to_string()
 }
 
 impl Writer {
-    /// Opens the image, raises its epoch, and cuts off what is after its log.
+    /// Opens the image, raises its epoch, and cuts off everything after its log.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Writer, String> {
         let writer = Writer::open_any(storage)?;
         writer.version.fit_for_writing().map_err(said)?;
         Ok(writer)
     }
 
-    /// As [`Writer::open`], also if rows and counters make no sense.
+    /// Like [`Writer::open`], but accepts inconsistent rows and counters.
     pub fn open_any(storage: Arc<dyn Storage>) -> Result<Writer, String> {
         let image = Image::open(storage.clone(), ImageOptions::default()).map_err(said)?;
         let mut heads = Heads::read(storage.clone()).map_err(said)?;
@@ -73,7 +73,7 @@ impl Writer {
         Ok(Writer { storage, version, heads, log, counters, inodes: view.inodes, bytes: view.bytes })
     }
 
-    /// Writes a checkpoint, publishes it, and goes on from it.
+    /// Writes a checkpoint, publishes it, and continues from it.
     pub fn checkpoint(&mut self, changes: &Overlay) -> Result<Written, String> {
         let input = CheckpointInput {
             version: &self.version,
@@ -91,7 +91,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// Publishes what a checkpoint wrote, and goes on from it.
+    /// Publishes a checkpoint, and continues from it.
     pub fn publish(&mut self, written: &Written) -> Result<(), String> {
         self.heads
             .publish(|head| {
@@ -106,7 +106,7 @@ impl Writer {
     }
 }
 
-/// A key of the table: few different ones, and rarely any. Of the map only keys after those of its spaces.
+/// A key of the table: usually one of `few`, rarely any. For the map only keys after those of its spaces.
 pub fn key_of(table: &'static Table, few: u64) -> BoxedStrategy<Key> {
     let is_map = table.id() == schema::MAP.id();
     let a = if is_map { (100u64..103).boxed() } else { prop_oneof![9 => 0..few, 1 => 0..1u64 << 61].boxed() };
@@ -116,7 +116,7 @@ pub fn key_of(table: &'static Table, few: u64) -> BoxedStrategy<Key> {
     (a, b, name).prop_map(|(a, b, name)| Key { a, b, name }).boxed()
 }
 
-/// A row of the table, of any integers and bytes.
+/// A row of the table with any integers and bytes.
 pub fn row_of(table: &'static Table, few: u64, tail: usize) -> BoxedStrategy<Row> {
     let ints = prop::collection::vec(prop_oneof![4 => 0u64..300, 1 => 0..1u64 << 61], table.leaf.ints.len());
     let tail = prop::collection::vec(any::<u8>(), 0..=tail * usize::from(table.leaf.has_tail));
@@ -157,7 +157,7 @@ pub fn put_inode(changes: &mut Overlay, inode: u64, row: &InodeRow) {
 
 /// Files and directories of the root directory, as a mount would make them.
 impl Writer {
-    /// The next inode; counts it.
+    /// Allocates the next inode.
     fn new_inode(&mut self) -> u64 {
         self.counters = self.counters.larger(Counters { inode: self.version.root().next_inode, ..Counters::default() });
         let inode = self.counters.inode;
@@ -171,7 +171,7 @@ impl Writer {
         set(changes, &schema::DIRENTS, Key::named(InodeId::ROOT.0, name.as_bytes()), &ints, &[]);
     }
 
-    /// A file of a few bytes, which stand in the table of tiny contents.
+    /// A file of a few bytes, which are in the table of tiny contents.
     pub fn tiny_file(&mut self, changes: &mut Overlay, name: &str, bytes: &[u8]) -> u64 {
         let inode = self.new_inode();
         self.counters = self.counters.larger(Counters { tiny: self.version.root().next_tiny, ..Counters::default() });

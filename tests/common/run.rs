@@ -1,4 +1,4 @@
-//! Running the real binary to its end, within a time limit.
+//! Runs the real binary to its end, within a time limit.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -8,13 +8,14 @@ use std::io::{self, Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// A command that has not ended after this long hangs. Two cores, a debug build and other tests beside it are slow.
+/// A command that has not ended after this time hangs. It is generous because two cores, a debug build and other tests
+/// are slow.
 const LIMIT_SECONDS: i64 = 300;
 
-/// Environment that would change what floe does.
+/// Environment variables that would change what floe does.
 const ENVIRONMENT: &[&str] = &["FLOE_IMAGE", "FLOE_CACHE_DIR", "NO_COLOR", "SOURCE_DATE_EPOCH"];
 
-/// What came out of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Run {
     /// Exit status; `None` if a signal ended it.
@@ -27,7 +28,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Expects this exit status, and shows what was said if it is another.
+    /// Expects this exit status, and shows the output if it differs.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(
@@ -56,7 +57,7 @@ impl Run {
     }
 }
 
-/// floe with these arguments, away from the environment of whoever runs the tests.
+/// floe with these arguments, without the environment of the user who runs the tests.
 pub fn floe_command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_floe"));
     command.args(args).stdin(Stdio::null());
@@ -66,7 +67,8 @@ pub fn floe_command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Comma
     command
 }
 
-/// The same command, begun with signals treated as this option of env(1) says, whatever whoever runs the tests ignores.
+/// The same command, started with signals treated as this option of env(1) says, whatever signals the tests' parent
+/// ignores.
 pub fn with_signals(inner: &Command, option: &str) -> Command {
     let mut command = Command::new("/usr/bin/env");
     command.arg(option).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
@@ -79,7 +81,7 @@ pub fn with_signals(inner: &Command, option: &str) -> Command {
     command
 }
 
-/// Runs a command until it ends. Output goes through files: a daemon that keeps them open does not make this wait.
+/// Runs a command until it ends. Output goes through files, so a daemon that keeps them open does not block this.
 #[track_caller]
 pub fn run(mut command: Command) -> Run {
     let line = format!("{command:?}");
@@ -96,14 +98,14 @@ pub fn run(mut command: Command) -> Run {
     Run { code: status.code(), stdout, stderr, line }
 }
 
-/// One child comes to be at a time.
+/// Children are created one at a time.
 static SPAWNING: Mutex<()> = Mutex::new(());
 
-/// Starts a command, as every test that mounts has to. Until a child runs its program it holds what is open in this process:
-/// where another test's child came to be meanwhile, a file in a mount would be in use after it was closed.
+/// Starts a command; every test that mounts must use this. Until a child executes its program it holds all open files
+/// of this process. If another test creates a child meanwhile, a file in a mount would be in use after it was closed.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let _one = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
-    // Returns when the child runs its program.
+    // Returns when the child executes its program.
     command.spawn()
 }
 

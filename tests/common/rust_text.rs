@@ -1,4 +1,4 @@
-//! Source files of floe as text without comments, literals and test modules, for tests about how the code is laid out.
+//! Source files of floe as text without comments, literals and test modules, for tests of the code's structure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Path below `src/`, with `/`.
     pub name: String,
-    /// All of it, as it stands there.
+    /// The complete text.
     pub whole: String,
-    /// Without comments, literals, and what only tests compile; line breaks are kept.
+    /// Without comments, literals, and code that only tests compile; line breaks are kept.
     pub code: String,
 }
 
 impl Source {
-    /// The room of the house the file belongs to: its folder, or its own name directly below `src/`.
+    /// The room of the file: its directory, or its own name directly below `src/`.
     pub fn room(&self) -> &str {
         self.name.split('/').next().unwrap_or_default().trim_end_matches(".rs")
     }
@@ -25,7 +25,7 @@ impl Source {
     }
 }
 
-/// All files below `src/`, sorted by name, but those that only tests compile.
+/// All files below `src/`, sorted by name, except those that only tests compile.
 pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut paths = Vec::new();
@@ -48,7 +48,7 @@ pub fn sources() -> Vec<Source> {
     out.into_iter().map(|(_, source)| source).collect()
 }
 
-/// Every Rust file below a folder of the repository, also what only tests compile: its path in the repository, its text.
+/// Every Rust file below a directory of the repository, including test code: its path in the repository, and its text.
 #[allow(dead_code, reason = "only the citations ask for it")]
 pub fn texts_below(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -73,12 +73,12 @@ fn collect(dir: &Path, out: &mut Vec<PathBuf>) {
     }
 }
 
-/// Comments and the insides of literals as spaces.
+/// Replaces comments and the content of literals by spaces.
 pub fn blank(text: &str) -> String {
     blanked(text, true)
 }
 
-/// The insides of literals as spaces; comments stay.
+/// Replaces the content of literals by spaces; comments stay.
 #[allow(dead_code, reason = "only the citations ask for it")]
 pub fn without_literals(text: &str) -> String {
     blanked(text, false)
@@ -96,7 +96,8 @@ fn blanked(text: &str, comments: bool) -> String {
                 raw_string(bytes, at).unwrap_or(at + 1)
             }
             b'"' => end_of_quoted(bytes, at, b'"'),
-            // A lifetime is no character literal: that ends two bytes on, or begins with a backslash or a wide letter.
+            // A lifetime is not a character literal. A literal ends two bytes later, or begins with a backslash or a
+            // wide letter.
             b'\''
                 if bytes.get(at + 2) == Some(&b'\'') || bytes.get(at + 1).is_some_and(|&b| b == b'\\' || b >= 0x80) =>
             {
@@ -155,7 +156,7 @@ fn end_of_quoted(bytes: &[u8], at: usize, quote: u8) -> usize {
     bytes.len()
 }
 
-/// Where a raw string that begins at `at` ends.
+/// The end of a raw string that begins at `at`.
 fn raw_string(bytes: &[u8], at: usize) -> Option<usize> {
     let mut open = at;
     if matches!(bytes[open], b'b' | b'c') {
@@ -172,7 +173,7 @@ fn raw_string(bytes: &[u8], at: usize) -> Option<usize> {
     Some(find(bytes, open + 2 + hashes, &close).map_or(bytes.len(), |i| i + close.len()))
 }
 
-/// Blanked code without the items behind `#[cfg(test)]`, and the names of modules of tests in other files.
+/// Blanked code without the items after `#[cfg(test)]`, and the names of test modules in other files.
 pub fn without_tests(code: &str) -> (String, Vec<String>) {
     let mut out = code.as_bytes().to_vec();
     let mut modules = Vec::new();

@@ -1,4 +1,4 @@
-//! The parts of `format-spec.md` that tests lay beside the code: sections and tables by their headings.
+//! The parts of `format-spec.md` that tests compare with the code: sections and tables by their headings.
 
 use std::fs;
 use std::path::Path;
@@ -28,7 +28,7 @@ impl Section {
     }
 }
 
-/// All sections in order. Lines inside fences are no headings.
+/// All sections in order. Lines inside fences are not headings.
 pub fn sections(text: &str) -> Vec<Section> {
     let mut out: Vec<Section> = Vec::new();
     let mut fenced = false;

@@ -1,11 +1,11 @@
-//! A file of random extents and thawed ranges, and what each of its bytes is.
+//! A file of random extents and thawed ranges, and the expected result for each of its bytes.
 
 use super::forge::{Forge, noise};
 use floe::format::ids::{ContentId, SubchunkId};
 use floe::format::rows::{ContentRef, ContentRow, Extent};
 use proptest::prelude::*;
 
-/// What each byte of a file is.
+/// The expected result of reading one byte.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Byte {
     Hole,
@@ -51,7 +51,7 @@ pub fn model() -> impl Strategy<Value = Model> {
 }
 
 impl Model {
-    /// The image that has it as inode 2.
+    /// An image with the file as inode 2.
     pub fn forge(&self) -> Forge {
         let mut forge = Forge::new();
         forge.superchunks = vec![vec![(noise(1, 200), None)]];

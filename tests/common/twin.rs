@@ -1,4 +1,4 @@
-//! A writable mount and a plain directory side by side, to which the same is done.
+//! A writable mount and a plain directory side by side; tests do the same to both.
 
 use super::compare::{What, assert_same_only};
 use super::{Lab, Mounted, floe, floe_command, run};
@@ -7,12 +7,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// What both have alike however long a step takes: times are compared where a test sets them.
+/// What both have in common however long a step takes: times are compared only where a test sets them.
 pub const ALIKE: What = What { mtime: false, holes: false, ..What::ALL };
 
-/// The two. The mount is undone with it.
+/// The two. Dropping it unmounts.
 pub struct Twin {
-    // Dropped before the lab that it lies in.
+    // Dropped before the lab that contains it.
     mount: Option<Mounted>,
     plain: PathBuf,
     dir: PathBuf,
@@ -46,18 +46,18 @@ impl Twin {
         self.mount.take().expect("it is mounted").unmount();
     }
 
-    /// The mount's daemon was killed: nothing is there to be unmounted in good order.
+    /// The mount's daemon was killed, so there is nothing to unmount in order.
     pub fn forget_mount(&mut self) {
         std::mem::forget(self.mount.take());
     }
 
-    /// Does the same in both; what comes out has to be the same.
+    /// Does the same in both; the results must be equal.
     #[track_caller]
     pub fn both<T: PartialEq + std::fmt::Debug>(&self, step: impl Fn(&Path) -> T) {
         self.value(step);
     }
 
-    /// As `both`. Returns what comes out.
+    /// Like `both`. Returns the result.
     #[track_caller]
     pub fn value<T: PartialEq + std::fmt::Debug>(&self, step: impl Fn(&Path) -> T) -> T {
         let (plain, mounted) = (step(&self.plain), step(&self.dir));
@@ -65,13 +65,13 @@ impl Twin {
         mounted
     }
 
-    /// Both are alike now.
+    /// Both are equal now.
     #[track_caller]
     pub fn check(&self) {
         assert_same_only(&self.plain, &self.dir, ALIKE);
     }
 
-    /// Both are alike now, and after the image was unmounted and mounted again.
+    /// Both are equal now, and also after the image was unmounted and mounted again.
     #[track_caller]
     pub fn check_and_remount(&mut self) {
         self.check();
@@ -85,7 +85,7 @@ impl Twin {
         &self.plain
     }
 
-    /// Where the image is mounted.
+    /// The mount point of the image.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -101,7 +101,7 @@ pub fn errno<T>(result: rustix::io::Result<T>) -> Result<T, i32> {
     result.map_err(Errno::raw_os_error)
 }
 
-/// As [`errno`], of what the standard library gives.
+/// Like [`errno`], for results of the standard library.
 pub fn os<T>(result: std::io::Result<T>) -> Result<T, i32> {
     result.map_err(|error| error.raw_os_error().unwrap_or(0))
 }

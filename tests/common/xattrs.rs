@@ -1,20 +1,21 @@
-//! Extended attributes of anything that a descriptor (also an `O_PATH` one) or a path without links names.
+//! Extended attributes of any file named by a descriptor (also an `O_PATH` one) or by a path without following links.
 
 use rustix::io::{Errno, Result};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-/// Largest value and largest list the kernel gives out.
+/// Largest value and largest list that the kernel returns.
 const LARGEST: usize = 64 << 10;
 
-/// Sets an attribute of what `path` itself names, a link included.
+/// Sets an attribute of `path` itself, even of a link.
 pub fn set(path: &Path, name: &[u8], value: &[u8]) -> Result<()> {
     rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty())
 }
 
 /// All attributes, sorted by name.
 pub fn all(fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    // The f…xattr calls refuse O_PATH descriptors; the link in /proc leads to the same inode, also if that is a symlink.
+    // The f…xattr calls refuse O_PATH descriptors; the link in /proc leads to the same inode, even if that is a
+    // symlink.
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let mut list = vec![0; LARGEST];
     let len = match rustix::fs::listxattr(path.as_str(), list.as_mut_slice()) {

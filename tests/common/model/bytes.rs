@@ -1,6 +1,6 @@
-//! The bytes of a file in the model: pages that are not all zero. A clone shares all pages. Called by the model.
+//! The bytes of a file in the model: pages that are not all zero. Clones share all pages. Called by the model.
 //!
-//! Two files with the same size and bytes are equal, whichever way they came about: a page of zeros is never kept.
+//! Two files with the same size and bytes are equal, however they were made: a page of zeros is never kept.
 
 use imbl::OrdMap;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ impl Bytes {
         self.size
     }
 
-    /// Pages that are kept: what the model's memory goes by.
+    /// Number of kept pages, which determines the model's memory.
     pub fn pages(&self) -> usize {
         self.pages.len()
     }
 
-    /// Up to `len` bytes from `offset` on, fewer at the end only.
+    /// Up to `len` bytes from `offset` on; fewer only at the end.
     pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
         let len = len.min(self.size.saturating_sub(offset));
         let mut out = vec![0; len as usize];
@@ -39,7 +39,7 @@ impl Bytes {
         out
     }
 
-    /// Overwrites, and makes the file longer where the bytes end after it.
+    /// Overwrites, and extends the file if the bytes end after it.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.size = self.size.max(offset + bytes.len() as u64);
         let mut at = offset;
@@ -71,7 +71,7 @@ impl Bytes {
         }
     }
 
-    /// Cuts off, or appends a hole.
+    /// Truncates, or appends a hole.
     pub fn truncate(&mut self, size: u64) {
         if size < self.size {
             self.zero(size, self.size - size);
@@ -79,7 +79,7 @@ impl Bytes {
         self.size = size;
     }
 
-    /// Where two files differ first.
+    /// Where two files first differ.
     pub fn difference(&self, other: &Bytes) -> Option<String> {
         if self.size != other.size {
             return Some(format!("size {} and {}", self.size, other.size));

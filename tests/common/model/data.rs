@@ -1,4 +1,4 @@
-//! What Linux does with bytes, attributes and xattrs, with the errno that it gives. Called by the runner.
+//! What Linux does with bytes, attributes and xattrs, and the errno it returns. Called by the runner.
 
 use super::bytes::Bytes;
 use super::state::{Id, Kind, Model, Node};
@@ -31,7 +31,7 @@ pub enum Allocate {
 /// How an xattr is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// Whatever there is.
+    /// Whether or not it exists.
     Any,
     /// XATTR_CREATE.
     Create,
@@ -54,12 +54,12 @@ pub struct Attributes {
     pub mtime: Option<Stamp>,
 }
 
-/// A time that is set.
+/// A time to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stamp {
     /// UTIME_NOW.
     Now,
-    /// This one.
+    /// A given time.
     At(Time),
 }
 
@@ -202,7 +202,7 @@ impl Model {
         Ok(())
     }
 
-    /// How many bytes copy_file_range(2) may copy; [`Model::copied`] says how many it did.
+    /// How many bytes copy_file_range(2) may copy; call [`Model::copied`] with the number that it did copy.
     pub fn may_copy(&self, (from, from_offset): (Id, u64), (to, to_offset): (Id, u64), len: u64) -> Result<u64, Errno> {
         let size = self.bytes(from)?.size();
         self.bytes(to)?;
@@ -226,7 +226,7 @@ impl Model {
     }
 }
 
-/// As Linux does for a caller that may: setgid without the group's right to execute means something else.
+/// What Linux does for a caller with permission: setgid without group execute permission has another meaning.
 fn clear_privileges(node: &mut Node) {
     node.permissions &= !SETUID;
     if node.permissions & GROUP_EXECUTES != 0 {

@@ -1,5 +1,5 @@
-//! The model as a subject of itself: says what an operation would lead to. Called by the tests of faults, where operations
-//! may fail.
+//! The model as a subject of itself: computes the result of an operation. Called by the tests of faults, where
+//! operations may fail.
 
 use super::Op;
 use super::data::{Allocate, Attributes, Setting};
@@ -10,14 +10,14 @@ use super::subject::Subject;
 use floe::format::rows::Time;
 use rustix::io::Errno;
 
-/// A copy of the model, and the number that a new inode gets.
+/// A copy of the model, and the number for a new inode.
 pub struct Echo {
     model: Model,
     next: Id,
     now: Time,
 }
 
-/// What the model is after an operation that succeeds; a new inode gets the number `next`.
+/// The model after an operation that succeeds; a new inode gets the number `next`.
 pub fn after(model: &Model, op: &Op, next: Id, now: Time) -> Model {
     let mut after = model.clone();
     let mut echo = Echo { model: model.clone(), next, now };

@@ -1,5 +1,5 @@
-//! Disks of one size: image and segments take blocks from one pool, and an append that finds none is short. Blocks that are
-//! allocated after a file's end are the file's until it is truncated, as on ext4. Called by the test of full disks.
+//! Disks of limited size: image and segments take blocks from one pool, and an append that finds none is short. Blocks
+//! allocated after a file's end belong to the file until it is truncated, as on ext4. Called by the test of full disks.
 
 use floe::storage::testing::{MemoryFolder, MemoryStorage};
 use floe::storage::{Folder, HeadBytes, HeadIndex, Operation, Space, Storage, StorageError};
@@ -18,7 +18,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A disk of so many bytes.
+    /// A disk of `total` bytes.
     pub fn new(total: u64) -> Arc<Pool> {
         Arc::new(Pool { total: total / BLOCK, used: Mutex::new(0) })
     }
@@ -28,7 +28,7 @@ impl Pool {
         (self.total - *self.used.lock()) * BLOCK
     }
 
-    /// As many of the blocks as there are.
+    /// Takes as many of the blocks as there are.
     fn take(&self, blocks: u64) -> u64 {
         let mut used = self.used.lock();
         let got = blocks.min(self.total - *used);
@@ -57,7 +57,7 @@ fn full(operation: Operation) -> StorageError {
 }
 
 impl Limited {
-    /// A file with these bytes, for which there has to be space.
+    /// A file with these bytes; there must be space for it.
     pub fn new(bytes: Vec<u8>, pool: &Arc<Pool>) -> Arc<Limited> {
         let blocks = (bytes.len() as u64).div_ceil(BLOCK);
         assert_eq!(pool.take(blocks), blocks, "the disk is too small for what it begins with");
@@ -65,7 +65,7 @@ impl Limited {
         Arc::new(Limited { inner, pool: Arc::clone(pool), blocks: Mutex::new(blocks) })
     }
 
-    /// Has blocks up to `end`, or as far as there are any; up to where.
+    /// Allocates blocks up to `end`, or as many as there are; returns the new end.
     fn grow(&self, end: u64) -> u64 {
         let mut blocks = self.blocks.lock();
         *blocks += self.pool.take(end.div_ceil(BLOCK).saturating_sub(*blocks));

@@ -1,5 +1,6 @@
-//! Images that programs begin with: an empty one, and a packed one with everything that writing has to change with care:
-//! contents, tiny contents and xattr sets with several users, files of one subchunk, holes, hard links. Called by the tests.
+//! Images that programs begin with: an empty one, and a packed one with everything that needs care when it is changed
+//! (contents, tiny contents and xattr sets with several users, files of one subchunk, holes, hard links). Called by the
+//! tests.
 
 use super::rng::written;
 use floe::format::codec::Compression;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// Which image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// A root directory and nothing in it.
+    /// Only a root directory.
     Empty,
     /// The packed tree, cut by content.
     Packed,
@@ -27,7 +28,7 @@ pub enum Start {
 }
 
 impl Start {
-    /// Those for long programs.
+    /// The images for long programs.
     pub const ALL: [Start; 3] = [Start::Empty, Start::Packed, Start::Fixed];
 
     /// The image's bytes.
@@ -62,7 +63,7 @@ impl PackObserver for NoWarnings {
     }
 }
 
-/// `small`: by how much large files are smaller.
+/// `small`: the factor by which large files are smaller.
 fn packed(chunker: Chunker, small: usize) -> Vec<u8> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let tree = dir.path().join("tree");
@@ -72,7 +73,7 @@ fn packed(chunker: Chunker, small: usize) -> Vec<u8> {
     fs::read(image).unwrap()
 }
 
-/// Names are those that programs use.
+/// Uses the names that programs use.
 fn lay_out(tree: &Path, small: usize) {
     for dir in ["", "a", "a/b", "c", "c/a"] {
         fs::create_dir(tree.join(dir)).unwrap();

@@ -1,5 +1,5 @@
-//! A directory of the kernel's file system as a subject: the model is right if Linux says the same. Called by the test of
-//! the model.
+//! A directory of the kernel's file system as a subject: the model is right if Linux gives the same results. Called by
+//! the test of the model.
 
 use super::bytes::Bytes;
 use super::data::{Allocate, Attributes, Setting, Stamp};
@@ -43,7 +43,7 @@ impl Kernel {
         self.nodes.get(&id).ok_or(Errno::NOENT)
     }
 
-    /// A path that leads to the inode itself, also to a symlink.
+    /// A path that leads to the inode itself, even to a symlink.
     fn path(&self, id: Id) -> Result<String, Errno> {
         Ok(format!("/proc/self/fd/{}", self.node(id)?.as_raw_fd()))
     }
@@ -131,7 +131,7 @@ impl Subject for Kernel {
         }
         let parent = rustix::fs::fstat(at)?;
         let id = self.adopt(dir, name)?;
-        // Root creates for others. A new owner costs setuid and setgid, which a creation does not.
+        // Root creates files for others. chown clears setuid and setgid, which a creation does not.
         let stat = rustix::fs::fstat(self.node(id)?)?;
         let gid = (parent.st_mode & 0o2000 == 0).then(|| Gid::from_raw(new.gid));
         rustix::fs::chown(self.path(id)?.as_str(), Some(Uid::from_raw(new.uid)), gid)?;
@@ -154,7 +154,7 @@ impl Subject for Kernel {
         how.set(RenameFlags::NOREPLACE, flags.no_replace);
         how.set(RenameFlags::EXCHANGE, flags.exchange);
         if !self.nodes.contains_key(&from.0) || !self.nodes.contains_key(&to.0) {
-            // The kernel looks at the flags first.
+            // The kernel checks the flags first.
             return Err(if flags == (Flags { no_replace: true, exchange: true }) {
                 Errno::INVAL
             } else {
@@ -173,7 +173,7 @@ impl Subject for Kernel {
         self.file(id)?.write_all_at(bytes, offset).map_err(errno)?;
         let bits = rustix::fs::fstat(self.node(id)?)?.st_mode & 0o7777;
         if clear_privileges && !bytes.is_empty() && bits & 0o6000 != 0 {
-            // What the kernel does for a caller that is not root.
+            // What the kernel does for a caller other than root.
             let bits = bits & !if bits & 0o010 != 0 { 0o6000 } else { 0o4000 };
             rustix::fs::chmod(self.path(id)?.as_str(), Mode::from_raw_mode(bits))?;
         }

@@ -1,7 +1,7 @@
-//! The life of an image: operations, commits, checkpoints, remounts and crashes, with what must be there after each.
+//! The life of an image: operations, commits, checkpoints, remounts and crashes, with the expected state after each.
 //!
-//! A [`History`] remembers every change of image and thaw log, and a [`Life`] which state of the model each commit had: so it
-//! knows what may be there after a power cut at any moment. Called by the tests.
+//! A [`History`] records every change of image and thaw log, and a [`Life`] records the model's state at each commit.
+//! So it knows which states are allowed after a power cut at any moment. Called by the tests.
 
 use super::machine::{Disks, Machine, check, check_after_cut, read_alone, time, whole};
 use super::program::{Freeze, Op};
@@ -18,24 +18,24 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A commit: when it began and ended, in changes of the history, and the state that it has.
+/// A commit: when it began and ended, in changes of the history, and its state.
 #[derive(Clone)]
 pub struct Commit {
     /// Changes before it.
     pub begun: usize,
     /// Changes when it was acknowledged.
     pub ended: usize,
-    /// Named inodes as they were.
+    /// The named inodes at that time.
     pub state: Model,
 }
 
-/// What a history may leave at any moment.
+/// The commits so far. They determine the states that a power cut may leave.
 #[derive(Clone, Default)]
 pub struct Commits(pub Vec<Commit>);
 
 impl Commits {
-    /// The states that may be there after a power cut after `n` changes: that of the last acknowledged commit, and those of
-    /// commits that had begun since.
+    /// The states allowed after a power cut after `n` changes: that of the last acknowledged commit, and those of
+    /// commits that began since.
     pub fn allowed(&self, n: usize) -> impl Iterator<Item = &Model> {
         let last = self.0.iter().rposition(|commit| commit.ended <= n).unwrap_or(0);
         self.0[last..]
@@ -45,10 +45,10 @@ impl Commits {
             .map(|(_, c)| &c.state)
     }
 
-    /// Whether one of the allowed states is `found`.
+    /// Checks that `found` is one of the allowed states.
     ///
     /// # Errors
-    /// What differs from the one that was acknowledged.
+    /// How it differs from the acknowledged state.
     pub fn admit(&self, n: usize, found: &Model) -> Result<(), String> {
         let allowed: Vec<&Model> = self.allowed(n).collect();
         if allowed.iter().rev().any(|state| *state == found) {
@@ -63,7 +63,7 @@ impl Commits {
     }
 }
 
-/// An image that is written.
+/// An image that is being written.
 pub struct Life {
     /// The model.
     pub model: Model,
@@ -71,19 +71,19 @@ pub struct Life {
     pub history: History,
     /// Image and thaw log.
     pub disks: Disks,
-    /// What commits had.
+    /// The commits so far.
     pub commits: Commits,
     /// Operations so far.
     pub operations: u64,
-    /// Bytes that gc gave back.
+    /// Bytes freed by gc.
     pub freed: u64,
-    /// What all freezes did.
+    /// Total of all freezes.
     pub frozen: FreezeReport,
     /// Snapshots, and how often one was compared.
     pub snapshots: Snapshots,
     segment: u64,
     machine: Option<Machine>,
-    /// The operation that mounted it.
+    /// The number of the operation that mounted it.
     mounted: u64,
     held: Option<Held>,
 }
@@ -91,12 +91,12 @@ pub struct Life {
 /// A reader that took a snapshot some operations ago.
 struct Held {
     fs: Arc<Fs>,
-    /// What it saw then.
+    /// The state that it saw then.
     state: Model,
     since: u64,
 }
 
-/// Operations for which a reader holds a snapshot: commits, checkpoints and removed segments come in between.
+/// Operations for which a reader holds a snapshot; meanwhile there are commits, checkpoints and removed segments.
 const HELD: u64 = 90;
 
 struct Fixed(Snapshot);
@@ -107,7 +107,7 @@ impl SnapshotSource for Fixed {
     }
 }
 
-/// Recording disks of a new history.
+/// Storage that records a new history.
 pub fn record(start: Remains) -> (History, Disks) {
     let history = History::new(start);
     let home = Arc::new(FolderHome::new(Arc::new(history.folder())));
@@ -116,7 +116,7 @@ pub fn record(start: Remains) -> (History, Disks) {
 }
 
 impl Life {
-    /// Opens what is there; the model is what it shows.
+    /// Opens an image; the model is taken from it.
     ///
     /// # Errors
     /// Why it cannot be opened.
@@ -151,7 +151,7 @@ impl Life {
     /// Makes one operation and compares.
     ///
     /// # Errors
-    /// What is not as it has to be.
+    /// How the result is wrong.
     pub fn run(&mut self, op: &Op) -> Result<(), String> {
         self.operations += 1;
         let now = time(self.operations);
@@ -178,7 +178,7 @@ impl Life {
         }
     }
 
-    /// Whoever has a snapshot sees what was there when it was taken, whatever happened since [6, 10].
+    /// A reader with a snapshot sees the state at its moment, whatever happened since [6, 10].
     fn hold(&mut self) -> Result<(), String> {
         match &self.held {
             Some(held) if self.operations < held.since + HELD => Ok(()),
@@ -193,7 +193,7 @@ impl Life {
         }
     }
 
-    /// Compares what the snapshot shows with what was there when it was taken.
+    /// Compares the snapshot with the state at its moment.
     fn let_go(&mut self) -> Result<(), String> {
         let Some(Held { fs, state, since }) = self.held.take() else { return Ok(()) };
         let found = whole(&fs).map_err(|why| format!("a snapshot of operation {since}: {why}"))?;
@@ -201,7 +201,7 @@ impl Life {
         difference.map_or(Ok(()), |difference| Err(format!("a snapshot of operation {since}: {difference}")))
     }
 
-    /// Something after which all is safe.
+    /// Does something after which everything is durable.
     fn durably(&mut self, what: &str, act: impl FnOnce(&mut Machine) -> Result<(), String>) -> Result<(), String> {
         let begun = self.history.len();
         let state = self.model.closed();
@@ -214,7 +214,7 @@ impl Life {
         self.durably("checkpoint", |machine| machine.live.checkpoint_now().map_err(|error| error.to_string()))?;
         self.examine(false)?;
         self.check()?;
-        // What was recovered is written with the first change, not before.
+        // Recovered changes are written with the first change, not before.
         if !self.machine().live.snapshot().view().active().is_empty() {
             return Ok(());
         }
@@ -225,12 +225,13 @@ impl Life {
         scan::root(&view, version.root(), found)
     }
 
-    /// Frees what is dead. Where a reader has a snapshot, nothing is punched, and it reads on.
+    /// Frees dead data. If a reader has a snapshot, nothing is punched, and the reader continues.
     fn gc(&mut self) -> Result<(), String> {
         let live = Arc::clone(&self.machine().live);
         let asked = Cell::new(0);
         if self.held.as_ref().is_some_and(|held| held.since <= self.mounted) {
-            // A reader of an earlier session is one of another process: it keeps gc out, or is kept out.
+            // A reader from an earlier session is like one of another process: either it keeps gc out, or gc keeps it
+            // out.
             self.let_go()?;
         }
         let is_held = self.held.is_some();
@@ -251,7 +252,7 @@ impl Life {
         self.examine(false)
     }
 
-    /// Freezes, with operations while it is at work: by its questions and what it says, there is no other clock.
+    /// Freezes, with operations in between. Its calls of the callbacks are the clock.
     fn freeze(&mut self, freeze: &Freeze) -> Result<(), String> {
         let live = Arc::clone(&self.machine().live);
         let during = RefCell::new(During::new(self, freeze));
@@ -271,7 +272,7 @@ impl Life {
         let report = done.map_err(|error| format!("freeze: {error}"))?;
         let is_stopped = freeze.stop.is_some_and(|stop| stop < calls);
         if freeze.everything && made == 0 && !is_stopped && report.left_bytes > 0 {
-            // What nobody has open and no directory names waits for the reaper, not for a freeze.
+            // Inodes without handles and names wait for the reaper, not for a freeze.
             live.reap_now().map_err(|error| format!("reap: {error}"))?;
             let left = live.status().map_err(|error| format!("status: {error}"))?.thawed_bytes;
             if left > 0 {
@@ -283,7 +284,7 @@ impl Life {
         self.examine(false)
     }
 
-    /// Makes a snapshot, with operations after its moment, until there are some. It shows what was there when it was begun.
+    /// Makes a snapshot, with operations after its moment. It must show the state at its beginning.
     fn snapshot(&mut self, how: &Freeze) -> Result<(), String> {
         if self.snapshots.all.len() >= SNAPSHOTS {
             return Ok(());
@@ -312,7 +313,7 @@ impl Life {
         self.examine(false)
     }
 
-    /// Unmounts and mounts. A snapshot that is held goes on.
+    /// Unmounts and mounts. A held snapshot stays valid.
     fn remount(&mut self, freezing: Duration) -> Result<(), String> {
         self.durably("end", |machine| match machine.live.end(freezing).map_err(|error| error.to_string())? {
             kept @ Finished::Kept { .. } if !freezing.is_zero() => Err(format!("everything was frozen, and {kept:?}")),
@@ -328,19 +329,19 @@ impl Life {
         self.check()
     }
 
-    /// A head slot that a power cut tore is whole again once something was written, not before.
+    /// A head slot torn by a power cut is intact again after something was written, not before.
     fn check(&self) -> Result<(), String> {
         let image = Arc::clone(&self.disks.image);
         if self.history.is_empty() { check_after_cut(image) } else { check(image) }
     }
 
-    /// Loses power, now or a little earlier, and opens what is left. Kind 0: all changes are kept; 1: none that was not
-    /// synced; 2: each or not, by the seed; 3: writes are torn, too.
+    /// Cuts the power, now or slightly earlier, and opens what remains. Kind 0: all changes are kept; 1: no unsynced
+    /// change is; 2: each is kept or not, by the seed; 3: writes are torn, too.
     fn crash(&mut self, kind: u8, seed: u64) -> Result<(), String> {
         self.machine = None;
         let mut rng = Rng::new(seed);
         let all = self.history.len();
-        // Every other time in the middle of something.
+        // Every other time in the middle of an operation.
         let n = if all == 0 || rng.one_in(2) { all } else { all - rng.below(all.min(24) as u64) as usize };
         let left = self.history.cut(n, || fate(kind, &mut rng));
         self.resume(left, n).map_err(|error| format!("after a crash of kind {kind} after change {n} of {all}: {error}"))
@@ -365,7 +366,7 @@ impl Life {
         self.model.closed().difference(&found).map_or(Ok(()), |difference| Err(format!("{when}: {difference}")))
     }
 
-    /// All tables and counts fit each other.
+    /// All tables and counts are consistent.
     fn examine(&mut self, reaped: bool) -> Result<(), String> {
         let named = self.model.closed();
         let machine = self.machine();
@@ -383,7 +384,7 @@ impl Life {
     }
 }
 
-/// Snapshots of one life: each is read whole, often.
+/// Limit of snapshots in one life: each is read completely, and often.
 const SNAPSHOTS: usize = 3;
 
 /// A snapshot that was made.
@@ -396,7 +397,7 @@ struct Kept {
     made: usize,
 }
 
-/// Snapshots, and what they show.
+/// Snapshots, and the states they must show.
 #[derive(Clone, Default)]
 pub struct Snapshots {
     all: Vec<Kept>,
@@ -405,7 +406,7 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// All are there, and show what they showed.
+    /// All exist, and show their states.
     fn compare(&mut self, disks: &Disks) -> Result<(), String> {
         let found = self.found(disks)?;
         match self.all.iter().find(|kept| !found.contains(&kept.name)) {
@@ -414,19 +415,19 @@ impl Snapshots {
         }
     }
 
-    /// After a power cut after change `n` those are there that were made by then, and others whole or not at all.
+    /// After a power cut after change `n`, all snapshots made by then exist; others exist completely or not at all.
     fn survive(&mut self, n: usize, disks: &Disks) -> Result<(), String> {
         let found = self.found(disks)?;
         if let Some(kept) = self.all.iter().find(|kept| kept.made <= n && !found.contains(&kept.name)) {
             return Err(format!("'{}' is not there", kept.name));
         }
         self.all.retain(|kept| found.contains(&kept.name));
-        // The next history begins with them.
+        // They exist when the next history begins.
         self.all.iter_mut().for_each(|kept| kept.made = 0);
         Ok(())
     }
 
-    /// The names of those that are there, each of which shows what it should.
+    /// The names of the existing snapshots; each must show its state.
     fn found(&mut self, disks: &Disks) -> Result<Vec<String>, String> {
         if self.all.is_empty() {
             return Ok(Vec::new());
@@ -451,12 +452,12 @@ impl Snapshots {
     }
 }
 
-/// Questions after which gc is told to stop where a snapshot is held.
+/// Number of calls after which gc is told to stop while a snapshot is held.
 const STOPPED_AFTER: u32 = 200;
-/// Time enough for everything.
+/// Enough time for everything.
 const LONG: Duration = Duration::from_secs(600);
 
-/// What happens while a freeze is at work.
+/// The operations during a freeze.
 struct During<'a> {
     life: &'a mut Life,
     freeze: &'a Freeze,
@@ -474,7 +475,7 @@ impl<'a> During<'a> {
         During { life, freeze, calls: 0, made: 0, changes, failed: None }
     }
 
-    /// Makes the operations whose moment has come. Whether to stop.
+    /// Makes the operations whose moment has come. Returns whether to stop.
     fn call(&mut self) -> bool {
         while let Some((moment, op)) = self.freeze.during.get(self.made)
             && *moment <= self.calls
@@ -489,7 +490,7 @@ impl<'a> During<'a> {
     }
 }
 
-/// What two freezes did together.
+/// The total of two freezes.
 pub fn sum(a: &FreezeReport, b: &FreezeReport) -> FreezeReport {
     FreezeReport {
         files: a.files + b.files,
@@ -505,7 +506,7 @@ pub fn sum(a: &FreezeReport, b: &FreezeReport) -> FreezeReport {
     }
 }
 
-/// What becomes of a change, by kind of crash.
+/// The fate of a change, by kind of crash.
 pub fn fate(kind: u8, rng: &mut Rng) -> Fate {
     match (kind, rng.below(4)) {
         (0, _) => Fate::Kept,

@@ -19,21 +19,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bytes of a segment of the thaw log: small, so that segments come and go.
+/// Bytes of a segment of the thaw log: small, so that segments are created and removed often.
 pub const SEGMENT: u64 = 64 << 10;
-/// Names that a directory is read by at a time.
+/// Number of names read from a directory at once.
 const PAGE: usize = 3;
-/// Data in one piece at most: what is more is no data of a test.
+/// Limit of one piece of data: no test has more.
 const DATA: u64 = 128 << 20;
 
-/// Ids of thaw logs: each another one.
+/// Ids of thaw logs: each gets a new one.
 static LOG_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A mounted image.
 pub struct Machine {
-    /// What is written.
+    /// The writing side.
     pub live: Arc<Live>,
-    /// What is read.
+    /// The reading side.
     pub fs: Arc<Fs>,
     /// How the last change failed, if it did.
     pub failed: Option<Errno>,
@@ -42,7 +42,7 @@ pub struct Machine {
     clock: Arc<AtomicI64>,
 }
 
-/// Where image and thaw log are.
+/// Storage of image and thaw log.
 #[derive(Clone)]
 pub struct Disks {
     /// The image.
@@ -79,7 +79,7 @@ impl Machine {
         Ok(Machine { live, fs, failed: None, created: 0, clock })
     }
 
-    /// Another hand on the same filesystem, for another thread.
+    /// Another handle on the same filesystem, for another thread.
     pub fn share(&self) -> Machine {
         let (live, fs) = (Arc::clone(&self.live), Arc::clone(&self.fs));
         Machine { live, fs, failed: None, created: 0, clock: Arc::clone(&self.clock) }
@@ -91,7 +91,7 @@ impl Machine {
     }
 }
 
-/// `check` of an image has no finding.
+/// Checks that `check` has no finding for an image.
 ///
 /// # Errors
 /// What it found.
@@ -99,7 +99,7 @@ pub fn check(image: Arc<dyn Storage>) -> Result<(), String> {
     checked(image, |_| true)
 }
 
-/// `check` of an image that a power cut left has no finding, but that a head slot was torn: the other one counts.
+/// Checks that `check` has no finding for an image after a power cut, except a torn head slot: the other slot counts.
 ///
 /// # Errors
 /// What it found.
@@ -115,11 +115,11 @@ fn checked(image: Arc<dyn Storage>, counts: impl Fn(&Finding) -> bool) -> Result
     if bad.is_empty() { Ok(()) } else { Err(format!("check found {bad:#?}")) }
 }
 
-/// A reader of the image alone: names and attributes are those of the model, and so are all bytes but those that its own rows
-/// say to be in the thaw log, which are errors.
+/// Reads the image alone. Names and attributes must be those of the model, and so must all bytes, except those that the
+/// image's own rows place in the thaw log: these must be errors.
 ///
 /// # Errors
-/// What it reads otherwise.
+/// What it reads differently.
 pub fn read_alone(image: Arc<dyn Storage>, model: &Model) -> Result<(), String> {
     const PIECE: u64 = 4096;
     const MOST: u64 = 4 << 20;
@@ -159,7 +159,7 @@ pub fn read_alone(image: Arc<dyn Storage>, model: &Model) -> Result<(), String> 
     Ok(())
 }
 
-/// Where ranges of a file begin and end that are in the thaw log.
+/// Ranges of a file that are in the thaw log.
 fn thawed(view: &View, id: InodeId) -> Result<Vec<(u64, u64)>, String> {
     let wrong = |error: MetaError| format!("alone, thawed ranges of {id}: {error}");
     let (mut all, mut ranges) = (Vec::new(), view.thawed(id, 0).map_err(wrong)?);
@@ -169,7 +169,7 @@ fn thawed(view: &View, id: InodeId) -> Result<Vec<(u64, u64)>, String> {
     Ok(all)
 }
 
-/// The time that operations have at the runner's step `n`.
+/// The time of operations at the runner's step `n`.
 pub fn time(n: u64) -> Time {
     Time { secs: 2_000_000_000 + n as i64, nanos: 7 }
 }
@@ -223,7 +223,7 @@ fn attr_of(attr: &fs::Attr) -> Attr {
         uid: attr.uid,
         gid: attr.gid,
         links: attr.links,
-        // What stat(2) says of a directory's size means nothing.
+        // A directory's size in stat(2) means nothing.
         size: if attr.is_dir() { 0 } else { attr.size },
         device: attr.device,
         mtime: attr.mtime,
@@ -353,7 +353,7 @@ impl Subject for Machine {
     }
 }
 
-/// All that a filesystem has, found from the root down.
+/// Everything in a filesystem, found from the root down.
 ///
 /// # Errors
 /// What cannot be read, or contradicts itself.
@@ -363,10 +363,10 @@ pub fn whole(fs: &Fs) -> Result<Model, String> {
     Ok(model)
 }
 
-/// All that lies in one directory, which counts as the root then.
+/// Everything in one directory, which then counts as the root.
 ///
 /// # Errors
-/// As [`whole`].
+/// Those of [`whole`].
 pub fn whole_of(fs: &Fs, root: InodeId) -> Result<Model, String> {
     let mut model = Model::default();
     let parent = fs.parent(root).map_err(|error| format!("parent of {root}: {error}"))?;
@@ -447,7 +447,7 @@ fn entries(fs: &Fs, dir: InodeId) -> Result<Vec<(Vec<u8>, InodeId)>, FsError> {
     }
 }
 
-/// A file's bytes where it says that it has data; what is between reads as zeros.
+/// A file's bytes where it reports data; the rest must read as zeros.
 fn bytes(fs: &Fs, attr: &fs::Attr) -> Result<Bytes, String> {
     let id = attr.inode;
     let mut bytes = Bytes::default();
@@ -482,7 +482,7 @@ fn bytes(fs: &Fs, attr: &fs::Attr) -> Result<Bytes, String> {
     Ok(bytes)
 }
 
-/// The beginning and the end of a hole read as zeros.
+/// The beginning and the end of a hole must read as zeros.
 fn zeros(fs: &Fs, id: InodeId, from: u64, to: u64) -> Result<(), String> {
     const SOME: u64 = 70_000;
     for (from, to) in [(from, to.min(from.saturating_add(SOME))), (to.saturating_sub(SOME).max(from), to)] {

@@ -1,4 +1,4 @@
-//! An in-memory model of a POSIX file system, programs of random operations, and what compares the two with a file system
+//! An in-memory model of a POSIX file system, programs of random operations, and their comparison with a file system
 //! under test. Called by the tests `writing_model`, `writing_power` and `writing_faults`.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 

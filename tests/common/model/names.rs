@@ -1,5 +1,5 @@
-//! What Linux does with names: create, unlink, rmdir, rename, link; with the errno that it gives, in the order in which it
-//! looks. Called by the runner.
+//! What Linux does with names (create, unlink, rmdir, rename, link), and the errno it returns, in the kernel's order of
+//! checks. Called by the runner.
 
 use super::bytes::Bytes;
 use super::state::{Id, Kind, Model, Node, ROOT};
@@ -8,18 +8,18 @@ use imbl::OrdMap;
 use rustix::io::Errno;
 use std::sync::Arc;
 
-/// What is to be created.
+/// The inode to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct New {
-    /// What it is; without bytes and names.
+    /// Its kind, without bytes and names.
     pub kind: NewKind,
-    /// Permission bits as asked for.
+    /// Requested permission bits.
     pub mode: u16,
-    /// Bits that are taken away.
+    /// Bits that are removed.
     pub umask: u16,
     /// Owner.
     pub uid: u32,
-    /// Group, unless the directory hands its own on.
+    /// Group, unless the directory passes on its own.
     pub gid: u32,
 }
 
@@ -45,7 +45,7 @@ pub enum NewKind {
     Socket,
 }
 
-/// How to rename.
+/// Flags of a rename.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
     /// RENAME_NOREPLACE.
@@ -80,7 +80,7 @@ impl Model {
         }
     }
 
-    /// What a name stands for.
+    /// The inode that a name refers to.
     pub fn lookup(&self, dir: Id, name: &[u8]) -> Result<Id, Errno> {
         self.find(dir, name)?.ok_or(Errno::NOENT)
     }
@@ -93,12 +93,12 @@ impl Model {
         Ok(names.get(name).copied())
     }
 
-    /// Whether the name can be created; the caller knows the number it will have only afterwards.
+    /// Whether the name can be created; the caller learns its inode number only afterwards.
     pub fn may_create(&self, dir: Id, name: &[u8]) -> Result<(), Errno> {
         if self.find(dir, name)?.is_some() {
             return Err(Errno::EXIST);
         }
-        // A removed directory that somebody has open.
+        // A removed directory that is still open.
         if self.node(dir)?.links == 0 { Err(Errno::NOENT) } else { Ok(()) }
     }
 
@@ -153,7 +153,7 @@ impl Model {
         id
     }
 
-    /// One name less: the inode goes if it was the last and nobody has it open.
+    /// Removes one name; the inode goes if it was the last and nobody has it open.
     fn drop_link(&mut self, id: Id, now: Time) {
         let node = self.node_mut(id);
         node.ctime = now;
@@ -284,7 +284,7 @@ impl Model {
         }
     }
 
-    /// Opens what exists.
+    /// Opens an existing inode.
     pub fn open(&mut self, id: Id, writing: bool) -> Result<(), Errno> {
         self.node(id)?;
         let (readers, writers) = self.open.get(&id).copied().unwrap_or_default();
@@ -292,7 +292,7 @@ impl Model {
         Ok(())
     }
 
-    /// What is open, and whether for writing, once each.
+    /// The open inodes, and whether for writing, once each.
     pub fn open_ones(&self) -> Vec<(Id, bool)> {
         let each = |(&id, &(readers, writers)): (&Id, &(u32, u32))| {
             (readers > 0).then_some((id, false)).into_iter().chain((writers > 0).then_some((id, true)))
@@ -300,7 +300,7 @@ impl Model {
         self.open.iter().flat_map(each).collect()
     }
 
-    /// Closes what is open.
+    /// Closes an open inode.
     pub fn release(&mut self, id: Id, writing: bool) {
         let (readers, writers) = self.open.get(&id).copied().unwrap_or_default();
         let left = if writing { (readers, writers.saturating_sub(1)) } else { (readers.saturating_sub(1), writers) };

@@ -1,4 +1,4 @@
-//! All that power cuts could leave of a history, and what has to be true of each. Called by the test of power cuts.
+//! Everything that power cuts could leave of a history, and what must be true of it. Called by the test of power cuts.
 
 use super::life::{Commits, record};
 use super::machine::{Machine, check, check_after_cut, time, whole};
@@ -12,19 +12,19 @@ use floe::storage::testing::{Fate, History, Remains};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Changes that are not settled at most, for all subsets of them to be tried.
+/// Most unsynced changes of which all subsets are tried.
 const SUBSETS: usize = 6;
 
-/// How many of the cuts at each moment.
+/// How many of the possible cuts are tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Depth {
-    /// Random subsets.
+    /// Number of random subsets.
     pub random: u64,
-    /// Each so many-th single sector; 1 for all.
+    /// Step through single sectors; 1 for all.
     pub sectors: u64,
-    /// Whether all subsets are tried where few changes are not settled.
+    /// Whether all subsets are tried if few changes are unsynced.
     pub subsets: bool,
-    /// Each so many-th of what is left is written on.
+    /// Step through the remains that are written to again.
     pub written_on: u64,
 }
 
@@ -35,7 +35,7 @@ impl Depth {
     pub const SHORT: Depth = Depth { random: 8, sectors: 5, subsets: false, written_on: 11 };
 }
 
-/// The fates of the changes that are not settled, and words for them.
+/// The fates of the unsynced changes, and their descriptions.
 fn fates(sectors: &[u64], depth: Depth, seed: u64) -> Vec<(Vec<Fate>, String)> {
     let count = sectors.len();
     let mut all =
@@ -86,18 +86,18 @@ fn fates(sectors: &[u64], depth: Depth, seed: u64) -> Vec<(Vec<Fate>, String)> {
 pub struct Tried {
     /// Moments at which power was cut.
     pub moments: usize,
-    /// Different remains that were opened.
+    /// Number of different remains that were opened.
     pub remains: u64,
-    /// Of those, how many were written on.
+    /// How many of those were written to again.
     pub written_on: u64,
-    /// Most changes that were not settled.
+    /// Most unsynced changes.
     pub loose: usize,
 }
 
-/// Cuts power after every change of a history, and opens what each way of losing changes leaves.
+/// Cuts the power after every change of a history, and opens the result of each way of losing changes.
 ///
 /// # Errors
-/// What is not as it has to be.
+/// How the result is wrong.
 pub fn cut_everywhere(history: &History, commits: &Commits, segment: u64, depth: Depth) -> Result<Tried, String> {
     let mut tried = Tried::default();
     for n in 0..=history.len() {
@@ -130,7 +130,7 @@ fn hash(left: &Remains) -> blake3::Hash {
     hasher.finalize()
 }
 
-/// Opens what is left, compares, and goes on writing.
+/// Opens the remains, compares, and continues writing.
 fn survives(left: Remains, n: usize, commits: &Commits, segment: u64, write_on: bool) -> Result<(), String> {
     let (_, disks) = record(left);
     check_after_cut(Arc::clone(&disks.image))?;

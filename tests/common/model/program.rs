@@ -1,15 +1,15 @@
 //! Programs of random operations: the same seed gives the same program.
 //!
-//! Operations name inodes, names and offsets by rank ("the third directory", "the size minus one"), and the runner finds
-//! out against the model what that is. So any part of a program is a program, and a failing one can be made smaller. Few
-//! names, few directories and few offsets: operations shall meet. Called by the tests.
+//! Operations name inodes, names and offsets by rank ("the third directory", "the size minus one"); the runner resolves
+//! ranks with the model. So any part of a program is a program, and a failing one can be shrunk. There are few names,
+//! directories and offsets, so that operations collide. Called by the tests.
 
 use super::data::{Allocate, Attributes, Setting, Stamp};
 use super::names::{Flags, New, NewKind};
 use super::rng::{Rng, written};
 use floe::format::rows::Time;
 
-/// An inode by rank among those of its kind; now and then one of another kind, or one that does not exist.
+/// An inode by rank among those of its kind; occasionally one of another kind, or a missing one.
 pub type Rank = u16;
 
 /// A name.
@@ -17,16 +17,16 @@ pub type Rank = u16;
 pub enum Name {
     /// One of the few.
     Fixed(u8),
-    /// One that the directory has, by rank; a fixed one if it has none.
+    /// An existing name of the directory, by rank; a fixed one if it has none.
     Present(u16),
 }
 
 /// An offset, or a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// This one.
+    /// This offset.
     From(u64),
-    /// The size, and so many more or fewer.
+    /// The size plus this.
     Size(i64),
 }
 
@@ -69,7 +69,7 @@ pub enum Op {
     Read(Rank, At, u32),
     /// lookup of any name.
     Lookup(Rank, Name),
-    /// Compares everything that there is.
+    /// Compares everything.
     Compare,
     /// A commit: everything so far is safe.
     Commit,
@@ -81,40 +81,40 @@ pub enum Op {
     Remount,
     /// Unmount, which freezes everything, and mount.
     End,
-    /// What is dead is freed.
+    /// gc.
     Gc,
-    /// A freeze, with operations while it is at work.
+    /// A freeze, with operations while it runs.
     Freeze(Freeze),
-    /// A snapshot, with operations while it is being made.
+    /// A snapshot, with operations while it is made.
     Snapshot(Freeze),
-    /// The machine loses power, and what was not synced has the fate that the number says.
+    /// A power cut; the number determines the fate of unsynced changes.
     Crash(u8, u64),
 }
 
 /// A freeze.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Freeze {
-    /// Open files too, and what does not fill a superchunk.
+    /// Whether open files, and data that does not fill a superchunk, are frozen, too.
     pub everything: bool,
     /// The level of zstd.
     pub level: Option<i32>,
-    /// Contents that came about by changes are cut anew.
+    /// Whether contents that result from changes are cut again.
     pub deep: bool,
-    /// It is told to stop at this moment.
+    /// The moment at which it is told to stop.
     pub stop: Option<u16>,
-    /// Operations, each at a moment: so often the freeze has asked whether to stop, or has said how far it is.
-    /// Moments 0 and 1 are before it looks at the state.
+    /// Operations, each at a moment: the number of times that the freeze has asked whether to stop or has reported
+    /// progress. Moments 0 and 1 are before it reads the state.
     pub during: Vec<(u16, Op)>,
 }
 
 impl Freeze {
-    /// Everything, with nothing in between.
+    /// Freezes everything, with no operations in between.
     pub fn everything() -> Op {
         Op::Freeze(Freeze { everything: true, ..Freeze::default() })
     }
 }
 
-/// Names that operations meet at. The last is too long.
+/// Names on which operations collide. The last one is too long.
 pub fn fixed_name(number: u8) -> Vec<u8> {
     match number % 12 {
         8 => vec![b'l'; 255],
@@ -125,7 +125,7 @@ pub fn fixed_name(number: u8) -> Vec<u8> {
     }
 }
 
-/// Names of xattrs; `file` and directories may have any of `user.`, everything has `trusted.`.
+/// Names of xattrs: files and directories may have any in `user.`, everything in `trusted.`.
 pub fn xattr_name(number: u8, user: bool) -> Vec<u8> {
     let prefix = if user { "user." } else { "trusted." };
     match number % 6 {
@@ -134,7 +134,7 @@ pub fn xattr_name(number: u8, user: bool) -> Vec<u8> {
     }
 }
 
-/// How much a program does beside the operations themselves.
+/// How often a program does something besides plain operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mix {
     /// Once in so many operations: commit.
@@ -151,16 +151,16 @@ pub struct Mix {
     pub snapshot: u64,
     /// Once in so many: compare everything.
     pub compare: u64,
-    /// Bytes that one write has at most.
+    /// Most bytes of one write.
     pub longest: u32,
-    /// Bytes of an xattr's value at most.
+    /// Most bytes of an xattr value.
     pub xattr: u32,
     /// Whether there are files of exabytes.
     pub far: bool,
 }
 
 impl Mix {
-    /// Operations alone.
+    /// Only operations.
     pub const PLAIN: Mix = Mix {
         commit: 0,
         checkpoint: 0,
@@ -173,9 +173,9 @@ impl Mix {
         xattr: 1 << 20,
         far: true,
     };
-    /// What every file system of the kernel can do.
+    /// What every file system of the kernel supports.
     pub const KERNEL: Mix = Mix { xattr: 60, far: false, ..Mix::PLAIN };
-    /// With all that a file system goes through.
+    /// With every event of a file system's life.
     pub const LIFE: Mix =
         Mix { commit: 12, checkpoint: 40, remount: 80, crash: 60, freeze: 25, snapshot: 120, ..Mix::PLAIN };
 }
@@ -186,7 +186,7 @@ pub struct Programs {
     mix: Mix,
 }
 
-/// Borders that writing goes wrong at: tiny files, pages, subchunks, superchunks.
+/// Sizes at which writing tends to go wrong: those of tiny files, pages, subchunks, superchunks.
 const BORDERS: [u64; 16] =
     [0, 1, 128, 511, 512, 513, 4096, 8192, 16384, 32768, 65536, 98304, 131_072, 262_144, 1 << 20, (1 << 20) + 32768];
 /// Sizes of sparse files far beyond memory.
@@ -199,7 +199,7 @@ impl Programs {
     }
 
     fn rank(&mut self) -> Rank {
-        // The first few, so that operations meet; 0 for one that is wrong.
+        // Usually one of the first few, so that operations collide; 0 for a wrong one.
         let rank = if self.rng.one_in(4) { 1 + self.rng.below(500) } else { 1 + self.rng.below(5) };
         if self.rng.one_in(40) { 0 } else { rank as Rank }
     }

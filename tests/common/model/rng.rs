@@ -1,4 +1,4 @@
-//! Random numbers that are a function of the seed alone. Called by the generator and by the tests of power cuts.
+//! Random numbers that depend only on the seed. Called by the generator and by the tests of power cuts.
 
 /// splitmix64.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`, which is not 0.
+    /// A number below `n`, which must not be 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
@@ -35,7 +35,7 @@ impl Rng {
     }
 }
 
-/// Bytes of a seed: no byte is zero, so that a hole is never taken for them.
+/// Bytes from a seed: no byte is zero, so they cannot be mistaken for a hole.
 pub fn written(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = Rng::new(seed);
     let mut bytes = Vec::with_capacity(len + 8);

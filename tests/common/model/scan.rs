@@ -1,4 +1,4 @@
-//! A scan of all tables of a view: what counts, totals and rows say has to be what the inodes say. Called by the runner.
+//! Scans all tables of a view: counters, totals and rows must agree with the inodes. Called by the runner.
 
 use floe::format::block::KeyRef;
 use floe::format::ids::InodeId;
@@ -65,7 +65,7 @@ impl Tables<'_> {
     }
 }
 
-/// Scans. `reaped`: nothing waits to be deleted, so every row has to have a user.
+/// Scans. `reaped`: nothing waits for deletion, so every row must have a user.
 ///
 /// # Errors
 /// All that is wrong.
@@ -114,7 +114,7 @@ fn shares(tables: &mut Tables<'_>, users: &BTreeMap<ShareKey, u64>) {
     }
 }
 
-/// Rows that inodes name are there; rows that none names are not, once the reaper has gone over them.
+/// Rows that inodes refer to exist; after the reaper has run, no other rows exist.
 fn used(tables: &mut Tables<'_>, users: &BTreeMap<ShareKey, u64>, reaped: bool) {
     use floe::format::rows::ShareKind::{Content, Tiny, Xattrs};
     for (kind, table) in [(Content, &schema::CONTENTS), (Tiny, &schema::TINY), (Xattrs, &schema::XATTRS)] {
@@ -182,7 +182,7 @@ fn sizes<'a>(tables: &mut Tables<'_>, inodes: impl Iterator<Item = (&'a InodeId,
     }
 }
 
-/// Link counts and parents are what the directories say.
+/// Link counts and parents agree with the directories.
 fn names(tables: &mut Tables<'_>, inodes: &BTreeMap<InodeId, InodeRow>) {
     let mut links: BTreeMap<InodeId, u64> = BTreeMap::from([(InodeId::ROOT, 2)]);
     for (a, _, name, ints, _) in tables.rows(&schema::DIRENTS) {
@@ -221,7 +221,7 @@ fn names(tables: &mut Tables<'_>, inodes: &BTreeMap<InodeId, InodeRow>) {
     }
 }
 
-/// Whether a root's counters are above all ids of its tables, and its totals are what was counted.
+/// Checks that a root's counters are above all ids of its tables, and that its totals are right.
 ///
 /// # Errors
 /// What is wrong.

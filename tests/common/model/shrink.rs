@@ -1,4 +1,4 @@
-//! Makes a program that fails smaller: any part of a program is a program. Called by the property test.
+//! Shrinks a failing program: any part of a program is a program. Called by the property test.
 
 use super::{Freeze, Op};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A failure of a program.
 #[derive(Debug)]
 pub struct Failure {
-    /// Operations that were made, the last one the one that failed.
+    /// The operations that were made; the last one failed.
     pub program: Vec<Op>,
     /// What was wrong.
     pub why: String,
@@ -31,7 +31,7 @@ pub fn run(program: Vec<Op>, mut each: impl FnMut(&Op) -> Result<(), String>) ->
     }
 }
 
-/// Leaves out what the failure does not need, for so long at most.
+/// Removes operations that the failure does not need, for at most `time`.
 pub fn shrink(mut failure: Failure, time: Duration, fails: impl Fn(Vec<Op>) -> Result<(), Failure>) -> Failure {
     let began = Instant::now();
     let mut chunk = failure.program.len() / 2;
@@ -45,7 +45,7 @@ pub fn shrink(mut failure: Failure, time: Duration, fails: impl Fn(Vec<Op>) -> R
             let mut program = failure.program.clone();
             program.drain(at..(at + chunk).min(program.len()));
             match fails(program) {
-                // Another failure is another finding.
+                // A different failure is a different bug.
                 Err(found) if kind(&found.why) == kind(&failure.why) => {
                     failure = found;
                     smaller = true;
@@ -60,7 +60,7 @@ pub fn shrink(mut failure: Failure, time: Duration, fails: impl Fn(Vec<Op>) -> R
     fewer_at_once(failure, began, time, fails)
 }
 
-/// Leaves out operations that are made while a freeze is at work.
+/// Removes operations that happen during a freeze.
 fn fewer_at_once(
     mut failure: Failure,
     began: Instant,

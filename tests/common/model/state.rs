@@ -1,6 +1,6 @@
-//! The state of the model: inodes with names, bytes, attributes and xattrs, and who has which of them open.
+//! The state of the model: inodes with names, bytes, attributes and xattrs, and their open handles.
 //!
-//! Every state is a value: a clone costs nothing, so a test keeps the state at each commit and asks which of them a crash
+//! Every state is a value and cheap to clone. So a test keeps the state at each commit, and finds which of them a crash
 //! left. Called by the model's operations and by the runner.
 
 use super::bytes::Bytes;
@@ -13,7 +13,7 @@ pub type Id = u64;
 /// The root.
 pub const ROOT: Id = floe::format::ids::InodeId::ROOT.0;
 
-/// What an inode is, with what only that kind has.
+/// The kind of an inode, with the data of that kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A file.
@@ -51,7 +51,7 @@ pub struct Node {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Names it has; of a directory 2 and one for each directory in it.
+    /// Number of names; for a directory 2 plus one for each subdirectory.
     pub links: u64,
     /// Last change of the contents.
     pub mtime: Time,
@@ -79,7 +79,7 @@ impl Node {
     }
 }
 
-/// What stat(2) says of an inode.
+/// The result of stat(2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attr {
     /// One word.
@@ -105,7 +105,7 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// Of the model's inode.
+    /// From the model's inode.
     pub fn of(node: &Node) -> Attr {
         let (kind, device) = match &node.kind {
             Kind::Regular(_) => ("file", (0, 0)),
@@ -120,7 +120,7 @@ impl Attr {
         Attr { kind, permissions, uid, gid, links, size: node.size(), device, mtime, ctime, atime }
     }
 
-    /// Without times.
+    /// The same without times.
     pub fn timeless(mut self) -> Attr {
         (self.mtime, self.ctime, self.atime) = (Time::default(), Time::default(), Time::default());
         self
@@ -130,14 +130,14 @@ impl Attr {
 /// A whole file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
-    /// All inodes, unlinked ones that are open too.
+    /// All inodes, including open unlinked ones.
     pub nodes: OrdMap<Id, Arc<Node>>,
     /// How often an inode is open for reading, and for writing.
     pub open: OrdMap<Id, (u32, u32)>,
 }
 
 impl Model {
-    /// What is left when all handles are closed at once: unlinked inodes are gone.
+    /// The state after all handles are closed at once: unlinked inodes are gone.
     pub fn closed(&self) -> Model {
         let nodes = self.nodes.iter().filter(|(_, node)| node.links > 0).map(|(&id, node)| (id, Arc::clone(node)));
         Model { nodes: nodes.collect(), open: OrdMap::new() }
@@ -153,7 +153,7 @@ impl Model {
         self.nodes.iter().filter(|(_, node)| matches!(node.kind, Kind::Regular(_))).map(|(&id, _)| id).collect()
     }
 
-    /// Inodes that have a name, and the bytes of files among them.
+    /// Number of inodes with a name, and the bytes of the files among them.
     pub fn totals(&self) -> (u64, u64) {
         let named = self.nodes.values().filter(|node| node.links > 0);
         named.fold((0, 0), |(inodes, bytes), node| {
@@ -162,7 +162,7 @@ impl Model {
         })
     }
 
-    /// Without times: for a file system whose clock nobody sets.
+    /// The same without times, for a file system whose clock the test does not set.
     pub fn timeless(&self) -> Model {
         let nodes = self.nodes.iter().map(|(&id, node)| {
             let mut node = (**node).clone();
@@ -178,7 +178,7 @@ impl Model {
         files.map(|node| if let Kind::Regular(bytes) = &node.kind { bytes.pages() } else { 0 }).sum()
     }
 
-    /// What differs first, in words; `self` is what is expected.
+    /// Describes the first difference; `self` is the expected state.
     pub fn difference(&self, found: &Model) -> Option<String> {
         let ids = self.nodes.keys().chain(found.nodes.keys()).copied();
         let id = ids.filter(|id| self.nodes.get(id) != found.nodes.get(id)).min()?;

@@ -1,5 +1,5 @@
-//! One operation, on the model and on the file system under test: the results and all that was touched have to be equal.
-//! Called by the tests.
+//! Makes one operation on the model and on the file system under test: the results and everything it touched must be
+//! equal. Called by the tests.
 
 use super::data::Attributes;
 use super::program::{At, Name, Op, Rank, fixed_name, xattr_name};
@@ -11,14 +11,14 @@ use std::fmt::Debug;
 
 /// A number that no inode has.
 const NOBODY: Id = (1 << 48) - 7;
-/// Bytes of a name at most.
+/// Most bytes of a name.
 const NAME_MAX: usize = 255;
-/// Pages of all files at most: a program beyond it empties files.
+/// Most pages of all files: beyond it a program empties files.
 const PAGES: usize = 3000;
-/// Inodes at most.
+/// Most inodes.
 const INODES: usize = 120;
 
-/// The model and what an operation is compared in.
+/// The model, and the state of comparing an operation.
 pub struct Stepper<'a> {
     /// The model.
     pub model: &'a mut Model,
@@ -27,11 +27,11 @@ pub struct Stepper<'a> {
     /// The clock's time.
     pub now: Time,
     touched: Vec<Id>,
-    /// Whether times may, but need not have changed.
+    /// Whether times may have changed, but need not have.
     loose: bool,
 }
 
-/// Makes one operation. Those of the storage (commits and the like) are the caller's.
+/// Makes one operation. The caller makes those of the storage (commits and the like).
 ///
 /// # Errors
 /// What differs.
@@ -59,7 +59,7 @@ pub fn step(model: &mut Model, subject: &mut dyn Subject, now: Time, op: &Op) ->
     Ok(())
 }
 
-/// Takes over times that may be the old ones or the present.
+/// Adopts times that may be either the old ones or the current time.
 fn adopt_times(before: &Model, model: &mut Model, id: Id, found: &Attr, now: Time) -> Result<(), String> {
     let (Ok(old), Ok(_)) = (before.node(id), model.node(id)) else { return Ok(()) };
     let node = model.node_mut(id);
@@ -94,7 +94,7 @@ impl Stepper<'_> {
 
     fn dir(&self, rank: Rank) -> Id {
         match rank {
-            // What is no directory, or nothing.
+            // Something other than a directory, or nothing.
             0 if self.now.secs % 2 == 0 => Self::ranked(&self.model.files(), 1),
             0 => NOBODY,
             rank => Self::ranked(&self.model.directories(), rank),
@@ -160,7 +160,7 @@ impl Stepper<'_> {
         }
     }
 
-    /// All that there is.
+    /// Compares everything.
     pub fn compare(&mut self) -> Result<(), String> {
         let found = self.subject.whole()?;
         let named = self.model.closed();
@@ -183,7 +183,7 @@ impl Stepper<'_> {
                 self.touch(&[dir]);
                 let expected = self.model.may_create(dir, &name);
                 let found = self.subject.create(dir, &name, new);
-                // Of two errors either will do: the kernel asks directories alone.
+                // Either of the two errors is right: the kernel calls the file system only for directories.
                 if self.model.names(dir).is_err() && found.is_err() {
                     return Ok(());
                 }
@@ -223,7 +223,7 @@ impl Stepper<'_> {
                     || name.len().max(to_name.len()) > NAME_MAX;
                 let expected = self.model.rename(from, to, *flags, now);
                 let found = self.subject.rename(from, to, *flags);
-                // Of two errors either will do.
+                // Either of the two errors is right.
                 if odd && expected.is_err() && found.is_err() {
                     return Ok(());
                 }
@@ -241,7 +241,7 @@ impl Stepper<'_> {
             Op::Lookup(dir, name) => {
                 let dir = self.dir(*dir);
                 let name = self.name(dir, *name);
-                // The kernel asks directories alone.
+                // The kernel calls the file system only for directories.
                 if self.model.names(dir).is_err() {
                     return Ok(());
                 }
@@ -312,7 +312,7 @@ impl Stepper<'_> {
                 let found = self.subject.copy(from, to, *len);
                 let what = format!("copy of {len} bytes from {from:?} to {to:?}");
                 match (expected, found) {
-                    // Fewer are allowed, but not none.
+                    // Fewer bytes are allowed, but not none.
                     (Ok(most), Ok(copied)) if copied <= most && (copied > 0 || most == 0) => {
                         self.model.copied(from, to, copied, now);
                         self.around(to.0, to.1, copied)
@@ -329,7 +329,7 @@ impl Stepper<'_> {
         }
     }
 
-    /// The bytes of a range and some on both sides.
+    /// The bytes of a range, with a margin on both sides.
     fn around(&mut self, id: Id, offset: u64, len: u64) -> Result<(), String> {
         const MARGIN: u64 = 5000;
         const MOST: u64 = 2 << 20;
@@ -390,7 +390,7 @@ impl Stepper<'_> {
                 if let Some(&(id, writing)) = open.get(usize::from(*rank) % open.len().max(1)) {
                     self.model.release(id, writing);
                     self.subject.release(id, writing);
-                    // Without a name it may be there until the reaper comes: bytes of the page cache come late.
+                    // Without a name it may exist until the reaper comes: bytes from the page cache arrive late.
                     if self.model.nodes.contains_key(&id) {
                         self.touch(&[id]);
                     }

@@ -1,11 +1,11 @@
-//! What a file system under test has to be able to do: floe's, and the kernel's, by which the model itself is tested.
+//! The interface of a file system under test: floe's, and the kernel's, which tests the model itself.
 
 use super::data::{Allocate, Attributes, Setting};
 use super::names::{Flags, New};
 use super::state::{Attr, Id, Model};
 use rustix::io::Errno;
 
-/// A file system that operations are made on by inode.
+/// A file system with operations on inodes.
 pub trait Subject {
     /// Creates, and gives the new inode's number.
     fn create(&mut self, dir: Id, name: &[u8], new: &New) -> Result<Id, Errno>;
@@ -33,7 +33,7 @@ pub trait Subject {
     fn copy(&mut self, from: (Id, u64), to: (Id, u64), len: u64) -> Result<u64, Errno>;
     /// open(2).
     fn open(&mut self, id: Id, writing: bool) -> Result<(), Errno>;
-    /// The last close(2) of what one open(2) gave.
+    /// The last close(2) of one open(2).
     fn release(&mut self, id: Id, writing: bool);
     /// A read that sets the time of the last read, if the file system does so.
     fn touch(&mut self, id: Id) -> Result<(), Errno>;
@@ -41,9 +41,9 @@ pub trait Subject {
     fn attributes(&mut self, id: Id) -> Result<Attr, Errno>;
     /// pread(2).
     fn read(&mut self, id: Id, offset: u64, len: u64) -> Result<Vec<u8>, Errno>;
-    /// The number that a name stands for.
+    /// The inode that a name refers to.
     fn lookup(&mut self, dir: Id, name: &[u8]) -> Result<Id, Errno>;
-    /// All that there is, as it is found from the root down. What is wrong in itself is said in words.
+    /// Everything in it, found from the root down. Inconsistencies are described in the error.
     fn whole(&mut self) -> Result<Model, String>;
     /// Whether its times are those of the test's clock.
     fn has_times(&self) -> bool {

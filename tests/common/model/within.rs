@@ -1,5 +1,5 @@
-//! A directory of a filesystem as if it were the whole: several threads then run programs on one filesystem, each with a model
-//! of its own. Called by the test of threads.
+//! One directory of a filesystem, treated as a whole filesystem: several threads then run programs on one filesystem,
+//! each with its own model. Called by the test of threads.
 
 use super::data::{Allocate, Attributes, Setting};
 use super::machine::{Machine, whole_of};
@@ -9,7 +9,7 @@ use super::subject::Subject;
 use floe::format::ids::InodeId;
 use rustix::io::Errno;
 
-/// What lies in one directory.
+/// The content of one directory.
 pub struct Within {
     /// The filesystem.
     pub machine: Machine,
