@@ -31,10 +31,10 @@ pub enum Fault {
     #[error(transparent)]
     Read(LogError),
     /// Its stored bytes are damaged.
-    #[error("their sum is wrong")]
+    #[error("wrong checksum")]
     Checksum,
     /// The checksum of its stored bytes is right, but the decoder refuses them.
-    #[error("they cannot be decoded, though their sum is right: {0}")]
+    #[error("they cannot be decoded, although their checksum is right: {0}")]
     Decode(FormatError),
 }
 
