@@ -76,7 +76,8 @@ fn assert_one(report: &CheckReport, words: &str, paths: &[&str]) {
 
 //= format-spec.md#5.2
 //= type=test
-//# A piece never names a *composed* subchunk's bytes but always what is stored of it, so depth is one.
+//# A piece never names the composed bytes of another subchunk, but always bytes of its stored part, so the depth is
+//# one.
 #[test]
 fn a_forged_image_that_is_right_has_no_findings() {
     let storage = with_recipe().build();
@@ -102,8 +103,8 @@ fn a_composed_subchunk_is_lost_with_what_it_is_made_of() {
 
 //= format-spec.md#5.2
 //= type=test
-//# A piece never names a *composed* subchunk's bytes but always what is stored of it, so
-//# depth is one.
+//# A piece never names the composed bytes of another subchunk, but always bytes of its stored part, so the depth is
+//# one.
 #[test]
 fn a_piece_of_a_composed_subchunk_is_of_what_is_stored_of_it() {
     let mut forge = with_recipe();
@@ -147,8 +148,8 @@ fn recipes_refer_to_no_more_superchunks_than_the_image_allows() {
 
 //= format-spec.md#5.2
 //= type=test
-//# The recipes of one superchunk must not refer to more than `max_sources` other superchunks, nor
-//# make more than 256 MiB.
+//# The recipes of one superchunk must not refer to more than `max_sources` other superchunks, and must not make more
+//# than 256 MiB.
 #[test]
 fn composed_subchunks_of_more_than_256_mib_in_a_superchunk_are_found() {
     let mut forge = Forge::new();

@@ -89,8 +89,8 @@ fn each_byte_is_counted_once_in_what_the_image_is_spent_on() {
 
 //= format-spec.md#13
 //= type=test
-//# Of two frames with one superchunk id the one with the higher sequence counts; so does it
-//# of two frames that name one subchunk id.
+//# Of two frames with the same superchunk id, the one with the higher sequence counts; the same holds for two frames
+//# that name the same subchunk id.
 #[test]
 fn with_the_map_lost_the_frames_in_a_dead_one_count_and_not_the_dead_one() {
     let (forge, storage) = image();

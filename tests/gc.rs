@@ -179,12 +179,12 @@ fn a_dry_run_writes_nothing_and_says_no_more_than_is_freed() {
 
 //= format-spec.md#2.3
 //= type=test
-//# A frame must be
-//# punched only if the roots of both head slots, durably, do not lead to it, and while byte 1 is locked exclusively (16).
+//# A frame must be punched only if the durable roots of both head slots do not lead to it, and while byte 1 is locked
+//# exclusively (16).
 //= format-spec.md#2.3
 //= type=test
-//# The first block of a payload must be punched, durably, before the others are: so a scan takes a frame
-//# that is punched in part for a punched one.
+//# The first block of a payload must be durably punched before the others: so a scan takes a partly punched frame for a
+//# punched one.
 #[test]
 fn a_power_cut_anywhere_leaves_an_image_that_lacks_nothing() {
     let has_many_dead = |seed: &u64| {

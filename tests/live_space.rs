@@ -40,8 +40,8 @@ fn found(census: &Census) -> Vec<(u32, u64)> {
 
 //= format-spec.md#8.10
 //= type=test
-//# Whoever decides what is live must ask the inodes of the head, the orphans and the inodes of all snapshots, and never the
-//# rows of this or another table that those name.
+//# A program that decides what is live must start from the inodes of the head, the orphans and the inodes of all
+//# snapshots, and never from the rows of this table or of the tables that inodes name.
 #[test]
 fn marking_finds_what_a_walk_from_the_root_directory_finds_and_no_more() {
     let (mut dead, mut partly) = (0, 0);

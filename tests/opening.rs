@@ -95,8 +95,8 @@ fn a_forged_image_opens_without_a_warning_and_is_fit_for_writing() {
 //# If a program does not support the head, it refuses the image and says so; it never takes the other slot instead.
 //= format-spec.md#0
 //= type=test
-//# Everything that later versions of the program write is laid down here already; what a program does not know it refuses
-//# by the feature bits (section 3.2), never by guessing.
+//# The format already defines everything that later versions of the program write; a program refuses what it does not
+//# know by the feature bits (section 3.2), never by guessing.
 #[test]
 fn a_newest_head_that_is_not_supported_is_refused_and_not_passed_over() {
     let changes: [fn(&mut RawHeadSlot); 3] = [
@@ -157,8 +157,8 @@ fn a_head_with_an_epoch_or_an_end_of_the_log_out_of_bounds_is_refused() {
 
 //= format-spec.md#9
 //= type=test
-//# Only the checksum in its Place covers the physical part, so a reader takes a copy whose checksum is right before one
-//# whose root hash alone is right.
+//# Only the checksum in its Place covers the physical part, so a reader prefers a copy whose checksum is right to one
+//# of which only the root hash is right.
 #[test]
 fn a_copy_of_the_root_with_a_right_checksum_comes_first() {
     for field in [offset_of!(RootPhysical, map), offset_of!(RootPhysical, next_subchunk)] {
@@ -175,7 +175,7 @@ fn a_copy_of_the_root_with_a_right_checksum_comes_first() {
 
 //= format-spec.md#9
 //= type=test
-//# A root whose hash alone is right may be read, with a warning; a writer refuses it.
+//# A root of which only the hash is right may be read, with a warning; a writer refuses it.
 #[test]
 fn a_root_whose_hash_alone_is_right_is_read_with_a_warning_and_never_written_to() {
     let mut bytes = image();
@@ -201,7 +201,7 @@ fn a_root_of_which_no_copy_is_right_gives_way_to_that_of_the_older_slot_but_not_
 
 //= format-spec.md#4
 //= type=test
-//# A reader takes those of the root, and warns where a head slot has others; a writer refuses such an image, and `check`
+//# A reader uses those of the root, and warns if a head slot has others; a writer refuses such an image, and `check`
 //# reports it.
 #[test]
 fn parameters_of_head_and_root_that_differ_are_told_and_those_of_the_root_count() {
@@ -220,8 +220,8 @@ fn parameters_of_head_and_root_that_differ_are_told_and_those_of_the_root_count(
 //# ro_compat bit that it does not know.
 //= format-spec.md#0
 //= type=test
-//# Everything that later versions of the program write is laid down here already; what a program does not know it
-//# refuses by the feature bits (section 3.2), never by guessing.
+//# The format already defines everything that later versions of the program write; a program refuses what it does not
+//# know by the feature bits (section 3.2), never by guessing.
 #[test]
 fn a_feature_that_a_writer_must_know_makes_an_image_unfit_for_writing() {
     let mut bytes = image();
@@ -267,8 +267,8 @@ fn an_image_that_was_cut_short_is_unfit_for_writing() {
 
 //= format-spec.md#9
 //= type=test
-//# Before a writer trusts a counter, it compares it with the last key of the tables whose ids it gives out; it refuses an
-//# image in which a counter is not above that key.
+//# Before a writer uses a counter, it compares it with the last key of the tables with these ids; it refuses an image
+//# in which a counter is not above that key.
 #[test]
 fn a_counter_that_is_not_above_the_last_key_makes_an_image_unfit_for_writing() {
     let changes: [(&str, Change<Root>); 3] = [
@@ -288,7 +288,7 @@ fn a_counter_that_is_not_above_the_last_key_makes_an_image_unfit_for_writing() {
 
 //= format-spec.md#1
 //= type=test
-//# Bytes called *zero* are written as zero; a reader of data ignores them, `check` reports them where they are not.
+//# Bytes called *zero* are written as zero; a reader of data ignores them, `check` reports them if they are not zero.
 #[test]
 fn reserved_bytes_that_are_not_zero_are_ignored_by_readers_and_reported_by_check() {
     let before = image();
@@ -361,7 +361,7 @@ impl Tweak for ReservedBytes {
 
 //= format-spec.md#7.2
 //= type=test
-//# A reader ignores the reserved byte, `check` reports it where it is not zero.
+//# A reader ignores the reserved byte, `check` reports it if it is not zero.
 #[test]
 fn a_reserved_byte_of_a_table_block_is_ignored_by_readers_and_reported_by_check() {
     let bytes = Pieces::of(&image()).write(&mut ReservedBytes);

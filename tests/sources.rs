@@ -125,8 +125,8 @@ fn damage(storage: &Arc<MemoryStorage>, second: bool, at: u64) {
 
 //= format-spec.md#13
 //= type=test
-//# A reader must hand out
-//# no byte of a superchunk whose sum is wrong unless the subchunk or table block it belongs to has the right hash.
+//# A reader must return no byte of a superchunk whose checksum is wrong unless the subchunk or table block that the
+//# byte belongs to has the right hash.
 #[test]
 fn what_one_damaged_copy_has_lost_is_read_from_the_other() {
     let (forge, bytes) = with_second_copy(SecondCopy::Written);

@@ -81,7 +81,8 @@ fn bytes_of(id: u64) -> Vec<u8> {
 
 //= format-spec.md#8.9
 //= type=test
-//# A reader without the thaw log must answer a read that meets a thawed range, in the log or lost, with EIO, and no other read.
+//# A reader without the thaw log must answer a read that overlaps a thawed range, in the log or lost, with EIO, and
+//# must not fail other reads for it.
 #[test]
 fn a_read_that_meets_a_thawed_range_is_an_error_and_no_other_is() {
     let mut forge = three_files();
@@ -178,7 +179,7 @@ proptest! {
 
 //= format-spec.md#8.3
 //= type=test
-//# A content never ends after the size of an inode that has it. It may end before: what of the file is after its end is a hole.
+//# A content never ends after the size of an inode that names it. It may end before: the rest of the file is a hole.
 #[test]
 fn a_content_may_end_before_its_file_and_not_after_it() {
     let mut short = three_files();
@@ -290,8 +291,8 @@ fn shared() -> Forge {
 
 //= format-spec.md#8.10
 //= type=test
-//# Whoever decides what is live must ask the inodes of the head, the orphans and the inodes of all snapshots, and never the
-//# rows of this or another table that those name.
+//# A program that decides what is live must start from the inodes of the head, the orphans and the inodes of all
+//# snapshots, and never from the rows of this table or of the tables that inodes name.
 #[test]
 fn check_counts_users_by_the_inodes_and_compares_them_with_the_shares() {
     let key = |kind, id| ShareKey { kind, id };

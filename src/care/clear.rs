@@ -356,8 +356,8 @@ impl Walk<'_> {
     }
 
     //= format-spec.md#5.2
-    //# The recipes of one superchunk must not refer to more than `max_sources` other
-    //# superchunks, nor make more than 256 MiB.
+    //# The recipes of one superchunk must not refer to more than `max_sources` other superchunks, and must not make
+    //# more than 256 MiB.
     fn sources(&mut self, owner: SuperchunkId, recipe: &Recipe) {
         let limit = usize::from(self.check.image.params().max_sources);
         let image = self.check.image;

@@ -173,14 +173,15 @@ fn check_root(head: &Head, root: &Root, offset: u64, stored: &[u8], findings: &m
     let physical = logical.get(logical_len..).unwrap_or_default();
     let parts: [(&[u8], &'static [Field]); 2] = [(logical, RootLogical::FIELDS), (physical, RootPhysical::FIELDS)];
     //= format-spec.md#1
-    //# Bytes called *zero* are written as zero; a reader of data ignores them, `check` reports them where they are not.
+    //# Bytes called *zero* are written as zero; a reader of data ignores them, `check` reports them if they are not
+    //# zero.
     for NotZero { name, .. } in parts.into_iter().flat_map(|(part, fields)| not_zero(part, fields)) {
         let message = format!("root at offset {offset}: the reserved field {name} is not zero");
         findings.add(Finding::new(FindingKind::Root, Severity::Note, message).at(offset));
     }
     //= format-spec.md#4
-    //# A reader takes those of the root, and warns where a head slot has others; a writer refuses such an image, and `check`
-    //# reports it.
+    //# A reader uses those of the root, and warns if a head slot has others; a writer refuses such an image, and
+    //# `check` reports it.
     if head.params != root.params {
         let message = "the parameters in the head differ from those in the root; the root counts";
         findings.add(Finding::new(FindingKind::Head, Severity::Recoverable, message).at(0));

@@ -78,8 +78,8 @@ impl Map {
             return;
         }
         //= format-spec.md#13
-        //# Of two frames with one superchunk id the one with the higher sequence counts; so does it
-        //# of two frames that name one subchunk id.
+        //# Of two frames with the same superchunk id, the one with the higher sequence counts; the same holds for two
+        //# frames that name the same subchunk id.
         found.sort_by_key(|(sequence, _)| Reverse(*sequence));
         self.supers.extend(found.into_iter().map(|(_, known)| known));
         self.supers.sort_by_key(|known| known.id);

@@ -377,7 +377,7 @@ impl Namespace<'_> {
             ContentRef::Content(id) if self.trees.contents.contains(id.0) => None,
             ContentRef::Content(id) => match self.content_end(id) {
                 //= format-spec.md#8.3
-                //# A content never ends after the size of an inode that has it.
+                //# A content never ends after the size of an inode that names it.
                 Some(Ok(end)) if end > row.size => {
                     lost(format!("it has {} bytes, but its content {id} ends at offset {end}", row.size))
                 }

@@ -26,8 +26,8 @@ pub(super) fn check(check: &Check<'_>, trees: &Trees, findings: &mut Findings) -
     loop {
         let mut users = Users::new(from, room);
         //= format-spec.md#8.10
-        //# Whoever decides what is live must ask the inodes of the head, the orphans and the inodes of all snapshots, and never
-        //# the rows of this or another table that those name.
+        //# A program that decides what is live must start from the inodes of the head, the orphans and the inodes of
+        //# all snapshots, and never from the rows of this table or of the tables that inodes name.
         for table in [&schema::INODES, &schema::ORPHANS] {
             each_row(check.image, table, 0, &mut |_, ints, tail| {
                 if let Ok(row) = InodeRow::decode(ints, tail) {

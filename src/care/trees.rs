@@ -149,7 +149,7 @@ fn walk(
         Onward::Into
     });
     //= format-spec.md#7.2
-    //# A reader ignores the reserved byte, `check` reports it where it is not zero.
+    //# A reader ignores the reserved byte, `check` reports it if it is not zero.
     if reserved > 0 {
         let message = format!("table {}: {reserved} blocks have a reserved byte that is not zero", table.name);
         findings.add(Finding::new(FindingKind::Table, Severity::Note, message).in_table(table.name));

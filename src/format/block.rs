@@ -226,8 +226,8 @@ impl Block {
     pub fn decode(table: &'static Table, level: u8, raw: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "table block";
         //= format-spec.md#7.2
-        //# A reader refuses a block of another table or level than the one it looks for, whose keys do not ascend, or
-        //# whose streams do not hold exactly its rows.
+        //# A reader refuses a block whose table or level is not the expected one, whose keys do not ascend, or whose
+        //# streams do not hold exactly its rows.
         if raw.len() as u64 > limits::TABLE_BLOCK {
             return Err(FormatError::Limit { what: WHAT, value: raw.len() as u64, limit: limits::TABLE_BLOCK });
         }
@@ -511,8 +511,8 @@ mod tests {
 
     //= format-spec.md#7.2
     //= type=test
-    //# A reader refuses a block of another table or level than the one it looks for, whose keys do not ascend, or
-    //# whose streams do not hold exactly its rows.
+    //# A reader refuses a block whose table or level is not the expected one, whose keys do not ascend, or whose
+    //# streams do not hold exactly its rows.
     #[test]
     fn a_block_of_another_table_or_level_out_of_order_or_with_too_much_or_too_little_is_refused() {
         let good: [&[u8]; 6] = [&[1, 0], &[0, 1], &[2, 1], b"abc", &[3, 1], &[8, 8]];

@@ -112,8 +112,7 @@ impl ClearList {
                 let len = cursor.varint_to(limits::SUBCHUNK_LEN, "length of a stored part")? as u32;
                 let composed = bit(bits, index);
                 //= format-spec.md#5.1
-                //# A stored length is 0 only where the subchunk is composed; a reader must refuse a list that
-                //# says otherwise.
+                //# A stored length is 0 only if the subchunk is composed; a reader must refuse any other list.
                 if len == 0 && !composed {
                     return Err(FormatError::invalid(WHAT, "a subchunk without stored bytes that is not composed"));
                 }
@@ -188,8 +187,7 @@ mod tests {
 
     //= format-spec.md#5.1
     //= type=test
-    //# A stored length is 0 only where the subchunk is composed; a
-    //# reader must refuse a list that says otherwise.
+    //# A stored length is 0 only if the subchunk is composed; a reader must refuse any other list.
     #[test]
     fn an_empty_stored_part_is_refused_unless_it_is_composed() {
         let mut list = list();

@@ -217,8 +217,8 @@ impl RawFrameHeader {
     /// The first thing that is wrong, in this order: magic, checksum, log, offset, limits.
     pub fn validate(&self, log_id: u64, offset: LogOffset) -> Result<FrameHeader, FormatError> {
         //= format-spec.md#2.1
-        //# A frame counts only if magic, crc, `log_id` and `own_offset` are right; frames of other images, or of an
-        //# image that lies inside this one as data, therefore never count.
+        //# A frame counts only if magic, crc, `log_id` and `own_offset` are right. So frames of other images, or of an
+        //# image that is stored inside this one as data, never count.
         if self.magic != FRAME_MAGIC {
             return Err(FormatError::Magic { what: "frame header", found: self.magic });
         }
@@ -301,8 +301,8 @@ mod tests {
 
     //= format-spec.md#2.1
     //= type=test
-    //# A frame counts only if magic, crc, `log_id` and `own_offset` are right; frames of other images, or of an
-    //# image that lies inside this one as data, therefore never count.
+    //# A frame counts only if magic, crc, `log_id` and `own_offset` are right. So frames of other images, or of an
+    //# image that is stored inside this one as data, never count.
     #[test]
     fn a_header_of_another_log_or_another_offset_does_not_count() {
         let raw = RawFrameHeader::read(&header().encode(), "h").unwrap();

@@ -185,8 +185,8 @@ impl RawHeadSlot {
         //# A reader refuses an image with an incompat bit that it does not know; a writer refuses one with an incompat or
         //# ro_compat bit that it does not know.
         //= format-spec.md#0
-        //# Everything that later versions of the program write is laid down here already; what a program does not know it refuses
-        //# by the feature bits (section 3.2), never by guessing.
+        //# The format already defines everything that later versions of the program write; a program refuses what it
+        //# does not know by the feature bits (section 3.2), never by guessing.
         if version != VERSION || features & !incompat::KNOWN != 0 {
             return Err(FormatError::Unsupported { version, incompat: features, known: incompat::KNOWN });
         }

@@ -96,7 +96,7 @@ impl Place {
             }
         }
         //= format-spec.md#14
-        //# A reader refuses what is above its limit, before it allocates memory for it.
+        //# A reader refuses anything above its limit before it allocates memory for it.
         for (what, value, limit) in [
             ("clear part of a frame", self.clear_len, limits::CLEAR_LEN),
             ("stored bytes of a frame", self.stored_len, limits::STORED_LEN),
@@ -159,7 +159,7 @@ mod tests {
 
     //= format-spec.md#14
     //= type=test
-    //# A reader refuses what is above its limit, before it allocates memory for it.
+    //# A reader refuses anything above its limit before it allocates memory for it.
     #[test]
     fn a_place_with_an_offset_or_a_length_out_of_bounds_is_refused() {
         let good = Place {

@@ -199,7 +199,7 @@ impl<'a> Columns<'a> {
             let count = cursor.varint_to(limits::RECIPE_PIECES, "pieces of a recipe")?;
             all += count;
             //= format-spec.md#5.2
-            //# The pieces of a row are at most 4096; a reader must refuse a row that has more.
+            //# A row has at most 4096 pieces; a reader must refuse a row that has more.
             if all > limits::RECIPE_PIECES {
                 return Err(FormatError::Limit {
                     what: "pieces of a row of recipes",
@@ -278,8 +278,7 @@ mod tests {
 
     //= format-spec.md#5.2
     //= type=test
-    //# The pieces of a row are at most 4096; a reader must refuse a row that
-    //# has more.
+    //# A row has at most 4096 pieces; a reader must refuse a row that has more.
     //= format-spec.md#5.2
     //= type=test
     //# Forms other than 1 are not defined; a program must treat the subchunks of a row

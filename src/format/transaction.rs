@@ -48,7 +48,7 @@ impl Counters {
     /// The larger of each two counters.
     pub fn larger(self, other: Counters) -> Counters {
         //= format-spec.md#11.3
-        //# A counter is replayed as the larger of the value in the log and the value known before; it must never become
+        //# In a replay, a counter becomes the larger of the value in the log and its value before; it must never become
         //# smaller.
         Counters {
             inode: self.inode.max(other.inode),
@@ -568,7 +568,7 @@ mod tests {
 
     //= format-spec.md#11.3
     //= type=test
-    //# A counter is replayed as the larger of the value in the log and the value known before; it must never become
+    //# In a replay, a counter becomes the larger of the value in the log and its value before; it must never become
     //# smaller.
     #[test]
     fn counters_never_become_smaller() {

@@ -66,8 +66,8 @@ impl RawTreeRef {
     /// `Invalid` for another table; `Limit` for too many levels or a block id out of bounds.
     pub fn validate(&self, table: TableId) -> Result<TreeRef, FormatError> {
         //= format-spec.md#7.4
-        //# A reader refuses a TreeRef of another table than the one whose place it is in, one with more than 12 levels, and one with
-        //# levels and a block that is 0 or not below 2^62.
+        //# A reader refuses a TreeRef with a table number other than that of its field, one with more than 12 levels,
+        //# and one with levels and a block that is 0 or not below 2^62.
         if self.table != table.0 {
             return Err(FormatError::invalid("tree reference", "it names another table"));
         }
@@ -97,8 +97,8 @@ mod tests {
 
     //= format-spec.md#7.4
     //= type=test
-    //# A reader refuses a TreeRef of another table than the one whose place it is in, one with more than 12 levels, and one with
-    //# levels and a block that is 0 or not below 2^62.
+    //# A reader refuses a TreeRef with a table number other than that of its field, one with more than 12 levels, and
+    //# one with levels and a block that is 0 or not below 2^62.
     #[test]
     fn a_reference_to_another_table_too_deep_or_without_a_block_is_refused() {
         let table = schema::INODES.id();

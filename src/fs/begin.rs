@@ -83,7 +83,7 @@ impl Found {
 }
 
 //= format-spec.md#2.3
-//# A writer raises `epoch` in the head, durably.
+//# A writer durably raises `epoch` in the head.
 /// Raises the epoch in both slots. They name the log that goes on; if there is none, they are clean.
 pub(super) fn raise_epoch(heads: &mut Heads, goes_on: Option<u64>) -> Result<u32, StartError> {
     let last = heads.slots().map(|head| head.epoch).max().unwrap_or(0);
@@ -121,7 +121,7 @@ pub(super) fn open_log(
 }
 
 //= format-spec.md#11.4
-//# A new log begins with segment 0, whose head and name are durable before anything counts on them.
+//# A new log begins with segment 0, whose head and name are made durable first.
 /// A log without commits, named by both slots. Before the call they are clean.
 fn new_log(
     heads: &mut Heads,

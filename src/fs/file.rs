@@ -94,7 +94,7 @@ impl Moment<'_> {
         let mut rest = out;
         while !rest.is_empty() {
             //= format-spec.md#8.3
-            //# It may end before: what of the file is after its end is a hole.
+            //# It may end before: the rest of the file is a hole.
             let Some((begin, extent)) = extents.next(self.view())? else { return Ok(()) };
             // Extents adjoin each other: only the first can end before `at`, and then none follows it.
             let within = at.saturating_sub(begin);

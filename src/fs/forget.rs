@@ -62,7 +62,8 @@ pub fn forget(
     let root = image.root();
     let replayed = Replayed::nothing(&image);
     //= format-spec.md#11.6
-    //# Before a writer begins a new log there, it makes each of these rows a lost one (8.9), in a checkpoint.
+    //# Before a writer begins a new log in place of a missing one, it makes each of these rows a lost one (8.9), in a
+    //# checkpoint.
     let written = write_checkpoint(
         &mut log,
         CheckpointInput {

@@ -275,8 +275,8 @@ impl Work<'_> {
             return Ok(());
         }
         //= format-spec.md#2.3
-        //# A frame must be
-        //# punched only if the roots of both head slots, durably, do not lead to it, and while byte 1 is locked exclusively (16).
+        //# A frame must be punched only if the durable roots of both head slots do not lead to it, and while byte 1 is
+        //# locked exclusively (16).
         let _no_readers = (self.how.no_readers)()?;
         punch(&**self.storage, &dead).map_err(GcError::Punch)?;
         report.count(&dead);

@@ -92,7 +92,7 @@ impl Live {
         #[cfg(test)]
         self.freezer.at(super::freezing::control::Step::Taken);
         //= format-spec.md#10
-        //# What had no name at its moment is not in it, even if it was open.
+        //# An inode without a name at that moment is not in it, even if it was open.
         moment.reap()?;
         if let Some(inode) = moment.first_lost()? {
             return Err(SnapshotError::Lost { inode });

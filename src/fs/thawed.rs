@@ -17,8 +17,8 @@ impl Moment<'_> {
         out: &mut [u8],
     ) -> Result<(), FsError> {
         //= format-spec.md#8.9
-        //# A reader without the thaw log must answer a read that meets a thawed range, in the log or lost, with EIO, and no
-        //# other read.
+        //# A reader without the thaw log must answer a read that overlaps a thawed range, in the log or lost, with EIO,
+        //# and must not fail other reads for it.
         let refuse = |why: &str| Err(FsError::io(format!("{} bytes at offset {begin} are {why}", range.length)));
         let ThawedBytes::InLog { frame, skip, sum } = range.bytes else { return refuse("lost") };
         let Some(segments) = &self.now.segments else { return refuse("in the thaw log, not in the image") };

@@ -132,8 +132,8 @@ impl WorkingSet {
             return Ok(());
         }
         //= format-spec.md#13
-        //# A reader must hand out
-        //# no byte of a superchunk whose sum is wrong unless the subchunk or table block it belongs to has the right hash.
+        //# A reader must return no byte of a superchunk whose checksum is wrong unless the subchunk or table block that
+        //# the byte belongs to has the right hash.
         // Only a whole subchunk can be verified. Damaged copies may have lost different bytes, so each is tried.
         let mut bytes = vec![0; len as usize];
         for version in 0..COPIES {

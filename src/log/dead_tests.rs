@@ -114,7 +114,7 @@ fn frames_in_a_punched_payload_are_found_wherever_a_block_begins() {
 
 //= format-spec.md#2.3
 //= type=test
-//# The payload of a frame found there is never searched.
+//# The payload of a frame found in a payload is never searched.
 #[test]
 fn blocks_of_a_frame_that_died_in_a_payload_are_used_again() {
     let mut log = Bytes::new();
@@ -137,8 +137,8 @@ fn blocks_of_a_frame_that_died_in_a_payload_are_used_again() {
 
 //= format-spec.md#2.3
 //= type=test
-//# Frames in a payload whose checksum is right must not
-//# count: they are the data of a live frame.
+//# If the checksum of the outer frame is right, frames in its payload must not count: they are the data of a live
+//# frame.
 #[test]
 fn data_that_looks_like_frames_of_this_very_log_is_stepped_over() {
     for zeros in [0, 1] {

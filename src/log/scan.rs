@@ -84,7 +84,7 @@ impl Scan {
         let found = self.window.find_on_borders(&self.reader, self.at, payload.blocks_end, SYNC_BLOCK);
         match found {
             //= format-spec.md#2.3
-            //# The payload of a frame found there is never searched.
+            //# The payload of a frame found in a payload is never searched.
             Some(header) => self.at = (self.at_end(&header)).next_multiple_of(SYNC_BLOCK),
             None => {
                 self.at = self.at_end(&payload.outer);
@@ -156,7 +156,8 @@ impl LogReader {
         let readable = self.storage().read_at(blocks.start, &mut first).is_ok();
         let may_be_punched = !readable || may_be_header(&first, LogOffset(blocks.start));
         //= format-spec.md#2.3
-        //# Frames in a payload whose checksum is right must not count: they are the data of a live frame.
+        //# If the checksum of the outer frame is right, frames in its payload must not count: they are the data of a
+        //# live frame.
         (may_be_punched && !self.has_right_sum(header, stored..end)).then_some(blocks)
     }
 

@@ -88,8 +88,7 @@ fn what_was_appended_is_read_back_from_memory_and_file() {
 
 //= format-spec.md#2
 //= type=test
-//# A *pad* frame fills what is left over where a writer must start in a fresh 4 KiB
-//# block (2.3).
+//# A *pad* frame fills the rest of a 4 KiB block where a writer must start in a fresh one (2.3).
 #[test]
 fn no_write_after_a_sync_touches_a_block_that_holds_synced_bytes() {
     let storage = empty();
@@ -114,7 +113,7 @@ fn no_write_after_a_sync_touches_a_block_that_holds_synced_bytes() {
 
 //= format-spec.md#2
 //= type=test
-//# A *pad* frame fills what is left over where a writer must start in a fresh 4 KiB block (2.3).
+//# A *pad* frame fills the rest of a 4 KiB block where a writer must start in a fresh one (2.3).
 // Case 24.
 #[test]
 fn frames_since_the_last_sync_can_be_given_up_and_synced_ones_never() {
@@ -169,8 +168,8 @@ fn a_writer_that_goes_on_begins_in_a_fresh_block() {
 
 //= format-spec.md#2.3
 //= type=test
-//# So a writer refuses to go on at an offset that is not a multiple of 4096: even a pad would be written into a block that
-//# may be synced.
+//# So a writer refuses to append at an offset that is not a multiple of 4096: even a pad would be written into a block
+//# that may be synced.
 #[test]
 fn a_writer_refuses_to_go_on_inside_a_block_that_may_be_synced() {
     let (storage, reader, _) = three_frames();

@@ -75,8 +75,8 @@ impl LogWriter {
             return Err(LogError::NotAtEnd { end, len });
         }
         //= format-spec.md#2.3
-        //# So a writer refuses to go on at an offset that is not a multiple of 4096: even a pad would be written into a block that
-        //# may be synced.
+        //# So a writer refuses to append at an offset that is not a multiple of 4096: even a pad would be written into
+        //# a block that may be synced.
         if !end.is_multiple_of(SYNC_BLOCK) {
             return Err(LogError::InsideBlock { end });
         }
@@ -179,7 +179,7 @@ impl LogWriter {
             return Err(LogError::Stopped);
         }
         //= format-spec.md#2
-        //# A *pad* frame fills what is left over where a writer must start in a fresh 4 KiB block (2.3).
+        //# A *pad* frame fills the rest of a 4 KiB block where a writer must start in a fresh one (2.3).
         let over = self.end % SYNC_BLOCK;
         if over != 0 {
             let mut gap = SYNC_BLOCK - over;

@@ -81,8 +81,8 @@ impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
             }
             if from < to {
                 //= format-spec.md#5.2
-                //# A piece never names a *composed* subchunk's bytes but always what is stored of it, so depth is
-                //# one.
+                //# A piece never names the composed bytes of another subchunk, but always bytes of its stored part, so
+                //# the depth is one.
                 let source = self.locate(piece.subchunk)?.ok_or(ComposeError::Unknown)?;
                 if u64::from(piece.offset) + u64::from(piece.len) > u64::from(source.len) {
                     return Err(ComposeError::Outside);

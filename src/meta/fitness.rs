@@ -58,7 +58,7 @@ fn are_free(counters: &Counters, last_row: LastRow<'_>) -> Result<(), MetaError>
         ("next snapshot ordinal", counters.ordinal, &schema::SNAPSHOTS),
     ];
     //= format-spec.md#9
-    //# Before a writer trusts a counter, it compares it with the last key of the tables whose ids it gives out; it refuses an
+    //# Before a writer uses a counter, it compares it with the last key of the tables with these ids; it refuses an
     //# image in which a counter is not above that key.
     for (counter, next, table) in by_key {
         above(counter, next, table.name, last(table, u64::MAX)?.map(|row| row.key.a))?;

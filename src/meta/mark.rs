@@ -227,8 +227,8 @@ enum Named {
 impl Named {
     fn of(table: &Table, (a, b): (u64, u64), ints: &[u64], tail: &[u8]) -> Result<Self, MarkError> {
         //= format-spec.md#8.10
-        //# Whoever decides what is live must ask the inodes of the head, the orphans and the inodes of all snapshots, and never the
-        //# rows of this or another table that those name.
+        //# A program that decides what is live must start from the inodes of the head, the orphans and the inodes of
+        //# all snapshots, and never from the rows of this table or of the tables that inodes name.
         if table.id() == schema::SNAPSHOTS.id() {
             return Ok(Named::View(Box::new(SnapshotRow::decode(tail)?.view)));
         }

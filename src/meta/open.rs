@@ -145,8 +145,8 @@ pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
                     doubts.push("it is cut short".to_owned());
                 }
                 //= format-spec.md#4
-                //# A reader takes those of the root, and warns where a head slot has others; a writer refuses such an image, and
-                //# `check` reports it.
+                //# A reader uses those of the root, and warns if a head slot has others; a writer refuses such an
+                //# image, and `check` reports it.
                 if head.params != root.params {
                     let why = "the parameters in its head are not those in its root".to_owned();
                     warnings.push(format!("{why}; those of the root count"));
@@ -196,8 +196,8 @@ fn read_root(log: &LogReader, head: &Head, warnings: &mut Vec<String>) -> Result
     let mut by_hash_alone = None;
     let mut stored = Vec::new();
     //= format-spec.md#9
-    //# Only the checksum in its Place covers the physical part, so a reader takes a copy whose checksum is right before one
-    //# whose root hash alone is right.
+    //# Only the checksum in its Place covers the physical part, so a reader prefers a copy whose checksum is right to
+    //# one of which only the root hash is right.
     for offset in head.root.offsets() {
         let attempt = log
             .stored_unverified(&head.root, offset, &mut stored)
@@ -216,7 +216,7 @@ fn read_root(log: &LogReader, head: &Head, warnings: &mut Vec<String>) -> Result
         }
     }
     //= format-spec.md#9
-    //# A root whose hash alone is right may be read, with a warning; a writer refuses it.
+    //# A root of which only the hash is right may be read, with a warning; a writer refuses it.
     if let Some(root) = by_hash_alone {
         let warning = "no copy of the root has a right checksum: what it says of where data is may be wrong; names and \
                        contents are verified by hash";

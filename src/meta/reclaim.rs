@@ -341,8 +341,8 @@ impl LiveFrames {
 }
 
 //= format-spec.md#2.3
-//# The first block of a payload must be punched, durably, before the others are: so a scan takes a frame
-//# that is punched in part for a punched one.
+//# The first block of a payload must be durably punched before the others: so a scan takes a partly punched frame for a
+//# punched one.
 /// Durably punches the payloads of dead frames; those already punched are skipped.
 ///
 /// # Errors

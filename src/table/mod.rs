@@ -73,8 +73,8 @@ fn fetch(
     upper: Option<KeyRef<'_>>,
 ) -> Result<Arc<Block>, TableError> {
     //= format-spec.md#7.3
-    //# A reader refuses a block whose hash or checksum is not the one its parent names, and one that has a key below its row's key
-    //# in the parent or not below the next row's.
+    //# A reader refuses a block whose hash or checksum is not the one that its parent names, and a block with a key
+    //# that is below its row's key in the parent, or not below the key of the parent's next row.
     let block = source.block(table, level, child)?;
     if block.level() != level {
         return Err(TableError::OutOfRange { table: table.name, level, child: *child });

@@ -30,8 +30,8 @@ pub type Moved = BTreeMap<LogOffset, LogOffset>;
 
 impl Recovered {
     //= format-spec.md#11.4
-    //# So a writer must write the operations after the durable offset again, with the written bytes that they name, before it
-    //# goes on.
+    //# So a writer must write the operations after the durable offset again, with the written bytes that they name,
+    //# before it continues.
     /// Continues from `durable`, which is before the log's end and after transaction `chain`. `number` is above the
     /// numbers of all segments that are not empty.
     pub(super) fn carry(

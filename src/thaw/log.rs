@@ -187,7 +187,8 @@ impl ThawLog {
             Ok(end) => end,
             Err(error) => {
                 //= format-spec.md#11.4
-                //# A group that could not be written as a whole must be cut off again as a whole before anything else is written.
+                //# If a group could not be written completely, all of it must be cut off again before anything else is
+                //# written.
                 self.take_back(tail, chain);
                 return Err(NotBegun { error, operations });
             }

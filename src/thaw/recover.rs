@@ -235,7 +235,7 @@ fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, 
         let (at, joins) = match &event {
             Event::Bad { at, .. } if *at >= durable => break,
             //= format-spec.md#11.5
-            //# Nothing of a log that is damaged is replayed, and nothing of it must be overwritten.
+            //# A damaged log is not replayed at all, and nothing of it must be overwritten.
             Event::Bad { at, why, fatal: true, .. } => return Err(damaged(*at, why.clone())),
             Event::Bad { at, until, why, fatal: false } => {
                 gaps.push((*at, *until, why.clone()));

@@ -130,7 +130,7 @@ pub fn replay(version: &Arc<Image>, recovered: &Recovered, contained: u64) -> Re
     let Replay { view, counters, files, mut brought_back, .. } = replay;
     brought_back.files = files.len() as u64;
     //= format-spec.md#11.3
-    //# After a replay each counter is above the last keys of the tables whose ids it gives out (9).
+    //# After a replay each counter is above the last keys of the tables with its ids (9).
     counters_are_free(&view, &counters)?;
     let (inodes, bytes) = totals(&view)?;
     Ok(Replayed { overlay: view.active().clone(), counters, inodes, bytes, lost, brought_back })
@@ -235,8 +235,8 @@ impl Replay {
     }
 
     //= format-spec.md#11.5
-    //# Every range that names a frame in them is lost, and one that names a frame where the log has no bytes, and no other
-    //# range.
+    //# A range is lost if it names a frame in such bytes, or a frame at an offset where the log has no bytes. No other
+    //# range is lost.
     /// Makes all ranges lost that name damaged frames, also those of the version.
     fn lose(&mut self, recovered: &Recovered) -> Result<Vec<Operation>, MetaError> {
         let mut lost = Vec::new();
@@ -261,7 +261,7 @@ impl Replay {
 }
 
 //= format-spec.md#11.3
-//# Rows of all tables are meant, the map's too; rows of table `thawed` change by operations 3 and 4.
+//# The operations on rows apply to all tables, also to the map; only operations 3 and 4 change rows of table `thawed`.
 /// An error for rows of `thawed`, which only operations on ranges may change.
 fn by_interval(number: u64, table: &'static Table) -> Result<(), ReplayError> {
     if *table == schema::THAWED {

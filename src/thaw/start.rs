@@ -58,7 +58,7 @@ impl Recovered {
     /// the log cannot be made durable. What the log held does not change in any case.
     pub fn resume(self, binding: Binding, epoch: u32, contained: u64) -> Result<(ThawLog, Moved), ThawError> {
         //= format-spec.md#11.6
-        //# A writer must not go on with a log that ends before the last transaction that the root contains.
+        //# A writer must not continue a log that ends before the last transaction that the root contains.
         self.joins(contained)?;
         let identity = checked(Identity { binding, log_id: self.log_id, epoch, segment_size: self.segment_size })?;
         // Sync emptied files, too: if the head of one of them came back, it would hide what counts now.

@@ -40,8 +40,8 @@ impl SnapshotRow {
     /// What is wrong with it.
     pub fn decode(tail: &[u8]) -> Result<Self, FormatError> {
         //= format-spec.md#10
-        //# A reader refuses a row whose name breaks the rules of 8.2, whose nanoseconds are not below 10^9, whose view is wrong,
-        //# or after whose view bytes follow.
+        //# A reader refuses a row whose name breaks the rules of 8.2, whose nanoseconds are not below 10^9, whose view
+        //# is not valid, or with bytes after the view.
         let mut cursor = Cursor::new(tail, "snapshot");
         let len = cursor.varint_to(limits::NAME_LEN as u64, "name of a snapshot")? as usize;
         let name = cursor.take(len)?.to_vec();
@@ -101,8 +101,8 @@ mod tests {
 
     //= format-spec.md#10
     //= type=test
-    //# A reader refuses a row whose name breaks the rules of 8.2, whose nanoseconds are not below 10^9, whose view is wrong,
-    //# or after whose view bytes follow.
+    //# A reader refuses a row whose name breaks the rules of 8.2, whose nanoseconds are not below 10^9, whose view is
+    //# not valid, or with bytes after the view.
     #[test]
     fn a_snapshot_with_a_bad_name_time_view_or_end_is_refused() {
         for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'x'; 256]] {

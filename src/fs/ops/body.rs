@@ -168,7 +168,7 @@ pub(super) fn shorten(draft: &mut Draft, row: &mut InodeRow, size: u64) -> Resul
             replace_tiny(draft, row, id, bytes)
         }
         //= format-spec.md#8.3
-        //# A content never ends after the size of an inode that has it.
+        //# A content never ends after the size of an inode that names it.
         ContentRef::Subchunk(_) => {
             let own = own(draft, row, size)?;
             settle(draft, row, own)

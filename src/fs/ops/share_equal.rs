@@ -47,7 +47,7 @@ pub(in crate::fs) fn share_equal(draft: &mut Draft, holder: Holder, target: Hold
         return Ok(Sharing::Shared);
     }
     //= format-spec.md#8.3
-    //# A content never ends after the size of an inode that has it.
+    //# A content never ends after the size of an inode that names it.
     // Equal contents end at the same offset.
     if row.content != holder.content || !equal::is_equal(draft.view(), row.content, source.content, STEP_ROWS)? {
         return Ok(Sharing::Not);

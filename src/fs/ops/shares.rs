@@ -25,7 +25,7 @@ pub(super) fn is_shared(draft: &mut Draft, share: ShareKey) -> Result<bool, FsEr
 pub(super) fn remove_user(draft: &mut Draft, share: ShareKey) -> Result<bool, FsError> {
     draft.claim_shared(share);
     //= format-spec.md#8.10
-    //# What has one user has no row, nor has what has none.
+    //# Something with one user or none has no row.
     match draft.view().users(share)? {
         0 | 1 => return Ok(true),
         2 => draft.delete(&schema::SHARES, key_of(share)),

@@ -75,8 +75,8 @@ fn nameless(draft: &mut Draft, inode: InodeId, mut row: InodeRow) -> Result<(), 
     // Sizes are below 2^63.
     draft.count(-1, 0i64.saturating_sub_unsigned(bytes));
     //= format-spec.md#8.6
-    //# In that step the row moves here from `inodes`, with its number and all its
-    //# columns (8.1); `links` is 0.
+    //# In the same step the row moves from `inodes` to this table, with its number and all its columns (8.1); `links`
+    //# is 0.
     draft.delete_inode(inode, Standing::Named);
     if draft.is_open(inode) || is_large(draft, inode, &row)? {
         row.links = 0;

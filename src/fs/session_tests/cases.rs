@@ -93,7 +93,7 @@ fn a_root_that_names_another_end_of_its_last_transaction_is_not_built_upon() {
 // Case 9.
 //= format-spec.md#11.3
 //= type=test
-//# After a replay each counter is above the last keys of the tables whose ids it gives out (9).
+//# After a replay each counter is above the last keys of the tables with its ids (9).
 #[test]
 fn counters_only_grow_and_are_above_all_ids_after_a_replay() {
     let parts = Parts::new(empty_image());
@@ -118,7 +118,7 @@ fn counters_only_grow_and_are_above_all_ids_after_a_replay() {
 
 //= format-spec.md#11.3
 //= type=test
-//# Rows of all tables are meant, the map's too; rows of table `thawed` change by operations 3 and 4.
+//# The operations on rows apply to all tables, also to the map; only operations 3 and 4 change rows of table `thawed`.
 #[test]
 fn a_transaction_that_changes_a_thawed_range_as_a_row_is_not_replayed() {
     let parts = two_files(false);
@@ -313,8 +313,8 @@ fn looking_writes_nothing_and_no_log_id_is_used_twice() {
 // Case 22.
 //= format-spec.md#11.5
 //= type=test
-//# Every range that names a frame in them is lost, and one that names a frame where the log has no bytes, and no other
-//# range.
+//# A range is lost if it names a frame in such bytes, or a frame at an offset where the log has no bytes. No other
+//# range is lost.
 #[test]
 fn a_damaged_frame_of_written_bytes_costs_the_ranges_that_name_it() {
     for contained in [false, true] {

@@ -35,7 +35,8 @@ fn expected() -> Vec<LostRange> {
 
 //= format-spec.md#11.6
 //= type=test
-//# Before a writer begins a new log there, it makes each of these rows a lost one (8.9), in a checkpoint.
+//# Before a writer begins a new log in place of a missing one, it makes each of these rows a lost one (8.9), in a
+//# checkpoint.
 #[test]
 fn what_was_in_a_missing_log_is_lost_and_nothing_else() {
     let disk = Disk::of(Remains { segments: BTreeMap::new(), ..remains() });

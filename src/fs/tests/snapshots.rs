@@ -242,7 +242,7 @@ fn a_snapshot_shows_its_moment_whatever_changes_between_the_steps_of_making_it()
 
 //= format-spec.md#10
 //= type=test
-//# What had no name at its moment is not in it, even if it was open.
+//# An inode without a name at that moment is not in it, even if it was open.
 // Case 18.
 #[test]
 fn what_had_no_name_is_outside_the_snapshot_and_what_loses_it_later_is_inside() {

@@ -83,8 +83,8 @@ fn a_block_named_by_many_parents_is_read_once_and_refused_elsewhere() {
 
 //= format-spec.md#7.3
 //= type=test
-//# A reader refuses a block whose hash or checksum is not the one its parent names, and one that has a key below its row's key
-//# in the parent or not below the next row's.
+//# A reader refuses a block whose hash or checksum is not the one that its parent names, and a block with a key that is
+//# below its row's key in the parent, or not below the key of the parent's next row.
 #[test]
 fn rows_outside_the_range_their_parent_gives_are_refused() {
     let mut store = Store::default();

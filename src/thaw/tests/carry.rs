@@ -37,8 +37,8 @@ fn unsynced() -> (History, usize) {
 
 //= format-spec.md#11.4
 //= type=test
-//# So a writer must write the operations after the durable offset again, with the written bytes that they name, before it
-//# goes on.
+//# So a writer must write the operations after the durable offset again, with the written bytes that they name, before
+//# it continues.
 #[test]
 fn who_goes_on_after_a_failed_sync_does_not_build_on_the_page_cache() {
     let (history, crashed) = unsynced();

@@ -40,7 +40,7 @@ fn flip(segments: &BTreeMap<u64, Vec<u8>>, offset: u64, mask: u8) -> Arc<MemoryF
 // Case 22.
 //= format-spec.md#11.5
 //= type=test
-//# Nothing of a log that is damaged is replayed, and nothing of it must be overwritten.
+//# A damaged log is not replayed at all, and nothing of it must be overwritten.
 #[test]
 fn every_byte_flipped_in_heads_and_transactions_that_were_durable_is_damage_and_nothing_is_written() {
     let (segments, _) = log();

@@ -167,7 +167,7 @@ fn after_a_failed_sync_or_a_failed_truncation_nothing_more_is_written() {
 // Case 14.
 //= format-spec.md#11.4
 //= type=test
-//# A group that could not be written as a whole must be cut off again as a whole before anything else is written.
+//# If a group could not be written completely, all of it must be cut off again before anything else is written.
 #[test]
 fn a_group_that_fails_anywhere_leaves_nothing_and_is_written_when_it_is_tried_again() {
     for n in 0.. {

@@ -87,7 +87,7 @@ fn what_does_not_fit_the_image_is_refused() {
 
 //= format-spec.md#11.6
 //= type=test
-//# A writer must not go on with a log that ends before the last transaction that the root contains.
+//# A writer must not continue a log that ends before the last transaction that the root contains.
 #[test]
 fn a_log_that_ends_before_what_the_root_contains_is_not_gone_on_with() {
     let folder = Arc::new(MemoryFolder::new());
