@@ -229,8 +229,7 @@ impl ThawLog {
         }
     }
 
-    /// Begins, syncs and ends a commit, for a caller that does not share the log. Returns the number of its last
-    /// transaction.
+    /// Begins, syncs and ends a commit. Returns the number of its last transaction.
     ///
     /// # Errors
     /// As [`ThawLog::begin`] and [`ThawLog::end`].
@@ -533,9 +532,8 @@ impl ThawLog {
         Ok(())
     }
 
-    /// Creates the next segment's file if there is none, and reserves space for all of it if the file system can: a
-    /// commit without written bytes, above all one that deletes files, must find space on a disk that is otherwise
-    /// full.
+    /// Creates the next segment's file if there is none, and reserves its space if the file system can: a commit that
+    /// deletes files must find space on a disk that is otherwise full.
     fn make_ahead(&mut self) -> Result<(), ThawError> {
         let storage = match &self.next {
             Some(storage) => Arc::clone(storage),
