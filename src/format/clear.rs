@@ -27,7 +27,7 @@ impl Listed {
 pub struct ClearList {
     /// Its id.
     pub superchunk: SuperchunkId,
-    /// Its subchunks, in the order their stored parts lie in the raw bytes. At most [`limits::SUBCHUNKS`].
+    /// Its subchunks, in the order of their stored parts in the raw bytes. At most [`limits::SUBCHUNKS`].
     pub subchunks: Vec<Listed>,
 }
 

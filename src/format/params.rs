@@ -58,7 +58,7 @@ pub enum Chunker {
         /// Longest.
         max: u32,
     },
-    /// A cut after every so many bytes.
+    /// A cut after this many bytes, again and again.
     Fixed(u32),
 }
 

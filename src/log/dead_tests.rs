@@ -183,7 +183,7 @@ fn a_dead_frame_whose_payload_begins_with_its_old_bytes_is_stepped_over() {
 }
 
 #[test]
-fn blocks_of_a_payload_that_cannot_be_read_lose_only_what_begins_there() {
+fn unreadable_blocks_of_a_payload_lose_only_the_frames_that_begin_there() {
     let mut log = Bytes::new();
     let dead = log.append(&noise(1, 50_000));
     let after = log.append(b"after");

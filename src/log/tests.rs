@@ -204,7 +204,7 @@ fn a_frame_beyond_the_limits_or_with_a_wrong_clear_part_is_not_written() {
 }
 
 #[test]
-fn bad_stored_bytes_are_taken_from_the_copy_and_the_first_error_is_told_if_both_are_bad() {
+fn damaged_stored_bytes_are_read_from_the_copy_and_the_first_error_is_reported_if_both_are_damaged() {
     let storage = empty();
     let mut writer = writer(storage.clone());
     let first = writer.append(frame(&clear_part(b"clear"), b"first")).unwrap();

@@ -129,7 +129,7 @@ impl ClearLists {
         lists
     }
 
-    /// With `lost`: reads what is lost, as far as it fits the budget. Without: reads all; `None` if all does not fit.
+    /// With `lost`: reads what is lost, as far as it fits the budget. Without: reads all; `None` if not all fits.
     fn read(budget: usize, log: &LogReader, lost: Option<&LostKeys>) -> Option<Self> {
         let mut lists = ClearLists::new(log.clone());
         let mut all_fit = true;

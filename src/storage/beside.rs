@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_to_what_is_not_there_is_an_error() {
+    fn a_pointer_to_a_missing_directory_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         write_pointer(&dir.path().join("a.floe.thaw"), &dir.path().join("unplugged")).unwrap();
         assert!(matches!(LogBeside::find(&dir.path().join("a.floe")), Err(StorageError::Io { .. })));

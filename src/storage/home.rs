@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_told_to_live_elsewhere_is_found_without_being_told_again() {
+    fn a_log_in_a_chosen_directory_is_found_without_choosing_it_again() {
         let place = Place::new();
         place.home(Some("log")).create().unwrap().create(3).unwrap();
         assert_eq!(place.names(), ["a.floe", "a.floe.thaw", "log"]);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_in_memory_is_refused_without_being_told_that_it_may() {
+    fn a_log_on_a_file_system_in_memory_is_refused_unless_allowed() {
         let Ok(shm) = tempfile::tempdir_in("/dev/shm") else { return };
         let place = Place::new();
         let home = |volatile| {

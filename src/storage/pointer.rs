@@ -112,7 +112,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_pointer_leads_where_it_was_told_to_and_can_be_replaced() {
+    fn a_pointer_names_its_target_and_can_be_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = ThawPlace::name(&dir.path().join("a.floe"));
         assert_eq!(path, dir.path().join("a.floe.thaw"));

@@ -89,7 +89,7 @@ fn an_image_inside_a_larger_file_is_read_from_its_base_and_never_written() {
 }
 
 #[test]
-fn what_is_not_a_file_is_refused_by_what_it_is() {
+fn a_path_that_is_not_a_file_is_refused_with_its_kind() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -307,7 +307,7 @@ fn names_that_are_not_utf8_and_names_as_long_as_can_be_work() {
 }
 
 #[test]
-fn of_many_who_write_the_same_name_at_once_each_wins_or_is_told_so() {
+fn of_many_concurrent_writers_of_one_name_each_succeeds_or_gets_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("a");
     std::thread::scope(|scope| {

@@ -77,7 +77,7 @@ impl BulkLoader {
     /// Writes the unfinished leaf to the sink. More rows may follow.
     ///
     /// # Errors
-    /// What the sink gives.
+    /// Errors of the sink.
     pub fn finish_leaves(&mut self, sink: &mut dyn BlockSink) -> Result<(), TableError> {
         if !self.leaf.is_empty() {
             let child = put(sink, self.table, 0, self.leaf.finish())?;

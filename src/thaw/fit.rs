@@ -194,7 +194,7 @@ mod tests {
     //= type=test
     //# A log that does not fit is set aside and reported; it must never be replayed.
     #[test]
-    fn each_thing_that_does_not_fit_is_told_by_itself() {
+    fn each_misfit_is_reported() {
         let with = |bindings: Vec<Binding>| fits(&LogState { bindings, ..log() }, &image());
         assert_eq!(with(vec![binding(), Binding { uuid: [0; 16], ..binding() }]), Err(Misfit::Uuid));
         assert_eq!(with(vec![Binding { lineage: [0; 16], ..binding() }]), Err(Misfit::Lineage));

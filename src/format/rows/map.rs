@@ -164,7 +164,7 @@ pub struct Located {
     pub composed: bool,
 }
 
-/// Checks a row of space 1 and gives the lengths to `each`. Returns the superchunk, the position, and the bitmap of
+/// Checks a row of space 1 and passes the lengths to `each`. Returns the superchunk, the position, and the bitmap of
 /// composed subchunks, which is empty if none is composed.
 fn walk<'a>(
     first: SubchunkId,

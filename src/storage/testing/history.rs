@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_stays_and_what_was_not_has_its_fate() {
+    fn synced_changes_stay_and_each_other_change_has_its_fate() {
         let history = History::new(empty());
         let image = history.storage();
         image.append(&[&[1; 600]]).unwrap();

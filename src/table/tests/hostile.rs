@@ -151,7 +151,7 @@ fn roots_with_impossible_levels_or_counts_are_refused() {
 }
 
 #[test]
-fn a_walk_tells_what_is_lost_goes_on_and_leaves_out_what_is_not_wanted() {
+fn a_walk_reports_lost_blocks_continues_and_skips_unwanted_blocks() {
     let mut store = Store::default();
     let leaves = [1, 11, 21, 31].map(|key| (key, leaf(&mut store, &[key])));
     let (left, right) = (interior(&mut store, 1, &leaves[..2]), interior(&mut store, 1, &leaves[2..]));

@@ -235,7 +235,7 @@ fn a_bulk_load_writes_leaves_first_and_then_level_by_level() {
 }
 
 #[test]
-fn rows_appended_one_batch_at_a_time_leave_full_blocks_behind() {
+fn rows_appended_batch_by_batch_make_full_blocks() {
     let table = &schema::CONTENTS;
     let mut store = Store::default();
     let mut tree = Tree::empty(table);

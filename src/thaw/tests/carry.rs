@@ -40,7 +40,7 @@ fn unsynced() -> (History, usize) {
 //# So a writer must write the operations after the durable offset again, with the written bytes that they name, before
 //# it continues.
 #[test]
-fn who_goes_on_after_a_failed_sync_does_not_build_on_the_page_cache() {
+fn a_writer_that_continues_after_a_failed_sync_does_not_rely_on_the_page_cache() {
     let (history, crashed) = unsynced();
     let folder: Arc<dyn Folder> = Arc::new(history.folder_now());
     let recovered = read(folder.clone()).unwrap().unwrap();
@@ -118,7 +118,7 @@ fn going_on_that_fails_anywhere_leaves_the_log_as_it_was() {
 }
 
 #[test]
-fn a_log_that_says_itself_that_it_is_durable_is_not_written_again() {
+fn a_log_that_records_its_durable_end_is_not_written_again() {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = create(folder.clone()).unwrap();
     assert!(!log.has_unrecorded_commit());

@@ -22,7 +22,7 @@ fn torn_group(commits: u64) -> BTreeMap<u64, Vec<u8>> {
 }
 
 #[test]
-fn who_goes_on_makes_durable_what_was_taken_back_before() {
+fn a_writer_that_continues_a_log_makes_earlier_truncations_durable() {
     let history = History::new(nothing());
     let faulty = FaultyStorage::new(MemoryStorage::new());
     let folder = Arc::new(faulty.folder(history.folder()));
@@ -174,7 +174,7 @@ fn a_log_full_of_damaged_headers_is_read_in_proportion_to_its_length() {
 }
 
 #[test]
-fn a_log_that_crashes_have_ended_again_and_again_is_as_long_as_what_was_written() {
+fn after_many_crashes_a_log_is_as_long_as_its_written_bytes() {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = create(folder.clone()).unwrap();
     for epoch in 2..30 {
@@ -192,7 +192,7 @@ fn a_log_that_crashes_have_ended_again_and_again_is_as_long_as_what_was_written(
 }
 
 #[test]
-fn who_goes_on_after_a_crash_gives_back_the_space_that_was_reserved() {
+fn a_writer_that_continues_after_a_crash_frees_reserved_space() {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     const LARGE: u64 = 4 << 20;
     let dir = tempfile::tempdir().unwrap();

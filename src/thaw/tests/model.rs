@@ -89,7 +89,7 @@ fn what_does_not_fit_the_image_is_refused() {
 //= type=test
 //# A writer must not continue a log that ends before the last transaction that the root contains.
 #[test]
-fn a_log_that_ends_before_what_the_root_contains_is_not_gone_on_with() {
+fn a_log_that_ends_before_the_last_transaction_of_the_root_is_not_continued() {
     let folder = Arc::new(MemoryFolder::new());
     fill(&mut create(folder.clone()).unwrap(), 5, 100);
     let before = folder.to_segments();
@@ -165,7 +165,7 @@ fn a_crash_at_any_byte_of_the_last_group_leaves_all_of_it_or_nothing() {
 }
 
 #[test]
-fn covered_segments_go_and_the_rest_joins_what_the_image_contains() {
+fn contained_segments_are_removed_and_the_rest_continues_the_image() {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = create(folder.clone()).unwrap();
     fill(&mut log, 10, 9000);
@@ -191,7 +191,7 @@ fn covered_segments_go_and_the_rest_joins_what_the_image_contains() {
 //= type=test
 //# It must not cut anything off.
 #[test]
-fn who_goes_on_cuts_nothing_off_and_takes_the_files_that_were_made_ahead() {
+fn a_writer_that_continues_a_log_cuts_nothing_off_and_uses_the_files_made_ahead() {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = create(folder.clone()).unwrap();
     fill(&mut log, 2, 9000);
@@ -210,7 +210,7 @@ fn who_goes_on_cuts_nothing_off_and_takes_the_files_that_were_made_ahead() {
 }
 
 #[test]
-fn what_does_not_fit_into_a_segment_is_refused_and_the_log_goes_on() {
+fn writes_and_operations_too_large_for_a_segment_are_refused_and_the_log_continues() {
     let folder = Arc::new(MemoryFolder::new());
     let mut log = create(folder.clone()).unwrap();
     let most = log.largest_write() as usize;
