@@ -254,7 +254,7 @@ fn frames_of_an_epoch_above_the_heads_or_with_a_sequence_of_another_are_reported
     let crc = crc32(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
     let report = check(bytes).unwrap();
-    assert!(findings(&report).contains("is none of its epoch 1"), "{}", findings(&report));
+    assert!(findings(&report).contains("does not belong to its epoch 1"), "{}", findings(&report));
 }
 
 #[test]

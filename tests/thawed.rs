@@ -257,7 +257,7 @@ fn thawed_ranges_that_contradict_the_inodes_or_one_another_are_found() {
         let all = findings(forge);
         assert!(all.iter().any(|(_, message, _)| message.contains(words)), "{all:#?}");
     };
-    message(&lose(&[(2, 0, 100), (2, 99, 2)]), "its thawed ranges overlap at 99");
+    message(&lose(&[(2, 0, 100), (2, 99, 2)]), "its thawed ranges overlap at offset 99");
     assert!(open(&lose(&[(2, 0, 100), (2, 99, 2)])).seek(InodeId(2), 0, SeekTo::Hole).is_err());
     message(&lose(&[(2, 9_999, 2)]), "inode 2: its thawed range at offset 9999 ends after the file");
     message(&lose(&[(99, 0, 2)]), "inode 99: it has thawed ranges, but does not exist");

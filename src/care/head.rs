@@ -97,7 +97,7 @@ fn check_reserved(index: HeadIndex, bytes: &[u8], findings: &mut Findings) {
         wrong.push(NotZero { offset: std::mem::offset_of!(RawHeadSlot, flags), name: "flags".to_owned() });
     }
     for NotZero { offset, name } in wrong {
-        let message = format!("head slot {index}: the reserved field {name} is not zero");
+        let message = format!("head slot {index}: {name} has reserved bits that are not zero");
         findings.add(Finding::new(FindingKind::Head, Severity::Note, message).at(index.offset() + offset as u64));
     }
 }
@@ -176,7 +176,7 @@ fn check_root(head: &Head, root: &Root, offset: u64, stored: &[u8], findings: &m
     //# Bytes called *zero* are written as zero; a reader of data ignores them, `check` reports them if they are not
     //# zero.
     for NotZero { name, .. } in parts.into_iter().flat_map(|(part, fields)| not_zero(part, fields)) {
-        let message = format!("root at offset {offset}: the reserved field {name} is not zero");
+        let message = format!("root at offset {offset}: {name} has reserved bits that are not zero");
         findings.add(Finding::new(FindingKind::Root, Severity::Note, message).at(offset));
     }
     //= format-spec.md#4

@@ -90,8 +90,8 @@ fn look_at(
                 let codec = setting.optional.unwrap_or_default();
                 let package = family.programs().first().map_or("", |(_, package)| package);
                 tracing::debug!(setting = setting.name, %reason, "a peer does not accept a setting");
-                let version = if version == UNKNOWN { "version" } else { &version };
-                let package = format!("{package} with {codec} (the installed {version} does not support it)");
+                let version = if version == UNKNOWN { "one" } else { &version };
+                let package = format!("{package} built with {codec}, unlike the installed {version}");
                 found.missing.push(Missing { name: setting.name.to_owned(), package });
             }
         }
