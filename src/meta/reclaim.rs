@@ -147,7 +147,7 @@ fn identities(view: &View, gone: &IdSet, changes: &mut Overlay) -> Result<(), Ma
     while let Some(row) = cursor.row() {
         let first = row.key().a;
         let count = row.ints().first().copied().unwrap_or(0);
-        let wrong = FormatError::invalid("identities", "the tail does not have as many as the row says");
+        let wrong = FormatError::invalid("identities", "the length of the tail does not match the count");
         if !(1..=limits::IDENTITY_RUN).contains(&count) || row.tail().len() as u64 != count * width as u64 {
             return Err(wrong.into());
         }
