@@ -57,13 +57,13 @@ impl Frames {
     }
 }
 
-/// Compares the length of the file with the end of the log.
-pub(super) fn check_length(log: &LogReader, after: After, findings: &mut Findings) -> Result<(), CheckError> {
+/// Compares the length of the file with the end of the log. Returns how many bytes are missing.
+pub(super) fn check_length(log: &LogReader, after: After, findings: &mut Findings) -> Result<u64, CheckError> {
     let (len, end) = (log.storage().len()?, log.end());
     if len < end {
         let message = format!("the file is cut short: its log ends at offset {end}, but the file has {len} bytes");
         findings.add(Finding::new(FindingKind::Log, Severity::Recoverable, message).at(len));
-        return Ok(());
+        return Ok(end - len);
     }
     let (from, are) = match after {
         After::Frames(image_end) => (end.max(image_end), "are ignored"),
@@ -73,7 +73,7 @@ pub(super) fn check_length(log: &LogReader, after: After, findings: &mut Finding
         let message = format!("{} bytes after the end of the log {are}", len - from);
         findings.add(Finding::new(FindingKind::Log, Severity::Note, message).at(from));
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Scans the log of an image whose root cannot be read.

@@ -108,7 +108,7 @@ pub fn check_with_log(
             Err(error) => {
                 head::check_roots(&storage, &heads, &mut findings)?;
                 let log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
-                frames::check_length(&log, After::of(newest, None), &mut findings)?;
+                report.missing = frames::check_length(&log, After::of(newest, None), &mut findings)?;
                 report.bytes = newest.log_end.0;
                 frames::without_root(&log, &heads, &error.to_string(), observer, &mut findings, &mut report)?;
                 return Ok(finish(report, findings));
@@ -163,7 +163,7 @@ fn check_opened(
     namespace::check(&check, &map, &trees, &mut findings, &mut report)?;
     let log = log_beside(&check, opened, beside, &mut report)?;
     let image_log = LogReader::new(storage.clone(), newest.log_id, newest.log_end.0)?;
-    frames::check_length(&image_log, After::of(newest, Some(&log)), &mut findings)?;
+    report.missing = frames::check_length(&image_log, After::of(newest, Some(&log)), &mut findings)?;
     report.superchunks += log.superchunks;
     report.superchunks_read += log.superchunks;
     report.subchunks_verified += log.verified;

@@ -202,6 +202,8 @@ pub struct CheckReport {
     pub readable: bool,
     /// Whether more paths are affected than were counted, to limit memory.
     pub paths_incomplete: bool,
+    /// How many bytes are missing at the image's end, if the file is cut short.
+    pub missing: u64,
     /// Frames found.
     pub frames: u64,
     /// Bytes of the image's log.

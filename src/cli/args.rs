@@ -1,20 +1,55 @@
 //! Arguments that several commands share.
 
+use super::escape;
 use super::exit::Exit;
 use super::sentence::told;
+use super::size;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The variable that names the image for commands that read one.
 pub const IMAGE_VARIABLE: &str = "FLOE_IMAGE";
 
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// Where in the file the image begins, in bytes.
+    pub offset: u64,
+}
+
+/// Where in its file an image begins.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Offset {
+    /// Where the image begins in its file, in bytes
+    #[arg(long, value_name = "SIZE", default_value_t = 0, value_parser = size::parse, hide_default_value = true)]
+    offset: u64,
+}
+
 /// The image, for commands that read one and name nothing in it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImageArg {
-    /// The image
-    #[arg(value_name = "IMAGE", env = IMAGE_VARIABLE, hide_env_values = true)]
-    pub image: PathBuf,
+    /// The image; if the environment variable FLOE_IMAGE names it, leave it out here
+    #[arg(value_name = "IMAGE")]
+    image: Option<OsString>,
+    #[command(flatten)]
+    offset: Offset,
+}
+
+impl ImageArg {
+    /// The image.
+    ///
+    /// # Errors
+    /// With [`Exit::Usage`] if none is named, or both here and by the environment.
+    pub fn resolve(self) -> anyhow::Result<Place> {
+        let (path, others) = image_first(image_variable(), self.image.into_iter().collect())?;
+        match others.first() {
+            None => Ok(Place { path, offset: self.offset.offset }),
+            Some(other) => Err(too_many(&path, other)),
+        }
+    }
 }
 
 /// The image and paths in it. Where FLOE_IMAGE names the image, every argument is a path.
@@ -26,6 +61,8 @@ pub struct ImageAndPaths {
     /// Paths in the image
     #[arg(value_name = "PATH")]
     paths: Vec<OsString>,
+    #[command(flatten)]
+    offset: Offset,
 }
 
 impl ImageAndPaths {
@@ -33,34 +70,54 @@ impl ImageAndPaths {
     ///
     /// # Errors
     /// With [`Exit::Usage`] if no image is named.
-    pub fn resolve(self) -> anyhow::Result<(PathBuf, Vec<Vec<u8>>)> {
-        self.resolve_with(std::env::var_os(IMAGE_VARIABLE).filter(|name| !name.is_empty()))
+    pub fn resolve(self) -> anyhow::Result<(Place, Vec<Vec<u8>>)> {
+        self.resolve_with(image_variable())
     }
 
-    fn resolve_with(self, variable: Option<OsString>) -> anyhow::Result<(PathBuf, Vec<Vec<u8>>)> {
-        let clean = |path: &OsString| clean(path.as_bytes());
-        match (variable, self.image) {
-            (None, Some(image)) => Ok((image.into(), self.paths.iter().map(clean).collect())),
-            (Some(image), first) => Ok((image.into(), first.iter().chain(&self.paths).map(clean).collect())),
-            (None, None) => {
-                Err(told(Exit::Usage, format!("no image is named: give IMAGE, or set {IMAGE_VARIABLE} (try '--help')")))
-            }
+    fn resolve_with(self, variable: Option<OsString>) -> anyhow::Result<(Place, Vec<Vec<u8>>)> {
+        let (path, paths) = image_first(variable, self.image.into_iter().chain(self.paths).collect())?;
+        let paths = paths.iter().map(|path| clean(path.as_bytes())).collect();
+        Ok((Place { path, offset: self.offset.offset }, paths))
+    }
+}
+
+/// What [`IMAGE_VARIABLE`] says, if anything.
+pub fn image_variable() -> Option<OsString> {
+    std::env::var_os(IMAGE_VARIABLE).filter(|name| !name.is_empty())
+}
+
+/// The image and the other arguments: the first argument is the image, unless the variable names it.
+///
+/// # Errors
+/// With [`Exit::Usage`] if no image is named.
+pub fn image_first(variable: Option<OsString>, args: Vec<OsString>) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
+    if let Some(image) = variable {
+        return Ok((image.into(), args));
+    }
+    let mut args = args.into_iter();
+    match args.next() {
+        Some(image) => Ok((image.into(), args.collect())),
+        None => {
+            Err(told(Exit::Usage, format!("no image is named: give IMAGE, or set {IMAGE_VARIABLE} (try '--help')")))
         }
     }
+}
+
+/// What people are told of an argument that has no meaning because the variable names the image.
+pub fn too_many(image: &Path, arg: &OsString) -> anyhow::Error {
+    let (image, arg) = (escape::shown(image.as_os_str().as_bytes()), escape::shown(arg.as_bytes()));
+    told(
+        Exit::Usage,
+        format!(
+            "'{arg}' is one argument too many: {IMAGE_VARIABLE} names the image '{image}' (unset it to name another)"
+        ),
+    )
 }
 
 /// A path in an image without leading, trailing and double slashes and without `.`; the root is empty. `..` stays: no entry has this name.
 pub fn clean(path: &[u8]) -> Vec<u8> {
     let parts = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.collect::<Vec<_>>().join(&b'/')
-}
-
-/// `--json`.
-#[derive(Debug, Clone, Copy, Default, clap::Args)]
-pub struct JsonArg {
-    /// Speak JSON, for programs
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `-j`.
@@ -99,7 +156,10 @@ mod tests {
 
     fn resolve(variable: Option<&str>, args: &[&str]) -> anyhow::Result<(PathBuf, Vec<Vec<u8>>)> {
         let mut args = args.iter().map(OsString::from);
-        ImageAndPaths { image: args.next(), paths: args.collect() }.resolve_with(variable.map(OsString::from))
+        let args = ImageAndPaths { image: args.next(), paths: args.collect(), offset: Offset { offset: 7 } };
+        let (place, paths) = args.resolve_with(variable.map(OsString::from))?;
+        assert_eq!(place.offset, 7);
+        Ok((place.path, paths))
     }
 
     #[test]

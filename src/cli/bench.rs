@@ -1,10 +1,10 @@
 //! `floe bench DIR`: how small a tree gets, and what packing and reading it cost.
 
-use super::args::{JsonArg, Resources};
+use super::args::Resources;
 use super::open::shown;
 use super::progress::clock;
 use super::sentence::told;
-use super::{Context, Exit, descriptors, making, output, progress, signals, size, time};
+use super::{Context, Exit, descriptors, making, output, progress, signals, size, tell, time};
 use crate::bench::plan::{At, BenchError, BenchObserver, Plan};
 use crate::bench::settings::Setting;
 use crate::bench::{Entry, Outcome, Sample, html, table};
@@ -79,8 +79,6 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) json: JsonArg,
-    #[command(flatten)]
     resources: Resources,
 }
 
@@ -112,7 +110,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     // Before hours of work, not after.
     let page = args.html.as_deref().map(page_file).transpose()?;
     signals::watch();
-    let shower = Shower::new(context, args.json.json);
+    let shower = Shower::new(context, context.json);
     let measured = crate::bench::run::run(&plan, &shower);
     shower.finish();
     let report = match measured {
@@ -123,7 +121,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         page.file().write_all(html(&report).as_bytes()).context("cannot write the page")?;
         page.finish(0o666 & !making::umask()).context("cannot write the page")?;
     }
-    if args.json.json {
+    if context.json {
         output::document(&report)?;
     } else {
         let mut out = output::stdout();
@@ -217,8 +215,8 @@ impl Shower {
 
     fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| tell::text(text)),
+            None => tell::text(text),
         }
     }
 

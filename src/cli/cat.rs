@@ -3,7 +3,7 @@
 use super::args::ImageAndPaths;
 use super::open::{Opened, shown};
 use super::sentence::told;
-use super::{Context, Exit, escape, output};
+use super::{Context, Exit, output, tell};
 use crate::format::rows::FileType;
 use crate::fs::{Attr, Fs, FsError};
 use std::io::{self, Write};
@@ -29,13 +29,13 @@ pub struct Args {
 ///
 /// # Errors
 /// If the image cannot be opened, or standard output not be written.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     let (image, paths) = args.image.resolve()?;
     if paths.is_empty() {
         return Err(told(Exit::Usage, "no file is named: give PATH (try '--help')"));
     }
-    let opened = Opened::open(&image, context)?;
-    opened.tell_of_checkpoint(&image, context);
+    let opened = Opened::open(&image)?;
+    opened.tell_of_checkpoint(&image);
     let fs = opened.fs(true);
     let mut out = output::stdout();
     let mut exit = Exit::Done;
@@ -45,7 +45,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             Err(CatError::Write(error)) => return Err(error.into()),
             Err(CatError::Read(error)) => {
                 out.flush()?;
-                eprintln!("error: cannot read '{}' in '{}': {error}", escape::shown(path), shown(&image));
+                tell::error(path, &format!("cannot read it in '{}': {error}", shown(&image.path)));
                 // What the image cannot give is a finding; what it does not have was asked for by mistake.
                 match error {
                     FsError::Io(_) if exit == Exit::Done => exit = Exit::Findings,

@@ -1,6 +1,6 @@
 //! `floe check`: everything that is wrong with an image, and which files that hits. Never writes.
 
-use super::args::{ImageArg, JsonArg, Resources};
+use super::args::{ImageArg, Place, Resources};
 use super::open::{self, not_an_image, open_storage, shown};
 use super::progress::{Progress, Step};
 use super::size::{Human, counted};
@@ -10,7 +10,6 @@ use crate::storage::{DirectoryFolder, FileStorage};
 use anyhow::Context as _;
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
@@ -43,8 +42,6 @@ pub struct Args {
     #[arg(long, value_name = "N/M|P%|SIZE", value_parser = subset, conflicts_with = "quick")]
     read_data_subset: Option<Subset>,
     #[command(flatten)]
-    pub(super) json: JsonArg,
-    #[command(flatten)]
     resources: Resources,
     /// Memory for the buffers of all threads
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size::parse, help_heading = "Resources")]
@@ -69,25 +66,26 @@ fn subset(text: &str) -> Result<Subset, String> {
 /// # Errors
 /// If there is no image, it cannot be read at all, or a signal came.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
-    let path = &args.image.image;
-    let (storage, _lock) = open_storage(path)?;
+    let place = args.image.resolve()?;
+    let path = &place.path;
+    let (storage, _lock) = open_storage(&place)?;
     let options = CheckOptions {
         quick: args.quick,
         subset: args.read_data_subset.unwrap_or(Subset::All),
         jobs: args.resources.jobs(),
         memory: args.memory,
     };
-    let observer = Observer(Progress::new(context, args.json.json, false, "checking"));
+    let observer = Observer(Progress::new(context, context.json, false, "checking"));
     signals::watch();
-    let beside = log_beside(path, &storage);
+    let beside = log_beside(&place, &storage);
     let checked = care::check_with_log(storage, &beside, &options, &observer);
     observer.0.finish();
     let report = match checked {
-        Err(CheckError::NotAnImage) => return Err(not_an_image(path)),
+        Err(CheckError::NotAnImage) => return Err(not_an_image(path, place.offset)),
         Err(error @ CheckError::Cancelled) => return Err(error.into()),
         checked => checked.with_context(|| format!("cannot check '{}'", shown(path)))?,
     };
-    if args.json.json {
+    if context.json {
         output::document(&Document::new(shown(path).into_owned(), &report))?;
     } else {
         let mut out = output::stdout();
@@ -97,19 +95,19 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(if report.damaged() { Exit::Findings } else { Exit::Done })
 }
 
-fn log_beside(path: &Path, storage: &Arc<FileStorage>) -> LogBesideImage {
-    if let Some(writer) = open::writer(path, storage) {
+fn log_beside(place: &Place, storage: &Arc<FileStorage>) -> LogBesideImage {
+    if let Some(writer) = open::writer(place, storage) {
         return LogBesideImage::Writer(writer.to_string());
     }
-    let folder = match open::thaw_log(path) {
+    let folder = match open::thaw_log(place) {
         Ok(None) => return LogBesideImage::None,
         Ok(Some(log)) => DirectoryFolder::open_read_only(&log.directory),
         Err(error) => Err(error),
     };
     match folder {
         Ok(folder) => {
-            let (path, storage) = (path.to_owned(), Arc::clone(storage));
-            let writer = Arc::new(move || open::writer(&path, &storage).map(|writer| writer.to_string()));
+            let (place, storage) = (place.clone(), Arc::clone(storage));
+            let writer = Arc::new(move || open::writer(&place, &storage).map(|writer| writer.to_string()));
             LogBesideImage::Folder { folder: Arc::new(folder), writer }
         }
         Err(error) => LogBesideImage::Closed(error.to_string()),
@@ -129,6 +127,15 @@ impl CheckObserver for Observer {
 }
 
 fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Result<()> {
+    if report.missing > 0 {
+        // The cause, before all that follows from it.
+        writeln!(
+            out,
+            "the file is cut short: {} of {} are missing at its end (was it copied or downloaded completely?)",
+            Human(report.missing),
+            Human(report.bytes)
+        )?;
+    }
     for finding in &report.findings {
         writeln!(out, "{}: {}", finding.severity.name(), escape::shown(finding.message.as_bytes()))?;
         let shown = if context.verbose > 0 { usize::MAX } else { PATHS_SHOWN };
@@ -158,7 +165,7 @@ fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Re
         writeln!(
             out,
             "{}: {} in {} frames, {} table blocks, {} inodes, {} names; read {} of {} superchunks, verified {} subchunks",
-            if report.damaged() { "damaged" } else { "no damage" },
+            verdict(report),
             Human(report.bytes),
             report.frames,
             report.table_blocks,
@@ -172,6 +179,16 @@ fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
+/// What was found, and of which part of the image.
+fn verdict(report: &CheckReport) -> &'static str {
+    match (report.damaged(), report.superchunks_read) {
+        (true, _) => "damaged",
+        (false, read) if read == report.superchunks => "no damage",
+        (false, 0) => "no damage in the metadata; the data was not read",
+        (false, _) => "no damage in what was read, which is not all of the data",
+    }
+}
+
 #[derive(Serialize)]
 struct Document<'a> {
     image: String,
@@ -180,6 +197,8 @@ struct Document<'a> {
     findings: Vec<FindingShown<'a>>,
     findings_suppressed: u64,
     paths_incomplete: bool,
+    /// At the end of the file.
+    missing_bytes: u64,
     bytes: u64,
     frames: u64,
     table_blocks: u64,
@@ -223,6 +242,7 @@ impl<'a> Document<'a> {
             findings: report.findings.iter().map(FindingShown::new).collect(),
             findings_suppressed: report.suppressed,
             paths_incomplete: report.paths_incomplete,
+            missing_bytes: report.missing,
             bytes: report.bytes,
             frames: report.frames,
             table_blocks: report.table_blocks,

@@ -1,6 +1,6 @@
 //! `floe digest`: one hash over a tree's paths, attributes and identities, whatever the image looks like inside.
 
-use super::args::{ImageAndPaths, JsonArg};
+use super::args::ImageAndPaths;
 use super::open::{Opened, shown};
 use super::sentence::told;
 use super::{Context, Exit, escape, output};
@@ -23,8 +23,6 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     image: ImageAndPaths,
-    #[command(flatten)]
-    pub(super) json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -45,17 +43,17 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         [path] => path,
         _ => return Err(told(Exit::Usage, "digest takes one path at most")),
     };
-    let opened = Opened::open(&image, context)?;
-    opened.tell_of_checkpoint(&image, context);
+    let opened = Opened::open(&image)?;
+    opened.tell_of_checkpoint(&image);
     let fs = opened.fs(false);
-    let what = || format!("cannot make a digest of '{}' in '{}'", escape::shown(path), shown(&image));
+    let what = || format!("cannot make a digest of '{}' in '{}'", escape::shown(path), shown(&image.path));
     let attr = fs.resolve(path).with_context(what)?;
     let digest = match crate::fs::digest(&fs, attr.inode) {
         Ok(digest) => output::hex(&digest),
         Err(error @ FsError::Io(_)) => return Err(told(Exit::Findings, format!("{}: {error}", what()))),
         Err(error) => return Err(error).with_context(what),
     };
-    if args.json.json {
+    if context.json {
         output::document(&Document { digest, path: output::Name::new(path) })?;
     } else {
         let mut out = output::stdout();

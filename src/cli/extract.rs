@@ -1,13 +1,14 @@
 //! `floe extract`: files of an image into a folder, or to standard output.
 
-use super::args::{ImageAndPaths, JsonArg};
+use super::args::ImageAndPaths;
 use super::cat::{CatError, copy_file};
 use super::open::{Opened, shown};
+use super::pack::entries;
 use super::progress::{Progress, Step, clock};
 use super::sentence::told;
 use super::size::{Human, counted};
 use super::walk::Walk;
-use super::{Context, Exit, descriptors, escape, output, signals};
+use super::{Context, Exit, descriptors, escape, output, signals, tell};
 use crate::format::rows::FileType;
 use crate::fs::extract::{self, ExtractError, ExtractObserver, ExtractOptions, ExtractSummary, Overwrite, Pick};
 use crate::fs::{Attr, Fs};
@@ -21,7 +22,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
-Paths are paths in the image; a folder is extracted with everything in it. Nothing is ever written outside DIR, \
+Paths are paths in the image; a directory is extracted with everything in it. Nothing is ever written outside DIR, \
 whatever the image says. Symbolic links are made but never followed. Holes stay holes.
 
 Owners, set-id bits of files that belonged to somebody else, and the xattrs 'trusted.*' and 'security.*' are restored by \
@@ -33,7 +34,7 @@ Examples:
   floe extract photos.floe 2024/may 2024/june -C out
   floe extract photos.floe --include '*.jpg' --strip-components 1 -C out
   floe extract photos.floe notes/todo.txt --stdout | less
-  floe extract photos.floe -C out --overwrite=changed    once more, only what differs
+  floe extract photos.floe -C out --overwrite changed    once more, only what differs
 
 The image itself, its thaw log (IMAGE.thaw) and its lock (IMAGE.lock) are never replaced, even with \
 --overwrite=always.
@@ -50,7 +51,7 @@ const OPEN_DIRECTORIES: usize = 64;
 pub struct Args {
     #[command(flatten)]
     image: ImageAndPaths,
-    /// The folder to extract into; it is made if it is not there
+    /// The directory to extract into; it is made if it is not there
     #[arg(short = 'C', long, value_name = "DIR", default_value = ".", conflicts_with = "stdout")]
     directory: PathBuf,
     /// Extract only what matches a pattern (gitignore's syntax)
@@ -64,13 +65,11 @@ pub struct Args {
     strip_components: usize,
     /// What to do with a name that exists already: keep it, replace it if type, size or time differ, or replace it
     /// [default: never, and say so]
-    #[arg(long, value_name = "WHEN", require_equals = true, conflicts_with = "stdout")]
+    #[arg(long, value_name = "WHEN", conflicts_with = "stdout")]
     overwrite: Option<When>,
     /// Write the bytes of files to standard output, one file after another
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     stdout: bool,
-    #[command(flatten)]
-    pub(super) json: JsonArg,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -97,14 +96,16 @@ impl From<When> for Overwrite {
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let rules = rules(&args)?;
     let (image, paths) = args.image.resolve()?;
-    let opened = Opened::open(&image, context)?;
-    opened.tell_of_checkpoint(&image, context);
+    let opened = Opened::open(&image)?;
+    opened.tell_of_checkpoint(&image);
     let fs = opened.fs(true);
     let mut attrs = Vec::new();
     for path in &paths {
         // Before anything is written: half of what was asked for would look like all of it.
         let attr = fs.resolve(path);
-        attrs.push(attr.with_context(|| format!("cannot extract '{}' from '{}'", escape::shown(path), shown(&image)))?);
+        attrs.push(
+            attr.with_context(|| format!("cannot extract '{}' from '{}'", escape::shown(path), shown(&image.path)))?,
+        );
     }
     let pick = |path: &[u8], file_type| pick(&rules, path, file_type);
     if args.stdout {
@@ -112,11 +113,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     }
     signals::watch();
     let total = if paths.is_empty() { opened.image.root().view.bytes } else { 0 };
-    let json = args.json.json;
+    let json = context.json;
     let observer =
         Observer { progress: Progress::new(context, json, true, "extracting"), total, verbose: context.verbose > 0 };
-    let own =
-        own_files(&image, opened.storage.file()).with_context(|| format!("cannot look at '{}'", shown(&image)))?;
+    let own = own_files(&image.path, opened.storage.file())
+        .with_context(|| format!("cannot look at '{}'", shown(&image.path)))?;
     let options = ExtractOptions {
         overwrite: args.overwrite.map_or(Overwrite::Never, Overwrite::from),
         strip_components: args.strip_components,
@@ -128,13 +129,16 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     observer.progress.finish();
     let summary = match extracted {
         Err(ExtractError::Cancelled) => return Err(told(Exit::Interrupted, "interrupted")),
-        extracted => extracted.with_context(|| format!("cannot extract '{}'", shown(&image)))?,
+        extracted => extracted.with_context(|| format!("cannot extract '{}'", shown(&image.path)))?,
     };
     observer.tell_summary(&summary, json)?;
+    for (option, pattern) in rules.unused() {
+        observer.progress.warning(&format!("{option} '{}' matches nothing", escape::shown(pattern.as_bytes())));
+    }
     let unasked = args.overwrite.is_none() && summary.skipped > 0;
     if unasked {
         let names = counted(summary.skipped, "name");
-        observer.progress.note(b"", &format!("{names} left as they were (--overwrite says what to do with them)"));
+        observer.progress.warning(&format!("{names} left as they were (--overwrite says what to do with them)"));
     }
     Ok(if unasked || observer.progress.findings() > 0 { Exit::Findings } else { Exit::Done })
 }
@@ -183,7 +187,7 @@ fn to_stdout(
                 Ok(()) => {}
                 Err(CatError::Write(error)) => return Err(error.into()),
                 Err(CatError::Read(error)) => {
-                    eprintln!("error: {}: {error}", escape::shown(path));
+                    tell::error(path, &error.to_string());
                     exit = Exit::Findings;
                 }
             }
@@ -243,6 +247,8 @@ impl ExtractObserver for Observer {
 #[derive(Serialize)]
 struct Summary {
     files: u64,
+    /// Links, further names of files, devices, FIFOs and sockets.
+    others: u64,
     directories: u64,
     bytes: u64,
     skipped: u64,
@@ -256,7 +262,8 @@ impl Observer {
         let elapsed = self.progress.elapsed();
         if json {
             let summary = Summary {
-                files: summary.files,
+                files: summary.files.saturating_sub(summary.others),
+                others: summary.others,
                 directories: summary.directories,
                 bytes: summary.bytes,
                 skipped: summary.skipped,
@@ -266,8 +273,9 @@ impl Observer {
             };
             return output::line(&mut io::stdout(), "summary", &summary);
         }
-        let (files, folders) = (counted(summary.files, "file"), counted(summary.directories, "folder"));
-        self.progress.say(&format!("extracted {files} and {folders}, {} in {}", Human(summary.bytes), clock(elapsed)));
+        let files = counted(summary.files.saturating_sub(summary.others), "file");
+        let others = entries(summary.others, summary.directories);
+        self.progress.say(&format!("extracted {files}, {others}, {} in {}", Human(summary.bytes), clock(elapsed)));
         if summary.errors > 0 {
             self.progress.say(&format!("{}, see above", counted(summary.errors, "error")));
         }

@@ -3,7 +3,7 @@
 use super::open::shown;
 use super::size::{Human, counted};
 use super::walk::Walk;
-use super::{escape, output, time};
+use super::{escape, output, tell, time};
 use crate::format::ids::InodeId;
 use crate::fs::forget::{Forgotten, forget};
 use crate::fs::{Fs, FsOptions};
@@ -33,14 +33,14 @@ fn tell(path: &Path, fs: &Fs, forgotten: &Forgotten) -> anyhow::Result<()> {
         (*ranges, *bytes) = (ranges.saturating_add(1), bytes.saturating_add(range.len));
     }
     let bytes = lost.values().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-    eprintln!(
-        "warning: the thaw log of '{}' is given up: {} of {} are lost, and whatever was written after the last checkpoint",
+    tell::warning(format_args!(
+        "the thaw log of '{}' is given up: {} of {} are lost, and whatever was written after the last checkpoint",
         shown(path),
         Human(bytes),
         counted(lost.len() as u64, "file"),
-    );
+    ));
     if let Some(aside) = &forgotten.set_aside {
-        eprintln!("note: what was there is now '{}'", shown(Path::new(aside)));
+        tell::note(format_args!("what was there is now '{}'", shown(Path::new(aside))));
     }
     // Without a thread or a mount yet, so standard output is the caller's.
     let mut out = output::stdout();

@@ -3,7 +3,7 @@
 //! A mount is asked to do it and watched (`freeze_mount`); an image that is not mounted is opened as a mount would open it
 //! (here). What was done is told alike.
 
-use super::args::{JsonArg, Resources};
+use super::args::Resources;
 use super::ending::Ended;
 use super::freeze_report::{Done, tell_survey};
 use super::open::shown;
@@ -62,8 +62,6 @@ pub struct Args {
     #[arg(long, hide = true)]
     before_unmounting: bool,
     #[command(flatten)]
-    pub(super) json: JsonArg,
-    #[command(flatten)]
     resources: Resources,
 }
 
@@ -85,7 +83,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             let why = "--status is for a directory of a mount; of an image that is not mounted, see 'floe info'";
             return Err(told(Exit::Usage, format!("'{named}': {why}")));
         }
-        return freeze_status::run(&args.target, &named, args.json.json);
+        return freeze_status::run(&args.target, &named, context.json);
     }
     let cannot = || format!("cannot freeze '{named}'");
     if is_directory {
@@ -94,7 +92,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             deep: args.deep,
             dry_run: args.dry_run,
             before_unmounting: args.before_unmounting,
-            json: args.json.json,
+            json: context.json,
         };
         return freeze_mount::run(&asked, context).with_context(cannot);
     }
@@ -104,14 +102,14 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
 /// An image that is not mounted.
 fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     descriptors::raise();
-    let (json, options) = (args.json.json, MountOptions::default());
-    let how = How { quiet: context.quiet || json, ..How::default() };
+    let (json, options) = (context.json, MountOptions::default());
+    let how = How::default();
     let opened = Writing::open(&args.target, &options, how)?.map_err(|why| explained(&args.target, why))?;
     let Writer { path, live, lock, reader } = opened.begin(&options)?;
     live.set_compressors(args.resources.jobs());
     let found = live.freezer_status();
     if args.dry_run {
-        tell_survey(&found, json, context)?;
+        tell_survey(&found, json)?;
         return Ok(Exit::Done);
     }
     signals::watch();

@@ -49,7 +49,7 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     }
     if asked.dry_run {
         let (queue_bytes, queue_files) = (before.number("queue_bytes"), before.number("queue_files"));
-        tell_survey(&FreezerStatus { queue_bytes, queue_files, ..FreezerStatus::default() }, asked.json, context)?;
+        tell_survey(&FreezerStatus { queue_bytes, queue_files, ..FreezerStatus::default() }, asked.json)?;
         return Ok(Exit::Done);
     }
     signals::watch();

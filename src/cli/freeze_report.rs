@@ -4,7 +4,7 @@
 
 use super::progress::{Progress, clock};
 use super::size::{Human, counted};
-use super::{Context, Exit, output};
+use super::{Context, Exit, output, tell};
 use crate::fs::{FreezeReport, FreezerStatus};
 use anyhow::anyhow;
 use serde::Serialize;
@@ -122,14 +122,12 @@ struct Survey {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn tell_survey(found: &FreezerStatus, json: bool, context: &Context) -> io::Result<()> {
+pub fn tell_survey(found: &FreezerStatus, json: bool) -> io::Result<()> {
     let (files, bytes) = (found.queue_files, found.queue_bytes);
     if json {
         return output::line(&mut io::stdout(), "summary", &Survey { dry_run: true, files, bytes });
     }
-    if !context.quiet {
-        eprintln!("{} of {} would be frozen", Human(bytes), counted(files, "file"));
-    }
+    tell::line(&format!("{} of {} would be frozen", Human(bytes), counted(files, "file")));
     Ok(())
 }
 
@@ -138,8 +136,8 @@ pub fn nothing_to_freeze(named: &str, json: bool, context: &Context) -> anyhow::
     if json {
         let done = Done { report: FreezeReport::default(), is_complete: true, elapsed: Duration::ZERO };
         done.tell(&Progress::new(context, true, true, ""), true)?;
-    } else if !context.quiet {
-        eprintln!("note: '{named}' is mounted read-only: there is nothing to freeze");
+    } else {
+        tell::note(format_args!("'{named}' is mounted read-only: there is nothing to freeze"));
     }
     Ok(Exit::Done)
 }

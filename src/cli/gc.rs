@@ -1,10 +1,9 @@
 //! `floe gc`: gives back the space of what is dead.
 
-use super::args::JsonArg;
 use super::open::{not_an_image, shown};
 use super::sentence::told;
 use super::size::Human;
-use super::{Context, Exit, gc_mount, output, signals, time};
+use super::{Context, Exit, gc_mount, output, signals, tell, time};
 use crate::fs::gc::{GcError, GcHow, GcReport, NoReaders, gc_image};
 use crate::fs::start::StartError;
 use crate::meta::MetaError;
@@ -54,8 +53,6 @@ pub struct Args {
     /// Do not wait for readers of the image: fail, and say who they are
     #[arg(long)]
     no_wait: bool,
-    #[command(flatten)]
-    pub(super) json: JsonArg,
 }
 
 #[derive(Serialize)]
@@ -78,10 +75,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     if is_directory && args.dry_run {
         return Err(told(Exit::Usage, "-n is for an image that is not mounted; of a mount, see 'floe info IMAGE'"));
     }
-    let freed = if is_directory { gc_mount::free(&args.image, args.no_wait, context) } else { free(&args, context) };
+    let freed = if is_directory { gc_mount::free(&args.image, args.no_wait) } else { free(&args) };
     let report = match freed {
         Err(error) if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(MetaError::NotAnImage))) => {
-            return Err(not_an_image(&args.image));
+            return Err(not_an_image(&args.image, 0));
         }
         report => report.with_context(what)?,
     };
@@ -89,7 +86,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn free(args: &Args, context: &Context) -> anyhow::Result<GcReport> {
+fn free(args: &Args) -> anyhow::Result<GcReport> {
     let path = match args.image.canonicalize() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(told(Exit::NoImage, "no such file")),
         path => path?,
@@ -101,7 +98,7 @@ fn free(args: &Args, context: &Context) -> anyhow::Result<GcReport> {
     let how = GcHow {
         dry_run: args.dry_run,
         time: time::now(),
-        no_readers: &|| keep_readers_out(&storage, &path, args.no_wait, context),
+        no_readers: &|| keep_readers_out(&storage, &path, args.no_wait),
         stop: &signals::interrupted,
     };
     let image: Arc<dyn Storage> = storage.clone();
@@ -109,20 +106,15 @@ fn free(args: &Args, context: &Context) -> anyhow::Result<GcReport> {
 }
 
 /// Waits for readers of the image, and keeps others from beginning.
-fn keep_readers_out(
-    storage: &FileStorage,
-    path: &Path,
-    no_wait: bool,
-    context: &Context,
-) -> Result<NoReaders, LockError> {
-    let mut is_told = context.quiet || context.json;
+fn keep_readers_out(storage: &FileStorage, path: &Path, no_wait: bool) -> Result<NoReaders, LockError> {
+    let mut is_told = false;
     loop {
         match GcLock::try_acquire(storage.file()) {
             Err(LockError::Read) if !no_wait && !signals::interrupted() => {}
             done => return Ok(Box::new(done?)),
         }
         if !is_told {
-            eprintln!("note: waiting until {} read '{}' no more", who(storage), shown(path));
+            tell::note(format_args!("waiting until {} read '{}' no more", who(storage), shown(path)));
             is_told = true;
         }
         std::thread::sleep(PAUSE);
@@ -161,7 +153,7 @@ fn explained(error: GcError, storage: &FileStorage, path: &Path) -> anyhow::Erro
 }
 
 fn tell(args: &Args, report: &GcReport, context: &Context) -> io::Result<()> {
-    if args.json.json {
+    if context.json {
         let summary = Summary {
             image: output::Name::new(args.image.as_os_str().as_encoded_bytes()),
             dry_run: args.dry_run,
@@ -172,13 +164,11 @@ fn tell(args: &Args, report: &GcReport, context: &Context) -> io::Result<()> {
         };
         return output::line(&mut io::stdout(), "summary", &summary);
     }
-    if !context.quiet {
-        let did = if args.dry_run { "would free" } else { "freed" };
-        let rest = match report.left_bytes {
-            0 => String::new(),
-            bytes => format!("; {} are dead in superchunks that are partly live, and stay", Human(bytes)),
-        };
-        eprintln!("{did} {} in '{}'{rest}", Human(report.freed_bytes), shown(&args.image));
-    }
+    let did = if args.dry_run { "would free" } else { "freed" };
+    let rest = match report.left_bytes {
+        0 => String::new(),
+        bytes => format!("; {} are dead in superchunks that are partly live, and stay", Human(bytes)),
+    };
+    tell::line(&format!("{did} {} in '{}'{rest}", Human(report.freed_bytes), shown(&args.image)));
     Ok(())
 }

@@ -5,7 +5,7 @@
 use super::mount_state::{MountState, mount_of_directory};
 use super::open::shown;
 use super::sentence::told;
-use super::{Context, Exit, signals};
+use super::{Exit, signals, tell};
 use crate::fs::gc::GcReport;
 use crate::fuse::{GC_NOW, GC_XATTR};
 use anyhow::anyhow;
@@ -24,11 +24,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// It is no writable mount of floe, is another user's, or nothing could be freed.
-pub fn free(dir: &Path, no_wait: bool, context: &Context) -> anyhow::Result<GcReport> {
+pub fn free(dir: &Path, no_wait: bool) -> anyhow::Result<GcReport> {
     let mount = mount_of_directory(dir)?;
     let point = &mount.point;
     signals::watch();
-    let mut is_told = context.quiet || context.json;
+    let mut is_told = false;
     let mut freed = GcReport::default();
     loop {
         ask(point)?;
@@ -45,7 +45,7 @@ pub fn free(dir: &Path, no_wait: bool, context: &Context) -> anyhow::Result<GcRe
             return Err(told(Exit::Locked, format!("{why}: nothing is freed until they have ended")));
         }
         if !is_told {
-            eprintln!("note: waiting until nobody else reads the image of '{}'", shown(point));
+            tell::note(format_args!("waiting until nobody else reads the image of '{}'", shown(point)));
             is_told = true;
         }
         std::thread::sleep(AGAIN);

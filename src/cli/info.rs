@@ -1,10 +1,10 @@
 //! `floe info`: what an image is made of, and what its bytes are spent on.
 
-use super::args::{ImageArg, JsonArg};
+use super::args::{ImageArg, Place};
 use super::open::{self, Opened, shown};
 use super::size::{Human, counted};
 use super::time::Utc;
-use super::{Context, Exit, output};
+use super::{Context, Exit, output, tell};
 use crate::format::codec::Compression;
 use crate::format::head::VERSION;
 use crate::format::params::{Chunker, HashKind, Params};
@@ -26,19 +26,12 @@ Examples:
   floe info --json photos.floe | jq .sizes
 ";
 
-/// Most bytes of identities for a unique subchunk: what the design allows.
-const IDENTITY_BUDGET: u64 = 24;
-/// Bytes an inode that other metadata may take beyond what squashfs takes for the same tree.
-const INODE_BUDGET: u64 = 8;
-
 /// `floe info`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     image: ImageArg,
-    #[command(flatten)]
-    pub(super) json: JsonArg,
 }
 
 /// Shows what the image is made of.
@@ -46,17 +39,18 @@ pub struct Args {
 /// # Errors
 /// If it cannot be opened, or its tables not be read.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
-    let path = &args.image.image;
-    let opened = Opened::open(path, context)?;
+    let place = args.image.resolve()?;
+    let path = &place.path;
+    let opened = Opened::open(&place)?;
     let what = || format!("cannot read image '{}'", shown(path));
     let usage = opened.image.usage().with_context(what)?;
     let thawed = opened.image.thawed_count().with_context(what)?;
     let bytes = opened.storage.len().with_context(what)?;
-    let space = space(path, &opened, &usage, context);
-    let beside = Beside::of(path, &opened, context);
+    let space = space(path, &opened, &usage);
+    let beside = Beside::of(&place, &opened);
     let measured = Measured { bytes, usage: &usage, thawed: &thawed, space };
     let info = Info::new(shown(path).into_owned(), &opened.image, &measured, beside);
-    if args.json.json {
+    if context.json {
         output::document(&info)?;
     } else {
         let mut out = output::stdout();
@@ -67,13 +61,13 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
 }
 
 /// What is live and what is dead. That it is not known, in a damaged image, is a warning.
-fn space(path: &Path, opened: &Opened, usage: &Usage, context: &Context) -> Option<Space> {
+fn space(path: &Path, opened: &Opened, usage: &Usage) -> Option<Space> {
     let why = match meta::space(&opened.image, usage) {
         Ok(space) if space.unknown == 0 => return Some(space),
         Ok(space) => format!("the map lacks {} that files need", counted(space.unknown, "subchunk")),
         Err(error) => error.to_string(),
     };
-    context.warn(&format!("{}: it is not known what is live and what is dead: {why}", shown(path)));
+    tell::warning(format!("{}: it is not known what is live and what is dead: {why}", shown(path)));
     None
 }
 
@@ -110,7 +104,6 @@ struct Info {
     writer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     thaw_log: Option<LogShown>,
-    budget: Budget,
     warnings: Vec<String>,
 }
 
@@ -128,10 +121,10 @@ struct LogShown {
 }
 
 impl Beside {
-    fn of(path: &Path, opened: &Opened, context: &Context) -> Self {
-        let writer = open::writer(path, &opened.storage).map(|writer| writer.to_string());
-        let log = open::thaw_log(path).unwrap_or_else(|error| {
-            context.warn(&error.to_string());
+    fn of(place: &Place, opened: &Opened) -> Self {
+        let writer = open::writer(place, &opened.storage).map(|writer| writer.to_string());
+        let log = open::thaw_log(place).unwrap_or_else(|error| {
+            tell::warning(error.to_string());
             None
         });
         let log = log.map(|log| LogShown {
@@ -199,14 +192,6 @@ struct SpaceShown {
     punched: u64,
 }
 
-#[derive(Serialize)]
-struct Budget {
-    identities_per_subchunk: f64,
-    identities_per_subchunk_limit: u64,
-    other_metadata_per_inode: f64,
-    other_metadata_per_inode_over_squashfs_limit: u64,
-}
-
 impl Info {
     fn new(name: String, image: &Image, measured: &Measured<'_>, beside: Beside) -> Self {
         let (head, root) = (image.head(), image.root());
@@ -251,12 +236,6 @@ impl Info {
             thawed: output::Thawed::new(thawed),
             writer: beside.writer,
             thaw_log: beside.log,
-            budget: Budget {
-                identities_per_subchunk: ratio(usage.identities, root.subchunks),
-                identities_per_subchunk_limit: IDENTITY_BUDGET,
-                other_metadata_per_inode: ratio(usage.other_metadata(), root.view.inodes),
-                other_metadata_per_inode_over_squashfs_limit: INODE_BUDGET,
-            },
             warnings: image.warnings().to_vec(),
         }
     }
@@ -272,7 +251,7 @@ impl Info {
 
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut line = |name: &str, value: &dyn Display| writeln!(out, "{name:<16} {value}");
-        let (p, c, s, b) = (&self.params, &self.counts, &self.sizes, &self.budget);
+        let (p, c, s) = (&self.params, &self.counts, &self.sizes);
         line("image", &self.image)?;
         line("format", &format!("floe {}, generation {}", self.format_version, self.generation))?;
         line("state", &self.state())?;
@@ -283,7 +262,7 @@ impl Info {
         line("lineage", &self.lineage)?;
         line("root hash", &self.root_hash)?;
         line("view hash", &self.view_hash)?;
-        line("time", &format!("{} UTC", Utc(self.time)))?;
+        line("newest change", &format!("{} UTC", Utc(self.time)))?;
         line("packed", &format!("{} UTC", Utc(self.packed_time)))?;
         if let Some(profile) = p.profile {
             line("profile", &profile)?;
@@ -292,7 +271,7 @@ impl Info {
         let parts = p.part_size.map_or_else(String::new, |size| format!(", in parts of {}", Human(size.into())));
         line("superchunks", &format!("{}{parts}", Human(p.superchunk_size.into())))?;
         line("chunker", &p.chunker)?;
-        line("identity", &format!("{}{}", p.hash, if p.trusted { " (trusted)" } else { "" }))?;
+        line("hash", &format!("{}{}", p.hash, if p.trusted { " (not proof against forgery)" } else { "" }))?;
         line("working set", &format!("{} or more", Human(p.working_set)))?;
         line("inodes", &c.inodes)?;
         line("files", &Human(s.files))?;
@@ -317,20 +296,9 @@ impl Info {
         line("size", &format!("{} ({:.2}:1)", Human(s.image), ratio(s.files, s.image)))?;
         line("  data", &format!("{} ({:.2}:1)", Human(s.data), ratio(s.data_raw, s.data)))?;
         line("  clear lists", &Human(s.clear_lists))?;
-        let identities = format!(
-            "{} ({:.1} B a subchunk, at most {})",
-            Human(s.identities),
-            b.identities_per_subchunk,
-            b.identities_per_subchunk_limit
-        );
-        line("  identities", &identities)?;
-        let other = format!(
-            "{} ({:.1} B an inode, at most squashfs's and {})",
-            Human(s.other_metadata),
-            b.other_metadata_per_inode,
-            b.other_metadata_per_inode_over_squashfs_limit
-        );
-        line("  other metadata", &other)?;
+        let each = |bytes, count, what| format!("{} ({:.1} B for each {what})", Human(bytes), ratio(bytes, count));
+        line("  content hashes", &each(s.identities, c.subchunks, "subchunk"))?;
+        line("  other metadata", &each(s.other_metadata, c.inodes, "inode"))?;
         line("  heads", &Human(s.heads))?;
         for (name, bytes) in
             [("  punched", s.punched), ("  parity", s.parity), ("  other", s.other), ("  damaged", s.damaged)]

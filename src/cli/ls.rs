@@ -1,23 +1,26 @@
 //! `floe ls`: what an image holds, sorted by the bytes of the names.
 
-use super::args::{ImageAndPaths, JsonArg};
+use super::args::{self, ImageAndPaths};
 use super::open::{Opened, shown};
 use super::time::Utc;
 use super::walk::Walk;
-use super::{Context, Exit, escape, output};
+use super::{Context, Exit, escape, output, tell};
 use crate::format::rows::FileType;
 use crate::fs::{Attr, Fs};
 use anyhow::Context as _;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 const EXAMPLES: &str = "\
-Names are sorted by their bytes, and times are UTC. On a terminal, what is not printable in a name is shown as
-an escape; into a pipe names go as they are.
+Names are sorted by their bytes, and times are UTC. On a terminal, what is not printable in a name is shown as an escape; \
+into a pipe names go as they are. Of several directories each has a heading. A path that is not in the image is an error, and \
+the others are still listed.
 
 Examples:
   floe ls photos.floe                 what the root holds
-  floe ls -l photos.floe 2024/may     a folder, with attributes
+  floe ls -l photos.floe 2024/may     a directory, with attributes
   floe ls -R photos.floe              everything, one path a line
   floe ls -R --json photos.floe | jq '.entries[] | select(.size > 1000000) | .path'
 ";
@@ -34,8 +37,6 @@ pub struct Args {
     /// List everything below, each with its path from the image's root
     #[arg(short = 'R', long)]
     recursive: bool,
-    #[command(flatten)]
-    pub(super) json: JsonArg,
 }
 
 /// Lists.
@@ -47,12 +48,12 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     if paths.is_empty() {
         paths.push(Vec::new());
     }
-    let opened = Opened::open(&image, context)?;
-    opened.tell_of_checkpoint(&image, context);
+    let opened = Opened::open(&image)?;
+    opened.tell_of_checkpoint(&image);
     let fs = opened.fs(false);
     let mut printer = Printer {
         out: Box::new(output::stdout()),
-        format: match (args.json.json, args.long) {
+        format: match (context.json, args.long) {
             (true, _) => Format::Json,
             (false, true) => Format::Long,
             (false, false) => Format::Names,
@@ -61,21 +62,52 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         entries: 0,
     };
     printer.begin()?;
+    let mut exit = Exit::Done;
+    let (mut others, mut dirs) = (Vec::new(), Vec::new());
     for path in &paths {
-        let listed = list(&fs, path, args.recursive, &mut printer);
-        listed.with_context(|| format!("cannot list '{}' in '{}'", shown_path(path), shown(&image)))?;
+        match fs.resolve(path) {
+            Ok(attr) if attr.is_dir() => dirs.push((path, attr)),
+            Ok(attr) => others.push((path, attr)),
+            Err(error) => {
+                // The others are still listed.
+                tell::error(
+                    path,
+                    &format!("cannot list it in '{}': {error}{}", shown(&image.path), hint(path, &image.path)),
+                );
+                exit = Exit::Failed;
+            }
+        }
+    }
+    for (path, attr) in &others {
+        printer.entry(&fs, path, attr)?;
+    }
+    let is_one = paths.len() == 1;
+    for (n, (path, attr)) in dirs.iter().enumerate() {
+        printer.heading(path, is_one || args.recursive, n == 0 && others.is_empty())?;
+        let with_path = args.recursive || context.json && !is_one;
+        let listed = list(&fs, path, attr, args.recursive, with_path, &mut printer);
+        listed.with_context(|| format!("cannot list '{}' in '{}'", shown_path(path), shown(&image.path)))?;
     }
     printer.end()?;
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
-fn list(fs: &Fs, path: &[u8], recursive: bool, printer: &mut Printer) -> anyhow::Result<()> {
-    let attr = fs.resolve(path)?;
-    if !attr.is_dir() {
-        return printer.entry(fs, path, &attr);
-    }
-    // What is in one directory is listed by name, as ls(1) does it; what is below, by path.
-    let from = if recursive { path } else { &[] };
+/// What people may have meant by a path that is not in the image.
+fn hint(path: &[u8], image: &Path) -> &'static str {
+    let is_image = args::image_variable().is_some() && args::clean(image.as_os_str().as_bytes()) == path;
+    if is_image { " (FLOE_IMAGE names the image, so each argument is a path in it)" } else { "" }
+}
+
+fn list(
+    fs: &Fs,
+    path: &[u8],
+    attr: &Attr,
+    recursive: bool,
+    with_path: bool,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
+    // What is in a directory is listed by name, as ls(1) does it; what is below, by path.
+    let from = if with_path { path } else { &[] };
     Walk::new(fs).below(attr.inode, from, &mut |path, attr| {
         printer.entry(fs, path, attr)?;
         Ok(recursive)
@@ -106,6 +138,18 @@ impl Printer {
             Format::Json => self.out.write_all(b"{\"entries\":["),
             _ => Ok(()),
         }
+    }
+
+    /// The name of a directory whose entries follow, where there are others.
+    fn heading(&mut self, path: &[u8], is_alone: bool, is_first: bool) -> io::Result<()> {
+        if is_alone || matches!(self.format, Format::Json) {
+            return Ok(());
+        }
+        if !is_first {
+            self.out.write_all(b"\n")?;
+        }
+        self.name(if path.is_empty() { b"/" } else { path })?;
+        self.out.write_all(b":\n")
     }
 
     fn end(&mut self) -> io::Result<()> {

@@ -11,7 +11,9 @@ use crate::pack::PackOptions;
 use crate::storage::Owner;
 use anyhow::Context as _;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 
 /// Smallest subchunk that `fixed:` may ask for, in bytes.
 const FIXED_MIN: u64 = 64;
@@ -122,13 +124,35 @@ pub fn options(codec: &Codec, timestamp: Option<i64>) -> anyhow::Result<PackOpti
     Ok(PackOptions {
         params,
         compression,
-        timestamp,
+        timestamp: match timestamp {
+            Some(given) => Some(given),
+            None => source_date(std::env::var_os("SOURCE_DATE_EPOCH"))?,
+        },
         now: time::now(),
         seed: Some(random_seed().context("cannot get random bytes for the image's uuid")?),
         umask: umask(),
         writer: Some(Owner::current()),
         ..PackOptions::default()
     })
+}
+
+/// The time that the environment gives. Empty counts as unset.
+fn source_date(variable: Option<OsString>) -> anyhow::Result<Option<i64>> {
+    let Some(text) = variable.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let parsed = text.to_str().map_or_else(|| Err("it is not text".to_owned()), time::parse);
+    parsed.map(Some).map_err(|why| told(Exit::Usage, format!("SOURCE_DATE_EPOCH: {why}")))
+}
+
+/// Refuses `-`: an image is not written from its beginning to its end.
+///
+/// # Errors
+/// With [`Exit::Usage`] if the image is named so.
+pub fn refuse_standard_output(image: &Path) -> anyhow::Result<()> {
+    if image.as_os_str() == "-" {
+        let why = "an image cannot be written to standard output: name a file ('./-' is a file of this name)";
+        return Err(told(Exit::Usage, why));
+    }
+    Ok(())
 }
 
 /// 32 random bytes.
@@ -206,6 +230,15 @@ mod tests {
     fn larger_superchunks_want_a_larger_working_set() {
         assert_eq!(params(&["--superchunk-size", "32M"]).0.working_set, 512);
         assert_eq!(params(&["--superchunk-size", "1M"]).0.working_set, Profile::Balanced.params().working_set);
+    }
+
+    #[test]
+    fn an_empty_source_date_is_none() {
+        let date = |text: &str| source_date(Some(text.into()));
+        assert_eq!(source_date(None).unwrap(), None);
+        assert_eq!(date("").unwrap(), None);
+        assert_eq!(date("1700000000").unwrap(), Some(1_700_000_000));
+        assert!(date("yesterday").is_err());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! `floe mkfs`: an empty image, to be mounted and written to.
 
-use super::args::{self, JsonArg};
+use super::args;
 use super::making::{self, Codec};
 use super::open::shown;
 use super::size::Human;
-use super::{Context, Exit, output, time};
+use super::{Context, Exit, output, tell, time};
 use crate::pack::{PackOptions, PackSummary, empty};
 use serde::Serialize;
 use std::io;
@@ -34,8 +34,6 @@ pub struct Args {
     #[arg(short, long)]
     force: bool,
     #[command(flatten)]
-    pub(super) json: JsonArg,
-    #[command(flatten)]
     codec: Codec,
     #[command(flatten)]
     root: Root,
@@ -50,9 +48,9 @@ struct Root {
     /// The same as --owner 0:0
     #[arg(long, conflicts_with = "owner")]
     all_root: bool,
-    /// Time of the image and its root directory: seconds since 1970 or RFC 3339. With the same options and timestamp an
-    /// image has the same bytes
-    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true, env = "SOURCE_DATE_EPOCH")]
+    /// Time of the image and its root directory: seconds since 1970 or RFC 3339 [default: SOURCE_DATE_EPOCH, if
+    /// it is set]. With the same options and timestamp an image has the same bytes
+    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
     timestamp: Option<i64>,
 }
 
@@ -61,6 +59,7 @@ struct Root {
 /// # Errors
 /// If an option is wrong, or the image exists or cannot be written.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
+    making::refuse_standard_output(&args.image)?;
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     let caller = (user.as_raw(), group.as_raw());
     let options = PackOptions {
@@ -84,7 +83,7 @@ struct Summary {
 
 fn tell(args: &Args, options: &PackOptions, made: &PackSummary, context: &Context) -> io::Result<()> {
     let (compression, superchunk_size) = (options.compression.to_string(), options.params.superchunk_size);
-    if args.json.json {
+    if context.json {
         let summary = Summary {
             image: output::Name::new(args.image.as_os_str().as_encoded_bytes()),
             image_bytes: made.image_bytes,
@@ -94,13 +93,11 @@ fn tell(args: &Args, options: &PackOptions, made: &PackSummary, context: &Contex
         };
         return output::line(&mut io::stdout(), "summary", &summary);
     }
-    if !context.quiet {
-        eprintln!(
-            "made the empty image '{}': {}, {compression}, superchunks of {}",
-            shown(&args.image),
-            Human(made.image_bytes),
-            Human(superchunk_size.into())
-        );
-    }
+    tell::line(&format!(
+        "made the empty image '{}': {}, {compression}, superchunks of {}",
+        shown(&args.image),
+        Human(made.image_bytes),
+        Human(superchunk_size.into())
+    ));
     Ok(())
 }

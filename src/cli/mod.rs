@@ -8,6 +8,8 @@ pub mod descriptors;
 mod ending;
 pub mod escape;
 pub mod exit;
+mod help;
+mod log;
 pub mod making;
 pub mod open;
 pub mod output;
@@ -16,6 +18,7 @@ pub mod sentence;
 mod serve;
 pub mod signals;
 pub mod size;
+mod tell;
 pub mod time;
 pub mod walk;
 
@@ -46,9 +49,9 @@ mod umount;
 
 pub use exit::Exit;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use tracing::level_filters::LevelFilter;
 
 const ABOUT: &str = "An archival filesystem that you can write to: packs small, mounts fast.";
@@ -73,7 +76,7 @@ Environment:
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "floe", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "floe", version, about = ABOUT, after_help = EXAMPLES)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
@@ -86,10 +89,10 @@ struct Cli {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Talk")]
 struct Global {
-    /// Say nothing but what went wrong
+    /// Print only warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Say more: each file as it is packed, extracted or frozen; twice for more still
+    /// List each file as it is packed, extracted or frozen; twice for debug messages, too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Log messages of this level and above to standard error
@@ -98,6 +101,9 @@ struct Global {
     /// How progress is shown
     #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
     progress: progress::Mode,
+    /// Print JSON for programs: results on standard output, messages on standard error
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -111,7 +117,7 @@ enum Level {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Pack files and folders into a new image
+    /// Pack files and directories into a new image
     Pack(Box<pack::Args>),
     /// Make an empty image, to be mounted and written to
     Mkfs(mkfs::Args),
@@ -140,11 +146,11 @@ enum Command {
     /// Print a digest of a tree that does not depend on how it is stored
     Digest(digest::Args),
     /// Print a script that completes floe's arguments in a shell
-    #[command(hide = true)]
     Completions(generate::CompletionsArgs),
-    /// Print the manual page
-    #[command(hide = true)]
+    /// Print a manual page
     Man(generate::ManArgs),
+    /// Print this help, or that of a command
+    Help(help::Args),
 }
 
 impl Command {
@@ -166,23 +172,7 @@ impl Command {
             Command::Digest(args) => digest::run(args, context),
             Command::Completions(args) => generate::completions(args),
             Command::Man(args) => generate::man(args),
-        }
-    }
-
-    fn json(&self) -> bool {
-        match self {
-            Command::Pack(args) => args.json.json,
-            Command::Mkfs(args) => args.json.json,
-            Command::Freeze(args) => args.json.json,
-            Command::Extract(args) => args.json.json,
-            Command::Ls(args) => args.json.json,
-            Command::Info(args) => args.json.json,
-            Command::Check(args) => args.json.json,
-            Command::Gc(args) => args.json.json,
-            Command::Bench(args) => args.json.json,
-            Command::Digest(args) => args.json.json,
-            Command::Mount(_) | Command::Sync(_) | Command::Umount(_) | Command::Cat(_) => false,
-            Command::Completions(_) | Command::Man(_) => false,
+            Command::Help(args) => help::run(args),
         }
     }
 }
@@ -200,72 +190,86 @@ pub struct Context {
     pub json: bool,
 }
 
-impl Context {
-    /// Tells people of something that is wrong, though the command goes on.
-    pub fn warn(&self, message: &str) {
-        if self.json {
-            let error = output::ItemError { item: "", message };
-            // There is nobody to tell that nobody can be told.
-            let _ = output::line(&mut io::stderr(), "error", &error);
-        } else {
-            eprintln!("warning: {message}");
-        }
-    }
-}
-
 /// Runs the command that `argv` (with the program's name first) asks for.
 pub fn main(argv: Vec<OsString>) -> std::process::ExitCode {
     if mount::is_helper_call(&argv) && !names_a_command(&argv) {
+        log::start(LevelFilter::WARN);
         return u8::try_from(mount::run_helper(&argv)).unwrap_or(1).into();
     }
-    let cli = match Cli::try_parse_from(argv) {
+    let cli = match parse(&argv) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output; whether somebody reads them is no matter.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
-        }
+        Err(error) => return refuse(&argv, &error),
     };
-    log_to_stderr(&cli.global);
-    let Global { quiet, verbose, progress, .. } = cli.global;
-    let context = Context { quiet, verbose, progress, json: cli.command.json() };
+    let Global { quiet, verbose, progress, json, log_level } = cli.global;
+    tell::set(json, quiet);
+    log::start(level(log_level, quiet, verbose));
+    let context = Context { quiet, verbose, progress, json };
     match cli.command.run(&context) {
         Ok(exit) => exit.into(),
         Err(error) if sentence::is_broken_pipe(&error) => Exit::Done.into(),
         Err(error) => {
             let exit = sentence::exit_of(&error);
-            tell(&context, exit, &sentence::sentence(&error));
+            tell::exit_error(exit, &sentence::sentence(&error));
             exit.into()
         }
     }
 }
 
-fn names_a_command(argv: &[OsString]) -> bool {
-    let first = argv.get(1).and_then(|arg| arg.to_str());
-    first.is_some_and(|name| Cli::command().find_subcommand(name).is_some())
-}
-
-fn tell(context: &Context, exit: Exit, message: &str) {
-    if context.json {
-        let error = output::ExitError { code: exit.code(), message };
-        // There is nobody to tell that nobody can be told.
-        let _ = output::line(&mut io::stderr(), "exit_error", &error);
-    } else {
-        eprintln!("error: {message}");
+/// The command line. A command's options may come before its name, too.
+fn parse(argv: &[OsString]) -> Result<Cli, clap::Error> {
+    let parsed = |argv: &[OsString]| Cli::from_arg_matches(&help::command().try_get_matches_from(argv)?);
+    let refused = match parsed(argv) {
+        Err(refused) if refused.kind() == ErrorKind::UnknownArgument => refused,
+        parsed => return parsed,
+    };
+    // The first that is understood: an option's value may have a command's name.
+    let mut first_refused = None;
+    for (at, name) in argv.iter().enumerate().skip(2).filter(|(_, arg)| is_command(arg)) {
+        let others = argv.iter().enumerate().skip(1).filter(|(other, _)| *other != at).map(|(_, arg)| arg);
+        let moved: Vec<_> = argv.iter().take(1).chain([name]).chain(others).cloned().collect();
+        match parsed(&moved) {
+            Err(refused) if refused.use_stderr() => _ = first_refused.get_or_insert(refused),
+            understood => return understood,
+        }
     }
+    Err(first_refused.unwrap_or(refused))
 }
 
-fn log_to_stderr(global: &Global) {
-    let level = match (global.log_level, global.quiet, global.verbose) {
+fn is_command(arg: &OsString) -> bool {
+    arg.to_str().is_some_and(|name| Cli::command().find_subcommand(name).is_some())
+}
+
+/// Tells of a command line that is none, or shows the help or version that it asks for.
+fn refuse(argv: &[OsString], error: &clap::Error) -> std::process::ExitCode {
+    let asks_for_json = argv.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    if !error.use_stderr() {
+        // Whether somebody reads it makes no difference.
+        let _ = error.print();
+        return Exit::Done.into();
+    }
+    if asks_for_json {
+        tell::set(true, false);
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        tell::exit_error(Exit::Usage, first.strip_prefix("error: ").unwrap_or(first));
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage.into()
+}
+
+fn names_a_command(argv: &[OsString]) -> bool {
+    argv.get(1).is_some_and(is_command)
+}
+
+fn level(given: Option<Level>, quiet: bool, verbose: u8) -> LevelFilter {
+    match (given, quiet, verbose) {
         (Some(Level::Error), _, _) | (None, true, _) => LevelFilter::ERROR,
         (Some(Level::Warn), _, _) | (None, _, 0) => LevelFilter::WARN,
         (Some(Level::Info), _, _) | (None, _, 1) => LevelFilter::INFO,
         (Some(Level::Debug), _, _) | (None, _, 2..) => LevelFilter::DEBUG,
         (Some(Level::Trace), _, _) => LevelFilter::TRACE,
-    };
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colour).with_max_level(level);
-    log.without_time().with_target(level >= LevelFilter::DEBUG).init();
+    }
 }
 
 #[cfg(test)]
@@ -279,10 +283,14 @@ mod tests {
 
     #[test]
     fn options_stand_anywhere_on_the_line() {
-        for line in ["-q pack -j2 a b", "pack a b -j 2 -q", "pack a -q b --jobs=2", "pack --quiet -j2 a b"] {
-            let cli = Cli::try_parse_from(std::iter::once("floe").chain(line.split(' '))).unwrap();
-            assert!(cli.global.quiet, "{line}");
-            assert!(matches!(cli.command, Command::Pack(_)), "{line}");
+        let lines = ["-q pack -j2 a b", "pack a b -j 2 -q", "pack a -q b --jobs=2", "pack --quiet -j2 a b"];
+        let before =
+            ["-j2 -q pack a b", "-j 2 --exclude pack -q pack a b", "-C none pack -q mount b", "--dry-run pack a b -q"];
+        for line in lines.iter().chain(&before) {
+            let line: Vec<_> = std::iter::once("floe").chain(line.split(' ')).map(OsString::from).collect();
+            let cli = parse(&line).unwrap();
+            assert!(cli.global.quiet, "{line:?}");
+            assert!(matches!(cli.command, Command::Pack(_)), "{line:?}");
         }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! The two command lines; what they start is in `serve`.
 
+use super::open::shown;
 use super::opening::{How, Opened};
 use super::sentence::{sentence, told};
-use super::serve;
-use super::{Context, Exit};
+use super::{Context, Exit, args, output, serve, size, tell};
 use crate::fuse::MountOptions;
+use serde::Serialize;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -30,14 +32,11 @@ by default. Without it a killed daemon ends at once.
 
 /// `floe mount`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, override_usage = "floe mount [OPTIONS] IMAGE DIR")]
 pub struct Args {
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
-    /// The directory to mount it on
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    /// The image, and the directory to mount it on; if the environment variable FLOE_IMAGE names the image, DIR alone
+    #[arg(value_name = "IMAGE DIR", required = true)]
+    places: Vec<OsString>,
     /// Mount options, separated by commas: ro, rw, dev, suid, noexec, relatime, strictatime, sync, commit=5, thaw=DIR,
     /// volatile, budget=1G, memory=512M, freeze=auto|off|eager, allow_other, allow_root, auto_unmount, subtype=, fsname=,
     /// entry_timeout=, attr_timeout=, cache=256M, threads=N, readahead=N, verify; with ro also: uid=, gid=, umask=, fmask=,
@@ -51,6 +50,31 @@ pub struct Args {
     /// Reading these bytes is an error until they are overwritten. A log that fits is not given up
     #[arg(long)]
     pub forget_thaw: bool,
+    /// Where the image begins in its file, in bytes: the same as -o offset=
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    offset: Option<u64>,
+}
+
+impl Args {
+    /// The image and the directory.
+    fn places(&self, variable: Option<OsString>) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let (image, dirs) = args::image_first(variable, self.places.clone())?;
+        match dirs.as_slice() {
+            [dir] => Ok((image, dir.into())),
+            [] => Err(told(Exit::Usage, "both an image and a directory are needed: IMAGE DIR (try '--help')")),
+            [_, other, ..] => match args::image_variable() {
+                Some(_) => Err(args::too_many(&image, other)),
+                None => Err(told(Exit::Usage, format!("'{}' is one argument too many", shown(Path::new(other))))),
+            },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    image: output::Name,
+    mount: output::Name,
+    read_only: bool,
 }
 
 /// Mounts, and returns once the mount can be used (or, with `-f`, when it ends).
@@ -62,8 +86,16 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     for list in &args.options {
         options.take(list).map_err(|error| told(Exit::Usage, error.to_string()))?;
     }
-    let how = How { foreground: args.foreground, forget_thaw: args.forget_thaw, quiet: context.quiet };
-    serve::mount(&args.image, &args.dir, &options, how)?;
+    options.offset = args.offset.unwrap_or(options.offset);
+    let how = How { foreground: args.foreground, forget_thaw: args.forget_thaw };
+    let (image, dir) = args.places(args::image_variable())?;
+    let (name, point) =
+        (output::Name::new(image.as_os_str().as_bytes()), output::Name::new(dir.as_os_str().as_bytes()));
+    let mounted = |read_only| match context.json {
+        true => output::line(&mut io::stdout(), "summary", &Summary { image: name, mount: point, read_only }),
+        false => Ok(()),
+    };
+    serve::mount(&image, &dir, &options, how, mounted)?;
     Ok(Exit::Done)
 }
 
@@ -83,18 +115,18 @@ pub fn run_helper(argv: &[OsString]) -> i32 {
     let call = match HelperCall::parse(argv.get(1..).unwrap_or_default()) {
         Ok(call) => call,
         Err(message) => {
-            eprintln!("error: {message}\nusage: mount.floe IMAGE DIR [-sfnv] [-o OPTIONS]");
+            tell::text(&format!("error: {message}\nusage: mount.floe IMAGE DIR [-sfnv] [-o OPTIONS]"));
             return Exit::MountUsage.code().into();
         }
     };
     let result = match call.fake {
         true => Opened::open(&call.image, &call.options, How::default()).map(drop),
-        false => serve::mount(&call.image, &call.dir, &call.options, How::default()),
+        false => serve::mount(&call.image, &call.dir, &call.options, How::default(), |_| Ok(())),
     };
     match result {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("error: {}", sentence(&error));
+            tell::exit_error(Exit::MountFailed, &sentence(&error));
             Exit::MountFailed.code().into()
         }
     }
@@ -163,7 +195,8 @@ mod tests {
     #[test]
     fn options_stand_anywhere_on_the_line() {
         let args = Cli::try_parse_from(["mount", "-o", "ro", "a.floe", "-f", "mnt", "-o", "cache=1M"]).unwrap().mount;
-        assert_eq!((args.image, args.dir), ("a.floe".into(), "mnt".into()));
+        assert_eq!(args.places(None).unwrap(), ("a.floe".into(), "mnt".into()));
+        assert!(args.places(Some("b.floe".into())).is_err());
         assert!(args.foreground);
         assert_eq!(args.options, strings(&["ro", "cache=1M"]));
     }

@@ -1,10 +1,11 @@
 //! Opening an image for reading: its lock, its head and root, and what people are told when that fails.
 
+use super::args::Place;
 use super::sentence::told;
-use super::{Context, Exit, escape};
+use super::{Exit, escape, tell};
 use crate::fs::{Fs, FsOptions};
 use crate::meta::{Image, ImageOptions, MetaError};
-use crate::storage::{Access, FileStorage, Holder, LockError, LogBeside, ReaderLock, StorageError, follow};
+use crate::storage::{FileStorage, Holder, LockError, LogBeside, ReaderLock, StorageError, follow};
 use anyhow::Context as _;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -31,36 +32,37 @@ impl Opened {
     ///
     /// # Errors
     /// If there is none, it is locked by gc, or no root of it can be read.
-    pub fn open(path: &Path, context: &Context) -> anyhow::Result<Self> {
-        let (storage, lock) = open_storage(path)?;
+    pub fn open(place: &Place) -> anyhow::Result<Self> {
+        let path = &place.path;
+        let (storage, lock) = open_storage(place)?;
         let image = match Image::open(storage.clone(), ImageOptions::default()) {
-            Err(MetaError::NotAnImage) => return Err(not_an_image(path)),
+            Err(MetaError::NotAnImage) => return Err(not_an_image(path, place.offset)),
             opened => opened.with_context(|| cannot_open(path))?,
         };
         for warning in image.warnings() {
-            context.warn(&format!("{}: {warning}", shown(path)));
+            tell::warning(format!("{}: {warning}", shown(path)));
         }
         Ok(Opened { storage, image: Arc::new(image), _lock: lock })
     }
 
     /// Tells people that what they see is the last checkpoint, where more was written since.
-    pub fn tell_of_checkpoint(&self, path: &Path, context: &Context) {
+    pub fn tell_of_checkpoint(&self, place: &Place) {
         let head = self.image.head();
-        if context.quiet || context.json || head.clean {
+        if head.clean {
             return;
         }
-        let named = shown(path);
-        match writer(path, &self.storage) {
-            Some(writer) => eprintln!("note: {writer} writes '{named}': this is its last checkpoint"),
-            None => match thaw_log(path) {
-                Ok(Some(log)) if log.bytes > 0 => eprintln!(
-                    "note: '{named}' is not complete without its thaw log: this is its last checkpoint (a writable mount \
+        let named = shown(&place.path);
+        match writer(place, &self.storage) {
+            Some(writer) => tell::note(format_args!("{writer} writes '{named}': this is its last checkpoint")),
+            None => match thaw_log(place) {
+                Ok(Some(log)) if log.bytes > 0 => tell::note(format_args!(
+                    "'{named}' is not complete without its thaw log: this is its last checkpoint (a writable mount \
                      shows the rest)"
-                ),
-                _ => eprintln!(
-                    "warning: the thaw log of '{named}' is missing: what it holds cannot be read, and this is the last \
+                )),
+                _ => tell::warning(format_args!(
+                    "the thaw log of '{named}' is missing: what it holds cannot be read, and this is the last \
                      checkpoint"
-                ),
+                )),
             },
         }
     }
@@ -77,11 +79,20 @@ impl Opened {
 ///
 /// # Errors
 /// If there is no such file, it is of a kind that cannot be an image, or it is locked.
-pub fn open_storage(path: &Path) -> anyhow::Result<(Arc<FileStorage>, Option<ReaderLock>)> {
-    let storage = match FileStorage::open(path, Access::ReadOnly) {
+pub fn open_storage(place: &Place) -> anyhow::Result<(Arc<FileStorage>, Option<ReaderLock>)> {
+    let Place { path, offset } = place;
+    if path.as_os_str() == "-" && path.symlink_metadata().is_err() {
+        let why = "an image is not read from standard input, since reading begins at its end";
+        return Err(told(Exit::NoImage, format!("{}: {why} ('./-' is a file of this name)", cannot_open(path))));
+    }
+    let storage = match FileStorage::open_within(path, *offset) {
         // Its own message would name the image once more.
         Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Err(told(Exit::NoImage, format!("{}: no such file", cannot_open(path))));
+        }
+        Err(StorageError::Short { .. }) => {
+            let why = format!("the file ends before offset {offset}");
+            return Err(told(Exit::NoImage, format!("{}: {why}", cannot_open(path))));
         }
         opened => opened.with_context(|| cannot_open(path))?,
     };
@@ -109,16 +120,17 @@ pub fn reader_lock(storage: &FileStorage) -> Result<Option<ReaderLock>, LockErro
 }
 
 /// Who writes the image, if somebody does. Then what is read is its last checkpoint.
-pub fn writer(path: &Path, storage: &FileStorage) -> Option<Holder> {
-    Holder::of(storage.file(), &real(path))
+/// An image inside another file is never written.
+pub fn writer(place: &Place, storage: &FileStorage) -> Option<Holder> {
+    if place.offset > 0 { None } else { Holder::of(storage.file(), &real(&place.path)) }
 }
 
 /// The thaw log beside the image.
 ///
 /// # Errors
 /// There is one, and what it holds cannot be found out.
-pub fn thaw_log(path: &Path) -> Result<Option<LogBeside>, StorageError> {
-    LogBeside::find(&real(path))
+pub fn thaw_log(place: &Place) -> Result<Option<LogBeside>, StorageError> {
+    if place.offset > 0 { Ok(None) } else { LogBeside::find(&real(&place.path)) }
 }
 
 /// Where links lead: what belongs to an image lies beside the file itself.
@@ -127,8 +139,12 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// What people are told of a file that does not begin as an image does.
-pub fn not_an_image(path: &Path) -> anyhow::Error {
-    let why = format!("bad magic at offset 0 (is this a floe image? 'file {}' says more)", shown(path));
+pub fn not_an_image(path: &Path, offset: u64) -> anyhow::Error {
+    let hint = match offset {
+        0 => format!("'file {}' says more", shown(path)),
+        _ => "does it begin at this offset?".to_owned(),
+    };
+    let why = format!("bad magic at offset {offset} (is this a floe image? {hint})");
     told(Exit::NoImage, format!("{}: {why}", cannot_open(path)))
 }
 

@@ -5,15 +5,15 @@
 
 use super::forget::forget_thaw_log;
 use super::making::random_seed;
-use super::open::{reader_lock, shown};
+use super::open::{not_an_image, reader_lock, shown};
 use super::sentence::{sentence, told};
 use super::size::{Human, counted};
-use super::{Exit, time};
+use super::{Exit, tell, time};
 use crate::fs::start::{Found, StartError, look};
 use crate::fs::{Live, LiveOptions};
 use crate::fuse::MountOptions;
 use crate::fuse::mark::Daemon;
-use crate::meta::{Image, ImageOptions};
+use crate::meta::{Image, ImageOptions, MetaError};
 use crate::storage::{
     Access, DirectoryHome, FileStorage, Holder, HomeOptions, LockError, LogHome, Owner, ReaderLock, Storage,
     StorageError, WriterLock,
@@ -39,8 +39,6 @@ pub struct How {
     pub foreground: bool,
     /// Give up a thaw log that is missing or damaged.
     pub forget_thaw: bool,
-    /// Print only warnings and errors.
-    pub quiet: bool,
 }
 
 /// An image that is checked as far as mounting goes.
@@ -59,6 +57,8 @@ pub struct Reading {
     pub image: Image,
     /// What it names is not freed.
     pub lock: Option<ReaderLock>,
+    /// What people are told if it is mounted, though it should be writable.
+    not_writable: Option<String>,
 }
 
 /// An image that is to be written. Nothing of it is before the first change.
@@ -102,13 +102,27 @@ impl Opened {
                 }
                 Err(why) => {
                     // What is no image at all is told of first.
-                    let reading = Reading::open(path, options)?;
-                    eprintln!("warning: '{}' is mounted read-only: {}", shown(path), sentence(&why));
+                    let mut reading = Reading::open(path, options)?;
+                    reading.not_writable = Some(format!("'{}' is mounted read-only: {}", shown(path), sentence(&why)));
                     return Ok(Opened::Reading(Box::new(reading)));
                 }
             }
         }
         Ok(Opened::Reading(Box::new(Reading::open(path, options)?)))
+    }
+
+    /// Tells people why the mount is not writable, if they may expect it.
+    pub fn tell_of_reading(&self) {
+        if let Opened::Reading(reading) = self
+            && let Some(why) = &reading.not_writable
+        {
+            tell::warning(why);
+        }
+    }
+
+    /// Whether the mount is read-only.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Opened::Reading(_))
     }
 
     /// The image's path, without links.
@@ -138,11 +152,14 @@ impl Reading {
         let path = path.canonicalize().with_context(context)?;
         // Before the head is read: what it names is not freed from here on.
         let lock = reader_lock(&storage).with_context(context)?;
-        let image = Image::open(Arc::new(storage), ImageOptions::default()).with_context(context)?;
+        let image = match Image::open(Arc::new(storage), ImageOptions::default()) {
+            Err(MetaError::NotAnImage) => return Err(not_an_image(&path, options.offset)),
+            opened => opened.with_context(context)?,
+        };
         for warning in image.warnings() {
-            eprintln!("warning: {}: {warning}", shown(&path));
+            tell::warning(format_args!("{}: {warning}", shown(&path)));
         }
-        Ok(Reading { path, image, lock })
+        Ok(Reading { path, image, lock, not_writable: None })
     }
 }
 
@@ -194,18 +211,20 @@ impl Writing {
             found => found.with_context(|| cannot_open(&path))?,
         };
         for warning in found.image().warnings() {
-            eprintln!("warning: {named}: {warning}");
+            tell::warning(format_args!("{named}: {warning}"));
         }
-        if let Some(back) = found.brought_back().filter(|_| !how.quiet) {
+        if let Some(back) = found.brought_back() {
             let (bytes, commits) = (Human(back.bytes), counted(back.commits, "commit"));
             let files = match back.files {
                 1 => "1 file or directory".to_owned(),
                 files => format!("{files} files and directories"),
             };
-            eprintln!("note: {named}: recovered from the thaw log: {files}, {bytes}, {commits}");
+            tell::note(format_args!("{named}: recovered from the thaw log: {files}, {bytes}, {commits}"));
         }
         if let Some(why) = found.set_aside_reason() {
-            eprintln!("warning: {named}: a thaw log that does not fit is set aside at the first change: {why}");
+            tell::warning(format_args!(
+                "{named}: a thaw log that does not fit is set aside at the first change: {why}"
+            ));
         }
         Ok(Ok(Writing { path, storage, found, lock, reader }))
     }
@@ -254,7 +273,7 @@ fn lock(storage: &FileStorage, path: &Path) -> Result<WriterLock, LockError> {
             // It may have ended since, so that nobody was found.
             return WriterLock::try_acquire(storage.file(), path, &me);
         };
-        eprintln!("note: waiting for process {}, which is unmounting '{}'", daemon.pid(), shown(path));
+        tell::note(format_args!("waiting for process {}, which is unmounting '{}'", daemon.pid(), shown(path)));
         // Whether it has ended or not, the lock says how to go on.
         let _ = daemon.wait(PATIENCE);
     }

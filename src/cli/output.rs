@@ -1,5 +1,5 @@
 //! What programs read: JSON lines, each with a `message_type`. Results (`status`, `summary`, documents) go to standard output,
-//! trouble (`error`, `exit_error`) to standard error. Fields are only ever added.
+//! everything else (`note`, `warning`, `error`, `log`, `exit_error`) to standard error. Fields are only ever added.
 
 use super::escape;
 use crate::meta::{RangeCount, ThawedCount};
@@ -33,6 +33,9 @@ pub struct Status {
 pub struct ItemError<'a> {
     /// What it is about.
     pub item: &'a str,
+    /// Its bytes, if they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_hex: Option<&'a str>,
     /// What is wrong.
     pub message: &'a str,
 }
@@ -147,7 +150,7 @@ mod tests {
         let expected = "{\"message_type\":\"exit_error\",\"code\":10,\"message\":\"no\"}\n";
         assert_eq!(written("exit_error", &ExitError { code: 10, message: "no" }), expected);
         let expected = "{\"message_type\":\"error\",\"item\":\"a\\nb\",\"message\":\"gone\"}\n";
-        assert_eq!(written("error", &ItemError { item: "a\nb", message: "gone" }), expected);
+        assert_eq!(written("error", &ItemError { item: "a\nb", item_hex: None, message: "gone" }), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `floe pack`: files and folders into a new image.
 
-use super::args::{self, JsonArg, Resources};
+use super::args::{self, Resources};
 use super::making::{self, Codec};
 use super::open::shown;
 use super::progress::{Progress, Step, clock};
@@ -19,14 +19,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
-A single folder becomes the root of the image. Several sources, or a single file, are put into the root under \
-their own names. The image gets its name only when it is complete; if packing fails, no image is left behind. \
+A single directory becomes the root of the image. Several sources, or a single file, are put into the root under \
+their own names. A source that is a link to a directory stands for that directory; a source that is a link to a file is \
+packed as a link, or with -H as that file. The image gets its name only when it is complete; if packing fails, no image is left behind. \
 If IMAGE is a symbolic link, the image is written to its target, which need not exist yet; the link stays. \
 With --force only a regular file is replaced, and not while another process writes it, nor while its thaw log \
 (IMAGE.thaw) holds bytes: they may be nowhere else. The image, the one it replaces, IMAGE.thaw and IMAGE.lock are \
 left out of their own sources.
 
-Patterns work as in .gitignore: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only folders; \
+Patterns work as in .gitignore: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only directories; \
 the last pattern that matches decides, and '!' negates a pattern. With --include, files that match no pattern are \
 left out; --exclude is applied after that.
 
@@ -57,8 +58,6 @@ pub struct Args {
     #[arg(short = 'n', long)]
     dry_run: bool,
     #[command(flatten)]
-    pub(super) json: JsonArg,
-    #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
     codec: Codec,
@@ -74,7 +73,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Choose files")]
 struct Choice {
-    /// Leave out files and folders that match a pattern
+    /// Leave out files and directories that match a pattern
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
     /// Leave out what matches a pattern in this file, one pattern per line
@@ -83,20 +82,23 @@ struct Choice {
     /// Take only files that match a pattern
     #[arg(long, value_name = "PATTERN")]
     include: Vec<String>,
-    /// Leave out the contents of folders tagged as caches (CACHEDIR.TAG)
+    /// Leave out the contents of directories tagged as caches (CACHEDIR.TAG)
     #[arg(long)]
     exclude_caches: bool,
-    /// Leave out the contents of folders that hold an entry of this name
+    /// Leave out the contents of directories that hold an entry of this name
     #[arg(long, value_name = "NAME")]
     exclude_if_present: Vec<OsString>,
     /// Leave out files larger than this
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     exclude_larger_than: Option<u64>,
+    /// Pack the target of a source that is a link to a file; links below a source stay links
+    #[arg(short = 'H', long)]
+    dereference_args: bool,
     /// Stay on the sources' own file systems
     #[arg(short = 'x', long)]
     one_file_system: bool,
     /// Take only the names listed in this file (- for standard input), one per line, relative to the source; the
-    /// contents of a folder are taken only if its name ends with a slash
+    /// contents of a directory are taken only if its name ends with a slash
     #[arg(long, value_name = "FILE|-")]
     files_from: Option<PathBuf>,
     /// Names in --files-from end with a zero byte, not with a newline
@@ -119,9 +121,9 @@ struct Attributes {
     /// The same as --owner 0:0
     #[arg(long, conflicts_with = "owner")]
     all_root: bool,
-    /// Time of the image, and the latest time of anything in it: seconds since 1970 or RFC 3339. With the same files, options and
-    /// timestamp an image has the same bytes
-    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true, env = "SOURCE_DATE_EPOCH")]
+    /// Time of the image, and the latest time of anything in it: seconds since 1970 or RFC 3339 [default: SOURCE_DATE_EPOCH, if it
+    /// is set]. With the same files, options and timestamp an image has the same bytes
+    #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
     timestamp: Option<i64>,
 }
 
@@ -141,6 +143,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         Some((image, sources)) if !sources.is_empty() => (image, sources),
         _ => return Err(told(Exit::Usage, "both a source and an image are needed: SRC... IMAGE (try '--help')")),
     };
+    making::refuse_standard_output(image)?;
     if args.choice.files_from.is_some() && sources.len() > 1 {
         return Err(told(Exit::Usage, "--files-from names files in one source, but several are given"));
     }
@@ -153,7 +156,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         None => rules.clone(),
     };
 
-    let json = args.json.json;
+    let json = context.json;
     let observer = Observer {
         progress: Progress::new(context, json, true, "packing"),
         total: Mutex::default(),
@@ -177,6 +180,12 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         observer.tell_summary(&summary, json)?;
         Exit::Done
     };
+    for (option, pattern) in rules.unused() {
+        let hint = "patterns are relative to the source; --debug-filter shows what decides";
+        observer
+            .progress
+            .warning(&format!("{option} '{}' matches nothing ({hint})", escape::shown(pattern.as_bytes())));
+    }
     Ok(if observer.progress.findings() > 0 { Exit::Findings } else { exit })
 }
 
@@ -219,6 +228,7 @@ impl Args {
             jobs: self.resources.jobs(),
             memory: self.memory,
             force: self.force,
+            dereference_sources: self.choice.dereference_args,
             one_file_system: self.choice.one_file_system,
             owner: self.attributes.owner(),
             open_directories: descriptors::directories(descriptors::raise()),
@@ -324,6 +334,20 @@ struct Summary {
     root_hash: String,
 }
 
+/// What is packed or extracted besides files.
+pub fn entries(others: u64, directories: u64) -> String {
+    let directories = match directories {
+        1 => "1 directory".to_owned(),
+        _ => format!("{directories} directories"),
+    };
+    match others {
+        0 => directories,
+        _ => {
+            format!("{} or special file{}, {directories}", counted(others, "link"), if others == 1 { "" } else { "s" })
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Survey {
     dry_run: bool,
@@ -366,9 +390,9 @@ impl Observer {
         }
         let rate = (summary.bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         self.progress.say(&format!(
-            "packed {} in {}, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
+            "packed {}, {}, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
             counted(summary.files, "file"),
-            counted(summary.directories, "folder"),
+            entries(summary.symlinks + summary.specials + summary.hard_links, summary.directories),
             Human(summary.bytes),
             Human(summary.shared_bytes),
             Human(summary.image_bytes),

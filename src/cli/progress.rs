@@ -2,9 +2,10 @@
 //!
 //! Invariants: nothing is drawn where nobody looks; nothing is printed through a bar that stands; at most ten times a second.
 
-use super::output::{self, ItemError, Status};
+use super::output::{self, Status};
+use super::sentence::without_errno;
 use super::size::Human;
-use super::{Context, escape};
+use super::{Context, escape, help, tell};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use std::io::{self, IsTerminal};
@@ -27,6 +28,9 @@ pub enum Mode {
 
 /// Least time between two status lines or two drawings of the bar.
 const OFTEN: Duration = Duration::from_millis(100);
+/// Columns of the bar, at least and at most.
+const BAR_LEAST: usize = 10;
+const BAR_MOST: usize = 40;
 /// Time between two plain lines.
 const SELDOM: Duration = Duration::from_secs(5);
 
@@ -70,19 +74,46 @@ impl Step {
     }
 
     fn text(&self, elapsed: Duration) -> String {
+        self.parts(elapsed).join(", ")
+    }
+
+    /// How much, how fast, how small, how long: each part alone, without those that are not known.
+    fn parts(&self, elapsed: Duration) -> Vec<String> {
         let rate = (self.bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
-        let mut out = format!("{}, {}/s", Human(self.bytes), Human(rate));
-        if self.total > 0 {
-            out = format!("{} of {}, {}/s", Human(self.bytes), Human(self.total), Human(rate));
-        }
+        let mut parts = vec![match self.total {
+            0 => Human(self.bytes).to_string(),
+            total => format!("{} of {}", Human(self.bytes.min(total)), Human(total)),
+        }];
+        parts.push(format!("{}/s", Human(rate)));
         match self.stored {
-            Some(stored) if stored > 0 => out.push_str(&format!(", {:.2}:1", self.bytes as f64 / stored as f64)),
+            Some(stored) if stored > 0 => parts.push(format!("{:.2}:1", self.bytes as f64 / stored as f64)),
             _ => {}
         }
-        if let Some(left) = self.left(elapsed) {
-            out.push_str(&format!(", {} left", clock(left)));
+        match self.left(elapsed) {
+            Some(left) if left.is_zero() => parts.push("finishing".to_owned()),
+            Some(left) => parts.push(format!("{} left", clock(left))),
+            None => {}
         }
-        out
+        parts
+    }
+
+    /// A line of at most `width` columns: what, a bar, percent, and as much of the rest as fits.
+    fn line(&self, verb: &str, elapsed: Duration, width: usize, is_utf8: bool) -> String {
+        let mut parts = self.parts(elapsed);
+        if self.total == 0 {
+            return format!("{verb}  {}", parts.join(", "));
+        }
+        let share = (self.bytes as f64 / self.total as f64).min(1.0);
+        let room = |parts: &[String]| width.checked_sub(verb.len() + "[]   100%    ".len() + parts.join(", ").len());
+        // What is left out first: the ratio or the rate, and last the time.
+        while parts.len() > 1 && room(&parts).is_none_or(|room| room < BAR_LEAST) {
+            parts.remove(if parts.len() > 2 { parts.len() - 2 } else { 0 });
+        }
+        let columns = room(&parts).unwrap_or(0).min(BAR_MOST);
+        let full = (columns as f64 * share) as usize;
+        let (done, rest) = if is_utf8 { ("█", "░") } else { ("=", " ") };
+        let percent = (share * 100.0) as u32;
+        format!("{verb} [{}{}] {percent:>3}%  {}", done.repeat(full), rest.repeat(columns - full), parts.join(", "))
     }
 }
 
@@ -101,6 +132,8 @@ pub struct Progress {
     quiet: bool,
     json: bool,
     verb: &'static str,
+    /// Whether the bar may be drawn with more than ASCII.
+    is_utf8: bool,
     begun: Instant,
     last: Mutex<Option<Instant>>,
     findings: AtomicU64,
@@ -111,10 +144,10 @@ impl Progress {
     pub fn new(context: &Context, json: bool, lines: bool, verb: &'static str) -> Self {
         let terminal = io::stderr().is_terminal();
         let shown = match context.progress {
-            _ if json && lines => Shown::Json,
+            _ if json && lines && !context.quiet => Shown::Json,
             _ if json => Shown::Nothing,
-            Mode::Bar => Shown::Bar(bar(verb)),
-            Mode::Auto if terminal && !context.quiet => Shown::Bar(bar(verb)),
+            Mode::Bar => Shown::Bar(bar()),
+            Mode::Auto if terminal && !context.quiet => Shown::Bar(bar()),
             Mode::Plain => Shown::Plain,
             Mode::Auto | Mode::None => Shown::Nothing,
         };
@@ -123,6 +156,7 @@ impl Progress {
             quiet: context.quiet,
             json,
             verb,
+            is_utf8: speaks_utf8(|name| std::env::var(name).ok()),
             begun: Instant::now(),
             last: Mutex::new(None),
             findings: AtomicU64::new(0),
@@ -138,11 +172,9 @@ impl Progress {
         let elapsed = self.begun.elapsed();
         match &self.shown {
             Shown::Bar(bar) => {
-                bar.set_length(step.total.max(step.bytes));
-                bar.set_position(step.bytes);
-                bar.set_message(step.text(elapsed));
+                bar.set_message(step.line(self.verb, elapsed, help::columns(), self.is_utf8));
             }
-            Shown::Plain => eprintln!("{}: {} files, {}", self.verb, step.files, step.text(elapsed)),
+            Shown::Plain => tell::text(&format!("{}: {} files, {}", self.verb, step.files, step.text(elapsed))),
             // Whether somebody reads is found out when the summary is written.
             Shown::Json => drop(output::line(&mut io::stdout(), "status", &step.status(elapsed))),
             Shown::Nothing => {}
@@ -164,9 +196,9 @@ impl Progress {
         due
     }
 
-    /// Something about one item is worth knowing, and the command goes on; shown whatever `--quiet` says.
-    pub fn note(&self, item: &[u8], message: &str) {
-        self.tell("warning", item, message);
+    /// Something is wrong with the command as a whole, and it continues; shown with `--quiet` too.
+    pub fn warning(&self, message: &str) {
+        if self.json { tell::warning(message) } else { self.above(&format!("warning: {}", without_errno(message))) }
     }
 
     /// Something is wrong with one item, and the command goes on; shown whatever `--quiet` says, and counted.
@@ -182,11 +214,9 @@ impl Progress {
     }
 
     fn tell(&self, word: &str, item: &[u8], message: &str) {
-        let name = output::Name::new(item);
+        let message = without_errno(message);
         if self.json {
-            let error = ItemError { item: &name.path, message };
-            // There is nobody to tell that nobody can be told.
-            let _ = output::line(&mut io::stderr(), "error", &error);
+            tell::item_error(item, &message);
         } else if item.is_empty() {
             self.above(&format!("{word}: {message}"));
         } else {
@@ -218,8 +248,8 @@ impl Progress {
 
     fn above(&self, text: &str) {
         match &self.shown {
-            Shown::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            _ => eprintln!("{text}"),
+            Shown::Bar(bar) => bar.suspend(|| tell::text(text)),
+            _ => tell::text(text),
         }
     }
 
@@ -237,16 +267,9 @@ impl Drop for Progress {
     }
 }
 
-fn bar(verb: &'static str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-    let style = ProgressStyle::with_template("{prefix} [{wide_bar}] {percent:>3}%  {msg}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars(if speaks_utf8(|name| std::env::var(name).ok()) {
-        "█▉▊▋▌▍▎▏ "
-    } else {
-        "=> "
-    }));
-    bar.set_prefix(verb);
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+    bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
 
@@ -268,6 +291,28 @@ mod tests {
         assert_eq!(STEP.text(Duration::from_secs(2)), "1.00 MiB of 4.00 MiB, 512.0 KiB/s, 2.00:1, 0:06 left");
         let unknown = Step { total: 0, stored: None, ..STEP };
         assert_eq!(unknown.text(Duration::from_secs(1)), "1.00 MiB, 1.00 MiB/s");
+    }
+
+    #[test]
+    fn the_bar_fits_its_line_and_agrees_with_the_text_beside_it() {
+        let line = |bytes, width| Step { bytes, ..STEP }.line("packing", Duration::from_secs(2), width, false);
+        let wide = line(1 << 20, 120);
+        assert!(
+            wide.starts_with("packing [==========                              ]  25%  1.00 MiB of 4.00 MiB"),
+            "{wide}"
+        );
+        assert!(wide.ends_with(", 512.0 KiB/s, 2.00:1, 0:06 left"), "{wide}");
+        let narrow = line(1 << 20, 60);
+        assert!(
+            narrow.len() <= 60 && narrow.contains(" 25%  1.00 MiB of 4.00 MiB") && narrow.ends_with("0:06 left"),
+            "{narrow}"
+        );
+        assert!(line(1 << 20, 45).ends_with(" 25%  0:06 left"), "{}", line(1 << 20, 45));
+        assert!(line(0, 120).contains("[                                        ]   0%"));
+        assert!(line(4 << 20, 120).contains("[========================================] 100%"));
+        assert!(line(4 << 20, 120).ends_with("finishing"));
+        let unknown = Step { total: 0, stored: None, ..STEP }.line("packing", Duration::from_secs(1), 60, true);
+        assert_eq!(unknown, "packing  1.00 MiB, 1.00 MiB/s");
     }
 
     #[test]

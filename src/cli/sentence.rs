@@ -15,17 +15,22 @@ pub fn sentence(error: &Error) -> String {
     let mut out = String::new();
     for cause in error.chain() {
         let text = cause.to_string();
+        // A cause may name the file, too.
+        let text = match text.split_once(": ") {
+            Some((name, rest)) if out.contains(&format!("'{}'", name.trim_matches('\''))) => rest,
+            _ => &text,
+        };
         if out.is_empty() {
-            out = text;
-        } else if !out.ends_with(&text) {
+            out = text.to_owned();
+        } else if !out.ends_with(text) && !out.contains(&format!(": {text}")) {
             out = format!("{out}: {text}");
         }
     }
     without_errno(&out)
 }
 
-/// ` (os error 2)` says nothing to people, and in the middle of a sentence it is in the way.
-fn without_errno(text: &str) -> String {
+/// The text without ` (os error 2)`, which says nothing to people, and in the middle of a sentence it is in the way.
+pub(super) fn without_errno(text: &str) -> String {
     let mut parts = text.split(" (os error ");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -107,6 +112,16 @@ mod tests {
     fn a_cause_that_was_quoted_is_not_repeated() {
         let error = Err::<(), _>(anyhow!("disk full")).context("cannot write: disk full").unwrap_err();
         assert_eq!(sentence(&error), "cannot write: disk full");
+    }
+
+    #[test]
+    fn a_file_is_named_once() {
+        for cause in ["a.floe: cannot open: no such file", "'a.floe': cannot open: no such file"] {
+            let error = Err::<(), _>(anyhow!(cause)).context("cannot mount 'a.floe'").unwrap_err();
+            assert_eq!(sentence(&error), "cannot mount 'a.floe': cannot open: no such file");
+        }
+        let error = Err::<(), _>(anyhow!("b.floe: no such file")).context("cannot mount 'a.floe'").unwrap_err();
+        assert_eq!(sentence(&error), "cannot mount 'a.floe': b.floe: no such file");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::ending::Ended;
 use super::open::shown;
 use super::opening::{How, Opened, Reading, Writer, Writing};
 use super::sentence::sentence;
-use super::{descriptors, only_reader};
+use super::{descriptors, log, only_reader, tell};
 use crate::format::params::Params;
 use crate::fs::{Freezing, Fs, FsOptions};
 use crate::fuse::mark::{Mark, Outcome};
@@ -16,6 +16,7 @@ use crate::fuse::{self, MountOptions, daemon};
 use crate::storage::Owner;
 use anyhow::{Context as _, anyhow};
 use parking_lot::Mutex;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,31 +24,43 @@ use std::time::Duration;
 /// What is written is frozen at the end for so long at most; the rest stays in the thaw log.
 const FREEZE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Mounts, and returns once the mount can be used (or, in the foreground, when it ends).
+/// Mounts, and returns once the mount can be used (or, in the foreground, when it ends). When it can be used, `mounted` is told
+/// whether it is read-only.
 ///
 /// # Errors
 /// With what went wrong as its source.
-pub fn mount(image: &Path, dir: &Path, options: &MountOptions, how: How) -> anyhow::Result<()> {
+pub fn mount(
+    image: &Path,
+    dir: &Path,
+    options: &MountOptions,
+    how: How,
+    mounted: impl FnOnce(bool) -> io::Result<()>,
+) -> anyhow::Result<()> {
     descriptors::raise();
     let inherited = daemon::Inherited::now();
     let mut opened = Opened::open(image, options, how)?;
     let fuse::Prepared { point, hides } = fuse::prepare(dir, opened.path())?;
+    opened.tell_of_reading();
     if let Some(other) = hides {
         let (dir, other) = (shown(dir), shown(Path::new(&other)));
-        eprintln!("warning: '{other}' is mounted on {dir} already; the new mount hides it");
+        tell::warning(format_args!("'{other}' is mounted on {dir} already; the new mount hides it"));
     }
     if how.foreground {
-        return serve(opened, &point, options, || Ok(()));
+        let read_only = opened.is_read_only();
+        return serve(opened, &point, options, || mounted(read_only));
     }
     let inherited = inherited.context("cannot go into the background: /proc is needed")?;
     match daemon::fork(inherited).context("cannot go into the background")? {
         daemon::Side::Starter(starting) => {
+            let read_only = opened.is_read_only();
             // The lock is the daemon's now; dropping it here would release it there.
             std::mem::forget(opened);
-            starting.wait().map_err(|message| anyhow!(message))
+            starting.wait().map_err(|message| anyhow!(message))?;
+            Ok(mounted(read_only)?)
         }
         daemon::Side::Daemon(announcer) => {
             opened.hand_to(&Owner::current());
+            log::to_system(&shown(opened.path()));
             std::process::exit(serve_in_background(opened, &point, options, announcer))
         }
     }
@@ -101,7 +114,7 @@ fn serve_reading(
     termination: daemon::Termination,
     ready: impl FnOnce() -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
-    let Reading { path, image, lock: _lock } = reading;
+    let Reading { path, image, lock: _lock, .. } = reading;
     let fs_options = fs_options(options, image.params());
     let fs = Fs::new(Arc::new(image), fs_options);
     let mounted = match fuse::mount(fs, dir, path.as_os_str(), options) {
@@ -189,7 +202,7 @@ fn serve_writing(
     if let (Outcome::Done(text), Ok(())) = (&outcome, &served)
         && !text.is_empty()
     {
-        eprintln!("note: {text}");
+        tell::note(&text);
     }
     if let Some(mark) = mark {
         mark.say(&outcome);

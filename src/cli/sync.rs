@@ -5,11 +5,13 @@
 
 use super::mount_state::mount_of_directory;
 use super::open::shown;
-use super::{Context, Exit};
+use super::{Context, Exit, output};
 use anyhow::{Context as _, anyhow};
 use rustix::io::Errno;
+use serde::Serialize;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 const HELP: &str = "\
@@ -28,15 +30,24 @@ pub struct Args {
     dir: PathBuf,
 }
 
+#[derive(Serialize)]
+struct Summary {
+    directory: output::Name,
+}
+
 /// Returns when everything is durable.
 ///
 /// # Errors
 /// It is no directory of a mount of floe, or what was written cannot be made durable.
-pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
+pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let what = || format!("cannot sync '{}'", shown(&args.dir));
     mount_of_directory(&args.dir).with_context(what)?;
     let dir = File::open(&args.dir).with_context(what)?;
     dir.sync_all().map_err(explained).with_context(what)?;
+    if context.json {
+        let summary = Summary { directory: output::Name::new(args.dir.as_os_str().as_bytes()) };
+        output::line(&mut io::stdout(), "summary", &summary)?;
+    }
     Ok(Exit::Done)
 }
 

@@ -7,15 +7,17 @@
 use super::open::shown;
 use super::progress::{Progress, Step};
 use super::sentence::told;
-use super::{Context, Exit, signals};
+use super::{Context, Exit, output, signals, tell};
 use crate::fuse::mark::{Daemon, Outcome};
 use crate::fuse::{self, Unmount};
 use anyhow::{Context as _, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,6 +53,11 @@ pub struct Args {
     pub no_freeze: bool,
 }
 
+#[derive(Serialize)]
+struct Summary {
+    mount: output::Name,
+}
+
 /// Unmounts, and waits for the daemon.
 ///
 /// # Errors
@@ -69,7 +76,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             bail!("cannot unmount {named}: no floe image is mounted there");
         }
         fuse::unmount(&dir, Unmount::Detach)?;
-        eprintln!("note: the daemon of {named} had died; what was left of its mount is taken away");
+        tell::note(format_args!("the daemon of {named} had died; what was left of its mount is taken away"));
         return Ok(Exit::Done);
     };
     signals::watch();
@@ -81,7 +88,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     match daemon.outcome() {
         Some(Outcome::Done(text)) => {
             if !text.is_empty() {
-                eprintln!("note: {text}");
+                tell::note(&text);
+            }
+            if context.json {
+                let summary = Summary { mount: output::Name::new(dir.as_os_str().as_bytes()) };
+                output::line(&mut io::stdout(), "summary", &summary)?;
             }
             Ok(Exit::Done)
         }
@@ -113,14 +124,16 @@ fn wait_for(daemon: &Daemon, named: &str) -> anyhow::Result<()> {
                 PATIENCE.as_secs()
             );
         }
-        eprintln!("note: the daemon of {named} (process {pid}) still freezes what was written, or makes it durable");
+        tell::note(format_args!(
+            "the daemon of {named} (process {pid}) still freezes what was written, or makes it durable"
+        ));
     }
     Ok(())
 }
 
 /// Has everything frozen. A failure is told and is none of unmounting: the daemon freezes for a while before it ends.
 fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()> {
-    let without = |why: &str| context.warn(&format!("{named} is unmounted without a freeze before: {why}"));
+    let without = |why: &str| tell::warning(format!("{named} is unmounted without a freeze before: {why}"));
     let mut command = Command::new("/proc/self/exe");
     command.args(["freeze", "--json", "--before-unmounting", "--"]).arg(dir);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

@@ -35,7 +35,7 @@ pub enum MountError {
         dir: PathBuf,
     },
     /// /dev/fuse cannot be opened.
-    #[error("cannot open /dev/fuse: {error} (is the kernel's fuse module loaded?)")]
+    #[error("cannot open /dev/fuse: {error} ({})", explain_device(error))]
     Device {
         /// The error of the system.
         error: io::Error,
@@ -86,6 +86,16 @@ pub enum MountError {
         /// The error of the system.
         error: io::Error,
     },
+}
+
+fn explain_device(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "may you use it? In a container, it has to be allowed, for example with '--device /dev/fuse'"
+        }
+        io::ErrorKind::NotFound => "is the kernel's fuse module loaded, or, in a container, is the device there?",
+        _ => "is the kernel's fuse module loaded?",
+    }
 }
 
 fn explain_unmount(error: &io::Error) -> String {

@@ -173,6 +173,9 @@ pub enum OptionError {
     /// This version does not support it.
     #[error("mount option '{0}' is not supported by this version of floe")]
     NotYet(String),
+    /// Options of a mount do not change.
+    #[error("a mount of floe cannot be remounted: unmount it, and mount it with the other options")]
+    Remount,
     /// Only read-only mounts have it.
     #[error("mount option '{option}' is for read-only mounts: {reason} (mount with 'ro', or leave it out)")]
     ReadOnly {
@@ -281,6 +284,7 @@ impl MountOptions {
             "atime" | "strictatime" | "norelatime" => self.atime = Some(Atime::Always),
             "diratime" => self.nodiratime = false,
             "nodiratime" => self.nodiratime = true,
+            "remount" => return Err(OptionError::Remount),
             "sync" => self.sync = true,
             "async" => self.sync = false,
             "dirsync" => self.dirsync = true,

@@ -1,7 +1,7 @@
 //! Appends superchunks in the order in which they were sealed, whatever order their compressors finish in.
 
 use super::compare::Places;
-use super::superchunk;
+use super::{PackObserver, superchunk};
 use crate::format::FormatError;
 use crate::format::clear::ClearList;
 use crate::format::codec::Encoded;
@@ -15,11 +15,39 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// Figures that other threads read.
+/// How far packing is. A file counts when its bytes are in the image: read, compressed and appended.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Bytes of the image.
     pub(super) stored: AtomicU64,
+    /// Files and bytes that are read and cut.
+    read: (AtomicU64, AtomicU64),
+    /// Bytes that no earlier subchunk had, and how many of these are appended.
+    fresh: AtomicU64,
+    appended: AtomicU64,
+}
+
+impl Progress {
+    /// So many files and bytes are read; so many of these bytes are new. Called by one thread.
+    pub(super) fn read(&self, files: u64, bytes: u64, fresh: u64) {
+        self.read.0.store(files, Ordering::Relaxed);
+        // In this order nothing is ever counted as done too early for longer than a moment.
+        self.fresh.store(fresh, Ordering::Relaxed);
+        self.read.1.store(bytes, Ordering::Relaxed);
+    }
+
+    /// A superchunk of `raw` bytes is done, and the image ends at `end`.
+    pub(super) fn append(&self, raw: u32, end: u64) {
+        self.appended.fetch_add(raw.into(), Ordering::Relaxed);
+        self.stored.store(end, Ordering::Relaxed);
+    }
+
+    /// Tells the observer.
+    pub(super) fn tell(&self, observer: &dyn PackObserver) {
+        let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let waiting = of(&self.fresh).saturating_sub(of(&self.appended));
+        observer.progress(of(&self.read.0), of(&self.read.1).saturating_sub(waiting), of(&self.stored));
+    }
 }
 
 /// A complete superchunk, and the receiver of its compressed form.
@@ -55,6 +83,7 @@ pub(super) fn run(
     storage: Arc<FileStorage>,
     progress: &Progress,
     places: &Places,
+    observer: &dyn PackObserver,
 ) -> Result<Appended, LogError> {
     let mut appended = Appended { log: None, map: MapRows::default() };
     while let Ok(sealed) = queue.recv() {
@@ -70,7 +99,8 @@ pub(super) fn run(
         let place = log.append(superchunk::frame(&encoded, &clear, sealed.raw_len, sealed.short))?;
         appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list, Vec::new());
         places.add(sealed.list.superchunk, place);
-        progress.stored.store(log.end(), Ordering::Relaxed);
+        progress.append(sealed.raw_len, log.end());
+        progress.tell(observer);
     }
     Ok(appended)
 }

@@ -82,7 +82,7 @@ pub enum PackError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The memory limit is too low for the codec.
-    #[error("--memory {given} is too little: {need} bytes are needed with this codec and superchunk size")]
+    #[error("{} MiB of memory are too little: {} MiB are needed with this codec and superchunk size (--memory)", given >> 20, need.div_ceil(1 << 20))]
     Memory {
         /// Bytes given.
         given: u64,

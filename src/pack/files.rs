@@ -31,6 +31,8 @@ pub(super) struct FileJob {
     /// The directory that holds it.
     pub(super) dir: Arc<Directory>,
     pub(super) name: Box<[u8]>,
+    /// Its name in `dir`, if another.
+    pub(super) at: Option<Box<[u8]>>,
     /// Its stat when the scan saw it. A difference at reading time means that the file changed.
     pub(super) stat: Stat,
     /// Total bytes of the files before it, in path order.

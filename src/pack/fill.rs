@@ -15,7 +15,6 @@ use crate::format::params::RawParams;
 use crate::format::rows::{ContentRef, Extent, FileType, Identity};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::Builder;
 use zerocopy::IntoBytes;
 
@@ -103,8 +102,8 @@ impl<'a, E> Filler<'a, E> {
             for entry in &batch.entries {
                 self.entry(entry, &mut parts)?;
             }
-            let stored = self.progress.stored.load(Ordering::Relaxed);
-            self.observer.progress(self.summary.files, self.summary.bytes, stored);
+            self.progress.read(self.summary.files, self.summary.bytes, self.summary.unique_bytes);
+            self.progress.tell(self.observer);
         }
         if self.observer.cancelled() {
             return Err(PackError::Cancelled);
@@ -269,6 +268,9 @@ impl<'a, E> Filler<'a, E> {
             if let Some(end) = part.end {
                 break end;
             }
+            let bytes = self.summary.bytes.wrapping_add(builder.size);
+            self.progress.read(self.summary.files, bytes, self.summary.unique_bytes);
+            self.progress.tell(self.observer);
         };
         match end {
             ReadEnd::Whole => {}

@@ -133,11 +133,16 @@ fn place(from: &Option<PathBuf>) -> String {
 
 /// Gitignore patterns in the order in which they were given: the last match decides, and `!` negates a pattern.
 #[derive(Debug)]
-pub struct Patterns(GitignoreBuilder, bool);
+pub struct Patterns {
+    builder: GitignoreBuilder,
+    is_empty: bool,
+    /// Those of the command line, and whether each decided anything.
+    given: BTreeMap<String, AtomicBool>,
+}
 
 impl Default for Patterns {
     fn default() -> Self {
-        Patterns(GitignoreBuilder::new(""), false)
+        Patterns { builder: GitignoreBuilder::new(""), is_empty: true, given: BTreeMap::new() }
     }
 }
 
@@ -148,7 +153,11 @@ impl Patterns {
     /// If it is not a valid pattern.
     pub fn add(&mut self, pattern: &str) -> Result<(), PatternError> {
         let escaped = if pattern.starts_with('#') { format!("\\{pattern}") } else { pattern.to_owned() };
-        self.line(&escaped, None)
+        self.line(&escaped, None)?;
+        if !escaped.starts_with('!') {
+            self.given.insert(escaped, AtomicBool::new(false));
+        }
+        Ok(())
     }
 
     /// Adds the lines of a pattern file, without empty lines and comments (`#`).
@@ -160,24 +169,46 @@ impl Patterns {
     }
 
     fn line(&mut self, line: &str, from: Option<&Path>) -> Result<(), PatternError> {
-        self.1 |= !line.trim().is_empty();
+        self.is_empty &= line.trim().is_empty();
         let from = from.map(Path::to_path_buf);
-        self.0.add_line(from.clone(), line).map(drop).map_err(|error| PatternError {
+        self.builder.add_line(from.clone(), line).map(drop).map_err(|error| PatternError {
             pattern: line.to_owned(),
             from,
             message: innermost(error).to_string(),
         })
     }
 
-    fn build(&self) -> Result<Option<Gitignore>, PatternError> {
-        if !self.1 {
+    fn build(self) -> Result<Option<Compiled>, PatternError> {
+        if self.is_empty {
             return Ok(None);
         }
-        self.0.build().map(Some).map_err(|error| PatternError {
+        let built = self.builder.build().map_err(|error| PatternError {
             pattern: "all patterns together".into(),
             from: None,
             message: innermost(error).to_string(),
-        })
+        });
+        Ok(Some(Compiled { patterns: built?, given: self.given }))
+    }
+}
+
+/// Patterns that paths are compared with.
+#[derive(Debug)]
+struct Compiled {
+    patterns: Gitignore,
+    given: BTreeMap<String, AtomicBool>,
+}
+
+impl Compiled {
+    /// Notes that a pattern decided something.
+    fn used(&self, glob: &Glob) {
+        if let (None, Some(used)) = (glob.from(), self.given.get(glob.original())) {
+            used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn unused(&self) -> impl Iterator<Item = &str> {
+        let unused = self.given.iter().filter(|(_, used)| !used.load(Ordering::Relaxed));
+        unused.map(|(pattern, _)| pattern.as_str())
     }
 }
 
@@ -278,8 +309,8 @@ pub struct FilterOptions {
 /// The compiled rules.
 #[derive(Debug)]
 pub struct FilterRules {
-    exclude: Option<Gitignore>,
-    include: Option<Gitignore>,
+    exclude: Option<Compiled>,
+    include: Option<Compiled>,
     exclude_caches: bool,
     exclude_if_present: Vec<Vec<u8>>,
     exclude_larger_than: Option<u64>,
@@ -307,10 +338,20 @@ impl FilterRules {
         self.list.iter().flat_map(NameList::unseen)
     }
 
+    /// The `--exclude` and then the `--include` patterns of the command line that decided nothing, without those that begin
+    /// with `!`. Call it after the scan.
+    pub fn unused(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let exclude = self.exclude.iter().flat_map(Compiled::unused).map(|pattern| ("--exclude", pattern));
+        exclude.chain(self.include.iter().flat_map(Compiled::unused).map(|pattern| ("--include", pattern)))
+    }
+
     fn included(&self, path: &Path, is_dir: bool) -> Decision<'_> {
         let Some(include) = &self.include else { return Decision::Take(Why::Default) };
-        match include.matched_path_or_any_parents(path, is_dir) {
-            Match::Ignore(glob) => Decision::Take(because(glob)),
+        match include.patterns.matched_path_or_any_parents(path, is_dir) {
+            Match::Ignore(glob) => {
+                include.used(glob);
+                Decision::Take(because(glob))
+            }
             _ if is_dir => Decision::Take(Why::OnTheWay),
             Match::Whitelist(glob) => Decision::Skip(because(glob)),
             Match::None => Decision::Skip(Why::NotIncluded),
@@ -338,8 +379,11 @@ impl Filter for FilterRules {
         }
         // The scan walks from the top and never enters a directory that is left out, so only the entry itself must be
         // checked.
-        match self.exclude.as_ref().map_or(Match::None, |exclude| exclude.matched(path, entry.is_dir)) {
-            Match::Ignore(glob) => return Decision::Skip(because(glob)),
+        match self.exclude.as_ref().map_or(Match::None, |exclude| exclude.patterns.matched(path, entry.is_dir)) {
+            Match::Ignore(glob) => {
+                self.exclude.iter().for_each(|exclude| exclude.used(glob));
+                return Decision::Skip(because(glob));
+            }
             Match::Whitelist(glob) => taken = Decision::Take(because(glob)),
             Match::None => {}
         }

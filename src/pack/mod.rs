@@ -97,7 +97,8 @@ pub fn pack(
     };
     let compress = |queue: &_| superchunk::compress(queue, options.compression, options.params.part_size);
     let append = |queue: &_| {
-        append::run(queue, storage.clone(), &progress, &places).map_err(|source| PackError::log(image, source))
+        append::run(queue, storage.clone(), &progress, &places, observer)
+            .map_err(|source| PackError::log(image, source))
     };
     let (filled, appended) = stages.run(&compress, append)?;
     let mut finished = finish::finish(filled, appended, storage, image, options)?;

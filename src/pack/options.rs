@@ -38,6 +38,8 @@ pub struct PackOptions {
     pub seed: Option<[u8; 32]>,
     /// Which entries are packed.
     pub filter: Arc<dyn Filter>,
+    /// A source that is a link to a file stands for that file.
+    pub dereference_sources: bool,
     /// Directories of the sources kept open besides those in use; others are reopened when they are needed.
     pub open_directories: usize,
     /// Directory for data that does not fit in memory; by default the image's directory.
@@ -62,6 +64,7 @@ impl Default for PackOptions {
             now: Time::default(),
             seed: None,
             filter: Arc::new(TakeAll),
+            dereference_sources: false,
             open_directories: 256,
             temp_dir: None,
             umask: 0o022,
@@ -88,7 +91,7 @@ pub trait PackObserver: Sync {
     }
     /// Total number of files and bytes.
     fn total(&self, _files: u64, _bytes: u64) {}
-    /// Number of files and bytes read so far, and of bytes of the image written.
+    /// Number of files read and of bytes that are in the image so far, and of bytes of the image written.
     fn progress(&self, _files: u64, _bytes: u64, _stored: u64) {}
     /// An entry is packed: a file, a directory, or another name of a file. Directories come before their entries. A
     /// source that has no name in the image is not reported.

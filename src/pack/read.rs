@@ -261,7 +261,7 @@ impl Reader<'_> {
 
 fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let name = OsStr::from_bytes(&job.name);
+    let name = OsStr::from_bytes(job.at.as_ref().unwrap_or(&job.name));
     let dir = job.dir.fd()?;
     let open = |flags| job.dir.pool().with_room(|| rustix::fs::openat(&*dir, name, flags, rustix::fs::Mode::empty()));
     // Reading for a backup should not change the access time; only the owner may request that.

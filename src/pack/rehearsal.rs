@@ -155,7 +155,7 @@ pub fn rehearse<'a>(
         compare: Compare::new(&places, None),
         portions: how.portions,
     };
-    let (filled, (gathered, held)) = stages.run(&probe_all, |queue| gather(queue, held, how.dir))?;
+    let (filled, (gathered, held)) = stages.run(&probe_all, |queue| gather(queue, held, how.dir, &progress))?;
     let warnings = scan.warnings();
     Ok(Rehearsal { options, plan, dir: how.dir, filled, gathered, held, warnings })
 }
@@ -169,13 +169,19 @@ fn probe_all(queue: &Receiver<CompressJob<Probed>>) {
     }
 }
 
-fn gather(queue: &Receiver<Sealed<Probed>>, mut held: Held, dir: &Path) -> Result<(Vec<Gathered>, Held), PackError> {
+fn gather(
+    queue: &Receiver<Sealed<Probed>>,
+    mut held: Held,
+    dir: &Path,
+    progress: &Progress,
+) -> Result<(Vec<Gathered>, Held), PackError> {
     let mut gathered = Vec::new();
     while let Ok(sealed) = queue.recv() {
         // The compressor hung up because it panicked; the thread scope passes the panic on.
         let Ok(probed) = sealed.encoded.recv() else { break };
         let Probed { raw, probe, fresh } = probed?;
         held.offer(&raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
+        progress.append(sealed.raw_len, 0);
         let subchunks = sealed.list.subchunks.len() as u32;
         let unit = Unit { raw_len: sealed.raw_len, probe, fresh, stored: None, subchunks };
         gathered.push(Gathered {

@@ -21,7 +21,7 @@ const SEGMENTS: usize = 2;
 
 /// Opens the sources named by `paths`. A bounded number of their directories stays open.
 pub(super) fn sources(paths: &[PathBuf], options: &PackOptions) -> Result<Vec<Source>, PackError> {
-    Source::open_all(paths, &Pool::new(options.open_directories))
+    Source::open_all(paths, options.dereference_sources, &Pool::new(options.open_directories))
 }
 
 /// A walk over sources.

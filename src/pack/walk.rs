@@ -121,7 +121,7 @@ impl<'a> Walk<'a> {
             return self.entries();
         }
         let own = self.is_own(&source.stat);
-        let done = if own { Ok(()) } else { self.leaf(name, &source.dir, &fd, source.stat) };
+        let done = if own { Ok(()) } else { self.leaf((name, &source.at), &source.dir, &fd, source.stat) };
         self.path.truncate(before);
         done
     }
@@ -295,7 +295,7 @@ impl<'a> Walk<'a> {
                     Err(error) => self.unopened(name, &fd, &stat, error),
                 }
             }
-            Some(stat) => self.leaf(name, &dir, &fd, stat),
+            Some(stat) => self.leaf((name, name), &dir, &fd, stat),
             None => Ok(()),
         };
         self.path.truncate(before);
@@ -322,24 +322,24 @@ impl<'a> Walk<'a> {
     }
 
     /// Passes on anything but a directory.
-    fn leaf(&mut self, name: &[u8], dir: &Arc<Directory>, fd: &OwnedFd, stat: Stat) -> Result<(), Stop> {
+    /// Passes on what is no directory. `at` is its name in `dir`, and `name` the one that it gets in the image.
+    fn leaf(&mut self, (name, at): (&[u8], &[u8]), dir: &Arc<Directory>, fd: &OwnedFd, stat: Stat) -> Result<(), Stop> {
         let key = (stat.st_dev, stat.st_ino);
+        let other = (name != at).then(|| at.into());
+        let job = || FileJob { dir: dir.clone(), name: name.into(), at: other.clone(), stat, start: 0 };
         if stat.st_nlink > 1 && !self.seen.insert(key) {
             let alone = FileType::of_mode(stat.st_mode) == Some(FileType::Regular) && self.aloud;
             let alone = alone.then(|| {
                 // Problems with its attributes were reported at its first name.
-                let xattrs = xattrs_of(At::Path(&path_of(fd, name)), &|_| ());
-                Box::new((self.meta(&stat, xattrs), FileJob { dir: dir.clone(), name: name.into(), stat, start: 0 }))
+                let xattrs = xattrs_of(At::Path(&path_of(fd, at)), &|_| ());
+                Box::new((self.meta(&stat, xattrs), job()))
             });
             return self.sink.entry(Entry::Link { name: name.into(), key, alone });
         }
-        let meta = self.meta(&stat, self.xattrs(At::Path(&path_of(fd, name))));
+        let meta = self.meta(&stat, self.xattrs(At::Path(&path_of(fd, at))));
         match FileType::of_mode(stat.st_mode) {
-            Some(FileType::Regular) => {
-                let job = FileJob { dir: dir.clone(), name: name.into(), stat, start: 0 };
-                self.sink.entry(Entry::File { meta, job })
-            }
-            Some(FileType::Symlink) => match rustix::fs::readlinkat(fd, OsStr::from_bytes(name), Vec::new()) {
+            Some(FileType::Regular) => self.sink.entry(Entry::File { meta, job: job() }),
+            Some(FileType::Symlink) => match rustix::fs::readlinkat(fd, OsStr::from_bytes(at), Vec::new()) {
                 Ok(target) => {
                     let target = target.into_bytes().into_boxed_slice();
                     self.sink.entry(Entry::Other { name: name.into(), meta, target })

@@ -81,12 +81,21 @@ impl AtomicFile {
     }
 
     /// Sets the mode (permission bits, as for `chmod`), makes all of the file durable, and then gives it its name.
+    /// A file that is replaced hands on its owner, group and permission bits instead of `mode`. If owner and group
+    /// cannot be kept, only the owner's bits are.
     ///
     /// # Errors
     /// [`AtomicError::Exists`] if the name exists by now and must not be replaced. After any error the name is as it
     /// was, except after an error of the last step, which syncs the directory.
     pub fn finish(mut self, mode: u32) -> Result<(), AtomicError> {
         let path = self.temporary_path();
+        let mode = match self.target.replaced_attributes() {
+            None => mode,
+            Some((owner, group, mode)) => match std::os::unix::fs::fchown(&self.file, Some(owner), Some(group)) {
+                Ok(()) => mode,
+                Err(_) => mode & 0o700,
+            },
+        };
         self.file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(failed("set the mode", &path))?;
         self.file.sync_all().map_err(failed("sync", &path))?;
         self.target.hold()?;

@@ -168,6 +168,12 @@ impl Target {
         Some((metadata.dev(), metadata.ino()))
     }
 
+    /// Owner, group and permission bits of the file that will be replaced.
+    pub(super) fn replaced_attributes(&self) -> Option<(u32, u32, u32)> {
+        let metadata = self.old.as_ref()?.file.metadata().ok()?;
+        Some((metadata.uid(), metadata.gid(), metadata.mode() & 0o777))
+    }
+
     /// Makes sure that the file with this name, if any, is a regular file without a writer, and keeps it so. Makes sure
     /// that no thaw log with bytes loses its image. Without a writer, no log grows.
     //= format-spec.md#16

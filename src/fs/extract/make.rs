@@ -1,6 +1,6 @@
 //! Makes one file, link or device in a directory of the target. Never follows a link that has its name.
 
-use super::target::{TargetError, is_shortage, open_beneath};
+use super::target::{TargetError, is_fatal, is_shortage, open_beneath};
 use crate::format::rows::FileType;
 use crate::fs::{Attr, Fs, FsError, SeekTo};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -32,6 +32,16 @@ impl MakeError {
     pub(super) fn shortage(&self) -> Option<Errno> {
         match self {
             MakeError::Write(error) => Errno::from_io_error(error).filter(|error| is_shortage(*error)),
+            _ => None,
+        }
+    }
+}
+
+impl MakeError {
+    /// The error, if it is one of the whole target.
+    pub(super) fn fatal(&self) -> Option<Errno> {
+        match self {
+            MakeError::Write(error) => Errno::from_io_error(error).filter(|error| is_fatal(*error)),
             _ => None,
         }
     }

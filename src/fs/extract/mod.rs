@@ -143,13 +143,12 @@ impl Extraction<'_> {
         self.observer.error(&self.path, &message);
     }
 
-    /// An error that ends the extraction, if no descriptor is left.
-    fn unless_short(&self, shortage: Option<Errno>) -> Result<(), ExtractError> {
-        match shortage {
-            Some(error) => {
-                let path = String::from_utf8_lossy(&self.path).into_owned();
-                Err(ExtractError::Descriptors { path, source: error.into() })
-            }
+    /// An error that ends the extraction, if every further file would meet it too.
+    fn unless_fatal(&self, error: Option<Errno>) -> Result<(), ExtractError> {
+        let path = || String::from_utf8_lossy(&self.path).into_owned();
+        match error {
+            Some(error) if is_shortage(error) => Err(ExtractError::Descriptors { path: path(), source: error.into() }),
+            Some(error) => Err(ExtractError::Refused { path: path(), source: error.into() }),
             None => Ok(()),
         }
     }
@@ -273,7 +272,7 @@ impl Extraction<'_> {
             if pick == Pick::Take
                 && let Err(error) = self.target.here(self.options.overwrite != Overwrite::Never)
             {
-                self.unless_short(error.shortage())?;
+                self.unless_fatal(error.fatal())?;
                 self.error(format!("cannot make the directory: {error}"));
                 self.target.leave();
                 return Ok(());
@@ -290,7 +289,7 @@ impl Extraction<'_> {
             match self.target.here_owned() {
                 Ok(fd) => self.attributes(&fd, attr),
                 Err(error) => {
-                    self.unless_short(error.shortage())?;
+                    self.unless_fatal(error.fatal())?;
                     self.warn(format!("cannot open the directory again: {error}"));
                 }
             }
@@ -307,10 +306,13 @@ impl Extraction<'_> {
     fn root(&mut self) -> Result<(), ExtractError> {
         self.path.clear();
         match (self.fs.attr(InodeId::ROOT), self.target.here_owned()) {
-            (Ok(attr), Ok(fd)) => self.attributes(&fd, &attr),
+            (Ok(attr), Ok(fd)) => {
+                self.attributes(&fd, &attr);
+                self.summary.directories += 1;
+            }
             (Err(error), _) => self.error(error.to_string()),
             (_, Err(error)) => {
-                self.unless_short(error.shortage())?;
+                self.unless_fatal(error.fatal())?;
                 self.error(error.to_string());
             }
         }
@@ -340,7 +342,7 @@ impl Extraction<'_> {
     fn leaf(&mut self, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
         let replace = self.options.overwrite != Overwrite::Never;
         if let Err(error) = self.target.here(replace) {
-            self.unless_short(error.shortage())?;
+            self.unless_fatal(error.fatal())?;
             self.error(format!("cannot make its directory: {error}"));
             return Ok(());
         }
@@ -353,7 +355,7 @@ impl Extraction<'_> {
                         self.skip();
                     }
                     Ok(false) => return self.replace(name, attr),
-                    Err(error) => return self.unless_short(Some(error)),
+                    Err(error) => return self.unless_fatal(Some(error)),
                 },
                 Overwrite::Always => return self.replace(name, attr),
             },
@@ -375,16 +377,18 @@ impl Extraction<'_> {
 
     fn made(&mut self, made: Result<(), MakeError>, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
         let device = matches!(attr.file_type, FileType::BlockDevice | FileType::CharDevice);
+        let is_other = attr.file_type != FileType::Regular || self.first_names.contains_key(&attr.inode);
         match made {
             Ok(()) => {
                 self.remember(name, attr);
                 self.summary.files += 1;
+                self.summary.others += u64::from(is_other);
                 self.observer.extracted(&self.path);
                 self.observer.progress(self.summary.files, self.summary.bytes);
             }
             Err(MakeError::Cancelled) => return Err(ExtractError::Cancelled),
             Err(MakeError::Own) => self.error(TargetError::Own.to_string()),
-            Err(error) if error.shortage().is_some() => return self.unless_short(error.shortage()),
+            Err(error) if error.fatal().is_some() => return self.unless_fatal(error.fatal()),
             // An error, as in tar. For an ordinary user every file lacks its owner, but here the device itself is
             // missing.
             Err(MakeError::Write(error)) if device && error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -431,7 +435,7 @@ impl Extraction<'_> {
         match linked {
             Ok(()) => Ok(true),
             Err(TargetError::Os(Errno::EXIST)) => Err(MakeError::Exists),
-            Err(error) if error.shortage().is_some() => Err(error.into()),
+            Err(error) if error.fatal().is_some() => Err(error.into()),
             Err(TargetError::Os(error)) => {
                 if self.rights.is_new(b"link", error) {
                     self.warn(format!("cannot link it to its other name, so it is made again as a copy: {error}"));

@@ -93,7 +93,9 @@ pub trait ExtractObserver {
 pub struct ExtractSummary {
     /// Files, links and devices made, including further names of a file.
     pub files: u64,
-    /// Directories made.
+    /// Of these: symlinks, devices, FIFOs, sockets, and further names of a file.
+    pub others: u64,
+    /// Directories made, and the target itself if it got the attributes of the image's root.
     pub directories: u64,
     /// Bytes written.
     pub bytes: u64,
@@ -119,6 +121,14 @@ pub enum ExtractError {
     /// The process or the system has no descriptors left.
     #[error("cannot open '{}': {source} (raise the limit of open files: 'ulimit -n')", path.escape_debug())]
     Descriptors {
+        /// Path in the image.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The target is full or cannot be written, so no further file can be.
+    #[error("cannot write '{}': {source} (nothing more is extracted)", path.escape_debug())]
+    Refused {
         /// Path in the image.
         path: String,
         /// Why.

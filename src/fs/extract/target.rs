@@ -36,11 +36,26 @@ impl TargetError {
     }
 }
 
+impl TargetError {
+    /// The error, if it is one of the whole target: see [`is_fatal`].
+    pub(super) fn fatal(&self) -> Option<Errno> {
+        match self {
+            TargetError::Os(error) if is_fatal(*error) => Some(*error),
+            _ => None,
+        }
+    }
+}
+
 type Result<T, E = TargetError> = std::result::Result<T, E>;
 
 /// Whether the error says that the process or the system has no descriptors left.
 pub(super) fn is_shortage(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE)
+}
+
+/// Whether an error would be that of every further file too: no descriptors, no space, nothing may be written.
+pub(super) fn is_fatal(error: Errno) -> bool {
+    is_shortage(error) || matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
 }
 
 /// Device and inode.

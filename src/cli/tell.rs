@@ -1,0 +1,90 @@
+//! What is told on standard error besides progress: text for people, JSON lines for programs.
+//!
+//! Invariants: with `--json` every line is JSON; nothing here fails or panics where standard error cannot be written.
+//! Called by `main` and every command.
+
+use super::exit::Exit;
+use super::sentence::without_errno;
+use super::{escape, output};
+use serde::Serialize;
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static JSON: AtomicBool = AtomicBool::new(false);
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Sets how everything is told from now on.
+pub fn set(json: bool, quiet: bool) {
+    JSON.store(json, Ordering::Relaxed);
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Whether programs read.
+pub fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    message: &'a str,
+}
+
+/// Something worth knowing; not with `--quiet`.
+pub fn note(message: impl Display) {
+    if !QUIET.load(Ordering::Relaxed) {
+        tell("note", &message.to_string());
+    }
+}
+
+/// Something is wrong, and the command continues.
+pub fn warning(message: impl Display) {
+    tell("warning", &message.to_string());
+}
+
+/// An item that cannot be read or written; the command continues.
+pub fn error(item: &[u8], message: &str) {
+    let message = without_errno(message);
+    if is_json() {
+        item_error(item, &message);
+    } else {
+        text(&format!("error: {}: {message}", escape::shown(item)));
+    }
+}
+
+/// One item's trouble as a JSON line.
+pub fn item_error(item: &[u8], message: &str) {
+    let name = output::Name::new(item);
+    json("error", &output::ItemError { item: &name.path, item_hex: name.path_hex.as_deref(), message });
+}
+
+/// The command failed.
+pub fn exit_error(exit: Exit, message: &str) {
+    if is_json() {
+        json("exit_error", &output::ExitError { code: exit.code(), message });
+    } else {
+        text(&format!("error: {message}"));
+    }
+}
+
+/// A line for people. Programs do not get it.
+pub fn line(message: &str) {
+    if !is_json() && !QUIET.load(Ordering::Relaxed) {
+        text(message);
+    }
+}
+
+fn tell(kind: &str, message: &str) {
+    let message = without_errno(message);
+    if is_json() { json(kind, &Message { message: &message }) } else { text(&format!("{kind}: {message}")) }
+}
+
+fn json(kind: &str, body: &impl Serialize) {
+    // Nobody is left to tell that nobody can be told.
+    let _ = output::line(&mut io::stderr(), kind, body);
+}
+
+/// Writes a line, whoever reads. If that fails, nobody is left to tell.
+pub fn text(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
