@@ -202,7 +202,7 @@ fn serve_writing(
     if let (Outcome::Done(text), Ok(())) = (&outcome, &served)
         && !text.is_empty()
     {
-        tell::note(&text);
+        tell::note(text);
     }
     if let Some(mark) = mark {
         mark.say(&outcome);
