@@ -45,8 +45,8 @@ fn a_directory_a_fifo_and_a_socket_stay_what_they_are_and_are_refused_before_any
     refused(&dir, "it is a directory");
     refused(&dir.join(""), "it is a directory");
     refused(&dir.join(".."), "it is a directory");
-    refused(&lab.image("new/"), "directory's");
-    refused(&lab.image("new/."), "directory's");
+    refused(&lab.image("new/"), "the name of a directory");
+    refused(&lab.image("new/."), "the name of a directory");
     for (name, target) in [("to-fifo", "fifo"), ("to-dir", "dir")] {
         symlink(target, lab.image(name)).expect("a link");
         refused(&lab.image(name), "it is a");
