@@ -104,7 +104,7 @@ impl Step {
             return format!("{verb}  {}", parts.join(", "));
         }
         let share = (self.bytes as f64 / self.total as f64).min(1.0);
-        let room = |parts: &[String]| width.checked_sub(verb.len() + "[]   100%    ".len() + parts.join(", ").len());
+        let room = |parts: &[String]| width.checked_sub(verb.len() + " [] 100%  ".len() + parts.join(", ").len());
         // What is left out first: the ratio or the rate, and last the time.
         while parts.len() > 1 && room(&parts).is_none_or(|room| room < BAR_LEAST) {
             parts.remove(if parts.len() > 2 { parts.len() - 2 } else { 0 });
