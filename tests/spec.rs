@@ -247,7 +247,7 @@ fn places_in_the_file_are_those_of_the_specification() {
     let text = spec_text();
     let all = sections(&text);
     let slots = section(&all, "3. Head slots").lines.join(" ");
-    assert!(slots.contains(&format!("at 0 and at {}", limits::HEAD_SLOT_SPAN)), "where the slots lie");
+    assert!(slots.contains(&format!("at offsets 0 and {}", limits::HEAD_SLOT_SPAN)), "where the slots lie");
     assert!(slots.contains(&format!("HeadSlot of {} bytes", RawHeadSlot::SIZE)), "how long a slot is");
     let log = section(&all, "2. The log").lines.join(" ");
     assert!(log.contains(&format!("from offset {} on", limits::LOG_START)), "where the log begins");
