@@ -48,7 +48,7 @@ pub(super) struct LogChecked {
     pub(super) findings: Vec<Finding>,
     /// Thawed ranges after replaying the log.
     pub(super) thawed: ThawedCount,
-    /// Number of its last transaction; 0 if there is none.
+    /// Number of the last transaction in the thaw log; 0 if the log has none.
     pub(super) transactions: u64,
     /// End of the image's log as recorded by its last transaction; 0 if there is none.
     pub(super) image_end: u64,

@@ -49,7 +49,7 @@ pub struct Args {
     /// A directory of a mount, or an image that is not mounted
     #[arg(value_name = "DIR|IMAGE")]
     target: PathBuf,
-    /// Cut files anew that came about by changes, and let files with equal contents share one, as 'pack' would store them
+    /// Cut files that were changed into subchunks again, and store equal files once, as 'pack' would
     #[arg(long)]
     deep: bool,
     /// Only show what is thawed in a mount, how far its freezer is, and how old the checkpoint is

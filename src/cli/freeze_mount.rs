@@ -26,7 +26,7 @@ const LOOK_MAX: Duration = Duration::from_millis(200);
 pub struct Asked<'a> {
     /// A directory of the mount.
     pub dir: &'a Path,
-    /// Contents that came about by changes are cut anew, too.
+    /// Files that were changed are cut into subchunks again, too.
     pub deep: bool,
     /// Only say what there is to freeze.
     pub dry_run: bool,

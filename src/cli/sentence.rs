@@ -29,7 +29,7 @@ pub fn sentence(error: &Error) -> String {
     without_errno(&out)
 }
 
-/// The text without ` (os error 2)`, which says nothing to people, and in the middle of a sentence it is in the way.
+/// The text without suffixes such as ` (os error 2)`: the number means nothing to people and interrupts the sentence.
 pub(super) fn without_errno(text: &str) -> String {
     let mut parts = text.split(" (os error ");
     let mut out = parts.next().unwrap_or_default().to_owned();

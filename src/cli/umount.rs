@@ -189,7 +189,7 @@ fn why(said: &[u8]) -> Option<String> {
     error["message"].as_str().map(str::to_owned)
 }
 
-/// How the watching of a freeze ended.
+/// Why `umount` stopped watching a freeze.
 enum End {
     /// The freeze has ended.
     Itself,

@@ -11,11 +11,11 @@ on_disk! {
         superchunk_size: U32,
         /// Raw bytes of a part, or 0.
         part_size: U32,
-        /// Shortest subchunk.
+        /// Bytes of the shortest subchunk.
         chunk_min: U32,
-        /// Average subchunk.
+        /// Average bytes of a subchunk.
         chunk_avg: U32,
-        /// Longest subchunk.
+        /// Bytes of the longest subchunk.
         chunk_max: U32,
         /// 1 fastcdc, 2 fixed.
         chunker: u8,

@@ -78,7 +78,7 @@ impl Profile {
         }
     }
 
-    /// The number that parameters record.
+    /// The number that stands for this profile in an image's parameters.
     pub fn number(self) -> u8 {
         match self {
             Profile::Fast => 1,

@@ -12,7 +12,7 @@ pub struct RegionPiece {
     pub len: u32,
     /// The subchunk.
     pub piece: Piece,
-    /// Whether a splice may end after it without leaving a part of an old subchunk.
+    /// Whether the region ends where an old subchunk ends, so that a splice that ends here cuts no old subchunk in two.
     pub clean: bool,
     /// Whether its bytes were found in the image or in the batch.
     pub saved: bool,

@@ -13,9 +13,9 @@ pub(super) const UNWRITTEN: Duration = Duration::from_secs(30);
 /// A file waits after it has changed during its freeze this many times in a row, each time so that nothing of it could be
 /// spliced [28].
 const DROPS: u32 = 2;
-/// How long it waits.
+/// How long such a file waits until it is frozen again.
 const WAIT_AFTER_DROPS: Duration = Duration::from_secs(60);
-/// How long a file waits that could not be frozen for another reason, such as a frame that does not verify.
+/// How long to wait after any other failure to freeze a file, such as a frame that does not verify.
 const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(600);
 
 /// A file with bytes in the thaw log.

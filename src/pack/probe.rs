@@ -11,7 +11,7 @@ use std::collections::HashSet;
 const PROBED: usize = 8;
 /// Bytes compressed in one piece.
 const PIECE: usize = 16 << 10;
-/// The fastest codec.
+/// How pieces are compressed: as fast as possible, since only their sizes are compared.
 const CODEC: Compression = Compression::Zstd(1);
 /// A run of bytes ends where these bits of the rolling hash are zero: after 256 bytes on average.
 const BORDER: u64 = 0xff << 56;

@@ -85,7 +85,7 @@ pub enum AtomicError {
     Io {
         /// What was tried.
         operation: &'static str,
-        /// The file.
+        /// Path of the file that it was tried on.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,

@@ -33,7 +33,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// From `head`, and its root if that can be read.
+    /// What a head slot says of the thaw log, from its `head` and the head's root; `None` for a root that cannot be read.
     pub fn of(head: &Head, root: Option<&Root>) -> Self {
         Slot {
             generation: head.generation,

@@ -55,10 +55,11 @@ pub struct Found {
     pub missing: Vec<Missing>,
 }
 
-/// Finds the peers. `work` is absolute, is made if missing, and is removed.
+/// Finds which of the programs that floe is compared with can be run. `work` is an absolute path of a directory. It is
+/// created if it is missing, and removed before this returns.
 ///
 /// # Errors
-/// The directory cannot be made, or the caller asked to stop. A program that fails is not an error.
+/// The directory cannot be made, or the caller asked to stop. A program that fails is reported as missing, not as an error.
 pub fn look(tools: &Tools, work: &Path, jobs: usize, limits: &Limits<'_>) -> Result<Found, CommandError> {
     let kit = Kit::new(tools, jobs);
     let place = probe_tree(work).map_err(|source| cannot("the peers", source))?;

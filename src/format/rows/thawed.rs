@@ -22,7 +22,7 @@ pub enum ThawedBytes {
     Lost,
 }
 
-/// A row of thawed, without its key.
+/// A row of the table `thawed`, without its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThawedRow {
     /// Bytes of the file, at least 1.
