@@ -4,7 +4,7 @@
 //! Called by `run`.
 
 use super::tree::{Found, Visitor, walk};
-use crate::pack::rehearsal::mixed;
+use crate::pack::rehearsal::mixed_below;
 use rustix::fs::FileType;
 use std::collections::HashSet;
 use std::io;
@@ -205,9 +205,9 @@ struct Random(u64);
 impl Random {
     /// A number below `limit`, which must not be 0.
     fn below(&mut self, limit: u64) -> u64 {
-        let random = mixed(SEED, self.0);
+        let random = mixed_below(SEED, self.0, limit);
         self.0 += 1;
-        ((u128::from(random) * u128::from(limit)) >> 64) as u64
+        random
     }
 }
 

@@ -110,7 +110,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     // Before hours of work, not after.
     let page = args.html.as_deref().map(page_file).transpose()?;
     signals::watch();
-    let shower = Shower::new(context, context.json);
+    let shower = Shower::new(context);
     let measured = crate::bench::run::run(&plan, &shower);
     shower.finish();
     let report = match measured {
@@ -198,7 +198,7 @@ struct Shower {
 }
 
 impl Shower {
-    fn new(context: &Context, json: bool) -> Self {
+    fn new(context: &Context) -> Self {
         let lines = context.progress == progress::Mode::Plain;
         let bar = match context.progress {
             progress::Mode::Bar => true,
@@ -210,7 +210,7 @@ impl Shower {
             bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Shower { bar, lines, quiet: context.quiet, json, findings: AtomicBool::new(false) }
+        Shower { bar, lines, quiet: context.quiet, json: context.json, findings: AtomicBool::new(false) }
     }
 
     fn say(&self, text: &str) {

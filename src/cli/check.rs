@@ -75,7 +75,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         jobs: args.resources.jobs(),
         memory: args.memory,
     };
-    let observer = Observer(Progress::new(context, context.json, false, "checking"));
+    let observer = Observer(Progress::new(context, false, "checking"));
     signals::watch();
     let beside = log_beside(&place, &storage);
     let checked = care::check_with_log(storage, &beside, &options, &observer);

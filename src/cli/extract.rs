@@ -115,7 +115,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let total = if paths.is_empty() { opened.image.root().view.bytes } else { 0 };
     let json = context.json;
     let observer =
-        Observer { progress: Progress::new(context, json, true, "extracting"), total, verbose: context.verbose > 0 };
+        Observer { progress: Progress::new(context, true, "extracting"), total, verbose: context.verbose > 0 };
     let own = own_files(&image.path, opened.storage.file())
         .with_context(|| format!("cannot look at '{}'", shown(&image.path)))?;
     let options = ExtractOptions {

@@ -92,7 +92,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             deep: args.deep,
             dry_run: args.dry_run,
             before_unmounting: args.before_unmounting,
-            json: context.json,
         };
         return freeze_mount::run(&asked, context).with_context(cannot);
     }
@@ -102,18 +101,18 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
 /// An image that is not mounted.
 fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     descriptors::raise();
-    let (json, options) = (context.json, MountOptions::default());
+    let options = MountOptions::default();
     let how = How::default();
     let opened = Writing::open(&args.target, &options, how)?.map_err(|why| explained(&args.target, why))?;
     let Writer { path, live, lock, reader } = opened.begin(&options)?;
     live.set_compressors(args.resources.jobs());
     let found = live.freezer_status();
     if args.dry_run {
-        tell_survey(&found, json)?;
+        tell_survey(&found, context.json)?;
         return Ok(Exit::Done);
     }
     signals::watch();
-    let progress = Progress::new(context, json, true, "freezing");
+    let progress = Progress::new(context, true, "freezing");
     let files = |done: u64| if done >= found.queue_bytes { found.queue_files } else { 0 };
     let observer = |now: FreezeProgress| {
         let FreezeProgress { done_bytes: bytes, total_bytes: total, stored_bytes } = now;
@@ -138,7 +137,7 @@ fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     taken?;
     let is_complete = !matches!(finished, Finished::Kept { .. });
     let done = Done { report, is_complete, elapsed: progress.elapsed() };
-    done.tell(&progress, json)?;
+    done.tell(&progress)?;
     match (&finished, outcome) {
         (Finished::Untouched, _) => progress.say("nothing was written: the image is complete, and has no thaw log"),
         (Finished::Removed, _) => progress.say("the image is complete, and its thaw log is gone"),

@@ -32,8 +32,6 @@ pub struct Asked<'a> {
     pub dry_run: bool,
     /// Nothing if nothing is thawed, or the mount is not to freeze by itself (`freeze=off`).
     pub before_unmounting: bool,
-    /// Speak JSON lines. The first comes as soon as the mount has answered.
-    pub json: bool,
 }
 
 /// Freezes, and tells people what was done.
@@ -43,17 +41,18 @@ pub struct Asked<'a> {
 pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     let mount = mount_of_directory(asked.dir)?;
     let (point, named) = (&mount.point, shown(&mount.point).into_owned());
-    let Some(before) = MountState::of(point)? else { return nothing_to_freeze(&named, asked.json, context) };
+    let Some(before) = MountState::of(point)? else { return nothing_to_freeze(&named, context) };
     if let Some(why) = before.text("failed") {
         return Err(stopped(why));
     }
     if asked.dry_run {
         let (queue_bytes, queue_files) = (before.number("queue_bytes"), before.number("queue_files"));
-        tell_survey(&FreezerStatus { queue_bytes, queue_files, ..FreezerStatus::default() }, asked.json)?;
+        tell_survey(&FreezerStatus { queue_bytes, queue_files, ..FreezerStatus::default() }, context.json)?;
         return Ok(Exit::Done);
     }
     signals::watch();
-    let progress = Progress::new(context, asked.json, true, "freezing");
+    let progress = Progress::new(context, true, "freezing");
+    // The first line of JSON comes as soon as the mount has answered.
     progress.step(Step { total: before.number("queue_bytes"), ..Step::default() });
     if asked.before_unmounting
         && (before.number("queue_bytes") == 0 || before.text("freezing").is_none_or(|when| when == "off"))
@@ -77,7 +76,7 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     // What was under way by itself when this was asked for counts, too.
     let report = before.all().until(&after.all());
     let done = Done { report, is_complete: report.left_bytes == 0, elapsed: progress.elapsed() };
-    done.tell(&progress, asked.json)?;
+    done.tell(&progress)?;
     if done.is_complete {
         progress.say("the image is complete as of this checkpoint");
     } else {

@@ -42,9 +42,9 @@ impl Done {
     ///
     /// # Errors
     /// Standard output cannot be written.
-    pub fn tell(&self, progress: &Progress, json: bool) -> io::Result<()> {
+    pub fn tell(&self, progress: &Progress) -> io::Result<()> {
         let report = &self.report;
-        if json {
+        if progress.is_json() {
             let summary = Summary {
                 files: report.files,
                 bytes: report.bytes,
@@ -132,10 +132,10 @@ pub fn tell_survey(found: &FreezerStatus, json: bool) -> io::Result<()> {
 }
 
 /// What is told of a mount that is read-only.
-pub fn nothing_to_freeze(named: &str, json: bool, context: &Context) -> anyhow::Result<Exit> {
-    if json {
+pub fn nothing_to_freeze(named: &str, context: &Context) -> anyhow::Result<Exit> {
+    if context.json {
         let done = Done { report: FreezeReport::default(), is_complete: true, elapsed: Duration::ZERO };
-        done.tell(&Progress::new(context, true, true, ""), true)?;
+        done.tell(&Progress::new(context, true, ""))?;
     } else {
         tell::note(format_args!("'{named}' is mounted read-only: there is nothing to freeze"));
     }

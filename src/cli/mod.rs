@@ -217,7 +217,12 @@ pub fn main(argv: Vec<OsString>) -> std::process::ExitCode {
 
 /// The command line. A command's options may come before its name, too.
 fn parse(argv: &[OsString]) -> Result<Cli, clap::Error> {
-    let parsed = |argv: &[OsString]| Cli::from_arg_matches(&help::command().try_get_matches_from(argv)?);
+    let matched = |argv: &[OsString]| match Cli::command().try_get_matches_from(argv) {
+        // Only what is shown is laid out.
+        Err(help) if shows_help(help.kind()) => help::command().try_get_matches_from(argv),
+        matched => matched,
+    };
+    let parsed = |argv: &[OsString]| Cli::from_arg_matches(&matched(argv)?);
     let refused = match parsed(argv) {
         Err(refused) if refused.kind() == ErrorKind::UnknownArgument => refused,
         parsed => return parsed,
@@ -233,6 +238,10 @@ fn parse(argv: &[OsString]) -> Result<Cli, clap::Error> {
         }
     }
     Err(first_refused.unwrap_or(refused))
+}
+
+fn shows_help(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
 fn is_command(arg: &OsString) -> bool {

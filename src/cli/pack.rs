@@ -158,7 +158,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
 
     let json = context.json;
     let observer = Observer {
-        progress: Progress::new(context, json, true, "packing"),
+        progress: Progress::new(context, true, "packing"),
         total: Mutex::default(),
         verbose: context.verbose > 0,
     };

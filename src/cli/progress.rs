@@ -141,7 +141,8 @@ pub struct Progress {
 
 impl Progress {
     /// For a command that is `verb` ("packing"). With `lines` it speaks JSON lines; a command that prints one document has none.
-    pub fn new(context: &Context, json: bool, lines: bool, verb: &'static str) -> Self {
+    pub fn new(context: &Context, lines: bool, verb: &'static str) -> Self {
+        let json = context.json;
         let terminal = io::stderr().is_terminal();
         let shown = match context.progress {
             _ if json && lines && !context.quiet => Shown::Json,
@@ -179,6 +180,11 @@ impl Progress {
             Shown::Json => drop(output::line(&mut io::stdout(), "status", &step.status(elapsed))),
             Shown::Nothing => {}
         }
+    }
+
+    /// Whether programs read.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// Whether anybody sees how far the command is.

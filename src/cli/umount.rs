@@ -144,7 +144,7 @@ fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()
             return Ok(());
         }
     };
-    let progress = Progress::new(context, false, false, "freezing");
+    let progress = Progress::new(context, false, "freezing");
     let watched = child.stdout.take().map_or(Ok(End::Itself), |out| watch(out, &progress));
     progress.finish();
     match watched.context("cannot watch the freeze")? {

@@ -142,6 +142,12 @@ pub const fn mixed(seed: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A number less than `limit` that looks random and depends on seed and index alone; `limit` must not be 0.
+pub fn mixed_below(seed: u64, index: u64, limit: u64) -> u64 {
+    // The upper half of the product is less than `limit`.
+    ((u128::from(mixed(seed, index)) * u128::from(limit)) >> 64) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

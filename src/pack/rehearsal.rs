@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use super::finish::LeafBytes;
-pub use super::held::mixed;
+pub use super::held::{mixed, mixed_below};
 pub use super::scan::Count;
 
 /// How to rehearse.

@@ -9,7 +9,7 @@ use super::{MeasureError, MeasureObserver, go_on};
 use crate::format::ids::InodeId;
 use crate::fs::read::Fs;
 use crate::meta::Image;
-use crate::pack::rehearsal::mixed;
+use crate::pack::rehearsal::mixed_below;
 use std::sync::Arc;
 
 /// Bytes of a random read.
@@ -178,6 +178,5 @@ fn pages_of(segment: &Segment) -> u64 {
 /// `count` numbers less than `below`, by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
 /// generators).
 pub(super) fn draw(seed: u64, count: u64, below: u64) -> Vec<u64> {
-    // The upper half of the product is less than `below`.
-    (0..count).map(|n| ((u128::from(mixed(seed, n)) * u128::from(below)) >> 64) as u64).collect()
+    (0..count).map(|n| mixed_below(seed, n, below)).collect()
 }
