@@ -357,3 +357,11 @@ fn passes_taken_otherwise_than_the_rest_are_marked() {
     let text = table(&report, 100);
     assert!(text.contains("Reading, with warm caches") && !text.contains('~'), "{text}");
 }
+
+#[test]
+fn a_number_is_read_from_json_as_it_was_written() {
+    // Read with less care, it comes to be 117372305.6024532.
+    let speed = 117_372_305.602_453_19_f64;
+    let text = serde_json::to_string(&speed).unwrap();
+    assert_eq!(serde_json::from_str::<f64>(&text).unwrap().to_bits(), speed.to_bits());
+}

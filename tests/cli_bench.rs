@@ -7,7 +7,6 @@ use common::left_out::{is_root, left_out, need_fuse, need_program, need_root};
 use common::mounted::wait_until_ended;
 use common::run::{wait, with_signals};
 use common::{Lab, Run, floe_command, noise, prose, run, spawn, write};
-use floe::bench::command::{Limits, run as run_measured};
 use floe::bench::{Entry, Kind, Outcome, Read, Report, html};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -432,15 +431,4 @@ echo hsqs >"$2"
     for pid in both.split_whitespace() {
         wait_until_ended(Pid::from_raw(pid.parse().unwrap()).unwrap());
     }
-}
-
-#[test]
-#[cfg(target_env = "gnu")]
-fn what_this_process_needed_before_is_not_counted_as_a_programs() {
-    // Each is smaller than what the allocator requests from the kernel separately.
-    let many: Vec<Vec<u8>> = (0..4096).map(|_| vec![1; 64 << 10]).collect();
-    assert!(many.iter().all(|one| one.iter().all(|&byte| byte == 1)));
-    drop(many);
-    let ran = run_measured(&mut Command::new("true"), &Limits { time: None, stop: &|| false }).unwrap();
-    assert!(ran.peak_memory < 200 << 20, "{ran:?}");
 }
