@@ -80,7 +80,11 @@ fn threads() -> (usize, usize, usize) {
         // A thread may end while it is examined.
         let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else { continue };
         let Some((name, rest)) = stat.rsplit_once(") ") else { continue };
-        if name.contains("(freeze-") {
+        // A thread that was joined is listed for a moment longer. The kernel has marked it before: field 9, the 7th after the
+        // name, has PF_EXITING (proc(5), linux/sched.h).
+        let is_exiting =
+            rest.split(' ').nth(6).and_then(|flags| flags.parse().ok()).is_some_and(|flags: u64| flags & 4 != 0);
+        if name.contains("(freeze-") && !is_exiting {
             all += 1;
             // Fields 19 and 41 of the line are the 17th and 39th after the name.
             nice += usize::from(rest.split(' ').nth(16) == Some("10"));
