@@ -47,7 +47,7 @@ pub struct Ran {
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// There is no such program.
-    #[error("{program} is not installed")]
+    #[error("{program} is not installed (install it, or leave it out of the comparison)")]
     Missing {
         /// Its name.
         program: String,
@@ -62,13 +62,13 @@ pub enum CommandError {
         source: io::Error,
     },
     /// It took longer than allowed and was killed.
-    #[error("stopped after {seconds:.0} seconds")]
+    #[error("the compared program was stopped: it ran longer than its limit of {seconds:.0} seconds")]
     OverLimit {
         /// Seconds it ran.
         seconds: f64,
     },
     /// The caller asked to stop, and it was killed.
-    #[error("interrupted")]
+    #[error("the compared program was stopped: the benchmark was interrupted")]
     Interrupted,
     /// It failed.
     #[error("{program} failed ({status}): {message}")]

@@ -74,10 +74,10 @@ pub trait BenchObserver: Sync {
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// The observer asked to stop.
-    #[error("interrupted")]
+    #[error("the benchmark was interrupted")]
     Interrupted,
     /// The source cannot be read.
-    #[error("cannot read '{path}'")]
+    #[error("cannot read the source '{path}'")]
     Source {
         /// Its name.
         path: String,
@@ -86,7 +86,7 @@ pub enum BenchError {
         source: io::Error,
     },
     /// The work directory cannot be made or used.
-    #[error("cannot work in '{path}'")]
+    #[error("cannot use '{path}' as the work directory (choose another with --work)")]
     Work {
         /// Its name.
         path: String,

@@ -38,16 +38,16 @@ pub const PASSES: [Read; 4] = [Read::InOrder, Read::OneDirectory, Read::Random, 
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The caller asked to stop.
-    #[error("interrupted")]
+    #[error("reading the mount was interrupted")]
     Interrupted,
     /// It took longer than allowed.
-    #[error("reading was stopped after {seconds:.0} seconds")]
+    #[error("reading the mount was stopped: it took longer than its limit of {seconds:.0} seconds")]
     OverLimit {
         /// Seconds.
         seconds: f64,
     },
     /// The mount did not answer.
-    #[error("reading: no answer for {} seconds", STALLED.as_secs())]
+    #[error("reading the mount was stopped: a read got no answer for {} seconds", STALLED.as_secs())]
     Stalled,
     /// Something could not be read.
     #[error("cannot read '{path}'")]

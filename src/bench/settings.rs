@@ -84,7 +84,7 @@ pub enum LookError {
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// The sizes of its parts exceed its own size.
-    #[error("the parts of the image are {parts} bytes, and it has {total}")]
+    #[error("the parts of the image add up to {parts} bytes, but the image has {total} bytes")]
     Parts {
         /// Bytes of the parts.
         parts: u64,

@@ -32,7 +32,7 @@ pub(super) enum EntryError {
     Look(#[from] LookError),
     #[error(transparent)]
     Pack(#[from] PackError),
-    #[error("the image cannot be measured")]
+    #[error("cannot measure the cost of reading the image")]
     Measure(#[from] MeasureError),
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -240,7 +240,7 @@ impl CheckReport {
 #[derive(Debug, Error)]
 pub enum CheckError {
     /// It is not an image.
-    #[error("bad magic at offset 0 (is this a floe image? 'file' says more)")]
+    #[error("no floe image: bad magic at offset 0 ('file' says what it is)")]
     NotAnImage,
     /// A newer program made it.
     #[error(transparent)]
@@ -255,16 +255,16 @@ pub enum CheckError {
     #[error(transparent)]
     Thaw(#[from] ThawError),
     /// The image changes with one checkpoint after another.
-    #[error("the image changes faster than it can be read: try again")]
+    #[error("cannot check the image: another process changes it faster than it can be read (try again later)")]
     Changing,
     /// A table could not be read.
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// A thread could not be started.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread that checks the image: {0}")]
     Thread(#[source] std::io::Error),
     /// The observer cancelled the check.
-    #[error("interrupted")]
+    #[error("the check of the image was interrupted")]
     Cancelled,
 }
 

@@ -29,7 +29,7 @@ pub enum ChunkError {
         source: io::Error,
     },
     /// Ids must ascend.
-    #[error("subchunk {id} was put into an index whose last one is {last}")]
+    #[error("cannot add subchunk {id} to the dedup index: its id does not follow the last one, {last}")]
     Order {
         /// The id.
         id: SubchunkId,
@@ -37,7 +37,7 @@ pub enum ChunkError {
         last: SubchunkId,
     },
     /// More subchunks than an index can number.
-    #[error("an index holds no more than {limit} subchunks")]
+    #[error("cannot add a subchunk to the dedup index: it already holds its limit of {limit} subchunks")]
     Full {
         /// How many it holds.
         limit: u64,

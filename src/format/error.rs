@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum FormatError {
     /// Fewer bytes than the value needs.
-    #[error("{what} needs {need} bytes, but there are only {have}")]
+    #[error("cut short: {what} needs {need} bytes, but there are only {have}")]
     Truncated {
         /// The value that was read.
         what: &'static str,
@@ -16,7 +16,7 @@ pub enum FormatError {
         have: u64,
     },
     /// Bytes after the end of a value that should fill its container.
-    #[error("{what} is followed by {extra} extra bytes")]
+    #[error("{extra} bytes too many after the end of {what}")]
     Trailing {
         /// The value that was read.
         what: &'static str,
@@ -24,7 +24,7 @@ pub enum FormatError {
         extra: u64,
     },
     /// The magic number is wrong.
-    #[error("bad magic in {what}: found {found:02x?}")]
+    #[error("wrong magic number of {what}: its first bytes are {found:02x?}")]
     Magic {
         /// The structure.
         what: &'static str,
@@ -42,13 +42,13 @@ pub enum FormatError {
         computed: u64,
     },
     /// A cryptographic hash does not match.
-    #[error("hash of {what} does not match")]
+    #[error("hash mismatch: the content of {what} does not match its stored hash")]
     Hash {
         /// What is covered.
         what: &'static str,
     },
     /// A number beyond its limit.
-    #[error("{what} is {value}, the limit is {limit}")]
+    #[error("limit exceeded: {what} is {value}, the limit is {limit}")]
     Limit {
         /// The number.
         what: &'static str,
@@ -58,7 +58,7 @@ pub enum FormatError {
         limit: u64,
     },
     /// A value that the format does not allow.
-    #[error("{what}: {why}")]
+    #[error("invalid {what}: {why}")]
     Invalid {
         /// The structure or field.
         what: &'static str,
@@ -67,7 +67,8 @@ pub enum FormatError {
     },
     /// The image was made by a newer program.
     #[error(
-        "the image needs format version {version} with incompatible features {incompat:#x}; this program reads version 1 with features {known:#x}"
+        "the image needs a newer floe: it has format version {version} with incompatible features {incompat:#x}, and this \
+         program reads version 1 with features {known:#x}"
     )]
     Unsupported {
         /// Its version.

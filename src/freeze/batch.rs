@@ -60,7 +60,7 @@ pub enum BatchError<E> {
     #[error(transparent)]
     Known(E),
     /// A thread could not be started.
-    #[error("cannot start a thread to compress with: {0}")]
+    #[error("cannot start a thread that compresses: {0}")]
     Thread(#[source] std::io::Error),
     /// A superchunk could not be compressed. The batch cannot be finished.
     #[error("cannot compress a superchunk: {0}")]

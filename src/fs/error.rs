@@ -15,67 +15,67 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum FsError {
     /// No such inode or name.
-    #[error("no such file or directory")]
+    #[error("no such file or directory in the image")]
     NotFound,
     /// It is not a directory.
-    #[error("not a directory")]
+    #[error("the name or inode is not a directory")]
     NotDirectory,
     /// It is a directory.
-    #[error("is a directory")]
+    #[error("the name or inode is a directory, and the operation needs another kind of file")]
     IsDirectory,
     /// It is not a symlink.
-    #[error("not a symbolic link")]
+    #[error("the name or inode is not a symbolic link")]
     NotSymlink,
     /// It is not a regular file.
-    #[error("not a regular file")]
+    #[error("the name or inode is not a regular file")]
     NotRegular,
     /// A path goes through too many symlinks.
-    #[error("too many levels of symbolic links")]
+    #[error("the path goes through too many symbolic links")]
     TooManyLinks,
     /// There is no data (or no hole) at or after the offset.
-    #[error("no data at or after that offset")]
+    #[error("the file has no data (or no hole) at or after the offset")]
     NoData,
     /// The name is taken.
-    #[error("file exists")]
+    #[error("a file of this name exists already")]
     Exists,
     /// A directory still has entries.
-    #[error("directory not empty")]
+    #[error("the directory is not empty")]
     NotEmpty,
     /// The file system that holds the image has no space for it.
-    #[error("no space left on device")]
+    #[error("no space is left in the file system that holds the image or its thaw log")]
     NoSpace,
     /// The file system is mounted read-only, or changes are refused after a failure.
-    #[error("read-only file system")]
+    #[error("the file system is read-only: it was mounted so, or an earlier failure stopped its writes")]
     ReadOnly,
     /// A name or a target is too long.
-    #[error("file name too long")]
+    #[error("the file name or the target of the symbolic link is too long")]
     NameTooLong,
     /// An inode already has as many names as are allowed.
-    #[error("too many links")]
+    #[error("the file already has as many hard links as floe allows")]
     TooManyNames,
     /// The operation is not permitted on this inode.
-    #[error("operation not permitted")]
+    #[error("the operation is not permitted on this inode")]
     NotPermitted,
     /// An argument is not valid.
-    #[error("invalid argument")]
+    #[error("an argument of the operation is not valid")]
     Invalid,
     /// A file would exceed the largest size.
-    #[error("file too large")]
+    #[error("the file would exceed the largest file size of the image format")]
     TooLarge,
     /// This file system does not support it.
-    #[error("operation not supported")]
+    #[error("the operation is not supported by floe")]
     Unsupported,
     /// The inode has no extended attribute of this name.
-    #[error("no such attribute")]
+    #[error("the inode has no extended attribute of this name")]
     NoAttribute,
     /// An extended attribute, or a list of them, is too large.
-    #[error("argument list too long")]
+    #[error("the extended attribute, or the inode's attributes together, are too large")]
     AttributeTooLarge,
     /// An argument is outside its range.
-    #[error("numerical result out of range")]
+    #[error("an argument of the operation is outside its range")]
     OutOfRange,
     /// Nobody may do this to this inode.
-    #[error("permission denied")]
+    #[error("permission is denied for this inode")]
     Denied,
     /// The image cannot be read or written.
     #[error("{0}")]

@@ -42,11 +42,12 @@ pub enum GcError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// A table cannot be read, so it is unknown what is live.
-    #[error("cannot tell what is in use, so nothing is freed: {0}")]
+    #[error("cannot find out which bytes of the image are in use, so nothing is freed: {0}")]
     Unknown(#[source] MetaError),
     /// The map lacks subchunks that files or tables need.
     #[error(
-        "the map lacks {subchunks} subchunks that files or tables need, so nothing is freed ('floe check' says more)"
+        "the image is damaged: its map lacks {subchunks} subchunks that files or tables need, so nothing is freed \
+         ('floe check' says more)"
     )]
     Damaged {
         /// How many.
@@ -65,16 +66,16 @@ pub enum GcError {
     #[error(transparent)]
     Fs(#[from] FsError),
     /// A snapshot is being made. It is not known yet what it needs.
-    #[error("a snapshot is being made")]
+    #[error("space cannot be freed now: a snapshot is being made (try again later)")]
     Snapshot,
     /// Earlier requests are still running. The next gc frees what has no rows any more.
-    #[error("earlier requests are still running: try again later")]
+    #[error("space cannot be freed now: requests that may read dead bytes are still running (try again later)")]
     Busy,
     /// Space could not be given back. The image lacks nothing.
-    #[error("space cannot be given back: {0}")]
+    #[error("cannot return the space of dead bytes to the file system of the image: {0}")]
     Punch(#[source] StorageError),
     /// The caller asked for it. The image lacks nothing.
-    #[error("interrupted")]
+    #[error("freeing space was interrupted: the next gc continues")]
     Stopped,
 }
 

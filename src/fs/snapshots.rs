@@ -29,28 +29,34 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum SnapshotError {
     /// The name is not valid for a snapshot.
-    #[error("the name is not valid for a snapshot: {0}")]
+    #[error("cannot make a snapshot of this name: {0}")]
     Name(#[source] FormatError),
     /// The comment is too long.
-    #[error("the comment has {len} bytes; the limit is {}", limits::SNAPSHOT_COMMENT)]
+    #[error("cannot make a snapshot: its comment has {len} bytes, the limit is {}", limits::SNAPSHOT_COMMENT)]
     Comment {
         /// Its length in bytes.
         len: usize,
     },
     /// A snapshot of this name exists.
-    #[error("a snapshot '{name}' already exists")]
+    #[error("cannot make a snapshot '{name}': one of this name already exists (choose another name)")]
     Exists {
         /// The name.
         name: String,
     },
     /// A snapshot must have all bytes of its files, but some are lost.
-    #[error("bytes of inode {inode} are lost: restore or delete the file first ('find -inum {inode}' finds it)")]
+    #[error(
+        "cannot make a snapshot: bytes of inode {inode} are lost (restore or delete the file first; 'find -inum {inode}' finds \
+         it)"
+    )]
     Lost {
         /// The file.
         inode: InodeId,
     },
     /// A snapshot must have all bytes of its files, but some cannot be read.
-    #[error("inode {inode} cannot be read: {error}; restore or delete the file first ('find -inum {inode}' finds it)")]
+    #[error(
+        "cannot make a snapshot: inode {inode} cannot be read: {error} (restore or delete the file first; 'find -inum {inode}' \
+         finds it)"
+    )]
     Unreadable {
         /// The file.
         inode: InodeId,
@@ -59,7 +65,7 @@ pub enum SnapshotError {
         error: FsError,
     },
     /// The caller asked for it.
-    #[error("interrupted")]
+    #[error("making the snapshot was interrupted: there is no snapshot")]
     Stopped,
     /// The filesystem refuses changes, or has no space for this one.
     #[error(transparent)]

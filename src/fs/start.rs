@@ -63,7 +63,10 @@ pub enum StartError {
         why: String,
     },
     /// The largest epoch is reached: no more sessions can write to the image.
-    #[error("the image was written to {epoch} times: no epoch is left, pack its files into a new image")]
+    #[error(
+        "the image cannot be mounted for writing: it was mounted {epoch} times, and no epoch number is left (pack its files \
+         into a new image)"
+    )]
     NoEpoch {
         /// The epoch.
         epoch: u32,

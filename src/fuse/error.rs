@@ -29,7 +29,7 @@ pub enum MountError {
         image: PathBuf,
     },
     /// The mount point belongs to the thaw log.
-    #[error("cannot mount on {}: it belongs to the image's thaw log", dir.display())]
+    #[error("cannot mount on {}: this directory belongs to the image's thaw log (choose another)", dir.display())]
     InThawLog {
         /// The mount point.
         dir: PathBuf,
@@ -42,7 +42,8 @@ pub enum MountError {
     },
     /// There are too few file descriptors.
     #[error(
-        "cannot serve with {loops} threads: {error} (fewer with '-o threads=N', or raise the limit of open files: 'ulimit -n')"
+        "cannot serve the mount with {loops} threads: {error} (choose fewer with '-o threads=N', or raise the limit of open \
+         files: 'ulimit -n')"
     )]
     Descriptors {
         /// Number of threads that answer the kernel.
@@ -59,7 +60,7 @@ pub enum MountError {
         error: io::Error,
     },
     /// The kernel and floe could not agree on a protocol, or the connection was lost.
-    #[error("lost the kernel's FUSE connection of {}: {error}", dir.display())]
+    #[error("the kernel's FUSE connection of the mount {} failed: {error}", dir.display())]
     Connection {
         /// The mount point.
         dir: PathBuf,

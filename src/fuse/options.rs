@@ -152,7 +152,7 @@ impl Default for MountOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// There is no such option.
-    #[error("unknown mount option '{0}'")]
+    #[error("mount option '{0}' is unknown ('floe mount --help' lists the options)")]
     Unknown(String),
     /// It lacks its value.
     #[error("mount option '{0}' needs a value ({0}=...)")]
@@ -161,7 +161,7 @@ pub enum OptionError {
     #[error("mount option '{0}' takes no value")]
     NoValue(String),
     /// Its value is wrong.
-    #[error("mount option '{option}={value}': expected {expected}")]
+    #[error("mount option '{option}={value}' has a wrong value: expected {expected}")]
     Value {
         /// The option.
         option: String,
@@ -492,7 +492,10 @@ mod tests {
     #[test]
     fn an_unknown_option_is_named() {
         assert_eq!(take("ro,bogus").unwrap_err(), OptionError::Unknown("bogus".into()));
-        assert_eq!(take("bogus=1").unwrap_err().to_string(), "unknown mount option 'bogus'");
+        assert_eq!(
+            take("bogus=1").unwrap_err().to_string(),
+            "mount option 'bogus' is unknown ('floe mount --help' lists the options)"
+        );
     }
 
     #[test]

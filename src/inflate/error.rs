@@ -12,7 +12,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Error)]
 pub enum InflateError {
     /// The look-up of the subchunk in the tables failed.
-    #[error("cannot find subchunk {id}: {source}")]
+    #[error("cannot look up subchunk {id} in the map of the image: {source}")]
     Lookup {
         /// The subchunk.
         id: SubchunkId,
@@ -21,7 +21,7 @@ pub enum InflateError {
         source: Arc<MetaError>,
     },
     /// The map has no such subchunk or superchunk, or they contradict each other.
-    #[error("subchunk {id}: {why}")]
+    #[error("cannot read subchunk {id}, because the image contradicts itself: {why}")]
     Inconsistent {
         /// The subchunk.
         id: SubchunkId,
@@ -38,7 +38,7 @@ pub enum InflateError {
         source: Arc<LogError>,
     },
     /// The superchunk does not decode, though its checksum is right.
-    #[error("cannot inflate superchunk {id}: {source}")]
+    #[error("cannot decompress superchunk {id}: {source}")]
     Decode {
         /// The superchunk.
         id: SuperchunkId,
@@ -68,6 +68,8 @@ pub(super) fn compose(id: SubchunkId) -> impl FnOnce(ComposeError) -> InflateErr
         ComposeError::Unknown => {
             InflateError::Inconsistent { id, why: "its recipe names a subchunk that does not exist" }
         }
-        ComposeError::Outside => InflateError::Inconsistent { id, why: "its recipe names bytes that are not stored" },
+        ComposeError::Outside => {
+            InflateError::Inconsistent { id, why: "its recipe names bytes outside the stored part of their subchunk" }
+        }
     }
 }

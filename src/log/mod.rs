@@ -28,7 +28,7 @@ pub enum LogError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The frame is not valid.
-    #[error("frame at offset {offset}: {source}")]
+    #[error("cannot read the frame at offset {offset} of the log: {source}")]
     Format {
         /// Offset of the frame's header.
         offset: LogOffset,
@@ -36,7 +36,7 @@ pub enum LogError {
         source: FormatError,
     },
     /// The bytes do not end where the log ends, so a writer would append elsewhere.
-    #[error("the log ends at offset {end}, but the file has {len} bytes")]
+    #[error("cannot append to the log: it ends at offset {end}, but the file has {len} bytes")]
     NotAtEnd {
         /// Where the log ends.
         end: u64,
@@ -44,13 +44,15 @@ pub enum LogError {
         len: u64,
     },
     /// The log ends inside a 4 KiB block, which may hold synced bytes: a writer must not append there.
-    #[error("the log ends at offset {end}, inside a 4 KiB block that may hold synced bytes: nothing can be appended")]
+    #[error("cannot append to the log: it ends at offset {end}, inside a 4 KiB block that may hold synced bytes")]
     InsideBlock {
         /// Where the log ends.
         end: u64,
     },
     /// After an earlier error it is not known what is durable. Nothing more is written.
-    #[error("an earlier write to the log failed: nothing more is written to it")]
+    #[error(
+        "cannot write to the log: an earlier write to it failed, so nothing more is written until it is opened again"
+    )]
     Stopped,
 }
 

@@ -98,13 +98,13 @@ pub struct Written {
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// It was given up, and everything it wrote was cut off: it may be tried again.
-    #[error("the checkpoint was given up: {0}")]
+    #[error("no checkpoint was written to the image: {0}")]
     GivenUp(#[source] MetaError),
     /// It is not known which bytes of the image are durable.
-    #[error("the image could not be made durable: {0}")]
+    #[error("cannot make a checkpoint of the image durable: {0}")]
     NotDurable(#[source] LogError),
     /// It was given up, but what it wrote could not be cut off again.
-    #[error("the checkpoint was given up ({source}), but what it wrote could not be cut off again: {cut}")]
+    #[error("no checkpoint was written to the image ({source}), and its incomplete bytes cannot be cut off: {cut}")]
     NotCutOff {
         /// Why it was given up.
         source: Box<MetaError>,

@@ -18,10 +18,10 @@ pub enum ComposeError {
     #[error(transparent)]
     Lookup(MetaError),
     /// The map has no such source.
-    #[error("its recipe names a subchunk that the map does not know")]
+    #[error("the recipe of a composed subchunk names a subchunk that the map does not have")]
     Unknown,
     /// A range is not within the stored part of its source.
-    #[error("its recipe names bytes that are not stored")]
+    #[error("the recipe of a composed subchunk names bytes outside the stored part of their subchunk")]
     Outside,
 }
 

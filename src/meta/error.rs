@@ -11,10 +11,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum MetaError {
     /// Neither head slot has the magic number.
-    #[error("bad magic at offset 0 (is this a floe image? 'file' says more)")]
+    #[error("no floe image: bad magic at offset 0 ('file' says what it is)")]
     NotAnImage,
     /// Both head slots are damaged.
-    #[error("no head slot can be used: {0}")]
+    #[error("cannot open the image: no head slot can be used: {0} ('floe check' says more)")]
     Head(#[source] FormatError),
     /// The newest head slot that verifies needs a newer program. The other slot is not used instead.
     #[error("{0}")]
@@ -26,7 +26,7 @@ pub enum MetaError {
         why: String,
     },
     /// The file is shorter than the log.
-    #[error("the image is cut short: its log ends at {log_end}, the file has {len} bytes")]
+    #[error("the image is cut short: its log ends at offset {log_end}, but the file has {len} bytes")]
     CutShort {
         /// `log_end` of the head.
         log_end: u64,
@@ -34,7 +34,7 @@ pub enum MetaError {
         len: u64,
     },
     /// No root that a head names can be read.
-    #[error("the root at {offset} cannot be read ('floe check' says more)")]
+    #[error("the root at offset {offset} of the image cannot be read ('floe check' says more)")]
     Root {
         /// Its offset.
         offset: u64,
@@ -55,7 +55,7 @@ pub enum MetaError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A table block cannot be read.
-    #[error("table block {id} cannot be read: {why}")]
+    #[error("cannot read the table block with subchunk id {id}: {why}")]
     Block {
         /// Its subchunk id.
         id: SubchunkId,
@@ -63,7 +63,7 @@ pub enum MetaError {
         why: String,
     },
     /// A row that another row refers to is missing.
-    #[error("{table} has no row {id}, though it is referred to")]
+    #[error("the image is damaged: the table {table} has no row {id}, but another row refers to it")]
     Missing {
         /// Table.
         table: &'static str,
@@ -71,7 +71,7 @@ pub enum MetaError {
         id: u64,
     },
     /// A table cannot be read to its end.
-    #[error("table {table} cannot be read: {why}")]
+    #[error("cannot read the table {table} of the image: {why}")]
     Unreadable {
         /// Table.
         table: &'static str,
@@ -79,7 +79,7 @@ pub enum MetaError {
         why: String,
     },
     /// Rows of the map contradict one another.
-    #[error("the map contradicts itself: {why}")]
+    #[error("the image is damaged: rows of the table map contradict one another: {why}")]
     Contradiction {
         /// How.
         why: String,

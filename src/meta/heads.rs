@@ -20,13 +20,13 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum HeadError {
     /// A slot does not hold what this writer last read or wrote there. Nothing was written to that slot.
-    #[error("head slot {slot} was changed by another writer")]
+    #[error("cannot write head slot {slot}: it was changed by another writer")]
     HeadChanged {
         /// Which slot.
         slot: HeadIndex,
     },
     /// A slot could not be read back before the write. It may be tried again.
-    #[error("head slot {slot} cannot be read back: {source}")]
+    #[error("cannot read head slot {slot} before writing it: {source}")]
     ReadBack {
         /// Which slot.
         slot: HeadIndex,
@@ -34,7 +34,7 @@ pub enum HeadError {
         source: StorageError,
     },
     /// A slot could not be written, or it is not known whether it is durable.
-    #[error("head slot {slot} could not be made durable: {source}")]
+    #[error("cannot make head slot {slot} durable: {source}")]
     NotDurable {
         /// Which slot.
         slot: HeadIndex,
@@ -42,10 +42,13 @@ pub enum HeadError {
         source: StorageError,
     },
     /// Readers would refuse the new head. Nothing was written.
-    #[error("the new head is not valid: {0}")]
+    #[error("cannot write a new head of the image: readers would refuse it: {0}")]
     Invalid(#[source] FormatError),
     /// After an earlier error nothing more is written.
-    #[error("an earlier head could not be published: nothing more is written to the head slots")]
+    #[error(
+        "cannot write the head slots: an earlier write of a head failed, so nothing more is written until the image is opened \
+         again"
+    )]
     Stopped,
 }
 

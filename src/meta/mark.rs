@@ -34,7 +34,7 @@ pub enum MarkError {
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// The caller's `stop` returned true.
-    #[error("stopped")]
+    #[error("finding the live subchunks was stopped by the caller")]
     Stopped,
 }
 

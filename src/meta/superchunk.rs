@@ -31,10 +31,10 @@ pub enum Fault {
     #[error(transparent)]
     Read(LogError),
     /// Its stored bytes are damaged.
-    #[error("wrong checksum")]
+    #[error("the checksum of its stored bytes is wrong")]
     Checksum,
     /// The checksum of its stored bytes is right, but the decoder refuses them.
-    #[error("they cannot be decoded, although their checksum is right: {0}")]
+    #[error("its stored bytes cannot be decoded, although their checksum is right: {0}")]
     Decode(FormatError),
 }
 

@@ -26,7 +26,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 pub(super) enum DirError {
     #[error("{}", io::Error::from(*.0))]
     Os(Errno),
-    #[error("it was replaced by another directory while it was packed")]
+    #[error("the directory was replaced by another one while it was packed")]
     Replaced,
 }
 

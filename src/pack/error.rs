@@ -14,7 +14,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum PackError {
     /// The image exists already.
-    #[error("'{}' exists (--force replaces it)", image.display())]
+    #[error("cannot write '{}': the file exists (--force replaces it)", image.display())]
     Exists {
         /// The image.
         image: PathBuf,
@@ -31,7 +31,7 @@ pub enum PackError {
         source: io::Error,
     },
     /// Two sources have the same name.
-    #[error("two sources are named '{name}': the root can hold only one of them")]
+    #[error("cannot pack two sources that are both named '{name}': the root directory can hold only one of them")]
     SameName {
         /// The name.
         name: String,
@@ -43,7 +43,7 @@ pub enum PackError {
         image: PathBuf,
     },
     /// No source was named.
-    #[error("no source was named")]
+    #[error("cannot pack: no file or directory to pack was named")]
     NoSource,
     /// The image cannot be written.
     #[error("cannot write '{}': {source}", image.display())]
@@ -76,13 +76,13 @@ pub enum PackError {
         source: LogError,
     },
     /// The image's tables cannot be written.
-    #[error("cannot write the tables: {0}")]
+    #[error("cannot write the tables of the image: {0}")]
     Table(#[from] TableError),
     /// An option or a value does not fit the format.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The memory limit is too low for the codec.
-    #[error("{} MiB of memory are too little: {} MiB are needed with this codec and superchunk size (--memory)", given >> 20, need.div_ceil(1 << 20))]
+    #[error("cannot pack with {} MiB of memory: this codec and superchunk size need {} MiB (set them with --memory)", given >> 20, need.div_ceil(1 << 20))]
     Memory {
         /// Bytes given.
         given: u64,
@@ -111,24 +111,24 @@ pub enum PackError {
         source: io::Error,
     },
     /// The tables of a rehearsal cannot be read back.
-    #[error("cannot read the tables of the rehearsal: {source}")]
+    #[error("cannot read the tables of the trial run that estimates the image: {source}")]
     Rehearsal {
         /// Why.
         #[source]
         source: MetaError,
     },
     /// A thread cannot be started.
-    #[error("cannot start a thread: {source}")]
+    #[error("cannot start a thread that packs: {source}")]
     Thread {
         /// Why.
         #[source]
         source: io::Error,
     },
     /// Another stage failed; report its error instead.
-    #[error("packing stopped")]
+    #[error("packing was stopped because another of its threads failed")]
     Stopped,
     /// The observer asked to stop.
-    #[error("interrupted")]
+    #[error("packing was interrupted: no image was written")]
     Cancelled,
 }
 

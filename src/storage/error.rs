@@ -98,7 +98,7 @@ pub enum StorageError {
         source: io::Error,
     },
     /// A head slot does not hold what this writer wrote last: another process writes to the image.
-    #[error("{}head slot {slot} was changed by another writer", prefix(.path))]
+    #[error("{}cannot write head slot {slot}: it was changed by another writer", prefix(.path))]
     HeadChanged {
         /// Which slot.
         slot: HeadIndex,
@@ -106,7 +106,7 @@ pub enum StorageError {
         path: Option<PathBuf>,
     },
     /// The opened file cannot hold an image.
-    #[error("{}: not an image: it is a {found}", path.display())]
+    #[error("{}: cannot open it as an image: it is a {found}", path.display())]
     NotAnImage {
         /// What was opened.
         path: PathBuf,

@@ -36,13 +36,13 @@ pub enum LockError {
         pid: Option<u32>,
     },
     /// A reader cannot begin because gc is freeing space.
-    #[error("gc is freeing space in the image just now: try again in a moment")]
+    #[error("cannot open the image: gc is freeing space in it just now (try again in a moment)")]
     Freeing,
     /// gc cannot begin because somebody reads the image.
-    #[error("somebody reads the image: space can be freed when they have ended")]
+    #[error("cannot free space in the image: another process reads it (try again when it has ended)")]
     Read,
     /// The file system has no such locks. A reader may continue without one.
-    #[error("the file system cannot lock the image: {0}")]
+    #[error("cannot lock the image: its file system has no locks: {0}")]
     Unsupported(#[source] io::Error),
     /// Any other error.
     #[error("cannot lock the image: {0}")]

@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 16;
 #[derive(Debug, Error)]
 pub enum AtomicError {
     /// The path of the target does not end with a name.
-    #[error("cannot write '{}': it is not a name for a file", .0.display())]
+    #[error("cannot write '{}': this is not a name for a file", .0.display())]
     NoName(PathBuf),
     /// The target exists and must not be replaced, because it is not a regular file.
     #[error("cannot write '{}': it is a {found}, and an image can replace only a regular file", path.display())]
@@ -38,7 +38,7 @@ pub enum AtomicError {
         found: &'static str,
     },
     /// The target's name can only be a directory's.
-    #[error("cannot write '{}': only the name of a directory ends like this", .0.display())]
+    #[error("cannot write '{}': a file's name cannot end like this, only a directory's", .0.display())]
     DirectoryName(PathBuf),
     /// Another process is writing the same target, or the lock failed.
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub enum AtomicError {
         temporary: PathBuf,
     },
     /// The target exists, and the caller did not allow to replace it.
-    #[error("{} exists already", .0.display())]
+    #[error("cannot write '{}': a file of this name exists already", .0.display())]
     Exists(PathBuf),
     /// There is a thaw log with bytes beside the target. They belong to the image that has, or had, this name.
     #[error(

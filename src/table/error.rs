@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum TableError {
     /// A block or a row is not valid.
-    #[error("table {table}: {source}")]
+    #[error("cannot decode a block of the table {table}: {source}")]
     Format {
         /// Name of the table.
         table: &'static str,
@@ -21,7 +21,9 @@ pub enum TableError {
     #[error(transparent)]
     Source(Box<dyn Error + Send + Sync>),
     /// A block does not have the level, or its keys are not in the range, that its parent says.
-    #[error("table {table}: a block does not have the level {level} or the keys that its parent says ({child})")]
+    #[error(
+        "table {table} is damaged: the block {child} has not the level {level} or not the keys that its parent names"
+    )]
     OutOfRange {
         /// Name of the table.
         table: &'static str,
@@ -31,13 +33,13 @@ pub enum TableError {
         child: ChildRef,
     },
     /// Rows to load or changes to apply do not ascend.
-    #[error("table {table}: rows do not ascend")]
+    #[error("cannot write to the table {table}: the keys of its rows do not ascend")]
     OutOfOrder {
         /// Name of the table.
         table: &'static str,
     },
     /// A row is too large for a block.
-    #[error("table {table}: a row needs {bytes} bytes, the limit is {limit}")]
+    #[error("cannot write to the table {table}: a row needs {bytes} bytes, the limit is {limit}")]
     RowTooLarge {
         /// Name of the table.
         table: &'static str,
@@ -47,7 +49,7 @@ pub enum TableError {
         limit: usize,
     },
     /// A row or a reference to a block does not have the columns of the table, or a value is out of range.
-    #[error("table {table}: {what} does not fit this table")]
+    #[error("cannot write to the table {table}: {what} does not fit its schema")]
     Misfit {
         /// Name of the table.
         table: &'static str,
@@ -55,7 +57,7 @@ pub enum TableError {
         what: &'static str,
     },
     /// The tree has, or would get, too many levels (or, in a reference, none).
-    #[error("table {table}: a tree cannot have {levels} levels")]
+    #[error("table {table} is damaged: its tree has {levels} levels, more than are allowed")]
     TooDeep {
         /// Name of the table.
         table: &'static str,

@@ -10,10 +10,10 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum ThawError {
     /// The directory or a segment could not be read or changed.
-    #[error("thaw log: {0}")]
+    #[error("cannot read or write the thaw log: {0}")]
     Storage(#[from] StorageError),
     /// A transaction cannot be encoded, or it cannot be decoded though its checksum is right.
-    #[error("thaw log, transaction at offset {offset}: {source}")]
+    #[error("cannot decode the transaction at offset {offset} of the thaw log: {source}")]
     Transaction {
         /// Offset of its frame.
         offset: LogOffset,
@@ -34,7 +34,7 @@ pub enum ThawError {
         why: String,
     },
     /// A frame is not the frame of written bytes that a range names, or is damaged.
-    #[error("thaw log, written bytes at offset {offset}: {why}")]
+    #[error("cannot read written bytes at offset {offset} of the thaw log: {why}")]
     Written {
         /// Offset of the frame.
         offset: LogOffset,
@@ -42,7 +42,7 @@ pub enum ThawError {
         why: String,
     },
     /// Something does not fit into one segment.
-    #[error("{what} of {len} bytes does not fit into a segment of the thaw log of {segment_size} bytes")]
+    #[error("cannot write {what} of {len} bytes to the thaw log: its segments have {segment_size} bytes")]
     TooLarge {
         /// What it is.
         what: &'static str,
@@ -52,7 +52,7 @@ pub enum ThawError {
         segment_size: u64,
     },
     /// A segment size or epoch that the format does not allow.
-    #[error("thaw log: {what} is {value}")]
+    #[error("cannot write to the thaw log: {what} is {value}, which is not allowed")]
     Invalid {
         /// What it is.
         what: &'static str,
@@ -60,15 +60,17 @@ pub enum ThawError {
         value: u64,
     },
     /// A new log cannot begin, because there is a log with commits.
-    #[error("there is already a thaw log, with {transactions} transactions")]
+    #[error("cannot make a thaw log: there already is one, with {transactions} transactions")]
     Occupied {
         /// Number of its last transaction.
         transactions: u64,
     },
     /// An earlier commit was begun and has not ended.
-    #[error("an earlier commit has not ended")]
+    #[error("cannot commit to the thaw log: an earlier commit has not ended")]
     Unfinished,
     /// An earlier sync or truncation failed: it is not known what is durable.
-    #[error("an earlier write to the thaw log failed: nothing more is written to it")]
+    #[error(
+        "cannot write to the thaw log: an earlier write to it failed, so nothing more is written until it is opened again"
+    )]
     Stopped,
 }

@@ -78,19 +78,21 @@ pub enum Misfit {
     #[error("it is the log of another image")]
     Uuid,
     /// The lineage is different.
-    #[error("it is the log of a fork of the image")]
+    #[error("it is the thaw log of a copy of the image that was changed separately")]
     Lineage,
     /// No head slot names the log.
-    #[error("no head of the image names it")]
+    #[error("no head slot of the image names this thaw log")]
     LogId,
     /// The root of a generation is not the one that the log continues.
-    #[error("generation {generation} of the image has another root than the one that the log continues")]
+    #[error("the thaw log continues another root than the one that generation {generation} of the image has")]
     Root {
         /// The generation.
         generation: u64,
     },
     /// The log is older than the root.
-    #[error("the image contains its transactions up to number {contained}, but the log ends with {last}")]
+    #[error(
+        "the image contains the thaw log's transactions up to number {contained}, but the log ends with number {last}"
+    )]
     EndsBefore {
         /// Number of the last transaction that the root contains.
         contained: u64,
@@ -99,7 +101,8 @@ pub enum Misfit {
     },
     /// The log is younger than the root.
     #[error(
-        "the image contains its transactions up to number {contained}, but the first one in the log comes after {before}"
+        "the image contains the thaw log's transactions up to number {contained}, but the first one in the log comes after \
+         number {before}"
     )]
     BeginsAfter {
         /// Number of the last transaction that the root contains.
@@ -108,7 +111,9 @@ pub enum Misfit {
         before: u64,
     },
     /// The image is shorter than when the log was written.
-    #[error("the log was written when the image had at least {image_end} bytes, but now it has {len}")]
+    #[error(
+        "the thaw log was written when the image had at least {image_end} bytes, but now the image has {len} bytes"
+    )]
     ImageShort {
         /// Bytes of the image that were synced.
         image_end: u64,

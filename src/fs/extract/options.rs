@@ -111,7 +111,7 @@ pub struct ExtractSummary {
 #[derive(Debug, Error)]
 pub enum ExtractError {
     /// The target directory cannot be made or opened.
-    #[error("cannot use '{}' as target: {source}", path.display())]
+    #[error("cannot use '{}' as the directory to extract into: {source}", path.display())]
     Target {
         /// The directory.
         path: std::path::PathBuf,
@@ -135,6 +135,6 @@ pub enum ExtractError {
         source: std::io::Error,
     },
     /// The observer cancelled it.
-    #[error("interrupted")]
+    #[error("the extraction was interrupted: what it has written stays")]
     Cancelled,
 }

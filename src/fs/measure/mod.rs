@@ -34,7 +34,7 @@ impl MeasureObserver for () {}
 #[derive(Debug, Error)]
 pub enum MeasureError {
     /// The observer cancelled it.
-    #[error("interrupted")]
+    #[error("measuring the image was interrupted")]
     Cancelled,
     /// A name, an inode or a file cannot be read.
     #[error(transparent)]
@@ -49,7 +49,7 @@ pub enum MeasureError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A thread cannot be started.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread that measures the image: {0}")]
     Thread(#[source] io::Error),
     /// The path is not a directory.
     #[error("'{path}' is not a directory of the image")]
