@@ -231,7 +231,8 @@ fn the_variable_names_the_image_for_every_command_that_reads_one() {
 fn several_directories_are_listed_under_their_names_and_what_is_missing_is_told() {
     let lab = Lab::new();
     let (_, image) = small(&lab);
-    let done = floe!("ls", &image, "dir", "nothing", "text", "/").exits(1).says(&["nothing", "no such file"]);
+    let done =
+        floe!("ls", &image, "dir", "nothing", "text", "/").exits(1).says(&["cannot list 'nothing' in", "no such file"]);
     assert_eq!(done.out(), "text\n\ndir:\nfile\n\n/:\ndir\nlink\ntext\n");
     assert_eq!(floe!("ls", &image, "dir").exits(0).out(), "file\n");
 }
@@ -284,6 +285,21 @@ fn a_mount_that_fails_says_once_why_and_on_what() {
     let done = floe!("mount", "--offset", "4K", &outer, lab.path("no-directory")).exits(1).says(&["no-directory"]);
     assert!(!done.stderr.contains("read-only"), "{}", done.stderr);
     floe!("mount", "-o", "offset=8192,ro", &outer, lab.tree("m2")).exits(10).says(&["at offset 8192"]);
+}
+
+#[test]
+fn a_target_that_cannot_be_is_named_as_it_was_given() {
+    let lab = Lab::new();
+    let (source, image) = small(&lab);
+    let again = |args: &[&str]| {
+        let mut command = floe_command(args);
+        command.current_dir(image.parent().expect("a directory"));
+        run(command)
+    };
+    let source = source.display().to_string();
+    again(&["pack", &source, "small.floe"]).exits(1).says(&["error: 'small.floe' exists"]);
+    again(&["pack", &source, "nothing/x.floe"]).exits(1).says(&["cannot open the directory 'nothing'"]);
+    again(&["extract", "small.floe", "-C", "small.floe"]).exits(1).says(&["Not a directory"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::args::ImageAndPaths;
 use super::open::{Opened, shown};
 use super::sentence::told;
-use super::{Context, Exit, output, tell};
+use super::{Context, Exit, escape, output, tell};
 use crate::format::rows::FileType;
 use crate::fs::{Attr, Fs, FsError};
 use std::io::{self, Write};
@@ -45,7 +45,10 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
             Err(CatError::Write(error)) => return Err(error.into()),
             Err(CatError::Read(error)) => {
                 out.flush()?;
-                tell::error(path, &format!("cannot read it in '{}': {error}", shown(&image.path)));
+                tell::error(
+                    path,
+                    &format!("cannot read '{}' in '{}': {error}", escape::shown(path), shown(&image.path)),
+                );
                 // What the image cannot give is a finding; what it does not have was asked for by mistake.
                 match error {
                     FsError::Io(_) if exit == Exit::Done => exit = Exit::Findings,

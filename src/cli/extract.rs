@@ -187,7 +187,7 @@ fn to_stdout(
                 Ok(()) => {}
                 Err(CatError::Write(error)) => return Err(error.into()),
                 Err(CatError::Read(error)) => {
-                    tell::error(path, &error.to_string());
+                    tell::error(path, &format!("cannot read '{}': {error}", escape::shown(path)));
                     exit = Exit::Findings;
                 }
             }

@@ -70,10 +70,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             Ok(attr) => others.push((path, attr)),
             Err(error) => {
                 // The others are still listed.
-                tell::error(
-                    path,
-                    &format!("cannot list it in '{}': {error}{}", shown(&image.path), hint(path, &image.path)),
-                );
+                let (listed, hint) = (shown_path(path), hint(path, &image.path));
+                tell::error(path, &format!("cannot list '{listed}' in '{}': {error}{hint}", shown(&image.path)));
                 exit = Exit::Failed;
             }
         }

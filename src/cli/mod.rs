@@ -87,7 +87,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Talk")]
+#[command(next_help_heading = "Messages")]
 struct Global {
     /// Print only warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]

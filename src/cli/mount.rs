@@ -6,7 +6,7 @@ use super::open::shown;
 use super::opening::{How, Opened};
 use super::sentence::{sentence, told};
 use super::{Context, Exit, args, output, serve, size, tell};
-use crate::fuse::MountOptions;
+use crate::fuse::{self, MountOptions};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io;
@@ -89,8 +89,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     options.offset = args.offset.unwrap_or(options.offset);
     let how = How { foreground: args.foreground, forget_thaw: args.forget_thaw };
     let (image, dir) = args.places(args::image_variable())?;
+    // What is wrong with it is told when it is mounted on.
+    let point = fuse::absolute(&dir).unwrap_or_else(|_| dir.clone());
     let (name, point) =
-        (output::Name::new(image.as_os_str().as_bytes()), output::Name::new(dir.as_os_str().as_bytes()));
+        (output::Name::new(image.as_os_str().as_bytes()), output::Name::new(point.as_os_str().as_bytes()));
     let mounted = |read_only| match context.json {
         true => output::line(&mut io::stdout(), "summary", &Summary { image: name, mount: point, read_only }),
         false => Ok(()),

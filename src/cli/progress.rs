@@ -57,8 +57,9 @@ pub struct Step {
 impl Step {
     fn left(&self, elapsed: Duration) -> Option<Duration> {
         let (done, left) = (self.bytes as f64, self.total.checked_sub(self.bytes)? as f64);
-        // Nothing is foretold from the first instant: it would jump about.
-        (self.bytes > 0 && self.total > 0 && elapsed.as_millis() > 500)
+        // Nothing is foretold from the first instant, or from less than a hundredth: it would jump about.
+        let is_known = self.bytes > 0 && self.bytes >= self.total / 100;
+        (is_known && self.total > 0 && elapsed.as_millis() > 500)
             .then(|| Duration::from_secs_f64((elapsed.as_secs_f64() * left / done).min(1e9)))
     }
 

@@ -4,8 +4,8 @@
 //! Called by `main` and every command.
 
 use super::exit::Exit;
+use super::output;
 use super::sentence::without_errno;
-use super::{escape, output};
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -42,13 +42,13 @@ pub fn warning(message: impl Display) {
     tell("warning", &message.to_string());
 }
 
-/// An item that cannot be read or written; the command continues.
+/// An item that cannot be read or written; the command continues. `message` is a sentence that names the item.
 pub fn error(item: &[u8], message: &str) {
     let message = without_errno(message);
     if is_json() {
         item_error(item, &message);
     } else {
-        text(&format!("error: {}: {message}", escape::shown(item)));
+        text(&format!("error: {message}"));
     }
 }
 

@@ -135,7 +135,10 @@ pub enum PackError {
 impl From<AtomicError> for PackError {
     fn from(error: AtomicError) -> Self {
         match error {
-            AtomicError::Exists(image) => PackError::Exists { image },
+            // As it was named, without the directory it is in.
+            AtomicError::Exists(image) => {
+                PackError::Exists { image: image.strip_prefix(".").map(Path::to_path_buf).unwrap_or(image) }
+            }
             other => PackError::Appear(other),
         }
     }

@@ -96,7 +96,7 @@ impl AtomicFile {
                 Err(_) => mode & 0o700,
             },
         };
-        self.file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(failed("set the mode", &path))?;
+        self.file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(failed("set the mode of", &path))?;
         self.file.sync_all().map_err(failed("sync", &path))?;
         self.target.hold()?;
         self.rename()?;
@@ -117,7 +117,7 @@ impl AtomicFile {
         };
         match renamed {
             Err(Errno::EXIST) if !replace => Err(AtomicError::Exists(self.target.path())),
-            other => other.map_err(failed("rename to its name", &self.target.path())),
+            other => other.map_err(failed("rename the new file to", &self.target.path())),
         }
     }
 

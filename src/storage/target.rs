@@ -81,7 +81,7 @@ pub enum AtomicError {
         source: StorageError,
     },
     /// An error of the operating system.
-    #[error("{}: cannot {operation}: {source}", path.display())]
+    #[error("cannot {operation} '{}': {source}", path.display())]
     Io {
         /// What was tried.
         operation: &'static str,

@@ -43,7 +43,10 @@ pub fn extract(
     observer: &dyn ExtractObserver,
 ) -> Result<ExtractSummary, ExtractError> {
     let failed = |error: Errno| ExtractError::Target { path: target.to_owned(), source: error.into() };
-    std::fs::create_dir_all(target).map_err(|source| ExtractError::Target { path: target.to_owned(), source })?;
+    std::fs::create_dir_all(target).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => failed(Errno::NOTDIR),
+        _ => ExtractError::Target { path: target.to_owned(), source: error },
+    })?;
     // The user named the target, so a link there is followed.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(target, flags, Mode::empty()).map_err(failed)?;
