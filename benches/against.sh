@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # against.sh OTHER-FLOE SOURCE WORK [PAIRS]
-# This build beside another build of floe (say, that of the commit before), in alternating pairs (5): packing SOURCE, and
-# reading every file of it through a mount, cold and warm, each pass on a fresh mount. Each build reads the image it packed.
-# PASSES="pack list_1" runs only these. OPTIONS="-o push" is given to this build's mount. Prints medians, and in brackets
-# the median divided by that of the other build, then the median, minimum and maximum of the ratios pair by pair.
+# Compares this build with another build of floe (for example, that of the commit before), in alternating pairs (5). Each
+# build packs SOURCE and reads every file of its image through a mount, cold and warm, each pass on a fresh mount.
+# PASSES="pack list_1" runs only these. OPTIONS="-o push" is given to this build's mount. Prints the median of each pass in
+# seconds, in brackets that median divided by the other build's, and the median, minimum and maximum of the pairs' ratios.
 source "$(dirname "$0")/lib.sh"
 (($# >= 3)) || die "usage: against.sh OTHER-FLOE SOURCE WORK [PAIRS]"
 other=$1 source=$2 work=$3 pairs=${4:-5}
@@ -24,7 +24,7 @@ done
 
 mounted() {
   local options=()
-  # shellcheck disable=SC2206 # the options are words
+  # shellcheck disable=SC2206 # OPTIONS is split into words
   [[ $1 == other ]] || options=(${OPTIONS:-})
   "$(program "$1")" mount -o ro "${options[@]}" "$work/$1.floe" "$mnt"
   mountpoint -q "$mnt" || die "$1 is not mounted"
@@ -34,7 +34,7 @@ trap 'mountpoint -q "$mnt" && umount -l "$mnt"' EXIT
 one() { # one BUILD PASS
   local wall user system memory
   if [[ $2 == pack ]]; then
-    # From the page cache: this measures the packer, not the disk.
+    # The source is in the page cache: this measures the packer, not the disk.
     find "$source" -type f -print0 | xargs -0 cat >/dev/null
     rm -f "$work/packed.floe"
     measured "$work/time" "$(program "$1")" pack -q "$source" "$work/packed.floe"
@@ -52,7 +52,7 @@ one() { # one BUILD PASS
 }
 
 for ((pair = 1; pair <= pairs; pair++)); do
-  # Whoever goes first alternates, too.
+  # The build that goes first alternates.
   builds=(this other)
   ((pair % 2)) || builds=(other this)
   for pass in ${PASSES:-pack walk_1 walk_4 list_1 list_4 find_ls}; do

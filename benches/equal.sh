@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # equal.sh SOURCE OTHER
-# Whether two trees are the same to rsync, find, getfattr and SEEK_HOLE. Prints the differences and fails if there are
-# any. rsync takes no path beyond PATH_MAX; what has one can be excluded from it with RSYNC_EXCLUDE=PATTERN.
+# Compares two trees with rsync, find, getfattr and SEEK_HOLE. Prints the differences, and fails if there are any. rsync
+# accepts no path longer than PATH_MAX: RSYNC_EXCLUDE=PATTERN excludes such paths from its comparison.
 source "$(dirname "$0")/lib.sh"
 (($# == 2)) || die "usage: equal.sh SOURCE OTHER"
 need rsync find getfattr python3
@@ -24,7 +24,7 @@ rsync -aHAXS --checksum --modify-window=-1 --dry-run --itemize-changes --delete 
 differ rsync <"$work/rsync"
 
 listing() { (cd "$1" && find . -printf '%P %y %m %U %G %n %s %T@ %l\n' | LC_ALL=C sort); }
-# Sizes of directories are the file system's own affair.
+# Each file system chooses the sizes of its directories, so they are not compared.
 sizes() { awk '{ if ($2 == "d") $7 = "-"; print }'; }
 differ "find -printf" < <(diff <(listing "$left" | sizes) <(listing "$right" | sizes) || true)
 

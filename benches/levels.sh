@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # levels.sh SOURCE WORK [CODEC:LEVEL...]
-# Size and time of `floe pack` at each level (zstd 1 to 19 by default), source in the page cache: what the default level
-# was chosen from. In brackets: divided by zstd:12.
+# Measures the size and time of `floe pack` at each level (zstd 1 to 19 by default), with the source in the page cache. The
+# default level was chosen by these figures. In brackets each figure is divided by that of zstd:12.
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: levels.sh SOURCE WORK [CODEC:LEVEL...]"
 source=$1 work=$2

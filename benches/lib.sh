@@ -1,4 +1,4 @@
-# Shared by the measuring scripts; sourced, not run.
+# Functions of the measuring scripts, which source this file.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -16,7 +16,7 @@ need() { # need PROGRAM...: fails with all that are missing
 need_floe() { [[ -x $floe ]] || die "no $floe: build it with 'cargo build --release', or set FLOE"; }
 need_root() { ((EUID == 0)) || die "mounting and dropping caches needs root"; }
 
-machine() { # one line that belongs to every figure
+machine() { # prints one line about the machine, for every figure
   printf '%s cores of %s, %s MiB, Linux %s, %s\n' "$(nproc)" \
     "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)" \
     "$(($(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo) / 1024))" "$(uname -r)" "$("$floe" --version)"
@@ -24,14 +24,14 @@ machine() { # one line that belongs to every figure
 
 drop_caches() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 
-seconds() { # seconds COMMAND...: wall time of a command
+seconds() { # seconds COMMAND...: prints the wall time of a command
   local begin=${EPOCHREALTIME/[.,]/} end
   "$@" >&2 || die "failed: $*"
   end=${EPOCHREALTIME/[.,]/}
   awk -v us=$((end - begin)) 'BEGIN { printf "%.3f\n", us / 1e6 }'
 }
 
-# medians FILE: of lines "name<TAB>measure<TAB>value" the median of each name and measure, in order of appearance
+# medians FILE: reads lines "name<TAB>measure<TAB>value"; prints the median of each name and measure, in order of appearance
 medians() {
   awk -F'\t' '
     { key = $1 FS $2; if (!(key in n)) order[++keys] = key; value[key, ++n[key]] = $3 + 0 }
@@ -48,7 +48,7 @@ medians() {
     }' "$1"
 }
 
-# table FILE BASE: medians as a table, a line a name; in brackets the value divided by that of BASE
+# table FILE BASE: prints the medians as a table, one line for each name; in brackets each value is divided by that of BASE
 table() {
   medians "$1" | awk -F'\t' -v base="$2" '
     { if (!($1 in seen)) { seen[$1]; names[++rows] = $1 }
@@ -68,7 +68,7 @@ table() {
     }'
 }
 
-# measured OUT COMMAND...: runs a command; leaves "wall user system KiB" in OUT
+# measured OUT COMMAND...: runs a command; writes "wall user system peak" to OUT: three times in seconds, peak memory in KiB
 measured() {
   local out=$1
   shift
@@ -77,8 +77,8 @@ measured() {
 
 mib() { awk -v b="$1" 'BEGIN { printf "%.1f", b / 1048576 }'; }
 
-# Passes over the mount at $mnt. walk_N: `find` in the mount says what to read; list_N: the names in $list do, so that every
-# path is looked up. N processes read.
+# Passes over the mount at $mnt, each with N processes that read. walk_N reads the files that `find` lists in the mount. list_N
+# reads the files that $list names, so that every path is looked up.
 walk_1() { (cd "$mnt" && find . -type f -print0 | xargs -0 -s 2000000 cat >/dev/null); }
 walk_4() { (cd "$mnt" && find . -type f -print0 | xargs -0 -P 4 -n 200 cat >/dev/null); }
 list_1() { (cd "$mnt" && xargs -0 -a "$list" -s 2000000 cat >/dev/null); }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # memory.sh WORK SOURCE...
-# Peak resident memory of `floe pack` at its defaults for each SOURCE and for all of them in one image; then all of
-# them again with --memory 512M inside a cgroup (version 1 or 2) that is limited to 512 MiB, page cache included.
+# Measures the peak resident memory of `floe pack` with default options, for each SOURCE and for all of them in one image.
+# Then packs all of them again with --memory 512M in a cgroup (version 1 or 2) whose limit of 512 MiB includes page cache.
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: memory.sh WORK SOURCE..."
 work=$1
@@ -50,7 +50,7 @@ else
 fi
 trap 'rmdir "$group"' EXIT
 rm -f "$work/memory.floe"
-# The shell that becomes floe joins the group first, so all its memory is counted there.
+# The shell joins the cgroup before it executes floe, so the cgroup counts all of floe's memory.
 measured "$work/time" bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" \
   "$floe" pack -q --memory 512M "$@" "$work/memory.floe"
 show "all, --memory 512M in a cgroup" "$work/memory.floe"

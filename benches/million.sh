@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # million.sh WORK [FILES]
-# A tree of a million small files (1,000 in each folder): how long mounting takes, and how much memory the mount has
-# before and after `find -ls` went through all of it. The tree is made in WORK/million where it is not there yet.
+# Packs a tree of a million small files (1,000 in each directory). Measures how long mounting takes, and the memory of the
+# mount's daemon before and after `find -ls` lists the tree. The tree and its image are made in WORK if they do not exist.
 source "$(dirname "$0")/lib.sh"
 (($# >= 1)) || die "usage: million.sh WORK [FILES]"
 work=$1 files=${2:-1000000}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # pack.sh SOURCE WORK [RUNS [FLOE-OPTIONS...]]
-# Size, wall time and CPU seconds of `floe pack` beside `mksquashfs -comp zstd -Xcompression-level 15 -b 1M`,
-# run in turns, source in the page cache; medians of RUNS (3).
+# Compares size, wall time and CPU time of `floe pack` with `mksquashfs -comp zstd -Xcompression-level 15 -b 1M`. They run
+# in turns, with the source in the page cache. Prints medians of RUNS (3); times are in seconds.
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: pack.sh SOURCE WORK [RUNS [FLOE-OPTIONS...]]"
 source=$1 work=$2 runs=${3:-3}

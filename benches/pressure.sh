@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # pressure.sh SOURCE WORK [MIB [BUDGET [MEMORY]]]
-# What a writer gets who is faster than the freezer: MIB (8,192) of random bytes and of text are written into a mount with
-# `-o budget=BUDGET` (512M) whose daemon alone is in a memory cgroup of MEMORY (1G), ended by floe sync; beside it the same
-# data, written with freeze=off, frozen by `floe freeze` at level 3 with nothing else going on. The text is a tar of SOURCE over
-# and over, with its letters changed in each copy, so that nothing repeats. Meanwhile 4 KiB of a frozen file are read with
-# O_DIRECT every 5 ms: how many took longer than 200 ms, and the longest. Also how large the thaw log got.
-# At last a frozen tree is read in a loop, alone and while 2 GiB freeze. Prints ratios. Image and log are in WORK.
+# Measures how fast a mount takes data from a writer that is faster than the freezer. MIB (8,192) MiB of random bytes, and then
+# as much text, are written to a mount with `-o budget=BUDGET` (512M), followed by `floe sync`. The mount's daemon is alone in a
+# memory cgroup of MEMORY (1G). The same data, written with freeze=off and then frozen by `floe freeze` at level 3 while nothing
+# else runs, is what the speed is compared with. The text is a tar archive of SOURCE that is repeated, with other letters in
+# each copy, so that no data repeats. While the data is written, 4 KiB of a frozen file are read with O_DIRECT every 5 ms: the
+# script prints how many reads took longer than 200 ms, the longest read, and the largest size of the thaw log.
+# At the end a frozen tree is read in a loop, alone and while 2 GiB are frozen. Prints ratios. Image and log are in WORK.
 source "$(dirname "$0")/lib.sh"
 source "$here/../tests/workloads/limited.sh"
 (($# >= 2)) || die "usage: pressure.sh SOURCE WORK [MIB [BUDGET [MEMORY]]]"
@@ -36,7 +37,7 @@ free=$(df -m --output=avail "$work" | tail -n 1)
 memory=$(mktemp -d -p /dev/shm)
 tar cf "$memory/tar" -C "$source" .
 
-# A cgroup of version 2 or 1, for the daemon alone.
+# The cgroup of the daemon, of version 2 or 1.
 if [[ -f /sys/fs/cgroup/cgroup.controllers ]]; then
   group=/sys/fs/cgroup/floe-pressure.$$ limit_file=memory.max
   echo +memory >/sys/fs/cgroup/cgroup.subtree_control
@@ -54,9 +55,9 @@ text() {
   done | head -c "$((mib << 20))"
 }
 in_group() { echo $BASHPID >"$group/cgroup.procs"; exec "$@"; }
-# Who makes the data is ended by head: that is no failure.
+# `head` ends the program that makes the data. That is no failure.
 copy() { (set +o pipefail; "$1" 2>/dev/null | dd of="$mnt/data" bs=1M iflag=fullblock status=none) && "$floe" sync "$mnt"; }
-image() { # image LEVEL OPTIONS: a new one, mounted
+image() { # image LEVEL OPTIONS: makes and mounts a new image
   rm -rf "$work"/disk.floe*
   "$floe" mkfs -C "zstd:$1" "$work/disk.floe" >&2
   "${@:3}" "$floe" mount -o "$2" "$work/disk.floe" "$mnt" >&2
@@ -106,12 +107,12 @@ for data in random text; do
   limited 900 "$mnt" "$floe" umount "$mnt" >&2
 done
 
-# Readers beside a freeze.
+# Reading while data is frozen.
 image 12 freeze=off none
 mkdir "$mnt/tree"
 tar xf "$memory/tar" -C "$mnt/tree"
 "$floe" freeze "$mnt" >&2
-reads() { # bytes that are read of the tree in 15 s, a 20th of its small files after the other, from a cold page cache
+reads() { # prints how many bytes of small files are read in 15 s; each pass reads a 20th of them, after dropping the page cache
   local end=$((SECONDS + 15)) bytes=0 some
   while ((SECONDS < end)); do
     echo 1 >/proc/sys/vm/drop_caches

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # profiles.sh SOURCE... WORK
-# What the profiles were chosen from: a line for each setting of `floe pack`. Sizes, CPU and wall seconds and peak memory of packing
-# (sources in the page cache); for each working set, on a fresh mount with cold caches: seconds for every file in path order by
-# one process, inflated bytes a byte read of that, and random 4 KiB reads: 50th and 99th percentile in milliseconds.
+# Prints the figures that the profiles were chosen by, one line for each setting of `floe pack`. For packing they are the size,
+# CPU and wall time in seconds, and peak memory, with the sources in the page cache. For each size of the working set a fresh
+# mount is read with cold caches. One process reads every file in path order: seconds, and inflated bytes per byte read. Then
+# 4 KiB are read at random places: 50th and 99th percentile in milliseconds.
 #
 # SETTINGS: settings to measure, separated by blanks. Each is CODEC:LEVEL/SUPERCHUNK[/PART], or profile=NAME.
-# CACHES: working sets in MiB ("64 256"). READS: random reads a pass (400), in SECONDS_EACH seconds at most (20). With CACHES="" nothing
-# is mounted, and root is not needed.
+# CACHES: sizes of the working set in MiB ("64 256"). With CACHES="" nothing is mounted, and root is not needed.
+# READS: random reads in each pass (400), which takes at most SECONDS_EACH seconds (20).
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: profiles.sh SOURCE... WORK"
 sources=("${@:1:$#-1}") work=${*: -1}
@@ -22,8 +23,8 @@ mkdir -p "$work/mnt"
 mnt=$work/mnt image=$work/profile.floe
 trap 'mountpoint -q "$mnt" && umount -l "$mnt"; rm -f "$image"' EXIT
 
-# Prints the 50th and 99th percentile, in milliseconds, of reads of 4 KiB at random places of the mount's files. A file is
-# chosen by its size; it is opened before the clock starts.
+# Prints the 50th and 99th percentile, in milliseconds, of reads of 4 KiB at random places of the mount's files. A larger file
+# is chosen more often. The file is opened before the time is taken.
 random_reads() {
   (cd "$mnt" && find . -type f -size +0 -printf '%s %p\0') | sort -z -k2 | perl -0 -MTime::HiRes=time -e '
     my ($mnt, $reads, $seconds) = splice @ARGV, 0, 3;
@@ -48,7 +49,7 @@ random_reads() {
 
 counter() { getfattr --only-values -n user.floe.counters "$mnt" | awk -v name="$1" '$1 == name { print $2 }'; }
 
-fresh() { # fresh MIB: a new mount, nothing in memory
+fresh() { # fresh MIB: makes a new mount with cold caches
   ! mountpoint -q "$mnt" || "$floe" umount "$mnt"
   "$floe" mount -q -o "ro,cache=${1}M" "$image" "$mnt"
   drop_caches

@@ -2,9 +2,9 @@
 # read.sh SOURCE WORK [RUNS [FLOE-OPTIONS...]]
 # Reads every file of SOURCE through a mount of floe, the kernel's squashfs (zstd 15, 128 KiB), the kernel's EROFS (lz4hc,
 # 64 KiB clusters) and squashfuse_ll; with one process and with four, and `find -ls`. Each cold pass is on a fresh mount
-# with all caches dropped after mounting, and is followed by a warm one. Systems take turns; medians of RUNS (5).
-# Images are made in WORK where they are not there yet. PASSES="walk_1 find_ls" runs only these.
-# walk_N: `find` in the mount says what to read. list_N: a list made from SOURCE does, so that every path is looked up.
+# with all caches dropped after mounting, and is followed by a warm one. Systems take turns. Prints medians of RUNS (5).
+# Images are made in WORK if they do not exist. PASSES="walk_1 find_ls" runs only these.
+# walk_N reads the files that `find` lists in the mount. list_N reads those of a list made from SOURCE: every path is looked up.
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: read.sh SOURCE WORK [RUNS [FLOE-OPTIONS...]]"
 source=$1 work=$2 runs=${3:-5}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # readers.sh SOURCE WORK [READERS [CACHE-MIB [FILES]]]
-# Peak resident memory of a mount's daemon while READERS processes (64) read FILES files each (300) in random order, each in
-# an order of its own, through a fresh mount with cache=CACHE-MIB (64). Fails if it is above the cache and 64 MiB. The image
-# is made in WORK where it is not there yet. OPTIONS="threads=16" are further mount options.
+# Measures the peak resident memory of a mount's daemon while READERS processes (64) read FILES files each (300), each process
+# in its own random order, through a fresh mount with cache=CACHE-MIB (64). Fails if the peak is above the cache plus 64 MiB.
+# The image is made in WORK if it does not exist. OPTIONS="threads=16" are further mount options.
 source "$(dirname "$0")/lib.sh"
 (($# >= 2)) || die "usage: readers.sh SOURCE WORK [READERS [CACHE-MIB [FILES]]]"
 source=$1 work=$2 readers=${3:-64} cache=${4:-64} files=${5:-300}

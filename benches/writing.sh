@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # writing.sh SOURCE WORK [RUNS [MIB]]
-# How fast a writable mount takes what is written, in turns with others, medians of RUNS (3):
-#   tar      tar x of SOURCE, ended by a sync of that filesystem
-#   dd       one file of MIB (4,096; 0: none) of random bytes, dd bs=1M conv=fsync
-# in floe, in btrfs (compress-force=zstd:3, a loop file in WORK) and in nullfs (benches/nullfs: a FUSE filesystem that keeps
-# names and attributes in memory and drops what is written: the least that FUSE costs). The tar archive and the random
-# bytes are made beforehand, in a tmpfs, so that reading them is the same for all. Each run has a new filesystem, after a
-# sync. Image, thaw log and loop file are in WORK, one at a time; mounts and files are removed, also when interrupted.
-# SYSTEMS ("floe btrfs nullfs") says which; OPTIONS are more options of `floe mount`; PERF=FILE records each tar x of floe.
+# Measures how fast a writable mount takes data, in turns with other filesystems. Prints medians of RUNS (3):
+#   tar      tar x of SOURCE, followed by a sync of that filesystem
+#   dd       one file of MIB (4,096; 0: none) MiB of random bytes, dd bs=1M conv=fsync
+# The filesystems are floe, btrfs (compress-force=zstd:3, a loop file in WORK) and nullfs (benches/nullfs, a FUSE filesystem
+# that keeps names and attributes in memory and discards data: it shows the least that FUSE costs). The tar archive and random
+# bytes are made before, in a tmpfs, so that reading them takes the same time for all. Each run begins with a new filesystem and
+# a sync. Only one filesystem's files are in WORK at a time; mounts and files are removed, also after an interrupt.
+# SYSTEMS ("floe btrfs nullfs") selects filesystems; OPTIONS are more options of `floe mount`; PERF=FILE records each tar x of
+# floe with perf.
 source "$(dirname "$0")/lib.sh"
 source "$here/../tests/workloads/limited.sh"
 (($# >= 2)) || die "usage: writing.sh SOURCE WORK [RUNS [MIB]]"
@@ -15,9 +16,9 @@ source=$1 work=$2 runs=${3:-3} mib=${4:-4096}
 read -r -a systems <<<"${SYSTEMS:-floe btrfs nullfs}"
 read -r -a options <<<"${OPTIONS:-}"
 has() { [[ " ${systems[*]} " == *" $1 "* ]]; }
-# A step that takes longer hangs.
+# A step hangs if it takes longer than this, in seconds.
 limit=1800
-# Space that is never used up, for everybody else on the disk.
+# This much memory and space on the disk is left to other programs.
 spare_mib=2048
 
 need awk tar dd openssl setsid mountpoint
@@ -46,13 +47,13 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
-# What is written: in memory.
+# The data that is written is prepared in memory.
 source_mib=$(du -sm --apparent-size "$source" | cut -f 1)
 available() { awk '$1 == "MemAvailable:" { print int($2 / 1024) }' /proc/meminfo; }
 tmpfs_free=$(df -m --output=avail /dev/shm | tail -n 1)
 wanted=$((source_mib * 5 / 4 + mib + spare_mib))
 (($(available) > wanted && tmpfs_free > wanted)) || die "SOURCE and $mib MiB want $wanted MiB of memory, and $(available) are available"
-# A floe log holds the bytes as they are written; btrfs and the log are not there at the same time.
+# floe's thaw log holds the data uncompressed. The log and the loop file of btrfs do not exist at the same time.
 wanted=$(((source_mib * 5 / 4 > mib ? source_mib * 5 / 4 : mib) + 1024 + spare_mib))
 mkdir -p "$mnt"
 free=$(df -m --output=avail "$work" | tail -n 1)
@@ -66,7 +67,7 @@ if has floe; then machine; else floe=true machine; fi
 echo "tar archive of $((source_mib)) MiB and $mib MiB of random bytes in a tmpfs; image and loop file on $(df --output=source,fstype "$work" | tail -n 1)"
 
 in_time() { limited "$limit" "$mnt" "$@" || die "failed: $*"; }
-wait_mounted() { # until it is mounted, or its daemon has ended
+wait_mounted() { # returns when it is mounted; fails if its daemon has ended
   local begin=$SECONDS
   until mountpoint -q "$mnt"; do
     kill -0 "$daemon" 2>/dev/null || die "the daemon ended"
@@ -74,7 +75,7 @@ wait_mounted() { # until it is mounted, or its daemon has ended
   done
 }
 
-up() { # up SYSTEM: a new, empty filesystem at $mnt
+up() { # up SYSTEM: makes a new filesystem and mounts it at $mnt
   daemon=
   case $1 in
   floe)
@@ -102,7 +103,7 @@ note() { # note SYSTEM MEASURE VALUE
   printf '%s\t%s\t%s\n' "$@" | tee -a "$results" | sed 's/^/run: /' >&2
 }
 
-down() { # down SYSTEM MEASURE: measures what is left to measure, unmounts, removes
+down() { # down SYSTEM MEASURE: measures memory, unmounting and disk space, and removes the filesystem
   local system=$1 time
   [[ -z $daemon ]] || note "$system" "$2 peak MiB" "$(awk '$1 == "VmHWM:" { print $2 / 1024 }' "/proc/$daemon/status")"
   if [[ $system == floe ]]; then
@@ -116,7 +117,7 @@ down() { # down SYSTEM MEASURE: measures what is left to measure, unmounts, remo
   rm -rf "$work"/disk.*
 }
 
-durable() { # durable SYSTEM: what was written is on the disk afterwards
+durable() { # durable SYSTEM: returns when everything written is on the disk
   if [[ $1 == floe ]]; then in_time "$floe" sync "$mnt"; else in_time sync -f "$mnt"; fi
 }
 unpack() { # unpack SYSTEM
@@ -147,7 +148,7 @@ for ((run = 1; run <= runs; run++)); do
       down "$system" dd
     fi
   done
-  # Another is first in the next run.
+  # Another filesystem is the first in the next run.
   order=("${order[@]:1}" "${order[0]}")
 done
 

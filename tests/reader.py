@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """A reader of floe images, written from format-spec.md alone, with nothing but Python's standard library.
 
-    reader.py list IMAGE           a line a path: type, mode, uid, gid, size, mtime, path, link target
+    reader.py list IMAGE           one line for each path: type, mode, uid, gid, size, mtime, path, link target
     reader.py extract IMAGE DIR    files (holes kept), directories, symlinks, hard links, fifos, sockets, devices (root);
-                                   files with bytes in the thaw log are named and left out: exit status 3
+                                   names and leaves out files with bytes in the thaw log: exit status 3
 
-It reads images whose frames are raw, xz, or zstd (by the C library libzstd.so.1, if there is one; READER_LIBZSTD names
-another). CRC-32s are verified, XXH3 and BLAKE3 are not (the standard library has neither), so it proves the
-specification, not the image. Section numbers are the specification's.
+It reads images whose frames are raw, xz or zstd. For zstd it needs the C library libzstd.so.1, or the one that
+READER_LIBZSTD names. It verifies CRC-32, but neither XXH3 nor BLAKE3, which the standard library does not have. So it
+shows that the specification is complete, not that an image is undamaged. Section numbers are those of format-spec.md.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ import zlib
 
 LOG_START = 32768
 FRAME_HEADER = 64
-KNOWN_INCOMPAT = 0b11111  # section 3.2: bits 0 to 4; bit 6 is for object stores, this reads files
+KNOWN_INCOMPAT = 0b11111  # section 3.2: bits 0 to 4; bit 6 is for object stores, which this reader cannot read
 FLAG_PARTS = 1
 FLAG_DICTIONARY = 2
 SUPERCHUNK, TABLE_GROUP, MAP_BLOCK, ROOT = 1, 2, 3, 4
@@ -30,11 +30,11 @@ ID_LIMIT = 1 << 62
 
 
 class Bad(Exception):
-    """The image is not what the specification says, or needs what this reader lacks."""
+    """The image contradicts the specification, or needs a feature that this reader does not have."""
 
 
 class Cursor:
-    """Reads values one after another from bytes (section 1)."""
+    """Reads consecutive values from bytes (section 1)."""
 
     def __init__(self, data, what):
         self.data, self.at, self.what = data, 0, what
@@ -67,7 +67,7 @@ class Cursor:
         raise Bad(f"{self.what}: a varint of more than 10 bytes")
 
     def delta(self, base):
-        """A zigzag varint added to base, modulo 2^64."""
+        """Reads a zigzag varint; returns its sum with base, modulo 2^64."""
         return (base + unzigzag(self.varint())) % (1 << 64)
 
     def end(self):
@@ -84,14 +84,14 @@ def signed(value):
 
 
 def check_crc(data, what):
-    """Verifies the CRC-32 at the end of data; gives what is before it."""
+    """Verifies the CRC-32 at the end of data; returns the bytes before it."""
     if len(data) < 4 or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
         raise Bad(f"CRC-32 of {what} is wrong")
     return data[:-4]
 
 
 class Place:
-    """Where a frame lies (3.1)."""
+    """The place of a frame (3.1)."""
 
     def __init__(self, offset, copy, clear_len, stored_len, raw_len, codec, flags):
         self.offset, self.copy, self.clear_len = offset, copy, clear_len
@@ -105,7 +105,7 @@ class Place:
         return cls(offset, copy, clear_len, stored_len, raw_len, codec, flags)
 
 
-# Integer columns of leaves, and of blocks above (section 8, 7.3); which of b, name, tail exist.
+# For each table: the codings of a leaf's integer columns (section 8), and whether rows have b, a name and a tail.
 COLUMNS = {
     1: ("PPPPPDPNNNNNPPPP", False, False, True),
     2: ("NP", False, True, False),
@@ -122,7 +122,7 @@ COLUMNS = {
 
 
 def decode_block(raw, table, level):
-    """Rows of a table block (7.2): ((a, b, name), integers, tail)."""
+    """Returns the rows of a table block (7.2) as ((a, b, name), integers, tail)."""
     what = f"block of table {table}"
     cursor = Cursor(raw, what)
     codings, has_b, has_name, has_tail = COLUMNS[table]
@@ -172,7 +172,7 @@ def decode_block(raw, table, level):
 
 
 def decode_recipes(data, first, count):
-    """Recipes of a row of the map (5.2): {composed subchunk: [(subchunk, offset, length)]}."""
+    """Returns the recipes of a row of the map (5.2) as {composed subchunk: [(subchunk, offset, length)]}."""
     cursor = Cursor(data, f"recipes from subchunk {first} on")
     if cursor.u8() != 1:
         raise Bad(f"{cursor.what}: an unknown form")
@@ -209,7 +209,7 @@ def decode_recipes(data, first, count):
 
 
 def inflate_zstd(stored, raw_len, words):
-    """Decodes one zstd frame, with a dictionary if there are `words`."""
+    """Decodes one zstd frame. `words` is the dictionary; without one it is empty."""
     try:
         zstd = ctypes.CDLL(os.environ.get("READER_LIBZSTD", "libzstd.so.1"))
     except OSError as e:
@@ -224,7 +224,7 @@ def inflate_zstd(stored, raw_len, words):
         done = decode(context, ctypes.cast(out, data), raw_len, stored, len(stored), words, len(words))
     finally:
         zstd.ZSTD_freeDCtx(context)
-    # An error is a number near the top of its type.
+    # libzstd returns an error as a number near the largest size_t.
     if done > raw_len:
         raise Bad("zstd: these bytes are no frame of that length")
     return out.raw[:done]
@@ -250,7 +250,7 @@ class Image:
         return data
 
     def read_head(self):
-        """The newest head slot that verifies (section 3)."""
+        """Reads the newest head slot that verifies (section 3)."""
         best, errors = None, []
         for offset in (0, 16384):
             try:
@@ -277,7 +277,7 @@ class Image:
         self.log_id, self.log_end = struct.unpack_from("<Q", slot, 144)[0], struct.unpack_from("<Q", slot, 160)[0]
 
     def read_root(self):
-        """The root (section 9)."""
+        """Reads the root (section 9)."""
         data = self.frame(self.root_place, ROOT)
         logical_len, physical_len = struct.unpack_from("<II", data)
         logical, physical = data[8 : 8 + logical_len], data[8 + logical_len : 8 + logical_len + physical_len]
@@ -295,7 +295,7 @@ class Image:
         self.map_place, self.map_levels = Place.read(physical[:40]), physical[40]
 
     def frame(self, place, kind):
-        """Raw bytes of a frame, from its copy if it is damaged (2.1, 3.1)."""
+        """Returns the raw bytes of a frame, from its copy if the frame is damaged (2.1, 3.1)."""
         error = None
         for offset in (place.offset, place.copy):
             if offset == 0:
@@ -324,7 +324,7 @@ class Image:
         raise error or Bad("a frame is named that is none")
 
     def check_clear_list(self, data, raw_len):
-        """Reads a clear list (5.1), only to see that it is one and adds up."""
+        """Verifies a clear list (5.1): its form, and that its lengths have the right sum."""
         cursor = Cursor(check_crc(data, "a clear list"), "clear list")
         cursor.varint()
         total, after = 0, 0
@@ -371,7 +371,7 @@ class Image:
         return b"".join(out)
 
     def dictionary(self):
-        """The raw bytes of the superchunk that is the dictionary (6.5); it has none itself."""
+        """Returns the raw bytes of the dictionary's superchunk (6.5), which is compressed without a dictionary."""
         _, place = self.superchunks.get(self.dictionary_id, (0, None))
         if place is None or place.flags & FLAG_DICTIONARY:
             raise Bad(f"superchunk {self.dictionary_id} is no dictionary")
@@ -397,7 +397,7 @@ class Image:
 
     @staticmethod
     def unfilter(raw, number):
-        """Undoes a BCJ filter (6.6): an xz stream of the filter and LZMA2 in stored chunks does it for us."""
+        """Undoes a BCJ filter (6.6): lzma decodes an xz stream that has the filter and uncompressed LZMA2 chunks."""
         if number == 0:
             return raw
         if number != 1:
@@ -411,7 +411,7 @@ class Image:
         return lzma.decompress(chunks + b"\x00", lzma.FORMAT_RAW, filters=filters)
 
     def read_map(self):
-        """All of the map (8.8), whose blocks are frames of their own."""
+        """Reads the whole map (8.8), each block of which is a frame."""
         if self.map_place.offset == 0:
             return
         for key, ints, tail in self.map_rows(self.map_place, self.map_levels - 1):
@@ -466,7 +466,7 @@ class Image:
         return raw[position : position + length]
 
     def subchunk(self, number):
-        """The bytes of a subchunk (section 13, step 5)."""
+        """Returns the bytes of a subchunk (section 13, step 5)."""
         part = self.stored_part(number)
         if not self.runs[number][3]:
             return part
@@ -484,7 +484,7 @@ class Image:
         return b"".join(out)
 
     def rows(self, table):
-        """All rows of a table, in key order."""
+        """Yields all rows of a table, in key order."""
         levels, block = self.trees[table]
         if levels > 12:
             raise Bad(f"a tree of {levels} levels")
@@ -518,7 +518,7 @@ class Inode:
 
 
 class Tree:
-    """The filesystem of the head."""
+    """The filesystem that the image's head describes."""
 
     def __init__(self, image):
         self.image = image
@@ -547,7 +547,7 @@ class Tree:
         return self.inodes[number]
 
     def walk(self):
-        """(path as tuple of names, inode number) of all, a directory before what is in it."""
+        """Yields (path as tuple of names, inode number) of everything, a directory before its entries."""
         stack, seen = [((), 1)], set()
         while stack:
             path, number = stack.pop()
@@ -560,7 +560,7 @@ class Tree:
                     stack.append((path + (name,), child))
 
     def xattrs(self, inode):
-        """(name, value) of each attribute (8.4)."""
+        """Returns (name, value) of each extended attribute (8.4)."""
         data = inode.inline_xattrs
         if inode.xattrs:
             if inode.xattrs not in self.sets:
@@ -574,7 +574,7 @@ class Tree:
         return out
 
     def data(self, inode):
-        """(offset, bytes) of a regular file's data; what lies between is a hole (8.1, 8.3)."""
+        """Yields (offset, bytes) of a regular file's data; the ranges between are holes (8.1, 8.3)."""
         image = self.image
         if inode.tiny:
             if inode.tiny not in self.tiny:
@@ -609,7 +609,7 @@ class Tree:
                 raise Bad(f"content {inode.content} has {end} bytes, its inode only {inode.size}")
 
     def not_in_the_image(self, number):
-        """Which bytes of a file this reader, which has no thaw log, cannot read (8.9); None if it can read all."""
+        """Says which bytes of a file are not in the image (8.9), so that they cannot be read; None if all can be."""
         for offset, length, lost in self.thawed.get(number, ()):
             return f"{length} bytes at offset {offset} are {'lost' if lost else 'in the thaw log'}"
         return None
@@ -627,7 +627,7 @@ LETTERS = {
 
 
 def escaped(data):
-    """Bytes as one word: what is no printable ASCII, a space or a backslash becomes \\xHH."""
+    """Returns bytes as one word. Backslashes, spaces and bytes that are not printable ASCII become \\xHH."""
     return "".join(chr(b) if 0x21 <= b < 0x7F and b != 0x5C else f"\\x{b:02x}" for b in data)
 
 
@@ -645,7 +645,7 @@ def list_image(tree):
 
 
 def extract_image(tree, target):
-    """Writes the tree below target. Works by descriptors of directories, so a path may have any length."""
+    """Writes the tree to the directory target. Descriptors of directories are used, so a path may have any length."""
     root = os.geteuid() == 0
     first_names = {}  # inode with several links -> (descriptor's path, name) of the one already written
     unreadable = []
@@ -677,7 +677,7 @@ def extract_directory(tree, number, fd, root, first_names, unreadable):
             continue
         if inode.links > 1:
             first_names[child] = (os.dup(fd), name)
-    # What lies in a directory is written before its own mode and time, which that would change or forbid.
+    # The mode and time of a directory are set last: writing its entries changes the time, and the mode may forbid it.
     directory = tree.inode(number)
     if root:
         os.chown(fd, directory.uid, directory.gid)
@@ -688,7 +688,7 @@ def extract_directory(tree, number, fd, root, first_names, unreadable):
 
 
 def extract_node(tree, inode, name, fd, root):
-    """Writes one path that is no directory; False if that takes root."""
+    """Writes one path that is not a directory; returns False if only root can make it."""
     kind = stat.S_IFMT(inode.mode)
     if kind == stat.S_IFLNK:
         os.symlink(inode.target or b"", name, dir_fd=fd)

@@ -142,7 +142,10 @@ fn explained(error: GcError, storage: &FileStorage, path: &Path) -> anyhow::Erro
         }
         GcError::ThawLog { place } => told(
             Exit::Failed,
-            format!("changes are in the thaw log alone ('{place}'): run 'floe freeze {}' first", shown(path)),
+            format!(
+                "the thaw log '{place}' has changes that the image does not have: run 'floe freeze {}' first",
+                shown(path)
+            ),
         ),
         GcError::Punch(StorageError::Io { source, .. }) if source.kind() == ErrorKind::Unsupported => {
             told(Exit::Failed, "the file system cannot free space within a file")

@@ -1,10 +1,11 @@
-//! Copying live ranges out of old segments: a segment that few ranges still name bytes in can then go.
+//! Copies live ranges out of old segments of the thaw log, so that segments with few live bytes can be deleted.
 //!
-//! Segments go lowest first, so a few bytes in a low one keep all above it, however little of them is needed. Such bytes are
-//! appended anew, and their ranges moved to the copy in transactions that change nothing else. A range that was changed
-//! meanwhile names another frame: a frame's offset is never given out twice, so what still names the old frame has the bytes
-//! that were copied. A frame is verified whole before any of it is copied [16]. The old segments go at the next checkpoint.
-//! Called by the freezer's thread, and by nobody while a batch is under way: the batch would find its ranges changed.
+//! Segments are deleted in order, lowest first. A few live bytes in a low segment therefore keep every segment above it,
+//! however few of their bytes are live. This module appends such bytes to the log again, and moves their ranges to the copy in
+//! transactions that change nothing else. A range that was changed meanwhile names another frame. A frame's offset is never
+//! used twice, so a range that still names the old frame has the bytes that were copied. A frame is verified as a whole before
+//! any part of it is copied [16]. The next checkpoint deletes the old segments. The freezer's thread calls this. Nobody calls
+//! it while a batch runs: the batch would find its ranges changed.
 
 use super::FsError;
 use super::carried::CarryOver;
@@ -20,30 +21,31 @@ use crate::thaw::{Appended, Segments};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Rows of thawed ranges that one step looks at.
+/// One step reads at most so many rows of thawed ranges.
 const ROWS: usize = 1 << 16;
 
-/// Bytes that one step copies: it ends when it has so many.
+/// One step ends when it has copied so many bytes.
 const BYTES: u64 = 8 << 20;
 
-/// Bytes that are appended as one, so that small ranges share a frame.
+/// Small ranges are appended together, in a frame of at most so many bytes.
 const FRAME: u64 = 1 << 20;
 
-/// Ranges that one transaction moves. It is evaluated anew when its file changes meanwhile, so it is short.
+/// One transaction moves at most so many ranges. It is short because it is evaluated again whenever one of its files changes.
 const RANGES: usize = 128;
 
-/// Under pressure, segments are emptied of which less than this part is needed, as long as the log is one and a half times
-/// what is thawed, and two segments: in a shorter one so much of each is needed that only freezing helps.
+/// Under pressure, segments are emptied if less than one part in so many of their bytes is live, and the log is longer than one
+/// and a half times the thawed bytes plus two segments. In a shorter log most bytes are live, and only freezing frees space.
 const PRESSED_PART: u64 = 2;
 
-/// Otherwise, of which less than this part is, in a log of twice what is thawed and two segments.
+/// Without pressure, segments are emptied if less than one part in so many of their bytes is live, and the log is longer than
+/// twice the thawed bytes plus two segments.
 const CALM_PART: u64 = 8;
 
-/// The live bytes of the segments that are emptied together are at most this part of the budget: a copy takes up log, too,
-/// until the old segments go.
+/// The live bytes of the segments that are emptied together are at most one part in so many of the budget: the copies take up
+/// space in the log, too, until the old segments are deleted.
 const GOAL_PART: u64 = 16;
 
-/// Bytes of a file that are to be copied.
+/// A thawed range of a file, whose bytes are to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
     inode: InodeId,
@@ -55,10 +57,10 @@ struct Range {
 }
 
 impl Live {
-    /// Copies ranges out of old segments for as long as that is worth it and `go_on` says so. Returns the bytes copied.
+    /// Copies ranges out of old segments while segments are worth emptying and `go_on` returns true. Returns the bytes copied.
     ///
     /// # Errors
-    /// As for any change; `NoSpace` if the log cannot take the copies. What was copied before counts.
+    /// As for any change; `NoSpace` if the log has no space for the copies. Ranges that were moved before stay moved.
     pub(super) fn carry_over(&self, go_on: &dyn Fn() -> bool) -> Result<u64, FsError> {
         let mut copied = 0u64;
         while go_on() {
@@ -69,7 +71,7 @@ impl Live {
         Ok(copied)
     }
 
-    /// Looks at some ranges and copies those in old segments; `None` if there is nothing to do.
+    /// Reads some ranges, copies those in old segments, and returns the bytes copied; `None` if there is nothing to do.
     fn carry_over_step(&self, carry: &mut CarryOver) -> Result<Option<u64>, FsError> {
         let fill = self.pressure.fill();
         if carry.below == 0 {
@@ -93,7 +95,7 @@ impl Live {
         self.lock_state().segments().size()
     }
 
-    /// The segments below the one returned are worth emptying.
+    /// The number below which segments are worth emptying; `None` if none is.
     pub(super) fn segments_to_empty(&self, state: &State) -> Option<u64> {
         let fill = self.pressure.fill();
         if state.latch.is_some() || !self.has_begun() || self.log_wants_checkpoint(state, 0) {
@@ -114,12 +116,12 @@ impl Live {
         worth_emptying(&numbers, state.frames.by_segment(), size, part, fill.budget / GOAL_PART)
     }
 
-    /// Ranges in segments below a number, in key order from `from` on; and the key to go on with.
+    /// Ranges in segments below number `below`, in key order from key `from`, and the key from which the next call continues.
     fn ranges_below(&self, below: u64, from: &Key) -> Result<(Vec<Range>, Option<Key>), FsError> {
         self.ranges_within(below, from, ROWS, BYTES)
     }
 
-    /// The same, of at most so many rows and about so many bytes.
+    /// The same, for at most `most_rows` rows and about `most_bytes` bytes.
     fn ranges_within(
         &self,
         below: u64,
@@ -150,7 +152,7 @@ impl Live {
         Ok((ranges, None))
     }
 
-    /// Appends the bytes of these ranges anew, and makes the ranges name the copies. Those whose bytes are damaged stay.
+    /// Appends the bytes of these ranges again, and makes the ranges name the copies. A range with damaged bytes is not moved.
     fn copy_ranges(&self, ranges: &[Range]) -> Result<u64, FsError> {
         let segments = Arc::clone(self.lock_state().segments());
         let mut source = Source { segments, frames: BTreeMap::new(), bytes: 0 };
@@ -170,7 +172,7 @@ impl Live {
             }
             rest = rest.get(seen..).unwrap_or_default();
             if !taken.is_empty() {
-                // Held until the ranges name them.
+                // `written` protects the copies until the ranges name them.
                 let written = self.append(&data)?;
                 self.transact(|draft| move_ranges(draft, &taken, &written.pieces))?;
                 copied = copied.saturating_add(data.len() as u64);
@@ -180,7 +182,7 @@ impl Live {
     }
 }
 
-/// Frames that were verified.
+/// Reads frames of old segments, and keeps those that were verified.
 struct Source {
     segments: Arc<Segments>,
     frames: BTreeMap<LogOffset, Option<Vec<u8>>>,
@@ -213,7 +215,8 @@ impl Source {
     }
 }
 
-/// Makes ranges name the bytes in `pieces`, each from an offset in all of them on, as far as they still name what they did.
+/// Makes each range name its copy, which begins at the given offset in the bytes of `pieces`. Parts of a range that were
+/// changed meanwhile are left as they are.
 fn move_ranges(draft: &mut Draft, ranges: &[(Range, u64)], pieces: &[Appended]) -> Result<(), FsError> {
     draft.only_moves();
     for (range, at) in ranges {
@@ -233,7 +236,7 @@ fn unchanged(draft: &mut Draft, range: &Range) -> Result<Vec<(u64, u64)>, FsErro
     let mut rows = draft.view().thawed_within(range.inode, range.begin, end)?;
     while let Some((begin, row)) = rows.next(draft.view())? {
         let ThawedBytes::InLog { frame, skip, sum } = row.bytes else { continue };
-        // What of the frame the file's first byte would be: the same for all parts of what was one range.
+        // The offset in the file minus the offset in the frame: it is the same for all parts of what was one range.
         let origin = |begin: u64, skip: u32| i128::from(begin) - i128::from(skip);
         if (frame, sum) == (range.frame, range.sum) && origin(begin, skip) == origin(range.begin, range.skip) {
             let (from, to) = (begin.max(range.begin), begin.saturating_add(row.length).min(end));
@@ -243,9 +246,11 @@ fn unchanged(draft: &mut Draft, range: &Range) -> Result<Vec<(u64, u64)>, FsErro
     Ok(parts)
 }
 
-/// The segments, of those in `numbers`, below the one returned are worth emptying: of what they hold, beginning with the first
-/// in which anything is needed, less than a part is, and of the highest of them as well. The last segment is being written and
-/// stays.
+/// The number, of those in `numbers`, below which segments are worth emptying; `None` if none is.
+///
+/// The count begins with the lowest segment that has live bytes. Of the bytes of all counted segments, less than one part in
+/// `part` is live, and so it is in the highest counted segment alone. All live bytes together are at most `most`, except in
+/// the shortest count that is worth it. The last segment is being written, so it is never counted.
 fn worth_emptying(numbers: &[u64], live: &BTreeMap<u64, u64>, size: u64, part: u64, most: u64) -> Option<u64> {
     let (mut held, mut needed, mut best) = (0u64, 0u64, None);
     for pair in numbers.windows(2) {
@@ -271,7 +276,7 @@ mod tests {
     use super::*;
     use crate::fs::tests::world::World;
 
-    /// All thawed ranges: of the root's, which has no bytes; ranges and frames are all that matters here.
+    /// All thawed ranges. The tests write to the root, which has no content: they look at ranges and frames only.
     fn ranges(live: &Live) -> Vec<Range> {
         live.ranges_below(u64::MAX, &Key::new(0, 0)).unwrap().0
     }
@@ -290,7 +295,7 @@ mod tests {
         write(live, 0, &[1; 1000]);
         write(live, 1000, &[2; 1000]);
         let old = ranges(live);
-        // One range in its middle, the other cut off, and a third one that was not there.
+        // The draft changes the middle of one range, cuts off another, and adds a third.
         write(live, 300, &[3; 100]);
         live.transact(|draft| draft.unthaw(InodeId::ROOT, 1500, 500)).unwrap();
         write(live, 2000, &[4; 10]);
@@ -307,7 +312,7 @@ mod tests {
         for (range, byte) in after.iter().zip([1, 3, 1, 2, 4]) {
             assert_eq!(source.get(range).unwrap(), vec![byte; range.len as usize]);
         }
-        // What was read is gone: nothing is moved, and nothing comes back.
+        // The ranges are removed after they were read: nothing is moved, and nothing comes back.
         live.transact(|draft| draft.unthaw_after(InodeId::ROOT, 0)).unwrap();
         live.copy_ranges(&after).unwrap();
         assert_eq!(ranges(live), []);
@@ -342,22 +347,22 @@ mod tests {
         };
         let numbers = [3, 4, 5, 6, 7];
         assert_eq!(worth(&[], &numbers, 1000), None);
-        // The last is being written.
+        // The last segment is being written.
         assert_eq!(worth(&[(7, 1)], &numbers, 1000), None);
         assert_eq!(worth(&[(3, 49)], &numbers, 1000), Some(7));
         assert_eq!(worth(&[(3, 50)], &[3, 4], 1000), None);
-        // Those that nothing needs go by themselves, and count for nothing.
+        // The lowest segments without live bytes are deleted anyway, and are not counted.
         assert_eq!(worth(&[(5, 80)], &[3, 4, 5, 6], 1000), None);
-        // A full one below empty ones.
+        // A full segment is below empty ones.
         assert_eq!(worth(&[(3, 99)], &numbers, 1000), Some(7));
         assert_eq!(worth(&[(3, 99), (4, 99)], &numbers, 1000), Some(7));
         assert_eq!(worth(&[(3, 99), (4, 99), (5, 99), (6, 99)], &numbers, 1000), None);
-        // One that is needed itself stays, if emptying those below it does.
+        // A segment that is mostly live stays if emptying those below it is worth it.
         assert_eq!(worth(&[(3, 10), (4, 80)], &numbers[..3], 1000), Some(4));
-        // Not more at a time, unless nothing is won by less.
+        // The live bytes are at most `most`, except in the shortest count.
         assert_eq!(worth(&[(3, 99)], &numbers, 60), Some(5));
         assert_eq!(worth(&[(3, 10), (4, 10), (5, 100)], &numbers, 60), Some(5));
-        // Numbers may have gaps.
+        // The numbers may have gaps.
         assert_eq!(worth(&[(3, 10)], &[3, 9], 1000), Some(9));
     }
 }

@@ -83,7 +83,10 @@ impl Digest<'_> {
             self.path.extend_from_slice(&name);
             let attr = self.now.attr(row.inode).map_err(|error| self.at_path(error))?;
             if attr.file_type != row.file_type {
-                return Err(FsError::io(format!("inode {} is not of the type its directory says", row.inode)));
+                return Err(FsError::io(format!(
+                    "inode {}: its type differs from the one in its directory",
+                    row.inode
+                )));
             }
             self.entry(&attr).map_err(|error| self.at_path(error))?;
             if attr.is_dir() {

@@ -22,7 +22,7 @@ impl Moment<'_> {
         let entry = self.view().lookup(parent, name)?.ok_or(FsError::NotFound)?;
         let row = self.view().inode(entry.inode)?.ok_or_else(|| dangling(entry.inode))?;
         if row.file_type != entry.file_type {
-            return Err(FsError::io(format!("inode {} is not of the type its directory says", entry.inode)));
+            return Err(FsError::io(format!("inode {}: its type differs from the one in its directory", entry.inode)));
         }
         Ok(Attr::of(entry.inode, &row, self.allocated(entry.inode, &row)?))
     }

@@ -107,7 +107,7 @@ impl Extents {
             _ => return Ok(None),
         };
         if self.expected.is_some_and(|expected| expected != offset) {
-            return Err(FormatError::invalid("content", "its extents do not follow one another").into());
+            return Err(FormatError::invalid("content", "its extents have a gap or overlap").into());
         }
         self.expected = Some(offset + row.length);
         self.cursor.advance(view)?;

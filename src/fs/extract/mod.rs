@@ -232,7 +232,7 @@ impl Extraction<'_> {
             let depth = names.len() + levels.len();
             match self.fs.attr(row.inode) {
                 Ok(attr) if attr.file_type == row.file_type => self.entry(&name, depth, attr, &mut levels)?,
-                Ok(_) => self.error("it is not of the type its directory says".to_owned()),
+                Ok(_) => self.error("its type differs from the one in its directory".to_owned()),
                 Err(error) => self.error(error.to_string()),
             }
         }
