@@ -125,8 +125,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         output::document(&report)?;
     } else {
         let mut out = output::stdout();
-        out.write_all(table(&report, WIDTH).as_bytes())?;
-        out.flush()?;
+        output::whoever_reads(out.write_all(table(&report, WIDTH).as_bytes()).and_then(|()| out.flush()))?;
     }
     let failed = |entry: &Entry| matches!(entry.outcome, Outcome::Failed { .. });
     Ok(if shower.findings() || report.entries.iter().any(failed) { Exit::Findings } else { Exit::Done })

@@ -89,8 +89,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         output::document(&Document::new(shown(path).into_owned(), &report))?;
     } else {
         let mut out = output::stdout();
-        print(&report, context, &mut out)?;
-        out.flush()?;
+        output::whoever_reads(print(&report, context, &mut out).and_then(|()| out.flush()))?;
     }
     Ok(if report.damaged() { Exit::Findings } else { Exit::Done })
 }

@@ -4,7 +4,7 @@
 use super::escape;
 use crate::meta::{RangeCount, ThawedCount};
 use serde::Serialize;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
 /// Standard output, for results. Whoever takes it flushes it: an error on the last bytes is an error too.
 pub fn stdout() -> BufWriter<StdoutLock<'static>> {
@@ -56,18 +56,29 @@ struct Line<'a, T: Serialize> {
     body: &'a T,
 }
 
-/// Writes one line `{"message_type": kind, …}`.
+/// `written`, without the error that the reader has closed the pipe: what a command has done, and the exit status that says so,
+/// do not depend on who reads.
+///
+/// # Errors
+/// Every other error.
+pub fn whoever_reads(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes one line `{"message_type": kind, …}`, or nothing if the reader has closed the pipe.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn line(to: &mut dyn Write, kind: &str, body: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(&Line { message_type: kind, body })?;
     text.push(b'\n');
-    to.write_all(&text)?;
-    to.flush()
+    whoever_reads(to.write_all(&text).and_then(|()| to.flush()))
 }
 
-/// Writes one document to standard output.
+/// Writes one document to standard output, or nothing if the reader has closed the pipe.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -75,8 +86,7 @@ pub fn document(body: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(body)?;
     text.push(b'\n');
     let mut out = stdout();
-    out.write_all(&text)?;
-    out.flush()
+    whoever_reads(out.write_all(&text).and_then(|()| out.flush()))
 }
 
 /// A name in JSON, which has text only. One that is not UTF-8 is shown with escapes, and its bytes stand beside it in hex.
@@ -151,6 +161,24 @@ mod tests {
         assert_eq!(written("exit_error", &ExitError { code: 10, message: "no" }), expected);
         let expected = "{\"message_type\":\"error\",\"item\":\"a\\nb\",\"message\":\"gone\"}\n";
         assert_eq!(written("error", &ItemError { item: "a\nb", item_hex: None, message: "gone" }), expected);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error_and_a_full_disk_is_one() {
+        struct Failing(ErrorKind);
+        impl Write for Failing {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let body = ExitError { code: 1, message: "no" };
+        assert!(line(&mut Failing(ErrorKind::BrokenPipe), "summary", &body).is_ok());
+        let error = line(&mut Failing(ErrorKind::StorageFull), "summary", &body).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
     }
 
     #[test]
