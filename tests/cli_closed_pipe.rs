@@ -154,6 +154,37 @@ fn whatever_a_command_wrote_before_its_reader_went_away_is_whole_json() {
 }
 
 #[test]
+fn a_listing_longer_than_the_pipe_ends_quietly_and_one_of_a_damaged_directory_is_a_whole_document() {
+    let lab = Lab::new();
+    let source = lab.tree("many");
+    for n in 0..3000 {
+        write(source.join(format!("{}/a-long-name-{n}", n % 40)), [n as u8]);
+    }
+    let image = lab.pack(&[], &source, "many.floe");
+    let args = ["ls", "-R", "--json"].map(OsString::from);
+    for after_first in [false, true] {
+        let Closed { code, stderr, .. } = closed(&[&args[..], &[image.clone().into()]].concat(), after_first);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+    }
+    // Some of the damage is in a block of the directory's table that is read after the listing has begun.
+    let (bytes, bad, mut began) = (fs::read(&image).expect("the image"), lab.image("bad.floe"), 0);
+    for begin in (32 << 10..bytes.len()).step_by(1024) {
+        let mut bytes = bytes.clone();
+        let end = bytes.len().min(begin + 1024);
+        bytes[begin..end].fill(0x55);
+        fs::write(&bad, bytes).expect("written");
+        let done = common::run(floe_command(args.iter().chain([&bad.clone().into()])));
+        if !done.stdout.is_empty() {
+            assert!(parsed(&done.stdout)["entries"].is_array());
+        }
+        let messages: Vec<_> = done.stderr.lines().map(|line| parsed(line.as_bytes())).collect();
+        let is_last = |message: &Value| message["message_type"] == "exit_error";
+        began += usize::from(!done.stdout.is_empty() && messages.last().is_some_and(is_last));
+    }
+    assert!(began > 0);
+}
+
+#[test]
 fn a_mount_is_used_and_ended_also_where_nobody_reads_what_is_said_of_it() {
     need_fuse!();
     let lab = Lab::new();

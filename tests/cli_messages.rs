@@ -297,7 +297,7 @@ fn a_target_that_cannot_be_is_named_as_it_was_given() {
         run(command)
     };
     let source = source.display().to_string();
-    again(&["pack", &source, "small.floe"]).exits(1).says(&["error: 'small.floe' exists"]);
+    again(&["pack", &source, "small.floe"]).exits(1).says(&["error: cannot write 'small.floe': the file exists"]);
     again(&["pack", &source, "nothing/x.floe"]).exits(1).says(&["cannot open the directory 'nothing'"]);
     again(&["extract", "small.floe", "-C", "small.floe"]).exits(1).says(&["Not a directory"]);
 }

@@ -76,17 +76,24 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             }
         }
     }
-    for (path, attr) in &others {
-        printer.entry(&fs, path, attr)?;
-    }
-    let is_one = paths.len() == 1;
-    for (n, (path, attr)) in dirs.iter().enumerate() {
-        printer.heading(path, is_one || args.recursive, n == 0 && others.is_empty())?;
-        let with_path = args.recursive || context.json && !is_one;
-        let listed = list(&fs, path, attr, args.recursive, with_path, &mut printer);
-        listed.with_context(|| format!("cannot list '{}' in '{}'", shown_path(path), shown(&image.path)))?;
-    }
-    printer.end()?;
+    let mut print = || -> anyhow::Result<()> {
+        for (path, attr) in &others {
+            printer.entry(&fs, path, attr)?;
+        }
+        let is_one = paths.len() == 1;
+        for (n, (path, attr)) in dirs.iter().enumerate() {
+            printer.heading(path, is_one || args.recursive, n == 0 && others.is_empty())?;
+            let with_path = args.recursive || context.json && !is_one;
+            let listed = list(&fs, path, attr, args.recursive, with_path, &mut printer);
+            listed.with_context(|| format!("cannot list '{}' in '{}'", shown_path(path), shown(&image.path)))?;
+        }
+        Ok(())
+    };
+    let printed = print();
+    // Also after an error: what was printed is a whole document.
+    let ended = printer.end();
+    printed?;
+    ended?;
     Ok(exit)
 }
 
@@ -174,7 +181,9 @@ impl Printer {
             }
             Format::Json => {
                 self.out.write_all(if self.entries == 0 { b"\n" } else { b",\n" })?;
-                serde_json::to_writer(&mut self.out, &Entry::new(path, attr, target.as_deref()))?;
+                let entry = Entry::new(path, attr, target.as_deref());
+                // As an `io::Error` it says whether the reader closed the pipe.
+                serde_json::to_writer(&mut self.out, &entry).map_err(io::Error::from)?;
             }
         }
         if !matches!(self.format, Format::Json) {
