@@ -422,7 +422,7 @@ fn the_image_that_is_extracted_is_never_replaced() {
             target.join("x.floe").to_str().unwrap()
         )
         .exits(3)
-        .says(&["error: x.floe: ", "error: y.floe: ", "this is the image that is being extracted"]);
+        .says(&["error: x.floe: ", "error: y.floe: ", "it would replace the image that is read"]);
         assert_eq!(done.stderr.matches("error: ").count(), 2, "{}", done.stderr);
         assert_eq!(fs::read(target.join("x.floe")).unwrap(), bytes);
         assert_eq!(fs::read(target.join("y.floe")).unwrap(), bytes);

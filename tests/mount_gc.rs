@@ -46,7 +46,7 @@ fn what_was_deleted_in_a_mount_is_freed_when_it_is_asked_and_nobody_else_reads()
     floe!("gc", lab.path("images")).exits(1).says(&["no mount of floe"]);
     let reader = FileStorage::open(&image, Access::ReadOnly).unwrap();
     let lock = ReaderLock::shared(reader.file()).unwrap();
-    floe!("gc", "--no-wait", &point).exits(11).says(&["somebody reads the image"]);
+    floe!("gc", "--no-wait", &point).exits(11).says(&["another process reads it"]);
     assert_eq!(space(&image)["punched"], 0);
     drop(lock);
     let done = json(&floe!("gc", "--json", &point).exits(0).stdout);

@@ -42,7 +42,7 @@ pub fn free(dir: &Path, no_wait: bool) -> anyhow::Result<GcReport> {
             return Err(anyhow!("{why} (nothing is lost by that)"));
         }
         if no_wait {
-            return Err(told(Exit::Locked, format!("{why}: nothing is freed until they have ended")));
+            return Err(told(Exit::Locked, why));
         }
         if !is_told {
             tell::note(format_args!("waiting until nobody else reads the image of '{}'", shown(point)));

@@ -38,7 +38,7 @@ pub enum AtomicError {
         found: &'static str,
     },
     /// The target's name can only be a directory's.
-    #[error("cannot write '{}': a file's name cannot end like this, only a directory's", .0.display())]
+    #[error("cannot write '{}': a path that ends like this is the name of a directory, and an image is a file", .0.display())]
     DirectoryName(PathBuf),
     /// Another process is writing the same target, or the lock failed.
     #[error(transparent)]

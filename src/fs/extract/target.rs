@@ -22,7 +22,7 @@ pub(super) enum TargetError {
     #[error("{0}")]
     Os(#[from] Errno),
     /// It is the image that is being extracted, or a file of it, and would be removed or written into.
-    #[error("a file of this name is not extracted: it would replace the image that is read, its thaw log or its lock")]
+    #[error("it is not extracted: it would replace the image that is read, its thaw log or its lock")]
     Own,
 }
 
