@@ -12,14 +12,14 @@ use std::sync::Arc;
 const GROUPS: usize = 16;
 const SHARDS: usize = 8;
 
-/// The reference that a block was verified against; only the same reference is a cache hit.
+/// Key of a cached block: the reference that the block was verified against. Only the same reference is a cache hit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum BlockKey {
     Block(SubchunkId, Hash24, TableId, u8),
     Frame(u64, u64, u8),
 }
 
-/// The cached blocks and groups.
+/// Cache of verified table blocks, and of the last inflated table groups.
 pub(super) struct BlockCache {
     pub(super) blocks: ByteLru<BlockKey, Arc<Block>>,
     pub(super) groups: ByteLru<SuperchunkId, Arc<Vec<u8>>>,

@@ -39,7 +39,7 @@ impl Image {
         }
     }
 
-    /// Finds the raw bytes of a block with this hash, and passes them to `use_raw`.
+    /// Finds the raw bytes of the table block with this content hash, and passes them to `use_raw`.
     fn with_raw_block<T>(
         &self,
         id: SubchunkId,
@@ -82,10 +82,11 @@ impl Image {
         Ok(value?)
     }
 
-    /// The image's dictionary (section 6.5). It is read once.
+    /// Returns the image's compression dictionary (section 6.5), or `None` if the image has none. It is read from
+    /// storage once.
     ///
     /// # Errors
-    /// If the image names one that cannot be read.
+    /// Fails if the image names a dictionary that cannot be read.
     pub fn dictionary(&self) -> Result<Option<Arc<Vec<u8>>>, MetaError> {
         if let Some(known) = self.shared.dictionary.get() {
             return Ok(known.clone());

@@ -5,12 +5,12 @@ use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Hits and misses since the beginning.
+/// Cache hits and misses since the cache was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheCounters {
-    /// Lookups that found a value.
+    /// Number of lookups that found a value.
     pub hits: u64,
-    /// Lookups that found none.
+    /// Number of lookups that found no value.
     pub misses: u64,
 }
 
@@ -25,28 +25,31 @@ impl<K: Hash + Eq, V> Shard<K, V> {
     }
 }
 
-/// Values by key, with a limit on their bytes. Each counts with the weight given at insertion plus [`ByteLru::ENTRY`].
-/// Each shard is limited to its part of the bytes. A value heavier than that stays only if the whole cache is within
-/// its limit, or if it is the only one, so a cache that is too small for a value can still hold it.
+/// A cache with a limit on its bytes that drops the least recently used values first. Each value counts with the weight
+/// given at insertion plus [`ByteLru::ENTRY`]. Each shard is limited to its part of the bytes. A value heavier than
+/// that stays only if the whole cache is within its limit, or if it is the only one, so a cache that is too small for a
+/// value can still hold it.
 pub struct ByteLru<K: Hash + Eq, V> {
-    /// The first shard is separate, so that every hash has a shard.
+    /// The first shard. It is a separate field so that there is always at least one shard.
     first: Mutex<Shard<K, V>>,
     others: Vec<Mutex<Shard<K, V>>>,
     bytes: usize,
-    /// Bytes in all shards, for values that are too heavy for one shard; exact while nothing is inserted.
+    /// Bytes of the values in all shards. Values that are too heavy for one shard are admitted by it; exact while
+    /// nothing is inserted.
     total: AtomicUsize,
-    /// With a new seed in each process, because the author of an image chooses the keys.
+    /// Hasher that chooses the shard of a key. It has a new seed in each process, because the author of an image
+    /// chooses the keys.
     hasher: DefaultHasher,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
-    /// Bytes of an entry besides what its value refers to: its share of a table that grows by doubling, the links of
-    /// the list, and the allocator's overhead.
+    /// Bytes that an entry takes besides what its value refers to: its share of a table that grows by doubling, the
+    /// links of the list, and the allocator's overhead.
     pub const ENTRY: usize = size_of::<K>() + size_of::<(V, usize)>() + 96;
 
-    /// An empty cache of `bytes` bytes in `shards` shards.
+    /// Makes an empty cache with a limit of `bytes` bytes in `shards` shards.
     pub fn new(bytes: usize, shards: usize) -> Self {
         ByteLru {
             first: Shard::new(),
@@ -64,7 +67,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         self.others.get(at).unwrap_or(&self.first)
     }
 
-    /// The value; it becomes the most recently used of its shard.
+    /// Returns the value of `key`, which becomes the most recently used one of its shard.
     pub fn get(&self, key: &K) -> Option<V> {
         let found = self.shard(key).lock().entries.get(key).map(|(value, _)| value.clone());
         let counter = if found.is_some() { &self.hits } else { &self.misses };
@@ -72,8 +75,8 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         found
     }
 
-    /// Inserts a value that takes `weight` bytes besides its entry, and drops the least recently used values that no
-    /// longer fit.
+    /// Inserts a value that takes `weight` bytes besides its entry, and drops the least recently used values until the
+    /// cache is within its limit.
     pub fn insert(&self, key: K, value: V, weight: usize) {
         // Removed values are dropped after the lock is released: a value's Drop may be expensive.
         let mut gone = Vec::new();
@@ -101,12 +104,12 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         drop(shard);
     }
 
-    /// Hits and misses so far.
+    /// Returns the cache hits and misses so far.
     pub fn counters(&self) -> CacheCounters {
         CacheCounters { hits: self.hits.load(Ordering::Relaxed), misses: self.misses.load(Ordering::Relaxed) }
     }
 
-    /// Bytes held now, entries included.
+    /// Returns the bytes that the cache holds now, entries included.
     pub fn bytes(&self) -> usize {
         std::iter::once(&self.first).chain(&self.others).map(|shard| shard.lock().bytes).sum()
     }

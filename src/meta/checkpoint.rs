@@ -27,11 +27,12 @@ use std::error::Error;
 use std::io;
 use thiserror::Error;
 
-/// Highest zstd level for table blocks: an unmount waits for a checkpoint, and later checkpoints replace its blocks.
+/// Highest zstd level for table blocks of a checkpoint: an unmount waits for a checkpoint, and later checkpoints
+/// replace its blocks.
 const LEVEL: i32 = 6;
 
-/// All tables except the map, in the order in which they are written. As in `pack`, the tables that are read together
-/// come last, next to the interior blocks.
+/// All tables except the map, in the order in which a checkpoint writes them. Tables that are read together come last,
+/// next to the interior blocks.
 const TABLES: [&Table; 10] = [
     &schema::IDENTITIES,
     &schema::SNAPSHOTS,
@@ -45,81 +46,83 @@ const TABLES: [&Table; 10] = [
     &schema::DIRENTS,
 ];
 
-/// The part of the thaw log that a root contains; all 0 without a thaw log.
+/// Position in the thaw log up to which a root contains the log's transactions. All fields are 0 without a thaw log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ThawMark {
-    /// The log.
+    /// Id of the thaw log.
     pub log_id: u64,
-    /// The last transaction that the root contains.
+    /// Number of the last transaction that the root contains.
     pub transaction: u64,
-    /// Offset in the log where that transaction ends.
+    /// Offset in bytes in the thaw log where that transaction ends.
     pub offset: u64,
 }
 
-/// The input of a checkpoint.
+/// Input of [`write_checkpoint`].
 #[derive(Clone, Copy)]
 pub struct CheckpointInput<'a> {
-    /// The version that it starts from. The checkpoint is appended to its log.
+    /// The version of the image that the checkpoint starts from. The checkpoint is appended to the log of this version.
     pub version: &'a Image,
-    /// The rows that differ from the version's.
+    /// The rows that differ from those of the version.
     pub changes: &'a Overlay,
-    /// Next free ids. If the version has a larger one, that counts.
+    /// Next free ids. If the version has a larger one, the larger one is used.
     pub counters: Counters,
-    /// Inodes of the view.
+    /// Number of inodes that the filesystem has after the changes.
     pub inodes: u64,
-    /// Sum of the sizes of its regular files, each inode once.
+    /// Sum of the sizes of the regular files in bytes, each inode counted once.
     pub bytes: u64,
-    /// Bytes that deduplication has saved in the freezer since the version.
+    /// Bytes of file data that the freezer did not store since the version, because deduplication found them in the
+    /// image.
     pub shared: u64,
-    /// Time of the checkpoint.
+    /// Time of the checkpoint, which the root records.
     pub time: Time,
-    /// The part of the thaw log that it contains.
+    /// Position in the thaw log up to which the checkpoint contains the log's transactions.
     pub thaw: ThawMark,
-    /// A snapshot to write with it. Its ordinal is below the counter.
+    /// A snapshot to write with the checkpoint, if any. Its ordinal is below the counter of ordinals.
     pub snapshot: Option<NewSnapshot<'a>>,
 }
 
-/// A root that is durable and that no head names yet.
+/// Result of [`write_checkpoint`]: a root that is durable and that no head names yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
-    /// The root.
+    /// The root that was written.
     pub root: Root,
-    /// Its place, with its copy.
+    /// Place of the root's frame and of its copy.
     pub place: Place,
-    /// Its hash, for the head.
+    /// Hash of the root, for the head that will name it.
     pub root_hash: [u8; 32],
-    /// Where the log ends now, a multiple of 4096.
+    /// Offset in bytes where the log ends now, a multiple of 4096.
     pub log_end: u64,
-    /// Next free ids, after those of the blocks written.
+    /// Next free ids, after those of the table blocks that the checkpoint wrote.
     pub counters: Counters,
 }
 
-/// Why there is no checkpoint.
+/// Why no checkpoint was written.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
-    /// It was given up, and everything it wrote was cut off: it may be tried again.
+    /// The checkpoint failed, and everything it wrote was cut off again. It may be tried again.
     #[error("no checkpoint was written to the image: {0}")]
     GivenUp(#[source] MetaError),
-    /// It is not known which bytes of the image are durable.
+    /// A sync failed, so it is not known which bytes of the image are durable.
     #[error("cannot make a checkpoint of the image durable: {0}")]
     NotDurable(#[source] LogError),
-    /// It was given up, but what it wrote could not be cut off again.
+    /// The checkpoint failed, and what it wrote could not be cut off again.
     #[error("no checkpoint was written to the image ({source}), and its incomplete bytes cannot be cut off: {cut}")]
     NotCutOff {
-        /// Why it was given up.
+        /// The error that made the checkpoint fail.
         source: Box<MetaError>,
-        /// Why nothing was cut off.
+        /// The error of cutting off what was written.
         cut: LogError,
     },
 }
 
 impl CheckpointError {
-    /// Whether no later checkpoint can succeed. The caller must not try again.
+    /// Returns whether no later checkpoint can succeed either. The caller must then not try again.
     pub fn is_final(&self) -> bool {
         !matches!(self, CheckpointError::GivenUp(_))
     }
 
-    /// The kind of the storage's error, if it was one: for example `StorageFull`.
+    /// Returns the kind of the storage's error, for example `StorageFull`, or `None` if the error was not one of the
+    /// storage.
     pub fn storage_kind(&self) -> Option<io::ErrorKind> {
         let mut error: Option<&(dyn Error + 'static)> = self.source();
         while let Some(cause) = error {
@@ -136,8 +139,8 @@ impl CheckpointError {
     }
 }
 
-/// Appends the blocks that `input.changes` changes, the changed blocks of the map, and a root, and makes them durable.
-/// `log` is the writer of the version's log.
+/// Appends the table blocks that `input.changes` changes, the changed blocks of the map, and a root to `log`, the
+/// writer of the version's log, and makes them durable.
 ///
 /// # Errors
 /// See [`CheckpointError`].
@@ -209,8 +212,8 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     Ok((root, place, root_hash, counters))
 }
 
-/// Number and bytes of the subchunks of file data that are new since the version. The overlay's changes of the map are
-/// about these only: the checkpoint itself makes the rows for table blocks.
+/// Returns the number and the raw bytes of the subchunks of file data that are new since the version. The overlay's
+/// changes of the map are only about these: the checkpoint itself makes the rows of table blocks.
 fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     let (mut subchunks, mut bytes) = (0u64, 0u64);
     let map = version.tree(&schema::MAP);
@@ -226,7 +229,7 @@ fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     Ok((subchunks, bytes))
 }
 
-/// The compression of blocks: that of the image's parameters, but not slower than [`LEVEL`].
+/// Returns the compression of table blocks: that of the image's parameters, but with a zstd level of at most [`LEVEL`].
 fn compression(root: &Root) -> Result<Compression, FormatError> {
     Ok(match Compression::from_numbers(root.params.codec, root.params.level)? {
         Compression::None => Compression::None,
@@ -235,7 +238,7 @@ fn compression(root: &Root) -> Result<Compression, FormatError> {
     })
 }
 
-/// The field of a root that names the tree of this table, which is not the map.
+/// Returns the field of a root that names the tree of `table`. `table` is not the map.
 fn tree_of<'r>(root: &'r mut Root, table: &Table) -> &'r mut TreeRef {
     let view = &mut root.view;
     match table.id().0 {

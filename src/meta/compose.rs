@@ -11,35 +11,36 @@ use std::collections::HashMap;
 use std::ops::Range;
 use thiserror::Error;
 
-/// Why a recipe cannot be used.
+/// Why the recipe of a composed subchunk cannot be used.
 #[derive(Debug, Error)]
 pub enum ComposeError {
-    /// A source cannot be looked up in the tables.
+    /// The place of a subchunk that the recipe names cannot be looked up in the tables.
     #[error(transparent)]
     Lookup(MetaError),
-    /// The map has no such source.
+    /// The map has no subchunk with an id that the recipe names.
     #[error("the recipe of a composed subchunk names a subchunk that the map does not have")]
     Unknown,
-    /// A range is not within the stored part of its source.
+    /// The recipe names bytes outside the stored part of their subchunk.
     #[error("the recipe of a composed subchunk names bytes outside the stored part of their subchunk")]
     Outside,
 }
 
-/// A range of a superchunk's raw bytes, and its place in an output.
+/// One copy to make: a range of a superchunk's raw bytes, and where it goes in an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extract {
     /// The superchunk to copy from.
     pub superchunk: SuperchunkId,
-    /// First byte in its raw bytes.
+    /// Position of the first byte in the superchunk's raw bytes.
     pub start: usize,
-    /// The output, by the number given to [`Composition::add`].
+    /// The output to copy to, by the number given to [`Composition::add`].
     pub output: usize,
-    /// The range in the output.
+    /// The range of bytes in the output that the copy fills.
     pub target: Range<usize>,
 }
 
 impl Extract {
-    /// Copies the range from `raw`, all raw bytes of the superchunk, to its output. Returns false if either is too short.
+    /// Copies the range from `raw`, which is all raw bytes of the superchunk, to the output `out`. Returns false if
+    /// either is too short.
     pub fn copy(&self, raw: &[u8], out: &mut [u8]) -> bool {
         let from = self.start.checked_add(self.target.len()).and_then(|end| raw.get(self.start..end));
         match (from, out.get_mut(self.target.clone())) {
@@ -52,7 +53,8 @@ impl Extract {
     }
 }
 
-/// The ranges to copy for any number of recipes. `L` looks up where the stored part of a subchunk is.
+/// Collects the copies that make the bytes of composed subchunks from their recipes. `L` looks up where the stored part
+/// of a subchunk is.
 pub struct Composition<L> {
     look_up: L,
     located: HashMap<SubchunkId, Option<Located>>,
@@ -60,16 +62,18 @@ pub struct Composition<L> {
 }
 
 impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
-    /// Without recipes.
+    /// Makes an empty collection. `look_up` returns the place of a subchunk's stored part, or `None` if the map has no
+    /// such subchunk.
     pub fn new(look_up: L) -> Self {
         Composition { look_up, located: HashMap::new(), extracts: Vec::new() }
     }
 
-    /// Adds the ranges that make the bytes `range` of a composed subchunk; they go to the output `output` from its byte
-    /// 0 on.
+    /// Adds the copies that make the bytes `range` of a composed subchunk. The output with the number `output` receives
+    /// them from its byte 0 on.
     ///
     /// # Errors
-    /// If a piece that overlaps the range is missing; ranges before it were added nevertheless.
+    /// Fails if a piece that overlaps the range cannot be looked up, does not exist or is outside its stored part.
+    /// Copies for the bytes before it were then added nevertheless.
     pub fn add(&mut self, output: usize, recipe: &Recipe, range: Range<u32>) -> Result<(), ComposeError> {
         let mut begin = 0u32;
         for piece in recipe.pieces() {
@@ -105,7 +109,7 @@ impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
         Ok(located)
     }
 
-    /// The ranges to copy from each superchunk, in order of superchunks and positions.
+    /// Returns the copies grouped by the superchunk to copy from, in the order of superchunks and of positions.
     pub fn by_superchunk(&mut self) -> impl Iterator<Item = &[Extract]> + Clone {
         self.extracts.sort_by_key(|extract| (extract.superchunk, extract.start));
         self.extracts.chunk_by(|a, b| a.superchunk == b.superchunk)

@@ -10,7 +10,7 @@ use thiserror::Error;
 /// Why an image could not be opened, or a lookup failed.
 #[derive(Debug, Error)]
 pub enum MetaError {
-    /// Neither head slot has the magic number.
+    /// The file is not a floe image: neither head slot has the magic number.
     #[error("no floe image: bad magic at offset 0 ('file' says what it is)")]
     NotAnImage,
     /// Both head slots are damaged.
@@ -19,69 +19,69 @@ pub enum MetaError {
     /// The newest head slot that verifies needs a newer program. The other slot is not used instead.
     #[error("{0}")]
     Unsupported(#[source] FormatError),
-    /// It can be read, but must not be written to.
+    /// The image can be read, but must not be written to.
     #[error("the image cannot be written to: {why}")]
     Unfit {
-        /// What is wrong with it.
+        /// Why the image must not be written to.
         why: String,
     },
-    /// The file is shorter than the log.
+    /// The file is shorter than the log of the image.
     #[error("the image is cut short: its log ends at offset {log_end}, but the file has {len} bytes")]
     CutShort {
-        /// `log_end` of the head.
+        /// Offset in bytes where the log ends, as the head says.
         log_end: u64,
-        /// Bytes of the file.
+        /// Length of the file in bytes.
         len: u64,
     },
-    /// No root that a head names can be read.
+    /// No root that one of the two head slots names can be read.
     #[error("the root at offset {offset} of the image cannot be read ('floe check' says more)")]
     Root {
-        /// Its offset.
+        /// Offset in bytes of the newest root.
         offset: u64,
-        /// Why.
+        /// Why the root cannot be read.
         #[source]
         source: Box<MetaError>,
     },
-    /// The log cannot be read.
+    /// A frame of the image's log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The storage cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A tree cannot be walked.
+    /// The tree of a table cannot be read or written.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// Bytes are not valid.
+    /// Bytes of the image are not a valid value.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// A table block cannot be read.
+    /// A table block cannot be read from any copy.
     #[error("cannot read the table block with subchunk id {id}: {why}")]
     Block {
-        /// Its subchunk id.
+        /// Subchunk id of the table block.
         id: SubchunkId,
-        /// The reason.
+        /// Why the table block cannot be read.
         why: String,
     },
-    /// A row that another row refers to is missing.
+    /// A row that another row refers to does not exist.
     #[error("the image is damaged: the table {table} has no row {id}, but another row refers to it")]
     Missing {
-        /// Table.
+        /// Name of the table that should have the row.
         table: &'static str,
-        /// Key.
+        /// Key of the row that does not exist.
         id: u64,
     },
     /// A table cannot be read to its end.
     #[error("cannot read the table {table} of the image: {why}")]
     Unreadable {
-        /// Table.
+        /// Name of the table.
         table: &'static str,
-        /// The reason.
+        /// Why the table cannot be read.
         why: String,
     },
     /// Rows of the map contradict one another.
     #[error("the image is damaged: rows of the table map contradict one another: {why}")]
     Contradiction {
-        /// How.
+        /// What the rows say that cannot both be true.
         why: String,
     },
 }

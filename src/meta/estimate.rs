@@ -14,34 +14,38 @@ use crate::format::limits;
 use crate::format::rows::map::{SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::schema::{self, TABLES, Table};
 
-/// Factor, as a fraction, from the bytes of a row in an overlay to those in a block. Most rows are shorter in a block.
-/// But columns that are coded as differences may make a row and the row after it longer.
+/// Factor, as a fraction, from the bytes of a row in an overlay to its bytes in a table block. Most rows are shorter in
+/// a block, but columns that are coded as differences may make a row and the row after it longer.
 const ROW_GROWTH: [u64; 2] = [5, 4];
-/// Bytes of a parent's row for a block: key with the longest name, and id and hash or place.
+/// Upper bound of the bytes of a parent's row for a block: the key with the longest name, the id, and the hash or
+/// place.
 const PARENT_ROW: u64 = 128 + limits::NAME_LEN as u64;
-/// Bytes of the map's rows for a table block that is alone in its group: one for the group, one for the block.
+/// Upper bound of the bytes of the map's rows for a table block that is alone in its group: one row for the group, one
+/// for the block.
 const MAP_ROWS: u64 = 2 * 144;
-/// A block's part of its group's frame: header, entry in the clear list, and head of the list.
+/// Bytes of a group's frame that count for one block: the frame header, an entry in the clear list, and the head of the
+/// list.
 const GROUP_SHARE: u64 = FRAME_HEADER as u64 + 32;
-/// Bytes of a root's frame. A pad follows the copy of a root.
+/// Upper bound of the bytes of a root's frame. A pad follows the copy of a root.
 const ROOT: u64 = FRAME_HEADER as u64 + 1024;
 const PAD: u64 = limits::SYNC_BLOCK + FRAME_HEADER as u64;
-/// Blocks that one changed leaf and a neighbour that it joins can become, besides those for new rows.
+/// Largest number of blocks that one changed leaf, with a neighbour that it joins, can become, besides those for new
+/// rows.
 const SPLIT: u64 = 3;
 
-/// What a batch of changes writes of one tree.
+/// What a batch of changes to one tree writes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
-    /// Raw bytes of leaves.
+    /// Raw bytes of leaves that are written.
     leaves: u64,
-    /// Raw bytes of interior blocks.
+    /// Raw bytes of interior blocks that are written.
     interior: u64,
-    /// Blocks.
+    /// Number of blocks that are written.
     blocks: u64,
 }
 
-/// The cost of rewriting the blocks of a tree that `changed` changes touch. A leaf has at most twice the target; a leaf
-/// below a quarter of the target joins a neighbour.
+/// Returns the cost of rewriting the blocks of a tree that `changed` changes touch. A leaf has at most twice the target
+/// size; a leaf below a quarter of the target size joins a neighbour.
 fn rewriting(shape: &Shape, changed: u64, target: u64, has_change: HasChange<'_>) -> Cost {
     let block = target.saturating_mul(2).saturating_add(target / 4);
     let (children, touched) = shape.touched(changed, has_change);
@@ -55,11 +59,12 @@ fn rewriting(shape: &Shape, changed: u64, target: u64, has_change: HasChange<'_>
     Cost { leaves, interior, blocks: 1 + touched.saturating_add(above).saturating_mul(SPLIT) }
 }
 
-/// Whether a change has a key that is at least the first and below the second.
+/// Tells whether a batch has a change whose key is at least the first key and below the second one. `None` as second
+/// key means the end of the table.
 type HasChange<'a> = &'a dyn Fn(KeyRef<'_>, Option<KeyRef<'_>>) -> bool;
 
-/// An upper bound of the bytes of a checkpoint of these changes. Reads the root blocks of the version's trees, once per
-/// version, and looks for changes below each of their children.
+/// Returns an upper bound of the bytes that a checkpoint of these changes appends to the image. Reads the root blocks
+/// of the version's trees, once per version, and looks for changes below each of their children.
 pub fn estimate(changes: &Overlay, version: &Image) -> u64 {
     let target = u64::from(version.params().table_block).clamp(1024, limits::TABLE_BLOCK / 2);
     // Blocks that hold only new rows have at least a quarter of the target.

@@ -12,11 +12,12 @@ use crate::format::schema::{self, Table};
 use crate::format::transaction::Counters;
 
 impl Image {
-    /// Whether a writer may continue from this state. Reads one block per level of each table.
+    /// Checks whether a writer may continue from this version of the image. Reads one block per level of each table.
     ///
     /// # Errors
-    /// `Unfit` if something was wrong at opening, if the image has features that this writer does not know, or if a
-    /// counter is not above the ids in use; others if a table cannot be read.
+    /// Returns `Unfit` if something was wrong when the image was opened, if the image has features that this writer
+    /// does not know, or if a counter of next free ids is not above the ids in use; another error if a table cannot be
+    /// read.
     pub fn fit_for_writing(&self) -> Result<(), MetaError> {
         if let Some(why) = self.doubts().first() {
             return Err(MetaError::Unfit { why: why.clone() });
@@ -35,11 +36,12 @@ impl Image {
     }
 }
 
-/// Whether each of these counters is above the ids in the tables of a view, and within its limit. Called after a
-/// replay, whose rows and counters are untrusted. Reads one block per level of each table.
+/// Checks whether each of these counters of next free ids is above the ids in the tables of a view, and within its
+/// limit. Called after a replay of the thaw log, whose rows and counters are untrusted. Reads one block per level of
+/// each table.
 ///
 /// # Errors
-/// `Unfit` if one is not; others if a table cannot be read.
+/// Returns `Unfit` if a counter is too low or too high; another error if a table cannot be read.
 pub fn counters_are_free(view: &View, counters: &Counters) -> Result<(), MetaError> {
     are_free(counters, &|table, key| Ok(view.floor(table, key)?.map(|row| row.to_row())))
 }
@@ -96,7 +98,7 @@ fn are_free(counters: &Counters, last_row: LastRow<'_>) -> Result<(), MetaError>
     Ok(())
 }
 
-/// The last id of a run of `count`.
+/// Returns the last id of a run of `count` ids that begins with `first`.
 fn last_of(first: u64, count: u64) -> Result<u64, FormatError> {
     let last = count.checked_sub(1).and_then(|more| first.checked_add(more));
     last.ok_or(FormatError::invalid("run of ids", "it is empty or goes beyond 2^64"))

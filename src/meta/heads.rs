@@ -19,32 +19,32 @@ use thiserror::Error;
 /// Why a head was not published.
 #[derive(Debug, Error)]
 pub enum HeadError {
-    /// A slot does not hold what this writer last read or wrote there. Nothing was written to that slot.
+    /// A head slot does not hold what this writer last read or wrote there. Nothing was written to that slot.
     #[error("cannot write head slot {slot}: it was changed by another writer")]
     HeadChanged {
-        /// Which slot.
+        /// The head slot that changed.
         slot: HeadIndex,
     },
-    /// A slot could not be read back before the write. It may be tried again.
+    /// A head slot could not be read back before the write. Publishing may be tried again.
     #[error("cannot read head slot {slot} before writing it: {source}")]
     ReadBack {
-        /// Which slot.
+        /// The head slot that could not be read.
         slot: HeadIndex,
-        /// Why.
+        /// The error of the storage.
         source: StorageError,
     },
-    /// A slot could not be written, or it is not known whether it is durable.
+    /// A head slot could not be written, or it is not known whether the write is durable.
     #[error("cannot make head slot {slot} durable: {source}")]
     NotDurable {
-        /// Which slot.
+        /// The head slot that was written.
         slot: HeadIndex,
-        /// Why.
+        /// The error of the storage.
         source: StorageError,
     },
-    /// Readers would refuse the new head. Nothing was written.
+    /// Readers would refuse the new head, so nothing was written.
     #[error("cannot write a new head of the image: readers would refuse it: {0}")]
     Invalid(#[source] FormatError),
-    /// After an earlier error nothing more is written.
+    /// An earlier write of a head failed, so nothing more is written.
     #[error(
         "cannot write the head slots: an earlier write of a head failed, so nothing more is written until the image is opened \
          again"

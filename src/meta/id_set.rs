@@ -6,14 +6,14 @@
 
 use std::collections::HashMap;
 
-/// Bits of a word.
+/// Number of bits of a word.
 const WORD: u64 = u64::BITS as u64;
-/// Words of a page.
+/// Number of words of a page.
 const WORDS: usize = 8;
-/// Ids of a page.
+/// Number of ids of a page.
 const PAGE: u64 = WORD * WORDS as u64;
 
-/// A set of ids.
+/// A set of numeric ids, kept as a sparse bitmap.
 #[derive(Debug, Clone, Default)]
 pub struct IdSet {
     pages: HashMap<u64, [u64; WORDS]>,
@@ -21,7 +21,7 @@ pub struct IdSet {
 }
 
 impl IdSet {
-    /// Inserts an id; false if it was there already.
+    /// Inserts an id. Returns false if the set already had it.
     pub fn insert(&mut self, id: u64) -> bool {
         let page = self.pages.entry(id / PAGE).or_default();
         // The remainder is always the index of a word.
@@ -33,18 +33,18 @@ impl IdSet {
         is_new
     }
 
-    /// Whether an id is in it.
+    /// Returns whether the set has this id.
     pub fn contains(&self, id: u64) -> bool {
         let word = self.pages.get(&(id / PAGE)).and_then(|page| page.get((id % PAGE / WORD) as usize));
         word.is_some_and(|word| word & 1 << (id % WORD) != 0)
     }
 
-    /// Number of ids.
+    /// Returns the number of ids in the set.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are no ids.
+    /// Returns whether the set has no ids.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

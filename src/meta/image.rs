@@ -19,10 +19,10 @@ use crate::storage::Storage;
 use crate::table::Tree;
 use std::sync::{Arc, OnceLock};
 
-/// How to open an image.
+/// Options for opening an image.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageOptions {
-    /// Bytes of memory for cached table blocks.
+    /// Memory for cached table blocks, in bytes.
     pub block_cache: usize,
 }
 
@@ -32,33 +32,33 @@ impl Default for ImageOptions {
     }
 }
 
-/// One version of an open image, for reading: a root with its trees. Threads share it and do not wait for each other's
-/// I/O, except for what is read once: the clear lists if the map is damaged, and the root block of a table for an
-/// estimate.
+/// One version of an open image, for reading: a root with its trees. Threads share a version and do not wait for each
+/// other's I/O, except for what is read once: the clear lists if the map is damaged, and the root block of a table for
+/// an estimate.
 pub struct Image {
     head: Head,
     root: Root,
     log: LogReader,
     warnings: Vec<String>,
     doubts: Vec<String>,
-    /// The clear lists of the frames up to the end of this version's log; read if the map is damaged.
+    /// The clear lists of the frames up to the end of this version's log. They are read only if the map is damaged.
     clear_lists: OnceLock<ClearLists>,
-    /// By table number, from 1.
+    /// Sizes of the tables' trees, by table number from 1; each is read when it is first needed.
     shapes: [OnceLock<Shape>; TABLES.len()],
     pub(super) shared: Arc<Shared>,
 }
 
-/// State that all versions of an image share.
+/// State that all versions of one open image share.
 pub(super) struct Shared {
     pub(super) blocks: BlockCache,
     pub(super) dictionary: OnceLock<Option<Arc<Vec<u8>>>>,
 }
 
 impl Image {
-    /// Opens the image: two reads for the heads, one for the root.
+    /// Opens the image with two reads for the heads and one for the root.
     ///
     /// # Errors
-    /// If no head and root can be used.
+    /// Fails if no head and no root can be used.
     pub fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<Self, MetaError> {
         Ok(Image::new(open::find(&storage)?, options))
     }
@@ -68,43 +68,43 @@ impl Image {
         Image::version(found, Arc::new(shared))
     }
 
-    /// A version that shares this state with others.
+    /// Makes a version from a head and its root that shares `shared` with other versions.
     pub(super) fn version(found: Found, shared: Arc<Shared>) -> Self {
         let Found { head, root, log, warnings, doubts } = found;
         Image { head, root, log, warnings, doubts, clear_lists: OnceLock::new(), shapes: Default::default(), shared }
     }
 
-    /// The head it was opened with.
+    /// Returns the head of this version.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// Its root.
+    /// Returns the root of this version.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// The parameters it was made with.
+    /// Returns the parameters that the image was made with.
     pub fn params(&self) -> &Params {
         &self.root.params
     }
 
-    /// Its log.
+    /// Returns a reader of the image's log.
     pub fn log(&self) -> &LogReader {
         &self.log
     }
 
-    /// Problems found at opening that did not prevent it.
+    /// Returns the problems found at opening that do not prevent reading the image.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Reasons found at opening why it must not be written to: see [`Image::fit_for_writing`].
+    /// Returns the reasons found at opening why the image must not be written to: see [`Image::fit_for_writing`].
     pub(super) fn doubts(&self) -> &[String] {
         &self.doubts
     }
 
-    /// The tree of a table.
+    /// Returns the tree of a table in this version.
     pub fn tree(&self, table: &'static Table) -> Tree {
         let (root, view) = (&self.root, &self.root.view);
         let tree = match table.id().0 {
@@ -123,7 +123,7 @@ impl Image {
         Tree::from_ref(table, tree)
     }
 
-    /// The shape of a table's tree. Reads its root block once.
+    /// Returns the size of a table's tree. Reads the tree's root block once.
     pub(super) fn shape(&self, table: &'static Table) -> &Shape {
         let [first, ..] = &self.shapes;
         // Tables are numbered from 1, in the order of `TABLES`.
@@ -131,10 +131,10 @@ impl Image {
         known.get_or_init(|| Shape::of(&self.tree(table), self))
     }
 
-    /// The inode's row.
+    /// Returns the row of an inode, or `None` if there is no such inode.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn inode(&self, inode: InodeId) -> Result<Option<InodeRow>, MetaError> {
         match self.tree(&schema::INODES).get(self, KeyRef::new(inode.0, 0))? {
             Some(row) => Ok(Some(InodeRow::decode(row.ints(), row.tail())?)),
@@ -142,10 +142,10 @@ impl Image {
         }
     }
 
-    /// The entry `name` of directory `dir`.
+    /// Returns the entry `name` of directory `dir`, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<DirentRow>, MetaError> {
         match self.tree(&schema::DIRENTS).get(self, KeyRef::named(dir.0, name))? {
             Some(row) => Ok(Some(DirentRow::decode(row.key().name, row.ints())?)),
@@ -153,10 +153,10 @@ impl Image {
         }
     }
 
-    /// The identity of a subchunk of file data.
+    /// Returns the identity (content hash) of a subchunk of file data, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn identity(&self, id: SubchunkId) -> Result<Option<Identity>, MetaError> {
         match self.tree(&schema::IDENTITIES).floor(self, KeyRef::new(id.0, 0))? {
             Some(row) => Ok(identity::decode_one(self.params().hash, row.ints(), row.tail(), id.0 - row.key().a)?),
@@ -164,10 +164,11 @@ impl Image {
         }
     }
 
-    /// Where a subchunk's stored part is, from the map; from the clear lists if the map is damaged there.
+    /// Returns where a subchunk's stored part is, according to the map, or to the clear lists if the map is damaged
+    /// there.
     ///
     /// # Errors
-    /// If neither can be read.
+    /// Fails if neither can be read.
     pub fn locate(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
         match self.locate_by_map(id) {
             Err(error) => self.by_clear_lists(error, |lists| lists.locate(id)),
@@ -186,10 +187,10 @@ impl Image {
         Ok(SubchunkRun::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
     }
 
-    /// Where a superchunk is, from the map; from the frames if the map is damaged there.
+    /// Returns where a superchunk is, according to the map, or to the frames if the map is damaged there.
     ///
     /// # Errors
-    /// If neither can be read.
+    /// Fails if neither can be read.
     pub fn superchunk(&self, id: SuperchunkId) -> Result<Option<SuperchunkRow>, MetaError> {
         let by_map = || match self.tree(&schema::MAP).get(self, KeyRef::new(SPACE_SUPERCHUNKS, id.0))? {
             Some(row) => Ok(Some(SuperchunkRow::decode(row.ints(), row.tail())?)),
@@ -201,10 +202,11 @@ impl Image {
         }
     }
 
-    /// The recipe of a composed subchunk. Only the map has recipes: a subchunk whose recipe is lost cannot be read.
+    /// Returns the recipe of a composed subchunk, or `None`. Only the map has recipes: a subchunk whose recipe is lost
+    /// cannot be read.
     ///
     /// # Errors
-    /// If the map cannot be read there.
+    /// Fails if the map cannot be read there.
     pub fn recipe(&self, id: SubchunkId) -> Result<Option<Recipe>, MetaError> {
         let Some(row) = self.tree(&schema::MAP).floor(self, KeyRef::new(SPACE_RECIPES, id.0))? else {
             return Ok(None);
@@ -216,8 +218,8 @@ impl Image {
         Ok(RecipeRow::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
     }
 
-    /// Asks the clear lists after the map failed with `error`. Returns that error if they do not know the answer
-    /// either.
+    /// Looks for an answer in the clear lists after a lookup in the map failed with `error`. Returns that error if they
+    /// have no answer either.
     pub(super) fn by_clear_lists<T>(
         &self,
         error: MetaError,
@@ -233,7 +235,8 @@ impl Image {
         }
     }
 
-    /// Memory of the cached table blocks and groups now, in bytes. All versions of an image share it.
+    /// Returns the memory that the cached table blocks and groups take now, in bytes. All versions of an image share
+    /// these caches.
     pub fn block_memory(&self) -> usize {
         self.shared.blocks.bytes()
     }

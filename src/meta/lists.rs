@@ -9,24 +9,24 @@ use crate::format::rows::{ContentRow, DirentRow};
 use crate::format::schema;
 
 impl View {
-    /// The entries of `dir` after the name `after`, in order of their bytes.
+    /// Lists the entries of directory `dir` after the name `after`, in the order of their names' bytes.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn dirents(&self, dir: InodeId, after: Option<&[u8]>) -> Result<Dirents, MetaError> {
         Dirents::new(self, dir, after)
     }
 
-    /// The extents of `content` from the one that covers `offset` on.
+    /// Lists the extents of `content`, beginning with the one that covers byte `offset`.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn extents(&self, content: ContentId, offset: u64) -> Result<Extents, MetaError> {
         Extents::new(self, content, offset)
     }
 }
 
-/// The entries of a directory, in order of their names' bytes.
+/// Cursor on the entries of a directory, in the order of their names' bytes.
 pub struct Dirents {
     dir: InodeId,
     cursor: ViewCursor,
@@ -42,10 +42,10 @@ impl Dirents {
         Ok(Dirents { dir, cursor })
     }
 
-    /// The current entry, with a borrowed name; `None` at the end.
+    /// Returns the current entry with a borrowed name, or `None` after the last one.
     ///
     /// # Errors
-    /// If the row is not valid.
+    /// Fails if the row is not valid.
     pub fn peek(&self) -> Result<Option<(&[u8], DirentRow)>, MetaError> {
         match self.cursor.row() {
             Some(row) if row.key().a == self.dir.0 => {
@@ -59,15 +59,15 @@ impl Dirents {
     /// Moves to the next entry.
     ///
     /// # Errors
-    /// If the table cannot be read there.
+    /// Fails if the table cannot be read there.
     pub fn advance(&mut self, view: &View) -> Result<(), MetaError> {
         self.cursor.advance(view)
     }
 
-    /// Returns the current entry and moves to the next.
+    /// Returns the current entry and moves to the next. Returns `None` after the last.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn next(&mut self, view: &View) -> Result<Option<(Vec<u8>, DirentRow)>, MetaError> {
         let Some((name, row)) = self.peek()? else {
             return Ok(None);
@@ -78,7 +78,7 @@ impl Dirents {
     }
 }
 
-/// The extents of a content, without gaps.
+/// Cursor on the extents of a content, which must follow one another without gaps.
 pub struct Extents {
     content: ContentId,
     expected: Option<u64>,
@@ -95,10 +95,10 @@ impl Extents {
         Ok(Extents { content, expected: None, cursor: view.cursor_within(&schema::CONTENTS, covering.key(), end)? })
     }
 
-    /// Returns the current extent and its offset in the file, and moves to the next; `None` after the last.
+    /// Returns the current extent and its offset in bytes in the file, and moves to the next; `None` after the last.
     ///
     /// # Errors
-    /// If the table cannot be read, a row is wrong, or there is a gap.
+    /// Fails if the table cannot be read, a row is not valid, or there is a gap.
     pub fn next(&mut self, view: &View) -> Result<Option<(u64, ContentRow)>, MetaError> {
         let (offset, row) = match self.cursor.row() {
             Some(row) if row.key().a == self.content.0 => {

@@ -24,10 +24,10 @@ use crate::table::{ChildRef, Onward, TableError, Tree, Visit};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Rows between two calls of `stop`.
+/// Number of rows between two calls of `stop`.
 const STEP: u64 = 4096;
 
-/// Why it could not be found out what is live.
+/// Why the live subchunks could not be found.
 #[derive(Debug, Error)]
 pub enum MarkError {
     /// The tables cannot be read, or contradict one another.
@@ -50,7 +50,7 @@ impl From<crate::format::FormatError> for MarkError {
     }
 }
 
-/// The live subchunks.
+/// The live subchunks: those that a file, a table or a snapshot needs.
 #[derive(Debug, Default)]
 pub struct Marked {
     data: IdSet,
@@ -58,21 +58,22 @@ pub struct Marked {
 }
 
 impl Marked {
-    /// Whether a subchunk, of data or a table block, is live.
+    /// Returns whether a subchunk, of file data or a table block, is live.
     pub fn contains(&self, id: SubchunkId) -> bool {
         self.data.contains(id.0) || self.blocks.contains(id.0)
     }
 
-    /// The number of live subchunks of data, and of table blocks.
+    /// Returns the number of live subchunks of file data, and of live table blocks.
     pub fn counts(&self) -> (u64, u64) {
         (self.data.len(), self.blocks.len())
     }
 }
 
-/// Marks everything that any of these views names. `stop` is called for each table block.
+/// Finds every subchunk that any of these views names. `stop` is called for each table block, and ends the search when
+/// it returns true.
 ///
 /// # Errors
-/// If a needed part of a table cannot be read, or `stop` returned true.
+/// Fails if a needed part of a table cannot be read, or if `stop` returned true.
 pub fn mark(views: &[View], stop: &dyn Fn() -> bool) -> Result<Marked, MarkError> {
     let mut marking = Marking { rows: Rows::default(), blocks: IdSet::default(), seen: Default::default(), stop };
     // Contents come last: which of them count is known after all inodes.
@@ -99,7 +100,7 @@ pub fn mark(views: &[View], stop: &dyn Fn() -> bool) -> Result<Marked, MarkError
     Ok(Marked { data: marking.rows.data, blocks: marking.blocks })
 }
 
-/// The trees of a snapshot's view.
+/// Returns the trees of a snapshot's view.
 fn trees_of(view: &ViewRoots) -> [Tree; 6] {
     [
         Tree::from_ref(&schema::INODES, &view.inodes_tree),
@@ -111,12 +112,12 @@ fn trees_of(view: &ViewRoots) -> [Tree; 6] {
     ]
 }
 
-/// Whether rows of a table name subchunks, contents or views.
+/// Returns whether rows of this table name subchunks, contents or trees.
 fn names(table: &Table) -> bool {
     [schema::INODES.id(), schema::ORPHANS.id(), schema::CONTENTS.id(), schema::SNAPSHOTS.id()].contains(&table.id())
 }
 
-/// What the rows seen so far name.
+/// Ids that the rows read so far name.
 #[derive(Default)]
 struct Rows {
     data: IdSet,
@@ -146,7 +147,7 @@ impl Rows {
         }
     }
 
-    /// Adds what the rows of a leaf name.
+    /// Adds the ids that the rows of a leaf name.
     fn leaf(&mut self, version: &Arc<Image>, table: &'static Table, block: &Block) -> Result<(), MarkError> {
         for row in 0..block.len() {
             let key = block.key(row);
@@ -159,13 +160,13 @@ impl Rows {
 struct Marking<'a> {
     rows: Rows,
     blocks: IdSet,
-    /// Blocks seen, by table number: those whose rows were read, and those whose rows were not.
+    /// Blocks visited, by table number: first those whose rows were read, then those whose rows were not.
     seen: [[IdSet; TABLES.len() + 1]; 2],
     stop: &'a dyn Fn() -> bool,
 }
 
 impl Marking<'_> {
-    /// Marks the blocks of a tree and, if `reads_leaves`, what its rows name.
+    /// Marks the blocks of a tree and, if `reads_leaves`, the subchunks that its rows name.
     fn tree(&mut self, version: &Arc<Image>, tree: &Tree, reads_leaves: bool) -> Result<(), MarkError> {
         let Marking { rows, blocks, seen: [with_rows, without], stop } = self;
         let table = tree.table;
@@ -191,7 +192,7 @@ impl Marking<'_> {
         done
     }
 
-    /// Marks the blocks of a table of a view, and what its rows name.
+    /// Marks the blocks of a view's table, and the subchunks that its rows name.
     fn table(&mut self, view: &View, table: &'static Table) -> Result<(), MarkError> {
         let tree = view.version().tree(table);
         if !names(table) || view.is_bare(table) {
@@ -214,12 +215,12 @@ impl Marking<'_> {
     }
 }
 
-/// What a row names.
+/// What a row of a table names.
 enum Named {
     Nothing,
     Subchunk(SubchunkId),
     Content(ContentId),
-    /// A content names a number of subchunks from this one on.
+    /// A content, and the subchunks of one of its extents: the id of the first, and how many with consecutive ids.
     Extent(ContentId, SubchunkId, u64),
     View(Box<ViewRoots>),
 }

@@ -10,12 +10,13 @@ use crate::format::schema::Table;
 use crate::table::{BlockSource, Cursor, RowRef, RowView, TableError, Tree};
 use std::collections::VecDeque;
 
-/// Overlays over a version: the active one, and the one that is being checkpointed.
+/// Most overlays over a version: the active one, and the sealed one that is being checkpointed.
 const OVERLAYS: usize = 2;
-/// Most entries that a cursor copies from an overlay at once. It begins with one, and doubles each time.
+/// Most entries that a cursor copies from an overlay at once. It begins with one entry, and doubles the number each
+/// time.
 const BATCH: usize = 64;
 
-/// A row of a view. It keeps its block or entry alive, and borrows nothing.
+/// A row of a view. It keeps its table block or overlay entry alive, and borrows nothing.
 #[derive(Debug, Clone)]
 pub struct ViewRow(Held);
 
@@ -34,7 +35,7 @@ impl ViewRow {
         ViewRow(Held::Overlay(row))
     }
 
-    /// Its key.
+    /// Returns the key of the row.
     pub fn key(&self) -> KeyRef<'_> {
         match &self.0 {
             Held::Tree(row) => row.key(),
@@ -42,7 +43,7 @@ impl ViewRow {
         }
     }
 
-    /// Its integers.
+    /// Returns the integer columns of the row.
     pub fn ints(&self) -> &[u64] {
         match &self.0 {
             Held::Tree(row) => row.ints(),
@@ -50,7 +51,7 @@ impl ViewRow {
         }
     }
 
-    /// Its tail.
+    /// Returns the tail of the row: its bytes after the integer columns.
     pub fn tail(&self) -> &[u8] {
         match &self.0 {
             Held::Tree(row) => row.tail(),
@@ -58,13 +59,13 @@ impl ViewRow {
         }
     }
 
-    /// A copy.
+    /// Returns an owned copy of the row.
     pub fn to_row(&self) -> Row {
         Row { key: self.key().to_key(), ints: self.ints().to_vec(), tail: self.tail().to_vec() }
     }
 }
 
-/// A row of a view, borrowed from a cursor.
+/// A row of a view that is borrowed from a cursor.
 #[derive(Debug, Clone, Copy)]
 pub struct ViewRowRef<'a>(Lent<'a>);
 
@@ -75,7 +76,7 @@ enum Lent<'a> {
 }
 
 impl<'a> ViewRowRef<'a> {
-    /// Its key.
+    /// Returns the key of the row.
     pub fn key(&self) -> KeyRef<'a> {
         match self.0 {
             Lent::Tree(row) => row.key(),
@@ -83,7 +84,7 @@ impl<'a> ViewRowRef<'a> {
         }
     }
 
-    /// Its integers.
+    /// Returns the integer columns of the row.
     pub fn ints(&self) -> &'a [u64] {
         match self.0 {
             Lent::Tree(row) => row.ints(),
@@ -91,7 +92,7 @@ impl<'a> ViewRowRef<'a> {
         }
     }
 
-    /// Its tail.
+    /// Returns the tail of the row: its bytes after the integer columns.
     pub fn tail(&self) -> &'a [u8] {
         match self.0 {
             Lent::Tree(row) => row.tail(),
@@ -99,22 +100,22 @@ impl<'a> ViewRowRef<'a> {
         }
     }
 
-    /// A copy.
+    /// Returns an owned copy of the row.
     pub fn to_row(&self) -> Row {
         Row { key: self.key().to_key(), ints: self.ints().to_vec(), tail: self.tail().to_vec() }
     }
 }
 
-/// A table of a view.
+/// One table of a view: the version's tree under the overlays that have entries of the table.
 pub(super) struct Layers<'a> {
     tree: Tree,
     source: &'a dyn BlockSource,
-    /// The uppermost first; only those with entries of the table.
+    /// The overlays, the uppermost first. Only those with entries of the table are here.
     overlays: [Option<&'a Overlay>; OVERLAYS],
 }
 
 impl<'a> Layers<'a> {
-    /// `tree`, with blocks from `source`, under these overlays, the uppermost first.
+    /// Makes the layers of `tree`, whose blocks come from `source`, under these overlays, the uppermost first.
     pub(super) fn new(tree: Tree, source: &'a dyn BlockSource, overlays: [Option<&'a Overlay>; OVERLAYS]) -> Self {
         let overlays = overlays.map(|overlay| overlay.filter(|overlay| !overlay.says_nothing_of(tree.table)));
         Layers { tree, source, overlays }
@@ -124,7 +125,7 @@ impl<'a> Layers<'a> {
         self.overlays.iter().all(Option::is_none)
     }
 
-    /// The row with this key.
+    /// Returns the row with this key, or `None`.
     pub(super) fn get(&self, key: KeyRef<'_>) -> Result<Option<ViewRow>, TableError> {
         for overlay in self.overlays.iter().flatten() {
             if let Some(said) = overlay.get(self.tree.table, key) {
@@ -134,8 +135,8 @@ impl<'a> Layers<'a> {
         Ok(self.tree.get(self.source, key)?.map(ViewRow::of_tree))
     }
 
-    /// The overlays' last entry whose key is not above `key` and whose `a` is at least `lowest`: no entry, a tombstone,
-    /// or a row. Does not read the tree, which may have a row that is nearer to `key`.
+    /// Returns the overlays' last entry whose key is not above `key` and whose `a` is at least `lowest`: no entry, a
+    /// tombstone, or a row. Does not read the tree, which may have a row that is nearer to `key`.
     pub(super) fn last_said(&self, key: KeyRef<'_>, lowest: u64) -> Option<Option<OverlayRow>> {
         let mut last: Option<&Entry> = None;
         for overlay in self.overlays.iter().flatten() {
@@ -149,7 +150,7 @@ impl<'a> Layers<'a> {
         last.filter(|entry| entry.key().a >= lowest).map(Entry::row)
     }
 
-    /// The last row whose key is not above `key` and whose `a` is at least `lowest`.
+    /// Returns the last row whose key is not above `key` and whose `a` is at least `lowest`.
     pub(super) fn floor(&self, key: KeyRef<'_>, lowest: u64) -> Result<Option<ViewRow>, TableError> {
         let mut below =
             Descent { tree: self.tree, source: self.source, row: self.tree.floor(self.source, key)?, cursor: None };
@@ -188,8 +189,8 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// A cursor on the first row whose key is not below `key`. The cursor ends before `end`, and does not step over
-    /// tombstones from there on.
+    /// Makes a cursor on the first row whose key is not below `key`. The cursor ends before `end`, and does not step
+    /// over tombstones from there on.
     pub(super) fn cursor_at(&self, key: KeyRef<'_>, end: Option<Key>) -> Result<ViewCursor, TableError> {
         let tree = self.tree.cursor_at(self.source, key)?;
         if self.bare() {
@@ -208,12 +209,12 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The rows of a tree from one row backwards.
+/// Steps backwards through the rows of a tree.
 struct Descent<'a> {
     tree: Tree,
     source: &'a dyn BlockSource,
     row: Option<RowRef>,
-    /// On the row, after the first step back.
+    /// The cursor on the current row, after the first step back.
     cursor: Option<Cursor>,
 }
 
@@ -235,7 +236,7 @@ impl Descent<'_> {
 /// blocks.
 pub struct ViewCursor {
     inner: Inner,
-    /// The cursor ends before this key.
+    /// Exclusive end: the cursor ends before this key.
     end: Option<Key>,
 }
 
@@ -245,7 +246,7 @@ enum Inner {
 }
 
 impl ViewCursor {
-    /// The current row; `None` after the last.
+    /// Returns the current row, or `None` after the last.
     pub fn row(&self) -> Option<ViewRowRef<'_>> {
         match &self.inner {
             Inner::Tree(cursor) => cursor
@@ -269,11 +270,11 @@ impl ViewCursor {
     }
 }
 
-/// The layers, each at its next entry, and the current row.
+/// The layers of a table, each at its next entry, and the current row of the merge.
 struct Merged {
     tree: Cursor,
-    /// The tree's current row was returned or hidden, so the next one comes next. It is read only when needed: a
-    /// damaged block after a row does not prevent returning the row.
+    /// Whether the tree's current row was returned or hidden, so that the next one follows. The next row is read only
+    /// when needed: a damaged block after a row does not prevent returning the row.
     tree_given: bool,
     overlays: Vec<Ahead>,
     row: Option<ViewRow>,
@@ -314,17 +315,17 @@ impl Merged {
     }
 }
 
-/// The next entries of an overlay.
+/// The next entries of one overlay, copied in batches.
 struct Ahead {
     table: &'static Table,
     overlay: Overlay,
-    /// Empty only after the last entry.
+    /// Copied entries. The queue is empty only after the last entry.
     entries: VecDeque<Entry>,
     batch: usize,
 }
 
 impl Ahead {
-    /// Steps over `entry`, if it is the next one.
+    /// Removes `entry` from the queue if it is the next one.
     fn pass(&mut self, entry: &Entry) {
         if self.entries.front() != Some(entry) {
             return;

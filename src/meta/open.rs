@@ -9,20 +9,20 @@ use crate::storage::{HeadIndex, Storage};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// How often a slot that does not verify is read again, as long as its bytes change.
+/// Most reads of a head slot that does not verify while its bytes keep changing.
 const READS: usize = 16;
 
-/// The contents of one head slot.
+/// The decoded contents of one head slot.
 #[derive(Debug)]
 pub struct Slot {
-    /// Its generation, if its checksum is right, whether this program supports it or not.
+    /// Generation of the head, if its checksum is right, whether or not this program supports its version.
     pub generation: Option<u64>,
-    /// The head, or what is wrong with it.
+    /// The head, or the reason why it cannot be used.
     pub head: Result<Head, FormatError>,
 }
 
 impl Slot {
-    /// Decodes the bytes of a slot; bytes after it are ignored.
+    /// Decodes a head slot at the beginning of `bytes`. Bytes after the slot are ignored.
     pub fn of(bytes: &[u8]) -> Slot {
         match RawHeadSlot::read(bytes, "head slot") {
             Ok(raw) => Slot { generation: raw.verify().ok().map(|()| raw.generation.get()), head: raw.validate() },
@@ -31,22 +31,22 @@ impl Slot {
     }
 }
 
-/// The contents of both head slots.
+/// The decoded contents of both head slots.
 #[derive(Debug)]
 pub struct HeadState {
-    /// Slot A.
+    /// Head slot A, at offset 0.
     pub a: Slot,
-    /// Slot B.
+    /// Head slot B.
     pub b: Slot,
     /// Whether either slot has the magic number.
     pub is_image: bool,
 }
 
 impl HeadState {
-    /// The usable heads, the newest first.
+    /// Returns the usable heads, the newest first.
     ///
     /// # Errors
-    /// `Unsupported` if the newest slot that verifies needs a newer program.
+    /// Returns `Unsupported` if the newest slot that verifies needs a newer program.
     pub fn newest_first(&self) -> Result<Vec<&Head>, FormatError> {
         let slots = [&self.a, &self.b];
         let newest = self.newest_generation();
@@ -62,7 +62,7 @@ impl HeadState {
         Ok(heads)
     }
 
-    /// The error if neither can be used.
+    /// Returns the error to report if neither head can be used.
     pub(super) fn unusable(self) -> MetaError {
         match (self.is_image, self.a.head, self.b.head) {
             (true, Err(FormatError::Magic { .. }), Err(error)) | (true, Err(error), _) => MetaError::Head(error),
@@ -70,7 +70,7 @@ impl HeadState {
         }
     }
 
-    /// The generation of the newest slot that verifies.
+    /// Returns the generation of the newest slot that verifies.
     fn newest_generation(&self) -> Option<u64> {
         self.a.generation.max(self.b.generation)
     }
@@ -79,7 +79,7 @@ impl HeadState {
 /// Reads both head slots.
 ///
 /// # Errors
-/// Errors of the storage only; if the file is too short for a slot, the slot is `Truncated`.
+/// Fails only if the storage fails; if the file is too short for a slot, the state of that slot is `Truncated`.
 pub fn read_heads(storage: &dyn Storage) -> Result<HeadState, MetaError> {
     let len = storage.len()?;
     let mut is_image = false;
@@ -108,21 +108,21 @@ pub fn read_heads(storage: &dyn Storage) -> Result<HeadState, MetaError> {
     Ok(HeadState { a, b, is_image })
 }
 
-/// A head with its root, and the problems found.
+/// A head with its root, and the problems found while both were read.
 pub(super) struct Found {
     pub(super) head: Head,
     pub(super) root: Root,
     pub(super) log: LogReader,
-    /// Problems that do not prevent reading.
+    /// Problems that do not prevent reading the image.
     pub(super) warnings: Vec<String>,
-    /// Reasons why it must not be written to.
+    /// Reasons why the image must not be written to.
     pub(super) doubts: Vec<String>,
 }
 
-/// The newest root that can be read. Warnings report the slots and roots that were skipped.
+/// Finds the newest root that can be read. Warnings report the head slots and roots that were skipped.
 ///
 /// # Errors
-/// If no head and root can be used, or the newest head is not supported.
+/// Fails if no head and no root can be used, or if the newest head is not supported.
 pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
     let heads = read_heads(&**storage)?;
     let mut warnings = Vec::new();
@@ -168,10 +168,10 @@ pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
     Err(first_error.unwrap_or_else(|| heads.unusable()))
 }
 
-/// The root that a head names, from the first copy whose checksum is right; `None` if there is no such copy.
+/// Returns the root that a head names, from the first copy whose checksum is right, or `None` if there is no such copy.
 ///
 /// # Errors
-/// If the storage cannot be read: then nothing is known about the root.
+/// Fails if the storage cannot be read: then nothing is known about the root.
 pub fn root_of(storage: &Arc<dyn Storage>, head: &Head) -> Result<Option<Root>, MetaError> {
     let log = LogReader::new(Arc::clone(storage), head.log_id, head.log_end.0.min(storage.len()?))?;
     let mut stored = Vec::new();
@@ -188,9 +188,9 @@ pub fn root_of(storage: &Arc<dyn Storage>, head: &Head) -> Result<Option<Root>, 
     Ok(None)
 }
 
-/// Reads the root, from its copy if necessary, and returns reasons why it must not be written to. Copies whose checksum
-/// is right come first: the root hash does not cover the place of the map and the next free ids of subchunks and
-/// superchunks.
+/// Reads the root that a head names, from the copy if necessary, and returns the reasons why the image must not be
+/// written to. Copies whose checksum is right come first: the root hash does not cover the place of the map and the
+/// next free ids of subchunks and superchunks.
 fn read_root(log: &LogReader, head: &Head, warnings: &mut Vec<String>) -> Result<(Root, Vec<String>), MetaError> {
     let mut first_error = None;
     let mut by_hash_alone = None;

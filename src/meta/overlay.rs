@@ -21,19 +21,20 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Table, `a` and `b` at the beginning of an entry. They are big-endian and in this order, so that bytes compare like
-/// keys.
+/// Length in bytes of the beginning of an entry: table number, `a` and `b` of the key. They are big-endian and in this
+/// order, so that bytes compare like keys.
 const PREFIX: usize = 1 + 8 + 8;
-/// Most integer columns that a table has.
+/// Most integer columns of a table.
 const MAX_COLUMNS: usize = 16;
-/// Overhead of an allocation: the two counts of an `Arc`, and the allocator's word. The allocator rounds up to 16.
+/// Overhead of an allocation in bytes: the two counts of an `Arc`, and the allocator's word. The allocator rounds up to
+/// 16.
 const ALLOCATION: usize = 16 + 8;
 /// An entry's share of the map's nodes, in bytes. A leaf of 16 entries takes 304 bytes and is half full after ascending
 /// insertions; branches add a fifth. `tests/overlay_memory.rs` compares it with what is allocated.
 const NODE_SHARE: usize = 48;
 
-/// One entry: `PREFIX` bytes, varint length of the name, name, varint 0 for a tombstone or 1 + the number of integers, these
-/// as varints, tail.
+/// One entry of an overlay: `PREFIX` bytes, varint length of the name, name, varint 0 for a tombstone or 1 + the number
+/// of integers, these as varints, tail.
 #[derive(Clone)]
 pub(super) struct Entry(Arc<[u8]>);
 
@@ -72,7 +73,7 @@ impl Entry {
         (rest.take(len as usize).unwrap_or_default(), rest)
     }
 
-    /// Its key.
+    /// Returns the key of the entry.
     pub(super) fn key(&self) -> KeyRef<'_> {
         let [_, a, b] = self.prefix_parts();
         KeyRef { a, b, name: self.split().0 }
@@ -83,7 +84,7 @@ impl Entry {
         [u64::from(table), u64::from_be_bytes([a0, a1, a2, a3, a4, a5, a6, a7]), u64::from_be_bytes(b)]
     }
 
-    /// The row, or `None` if it is a tombstone.
+    /// Returns the row of the entry, or `None` if the entry is a tombstone.
     pub(super) fn row(&self) -> Option<OverlayRow> {
         let (name, mut rest) = self.split();
         let name_len = name.len();
@@ -96,7 +97,7 @@ impl Entry {
         Some(OverlayRow { entry: self.clone(), name_len, tail_len, width: width.min(MAX_COLUMNS), ints })
     }
 
-    /// Bytes of memory of the entry, with its share of the map.
+    /// Returns the bytes of memory that the entry takes, with its share of the map.
     fn bytes(&self) -> usize {
         (self.0.len() + ALLOCATION).next_multiple_of(16) + NODE_SHARE
     }
@@ -128,11 +129,11 @@ fn prefix(table: &'static Table, key: KeyRef<'_>) -> [u8; PREFIX] {
     [table.id().0, a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7]
 }
 
-/// A position in the map to search for: at a key, or just before or after it.
+/// A position to search for in the ordered map of entries: at a key, or just before or after it.
 struct Probe<'a> {
     prefix: [u8; PREFIX],
     name: &'a [u8],
-    /// How the position compares with an entry that has this key.
+    /// How the position compares with an entry that has exactly this key.
     side: Ordering,
 }
 
@@ -141,7 +142,7 @@ impl<'a> Probe<'a> {
         Probe { prefix: prefix(table, key), name: key.name, side }
     }
 
-    /// The position before the first entry of a table.
+    /// Returns the position before the first entry of a table.
     fn first(table: &'static Table) -> Self {
         Probe::new(table, KeyRef::new(0, 0), Ordering::Less)
     }
@@ -170,25 +171,25 @@ pub struct OverlayRow {
 }
 
 impl OverlayRow {
-    /// Its key.
+    /// Returns the key of the row.
     pub fn key(&self) -> KeyRef<'_> {
         let key = self.entry.key();
         debug_assert_eq!(key.name.len(), self.name_len);
         key
     }
 
-    /// Its integers.
+    /// Returns the integer columns of the row.
     pub fn ints(&self) -> &[u64] {
         self.ints.get(..self.width).unwrap_or_default()
     }
 
-    /// Its tail.
+    /// Returns the tail of the row: its bytes after the integer columns.
     pub fn tail(&self) -> &[u8] {
         let bytes = &self.entry.0;
         bytes.get(bytes.len().saturating_sub(self.tail_len)..).unwrap_or_default()
     }
 
-    /// A copy.
+    /// Returns an owned copy of the row.
     pub fn to_row(&self) -> Row {
         Row { key: self.key().to_key(), ints: self.ints().to_vec(), tail: self.tail().to_vec() }
     }
@@ -200,13 +201,14 @@ impl std::fmt::Debug for OverlayRow {
     }
 }
 
-/// Changed rows of every table.
+/// Changes of rows, for every table, that are not in the image yet. They are kept in memory in key order; a tombstone
+/// hides a deleted row of the layers below.
 #[derive(Clone)]
 pub struct Overlay {
     entries: OrdSet<Entry>,
-    /// Bytes of all entries.
+    /// Bytes of memory of all entries.
     bytes: usize,
-    /// Entries of each table, by its number from 1.
+    /// Number of entries of each table, by table number from 1.
     counts: [u32; TABLES.len()],
 }
 
@@ -225,8 +227,7 @@ impl std::fmt::Debug for Overlay {
 impl Overlay {
     /// Sets the row of a key. `None` sets a tombstone, which hides the row of lower layers.
     ///
-    /// # Panics
-    /// If the row does not fit the table: that is a bug of the caller; no input causes it.
+    /// # Panics Panics if the row does not fit the table: that is a bug of the caller; no input causes it.
     pub fn set(&mut self, table: &'static Table, key: Key, row: Option<Row>) {
         if let Some(row) = &row {
             assert_eq!(row.ints.len(), table.leaf.ints.len(), "a row of {} needs its columns", table.name);
@@ -240,8 +241,8 @@ impl Overlay {
         }
     }
 
-    /// Removes the entry of this key. Call it for a deletion if no lower layer has a row with this key: then no
-    /// tombstone is needed. So rows that are made and deleted between two checkpoints leave nothing.
+    /// Removes the entry of this key. For a deletion this is enough, without a tombstone, if no lower layer has a row
+    /// with this key. So rows that are made and deleted between two checkpoints leave nothing.
     pub fn forget(&mut self, table: &'static Table, key: KeyRef<'_>) {
         if let Some(old) = self.entries.remove(&Probe::new(table, key, Ordering::Equal)) {
             self.bytes = self.bytes.saturating_sub(old.bytes());
@@ -255,7 +256,7 @@ impl Overlay {
         }
     }
 
-    /// The entry of a key: `None` without an entry, `Some(None)` for a tombstone, else the row.
+    /// Returns the entry of a key: `None` without an entry, `Some(None)` for a tombstone, else the row.
     pub fn get(&self, table: &'static Table, key: KeyRef<'_>) -> Option<Option<OverlayRow>> {
         if self.says_nothing_of(table) {
             return None;
@@ -263,17 +264,17 @@ impl Overlay {
         self.entries.get(&Probe::new(table, key, Ordering::Equal)).map(Entry::row)
     }
 
-    /// Whether it has no entry of this table.
+    /// Returns whether the overlay has no entry of this table.
     pub fn says_nothing_of(&self, table: &'static Table) -> bool {
         self.entries_of(table) == 0
     }
 
-    /// Number of entries of this table, tombstones included.
+    /// Returns the number of entries of this table, tombstones included.
     pub fn entries_of(&self, table: &'static Table) -> usize {
         self.counts.get(usize::from(table.id().0).wrapping_sub(1)).map_or(0, |&count| count as usize)
     }
 
-    /// All changes of a table, in key order.
+    /// Iterates over all changes of a table, in key order.
     pub fn changes(&self, table: &'static Table) -> impl Iterator<Item = Change> + '_ {
         self.ascending(table, Probe::first(table)).map(|entry| match entry.row() {
             Some(row) => Change::Put(row.to_row()),
@@ -281,17 +282,17 @@ impl Overlay {
         })
     }
 
-    /// Entries of a table from `key` on.
+    /// Iterates over the entries of a table from `key` on, in key order.
     pub(super) fn entries_from(&self, table: &'static Table, key: KeyRef<'_>) -> impl Iterator<Item = &Entry> {
         self.ascending(table, Probe::new(table, key, Ordering::Less))
     }
 
-    /// Entries of a table after `key`.
+    /// Iterates over the entries of a table whose keys are after `key`, in key order.
     pub(super) fn entries_after(&self, table: &'static Table, key: KeyRef<'_>) -> impl Iterator<Item = &Entry> {
         self.ascending(table, Probe::new(table, key, Ordering::Greater))
     }
 
-    /// Entries of a table from `key` backwards.
+    /// Iterates over the entries of a table from `key` backwards.
     pub(super) fn entries_down_from(&self, table: &'static Table, key: KeyRef<'_>) -> impl Iterator<Item = &Entry> {
         let (from, to) = (Probe::first(table), Probe::new(table, key, Ordering::Greater));
         self.entries.range::<_, Probe<'_>>((Bound::Included(&from), Bound::Included(&to))).rev()
@@ -302,22 +303,23 @@ impl Overlay {
         entries.take_while(move |entry| entry.table() == table.id().0)
     }
 
-    /// Bytes of memory of all entries, each with its share of the map.
+    /// Returns the bytes of memory of all entries, each with its share of the map.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes of encoded keys and rows, without the overhead in memory; up to 15 too many for each entry.
+    /// Returns the bytes of encoded keys and rows, without the overhead in memory. The result may be up to 15 bytes too
+    /// high for each entry.
     pub fn encoded_bytes(&self) -> usize {
         self.bytes.saturating_sub(self.len().saturating_mul(ALLOCATION + NODE_SHARE))
     }
 
-    /// Number of entries, tombstones included.
+    /// Returns the number of entries, tombstones included.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it has no entries.
+    /// Returns whether the overlay has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -14,21 +14,22 @@ use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS
 use crate::format::rows::{Identity, Located, SubchunkRun, SuperchunkRow, identity};
 use crate::format::schema::{self, Table};
 
-/// The overlays' answer for an id.
+/// What the overlays of a view know about an id.
 enum Said<T> {
-    /// They have no entry for it or for an id before it: the version answers.
+    /// The overlays have no entry for the id or for an id before it, so the version answers.
     Nothing,
-    /// The value.
+    /// The overlays have the value.
     This(T),
-    /// They have an entry for an id before it, which may hide a row of the version.
+    /// The overlays have an entry for an id before it, which may hide a row of the version.
     Near,
 }
 
 impl View {
-    /// Where a subchunk's stored part is, from the map; from the clear lists if the map is damaged there.
+    /// Returns where a subchunk's stored part is, according to the map, or to the clear lists if the map is damaged
+    /// there.
     ///
     /// # Errors
-    /// If neither can be read.
+    /// Fails if neither can be read.
     pub fn locate(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
         let key = KeyRef::new(SPACE_SUBCHUNKS, id.0);
         let find = |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| SubchunkRun::find(SubchunkId(key.b), ints, tail, id);
@@ -42,10 +43,10 @@ impl View {
         }
     }
 
-    /// Where a superchunk is, from the map; from the frames if the map is damaged there.
+    /// Returns where a superchunk is, according to the map, or to the frames if the map is damaged there.
     ///
     /// # Errors
-    /// If neither can be read.
+    /// Fails if neither can be read.
     pub fn superchunk(&self, id: SuperchunkId) -> Result<Option<SuperchunkRow>, MetaError> {
         let key = KeyRef::new(SPACE_SUPERCHUNKS, id.0);
         match self.overlays().find_map(|overlay| overlay.get(&schema::MAP, key)) {
@@ -55,20 +56,21 @@ impl View {
         }
     }
 
-    /// The recipe of a composed subchunk. Only the map has recipes: a subchunk whose recipe is lost cannot be read.
+    /// Returns the recipe of a composed subchunk, or `None`. Only the map has recipes: a subchunk whose recipe is lost
+    /// cannot be read.
     ///
     /// # Errors
-    /// If the map cannot be read there.
+    /// Fails if the map cannot be read there.
     pub fn recipe(&self, id: SubchunkId) -> Result<Option<Recipe>, MetaError> {
         let find = |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| RecipeRow::find(SubchunkId(key.b), ints, tail, id);
         let key = KeyRef::new(SPACE_RECIPES, id.0);
         self.find(&schema::MAP, key, SPACE_RECIPES, find, |version| version.recipe(id))
     }
 
-    /// The identity of a subchunk of file data.
+    /// Returns the identity (content hash) of a subchunk of file data, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn identity(&self, id: SubchunkId) -> Result<Option<Identity>, MetaError> {
         let hash = self.params().hash;
         // The key of the row passed here is not above the id.
@@ -78,8 +80,8 @@ impl View {
         self.find(&schema::IDENTITIES, KeyRef::new(id.0, 0), 0, find, |version| version.identity(id))
     }
 
-    /// Calls `find` for the row that may cover `key`, among those whose `a` is at least `lowest`. If the overlays have
-    /// no such row, `version` answers.
+    /// Calls `find` for the row of the map that may cover `key`, among those whose `a` is at least `lowest`. If the
+    /// overlays have no such row, `version` answers.
     fn find<T>(
         &self,
         table: &'static Table,
@@ -114,7 +116,7 @@ impl View {
         Ok(found.map_or(Said::Near, Said::This))
     }
 
-    /// Like [`View::find`], always from all layers.
+    /// Works like [`View::find`], but always searches all layers.
     fn covering<T>(
         &self,
         table: &'static Table,

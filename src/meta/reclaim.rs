@@ -30,7 +30,7 @@ use crate::table::{ChildRef, Onward, Visit};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Bytes of a payload that are read at once.
+/// Number of bytes of a payload that are read at once.
 const PIECE: u64 = 1 << 18;
 
 /// Splits dead superchunks into rounds; the rows of a round are deleted together. A round has at most `most` subchunks,
@@ -54,11 +54,11 @@ pub fn rounds(census: &Census, most: u64) -> Vec<HashSet<SuperchunkId>> {
     rounds
 }
 
-/// The changes after which no row of map or identities names these dead superchunks, their subchunks, or a dead
-/// composed subchunk. `stop` is called for each row of the map.
+/// Returns the changes after which no row of the map or of the identities names these dead superchunks, their
+/// subchunks, or a dead composed subchunk. `stop` is called for each row of the map.
 ///
 /// # Errors
-/// If a table cannot be read, or a row is not valid; or `stop` returned true.
+/// Fails if a table cannot be read, a row is not valid, or `stop` returned true.
 pub fn deletions(
     view: &View,
     census: &Census,
@@ -112,7 +112,7 @@ fn put(changes: &mut Overlay, key: Key, ints: [u64; MAP_COLUMNS], tail: Vec<u8>)
     changes.set(&schema::MAP, key.clone(), Some(Row { key, ints: ints.to_vec(), tail }));
 }
 
-/// Replaces the row of a run by rows for the subchunks that stay.
+/// Replaces the map's row of a run of subchunks by rows for the subchunks that stay.
 fn shorten(run: &SubchunkRun, goes: &[bool], changes: &mut Overlay) {
     changes.set(&schema::MAP, Key::new(SPACE_SUBCHUNKS, run.first.0), None);
     let mut position = run.position;
@@ -140,7 +140,7 @@ fn shorten(run: &SubchunkRun, goes: &[bool], changes: &mut Overlay) {
     }
 }
 
-/// Deletes the identities of the subchunks that are gone; other identities in the same row stay.
+/// Deletes the identities of the subchunks in `gone`; other identities in the same row stay.
 fn identities(view: &View, gone: &IdSet, changes: &mut Overlay) -> Result<(), MarkError> {
     let width = view.params().hash.width();
     let mut cursor = view.cursor_at(&schema::IDENTITIES, KeyRef::new(0, 0))?;
@@ -174,31 +174,31 @@ fn identities(view: &View, gone: &IdSet, changes: &mut Overlay) -> Result<(), Ma
     Ok(())
 }
 
-/// A dead frame that has a payload.
+/// A dead frame of the log that has a payload: whole 4 KiB blocks that a hole can replace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadFrame {
-    /// Offset of its header.
+    /// Offset in bytes of the frame's header.
     pub offset: LogOffset,
-    /// The whole 4 KiB blocks within its stored bytes.
+    /// Range of offsets of the whole 4 KiB blocks within the frame's stored bytes.
     pub payload: Range<u64>,
-    /// Whether all of the payload is zero.
+    /// Whether the payload was punched already: all of its bytes are zero.
     pub is_punched: bool,
 }
 
 impl DeadFrame {
-    /// Bytes of its payload, which punching frees.
+    /// Returns the bytes of the payload, which punching frees.
     pub fn bytes(&self) -> u64 {
         self.payload.end - self.payload.start
     }
 }
 
-/// The dead frames of a log that may be punched: no row of the views' maps, no tree of such a map and none of `roots`
-/// names them. Rows for which `gone` is true count as deleted. Frames inside the payloads of others, and frames whose
-/// payloads hold others, are not included. The log is scanned up to its end in the first view. `stop` is called for
-/// each frame and each row.
+/// Returns the dead frames of a log that may be punched: no row of the views' maps, no tree of such a map and none of
+/// `roots` names them. Rows for which `gone` is true count as deleted. Frames inside the payloads of others, and frames
+/// whose payloads hold others, are not included. The log is scanned up to its end in the first view. `stop` is called
+/// for each frame and each row.
 ///
 /// # Errors
-/// If a map cannot be read, or `stop` returned true.
+/// Fails if a map cannot be read, or if `stop` returned true.
 pub fn dead_frames(
     views: &[View],
     roots: &[Place],
@@ -245,7 +245,8 @@ pub fn dead_frames(
     Ok(dead)
 }
 
-/// Whether a range of bytes is zero. A crash may have left only the first block punched.
+/// Returns whether a range of bytes of the storage is zero. All of it is read, because a crash may have left only the
+/// first block punched.
 fn is_zero(storage: &dyn Storage, range: &Range<u64>) -> bool {
     let mut piece = vec![0; PIECE.min(range.end - range.start) as usize];
     let mut at = range.start;
@@ -260,7 +261,7 @@ fn is_zero(storage: &dyn Storage, range: &Range<u64>) -> bool {
     true
 }
 
-/// The whole 4 KiB blocks within the stored bytes, if frames of this kind may be punched.
+/// Returns the range of whole 4 KiB blocks within a frame's stored bytes, if frames of this kind may be punched.
 fn payload_of(header: &FrameHeader) -> Option<Range<u64>> {
     let kinds = [FrameKind::SUPERCHUNK, FrameKind::TABLE_GROUP, FrameKind::MAP_BLOCK];
     // Nothing here can overflow: the frame is within the log.
@@ -269,10 +270,10 @@ fn payload_of(header: &FrameHeader) -> Option<Range<u64>> {
     (kinds.contains(&header.kind) && payload.start < payload.end).then_some(payload)
 }
 
-/// The ranges of live frames.
+/// The ranges of offsets in the log that live frames cover.
 #[derive(Default)]
 struct LiveFrames {
-    /// Start and end. After `settle` they ascend and do not touch.
+    /// Start and end offset of each range. After `settle` the ranges ascend and do not touch.
     ranges: Vec<(u64, u64)>,
 }
 
@@ -283,7 +284,7 @@ impl LiveFrames {
         }
     }
 
-    /// Adds the superchunks in the map of a view.
+    /// Adds the frames of the superchunks in the map of a view.
     fn add_named(
         &mut self,
         view: &View,
@@ -303,7 +304,7 @@ impl LiveFrames {
         Ok(())
     }
 
-    /// Adds the blocks of a version's map.
+    /// Adds the frames of the map's blocks of a version.
     fn add_map(&mut self, version: &Image) -> Result<(), MarkError> {
         let mut done = Ok(());
         let mut wanted = |level, child: &ChildRef| {
@@ -333,7 +334,7 @@ impl LiveFrames {
         });
     }
 
-    /// Whether any byte of a range is live.
+    /// Returns whether any byte of a range belongs to a live frame.
     fn touches(&self, range: &Range<u64>) -> bool {
         let at = self.ranges.partition_point(|(_, end)| *end <= range.start);
         self.ranges.get(at).is_some_and(|(begin, _)| *begin < range.end)
@@ -343,10 +344,11 @@ impl LiveFrames {
 //= format-spec.md#2.3
 //# The first block of a payload must be durably punched before the others: so a scan takes a partly punched frame for a
 //# punched one.
-/// Durably punches the payloads of dead frames; those already punched are skipped.
+/// Punches holes into the payloads of dead frames, and makes this durable. Payloads that are punched already are
+/// skipped.
 ///
 /// # Errors
-/// Kind `Unsupported` if the storage cannot punch holes. After an error it may be called again.
+/// Fails with kind `Unsupported` if the storage cannot punch holes. After an error it may be called again.
 pub fn punch(storage: &dyn Storage, dead: &[DeadFrame]) -> Result<(), StorageError> {
     let frames = || dead.iter().filter(|frame| !frame.is_punched);
     if frames().next().is_none() {

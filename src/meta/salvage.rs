@@ -22,25 +22,26 @@ use crate::log::{LogReader, Scan};
 use crate::table::{BlockSource, Onward, Tree};
 use std::cmp::Reverse;
 
-/// Budget in bytes: about 4 million subchunks. At worst, while a vector grows, it takes twice as much, plus temporarily
-/// a clear list (4 MiB) and the window of a scan (1 MiB). Together with 32 MiB of table blocks this is below the 64 MiB
-/// that a mount may take besides its working set.
+/// Memory budget for clear lists in bytes: enough for about 4 million subchunks. At worst, while a vector grows, it
+/// takes twice as much, plus temporarily a clear list (4 MiB) and the window of a scan (1 MiB). Together with 32 MiB of
+/// table blocks this is below the 64 MiB that a mount may take besides its working set.
 const BUDGET: usize = 12 << 20;
-/// Most ranges of lost keys, and most failed reads of blocks.
+/// Most ranges of lost keys, and most failed reads of blocks, that are kept.
 const MAX_LOST: usize = 16 << 10;
 
-/// Space and id.
+/// Key of a row of the map: its space, and the id.
 type MapKey = (u64, u64);
 
-/// Keys of the map whose rows are lost.
+/// Keys of the map whose rows are in damaged blocks.
 #[derive(Debug, Default)]
 pub(super) struct LostKeys {
-    /// Disjoint and ascending; the end is exclusive, `None` is after all keys.
+    /// Disjoint, ascending ranges of keys. The end is exclusive; `None` is after all keys.
     ranges: Vec<(MapKey, Option<MapKey>)>,
 }
 
 impl LostKeys {
-    /// Reads each block of the map once. After [`MAX_LOST`] failures, all keys that follow count as lost.
+    /// Finds the lost keys by reading each block of the map once. After [`MAX_LOST`] failures, all keys that follow
+    /// count as lost.
     pub(super) fn of(map: &Tree, source: &dyn BlockSource) -> Self {
         let key = |key: KeyRef<'_>| (key.a, key.b);
         let mut ranges = Vec::new();
@@ -60,8 +61,8 @@ impl LostKeys {
         LostKeys { ranges }
     }
 
-    /// Whether a row that covers an id from `first` to `last` may be lost. Rows whose key is before `first` may cover
-    /// it, too.
+    /// Returns whether a row that covers an id from `first` to `last` may be lost. Rows whose key is before `first` may
+    /// cover it, too.
     fn touch(&self, space: u64, first: u64, last: u64) -> bool {
         let first = if space == SPACE_SUBCHUNKS { first.saturating_sub(limits::RUN - 1) } else { first };
         let at = self.ranges.partition_point(|(_, end)| end.is_some_and(|end| end <= (space, first)));
@@ -69,19 +70,19 @@ impl LostKeys {
     }
 }
 
-/// A frame with a clear list.
+/// A frame of the log that has a clear list.
 struct Frame {
     superchunk: SuperchunkId,
     sequence: u64,
     offset: LogOffset,
 }
 
-/// Subchunks with consecutive ids: at most [`limits::RUN`], as in a row of the map.
+/// Subchunks with consecutive ids in one superchunk: at most [`limits::RUN`], as in a row of the map.
 struct Run {
     first: SubchunkId,
     /// Index in [`ClearLists::tails`] where its lengths and bits begin.
     tail: u64,
-    /// Index of its frame.
+    /// Index of the run's frame in [`ClearLists::frames`].
     frame: u32,
     position: u32,
     tail_len: u16,
@@ -89,7 +90,7 @@ struct Run {
     composed: bool,
 }
 
-/// Makes room in `vec` for `more`: it grows by an eighth, so little of it is unused.
+/// Makes room in `vec` for `more` elements. The vector grows by an eighth, so little of it is unused.
 fn grow<T>(vec: &mut Vec<T>, more: usize) -> &mut Vec<T> {
     if vec.capacity() - vec.len() < more {
         vec.reserve_exact(more.max(vec.len() / 8).max(1024));
@@ -97,14 +98,16 @@ fn grow<T>(vec: &mut Vec<T>, more: usize) -> &mut Vec<T> {
     vec
 }
 
-/// Where superchunks and subchunks are, according to the clear lists.
+/// Index of where superchunks and subchunks are, built from the clear lists of the frames. It replaces damaged blocks
+/// of the map.
 pub(super) struct ClearLists {
     log: LogReader,
-    /// In the order of their offsets.
+    /// Frames with clear lists, in the order of their offsets.
     frames: Vec<Frame>,
-    /// Indices of the frames, sorted by superchunk; for one superchunk the highest sequence first.
+    /// Indices of the frames, sorted by superchunk id; for one superchunk the highest sequence comes first.
     by_superchunk: Vec<u32>,
-    /// Sorted by first id; for one first id the highest sequence first, and a later run only if it is longer.
+    /// Runs of subchunks, sorted by first id. For one first id the highest sequence comes first, and a later run is
+    /// kept only if it is longer.
     runs: Vec<Run>,
     tails: Vec<u8>,
 }
@@ -114,8 +117,8 @@ impl ClearLists {
         ClearLists { log, frames: Vec::new(), by_superchunk: Vec::new(), runs: Vec::new(), tails: Vec::new() }
     }
 
-    /// Reads all clear lists that verify, and skips the others. If they do not fit the budget, `lost` returns the keys
-    /// that they are needed for.
+    /// Reads all clear lists that verify, and skips the others. If they do not fit the budget, only those for the keys
+    /// that `lost` returns are kept.
     pub(super) fn scan(log: &LogReader, lost: impl FnOnce() -> LostKeys) -> Self {
         ClearLists::scan_within(BUDGET, log, lost)
     }
@@ -129,7 +132,8 @@ impl ClearLists {
         lists
     }
 
-    /// With `lost`: reads what is lost, as far as it fits the budget. Without: reads all; `None` if not all fits.
+    /// Reads the clear lists. With `lost`: keeps those for lost keys, as far as they fit the budget. Without: keeps
+    /// all, or returns `None` if not all fit.
     fn read(budget: usize, log: &LogReader, lost: Option<&LostKeys>) -> Option<Self> {
         let mut lists = ClearLists::new(log.clone());
         let mut all_fit = true;
@@ -158,14 +162,14 @@ impl ClearLists {
         Some(lists)
     }
 
-    /// Bytes in use.
+    /// Returns the bytes in use.
     fn len(&self) -> usize {
         self.frames.len() * (size_of::<Frame>() + size_of::<u32>())
             + self.runs.len() * size_of::<Run>()
             + self.tails.len()
     }
 
-    /// Adds the contents of a clear list, if it verifies. Returns false if something did not fit.
+    /// Adds the contents of a clear list, if the list verifies. Returns false if something did not fit the budget.
     fn add(&mut self, header: &FrameHeader, bytes: &[u8], budget: usize, lost: Option<&LostKeys>) -> bool {
         let (frames, runs, tails) = (self.frames.len(), self.runs.len(), self.tails.len());
         let is_table = header.kind == FrameKind::TABLE_GROUP;
@@ -218,8 +222,8 @@ impl ClearLists {
         all_fit
     }
 
-    /// Adds a run if it is needed and fits. Empties `row` and moves it to the position after the run. Returns false if
-    /// the run did not fit.
+    /// Adds a run if a lost key needs it and it fits the budget. Empties `row` and moves its position after the run.
+    /// Returns false if the run did not fit.
     fn add_run(&mut self, row: &mut SubchunkRun, frame: u32, budget: usize, lost: Option<&LostKeys>) -> bool {
         let (first, position, count) = (row.first, row.position, row.lens.len());
         // The lengths of a list add up to at most the raw length of a superchunk.
@@ -273,8 +277,8 @@ impl ClearLists {
         self.frames.get(index as usize)
     }
 
-    /// Where a subchunk is. It looks at most at [`limits::RUN`] runs for each of [`limits::RUN`] ids; in an image that
-    /// is not hostile, usually at one run.
+    /// Returns where a subchunk is. It looks at most at [`limits::RUN`] runs for each of [`limits::RUN`] ids; in an
+    /// image that is not hostile, usually at one run.
     pub(super) fn locate(&self, id: SubchunkId) -> Option<Located> {
         let after = self.runs.partition_point(|run| run.first <= id);
         let candidates = self.runs.get(..after)?.iter().rev().take_while(|run| id.0 - run.first.0 < limits::RUN);
@@ -289,8 +293,8 @@ impl ClearLists {
         SubchunkRun::find(run.first, &ints, tail, id).ok().flatten()
     }
 
-    /// Where a superchunk is: its frame with the highest sequence, and a second frame with the same header fields as
-    /// its copy.
+    /// Returns where a superchunk is: its frame with the highest sequence, and a second frame with the same header
+    /// fields as its copy.
     pub(super) fn superchunk(&self, id: SuperchunkId) -> Option<SuperchunkRow> {
         let of = |index: &u32| self.frame(*index).map(|frame| frame.superchunk);
         let begin = self.by_superchunk.partition_point(|index| of(index) < Some(id));
@@ -305,7 +309,7 @@ impl ClearLists {
         Some(SuperchunkRow { kind: newest.kind, place: Place { copy: copy.map(|header| header.offset), ..place } })
     }
 
-    /// Bytes of memory.
+    /// Returns the bytes of memory that the index takes.
     #[cfg(test)]
     fn memory(&self) -> usize {
         self.frames.capacity() * size_of::<Frame>()

@@ -8,24 +8,24 @@ use crate::format::limits;
 use crate::table::{BlockSource, Tree};
 use std::sync::Arc;
 
-/// Most children of an interior block: each has a hash of 24 bytes in it.
+/// Most children of an interior block: each takes at least the 24 bytes of its hash.
 const CHILDREN: u64 = limits::TABLE_BLOCK / 24;
 
-/// The size of a tree.
+/// The size of a table's tree.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
-    /// Levels, 0 if it is empty.
+    /// Number of levels, 0 if the tree is empty.
     pub(super) levels: u8,
-    /// Raw bytes of its root block.
+    /// Raw bytes of the root block.
     pub(super) root_bytes: u64,
-    /// Most leaves.
+    /// Upper bound of the number of leaves.
     leaves: u64,
     root: Option<Arc<Block>>,
 }
 
 impl Shape {
-    /// The shape of a tree. Reads its root block. If that cannot be read, the tree counts as as large as its levels and
-    /// rows allow.
+    /// Returns the size of a tree. Reads the tree's root block. If that cannot be read, the result is the largest size
+    /// that the tree's levels and rows allow.
     pub(super) fn of(tree: &Tree, source: &dyn BlockSource) -> Shape {
         let root = tree.root_block(source).ok().flatten();
         let levels = tree.root.map_or(0, |(_, levels)| levels);
@@ -37,8 +37,9 @@ impl Shape {
         Shape { levels, root_bytes, leaves: tree.rows, root }
     }
 
-    /// How many children of the root block `changes` changes touch, and how many leaves at most. `has_change` tells
-    /// whether a change has a key that is at least the first and below the second, if there is a second.
+    /// Returns how many children of the root block `changes` changes touch, and an upper bound of the leaves that they
+    /// touch. `has_change` tells whether a change has a key that is at least the first and below the second, if there
+    /// is a second.
     pub(super) fn touched(
         &self,
         changes: u64,

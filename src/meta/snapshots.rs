@@ -16,28 +16,29 @@ use crate::format::tree_ref::TreeRef;
 use crate::format::view::View as ViewRoots;
 use std::sync::Arc;
 
-/// The tables of a snapshot's view that a checkpoint writes: all except the identities, which are the head's.
+/// The tables of a snapshot's view that a checkpoint writes: all except the identities, which the snapshot shares with
+/// the head.
 const TABLES: [&Table; 5] = [&schema::TINY, &schema::XATTRS, &schema::CONTENTS, &schema::INODES, &schema::DIRENTS];
 
-/// A snapshot for a checkpoint to write.
+/// A snapshot that a checkpoint is to write.
 #[derive(Clone, Copy)]
 pub struct NewSnapshot<'a> {
-    /// Its ordinal, above that of every other snapshot.
+    /// Ordinal of the snapshot, above that of every other snapshot.
     pub ordinal: u64,
-    /// By the rules for names in directories.
+    /// Name of the snapshot, which follows the rules for names in directories.
     pub name: &'a [u8],
-    /// A comment for people.
+    /// Comment of the snapshot, for people.
     pub comment: &'a [u8],
-    /// The moment that it shows.
+    /// The moment whose files the snapshot shows.
     pub time: Time,
-    /// The version of that moment.
+    /// The version of the image at that moment.
     pub version: &'a Image,
-    /// Rows of its view that differ from the version's.
+    /// Rows of the snapshot's view that differ from those of the version.
     pub changes: &'a Overlay,
 }
 
 impl NewSnapshot<'_> {
-    /// Writes the changed blocks. Returns the snapshot's row, which names these identities.
+    /// Writes the changed blocks of the snapshot's tables. Returns the snapshot's row, which names these `identities`.
     pub(super) fn write(&self, writer: &mut TableWriter<'_>, identities: TreeRef) -> Result<Row, MetaError> {
         let mut view = ViewRoots { identities_tree: identities, ..self.version.root().view };
         for table in TABLES {
@@ -63,10 +64,10 @@ impl NewSnapshot<'_> {
 }
 
 impl Image {
-    /// All snapshots by their ordinals. Memory: each takes less than 5 KiB.
+    /// Returns all snapshots with their ordinals, in ascending order. Each takes less than 5 KiB of memory.
     ///
     /// # Errors
-    /// If the table cannot be read or a row is wrong.
+    /// Fails if the table cannot be read or a row is not valid.
     pub fn snapshots(&self) -> Result<Vec<(u64, SnapshotRow)>, MetaError> {
         let mut all = Vec::new();
         let mut cursor = self.tree(&schema::SNAPSHOTS).cursor_at(self, KeyRef::new(0, 0))?;
@@ -77,10 +78,10 @@ impl Image {
         Ok(all)
     }
 
-    /// The snapshot with this ordinal.
+    /// Returns the snapshot with this ordinal, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn snapshot(&self, ordinal: u64) -> Result<Option<SnapshotRow>, MetaError> {
         match self.tree(&schema::SNAPSHOTS).get(self, KeyRef::new(ordinal, 0))? {
             Some(row) => Ok(Some(SnapshotRow::decode(row.tail())?)),
@@ -88,19 +89,19 @@ impl Image {
         }
     }
 
-    /// The snapshot with this name.
+    /// Returns the snapshot with this name and its ordinal, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read or a row is wrong.
+    /// Fails if the table cannot be read or a row is not valid.
     pub fn snapshot_named(&self, name: &[u8]) -> Result<Option<(u64, SnapshotRow)>, MetaError> {
         Ok(self.snapshots()?.into_iter().find(|(_, row)| row.name == name))
     }
 
-    /// A snapshot as an [`Image`] for reading: it has the view of the snapshot, the map of the image, and nothing
-    /// outside the view. It must not be written to.
+    /// Returns a snapshot as an [`Image`] for reading: it has the view of the snapshot, the map of the image, and
+    /// nothing outside the view. It must not be written to.
     ///
     /// # Errors
-    /// If the length of the storage cannot be read.
+    /// Fails if the length of the storage cannot be read.
     pub fn at_snapshot(&self, snapshot: &SnapshotRow) -> Result<Image, MetaError> {
         let none = TreeRef::default();
         let root = Root {

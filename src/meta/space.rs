@@ -10,28 +10,29 @@ use crate::format::schema;
 use crate::table::{ChildRef, Onward, Visit};
 use std::sync::Arc;
 
-/// Live and dead bytes of an image, in whole frames with their clear lists. Live is what its head or a snapshot needs.
+/// Live and dead bytes of an image, counted in whole frames with their clear lists. Bytes are live if the head or a
+/// snapshot needs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Space {
-    /// Superchunks of data. A partly live one counts in proportion to its live raw bytes.
+    /// Live bytes of superchunks of file data. A partly live superchunk counts in proportion to its live raw bytes.
     pub live_data: u64,
-    /// Table groups, counted the same way, blocks of the map, and the head's root.
+    /// Live bytes of table groups, counted the same way, of the map's blocks, and of the head's root.
     pub live_tables: u64,
-    /// Superchunks of data that are dead, and the dead share of partly live ones.
+    /// Dead bytes of superchunks of file data, with the dead share of partly live ones.
     pub dead_data: u64,
-    /// Table groups, blocks of the map and roots that are dead, and the dead share of partly live groups.
+    /// Dead bytes of table groups, map blocks and roots, with the dead share of partly live groups.
     pub dead_tables: u64,
-    /// Of `dead_data` and `dead_tables`: frames in which nothing is live.
+    /// Part of `dead_data` and `dead_tables` in bytes: frames in which nothing is live.
     pub wholly_dead: u64,
-    /// Subchunks that something names and the map does not have: the image is damaged.
+    /// Number of subchunks that a file or table names but the map does not have: the image is damaged if it is not 0.
     pub unknown: u64,
 }
 
-/// Counts the live bytes of an image; `usage` is of the same image. It reads the tables of inodes and contents, the
-/// map, and the interior blocks of the other tables.
+/// Counts the live bytes of an image; `usage` is of the same image. Reads the tables of inodes and contents, the map,
+/// and the interior blocks of the other tables.
 ///
 /// # Errors
-/// If a table cannot be read.
+/// Fails if a table cannot be read.
 pub fn space(image: &Arc<Image>, usage: &Usage) -> Result<Space, MarkError> {
     let view = View::of(Arc::clone(image));
     let never = || false;
@@ -53,7 +54,7 @@ pub fn space(image: &Arc<Image>, usage: &Usage) -> Result<Space, MarkError> {
     Ok(Space { live_data, live_tables, dead_data, dead_tables, wholly_dead, unknown: census.unknown })
 }
 
-/// Bytes of the map's blocks, copies included.
+/// Returns the bytes of the map's blocks, copies included.
 fn map_bytes(image: &Image) -> Result<u64, MarkError> {
     let mut bytes = 0u64;
     let mut done = Ok(());

@@ -24,41 +24,41 @@ fn with_decoder<T>(work: impl FnOnce(&mut Decoder) -> T) -> T {
     DECODER.with_borrow_mut(work)
 }
 
-/// Why one copy could not be read or decoded.
+/// Why one copy of a superchunk could not be read or decoded.
 #[derive(Debug, Error)]
 pub enum Fault {
-    /// It cannot be read.
+    /// The frame of the copy cannot be read.
     #[error(transparent)]
     Read(LogError),
-    /// Its stored bytes are damaged.
+    /// The stored bytes of the copy are damaged.
     #[error("the checksum of its stored bytes is wrong")]
     Checksum,
-    /// The checksum of its stored bytes is right, but the decoder refuses them.
+    /// The checksum of the stored bytes is right, but the decoder refuses them.
     #[error("its stored bytes cannot be decoded, although their checksum is right: {0}")]
     Decode(FormatError),
 }
 
-/// The result of a read.
+/// The result of reading a superchunk or a part of it.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// The copy whose raw bytes the caller accepted, and whether its checksum is right.
+    /// Offset of the copy whose raw bytes the caller accepted, and whether its checksum is right.
     pub accepted: Option<(LogOffset, bool)>,
-    /// The faults of the copies that were tried, in order.
+    /// The offsets and faults of the copies that were tried, in order.
     pub faults: Vec<(LogOffset, Fault)>,
 }
 
 impl Reading {
-    /// Whether bytes with the right checksum were accepted.
+    /// Returns whether bytes with the right checksum were accepted.
     pub fn intact(&self) -> bool {
         matches!(self.accepted, Some((_, true)))
     }
 
-    /// How many copies are damaged; each may decode to different bytes.
+    /// Returns how many copies are damaged. Each may decode to different bytes.
     pub fn damaged(&self) -> usize {
         self.faults.iter().filter(|(_, fault)| matches!(fault, Fault::Checksum)).count()
     }
 
-    /// The most specific fault as an error, if nothing was accepted.
+    /// Returns the most specific fault as an error, for a read of which nothing was accepted.
     pub(super) fn into_error(self) -> MetaError {
         let rank = |fault: &Fault| match fault {
             Fault::Decode(_) => 0,
@@ -76,30 +76,30 @@ impl Reading {
     }
 }
 
-/// The error of the frame at `offset`, whose checksum is wrong.
+/// Makes the error for the frame at `offset`, whose checksum is wrong.
 pub fn checksum_mismatch(offset: LogOffset) -> LogError {
     LogError::format(offset, FormatError::invalid("stored bytes of a frame", "checksum mismatch"))
 }
 
-/// The unit to read: all of a frame's stored bytes, or one part of them.
+/// What is read at once: all of a frame's stored bytes, or one part of them.
 #[derive(Clone, Copy)]
 enum Unit<'a> {
     Whole,
     Part(&'a Part),
 }
 
-/// The buffers of one read. Their contents are overwritten; their memory is reused.
+/// Buffers that one read uses. Their contents are overwritten, and their memory is reused.
 pub struct Buffers<'a> {
-    /// For stored bytes.
+    /// Receives the stored bytes.
     pub stored: &'a mut Vec<u8>,
-    /// For raw bytes; afterwards it holds the accepted bytes.
+    /// Receives the raw bytes. After the read it holds the accepted ones.
     pub raw: &'a mut Vec<u8>,
 }
 
 impl Image {
     /// Reads the superchunk at `place` and passes its raw bytes to `accept`, copy after copy, until it returns true.
-    /// The flag tells whether the checksum is right. Damaged copies come last, with zeros where they could not be
-    /// decoded.
+    /// The flag passed to `accept` tells whether the checksum is right. Damaged copies come last, with zeros where they
+    /// could not be decoded.
     pub fn read_superchunk(
         &self,
         place: &Place,
@@ -109,7 +109,7 @@ impl Image {
         self.read_with_dictionary(place, Unit::Whole, buffers, accept)
     }
 
-    /// Like [`Image::read_superchunk`], for one part, which has its own checksum.
+    /// Reads one part of a superchunk, which has its own checksum; otherwise like [`Image::read_superchunk`].
     pub fn read_part(
         &self,
         place: &Place,
@@ -123,15 +123,15 @@ impl Image {
     /// Refuses a superchunk that would take more memory than the image's parameters allow.
     ///
     /// # Errors
-    /// `Limit`, with the length and its limit.
+    /// Returns `Limit`, with the length and its limit.
     pub fn check_lengths(&self, place: &Place) -> Result<(), FormatError> {
         check_lengths(place, self.params().superchunk_size.into())
     }
 
-    /// Reads the table of a superchunk's parts; `None` if it is damaged in every copy that can be read.
+    /// Reads the table of a superchunk's parts. Returns `None` if the table is damaged in every copy that can be read.
     ///
     /// # Errors
-    /// If no copy can be read, or a length is above its limit.
+    /// Fails if no copy can be read, or a length is above its limit.
     pub fn part_table(&self, place: &Place) -> Result<Option<PartTable>, MetaError> {
         self.check_lengths(place)?;
         let (mut first_error, mut damaged) = (None, false);
@@ -169,7 +169,7 @@ impl Image {
     /// dictionary itself.
     ///
     /// # Errors
-    /// If there is no such copy, or it has more than `most` raw bytes.
+    /// Fails if no copy is intact, or if it has more than `most` raw bytes.
     pub(super) fn read_plain(&self, place: &Place, most: u64) -> Result<Vec<u8>, MetaError> {
         if place.flags.dictionary() {
             return Err(FormatError::invalid("flags", "it needs a dictionary, which is not allowed here").into());
@@ -243,8 +243,8 @@ impl Image {
         reading
     }
 
-    /// Reads the stored bytes of one copy into `stored`, and returns whether the checksum of a whole frame is right;
-    /// the decoder verifies that of a part.
+    /// Reads the stored bytes of the copy at `offset` into `stored`, and returns whether the checksum of a whole frame
+    /// is right. The checksum of a part is left to the decoder.
     fn fetch(&self, place: &Place, unit: Unit<'_>, offset: LogOffset, stored: &mut Vec<u8>) -> Result<bool, LogError> {
         match unit {
             Unit::Whole => self.log().stored_unverified(place, offset, stored),
@@ -294,7 +294,7 @@ impl Unit<'_> {
     }
 }
 
-/// Refuses a superchunk that would take more memory than allowed, before any is allocated.
+/// Refuses a superchunk of more than `most` raw bytes, before any memory is allocated.
 fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
     let (raw, stored) = (u64::from(place.raw_len), u64::from(place.stored_len));
     //= format-spec.md#5
@@ -310,7 +310,8 @@ fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// Bytes of memory that decoding `raw_len` bytes of the superchunk at `place` takes, besides stored and raw bytes.
+/// Returns the bytes of memory that decoding `raw_len` bytes of the superchunk at `place` takes, besides stored and raw
+/// bytes.
 pub fn decoding_memory(place: &Place, raw_len: usize) -> usize {
     codec::decoding_memory(place.codec, raw_len)
 }

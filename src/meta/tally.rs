@@ -18,42 +18,42 @@ use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS
 use crate::format::rows::{SubchunkRun, SuperchunkRow};
 use crate::format::schema;
 
-/// Rows of the map between two calls of `stop`.
+/// Number of rows of the map between two calls of `stop`.
 const STEP: u64 = 4096;
 
 /// The counts of one superchunk or table group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// Its id.
+    /// Id of the superchunk or table group.
     pub id: SuperchunkId,
-    /// Where it is.
+    /// Row of the map that says where its frame is.
     pub row: SuperchunkRow,
-    /// Number of its subchunks.
+    /// Number of subchunks in the superchunk.
     pub subchunks: u32,
-    /// Number of them that are kept.
+    /// Number of these subchunks that are kept.
     pub live: u32,
-    /// Raw bytes of the kept ones.
+    /// Raw bytes of the kept subchunks.
     pub live_raw: u64,
 }
 
 impl Tally {
-    /// Whether nothing of it is live.
+    /// Returns whether no subchunk of the superchunk is live.
     pub fn is_dead(&self) -> bool {
         self.live == 0
     }
 
-    /// Whether all of it is live.
+    /// Returns whether all subchunks of the superchunk are live.
     pub fn is_whole(&self) -> bool {
         self.live == self.subchunks
     }
 
-    /// Bytes of its frames in the image, a copy included.
+    /// Returns the bytes of the superchunk's frames in the image, a copy included.
     pub fn bytes(&self) -> u64 {
         self.row.place.frame_len().saturating_mul(1 + u64::from(self.row.place.copy.is_some()))
     }
 
-    /// The live part of these bytes: all, none, or a share in proportion to the live raw bytes. The subchunks are
-    /// compressed together, so they have no compressed bytes of their own.
+    /// Returns the live part of [`Tally::bytes`]: all, none, or a share in proportion to the live raw bytes. The
+    /// subchunks are compressed together, so they have no compressed bytes of their own.
     pub fn live_bytes(&self) -> u64 {
         if self.is_dead() || self.is_whole() {
             return if self.is_dead() { 0 } else { self.bytes() };
@@ -65,46 +65,47 @@ impl Tally {
     }
 }
 
-/// All superchunks in the map.
+/// The counts of all superchunks in the map.
 #[derive(Debug, Default)]
 pub struct Census {
     marked: Marked,
     /// Subchunks that are not marked, but whose stored parts the recipes of kept subchunks use.
     sources: IdSet,
-    /// In the order of their ids.
+    /// The counts of the superchunks, in the order of their ids.
     pub superchunks: Vec<Tally>,
     /// Number of kept subchunks that the map does not have.
     pub unknown: u64,
 }
 
 impl Census {
-    /// Whether the rows of a subchunk, of data or a table block, must stay.
+    /// Returns whether the rows of a subchunk, of file data or a table block, must stay.
     pub fn keeps(&self, id: SubchunkId) -> bool {
         self.marked.contains(id) || self.sources.contains(id.0)
     }
 
-    /// Live bytes of the frames of one kind.
+    /// Returns the live bytes of the frames of one kind.
     pub fn live_bytes(&self, kind: FrameKind) -> u64 {
         let of_kind = self.superchunks.iter().filter(|tally| tally.row.kind == kind);
         of_kind.fold(0, |sum, tally| sum.saturating_add(tally.live_bytes()))
     }
 
-    /// The dead superchunks.
+    /// Iterates over the dead superchunks.
     pub fn dead(&self) -> impl Iterator<Item = &Tally> {
         self.superchunks.iter().filter(|tally| tally.is_dead())
     }
 
-    /// The counts of one superchunk.
+    /// Returns the counts of one superchunk, or `None` if the map does not have it.
     pub fn get(&self, id: SuperchunkId) -> Option<&Tally> {
         let at = self.superchunks.binary_search_by_key(&id, |tally| tally.id).ok()?;
         self.superchunks.get(at)
     }
 }
 
-/// Counts what is live, by the map of this view. `stop` is called regularly.
+/// Counts the live bytes of every superchunk, by the map of this view and the marked subchunks. `stop` is called
+/// regularly.
 ///
 /// # Errors
-/// If the map cannot be read, or its rows contradict one another; or `stop` returned true.
+/// Fails if the map cannot be read, its rows contradict one another, or `stop` returned true.
 pub fn tally(view: &View, marked: Marked, stop: &dyn Fn() -> bool) -> Result<Census, MarkError> {
     let census = Census { marked, ..Census::default() };
     let mut counting = Counting { census, open: Vec::new(), found: 0, end: 0 };
@@ -126,11 +127,11 @@ pub fn tally(view: &View, marked: Marked, stop: &dyn Fn() -> bool) -> Result<Cen
 
 struct Counting {
     census: Census,
-    /// Sources whose own recipes are still to be read.
+    /// Source subchunks whose own recipes are still to be read.
     open: Vec<SubchunkId>,
     /// Number of kept subchunks found in the map.
     found: u64,
-    /// The id after the last subchunk seen.
+    /// The id after the last subchunk read.
     end: u64,
 }
 
@@ -139,7 +140,7 @@ fn contradiction(why: String) -> MarkError {
 }
 
 impl Counting {
-    /// Reads the rows of the map from space `from` on and before space `to`.
+    /// Reads the rows of the map whose space is at least `from` and below `to`.
     fn rows(&mut self, view: &View, from: u64, to: u64, stop: &dyn Fn() -> bool) -> Result<(), MarkError> {
         let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(from, 0))?;
         let mut rows = 0u64;
@@ -174,7 +175,7 @@ impl Counting {
         Ok(())
     }
 
-    /// Keeps the sources of a recipe.
+    /// Keeps the subchunks that a recipe takes bytes from.
     fn uses(&mut self, recipe: &Recipe) {
         for piece in recipe.pieces().iter().filter(|piece| !self.census.marked.contains(piece.subchunk)) {
             if self.census.sources.insert(piece.subchunk.0) {
@@ -183,7 +184,7 @@ impl Counting {
         }
     }
 
-    /// A composed source keeps its recipe, and so its own sources; each recipe is read once.
+    /// Keeps the recipes of composed source subchunks, and so the sources of these. Each recipe is read once.
     fn sources_of_sources(&mut self, view: &View, stop: &dyn Fn() -> bool) -> Result<(), MarkError> {
         while let Some(id) = self.open.pop() {
             if let Some(recipe) = view.recipe(id)? {

@@ -10,49 +10,49 @@ use crate::format::ids::InodeId;
 use crate::format::rows::ThawedRow;
 use crate::format::schema;
 
-/// A number of ranges, and of their bytes.
+/// A number of ranges, and the sum of their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RangeCount {
-    /// Ranges.
+    /// Number of ranges.
     pub ranges: u64,
-    /// Bytes.
+    /// Sum of the ranges' bytes.
     pub bytes: u64,
 }
 
 impl RangeCount {
-    /// Counts a range of `bytes` bytes.
+    /// Adds a range of `bytes` bytes.
     pub fn add(&mut self, bytes: u64) {
         self.ranges = self.ranges.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
-/// The thawed ranges of an image, by where their bytes are.
+/// The thawed ranges of an image (file data that is not in the image), by where their bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ThawedCount {
-    /// In the thaw log.
+    /// Ranges whose bytes are in the thaw log.
     pub in_log: RangeCount,
-    /// Nowhere.
+    /// Ranges whose bytes are lost.
     pub lost: RangeCount,
 }
 
 impl ThawedCount {
-    /// Counts a range.
+    /// Adds the range of a row.
     pub fn add(&mut self, row: &ThawedRow) {
         if row.is_lost() { self.lost.add(row.length) } else { self.in_log.add(row.length) }
     }
 }
 
 impl Image {
-    /// Whether any file has thawed ranges.
+    /// Returns whether any file has thawed ranges: file data that is not in the image.
     pub fn has_thawed(&self) -> bool {
         self.root().thawed_tree.root.is_some()
     }
 
-    /// Counts the thawed ranges of all files: reads the whole table.
+    /// Counts the thawed ranges of all files, by reading the whole table.
     ///
     /// # Errors
-    /// If the table cannot be read, or a row is wrong.
+    /// Fails if the table cannot be read, or a row is not valid.
     pub fn thawed_count(&self) -> Result<ThawedCount, MetaError> {
         let mut count = ThawedCount::default();
         let mut cursor = self.tree(&schema::THAWED).cursor_at(self, KeyRef::new(0, 0))?;
@@ -65,18 +65,19 @@ impl Image {
 }
 
 impl View {
-    /// The thawed ranges of an inode from the one that covers `offset` on, or from the first after it.
+    /// Lists the thawed ranges of an inode from the one that covers `offset` on, or from the first after it.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn thawed(&self, inode: InodeId, offset: u64) -> Result<ThawedRanges, MetaError> {
         self.thawed_before(inode, offset, Key::new(inode.0.saturating_add(1), 0))
     }
 
-    /// Like [`View::thawed`], with only those ranges that begin before `to`. Tombstones from there on cost nothing.
+    /// Lists only those thawed ranges that begin before `to`; otherwise like [`View::thawed`]. Tombstones from `to` on
+    /// cost nothing.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn thawed_within(&self, inode: InodeId, offset: u64, to: u64) -> Result<ThawedRanges, MetaError> {
         self.thawed_before(inode, offset, Key::new(inode.0, to))
     }
@@ -92,22 +93,22 @@ impl View {
     }
 }
 
-/// Thawed ranges of one inode, in order, without overlap.
+/// Cursor on the thawed ranges of one inode, in order, without overlap.
 pub struct ThawedRanges {
     inode: InodeId,
     offset: u64,
-    /// End of the last range returned.
+    /// Offset in the file where the last returned range ends.
     end: u64,
-    /// On the last range returned, if there was one.
+    /// Cursor on the row of the last returned range, if there was one.
     cursor: Option<ViewCursor>,
     given: bool,
 }
 
 impl ThawedRanges {
-    /// The next range and its offset in the file; `None` after the last.
+    /// Returns the next range and its offset in the file, or `None` after the last.
     ///
     /// # Errors
-    /// If the table cannot be read, a row is wrong, or ranges overlap.
+    /// Fails if the table cannot be read, a row is not valid, or ranges overlap.
     pub fn next(&mut self, view: &View) -> Result<Option<(u64, ThawedRow)>, MetaError> {
         let Some(cursor) = &mut self.cursor else { return Ok(None) };
         loop {

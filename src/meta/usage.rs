@@ -16,27 +16,28 @@ use std::collections::HashMap;
 /// What the bytes of an image are used for. Figures are bytes of the image if nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// The two head slots, with the zeros after them.
+    /// Bytes of the two head slots, with the zeros after them.
     pub heads: u64,
-    /// Superchunks: headers and stored bytes, without clear lists.
+    /// Bytes of superchunks: frame headers and stored bytes, without clear lists.
     pub data: u64,
     /// Raw bytes of the superchunks.
     pub data_raw: u64,
-    /// Superchunks in the log, dead ones too.
+    /// Number of superchunks in the log, dead ones included.
     pub superchunks: u64,
-    /// Clear lists of superchunks.
+    /// Bytes of the clear lists of superchunks.
     pub clear_lists: u64,
-    /// Table blocks of the identities: their share of their table groups.
+    /// Bytes of the table blocks of the identities: their share of their table groups.
     pub identities: u64,
-    /// All other table blocks, also those of the map, in whole frames.
+    /// Bytes of all other table blocks, those of the map included, in whole frames.
     pub tables: u64,
-    /// Roots.
+    /// Bytes of the frames of roots.
     pub roots: u64,
-    /// Punched payloads of dead frames, without the frames inside them. They take no space in the file system.
+    /// Bytes of the punched payloads of dead frames, without the frames inside them. They take no space in the file
+    /// system.
     pub punched: u64,
-    /// Parity.
+    /// Bytes of parity frames.
     pub parity: u64,
-    /// Pads, frames of unknown kinds, and bytes that are not frames.
+    /// Bytes of pads, of frames of unknown kinds, and of what is not a frame.
     pub other: u64,
     /// Bytes that should be frames and are not. They are part of `other`.
     pub damaged: u64,
@@ -46,7 +47,7 @@ impl Image {
     /// Scans the log and counts what its bytes are used for. Damage is counted and skipped.
     ///
     /// # Errors
-    /// If interior blocks of the identities cannot be read.
+    /// Fails if interior blocks of the identities cannot be read.
     pub fn usage(&self) -> Result<Usage, MetaError> {
         let mut usage = Usage { heads: limits::LOG_START, ..Usage::default() };
         let mut scan = Scan::new(self.log().clone(), LogOffset(limits::LOG_START));
@@ -75,7 +76,8 @@ impl Image {
         Ok(usage)
     }
 
-    /// Bytes of the image for blocks of the identities: their share by raw bytes of each group and its copy.
+    /// Returns the bytes of the image for blocks of the identities: their share by raw bytes of each group and its
+    /// copy.
     fn identity_bytes(&self) -> Result<u64, MetaError> {
         let mut blocks = Vec::new();
         let mut lost: Option<TableError> = None;
@@ -116,7 +118,7 @@ impl Image {
 }
 
 impl Usage {
-    /// Counts a frame, which may be inside the punched payload of a dead one.
+    /// Counts a frame. `within` tells that the frame is inside the punched payload of a dead one.
     fn add(&mut self, header: &FrameHeader, within: bool) {
         if within {
             self.punched -= header.frame_len();
@@ -147,7 +149,7 @@ impl Usage {
         self.punched += bytes;
     }
 
-    /// All metadata except the identities: tables, map, roots.
+    /// Returns the bytes of all metadata except the identities: tables, map, roots.
     pub fn other_metadata(&self) -> u64 {
         self.tables + self.roots
     }

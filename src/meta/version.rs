@@ -12,12 +12,12 @@ use crate::format::root::Root;
 use std::sync::Arc;
 
 impl Image {
-    /// The version that `head` names, with root `root`. Reads only the length of the storage. The older version can
-    /// then read the new frames of the log, too.
+    /// Returns the version that `head` names, with the root `root`. Reads only the length of the storage. This version
+    /// can then read the new frames of the log, too.
     ///
     /// # Errors
-    /// `Unfit` if this version must not be written to, or if the head is of another image or the parameters differ;
-    /// `Format` if the head names another root; `CutShort` if the storage ends before the head's log does.
+    /// Returns `Unfit` if the new version must not be written to, or if the head is of another image or the parameters
+    /// differ; `Format` if the head names another root; `CutShort` if the storage ends before the head's log does.
     pub fn successor(&self, head: Head, root: Root) -> Result<Image, MetaError> {
         if let Some(why) = self.doubts().first() {
             return Err(MetaError::Unfit { why: why.clone() });
@@ -42,8 +42,8 @@ impl Image {
         Ok(Image::version(found, Arc::clone(&self.shared)))
     }
 
-    /// Tells that frames of the log up to `end` are complete and synced: every version of the image may then read them
-    /// by their places, though no root names them yet. The highest `end` counts.
+    /// Records that frames of the log up to offset `end` are complete and synced. Every version of the image may then
+    /// read them by their places, though no root names them yet. The highest `end` counts.
     pub fn raise_end(&self, end: u64) {
         self.log().raise(end);
     }

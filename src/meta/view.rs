@@ -15,8 +15,8 @@ use crate::format::rows::{DirentRow, InodeRow, ShareKey, ShareRow, XattrSet};
 use crate::format::schema::{self, Table};
 use std::sync::Arc;
 
-/// A version, under the sealed overlay that is being checkpointed (if there is one), under the active overlay that
-/// takes changes.
+/// The current state of all tables: a version of the image, under the sealed overlay that is being checkpointed (if
+/// there is one), under the active overlay that takes changes.
 #[derive(Clone)]
 pub struct View {
     version: Arc<Image>,
@@ -25,47 +25,47 @@ pub struct View {
 }
 
 impl View {
-    /// A view of an image without changes.
+    /// Makes the view of an image without changes.
     pub fn of(version: Arc<Image>) -> Self {
         View { version, sealed: None, active: Overlay::default() }
     }
 
-    /// A version under overlays.
+    /// Makes the view of a version under these overlays.
     pub fn live(version: Arc<Image>, sealed: Option<Overlay>, active: Overlay) -> Self {
         View { version, sealed, active }
     }
 
-    /// The version.
+    /// Returns the version of the image below the overlays.
     pub fn version(&self) -> &Arc<Image> {
         &self.version
     }
 
-    /// The overlay that is being checkpointed.
+    /// Returns the overlay that is being checkpointed, if there is one.
     pub fn sealed(&self) -> Option<&Overlay> {
         self.sealed.as_ref()
     }
 
-    /// The overlay that takes changes.
+    /// Returns the overlay that takes changes.
     pub fn active(&self) -> &Overlay {
         &self.active
     }
 
-    /// The overlay that takes changes, mutable: changing it changes this view.
+    /// Returns the overlay that takes changes, mutable. Changing it changes this view.
     pub fn active_mut(&mut self) -> &mut Overlay {
         &mut self.active
     }
 
-    /// The parameters that the image was made with.
+    /// Returns the parameters that the image was made with.
     pub fn params(&self) -> &Params {
         self.version.params()
     }
 
-    /// The overlays, the uppermost first.
+    /// Iterates over the overlays, the uppermost first.
     pub(super) fn overlays(&self) -> impl Iterator<Item = &Overlay> {
         std::iter::once(&self.active).chain(&self.sealed)
     }
 
-    /// Whether no overlay has entries of this table, so that the version alone answers.
+    /// Returns whether no overlay has entries of this table, so that the version alone answers.
     pub(super) fn is_bare(&self, table: &'static Table) -> bool {
         self.active.says_nothing_of(table) && self.sealed.as_ref().is_none_or(|sealed| sealed.says_nothing_of(table))
     }
@@ -74,52 +74,53 @@ impl View {
         Layers::new(self.version.tree(table), &*self.version, [Some(&self.active), self.sealed.as_ref()])
     }
 
-    /// The row with this key.
+    /// Returns the row with this key, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn get(&self, table: &'static Table, key: KeyRef<'_>) -> Result<Option<ViewRow>, MetaError> {
         Ok(self.layers(table).get(key)?)
     }
 
-    /// The last row whose key is not above `key`.
+    /// Returns the last row whose key is not above `key`.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn floor(&self, table: &'static Table, key: KeyRef<'_>) -> Result<Option<ViewRow>, MetaError> {
         Ok(self.layers(table).floor(key, 0)?)
     }
 
-    /// Like [`View::floor`], but only among the rows with the key's `a`. It does not search before them, where there
-    /// may be many tombstones.
+    /// Returns the last row whose key is not above `key`, only among the rows with the key's `a`. It does not search
+    /// before them, where there may be many tombstones.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn floor_within(&self, table: &'static Table, key: KeyRef<'_>) -> Result<Option<ViewRow>, MetaError> {
         Ok(self.layers(table).floor(key, key.a)?)
     }
 
-    /// A cursor on the first row whose key is not below `key`.
+    /// Makes a cursor on the first row whose key is not below `key`.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn cursor_at(&self, table: &'static Table, key: KeyRef<'_>) -> Result<ViewCursor, MetaError> {
         Ok(self.layers(table).cursor_at(key, None)?)
     }
 
-    /// Like [`View::cursor_at`], but it ends before the key `end`. It does not step over tombstones from there on, of
-    /// which there may be many.
+    /// Makes a cursor on the first row whose key is not below `key` that ends before the key `end`. It does not step
+    /// over tombstones from there on, of which there may be many.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn cursor_within(&self, table: &'static Table, key: KeyRef<'_>, end: Key) -> Result<ViewCursor, MetaError> {
         Ok(self.layers(table).cursor_at(key, Some(end))?)
     }
 
-    /// Whether there is a row with this key below the active overlay: a deletion must hide it with a tombstone.
+    /// Returns whether a layer below the active overlay has a row with this key: a deletion must then hide the row with
+    /// a tombstone.
     ///
     /// # Errors
-    /// If the table cannot be read.
+    /// Fails if the table cannot be read.
     pub fn is_below(&self, table: &'static Table, key: KeyRef<'_>) -> Result<bool, MetaError> {
         if let Some(said) = self.sealed.as_ref().and_then(|sealed| sealed.get(table, key)) {
             return Ok(said.is_some());
@@ -127,10 +128,10 @@ impl View {
         Ok(self.version.tree(table).get(&*self.version, key)?.is_some())
     }
 
-    /// The inode's row.
+    /// Returns the row of an inode, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn inode(&self, inode: InodeId) -> Result<Option<InodeRow>, MetaError> {
         if self.is_bare(&schema::INODES) {
             return self.version.inode(inode);
@@ -138,10 +139,10 @@ impl View {
         self.inode_in(&schema::INODES, inode)
     }
 
-    /// The row of an orphan: an inode without a name that is still open.
+    /// Returns the row of an orphan: an inode without a name that is still open.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn orphan(&self, inode: InodeId) -> Result<Option<InodeRow>, MetaError> {
         self.inode_in(&schema::ORPHANS, inode)
     }
@@ -153,10 +154,10 @@ impl View {
         }
     }
 
-    /// The entry `name` of directory `dir`.
+    /// Returns the entry `name` of directory `dir`, or `None`.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<DirentRow>, MetaError> {
         if self.is_bare(&schema::DIRENTS) {
             return self.version.lookup(dir, name);
@@ -167,10 +168,10 @@ impl View {
         }
     }
 
-    /// The bytes of a tiny content.
+    /// Returns the bytes of a tiny content: a small file's content in a table.
     ///
     /// # Errors
-    /// If the table cannot be read or has no such row.
+    /// Fails if the table cannot be read or has no such row.
     pub fn tiny(&self, id: TinyId) -> Result<Vec<u8>, MetaError> {
         match self.get(&schema::TINY, KeyRef::new(id.0, 0))? {
             Some(row) => Ok(row.tail().to_vec()),
@@ -178,10 +179,10 @@ impl View {
         }
     }
 
-    /// The xattrs of an inode.
+    /// Returns the xattrs of an inode.
     ///
     /// # Errors
-    /// If the table cannot be read, has no such set, or the set is wrong.
+    /// Fails if the table cannot be read, has no such set, or the set is not valid.
     pub fn xattrs(&self, inode: &InodeRow) -> Result<XattrSet, MetaError> {
         let id = match &inode.xattrs {
             XattrRef::None => return Ok(XattrSet::default()),
@@ -199,10 +200,11 @@ impl View {
         Ok(XattrSet::decode(&bytes)?)
     }
 
-    /// How many inodes use a shared content, tiny content or xattr set; without a row it has one user.
+    /// Returns how many inodes use a shared content, tiny content or xattr set. It is 1 if the table of shares has no
+    /// row of it.
     ///
     /// # Errors
-    /// If the table cannot be read or the row is wrong.
+    /// Fails if the table cannot be read or the row is not valid.
     pub fn users(&self, key: ShareKey) -> Result<u64, MetaError> {
         let (a, b) = key.encode();
         match self.get(&schema::SHARES, KeyRef::new(a, b))? {
@@ -211,17 +213,18 @@ impl View {
         }
     }
 
-    /// Whether any file may have thawed ranges.
+    /// Returns whether any file may have thawed ranges: file data that is not in the image.
     pub fn has_thawed(&self) -> bool {
         self.version.has_thawed() || !self.is_bare(&schema::THAWED)
     }
 }
 
 impl ViewCursor {
-    /// Moves to the next row. After the last it does not move. `view` is the view that made the cursor, or a later one.
+    /// Moves to the next row. After the last row it does not move. `view` is the view that made the cursor, or a later
+    /// one.
     ///
     /// # Errors
-    /// If the table cannot be read there; the cursor then has not moved.
+    /// Fails if the table cannot be read there; the cursor then has not moved.
     pub fn advance(&mut self, view: &View) -> Result<(), MetaError> {
         Ok(self.advance_in(&**view.version())?)
     }

@@ -17,10 +17,11 @@ use crate::table::{BlockSink, BlockSource, BulkLoader, Change, ChildRef, TableEr
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
-/// Copies of the map's leaves with recipes may take one in this many bytes of the image before them.
+/// Divisor of the space for second copies of the map's leaves with recipes: they may take one byte in this many bytes
+/// of the image before them.
 const RECIPE_COPIES_SHARE: u64 = 100;
 
-/// Rows for the map, collected while superchunks and table groups are written.
+/// Collects the rows of the map while superchunks and table groups are written.
 ///
 /// Memory: about 48 bytes for each superchunk, 3 bytes for each subchunk, and 16 bytes for each piece of a recipe.
 #[derive(Debug, Default)]
@@ -55,14 +56,14 @@ impl MapRows {
         self.recipes.extend(recipes.into_iter().map(|(id, recipe)| (id, (list.superchunk, recipe))));
     }
 
-    /// Adds the second frame of a superchunk.
+    /// Records that the superchunk has a second frame at `copy`.
     fn set_copy(&mut self, id: SuperchunkId, copy: Place) {
         if let Some(row) = self.superchunks.get_mut(&id) {
             row.place.copy = Some(copy.offset);
         }
     }
 
-    /// All rows in key order.
+    /// Iterates over all rows in key order.
     pub fn rows(&self) -> impl Iterator<Item = Row> {
         let row = |a, b, ints: [u64; 8], tail: &[u8]| Row {
             key: KeyRef::new(a, b).to_key(),
@@ -82,7 +83,7 @@ impl MapRows {
     }
 }
 
-/// Recipes in the order of their subchunks' ids, in groups that fit into one row of the map.
+/// Groups recipes, in the order of their subchunks' ids, so that each group fits into one row of the map.
 struct RecipeGroups<'m>(Peekable<btree_map::Iter<'m, SubchunkId, (SuperchunkId, Recipe)>>);
 
 impl<'m> Iterator for RecipeGroups<'m> {
@@ -108,7 +109,7 @@ impl<'m> Iterator for RecipeGroups<'m> {
     }
 }
 
-/// Two batches of changes merged into one. A key in both appears twice, which `apply` refuses.
+/// Merges two batches of changes in key order. A key in both appears twice, which `apply` refuses.
 struct Merged<L: Iterator<Item = Change>, R: Iterator<Item = Change>> {
     left: Peekable<L>,
     right: Peekable<R>,
@@ -126,24 +127,24 @@ impl<L: Iterator<Item = Change>, R: Iterator<Item = Change>> Iterator for Merged
     }
 }
 
-/// A group that is being filled.
+/// A table group that is being filled with blocks.
 #[derive(Default)]
 struct Group {
     raw: Vec<u8>,
     blocks: Vec<Listed>,
 }
 
-/// Bytes written for tables.
+/// Bytes that were written for tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TableBytes {
-    /// Frames of table groups, copies included.
+    /// Bytes of the frames of table groups, copies included.
     pub groups: u64,
-    /// Frames of the map, copies included.
+    /// Bytes of the frames of the map, copies included.
     pub map: u64,
 }
 
-/// Takes new table blocks and appends them. Leaves are written when they fill a group; interior blocks are held back
-/// until [`TableWriter::flush_interior`], which writes all of them twice.
+/// Appends new table blocks to the log. Leaves are written when they fill a group; interior blocks are held back until
+/// [`TableWriter::flush_interior`], which writes all of them twice.
 pub struct TableWriter<'a> {
     log: &'a mut LogWriter,
     map: &'a mut MapRows,
@@ -154,13 +155,13 @@ pub struct TableWriter<'a> {
     interior: Vec<Group>,
     target: usize,
     bytes: TableBytes,
-    /// Bytes of the copies of the map's leaves that hold recipes.
+    /// Bytes of the second copies of the map's leaves that hold recipes.
     recipe_copies: u64,
 }
 
 impl<'a> TableWriter<'a> {
-    /// Writes to `log`; takes ids from the counters and adds rows to `map`. `target` is the target size of a block in
-    /// raw bytes.
+    /// Makes a writer of tables that appends to `log`, takes ids from the counters and adds rows to `map`. `target` is
+    /// the target size of a block in raw bytes.
     pub fn new(
         log: &'a mut LogWriter,
         map: &'a mut MapRows,
@@ -183,7 +184,7 @@ impl<'a> TableWriter<'a> {
         }
     }
 
-    /// Offset where the log ends now.
+    /// Returns the offset in bytes where the log ends now.
     pub fn log_end(&self) -> u64 {
         self.log.end()
     }
@@ -191,7 +192,7 @@ impl<'a> TableWriter<'a> {
     /// Writes a table from rows in key order.
     ///
     /// # Errors
-    /// If a row does not fit, rows do not ascend, or the log cannot be written.
+    /// Fails if a row does not fit, rows do not ascend, or the log cannot be written.
     pub fn load(
         &mut self,
         table: &'static Table,
@@ -208,11 +209,11 @@ impl<'a> TableWriter<'a> {
         Ok(tree)
     }
 
-    /// Applies changes to a tree and returns the new tree; only changed blocks are written. Keys ascend strictly. Not
-    /// for the map.
+    /// Applies changes, whose keys ascend strictly, to a tree and returns the new tree; only changed blocks are
+    /// written. The tree must not be that of the map.
     ///
     /// # Errors
-    /// As [`apply`]; the old tree does not change.
+    /// Fails as [`apply`] does; the old tree does not change.
     pub fn change(
         &mut self,
         tree: &Tree,
@@ -233,7 +234,7 @@ impl<'a> TableWriter<'a> {
     /// Appends the interior blocks collected so far, twice. Returns the offset of the first of these frames.
     ///
     /// # Errors
-    /// If the log cannot be written.
+    /// Fails if the log cannot be written.
     pub fn flush_interior(&mut self) -> Result<u64, TableError> {
         self.flush_leaves()?;
         let begin = self.log.end();
@@ -277,11 +278,11 @@ impl<'a> TableWriter<'a> {
         Ok(())
     }
 
-    /// Writes the map from the rows collected so far. Leaves are written once, or twice if they hold recipes and that
+    /// Writes the map from the rows collected so far. Leaves are written once, or twice if they hold recipes and a copy
     /// costs little; interior blocks are written twice.
     ///
     /// # Errors
-    /// If the log cannot be written.
+    /// Fails if the log cannot be written.
     pub fn finish_map(mut self) -> Result<(Tree, TableBytes), TableError> {
         let rows = std::mem::take(self.map);
         let mut loader = BulkLoader::new(&schema::MAP, self.target);
@@ -297,7 +298,7 @@ impl<'a> TableWriter<'a> {
     /// Leaves and interior blocks are written once or twice as in [`TableWriter::finish_map`].
     ///
     /// # Errors
-    /// As [`apply`]; the old map does not change.
+    /// Fails as [`apply`] does; the old map does not change.
     pub fn finish_change(
         mut self,
         map: &Tree,
@@ -311,8 +312,8 @@ impl<'a> TableWriter<'a> {
         Ok((tree, self.bytes))
     }
 
-    /// Whether to write a leaf of the map, in a frame of `len` bytes at `offset`, a second time because it holds
-    /// recipes: nothing else in the image holds them.
+    /// Returns whether to write a leaf of the map, in a frame of `len` bytes at `offset`, a second time because it
+    /// holds recipes, which no other part of the image holds.
     fn has_cheap_recipes(&mut self, raw: &[u8], offset: u64, len: u64) -> Result<bool, TableError> {
         let block = Block::decode(&schema::MAP, 0, raw).map_err(failed)?;
         let has_recipes = block.len().checked_sub(1).is_some_and(|last| block.key(last).a == SPACE_RECIPES);
@@ -375,7 +376,7 @@ impl BlockSink for TableWriter<'_> {
     }
 }
 
-/// Appends a raw frame twice, for example a root.
+/// Appends a frame without compression twice, for example a root. Returns the place of both.
 pub fn append_twice(log: &mut LogWriter, kind: FrameKind, stored: &[u8]) -> Result<Place, crate::log::LogError> {
     let frame = NewFrame {
         kind,
