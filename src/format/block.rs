@@ -9,30 +9,30 @@ use super::schema::{Coding, Schema, Table};
 use super::{FormatError, limits};
 use std::cmp::Ordering;
 
-/// A key of any table: ordered by `a`, `b`, then `name` bytewise. In tables without `b` it is 0; in tables without
-/// names the name is empty.
+/// A key of a row in any table: ordered by `a`, `b`, then `name` bytewise. In tables without `b` it is 0; in tables
+/// without names the name is empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Key {
-    /// First part.
+    /// First part of the key.
     pub a: u64,
-    /// Second part.
+    /// Second part of the key; 0 in tables without it.
     pub b: u64,
-    /// Third part.
+    /// Third part of the key; empty in tables without names.
     pub name: Vec<u8>,
 }
 
 impl Key {
-    /// A key without a name.
+    /// Makes a key without a name.
     pub fn new(a: u64, b: u64) -> Self {
         Key { a, b, name: Vec::new() }
     }
 
-    /// A key with a name.
+    /// Makes a key with a name and without `b`.
     pub fn named(a: u64, name: &[u8]) -> Self {
         Key { a, b: 0, name: name.to_vec() }
     }
 
-    /// The key, borrowed.
+    /// Returns the key, borrowed.
     pub fn as_ref(&self) -> KeyRef<'_> {
         KeyRef { a: self.a, b: self.b, name: &self.name }
     }
@@ -41,26 +41,26 @@ impl Key {
 /// A borrowed [`Key`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyRef<'a> {
-    /// First part.
+    /// First part of the key.
     pub a: u64,
-    /// Second part.
+    /// Second part of the key; 0 in tables without it.
     pub b: u64,
-    /// Third part.
+    /// Third part of the key; empty in tables without names.
     pub name: &'a [u8],
 }
 
 impl<'a> KeyRef<'a> {
-    /// A key without a name.
+    /// Makes a key without a name.
     pub fn new(a: u64, b: u64) -> Self {
         KeyRef { a, b, name: &[] }
     }
 
-    /// A key with a name.
+    /// Makes a key with a name and without `b`.
     pub fn named(a: u64, name: &'a [u8]) -> Self {
         KeyRef { a, b: 0, name }
     }
 
-    /// The key, owned.
+    /// Returns the key, owned.
     pub fn to_key(self) -> Key {
         Key { a: self.a, b: self.b, name: self.name.to_vec() }
     }
@@ -69,23 +69,24 @@ impl<'a> KeyRef<'a> {
 /// A row of any table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Its key.
+    /// Key of the row.
     pub key: Key,
-    /// Its integers; as many as the schema has columns.
+    /// Integer columns of the row: as many as the table's schema has.
     pub ints: Vec<u64>,
-    /// Its tail.
+    /// Bytes of the row after its integer columns; empty in tables without tails.
     pub tail: Vec<u8>,
 }
 
-/// Streams before the integer columns, and after them.
+/// Number of streams for the keys of a block. One more stream follows for each integer column.
 const KEY_STREAMS: usize = 5;
 const TAIL_STREAMS: usize = 2;
-/// table, level, K, reserved, rows.
+/// Bytes of the fixed head of a block: table, level, number of integer columns, reserved byte, number of rows.
 const FIXED: usize = 8;
-/// With one byte of front-coded name a row can repeat up to 255 bytes of the previous name.
+/// Most raw bytes of a name for each byte of a block: with one byte of front-coded name a row can repeat up to 255
+/// bytes of the previous name.
 const NAME_EXPANSION: usize = 256;
 
-/// Collects rows in key order into the raw bytes of one block.
+/// Encodes rows, which are pushed in key order, as the raw bytes of one table block.
 #[derive(Debug)]
 pub struct BlockBuilder {
     schema: &'static Schema,
@@ -97,7 +98,7 @@ pub struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// An empty block of `table` at `level`.
+    /// Makes a builder without rows for a block of `table` at `level`; level 0 is a leaf.
     pub fn new(table: &'static Table, level: u8) -> Self {
         let schema = table.schema(level);
         BlockBuilder {
@@ -110,30 +111,30 @@ impl BlockBuilder {
         }
     }
 
-    /// Whether no row was pushed since the builder was made or last finished.
+    /// Returns whether no row was pushed since the builder was made or last finished.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Rows pushed so far.
+    /// Returns the number of rows pushed so far.
     pub fn rows(&self) -> u32 {
         self.rows
     }
 
-    /// Bytes the block would have if it were finished now.
+    /// Returns the bytes that the block would have if it were finished now.
     pub fn len(&self) -> usize {
         FIXED + 4 * self.streams.len() + self.streams.iter().map(Vec::len).sum::<usize>()
     }
 
-    /// An upper bound of the bytes that [`BlockBuilder::push`] of this row adds.
+    /// Returns an upper bound of the bytes that [`BlockBuilder::push`] of this row adds.
     pub fn row_bound(key: KeyRef<'_>, ints: &[u64], tail: &[u8]) -> usize {
         10 * (5 + ints.len()) + key.name.len() + tail.len()
     }
 
     /// Appends a row.
     ///
-    /// # Panics
-    /// If the key does not ascend or the row does not fit the schema: that is a bug of the caller; no input causes it.
+    /// # Panics Panics if the key does not ascend or the row does not fit the schema: that is a bug of the caller; no
+    /// input causes it.
     #[expect(
         clippy::indexing_slicing,
         reason = "there are as many streams as the schema has; the rows written are our own"
@@ -184,7 +185,7 @@ impl BlockBuilder {
         self.rows += 1;
     }
 
-    /// The block's raw bytes; the builder is empty again.
+    /// Returns the block's raw bytes. The builder is empty again afterwards.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len());
         out.extend_from_slice(&[self.schema.table.0, self.level, self.schema.ints.len() as u8, 0]);
@@ -203,7 +204,7 @@ impl BlockBuilder {
     }
 }
 
-/// A verified block: rows by index, in key order.
+/// A verified table block: rows by index, in key order.
 #[derive(Debug)]
 pub struct Block {
     level: u8,
@@ -219,10 +220,10 @@ pub struct Block {
 }
 
 impl Block {
-    /// Checks raw bytes and lays them out.
+    /// Verifies the raw bytes of a block of `table` at `level`, and decodes them.
     ///
     /// # Errors
-    /// `Invalid`, `Limit` or `Truncated` if they are not a block of `table` at `level`.
+    /// Returns `Invalid`, `Limit` or `Truncated` if the bytes are not such a block.
     pub fn decode(table: &'static Table, level: u8, raw: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "table block";
         //= format-spec.md#7.2
@@ -375,30 +376,29 @@ impl Block {
         Ok(())
     }
 
-    /// Its reserved byte: zero in blocks of this version. Only `check` looks at it.
+    /// Returns the reserved byte of the block, which is zero in blocks of this version. Only `check` looks at it.
     pub fn reserved(&self) -> u8 {
         self.reserved
     }
 
-    /// 0 for a leaf.
+    /// Returns the level of the block, 0 for a leaf.
     pub fn level(&self) -> u8 {
         self.level
     }
 
-    /// Number of rows; at least one.
+    /// Returns the number of rows, at least one.
     pub fn len(&self) -> usize {
         self.a.len()
     }
 
-    /// Always false: a block has at least one row.
+    /// Returns false: a block has at least one row.
     pub fn is_empty(&self) -> bool {
         self.a.is_empty()
     }
 
-    /// The key of row `row`.
+    /// Returns the key of row number `row`.
     ///
-    /// # Panics
-    /// If `row` is not below [`Block::len`]; so do all accessors by row.
+    /// # Panics Panics if `row` is not below [`Block::len`]; so do all accessors by row.
     #[expect(
         clippy::indexing_slicing,
         reason = "the caller answers for `row`; the streams have as many values as there are rows"
@@ -411,7 +411,7 @@ impl Block {
         }
     }
 
-    /// The integers of row `row`.
+    /// Returns the integer columns of row number `row`.
     #[expect(
         clippy::indexing_slicing,
         reason = "the caller answers for `row`; there is a value for each row and column"
@@ -420,7 +420,7 @@ impl Block {
         &self.ints[row * self.width..(row + 1) * self.width]
     }
 
-    /// The tail of row `row`.
+    /// Returns the tail of row number `row`.
     pub fn tail(&self, row: usize) -> &[u8] {
         Self::slice(&self.tails, &self.tail_ends, row)
     }
@@ -437,12 +437,12 @@ impl Block {
         &bytes[start..ends[row] as usize]
     }
 
-    /// Row `row`, owned.
+    /// Returns row number `row`, owned.
     pub fn row(&self, row: usize) -> Row {
         Row { key: self.key(row).to_key(), ints: self.ints(row).to_vec(), tail: self.tail(row).to_vec() }
     }
 
-    /// How many rows have a key below `key`: the index of the first row that has not.
+    /// Returns how many rows have a key below `key`: the index of the first row whose key is not below it.
     pub fn lower_bound(&self, key: KeyRef<'_>) -> usize {
         let (mut low, mut high) = (0, self.len());
         while low < high {
@@ -456,13 +456,13 @@ impl Block {
         low
     }
 
-    /// The last row whose key is not above `key`.
+    /// Returns the index of the last row whose key is not above `key`, or `None`.
     pub fn floor(&self, key: KeyRef<'_>) -> Option<usize> {
         let at = self.lower_bound(key);
         if at < self.len() && self.key(at) == key { Some(at) } else { at.checked_sub(1) }
     }
 
-    /// Bytes of memory the block takes.
+    /// Returns the bytes of memory that the block takes.
     pub fn memory(&self) -> usize {
         size_of::<Self>()
             + 8 * (self.a.capacity() + self.b.capacity() + self.ints.capacity())
@@ -471,7 +471,7 @@ impl Block {
             + self.tails.capacity()
     }
 
-    /// An upper bound of the memory of a block of `raw` raw bytes, in bytes.
+    /// Returns an upper bound of the memory in bytes that a block of `raw` raw bytes takes.
     pub const fn memory_bound(raw: usize) -> usize {
         // Integers grow at most eightfold (one byte becomes a u64), a name by the bytes it shares; vectors may double.
         size_of::<Self>() + raw * (8 + 2 * NAME_EXPANSION)

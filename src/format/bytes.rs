@@ -11,12 +11,12 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Maps a signed number to an unsigned one so that small negatives stay small.
+/// Maps a signed number to an unsigned one so that numbers near zero stay small, negative ones too.
 pub const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-/// The inverse of [`zigzag`].
+/// Returns the signed number that [`zigzag`] maps to `value`.
 pub const fn unzigzag(value: u64) -> i64 {
     ((value >> 1) as i64) ^ -((value & 1) as i64)
 }
@@ -26,7 +26,7 @@ pub fn put_delta(out: &mut Vec<u8>, base: u64, value: u64) {
     put_varint(out, zigzag(value.wrapping_sub(base) as i64));
 }
 
-/// Reads values one after another from untrusted bytes.
+/// Reads values one after another from untrusted bytes. A read beyond the end is an error.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
     bytes: &'a [u8],
@@ -34,17 +34,17 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Begins at the first of `bytes`; `what` names the structure in errors.
+    /// Makes a cursor on the first of `bytes`; `what` names the structure in errors.
     pub fn new(bytes: &'a [u8], what: &'static str) -> Self {
         Cursor { bytes, what }
     }
 
-    /// Bytes not yet read.
+    /// Returns the number of bytes that are not read yet.
     pub fn remaining(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The bytes not yet read.
+    /// Returns the bytes that are not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.bytes
     }
@@ -160,10 +160,10 @@ impl<'a> Cursor<'a> {
         Ok(base.wrapping_add(unzigzag(self.varint()?) as u64))
     }
 
-    /// Checks that nothing is left.
+    /// Checks that all bytes are read.
     ///
     /// # Errors
-    /// `Trailing` if something is.
+    /// Returns `Trailing` if bytes are left.
     pub fn end(&self) -> Result<(), FormatError> {
         if self.bytes.is_empty() {
             Ok(())

@@ -4,35 +4,36 @@ use super::bytes::{Cursor, put_delta, put_varint};
 use super::ids::{SubchunkId, SuperchunkId};
 use super::{FormatError, limits, sums};
 
-/// One subchunk of a superchunk.
+/// One subchunk in the clear list of a superchunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed {
-    /// Its id.
+    /// Id of the subchunk.
     pub id: SubchunkId,
-    /// Bytes of its stored part; 0 only if it is composed.
+    /// Length of the subchunk's stored part in bytes; 0 only if the subchunk is composed.
     pub len: u32,
-    /// Whether it has a recipe (in the map).
+    /// Whether the subchunk is composed: the map has a recipe for it.
     pub composed: bool,
 }
 
 impl Listed {
-    /// A subchunk without recipe: its bytes are its stored part of `len` bytes.
+    /// Makes the entry of a subchunk without recipe, whose bytes are its stored part of `len` bytes.
     pub fn whole(id: SubchunkId, len: u32) -> Self {
         Listed { id, len, composed: false }
     }
 }
 
-/// The clear list of a superchunk.
+/// The clear list of a superchunk: which subchunks the superchunk holds. It is not compressed, so that it can be read
+/// if the map is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClearList {
-    /// Its id.
+    /// Id of the superchunk.
     pub superchunk: SuperchunkId,
-    /// Its subchunks, in the order of their stored parts in the raw bytes. At most [`limits::SUBCHUNKS`].
+    /// The superchunk's subchunks, in the order of their stored parts in the raw bytes. At most [`limits::SUBCHUNKS`].
     pub subchunks: Vec<Listed>,
 }
 
 impl ClearList {
-    /// The list's bytes, with their checksum.
+    /// Returns the encoded list, with its checksum.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + 3 * self.subchunks.len());
         put_varint(&mut out, self.superchunk.0);
@@ -56,21 +57,22 @@ impl ClearList {
         out
     }
 
-    /// Decodes `bytes` as the list of a superchunk of `raw_len` bytes.
+    /// Decodes `bytes` as the clear list of a superchunk of `raw_len` raw bytes. Allocates at most 16 bytes for each
+    /// byte given, and 16 MiB.
     ///
     /// # Errors
-    /// What is wrong with it. Allocates at most 16 bytes for each byte given, and 16 MiB.
+    /// Fails if the checksum is wrong or the list is not valid.
     pub fn decode(bytes: &[u8], raw_len: u32) -> Result<Self, FormatError> {
         let mut subchunks = Vec::new();
         let superchunk = ClearList::walk(bytes, raw_len, |listed| subchunks.push(listed))?;
         Ok(ClearList { superchunk, subchunks })
     }
 
-    /// As [`ClearList::decode`], but gives each subchunk to `each` instead of keeping it. Returns the superchunk's id.
-    /// On an error, the subchunks that `each` was given do not count.
+    /// Decodes a clear list without keeping it: gives each subchunk to `each`, and returns the superchunk's id.
+    /// Allocates nothing.
     ///
     /// # Errors
-    /// What is wrong with it. Allocates nothing.
+    /// Fails if the checksum is wrong or the list is not valid. The subchunks that `each` was given then do not count.
     pub fn walk(bytes: &[u8], raw_len: u32, mut each: impl FnMut(Listed)) -> Result<SuperchunkId, FormatError> {
         const WHAT: &str = "clear list";
         //= format-spec.md#5.1
@@ -128,7 +130,7 @@ impl ClearList {
     }
 }
 
-/// Appends a bitmap: bit `i % 8` of byte `i / 8` is the `i`-th of `set`.
+/// Appends a bitmap: bit `i % 8` of byte `i / 8` is value number `i` of `set`.
 pub(super) fn put_bits(out: &mut Vec<u8>, set: impl Iterator<Item = bool>) {
     for (index, set) in set.enumerate() {
         if index % 8 == 0 {
@@ -140,7 +142,7 @@ pub(super) fn put_bits(out: &mut Vec<u8>, set: impl Iterator<Item = bool>) {
     }
 }
 
-/// Bit `index` of a bitmap that [`put_bits`] wrote; `false` after its end.
+/// Returns bit `index` of a bitmap that [`put_bits`] wrote, or `false` after the bitmap's end.
 pub(super) fn bit(bits: &[u8], index: usize) -> bool {
     bits.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
 }

@@ -5,67 +5,67 @@ use thiserror::Error;
 /// Why bytes are not a valid value. Each variant has the figures that a person needs.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum FormatError {
-    /// Fewer bytes than the value needs.
+    /// There are fewer bytes than the value needs.
     #[error("cut short: {what} needs {need} bytes, but there are only {have}")]
     Truncated {
-        /// The value that was read.
+        /// Name of the value that was read.
         what: &'static str,
-        /// Bytes it needs.
+        /// Number of bytes that the value needs.
         need: u64,
-        /// Bytes there are.
+        /// Number of bytes that there are.
         have: u64,
     },
-    /// Bytes after the end of a value that should fill its container.
+    /// Bytes are left after the end of a value that should fill its container.
     #[error("{extra} bytes too many after the end of {what}")]
     Trailing {
-        /// The value that was read.
+        /// Name of the value that was read.
         what: &'static str,
-        /// Bytes left over.
+        /// Number of bytes that are left.
         extra: u64,
     },
-    /// The magic number is wrong.
+    /// A structure has a wrong magic number.
     #[error("wrong magic number of {what}: its first bytes are {found:02x?}")]
     Magic {
-        /// The structure.
+        /// Name of the structure.
         what: &'static str,
-        /// The bytes found.
+        /// The four bytes found in place of the magic number.
         found: [u8; 4],
     },
-    /// A checksum or hash does not match.
+    /// A stored checksum does not match the bytes that it covers.
     #[error("checksum of {what} is wrong: stored {stored:#x}, computed {computed:#x}")]
     Checksum {
-        /// What is covered.
+        /// Name of what the checksum covers.
         what: &'static str,
-        /// The stored checksum.
+        /// The checksum that is stored.
         stored: u64,
-        /// The computed checksum.
+        /// The checksum computed from the bytes.
         computed: u64,
     },
-    /// A cryptographic hash does not match.
+    /// A stored cryptographic hash does not match the bytes that it covers.
     #[error("hash mismatch: the content of {what} does not match its stored hash")]
     Hash {
-        /// What is covered.
+        /// Name of what the hash covers.
         what: &'static str,
     },
-    /// A number beyond its limit.
+    /// A number exceeds its limit.
     #[error("limit exceeded: {what} is {value}, the limit is {limit}")]
     Limit {
-        /// The number.
+        /// Name of the number.
         what: &'static str,
-        /// Its value.
+        /// The number's value.
         value: u64,
         /// The largest (or only) value allowed.
         limit: u64,
     },
-    /// A value that the format does not allow.
+    /// A structure or field has a value that the format does not allow.
     #[error("invalid {what}: {why}")]
     Invalid {
-        /// The structure or field.
+        /// Name of the structure or field.
         what: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the value.
         why: &'static str,
     },
-    /// The image was made by a newer program.
+    /// The image was made by a newer program, and this one cannot read it.
     #[error(
         "the image needs a newer floe: it has format version {version} with incompatible features {incompat:#x}, and this \
          program reads version 1 with features {known:#x}"

@@ -6,70 +6,70 @@ use super::{FormatError, limits, sums};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-/// Bytes of a frame header.
+/// Length of a frame header in bytes.
 pub const FRAME_HEADER: usize = RawFrameHeader::SIZE;
-/// First bytes of a frame.
+/// Magic number: the first four bytes of a frame.
 pub const FRAME_MAGIC: [u8; 4] = *b"frle";
 
 on_disk! {
-    /// A frame header on disk.
+    /// A frame header on disk, not verified yet.
     pub struct RawFrameHeader {
-        /// [`FRAME_MAGIC`].
+        /// Magic number, [`FRAME_MAGIC`].
         magic: [u8; 4],
-        /// [`FrameKind`].
+        /// Number of the [`FrameKind`].
         kind: u8,
-        /// Codec of the stored bytes.
+        /// Number of the codec of the stored bytes.
         codec: u8,
-        /// [`Flags`].
+        /// Bits of [`Flags`].
         flags: U16,
-        /// Log the frame belongs to.
+        /// Id of the log that the frame belongs to.
         log_id: U64,
-        /// Writer's session.
+        /// Epoch: number of the writer's session.
         epoch: U32,
-        /// Bytes of the clear part.
+        /// Length of the clear part in bytes.
         clear_len: U32,
-        /// Ascends in time.
+        /// Sequence number of the frame, which ascends in time.
         sequence: U64,
-        /// Offset of this header in its log.
+        /// Offset in bytes of this header in its log.
         own_offset: U64,
-        /// Bytes stored.
+        /// Length of the stored (compressed) bytes.
         stored_len: U32,
-        /// Bytes after decoding.
+        /// Length in bytes after decoding.
         raw_len: U32,
-        /// XXH3 of the stored bytes.
+        /// XXH3-64 checksum of the stored bytes.
         sum: U64,
-        /// Zero: not encrypted.
+        /// Id of the encryption key; zero, because nothing is encrypted.
         key_id: U32,
-        /// CRC-32 of all before.
+        /// CRC-32 of all bytes of the header before this field.
         crc: U32,
     }
 }
 
-/// What a frame holds; unknown numbers are kept.
+/// Number of what a frame holds. Unknown numbers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameKind(pub u8);
 
 impl FrameKind {
-    /// File data.
+    /// A superchunk: file data.
     pub const SUPERCHUNK: FrameKind = FrameKind(1);
-    /// Table blocks of all tables but the map.
+    /// A table group: table blocks of all tables but the map.
     pub const TABLE_GROUP: FrameKind = FrameKind(2);
-    /// A block of the map.
+    /// One table block of the map.
     pub const MAP_BLOCK: FrameKind = FrameKind(3);
-    /// A root.
+    /// A root of the image.
     pub const ROOT: FrameKind = FrameKind(4);
-    /// Parity.
+    /// Parity data for a range of the log.
     pub const PARITY: FrameKind = FrameKind(5);
-    /// Zeros.
+    /// Padding: the frame holds zeros.
     pub const PAD: FrameKind = FrameKind(6);
-    /// Thaw log: bytes that applications wrote.
+    /// Written bytes: bytes that applications wrote, in the thaw log.
     pub const WRITTEN: FrameKind = FrameKind(16);
-    /// Thaw log: a transaction.
+    /// A transaction of the thaw log.
     pub const TRANSACTION: FrameKind = FrameKind(17);
-    /// Thaw log: the first frame of a segment.
+    /// The first frame of a segment of the thaw log.
     pub const SEGMENT: FrameKind = FrameKind(18);
 
-    /// The name for messages; `unknown` for numbers that this version does not know.
+    /// Returns the kind's name for messages, or `unknown` for numbers that this version does not know.
     pub fn name(self) -> &'static str {
         match self {
             Self::SUPERCHUNK => "superchunk",
@@ -85,56 +85,56 @@ impl FrameKind {
         }
     }
 
-    /// Whether there is a clear list before the stored bytes.
+    /// Returns whether frames of this kind have a clear list before the stored bytes.
     pub fn has_clear_list(self) -> bool {
         matches!(self, Self::SUPERCHUNK | Self::TABLE_GROUP)
     }
 }
 
-/// Flags of a frame.
+/// Flag bits of a frame, with the number of its filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(pub u16);
 
 impl Flags {
-    /// The stored bytes are parts, each decodable alone.
+    /// Bit: the stored bytes are parts, each decodable alone.
     pub const PARTS: u16 = 1;
-    /// The codec needs the image's dictionary.
+    /// Bit: the codec needs the image's dictionary.
     pub const DICTIONARY: u16 = 2;
-    /// The superchunk is not full: it is the last of its batch, or it reached another limit (section 5).
+    /// Bit: the superchunk is not full, because it is the last of its batch or reached another limit (section 5).
     pub const SHORT: u16 = 4;
     const KNOWN: u16 = Self::PARTS | Self::DICTIONARY | Self::SHORT | 0xff00;
 
-    /// Whether the stored bytes are parts.
+    /// Returns whether the stored bytes are parts.
     pub fn parts(self) -> bool {
         self.0 & Self::PARTS != 0
     }
 
-    /// Whether the dictionary is needed.
+    /// Returns whether decoding needs the image's dictionary.
     pub fn dictionary(self) -> bool {
         self.0 & Self::DICTIONARY != 0
     }
 
-    /// Whether the superchunk may be less than full.
+    /// Returns whether the superchunk may be less than full.
     pub fn short(self) -> bool {
         self.0 & Self::SHORT != 0
     }
 
-    /// These flags with the bit for a superchunk that is not full.
+    /// Returns these flags with the bit for a superchunk that is not full set to `short`.
     pub fn with_short(self, short: bool) -> Self {
         Flags(self.0 & !Self::SHORT | if short { Self::SHORT } else { 0 })
     }
 
-    /// Number of the filter, 0 for none.
+    /// Returns the number of the filter, 0 for none.
     pub fn filter(self) -> u8 {
         (self.0 >> 8) as u8
     }
 
-    /// These flags with the given filter.
+    /// Returns these flags with the given filter.
     pub fn with_filter(self, filter: u8) -> Self {
         Flags(self.0 & 0xff | u16::from(filter) << 8)
     }
 
-    /// Whether a bit is set that this version does not know.
+    /// Returns whether a bit is set that this version does not know.
     pub fn unknown(self) -> bool {
         self.0 & !Self::KNOWN != 0
     }
@@ -143,32 +143,32 @@ impl Flags {
 /// A verified frame header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What the frame holds.
+    /// Kind of the frame: what it holds.
     pub kind: FrameKind,
-    /// Codec number.
+    /// Number of the codec of the stored bytes.
     pub codec: u8,
-    /// Flags.
+    /// Flags of the frame.
     pub flags: Flags,
-    /// Log the frame belongs to.
+    /// Id of the log that the frame belongs to.
     pub log_id: u64,
-    /// Writer's session.
+    /// Epoch: number of the writer's session.
     pub epoch: u32,
-    /// Bytes of the clear part.
+    /// Length of the clear part in bytes.
     pub clear_len: u32,
-    /// Ascends in time.
+    /// Sequence number of the frame, which ascends in time.
     pub sequence: u64,
-    /// Offset of this header.
+    /// Offset in bytes of this header in its log.
     pub offset: LogOffset,
-    /// Bytes stored.
+    /// Length of the stored (compressed) bytes.
     pub stored_len: u32,
-    /// Bytes after decoding.
+    /// Length in bytes after decoding.
     pub raw_len: u32,
-    /// XXH3 of the stored bytes.
+    /// XXH3-64 checksum of the stored bytes.
     pub sum: u64,
 }
 
 impl FrameHeader {
-    /// The header's bytes, with its checksum.
+    /// Returns the encoded header, with its checksum.
     pub fn encode(&self) -> [u8; FRAME_HEADER] {
         let mut raw = RawFrameHeader {
             magic: FRAME_MAGIC,
@@ -192,29 +192,29 @@ impl FrameHeader {
         out
     }
 
-    /// Bytes of the whole frame.
+    /// Returns the bytes of the whole frame: header, clear part and stored bytes.
     pub fn frame_len(&self) -> u64 {
         FRAME_HEADER as u64 + u64::from(self.clear_len) + u64::from(self.stored_len)
     }
 }
 
-/// The checksum of all bytes before the field.
+/// Returns the CRC-32 of all bytes of the header before the checksum field.
 fn crc(raw: &RawFrameHeader) -> u32 {
     raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
 }
 
-/// Whether these bytes may be a frame header at `offset`, whole or damaged, or are zeros, so that no header was written
-/// yet. Data seldom looks like this.
+/// Returns whether these bytes may be a frame header at `offset`, whole or damaged, or are zeros, so that no header was
+/// written yet. Data seldom looks like this.
 pub fn may_be_header(bytes: &[u8; FRAME_HEADER], offset: LogOffset) -> bool {
     let own_offset = RawFrameHeader::read(bytes, "frame header").map(|raw| raw.own_offset.get());
     bytes.starts_with(&FRAME_MAGIC) || own_offset == Ok(offset.0) || bytes == &[0; FRAME_HEADER]
 }
 
 impl RawFrameHeader {
-    /// The header, if it verifies and belongs to `log_id` and `offset`.
+    /// Returns the header, if it verifies and belongs to the log `log_id` and to `offset`.
     ///
     /// # Errors
-    /// The first thing that is wrong, in this order: magic, checksum, log, offset, limits.
+    /// Returns the first thing that is wrong, in this order: magic, checksum, log, offset, limits.
     pub fn validate(&self, log_id: u64, offset: LogOffset) -> Result<FrameHeader, FormatError> {
         //= format-spec.md#2.1
         //# A frame counts only if magic, crc, `log_id` and `own_offset` are right. So frames of other images, or of an

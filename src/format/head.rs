@@ -9,22 +9,22 @@ use super::{FormatError, limits, sums};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-/// First bytes of an image.
+/// Magic number: the first four bytes of an image.
 pub const HEAD_MAGIC: [u8; 4] = *b"FLOE";
 /// The format version this program writes and reads.
 pub const VERSION: u16 = 1;
 
 /// Incompatible feature bits.
 pub mod incompat {
-    /// Some subchunk has a recipe.
+    /// Bit: some subchunk has a recipe.
     pub const RECIPES: u64 = 1;
-    /// Some superchunk has parts.
+    /// Bit: some superchunk has parts.
     pub const PARTS: u64 = 1 << 1;
-    /// Codec xz is used.
+    /// Bit: the codec xz is used.
     pub const XZ: u64 = 1 << 2;
-    /// Dictionaries are used.
+    /// Bit: dictionaries are used.
     pub const DICTIONARY: u64 = 1 << 3;
-    /// Filters are used.
+    /// Bit: filters are used.
     pub const FILTERS: u64 = 1 << 4;
     /// The bits that this program can read.
     pub const KNOWN: u64 = RECIPES | PARTS | XZ | DICTIONARY | FILTERS;
@@ -32,93 +32,93 @@ pub mod incompat {
 
 /// Read-only compatible feature bits.
 pub mod ro_compat {
-    /// Parity frames exist.
+    /// Bit: parity frames exist.
     pub const PARITY: u64 = 1;
-    /// Snapshots exist.
+    /// Bit: snapshots exist.
     pub const SNAPSHOTS: u64 = 1 << 1;
-    /// The bits that this program can write to.
+    /// The bits with which this program can write to an image.
     pub const KNOWN: u64 = PARITY | SNAPSHOTS;
 }
 
 on_disk! {
-    /// A head slot on disk.
+    /// A head slot on disk, not verified yet.
     pub struct RawHeadSlot {
-        /// [`HEAD_MAGIC`].
+        /// Magic number, [`HEAD_MAGIC`].
         magic: [u8; 4],
-        /// [`VERSION`].
+        /// Format version, [`VERSION`].
         version: U16,
-        /// Minor version.
+        /// Minor format version.
         minor: U16,
-        /// Bits that may be ignored.
+        /// Feature bits that a program may ignore.
         compat: U64,
-        /// Bits needed to write.
+        /// Feature bits that a program must know to write to the image.
         ro_compat: U64,
-        /// Bits needed to read.
+        /// Feature bits that a program must know to read the image.
         incompat: U64,
-        /// Of this image.
+        /// Id of this image.
         uuid: [u8; 16],
-        /// Of this history.
+        /// Id of this history of the image: a copy that is changed separately gets another one.
         lineage: [u8; 16],
-        /// One more with each head.
+        /// Generation: one more with each head.
         generation: U64,
-        /// Newest root.
+        /// Place of the newest root.
         root: RawPlace,
         /// The root hash (section 9).
         root_hash: [u8; 32],
-        /// Of the image's log.
+        /// Id of the image's log.
         log_id: U64,
-        /// Raised before a writer appends.
+        /// Epoch: number of the writer's session, raised before a writer appends.
         epoch: U32,
-        /// Bit 0: clean.
+        /// Flags; bit 0 says that no writer and no thaw log exists.
         flags: U32,
-        /// Where the log ends.
+        /// Offset in bytes where the log ends.
         log_end: U64,
-        /// Of the thaw log that continues this image.
+        /// Id of the thaw log that continues this image, 0 for none.
         thaw_log_id: U64,
-        /// Parameters.
+        /// Parameters that the image was made with.
         params: RawParams,
-        /// Zero.
+        /// Reserved bytes, all zero.
         reserved: [u8; 252],
-        /// CRC-32 of all before.
+        /// CRC-32 of all bytes of the slot before this field.
         crc: U32,
     }
 }
 
-/// A verified head.
+/// A verified head: the newest state of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Bits that may be ignored.
+    /// Feature bits that a program may ignore.
     pub compat: u64,
-    /// Bits needed to write.
+    /// Feature bits that a program must know to write to the image.
     pub ro_compat: u64,
-    /// Bits needed to read.
+    /// Feature bits that a program must know to read the image.
     pub incompat: u64,
-    /// Of this image.
+    /// Id of this image.
     pub uuid: [u8; 16],
-    /// Of this history.
+    /// Id of this history of the image: a copy that is changed separately gets another one.
     pub lineage: [u8; 16],
-    /// One more with each head.
+    /// Generation: one more with each head.
     pub generation: u64,
-    /// Newest root.
+    /// Place of the newest root.
     pub root: Place,
     /// The root hash (section 9).
     pub root_hash: [u8; 32],
-    /// Of the image's log.
+    /// Id of the image's log.
     pub log_id: u64,
-    /// The writer's session.
+    /// Epoch: number of the writer's session.
     pub epoch: u32,
-    /// No writer and no thaw log.
+    /// Whether no writer and no thaw log exists.
     pub clean: bool,
-    /// Where the log ends.
+    /// Offset in bytes where the log ends.
     pub log_end: LogOffset,
-    /// Of the thaw log that continues this image, 0 for none.
+    /// Id of the thaw log that continues this image, 0 for none.
     pub thaw_log_id: u64,
-    /// Parameters.
+    /// Parameters that the image was made with.
     pub params: Params,
 }
 
 impl Head {
-    /// The slot's 512 bytes, with their checksum.
+    /// Returns the encoded slot of 512 bytes, with its checksum.
     pub fn encode(&self) -> [u8; RawHeadSlot::SIZE] {
         let mut raw = RawHeadSlot {
             magic: HEAD_MAGIC,
@@ -148,17 +148,17 @@ impl Head {
     }
 }
 
-/// The checksum of all bytes before the field.
+/// Returns the CRC-32 of all bytes of the slot before the checksum field.
 fn crc(raw: &RawHeadSlot) -> u32 {
     raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
 }
 
 impl RawHeadSlot {
-    /// Whether the slot verifies: it has the magic number, and its checksum is right. A slot that verifies may still
-    /// not be supported by this program; its generation counts, whatever its version is.
+    /// Checks that the slot has the magic number and the right checksum. A slot that verifies may still not be
+    /// supported by this program; its generation counts, whatever its version is.
     ///
     /// # Errors
-    /// `Magic` or `Checksum`.
+    /// Returns `Magic` or `Checksum`.
     pub fn verify(&self) -> Result<(), FormatError> {
         if self.magic != HEAD_MAGIC {
             return Err(FormatError::Magic { what: "head slot", found: self.magic });
@@ -174,10 +174,11 @@ impl RawHeadSlot {
         Ok(())
     }
 
-    /// The head, if the slot verifies and this program can read such an image.
+    /// Returns the head, if the slot verifies and this program can read such an image.
     ///
     /// # Errors
-    /// As [`RawHeadSlot::verify`]; `Unsupported` for an unknown version or feature; else what is wrong with the fields.
+    /// Fails as [`RawHeadSlot::verify`] does; with `Unsupported` for an unknown version or feature; else with what is
+    /// wrong with the fields.
     pub fn validate(&self) -> Result<Head, FormatError> {
         self.verify()?;
         let (version, features) = (self.version.get(), self.incompat.get());

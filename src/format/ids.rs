@@ -17,35 +17,35 @@ macro_rules! id {
 }
 
 id! {
-    /// An inode, within one snapshot or the head. The root directory is 1.
+    /// Number of an inode, within one snapshot or the head. The root directory is 1.
     InodeId
 }
 id! {
-    /// A subchunk, of file data or a table block.
+    /// Id of a subchunk, which is of file data or a table block.
     SubchunkId
 }
 id! {
-    /// A superchunk.
+    /// Id of a superchunk: a frame of subchunks that are compressed together.
     SuperchunkId
 }
 id! {
-    /// A content in the contents table.
+    /// Id of a content (a file's list of extents) in the contents table.
     ContentId
 }
 id! {
-    /// A content in the tiny table.
+    /// Id of a content in the tiny table, which holds the bytes of small files.
     TinyId
 }
 id! {
-    /// An xattr set in the xattrs table.
+    /// Id of an xattr set in the xattrs table.
     XattrSetId
 }
 id! {
-    /// An offset in bytes from the beginning of the image (or of the thaw log).
+    /// Offset in bytes from the beginning of the image (or of the thaw log).
     LogOffset
 }
 
 impl InodeId {
-    /// The root directory.
+    /// Inode number of the root directory.
     pub const ROOT: InodeId = InodeId(1);
 }

@@ -3,11 +3,11 @@
 /// One field of an on-disk struct: its offset and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// Name, as in the table of the specification.
+    /// Name of the field, as in the table of the specification.
     pub name: &'static str,
-    /// Bytes from the beginning of the struct.
+    /// Offset in bytes from the beginning of the struct.
     pub offset: usize,
-    /// Length in bytes.
+    /// Length of the field in bytes.
     pub size: usize,
 }
 
@@ -23,9 +23,9 @@ macro_rules! on_disk {
         pub struct $name { $($(#[$fmeta])* pub $field: $ty,)* }
 
         impl $name {
-            /// Length on disk, in bytes.
+            /// Length of the struct on disk, in bytes.
             pub const SIZE: usize = core::mem::size_of::<$name>();
-            /// The fields, in the order of the specification's table.
+            /// The fields of the struct, in the order of the specification's table.
             pub const FIELDS: &'static [$crate::format::Field] = &[
                 $($crate::format::Field {
                     name: stringify!($field),

@@ -5,68 +5,69 @@ use super::{FormatError, limits};
 use zerocopy::little_endian::{U32, U64};
 
 on_disk! {
-    /// [`Params`] as heads and roots hold them.
+    /// [`Params`] as heads and roots hold them, not verified yet.
     pub struct RawParams {
-        /// Raw bytes of a superchunk.
+        /// Most raw bytes of a superchunk.
         superchunk_size: U32,
-        /// Raw bytes of a part, or 0.
+        /// Raw bytes of a part, or 0 for superchunks without parts.
         part_size: U32,
-        /// Bytes of the shortest subchunk.
+        /// Length of the shortest subchunk in bytes.
         chunk_min: U32,
-        /// Average bytes of a subchunk.
+        /// Average length of a subchunk in bytes.
         chunk_avg: U32,
-        /// Bytes of the longest subchunk.
+        /// Length of the longest subchunk in bytes.
         chunk_max: U32,
-        /// 1 fastcdc, 2 fixed.
+        /// Number of the chunker: 1 FastCDC, 2 fixed length.
         chunker: u8,
-        /// 1 BLAKE3-24, 2 XXH3-128.
+        /// Number of the hash for identities: 1 BLAKE3-24, 2 XXH3-128.
         hash: u8,
-        /// Default codec.
+        /// Number of the default codec.
         codec: u8,
-        /// Its level.
+        /// Level of the default codec.
         level: i8,
         /// Most source superchunks that the recipes of one superchunk refer to.
         max_sources: u8,
-        /// Profile.
+        /// Number of the profile.
         profile: u8,
-        /// Zero.
+        /// Reserved bytes, zero.
         reserved0: [u8; 2],
-        /// Working set a reader should have, MiB.
+        /// Size of the working set that a reader should have, in MiB.
         working_set: U32,
-        /// Raw bytes of a table block.
+        /// Target size of a table block in raw bytes.
         table_block: U32,
-        /// Shortest range of another subchunk in a recipe.
+        /// Shortest range of another subchunk in a recipe, in bytes.
         min_match: U32,
-        /// Key of the gear table.
+        /// Key of the chunker's gear table.
         chunk_key: [u8; 16],
-        /// Superchunk with the dictionary.
+        /// Id of the superchunk that holds the dictionary, 0 for none.
         dictionary: U64,
-        /// Zero.
+        /// Reserved bytes, zero.
         reserved1: [u8; 16],
     }
 }
 
-/// How file data is cut.
+/// The method that cuts file data into subchunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunker {
-    /// Content-defined, section 15. Lengths in bytes; `avg` is a power of two.
+    /// Content-defined chunking (section 15). Lengths are in bytes; `avg` is a power of two.
     FastCdc {
-        /// Shortest, except for a file's last subchunk.
+        /// Shortest length, except for a file's last subchunk.
         min: u32,
-        /// Average.
+        /// Average length.
         avg: u32,
-        /// Longest.
+        /// Longest length.
         max: u32,
     },
-    /// A cut after this many bytes, again and again.
+    /// Cuts of a fixed length: one after each this many bytes.
     Fixed(u32),
 }
 
 impl Chunker {
-    /// FastCDC with 8, 32 and 128 KiB.
+    /// FastCDC with lengths of 8, 32 and 128 KiB.
     pub const DEFAULT: Chunker = Chunker::FastCdc { min: 8 << 10, avg: 32 << 10, max: 128 << 10 };
 
-    /// The shortest subchunk it makes, in bytes. At the end of a file and before a hole a subchunk may be shorter.
+    /// Returns the shortest subchunk that the chunker makes, in bytes. At the end of a file and before a hole a
+    /// subchunk may be shorter.
     pub fn min_len(self) -> u32 {
         match self {
             Chunker::FastCdc { min, .. } => min,
@@ -74,7 +75,7 @@ impl Chunker {
         }
     }
 
-    /// The longest subchunk it makes, in bytes.
+    /// Returns the longest subchunk that the chunker makes, in bytes.
     pub fn max_len(self) -> u32 {
         match self {
             Chunker::FastCdc { max, .. } => max,
@@ -83,17 +84,17 @@ impl Chunker {
     }
 }
 
-/// The hash that makes identities.
+/// The hash of a subchunk's bytes that is the subchunk's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashKind {
-    /// BLAKE3-24.
+    /// The first 24 bytes of BLAKE3.
     Blake3,
-    /// XXH3-128: fast, but not collision resistant against a hostile file; the image is `trusted`.
+    /// XXH3-128: fast, but not collision resistant against a hostile file. The image is then marked `trusted`.
     Xxh3,
 }
 
 impl HashKind {
-    /// Bytes of an identity on disk.
+    /// Returns the bytes of an identity on disk.
     pub fn width(self) -> usize {
         match self {
             HashKind::Blake3 => 24,
@@ -105,36 +106,37 @@ impl HashKind {
 /// The parameters that an image was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params {
-    /// Raw bytes of a superchunk at most.
+    /// Most raw bytes of a superchunk.
     pub superchunk_size: u32,
-    /// Raw bytes of a part.
+    /// Raw bytes of a part; `None` for superchunks without parts.
     pub part_size: Option<u32>,
-    /// How data is cut.
+    /// The method that cuts file data into subchunks.
     pub chunker: Chunker,
     /// Key of the chunker's gear table.
     pub chunk_key: [u8; 16],
-    /// Identity.
+    /// The hash that makes identities.
     pub hash: HashKind,
-    /// Default codec number.
+    /// Number of the default codec.
     pub codec: u8,
-    /// Its level.
+    /// Level of the default codec.
     pub level: i8,
     /// Most source superchunks that the recipes of one superchunk refer to.
     pub max_sources: u8,
-    /// Profile number.
+    /// Number of the profile, 0 for none.
     pub profile: u8,
-    /// Working set a reader should have, MiB; 0 not said.
+    /// Size of the working set that a reader should have, in MiB; 0 if it is not recorded.
     pub working_set: u32,
     /// Target size of a table block, in raw bytes.
     pub table_block: u32,
-    /// Shortest range of another subchunk in a recipe.
+    /// Shortest range of another subchunk in a recipe, in bytes.
     pub min_match: u32,
-    /// Superchunk that holds the dictionary; 0 none.
+    /// Id of the superchunk that holds the dictionary, 0 for none.
     pub dictionary: u64,
 }
 
 impl Params {
-    /// Whether a superchunk of `raw_len` raw bytes is full: it has no room for a subchunk of the largest length.
+    /// Returns whether a superchunk of `raw_len` raw bytes is full: it has no room for a subchunk of the largest
+    /// length.
     pub fn is_full(&self, raw_len: u32) -> bool {
         self.superchunk_size.saturating_sub(raw_len) < self.chunker.max_len()
     }
@@ -193,10 +195,10 @@ impl From<&Params> for RawParams {
 }
 
 impl RawParams {
-    /// The parameters, if they are within the limits.
+    /// Returns the parameters, if they are within the limits.
     ///
     /// # Errors
-    /// `Limit` or `Invalid` for the first field that is not.
+    /// Returns `Limit` or `Invalid` for the first field that is not.
     pub fn validate(&self) -> Result<Params, FormatError> {
         let within = |what, value: u32, min: u32, max: u32| {
             if (min..=max).contains(&value) {

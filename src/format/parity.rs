@@ -4,19 +4,19 @@ use super::layout::on_disk;
 use zerocopy::little_endian::{U32, U64};
 
 on_disk! {
-    /// First bytes of a parity frame.
+    /// The first bytes of the stored bytes of a parity frame.
     pub struct ParityHead {
-        /// First byte of the range.
+        /// Offset in bytes where the protected range begins.
         start: U64,
-        /// Bytes of the range.
+        /// Length of the protected range in bytes.
         length: U64,
-        /// Bytes of a shard.
+        /// Length of a shard in bytes.
         shard_size: U32,
-        /// Shards of data.
+        /// Number of data shards.
         data_shards: U32,
-        /// Shards of parity.
+        /// Number of parity shards.
         parity_shards: U32,
-        /// Zero.
+        /// Reserved, zero.
         reserved: U32,
     }
 }

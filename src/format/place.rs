@@ -7,25 +7,25 @@ use super::{FormatError, limits};
 use zerocopy::little_endian::{U16, U32, U64};
 
 on_disk! {
-    /// A [`Place`] as heads and roots hold it.
+    /// A [`Place`] as heads and roots hold it, not verified yet.
     pub struct RawPlace {
-        /// Offset of the header.
+        /// Offset in bytes of the frame's header.
         offset: U64,
-        /// Offset of the copy's header, or 0.
+        /// Offset in bytes of the header of the frame's copy, or 0 for none.
         copy: U64,
-        /// Bytes of the clear part.
+        /// Length of the clear part in bytes.
         clear_len: U32,
-        /// Bytes stored.
+        /// Length of the stored (compressed) bytes.
         stored_len: U32,
-        /// Bytes after decoding.
+        /// Length in bytes after decoding.
         raw_len: U32,
-        /// Codec.
+        /// Number of the codec.
         codec: u8,
-        /// Zero.
+        /// Reserved, zero.
         reserved: u8,
-        /// Flags of the header.
+        /// Flags of the frame's header.
         flags: U16,
-        /// XXH3 of the stored bytes.
+        /// XXH3-64 checksum of the stored bytes.
         sum: U64,
     }
 }
@@ -33,26 +33,26 @@ on_disk! {
 /// Where a frame is, with everything needed to read and verify its stored bytes without its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Offset of the header, at least [`limits::LOG_START`].
+    /// Offset in bytes of the frame's header, at least [`limits::LOG_START`].
     pub offset: LogOffset,
-    /// Offset of a second frame with the same contents.
+    /// Offset in bytes of a second frame with the same contents, if there is one.
     pub copy: Option<LogOffset>,
-    /// Bytes of the clear part.
+    /// Length of the clear part in bytes.
     pub clear_len: u32,
-    /// Bytes stored.
+    /// Length of the stored (compressed) bytes.
     pub stored_len: u32,
-    /// Bytes after decoding, at most [`limits::RAW_LEN`].
+    /// Length in bytes after decoding, at most [`limits::RAW_LEN`].
     pub raw_len: u32,
-    /// Codec number (known or not).
+    /// Number of the codec, whether known or not.
     pub codec: u8,
     /// Flags of the frame.
     pub flags: Flags,
-    /// XXH3 of the stored bytes.
+    /// XXH3-64 checksum of the stored bytes.
     pub sum: u64,
 }
 
 impl Place {
-    /// The place of the frame with this header, without a copy.
+    /// Returns the place of the frame with this header, without a copy.
     pub fn of(header: &FrameHeader) -> Self {
         Place {
             offset: header.offset,
@@ -66,25 +66,26 @@ impl Place {
         }
     }
 
-    /// Offset of the first stored byte of the frame at `offset`, which is the frame itself or its copy.
+    /// Returns the offset in bytes of the first stored byte of the frame at `offset`, which is the frame itself or its
+    /// copy.
     pub fn stored_at(&self, offset: LogOffset) -> u64 {
         offset.0 + FRAME_HEADER as u64 + u64::from(self.clear_len)
     }
 
-    /// Bytes of the whole frame.
+    /// Returns the bytes of the whole frame.
     pub fn frame_len(&self) -> u64 {
         FRAME_HEADER as u64 + u64::from(self.clear_len) + u64::from(self.stored_len)
     }
 
-    /// The offsets to try, the frame's own first.
+    /// Returns the offsets of the frame and of its copy, the frame's own first.
     pub fn offsets(&self) -> impl Iterator<Item = LogOffset> + use<> {
         std::iter::once(self.offset).chain(self.copy)
     }
 
-    /// Checks the numbers against the limits.
+    /// Returns the place if its numbers are within the limits.
     ///
     /// # Errors
-    /// `Limit` if one is out of bounds.
+    /// Returns `Limit` if a number is out of bounds.
     pub fn checked(self) -> Result<Self, FormatError> {
         for offset in self.offsets() {
             if offset.0 < limits::LOG_START || offset.0 > limits::IMAGE_LEN {
@@ -111,10 +112,10 @@ impl Place {
 }
 
 impl RawPlace {
-    /// The place, or `None` if the offset is zero.
+    /// Returns the place, or `None` if the offset is zero.
     ///
     /// # Errors
-    /// As [`Place::checked`].
+    /// Fails as [`Place::checked`] does.
     pub fn validate(&self) -> Result<Option<Place>, FormatError> {
         if self.offset.get() == 0 {
             return Ok(None);

@@ -10,24 +10,25 @@ use super::params::Params;
 use std::fmt;
 use std::str::FromStr;
 
-/// A named set of parameters.
+/// A named set of parameters for a new image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Packs several times as fast as balanced.
+    /// Packs several times as fast as the default.
     Fast,
-    /// The default.
+    /// Balances speed and size. This is the default.
     #[default]
     Balanced,
-    /// Smaller; reads nearly as fast, packs much more slowly.
+    /// Makes a smaller image, which reads nearly as fast and packs much more slowly.
     Small,
-    /// As small as possible, however long packing and reading take.
+    /// Makes the image as small as possible, however long packing and reading take.
     Smallest,
 }
 
-/// Superchunks that a working set should hold. With fewer, files that are read at the same time evict each other's.
+/// Number of superchunks that a working set should hold. With fewer, files that are read at the same time evict each
+/// other's.
 const WORKING_SUPERCHUNKS: u64 = 16;
 
-/// The working set in MiB that a reader of superchunks of `superchunk_size` bytes should have.
+/// Returns the working set in MiB that a reader of superchunks of `superchunk_size` bytes should have.
 pub fn working_set(superchunk_size: u32) -> u32 {
     // A u32 times a small factor, in MiB, fits.
     (u64::from(superchunk_size) * WORKING_SUPERCHUNKS).div_ceil(1 << 20) as u32
@@ -38,7 +39,7 @@ struct Entry {
     compression: Compression,
     superchunk_size: u32,
     part_size: Option<u32>,
-    /// MiB.
+    /// Working set of a reader, in MiB.
     working_set: u32,
 }
 
@@ -56,19 +57,19 @@ impl Profile {
         Entry { compression, superchunk_size, part_size, working_set }
     }
 
-    /// The parameters of its images; codec and level are those of [`Profile::compression`].
+    /// Returns the parameters of the profile's images; codec and level are those of [`Profile::compression`].
     pub fn params(self) -> Params {
         let Entry { compression, superchunk_size, part_size, working_set } = self.entry();
         let (codec, level) = (compression.codec_number(), compression.level());
         Params { superchunk_size, part_size, codec, level, profile: self.number(), working_set, ..Params::default() }
     }
 
-    /// Codec and level.
+    /// Returns the profile's codec and level.
     pub fn compression(self) -> Compression {
         self.entry().compression
     }
 
-    /// The name on the command line.
+    /// Returns the profile's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Profile::Fast => "fast",
@@ -78,7 +79,7 @@ impl Profile {
         }
     }
 
-    /// The number that stands for this profile in an image's parameters.
+    /// Returns the number that stands for this profile in an image's parameters.
     pub fn number(self) -> u8 {
         match self {
             Profile::Fast => 1,
@@ -88,7 +89,7 @@ impl Profile {
         }
     }
 
-    /// The profile with this number; `None` for 0 (no profile) and for profiles of later versions.
+    /// Returns the profile with this number, or `None` for 0 (no profile) and for profiles of later versions.
     pub fn from_number(number: u8) -> Option<Profile> {
         Profile::ALL.into_iter().find(|profile| profile.number() == number)
     }

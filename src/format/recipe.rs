@@ -5,22 +5,23 @@ use super::ids::SubchunkId;
 use super::rows::map::MAP_COLUMNS;
 use super::{FormatError, limits};
 
-/// The only defined form of a row of recipes.
+/// Number of the only defined form of a row of recipes.
 const FORM_COLUMNS: u8 = 1;
 const WHAT: &str = "row of recipes";
 
-/// The range `[offset, offset + len)` of a subchunk's stored part.
+/// A piece of a recipe: the range `[offset, offset + len)` of a subchunk's stored part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     /// The subchunk whose stored part it is in.
     pub subchunk: SubchunkId,
-    /// First byte.
+    /// Offset in the stored part of the piece's first byte.
     pub offset: u32,
-    /// Bytes, at least 1.
+    /// Length of the piece in bytes, at least 1.
     pub len: u32,
 }
 
-/// How a composed subchunk is made. At least one piece; the lengths add up to at most [`limits::SUBCHUNK_LEN`].
+/// The list of pieces that make the bytes of a composed subchunk. It has at least one piece; the lengths add up to at
+/// most [`limits::SUBCHUNK_LEN`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     pieces: Vec<Piece>,
@@ -28,10 +29,10 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// A recipe of these pieces.
+    /// Makes a recipe of these pieces.
     ///
     /// # Errors
-    /// `Invalid` if there is no piece or an empty one; `Limit` if there are too many pieces or bytes.
+    /// Returns `Invalid` if there is no piece or an empty one; `Limit` if there are too many pieces or bytes.
     pub fn new(pieces: Vec<Piece>) -> Result<Self, FormatError> {
         if pieces.is_empty() || pieces.iter().any(|p| p.len == 0) {
             return Err(FormatError::invalid("recipe", "it has no piece, or an empty one"));
@@ -50,23 +51,23 @@ impl Recipe {
         Ok(Recipe { pieces, len: len as u32 })
     }
 
-    /// The pieces, in the order of the subchunk's bytes.
+    /// Returns the pieces, in the order of the subchunk's bytes.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    /// Length of the subchunk, in bytes.
+    /// Returns the length of the composed subchunk, in bytes.
     pub fn subchunk_len(&self) -> u32 {
         self.len
     }
 }
 
-/// A row of space 2 of the map: the recipes of up to [`limits::RUN`] composed subchunks of one superchunk.
+/// A row of space 2 of the map. It holds the recipes of up to [`limits::RUN`] composed subchunks of one superchunk.
 pub struct RecipeRow;
 
 impl RecipeRow {
-    /// Integers and tail of the row whose key is (2, id of the first). Ids ascend;
-    /// there are at most [`limits::RUN`] recipes, of at most [`limits::RECIPE_PIECES`] pieces together.
+    /// Returns integers and tail of the row whose key is (2, id of the first). Ids ascend; there are at most
+    /// [`limits::RUN`] recipes, of at most [`limits::RECIPE_PIECES`] pieces together.
     pub fn encode(recipes: &[(SubchunkId, &Recipe)]) -> ([u64; MAP_COLUMNS], Vec<u8>) {
         let mut out = vec![FORM_COLUMNS];
         for pair in recipes.windows(2) {
@@ -104,10 +105,11 @@ impl RecipeRow {
         ([0, 0, 0, recipes.len() as u64, 0, 0, 0, 0], out)
     }
 
-    /// All recipes of a row of space 2, with the subchunks they make, ids ascending.
+    /// Decodes all recipes of a row of space 2 of the map, with the ids of the composed subchunks, which ascend.
+    /// Allocates at most for [`limits::RECIPE_PIECES`] pieces.
     ///
     /// # Errors
-    /// What is wrong with it. Allocates at most for [`limits::RECIPE_PIECES`] pieces.
+    /// Fails if the row is not valid.
     pub fn decode(first: SubchunkId, ints: &[u64], tail: &[u8]) -> Result<Vec<(SubchunkId, Recipe)>, FormatError> {
         let mut row = Columns::new(first, ints, tail)?;
         let mut recipes = Vec::with_capacity(row.subchunks.len());
@@ -122,10 +124,11 @@ impl RecipeRow {
         Ok(recipes)
     }
 
-    /// The recipe of `id` in a row of space 2; `None` if the row has none. The rest of the row is not checked.
+    /// Decodes the recipe of `id` in a row of space 2 of the map; `None` if the row has none. The rest of the row is
+    /// not checked.
     ///
     /// # Errors
-    /// What is wrong with the row up to there.
+    /// Fails if the row is not valid up to there.
     pub fn find(first: SubchunkId, ints: &[u64], tail: &[u8], id: SubchunkId) -> Result<Option<Recipe>, FormatError> {
         let mut row = Columns::new(first, ints, tail)?;
         if !row.subchunks.iter().any(|(own, _)| *own == id) {
@@ -143,7 +146,8 @@ impl RecipeRow {
     }
 }
 
-/// The last piece so far that is not of the composed subchunk's own stored part.
+/// The last piece of the row so far that is not of a composed subchunk's own stored part. Offsets of the next piece are
+/// relative to it.
 #[derive(Clone, Copy)]
 struct Other {
     id: u64,
@@ -151,20 +155,20 @@ struct Other {
 }
 
 impl Other {
-    /// Before the first piece of a row.
+    /// Makes the state before the first piece of a row.
     fn new(first: u64) -> Self {
         Other { id: first, end: 0 }
     }
 
-    /// The base that the offset of a piece of `id` is relative to.
+    /// Returns the base that the offset of a piece of `id` is relative to.
     fn base(self, id: u64) -> u64 {
         if id == self.id { self.end } else { 0 }
     }
 }
 
-/// The streams of a row, read in parallel.
+/// The columns of a row of recipes, which are read in parallel.
 struct Columns<'a> {
-    /// The subchunks that have recipes here, and how many pieces each has.
+    /// The composed subchunks of the row, and how many pieces each has.
     subchunks: Vec<(SubchunkId, usize)>,
     lengths: Cursor<'a>,
     ids: Cursor<'a>,
@@ -218,7 +222,7 @@ impl<'a> Columns<'a> {
         Ok(Columns { subchunks, lengths, ids, offsets: cursor, other: Other::new(first.0) })
     }
 
-    /// Gives the next `count` pieces, those of `own`, to `each`.
+    /// Gives the next `count` pieces, which are those of the composed subchunk `own`, to `each`.
     fn pieces(&mut self, own: SubchunkId, count: usize, mut each: impl FnMut(Piece)) -> Result<(), FormatError> {
         let mut own_end = 0;
         for _ in 0..count {

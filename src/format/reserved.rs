@@ -7,24 +7,25 @@ use super::place::RawPlace;
 use super::tree_ref::RawTreeRef;
 use super::view::RawView;
 
-/// A field that should be zero and is not: its offset, and its name after those of the structs that contain it.
+/// A reserved field that is not zero, though it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotZero {
-    /// Bytes from the beginning of the outermost struct.
+    /// Offset in bytes of the field from the beginning of the outermost struct.
     pub offset: usize,
-    /// For example `params.reserved1`.
+    /// Name of the field, after the names of the structs that contain it: for example `params.reserved1`.
     pub name: String,
 }
 
-/// The struct with these `fields` is at the beginning of `bytes`: returns its fields that should be zero and are not.
-/// Fields that are not within `bytes` are skipped.
+/// Returns the reserved fields that are not zero in the struct with these `fields` at the beginning of `bytes`. Fields
+/// that are not within `bytes` are skipped.
 pub fn not_zero(bytes: &[u8], fields: &'static [Field]) -> Vec<NotZero> {
     let mut out = Vec::new();
     fields_not_zero(bytes, fields, 0, "", &mut out);
     out
 }
 
-/// The recursion is at most three deep: root, view, tree.
+/// Appends the reserved fields that are not zero, with those of nested structs. The recursion is at most three deep:
+/// root, view, tree.
 fn fields_not_zero(bytes: &[u8], fields: &'static [Field], base: usize, prefix: &str, out: &mut Vec<NotZero>) {
     for field in fields {
         let Some(own) = bytes.get(field.offset..).and_then(|rest| rest.get(..field.size)) else { continue };

@@ -11,19 +11,19 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32, U64};
 
 on_disk! {
-    /// The part that is hashed.
+    /// The logical part of a root on disk: the part that the root hash covers.
     pub struct RootLogical {
-        /// What readers see.
+        /// The trees that readers see.
         view: RawView,
-        /// Parameters.
+        /// Parameters that the image was made with.
         params: RawParams,
-        /// Seconds.
+        /// Time of the root, seconds since 1970.
         time: I64,
-        /// Nanoseconds.
+        /// Nanoseconds after that second.
         time_ns: U32,
-        /// Zero.
+        /// Reserved, zero.
         reserved: U32,
-        /// Next free inode.
+        /// Next free inode number.
         next_inode: U64,
         /// Next free content id.
         next_content: U64,
@@ -31,78 +31,78 @@ on_disk! {
         next_tiny: U64,
         /// Next free xattr set id.
         next_xattrs: U64,
-        /// Next free snapshot ordinal.
+        /// Next free ordinal of a snapshot.
         next_ordinal: U64,
-        /// Table 6.
+        /// Tree of table 6, the orphans.
         orphans_tree: RawTreeRef,
-        /// Table 10.
+        /// Tree of table 10, the thawed ranges.
         thawed_tree: RawTreeRef,
-        /// Table 11.
+        /// Tree of table 11, the shares.
         shares_tree: RawTreeRef,
-        /// Table 9.
+        /// Tree of table 9, the snapshots.
         snapshots_tree: RawTreeRef,
     }
 }
 
 on_disk! {
-    /// The part that is not hashed: places and counts.
+    /// The physical part of a root on disk: places and counts, which the root hash does not cover.
     pub struct RootPhysical {
-        /// Root block of the map.
+        /// Place of the root block of the map.
         map: RawPlace,
-        /// Levels of the map.
+        /// Number of levels of the map.
         map_levels: u8,
-        /// Zero.
+        /// Reserved bytes, zero.
         reserved: [u8; 7],
-        /// Rows of the map.
+        /// Number of rows of the map.
         map_rows: U64,
         /// Next free subchunk id.
         next_subchunk: U64,
         /// Next free superchunk id.
         next_superchunk: U64,
-        /// Thaw log whose transactions this root contains.
+        /// Id of the thaw log whose transactions this root contains, 0 for none.
         thaw_log_id: U64,
-        /// The number of the last of them.
+        /// Number of the last transaction that this root contains.
         thaw_transaction: U64,
-        /// Offset in the thaw log of the first transaction that it does not contain.
+        /// Offset in bytes in the thaw log of the first transaction that this root does not contain.
         thaw_offset: U64,
-        /// Offset where the interior blocks and the map begin.
+        /// Offset in bytes where the interior blocks and the map begin.
         interior_offset: U64,
         /// Bytes of all subchunks of file data ever stored.
         unique_bytes: U64,
-        /// Bytes that deduplication saved.
+        /// Bytes of file data that deduplication saved.
         shared_bytes: U64,
-        /// Subchunks of file data.
+        /// Number of subchunks of file data.
         subchunks: U64,
-        /// When the image was packed, seconds.
+        /// Time when the image was packed, seconds since 1970.
         packed_time: I64,
-        /// Nanoseconds.
+        /// Nanoseconds after that second.
         packed_time_ns: U32,
-        /// Zero.
+        /// Reserved, zero.
         reserved1: U32,
     }
 }
 
-/// The map's root block and its size.
+/// The root block of the map, and the map's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MapRef {
-    /// Root block and levels; `None` if the map is empty.
+    /// Place of the root block and number of levels; `None` if the map is empty.
     pub root: Option<(Place, u8)>,
-    /// Rows in all leaves.
+    /// Number of rows in all leaves.
     pub rows: u64,
 }
 
-/// A verified root.
+/// A verified root: the description of one version of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Root {
-    /// What readers see.
+    /// The trees that readers see.
     pub view: View,
-    /// Parameters.
+    /// Parameters that the image was made with.
     pub params: Params,
-    /// Seconds.
+    /// Time of the root, seconds since 1970.
     pub time: i64,
-    /// Nanoseconds.
+    /// Nanoseconds after that second.
     pub time_ns: u32,
-    /// Next free inode.
+    /// Next free inode number.
     pub next_inode: u64,
     /// Next free content id.
     pub next_content: u64,
@@ -110,44 +110,44 @@ pub struct Root {
     pub next_tiny: u64,
     /// Next free xattr set id.
     pub next_xattrs: u64,
-    /// Next free snapshot ordinal.
+    /// Next free ordinal of a snapshot.
     pub next_ordinal: u64,
-    /// Table 6.
+    /// Tree of table 6, the orphans.
     pub orphans_tree: TreeRef,
-    /// Table 10.
+    /// Tree of table 10, the thawed ranges.
     pub thawed_tree: TreeRef,
-    /// Table 11.
+    /// Tree of table 11, the shares.
     pub shares_tree: TreeRef,
-    /// Table 9.
+    /// Tree of table 9, the snapshots.
     pub snapshots_tree: TreeRef,
-    /// The map.
+    /// Root block of the map, which says where superchunks and subchunks are.
     pub map: MapRef,
     /// Next free subchunk id.
     pub next_subchunk: u64,
     /// Next free superchunk id.
     pub next_superchunk: u64,
-    /// Thaw log whose transactions this root contains, 0 for none.
+    /// Id of the thaw log whose transactions this root contains, 0 for none.
     pub thaw_log_id: u64,
-    /// The number of the last of them.
+    /// Number of the last transaction that this root contains.
     pub thaw_transaction: u64,
-    /// Offset in the thaw log of the first transaction that it does not contain; 0 without a thaw log.
+    /// Offset in bytes in the thaw log of the first transaction that this root does not contain; 0 without a thaw log.
     pub thaw_offset: u64,
-    /// Offset where the interior blocks and the map begin.
+    /// Offset in bytes where the interior blocks and the map begin.
     pub interior_offset: u64,
     /// Bytes of all subchunks of file data ever stored.
     pub unique_bytes: u64,
-    /// Bytes that deduplication saved.
+    /// Bytes of file data that deduplication saved.
     pub shared_bytes: u64,
-    /// Subchunks of file data.
+    /// Number of subchunks of file data.
     pub subchunks: u64,
-    /// When the image was packed: seconds.
+    /// Time when the image was packed, seconds since 1970.
     pub packed_time: i64,
-    /// Nanoseconds.
+    /// Nanoseconds after that second.
     pub packed_time_ns: u32,
 }
 
 impl Root {
-    /// The stored bytes of the root's frame, and the root hash.
+    /// Returns the stored bytes of the root's frame, and the root hash.
     pub fn encode(&self) -> (Vec<u8>, [u8; 32]) {
         let logical = RootLogical {
             view: self.view.encode(),
@@ -192,10 +192,10 @@ impl Root {
         (out, hash)
     }
 
-    /// Decodes stored bytes whose root hash must be `root_hash`.
+    /// Decodes the stored bytes of a root, whose root hash must be `root_hash`.
     ///
     /// # Errors
-    /// `Hash` if the hash does not match; else what is wrong with the root.
+    /// Returns `Hash` if the hash does not match; else what is wrong with the root.
     pub fn decode(stored: &[u8], root_hash: &[u8; 32]) -> Result<Self, FormatError> {
         let mut cursor = super::bytes::Cursor::new(stored, "root");
         let (logical_len, physical_len) = (cursor.u32()? as usize, cursor.u32()? as usize);
@@ -265,8 +265,9 @@ impl Root {
     }
 }
 
-/// BLAKE3-32 of the view's hash and of all bytes of the logical part after the view, bytes of later minor versions
-/// included. A part shorter than a view is not valid; the hash of no bytes is returned then, which no head names.
+/// Returns the root hash: BLAKE3-32 of the view's hash and of all bytes of the logical part after the view, bytes of
+/// later minor versions included. A part shorter than a view is not valid; the hash of no bytes is returned then, which
+/// no head names.
 pub fn root_hash(logical: &[u8]) -> [u8; 32] {
     let Some((view, rest)) = logical.split_at_checked(RawView::SIZE) else {
         return *blake3::hash(&[]).as_bytes();

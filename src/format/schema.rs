@@ -1,53 +1,53 @@
 //! The streams and columns of each table (section 8). The code for trees knows nothing else about a table.
 
-/// Number of a table.
+/// Number of a table in blocks and references.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub u8);
 
-/// Coding of an integer column (section 7.2).
+/// How an integer column of a table block is coded (section 7.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// The value.
+    /// The value itself.
     Plain,
-    /// Zigzag of the difference to the row before.
+    /// The zigzag-coded difference to the row before.
     Delta,
-    /// 0, or 1 + zigzag of the difference to the last value that was not 0.
+    /// 0 for 0; else 1 + the zigzag-coded difference to the last value that was not 0.
     Nullable,
 }
 
-/// Which streams the rows of a table (at one kind of level) have.
+/// The columns that the rows of a table have, either in leaves or in interior blocks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// The table.
+    /// Number of the table.
     pub table: TableId,
-    /// Keys have a `b`.
+    /// Whether keys have a second part `b`.
     pub has_b: bool,
-    /// Keys have a name.
+    /// Whether keys have a name.
     pub has_name: bool,
-    /// Rows have a tail.
+    /// Whether rows have a tail: bytes after the integer columns.
     pub has_tail: bool,
     /// Coding of each integer column.
     pub ints: &'static [Coding],
 }
 
-/// Leaves and interior blocks of one table.
+/// A table: its name, and the schemas of its leaves and of its interior blocks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
-    /// The name for messages.
+    /// Name of the table for messages.
     pub name: &'static str,
-    /// The schema of leaves.
+    /// Schema of leaves.
     pub leaf: Schema,
-    /// The schema of interior blocks.
+    /// Schema of interior blocks, which name their child blocks.
     pub interior: Schema,
 }
 
 impl Table {
-    /// Number of the table.
+    /// Returns the number of the table.
     pub fn id(&self) -> TableId {
         self.leaf.table
     }
 
-    /// The schema of blocks of this level.
+    /// Returns the schema of blocks of this level; level 0 is a leaf.
     pub fn schema(&self, level: u8) -> &Schema {
         if level == 0 { &self.leaf } else { &self.interior }
     }
@@ -77,27 +77,27 @@ const fn table(
 
 const INODE_COLUMNS: &[Coding] = &[P, P, P, P, P, D, P, N, N, N, N, N, P, P, P, P];
 
-/// inode → attributes.
+/// Table 1, inodes: inode → attributes.
 pub static INODES: Table = table(1, "inodes", false, false, INODE_COLUMNS, true, BY_ID);
-/// (directory, name) → inode, type.
+/// Table 2, directory entries: (directory, name) → inode, type.
 pub static DIRENTS: Table = table(2, "dirents", false, true, &[N, P], false, BY_ID);
-/// (content, offset) → extents.
+/// Table 3, contents of files: (content, offset) → extents.
 pub static CONTENTS: Table = table(3, "contents", true, false, &[N, P, P, P], true, BY_ID);
-/// (set, piece) → bytes.
+/// Table 4, xattr sets: (set, piece) → bytes.
 pub static XATTRS: Table = table(4, "xattrs", true, false, &[], true, BY_ID);
-/// tiny content → bytes.
+/// Table 5, contents of small files: tiny content → bytes.
 pub static TINY: Table = table(5, "tiny", false, false, &[], true, BY_ID);
-/// Unlinked open inodes: inode → attributes.
+/// Table 6, inodes without a name that are still open: inode → attributes.
 pub static ORPHANS: Table = table(6, "orphans", false, false, INODE_COLUMNS, true, BY_ID);
-/// First subchunk → identities.
+/// Table 7, identities: id of the first subchunk → identities of a run of subchunks.
 pub static IDENTITIES: Table = table(7, "identities", false, false, &[P], true, BY_ID);
-/// Where superchunks and subchunks are.
+/// Table 8, the map: where superchunks and subchunks are, and the recipes of composed subchunks.
 pub static MAP: Table = table(8, "map", true, false, &[N, D, D, P, P, P, P, P], true, BY_PLACE);
-/// Snapshots by ordinal.
+/// Table 9, snapshots: ordinal → name, comment, time and view.
 pub static SNAPSHOTS: Table = table(9, "snapshots", false, false, &[], true, BY_ID);
-/// (inode, file offset) → length, frame of written bytes in the thaw log, offset in it.
+/// Table 10, file data that is in the thaw log: (inode, file offset) → length, frame of written bytes, offset in it.
 pub static THAWED: Table = table(10, "thawed", true, false, &[P, D, P], true, BY_ID);
-/// (kind, id) → users of what several inodes share.
+/// Table 11, shares: (kind, id) → number of inodes that use a shared content or xattr set.
 pub static SHARES: Table = table(11, "shares", true, false, &[P], false, BY_ID);
 
 /// All tables, by number from 1.

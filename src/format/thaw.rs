@@ -3,11 +3,11 @@
 use super::layout::on_disk;
 use zerocopy::little_endian::{I64, U32, U64};
 
-/// Raw bytes of a transaction. A larger commit is split into a group of transactions.
+/// Most raw bytes of a transaction. A larger commit is split into a group of transactions.
 pub const TRANSACTION_LEN: u64 = 1 << 20;
 /// Smallest segment that a reader accepts, in bytes.
 pub const SEGMENT_MIN: u64 = 16 << 10;
-/// Largest segment, in bytes.
+/// Largest segment of a thaw log, in bytes.
 pub const SEGMENT_MAX: u64 = 64 << 20;
 /// Flag of a transaction: it is not the last of its group.
 pub const MORE_FOLLOWS: u32 = 1;
@@ -16,49 +16,49 @@ on_disk! {
     /// Stored bytes of a segment frame: which image and root the log continues, and where the log ended before this
     /// segment.
     pub struct SegmentHead {
-        /// Of the image.
+        /// Id of the image that the log continues.
         uuid: [u8; 16],
-        /// Of the image.
+        /// Id of the history of that image.
         lineage: [u8; 16],
-        /// Of the head that the log continues from.
+        /// Generation of the head that the log continues from.
         generation: U64,
-        /// Of that head.
+        /// Root hash of that head.
         root_hash: [u8; 32],
-        /// Number of the segment.
+        /// Number of this segment.
         segment: U64,
-        /// Bytes of a segment.
+        /// Length of a segment in bytes.
         segment_size: U64,
-        /// Number of the last transaction before.
+        /// Number of the last transaction before this segment.
         last_transaction: U64,
-        /// Its `sum`.
+        /// Checksum (`sum`) of the frame of that transaction.
         last_sum: U64,
-        /// Offset where the log ended before this segment.
+        /// Offset in bytes where the log ended before this segment.
         previous_end: U64,
-        /// The log before this offset was synced.
+        /// Offset in bytes up to which the log was synced before this segment was written.
         durable_upto: U64,
     }
 }
 
 on_disk! {
-    /// First bytes of a transaction.
+    /// The first bytes of the raw bytes of a transaction.
     pub struct TransactionHead {
-        /// One more than the one before.
+        /// Number of the transaction: one more than that of the one before.
         number: U64,
-        /// `sum` of the one before.
+        /// Checksum (`sum`) of the frame of the transaction before.
         previous_sum: U64,
-        /// The thaw log before this offset was synced.
+        /// Offset in bytes up to which the thaw log was synced before this transaction was written.
         durable_upto: U64,
-        /// The image before this offset was synced.
+        /// Offset in bytes up to which the image was synced before this transaction was written.
         image_end: U64,
-        /// Seconds.
+        /// Time of the commit, seconds since 1970.
         time: I64,
-        /// Nanoseconds.
+        /// Nanoseconds after that second.
         time_ns: U32,
-        /// Operations that follow.
+        /// Number of operations that follow.
         operations: U32,
-        /// Bit 0: more follows.
+        /// Flags; bit 0 says that more transactions of the same group follow.
         flags: U32,
-        /// Zero.
+        /// Reserved, zero.
         reserved: U32,
     }
 }

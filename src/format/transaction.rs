@@ -12,27 +12,28 @@ use zerocopy::little_endian::{I64, U32, U64};
 
 const WHAT: &str = "transaction";
 
-/// The next free ids. They only grow, also across checkpoints. Replay uses [`Counters::larger`].
+/// The next free ids of everything that is numbered. They only grow, also across checkpoints. Replay uses
+/// [`Counters::larger`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Next inode.
+    /// Next free inode number.
     pub inode: u64,
-    /// Next content.
+    /// Next free content id.
     pub content: u64,
-    /// Next tiny content.
+    /// Next free tiny content id.
     pub tiny: u64,
-    /// Next set of xattrs.
+    /// Next free id of an xattr set.
     pub xattrs: u64,
-    /// Next ordinal of a snapshot.
+    /// Next free ordinal of a snapshot.
     pub ordinal: u64,
-    /// Next subchunk.
+    /// Next free subchunk id.
     pub subchunk: u64,
-    /// Next superchunk.
+    /// Next free superchunk id.
     pub superchunk: u64,
 }
 
 impl Counters {
-    /// The counters of a root.
+    /// Returns the counters of a root.
     pub fn of(root: &Root) -> Counters {
         Counters {
             inode: root.next_inode,
@@ -45,7 +46,7 @@ impl Counters {
         }
     }
 
-    /// The larger of each two counters.
+    /// Returns the larger of each two counters.
     pub fn larger(self, other: Counters) -> Counters {
         //= format-spec.md#11.3
         //# In a replay, a counter becomes the larger of the value in the log and its value before; it must never become
@@ -62,29 +63,29 @@ impl Counters {
     }
 }
 
-/// A range of a file whose bytes are in the thaw log, or lost.
+/// A range of a file whose bytes are in the thaw log, or are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thawed {
-    /// Which file.
+    /// Inode number of the file.
     pub inode: InodeId,
-    /// First byte in the file.
+    /// Offset in the file of the range's first byte.
     pub offset: u64,
-    /// Bytes, at least 1.
+    /// Length of the range in bytes, at least 1.
     pub len: u64,
-    /// The frame of written bytes, by its offset in the thaw log. [`Thawed::LOST`]: the bytes are lost.
+    /// Offset in the thaw log of the frame of written bytes, or [`Thawed::LOST`] if the bytes are lost.
     pub frame: LogOffset,
-    /// First byte in the frame's raw bytes.
+    /// Offset of the range's first byte in the frame's raw bytes.
     pub within: u64,
-    /// XXH3 of all raw bytes of the frame, so that a range can name any part of them.
+    /// XXH3-64 checksum of all raw bytes of the frame, so that a range can name any part of them.
     pub sum: u64,
 }
 
 impl Thawed {
-    /// The frame offset of a lost range: a segment frame is at offset 0, never a frame of written bytes.
+    /// Frame offset of a lost range: a segment frame is at offset 0, never a frame of written bytes.
     pub const LOST: LogOffset = LogOffset(0);
 }
 
-/// One change.
+/// One change in a transaction of the thaw log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Inserts a row, or replaces the row with the same key.
@@ -93,51 +94,51 @@ pub enum Operation {
     Delete(&'static Table, Key),
     /// Deletes all rows whose key is at least the first and below the second. The first is below the second.
     DeleteRange(&'static Table, Key, Key),
-    /// Bytes were written.
+    /// Records that a range of a file was written: its bytes are in the thaw log.
     Thawed(Thawed),
-    /// No byte of the range is thawed any more: the thawed ones were frozen or cut off.
+    /// Records that no byte of a range is thawed any more: the thawed ones were frozen or cut off.
     NotThawed {
-        /// Which file.
+        /// Inode number of the file.
         inode: InodeId,
-        /// First byte in the file.
+        /// Offset in the file of the range's first byte.
         offset: u64,
-        /// Bytes, at least 1.
+        /// Length of the range in bytes, at least 1.
         len: u64,
     },
-    /// The counters as they are now.
+    /// Sets the counters of next free ids.
     Counters(Counters),
-    /// The root of the head slot with this generation contains all transactions before this one.
+    /// Records a checkpoint: the root of the head slot with this generation contains all transactions before this one.
     Checkpoint {
         /// Generation of the head slot.
         generation: u64,
     },
 }
 
-/// The head of a transaction.
+/// The head of a transaction: its number, order and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionInfo {
-    /// One more than the one before; the first is 1.
+    /// Number of the transaction: one more than that of the one before; the first is 1.
     pub number: u64,
-    /// `sum` of the frame of the one before, 0 for the first.
+    /// Checksum (`sum`) of the frame of the transaction before, 0 for the first.
     pub previous_sum: u64,
-    /// All of the thaw log before this offset was synced before this transaction was written.
+    /// Offset in bytes up to which the thaw log was synced before this transaction was written.
     pub durable_upto: u64,
-    /// The same for the image.
+    /// Offset in bytes up to which the image was synced before this transaction was written.
     pub image_end: u64,
     /// Time of the commit, seconds since 1970.
     pub time: i64,
-    /// And nanoseconds, below 10^9.
+    /// Nanoseconds after that second, below 10^9.
     pub time_ns: u32,
     /// Whether the next transaction belongs to the same group.
     pub more_follows: bool,
 }
 
-/// A transaction.
+/// A transaction of the thaw log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Number, order, time.
+    /// Number, order and time of the transaction.
     pub info: TransactionInfo,
-    /// Its changes, in order.
+    /// Changes of the transaction, in order.
     pub operations: Vec<Operation>,
 }
 
@@ -152,10 +153,12 @@ mod tag {
 }
 
 impl TransactionInfo {
-    /// Raw bytes of a transaction of `count` operations. `body` holds them as [`Operation::put`] encoded them.
+    /// Encodes a transaction of `count` operations as raw bytes. `body` holds the operations as [`Operation::put`]
+    /// encoded them.
     ///
     /// # Errors
-    /// `Limit` if they are more than [`TRANSACTION_LEN`]; `Invalid` for a number or a time that readers refuse.
+    /// Returns `Limit` if there are more than [`TRANSACTION_LEN`] bytes; `Invalid` for a number or a time that readers
+    /// refuse.
     pub fn encode(&self, count: u32, body: &[u8]) -> Result<Vec<u8>, FormatError> {
         check_info(self.number, self.time_ns)?;
         let head = TransactionHead {
@@ -195,10 +198,10 @@ fn check_info(number: u64, time_ns: u32) -> Result<(), FormatError> {
 }
 
 impl Transaction {
-    /// The raw bytes.
+    /// Encodes the transaction as raw bytes.
     ///
     /// # Errors
-    /// `Limit` if they are more than [`TRANSACTION_LEN`].
+    /// Returns `Limit` if there are more than [`TRANSACTION_LEN`] bytes.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let mut body = Vec::new();
         for operation in &self.operations {
@@ -208,10 +211,10 @@ impl Transaction {
         self.info.encode(u32::try_from(self.operations.len()).unwrap_or(u32::MAX), &body)
     }
 
-    /// Decodes raw bytes. Takes memory in proportion to them only.
+    /// Decodes the raw bytes of a transaction. Takes memory in proportion to them only.
     ///
     /// # Errors
-    /// What is wrong with them; an unknown operation or flag is an error, too.
+    /// Fails if the bytes are not a valid transaction; an unknown operation or flag is an error, too.
     pub fn decode(raw: &[u8]) -> Result<Self, FormatError> {
         within_limit(raw.len() as u64)?;
         let mut cursor = Cursor::new(raw, WHAT);
@@ -251,7 +254,7 @@ impl Operation {
     /// Checks that a reader accepts one operation that [`Operation::put`] encoded.
     ///
     /// # Errors
-    /// The error of a reader.
+    /// Returns the error that a reader returns.
     pub fn check(encoded: &[u8]) -> Result<(), FormatError> {
         let mut cursor = Cursor::new(encoded, WHAT);
         Operation::take(&mut cursor)?;
@@ -267,7 +270,7 @@ impl Operation {
         Ok(operation)
     }
 
-    /// Appends the body; returns the tag.
+    /// Appends the body of the operation, and returns its tag.
     fn encode(&self, out: &mut Vec<u8>) -> u64 {
         match self {
             Operation::Put(table, row) => {
@@ -400,7 +403,7 @@ fn take_table(body: &mut Cursor<'_>) -> Result<&'static Table, FormatError> {
         .ok_or_else(|| FormatError::invalid(WHAT, "a row of a table that this version does not know"))
 }
 
-/// A key with only the parts that its table has: later code relies on that.
+/// Takes a key, which must have only the parts that its table has: later code relies on that.
 fn take_key(table: &Table, body: &mut Cursor<'_>) -> Result<Key, FormatError> {
     let (a, b) = (body.varint()?, body.varint()?);
     let name = body.varint_to(limits::NAME_LEN as u64, "length of a name")?;
@@ -411,7 +414,7 @@ fn take_key(table: &Table, body: &mut Cursor<'_>) -> Result<Key, FormatError> {
     Ok(Key { a, b, name })
 }
 
-/// Nullable columns hold ids.
+/// Checks that nullable columns of a row hold ids within their limit.
 fn check_nullable(table: &Table, ints: &[u64]) -> Result<(), FormatError> {
     let nullable = table.leaf.ints.iter().zip(ints).filter(|(coding, _)| **coding == super::schema::Coding::Nullable);
     match nullable.map(|(_, &value)| value).find(|&value| value >= limits::ID) {
@@ -420,7 +423,7 @@ fn check_nullable(table: &Table, ints: &[u64]) -> Result<(), FormatError> {
     }
 }
 
-/// Inode, offset and length of a range of at least one byte that ends within the largest possible file.
+/// Takes inode, offset and length of a range of at least one byte that ends within the largest possible file.
 fn take_range(body: &mut Cursor<'_>) -> Result<(InodeId, u64, u64), FormatError> {
     let (inode, offset, len) = (body.varint()?, body.varint()?, body.varint()?);
     if inode == 0 || inode >= limits::ID {

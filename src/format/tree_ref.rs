@@ -8,45 +8,45 @@ use super::{FormatError, limits};
 use zerocopy::little_endian::U64;
 
 on_disk! {
-    /// A [`TreeRef`] as roots and snapshots hold it.
+    /// A [`TreeRef`] as roots and snapshots hold it, not verified yet.
     pub struct RawTreeRef {
         /// Number of the table.
         table: u8,
-        /// 0 empty, 1 the root block is a leaf.
+        /// Number of levels: 0 if the tree is empty, 1 if the root block is a leaf.
         levels: u8,
-        /// Zero.
+        /// Reserved bytes, zero.
         reserved: [u8; 6],
         /// Subchunk id of the root block.
         block: U64,
-        /// BLAKE3-24 of its raw bytes.
+        /// Content hash of the root block: BLAKE3-24 of its raw bytes.
         hash: [u8; 24],
-        /// Rows in all leaves.
+        /// Number of rows in all leaves.
         rows: U64,
     }
 }
 
-/// The newest root block of a table, or that the table is empty.
+/// Reference to the tree of a table: its root block, or that the table is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TreeRef {
     /// Root block and number of levels; `None` if the tree is empty.
     pub root: Option<TreeRoot>,
-    /// Rows in all leaves.
+    /// Number of rows in all leaves.
     pub rows: u64,
 }
 
 /// The root block of a tree that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeRoot {
-    /// Subchunk id of the block.
+    /// Subchunk id of the root block.
     pub block: SubchunkId,
-    /// Hash of its raw bytes.
+    /// Content hash of the block's raw bytes.
     pub hash: Hash24,
-    /// 1 if the root block is a leaf.
+    /// Number of levels: 1 if the root block is a leaf.
     pub levels: u8,
 }
 
 impl TreeRef {
-    /// The bytes of a reference to the table `table`.
+    /// Encodes a reference to the tree of `table`.
     pub fn encode(&self, table: TableId) -> RawTreeRef {
         RawTreeRef {
             table: table.0,
@@ -60,10 +60,10 @@ impl TreeRef {
 }
 
 impl RawTreeRef {
-    /// The reference, if it refers to `table`.
+    /// Returns the reference, if it refers to `table`.
     ///
     /// # Errors
-    /// `Invalid` for another table; `Limit` for too many levels or a block id out of bounds.
+    /// Returns `Invalid` for another table; `Limit` for too many levels or a block id out of bounds.
     pub fn validate(&self, table: TableId) -> Result<TreeRef, FormatError> {
         //= format-spec.md#7.4
         //# A reader refuses a TreeRef with a table number other than that of its field, one with more than 12 levels,

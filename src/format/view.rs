@@ -8,23 +8,23 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
 on_disk! {
-    /// A [`View`] as roots and snapshots hold it.
+    /// A [`View`] as roots and snapshots hold it, not verified yet.
     pub struct RawView {
-        /// Table 1.
+        /// Tree of table 1, the inodes.
         inodes_tree: RawTreeRef,
-        /// Table 2.
+        /// Tree of table 2, the directory entries.
         dirents_tree: RawTreeRef,
-        /// Table 3.
+        /// Tree of table 3, the contents.
         contents_tree: RawTreeRef,
-        /// Table 4.
+        /// Tree of table 4, the xattrs.
         xattrs_tree: RawTreeRef,
-        /// Table 5.
+        /// Tree of table 5, the tiny contents.
         tiny_tree: RawTreeRef,
-        /// Table 7.
+        /// Tree of table 7, the identities.
         identities_tree: RawTreeRef,
-        /// Inodes.
+        /// Number of inodes.
         inodes: U64,
-        /// Sum of the sizes of the regular files.
+        /// Sum of the sizes of the regular files in bytes, each inode counted once.
         bytes: U64,
     }
 }
@@ -32,26 +32,26 @@ on_disk! {
 /// The trees of one version of the filesystem, and totals. An empty tree is an empty [`TreeRef`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct View {
-    /// Table 1.
+    /// Tree of table 1, the inodes.
     pub inodes_tree: TreeRef,
-    /// Table 2.
+    /// Tree of table 2, the directory entries.
     pub dirents_tree: TreeRef,
-    /// Table 3.
+    /// Tree of table 3, the contents.
     pub contents_tree: TreeRef,
-    /// Table 4.
+    /// Tree of table 4, the xattrs.
     pub xattrs_tree: TreeRef,
-    /// Table 5.
+    /// Tree of table 5, the tiny contents.
     pub tiny_tree: TreeRef,
-    /// Table 7: its hash covers the bytes of all files.
+    /// Tree of table 7, the identities. Its hash covers the bytes of all files.
     pub identities_tree: TreeRef,
-    /// How many inodes it has.
+    /// Number of inodes.
     pub inodes: u64,
-    /// Sum of the sizes of its regular files, each inode once, bytes.
+    /// Sum of the sizes of the regular files in bytes, each inode counted once.
     pub bytes: u64,
 }
 
 impl View {
-    /// The view's bytes.
+    /// Encodes the view.
     pub fn encode(&self) -> RawView {
         RawView {
             inodes_tree: self.inodes_tree.encode(schema::INODES.id()),
@@ -65,22 +65,22 @@ impl View {
         }
     }
 
-    /// The view hash: BLAKE3-32 of its bytes. A signature of a snapshot signs this hash.
+    /// Returns the view hash: BLAKE3-32 of the encoded view. A signature of a snapshot signs this hash.
     pub fn hash(&self) -> [u8; 32] {
         self.encode().hash()
     }
 }
 
 impl RawView {
-    /// BLAKE3-32 of the bytes.
+    /// Returns the view hash: BLAKE3-32 of the encoded view.
     pub fn hash(&self) -> [u8; 32] {
         *blake3::hash(self.as_bytes()).as_bytes()
     }
 
-    /// The view, if each tree reference names the right table.
+    /// Returns the view, if each tree reference names the right table.
     ///
     /// # Errors
-    /// What is wrong with the first tree reference that does not.
+    /// Fails with what is wrong with the first tree reference that does not.
     pub fn validate(&self) -> Result<View, FormatError> {
         Ok(View {
             inodes_tree: self.inodes_tree.validate(schema::INODES.id())?,

@@ -4,19 +4,19 @@ use super::{CODECS, Codec, FormatError, RAW, XZ, ZSTD, codec};
 use std::fmt;
 use std::str::FromStr;
 
-/// A codec and its level.
+/// A compression codec and its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Stored as it is.
+    /// Bytes are stored as they are.
     None,
-    /// zstd, levels 1 to 22.
+    /// Codec zstd with a level from 1 to 22.
     Zstd(i32),
-    /// xz, presets 0 to 9.
+    /// Codec xz with a preset from 0 to 9.
     Xz(u32),
 }
 
 impl Compression {
-    /// The codec's number in frames and parameters.
+    /// Returns the codec's number in frames and parameters.
     pub const fn codec_number(self) -> u8 {
         match self {
             Compression::None => RAW,
@@ -25,15 +25,15 @@ impl Compression {
         }
     }
 
-    /// The level as parameters record it, 0 for none.
+    /// Returns the level as the image's parameters record it, 0 for no compression.
     pub fn level(self) -> i8 {
         self.wide_level().clamp(i8::MIN.into(), i8::MAX.into()) as i8
     }
 
-    /// The compression with these numbers in the parameters.
+    /// Returns the compression with these numbers in the image's parameters.
     ///
     /// # Errors
-    /// `Invalid` for an unknown codec; `Limit` for a level that the codec does not have.
+    /// Returns `Invalid` for an unknown codec; `Limit` for a level that the codec does not have.
     pub fn from_numbers(number: u8, level: i8) -> Result<Self, FormatError> {
         let compression = match number {
             RAW => Compression::None,
@@ -52,7 +52,7 @@ impl Compression {
         }
     }
 
-    /// The codec, if it has the level.
+    /// Returns the codec if the level is one that it has.
     pub(super) fn validate(self) -> Result<&'static Codec, FormatError> {
         let codec = codec(self.codec_number())?;
         let level = self.wide_level();
@@ -65,7 +65,7 @@ impl Compression {
 }
 
 impl Default for Compression {
-    /// zstd at its default level.
+    /// Returns zstd at its default level.
     fn default() -> Self {
         Compression::Zstd(super::zstd::CODEC.default_level)
     }
@@ -84,7 +84,7 @@ impl fmt::Display for Compression {
 impl FromStr for Compression {
     type Err = FormatError;
 
-    /// `none`, `zstd`, `zstd:15`, `xz`, `xz:9`.
+    /// Parses a name as on the command line: `none`, `zstd`, `zstd:15`, `xz`, `xz:9`.
     fn from_str(text: &str) -> Result<Self, FormatError> {
         let (name, level) = match text.split_once(':') {
             Some((name, level)) => (name, Some(level)),

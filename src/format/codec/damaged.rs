@@ -27,7 +27,7 @@ impl Decoder {
         }
     }
 
-    /// Like [`Decoder::decode_damaged`], for one part and its stored bytes.
+    /// Decodes one damaged part from its stored bytes, otherwise like [`Decoder::decode_damaged`].
     pub fn decode_damaged_part(
         &mut self,
         codec: u8,

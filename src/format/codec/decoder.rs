@@ -8,7 +8,7 @@ use crate::format::sums;
 /// Decodes frames one after another and keeps its contexts between them. Each thread has its own.
 #[derive(Default)]
 pub struct Decoder {
-    /// By codec number; each is made when it is first needed.
+    /// Contexts by codec number; each is made when it is first needed.
     contexts: [Option<Box<dyn Decompress>>; CODECS.len()],
 }
 
@@ -19,7 +19,7 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// A decoder without contexts; they are made when first needed.
+    /// Makes a decoder without contexts; they are made when first needed.
     pub fn new() -> Self {
         Self::default()
     }
@@ -130,7 +130,7 @@ impl Decoder {
 }
 
 impl Part {
-    /// The part's stored bytes within those of its frame.
+    /// Returns the part's stored bytes within `frame`, the stored bytes of its frame.
     pub(super) fn stored<'a>(&self, frame: &'a [u8]) -> Result<&'a [u8], FormatError> {
         let start = self.offset as usize;
         frame.get(start..start.saturating_add(self.stored_len as usize)).ok_or(FormatError::Truncated {
@@ -141,12 +141,13 @@ impl Part {
     }
 }
 
-/// The codec of a part: a part that did not shrink is raw.
+/// Returns the number of the codec that a part was compressed with. It is that of the frame, or raw if the part did not
+/// become smaller.
 pub(super) fn part_codec(codec: u8, part: &Part) -> u8 {
     if part.stored_len == part.raw_len { RAW } else { codec }
 }
 
-/// The dictionary to decode with. Fails if codec and flags do not fit together.
+/// Returns the dictionary to decode with, if the flags ask for one. Fails if codec and flags do not fit together.
 pub(super) fn check_flags(codec: u8, flags: Flags, dictionary: Option<&[u8]>) -> Result<Option<&[u8]>, FormatError> {
     if codec == XZ && flags.filter() != 0 {
         return Err(FormatError::invalid("flags", "codec xz with a filter outside of its stream"));

@@ -5,20 +5,20 @@ use super::{Compression, FormatError, RAW, codec, probe};
 use crate::format::frame::Flags;
 use crate::format::{limits, sums};
 
-/// The stored bytes of a frame, and the header's fields about them.
+/// The stored bytes of a frame, and the fields of the frame header that describe them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// Codec number.
+    /// Number of the codec.
     pub codec: u8,
-    /// Flags.
+    /// Flags of the frame.
     pub flags: Flags,
     /// Stored bytes: at most as many as raw bytes, plus the part table if there are parts.
     pub stored: Vec<u8>,
-    /// XXH3 of the stored bytes.
+    /// XXH3-64 checksum of the stored bytes.
     pub sum: u64,
 }
 
-/// Encodes frames one after another. Each thread has its own.
+/// Compresses frames one after another. Each thread has its own encoder.
 #[derive(Debug)]
 pub struct Encoder {
     compression: Compression,
@@ -26,24 +26,24 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder that cuts frames of more than `part_size` raw bytes into parts. [`Encoder::encode`] reports wrong
-    /// parameters.
+    /// Makes an encoder that cuts frames of more than `part_size` raw bytes into parts. Wrong parameters are reported
+    /// by [`Encoder::encode`].
     pub fn new(compression: Compression, part_size: Option<u32>) -> Self {
         Encoder { compression, part_size }
     }
 
-    /// Bytes of memory that [`Encoder::encode`] takes for its contexts and its output, for `raw_len` bytes of input.
-    /// With parts, `raw_len` is the length of a part.
+    /// Returns the bytes of memory that [`Encoder::encode`] takes for its contexts and its output, for `raw_len` bytes
+    /// of input. With parts, `raw_len` is the length of a part.
     pub fn memory(compression: Compression, raw_len: usize) -> usize {
         let contexts = codec(compression.codec_number()).map_or(0, |c| (c.memory)(compression.wide_level(), raw_len));
         contexts.saturating_add(raw_len)
     }
 
-    /// Encodes one frame; it is raw if it would not become smaller.
+    /// Compresses one frame. The frame is stored raw if it would not become smaller.
     ///
     /// # Errors
-    /// `Limit` if `raw` is longer than a frame may be, or if the level or part size given to [`Encoder::new`] is out of
-    /// bounds; `Decode` if the compressor fails, for example because memory is short.
+    /// Returns `Limit` if `raw` is longer than a frame may be, or if the level or part size given to [`Encoder::new`]
+    /// is out of bounds; `Decode` if the compressor fails, for example because memory is short.
     pub fn encode(&mut self, raw: &[u8]) -> Result<Encoded, FormatError> {
         let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
         check_raw_len(raw_len)?;
@@ -71,7 +71,7 @@ impl Encoder {
         Ok(finish(codec, Flags(Flags::PARTS), PartTable::assemble(part_size, &lens, &stored)))
     }
 
-    /// Appends the stored bytes of `raw`; returns their codec.
+    /// Compresses `raw`, appends the stored bytes to `out`, and returns the number of their codec.
     fn append(&self, raw: &[u8], out: &mut Vec<u8>) -> Result<u8, FormatError> {
         let codec = self.compression.validate()?;
         let level = self.compression.wide_level();

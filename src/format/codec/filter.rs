@@ -3,9 +3,9 @@
 use super::FormatError;
 use liblzma_sys::{lzma_bcj_arm64_decode, lzma_bcj_arm64_encode, lzma_bcj_x86_decode, lzma_bcj_x86_encode};
 
-/// Filter number of x86 code.
+/// Number of the filter for x86 code.
 pub const FILTER_X86: u8 = 1;
-/// Filter number of ARM64 code.
+/// Number of the filter for ARM64 code.
 pub const FILTER_ARM64: u8 = 2;
 
 type Bcj = unsafe extern "C" fn(start_offset: u32, buf: *mut u8, size: usize) -> usize;

@@ -3,29 +3,29 @@
 //! Headers of executables do not help: most superchunks of a large program have none. The guess is only a candidate:
 //! the caller tries the filter on the [`sample`] before it uses it. Both depend on the bytes alone.
 
-/// Machines that have a filter in xz.
+/// Machine architectures for which xz has a branch filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Machine {
-    /// 32 and 64 bits.
+    /// x86 code of 32 and 64 bits.
     X86,
     Arm64,
-    /// 32 bits, ARM mode.
+    /// ARM code of 32 bits, in ARM mode.
     Arm,
-    /// Big-endian.
+    /// PowerPC code, big-endian.
     PowerPc,
 }
 
-/// One call in this many bytes makes code likely: random bytes have a sixteenth of that, code has several times as
-/// many.
+/// One call instruction in this many bytes makes code likely: random bytes have a sixteenth of that, code has several
+/// times as many.
 const BYTES_A_CALL: usize = 1024;
-/// Samples are at most this many pieces ...
+/// Most pieces of a sample.
 const PIECES: usize = 8;
-/// ... of this many bytes.
+/// Bytes of one piece of a sample.
 const PIECE: usize = 128 << 10;
-/// Pieces begin at multiples of this, so that instructions stay aligned.
+/// Alignment of the pieces in bytes, so that instructions in them stay aligned.
 const ALIGNMENT: usize = 16;
 
-/// The machine whose calls are most frequent, if they are frequent enough.
+/// Returns the machine whose call instructions are most frequent in `bytes`, if they are frequent enough.
 pub(super) fn likely(bytes: &[u8]) -> Option<Machine> {
     let (words, _) = bytes.as_chunks::<4>();
     let x86 = bytes.windows(5).filter(|w| matches!(w, [0xe8 | 0xe9, _, _, _, 0x00 | 0xff])).count();
@@ -42,12 +42,13 @@ pub(super) fn likely(bytes: &[u8]) -> Option<Machine> {
     (count > bytes.len() / BYTES_A_CALL).then_some(machine)
 }
 
-/// Whether the upper five bits of a distance of `bits` bits are equal: calls do not go far.
+/// Returns whether the upper five bits of a call distance of `bits` bits are equal: code seldom calls farther than
+/// that.
 fn is_near(word: u32, bits: u32) -> bool {
     matches!((word >> (bits - 5)) & 0x1f, 0 | 0x1f)
 }
 
-/// All bytes if they are few, else pieces spread over them.
+/// Returns a sample of `bytes`: all of them if they are few, else pieces spread over them.
 pub(super) fn sample(bytes: &[u8]) -> Vec<u8> {
     if bytes.len() <= PIECES * PIECE {
         return bytes.to_vec();

@@ -27,7 +27,7 @@ pub use filter::{FILTER_ARM64, FILTER_X86, decode_filter, encode_filter};
 pub use parts::{Part, PartTable};
 use std::ops::RangeInclusive;
 
-/// Codec number of bytes stored as they are.
+/// Codec number of bytes that are stored as they are.
 pub const RAW: u8 = 0;
 /// Codec number of zstd.
 pub const ZSTD: u8 = 1;
@@ -40,25 +40,25 @@ static CODECS: [Codec; 3] = [raw::CODEC, zstd::CODEC, xz::CODEC];
 /// Appends the encoded bytes of `raw` to `out`. Returns false, with `out` unchanged, if they would not be fewer.
 type Compress = fn(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError>;
 
-/// What is known about a codec.
+/// Properties and functions of a codec.
 struct Codec {
     number: u8,
-    /// The name on the command line.
+    /// Name of the codec on the command line.
     name: &'static str,
     levels: RangeInclusive<i32>,
-    /// The level when none is given.
+    /// Level of the codec when none is given.
     default_level: i32,
     /// From this level on the codec is so slow that a [`probe`] before it is cheap.
     probe_from: i32,
     compress: Compress,
-    /// Bytes of memory that compressing `raw_len` bytes takes, without input and output.
+    /// Returns the bytes of memory that compressing `raw_len` bytes takes, without input and output.
     memory: fn(level: i32, raw_len: usize) -> usize,
-    /// Bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output.
+    /// Returns the bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output.
     decoding_memory: fn(raw_len: usize) -> usize,
     decompressor: fn() -> Result<Box<dyn Decompress>, FormatError>,
 }
 
-/// The decoder of a codec; it keeps its context between calls.
+/// The decoder of one codec, which keeps its context between calls.
 trait Decompress: Send {
     /// Fills all of `out` from all of `stored`, or fails.
     fn decompress(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> Result<(), FormatError>;
@@ -68,7 +68,7 @@ trait Decompress: Send {
     fn salvage(&mut self, stored: &[u8], out: &mut [u8], dictionary: Option<&[u8]>) -> usize;
 }
 
-/// The codec with this number.
+/// Returns the codec with this number, or an error if this version does not know the number.
 fn codec(number: u8) -> Result<&'static Codec, FormatError> {
     CODECS
         .get(usize::from(number))
@@ -76,18 +76,18 @@ fn codec(number: u8) -> Result<&'static Codec, FormatError> {
         .ok_or(FormatError::invalid("codec", "this version does not know it"))
 }
 
-/// Whether this version can decode the codec.
+/// Returns whether this version can decode the codec with this number.
 pub fn is_known(number: u8) -> bool {
     codec(number).is_ok()
 }
 
-/// The codec's name on the command line; `unknown` for an unknown number.
+/// Returns the codec's name on the command line, or `unknown` for an unknown number.
 pub fn name(number: u8) -> &'static str {
     codec(number).map_or("unknown", |codec| codec.name)
 }
 
-/// Bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output. This holds whatever the
-/// stored bytes claim. 0 for an unknown codec.
+/// Returns the bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output. This holds
+/// whatever the stored bytes claim. The result is 0 for an unknown codec.
 pub fn decoding_memory(number: u8, raw_len: usize) -> usize {
     codec(number).map_or(0, |codec| (codec.decoding_memory)(raw_len))
 }

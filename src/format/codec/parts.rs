@@ -5,29 +5,30 @@ use crate::format::{FormatError, limits, sums};
 
 const WHAT: &str = "part table";
 const PART_SIZE_FIELD: usize = 4;
-/// Stored length and sum.
+/// Bytes of an entry of the part table: stored length and checksum of a part.
 const ENTRY: usize = 4 + 8;
 const CRC: usize = 4;
 
-/// Where a part is, and its length after decoding.
+/// Where a part of a frame is, and its length after decoding. Parts can be decoded alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// From the beginning of the frame's stored bytes, where the table begins.
+    /// Offset in bytes from the beginning of the frame's stored bytes, where the part table begins.
     pub offset: u32,
-    /// Bytes stored; equal to `raw_len` if the part is stored raw.
+    /// Stored bytes of the part; equal to `raw_len` if the part is stored raw.
     pub stored_len: u32,
-    /// XXH3 of the stored bytes.
+    /// XXH3-64 checksum of the part's stored bytes.
     pub sum: u64,
-    /// Bytes after decoding.
+    /// Bytes of the part after decoding.
     pub raw_len: u32,
 }
 
-/// A part table. [`PartTable::decode`] verifies that its parts fill the stored bytes, and the raw bytes, without gaps.
+/// The table of a frame's parts. [`PartTable::decode`] verifies that the parts fill the stored bytes, and the raw
+/// bytes, without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartTable {
-    /// Raw bytes of each part but the last.
+    /// Raw bytes of each part but the last, which may have fewer.
     pub part_size: u32,
-    /// In order.
+    /// The parts, in the order of their raw bytes.
     pub parts: Vec<Part>,
 }
 
@@ -43,26 +44,28 @@ fn checked_part_size(part_size: u32) -> Result<u32, FormatError> {
 }
 
 impl PartTable {
-    /// Bytes of the table of a frame of `raw_len` raw bytes in parts of `part_size`. `part_size` is not 0.
+    /// Returns the bytes of the part table of a frame of `raw_len` raw bytes in parts of `part_size` raw bytes.
+    /// `part_size` is not 0.
     pub fn byte_len(raw_len: u32, part_size: u32) -> usize {
         PART_SIZE_FIELD + ENTRY * count(raw_len, part_size) + CRC
     }
 
-    /// Bytes of the table that begins with these bytes, at least four: [`PartTable::decode`] needs that much of a
-    /// frame.
+    /// Returns the bytes of the part table that begins with these `bytes`, which are at least four:
+    /// [`PartTable::decode`] needs that much of a frame.
     ///
     /// # Errors
-    /// `Truncated`, or `Limit` if the part size or `raw_len` is out of bounds.
+    /// Returns `Truncated`, or `Limit` if the part size or `raw_len` is out of bounds.
     pub fn byte_len_of(bytes: &[u8], raw_len: u32) -> Result<usize, FormatError> {
         check_raw_len(raw_len)?;
         let part_size = checked_part_size(Cursor::new(bytes, WHAT).u32()?)?;
         Ok(Self::byte_len(raw_len, part_size))
     }
 
-    /// The table at the beginning of `bytes`, for a frame with these lengths. Bytes after the table are ignored.
+    /// Decodes the part table at the beginning of `bytes`, for a frame with these lengths. Bytes after the table are
+    /// ignored.
     ///
     /// # Errors
-    /// `Truncated`, `Checksum`, `Limit`, or `Invalid` if the parts do not fill the frame.
+    /// Returns `Truncated`, `Checksum`, `Limit`, or `Invalid` if the parts do not fill the frame.
     pub fn decode(bytes: &[u8], raw_len: u32, stored_len: u32) -> Result<Self, FormatError> {
         let len = Self::byte_len_of(bytes, raw_len)?;
         let table = Cursor::new(bytes, WHAT).take(len)?;
@@ -80,17 +83,17 @@ impl PartTable {
         Ok(table)
     }
 
-    /// The parts of a damaged table, up to the first impossible one.
+    /// Decodes a damaged part table up to its first impossible part.
     ///
     /// # Errors
-    /// Like [`PartTable::decode`], except for a wrong checksum or parts that do not fill the frame.
+    /// Fails like [`PartTable::decode`], except for a wrong checksum or parts that do not fill the frame.
     pub(super) fn decode_damaged(bytes: &[u8], raw_len: u32) -> Result<Self, FormatError> {
         let len = Self::byte_len_of(bytes, raw_len)?;
         let body = Cursor::new(bytes, WHAT).take(len - CRC)?;
         Self::parse(body, raw_len, bytes.len().min(u32::MAX as usize) as u32)
     }
 
-    /// The parts up to the first that is not within the stored bytes or has more stored bytes than raw bytes.
+    /// Parses the parts up to the first that is not within the stored bytes or has more stored bytes than raw bytes.
     fn parse(body: &[u8], raw_len: u32, stored_len: u32) -> Result<Self, FormatError> {
         let mut cursor = Cursor::new(body, WHAT);
         let part_size = checked_part_size(cursor.u32()?)?;
@@ -111,7 +114,7 @@ impl PartTable {
         Ok(PartTable { part_size, parts })
     }
 
-    /// Stored bytes of a frame: the table, then the stored bytes of these parts.
+    /// Returns the stored bytes of a frame with parts: the part table, then the stored bytes of these parts.
     pub(super) fn assemble(part_size: u32, lens: &[u32], stored: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(PART_SIZE_FIELD + ENTRY * lens.len() + CRC + stored.len());
         out.extend_from_slice(&part_size.to_le_bytes());
@@ -129,7 +132,7 @@ impl PartTable {
     }
 }
 
-/// `raw_len`, if it is within the limit for a frame.
+/// Returns `raw_len` if it is within the limit for a frame, else an error.
 pub(super) fn check_raw_len(raw_len: u32) -> Result<usize, FormatError> {
     if u64::from(raw_len) > limits::RAW_LEN {
         return Err(FormatError::Limit { what: "raw bytes of a frame", value: raw_len.into(), limit: limits::RAW_LEN });

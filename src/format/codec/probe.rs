@@ -2,14 +2,15 @@
 
 use super::{FormatError, zstd};
 
-/// Below this length the test costs more than it saves.
+/// Length in bytes below which the test costs more than it saves.
 const SMALLEST: usize = 4096;
-/// zstd's fastest level: it takes about a hundredth of the time of the slow ones.
+/// Level of the test: zstd's fastest. It takes about a hundredth of the time of the slow levels.
 const LEVEL: i32 = 1;
-/// A saving of less than one byte in this many is not worth it.
+/// A saving of less than one byte in this many bytes is not worth compressing.
 const LEAST_GAIN: usize = 256;
 
-/// Whether the bytes look random: even the fastest codec saves something on all others. It depends on the bytes alone.
+/// Returns whether the bytes look random, so that no codec makes them much smaller: even the fastest codec saves
+/// something on all others. The result depends on the bytes alone.
 pub(super) fn is_hopeless(raw: &[u8]) -> Result<bool, FormatError> {
     if raw.len() < SMALLEST {
         return Ok(false);

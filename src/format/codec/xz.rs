@@ -9,15 +9,16 @@ use xz2::stream::{Action, Check, Error, Filters, LzmaOptions, Status, Stream};
 const WHAT: &str = "xz";
 const DICTIONARY_MIN: usize = 4 << 10;
 const DICTIONARY_MAX: usize = 64 << 20;
-/// Memory limit of a decoder, in bytes: the largest dictionary, plus tables and buffers.
+/// Memory limit of a decoder in bytes: the largest dictionary, plus tables and buffers.
 const DECODER_MEMORY: u64 = DICTIONARY_MAX as u64 + (8 << 20);
 /// Bytes of memory that a decoder takes besides its dictionary.
 const DECODER_TABLES: usize = 256 << 10;
-/// The preset for trying a filter.
+/// The xz preset that is used to try a branch filter on a sample.
 const TRIAL_PRESET: u32 = 0;
-/// A filter has to save one byte in this many.
+/// A branch filter is used if it saves at least one byte in this many bytes.
 const LEAST_GAIN: usize = 256;
-/// Bytes salvaged in one step. Nothing of a failed step is kept, because its bytes have not passed the branch filter.
+/// Bytes that salvaging decodes in one step. Nothing of a failed step is kept, because its bytes have not passed the
+/// branch filter.
 const SALVAGE_STEP: usize = 4096;
 
 pub(super) const CODEC: Codec = Codec {
@@ -37,7 +38,7 @@ pub(super) const CODEC: Codec = Codec {
     decompressor: || Ok(Box::new(Unxz)),
 };
 
-/// The smallest power of two that holds all of the input.
+/// Returns the length of the dictionary: the smallest power of two that holds all of the input.
 fn dictionary_len(raw_len: usize) -> u32 {
     raw_len.next_power_of_two().clamp(DICTIONARY_MIN, DICTIONARY_MAX) as u32
 }
@@ -46,7 +47,7 @@ fn refused(error: Error) -> FormatError {
     failed(WHAT, error)
 }
 
-/// Like [`super::Compress`], with the filter of `machine`.
+/// Compresses as [`super::Compress`] says, with the branch filter of `machine`.
 pub(super) fn encode(
     preset: u32,
     machine: Option<Machine>,
@@ -73,7 +74,7 @@ pub(super) fn encode(
     Ok(run.ended)
 }
 
-/// The machine whose filter makes a sample smaller.
+/// Returns the machine whose branch filter makes a sample of `raw` smaller, or `None`.
 fn choose_machine(raw: &[u8]) -> Result<Option<Machine>, FormatError> {
     let Some(machine) = machine::likely(raw) else { return Ok(None) };
     let sample = machine::sample(raw);
@@ -112,7 +113,7 @@ struct Run {
     ended: bool,
 }
 
-/// Runs a stream over all of its input, until it ends or `out` is full.
+/// Runs an xz stream over all of its input, until it ends or `out` is full.
 fn run(stream: &mut Stream, input: &[u8], out: &mut [u8]) -> Result<Run, FormatError> {
     let mut run = Run { read: 0, written: 0, ended: false };
     loop {

@@ -4,38 +4,38 @@ use crate::format::bytes::{Cursor, put_varint};
 use crate::format::ids::SubchunkId;
 use crate::format::{FormatError, limits};
 
-/// A piece of a file.
+/// Where the bytes of a range of a file are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extent {
-    /// Nothing is stored: it reads as zeros.
+    /// Nothing is stored: the range reads as zeros.
     Hole,
-    /// The range `[skip, skip + length)` of a subchunk.
+    /// The bytes are the range `[skip, skip + length)` of one subchunk.
     Slice {
-        /// The subchunk.
+        /// Id of the subchunk.
         subchunk: SubchunkId,
-        /// First byte.
+        /// Offset of the first byte in the subchunk.
         skip: u32,
     },
-    /// Whole subchunks with neighbouring ids.
+    /// The bytes are whole subchunks with consecutive ids.
     Run {
-        /// The first; the ids ascend by one.
+        /// Id of the first subchunk; the ids ascend by one.
         first: SubchunkId,
-        /// Their lengths in bytes; 2 to [`limits::RUN`] of them.
+        /// Lengths of the subchunks in bytes; 2 to [`limits::RUN`] of them.
         lens: Vec<u32>,
     },
 }
 
-/// A row of contents, without its key.
+/// A row of the contents table, without its key: one extent of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentRow {
-    /// Bytes of the file it covers, at least 1.
+    /// Bytes of the file that the extent covers, at least 1.
     pub length: u64,
     /// Where these bytes are.
     pub extent: Extent,
 }
 
 impl ContentRow {
-    /// The integers and the tail of the row.
+    /// Returns the integers and the tail of the row.
     pub fn encode(&self) -> ([u64; 4], Vec<u8>) {
         let mut tail = Vec::new();
         let ints = match &self.extent {
@@ -51,10 +51,10 @@ impl ContentRow {
         (ints, tail)
     }
 
-    /// From the integers and tail of a row that begins at `offset` in its file.
+    /// Decodes a row that begins at byte `offset` of its file from its integers and tail.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the row is not valid.
     pub fn decode(offset: u64, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "extent of a content";
         let &[subchunk, count, skip, length] = ints else {

@@ -3,7 +3,7 @@
 use crate::format::ids::InodeId;
 use crate::format::{FormatError, limits};
 
-/// Type of a file, as in `st_mode` and `d_type`.
+/// Type of a file, numbered as in `st_mode` and `d_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// Named pipe.
@@ -23,7 +23,7 @@ pub enum FileType {
 }
 
 impl FileType {
-    /// The type with this number: the upper four bits of a mode, the same as in d_type.
+    /// Returns the type with this number, or `None`: the upper four bits of a mode, the same as in `d_type`.
     pub fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             1 => Self::Fifo,
@@ -37,7 +37,7 @@ impl FileType {
         })
     }
 
-    /// The inverse of [`FileType::from_number`].
+    /// Returns the number of the type, the inverse of [`FileType::from_number`].
     pub fn number(self) -> u64 {
         match self {
             Self::Fifo => 1,
@@ -50,7 +50,7 @@ impl FileType {
         }
     }
 
-    /// The type in a mode.
+    /// Returns the type in a mode, or `None` if the mode has none that is known.
     pub fn of_mode(mode: u32) -> Option<Self> {
         Self::from_number(u64::from(mode >> 12))
     }
@@ -59,22 +59,22 @@ impl FileType {
 /// A directory entry, without its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirentRow {
-    /// The inode.
+    /// Number of the inode that has this name.
     pub inode: InodeId,
-    /// Its type.
+    /// Type of the inode.
     pub file_type: FileType,
 }
 
 impl DirentRow {
-    /// The integers of the row.
+    /// Returns the integers of the row.
     pub fn encode(&self) -> [u64; 2] {
         [self.inode.0, self.file_type.number()]
     }
 
-    /// From the integers of a row whose key has this name.
+    /// Decodes the integers of a row whose key has this name.
     ///
     /// # Errors
-    /// If name, inode or type is not allowed.
+    /// Fails if name, inode or type is not allowed.
     pub fn decode(name: &[u8], ints: &[u64]) -> Result<Self, FormatError> {
         check_name(name)?;
         let &[inode, file_type] = ints else {
@@ -89,10 +89,10 @@ impl DirentRow {
     }
 }
 
-/// Whether a directory may hold this name.
+/// Checks whether a directory may hold this name.
 ///
 /// # Errors
-/// If it is empty, too long, `.`, `..`, or holds `/` or a zero byte.
+/// Fails if the name is empty, too long, `.`, `..`, or holds `/` or a zero byte.
 pub fn check_name(name: &[u8]) -> Result<(), FormatError> {
     if name.is_empty() || name.len() > limits::NAME_LEN {
         return Err(FormatError::Limit { what: "name", value: name.len() as u64, limit: limits::NAME_LEN as u64 });

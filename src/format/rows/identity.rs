@@ -3,12 +3,13 @@
 use crate::format::params::HashKind;
 use crate::format::{FormatError, limits};
 
-/// The first 24 bytes of BLAKE3, or XXH3-128 followed by 8 zero bytes.
+/// The identity of a subchunk of file data, which deduplication compares: the first 24 bytes of BLAKE3, or XXH3-128
+/// followed by 8 zero bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Identity(pub [u8; 24]);
 
 impl Identity {
-    /// The identity of a subchunk's bytes.
+    /// Computes the identity of a subchunk's bytes.
     pub fn of(kind: HashKind, bytes: &[u8]) -> Self {
         let mut out = [0; 24];
         match kind {
@@ -18,21 +19,21 @@ impl Identity {
         Identity(out)
     }
 
-    /// The first eight bytes, for indexes.
+    /// Returns the first eight bytes as a number, for indexes.
     pub fn prefix(&self) -> u64 {
         u64::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3], self.0[4], self.0[5], self.0[6], self.0[7]])
     }
 }
 
-/// The tail of a row with these identities.
+/// Returns the tail of a row with these identities.
 pub fn encode_run(kind: HashKind, identities: &[Identity]) -> Vec<u8> {
     identities.iter().flat_map(|identity| identity.0.iter().take(kind.width())).copied().collect()
 }
 
-/// Identity number `index` of a row with these integers and tail; `None` if the row has fewer.
+/// Decodes identity number `index` of a row with these integers and tail; `None` if the row has fewer.
 ///
 /// # Errors
-/// If the row is not a valid row of identities.
+/// Fails if the row is not a valid row of identities.
 pub fn decode_one(kind: HashKind, ints: &[u64], tail: &[u8], index: u64) -> Result<Option<Identity>, FormatError> {
     const WHAT: &str = "identities";
     let &[count] = ints else {

@@ -8,65 +8,65 @@ use crate::format::{FormatError, limits};
 /// A point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Time {
-    /// Seconds since 1970, may be negative.
+    /// Seconds since 1970, negative before that.
     pub secs: i64,
     /// Nanoseconds after that second, below 10^9.
     pub nanos: u32,
 }
 
-/// Where a regular file's bytes are.
+/// Where the bytes of a regular file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentRef {
-    /// There are none: the file is empty or one hole.
+    /// Nothing is stored: the file is empty or one hole.
     None,
-    /// One whole subchunk.
+    /// The file is one whole subchunk.
     Subchunk(SubchunkId),
-    /// Rows of the contents table.
+    /// The rows of the contents table with this id list the file's extents.
     Content(ContentId),
-    /// A row of the tiny table.
+    /// The bytes are in the row of the tiny table with this id.
     Tiny(TinyId),
 }
 
-/// Where an inode's xattrs are.
+/// Where the xattrs of an inode are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum XattrRef {
-    /// It has none.
+    /// The inode has no xattrs.
     None,
-    /// In the row itself: an encoded set (section 8.4).
+    /// The xattrs are in the inode's row itself, as an encoded set (section 8.4).
     Inline(Vec<u8>),
-    /// In the xattrs table.
+    /// The xattrs are in the xattrs table, in the set with this id.
     Set(XattrSetId),
 }
 
-/// An inode.
+/// A row of the inodes table: the attributes of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InodeRow {
-    /// Type.
+    /// Type of the file.
     pub file_type: FileType,
     /// Permission bits, with setuid, setgid and sticky: below 0o10000.
     pub permissions: u16,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u32,
-    /// Link count.
+    /// Number of hard links.
     pub links: u64,
-    /// Regular: bytes. Symlink: bytes of the target. Directory: its size in stat(2) when it was packed, only to be
-    /// shown to people. Device: major << 32 | minor.
+    /// Size, by type of file. Regular: bytes. Symlink: bytes of the target. Directory: its size in stat(2) when it was
+    /// packed, only to be shown to people. Device: major << 32 | minor.
     pub size: u64,
-    /// Last change of the contents.
+    /// Time of the last change of the contents.
     pub mtime: Time,
-    /// Last change of the inode.
+    /// Time of the last change of the inode.
     pub ctime: Time,
-    /// Last read.
+    /// Time of the last read.
     pub atime: Time,
     /// Where a regular file's bytes are.
     pub content: ContentRef,
-    /// Where its xattrs are.
+    /// Where the inode's xattrs are.
     pub xattrs: XattrRef,
-    /// Of a directory: the directory that holds it.
+    /// Parent directory, if the inode is a directory.
     pub parent: Option<InodeId>,
-    /// Of a symlink: its target.
+    /// Target, if the inode is a symlink; else empty.
     pub target: Vec<u8>,
     /// Attributes this version does not interpret (tags 3 and up), ascending by tag.
     pub attributes: Vec<(u64, Vec<u8>)>,
@@ -74,40 +74,41 @@ pub struct InodeRow {
 
 const TAG_TARGET: u64 = 1;
 const TAG_XATTRS: u64 = 2;
-/// Flags of the writer: bit 0 is [`UNEVEN`].
+/// Attribute tag of the writer's flags: bit 0 is [`UNEVEN`].
 pub const TAG_WRITER: u64 = 6;
-/// The content was made by partial writes, not by chunking it from its start.
+/// Flag: the content was made by partial writes, not by chunking it from its start.
 pub const UNEVEN: u64 = 1;
-/// Bytes of a file that are not in a hole.
+/// Attribute tag of the number of bytes of a file that are not in a hole.
 pub const TAG_ALLOCATED: u64 = 7;
 
-/// Columns of the table.
+/// Number of integer columns of the inodes table.
 pub const INODE_COLUMNS: usize = 16;
 
 impl InodeRow {
-    /// The mode as in `st_mode`.
+    /// Returns the mode as in `st_mode`.
     pub fn mode(&self) -> u32 {
         (self.file_type.number() as u32) << 12 | u32::from(self.permissions)
     }
 
-    /// Major and minor number of a device.
+    /// Returns the major and minor number of a device.
     pub fn device(&self) -> (u32, u32) {
         ((self.size >> 32) as u32, self.size as u32)
     }
 
-    /// Bytes that are not in a hole, if the row says so (it does for files with holes).
+    /// Returns the bytes of the file that are not in a hole, if the row says so (it does for files with holes).
     pub fn allocated(&self) -> Option<u64> {
         let (_, bytes) = self.attributes.iter().find(|(tag, _)| *tag == TAG_ALLOCATED)?;
         Cursor::new(bytes, "allocated bytes").varint().ok()
     }
 
-    /// Whether the row says that the content is uneven.
+    /// Returns whether the content was made by partial writes, so that its subchunks are not those of chunking it from
+    /// its start.
     pub fn is_uneven(&self) -> bool {
         let flags = self.attributes.iter().find(|(tag, _)| *tag == TAG_WRITER);
         flags.is_some_and(|(_, bytes)| Cursor::new(bytes, "flags of the writer").varint().unwrap_or(0) & UNEVEN != 0)
     }
 
-    /// The integers and the tail of the row.
+    /// Returns the integers and the tail of the row.
     pub fn encode(&self) -> ([u64; INODE_COLUMNS], Vec<u8>) {
         let (mut subchunk, mut content, mut tiny) = (0, 0, 0);
         match self.content {
@@ -160,10 +161,10 @@ impl InodeRow {
         (ints, tail)
     }
 
-    /// From the integers and tail of a row.
+    /// Decodes a row from its integers and tail.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the row is not valid.
     pub fn decode(ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "inode";
         let &[

@@ -8,27 +8,27 @@ use crate::format::place::Place;
 use crate::format::{FormatError, limits};
 use std::cmp::Ordering;
 
-/// `a` of the rows of superchunks.
+/// First part of the key of the map's rows that say where superchunks are.
 pub const SPACE_SUPERCHUNKS: u64 = 0;
-/// `a` of the rows of runs of subchunks.
+/// First part of the key of the map's rows for runs of subchunks.
 pub const SPACE_SUBCHUNKS: u64 = 1;
-/// `a` of the rows of recipes.
+/// First part of the key of the map's rows of recipes.
 pub const SPACE_RECIPES: u64 = 2;
 
-/// Columns of the table.
+/// Number of integer columns of the map.
 pub const MAP_COLUMNS: usize = 8;
 
-/// Where a superchunk is.
+/// A row of space 0 of the map: where a superchunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuperchunkRow {
-    /// Superchunk or table group.
+    /// Kind of the frame: superchunk or table group.
     pub kind: FrameKind,
-    /// Its frame.
+    /// Place of the frame.
     pub place: Place,
 }
 
 impl SuperchunkRow {
-    /// The integers and the tail of the row.
+    /// Returns the integers and the tail of the row.
     pub fn encode(&self) -> ([u64; MAP_COLUMNS], [u8; 8]) {
         let p = &self.place;
         let ints = [
@@ -44,10 +44,10 @@ impl SuperchunkRow {
         (ints, p.sum.to_le_bytes())
     }
 
-    /// From the integers and tail of a row in space 0.
+    /// Decodes a row of space 0 from its integers and tail.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the row is not valid.
     pub fn decode(ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "superchunk in the map";
         let &[kind, offset, copy, clear_len, stored_len, raw_len, codec, flags] = ints else {
@@ -62,10 +62,10 @@ impl SuperchunkRow {
     }
 }
 
-/// A place from the integers of a row of the map; `rest` is stored length, raw length, codec and flags.
+/// Makes a place from the integers of a row of the map; `rest` is stored length, raw length, codec and flags.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Fails if a number is out of bounds or the tail is not valid.
 pub fn place(offset: u64, copy: u64, clear_len: u64, rest: [u64; 4], tail: &[u8]) -> Result<Place, FormatError> {
     const WHAT: &str = "place in the map";
     let narrow =
@@ -86,23 +86,23 @@ pub fn place(offset: u64, copy: u64, clear_len: u64, rest: [u64; 4], tail: &[u8]
     .checked()
 }
 
-/// Subchunks with consecutive ids whose stored parts follow one another in a superchunk.
+/// A row of space 1 of the map: subchunks with consecutive ids whose stored parts follow one another in a superchunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubchunkRun {
-    /// Id of the first.
+    /// Id of the first subchunk.
     pub first: SubchunkId,
-    /// The superchunk that holds them.
+    /// The superchunk that holds the subchunks.
     pub superchunk: SuperchunkId,
-    /// Position of the first one's stored part in the raw superchunk.
+    /// Offset of the first subchunk's stored part in the superchunk's raw bytes.
     pub position: u32,
-    /// Lengths of the stored parts, 1 to [`limits::RUN`] of them.
+    /// Lengths of the stored parts in bytes, 1 to [`limits::RUN`] of them.
     pub lens: Vec<u32>,
-    /// Which of them are composed; empty if none is.
+    /// Which of the subchunks are composed; empty if none is.
     pub composed: Vec<bool>,
 }
 
 impl SubchunkRun {
-    /// The integers and the tail of the row; its key is (1, first).
+    /// Returns the integers and the tail of the row; its key is (1, first).
     pub fn encode(&self) -> ([u64; MAP_COLUMNS], Vec<u8>) {
         let mut tail = Vec::new();
         for &len in &self.lens {
@@ -116,10 +116,10 @@ impl SubchunkRun {
         (ints, tail)
     }
 
-    /// From the key, integers and tail of a row in space 1.
+    /// Decodes a row of space 1 from its key, integers and tail.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the row is not valid.
     pub fn decode(first: SubchunkId, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
         let mut lens = Vec::new();
         let (superchunk, position, bits) = walk(first, ints, tail, |len| lens.push(len))?;
@@ -127,11 +127,11 @@ impl SubchunkRun {
         Ok(SubchunkRun { first, superchunk, position, lens, composed })
     }
 
-    /// Finds the subchunk `id` in the run with this key, integers and tail, without decoding the others. `None` if it
-    /// is not in the run.
+    /// Finds the subchunk `id` in the run with this key, integers and tail, without decoding the others. Returns `None`
+    /// if it is not in the run.
     ///
     /// # Errors
-    /// As [`SubchunkRun::decode`]: all of the row is checked.
+    /// Fails as [`SubchunkRun::decode`] does: all of the row is checked.
     pub fn find(first: SubchunkId, ints: &[u64], tail: &[u8], id: SubchunkId) -> Result<Option<Located>, FormatError> {
         let (mut n, mut before, mut own) = (first.0, 0, None);
         let (superchunk, position, bits) = walk(first, ints, tail, |len| {
@@ -154,11 +154,11 @@ impl SubchunkRun {
 /// Where the stored part of one subchunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Located {
-    /// The superchunk that holds it.
+    /// The superchunk that holds the stored part.
     pub superchunk: SuperchunkId,
-    /// First byte in the raw superchunk.
+    /// Offset of the stored part in the superchunk's raw bytes.
     pub position: u32,
-    /// Bytes of the stored part.
+    /// Length of the stored part in bytes.
     pub len: u32,
     /// Whether the subchunk has a recipe.
     pub composed: bool,

@@ -4,19 +4,19 @@ use super::ContentRef;
 use super::inode::{InodeRow, XattrRef};
 use crate::format::{FormatError, limits};
 
-/// What can be shared.
+/// What several inodes can share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShareKind {
-    /// A content of table 3.
+    /// A content in the contents table (table 3).
     Content,
-    /// A tiny content.
+    /// A tiny content: the bytes of a small file.
     Tiny,
-    /// A set of xattrs in table 4.
+    /// A set of xattrs in the xattrs table (table 4).
     Xattrs,
 }
 
 impl ShareKind {
-    /// The name for messages.
+    /// Returns the kind's name for messages.
     pub fn name(self) -> &'static str {
         match self {
             ShareKind::Content => "content",
@@ -26,17 +26,17 @@ impl ShareKind {
     }
 }
 
-/// The key of a row of shares, with the order of the table.
+/// The key of a row of the table of shares, ordered as in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareKey {
-    /// Its kind.
+    /// Kind of what is shared.
     pub kind: ShareKind,
-    /// Its id, from 1, below [`limits::ID`].
+    /// Id of what is shared, from 1, below [`limits::ID`].
     pub id: u64,
 }
 
 impl ShareKey {
-    /// Everything that the inode is a user of, at most two things.
+    /// Returns everything that the inode is a user of, at most two things.
     pub fn used_by(inode: &InodeRow) -> impl Iterator<Item = ShareKey> + use<> {
         let content = match inode.content {
             ContentRef::None | ContentRef::Subchunk(_) => None,
@@ -50,7 +50,7 @@ impl ShareKey {
         content.into_iter().chain(xattrs)
     }
 
-    /// `a` and `b` of the row's key.
+    /// Returns `a` and `b` of the row's key.
     pub fn encode(&self) -> (u64, u64) {
         let kind = match self.kind {
             ShareKind::Content => 1,
@@ -60,10 +60,10 @@ impl ShareKey {
         (kind, self.id)
     }
 
-    /// From `a` and `b` of a row's key.
+    /// Decodes `a` and `b` of a row's key.
     ///
     /// # Errors
-    /// If there is no such kind or id.
+    /// Fails if there is no such kind or id.
     pub fn decode(a: u64, b: u64) -> Result<Self, FormatError> {
         //= format-spec.md#8.10
         //# A reader of the table refuses a row with an unknown kind, an id of 0, or fewer than two users.
@@ -79,38 +79,38 @@ impl ShareKey {
         Ok(ShareKey { kind, id: b })
     }
 
-    /// Kind and id in one number with the same order as the key: the kind takes 2 bits, the id 62.
+    /// Packs kind and id into one number with the same order as the key: the kind takes 2 bits, the id 62.
     pub fn pack(&self) -> u64 {
         let (kind, id) = self.encode();
         kind << 62 | id
     }
 
-    /// The inverse of [`ShareKey::pack`].
+    /// Unpacks a number that [`ShareKey::pack`] made.
     ///
     /// # Errors
-    /// As [`ShareKey::decode`].
+    /// Fails as [`ShareKey::decode`] does.
     pub fn unpack(packed: u64) -> Result<Self, FormatError> {
         ShareKey::decode(packed >> 62, packed & (limits::ID - 1))
     }
 }
 
-/// A row of shares, without its key.
+/// A row of the table of shares, without its key. What has no row has one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShareRow {
-    /// Number of inodes that use it, orphans included; at least 2.
+    /// Number of inodes that use the shared content or set, orphans included; at least 2.
     pub users: u64,
 }
 
 impl ShareRow {
-    /// The integers of the row.
+    /// Returns the integers of the row.
     pub fn encode(&self) -> [u64; 1] {
         [self.users]
     }
 
-    /// From the integers of a row.
+    /// Decodes the integers of a row.
     ///
     /// # Errors
-    /// If it has fewer than two users, or more than there can be inodes.
+    /// Fails if the row has fewer than two users, or more than there can be inodes.
     pub fn decode(ints: &[u64]) -> Result<Self, FormatError> {
         const WHAT: &str = "users of what is shared";
         match *ints {

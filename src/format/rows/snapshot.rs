@@ -7,21 +7,21 @@ use zerocopy::IntoBytes;
 
 use super::Time;
 
-/// A view under a name. Its ordinal is the row's key.
+/// A row of the snapshots table: a view under a name. The snapshot's ordinal is the row's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotRow {
-    /// 1 to 255 bytes, by the rules for names in directories.
+    /// Name of the snapshot: 1 to 255 bytes, by the rules for names in directories.
     pub name: Vec<u8>,
     /// A comment for people, at most [`limits::SNAPSHOT_COMMENT`] bytes; may be empty.
     pub comment: Vec<u8>,
-    /// When it was made.
+    /// Time when the snapshot was made.
     pub time: Time,
-    /// The view that it shows.
+    /// The trees that the snapshot shows.
     pub view: View,
 }
 
 impl SnapshotRow {
-    /// The row's tail.
+    /// Returns the row's tail.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.name.len() + self.comment.len() + RawView::SIZE + 24);
         for bytes in [&self.name, &self.comment] {
@@ -34,10 +34,10 @@ impl SnapshotRow {
         out
     }
 
-    /// The row with this tail.
+    /// Decodes the row from its tail.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the tail is not valid.
     pub fn decode(tail: &[u8]) -> Result<Self, FormatError> {
         //= format-spec.md#10
         //# A reader refuses a row whose name breaks the rules of 8.2, whose nanoseconds are not below 10^9, whose view

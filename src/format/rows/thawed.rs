@@ -3,41 +3,41 @@
 use crate::format::ids::LogOffset;
 use crate::format::{FormatError, limits};
 
-/// Integer columns of the table.
+/// Number of integer columns of the table of thawed ranges.
 pub const THAWED_COLUMNS: usize = 3;
 
-/// Where the bytes of a thawed range are.
+/// Where the bytes of a thawed range are: file data that is not in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThawedBytes {
-    /// In a frame of written bytes of the thaw log.
+    /// The bytes are in a frame of written bytes of the thaw log.
     InLog {
-        /// Offset of the frame's header in the thaw log, never 0.
+        /// Offset in bytes of the frame's header in the thaw log, never 0.
         frame: LogOffset,
-        /// The range's first byte in the frame's raw bytes.
+        /// Offset of the range's first byte in the frame's raw bytes.
         skip: u32,
-        /// XXH3 of all raw bytes of the frame.
+        /// XXH3-64 checksum of all raw bytes of the frame.
         sum: u64,
     },
-    /// Nowhere: the thaw log that held them is missing, or is damaged there.
+    /// The bytes are lost: the thaw log that held them is missing, or is damaged there.
     Lost,
 }
 
-/// A row of the table `thawed`, without its key.
+/// A row of the table `thawed`, without its key: a range of a file whose bytes are not in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThawedRow {
-    /// Bytes of the file, at least 1.
+    /// Length of the range in bytes, at least 1.
     pub length: u64,
-    /// Where they are.
+    /// Where the bytes of the range are.
     pub bytes: ThawedBytes,
 }
 
 impl ThawedRow {
-    /// Whether the bytes are lost.
+    /// Returns whether the bytes of the range are lost.
     pub fn is_lost(&self) -> bool {
         self.bytes == ThawedBytes::Lost
     }
 
-    /// The integers and the tail of the row.
+    /// Returns the integers and the tail of the row.
     pub fn encode(&self) -> ([u64; THAWED_COLUMNS], [u8; 8]) {
         match self.bytes {
             ThawedBytes::InLog { frame, skip, sum } => ([self.length, frame.0, skip.into()], sum.to_le_bytes()),
@@ -45,10 +45,10 @@ impl ThawedRow {
         }
     }
 
-    /// From the integers and tail of a row that begins at `offset` in its file.
+    /// Decodes a row that begins at byte `offset` of its file from its integers and tail.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the row is not valid.
     pub fn decode(offset: u64, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "thawed range";
         let &[length, frame, skip] = ints else {

@@ -3,34 +3,35 @@
 use crate::format::bytes::{Cursor, put_varint};
 use crate::format::{FormatError, limits};
 
-/// One attribute: its name with prefix, and its value as the kernel gives it.
+/// One extended attribute: its name with prefix, and its value as the kernel gives it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Xattr {
-    /// `user.x`, `security.capability`, `system.posix_acl_access` …
+    /// Name, for example `user.x`, `security.capability` or `system.posix_acl_access`.
     pub name: Vec<u8>,
-    /// Bytes.
+    /// Value in bytes.
     pub value: Vec<u8>,
 }
 
-/// The attributes of an inode, ascending by name.
+/// The extended attributes of an inode, ascending by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct XattrSet(pub Vec<Xattr>);
 
 impl XattrSet {
-    /// A set of these attributes, given in any order. Of two with the same name, the one with the smaller value counts.
+    /// Makes a set of these attributes, given in any order. Of two with the same name, the one with the smaller value
+    /// counts.
     pub fn new(mut attributes: Vec<Xattr>) -> Self {
         attributes.sort();
         attributes.dedup_by(|later, first| later.name == first.name);
         XattrSet(attributes)
     }
 
-    /// The value of the attribute with this name.
+    /// Returns the value of the attribute with this name, or `None`.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         let at = self.0.binary_search_by(|x| x.name.as_slice().cmp(name)).ok()?;
         self.0.get(at).map(|x| x.value.as_slice())
     }
 
-    /// The set's bytes.
+    /// Returns the encoded set.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for Xattr { name, value } in &self.0 {
@@ -45,7 +46,7 @@ impl XattrSet {
     /// Decodes all of `bytes` as one set.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the bytes are not a valid set.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         const WHAT: &str = "xattr set";
         if bytes.len() > limits::XATTR_SET {
