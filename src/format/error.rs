@@ -71,25 +71,25 @@ pub enum FormatError {
          program reads version 1 with features {known:#x}"
     )]
     Unsupported {
-        /// Its version.
+        /// Format version of the image.
         version: u16,
-        /// Its incompatible feature bits.
+        /// Incompatible feature bits of the image.
         incompat: u64,
-        /// The bits this program knows.
+        /// Incompatible feature bits that this program knows.
         known: u64,
     },
-    /// A decoder failed.
+    /// The decoder of a codec failed.
     #[error("cannot decode {what}: {why}")]
     Decode {
-        /// Codec.
+        /// Name of the codec.
         what: &'static str,
-        /// Message of the decoder.
+        /// Error message of the decoder.
         why: String,
     },
 }
 
 impl FormatError {
-    /// Shorthand for [`FormatError::Invalid`].
+    /// Makes a [`FormatError::Invalid`].
     pub const fn invalid(what: &'static str, why: &'static str) -> Self {
         FormatError::Invalid { what, why }
     }

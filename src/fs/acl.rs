@@ -6,21 +6,21 @@
 use crate::format::FormatError;
 use crate::format::bytes::Cursor;
 
-/// The xattr of the access ACL: it says who may access the file.
+/// Name of the xattr with the access ACL, which says who may access the file.
 pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
-/// The xattr of a directory's default ACL: what is made in the directory inherits it.
+/// Name of the xattr with a directory's default ACL, which new files in the directory inherit.
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const WHAT: &str = "ACL";
-/// The only version there is.
+/// Version number of an encoded ACL; no other version exists.
 const VERSION: u32 = 2;
-/// The id of an entry that names no user or group.
+/// Id in an entry that names no user or group.
 const NO_ID: u32 = u32::MAX;
-/// The permission bits that an ACL replaces.
+/// Mask of the permission bits that an ACL replaces.
 const RWX_ALL: u16 = 0o777;
 const RWX: u16 = 0o7;
 
-/// Who gets the permissions of an entry. The numbers are the kernel's.
+/// Whom an entry of an ACL gives permissions. The numbers are the kernel's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 enum Tag {
@@ -43,23 +43,23 @@ impl Tag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     tag: Tag,
-    /// Read, write, execute: below 8.
+    /// Permission bits: read, write, execute; below 8.
     permissions: u16,
-    /// The user or group of [`Tag::User`] and [`Tag::Group`]; [`NO_ID`] for the others.
+    /// Id of the user or group of [`Tag::User`] and [`Tag::Group`]; [`NO_ID`] for the others.
     id: u32,
 }
 
-/// A valid ACL. Its entries are in the kernel's order: exactly one each for the owner, the owning group and others, and
-/// a mask if it names other users or groups.
+/// A valid POSIX ACL. Its entries are in the kernel's order: exactly one each for the owner, the owning group and
+/// others, and a mask if it names other users or groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Acl(Vec<Entry>);
 
 impl Acl {
-    /// The ACL in an xattr's value; `None` if it has no entries, which asks for its removal (`posix_acl_from_xattr` and
-    /// `posix_acl_valid`).
+    /// Decodes the ACL in an xattr's value; `None` if it has no entries, which asks for its removal
+    /// (`posix_acl_from_xattr` and `posix_acl_valid` in Linux).
     ///
     /// # Errors
-    /// What is wrong with the value.
+    /// Fails if the value is not a valid ACL.
     pub(super) fn decode(value: &[u8]) -> Result<Option<Self>, FormatError> {
         if value.is_empty() {
             return Ok(None);
@@ -93,7 +93,7 @@ impl Acl {
         Ok(Some(Acl(entries)))
     }
 
-    /// The xattr's value.
+    /// Encodes the ACL as an xattr's value.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = VERSION.to_le_bytes().to_vec();
         for entry in &self.0 {
@@ -108,20 +108,20 @@ impl Acl {
         self.0.iter().find(|entry| entry.tag == tag).map(|entry| entry.permissions)
     }
 
-    /// The nine permission bits that go with the ACL (`posix_acl_equiv_mode`). The group's bits are those of the mask,
-    /// if there is one.
+    /// Returns the nine permission bits that go with the ACL (`posix_acl_equiv_mode` in Linux). The group's bits are
+    /// those of the mask, if there is one.
     pub(super) fn mode(&self) -> u16 {
         let group = self.of(Tag::Mask).or(self.of(Tag::GroupObj)).unwrap_or(0);
         self.of(Tag::UserObj).unwrap_or(0) << 6 | group << 3 | self.of(Tag::Other).unwrap_or(0)
     }
 
-    /// Whether the mode alone says the same. Then the ACL need not be stored.
+    /// Returns whether the mode alone says the same. Then the ACL need not be stored.
     pub(super) fn is_mode(&self) -> bool {
         self.0.iter().all(|entry| matches!(entry.tag, Tag::UserObj | Tag::GroupObj | Tag::Other))
     }
 
-    /// Changes the ACL of a file whose mode is changed to `mode` (`__posix_acl_chmod_masq`). The group's bits go to the
-    /// mask, if there is one.
+    /// Changes the ACL of a file whose mode is changed to `mode` (`__posix_acl_chmod_masq` in Linux). The group's bits
+    /// go to the mask, if there is one.
     pub(super) fn chmod(&mut self, mode: u16) {
         let group = if self.of(Tag::Mask).is_some() { Tag::Mask } else { Tag::GroupObj };
         for entry in &mut self.0 {
@@ -134,9 +134,9 @@ impl Acl {
         }
     }
 
-    /// The mode and the access ACL of a file made with `mode` in a directory with this default ACL
-    /// (`__posix_acl_create_masq`). There is no access ACL if the mode says it all. Nobody gets more than `mode` asks
-    /// for.
+    /// Returns the mode and the access ACL of a file made with `mode` in a directory with this default ACL
+    /// (`__posix_acl_create_masq` in Linux). There is no access ACL if the mode says it all. Nobody gets more than
+    /// `mode` asks for.
     pub(super) fn inherit(&self, mode: u16) -> (u16, Option<Acl>) {
         let mut own = self.clone();
         let group = if own.of(Tag::Mask).is_some() { Tag::Mask } else { Tag::GroupObj };
@@ -154,7 +154,8 @@ impl Acl {
     }
 }
 
-/// `posix_acl_valid`: owner, named users, owning group, named groups, mask, others, in this order.
+/// Checks the order of entries as `posix_acl_valid` does in Linux: owner, named users, owning group, named groups,
+/// mask, others.
 fn check_order(entries: &[Entry]) -> Result<(), FormatError> {
     let disorder = || FormatError::invalid(WHAT, "its entries are not in order, or one is missing");
     let (mut last, mut named) = (None, false);

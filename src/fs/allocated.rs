@@ -6,13 +6,13 @@ use crate::format::ids::{ContentId, InodeId};
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 
 const STATFS_BLOCK: u32 = 4096;
-/// How many thawed ranges one stat adds up while the file is being written. The rest is estimated. Each range costs
+/// Most thawed ranges that one stat(2) adds up while the file is being written. The rest is estimated. Each range costs
 /// less than a microsecond.
 const RANGES: usize = 1024;
 
 impl Moment<'_> {
-    /// Bytes of a file that are not in holes, according to its row and its thawed ranges; 0 if it is not a regular
-    /// file.
+    /// Returns the bytes of a file that are not in holes, according to its row and its thawed ranges; 0 if it is not a
+    /// regular file.
     pub(super) fn allocated(&self, inode: InodeId, row: &InodeRow) -> Result<u64, FsError> {
         if row.file_type != FileType::Regular {
             return Ok(0);
@@ -27,9 +27,9 @@ impl Moment<'_> {
         Ok(stored.saturating_add(self.thawed_bytes(inode, row.size)?).min(row.size))
     }
 
-    /// Bytes of a file with this content that are not in holes. If the content has holes, the row has the number;
-    /// otherwise it is the length of the content. (Adding up the extents would take a walk for each inode that uses the
-    /// content.)
+    /// Returns the bytes of a file with this content that are not in holes. If the content has holes, the row has the
+    /// number; otherwise it is the length of the content. (Adding up the extents would take a walk for each inode that
+    /// uses the content.)
     fn stored(&self, content: ContentId, row: &InodeRow) -> Result<u64, FsError> {
         if let Some(allocated) = row.allocated() {
             return Ok(allocated.min(row.size));
@@ -45,9 +45,9 @@ impl Moment<'_> {
         Ok(end)
     }
 
-    /// Bytes in the thawed ranges of an inode. Stat asks for them each time, so they are cached until something
-    /// changes. If a file that is being written has very many ranges, only the first are added up, and the rest is
-    /// estimated from their density.
+    /// Returns the bytes in the thawed ranges of an inode. Stat asks for them each time, so they are cached until
+    /// something changes. If a file that is being written has very many ranges, only the first are added up, and the
+    /// rest is estimated from their density.
     fn thawed_bytes(&self, inode: InodeId, size: u64) -> Result<u64, FsError> {
         if !self.view().has_thawed() {
             return Ok(0);
@@ -74,14 +74,14 @@ impl Moment<'_> {
     }
 }
 
-/// `bytes` × `size` ÷ `end`, but at least `bytes`.
+/// Returns `bytes` × `size` ÷ `end`, but at least `bytes`.
 fn scaled(bytes: u64, size: u64, end: u64) -> u64 {
     let scaled = u128::from(bytes) * u128::from(size) / u128::from(end.max(1));
     u64::try_from(scaled).unwrap_or(u64::MAX).max(bytes)
 }
 
 impl Fs {
-    /// Statistics of the whole filesystem, for statfs(2).
+    /// Returns statistics of the whole filesystem, for statfs(2).
     pub fn statfs(&self) -> StatFs {
         let view = &self.now().view().version().root().view.clone();
         let blocks = view.bytes.div_ceil(STATFS_BLOCK.into());

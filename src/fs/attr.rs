@@ -3,20 +3,20 @@
 use crate::format::ids::InodeId;
 use crate::format::rows::{FileType, InodeRow, Time};
 
-/// What stat(2) returns.
+/// The attributes of an inode that stat(2) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.
     pub inode: InodeId,
-    /// Type.
+    /// Type of the file.
     pub file_type: FileType,
     /// Permission bits, with setuid, setgid and sticky.
     pub permissions: u16,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u32,
-    /// Link count.
+    /// Number of hard links.
     pub links: u64,
     /// Size in bytes: of a symlink the length of its target; of a directory the size that its source reported; 0 of
     /// other types.
@@ -34,43 +34,43 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// Whether it is a directory.
+    /// Returns whether the inode is a directory.
     pub fn is_dir(&self) -> bool {
         self.file_type == FileType::Directory
     }
 
-    /// Whether it is a regular file.
+    /// Returns whether the inode is a regular file.
     pub fn is_regular(&self) -> bool {
         self.file_type == FileType::Regular
     }
 
-    /// Whether it is a symlink.
+    /// Returns whether the inode is a symlink.
     pub fn is_symlink(&self) -> bool {
         self.file_type == FileType::Symlink
     }
 }
 
-/// What statfs(2) returns.
+/// The statistics of a filesystem that statfs(2) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatFs {
-    /// Blocks of `block_size` bytes: of an image that is only read, those that its files
-    /// occupy; of one that is written, all blocks of the file system that contains it.
+    /// Number of blocks of `block_size` bytes. For an image that is only read, these are the blocks that its files
+    /// occupy; for one that is written, all blocks of the file system that contains it.
     pub blocks: u64,
-    /// Blocks that can still be written.
+    /// Number of blocks that can still be written.
     pub free: u64,
-    /// Bytes of a block.
+    /// Length of a block in bytes.
     pub block_size: u32,
-    /// Inodes that exist plus those that can still be made.
+    /// Number of inodes that exist plus those that can still be made.
     pub files: u64,
-    /// Inodes that can still be made.
+    /// Number of inodes that can still be made.
     pub free_files: u64,
 }
 
 const STAT_BLOCK: u64 = 512;
 
 impl Attr {
-    /// The attributes in an inode's row. `allocated` are the bytes of a regular file that are not in holes; it is
-    /// ignored for other types.
+    /// Makes the attributes from an inode's row. `allocated` are the bytes of a regular file that are not in holes; it
+    /// is ignored for other types.
     pub(super) fn of(inode: InodeId, row: &InodeRow, allocated: u64) -> Self {
         let device = matches!(row.file_type, FileType::BlockDevice | FileType::CharDevice);
         let (size, allocated) = match row.file_type {

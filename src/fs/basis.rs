@@ -16,14 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The beginning of the session while no log has been written: every frame is older.
+/// Beginning of the session in the thaw log while no log has been written: every frame is then older.
 pub(super) const NO_SESSION: LogOffset = LogOffset(u64::MAX);
 
-/// Reads all rows of `thawed` and `orphans`. `session` is the offset at which the log ended when this mount began to
-/// write.
+/// Reads all rows of the tables `thawed` and `orphans`, and makes the state to begin with. `session` is the offset in
+/// bytes at which the log ended when this mount began to write.
 ///
 /// # Errors
-/// If the rows cannot be read.
+/// Fails if the rows cannot be read.
 pub(super) fn of(
     image: &Arc<Image>,
     replayed: &Replayed,

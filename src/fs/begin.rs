@@ -16,39 +16,40 @@ use crate::thaw::replay::Replayed;
 use crate::thaw::{self, Binding, ThawLog};
 use std::sync::Arc;
 
-/// What a new thaw log begins with.
+/// Options for a new thaw log.
 #[derive(Debug, Clone, Copy)]
 pub struct Beginning {
-    /// A random number that becomes its id. If a log of the image already had this id, another one is derived from it.
+    /// Random number that becomes the log's id. If a log of the image already had this id, another one is derived from
+    /// it.
     pub log_id: u64,
-    /// Bytes of a segment: a power of two from 16 KiB to 64 MiB. If absent, the free space decides.
+    /// Length of a segment in bytes: a power of two from 16 KiB to 64 MiB. If absent, the free space decides.
     pub segment_size: Option<u64>,
 }
 
-/// An image that is being written.
+/// An image that is open for writing, with its thaw log.
 pub struct Writer {
-    /// The thaw log.
+    /// Writer of the thaw log.
     pub log: ThawLog,
-    /// The image's log.
+    /// Writer of the image's log.
     pub image: LogWriter,
-    /// The head slots.
+    /// Writer of the head slots.
     pub heads: Heads,
-    /// Where the thaw log lives.
+    /// The directory that holds the thaw log.
     pub home: Arc<dyn LogHome>,
-    /// The version that the log continues.
+    /// The version of the image that the thaw log continues.
     pub base: Arc<Image>,
-    /// What the log says happened since then. Ranges may name other frames than in [`Found`].
+    /// Changes since that version, replayed from the thaw log. Ranges may name other frames than in [`Found`].
     pub replayed: Replayed,
-    /// The new name of a log that did not belong to the image and was set aside.
+    /// New name of a thaw log that did not belong to the image and was set aside.
     pub set_aside: Option<String>,
 }
 
 impl Found {
-    /// Turns the image into one that is being written.
+    /// Opens the image for writing.
     ///
     /// # Errors
-    /// If a step fails. Nothing that was committed is lost then; [`look`](super::start::look) may be called again, and
-    /// another attempt made.
+    /// Fails if a step fails. Nothing that was committed is lost then; [`look`](super::start::look) may be called
+    /// again, and another attempt made.
     pub fn begin(self, beginning: &Beginning) -> Result<Writer, StartError> {
         let Found { storage, home, mut heads, image: base, mut replayed, log: found, used } = self;
         let log_id = new_id(beginning.log_id, &used);
@@ -84,7 +85,8 @@ impl Found {
 
 //= format-spec.md#2.3
 //# A writer durably raises `epoch` in the head.
-/// Raises the epoch in both slots. They name the log that goes on; if there is none, they are clean.
+/// Raises the epoch in both head slots. The slots then name the thaw log `goes_on` that is continued; if there is none,
+/// they are marked clean.
 pub(super) fn raise_epoch(heads: &mut Heads, goes_on: Option<u64>) -> Result<u32, StartError> {
     let last = heads.slots().map(|head| head.epoch).max().unwrap_or(0);
     let epoch = last.checked_add(1).filter(|&epoch| epoch < limits::EPOCH);
@@ -99,8 +101,8 @@ pub(super) fn raise_epoch(heads: &mut Heads, goes_on: Option<u64>) -> Result<u32
 
 //= format-spec.md#2.3
 //# Then it appends at `log_end`, or after the last frame that the thaw log names.
-/// A writer at the image's end: `log_end`, or the end of the last frame that the thaw log names. Whatever follows is
-/// cut off.
+/// Opens a writer at the image's end: `log_end`, or the end of the last frame that the thaw log names. Bytes after it
+/// are cut off.
 pub(super) fn open_log(
     storage: &Arc<dyn Storage>,
     head: &Head,
@@ -122,7 +124,7 @@ pub(super) fn open_log(
 
 //= format-spec.md#11.4
 //# A new log begins with segment 0, whose head and name are made durable first.
-/// A log without commits, named by both slots. Before the call they are clean.
+/// Makes a new thaw log without commits, and lets both head slots name it. Before the call the slots are clean.
 fn new_log(
     heads: &mut Heads,
     home: &dyn LogHome,
@@ -145,7 +147,8 @@ fn new_log(
     Ok(log)
 }
 
-/// An id that is not 0 and not in `used`: a log that an earlier attempt left must not be mistaken for the new one.
+/// Returns an id that is not 0 and not in `used`: a log that an earlier attempt left must not be mistaken for the new
+/// one.
 fn new_id(random: u64, used: &[u64]) -> u64 {
     let mut id = random;
     while id == 0 || used.contains(&id) {
@@ -154,7 +157,7 @@ fn new_id(random: u64, used: &[u64]) -> u64 {
     id
 }
 
-/// What a segment records about the image.
+/// Returns what a segment of the thaw log records about the image.
 fn binding(head: &Head) -> Binding {
     Binding { uuid: head.uuid, lineage: head.lineage, generation: head.generation, root_hash: head.root_hash }
 }

@@ -2,14 +2,14 @@
 
 use crate::format::block::Key;
 
-/// How far the copying has come.
+/// Progress of copying live ranges out of old segments of the thaw log.
 #[derive(Debug, Default)]
 pub(super) struct CarryOver {
-    /// Ranges in segments below this number are copied. 0: no pass is running.
+    /// Number of a segment: ranges in segments below it are copied. It is 0 while no pass is running.
     pub(super) below: u64,
-    /// The next row to look at.
+    /// Key of the next row of thawed ranges to look at.
     pub(super) next: Key,
-    /// For which number the last pass was, and how many bytes the log had when it ended. What that pass could not copy
-    /// is not tried again at once.
+    /// The segment number `below` of the last pass, and the length of the log in bytes when the pass ended. What that
+    /// pass could not copy is not tried again at once.
     pub(super) ended: (u64, u64),
 }

@@ -10,15 +10,15 @@ use crate::format::ids::InodeId;
 use crate::format::rows::ShareKey;
 use std::collections::BTreeSet;
 
-/// The number of slots. Only a handful of operations run at a time, so few collide.
+/// Number of slots that claims are hashed to. Only a handful of operations run at a time, so few collide.
 const SLOTS: usize = 4096;
 
-/// Something that an operation reads or changes as a whole.
+/// Something that an operation reads or changes as a whole. Two operations conflict if they claim the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
     /// An inode: its row, its names if it is a directory, its thawed ranges, and the content if no other inode uses it.
     Inode(InodeId),
-    /// A content, tiny content or xattr set, and its number of users.
+    /// A content, tiny content or xattr set that inodes share, and its number of users.
     Shared(ShareKey),
 }
 
@@ -34,7 +34,7 @@ impl Claim {
     }
 }
 
-/// The claims of one operation.
+/// The claims of one operation: what it reads and what it writes.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     read: BTreeSet<usize>,
@@ -51,7 +51,7 @@ impl Claims {
     }
 }
 
-/// When each slot was last changed.
+/// The stamp (number of the change) at which each slot was last changed.
 pub(super) struct Stamps(Vec<u64>);
 
 impl Stamps {
@@ -59,30 +59,30 @@ impl Stamps {
         Stamps(vec![0; SLOTS])
     }
 
-    /// Whether nothing claimed has changed after stamp `base`.
+    /// Returns whether nothing claimed has changed after stamp `base`.
     pub(super) fn hold(&self, claims: &Claims, base: u64) -> bool {
         let slots = claims.read.iter().chain(&claims.written);
         slots.into_iter().all(|&slot| self.0.get(slot).is_some_and(|&stamp| stamp <= base))
     }
 
-    /// Whether one claim has not changed after stamp `base`.
+    /// Returns whether what one claim names has not changed after stamp `base`.
     pub(super) fn holds(&self, claim: Claim, base: u64) -> bool {
         self.0.get(claim.slot()).is_some_and(|&stamp| stamp <= base)
     }
 
-    /// Notes that everything these claims write has changed at `stamp`.
+    /// Records that everything these claims write has changed at `stamp`.
     pub(super) fn set(&mut self, claims: &Claims, stamp: u64) {
         for &slot in &claims.written {
             self.set_slot(slot, stamp);
         }
     }
 
-    /// Notes that everything has changed at `stamp`.
+    /// Records that everything has changed at `stamp`.
     pub(super) fn set_all(&mut self, stamp: u64) {
         self.0.fill(stamp);
     }
 
-    /// Notes that one claim has changed at `stamp`.
+    /// Records that what one claim names has changed at `stamp`.
     pub(super) fn set_one(&mut self, claim: Claim, stamp: u64) {
         self.set_slot(claim.slot(), stamp);
     }

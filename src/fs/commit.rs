@@ -13,21 +13,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// A commit between begin and end.
+/// A commit of the thaw log that has begun and has not ended.
 struct Running {
     begun: Begun,
     waiters: Vec<Waiter>,
     seal: Option<Seal>,
-    /// It could not be written before and is retried. It contains nothing that came after that.
+    /// Whether an earlier attempt to write it failed. The commit contains nothing that came after that attempt.
     retried: bool,
 }
 
 impl Live {
-    /// Makes all changes so far durable, and answers the waiters.
+    /// Makes all changes so far durable in the thaw log, and answers those who wait for it.
     ///
     /// # Errors
-    /// `NoSpace` if the thaw log cannot grow: the next commit tries again. Any other error: changes are refused for
-    /// good, since before or from now on.
+    /// Fails with `NoSpace` if the thaw log cannot grow: the next commit tries again. After any other error, now or
+    /// earlier, all changes are refused for good.
     pub fn commit_now(&self) -> Result<(), FsError> {
         self.commit(false)
     }
@@ -35,7 +35,7 @@ impl Live {
     /// Asks for a commit and waits for it, if a committer runs.
     ///
     /// # Errors
-    /// As [`Live::commit_now`].
+    /// Fails as [`Live::commit_now`] does.
     pub fn sync_and_wait(&self) -> Result<(), FsError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         // The receiver below waits for exactly one answer.
@@ -43,7 +43,8 @@ impl Live {
         receiver.recv().unwrap_or_else(|_| Err(FsError::io("the committer has ended")))
     }
 
-    /// Commits. With `seal`, the state is sealed in the same step that takes the operations [2].
+    /// Makes all changes so far durable. With `seal`, the state is sealed for a checkpoint in the same step that takes
+    /// the operations [2].
     pub(super) fn commit(&self, seal: bool) -> Result<(), FsError> {
         self.keep_what_came_back()?;
         let _one = self.committing.lock();
@@ -61,8 +62,8 @@ impl Live {
         }
     }
 
-    /// What was recovered after a crash may be in the page cache only. Whoever asks for a commit is told that
-    /// everything is durable; so it is written again first, as before a first change.
+    /// Writes again what was recovered after a crash, as before a first change, because it may be in the page cache
+    /// only. Whoever asks for a commit is told that everything is durable.
     fn keep_what_came_back(&self) -> Result<(), FsError> {
         let nobody_waits = self.lock_state().waiters.is_empty();
         if nobody_waits || self.has_begun() || !self.has_recovered() {
@@ -74,7 +75,7 @@ impl Live {
         })
     }
 
-    /// `None` if there is nothing to do.
+    /// Begins a commit. Returns `None` if there is nothing to do.
     fn begin_commit(&self, seal: bool) -> Result<Option<Running>, FsError> {
         let mut side = self.log.lock();
         let came_back = self.has_recovered();
@@ -169,7 +170,7 @@ impl Live {
     /// Records in the log that its last commit is durable. Otherwise only the next commit would do so.
     ///
     /// # Errors
-    /// As [`Live::commit_now`].
+    /// Fails as [`Live::commit_now`] does.
     pub(super) fn record_last_commit(&self) -> Result<(), FsError> {
         let _one = self.committing.lock();
         let mut side = self.log.lock();
@@ -187,13 +188,14 @@ impl Live {
         self.end_commit(Running { begun, waiters: Vec::new(), seal: None, retried: false }, synced)
     }
 
-    /// Answers the waiters with an error: there is no committer any more.
+    /// Answers those who wait for a commit with an error: there is no committer any more.
     pub(super) fn give_up_waiters(&self) {
         let waiters = std::mem::take(&mut self.lock_state().waiters);
         answer(waiters, || Err(FsError::latched()));
     }
 
-    /// Commits when somebody waits, when much is pending, and some time after the oldest change; until the end begins.
+    /// Runs the committer's thread. It commits when somebody waits, when much is pending, and some time after the
+    /// oldest change, until the end begins.
     pub(super) fn run_committer(self: &Arc<Self>) {
         loop {
             let mut state = self.lock_state();

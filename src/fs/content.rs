@@ -8,8 +8,8 @@ use crate::format::ids::SubchunkId;
 use crate::format::rows::inode::{TAG_ALLOCATED, TAG_WRITER, UNEVEN};
 use crate::format::rows::{ContentRow, Extent, InodeRow};
 
-/// The rows that say of `[from, to)` what `row`, which begins at offset `begin`, says of it. In order, each with the
-/// offset at which it begins. Empty if the range and the row do not overlap.
+/// Returns the rows that describe the range `[from, to)` as `row`, which begins at offset `begin`, describes it. They
+/// are in order, each with the offset at which it begins; empty if the range and the row do not overlap.
 pub(super) fn part(begin: u64, row: &ContentRow, from: u64, to: u64) -> Vec<(u64, ContentRow)> {
     let (from, to) = (from.max(begin), to.min(begin.saturating_add(row.length)));
     if from >= to {
@@ -43,7 +43,7 @@ pub(super) fn part(begin: u64, row: &ContentRow, from: u64, to: u64) -> Vec<(u64
     }
 }
 
-/// Collects whole subchunks of a run.
+/// Collects whole subchunks with consecutive ids into a run.
 #[derive(Default)]
 struct Whole {
     begin: u64,
@@ -70,17 +70,17 @@ impl Whole {
     }
 }
 
-/// A hole of `length` bytes.
+/// Makes the row of a hole of `length` bytes.
 pub(super) fn hole(length: u64) -> ContentRow {
     ContentRow { length, extent: Extent::Hole }
 }
 
-/// A slice of a subchunk.
+/// Makes the row of a slice of a subchunk: `length` bytes from its byte `skip` on.
 pub(super) fn slice(subchunk: SubchunkId, skip: u32, length: u64) -> ContentRow {
     ContentRow { length, extent: Extent::Slice { subchunk, skip } }
 }
 
-/// Bytes of the row that are not in a hole.
+/// Returns the bytes of the row that are not in a hole.
 pub(super) fn data_of(row: &ContentRow) -> u64 {
     if row.extent == Extent::Hole { 0 } else { row.length }
 }
@@ -91,19 +91,19 @@ pub(super) fn set_allocated(row: &mut InodeRow, data: u64, end: u64) {
     set_attribute(row, TAG_ALLOCATED, (data < end).then_some(data));
 }
 
-/// Records that the content was made by changes, not by cutting it from its start.
+/// Records that the content was made by changes, not by chunking it from its start.
 pub(super) fn set_uneven(row: &mut InodeRow) {
     let flags = writer_flags(row) | UNEVEN;
     set_attribute(row, TAG_WRITER, Some(flags));
 }
 
-/// Records that the content is as if it had been cut from its start.
+/// Records that the content is as if it had been chunked from its start.
 pub(super) fn clear_uneven(row: &mut InodeRow) {
     let flags = writer_flags(row) & !UNEVEN;
     set_attribute(row, TAG_WRITER, (flags != 0).then_some(flags));
 }
 
-/// Removes what the row says of a content that it no longer has.
+/// Removes the attributes of the row that describe a content that it no longer has.
 pub(super) fn forget_content(row: &mut InodeRow) {
     set_attribute(row, TAG_ALLOCATED, None);
     clear_uneven(row);

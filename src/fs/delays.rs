@@ -10,18 +10,18 @@ use crate::freeze::pressure::Delay;
 use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
 
-/// The replies that wait.
+/// Replies to writes that are held back, so that writers do not outrun the freezer.
 #[derive(Default)]
 pub(super) struct Delays {
     pub(super) queue: Mutex<Queue>,
     pub(super) changed: Condvar,
 }
 
-/// The replies that wait, and what their thread knows.
+/// The replies that wait, and the state of the thread that sends them.
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) waiting: Vec<(Delay, Waiter)>,
-    /// Whether a thread sends them.
+    /// Whether a thread that sends the replies is running.
     pub(super) served: bool,
     /// Whether something has changed that the thread has not seen.
     pub(super) news: bool,
@@ -52,13 +52,13 @@ impl Queue {
 }
 
 impl Delays {
-    /// Something happened that may end a wait.
+    /// Wakes the thread, because something happened that may end a wait.
     pub(super) fn wake(&self) {
         self.queue.lock().news = true;
         self.changed.notify_all();
     }
 
-    /// Sends all replies. From now on no reply waits.
+    /// Sends all replies. No reply waits after this call.
     pub(super) fn close(&self) {
         let mut queue = self.queue.lock();
         queue.served = false;
@@ -67,7 +67,7 @@ impl Delays {
         waiting.into_iter().for_each(|(_, waiter)| waiter(Ok(())));
     }
 
-    /// From now on a thread sends the replies.
+    /// Records that a thread sends the replies from now on.
     pub(super) fn open(&self) {
         self.queue.lock().served = true;
     }

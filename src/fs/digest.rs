@@ -24,15 +24,16 @@ use crate::meta::Dirents;
 use std::collections::{HashMap, HashSet};
 
 const BEGIN: &[u8] = b"floe digest 1\0";
-/// Pieces of this many zero bytes are left out: otherwise a hole of a terabyte would have to be hashed.
+/// Length in bytes of a piece that is left out if it is all zero: otherwise a hole of a terabyte would have to be
+/// hashed.
 const PIECE: u64 = 64 << 10;
-/// Bytes of one read.
+/// Number of bytes of one read.
 const READ: u64 = 1 << 20;
 
-/// The digest of the tree at `root`, which need not be a directory.
+/// Computes the digest of the tree at `root`, which need not be a directory.
 ///
 /// # Errors
-/// The first thing that cannot be read, with its path; `Io` if directories contradict each other.
+/// Fails with the first thing that cannot be read, with its path; with `Io` if directories contradict each other.
 pub fn digest(fs: &Fs, root: InodeId) -> Result<[u8; 32], FsError> {
     let now = &fs.now();
     let mut digest = Digest {
@@ -57,9 +58,9 @@ struct Digest<'a> {
     now: &'a Moment<'a>,
     hasher: blake3::Hasher,
     records: u64,
-    /// The record of the first name of each inode that may have several.
+    /// Number of the record of the first name of each inode that may have several names.
     first_names: HashMap<InodeId, u64>,
-    /// The directories entered so far: in a hostile image a directory may have several names, or lie within itself.
+    /// Directories entered so far: in a hostile image a directory may have several names, or lie within itself.
     directories: HashSet<InodeId>,
     path: Vec<u8>,
     buffer: Vec<u8>,

@@ -5,20 +5,21 @@ use super::{Attr, FsError};
 use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
 
-/// An entry of a directory.
+/// An entry of a directory, as a listing returns it.
 #[derive(Debug, Clone, Copy)]
 pub struct DirEntry<'a> {
-    /// Its inode.
+    /// Number of the inode.
     pub inode: InodeId,
-    /// Its type.
+    /// Type of the inode.
     pub file_type: FileType,
-    /// Its name.
+    /// Name of the entry.
     pub name: &'a [u8],
-    /// The cookie with which the entries after this one are read.
+    /// Cookie with which the entries after this one are read.
     pub cookie: u64,
 }
 
-/// Cookies 0 to this one mean the beginning, `.` and `..`. The entry of rank r (from 0) has the cookie this + 1 + r.
+/// Cookies from 0 to this one mean the beginning, `.` and `..`. The entry of rank r (from 0) has the cookie this + 1 +
+/// r.
 pub const FIRST_COOKIES: u64 = 2;
 
 impl Fs {
@@ -37,10 +38,10 @@ impl Fs {
         self.now().read_dir(dir, cookie, each)
     }
 
-    /// As [`Fs::read_dir`], with the attributes of each entry.
+    /// Passes entries with the attributes of each, otherwise like [`Fs::read_dir`].
     ///
     /// # Errors
-    /// As [`Fs::read_dir`]. An inode that cannot be read is passed as its error.
+    /// Fails as [`Fs::read_dir`] does. An inode that cannot be read is passed as its error.
     pub fn read_dir_plus(
         &self,
         dir: InodeId,

@@ -13,25 +13,26 @@ use crate::format::ids::InodeId;
 use crate::format::rows::FileType;
 use crate::format::sums::xxh3;
 
-/// Numbers up to this one mean the beginning, `.` and `..`.
+/// Cookies from 0 to this one mean the beginning, `.` and `..`.
 const FIRST_COOKIES: u64 = 2;
-/// Before the last reply, one name out of this many is remembered; fewer if the directory is very large.
+/// Distance of remembered names: before the last reply, one name out of this many is remembered; fewer if the directory
+/// is very large.
 const SPARSE: u64 = 64;
-/// At least one name out of this many is remembered, as long as there is memory for it.
+/// Largest distance of remembered names, as long as there is memory for them.
 const SPARSE_MAX: u64 = 1 << 16;
 /// Bytes of memory for the remembered names of one handle.
 const MARKS_BYTES: usize = 256 << 10;
 
-/// A remembered name.
+/// A remembered name of a directory, from which reading can continue.
 #[derive(Debug)]
 struct Mark {
-    /// Its number.
+    /// Number (cookie) of the name.
     cookie: u64,
-    /// Empty: the beginning of the directory.
+    /// The name; empty for the beginning of the directory.
     name: Box<[u8]>,
-    /// Whether a reader came here by seekdir. Then the numbers and names before it do not adjoin it.
+    /// Whether a reader came here by seekdir(3). Then the numbers and names before it do not adjoin it.
     jump: bool,
-    /// The hashes of the names since the previous mark, combined by exclusive or.
+    /// Hashes of the names since the previous mark, combined by exclusive or.
     hash: u64,
 }
 
@@ -41,13 +42,13 @@ impl Mark {
     }
 }
 
-/// The names of a reply.
+/// The names of the last reply to a reader.
 #[derive(Debug, Default)]
 struct Reply {
     /// The number that was asked for, and the number before that of the first name.
     asked: u64,
     before: u64,
-    /// The name after which the reply begins; empty: the beginning of the directory.
+    /// The name after which the reply begins; empty for the beginning of the directory.
     after: Vec<u8>,
     names: Vec<u8>,
     ends: Vec<usize>,
@@ -59,7 +60,7 @@ impl Reply {
         self.ends.push(self.names.len());
     }
 
-    /// The names with their numbers.
+    /// Returns the names with their numbers.
     fn names(&self) -> impl Iterator<Item = (u64, &[u8])> {
         (1..=self.ends.len() as u64).map_while(|n| {
             let cookie = self.before.saturating_add(n);
@@ -67,7 +68,7 @@ impl Reply {
         })
     }
 
-    /// The name with this number.
+    /// Returns the name with this number, or `None`.
     fn get(&self, cookie: u64) -> Option<&[u8]> {
         if cookie == self.asked || cookie == self.before {
             return Some(&self.after);
@@ -78,37 +79,37 @@ impl Reply {
         self.names.get(begin..end)
     }
 
-    /// The number of the last name.
+    /// Returns the number of the last name.
     fn last(&self) -> u64 {
         self.before.saturating_add(self.ends.len() as u64)
     }
 }
 
-/// An open directory.
+/// An open directory. It gives names stable numbers (cookies), although the directory changes while it is read.
 #[derive(Debug)]
 pub struct DirHandle {
     dir: InodeId,
-    /// In the order of their numbers.
+    /// Remembered names, in the order of their numbers.
     marks: Vec<Mark>,
     bytes: usize,
     sparse: u64,
-    /// The names returned since the last mark and before the last reply: their number, and their hashes combined by
+    /// Number of the names returned since the last mark and before the last reply, and their hashes combined by
     /// exclusive or.
     since: u64,
     hash: u64,
     reply: Reply,
 }
 
-/// Where to continue.
+/// Position in a directory from which reading continues.
 enum Place {
-    /// After this name; empty: at the beginning.
+    /// After this name; if it is empty, at the beginning.
     After(Vec<u8>),
-    /// After all names.
+    /// After all names of the directory.
     End,
 }
 
 impl DirHandle {
-    /// Opens the directory `dir`. Nothing is read yet.
+    /// Opens the directory `dir`. Reads nothing yet.
     pub fn new(dir: InodeId) -> Self {
         let reply = Reply { before: FIRST_COOKIES, ..Reply::default() };
         let mut handle = DirHandle { dir, marks: Vec::new(), bytes: 0, sparse: SPARSE, since: 0, hash: 0, reply };
@@ -126,10 +127,10 @@ impl DirHandle {
         self.read_in(&fs.now(), cookie, each)
     }
 
-    /// As [`DirHandle::read`], with the attributes that each entry has at the same moment.
+    /// Passes entries with the attributes that each has at the same moment, otherwise like [`DirHandle::read`].
     ///
     /// # Errors
-    /// As [`DirHandle::read`]. An inode that cannot be read is passed as its error.
+    /// Fails as [`DirHandle::read`] does. An inode that cannot be read is passed as its error.
     pub fn read_plus(
         &mut self,
         fs: &Fs,
@@ -164,7 +165,7 @@ impl DirHandle {
         Ok(())
     }
 
-    /// The name with number `cookie`.
+    /// Finds the position after the name with number `cookie`.
     fn locate(&self, now: &Moment<'_>, cookie: u64) -> Result<Place, FsError> {
         if cookie <= FIRST_COOKIES {
             return Ok(Place::After(Vec::new()));
@@ -189,8 +190,8 @@ impl DirHandle {
         Ok(Place::After(self.step(now, mark, steps, last, hash)?))
     }
 
-    /// The name `steps` after a mark, if the names up to number `last` are still those that were returned; `hash` is
-    /// theirs. Otherwise the mark's name.
+    /// Returns the name `steps` after a mark, if the names up to number `last` are still those that were returned;
+    /// `hash` is theirs. Otherwise returns the mark's name.
     fn step(&self, now: &Moment<'_>, mark: &Mark, steps: u64, last: u64, hash: u64) -> Result<Vec<u8>, FsError> {
         let after = (!mark.name.is_empty()).then_some(&*mark.name);
         let mut entries = now.view().dirents(self.dir, after)?;
@@ -265,7 +266,7 @@ impl DirHandle {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the handle takes.
     pub fn memory(&self) -> usize {
         let reply = &self.reply;
         size_of::<Self>() + self.bytes + reply.after.len() + reply.names.capacity() + 8 * reply.ends.capacity()

@@ -8,76 +8,76 @@ use crate::format::ids::InodeId;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// A file that is open for writing is left alone until nobody has written to it for this long.
+/// Time without writes after which a file that is open for writing may be frozen.
 pub(super) const UNWRITTEN: Duration = Duration::from_secs(30);
-/// A file waits after it has changed during its freeze this many times in a row, each time so that nothing of it could be
-/// spliced [28].
+/// Number of times in a row that a file may change during its freeze, so that nothing of it could be spliced, before it
+/// has to wait [28].
 const DROPS: u32 = 2;
-/// How long such a file waits until it is frozen again.
+/// Time that such a file waits until it is frozen again.
 const WAIT_AFTER_DROPS: Duration = Duration::from_secs(60);
-/// How long to wait after any other failure to freeze a file, such as a frame that does not verify.
+/// Time to wait after any other failure to freeze a file, such as a frame that does not verify.
 const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(600);
 
 /// A file with bytes in the thaw log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dirty {
-    /// How many bytes.
+    /// Bytes of the file in the thaw log.
     pub(super) bytes: u64,
-    /// When something was last written to it.
+    /// Time of the last write to the file.
     pub(super) written: Instant,
-    /// Whether somebody has it open for writing.
+    /// Whether somebody has the file open for writing.
     writing: bool,
-    /// How many times in a row nothing of it could be spliced.
+    /// Number of times in a row that nothing of the file could be spliced.
     drops: u32,
-    /// Until when it is left alone.
+    /// Time until which the file is not frozen.
     hold: Option<Instant>,
-    /// Whether it is held because it could not be frozen.
+    /// Whether the file is held because it could not be frozen.
     failed: bool,
 }
 
 impl Dirty {
-    /// The bytes that it adds to `ready`.
+    /// Returns the bytes that the file adds to `ready`.
     fn weight(&self) -> u64 {
         if self.writing || self.hold.is_some() { 0 } else { self.bytes }
     }
 
-    /// Whether it may be frozen without anybody asking.
+    /// Returns whether the file may be frozen without anybody asking.
     pub(super) fn is_eligible(&self, now: Instant) -> bool {
         let quiet = !self.writing || now.saturating_duration_since(self.written) >= UNWRITTEN;
         quiet && self.hold.is_none_or(|until| until <= now)
     }
 
-    /// Whether it is held: it changed during its freeze again and again, or cannot be frozen.
+    /// Returns whether the file is held: it changed during its freeze again and again, or cannot be frozen.
     pub(super) fn is_held(&self, now: Instant) -> bool {
         self.hold.is_some_and(|until| until > now)
     }
 
-    /// Whether somebody has it open for writing.
+    /// Returns whether somebody has the file open for writing.
     pub(super) fn is_writing(&self) -> bool {
         self.writing
     }
 }
 
-/// All these files. A clone is cheap.
+/// All files with bytes in the thaw log. A clone is cheap.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DirtyFiles {
     files: imbl::OrdMap<InodeId, Dirty>,
     held: BTreeSet<InodeId>,
     bytes: u64,
     ready: u64,
-    /// When something was last written to any file.
+    /// Time of the last write to any file.
     written: Option<Instant>,
 }
 
 impl DirtyFiles {
-    /// From files, none of them open, with their bytes in the log.
+    /// Makes the list from files, none of them open, with their bytes in the thaw log.
     pub(super) fn found(files: impl IntoIterator<Item = (InodeId, u64)>, now: Instant) -> Self {
         let mut dirty = DirtyFiles::default();
         files.into_iter().for_each(|(inode, bytes)| dirty.change(inode, i128::from(bytes), true, false, now));
         dirty
     }
 
-    /// Changes the number of bytes that a file has in the log. `wrote`: something was written to it. `writing`:
+    /// Changes the number of bytes that a file has in the thaw log. `wrote`: something was written to it. `writing`:
     /// somebody has it open for writing.
     pub(super) fn change(&mut self, inode: InodeId, by: i128, wrote: bool, writing: bool, now: Instant) {
         if wrote {
@@ -93,7 +93,7 @@ impl DirtyFiles {
         self.put(inode, file);
     }
 
-    /// Notes whether somebody has the file open for writing.
+    /// Records whether somebody has the file open for writing.
     pub(super) fn set_writing(&mut self, inode: InodeId, writing: bool) {
         if let Some(mut file) = self.files.get(&inode).copied().filter(|file| file.writing != writing) {
             file.writing = writing;
@@ -101,7 +101,7 @@ impl DirtyFiles {
         }
     }
 
-    /// Notes that nothing of a file that was cut could be spliced, because it had changed. After [`DROPS`] times in a
+    /// Records that nothing of a file that was cut could be spliced, because it had changed. After [`DROPS`] times in a
     /// row it waits.
     pub(super) fn dropped(&mut self, inode: InodeId, now: Instant) {
         if let Some(mut file) = self.files.get(&inode).copied() {
@@ -113,7 +113,7 @@ impl DirtyFiles {
         }
     }
 
-    /// Notes that something of the file was spliced. Earlier failures no longer count.
+    /// Records that something of the file was spliced. Earlier failures no longer count.
     pub(super) fn spliced(&mut self, inode: InodeId) {
         if let Some(mut file) = self.files.get(&inode).copied().filter(|file| file.drops > 0 || file.hold.is_some()) {
             (file.drops, file.hold, file.failed) = (0, None, false);
@@ -121,7 +121,7 @@ impl DirtyFiles {
         }
     }
 
-    /// Notes that the file cannot be frozen. Returns false if that was known already.
+    /// Records that the file cannot be frozen. Returns false if that was known already.
     pub(super) fn hold(&mut self, inode: InodeId, now: Instant) -> bool {
         let Some(mut file) = self.files.get(&inode).copied() else { return false };
         let is_news = !std::mem::replace(&mut file.failed, true);
@@ -163,48 +163,48 @@ impl DirtyFiles {
         self.files.insert(inode, file);
     }
 
-    /// A file, if it has bytes in the log.
+    /// Returns a file, if it has bytes in the thaw log.
     #[cfg(test)]
     pub(super) fn get(&self, inode: InodeId) -> Option<&Dirty> {
         self.files.get(&inode)
     }
 
-    /// All files in the order of their numbers.
+    /// Iterates over all files in the order of their inode numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (InodeId, &Dirty)> {
         self.files.iter().map(|(inode, file)| (*inode, file))
     }
 
-    /// The files from one number on, in their order.
+    /// Iterates over the files from one inode number on, in order.
     pub(super) fn iter_from(&self, from: InodeId) -> impl Iterator<Item = (InodeId, &Dirty)> {
         self.files.range(from..).map(|(inode, file)| (*inode, file))
     }
 
-    /// How many files.
+    /// Returns the number of files.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Bytes of all files.
+    /// Returns the bytes that all files have in the thaw log.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of the files that nobody has open for writing and that are not held.
+    /// Returns the bytes of the files that nobody has open for writing and that are not held.
     pub(super) fn ready(&self) -> u64 {
         self.ready
     }
 
-    /// How many files cannot be frozen.
+    /// Returns the number of files that cannot be frozen.
     pub(super) fn failed(&self) -> usize {
         self.held.iter().filter(|inode| self.files.get(*inode).is_some_and(|file| file.failed)).count()
     }
 
-    /// Whether some file with bytes in the log is not held.
+    /// Returns whether some file with bytes in the thaw log is not held.
     pub(super) fn has_more_than_held(&self) -> bool {
         self.files.len() > self.held.len()
     }
 
-    /// When something was last written to any file.
+    /// Returns the time of the last write to any file.
     pub(super) fn written(&self) -> Option<Instant> {
         self.written
     }

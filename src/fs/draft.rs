@@ -18,12 +18,12 @@ use crate::meta::{Overlay, View};
 use crate::thaw::extents;
 use std::sync::Arc;
 
-/// Whether an inode has a name.
+/// Whether an inode has a name, which decides the table of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Its row is in `inodes`.
+    /// The inode has a name: its row is in `inodes`.
     Named,
-    /// It lost its last name while it was open: its row is in `orphans`.
+    /// The inode lost its last name while it was open: its row is in `orphans`.
     Orphan,
 }
 
@@ -31,17 +31,19 @@ pub(super) enum Standing {
 pub(super) struct RowChange {
     pub(super) table: &'static Table,
     pub(super) key: Key,
-    /// `None`: the row is deleted.
+    /// The new row; `None` deletes the row.
     pub(super) row: Option<Row>,
-    /// Whether the log records it as a row. Thawed ranges, and rows of deleted ranges, are logged in other ways.
+    /// Whether the thaw log records the change as a row. Thawed ranges, and rows of deleted ranges, are logged in other
+    /// ways.
     pub(super) logged: bool,
-    /// Whether a deletion leaves a tombstone, because something below the active overlay has the row. A row that was
-    /// made and deleted since the last checkpoint leaves nothing that later look-ups would have to skip.
+    /// Whether a deletion leaves a tombstone, because a layer below the active overlay has the row. A row that was made
+    /// and deleted since the last checkpoint leaves nothing that later look-ups would have to skip.
     pub(super) hides: bool,
 }
 
 impl RowChange {
-    /// Changes the row in the active overlay. `same`: what is below the overlay is the same as for the draft.
+    /// Changes the row in the active overlay. `same` tells that the layers below the overlay are the same as for the
+    /// draft.
     pub(super) fn put_into(&self, active: &mut Overlay, same: bool) {
         if self.hides || !same {
             active.set(self.table, self.key.clone(), self.row.clone());
@@ -55,14 +57,14 @@ impl RowChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameChange {
     pub(super) inode: InodeId,
-    /// Any frame in that segment.
+    /// Offset in the thaw log of any frame in that segment.
     pub(super) frame: LogOffset,
     pub(super) bytes: u64,
     /// Whether the range was added; otherwise it was removed.
     pub(super) added: bool,
 }
 
-/// Everything that an operation changes.
+/// All changes of one operation, before they are applied to the state.
 pub(super) struct Draft {
     snapshot: Snapshot,
     ids: Arc<Ids>,
@@ -76,7 +78,7 @@ pub(super) struct Draft {
     pub(super) bytes: i64,
     pub(super) removes: bool,
     pub(super) lightens_log: bool,
-    /// The operation only moves bytes within the log: nobody has written them.
+    /// Whether the operation only moves bytes within the thaw log, so that no application has written them.
     pub(super) only_moves: bool,
 }
 
@@ -99,38 +101,38 @@ impl Draft {
         }
     }
 
-    /// The snapshot, with the changes so far in its view.
+    /// Returns the snapshot, with the changes so far in its view.
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// All tables, with the changes so far. The caller claims whatever it reads here and relies on.
+    /// Returns all tables, with the changes so far. The caller claims whatever it reads here and relies on.
     pub(super) fn view(&self) -> &View {
         &self.snapshot.view
     }
 
-    /// The time of the operation.
+    /// Returns the time of the operation.
     pub(super) fn now(&self) -> Time {
         self.now
     }
 
-    /// Whether nothing changes.
+    /// Returns whether the draft has no changes.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.ranges.is_empty() && self.thawed.is_empty()
     }
 
-    /// Whether somebody has the inode open. Claim the inode first: opening it counts as a change.
+    /// Returns whether somebody has the inode open. Claim the inode first: opening it counts as a change.
     pub(super) fn is_open(&self, inode: InodeId) -> bool {
         self.snapshot.opens.contains_key(&inode)
     }
 
-    /// The row of an inode that has a name.
+    /// Returns the row of an inode that has a name.
     pub(super) fn inode(&mut self, inode: InodeId) -> Result<InodeRow, FsError> {
         self.claims.read(Claim::Inode(inode));
         self.view().inode(inode)?.ok_or(FsError::NotFound)
     }
 
-    /// The row of an inode, with or without a name.
+    /// Returns the row of an inode, with or without a name.
     pub(super) fn any_inode(&mut self, inode: InodeId) -> Result<(InodeRow, Standing), FsError> {
         self.claims.read(Claim::Inode(inode));
         if let Some(row) = self.view().inode(inode)? {
@@ -140,13 +142,13 @@ impl Draft {
         Ok((row, Standing::Orphan))
     }
 
-    /// The entry `name` of `dir`.
+    /// Returns the entry `name` of directory `dir`.
     pub(super) fn lookup(&mut self, dir: InodeId, name: &[u8]) -> Result<Option<DirentRow>, FsError> {
         self.claims.read(Claim::Inode(dir));
         Ok(self.view().lookup(dir, name)?)
     }
 
-    /// Claims a shared object: neither it nor its number of users may change meanwhile [7].
+    /// Claims a shared content or xattr set: neither it nor its number of users may change meanwhile [7].
     pub(super) fn claim_shared(&mut self, key: ShareKey) {
         self.claims.write(Claim::Shared(key));
     }
@@ -235,7 +237,7 @@ impl Draft {
         self.unthaw(inode, size, (i64::MAX as u64).saturating_sub(size))
     }
 
-    /// Returns whether any row changed.
+    /// Replaces the rows of thawed ranges in `[from, to)`, and returns whether any row changed.
     fn change_extents(
         &mut self,
         inode: InodeId,
@@ -271,52 +273,52 @@ impl Draft {
         self.rows.push(change);
     }
 
-    /// A number for a new inode.
+    /// Returns a number for a new inode.
     ///
     /// # Errors
-    /// `NoSpace` if all are used up.
+    /// Fails with `NoSpace` if all numbers are used up.
     pub(super) fn new_inode(&self) -> Result<InodeId, FsError> {
         next(&self.ids.inode, limits::INODE).map(InodeId)
     }
 
-    /// An id for a new content.
+    /// Returns an id for a new content.
     pub(super) fn new_content(&self) -> Result<ContentId, FsError> {
         next(&self.ids.content, limits::ID).map(ContentId)
     }
 
-    /// An id for a new tiny content.
+    /// Returns an id for a new tiny content.
     pub(super) fn new_tiny(&self) -> Result<TinyId, FsError> {
         next(&self.ids.tiny, limits::ID).map(TinyId)
     }
 
-    /// An id for a new set of xattrs.
+    /// Returns an id for a new set of xattrs.
     pub(super) fn new_xattrs(&self) -> Result<XattrSetId, FsError> {
         next(&self.ids.xattrs, limits::ID).map(XattrSetId)
     }
 
-    /// Adds to the number of inodes, and of bytes in regular files, in the view.
+    /// Adds to the view's number of inodes, and of bytes in regular files.
     pub(super) fn count(&mut self, inodes: i64, bytes: i64) {
         self.inodes = self.inodes.saturating_add(inodes);
         self.bytes = self.bytes.wrapping_add(bytes);
     }
 
-    /// The operation frees space: it may use the reserve [24].
+    /// Marks the operation as one that frees space: it may use the reserve [24].
     pub(super) fn removes(&mut self) {
         self.removes = true;
     }
 
-    /// The operation takes bytes out of the thaw log. Like an operation that removes something, it may use the last of
-    /// the log's space, but not that of the image.
+    /// Marks the operation as one that takes bytes out of the thaw log. Like an operation that removes something, it
+    /// may use the last of the log's space, but not that of the image.
     pub(super) fn lightens_log(&mut self) {
         self.lightens_log = true;
     }
 
-    /// The operation only changes where in the log bytes are stored.
+    /// Marks the operation as one that only changes where in the thaw log bytes are stored.
     pub(super) fn only_moves(&mut self) {
         self.only_moves = true;
     }
 
-    /// The changed view.
+    /// Returns the changed view.
     pub(super) fn into_snapshot(self) -> Snapshot {
         self.snapshot
     }

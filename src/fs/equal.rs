@@ -10,21 +10,22 @@ use crate::format::ids::{ContentId, SubchunkId};
 use crate::format::rows::{ContentRef, Extent};
 use crate::meta::{Extents, View};
 
-/// Bytes of a hash: so many that different contents hardly ever have the same. Candidates are compared all the same.
+/// Bytes of a hash of a content: so many that different contents hardly ever have the same hash. Contents with equal
+/// hashes are compared all the same.
 pub(super) const HASH: usize = 16;
 
-/// A range of a content that lies in one subchunk, or a hole.
+/// A range of a content that is within one subchunk, or is a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
-    /// The subchunk, and the offset of the part's first byte in it; `None`: a hole.
+    /// The subchunk, and the offset of the part's first byte in it; `None` for a hole.
     source: Option<(SubchunkId, u32)>,
     len: u64,
 }
 
-/// The parts of one content, in order.
+/// Iterates over the parts of one content, in order.
 struct Parts {
     extents: Extents,
-    /// The rest of a run: its next subchunk, and the lengths from there on.
+    /// The rest of a run of subchunks: the id of the next subchunk, and the lengths from there on.
     run: Option<(SubchunkId, std::vec::IntoIter<u32>)>,
     rows: usize,
 }
@@ -57,7 +58,8 @@ impl Parts {
     }
 }
 
-/// A hash of the content that a file's row names. `None` if the content cannot be shared or has more than `most` rows.
+/// Returns a hash of the content that a file's row names, or `None` if the content cannot be shared or has more than
+/// `most` rows.
 pub(super) fn hash(view: &View, content: ContentRef, most: usize) -> Result<Option<[u8; HASH]>, FsError> {
     let mut hasher = blake3::Hasher::new();
     match content {
@@ -81,7 +83,7 @@ pub(super) fn hash(view: &View, content: ContentRef, most: usize) -> Result<Opti
     Ok(Some(out))
 }
 
-/// Whether both are tiny contents with the same bytes, or contents with the same parts in at most `most` rows.
+/// Returns whether both are tiny contents with the same bytes, or contents with the same parts in at most `most` rows.
 pub(super) fn is_equal(view: &View, a: ContentRef, b: ContentRef, most: usize) -> Result<bool, FsError> {
     match (a, b) {
         (ContentRef::Tiny(a), ContentRef::Tiny(b)) => Ok(view.tiny(a)? == view.tiny(b)?),

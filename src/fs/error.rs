@@ -11,37 +11,37 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use thiserror::Error;
 
-/// Why a call failed.
+/// Why a call of the filesystem failed.
 #[derive(Debug, Error)]
 pub enum FsError {
-    /// No such inode or name.
+    /// The inode or name does not exist.
     #[error("no such file or directory in the image")]
     NotFound,
-    /// It is not a directory.
+    /// The name or inode is not a directory, but has to be one.
     #[error("the name or inode is not a directory")]
     NotDirectory,
-    /// It is a directory.
+    /// The name or inode is a directory, but must not be one.
     #[error("the name or inode is a directory, and the operation needs another kind of file")]
     IsDirectory,
-    /// It is not a symlink.
+    /// The inode is not a symlink.
     #[error("the name or inode is not a symbolic link")]
     NotSymlink,
-    /// It is not a regular file.
+    /// The inode is not a regular file.
     #[error("the name or inode is not a regular file")]
     NotRegular,
     /// A path goes through too many symlinks.
     #[error("the path goes through too many symbolic links")]
     TooManyLinks,
-    /// There is no data (or no hole) at or after the offset.
+    /// The file has no data (or no hole) at or after the offset.
     #[error("the file has no data (or no hole) at or after the offset")]
     NoData,
-    /// The name is taken.
+    /// A file of this name exists already.
     #[error("a file of this name exists already")]
     Exists,
-    /// A directory still has entries.
+    /// The directory has entries, but has to be empty.
     #[error("the directory is not empty")]
     NotEmpty,
-    /// The file system that holds the image has no space for it.
+    /// The file system that holds the image has no space for the change.
     #[error("no space is left in the file system that holds the image or its thaw log")]
     NoSpace,
     /// The file system is mounted read-only, or changes are refused after a failure.
@@ -50,7 +50,7 @@ pub enum FsError {
     /// A name or a target is too long.
     #[error("the file name or the target of the symbolic link is too long")]
     NameTooLong,
-    /// An inode already has as many names as are allowed.
+    /// The inode already has as many names as are allowed.
     #[error("the file already has as many hard links as floe allows")]
     TooManyNames,
     /// The operation is not permitted on this inode.
@@ -62,7 +62,7 @@ pub enum FsError {
     /// A file would exceed the largest size.
     #[error("the file would exceed the largest file size of the image format")]
     TooLarge,
-    /// This file system does not support it.
+    /// This filesystem does not support the operation.
     #[error("the operation is not supported by floe")]
     Unsupported,
     /// The inode has no extended attribute of this name.
@@ -74,31 +74,31 @@ pub enum FsError {
     /// An argument is outside its range.
     #[error("an argument of the operation is outside its range")]
     OutOfRange,
-    /// Nobody may do this to this inode.
+    /// Nobody may do this operation on this inode.
     #[error("permission is denied for this inode")]
     Denied,
-    /// The image cannot be read or written.
+    /// The image or the thaw log cannot be read or written; the text says why.
     #[error("{0}")]
     Io(String),
 }
 
 impl FsError {
-    /// An `Io` error with the reason `why`.
+    /// Makes an `Io` error with the reason `why`.
     pub fn io(why: impl Into<String>) -> Self {
         FsError::Io(why.into())
     }
 
-    /// The answer for those who wait for a commit that will never come.
+    /// Returns the error for those who wait for a commit that will never come.
     pub(super) fn latched() -> Self {
         FsError::io("the file system is read-only after a failure")
     }
 
-    /// The filesystem has ended: there is no image to write any more.
+    /// Returns the error after the filesystem has ended: there is no image to write any more.
     pub(super) fn ended() -> Self {
         FsError::io("the file system has ended already")
     }
 
-    /// A copy of the error, for another waiter.
+    /// Returns a copy of the error, for another waiter.
     pub(super) fn again(&self) -> Self {
         match self {
             FsError::NoSpace => FsError::NoSpace,
@@ -106,7 +106,7 @@ impl FsError {
         }
     }
 
-    /// The error number that the application gets.
+    /// Returns the error number that the application gets.
     pub fn errno(&self) -> Errno {
         match self {
             FsError::NotFound => Errno::NOENT,
@@ -135,8 +135,8 @@ impl FsError {
 }
 
 impl FsError {
-    /// The error for a failure of a storage, whose `kind` may be known. This is the one place that decides which kinds
-    /// mean that there is no space.
+    /// Returns the error for a failure of a storage, whose `kind` may be known. This is the one place that decides
+    /// which kinds mean that there is no space.
     pub(super) fn of_storage(kind: Option<ErrorKind>, error: &dyn Display) -> Self {
         match kind {
             Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => FsError::NoSpace,
@@ -144,7 +144,7 @@ impl FsError {
         }
     }
 
-    /// The error for a failure of the thaw log.
+    /// Returns the error for a failure of the thaw log.
     pub(super) fn of_log(error: &ThawError) -> Self {
         let kind = match error {
             ThawError::Storage(source) => Some(source.kind()),
@@ -153,7 +153,7 @@ impl FsError {
         FsError::of_storage(kind, error)
     }
 
-    /// The error for a failed checkpoint.
+    /// Returns the error for a failed checkpoint.
     pub(super) fn of_checkpoint(error: &CheckpointError) -> Self {
         FsError::of_storage(error.storage_kind(), error)
     }

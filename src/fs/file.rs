@@ -6,7 +6,7 @@ use crate::format::ids::{InodeId, SubchunkId};
 use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow};
 use crate::meta::Extents;
 
-/// What lseek(2) looks for.
+/// What lseek(2) with `SEEK_DATA` or `SEEK_HOLE` looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeekTo {
     /// The next byte that is not in a hole.
@@ -19,16 +19,16 @@ impl Fs {
     /// Appends up to `len` bytes of a file from `offset` on to `out`; fewer only at the file's end.
     ///
     /// # Errors
-    /// `IsDirectory`, `NotRegular`, `NotFound`; `Io` if a subchunk cannot be read, or if the range overlaps a thawed
-    /// range whose bytes are lost or are in a thaw log that is missing. `out` may have grown then.
+    /// Fails with `IsDirectory`, `NotRegular` or `NotFound`; with `Io` if a subchunk cannot be read, or if the range
+    /// overlaps a thawed range whose bytes are lost or are in a thaw log that is missing. `out` may have grown then.
     pub fn read(&self, inode: InodeId, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), FsError> {
         self.now().read(inode, offset, len, out)
     }
 
-    /// The next offset, from `offset` on, of data or of a hole.
+    /// Returns the next offset in bytes, from `offset` on, of data or of a hole.
     ///
     /// # Errors
-    /// `NoData` if `offset` is not before the end, or if no data follows; otherwise as [`Fs::read`].
+    /// Fails with `NoData` if `offset` is not before the end, or if no data follows; otherwise as [`Fs::read`] does.
     pub fn seek(&self, inode: InodeId, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         self.now().seek(inode, offset, to)
     }
@@ -174,7 +174,7 @@ impl Moment<'_> {
         Ok(hole)
     }
 
-    /// As [`Moment::seek`], but only by the content that the row names. `offset` is less than the size.
+    /// Seeks as [`Moment::seek`] does, but only in the content that the row names. `offset` is less than the size.
     fn seek_content(&self, row: &InodeRow, offset: u64, to: SeekTo) -> Result<u64, FsError> {
         match (row.content, to) {
             (ContentRef::None, SeekTo::Data) => Err(FsError::NoData),

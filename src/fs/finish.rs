@@ -11,34 +11,35 @@ use crate::storage::{LogHome, Storage};
 use crate::thaw::ThawLog;
 use std::sync::Arc;
 
-/// In which state the end of writing left the image and its log.
+/// The state in which the end of writing left the image and its thaw log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finished {
-    /// Nothing was ever written.
+    /// Nothing was ever written to the image.
     Untouched,
     /// The image is complete, and the thaw log is gone.
     Removed,
     /// The image is complete and its head slots are clean, but the thaw log could not be removed. The next writer
     /// removes it.
     Left {
-        /// Where it is.
+        /// Path of the thaw log.
         place: String,
-        /// Why.
+        /// Why the log could not be removed.
         why: String,
     },
     /// Some bytes or changes are only in the thaw log.
     Kept {
-        /// Bytes of the log.
+        /// Bytes of the thaw log.
         bytes: u64,
-        /// Where it is.
+        /// Path of the thaw log.
         place: String,
     },
 }
 
-/// Ends the writing of the image in `storage`. The image is synced up to `image_end`. `time` is for a last commit.
+/// Ends the writing of the image in `storage`, which is synced up to the offset `image_end`. `time` is for a last
+/// commit.
 ///
 /// # Errors
-/// If the image cannot be read, or a slot or the log could not be written. Nothing that was committed is lost.
+/// Fails if the image cannot be read, or a slot or the log could not be written. Nothing that was committed is lost.
 pub fn finish(
     mut log: ThawLog,
     mut heads: Heads,
@@ -68,7 +69,7 @@ pub fn finish(
     Ok(Finished::Kept { bytes: log.bytes().map_err(StartError::of_log)?, place: home.describe() })
 }
 
-/// Whether the roots of both slots contain everything that was committed, and no ranges in a log.
+/// Returns whether the roots of both slots contain everything that was committed, and no ranges in a thaw log.
 fn is_complete(log: &ThawLog, heads: &Heads, storage: &Arc<dyn Storage>) -> Result<bool, StartError> {
     let newest = heads.newest();
     if heads.slots().any(|head| (head.root, head.root_hash) != (newest.root, newest.root_hash)) {

@@ -18,20 +18,20 @@ use std::sync::Arc;
 /// A range of a file whose written bytes are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostRange {
-    /// The file.
+    /// Inode number of the file.
     pub inode: InodeId,
-    /// Its first byte in the file.
+    /// Offset in the file of the range's first byte.
     pub offset: u64,
-    /// Its length in bytes.
+    /// Length of the range in bytes.
     pub len: u64,
 }
 
-/// What was given up.
+/// What was lost when a thaw log was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Forgotten {
     /// The lost ranges, by inode and offset.
     pub ranges: Vec<LostRange>,
-    /// The new name of the log, if there was one.
+    /// New name of the thaw log, if there was one.
     pub set_aside: Option<String>,
 }
 
@@ -39,7 +39,7 @@ pub struct Forgotten {
 /// whole, it is kept and nothing is written. `time` is the present time. An existing log is set aside.
 ///
 /// # Errors
-/// See [`StartError`]. The call may be repeated.
+/// Fails with a [`StartError`]. The call may be repeated.
 pub fn forget(
     storage: &Arc<dyn Storage>,
     home: &Arc<dyn LogHome>,
@@ -92,7 +92,7 @@ pub fn forget(
     Ok(Forgotten { ranges, set_aside })
 }
 
-/// The rows that become lost, and their ranges.
+/// Returns the rows of thawed ranges marked as lost, and the ranges.
 fn lose(image: &Image) -> Result<(Overlay, Vec<LostRange>), StartError> {
     let (mut changes, mut ranges) = (Overlay::default(), Vec::new());
     let mut cursor =

@@ -6,37 +6,37 @@
 
 use std::collections::BTreeMap;
 
-/// Bytes by segment, and what else keeps segments.
+/// Counts the thawed bytes in each segment of the thaw log, and records which segments are still needed.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// Bytes of thawed ranges in the present state.
+    /// Bytes of thawed ranges in the present state, by segment.
     now: BTreeMap<u64, u64>,
-    /// The same for the state that was sealed last: the root made from it will name these.
+    /// Bytes of thawed ranges, by segment, in the state that was sealed last: the root made from it will name these.
     sealed: BTreeMap<u64, u64>,
     /// The lowest segment that an operation since the last sealing names.
     named: Option<u64>,
     /// The lowest segment named by operations from before the last sealing that no published root contains yet.
     unpublished: Option<u64>,
-    /// The segments that the published root names.
+    /// Bytes of thawed ranges, by segment, in the published root.
     published: BTreeMap<u64, u64>,
-    /// Appends whose ranges are not in the state yet.
+    /// Number of appends, by segment, whose ranges are not in the state yet.
     in_flight: BTreeMap<u64, usize>,
 }
 
 impl Frames {
-    /// The start: bytes by segment in the present state, and the lowest segment of the log. The published root and the
-    /// transactions of the log may name all segments from there on.
+    /// Makes the counts at the start: bytes by segment in the present state, and the lowest segment of the log. The
+    /// published root and the transactions of the log may name all segments from there on.
     pub(super) fn found(now: BTreeMap<u64, u64>, lowest_of_log: Option<u64>) -> Self {
         Frames { published: now.clone(), now, named: lowest_of_log, ..Frames::default() }
     }
 
-    /// Notes that a range was added: an operation names the segment.
+    /// Records that a range was added, so that an operation names the segment.
     pub(super) fn add(&mut self, segment: u64, bytes: u64) {
         add(&mut self.now, segment, bytes);
         self.named = Some(self.named.map_or(segment, |named| named.min(segment)));
     }
 
-    /// Notes that a range was removed.
+    /// Records that a range was removed.
     pub(super) fn remove(&mut self, segment: u64, bytes: u64) {
         if let Some(count) = self.now.get_mut(&segment) {
             *count = count.saturating_sub(bytes);
@@ -59,19 +59,19 @@ impl Frames {
         }
     }
 
-    /// Notes that the state is sealed now.
+    /// Records that the state is sealed now.
     pub(super) fn seal(&mut self) {
         self.sealed = self.now.clone();
         self.unpublished = [self.unpublished, self.named.take()].into_iter().flatten().min();
     }
 
-    /// Notes that a root of the sealed state is published in both slots.
+    /// Records that a root of the sealed state is published in both slots.
     pub(super) fn publish(&mut self) {
         self.published = std::mem::take(&mut self.sealed);
         self.unpublished = None;
     }
 
-    /// The lowest segment that is needed for written bytes; `None` if none is.
+    /// Returns the lowest segment that is needed for written bytes, or `None` if none is needed.
     pub(super) fn lowest(&self) -> Option<u64> {
         let counted =
             [&self.now, &self.sealed, &self.published].into_iter().filter_map(|map| map.keys().next().copied());
@@ -79,18 +79,18 @@ impl Frames {
         counted.chain([self.named, self.unpublished, held].into_iter().flatten()).min()
     }
 
-    /// The lowest segment that will be needed once a root of the present state is published.
+    /// Returns the lowest segment that will be needed once a root of the present state is published.
     pub(super) fn lowest_of_state(&self) -> u64 {
         let held = self.in_flight.keys().next();
         self.now.keys().next().into_iter().chain(held).min().copied().unwrap_or(u64::MAX)
     }
 
-    /// Bytes of thawed ranges of the present state, by segment.
+    /// Returns the bytes of thawed ranges of the present state, by segment.
     pub(super) fn by_segment(&self) -> &BTreeMap<u64, u64> {
         &self.now
     }
 
-    /// Bytes of thawed ranges in the log.
+    /// Returns the bytes of thawed ranges in the log.
     pub(super) fn bytes(&self) -> u64 {
         self.now.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }

@@ -25,17 +25,17 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// As long as it exists, nobody else reads the image, and no reader can begin.
+/// A guard: as long as it exists, no other process reads the image, and no reader can begin.
 pub type NoReaders = Box<dyn Any>;
 
-/// Rows of this many subchunks are deleted at once. With the shortest possible rows, their tombstones take 256 MiB; with
-/// typical rows, 3 MiB.
+/// Number of subchunks whose rows are deleted at once. With the shortest possible rows, their tombstones take 256 MiB;
+/// with typical rows, 3 MiB.
 const ROUND: u64 = 1 << 20;
-/// How often marking is repeated, because gc's own checkpoints leave dead blocks. The second pass changes only the map,
-/// whose blocks have no rows.
+/// Most times that marking is repeated, because gc's own checkpoints leave dead blocks. The second pass changes only
+/// the map, whose blocks have no rows.
 const PASSES: usize = 3;
 
-/// Why nothing was freed, or not everything.
+/// Why gc freed nothing, or not everything.
 #[derive(Debug, Error)]
 pub enum GcError {
     /// The image cannot be written to.
@@ -50,13 +50,13 @@ pub enum GcError {
          ('floe check' says more)"
     )]
     Damaged {
-        /// How many.
+        /// Number of subchunks that the map lacks.
         subchunks: u64,
     },
     /// Some changes are only in the thaw log.
     #[error("some changes are only in the thaw log ({place}): freeze the image first ('floe freeze')")]
     ThawLog {
-        /// The place of the log.
+        /// Path of the thaw log.
         place: String,
     },
     /// Readers could not be kept out. Rows may be deleted already; the next gc frees what they named.
@@ -65,16 +65,16 @@ pub enum GcError {
     /// The filesystem refuses changes, or has no space for this one.
     #[error(transparent)]
     Fs(#[from] FsError),
-    /// A snapshot is being made. It is not known yet what it needs.
+    /// A snapshot is being made, and it is not known yet what it needs.
     #[error("space cannot be freed now: a snapshot is being made (try again later)")]
     Snapshot,
     /// Earlier requests are still running. The next gc frees what has no rows any more.
     #[error("space cannot be freed now: requests that may read dead bytes are still running (try again later)")]
     Busy,
-    /// Space could not be given back. The image lacks nothing.
+    /// Holes could not be punched, so space could not be returned to the file system. The image lacks nothing.
     #[error("cannot return the space of dead bytes to the file system of the image: {0}")]
     Punch(#[source] StorageError),
-    /// The caller asked for it. The image lacks nothing.
+    /// The caller asked to stop. The image lacks nothing.
     #[error("freeing space was interrupted: the next gc continues")]
     Stopped,
 }
@@ -94,24 +94,24 @@ impl From<MetaError> for GcError {
     }
 }
 
-/// How to free space.
+/// Options for freeing space.
 pub struct GcHow<'a> {
-    /// Write nothing: only report what would be freed.
+    /// Whether to write nothing and only report what would be freed.
     pub dry_run: bool,
     /// The present time.
     pub time: Time,
-    /// Keeps readers out, and waits for those that exist; or fails.
+    /// Keeps readers of other processes out, and waits for those that exist; or fails.
     pub no_readers: &'a dyn Fn() -> Result<NoReaders, LockError>,
-    /// Called now and then; gc ends early if it returns true.
+    /// Called regularly; gc ends early if it returns true.
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// What was freed.
+/// Result of gc: what was freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GcReport {
-    /// Dead superchunks and table groups whose rows were deleted.
+    /// Number of dead superchunks and table groups whose rows were deleted.
     pub superchunks: u64,
-    /// Frames whose payloads were punched.
+    /// Number of frames whose payloads were punched.
     pub frames: u64,
     /// Bytes of these payloads.
     pub freed_bytes: u64,
@@ -135,10 +135,11 @@ impl GcReport {
     }
 }
 
-/// Frees what nothing in the image in `storage` needs any more. The caller holds the writer's lock.
+/// Frees the space of everything in the image in `storage` that neither files nor snapshots need. The caller holds the
+/// writer's lock.
 ///
 /// # Errors
-/// See [`GcError`]. In every case the image lacks nothing, and the call may be repeated.
+/// Fails with a [`GcError`]. In every case the image lacks nothing, and the call may be repeated.
 pub fn gc_image(storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>, how: &GcHow<'_>) -> Result<GcReport, GcError> {
     let Found { heads, image, log, .. } = look(Arc::clone(storage), Arc::clone(home), ImageOptions::default())?;
     if let FoundLog::Resume(..) = log {
@@ -179,7 +180,7 @@ fn is_full(error: &CheckpointError) -> bool {
     !error.is_final() && matches!(error.storage_kind(), Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
-/// What is live in a view, and in its map.
+/// Finds what is live in a view, and counts the live bytes of each superchunk in its map.
 pub(super) fn take_census(view: &View, stop: &dyn Fn() -> bool) -> Result<Census, GcError> {
     let census = tally(view, mark(std::slice::from_ref(view), stop)?, stop)?;
     match census.unknown {
@@ -188,8 +189,8 @@ pub(super) fn take_census(view: &View, stop: &dyn Fn() -> bool) -> Result<Census
     }
 }
 
-/// The version, and the one that the other slot names, if it is another one. A damaged root names nothing that could be
-/// read.
+/// Returns the version, and the one that the other slot names, if it is another one. A damaged root names nothing that
+/// could be read.
 fn slots(heads: &Heads, newest: &View) -> Result<Vec<View>, GcError> {
     let mut views = vec![newest.clone()];
     let version = newest.version();
@@ -203,7 +204,7 @@ fn slots(heads: &Heads, newest: &View) -> Result<Vec<View>, GcError> {
     Ok(views)
 }
 
-/// Where the roots are that the head slots name.
+/// Returns the places of the roots that the head slots name.
 pub(super) fn roots(heads: &Heads) -> Vec<Place> {
     heads.slots().map(|head| head.root).collect()
 }
@@ -212,13 +213,13 @@ struct Work<'a> {
     storage: &'a Arc<dyn Storage>,
     heads: Heads,
     version: Arc<Image>,
-    /// Present once something has been written.
+    /// Writer of the image's log, once something has been written.
     log: Option<LogWriter>,
     how: &'a GcHow<'a>,
 }
 
 impl Work<'_> {
-    /// Before anything is written: both slots name the newest root, have a new epoch, and are clean.
+    /// Prepares the first write: both slots name the newest root, have a new epoch, and are clean.
     fn begin(&mut self) -> Result<(), StartError> {
         if self.log.is_none() {
             let epoch = raise_epoch(&mut self.heads, None)?;
@@ -227,7 +228,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Makes a checkpoint of these changes. Both slots name it then.
+    /// Writes a checkpoint with these changes, so that both head slots name it.
     fn publish(&mut self, changes: &Overlay) -> Result<(), StartError> {
         self.begin()?;
         let Some(log) = &mut self.log else { return Ok(()) };

@@ -7,15 +7,16 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 
-/// Keeps readers out of the image, or says that there are some. This process may read on.
+/// Keeps readers of other processes out of the image, or fails if there are some. This process may read on.
 pub type KeepOut = Arc<dyn Fn() -> Result<NoReaders, LockError> + Send + Sync>;
 
-/// gc begins by itself if this many percent of the image's superchunks and table groups are dead,
+/// Percentage of dead bytes in superchunks and table groups from which on gc begins by itself, if they are also at
+/// least [`LEAST`].
 const PERCENT: u64 = 25;
-/// and at least this many bytes.
+/// Number of dead bytes from which on gc begins by itself.
 const LEAST: u64 = 64 << 20;
 
-/// What others ask of gc, and what it reports.
+/// Requests to gc's thread, and the state that it reports.
 pub(super) struct GcControl {
     pub(super) asked: AtomicU64,
     pub(super) done: AtomicU64,
@@ -26,7 +27,7 @@ pub(super) struct GcControl {
     pub(super) least: AtomicU64,
     /// Whether rows were deleted whose frames are not punched yet.
     pub(super) is_behind: AtomicBool,
-    /// Snapshots from before the rows were deleted.
+    /// Pins of snapshots from before the rows were deleted.
     pub(super) old: Mutex<Vec<Weak<()>>>,
 }
 
@@ -46,7 +47,7 @@ impl Default for GcControl {
     }
 }
 
-/// What is reported of the last gc.
+/// What gc reports of its last run.
 #[derive(Default)]
 pub(super) struct Shown {
     pub(super) last: Option<GcReport>,
@@ -57,13 +58,13 @@ pub(super) struct Shown {
 /// The state of gc.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GcStatus {
-    /// Whether it is running.
+    /// Whether gc is running.
     pub running: bool,
-    /// The last ticket that was given out.
+    /// Last ticket that was given out for a request.
     pub ticket: u64,
     /// Requests up to this ticket are done, or have failed.
     pub ticket_done: u64,
-    /// What the last gc freed.
+    /// Report of the last gc.
     pub last: Option<GcReport>,
     /// Whether the last gc could not free anything because others read the image.
     pub has_readers: bool,

@@ -3,18 +3,18 @@
 use crate::format::transaction::Counters;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters that any thread may take from.
+/// Counters of next free ids, from which any thread may take.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     pub(super) inode: AtomicU64,
     pub(super) content: AtomicU64,
     pub(super) tiny: AtomicU64,
     pub(super) xattrs: AtomicU64,
-    /// Given out only under the image's lock.
+    /// Next ordinal of a snapshot, given out only under the image's lock.
     pub(super) ordinal: AtomicU64,
-    /// Given out only under the image's lock, in the order of its log.
+    /// Next subchunk id, given out only under the image's lock, in the order of the image's log.
     pub(super) subchunk: AtomicU64,
-    /// As `subchunk`.
+    /// Next superchunk id, given out only under the image's lock, in the order of the image's log.
     pub(super) superchunk: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ impl Ids {
         }
     }
 
-    /// The present values. Read after an operation's changes, they are above all numbers in them.
+    /// Returns the present values. Read after an operation's changes, they are above all ids in the changes.
     pub(super) fn counters(&self) -> Counters {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
@@ -55,12 +55,12 @@ impl Ids {
     }
 }
 
-/// The next number, if it is below `limit`.
+/// Returns the next number, if it is below `limit`.
 pub(super) fn next(counter: &AtomicU64, limit: u64) -> Option<u64> {
     take(counter, 1, limit)
 }
 
-/// The first of the next `count` numbers, if all are below `limit`.
+/// Returns the first of the next `count` numbers, if all are below `limit`.
 pub(super) fn take(counter: &AtomicU64, count: u64, limit: u64) -> Option<u64> {
     // The limit is a valid value of a counter, so a counter never exceeds it.
     let more = |value: u64| value.checked_add(count).filter(|&next| next < limit);

@@ -9,10 +9,10 @@ use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow, ThawedBytes}
 use crate::freeze::{Span, SpanSource};
 use crate::meta::View;
 
-/// Returns the length of a whole subchunk.
+/// A function that returns the length of a whole subchunk in bytes.
 pub(super) type LenOf<'a> = &'a dyn Fn(SubchunkId) -> Result<u32, FsError>;
 
-/// Bytes of a whole subchunk.
+/// Returns the length of a whole subchunk in bytes.
 pub(super) fn subchunk_len(view: &View, id: SubchunkId) -> Result<u32, FsError> {
     let unknown = || FsError::io(format!("the map does not know subchunk {id}"));
     let located = view.locate(id)?.ok_or_else(unknown)?;
@@ -22,7 +22,7 @@ pub(super) fn subchunk_len(view: &View, id: SubchunkId) -> Result<u32, FsError> 
     Ok(view.recipe(id)?.ok_or_else(unknown)?.subchunk_len())
 }
 
-/// The spans of `[from, to)` of a regular file, in order and without gaps; `to` is at most its size.
+/// Returns the spans of the range `[from, to)` of a regular file, in order and without gaps; `to` is at most its size.
 pub(super) fn spans(
     view: &View,
     inode: InodeId,
@@ -44,7 +44,7 @@ pub(super) fn spans(
     Ok(out.all)
 }
 
-/// The spans of `[from, to)` by the row's content alone, ignoring thawed ranges.
+/// Returns the spans of the range `[from, to)` by the row's content alone, ignoring thawed ranges.
 pub(super) fn stored_spans(
     view: &View,
     row: &InodeRow,
@@ -135,7 +135,7 @@ impl Spans {
     }
 }
 
-/// The source of the bytes that begin `by` bytes after the first.
+/// Returns the source of the bytes that begin `by` bytes after the first.
 pub(super) fn from(source: SpanSource, by: u64) -> SpanSource {
     // The offset is within a subchunk or a frame, whose length fits a u32.
     let by = u32::try_from(by).unwrap_or(u32::MAX);
@@ -148,7 +148,7 @@ pub(super) fn from(source: SpanSource, by: u64) -> SpanSource {
     }
 }
 
-/// Whether two spans that begin at the same byte have the same source for it.
+/// Returns whether two spans that begin at the same byte have the same source for it.
 fn is_same(a: SpanSource, b: SpanSource) -> bool {
     match (a, b) {
         (
@@ -161,7 +161,7 @@ fn is_same(a: SpanSource, b: SpanSource) -> bool {
     }
 }
 
-/// The ranges that have the same sources in both lists, in order.
+/// Returns the ranges that have the same sources in both lists, in order.
 pub(super) fn unchanged(then: &[Span], now: &[Span]) -> Vec<Unchanged> {
     let mut out = Vec::<Unchanged>::new();
     let (mut then, mut now) = (then.iter().copied().peekable(), now.iter().copied().peekable());
@@ -191,6 +191,6 @@ fn end(span: &Span) -> u64 {
 pub(super) struct Unchanged {
     pub(super) from: u64,
     pub(super) to: u64,
-    /// Whether its bytes are in the thaw log.
+    /// Whether the bytes of the range are in the thaw log.
     pub(super) thawed: bool,
 }

@@ -37,37 +37,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How often an operation is evaluated before it gets a turn in which nobody else changes anything.
+/// Number of times that an operation is evaluated before it gets a turn in which nobody else changes anything.
 const TRIES: usize = 8;
 
-/// Write-back of the thaw log is started after this many appended bytes.
+/// Number of appended bytes after which write-back of the thaw log is started.
 const WRITEBACK: u64 = 8 << 20;
 
-/// Space after the image's end is allocated in multiples of this.
+/// Unit in bytes in which space after the image's end is allocated.
 const RESERVE_STEP: u64 = 4 << 20;
 
-/// A commit begins at once when this many bytes are pending.
+/// Number of pending bytes at which a commit begins at once.
 pub(super) const PENDING_MAX: u64 = 64 << 20;
 
 /// Bytes of memory for what is not in the image yet, by default.
 const MEMORY: usize = 512 << 20;
 
-/// The reserve is estimated again when changed rows have grown by this many bytes.
+/// Growth of the changed rows in bytes after which the reserve is estimated again.
 const RESERVE_ROWS: usize = 32 << 10;
 
-/// The time of day.
+/// A function that returns the time of day.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 
-/// How a filesystem is written.
+/// Options of a writable filesystem.
 #[derive(Clone)]
 pub struct LiveOptions {
-    /// A commit begins at most this long after the oldest change in it.
+    /// Longest time between a change and the beginning of the commit that contains it.
     pub commit: Duration,
     /// The time of day, for times of inodes and commits.
     pub clock: Clock,
-    /// A random number, for the id of a new thaw log.
+    /// Random number for the id of a new thaw log.
     pub log_id: u64,
-    /// Bytes of a segment of a new thaw log; if absent, the free space decides.
+    /// Length in bytes of a segment of a new thaw log; if absent, the free space decides.
     pub segment_size: Option<u64>,
     /// Bytes that the thaw log may take; if absent, the free space decides.
     pub budget: Option<u64>,
@@ -83,11 +83,11 @@ pub(super) struct ImageSide {
 /// The thaw log, once it exists.
 pub(super) struct LogSide {
     pub(super) log: Option<ThawLog>,
-    /// Where the bytes begin that were appended since write-back was last started, and how many there are.
+    /// Offset of the bytes that were appended since write-back was last started, and how many there are.
     unwritten: (LogOffset, u64),
 }
 
-/// A writable filesystem.
+/// A writable filesystem: an image, its thaw log, and the changes in memory.
 pub struct Live {
     pub(super) state: Mutex<State>,
     /// Notified when something is pending, somebody waits, a commit has ended, or the end has begun.
@@ -101,43 +101,43 @@ pub struct Live {
     begun: AtomicBool,
     pub(super) ids: Arc<Ids>,
     pub(super) options: LiveOptions,
-    /// The image's bytes; asked for space.
+    /// Storage of the image, which is asked to allocate space.
     storage: Arc<dyn Storage>,
-    /// The image is synced up to this offset.
+    /// Offset in bytes up to which the image is synced.
     pub(super) image_end: AtomicU64,
-    /// Space that is allocated after the image's end.
+    /// Bytes that are allocated after the image's end.
     pub(super) reserved: AtomicU64,
     /// Bytes of changed rows for which the reserve was last estimated.
     reserved_for: AtomicUsize,
     /// Bytes of memory for what is not in the image yet.
     memory: AtomicUsize,
-    /// How full the thaw log is.
+    /// Measures how full the thaw log is.
     pub(super) pressure: Pressure,
-    /// Replies that are held back.
+    /// Replies to writes that are held back.
     pub(super) delays: Delays,
     /// Whether there was no space for another segment of the thaw log when the last commit began.
     pub(super) log_is_short: AtomicBool,
-    /// What freezes share. It lets one batch run at a time.
+    /// State that freezes share. Its lock lets one batch run at a time.
     pub(super) freezing: Mutex<Freezer>,
-    /// How many superchunks a freeze compresses at a time.
+    /// Number of superchunks that a freeze compresses at a time.
     pub(super) compressors: AtomicUsize,
     /// Compressors at a low priority whose work others took over.
     pub(super) left_behind: LeftBehind,
     /// Control of the freezer's thread.
     pub(super) freezer: Control,
-    /// Bytes that freezes have shared since the last root.
+    /// Bytes that freezes did not store since the last root, because the image had them.
     pub(super) saved: AtomicU64,
     /// Control of gc's thread.
     pub(super) gc: GcControl,
-    /// The snapshot that is being made. Its lock is taken before any other.
+    /// State of the snapshot that is being made. Its lock is taken before any other.
     pub(super) snapshots: Making,
 }
 
 impl Live {
-    /// A filesystem from what was found. Writes nothing.
+    /// Makes a filesystem from the image and thaw log that were found. Writes nothing.
     ///
     /// # Errors
-    /// If its tables cannot be read.
+    /// Fails if its tables cannot be read.
     pub fn new(storage: Arc<dyn Storage>, found: Found, options: LiveOptions) -> Result<Arc<Self>, FsError> {
         let ids = Arc::new(Ids::new(&found.replayed().counters));
         let state = State::new(basis::of(found.image(), found.replayed(), found.segments(), NO_SESSION)?);
@@ -176,31 +176,31 @@ impl Live {
         self.memory.store(bytes, Ordering::Relaxed);
     }
 
-    /// A checkpoint is due when changed rows take up this many bytes.
+    /// Returns the bytes of changed rows at which a checkpoint is due.
     pub(super) fn checkpoint_at(&self) -> usize {
         self.memory.load(Ordering::Relaxed) / 32 * 3
     }
 
-    /// Changes wait for a checkpoint when changed rows take up this many bytes. The rest of the memory is for rows that a
-    /// checkpoint is writing, operations that wait for a commit, and table blocks.
+    /// Returns the bytes of changed rows at which changes wait for a checkpoint. The rest of the memory is for rows
+    /// that a checkpoint is writing, operations that wait for a commit, and table blocks.
     fn rows_limit(&self) -> usize {
         self.memory.load(Ordering::Relaxed) / 16 * 5
     }
 
-    /// The present state.
+    /// Returns the present state.
     pub fn snapshot(&self) -> Snapshot {
         self.state.lock().snapshot()
     }
 
-    /// Number of inodes and bytes that the present state has.
+    /// Returns the number of inodes and bytes that the present state has.
     pub fn totals(&self) -> Totals {
         self.state.lock().totals()
     }
 
-    /// Space of the file system that contains the image.
+    /// Returns the space of the file system that contains the image.
     ///
     /// # Errors
-    /// If the file system does not tell.
+    /// Fails if the file system does not tell.
     pub fn space(&self) -> Result<crate::storage::Space, FsError> {
         Ok(self.storage.space()?)
     }
@@ -211,7 +211,7 @@ impl Live {
         self.take_turns(operation)
     }
 
-    /// As [`Live::transact`], for the thread that makes checkpoints: it must not wait for a checkpoint.
+    /// Works as [`Live::transact`], for the thread that makes checkpoints: it must not wait for a checkpoint.
     pub(super) fn transact_between_checkpoints<T>(
         &self,
         operation: impl Fn(&mut Draft) -> Result<T, FsError>,
@@ -220,8 +220,8 @@ impl Live {
         self.take_turns(operation)
     }
 
-    /// Waits for nothing but a turn: whoever has a turn makes others wait for theirs, including the thread that makes
-    /// checkpoints [23].
+    /// Evaluates and applies an operation, waiting for nothing but a turn: whoever has a turn makes others wait for
+    /// theirs, including the thread that makes checkpoints [23].
     fn take_turns<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
         for _ in 0..TRIES {
             let _turn = self.turns.read();
@@ -269,8 +269,8 @@ impl Live {
         Ok(Some(value))
     }
 
-    /// Changes wait while a sync takes longer than the time between commits, so that a crash loses a bounded amount
-    /// [29]. With `checkpoint`, they also wait for a checkpoint while too many rows have changed.
+    /// Makes changes wait while a sync takes longer than the time between commits, so that a crash loses a bounded
+    /// amount [29]. With `checkpoint`, they also wait for a checkpoint while too many rows have changed.
     fn wait_for_room(&self, checkpoint: bool) -> Result<(), FsError> {
         let mut state = self.state.lock();
         loop {
@@ -330,12 +330,12 @@ impl Live {
         Ok(())
     }
 
-    /// Whether the first change was begun, so that image and log may be written.
+    /// Returns whether the first change was begun, so that image and log may be written.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Whether the log that was found has changes that the image lacks.
+    /// Returns whether the log that was found has changes that the image lacks.
     pub(super) fn has_recovered(&self) -> bool {
         self.found.lock().as_ref().is_some_and(|found| found.brought_back().is_some())
     }
@@ -389,7 +389,7 @@ impl Live {
     /// held [10].
     ///
     /// # Errors
-    /// `NoSpace`, or `ReadOnly` after a failure.
+    /// Fails with `NoSpace`, or with `ReadOnly` after a failure.
     pub(super) fn append(&self, bytes: &[u8]) -> Result<Written<'_>, FsError> {
         self.state.lock().check_latch()?;
         self.begin()?;
@@ -429,8 +429,8 @@ impl Live {
         Ok(written)
     }
 
-    /// Before an operation uses up the log's last segment, there must be space for another one. Otherwise operations
-    /// that remove something could not be committed [24].
+    /// Makes sure that there is space for another segment before an operation uses up the log's last one. Otherwise
+    /// operations that remove something could not be committed [24].
     fn find_space_for_log(&self) -> Result<(), FsError> {
         let has_space = || {
             let found = self.log.lock().log.as_mut().is_none_or(ThawLog::has_space);
@@ -449,7 +449,7 @@ impl Live {
         Err(FsError::NoSpace)
     }
 
-    /// Whether a checkpoint would free the log's lowest segment.
+    /// Returns whether a checkpoint would free the log's lowest segment.
     fn could_free_segments(&self) -> bool {
         let lowest = self.log.lock().log.as_ref().and_then(|log| log.lowest_segment());
         let state = self.state.lock();
@@ -460,7 +460,7 @@ impl Live {
     /// Counts a handle of an inode. The inode keeps its bytes while it has a handle, even without a name.
     ///
     /// # Errors
-    /// `NotFound` if the inode has neither a name nor another handle.
+    /// Fails with `NotFound` if the inode has neither a name nor another handle.
     pub fn open(&self, inode: InodeId, writing: bool) -> Result<(), FsError> {
         loop {
             let snapshot = self.snapshot();
@@ -498,7 +498,7 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// The time of day that operations use.
+    /// Returns the time of day that operations use.
     pub fn now(&self) -> Time {
         (self.options.clock)()
     }
@@ -510,7 +510,7 @@ impl Live {
         self.changed.notify_all();
     }
 
-    /// Why changes are refused, if they are.
+    /// Returns why changes are refused, if they are.
     pub fn latched(&self) -> Option<String> {
         self.state.lock().latch.as_ref().map(|latch| latch.0.to_string())
     }
@@ -520,8 +520,8 @@ impl Live {
     }
 }
 
-/// The state after a failed beginning. The version stays the one that readers have: versions made from it share how far
-/// frames can be read, and a newly opened version would not share that with readers.
+/// Returns the state after a failed beginning. The version stays the one that readers have: versions made from it share
+/// how far frames can be read, and a newly opened version would not share that with readers.
 fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, base: &Arc<Image>) -> Result<(Basis, Found), FsError> {
     let mut found = look(storage, home, ImageOptions::default())?;
     if found.image.head().root_hash != base.head().root_hash {

@@ -6,7 +6,7 @@ use crate::format::ids::InodeId;
 use crate::format::limits;
 use crate::format::rows::XattrSet;
 
-/// How many symlinks a path may go through, as in Linux.
+/// Most symlinks that a path may go through, as in Linux.
 const SYMLINK_HOPS: usize = 40;
 
 impl Moment<'_> {
@@ -88,75 +88,75 @@ impl Moment<'_> {
 }
 
 impl Fs {
-    /// The attributes of an inode.
+    /// Returns the attributes of an inode.
     ///
     /// # Errors
-    /// `NotFound`, or `Io` if its row cannot be read.
+    /// Fails with `NotFound`, or with `Io` if its row cannot be read.
     pub fn attr(&self, inode: InodeId) -> Result<Attr, FsError> {
         self.now().attr(inode)
     }
 
-    /// The attributes of the entry `name` of directory `parent`.
+    /// Returns the attributes of the entry `name` of directory `parent`.
     ///
     /// # Errors
-    /// `NotFound`, `NameTooLong`, or `Io` if the tables cannot be read or contradict each other.
+    /// Fails with `NotFound` or `NameTooLong`, or with `Io` if the tables cannot be read or contradict each other.
     pub fn lookup(&self, parent: InodeId, name: &[u8]) -> Result<Attr, FsError> {
         self.now().lookup(parent, name)
     }
 
-    /// The attributes of a path from the root. Empty components and `.` are skipped, `..` goes up, and no symlink is
-    /// followed.
+    /// Returns the attributes of the file at a path from the root. Empty components and `.` are skipped, `..` goes up,
+    /// and no symlink is followed.
     ///
     /// # Errors
-    /// As [`Fs::lookup`], or `NotDirectory`.
+    /// Fails as [`Fs::lookup`] does, or with `NotDirectory`.
     pub fn resolve(&self, path: &[u8]) -> Result<Attr, FsError> {
         self.now().resolve(path)
     }
 
-    /// As [`Fs::resolve`], but follows symlinks within the image, also the last one.
+    /// Returns the attributes of the file at a path, following symlinks within the image, also the last one.
     ///
     /// # Errors
-    /// As [`Fs::resolve`], or `TooManyLinks`.
+    /// Fails as [`Fs::resolve`] does, or with `TooManyLinks`.
     pub fn resolve_following(&self, path: &[u8]) -> Result<Attr, FsError> {
         self.now().resolve_following(path)
     }
 
-    /// The target of a symlink.
+    /// Returns the target of a symlink.
     ///
     /// # Errors
-    /// `NotSymlink`, `NotFound` or `Io`.
+    /// Fails with `NotSymlink`, `NotFound` or `Io`.
     pub fn readlink(&self, inode: InodeId) -> Result<Vec<u8>, FsError> {
         self.now().readlink(inode)
     }
 
-    /// The parent directory of directory `inode`.
+    /// Returns the parent directory of directory `inode`.
     ///
     /// # Errors
-    /// `NotDirectory`, `NotFound` or `Io`.
+    /// Fails with `NotDirectory`, `NotFound` or `Io`.
     pub fn parent(&self, inode: InodeId) -> Result<InodeId, FsError> {
         self.now().parent(inode)
     }
 
-    /// The value of an xattr; `None` if the inode has none of that name.
+    /// Returns the value of an xattr; `None` if the inode has none of that name.
     ///
     /// # Errors
-    /// `NotFound` or `Io`.
+    /// Fails with `NotFound` or `Io`.
     pub fn xattr(&self, inode: InodeId, name: &[u8]) -> Result<Option<Vec<u8>>, FsError> {
         Ok(self.xattrs(inode)?.get(name).map(<[u8]>::to_vec))
     }
 
-    /// All xattrs of an inode.
+    /// Returns all xattrs of an inode.
     ///
     /// # Errors
-    /// `NotFound` or `Io`.
+    /// Fails with `NotFound` or `Io`.
     pub fn xattrs(&self, inode: InodeId) -> Result<XattrSet, FsError> {
         self.now().xattrs(inode)
     }
 
-    /// The names of an inode's xattrs.
+    /// Returns the names of an inode's xattrs.
     ///
     /// # Errors
-    /// `NotFound` or `Io`.
+    /// Fails with `NotFound` or `Io`.
     pub fn xattr_names(&self, inode: InodeId) -> Result<Vec<Vec<u8>>, FsError> {
         Ok(self.xattrs(inode)?.0.into_iter().map(|xattr| xattr.name).collect())
     }

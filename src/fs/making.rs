@@ -4,11 +4,12 @@
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// State of the making of snapshots.
+/// Records whether a snapshot is being made.
 #[derive(Default)]
 pub(super) struct Making {
     one: Mutex<()>,
-    /// Set under the lock of freezes, which gc holds from its first look-up to its last.
+    /// Whether a snapshot is being made. It is set under the lock of freezes, which gc holds from its first look-up to
+    /// its last.
     is_making: AtomicBool,
 }
 
@@ -18,19 +19,20 @@ impl Making {
         self.one.lock()
     }
 
-    /// A snapshot is being made until the returned value is dropped. The caller holds the lock of freezes.
+    /// Begins the making of a snapshot, which lasts until the returned value is dropped. The caller holds the lock of
+    /// freezes.
     pub(super) fn begin(&self) -> Begun<'_> {
         self.is_making.store(true, Ordering::SeqCst);
         Begun(self)
     }
 
-    /// Ask this under the lock of freezes.
+    /// Returns whether a snapshot is being made. The caller holds the lock of freezes.
     pub(super) fn is_making(&self) -> bool {
         self.is_making.load(Ordering::SeqCst)
     }
 }
 
-/// A snapshot is being made as long as this exists.
+/// A guard: a snapshot is being made as long as it exists.
 pub(super) struct Begun<'a>(&'a Making);
 
 impl Drop for Begun<'_> {

@@ -8,7 +8,7 @@ use crate::freeze::pressure::Delay;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// While replies wait, the thread checks this often whether changes are refused.
+/// Interval at which the thread checks whether changes are refused, while replies wait.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Live {
@@ -30,7 +30,7 @@ impl Live {
         self.delays.changed.notify_all();
     }
 
-    /// Whether replies to writes are delayed now. A hint: it spares the caller from keeping a reply.
+    /// Returns whether replies to writes are delayed now. This is a hint: it spares the caller from keeping a reply.
     pub fn holds_replies_back(&self) -> bool {
         self.pressure.is_pressed()
     }
@@ -40,7 +40,7 @@ impl Live {
         self.delays.close();
     }
 
-    /// Sends each reply at its time, until the end begins.
+    /// Runs the thread that sends each delayed reply at its time, until the end begins.
     pub(super) fn run_pacer(self: &Arc<Self>) {
         loop {
             let is_over = {

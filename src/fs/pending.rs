@@ -10,10 +10,10 @@ use crate::format::schema::{Table, TableId};
 use crate::format::transaction::{Counters, Operation};
 use std::collections::BTreeMap;
 
-/// Bytes that an operation takes in addition to its contents, for the limit on pending bytes.
+/// Bytes that an operation counts in addition to its contents, for the limit on pending bytes.
 const EACH: u64 = 64;
 
-/// What the next commit will contain.
+/// Changes that the next commit will contain.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     ranges: Vec<Operation>,
@@ -47,7 +47,7 @@ impl Pending {
         self.ranges.push(Operation::DeleteRange(table, from, to));
     }
 
-    /// A thawed or not-thawed range.
+    /// Adds a thawed or not-thawed range.
     pub(super) fn thawed(&mut self, operation: Operation) {
         self.bytes = self.bytes.saturating_add(EACH);
         self.thawed.push(operation);
@@ -57,12 +57,12 @@ impl Pending {
         self.ranges.is_empty() && self.rows.is_empty() && self.thawed.is_empty()
     }
 
-    /// Approximate bytes of a group with these operations.
+    /// Returns the approximate bytes of a group of transactions with these operations.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// All operations in the order of a group. No operations make no group, whatever the counters are.
+    /// Returns all operations in the order of a group. No operations make no group, whatever the counters are.
     pub(super) fn into_group(self, counters: Counters) -> Vec<Operation> {
         if self.is_empty() {
             return Vec::new();

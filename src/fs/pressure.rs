@@ -14,39 +14,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// While somebody writes, nothing is frozen until this part of the budget could be.
+/// Divisor of the budget: while somebody writes, nothing is frozen until one part in this many could be.
 const REST_PART: u64 = 8;
 
-/// A batch has at most this part of the budget: what it takes in leaves the log only when it is done.
+/// Divisor of the budget: a batch has at most one part in this many, because what it takes in leaves the log only when
+/// it is done.
 const BATCH_PART: u64 = 8;
 
-/// Images of other codecs count as packed at this level of zstd, where their own is too slow.
+/// Level of zstd that counts as the level of images of other codecs, when their own codec is too slow.
 const OTHER_CODEC: i32 = 19;
 
-/// Of the free space, where it is less than the budget, the log takes this part: superchunks need some, too.
+/// Divisor of the free space: where it is less than the budget, the log takes one part in this many, because
+/// superchunks need some, too.
 const SPACE_PART: u64 = 2;
 
-/// Budget and fill of the thaw log.
+/// Budget of the thaw log, and how full it is. Writers are slowed down when it fills.
 pub(super) struct Pressure {
-    /// 0: by the free space, when the log is begun.
+    /// Budget of the log in bytes; 0 if the free space decides when the log is begun.
     budget: AtomicU64,
     log: AtomicU64,
-    /// Where the log ended when it was last noted: what arrives, counted.
+    /// Offset where the log ended when it was last looked at, which tells how many bytes arrived.
     end: AtomicU64,
-    /// Bytes that the log may grow by, as far as there is space for it.
+    /// Bytes by which the log may grow, as far as there is space for it.
     room: AtomicU64,
     home: Mutex<Option<Arc<dyn LogHome>>>,
-    /// The freezer has found nothing that it may freeze, or has failed: nobody waits for superchunks.
+    /// Whether the freezer has found nothing that it may freeze, or has failed: then nobody waits for superchunks.
     idle: AtomicBool,
-    /// It has failed: nobody waits at all.
+    /// Whether the freezer has failed: then nobody waits at all.
     failed: AtomicBool,
-    /// It freezes only when it is asked to: nobody waits either.
+    /// Whether the freezer freezes only when it is asked to: then nobody waits either.
     unattended: AtomicBool,
     began: Instant,
     speed: Mutex<Speed>,
 }
 
-/// What was measured.
+/// Speeds of the freezer that were measured.
 #[derive(Default)]
 struct Speed {
     arrivals: Arrivals,
@@ -56,16 +58,16 @@ struct Speed {
     superchunk: u64,
 }
 
-/// What the freezer does, for those who look.
+/// Level and rate of the freezer, to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Shown {
     pub(super) level: Option<i32>,
-    /// Bytes per second; 0 if it is not known.
+    /// Raw bytes per second; 0 if unknown.
     pub(super) rate: u64,
 }
 
 impl Pressure {
-    /// With a budget of so many bytes; by the free space, if it is not given.
+    /// Makes the state for a budget of so many bytes; without one, the free space decides.
     pub(super) fn new(budget: Option<u64>) -> Self {
         Pressure {
             budget: AtomicU64::new(budget.unwrap_or(0)),
@@ -81,7 +83,8 @@ impl Pressure {
         }
     }
 
-    /// Looks at the free space where the log is to lie. Returns the bytes of its segments; `None` if it cannot tell.
+    /// Measures the free space where the log is to lie. Returns the length of its segments in bytes; `None` if it
+    /// cannot tell.
     pub(super) fn settle(&self, home: &Arc<dyn LogHome>) -> Option<u64> {
         let free = home.space().ok()?.free;
         if self.budget.load(Ordering::Relaxed) == 0 {
@@ -91,13 +94,13 @@ impl Pressure {
         Some(thaw::segment_size(free).min(largest_segment(self.budget())))
     }
 
-    /// The log is as it is now.
+    /// Records the present length of the log.
     pub(super) fn note(&self, log: &ThawLog) {
         self.log.store(log.extent(), Ordering::Relaxed);
         self.end.store(log.position().0, Ordering::Relaxed);
     }
 
-    /// Looks at the free space again.
+    /// Measures the free space again.
     pub(super) fn look_at_space(&self) {
         let home = self.home.lock().clone();
         if let Some(Ok(space)) = home.map(|home| home.space()) {
@@ -105,7 +108,7 @@ impl Pressure {
         }
     }
 
-    /// Bytes that the log may have.
+    /// Returns the budget: the bytes that the log may have.
     pub(super) fn budget(&self) -> u64 {
         match self.budget.load(Ordering::Relaxed) {
             0 => budget(0),
@@ -113,29 +116,31 @@ impl Pressure {
         }
     }
 
-    /// How full the log was when it was last noted. Where there is not space for all of the budget, that counts less.
+    /// Returns how full the log was when it was last looked at. Where there is not space for all of the budget, a
+    /// smaller budget counts.
     pub(super) fn fill(&self) -> Fill {
         let log = self.log.load(Ordering::Relaxed);
         Fill { log, budget: self.budget().min(log.saturating_add(self.room.load(Ordering::Relaxed))) }
     }
 
-    /// Whether writers are faster than the freezer.
+    /// Returns whether writers are faster than the freezer.
     pub(super) fn is_pressed(&self) -> bool {
         is_pressed(self.fill())
     }
 
-    /// Whether the log has reached its budget.
+    /// Returns whether the log has reached its budget.
     pub(super) fn is_full(&self) -> bool {
         let fill = self.fill();
         fill.log >= fill.budget
     }
 
-    /// New raw bytes of a batch, of which there would be `most`; `least` if the budget is small.
+    /// Returns the raw bytes of the next batch: at most `most`, and `least` if the budget is small.
     pub(super) fn batch(&self, most: u64, least: u64) -> u64 {
         most.min(self.budget() / BATCH_PART).max(least)
     }
 
-    /// How the next batch of at most so many bytes is compressed, in an image whose own way is `own`.
+    /// Returns the codec and level for the next batch of at most so many bytes, in an image whose own compression is
+    /// `own`.
     pub(super) fn compression(&self, own: Compression, batch: u64) -> Compression {
         let top = match own {
             Compression::Zstd(level) => level,
@@ -149,7 +154,8 @@ impl Pressure {
         if level == top { own } else { Compression::Zstd(level) }
     }
 
-    /// A batch of so many raw bytes took so long; what it was is superchunks of at most `superchunk` raw bytes.
+    /// Records that a batch of `bytes` raw bytes took so long, and that it consists of `superchunks` superchunks of at
+    /// most `superchunk` raw bytes.
     pub(super) fn froze(&self, bytes: u64, took: Duration, superchunks: u64, superchunk: u64) {
         let now = self.time();
         let mut speed = self.speed.lock();
@@ -161,35 +167,35 @@ impl Pressure {
         speed.superchunk = superchunk;
     }
 
-    /// Superchunks that were frozen.
+    /// Returns the number of superchunks that were frozen.
     pub(super) fn frozen(&self) -> u64 {
         self.speed.lock().frozen
     }
 
-    /// The freezer found nothing to freeze, or something; or it failed.
+    /// Records whether the freezer found nothing to freeze, and whether it failed.
     pub(super) fn set_idle(&self, idle: bool, failed: bool) {
         self.idle.store(idle, Ordering::Relaxed);
         self.failed.store(failed, Ordering::Relaxed);
     }
 
-    /// The freezer does nothing by itself, or it does.
+    /// Records whether the freezer freezes only when it is asked to.
     pub(super) fn set_unattended(&self, unattended: bool) {
         self.unattended.store(unattended, Ordering::Relaxed);
     }
 
-    /// Whether so few bytes are thawed that who writes is not to be disturbed.
+    /// Returns whether so few bytes are thawed that freezing would only disturb writers.
     pub(super) fn is_short(&self, thawed: u64) -> bool {
         thawed <= self.budget() / REST_PART
     }
 
-    /// What the freezer does.
+    /// Returns the level and rate of the freezer.
     pub(super) fn shown(&self) -> Shown {
         let speed = self.speed.lock();
         let levels = speed.levels.as_ref();
         Shown { level: levels.map(Levels::chosen), rate: levels.map_or(0, Levels::rate) }
     }
 
-    /// When the reply to a write of so many bytes may be sent, by [`Pressure::time`].
+    /// Returns when the reply to a write of so many bytes may be sent, by [`Pressure::time`].
     pub(super) fn delay(&self, bytes: u64) -> Delay {
         let mut fill = self.fill();
         let alone = self.failed.load(Ordering::Relaxed) || self.unattended.load(Ordering::Relaxed);
@@ -206,13 +212,13 @@ impl Pressure {
         speed.pace.delay(bytes, fill, freezer, now)
     }
 
-    /// The time, since the moment that delays are counted from.
+    /// Returns the time since the moment that delays are counted from.
     pub(super) fn time(&self) -> Duration {
         self.began.elapsed()
     }
 
     #[cfg(test)]
-    /// As if the log had reached its budget.
+    /// Sets the state to that of a log that has reached its budget.
     pub(super) fn set_full_for_tests(&self) {
         self.log.store(u64::MAX, Ordering::Relaxed);
     }

@@ -15,25 +15,25 @@ use crate::inflate::WorkingSet;
 use crate::meta::{ByteLru, Image, View};
 use std::sync::Arc;
 
-/// Bytes of memory for values that stat needs again and again.
+/// Bytes of memory for values that stat(2) needs again and again.
 const STAT_BYTES: usize = 1 << 20;
 /// Bytes of memory for the list of verified frames of an older thaw log: about 10,000 frames.
 const VERIFIED_BYTES: usize = 2 << 20;
 
-/// How to serve an image.
+/// Options for serving an image.
 #[derive(Debug, Clone, Copy)]
 pub struct FsOptions {
     /// Bytes of memory for inflated superchunks.
     pub cache: usize,
-    /// Threads that inflate ahead of sequential readers; 0 for none.
+    /// Number of threads that inflate ahead of sequential readers; 0 for none.
     pub readahead: usize,
-    /// Check every subchunk that is read against its own identity, not only those of damaged superchunks.
+    /// Whether to check every subchunk that is read against its own identity, not only those of damaged superchunks.
     pub verify: bool,
 }
 
 /// Bytes of memory for inflated superchunks by default. An image may ask for more.
 const CACHE: usize = 256 << 20;
-/// Largest number of bytes that an image may ask for: the most that the format lets a reader need.
+/// Most bytes of inflated superchunks that an image may ask for: the most that the format lets a reader need.
 const CACHE_MAX: u64 = limits::SOURCE_BYTES;
 
 impl Default for FsOptions {
@@ -47,26 +47,26 @@ impl FsOptions {
         WorkingSet::new(Arc::clone(image), self.cache, self.readahead).verifying(self.verify)
     }
 
-    /// The defaults for an image with these parameters. If the image records that a reader should have more bytes of
-    /// inflated superchunks than the default, that number is used.
+    /// Returns the defaults for an image with these parameters. If the image records that a reader should have more
+    /// bytes of inflated superchunks than the default, that number is used.
     pub fn suiting(params: &Params) -> Self {
         let recorded = (u64::from(params.working_set) << 20).min(CACHE_MAX);
         FsOptions { cache: usize::try_from(recorded).map_or(CACHE, |bytes| bytes.max(CACHE)), ..FsOptions::default() }
     }
 }
 
-/// A value, and the stamp of its snapshot. (The stamp comes first.)
+/// A value, after the stamp of its snapshot.
 pub(super) type Stamped = (u64, u64);
 
-/// An image as a filesystem.
+/// An image as a filesystem that can be read.
 pub struct Fs {
     source: Source,
     image: Arc<Image>,
     pub(super) working_set: WorkingSet,
     pub(super) resumes: Resumes,
-    /// The lengths of contents: every stat needs one, and many inodes may have the same content.
+    /// Cache of the lengths of contents: every stat needs one, and many inodes may have the same content.
     pub(super) content_ends: ByteLru<ContentId, Stamped>,
-    /// Bytes in thawed ranges, by inode.
+    /// Cache of the bytes in thawed ranges, by inode.
     pub(super) thawed: ByteLru<InodeId, Stamped>,
     /// Frames of the thaw log that are verified, by offset and checksum, with the number of bytes in each.
     pub(super) verified: ByteLru<(LogOffset, u64), u64>,
@@ -80,8 +80,8 @@ impl Fs {
         Fs::serve(image, Source::Fixed(Box::new(snapshot)), working_set)
     }
 
-    /// Counts what reading an image with a working set of this many bytes would inflate. The bytes that it reads are
-    /// arbitrary.
+    /// Makes a filesystem that counts what reading an image with a working set of this many bytes would inflate. The
+    /// bytes that it reads are arbitrary.
     pub(super) fn counting(image: &Arc<Image>, working_set: usize) -> Arc<Self> {
         let snapshot = Snapshot::fixed(View::of(Arc::clone(image)));
         let working_set = WorkingSet::counting(Arc::clone(image), working_set);
@@ -107,27 +107,27 @@ impl Fs {
         })
     }
 
-    /// The image, in the version from which serving began.
+    /// Returns the image, in the version from which serving began.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
     }
 
-    /// The working set.
+    /// Returns the working set.
     pub fn working_set(&self) -> &WorkingSet {
         &self.working_set
     }
 
-    /// The present state.
+    /// Returns the present state.
     pub fn snapshot(&self) -> Snapshot {
         self.source.take().clone()
     }
 
-    /// Whether nobody changes what it serves.
+    /// Returns whether nobody changes what it serves.
     pub(super) fn is_fixed(&self) -> bool {
         matches!(self.source, Source::Fixed(_))
     }
 
-    /// The filesystem as it is now.
+    /// Returns the filesystem as it is now.
     pub(super) fn now(&self) -> Moment<'_> {
         Moment { fs: self, now: self.source.take() }
     }
@@ -144,8 +144,8 @@ impl Moment<'_> {
         self.now.view()
     }
 
-    /// The row of an inode that has a name, or that had one and is open. In an image that nobody writes, an inode
-    /// without a name cannot be open.
+    /// Returns the row of an inode that has a name, or that had one and is open. In an image that nobody writes, an
+    /// inode without a name cannot be open.
     pub(super) fn row(&self, inode: InodeId) -> Result<InodeRow, FsError> {
         match self.view().inode(inode)? {
             Some(row) => Ok(row),
@@ -154,7 +154,7 @@ impl Moment<'_> {
         }
     }
 
-    /// The row of a regular file.
+    /// Returns the row of a regular file.
     pub(super) fn regular(&self, inode: InodeId) -> Result<InodeRow, FsError> {
         let row = self.row(inode)?;
         match row.file_type {

@@ -20,15 +20,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Rows of this many subchunks are deleted in one transaction: this takes a few milliseconds under the mutex.
+/// Number of subchunks whose rows are deleted in one transaction: this takes a few milliseconds under the mutex.
 const ROUND: u64 = 1 << 16;
-/// How long gc waits for earlier snapshots. Each belongs to one request.
+/// Longest time that gc waits for earlier snapshots. Each belongs to one request.
 const SNAPSHOTS: Duration = Duration::from_secs(30);
-/// Time between two checks whether they are gone.
+/// Time between two checks whether these snapshots are gone.
 const PAUSE: Duration = Duration::from_millis(10);
-/// gc begins by itself only after nothing has changed for this long.
+/// Time without changes after which gc may begin by itself.
 const IDLE: Duration = Duration::from_secs(60);
-/// After gc has looked by itself for what is dead, it waits at least this many times as long as that took.
+/// Factor of a pause: after gc has looked by itself for what is dead, it waits at least this many times as long as that
+/// took.
 const SHARE_OF_TIME: u32 = 100;
 impl Live {
     /// Sets how readers of the image in other processes are kept out. Without this, nothing is punched.
@@ -53,7 +54,7 @@ impl Live {
         ticket
     }
 
-    /// The state of gc.
+    /// Returns the state of gc.
     pub fn gc_status(&self) -> GcStatus {
         let shown = self.gc.shown.lock();
         GcStatus {
@@ -66,15 +67,15 @@ impl Live {
         }
     }
 
-    /// Frees what is dead. `stop` is called now and then.
+    /// Frees the space of what is dead. `stop` is called regularly, and ends gc if it returns true.
     ///
     /// # Errors
-    /// See [`GcError`]. Nothing is lost, and the call may be repeated.
+    /// Fails with a [`GcError`]. Nothing is lost, and the call may be repeated.
     pub fn gc_now(&self, stop: &dyn Fn() -> bool) -> Result<GcReport, GcError> {
         self.free(&|_| true, stop)
     }
 
-    /// Frees what is dead, if that is worth it.
+    /// Frees the space of what is dead, if `is_worth` says that it is worth it.
     fn free(&self, is_worth: &dyn Fn(&Census) -> bool, stop: &dyn Fn() -> bool) -> Result<GcReport, GcError> {
         // Held from the first look at what is live to the last punch. Otherwise the freezer could find dead subchunks
         // by their bytes, and name them.
@@ -152,7 +153,8 @@ impl Live {
         Ok(())
     }
 
-    /// The present view, and the roots that the slots name. Both slots name the root of the view's version.
+    /// Returns the present view, and the places of the roots that the slots name. Both slots name the root of the
+    /// view's version.
     fn what_slots_name(&self) -> Result<(View, Vec<Place>), GcError> {
         let image = self.image.lock();
         let image = image.as_ref().ok_or_else(|| FsError::io("the file system has ended already"))?;
@@ -200,7 +202,7 @@ impl Live {
         })
     }
 
-    /// Frees space on request, and by itself, until the end begins.
+    /// Runs gc's thread: frees space on request, and by itself, until the end begins.
     pub(super) fn run_gc(self: &Arc<Self>) {
         let mut looks = Looks { stamp: 0, since: Instant::now(), looked_at: 0, not_before: Instant::now() };
         while let Some(ticket) = self.wait_for_gc(&mut looks) {
@@ -237,7 +239,7 @@ impl Live {
         }
     }
 
-    /// Whether so much is dead that it is freed without a request.
+    /// Returns whether so much is dead that it is freed without a request.
     fn is_much(&self, census: &Census) -> bool {
         let sum = |bytes: u64, tally: &crate::meta::Tally| bytes.saturating_add(tally.bytes());
         let dead = census.dead().fold(0, sum);
@@ -249,8 +251,8 @@ impl Live {
             || self.gc.is_behind.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is a ticket, or until it is time by itself. `None` once the end has begun or changes are
-    /// refused.
+    /// Waits until there is a ticket, or until it is time by itself. Returns `None` once the end has begun or changes
+    /// are refused.
     fn wait_for_gc(&self, looks: &mut Looks) -> Option<Option<u64>> {
         let mut state = self.lock_state();
         loop {
@@ -280,13 +282,13 @@ impl Live {
     }
 }
 
-/// What the thread remembers between two looks.
+/// State that gc's thread keeps between two looks.
 struct Looks {
-    /// The number of changes, and since when it has been the same.
+    /// Number of changes, and since when it has been the same.
     stamp: u64,
     since: Instant,
-    /// The number of changes at the last look for what is dead.
+    /// Number of changes at the last look for what is dead.
     looked_at: u64,
-    /// gc does not begin by itself before this time.
+    /// Time before which gc does not begin by itself.
     not_before: Instant,
 }

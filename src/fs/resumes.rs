@@ -7,7 +7,7 @@ use crate::meta::ByteLru;
 /// not an error.
 const RESUME_BYTES: usize = 1 << 20;
 
-/// Where readers of directories stopped: a map from rank to name, since rows are found by name.
+/// Names at which readers of directories stopped, by directory and rank, since rows are found by name.
 pub(super) struct Resumes(pub(super) ByteLru<(InodeId, u64), Box<[u8]>>);
 
 impl Resumes {

@@ -12,13 +12,13 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The level of zstd for the last freeze, as somebody waits for it: it saves most of the space in little time.
+/// Level of zstd for the last freeze, while somebody waits for it: it saves most of the space in little time.
 const END_LEVEL: i32 = 3;
 
-/// What a thread runs.
+/// The function that a thread runs.
 type Run = fn(&Arc<Live>);
 
-/// Threads that run until [`Running::stop`].
+/// The threads of a writable filesystem, which run until [`Running::stop`].
 pub struct Running {
     live: Arc<Live>,
     threads: Vec<JoinHandle<()>>,
@@ -28,7 +28,7 @@ impl Live {
     /// Starts the committer, the checkpointer, the freezer, gc, and the thread that sends delayed replies.
     ///
     /// # Errors
-    /// If a thread cannot be started.
+    /// Fails if a thread cannot be started.
     pub fn start_threads(self: &Arc<Self>) -> io::Result<Running> {
         let mut running = Running { live: Arc::clone(self), threads: Vec::new() };
         let threads = [
@@ -58,7 +58,7 @@ impl Live {
     /// Deletes orphans that nobody has open.
     ///
     /// # Errors
-    /// As for any change.
+    /// Fails as any change does.
     pub fn reap_now(&self) -> Result<(), FsError> {
         loop {
             let Some(inode) = self.lock_state().reapable() else { return Ok(()) };
@@ -66,11 +66,11 @@ impl Live {
         }
     }
 
-    /// If a thaw log was found that nothing needs, or what is left of one, takes it over so that [`Live::end`] removes
-    /// it. If there is none, nothing is written.
+    /// Takes over a thaw log that was found and that nothing needs, or what is left of one, so that [`Live::end`]
+    /// removes it. If there is none, nothing is written.
     ///
     /// # Errors
-    /// As for any change.
+    /// Fails as any change does.
     pub fn take_over_log(&self) -> Result<(), FsError> {
         let is_there = self.found.lock().as_ref().is_some_and(Found::has_log);
         if !is_there {
@@ -86,7 +86,7 @@ impl Live {
     /// of 0, nothing is frozen. Call this after the threads are stopped, when nobody calls anything else any more.
     ///
     /// # Errors
-    /// If not everything became durable, or the image could not be marked clean.
+    /// Fails if not everything became durable, or the image could not be marked clean.
     pub fn end(&self, limit: Duration) -> Result<Finished, FsError> {
         self.lock_state().close_all();
         if !self.has_begun() && (self.has_recovered() || self.has_orphans()) {

@@ -8,41 +8,41 @@ use crate::meta::View;
 use crate::thaw::Segments;
 use std::sync::Arc;
 
-/// How many handles an inode has.
+/// Number of open handles of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Handles {
-    /// All of them.
+    /// Number of all handles.
     pub all: u32,
-    /// Those that may write.
+    /// Number of handles that may write.
     pub writing: u32,
 }
 
-/// Inodes that are open.
+/// Numbers of handles of the inodes that are open.
 pub(super) type Opens = imbl::OrdMap<InodeId, Handles>;
 
-/// A filesystem at one moment.
+/// The state of a filesystem at one moment. It does not change afterwards.
 #[derive(Clone)]
 pub struct Snapshot {
-    /// All tables.
+    /// All tables at that moment.
     pub(super) view: View,
-    /// Written bytes; `None` without a thaw log.
+    /// Segments with written bytes; `None` without a thaw log.
     pub(super) segments: Option<Arc<Segments>>,
     /// Frames of the thaw log before this offset are older than this mount: they are verified before they are used
     /// [16].
     pub(super) session: LogOffset,
-    /// Which inodes are open.
+    /// Inodes that are open, with their handles.
     pub(super) opens: Opens,
     /// The number of changes so far.
     pub(super) stamp: u64,
-    /// How many times the layers of the view were moved. A view can replace another one only if both have the same
-    /// layers.
+    /// Number of times that the layers of the view were moved. A view can replace another one only if both have the
+    /// same layers.
     pub(super) layout: u64,
-    /// As long as this exists, what the view names must stay.
+    /// Pin: as long as it exists, what the view names must stay.
     pub(super) _pin: Arc<()>,
 }
 
 impl Snapshot {
-    /// A snapshot of an image that nobody changes.
+    /// Makes the snapshot of an image that nobody changes.
     pub fn fixed(view: View) -> Self {
         Snapshot {
             view,
@@ -55,12 +55,12 @@ impl Snapshot {
         }
     }
 
-    /// Whether an inode has no name any more.
+    /// Returns whether an inode has no name any more.
     pub(super) fn is_nameless(&self, inode: InodeId) -> bool {
         self.view.inode(inode).is_ok_and(|row| row.is_none())
     }
 
-    /// All tables.
+    /// Returns all tables.
     pub fn view(&self) -> &View {
         &self.view
     }

@@ -34,13 +34,13 @@ pub enum SnapshotError {
     /// The comment is too long.
     #[error("cannot make a snapshot: its comment has {len} bytes, the limit is {}", limits::SNAPSHOT_COMMENT)]
     Comment {
-        /// Its length in bytes.
+        /// Length of the comment in bytes.
         len: usize,
     },
     /// A snapshot of this name exists.
     #[error("cannot make a snapshot '{name}': one of this name already exists (choose another name)")]
     Exists {
-        /// The name.
+        /// The name that is taken.
         name: String,
     },
     /// A snapshot must have all bytes of its files, but some are lost.
@@ -49,7 +49,7 @@ pub enum SnapshotError {
          it)"
     )]
     Lost {
-        /// The file.
+        /// Inode number of a file that cannot be read.
         inode: InodeId,
     },
     /// A snapshot must have all bytes of its files, but some cannot be read.
@@ -58,13 +58,13 @@ pub enum SnapshotError {
          finds it)"
     )]
     Unreadable {
-        /// The file.
+        /// Inode number of a file with lost bytes.
         inode: InodeId,
-        /// Why.
+        /// Why the file cannot be read.
         #[source]
         error: FsError,
     },
-    /// The caller asked for it.
+    /// The caller asked to stop.
     #[error("making the snapshot was interrupted: there is no snapshot")]
     Stopped,
     /// The filesystem refuses changes, or has no space for this one.
@@ -77,8 +77,8 @@ impl Live {
     /// how to freeze: its `stop` is called often; its `everything` and `deep` are ignored.
     ///
     /// # Errors
-    /// See [`SnapshotError`]. There is no snapshot then, and the call may be repeated, unless changes are refused from
-    /// now on: after the last sync of the image has failed, nobody knows whether the snapshot exists.
+    /// Fails with a [`SnapshotError`]. There is no snapshot then, and the call may be repeated, unless changes are
+    /// refused from now on: after the last sync of the image has failed, nobody knows whether the snapshot exists.
     pub fn snapshot_now(&self, name: &[u8], comment: &[u8], how: &FreezeHow<'_>) -> Result<u64, SnapshotError> {
         check_name(name).map_err(SnapshotError::Name)?;
         if comment.len() as u64 > limits::SNAPSHOT_COMMENT {

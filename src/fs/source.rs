@@ -4,23 +4,23 @@ use super::snapshot::Snapshot;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A filesystem that is being written, and returns its state at any moment.
+/// A filesystem that is being written, and that returns its state at any moment.
 pub trait SnapshotSource: Send + Sync {
-    /// The present state.
+    /// Returns the present state.
     fn snapshot(&self) -> Snapshot;
 }
 
-/// Where snapshots come from.
+/// Source of the snapshots that a filesystem serves.
 pub(super) enum Source {
-    /// There is only this snapshot.
+    /// An image that nobody changes, which has only this snapshot.
     Fixed(Box<Snapshot>),
-    /// Each snapshot is a new one.
+    /// A filesystem that is being written: each snapshot is a new one.
     Live(Arc<dyn SnapshotSource>),
 }
 
 impl Source {
-    /// The present state. For an image that nobody changes it is borrowed, so that threads do not share a reference
-    /// count.
+    /// Returns the present state. For an image that nobody changes it is borrowed, so that threads do not share a
+    /// reference count.
     pub(super) fn take(&self) -> Taken<'_> {
         match self {
             Source::Fixed(snapshot) => Taken::Borrowed(snapshot),
@@ -29,7 +29,7 @@ impl Source {
     }
 }
 
-/// A snapshot.
+/// A snapshot, borrowed or owned.
 pub(super) enum Taken<'a> {
     Borrowed(&'a Snapshot),
     Owned(Box<Snapshot>),

@@ -47,9 +47,9 @@ pub enum StartError {
         missing(.misfit), .count.in_log.bytes
     )]
     LogMissing {
-        /// Where it should be.
+        /// Path where the log should be.
         place: String,
-        /// If there is another log, why it does not belong to the image.
+        /// Why another log that is there does not belong to the image.
         misfit: Option<Misfit>,
         /// The ranges that are in the log, according to the image.
         count: ThawedCount,
@@ -57,9 +57,9 @@ pub enum StartError {
     /// The thaw log is damaged. Nothing was replayed from it, and nothing of it may be overwritten.
     #[error("the thaw log at {place} is damaged: {why}")]
     Damaged {
-        /// Its place.
+        /// Path of the thaw log.
         place: String,
-        /// What is wrong.
+        /// What is wrong with the log.
         why: String,
     },
     /// The largest epoch is reached: no more sessions can write to the image.
@@ -68,7 +68,7 @@ pub enum StartError {
          into a new image)"
     )]
     NoEpoch {
-        /// The epoch.
+        /// The largest epoch, which is reached.
         epoch: u32,
     },
 }
@@ -81,7 +81,7 @@ fn missing(misfit: &Option<Misfit>) -> String {
 }
 
 impl StartError {
-    /// The kind of error of the storage, if it was one.
+    /// Returns the kind of error of the storage, if it was one.
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
             StartError::Storage(error)
@@ -92,13 +92,13 @@ impl StartError {
         }
     }
 
-    /// Whether the user may give up the thaw log ([`forget`](super::forget::forget)).
+    /// Returns whether the user may give up the thaw log ([`forget`](super::forget::forget)).
     pub fn can_forget(&self) -> bool {
         matches!(self, StartError::LogMissing { .. } | StartError::Damaged { .. })
     }
 }
 
-/// What was found. Nothing has been written yet.
+/// An image and its thaw log as they were found. Nothing has been written yet.
 pub struct Found {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) home: Arc<dyn LogHome>,
@@ -112,9 +112,9 @@ pub struct Found {
 
 /// The thaw log that was found.
 pub(super) enum FoundLog {
-    /// There is none, and none is needed.
+    /// There is no log, and none is needed.
     None,
-    /// A log, or the rest of one, that neither root needs. If there are commits, both roots contain them.
+    /// A log, or the rest of one, that neither root needs. If it has commits, both roots contain them.
     Leftover(Option<Box<Recovered>>),
     /// A log to continue, and the number of the last transaction that the root contains.
     Resume(Box<Recovered>, u64),
@@ -123,17 +123,17 @@ pub(super) enum FoundLog {
 }
 
 impl Found {
-    /// The version that the newest head names.
+    /// Returns the version that the newest head names.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
     }
 
-    /// What the thaw log says happened since then.
+    /// Returns the changes since then that the thaw log has.
     pub fn replayed(&self) -> &Replayed {
         &self.replayed
     }
 
-    /// The segments that ranges in the log name.
+    /// Returns the segments that ranges in the log name.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::new(match &self.log {
             FoundLog::Resume(recovered, _) => recovered.segments(),
@@ -141,7 +141,7 @@ impl Found {
         })
     }
 
-    /// What the thaw log has and the image lacks; `None` if there is nothing.
+    /// Returns what the thaw log has and the image lacks; `None` if there is nothing.
     pub fn brought_back(&self) -> Option<BroughtBack> {
         match &self.log {
             FoundLog::Resume(..) if self.replayed.changes(&self.image) => Some(self.replayed.brought_back),
@@ -149,12 +149,12 @@ impl Found {
         }
     }
 
-    /// Whether a thaw log of this image exists, needed or not.
+    /// Returns whether a thaw log of this image exists, needed or not.
     pub fn has_log(&self) -> bool {
         matches!(&self.log, FoundLog::Leftover(_) | FoundLog::Resume(..))
     }
 
-    /// Why the existing thaw log will be set aside at the first change.
+    /// Returns why the existing thaw log will be set aside at the first change, if it will be.
     pub fn set_aside_reason(&self) -> Option<&str> {
         match &self.log {
             FoundLog::Aside(why) => Some(why),
@@ -169,10 +169,10 @@ struct Known {
     version: Option<Arc<Image>>,
 }
 
-/// Looks at the image in `storage` and at its thaw log in `home`. Writes nothing.
+/// Reads the image in `storage` and its thaw log in `home`, and finds out how to continue. Writes nothing.
 ///
 /// # Errors
-/// See [`StartError`].
+/// Fails with a [`StartError`].
 pub fn look(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, options: ImageOptions) -> Result<Found, StartError> {
     let heads = Heads::read(Arc::clone(&storage))?;
     let image = Arc::new(Image::open(Arc::clone(&storage), options)?);
@@ -226,7 +226,7 @@ fn known(heads: &Heads, image: &Arc<Image>) -> Result<Vec<Known>, StartError> {
     Ok(known)
 }
 
-/// The version that the other slot names; `None` if its root is damaged.
+/// Returns the version that the other slot names; `None` if its root is damaged.
 pub(super) fn older(image: &Image, head: &Head) -> Result<Option<Image>, StartError> {
     let root = root_of(image.log().storage(), head)?;
     Ok(root.and_then(|root| image.successor(head.clone(), root).ok()))
@@ -241,11 +241,11 @@ fn used_ids(known: &[Known]) -> Vec<u64> {
     used
 }
 
-/// What the head slots and their roots say about a thaw log.
+/// What the head slots and their roots need of a thaw log.
 struct Needs {
     /// Whether a slot is not clean, or a root has ranges in a log.
     any: bool,
-    /// The newest root's ranges.
+    /// Number of ranges in a log that the newest root has.
     count: ThawedCount,
     /// Whether a root has ranges in a log.
     ranges: bool,
@@ -354,7 +354,7 @@ fn log_with_commits(
     Ok((FoundLog::Resume(recovered, contained), replayed))
 }
 
-/// Whether the roots of all slots contain everything that was committed to the log.
+/// Returns whether the roots of all slots contain everything that was committed to the log.
 fn is_contained(known: &[Known], recovered: &Recovered) -> Result<bool, StartError> {
     for Known { version, .. } in known {
         let Some(version) = version else { return Ok(false) };

@@ -20,34 +20,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// A checkpoint is worthwhile if this many bytes of the log are named by nothing, and they are half of the log. If
-/// segments are small because there is little space, it takes only this many segments.
+/// Bytes of the thaw log that nothing names from which on a checkpoint is worthwhile, if they are also half of the log.
+/// If segments are small because there is little space, it takes only this many segments.
 const GARBAGE_MIN: u64 = 64 << 20;
 const GARBAGE_SEGMENTS: u64 = 4;
 
-/// Somebody who waits for a commit. Called without any lock held.
+/// A callback of somebody who waits for a commit. It is called without any lock held.
 pub type Waiter = Box<dyn FnOnce(Result<(), FsError>) + Send>;
 
-/// The size of the head's view.
+/// Number of inodes and bytes in the present state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Inodes that have a name.
+    /// Number of inodes that have a name.
     pub inodes: u64,
-    /// Bytes of its regular files.
+    /// Bytes of the regular files.
     pub bytes: u64,
 }
 
-/// What was sealed. Together with the rows in `sealed` it makes a checkpoint.
+/// State that was sealed for a checkpoint. Together with the rows in `sealed` it makes a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seal {
     pub(super) counters: Counters,
     pub(super) totals: Totals,
 }
 
-/// What one commit contains.
+/// The operations of one commit.
 pub(super) struct Group {
     pub(super) operations: Vec<Operation>,
-    /// Present if the state was sealed when the operations were taken.
+    /// The seal, if the state was sealed when the operations were taken.
     pub(super) seal: Option<Seal>,
 }
 
@@ -55,13 +55,13 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sealed {
     pub(super) seal: Seal,
-    /// Number of the last transaction of its group.
+    /// Number of the last transaction of the commit.
     pub(super) transaction: u64,
-    /// Where that transaction ends in the thaw log.
+    /// Offset in the thaw log where that transaction ends.
     pub(super) end: LogOffset,
 }
 
-/// Why changes are refused.
+/// The reason why changes are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Latch(pub(super) Arc<str>);
 
@@ -77,37 +77,37 @@ pub(super) struct State {
     orphans: BTreeSet<InodeId>,
     totals: Totals,
     segments: Arc<Segments>,
-    /// Where the log ended when this mount began to write.
+    /// Offset in bytes where the thaw log ended when this mount began to write.
     session: LogOffset,
     pub(super) frames: Frames,
-    /// Files with bytes in the log.
+    /// Files with bytes in the thaw log.
     pub(super) dirty: DirtyFiles,
     pending: Pending,
-    /// Written bytes that were appended since the last commit began.
+    /// Number of written bytes that were appended since the last commit began.
     pub(super) appended: u64,
-    /// Since when something has been pending.
+    /// Time since which something has been pending.
     pub(super) oldest: Option<Instant>,
-    /// A group that could not be written. It is retried unchanged, before anything else.
+    /// Operations that could not be written. They are retried unchanged, before anything else.
     pub(super) failed: Option<Group>,
     pub(super) waiters: Vec<Waiter>,
-    /// When the running commit began.
+    /// Time when the running commit began.
     pub(super) syncing: Option<Instant>,
-    /// What is sealed and durable, but not yet in the head.
+    /// State that is sealed and durable, but not yet in the head.
     pub(super) durable_seal: Option<Sealed>,
     pub(super) latch: Option<Latch>,
-    /// Whether a committer and a checkpointer run.
+    /// Whether a committer's and a checkpointer's thread run.
     pub(super) has_threads: bool,
-    /// When the last checkpoint of this mount was made.
+    /// Time when the last checkpoint of this mount was made.
     pub(super) checkpointed: Option<Instant>,
     /// Whether the last checkpoint failed.
     pub(super) checkpoint_failed: bool,
     /// Whether the end has begun. Threads then end.
     pub(super) closing: bool,
-    /// Every snapshot has a clone of it.
+    /// The pin of which every snapshot has a clone.
     pin: Arc<()>,
 }
 
-/// What a state begins with.
+/// The parts from which a state is made.
 pub(super) struct Basis {
     pub(super) version: Arc<Image>,
     pub(super) active: Overlay,
@@ -185,17 +185,18 @@ impl State {
         }
     }
 
-    /// The state in the version's root: without anything that came later, and with no inode open.
+    /// Returns the state in the version's root: without anything that came later, and with no inode open.
     pub(super) fn snapshot_of_version(&self) -> Snapshot {
         Snapshot { view: View::of(Arc::clone(&self.version)), opens: Opens::new(), ..self.snapshot() }
     }
 
-    /// Gives later snapshots another pin. The returned one is gone when all earlier snapshots are gone.
+    /// Gives later snapshots another pin. The returned reference to the old pin is dead when all earlier snapshots are
+    /// gone.
     pub(super) fn renew_pin(&mut self) -> Weak<()> {
         Arc::downgrade(&std::mem::take(&mut self.pin))
     }
 
-    /// How many times something was changed, opened or closed.
+    /// Returns how many times something was changed, opened or closed.
     pub(super) fn changes(&self) -> u64 {
         self.stamp
     }
@@ -288,22 +289,22 @@ impl State {
         Group { operations, seal }
     }
 
-    /// Whether a commit has anything to do.
+    /// Returns whether a commit has anything to do.
     pub(super) fn has_pending(&self) -> bool {
         self.failed.is_some() || !self.pending.is_empty()
     }
 
-    /// About how many bytes the next commit will make durable.
+    /// Returns about how many bytes the next commit will make durable.
     pub(super) fn pending_bytes(&self) -> u64 {
         self.pending.bytes().saturating_add(self.appended)
     }
 
-    /// The version and the sealed rows above it.
+    /// Returns the version and the sealed rows above it, if a state is sealed.
     pub(super) fn sealed(&self) -> Option<(&Arc<Image>, &Overlay)> {
         self.sealed.as_ref().map(|sealed| (&self.version, sealed))
     }
 
-    /// Notes that the head's root now contains what was sealed.
+    /// Records that the head's root now contains what was sealed.
     pub(super) fn published(&mut self, version: Arc<Image>) {
         self.version = version;
         self.sealed = None;
@@ -313,12 +314,12 @@ impl State {
         self.frames.publish();
     }
 
-    /// Bytes of memory that changed rows take.
+    /// Returns the bytes of memory that changed rows take.
     pub(super) fn overlay_bytes(&self) -> usize {
         self.active.bytes() + self.sealed.as_ref().map_or(0, Overlay::bytes)
     }
 
-    /// Bytes of the log's lowest segments that no range of the state needs: a checkpoint may remove them.
+    /// Returns the bytes of the log's lowest segments that no range of the state needs: a checkpoint may remove them.
     pub(super) fn garbage(&self) -> u64 {
         let Some(lowest) = self.segments.lowest() else { return 0 };
         // The last segment is still being written to.
@@ -327,8 +328,8 @@ impl State {
         needed.saturating_sub(lowest).saturating_mul(self.segments.size())
     }
 
-    /// Whether so much of the log is garbage that a checkpoint is worth it. `left` are the bytes that the last one
-    /// could not remove.
+    /// Returns whether so much of the log is garbage that a checkpoint is worth it. `left` are the bytes that the last
+    /// checkpoint could not remove.
     pub(super) fn has_much_garbage(&self, left: u64) -> bool {
         let size = self.segments.size();
         let least = GARBAGE_MIN.min(size.saturating_mul(GARBAGE_SEGMENTS));
@@ -337,7 +338,7 @@ impl State {
         self.garbage().saturating_sub(left) >= least.max(log / 2).max(1)
     }
 
-    /// Whether a checkpoint would write anything.
+    /// Returns whether a checkpoint would write anything.
     pub(super) fn is_changed(&self) -> bool {
         self.sealed.is_some() || !self.active.is_empty()
     }
@@ -398,12 +399,12 @@ impl State {
         self.opens = Opens::new();
     }
 
-    /// An orphan that nobody has open.
+    /// Returns an orphan that nobody has open, if there is one.
     pub(super) fn reapable(&self) -> Option<InodeId> {
         self.orphans.iter().find(|inode| !self.opens.contains_key(*inode)).copied()
     }
 
-    /// How many inodes are open.
+    /// Returns how many inodes are open.
     pub(super) fn open_inodes(&self) -> usize {
         self.opens.len()
     }

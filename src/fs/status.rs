@@ -9,21 +9,21 @@ use std::time::Duration;
 pub struct LiveStatus {
     /// Bytes that changed rows take in memory.
     pub overlay_bytes: u64,
-    /// About how many bytes the next commit will make durable.
+    /// Approximate bytes that the next commit will make durable.
     pub pending_bytes: u64,
     /// Bytes of files that are in the thaw log.
     pub thawed_bytes: u64,
     /// Bytes of the thaw log's segments.
     pub log_bytes: u64,
-    /// Bytes that the segments may take.
+    /// Budget: bytes that the segments may take.
     pub budget: u64,
-    /// The zstd level of the last batch that was frozen; `None` before the first.
+    /// Compression level of the last batch that was frozen; `None` before the first.
     pub level: Option<i32>,
-    /// Bytes a second that the freezer handles; 0 if unknown.
+    /// Raw bytes a second that the freezer compresses; 0 if unknown.
     pub freeze_rate: u64,
     /// Number of the thaw log's segments.
     pub segments: u64,
-    /// Inodes that are open.
+    /// Number of inodes that are open.
     pub open_inodes: u64,
     /// Age of the oldest change that is not durable; `None` if all are.
     pub oldest_change: Option<Duration>,
@@ -34,10 +34,10 @@ pub struct LiveStatus {
 }
 
 impl Live {
-    /// The present state.
+    /// Returns the present state.
     ///
     /// # Errors
-    /// If the length of the thaw log cannot be read.
+    /// Fails if the length of the thaw log cannot be read.
     pub fn status(&self) -> Result<LiveStatus, ThawError> {
         let log = self.log.lock();
         let (log_bytes, segments) = match &log.log {

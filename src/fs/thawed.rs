@@ -7,8 +7,8 @@ use crate::format::rows::{ThawedBytes, ThawedRow};
 use crate::thaw::Segment;
 
 impl Moment<'_> {
-    /// Fills `out` with the bytes of a thawed range, beginning at its byte `within`. The range begins at offset `begin`
-    /// of its file and covers all of `out`.
+    /// Fills `out` with the bytes of a thawed range, beginning at byte `within` of the range. The range begins at
+    /// offset `begin` of its file and covers all of `out`.
     pub(super) fn read_thawed(
         &self,
         begin: u64,
@@ -33,8 +33,8 @@ impl Moment<'_> {
         Ok(segment.read(frame, skip, out)?)
     }
 
-    /// Bytes of a frame that is older than the session. Such a frame is verified as a whole when it is first read [16].
-    /// Newer frames were written by the session itself.
+    /// Verifies a frame that is older than the session as a whole when it is first read, and returns its length in
+    /// bytes [16]. Newer frames were written by the session itself.
     fn verified_len(&self, segment: &Segment, frame: LogOffset, sum: u64) -> Result<u64, FsError> {
         if let Some(len) = self.fs.verified.get(&(frame, sum)) {
             return Ok(len);

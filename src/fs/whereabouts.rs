@@ -6,16 +6,17 @@ use crate::format::ids::{InodeId, SubchunkId};
 use crate::format::rows::{ContentRef, Extent};
 use std::fmt::Write;
 
-/// Largest length of an extended attribute's value.
+/// Most bytes of an extended attribute's value.
 const LIMIT: usize = 64 << 10;
 
 impl Fs {
-    /// One line for each extent: offset and length in the file, then `superchunk N` with the offset of its frame in the
-    /// image, or `table`, or `hole`. Lines with `thaw log` or `lost` come first: for their ranges, the later lines do
-    /// not count. Beyond 64 KiB the text is cut off, and its last line is `…`.
+    /// Returns a text that says where a file's bytes are stored, with one line for each extent: offset and length in
+    /// the file, then `superchunk N` with the offset of its frame in the image, or `table`, or `hole`. Lines with `thaw
+    /// log` or `lost` come first: for their ranges, the later lines do not count. Beyond 64 KiB the text is cut off,
+    /// and its last line is `…`.
     ///
     /// # Errors
-    /// As [`Fs::read`].
+    /// Fails as [`Fs::read`] does.
     pub fn whereabouts(&self, inode: InodeId) -> Result<String, FsError> {
         self.now().whereabouts(inode)
     }

@@ -53,13 +53,13 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// Whether no later publication can succeed. The caller must not try again.
+    /// Returns whether no later publication can succeed either. The caller must then not try again.
     pub fn is_final(&self) -> bool {
         !matches!(self, HeadError::ReadBack { .. } | HeadError::Invalid(_))
     }
 }
 
-/// A slot as last read or written.
+/// A head slot, as this writer last read or wrote it.
 struct Known {
     index: HeadIndex,
     bytes: HeadBytes,
@@ -71,13 +71,13 @@ impl Known {
         Known { index, bytes, slot: Slot::of(&bytes) }
     }
 
-    /// Its generation if it can be used; a damaged slot counts as the older one.
+    /// Returns the generation of the slot if its head can be used. A damaged slot counts as the older one.
     fn usable(&self) -> Option<u64> {
         self.slot.head.as_ref().ok().map(|head| head.generation)
     }
 }
 
-/// Both head slots of an image, as its only writer knows them.
+/// Both head slots of an image, as the only writer of the image knows them.
 pub struct Heads {
     storage: Arc<dyn Storage>,
     known: [Known; 2],
@@ -96,10 +96,11 @@ impl fmt::Debug for Heads {
 }
 
 impl Heads {
-    /// Reads both slots.
+    /// Reads both head slots.
     ///
     /// # Errors
-    /// If neither can be used, if the newest that verifies needs a newer program, or if the storage cannot be read.
+    /// Fails if neither slot can be used, if the newest slot that verifies needs a newer program, or if the storage
+    /// cannot be read.
     pub fn read(storage: Arc<dyn Storage>) -> Result<Heads, MetaError> {
         let heads = open::read_heads(&*storage)?;
         let newest = heads.newest_first().map_err(MetaError::Unsupported)?.first().copied().cloned();
@@ -121,27 +122,28 @@ impl Heads {
         Ok(heads)
     }
 
-    /// The usable head with the highest generation.
+    /// Returns the usable head with the highest generation.
     pub fn newest(&self) -> &Head {
         &self.newest
     }
 
-    /// The usable heads of both slots.
+    /// Returns the usable heads of both slots.
     pub fn slots(&self) -> impl Iterator<Item = &Head> {
         self.known.iter().filter_map(|known| known.slot.head.as_ref().ok())
     }
 
-    /// Whether an earlier failure has stopped it for good.
+    /// Returns whether an earlier failure has stopped all further writes.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Applies `change` to the newest head and writes it to both slots, the older slot first. Each write gets the next
-    /// generation and is made durable before the next step. Everything that the head names must be durable.
+    /// Applies `change` to the newest head and writes the result to both slots, the older slot first. Each write gets
+    /// the next generation and is made durable before the next step. Everything that the head names must be durable
+    /// already.
     ///
     /// # Errors
-    /// See [`HeadError`]; [`HeadError::is_final`] says whether the caller may try again. A slot that was written and
-    /// synced before the error stays; it is then the newest head.
+    /// Fails with a [`HeadError`]; [`HeadError::is_final`] says whether the caller may try again. A slot that was
+    /// written and synced before the error stays; it is then the newest head.
     pub fn publish(&mut self, change: impl Fn(&mut Head)) -> Result<(), HeadError> {
         let mut head = self.newest.clone();
         change(&mut head);
@@ -151,7 +153,7 @@ impl Heads {
         Ok(())
     }
 
-    /// Durably writes `head`, with the next generation, to the older slot.
+    /// Writes `head` with the next generation to the older slot, and makes it durable.
     fn replace_older(&mut self, head: &Head) -> Result<(), HeadError> {
         if self.stopped {
             return Err(HeadError::Stopped);
@@ -186,7 +188,7 @@ impl Heads {
         Ok(())
     }
 
-    /// Reads both slots back and checks that each holds what this writer last read or wrote there.
+    /// Reads both slots, and checks that each holds what this writer last read or wrote there.
     fn compare(&self) -> Result<(), HeadError> {
         for known in &self.known {
             let slot = known.index;

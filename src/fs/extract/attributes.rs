@@ -10,11 +10,12 @@ use rustix::io::Errno;
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// What can be set here.
+/// The rights of this process to set attributes, and what was refused so far.
 pub(super) struct Rights {
     /// Whether owners can be set: only root can.
     pub(super) owners: bool,
-    /// What the file system or the kernel refused and was reported: each kind once, not for each file.
+    /// Attributes and error numbers that the file system or the kernel refused and that were reported: each kind once,
+    /// not for each file.
     told: HashSet<(Vec<u8>, i32)>,
 }
 
@@ -23,7 +24,7 @@ impl Rights {
         Rights { owners: rustix::process::geteuid().is_root(), told: HashSet::new() }
     }
 
-    /// Whether this has not been reported before.
+    /// Returns whether this refusal has not been reported before.
     pub(super) fn is_new(&mut self, what: &[u8], error: Errno) -> bool {
         self.told.insert((what.to_vec(), error.raw_os_error()))
     }
@@ -36,9 +37,9 @@ fn timestamps(attr: &Attr) -> Timestamps {
 
 /// A message about attributes that were not set.
 pub(super) enum Remark {
-    /// Only root can set it. Users of such programs expect that.
+    /// The attribute can be set only by root. Users of such programs expect that.
     Note(String),
-    /// It should have worked.
+    /// The attribute could not be set, although it should have been possible.
     Warning(String),
 }
 
@@ -131,12 +132,12 @@ impl Attributes<'_> {
     }
 }
 
-/// Attributes that the kernel lets only root set.
+/// Returns whether the kernel lets only root set this attribute.
 fn is_for_root(name: &[u8]) -> bool {
     name.starts_with(b"trusted.") || name.starts_with(b"security.")
 }
 
-/// ACLs and capabilities.
+/// Returns whether the attribute is an ACL or the capabilities, which are set after the owner and mode.
 fn is_late(name: &[u8]) -> bool {
     name.starts_with(b"system.posix_acl_") || name == b"security.capability"
 }

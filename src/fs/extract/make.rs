@@ -9,26 +9,26 @@ use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-/// Bytes read and written at once.
+/// Number of bytes that are read and written at once.
 const STEP: u64 = 1 << 20;
 
-/// Why something was not made.
+/// Why a file was not made in the target.
 #[derive(Debug)]
 pub(super) enum MakeError {
-    /// The name exists.
+    /// The name exists in the target.
     Exists,
-    /// The image cannot be read there.
+    /// The file cannot be read in the image.
     Read(FsError),
-    /// The target cannot be written.
+    /// The file cannot be written in the target.
     Write(std::io::Error),
-    /// It would replace the image that is being read, or a file of it.
+    /// The file would replace the image that is being read, or a file that belongs to it.
     Own,
-    /// It was interrupted.
+    /// The observer asked to stop.
     Cancelled,
 }
 
 impl MakeError {
-    /// The error, if the process has run out of descriptors: such an error is not about a single file.
+    /// Returns the error, if the process has run out of descriptors: such an error is not about a single file.
     pub(super) fn shortage(&self) -> Option<Errno> {
         match self {
             MakeError::Write(error) => Errno::from_io_error(error).filter(|error| is_shortage(*error)),
@@ -38,7 +38,7 @@ impl MakeError {
 }
 
 impl MakeError {
-    /// The error, if it is one of the whole target.
+    /// Returns the error, if it concerns the whole target, so that every further file would meet it.
     pub(super) fn fatal(&self) -> Option<Errno> {
         match self {
             MakeError::Write(error) => Errno::from_io_error(error).filter(|error| is_fatal(*error)),
@@ -68,7 +68,7 @@ impl From<FsError> for MakeError {
     }
 }
 
-/// Makes anything but a directory, and opens it so that its attributes can be set.
+/// Makes a file of any type but a directory, and opens it so that its attributes can be set.
 ///
 /// `go_on` is called with the number of bytes just written, and returns whether to go on.
 pub(super) fn make(
@@ -101,7 +101,7 @@ pub(super) fn make(
     Ok(fd)
 }
 
-/// Opens a name that may be a link, only for its attributes.
+/// Opens a name that may be a link, without following it, to set its attributes.
 fn open_beneath_link(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
@@ -131,7 +131,7 @@ fn file(
     }
 }
 
-/// Writes the bytes and leaves the holes out.
+/// Writes the bytes of a regular file and leaves its holes out.
 fn write(fs: &Fs, attr: &Attr, file: &File, go_on: &mut dyn FnMut(u64) -> bool) -> Result<(), MakeError> {
     let has_holes = attr.blocks.saturating_mul(512) < attr.size;
     if has_holes {

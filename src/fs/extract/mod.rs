@@ -33,8 +33,8 @@ const MAX_DEPTH: usize = 1 << 15;
 /// image's root if everything is extracted, and the target was new or empty or existing files may be overwritten.
 ///
 /// # Errors
-/// If the target cannot be used, there are no descriptors left, or the observer cancelled. Failures of single files are
-/// reported to the observer and counted.
+/// Fails if the target cannot be used, there are no descriptors left, or the observer cancelled. Failures of single
+/// files are reported to the observer and counted.
 pub fn extract(
     fs: &Fs,
     paths: &[Vec<u8>],
@@ -87,7 +87,7 @@ fn is_empty(dir: impl AsFd) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// The paths as lists of names, without those that lie within others.
+/// Returns the paths as lists of names, without those that lie within others.
 fn wanted(paths: &[Vec<u8>]) -> Vec<Vec<Vec<u8>>> {
     if paths.is_empty() {
         return vec![Vec::new()];
@@ -107,11 +107,11 @@ struct Level {
     attr: Attr,
     entries: Dirents,
     path_len: usize,
-    /// Whether the target has it: not if it is stripped.
+    /// Whether the target has this directory; a stripped directory is not in the target.
     in_target: bool,
 }
 
-/// Where the first name of a file with several names was made, and how many names are still to come.
+/// The place where the first name of a file with several names was made, and how many names are still to come.
 struct FirstName {
     place: Option<PlaceId>,
     name: Vec<u8>,
@@ -127,11 +127,11 @@ struct Extraction<'a> {
     rights: Rights,
     summary: ExtractSummary,
     first_names: HashMap<InodeId, FirstName>,
-    /// The directories entered so far: in a hostile image a directory may have several names, or lie within itself.
+    /// Directories entered so far: in a hostile image a directory may have several names, or lie within itself.
     directories: HashSet<InodeId>,
     /// Names and attributes of the directories above the path that is being extracted.
     above: Vec<(Vec<u8>, Attr)>,
-    /// Path in the image.
+    /// Path of the current file in the image.
     path: Vec<u8>,
 }
 
@@ -146,7 +146,7 @@ impl Extraction<'_> {
         self.observer.error(&self.path, &message);
     }
 
-    /// An error that ends the extraction, if every further file would meet it too.
+    /// Returns an error that ends the extraction, if every further file would meet it too.
     fn unless_fatal(&self, error: Option<Errno>) -> Result<(), ExtractError> {
         let path = || String::from_utf8_lossy(&self.path).into_owned();
         match error {
@@ -156,7 +156,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Extracts what is at a path, with the directories above it.
+    /// Extracts the file or directory at a path, with the directories above it.
     fn one(&mut self, names: &[Vec<u8>]) -> Result<(), ExtractError> {
         self.leave_to(names.split_last().map_or(&[][..], |(_, above)| above))?;
         self.path = names.join(&b'/');
@@ -341,7 +341,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Makes anything but a directory, or links it to its first name.
+    /// Makes a file of any type but a directory, or links it to its first name.
     fn leaf(&mut self, name: &[u8], attr: &Attr) -> Result<(), ExtractError> {
         let replace = self.options.overwrite != Overwrite::Never;
         if let Err(error) = self.target.here(replace) {
@@ -466,7 +466,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Whether the existing file is what would be made. An error only if there are no descriptors left.
+    /// Returns whether the existing file is what would be made. Fails only if there are no descriptors left.
     fn is_unchanged(&mut self, name: &[u8], attr: &Attr) -> Result<bool, Errno> {
         let dir = match self.target.here(false) {
             Ok(dir) => dir,

@@ -3,48 +3,49 @@
 use crate::format::rows::FileType;
 use thiserror::Error;
 
-/// How many directories are held open by default.
+/// Number of directories that are held open by default.
 const OPEN_DIRECTORIES: usize = 32;
 
-/// What to do with a name that exists in the target.
+/// What to do with a name that already exists in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overwrite {
-    /// Leave what is there.
+    /// Leave the existing file as it is.
     #[default]
     Never,
-    /// Leave it if it has the type, and as a file the size and the mtime, that it would get; otherwise replace it.
+    /// Leave the existing file if it has the type, and as a regular file the size and the mtime, that it would get;
+    /// otherwise replace it.
     Changed,
-    /// Replace it.
+    /// Replace the existing file.
     Always,
 }
 
 /// What a filter decides about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// Extract it. If it is a directory, walk it.
+    /// Extract the path. If it is a directory, walk it.
     Take,
-    /// Leave it out, with everything in it.
+    /// Leave the path out, with everything in it.
     Skip,
     /// Walk this directory, but make it only if something in it is extracted.
     Search,
 }
 
-/// Called with each path (from the image's root, without a leading slash) and its type.
+/// A filter, called with each path (from the image's root, without a leading slash) and its type.
 pub type ExtractFilter<'a> = dyn Fn(&[u8], FileType) -> Pick + 'a;
 
-/// How to extract.
+/// Options for an extraction.
 pub struct ExtractOptions<'a> {
-    /// What to do with names that exist.
+    /// What to do with names that exist in the target.
     pub overwrite: Overwrite,
     /// Number of leading components stripped from each path. A path with no more components than that is not extracted.
     pub strip_components: usize,
-    /// What is extracted.
+    /// Filter that decides about each path.
     pub filter: &'a ExtractFilter<'a>,
-    /// How many directories of the target are held open on the way down, and as many again for files that have further
-    /// names. With fewer, deep directories are reopened more often.
+    /// Number of directories of the target that are held open on the way down, and as many again for files that have
+    /// further names. With fewer, deep directories are reopened more often.
     pub open_directories: usize,
-    /// Device and inode of the image's own files. None of them is replaced, and nothing is put into those that are
-    /// directories.
+    /// Device and inode numbers of the image's own files. None of them is replaced, and nothing is put into those that
+    /// are directories.
     pub own: Vec<(u64, u64)>,
 }
 
@@ -60,50 +61,50 @@ impl Default for ExtractOptions<'_> {
     }
 }
 
-/// Receives what happens. Paths are those in the image.
+/// Receives the progress of an extraction. Paths are those in the image.
 pub trait ExtractObserver {
-    /// Something was made.
+    /// Reports that a file or directory was made.
     fn extracted(&self, path: &[u8]) {
         let _ = path;
     }
-    /// A name of the target was left as it is.
+    /// Reports that a name of the target was left as it was.
     fn skipped(&self, path: &[u8]) {
         let _ = path;
     }
-    /// How many files were made and bytes written so far.
+    /// Reports how many files were made and bytes written so far.
     fn progress(&self, files: u64, bytes: u64) {
         let _ = (files, bytes);
     }
-    /// It was made, but lacks something that only root can restore. Each kind is reported once.
+    /// Reports that a file was made, but lacks something that only root can restore. Each kind is reported once.
     fn note(&self, path: &[u8], message: &str) {
         let _ = (path, message);
     }
-    /// It was made, but not all of its attributes could be set.
+    /// Reports that a file was made, but not all of its attributes could be set.
     fn warning(&self, path: &[u8], message: &str);
-    /// It could not be made.
+    /// Reports that a file could not be made.
     fn error(&self, path: &[u8], message: &str);
-    /// Whether to stop.
+    /// Returns whether to stop.
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// What an extraction did.
+/// Result of an extraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExtractSummary {
-    /// Files, links and devices made, including further names of a file.
+    /// Number of files, links and devices made, including further names of a file.
     pub files: u64,
-    /// Of these: symlinks, devices, FIFOs, sockets, and further names of a file.
+    /// Number of symlinks, devices, FIFOs, sockets, and further names of a file, which `files` includes.
     pub others: u64,
-    /// Directories made, and the target itself if it got the attributes of the image's root.
+    /// Number of directories made, with the target itself if it got the attributes of the image's root.
     pub directories: u64,
-    /// Bytes written.
+    /// Number of bytes written.
     pub bytes: u64,
-    /// Names left as they were.
+    /// Number of names left as they were.
     pub skipped: u64,
-    /// Attributes that could not be set; of each kind only the first.
+    /// Number of attributes that could not be set; of each kind only the first counts.
     pub warnings: u64,
-    /// Things that could not be made or read.
+    /// Number of files that could not be made or read.
     pub errors: u64,
 }
 
@@ -113,28 +114,28 @@ pub enum ExtractError {
     /// The target directory cannot be made or opened.
     #[error("cannot use '{}' as the directory to extract into: {source}", path.display())]
     Target {
-        /// The directory.
+        /// Path of the directory.
         path: std::path::PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The process or the system has no descriptors left.
+    /// The process or the system has no file descriptors left.
     #[error("cannot open '{}': {source} (raise the limit of open files: 'ulimit -n')", path.escape_debug())]
     Descriptors {
-        /// Path in the image.
+        /// Path of the current file in the image.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The target is full or cannot be written, so no further file can be.
+    /// The target is full or cannot be written, so that no further file can be made.
     #[error("cannot write '{}': {source} (nothing more is extracted)", path.escape_debug())]
     Refused {
-        /// Path in the image.
+        /// Path of the current file in the image.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The observer cancelled it.
+    /// The observer cancelled the extraction.
     #[error("the extraction was interrupted: what it has written stays")]
     Cancelled,
 }

@@ -10,15 +10,15 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use thiserror::Error;
 
-/// Everything that is made is private to its owner at first.
+/// Mode of everything that is made: private to its owner at first.
 pub(super) const PRIVATE: Mode = Mode::RWXU;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
-/// Why something of the target cannot be used.
+/// Why a directory or name of the target cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum TargetError {
-    /// The system refuses.
+    /// The operating system refuses the call.
     #[error("{0}")]
     Os(#[from] Errno),
     /// It is the image that is being extracted, or a file of it, and would be removed or written into.
@@ -27,7 +27,7 @@ pub(super) enum TargetError {
 }
 
 impl TargetError {
-    /// The error, if the process has run out of descriptors: such an error is not about a single file.
+    /// Returns the error, if the process has run out of descriptors: such an error is not about a single file.
     pub(super) fn shortage(&self) -> Option<Errno> {
         match self {
             TargetError::Os(error) if is_shortage(*error) => Some(*error),
@@ -37,7 +37,7 @@ impl TargetError {
 }
 
 impl TargetError {
-    /// The error, if it is one of the whole target: see [`is_fatal`].
+    /// Returns the error, if it concerns the whole target: see [`is_fatal`].
     pub(super) fn fatal(&self) -> Option<Errno> {
         match self {
             TargetError::Os(error) if is_fatal(*error) => Some(*error),
@@ -48,20 +48,20 @@ impl TargetError {
 
 type Result<T, E = TargetError> = std::result::Result<T, E>;
 
-/// Whether the error says that the process or the system has no descriptors left.
+/// Returns whether the error says that the process or the system has no descriptors left.
 pub(super) fn is_shortage(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE)
 }
 
-/// Whether an error would be that of every further file too: no descriptors, no space, nothing may be written.
+/// Returns whether every further file would meet this error too: no descriptors, no space, nothing may be written.
 pub(super) fn is_fatal(error: Errno) -> bool {
     is_shortage(error) || matches!(error, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
 }
 
-/// Device and inode.
+/// Device and inode number of a file.
 pub(super) type FileId = (u64, u64);
 
-/// Opens `name` in `dir`, unless it is a link.
+/// Opens `name` in `dir`, unless it is a symbolic link.
 pub(super) fn open_beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -76,19 +76,20 @@ pub(super) fn open_beneath(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags, mode
 /// A directory of the target that was entered, by its name in the parent.
 struct Level {
     name: Vec<u8>,
-    /// Whether it exists: it is made only when something is put into it.
+    /// Whether the directory exists: it is made only when something is put into it.
     exists: bool,
-    /// Whether this extraction made it.
+    /// Whether this extraction made the directory.
     made: bool,
-    /// Its place, if somebody asked for it.
+    /// Id of its place, if somebody asked for it.
     place: Option<PlaceId>,
 }
 
-/// Names a directory that can be opened again after it was left.
+/// Id of a directory that can be opened again after it was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlaceId(usize);
 
-/// A directory, by its name in the parent. Each is kept once, however many files have their first name in it.
+/// A directory that can be opened again, by its name in the parent. Each is kept once, however many files have their
+/// first name in it.
 struct Place {
     above: Option<PlaceId>,
     name: Vec<u8>,
@@ -105,21 +106,21 @@ pub(super) struct Target {
     places: Vec<Place>,
     /// Descriptors of the places that were opened last.
     recent: VecDeque<(PlaceId, OwnedFd)>,
-    /// Largest length of `open`, and of `recent`. It shrinks when descriptors are short.
+    /// Most entries of `open`, and of `recent`. It shrinks when descriptors are short.
     limit: usize,
-    /// The files of the image. They are never removed, and nothing is put into them.
+    /// Ids of the image's own files. They are never removed, and nothing is put into them.
     own: Vec<FileId>,
-    /// Directories opened by name, not counting those that were made.
+    /// Number of directories opened by name, not counting those that were made.
     #[cfg(test)]
     opened: usize,
 }
 
 impl Target {
-    /// At most `limit` directories are held open on the way down, and as many that contain first names of files with
-    /// several.
+    /// Makes the walk through a target. At most `limit` directories are held open on the way down, and as many that
+    /// contain first names of files with several.
     ///
     /// # Errors
-    /// If the target itself is a directory of the image.
+    /// Fails if the target itself is a directory of the image.
     pub(super) fn new(root: OwnedFd, limit: usize, own: Vec<FileId>) -> Result<Self, Errno> {
         if is_own(root.as_fd(), &own)? {
             return Err(Errno::BUSY);
@@ -150,7 +151,7 @@ impl Target {
         }
     }
 
-    /// Whether the current directory exists by now, and whether this extraction made it.
+    /// Returns whether the current directory exists by now, and whether this extraction made it.
     pub(super) fn state(&self) -> (bool, bool) {
         self.levels.last().map_or((true, false), |level| (level.exists, level.made))
     }
@@ -166,8 +167,8 @@ impl Target {
         self.open.len() + self.recent.len() < before
     }
 
-    /// The current directory. It and those above it are made if they do not exist. If something else has their name, it
-    /// is removed if `replace` is true.
+    /// Returns the current directory. It and those above it are made if they do not exist. If something else has their
+    /// name, it is removed if `replace` is true.
     pub(super) fn here(&mut self, replace: bool) -> Result<BorrowedFd<'_>> {
         // Go down from the deepest open directory, or from the target.
         let mut number = self.open.back().map_or(0, |(level, _)| level + 1);
@@ -183,7 +184,7 @@ impl Target {
         Ok(self.deepest())
     }
 
-    /// As [`Target::here`], with a descriptor of its own.
+    /// Returns the current directory as [`Target::here`] does, with a descriptor of its own.
     pub(super) fn here_owned(&mut self) -> Result<OwnedFd> {
         loop {
             let cloned = clone(self.here(false)?);
@@ -229,7 +230,7 @@ impl Target {
         remove(self.deepest(), name, &self.own)
     }
 
-    /// The current directory, to be opened again later; `None` for the target itself.
+    /// Returns an id with which the current directory can be opened again later; `None` for the target itself.
     pub(super) fn place(&mut self) -> Option<PlaceId> {
         let known = self.levels.iter().rposition(|level| level.place.is_some());
         let mut above = known.and_then(|number| self.levels.get(number)?.place);
@@ -242,7 +243,7 @@ impl Target {
         above
     }
 
-    /// Opens a place again. Follows no link.
+    /// Opens a place again without following symbolic links.
     pub(super) fn open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd, Errno> {
         loop {
             match self.try_open(place) {
@@ -281,7 +282,7 @@ impl Target {
         Ok(fd)
     }
 
-    /// The descriptor of a place, if it is open.
+    /// Returns the descriptor of a place, if it is open.
     fn descriptor(&self, place: PlaceId, depth: usize) -> Option<BorrowedFd<'_>> {
         let on_the_way = || {
             let level = self.levels.get(depth).filter(|level| level.place == Some(place));
@@ -313,7 +314,7 @@ fn make(above: BorrowedFd<'_>, name: &[u8], replace: bool, own: &[FileId]) -> Re
     Ok(true)
 }
 
-/// Whether a directory is one of the image's own.
+/// Returns whether a directory is one of the image's own.
 fn is_own(dir: BorrowedFd<'_>, own: &[FileId]) -> Result<bool, Errno> {
     if own.is_empty() {
         return Ok(false);
@@ -333,7 +334,7 @@ fn remove(above: BorrowedFd<'_>, name: &[u8], own: &[FileId]) -> Result<()> {
     Ok(rustix::fs::unlinkat(above, name, AtFlags::empty())?)
 }
 
-/// A link in place of a directory is not a directory.
+/// Changes the error of opening a symbolic link as a directory to "not a directory".
 fn not_followed(error: Errno) -> Errno {
     if error == Errno::LOOP { Errno::NOTDIR } else { error }
 }

@@ -28,40 +28,40 @@ use crate::meta::View;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Largest number of files in a batch: some data about each stays in memory until it is spliced.
+/// Most files in a batch: some data about each stays in memory until it is spliced.
 const FILES: usize = 16 << 10;
-/// If the image's superchunks are large, a batch still has at least this many.
+/// Least number of superchunks in a batch, if the image's superchunks are large.
 const SUPERCHUNKS: u64 = 2;
 
-/// Where the next batch begins.
+/// Position in the files where the next batch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cursor {
-    /// Files before this one are done.
+    /// Inode number of the current file; all files before it are done.
     inode: InodeId,
-    /// And this one up to this offset.
+    /// Offset in bytes in that file; all bytes before it are done.
     offset: u64,
 }
 
-/// A file that was cut.
+/// A file that was cut into subchunks.
 struct Cut {
     inode: InodeId,
     row: InodeRow,
     from: u64,
-    /// Whether all of it was cut, whatever changed.
+    /// Whether the whole content was cut again, not only what changed.
     deep: bool,
     file: FileCut,
 }
 
-/// The result of cutting a file.
+/// Result of cutting a file.
 enum Outcome {
     Cut(Cut),
-    /// It becomes tiny, and has no pieces.
+    /// The file becomes tiny: its bytes go to a row of a table, and it has no pieces.
     Tiny(Frozen),
-    /// There is nothing to do.
+    /// The file has nothing to freeze.
     Nothing,
 }
 
-/// Freezes one batch from `from` on. Returns where the next one begins; `None` after the last file.
+/// Freezes one batch of files from `from` on. Returns where the next batch begins, or `None` after the last file.
 pub(super) fn run(
     live: &Live,
     how: &FreezeHow<'_>,
@@ -209,8 +209,9 @@ fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOpti
     })
 }
 
-/// Under pressure the work goes to threads at normal priority. Threads at idle priority are not used while somebody
-/// asks, or while some of them have not finished work that others took over from them.
+/// Returns the priority of the compressors. Under pressure the work is done by threads at normal priority. Threads at
+/// idle priority are not used while somebody asks, or while some of them have not finished work that others took over
+/// from them.
 fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
     match how.priority {
         _ if live.pressure.is_pressed() => Priority::Normal,
@@ -219,22 +220,22 @@ fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
     }
 }
 
-/// Whether somebody has come to wait for a batch whose compressors run at low priority: writers, somebody who asked for
-/// a freeze, or the end.
+/// Returns whether somebody waits for a batch whose compressors run at low priority: writers, somebody who asked for a
+/// freeze, or the end.
 fn is_urgent(live: &Live, how: &FreezeHow<'_>) -> bool {
     live.pressure.is_pressed() || how.priority == Priority::Idle && live.freezer.is_asked() || (how.stop)()
 }
 
-/// Which files a batch looks at.
+/// The files that a batch looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
-    /// Those with bytes in the log.
+    /// Files with bytes in the thaw log.
     Dirty,
-    /// Those whose content was made by changes.
+    /// Files whose content was made by changes, not by chunking it from its start.
     Uneven,
 }
 
-/// The next file, from `from` on, that may be frozen.
+/// Returns the next file, from `from` on, that may be frozen.
 fn next_file(
     which: Which,
     dirty: &DirtyFiles,
@@ -265,7 +266,7 @@ fn next_uneven(view: &View, from: InodeId) -> Result<Option<InodeId>, FsError> {
     Ok(None)
 }
 
-/// Cuts one file.
+/// Cuts the thawed bytes of one file into subchunks.
 fn cut(
     reader: &Reader<'_>,
     how: &FreezeHow<'_>,
@@ -323,7 +324,7 @@ fn tiny_of(reader: &Reader<'_>, row: &InodeRow) -> Result<Option<Vec<u8>>, FsErr
     })
 }
 
-/// What of a file can be spliced, and where the next batch begins in it if that is not all.
+/// Returns what of a file can be spliced, and where the next batch begins in it if that is not all.
 fn frozen(
     reader: &Reader<'_>,
     cut: &Cut,
@@ -359,7 +360,7 @@ fn frozen(
     Ok((Frozen { inode, size, sources, pieces, whole, deep: cut.deep, uneven, tiny: None, was_tiny }, kept.next))
 }
 
-/// The spans between the pieces, if all of them are holes.
+/// Returns the spans between the pieces, if all of them are holes.
 fn holes_between(
     reader: &Reader<'_>,
     cut: &Cut,
@@ -384,7 +385,7 @@ fn holes_between(
     Ok(Some(holes))
 }
 
-/// Splices a file in steps.
+/// Splices the pieces of a file into its content, in steps.
 fn splice(
     live: &Live,
     how: &FreezeHow<'_>,

@@ -4,25 +4,25 @@ use super::report::{FreezeProgress, FreezeReport, Freezing};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What others ask of the freezer's thread, and what it reports.
+/// Requests to the freezer's thread, and the state that it reports.
 #[derive(Default)]
 pub(in crate::fs) struct Control {
-    /// The last ticket that was given out.
+    /// Last ticket that was given out for a request.
     pub(super) asked: AtomicU64,
-    /// The last ticket that asked for contents to be cut again.
+    /// Last ticket that asked for contents to be cut again.
     pub(super) asked_deep: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) running: AtomicBool,
-    /// When the thread freezes.
+    /// When the thread freezes by itself.
     pub(super) freezing: Mutex<Freezing>,
     pub(super) shown: Mutex<Shown>,
-    /// What a test does between the steps of a batch.
+    /// Function that a test runs between the steps of a batch.
     #[cfg(test)]
     hook: Mutex<Option<(Option<Step>, Hook)>>,
 }
 
 impl Control {
-    /// Whether somebody waits for a freeze.
+    /// Returns whether somebody waits for a freeze.
     pub(super) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed) > self.done.load(Ordering::Relaxed)
     }
@@ -52,7 +52,7 @@ impl Control {
     }
 }
 
-/// What the freezer reports.
+/// The state that the freezer reports.
 #[derive(Default)]
 pub(super) struct Shown {
     pub(super) last: Option<FreezeReport>,

@@ -18,19 +18,20 @@ use crate::meta::{Image, View};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The index may take this many bytes of memory before it moves to files.
+/// Bytes of memory that the index of known subchunks may take before it moves to files.
 const SPILL_AFTER: usize = 64 << 20;
-/// The freezer's working set has at least this many bytes, and room for two superchunks of the image.
+/// Least size of the freezer's working set in bytes; it also has room for two superchunks of the image.
 const WORKING_SET: usize = 16 << 20;
 
-/// What the freezes of one session share. Locked from the first look-up of a batch to its last splice.
+/// What the freezes of one mount share: the index of known subchunks and the working set. It is locked from the first
+/// look-up of a batch to its last splice.
 #[derive(Default)]
 pub(in crate::fs) struct Freezer {
     index: Option<DedupIndex>,
     working_set: Option<Arc<WorkingSet>>,
-    /// The directory for a large index.
+    /// Directory for the files of a large index.
     spill: PathBuf,
-    /// How far copying out of old segments has come. It does not run while a batch is being made.
+    /// Progress of copying out of old segments. Copying does not run while a batch is being made.
     pub(in crate::fs) carry: CarryOver,
 }
 
@@ -40,7 +41,7 @@ impl Freezer {
         self.spill = folder;
     }
 
-    /// The directory for large indexes.
+    /// Returns the directory for large indexes.
     pub(super) fn spill(&self) -> &Path {
         &self.spill
     }
@@ -50,7 +51,7 @@ impl Freezer {
         self.index = None;
     }
 
-    /// The working set, and the index of all subchunks that the view has.
+    /// Returns the working set, and the index of all subchunks that the view has.
     pub(super) fn prepare(&mut self, view: &View) -> Result<(Arc<WorkingSet>, &mut DedupIndex), FsError> {
         let index = match self.index.take() {
             Some(index) => index,
@@ -77,7 +78,7 @@ fn working_set(image: &Arc<Image>) -> WorkingSet {
     WorkingSet::new(Arc::clone(image), superchunk.saturating_mul(2).max(WORKING_SET), 0)
 }
 
-/// All subchunks of file data that the view's rows name, in the order of their ids.
+/// Makes an index of all subchunks of file data that the view's rows name, in the order of their ids.
 fn build(view: &View, spill: PathBuf) -> Result<DedupIndex, FsError> {
     let mut index = DedupIndex::new(SPILL_AFTER, &spill);
     let kind = view.params().hash;
@@ -98,7 +99,7 @@ fn build(view: &View, spill: PathBuf) -> Result<DedupIndex, FsError> {
     Ok(index)
 }
 
-/// Finds subchunks with given bytes.
+/// Finds subchunks with given bytes in the index.
 pub(super) struct KnownSubchunks<'a> {
     pub(super) index: &'a DedupIndex,
     pub(super) working_set: &'a WorkingSet,

@@ -24,12 +24,12 @@ use crate::fs::snapshot::Snapshot;
 use crate::meta::{MetaError, Overlay, View};
 use std::sync::Arc;
 
-/// A moment that is being frozen.
+/// The filesystem at the moment of a snapshot, while its thawed bytes are being frozen.
 pub(in crate::fs) struct Moment {
     snapshot: Snapshot,
     ids: Arc<Ids>,
     time: Time,
-    /// Map rows from these ids on have still to be copied, by space: superchunks, subchunks, recipes.
+    /// Ids from which on rows of the map have still to be copied, by space: superchunks, subchunks, recipes.
     unknown: [u64; 3],
     splices: u64,
     /// The first file that could not be read, and why.
@@ -37,34 +37,34 @@ pub(in crate::fs) struct Moment {
 }
 
 impl Moment {
-    /// The moment of this snapshot, which must be a version without changes.
+    /// Makes the moment of this snapshot, which must be a version without changes.
     pub(in crate::fs) fn new(snapshot: Snapshot, ids: Arc<Ids>, time: Time) -> Self {
         let root = snapshot.view().version().root();
         let unknown = [root.next_superchunk, root.next_subchunk, root.next_subchunk];
         Moment { snapshot, ids, time, unknown, splices: 0, unreadable: None }
     }
 
-    /// How many splices changed something.
+    /// Returns how many splices changed something.
     pub(super) fn splices(&self) -> u64 {
         self.splices
     }
 
-    /// The time of the moment.
+    /// Returns the time of the moment.
     pub(in crate::fs) fn time(&self) -> Time {
         self.time
     }
 
-    /// The present state. What it shows does not change; where its bytes are stored does.
+    /// Returns the present state. The files that it shows do not change; where their bytes are stored does.
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// All its tables.
+    /// Returns all tables of the moment.
     pub(in crate::fs) fn view(&self) -> &View {
         self.snapshot.view()
     }
 
-    /// The rows that differ from those of its version.
+    /// Returns the rows that differ from those of the moment's version.
     pub(in crate::fs) fn changes(&self) -> &Overlay {
         self.view().active()
     }
@@ -85,7 +85,7 @@ impl Moment {
         }
     }
 
-    /// Splices everything that was cut of a file.
+    /// Splices everything that was cut of a file into its content.
     pub(super) fn splice(&mut self, frozen: &Frozen) -> Result<(), FsError> {
         let mut next = Some(0);
         while let Some(first) = next {
@@ -111,12 +111,12 @@ impl Moment {
         Ok(())
     }
 
-    /// The next file, from `from` on, with bytes in the thaw log.
+    /// Returns the next file, from `from` on, with bytes in the thaw log.
     pub(super) fn next_file(&self, from: InodeId) -> Result<Option<InodeId>, FsError> {
         self.next_thawed(from, |row| !row.is_lost())
     }
 
-    /// A file that still has bytes in the thaw log, and why: it could not be read.
+    /// Returns a file that still has bytes in the thaw log because it could not be read, and why.
     pub(in crate::fs) fn take_unreadable(&mut self) -> Result<Option<(InodeId, FsError)>, FsError> {
         let left = self.next_file(InodeId(0))?;
         let Some(inode) = left else { return Ok(None) };
@@ -124,7 +124,7 @@ impl Moment {
         Ok(Some(known))
     }
 
-    /// The first file with lost bytes.
+    /// Returns the first file with lost bytes.
     pub(in crate::fs) fn first_lost(&self) -> Result<Option<InodeId>, FsError> {
         self.next_thawed(InodeId(0), ThawedRow::is_lost)
     }

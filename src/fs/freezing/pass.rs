@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// Files that change while everything is being frozen are looked at again, at most this many times.
+/// Most rounds in which files that change while everything is being frozen are looked at again.
 const ROUNDS: usize = 3;
 
 impl Live {
@@ -30,11 +30,11 @@ impl Live {
     }
 
     /// Freezes everything that may be frozen now, in this thread and its compressors. The next commit makes the result
-    /// durable. After the next checkpoint the image alone has it.
+    /// durable. After the next checkpoint the frozen bytes are in the image alone.
     ///
     /// # Errors
-    /// `NoSpace` if there is no space for more superchunks: nothing is lost, and the call may be repeated. `ReadOnly`
-    /// or `Io` if changes are refused or tables cannot be read.
+    /// Fails with `NoSpace` if there is no space for more superchunks: nothing is lost, and the call may be repeated;
+    /// with `ReadOnly` or `Io` if changes are refused or tables cannot be read.
     pub fn freeze_now(&self, how: &FreezeHow<'_>, observer: &dyn Fn(FreezeProgress)) -> Result<FreezeReport, FsError> {
         let total = self.lock_state().dirty.bytes();
         let mut report = FreezeReport { bytes: total, ..FreezeReport::default() };
@@ -83,10 +83,11 @@ impl Live {
         Ok(report)
     }
 
-    /// Freezes everything that a snapshot's moment has in the thaw log, open files included, while the head goes on.
+    /// Freezes everything that a snapshot's moment has in the thaw log, open files included, while the filesystem
+    /// continues to change. What is left in the log afterwards cannot be read, unless `how.stop` ended the freeze.
     ///
     /// # Errors
-    /// As [`Live::freeze_now`]. What is left in the log cannot be read, unless `how.stop` ended it.
+    /// Fails as [`Live::freeze_now`] does.
     pub(in crate::fs) fn freeze_moment(&self, moment: &mut Moment, how: &FreezeHow<'_>) -> Result<(), FsError> {
         let mut report = FreezeReport::default();
         // A batch may leave over a file that fills no superchunk, although more files follow.

@@ -18,7 +18,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Appends the superchunks of a batch. Returns the id of its first subchunk.
+/// Appends the superchunks of a batch to the image. Returns the id of the batch's first subchunk.
 pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsError> {
     live.begin()?;
     let mut image = live.image.lock();
@@ -74,7 +74,8 @@ fn append(
     Ok(places)
 }
 
-/// Cuts off what was appended. Latches if that fails, or if nobody knows what is durable.
+/// Cuts off what was appended. Refuses all further changes if that fails, or if it is not known what is durable.
+/// Returns the error.
 fn give_up(live: &Live, image: &mut ImageSide, begin: u64, error: &LogError) -> FsError {
     // Cutting off also frees the space that was allocated after the end.
     live.reserved.store(0, Ordering::SeqCst);

@@ -3,34 +3,35 @@
 use crate::format::ids::InodeId;
 use crate::freeze::Priority;
 
-/// When the freezer's thread freezes.
+/// When the freezer's thread begins to freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Freezing {
     /// By itself: when there is enough to freeze, or nobody writes.
     #[default]
     Auto,
-    /// When somebody asks, or when the log takes too much space.
+    /// Only when somebody asks, or when the thaw log takes too much space.
     Off,
     /// As soon as anything is thawed, also in open files, and even if it does not fill a superchunk. For tests.
     Eager,
 }
 
-/// What to freeze, and how.
+/// What a freeze is to include, and how it is to work.
 #[derive(Clone, Copy)]
 pub struct FreezeHow<'a> {
-    /// Everything: also files that are open, and what does not fill a superchunk.
+    /// Whether to freeze everything: also files that are open, and what does not fill a superchunk.
     pub everything: bool,
-    /// Also files that are open for writing, and those without a name: the log has to be emptied.
+    /// Whether to freeze files that are open for writing, and those without a name: the log has to be emptied.
     pub open_files: bool,
-    /// The level of zstd; if absent, the image's own.
+    /// Level of zstd; if absent, the image's own.
     pub level: Option<i32>,
-    /// If `level` is absent: the highest level at which the log stays within its budget, at most the image's own.
+    /// If `level` is absent: whether to use the highest level at which the log stays within its budget, at most the
+    /// image's own.
     pub by_rate: bool,
-    /// Contents that were made by changes are cut again, too.
+    /// Whether to cut again contents that were made by changes.
     pub deep: bool,
-    /// The priority of the compressors.
+    /// Priority of the compressors.
     pub priority: Priority,
-    /// Whether to end. Called often, without any lock held.
+    /// Returns whether to end the freeze. Called often, without any lock held.
     pub stop: &'a dyn Fn() -> bool,
     /// Called with each file when all of its written bytes have left the log.
     pub frozen: &'a dyn Fn(InodeId),
@@ -52,16 +53,16 @@ impl Default for FreezeHow<'_> {
 }
 
 impl FreezeHow<'_> {
-    /// Everything, at the image's level, to the end.
+    /// Returns how to freeze everything, at the image's level, to the end.
     pub fn everything() -> Self {
         FreezeHow { everything: true, ..FreezeHow::default() }
     }
 }
 
-/// What a freeze did.
+/// Result of a freeze. Bytes are raw bytes if nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FreezeReport {
-    /// Files of which something left the log.
+    /// Number of files of which something left the log.
     pub files: u64,
     /// Bytes that were thawed when the freeze began.
     pub bytes: u64,
@@ -69,32 +70,33 @@ pub struct FreezeReport {
     pub frozen_bytes: u64,
     /// Bytes of new subchunks.
     pub new_bytes: u64,
-    /// Bytes that they take in the image.
+    /// Bytes that the new subchunks take in the image, compressed.
     pub stored_bytes: u64,
-    /// Bytes that the image already had.
+    /// Bytes that the image already had, so that they were not stored again.
     pub shared_bytes: u64,
-    /// Superchunks appended.
+    /// Number of superchunks appended.
     pub superchunks: u64,
-    /// Files that had changed, so that nothing of what was cut could be spliced.
+    /// Number of files that had changed, so that nothing of what was cut could be spliced.
     pub dropped: u64,
-    /// Files that cannot be frozen: their bytes cannot be read.
+    /// Number of files that cannot be frozen, because their bytes cannot be read.
     pub failed: u64,
-    /// Bytes that are in the log now.
+    /// Bytes that are in the thaw log now.
     pub left_bytes: u64,
 }
 
 impl FreezeReport {
-    /// The sum with the report of a later freeze.
+    /// Returns the sum with the report of a later freeze.
     pub fn and(&self, after: &FreezeReport) -> Self {
         self.each(after, u64::saturating_add)
     }
 
-    /// The difference to a later sum, `all`.
+    /// Returns the difference to a later sum, `all`.
     pub fn until(&self, all: &FreezeReport) -> Self {
         self.each(all, |before, after| after.saturating_sub(before))
     }
 
-    /// What is left and what cannot be frozen are not sums: they are taken from the later report.
+    /// Combines the fields with those of a later report. What is left and what cannot be frozen are not sums: they are
+    /// taken from the later report.
     fn each(&self, later: &FreezeReport, sum: impl Fn(u64, u64) -> u64) -> Self {
         FreezeReport {
             files: sum(self.files, later.files),
@@ -111,43 +113,43 @@ impl FreezeReport {
     }
 }
 
-/// How far a freeze has come.
+/// Progress of a freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FreezeProgress {
     /// Bytes that have left the log, or are cut and about to leave it.
     pub done_bytes: u64,
     /// Bytes that were in the log when the freeze began.
     pub total_bytes: u64,
-    /// Bytes that the new superchunks take.
+    /// Bytes that the new superchunks take in the image.
     pub stored_bytes: u64,
 }
 
 /// The state of the freezer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FreezerStatus {
-    /// Whether it is freezing.
+    /// Whether a freeze is running.
     pub running: bool,
-    /// When it freezes.
+    /// When the freezer begins to freeze.
     pub freezing: Freezing,
-    /// The last ticket that was given out.
+    /// Last ticket that was given out for a request.
     pub ticket: u64,
     /// Requests with tickets up to this one are done, or have failed.
     pub ticket_done: u64,
-    /// The result of the last freeze that somebody asked for.
+    /// Report of the last freeze that somebody asked for.
     pub last: Option<FreezeReport>,
-    /// The sum of all freezes of this mount, including those that it began by itself.
+    /// Sum of the reports of all freezes of this mount, including those that it began by itself.
     pub all: FreezeReport,
     /// Why the last freeze failed, if it did.
     pub error: Option<String>,
-    /// Bytes in the log.
+    /// Bytes in the thaw log that wait to be frozen.
     pub queue_bytes: u64,
-    /// Files that have bytes in the log.
+    /// Number of files that have bytes in the log.
     pub queue_files: u64,
-    /// Files that cannot be frozen.
+    /// Number of files that cannot be frozen.
     pub failed_files: u64,
-    /// The level of the last batch; `None` before the first.
+    /// Compression level of the last batch; `None` before the first.
     pub level: Option<i32>,
-    /// Bytes a second that it freezes at this level; 0 if unknown.
+    /// Raw bytes a second that the freezer compresses at this level; 0 if unknown.
     pub rate: u64,
     /// Progress of the present freeze, or of the last one.
     pub progress: FreezeProgress,

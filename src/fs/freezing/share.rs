@@ -19,10 +19,10 @@ use crate::fs::snapshot::Snapshot;
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// Inodes read from one snapshot. A snapshot that is kept longer would keep segments of the log, and what gc wants to
-/// free.
+/// Number of inodes read from one snapshot. A snapshot that is kept longer would keep segments of the log, and what gc
+/// wants to free.
 const INODES: usize = 4096;
-/// Marks the id of a tiny content in a record. Ids are below 2^62.
+/// Bit that marks the id of a tiny content in a record. Ids are below 2^62.
 const TINY: u64 = 1 << 63;
 
 /// A file, and a hash of its content.
@@ -32,7 +32,7 @@ struct Found {
     holder: Holder,
 }
 
-/// Shares equal contents of all files, unless they change meanwhile.
+/// Makes files with equal contents share one content, unless they change meanwhile.
 pub(super) fn share(live: &Live, how: &FreezeHow<'_>, report: &mut FreezeReport) -> Result<(), FsError> {
     let spill = live.freezing.lock().spill().to_owned();
     let (mut sorter, mut from) = (Sorter::new(&spill), Some(InodeId(0)));
@@ -76,7 +76,7 @@ pub(super) fn share(live: &Live, how: &FreezeHow<'_>, report: &mut FreezeReport)
     Ok(())
 }
 
-/// Notes the contents of some inodes, from `from` on. Returns where to go on.
+/// Collects the contents of some inodes, from `from` on. Returns where to continue.
 fn gather(now: &Snapshot, from: InodeId, sorter: &mut Sorter) -> Result<Option<InodeId>, FsError> {
     let view = now.view();
     let mut cursor = view.cursor_at(&schema::INODES, KeyRef::new(from.0, 0))?;
@@ -96,8 +96,8 @@ fn gather(now: &Snapshot, from: InodeId, sorter: &mut Sorter) -> Result<Option<I
     Ok(cursor.row().map(|row| InodeId(row.key().a)))
 }
 
-/// Bytes that sharing saves. A tiny content is deleted with its last user. Contents save nothing here: their bytes are
-/// in subchunks, which are shared already.
+/// Returns the bytes that sharing saves. A tiny content is deleted with its last user. Contents save nothing here:
+/// their bytes are in subchunks, which are shared already.
 fn tiny_len(live: &Live, holder: Holder) -> Result<u64, FsError> {
     if !matches!(holder.content, ContentRef::Tiny(_)) {
         return Ok(0);
@@ -113,7 +113,7 @@ fn spilled(error: &io::Error) -> FsError {
 }
 
 impl Found {
-    /// Hash, id, inode: equal contents are next to each other, and so are users of the same content.
+    /// Encodes hash, id and inode, so that equal contents sort next to each other, and so do users of the same content.
     fn encode(&self) -> Record {
         let id = match self.holder.content {
             ContentRef::Content(id) => id.0,

@@ -10,29 +10,29 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::path::Path;
 
-/// Bytes of a record. Records are compared byte by byte.
+/// Length of a record in bytes. Records are compared byte by byte.
 pub(super) const LEN: usize = 32;
-/// A record.
+/// A record to be sorted.
 pub(super) type Record = [u8; LEN];
 
-/// Records of a run.
+/// Number of records of a run that is sorted in memory.
 const RECORDS: usize = (8 << 20) / LEN;
-/// Bytes of runs that are kept in memory.
+/// Bytes of runs that are kept in memory; more go to a file.
 const SPILL_AFTER: usize = 8 << 20;
-/// Records of a run that are read back at a time: 16 KiB.
+/// Number of records of a run that are read back at a time: 16 KiB.
 const WINDOW: usize = 512;
 
-/// Collects records.
+/// Sorts any number of records with little memory: sorts runs, and merges them.
 pub(super) struct Sorter {
     buffer: Vec<Record>,
     most: usize,
     spill: Spill,
-    /// Where each run begins and ends.
+    /// Offsets at which each run begins and ends.
     runs: Vec<(u64, u64)>,
 }
 
 impl Sorter {
-    /// Without records. What does not fit into memory goes to a file in `folder`.
+    /// Makes a sorter without records. What does not fit into memory goes to a file in `folder`.
     pub(super) fn new(folder: &Path) -> Self {
         Sorter { buffer: Vec::new(), most: RECORDS, spill: Spill::new(SPILL_AFTER, folder), runs: Vec::new() }
     }
@@ -57,7 +57,7 @@ impl Sorter {
         Ok(())
     }
 
-    /// All records, in order.
+    /// Returns all records, in order.
     pub(super) fn sorted(mut self) -> io::Result<Sorted> {
         self.finish_run()?;
         let mut runs: Vec<_> =
@@ -99,7 +99,7 @@ pub(super) struct Sorted {
 }
 
 impl Sorted {
-    /// The next record.
+    /// Returns the next record, or `None` after the last.
     pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
         let Some(Reverse((record, n))) = self.heads.pop() else { return Ok(None) };
         if let Some(run) = self.runs.get_mut(n) {

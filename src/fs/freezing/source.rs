@@ -16,20 +16,20 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Bytes of frames that are kept. Frames of a large file are read one at a time; a frame with many small files is read
-/// once.
+/// Bytes of verified frames that are kept. Frames of a large file are read one at a time; a frame with many small files
+/// is read once.
 const FRAMES: usize = 32 << 20;
-/// Largest number of frames that are kept. They are searched one by one, and small ones are seldom needed twice.
+/// Most frames that are kept. They are searched one by one, and small ones are seldom needed twice.
 const FRAMES_MOST: usize = 256;
 
-/// Reads bytes of one snapshot.
+/// Reads the bytes of files in one snapshot.
 pub(super) struct Reader<'a> {
     pub(super) now: &'a Snapshot,
     pub(super) working_set: &'a WorkingSet,
     frames: RefCell<Frames>,
 }
 
-/// The frames that were read last.
+/// The frames of the thaw log that were read last.
 #[derive(Default)]
 struct Frames {
     last: VecDeque<(LogOffset, Arc<Vec<u8>>)>,
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
         self.now.view()
     }
 
-    /// The bytes of a frame, verified.
+    /// Returns the verified bytes of a frame.
     fn frame(&self, frame: LogOffset, sum: u64) -> Result<Arc<Vec<u8>>, FsError> {
         let mut frames = self.frames.borrow_mut();
         if let Some((_, bytes)) = frames.last.iter().rev().find(|(known, _)| *known == frame) {
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Fills `out` with the bytes of a span, beginning at its byte `within`.
+    /// Fills `out` with the bytes of a span, beginning at byte `within` of the span.
     fn read(&self, row: &InodeRow, span: &Span, within: u64, out: &mut [u8]) -> Result<(), FsError> {
         match layout::from(span.source, within) {
             SpanSource::Thawed { frame, skip, sum } => {
@@ -96,12 +96,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One file.
+/// The layout of one file: which of its bytes are thawed, and which are in the image.
 pub(super) struct FileLayout<'a> {
     reader: &'a Reader<'a>,
     inode: InodeId,
     row: InodeRow,
-    /// The spans around the offset that was asked for last.
+    /// Spans around the offset that was asked for last.
     stretch: Vec<Span>,
 }
 
@@ -158,7 +158,7 @@ impl<'a> FileLayout<'a> {
         Ok(())
     }
 
-    /// The range of the content's row that covers an offset.
+    /// Returns the range of the content's row that covers an offset.
     fn stored_row(&self, offset: u64) -> Result<(u64, u64), FsError> {
         let size = self.row.size;
         let ContentRef::Content(id) = self.row.content else { return Ok((0, size)) };
@@ -175,7 +175,7 @@ impl<'a> FileLayout<'a> {
     }
 }
 
-/// The last thawed range that begins at or before `offset`.
+/// Returns the last thawed range that begins at or before `offset`.
 fn last_before(view: &View, inode: InodeId, offset: u64) -> Result<Option<(u64, ThawedRow)>, FsError> {
     let row = view.floor_within(&schema::THAWED, KeyRef::new(inode.0, offset))?;
     let Some(row) = row.filter(|row| row.key().a == inode.0) else { return Ok(None) };

@@ -21,40 +21,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Builder;
 
-/// At most this many subchunks of a superchunk are handed out together: this bounds the memory of a job.
+/// Most subchunks of a superchunk that are handed out together: this bounds the memory of a job.
 const JOB_SUBCHUNKS: usize = 1 << 16;
-/// The observer is asked whether to stop after this many rows of the map.
+/// Number of rows of the map after which the observer is asked whether to stop.
 const STEP: u64 = 4096;
 
-/// What [`subchunks_alone`] may use.
+/// Resources that [`subchunks_alone`] may use.
 #[derive(Debug, Clone, Copy)]
 pub struct AloneOptions {
-    /// Threads that read and compress.
+    /// Number of threads that read and compress.
     pub jobs: usize,
     /// Bytes of memory for everything. With less, fewer threads run, but at least one.
     pub memory: u64,
 }
 
-/// The bytes that the subchunks of an image take.
+/// Bytes that the subchunks of an image take, compressed alone and compressed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Alone {
     /// Number of different subchunks of file data.
     pub subchunks: u64,
-    /// Their bytes.
+    /// Raw bytes of these subchunks.
     pub raw_bytes: u64,
-    /// Bytes if each is compressed by itself; where that does not make it smaller, as it is.
+    /// Bytes if each subchunk is compressed by itself, or stored as it is where that does not make it smaller.
     pub alone_bytes: u64,
     /// Stored bytes of the superchunks of file data, without headers and clear lists.
     pub together_bytes: u64,
 }
 
-/// Some subchunks of one superchunk, with whether each is composed.
+/// Some subchunks of one superchunk: id, length of the stored part in bytes, and whether each is composed.
 type Job = Vec<(SubchunkId, u32, bool)>;
 
 /// Compresses every subchunk of file data in the image by itself, with the image's codec and level.
 ///
 /// # Errors
-/// If a table or a subchunk cannot be read, the codec is unknown, a thread cannot be started, or the observer
+/// Fails if a table or a subchunk cannot be read, the codec is unknown, a thread cannot be started, or the observer
 /// cancelled.
 pub fn subchunks_alone(
     image: &Arc<Image>,
@@ -102,7 +102,7 @@ pub fn subchunks_alone(
     }
 }
 
-/// Stored and raw bytes of the superchunks of file data.
+/// Returns the stored and the raw bytes of the superchunks of file data.
 fn superchunks(view: &View, observer: &dyn MeasureObserver) -> Result<(u64, u64), MeasureError> {
     let mut cursor = view.cursor_at(&schema::MAP, KeyRef::new(SPACE_SUPERCHUNKS, 0))?;
     let (mut stored, mut raw, mut rows) = (0u64, 0u64, 0u64);
@@ -212,7 +212,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Bytes of a composed subchunk. Lengths come from outside, but recipes are checked when they are decoded.
+    /// Returns the bytes of a composed subchunk. Lengths come from outside, but recipes are checked when they are
+    /// decoded.
     fn composed_len(&self, id: SubchunkId) -> Result<u32, MeasureError> {
         let why = "it is composed, but has no recipe";
         Ok(self.view.recipe(id)?.ok_or(InflateError::Inconsistent { id, why })?.subchunk_len())

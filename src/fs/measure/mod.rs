@@ -17,11 +17,11 @@ use crate::meta::MetaError;
 use std::io;
 use thiserror::Error;
 
-/// Receives progress, from several threads.
+/// Receives the progress of a measurement, from several threads.
 pub trait MeasureObserver: Sync {
-    /// How many of the raw bytes are done.
+    /// Reports how many of the raw bytes are done.
     fn progress(&self, _done: u64, _total: u64) {}
-    /// Whether to stop.
+    /// Returns whether to stop.
     fn cancelled(&self) -> bool {
         false
     }
@@ -33,7 +33,7 @@ impl MeasureObserver for () {}
 /// Why an image could not be measured.
 #[derive(Debug, Error)]
 pub enum MeasureError {
-    /// The observer cancelled it.
+    /// The observer cancelled the measurement.
     #[error("measuring the image was interrupted")]
     Cancelled,
     /// A name, an inode or a file cannot be read.
@@ -45,7 +45,7 @@ pub enum MeasureError {
     /// A subchunk cannot be read.
     #[error(transparent)]
     Inflate(#[from] InflateError),
-    /// A row is wrong, or the image's codec is unknown or cannot compress.
+    /// A row is not valid, or the image's codec is unknown or cannot compress.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// A thread cannot be started.
@@ -59,7 +59,7 @@ pub enum MeasureError {
     },
 }
 
-/// `Cancelled` if the observer wants to stop.
+/// Returns `Cancelled` if the observer wants to stop.
 fn go_on(observer: &dyn MeasureObserver) -> Result<(), MeasureError> {
     if observer.cancelled() { Err(MeasureError::Cancelled) } else { Ok(()) }
 }

@@ -12,32 +12,32 @@ use crate::meta::Image;
 use crate::pack::rehearsal::mixed_below;
 use std::sync::Arc;
 
-/// Bytes of a random read.
+/// Length of a random read in bytes.
 pub const RANDOM_READ: u64 = 4096;
-/// Largest length of other reads: what the kernel asks for when a file is read from its beginning.
+/// Most bytes of other reads: what the kernel asks for when a file is read from its beginning.
 const READ: u64 = 128 << 10;
 
-/// What is read.
+/// The reads to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads<'a> {
     /// All files, each from its beginning to its end, in path order.
     Everything,
-    /// As `Everything`, the files below one directory: its path from the root.
+    /// The files below one directory, given by its path from the root; otherwise like `Everything`.
     Below(&'a [u8]),
-    /// `count` reads of [`RANDOM_READ`] bytes at multiples of that. Every such offset where a file has data is equally
-    /// likely. Takes 40 bytes of memory for each read.
+    /// A number of `count` reads of [`RANDOM_READ`] bytes at multiples of that. Every such offset where a file has data
+    /// is equally likely. Takes 40 bytes of memory for each read.
     Random {
-        /// The same seed gives the same reads.
+        /// Seed: the same seed gives the same reads.
         seed: u64,
-        /// How many.
+        /// Number of reads.
         count: u64,
     },
 }
 
-/// The cost of the reads.
+/// Cost of the reads that were measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadCost {
-    /// Files that were read, counted each time a file is opened. Every random read opens one.
+    /// Number of files that were read, counted each time a file is opened. Every random read opens one.
     pub files: u64,
     /// Number of reads.
     pub reads: u64,
@@ -45,21 +45,21 @@ pub struct ReadCost {
     pub read_bytes: u64,
     /// Raw bytes of the superchunks or parts that were inflated for the reads.
     pub inflated_bytes: u64,
-    /// Superchunks and parts that were inflated.
+    /// Number of superchunks and parts that were inflated.
     pub inflations: u64,
 }
 
 impl ReadCost {
-    /// Bytes inflated for each byte read; `None` if nothing was read.
+    /// Returns the bytes inflated for each byte read; `None` if nothing was read.
     pub fn ratio(&self) -> Option<f64> {
         (self.read_bytes > 0).then(|| self.inflated_bytes as f64 / self.read_bytes as f64)
     }
 }
 
-/// Performs the reads with a working set of this many bytes, and counts. Metadata does not count.
+/// Performs the reads with a working set of this many bytes, and counts their cost. Metadata does not count.
 ///
 /// # Errors
-/// If something cannot be read, the directory does not exist, or the observer cancelled.
+/// Fails if something cannot be read, the directory does not exist, or the observer cancelled.
 pub fn read_cost(
     image: &Arc<Image>,
     working_set: u64,
@@ -138,7 +138,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// The file and offset of each drawn page. Pages are numbered in path order.
+    /// Returns the file and offset of each drawn page. Pages are numbered in path order.
     fn places(&self, drawn: Vec<u64>) -> Result<Vec<(InodeId, u64)>, MeasureError> {
         let mut places = vec![(InodeId::ROOT, 0); drawn.len()];
         let mut sorted: Vec<(u64, usize)> = drawn.into_iter().zip(0..).collect();
@@ -170,13 +170,13 @@ impl Reading<'_> {
     }
 }
 
-/// Pages that a range of data touches.
+/// Returns the number of pages that a range of data touches.
 fn pages_of(segment: &Segment) -> u64 {
     segment.end.div_ceil(RANDOM_READ) - segment.begin / RANDOM_READ
 }
 
-/// `count` numbers less than `below`, by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
-/// generators).
+/// Returns `count` random numbers less than `below`, by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom
+/// number generators).
 pub(super) fn draw(seed: u64, count: u64, below: u64) -> Vec<u64> {
     (0..count).map(|n| mixed_below(seed, n, below)).collect()
 }

@@ -19,7 +19,7 @@ pub(super) struct Segment {
     pub(super) end: u64,
 }
 
-/// Passes every range of data below directory `root` to `each`, in path order.
+/// Passes every range of data in files below directory `root` to `each`, in path order.
 pub(super) fn segments(
     fs: &Fs,
     root: InodeId,

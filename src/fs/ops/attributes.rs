@@ -6,11 +6,10 @@ use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::fs::{Attr, FsError};
 use crate::meta::View;
 
-/// Largest number of thawed ranges that are added up. If a file has more, its number of blocks is an estimate until the
-/// next stat.
+/// Most thawed ranges that are added up. If a file has more, its number of blocks is an estimate until the next stat.
 const RANGES: u64 = 256;
 
-/// The attributes of an inode with this row.
+/// Returns the attributes of an inode with this row.
 pub(super) fn of(view: &View, inode: InodeId, row: &InodeRow) -> Result<Attr, FsError> {
     let allocated = if row.file_type == FileType::Regular {
         let content = match row.content {
@@ -28,7 +27,7 @@ pub(super) fn of(view: &View, inode: InodeId, row: &InodeRow) -> Result<Attr, Fs
     Ok(Attr::of(inode, row, allocated))
 }
 
-/// Bytes in thawed ranges, or the size if there are too many ranges.
+/// Returns the bytes in thawed ranges of an inode, or the size if there are too many ranges.
 fn thawed(view: &View, inode: InodeId, size: u64) -> Result<u64, FsError> {
     if !view.has_thawed() {
         return Ok(0);

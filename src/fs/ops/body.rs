@@ -15,31 +15,31 @@ use crate::fs::content::{data_of, forget_content, hole, part, set_allocated, set
 use crate::fs::draft::Draft;
 use crate::meta::{MetaError, View};
 
-/// A content with one user, while it is being changed.
+/// A content with one user, while an operation changes it.
 struct Own {
     id: ContentId,
-    /// Its length.
+    /// Length of the content in bytes.
     end: u64,
-    /// Bytes of it that are not in holes.
+    /// Bytes of the content that are not in holes.
     data: u64,
 }
 
-/// The key of a content in the table of shares.
+/// Returns the key of a content in the table of shares.
 pub(super) fn content_share(id: ContentId) -> ShareKey {
     ShareKey { kind: ShareKind::Content, id: id.0 }
 }
 
-/// The key of a tiny content in the table of shares.
+/// Returns the key of a tiny content in the table of shares.
 pub(super) fn tiny_share(id: TinyId) -> ShareKey {
     ShareKey { kind: ShareKind::Tiny, id: id.0 }
 }
 
-/// The last row of a content with the offset at which it begins; `None` if the content has no rows.
+/// Returns the last row of a content with the offset at which it begins; `None` if the content has no rows.
 fn last_row(view: &View, id: ContentId) -> Result<Option<(u64, ContentRow)>, FsError> {
     before(view, id, u64::MAX)
 }
 
-/// The last row of a content that begins at or before `at`.
+/// Returns the last row of a content that begins at or before `at`, with its offset.
 pub(super) fn before(view: &View, id: ContentId, at: u64) -> Result<Option<(u64, ContentRow)>, FsError> {
     let row = view.floor_within(&schema::CONTENTS, KeyRef::new(id.0, at))?;
     let Some(row) = row.filter(|row| row.key().a == id.0) else { return Ok(None) };
@@ -48,12 +48,12 @@ pub(super) fn before(view: &View, id: ContentId, at: u64) -> Result<Option<(u64,
     Ok(Some((begin, decoded)))
 }
 
-/// Where a content ends.
+/// Returns the offset in bytes where a content ends.
 pub(in crate::fs) fn end_of(view: &View, id: ContentId) -> Result<u64, FsError> {
     Ok(last_row(view, id)?.map_or(0, |(begin, row)| begin.saturating_add(row.length)))
 }
 
-/// The key after all rows of a content. Ids are below 2^62.
+/// Returns the key after all rows of a content. Ids are below 2^62.
 fn after(id: ContentId) -> Key {
     Key::new(id.0.saturating_add(1), 0)
 }
@@ -75,8 +75,8 @@ fn replace_tiny(draft: &mut Draft, row: &mut InodeRow, id: TinyId, bytes: Vec<u8
     Ok(())
 }
 
-/// The row's content in a form that may be changed. If it must be copied, only the bytes before `upto` are. The row
-/// does not name it yet.
+/// Returns the row's content in a form that may be changed. If it must be copied, only the bytes before `upto` are. The
+/// row does not name it yet.
 fn own(draft: &mut Draft, row: &InodeRow, upto: u64) -> Result<Own, FsError> {
     match row.content {
         ContentRef::None => Ok(Own { id: draft.new_content()?, end: 0, data: 0 }),
@@ -229,9 +229,9 @@ pub(super) fn replace(draft: &mut Draft, row: &mut InodeRow, at: u64, pieces: &[
     Ok(())
 }
 
-/// As [`replace`], for bytes that were cut by a chunker. The content becomes uneven only if the pieces have a part of a
-/// subchunk (`whole` says that they have none), or if a part of an old subchunk stays. If it was uneven before, it
-/// stays so.
+/// Replaces the row's content as [`replace`] does, by bytes that were cut by a chunker. The content becomes uneven only
+/// if the pieces have a part of a subchunk (`whole` says that they have none), or if a part of an old subchunk stays.
+/// If it was uneven before, it stays so.
 pub(super) fn splice(
     draft: &mut Draft,
     row: &mut InodeRow,
@@ -253,7 +253,7 @@ fn end_after(at: u64, pieces: &[ContentRow]) -> u64 {
     pieces.iter().fold(at, |at, piece| at.saturating_add(piece.length))
 }
 
-/// Whether a content has a subchunk that begins before `at` and ends after it.
+/// Returns whether a content has a subchunk that begins before `at` and ends after it.
 fn is_inside(view: &View, own: &Own, at: u64) -> Result<bool, FsError> {
     let Some((begin, row)) = before(view, own.id, at)?.filter(|(begin, _)| *begin < at) else { return Ok(false) };
     if at >= begin.saturating_add(row.length) {
@@ -303,7 +303,8 @@ pub(super) fn become_subchunk(draft: &mut Draft, row: &mut InodeRow, subchunk: S
     Ok(())
 }
 
-/// The pieces and where they begin. If the content ends before `at`, a hole comes first. Adjoining holes are merged.
+/// Returns the pieces and where they begin. If the content ends before `at`, a hole comes first. Adjoining holes are
+/// merged.
 fn merged(view: &View, own: &Own, mut at: u64, pieces: &[ContentRow]) -> Result<(u64, Vec<ContentRow>), FsError> {
     let gap = at.saturating_sub(own.end);
     at -= gap;
@@ -373,7 +374,7 @@ fn replace_rows(draft: &mut Draft, own: &mut Own, at: u64, to: u64, pieces: &[Co
     Ok(())
 }
 
-/// Number of rows of a content that begin at or after `from`, at most `most` + 1.
+/// Returns the number of rows of a content that begin at or after `from`, at most `most` + 1.
 pub(super) fn rows_from(view: &View, id: ContentId, from: u64, most: usize) -> Result<usize, FsError> {
     let mut cursor = view.cursor_within(&schema::CONTENTS, KeyRef::new(id.0, from), after(id))?;
     let mut rows = 0;

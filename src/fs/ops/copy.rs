@@ -16,7 +16,7 @@ use crate::fs::content::{hole, part, slice};
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// The range that is copied.
+/// The range of the source that is copied, and where it goes in the target.
 struct Range {
     inode: InodeId,
     row: InodeRow,
@@ -143,7 +143,7 @@ fn bytes(
     body::replace(draft, row, offset, &rows)
 }
 
-/// The rows of the source's content in the range, with holes where it has none.
+/// Returns the rows of the source's content in the range, with holes where it has none.
 fn rows_of(draft: &Draft, range: &Range) -> Result<Vec<ContentRow>, FsError> {
     let (mut rows, mut at) = (Vec::new(), range.from);
     match range.row.content {
@@ -195,13 +195,13 @@ fn put_thawed(
 }
 
 impl Live {
-    /// Copies up to `len` bytes of one file to another, or within one file if the ranges do not overlap. Returns how
-    /// many: fewer only at the end of the source, before lost bytes, or if it is too much for one step; 0 only at the
-    /// end of the source.
+    /// Copies up to `len` bytes of one file to another, or within one file if the ranges do not overlap. Returns the
+    /// number of bytes copied: fewer only at the end of the source, before lost bytes, or if it is too much for one
+    /// step; 0 only at the end of the source.
     ///
     /// # Errors
-    /// `Invalid` if the ranges overlap, `TooLarge`, `NotFound`, `IsDirectory`, `NotRegular`, `NoSpace`, `ReadOnly`, or `Io` if
-    /// tables cannot be read or the first bytes are lost.
+    /// Fails with `Invalid` if the ranges overlap, with `TooLarge`, `NotFound`, `IsDirectory`, `NotRegular`, `NoSpace`
+    /// or `ReadOnly`, or with `Io` if tables cannot be read or the first bytes are lost.
     pub fn copy_range(
         &self,
         from: InodeId,

@@ -10,22 +10,22 @@ use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 use crate::fs::{Attr, FsError};
 
-/// What kind of file to make.
+/// The kind of file to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewKind {
-    /// A regular file, empty.
+    /// An empty regular file.
     Regular,
-    /// A directory, empty.
+    /// An empty directory.
     Directory,
     /// A symlink to this target.
     Symlink(Vec<u8>),
     /// A device. `file_type` says whether it is a block or a character device.
     Device {
-        /// The type.
+        /// Type of the device.
         file_type: FileType,
-        /// Major number.
+        /// Major number of the device.
         major: u32,
-        /// Minor number.
+        /// Minor number of the device.
         minor: u32,
     },
     /// A named pipe.
@@ -37,15 +37,15 @@ pub enum NewKind {
 /// A file to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewNode {
-    /// The kind.
+    /// Kind of the file.
     pub kind: NewKind,
     /// Permission bits as requested. The umask is not applied yet.
     pub mode: u16,
-    /// The caller's umask. It is ignored if the directory has a default ACL.
+    /// Umask of the caller. It is ignored if the directory has a default ACL.
     pub umask: u16,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group. A setgid directory gives its own group instead.
+    /// Group id of the owner. A setgid directory gives its own group instead.
     pub gid: u32,
 }
 
@@ -71,7 +71,7 @@ pub(in crate::fs) fn create(
     Ok((inode, row))
 }
 
-/// The new row, without anything that it inherits from the directory.
+/// Returns the new row, without anything that it inherits from the directory.
 fn new_row(draft: &Draft, parent: InodeId, node: &NewNode) -> Result<InodeRow, FsError> {
     let (mut size, mut links, mut target) = (0, 1, Vec::new());
     let file_type = match &node.kind {
@@ -150,8 +150,8 @@ impl Live {
     /// Makes a file in directory `parent` under `name`.
     ///
     /// # Errors
-    /// `Exists`, `NotFound`, `NotDirectory`, `NameTooLong`, `Invalid`, `NoSpace`, `ReadOnly`, or `Io` if tables cannot be
-    /// read.
+    /// Fails with `Exists`, `NotFound`, `NotDirectory`, `NameTooLong`, `Invalid`, `NoSpace` or `ReadOnly`, or with `Io`
+    /// if tables cannot be read.
     pub fn create(&self, parent: InodeId, name: &[u8], node: &NewNode) -> Result<Attr, FsError> {
         self.transact(|draft| {
             let (inode, row) = create(draft, parent, name, node)?;

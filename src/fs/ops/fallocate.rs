@@ -17,18 +17,18 @@ use crate::meta::View;
 /// Unit of [`Attr::blocks`](crate::fs::Attr), in bytes.
 const STAT_BLOCK: u64 = 512;
 
-/// What to do with the range.
+/// What fallocate(2) is to do with the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FallocateMode {
     /// Extend the file to the end of the range.
     Allocate,
     /// Only check whether there is space (FALLOC_FL_KEEP_SIZE).
     KeepSize,
-    /// Make it a hole (FALLOC_FL_PUNCH_HOLE with FALLOC_FL_KEEP_SIZE).
+    /// Make the range a hole (FALLOC_FL_PUNCH_HOLE with FALLOC_FL_KEEP_SIZE).
     PunchHole,
-    /// Make it zeros by making it a hole (FALLOC_FL_ZERO_RANGE).
+    /// Make the range zeros by making it a hole (FALLOC_FL_ZERO_RANGE).
     ZeroRange {
-        /// The size stays even if the range ends after it.
+        /// Whether the size stays even if the range ends after it.
         keep_size: bool,
     },
 }
@@ -71,7 +71,7 @@ pub(in crate::fs) fn fallocate(
     Ok(next)
 }
 
-/// Up to which offset in `[from, to)` one step may go [27].
+/// Returns the offset in `[from, to)` up to which one step may go [27].
 pub(super) fn reach(draft: &mut Draft, inode: InodeId, row: &InodeRow, from: u64, to: u64) -> Result<u64, FsError> {
     let mut reached = to;
     if draft.view().has_thawed() {
@@ -85,7 +85,8 @@ pub(super) fn reach(draft: &mut Draft, inode: InodeId, row: &InodeRow, from: u64
     Ok(reached)
 }
 
-/// An upper bound of the bytes that writing the whole range would add: those after the end of the file, and holes.
+/// Returns an upper bound of the bytes that writing the whole range would add: those after the end of the file, and
+/// holes.
 fn need(view: &View, inode: InodeId, row: &InodeRow, offset: u64, len: u64) -> Result<u64, FsError> {
     let end = offset.saturating_add(len);
     let within = end.min(row.size).saturating_sub(offset);
@@ -98,8 +99,8 @@ impl Live {
     /// Applies `mode` to the range `[offset, offset + len)` of a regular file.
     ///
     /// # Errors
-    /// `NoSpace` if there is not enough space for the allocation; `Invalid` if `len` is 0; `TooLarge` beyond 2^63 - 1;
-    /// `NotFound`, `IsDirectory`, `NotRegular`, `ReadOnly`; `Io` if tables cannot be read.
+    /// Fails with `NoSpace` if there is not enough space for the allocation; `Invalid` if `len` is 0; `TooLarge` beyond
+    /// 2^63 - 1; `NotFound`, `IsDirectory`, `NotRegular`, `ReadOnly`; `Io` if tables cannot be read.
     pub fn fallocate(&self, inode: InodeId, offset: u64, len: u64, mode: FallocateMode) -> Result<(), FsError> {
         if matches!(mode, FallocateMode::Allocate | FallocateMode::KeepSize) {
             let snapshot = self.snapshot();

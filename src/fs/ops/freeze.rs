@@ -18,7 +18,7 @@ use crate::fs::content::{clear_uneven, hole, slice};
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::layout::{self, Unchanged};
 
-/// A whole subchunk, and where its bytes are in the file.
+/// A whole subchunk that was cut of a file, and where its bytes are in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) struct Piece {
     pub(in crate::fs) begin: u64,
@@ -29,21 +29,21 @@ pub(in crate::fs) struct Piece {
 }
 
 impl Piece {
-    /// The offset after its last byte.
+    /// Returns the offset in the file after the piece's last byte.
     pub(in crate::fs) fn end(&self) -> u64 {
         self.begin.saturating_add(self.len.into())
     }
 }
 
-/// What was cut of a file.
+/// The subchunks that were cut of a file, to be spliced into its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::fs) struct Frozen {
     pub(in crate::fs) inode: InodeId,
-    /// The size of the file at that time.
+    /// Size of the file in bytes when it was cut.
     pub(in crate::fs) size: u64,
-    /// The sources of its bytes, in order: at least for those in pieces; for the whole file if all of it was cut.
+    /// Sources of the file's bytes, in order: at least for those in pieces; for the whole file if all of it was cut.
     pub(in crate::fs) sources: Vec<Span>,
-    /// In order, without overlaps.
+    /// Pieces in the order of the file's bytes, without overlaps.
     pub(in crate::fs) pieces: Vec<Piece>,
     /// Whether pieces and holes cover the whole file.
     pub(in crate::fs) whole: bool,
@@ -51,22 +51,22 @@ pub(in crate::fs) struct Frozen {
     pub(in crate::fs) deep: bool,
     /// Whether some borders of pieces differ from those that the chunker would find.
     pub(in crate::fs) uneven: bool,
-    /// All bytes of a file that becomes tiny.
+    /// All bytes of the file, if it becomes tiny.
     pub(in crate::fs) tiny: Option<Vec<u8>>,
-    /// The tiny content that it had.
+    /// The tiny content that the file had, if any.
     pub(in crate::fs) was_tiny: Option<Vec<u8>>,
 }
 
-/// What one step did.
+/// Result of one step of splicing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::fs) struct Spliced {
     /// Bytes that are no longer in the thaw log.
     pub(in crate::fs) bytes: u64,
-    /// How many of them the image already had.
+    /// Number of these bytes that the image already had.
     pub(in crate::fs) saved: u64,
     /// Whether anything was spliced.
     pub(in crate::fs) changed: bool,
-    /// The piece with which the next step begins.
+    /// Number of the piece with which the next step begins.
     pub(in crate::fs) next: Option<usize>,
     /// Whether the file is deleted.
     pub(in crate::fs) gone: bool,
@@ -99,8 +99,8 @@ pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) ->
     Ok(spliced)
 }
 
-/// If nothing of the file has changed, gives it the content that `pack` would give it. Returns how many bytes left the
-/// log, and how many of them the image already had. `None` if something has changed.
+/// Gives the file the content that `pack` would give it, if nothing of the file has changed. Returns how many bytes
+/// left the log, and how many of them the image already had; `None` if something has changed.
 fn anew(draft: &mut Draft, frozen: &Frozen, row: &mut InodeRow) -> Result<Option<(u64, u64)>, FsError> {
     if row.size != frozen.size {
         return Ok(None);
@@ -250,7 +250,7 @@ pub(in crate::fs) fn even_out(draft: &mut Draft, inode: InodeId) -> Result<(), F
     Ok(())
 }
 
-/// As many of the pieces as one step may splice; at least one.
+/// Returns as many of the pieces as one step may splice; at least one.
 fn step<'p>(draft: &Draft, inode: InodeId, begin: u64, pieces: &'p [Piece]) -> Result<&'p [Piece], FsError> {
     let most = pieces.get(..STEP_ROWS).unwrap_or(pieces);
     let Some(end) = most.last().map(Piece::end) else { return Ok(most) };
@@ -259,7 +259,7 @@ fn step<'p>(draft: &Draft, inode: InodeId, begin: u64, pieces: &'p [Piece]) -> R
     Ok(most.get(..count.max(1)).unwrap_or(most))
 }
 
-/// Thawed bytes in pieces that the image already had.
+/// Returns the number of thawed bytes in pieces that the image already had.
 fn saved(pieces: &[Piece], unchanged: &[Unchanged]) -> u64 {
     let mut ranges = unchanged.iter().filter(|range| range.thawed).peekable();
     let mut bytes = 0u64;
@@ -276,7 +276,7 @@ fn saved(pieces: &[Piece], unchanged: &[Unchanged]) -> u64 {
     bytes
 }
 
-/// Joins adjoining ranges: from, to, and how many of the bytes are in the log.
+/// Joins adjoining ranges. Returns begin, end, and how many of the bytes are in the log.
 fn joined(ranges: &[Unchanged]) -> Vec<(u64, u64, u64)> {
     let mut out = Vec::<(u64, u64, u64)>::new();
     for range in ranges {
@@ -297,7 +297,7 @@ struct Group {
     at: u64,
     end: u64,
     rows: Rows,
-    /// Whether all of them are whole subchunks.
+    /// Whether all of these rows are whole subchunks.
     whole: bool,
 }
 

@@ -39,8 +39,8 @@ impl Live {
     /// Gives `inode` another name, `new_name` in `new_parent`.
     ///
     /// # Errors
-    /// `NotPermitted` for a directory, `Exists`, `NotFound`, `NotDirectory`, `TooManyNames`, `NameTooLong`, `NoSpace`,
-    /// `ReadOnly`, or `Io` if tables cannot be read.
+    /// Fails with `NotPermitted` for a directory, `Exists`, `NotFound`, `NotDirectory`, `TooManyNames`, `NameTooLong`,
+    /// `NoSpace` or `ReadOnly`, or with `Io` if tables cannot be read.
     pub fn link(&self, inode: InodeId, new_parent: InodeId, new_name: &[u8]) -> Result<Attr, FsError> {
         self.transact(|draft| {
             let row = link(draft, inode, new_parent, new_name)?;

@@ -7,14 +7,13 @@ use crate::format::rows::{FileType, InodeRow, Time};
 use crate::fs::FsError;
 use crate::fs::draft::Draft;
 
-/// Largest number of names of a file, as on ext4. A packed image may contain files with more names; these get no
-/// further ones.
+/// Most names of a file, as on ext4. A packed image may contain files with more names; these get no further ones.
 pub(super) const LINKS: u64 = 65_000;
 
 /// Checks that a directory can have this name.
 ///
 /// # Errors
-/// `NameTooLong`; `Invalid` for a name that no directory may have.
+/// Fails with `NameTooLong`, or with `Invalid` for a name that no directory may have.
 pub(super) fn check(name: &[u8]) -> Result<(), FsError> {
     if name.len() > limits::NAME_LEN {
         return Err(FsError::NameTooLong);
@@ -22,10 +21,10 @@ pub(super) fn check(name: &[u8]) -> Result<(), FsError> {
     check_name(name).map_err(|_| FsError::Invalid)
 }
 
-/// The row of a directory that has a name.
+/// Returns the row of a directory that has a name.
 ///
 /// # Errors
-/// `NotFound` if it is deleted; `NotDirectory`.
+/// Fails with `NotFound` if it is deleted, or with `NotDirectory`.
 pub(super) fn directory(draft: &mut Draft, inode: InodeId) -> Result<InodeRow, FsError> {
     let row = draft.inode(inode)?;
     if row.file_type == FileType::Directory { Ok(row) } else { Err(FsError::NotDirectory) }

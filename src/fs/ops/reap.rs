@@ -55,7 +55,7 @@ fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     }
 }
 
-/// The same for rows of the content, from its end: a content always begins at 0, so the rest stays valid.
+/// Deletes rows of the content in the same way, from its end: a content always begins at 0, so the rest stays valid.
 fn reap_content(draft: &mut Draft, row: &mut InodeRow) -> Result<bool, FsError> {
     let ContentRef::Content(id) = row.content else { return Ok(true) };
     if shares::is_shared(draft, body::content_share(id))?
@@ -73,16 +73,16 @@ impl Live {
     /// waits for more than one.
     ///
     /// # Errors
-    /// `ReadOnly`, or `Io` if tables cannot be read.
+    /// Fails with `ReadOnly`, or with `Io` if tables cannot be read.
     pub(in crate::fs) fn reap(&self, inode: InodeId) -> Result<(), FsError> {
         while !self.transact(|draft| reap_step(draft, inode))? {}
         Ok(())
     }
 
-    /// As [`Live::reap`], but only one step, and for the thread that makes checkpoints.
+    /// Does one step of [`Live::reap`], for the thread that makes checkpoints.
     ///
     /// # Errors
-    /// As [`Live::reap`].
+    /// Fails as [`Live::reap`] does.
     pub(in crate::fs) fn reap_some(&self, inode: InodeId) -> Result<(), FsError> {
         self.transact_between_checkpoints(|draft| reap_step(draft, inode)).map(drop)
     }

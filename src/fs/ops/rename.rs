@@ -13,12 +13,12 @@ use crate::fs::live::Live;
 /// Largest depth of a directory: far more than any path has. Only a damaged image has a loop.
 const DEPTH: usize = 1 << 20;
 
-/// How to rename.
+/// Flags of renameat2(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RenameFlags {
     /// Fail if the new name exists (RENAME_NOREPLACE).
     pub no_replace: bool,
-    /// Both names exist and are exchanged (RENAME_EXCHANGE).
+    /// Exchange both names, which must exist (RENAME_EXCHANGE).
     pub exchange: bool,
 }
 
@@ -78,7 +78,7 @@ pub(in crate::fs) fn rename(
     }
 }
 
-/// Whether directory `inode` is `dir` or contains it.
+/// Returns whether directory `inode` is `dir` or contains it.
 fn contains(draft: &mut Draft, inode: InodeId, dir: InodeId) -> Result<bool, FsError> {
     let mut at = dir;
     for _ in 0..DEPTH {
@@ -138,8 +138,8 @@ impl Live {
     /// `flags` say otherwise.
     ///
     /// # Errors
-    /// `NotFound`, `Exists`, `NotEmpty`, `IsDirectory`, `NotDirectory`; `Invalid` for a directory into itself;
-    /// `NameTooLong`, `NoSpace`, `ReadOnly`; `Io` if tables cannot be read.
+    /// Fails with `NotFound`, `Exists`, `NotEmpty`, `IsDirectory`, `NotDirectory`; `Invalid` for a directory into
+    /// itself; `NameTooLong`, `NoSpace`, `ReadOnly`; `Io` if tables cannot be read.
     pub fn rename(
         &self,
         parent: InodeId,

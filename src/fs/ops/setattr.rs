@@ -10,27 +10,27 @@ use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 use crate::fs::{Attr, FsError};
 
-/// A time to set.
+/// A time of an inode to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewTime {
     /// The time of the operation.
     Now,
-    /// This time.
+    /// The time given here.
     At(Time),
 }
 
-/// What to set. Whatever is `None` stays. The inode's ctime becomes the time of the operation, even if nothing else is
-/// set.
+/// Attributes to set. Whatever is `None` stays. The inode's ctime becomes the time of the operation, even if nothing
+/// else is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SetAttr {
     /// Permission bits, setuid, setgid and sticky.
     pub mode: Option<u16>,
-    /// Owner. Without `mode`, anything but a directory loses setuid, setgid and capabilities, even if the owner stays
-    /// the same.
+    /// User id of the owner. Without `mode`, anything but a directory loses setuid, setgid and capabilities, even if
+    /// the owner stays the same.
     pub uid: Option<u32>,
-    /// Group, as `uid`.
+    /// Group id of the owner. Privileges are lost as with `uid`.
     pub gid: Option<u32>,
-    /// Size of a regular file in bytes. Sets mtime, too.
+    /// Size of a regular file in bytes. Setting it sets mtime, too.
     pub size: Option<u64>,
     /// Time of the last read.
     pub atime: Option<NewTime>,
@@ -38,11 +38,11 @@ pub struct SetAttr {
     pub mtime: Option<NewTime>,
     /// Time of the last change of the inode, if the kernel keeps it.
     pub ctime: Option<Time>,
-    /// The file loses setuid, setgid and capabilities, as when it is written to.
+    /// Whether the file loses setuid, setgid and capabilities, as when it is written to.
     pub clear_privileges: bool,
 }
 
-/// Sets attributes. `None`: only a part of the bytes is cut off so far; call again.
+/// Sets attributes. Returns `None` if only a part of the bytes is cut off so far; the caller then calls again.
 pub(in crate::fs) fn set_attr(
     draft: &mut Draft,
     inode: InodeId,
@@ -102,8 +102,8 @@ impl Live {
     /// Sets attributes of an inode, which may have lost its names.
     ///
     /// # Errors
-    /// `NotFound`; for a size `IsDirectory`, `NotRegular`, `TooLarge`; `Invalid` for a time that is not valid;
-    /// `NoSpace`, `ReadOnly`; `Io` if tables cannot be read.
+    /// Fails with `NotFound`; for a size with `IsDirectory`, `NotRegular` or `TooLarge`; with `Invalid` for a time that
+    /// is not valid; with `NoSpace` or `ReadOnly`; with `Io` if tables cannot be read.
     pub fn set_attr(&self, inode: InodeId, changes: &SetAttr) -> Result<Attr, FsError> {
         let source = Source::new(self, &[]);
         let append = |before: &[u8]| source.append(before);

@@ -11,7 +11,7 @@ use crate::format::schema;
 use crate::fs::FsError;
 use crate::fs::draft::Draft;
 
-/// Bytes that listxattr(2) can return: names, each with a zero byte.
+/// Most bytes that listxattr(2) can return: names, each with a zero byte.
 const LIST: usize = 64 << 10;
 
 fn share(id: XattrSetId) -> ShareKey {
@@ -21,7 +21,7 @@ fn share(id: XattrSetId) -> ShareKey {
 /// Makes `set` the inode's xattrs. The caller writes the row.
 ///
 /// # Errors
-/// `NoSpace` if the set is too large.
+/// Fails with `NoSpace` if the set is too large.
 pub(super) fn set(draft: &mut Draft, row: &mut InodeRow, set: &XattrSet) -> Result<(), FsError> {
     let bytes = set.encode();
     let names: usize = set.0.iter().map(|xattr| xattr.name.len().saturating_add(1)).sum();

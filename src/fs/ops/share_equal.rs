@@ -19,14 +19,14 @@ pub(in crate::fs) struct Holder {
     pub(in crate::fs) content: ContentRef,
 }
 
-/// The result.
+/// Result of making two files share one content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) enum Sharing {
     /// Both files have one content now, or had it before.
     Shared,
     /// The target has another content, or is deleted.
     TargetChanged,
-    /// The other file has changed, or they are not equal.
+    /// The other file has changed, or the contents are not equal.
     Not,
 }
 

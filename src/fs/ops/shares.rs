@@ -14,13 +14,13 @@ fn key_of(share: ShareKey) -> Key {
     Key::new(a, b)
 }
 
-/// Whether several inodes use it. Then none of them may change it in place.
+/// Returns whether several inodes use a content or xattr set. Then none of them may change it in place.
 pub(super) fn is_shared(draft: &mut Draft, share: ShareKey) -> Result<bool, FsError> {
     draft.claim_shared(share);
     Ok(draft.view().users(share)? > 1)
 }
 
-/// Removes a user. `true`: it was the last one, and the caller must delete the rows.
+/// Removes a user of a content or xattr set. Returns true if it was the last one; the caller must then delete the rows.
 pub(super) fn remove_user(draft: &mut Draft, share: ShareKey) -> Result<bool, FsError> {
     draft.claim_shared(share);
     //= format-spec.md#8.10
@@ -33,8 +33,8 @@ pub(super) fn remove_user(draft: &mut Draft, share: ShareKey) -> Result<bool, Fs
     Ok(false)
 }
 
-/// Adds a user to an object that the row of another inode names. The caller has claimed that inode; so the object has a
-/// user, and its rows exist.
+/// Adds a user to a content or xattr set that the row of another inode names. The caller has claimed that inode; so the
+/// object has a user, and its rows exist.
 pub(super) fn add_user(draft: &mut Draft, share: ShareKey) -> Result<(), FsError> {
     draft.claim_shared(share);
     let users = draft.view().users(share)?.max(1);

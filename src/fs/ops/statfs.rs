@@ -5,12 +5,12 @@ use crate::fs::live::Live;
 use crate::fs::{FsError, StatFs};
 use crate::storage::Space;
 
-/// Bytes of a block, only for display: nothing is allocated in blocks.
+/// Length of a block in bytes, only for display: nothing is allocated in blocks.
 const BLOCK: u32 = 4096;
 /// Bytes that the next commits and the next checkpoint may take. They are not free for files.
 const RESERVE: u64 = 16 << 20;
 
-/// `inodes` have a name now; `next_inode` is the next number.
+/// Makes the statistics. `inodes` is the number of inodes that have a name now; `next_inode` is the next inode number.
 fn statfs(space: Space, inodes: u64, next_inode: u64) -> StatFs {
     let block = u64::from(BLOCK);
     StatFs {
@@ -23,11 +23,11 @@ fn statfs(space: Space, inodes: u64, next_inode: u64) -> StatFs {
 }
 
 impl Live {
-    /// Total and free space of the file system that contains the image, less what is kept for commits and checkpoints;
-    /// how many inodes exist, and how many more there can be.
+    /// Returns the total and free space of the file system that contains the image, less what is kept for commits and
+    /// checkpoints; also how many inodes exist, and how many more there can be.
     ///
     /// # Errors
-    /// `Io` if the file system does not tell.
+    /// Fails with `Io` if the file system does not tell.
     pub fn statfs(&self) -> Result<StatFs, FsError> {
         let next_inode = self.ids.counters().inode;
         Ok(statfs(self.space()?, self.lock_state().totals().inodes, next_inode))

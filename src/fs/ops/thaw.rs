@@ -10,12 +10,12 @@ use crate::fs::live::{Live, Written};
 use crate::thaw::Appended;
 use std::cell::RefCell;
 
-/// Appends some bytes, followed by those that the operation was called with, which it need not know. Returns where they
-/// are.
+/// A function that appends some bytes to the thaw log, followed by those that the operation was called with, which it
+/// need not know. It returns where they are.
 pub(super) type Append<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Appended>, FsError>;
 
-/// Appends for one operation, however often it is evaluated: what an earlier evaluation appended is not appended again.
-/// The segments are held until this is dropped.
+/// Appends bytes to the thaw log for one operation, however often it is evaluated: what an earlier evaluation appended
+/// is not appended again. The segments are held until this is dropped.
 pub(super) struct Source<'a> {
     live: &'a Live,
     data: &'a [u8],
@@ -23,12 +23,12 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// For an operation that was called with `data`.
+    /// Makes the source for an operation that was called with `data`.
     pub(super) fn new(live: &'a Live, data: &'a [u8]) -> Self {
         Source { live, data, done: RefCell::new(Vec::new()) }
     }
 
-    /// See [`Append`].
+    /// Appends bytes as [`Append`] says.
     pub(super) fn append(&self, before: &[u8]) -> Result<Vec<Appended>, FsError> {
         let mut done = self.done.borrow_mut();
         if let Some((_, written)) = done.iter().find(|(known, _)| known == before) {
@@ -71,7 +71,7 @@ pub(in crate::fs) fn put(
     if at < end { Err(FsError::io("fewer bytes were appended than were written")) } else { Ok(()) }
 }
 
-/// The bytes of a tiny content; empty if the row has none.
+/// Returns the bytes of a tiny content; empty if the row has none.
 pub(super) fn tiny_bytes(draft: &Draft, row: &InodeRow) -> Result<Vec<u8>, FsError> {
     match row.content {
         ContentRef::Tiny(id) => Ok(draft.view().tiny(id)?),

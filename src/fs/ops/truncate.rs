@@ -11,10 +11,10 @@ use crate::fs::FsError;
 use crate::fs::draft::{Draft, Standing};
 use crate::meta::View;
 
-/// Largest size of a file.
+/// Largest size of a file in bytes.
 pub(super) const SIZE: u64 = i64::MAX as u64;
 
-/// An error if the file has no bytes.
+/// Returns an error if the file is not a regular file, which alone has bytes.
 pub(super) fn regular(row: &InodeRow) -> Result<(), FsError> {
     match row.file_type {
         FileType::Regular => Ok(()),
@@ -64,8 +64,8 @@ pub(super) fn resize(
     Ok(())
 }
 
-/// The size to which one step may cut a file that is to be `size` bytes long. It is larger than `size` if too many rows
-/// would be deleted [27].
+/// Returns the size to which one step may cut a file that is to be `size` bytes long. It is larger than `size` if too
+/// many rows would be deleted [27].
 pub(super) fn step(draft: &mut Draft, inode: InodeId, row: &InodeRow, size: u64) -> Result<u64, FsError> {
     let mut to = size;
     if size >= row.size {
@@ -83,7 +83,7 @@ pub(super) fn step(draft: &mut Draft, inode: InodeId, row: &InodeRow, size: u64)
     Ok(to)
 }
 
-/// The offset at which the first of the last [`STEP_ROWS`] rows with this `a` begins.
+/// Returns the offset at which the first of the last [`STEP_ROWS`] rows with this `a` begins.
 pub(super) fn back(view: &View, table: &'static Table, a: u64) -> Result<u64, FsError> {
     let (mut at, mut upto) = (0, u64::MAX);
     for _ in 0..STEP_ROWS {
@@ -99,7 +99,7 @@ pub(super) fn back(view: &View, table: &'static Table, a: u64) -> Result<u64, Fs
     Ok(at)
 }
 
-/// The offset of the first row that is one too many for a step over `[from, to)`; `to` if there is none.
+/// Returns the offset of the first row that is one too many for a step over `[from, to)`; `to` if there is none.
 pub(super) fn upto(view: &View, table: &'static Table, a: u64, from: u64, to: u64) -> Result<u64, FsError> {
     let mut cursor = view.cursor_within(table, KeyRef::new(a, from), Key::new(a, to))?;
     let mut rows = 0;

@@ -9,7 +9,7 @@ use crate::fs::FsError;
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::live::Live;
 
-/// Largest number of rows that one step deletes. More rows take several steps [27].
+/// Most rows that one step deletes. More rows take several steps [27].
 pub(in crate::fs) const STEP_ROWS: usize = 4096;
 
 /// Removes a name that is not a directory's.
@@ -41,7 +41,7 @@ pub(in crate::fs) fn rmdir(draft: &mut Draft, parent: InodeId, name: &[u8]) -> R
     drop_directory(draft, entry.inode, row)
 }
 
-/// The row of a directory that is empty. Adding a name to it changes its row, which is claimed.
+/// Returns the row of a directory that is empty. Adding a name to it changes its row, which is claimed.
 pub(super) fn empty_directory(draft: &mut Draft, inode: InodeId) -> Result<InodeRow, FsError> {
     let row = names::directory(draft, inode)?;
     if draft.view().dirents(inode, None)?.peek()?.is_some() {
@@ -68,8 +68,8 @@ pub(super) fn drop_directory(draft: &mut Draft, inode: InodeId, mut row: InodeRo
     nameless(draft, inode, row)
 }
 
-/// Handles an inode that lost its last name. It is deleted; or it becomes an orphan, until nobody has it open, or until
-/// the reaper deletes it.
+/// Handles an inode that lost its last name. The inode is deleted; or it becomes an orphan, until nobody has it open,
+/// or until the reaper deletes it.
 fn nameless(draft: &mut Draft, inode: InodeId, mut row: InodeRow) -> Result<(), FsError> {
     let bytes = if row.file_type == FileType::Regular { row.size } else { 0 };
     // Sizes are below 2^63.
@@ -95,7 +95,7 @@ pub(super) fn dispose(draft: &mut Draft, inode: InodeId, row: &mut InodeRow) -> 
     sets::release(draft, row)
 }
 
-/// Whether the inode has more rows than one step may delete.
+/// Returns whether the inode has more rows than one step may delete.
 fn is_large(draft: &mut Draft, inode: InodeId, row: &InodeRow) -> Result<bool, FsError> {
     if row.file_type != FileType::Regular {
         return Ok(false);
@@ -110,7 +110,7 @@ fn is_large(draft: &mut Draft, inode: InodeId, row: &InodeRow) -> Result<bool, F
     Ok(rows > STEP_ROWS)
 }
 
-/// Number of thawed ranges that begin at or after `from`, at most one more than a step may delete.
+/// Returns the number of thawed ranges that begin at or after `from`, at most one more than a step may delete.
 pub(super) fn thawed_rows(draft: &Draft, inode: InodeId, from: u64) -> Result<usize, FsError> {
     let view = draft.view();
     if !view.has_thawed() {
@@ -130,7 +130,8 @@ impl Live {
     /// Removes a name that is not a directory's. An open file keeps its bytes until it is closed.
     ///
     /// # Errors
-    /// `NotFound`, `IsDirectory`, `NotDirectory`, `NameTooLong`, `ReadOnly`, or `Io` if tables cannot be read.
+    /// Fails with `NotFound`, `IsDirectory`, `NotDirectory`, `NameTooLong` or `ReadOnly`, or with `Io` if tables cannot
+    /// be read.
     pub fn unlink(&self, parent: InodeId, name: &[u8]) -> Result<(), FsError> {
         self.transact(|draft| unlink(draft, parent, name))
     }
@@ -138,7 +139,8 @@ impl Live {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// `NotFound`, `NotDirectory`, `NotEmpty`, `NameTooLong`, `ReadOnly`, or `Io` if tables cannot be read.
+    /// Fails with `NotFound`, `NotDirectory`, `NotEmpty`, `NameTooLong` or `ReadOnly`, or with `Io` if tables cannot be
+    /// read.
     pub fn rmdir(&self, parent: InodeId, name: &[u8]) -> Result<(), FsError> {
         self.transact(|draft| rmdir(draft, parent, name))
     }

@@ -9,7 +9,7 @@ use crate::fs::FsError;
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// Bytes that are written in one step: more than any kernel sends.
+/// Number of bytes that are written in one step: more than any kernel sends.
 const STEP: usize = 8 << 20;
 
 /// Appends `len` bytes by `append`, and makes them the bytes of `inode` from `offset` on.
@@ -54,8 +54,8 @@ impl Live {
     /// capabilities.
     ///
     /// # Errors
-    /// `TooLarge` beyond 2^63 - 1 bytes, `NotFound`, `IsDirectory`, `NotRegular`, `NoSpace`, `ReadOnly`, or `Io` if tables
-    /// cannot be read.
+    /// Fails with `TooLarge` beyond 2^63 - 1 bytes, with `NotFound`, `IsDirectory`, `NotRegular`, `NoSpace` or
+    /// `ReadOnly`, or with `Io` if tables cannot be read.
     pub fn write(&self, inode: InodeId, offset: u64, data: &[u8], clear_privileges: bool) -> Result<(), FsError> {
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > SIZE) {
             return Err(FsError::TooLarge);

@@ -10,17 +10,17 @@ use crate::fs::acl::{self, Acl};
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// Largest length of an attribute's name, as in Linux.
+/// Most bytes of an attribute's name, as in Linux.
 const NAME: usize = 255;
-/// The namespace of floe's own attributes, which are read-only.
+/// Prefix of the names of floe's own attributes, which are read-only.
 const VIRTUAL: &[u8] = b"user.floe.";
 
-/// How to set an attribute.
+/// Flags for setting an extended attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct XattrFlags {
-    /// Fail if it exists (XATTR_CREATE).
+    /// Fail if the attribute exists (XATTR_CREATE).
     pub create: bool,
-    /// Fail if it does not exist (XATTR_REPLACE).
+    /// Fail if the attribute does not exist (XATTR_REPLACE).
     pub replace: bool,
     /// For an access ACL: the file loses setgid, because the caller is not in its group (FUSE_SETXATTR_ACL_KILL_SGID).
     pub clear_setgid: bool,
@@ -131,9 +131,9 @@ impl Live {
     /// all.
     ///
     /// # Errors
-    /// `OutOfRange` for a name, `AttributeTooLarge` for a value, `NoSpace` for a set that is too large; `Exists` and
-    /// `NoAttribute` as the flags say; `Unsupported` for namespaces other than user, trusted, security and ACLs, and
-    /// for `user.floe.*`, which is floe's own; `NotPermitted` for user attributes of anything but files and
+    /// Fails with `OutOfRange` for a name, `AttributeTooLarge` for a value, `NoSpace` for a set that is too large;
+    /// `Exists` and `NoAttribute` as the flags say; `Unsupported` for namespaces other than user, trusted, security and
+    /// ACLs, and for `user.floe.*`, which is floe's own; `NotPermitted` for user attributes of anything but files and
     /// directories; `Invalid` for an ACL that is not valid; `Denied` for a default ACL of anything but a directory;
     /// `NotFound`, `ReadOnly`; `Io` if tables cannot be read.
     pub fn set_xattr(&self, inode: InodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<(), FsError> {
@@ -143,7 +143,7 @@ impl Live {
     /// Removes an extended attribute.
     ///
     /// # Errors
-    /// `NoAttribute` if it does not exist; otherwise as [`Live::set_xattr`].
+    /// Fails with `NoAttribute` if it does not exist; otherwise as [`Live::set_xattr`] does.
     pub fn remove_xattr(&self, inode: InodeId, name: &[u8]) -> Result<(), FsError> {
         self.transact(|draft| remove_xattr(draft, inode, name))
     }
