@@ -133,7 +133,8 @@ impl BlockBuilder {
 
     /// Appends a row.
     ///
-    /// # Panics Panics if the key does not ascend or the row does not fit the schema: that is a bug of the caller; no
+    /// # Panics
+    /// Panics if the key does not ascend or the row does not fit the schema: that is a bug of the caller; no
     /// input causes it.
     #[expect(
         clippy::indexing_slicing,
@@ -398,7 +399,8 @@ impl Block {
 
     /// Returns the key of row number `row`.
     ///
-    /// # Panics Panics if `row` is not below [`Block::len`]; so do all accessors by row.
+    /// # Panics
+    /// Panics if `row` is not below [`Block::len`]; so do all accessors by row.
     #[expect(
         clippy::indexing_slicing,
         reason = "the caller answers for `row`; the streams have as many values as there are rows"

@@ -227,7 +227,8 @@ impl std::fmt::Debug for Overlay {
 impl Overlay {
     /// Sets the row of a key. `None` sets a tombstone, which hides the row of lower layers.
     ///
-    /// # Panics Panics if the row does not fit the table: that is a bug of the caller; no input causes it.
+    /// # Panics
+    /// Panics if the row does not fit the table: that is a bug of the caller; no input causes it.
     pub fn set(&mut self, table: &'static Table, key: Key, row: Option<Row>) {
         if let Some(row) = &row {
             assert_eq!(row.ints.len(), table.leaf.ints.len(), "a row of {} needs its columns", table.name);
