@@ -6,7 +6,7 @@
 const GEAR_CONTEXT: &[u8] = b"floe gear v1";
 /// Number of bits by which the masks before and after the average differ from its own.
 const NORMALISATION: u32 = 2;
-/// Bytes examined between two checks for the end of data.
+/// Number of bytes examined between two checks for the end of data.
 const STRIDE: usize = 16;
 
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl std::fmt::Debug for FastCdc {
     }
 }
 
-/// The topmost `bits` bits.
+/// Returns a mask of the topmost `bits` bits.
 fn topmost(bits: u32) -> u64 {
     !u64::MAX.checked_shr(bits).unwrap_or(0)
 }
@@ -45,7 +45,7 @@ fn gear(key: &[u8; 16]) -> Box<[u64; 256]> {
 }
 
 impl FastCdc {
-    /// Requires validated parameters: min ≤ avg ≤ max, avg a power of two of at least 64.
+    /// Makes a chunker. The parameters must be valid: min ≤ avg ≤ max in bytes, avg a power of two of at least 64.
     pub(super) fn new(min: u32, avg: u32, max: u32, key: &[u8; 16]) -> Self {
         let bits = avg.max(1).ilog2();
         FastCdc {
@@ -78,7 +78,7 @@ impl FastCdc {
         }
     }
 
-    /// The first position in `data` that has a cut after it.
+    /// Returns the first position in `data` that has a cut after it.
     #[inline]
     fn find(&self, data: &[u8], mask: u64, fingerprint: &mut u64) -> Option<usize> {
         let gear = &*self.gear;

@@ -12,32 +12,32 @@ use crate::format::rows::identity::Identity;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Bytes of an identity.
+/// Bytes of an identity (content hash).
 const WIDTH: usize = 24;
 /// Bytes of an ordinal in the table.
 const ORDINAL: usize = 4;
 /// Bytes of a slot: tag and ordinal.
 const SLOT: usize = 1 + ORDINAL;
-/// Slots of the first table.
+/// Number of slots of the first table.
 const SLOTS_MIN: usize = 1 << 10;
-/// Limit of ordinals, which are u32.
+/// Most ordinals, which are u32.
 const MOST: u64 = u32::MAX as u64;
-/// Tag of a free slot.
+/// Tag that marks a free slot.
 const FREE: u8 = 0;
 
-/// Finds equal subchunks.
+/// An index that finds subchunks by their identity (content hash).
 #[derive(Debug)]
 pub struct DedupIndex {
     spill_after: usize,
     dir: PathBuf,
     spilled: bool,
-    /// By ordinal.
+    /// Identities by ordinal.
     identities: Region,
     runs: Vec<Run>,
     table: Table,
 }
 
-/// Consecutive ids.
+/// Ordinals whose subchunks have consecutive ids.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     first: SubchunkId,
@@ -45,8 +45,8 @@ struct Run {
 }
 
 impl DedupIndex {
-    /// An empty index. When it grows beyond `spill_after` bytes, it moves to unlinked files in `spill_dir`, whose pages
-    /// the kernel can write out.
+    /// Makes an empty index. When it grows beyond `spill_after` bytes, it moves to unlinked files in `spill_dir`, whose
+    /// pages the kernel can write out.
     pub fn new(spill_after: usize, spill_dir: &Path) -> Self {
         DedupIndex {
             spill_after,
@@ -58,27 +58,27 @@ impl DedupIndex {
         }
     }
 
-    /// Number of subchunks inserted.
+    /// Returns the number of subchunks inserted.
     pub fn len(&self) -> u64 {
         (self.identities.bytes().len() / WIDTH) as u64
     }
 
-    /// Whether no subchunk was inserted.
+    /// Returns whether no subchunk was inserted.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes it takes, in memory or in files.
+    /// Returns the bytes that the index takes, in memory or in files.
     pub fn memory(&self) -> usize {
         self.identities.capacity() + self.table.slots.capacity() + self.runs.capacity() * size_of::<Run>()
     }
 
-    /// Whether it is in files.
+    /// Returns whether the index is in files.
     pub fn is_spilled(&self) -> bool {
         self.spilled
     }
 
-    /// The subchunk with this identity; the last one if several were inserted.
+    /// Returns the subchunk with this identity; the last one if several were inserted.
     pub fn get(&self, identity: &Identity) -> Option<SubchunkId> {
         match self.table.find(self.identities.bytes(), identity) {
             Found::Ordinal { ordinal, .. } => self.id_of(ordinal.into()),
@@ -90,8 +90,8 @@ impl DedupIndex {
     /// identity was inserted before, this subchunk replaces the other.
     ///
     /// # Errors
-    /// `Order` if the id does not ascend, `Full`, or `Spill` if temporary files cannot be created or written. On an
-    /// error the index is unchanged.
+    /// Fails with `Order` if the id does not ascend, with `Full`, or with `Spill` if temporary files cannot be created
+    /// or written. On an error the index is unchanged.
     pub fn insert(&mut self, identity: Identity, id: SubchunkId) -> Result<(), ChunkError> {
         let ordinal = self.len();
         let expected = self.next_id();
@@ -113,7 +113,7 @@ impl DedupIndex {
         Ok(())
     }
 
-    /// All subchunks in the order of their ids.
+    /// Iterates over all subchunks in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (SubchunkId, Identity)> + '_ {
         let ends = self.runs.iter().skip(1).map(|run| run.ordinal).chain([self.len()]);
         let ids = self.runs.iter().zip(ends).flat_map(|(run, end)| (0..end - run.ordinal).map(|i| run.first.0 + i));
@@ -121,7 +121,7 @@ impl DedupIndex {
         ids.map(SubchunkId).zip(identities.iter().map(|&bytes| Identity(bytes)))
     }
 
-    /// The id after the last one.
+    /// Returns the id after the last one.
     fn next_id(&self) -> Option<SubchunkId> {
         self.runs.last().map(|run| SubchunkId(run.first.0.saturating_add(self.len() - run.ordinal)))
     }
@@ -156,20 +156,20 @@ impl DedupIndex {
     }
 }
 
-/// Open addressing with linear probing. The region holds all tags, then all ordinals.
+/// A hash table with open addressing and linear probing. The region holds all tags, then all ordinals.
 #[derive(Debug)]
 struct Table {
     slots: Region,
 }
 
 enum Found {
-    /// The slot with this identity.
+    /// The slot has this identity.
     Ordinal { slot: usize, ordinal: u32 },
-    /// The slot where it belongs.
+    /// The slot is free, and is where the identity belongs.
     Free { slot: usize },
 }
 
-/// Taken from other bits of the prefix than those that select the first slot.
+/// Returns the tag of an identity, taken from other bits of its prefix than those that select the first slot.
 fn tag(identity: &Identity) -> u8 {
     ((identity.prefix() >> 56) as u8).max(FREE + 1)
 }
@@ -179,7 +179,7 @@ impl Table {
         self.slots.bytes().len() / SLOT
     }
 
-    /// A table of all these identities in `slots`, which are zero; their number is a power of two.
+    /// Makes a table of all these identities in `slots`, which are zero; their number is a power of two.
     fn filled(slots: Region, identities: &[u8]) -> Self {
         let mut table = Table { slots };
         let (all, _) = identities.as_chunks::<WIDTH>();
@@ -191,7 +191,7 @@ impl Table {
         table
     }
 
-    /// The loop ends because a quarter of the slots is free.
+    /// Finds the slot of an identity. The search ends because a quarter of the slots is free.
     fn find(&self, identities: &[u8], identity: &Identity) -> Found {
         let len = self.len();
         let (tags, ordinals) = self.slots.bytes().split_at(len);

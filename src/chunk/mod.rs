@@ -17,34 +17,34 @@ pub use spill::{Spill, unlinked_file};
 use std::io;
 use thiserror::Error;
 
-/// What can go wrong with an index.
+/// Why a dedup index failed.
 #[derive(Debug, Error)]
 pub enum ChunkError {
     /// A temporary file could not be created or written.
     #[error("cannot use a temporary file in {dir}: {source}")]
     Spill {
-        /// The directory.
+        /// Directory of the temporary file.
         dir: std::path::PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Ids must ascend.
+    /// The ids of inserted subchunks do not ascend.
     #[error("cannot add subchunk {id} to the dedup index: its id does not follow the last one, {last}")]
     Order {
-        /// The id.
+        /// Id of the subchunk to insert.
         id: SubchunkId,
-        /// The last id inserted before.
+        /// Id of the last subchunk inserted before.
         last: SubchunkId,
     },
-    /// More subchunks than an index can number.
+    /// The index holds as many subchunks as it can number.
     #[error("cannot add a subchunk to the dedup index: it already holds its limit of {limit} subchunks")]
     Full {
-        /// How many it holds.
+        /// Most subchunks that an index holds.
         limit: u64,
     },
 }
 
-/// Cuts file data; all threads can share one.
+/// Cuts file data into subchunks; all threads can share one cutter.
 #[derive(Debug, Clone)]
 pub struct Cutter(Kind);
 
@@ -55,7 +55,7 @@ enum Kind {
 }
 
 impl Cutter {
-    /// The chunker that the parameters name, with the parameters' key.
+    /// Makes the cutter that the parameters name, with the parameters' key.
     pub fn new(params: &Params) -> Self {
         Cutter(match params.chunker {
             Chunker::FastCdc { min, avg, max } => Kind::FastCdc(cdc::FastCdc::new(min, avg, max, &params.chunk_key)),
@@ -63,9 +63,9 @@ impl Cutter {
         })
     }
 
-    /// Length of the first subchunk of `data` in bytes: at least 1 unless `data` is empty. `data` must have at least
-    /// [`Cutter::max_len`] bytes, unless it ends at the end of the file or at a hole: with fewer bytes the answer may
-    /// differ.
+    /// Returns the length of the first subchunk of `data` in bytes: at least 1 unless `data` is empty. `data` must have
+    /// at least [`Cutter::max_len`] bytes, unless it ends at the end of the file or at a hole: with fewer bytes the
+    /// answer may differ.
     pub fn cut(&self, data: &[u8]) -> usize {
         match &self.0 {
             Kind::FastCdc(chunker) => chunker.cut(data),
@@ -73,7 +73,7 @@ impl Cutter {
         }
     }
 
-    /// Length of the longest subchunk in bytes.
+    /// Returns the length of the longest subchunk in bytes.
     pub fn max_len(&self) -> usize {
         match &self.0 {
             Kind::FastCdc(chunker) => chunker.max_len(),

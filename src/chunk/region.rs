@@ -12,12 +12,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Regions grow by an eighth, and at least by this many bytes.
+/// Least number of bytes by which a region grows; it grows by an eighth.
 const STEP_MIN: usize = 64 << 10;
-/// Zeros written at once where the file system cannot reserve blocks.
+/// Number of zeros written at once where the file system cannot reserve blocks.
 const ZEROS: usize = 64 << 10;
 
-/// Bytes that can grow; new bytes are zero.
+/// An array of bytes that can grow, in memory or in a mapped file; new bytes are zero.
 #[derive(Debug)]
 pub(super) struct Region {
     len: usize,
@@ -31,19 +31,19 @@ enum Memory {
 }
 
 impl Region {
-    /// `len` zeros in memory.
+    /// Makes a region of `len` zero bytes in memory.
     pub(super) fn in_memory(len: usize) -> Self {
         Region { len, memory: Memory::Heap(vec![0; len]) }
     }
 
-    /// `len` zeros in a file in `dir`.
+    /// Makes a region of `len` zero bytes in a file in `dir`.
     pub(super) fn in_file(len: usize, dir: &Path) -> io::Result<Self> {
         let file = unlinked_file(dir)?;
         let map = map(&file, 0, len.max(1))?;
         Ok(Region { len, memory: Memory::File { file, map } })
     }
 
-    /// Moves it to a file in `dir`, unless it is in a file already.
+    /// Moves the region to a file in `dir`, unless it is in a file already.
     pub(super) fn spill(&mut self, dir: &Path) -> io::Result<()> {
         if let Memory::Heap(bytes) = &self.memory {
             let mut spilled = Region::in_file(self.len, dir)?;
@@ -53,7 +53,7 @@ impl Region {
         Ok(())
     }
 
-    /// Bytes it takes, used or not.
+    /// Returns the bytes that the region takes, used or not.
     pub(super) fn capacity(&self) -> usize {
         match &self.memory {
             Memory::Heap(bytes) => bytes.capacity(),

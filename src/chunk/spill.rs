@@ -11,15 +11,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes gathered before they are written to the file.
+/// Number of bytes gathered before they are written to the file.
 const TAIL: usize = 256 << 10;
-/// Names tried where O_TMPFILE is not supported.
+/// Number of names tried where O_TMPFILE is not supported.
 const NAMES: u64 = 1000;
 
-/// A file in `dir` that has no name.
+/// Opens a new file in `dir` that has no name.
 ///
 /// # Errors
-/// If the directory does not exist or cannot be written to.
+/// Fails if the directory does not exist or cannot be written to.
 pub fn unlinked_file(dir: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     match rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR) {
@@ -47,43 +47,43 @@ fn named_then_unlinked(dir: &Path) -> io::Result<File> {
     Err(io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
-/// An append-only store with random reads.
+/// An append-only store of bytes with random reads, in memory or in an unlinked file.
 #[derive(Debug)]
 pub struct Spill {
     limit: usize,
     dir: PathBuf,
     file: Option<File>,
-    /// Bytes in the file; the tail follows them.
+    /// Number of bytes in the file; the tail follows them.
     written: u64,
     tail: Vec<u8>,
 }
 
 impl Spill {
-    /// An empty store that keeps up to `limit` bytes in memory; beyond that, all bytes move to a file in `dir`.
+    /// Makes an empty store that keeps up to `limit` bytes in memory; beyond that, all bytes move to a file in `dir`.
     pub fn new(limit: usize, dir: &Path) -> Self {
         Spill { limit, dir: dir.to_path_buf(), file: None, written: 0, tail: Vec::new() }
     }
 
-    /// Bytes appended.
+    /// Returns the number of bytes appended.
     pub fn len(&self) -> u64 {
         self.written + self.tail.len() as u64
     }
 
-    /// Whether nothing was appended.
+    /// Returns whether nothing was appended.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether it is in a file.
+    /// Returns whether the bytes are in a file.
     pub fn is_spilled(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Appends `bytes`; returns their offset for [`Self::read_at`].
+    /// Appends `bytes`, and returns their offset for [`Self::read_at`].
     ///
     /// # Errors
-    /// If the file cannot be created or written, as on a full disk. The store is then unchanged, and appending may be
-    /// tried again.
+    /// Fails if the file cannot be created or written, as on a full disk. The store is then unchanged, and appending
+    /// may be tried again.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let room = if self.is_spilled() { TAIL } else { self.limit };
         if self.tail.len() + bytes.len() > room {
@@ -118,7 +118,7 @@ impl Spill {
     /// Fills `out` with the bytes that begin at `offset`.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the range reaches past the end, or if the file cannot be read.
+    /// Fails with `UnexpectedEof` if the range reaches past the end, or if the file cannot be read.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.len()) {
             return Err(io::ErrorKind::UnexpectedEof.into());

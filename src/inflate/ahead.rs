@@ -12,12 +12,12 @@ use std::thread::JoinHandle;
 /// Number of superchunks inflated ahead of a sequential reader. One hides the inflation while small files are read; the
 /// second keeps up with a reader of large files.
 const DISTANCE: u64 = 2;
-/// Requests that may wait. More are dropped: a reader that far ahead inflates for itself.
+/// Most requests that may wait. More are dropped: a reader that far ahead inflates for itself.
 const QUEUE: usize = 8;
 
 /// A superchunk to inflate ahead, and the superchunk that its reader has reached.
 struct Wish {
-    /// The view that the reader uses.
+    /// View through which the reader reads.
     view: View,
     reader_at: SuperchunkId,
     wanted: SuperchunkId,
@@ -41,7 +41,8 @@ impl Ahead {
         Ahead { wishes: Some(wishes), threads }
     }
 
-    /// Called when a reader that uses `view` has reached superchunk `id` for the first time.
+    /// Records that a reader that uses `view` has reached superchunk `id` for the first time, and requests the next
+    /// ones.
     pub(super) fn after(&self, cache: &Cache, view: &View, id: SuperchunkId) {
         let sequential = id.0 > 1 && cache.has_whole(SuperchunkId(id.0 - 1));
         if !sequential {

@@ -9,9 +9,9 @@ use parking_lot::{Condvar, Mutex};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Buffers kept for the next inflations. Returned to the allocator, their pages would have to be cleared again.
+/// Most buffers kept for the next inflations. Returned to the allocator, their pages would have to be cleared again.
 const SPARE_BUFFERS: usize = 4;
-/// Smallest buffer worth keeping; the allocator keeps smaller ones in its own lists.
+/// Smallest buffer in bytes that is worth keeping; the allocator keeps smaller ones in its own lists.
 const SPARE_MIN: usize = 64 << 10;
 /// Bytes of an entry of the working set without its buffer: list, hash table, the `Arc`s.
 pub(super) const ENTRY: usize = 384;
@@ -21,13 +21,13 @@ pub(super) const ENTRY: usize = 384;
 pub(super) struct Need {
     /// Raw bytes, which the cache keeps.
     pub(super) raw: usize,
-    /// Stored bytes, needed while the inflation runs.
+    /// Stored (compressed) bytes, needed while the inflation runs.
     pub(super) stored: usize,
-    /// The decoder's memory, needed while the inflation runs.
+    /// Memory of the decoder, needed while the inflation runs.
     pub(super) decoder: usize,
 }
 
-/// A budget of bytes.
+/// A limit on the bytes of memory for inflated superchunks, which threads wait for.
 pub(super) struct Budget {
     limit: usize,
     state: Mutex<State>,
@@ -65,8 +65,8 @@ impl Budget {
         self.limit
     }
 
-    /// Room for `need`. While there is none, `make_room` is called to free some. If it returns false, nothing can be
-    /// freed now, and the thread waits for a change.
+    /// Takes room for `need`. While there is none, `make_room` is called to free some. If it returns false, nothing can
+    /// be freed now, and the thread waits for a change.
     pub(super) fn take(self: &Arc<Self>, need: Need, mut make_room: impl FnMut() -> bool) -> Room {
         loop {
             // Read the counter before looking, so that no change after the look is missed.
@@ -90,7 +90,7 @@ impl Budget {
         }
     }
 
-    /// Room for `need` if there is room now and no other thread waits for room.
+    /// Takes room for `need` if there is room now and no other thread waits for room.
     pub(super) fn try_take(self: &Arc<Self>, need: Need) -> Option<Room> {
         self.grant(need, true)
     }
@@ -107,13 +107,13 @@ impl Budget {
         Some(Room { raw, stored, decoder: need.decoder, claim: Claim { counted, budget: self.clone() } })
     }
 
-    /// Lets waiting threads look again: something can be evicted now.
+    /// Wakes waiting threads, because something can be evicted now.
     pub(super) fn wake(&self) {
         self.state.lock().turn += 1;
         self.changed.notify_all();
     }
 
-    /// Bytes that are counted now.
+    /// Returns the bytes that are counted now.
     pub(super) fn used(&self) -> usize {
         self.state.lock().used
     }
@@ -156,8 +156,8 @@ impl State {
         Some(grant)
     }
 
-    /// The index of the smallest spare buffer that holds `len` bytes and is at most twice as long. Never the buffer at
-    /// index `taken`.
+    /// Returns the index of the smallest spare buffer that holds `len` bytes and is at most twice as long, but never
+    /// the index `taken`.
     fn spare_for(&self, len: usize, taken: Option<usize>) -> Option<usize> {
         let fits = |capacity: usize| len >= SPARE_MIN / 2 && (len..=len.saturating_mul(2)).contains(&capacity);
         let spare = self.spare.iter().enumerate().filter(|(at, buffer)| Some(*at) != taken && fits(buffer.capacity()));

@@ -13,22 +13,22 @@ use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Shards beside the first. With this many, threads that read different superchunks seldom contend.
+/// Number of shards beside the first. With this many, threads that read different superchunks seldom contend.
 const OTHER_SHARDS: usize = 15;
-/// Superchunks inflated ahead and not yet read take at most this fraction (one in `AHEAD_SHARE`) of the budget. So they
-/// evict nothing that is in use, and a working set of few superchunks inflates nothing ahead at all.
+/// Divisor of the budget: superchunks inflated ahead and not yet read take at most one part in this many. So they evict
+/// nothing that is in use, and a working set of few superchunks inflates nothing ahead at all.
 const AHEAD_SHARE: usize = 4;
 
-/// What a working set has done since it was made.
+/// Counters of a working set since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InflateCounters {
-    /// Superchunks (or parts) inflated.
+    /// Number of superchunks (or parts) inflated.
     pub inflations: u64,
-    /// Raw bytes that the inflations gave.
+    /// Raw bytes of these inflations.
     pub inflated_bytes: u64,
-    /// Inflations ahead of any reader.
+    /// Number of inflations ahead of any reader.
     pub ahead: u64,
-    /// Reads that found their superchunk inflated (cache hits).
+    /// Number of reads that found their superchunk inflated (cache hits).
     pub hits: u64,
     /// Bytes returned to readers.
     pub read_bytes: u64,
@@ -50,15 +50,15 @@ enum Slot {
 
 struct Ready {
     inflated: Arc<Inflated>,
-    /// `Some` after read-ahead, until the first reader takes the bytes.
+    /// Share of the bytes inflated ahead: `Some` after read-ahead, until the first reader takes the bytes.
     fresh: Option<AheadShare>,
-    /// The value of `Cache::clock` when it was last requested.
+    /// Value of `Cache::clock` when the superchunk was last requested.
     used: u64,
 }
 
 type Shard = Mutex<LruCache<Key, Slot>>;
 
-/// Inflated superchunks of one image.
+/// Inflated superchunks of one image, with a limit on their bytes.
 pub(super) struct Cache {
     /// Any version of the image: all versions share its storage, parameters and dictionary.
     image: Arc<Image>,
@@ -67,7 +67,7 @@ pub(super) struct Cache {
     budget: Arc<Budget>,
     /// Raw bytes inflated ahead, or being inflated ahead, that no reader has taken yet.
     ahead: Arc<AtomicUsize>,
-    /// Ticks once a use, so that the least recently used entry of all shards can be found.
+    /// A counter of uses, so that the least recently used entry of all shards can be found.
     clock: AtomicU64,
     counters: Counters,
     load: Load,
@@ -102,7 +102,7 @@ impl Drop for AheadShare {
     }
 }
 
-/// What may be evicted.
+/// Which entries may be evicted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Evict {
     Any,
@@ -157,7 +157,8 @@ impl Cache {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The inflated bytes if they are cached, and whether a reader takes them for the first time since read-ahead.
+    /// Returns the inflated bytes if they are cached, and whether a reader takes them for the first time since
+    /// read-ahead.
     pub(super) fn ready(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
         let mut shard = self.shard(key).lock();
         let Some(Slot::Ready(ready)) = shard.get_mut(key) else { return None };
@@ -171,7 +172,7 @@ impl Cache {
         (ready.inflated.clone(), ready.fresh.take().is_some())
     }
 
-    /// The inflated bytes, and whether this reader gets them for the first time since they were inflated.
+    /// Returns the inflated bytes, and whether this reader gets them for the first time since they were inflated.
     pub(super) fn get(&self, unit: &Unit) -> Result<(Arc<Inflated>, bool), InflateError> {
         let key = unit.key();
         let flight = {
@@ -237,7 +238,7 @@ impl Cache {
         let _ = self.fly(landing, unit, room, Some(share));
     }
 
-    /// Whether a unit is inflated or being inflated.
+    /// Returns whether a unit is inflated or being inflated.
     pub(super) fn has(&self, key: &Key) -> bool {
         self.shard(key).lock().contains(key)
     }
@@ -291,8 +292,7 @@ impl Cache {
     }
 }
 
-/// Makes sure that a flight lands: if the inflating thread panics, waiting threads get an error instead of waiting
-/// forever.
+/// A guard that ends a flight: if the inflating thread panics, waiting threads get an error instead of waiting forever.
 struct Landing<'a> {
     cache: &'a Cache,
     key: Key,
@@ -334,7 +334,7 @@ impl Drop for Landing<'_> {
 }
 
 impl Cache {
-    /// Whether the superchunk is inflated or being inflated as a whole.
+    /// Returns whether the superchunk is inflated or being inflated as a whole.
     pub(super) fn has_whole(&self, id: SuperchunkId) -> bool {
         self.has(&(id, None))
     }

@@ -14,44 +14,44 @@ pub enum InflateError {
     /// The look-up of the subchunk in the tables failed.
     #[error("cannot look up subchunk {id} in the map of the image: {source}")]
     Lookup {
-        /// The subchunk.
+        /// Id of the subchunk.
         id: SubchunkId,
-        /// Why.
+        /// Why the look-up failed.
         #[source]
         source: Arc<MetaError>,
     },
-    /// The map has no such subchunk or superchunk, or they contradict each other.
+    /// The map has no such subchunk or superchunk, or their rows contradict each other.
     #[error("cannot read subchunk {id}, because the image contradicts itself: {why}")]
     Inconsistent {
-        /// The subchunk.
+        /// Id of the subchunk.
         id: SubchunkId,
-        /// What is wrong.
+        /// What is wrong with the rows.
         why: &'static str,
     },
-    /// The superchunk cannot be read at all.
+    /// No copy of the superchunk can be read.
     #[error("cannot read superchunk {id}: {source}")]
     Read {
-        /// The superchunk.
+        /// Id of the superchunk.
         id: SuperchunkId,
-        /// Why.
+        /// Why the superchunk cannot be read.
         #[source]
         source: Arc<LogError>,
     },
-    /// The superchunk does not decode, though its checksum is right.
+    /// The superchunk cannot be decoded, though its checksum is right.
     #[error("cannot decompress superchunk {id}: {source}")]
     Decode {
-        /// The superchunk.
+        /// Id of the superchunk.
         id: SuperchunkId,
-        /// Why.
+        /// Why the superchunk cannot be decoded.
         #[source]
         source: FormatError,
     },
-    /// The bytes are damaged.
+    /// The bytes of the subchunk do not match its content hash.
     #[error("subchunk {id} is damaged: content hash mismatch in superchunk {superchunk}")]
     Damaged {
-        /// The subchunk.
+        /// Id of the subchunk.
         id: SubchunkId,
-        /// Where it lies.
+        /// Id of the superchunk that holds the subchunk.
         superchunk: SuperchunkId,
     },
 }

@@ -10,7 +10,7 @@ use crate::format::rows::SuperchunkRow;
 use crate::meta::{self, Buffers, Fault, Image, Reading, View};
 use std::sync::Arc;
 
-/// A superchunk, or the part of it with number `.1`.
+/// Key of a unit in the cache: a superchunk, or the part of it with this number.
 pub(super) type Key = (SuperchunkId, Option<u32>);
 
 /// The unit of inflation: a superchunk, or one part of it.
@@ -27,7 +27,7 @@ impl Unit {
         (self.id, self.part.map(|(number, _)| number))
     }
 
-    /// Memory that inflating this unit takes.
+    /// Returns the memory that inflating this unit takes.
     pub(super) fn need(&self) -> Need {
         let (raw, stored) = match &self.part {
             Some((_, part)) => (part.raw_len, part.stored_len),
@@ -38,7 +38,7 @@ impl Unit {
     }
 }
 
-/// Raw bytes of a unit.
+/// The raw bytes of a unit.
 pub(super) struct Inflated {
     pub(super) bytes: Buffer,
     /// Whether the checksum was right. If not, each subchunk must be verified by its content hash.
@@ -47,12 +47,12 @@ pub(super) struct Inflated {
     pub(super) has_others: bool,
 }
 
-/// What inflating a unit does.
+/// How a unit is inflated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Load {
-    /// Reads and decodes it.
+    /// The unit is read and decoded.
     Decode,
-    /// Only takes its room: the bytes are arbitrary, and everything else is as if it had been decoded.
+    /// The unit only takes its room: the bytes are arbitrary, and everything else is as if it had been decoded.
     Count,
 }
 
@@ -63,11 +63,11 @@ pub(super) fn count(unit: &Unit, mut room: Room) -> Inflated {
     Inflated { bytes: room.into_buffer(), intact: true, has_others: false }
 }
 
-/// Reads and decodes a unit. If all copies are damaged, it takes the damaged copy numbered `version`, from 0; `None` if
-/// there is no such copy.
+/// Reads and decodes a unit. If all copies are damaged, it takes the damaged copy numbered `version`, from 0; returns
+/// `None` if there is no such copy.
 ///
 /// # Errors
-/// No copy can be read, or the copies do not decode although their checksums are right.
+/// Fails if no copy can be read, or the copies do not decode although their checksums are right.
 pub(super) fn inflate(
     image: &Image,
     unit: &Unit,
@@ -115,7 +115,7 @@ fn error(id: SuperchunkId, reading: Reading) -> InflateError {
     }
 }
 
-/// The row of a superchunk of file data in `view`, with lengths checked against the image's limits. Errors name
+/// Returns the row of a superchunk of file data in `view`, with lengths checked against the image's limits. Errors name
 /// subchunk `id`, which the caller looks for.
 pub(super) fn row(view: &View, superchunk: SuperchunkId, id: SubchunkId) -> Result<SuperchunkRow, InflateError> {
     let row = view

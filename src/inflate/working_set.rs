@@ -13,13 +13,13 @@ use crate::meta::{ByteLru, Composition, Extract, Image, Located, View};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of part tables kept: a table of 4 MiB in parts of 128 KiB takes 800 bytes.
+/// Bytes of part tables that are kept: a table of 4 MiB in parts of 128 KiB takes 800 bytes.
 const PART_TABLES: usize = 2 << 20;
 
-/// The most copies that a place names.
+/// Most copies that a place names.
 const COPIES: usize = 2;
 
-/// Inflated superchunks of one image, bounded by bytes.
+/// A cache of inflated superchunks of one image, with a limit on their bytes.
 pub struct WorkingSet {
     cache: Arc<Cache>,
     part_tables: ByteLru<SuperchunkId, Option<Arc<PartTable>>>,
@@ -28,12 +28,12 @@ pub struct WorkingSet {
     verify: bool,
 }
 
-/// What is known about bytes that were copied.
+/// How far bytes that were copied can be trusted.
 #[derive(Clone, Copy)]
 struct Quality {
-    /// All came from superchunks with the right checksum.
+    /// Whether all bytes came from superchunks with the right checksum.
     intact: bool,
-    /// Another damaged copy may give different bytes.
+    /// Whether another damaged copy may give different bytes.
     has_others: bool,
 }
 
@@ -50,7 +50,7 @@ impl Quality {
     }
 }
 
-/// What a subchunk is made of.
+/// How the bytes of a subchunk are made.
 enum Make<'a> {
     Stored(&'a Located),
     Composed(&'a Located, &'a Recipe),
@@ -72,7 +72,7 @@ impl Make<'_> {
 }
 
 impl WorkingSet {
-    /// An empty working set of at most `bytes` bytes. It serves views of any version of `image`. `ahead` threads
+    /// Makes an empty working set of at most `bytes` bytes. It serves views of any version of `image`. `ahead` threads
     /// inflate what a sequential reader will want next.
     pub fn new(image: Arc<Image>, bytes: usize, ahead: usize) -> Self {
         let cache = Arc::new(Cache::new(image, bytes, Load::Decode));
@@ -80,14 +80,14 @@ impl WorkingSet {
         WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead, verify: false }
     }
 
-    /// As [`WorkingSet::new`], without threads, to learn what reading would inflate: data is neither read nor decoded. What
-    /// it gives out is arbitrary; the counters are those of a working set that gives out data.
+    /// Makes a working set without threads, to learn what reading would inflate: data is neither read nor decoded. The
+    /// bytes that it gives out are arbitrary; the counters are those of a working set that gives out data.
     pub fn counting(image: Arc<Image>, bytes: usize) -> Self {
         let cache = Arc::new(Cache::new(image, bytes, Load::Count));
         WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead: None, verify: false }
     }
 
-    /// From now on every subchunk is verified by its content hash, whatever its superchunk's checksum says. An image
+    /// Sets whether every subchunk is verified by its content hash, whatever its superchunk's checksum says. An image
     /// from an untrusted mirror needs this.
     pub fn verifying(self, verify: bool) -> Self {
         WorkingSet { verify, ..self }
@@ -96,7 +96,7 @@ impl WorkingSet {
     /// Fills `out` with the bytes of subchunk `id` in `view`, starting at byte `skip`.
     ///
     /// # Errors
-    /// If the subchunk does not exist, is too short, cannot be read, or its content hash does not match.
+    /// Fails if the subchunk does not exist, is too short, cannot be read, or its content hash does not match.
     pub fn read_subchunk(&self, view: &View, id: SubchunkId, skip: u32, out: &mut [u8]) -> Result<(), InflateError> {
         let located = view
             .locate(id)
@@ -266,7 +266,7 @@ impl WorkingSet {
         Ok(quality)
     }
 
-    /// The raw bytes of a unit, and whether a reader gets them for the first time.
+    /// Returns the raw bytes of a unit, and whether a reader gets them for the first time.
     fn inflated(&self, unit: &Unit, version: usize) -> Result<(Arc<Inflated>, bool), InflateError> {
         let (cached, fresh) = self.cache.get(unit)?;
         if version == 0 || !cached.has_others {
@@ -295,18 +295,18 @@ impl WorkingSet {
         Ok(table)
     }
 
-    /// Counters since the working set was made.
+    /// Returns the counters since the working set was made.
     pub fn counters(&self) -> InflateCounters {
         self.cache.counters()
     }
 
-    /// Bytes it holds now, including those of inflations that still run.
+    /// Returns the bytes that the working set holds now, including those of inflations that still run.
     pub fn bytes(&self) -> usize {
         self.cache.bytes()
     }
 }
 
-/// Whether the content hash of `bytes` is that of the subchunk.
+/// Returns whether the content hash of `bytes` is that of the subchunk.
 fn is_right(view: &View, id: SubchunkId, bytes: &[u8]) -> Result<bool, InflateError> {
     let identity = view.identity(id).map_err(error::lookup(id))?;
     Ok(identity == Some(Identity::of(view.params().hash, bytes)))

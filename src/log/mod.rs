@@ -21,10 +21,10 @@ use crate::format::ids::LogOffset;
 use crate::storage::StorageError;
 use thiserror::Error;
 
-/// Why a frame could not be read or written.
+/// Why a frame of the log could not be read or written.
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// The bytes could not be read or written.
+    /// The storage could not be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The frame is not valid.
@@ -32,24 +32,24 @@ pub enum LogError {
     Format {
         /// Offset of the frame's header.
         offset: LogOffset,
-        /// What is wrong.
+        /// What is wrong with the frame.
         source: FormatError,
     },
     /// The bytes do not end where the log ends, so a writer would append elsewhere.
     #[error("cannot append to the log: it ends at offset {end}, but the file has {len} bytes")]
     NotAtEnd {
-        /// Where the log ends.
+        /// Offset in bytes where the log ends.
         end: u64,
-        /// Bytes of the storage.
+        /// Length of the storage in bytes.
         len: u64,
     },
     /// The log ends inside a 4 KiB block, which may hold synced bytes: a writer must not append there.
     #[error("cannot append to the log: it ends at offset {end}, inside a 4 KiB block that may hold synced bytes")]
     InsideBlock {
-        /// Where the log ends.
+        /// Offset in bytes where the log ends.
         end: u64,
     },
-    /// After an earlier error it is not known what is durable. Nothing more is written.
+    /// An earlier error left it unknown what is durable, so nothing more is written.
     #[error(
         "cannot write to the log: an earlier write to it failed, so nothing more is written until it is opened again"
     )]
@@ -57,7 +57,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Shorthand for [`LogError::Format`].
+    /// Makes a [`LogError::Format`].
     pub const fn format(offset: LogOffset, source: FormatError) -> Self {
         LogError::Format { offset, source }
     }

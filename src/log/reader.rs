@@ -18,9 +18,10 @@ pub struct LogReader {
     storage: Arc<dyn Storage>,
     log_id: u64,
     end: u64,
-    /// `end`, or the length of the storage if that was less: each claimed length must be within it.
+    /// The log's end, or the length of the storage if that is less: each claimed length must be within it.
     readable: u64,
-    /// Frames after `readable` may be read up to here. All clones, and readers from [`LogReader::up_to`], share it.
+    /// Offset up to which frames after `readable` may be read. All clones, and readers from [`LogReader::up_to`], share
+    /// it.
     raised: Arc<AtomicU64>,
 }
 
@@ -31,57 +32,57 @@ impl fmt::Debug for LogReader {
 }
 
 impl LogReader {
-    /// Reads the log `log_id`, which ends at `end` (the head's `log_end`). A truncated file may have fewer bytes: reads
-    /// of the missing ones fail.
+    /// Makes a reader of the log `log_id`, which ends at `end` (the head's `log_end`). A truncated file may have fewer
+    /// bytes: reads of the missing ones fail.
     ///
     /// # Errors
-    /// If the storage cannot tell its length.
+    /// Fails if the storage cannot tell its length.
     pub fn new(storage: Arc<dyn Storage>, log_id: u64, end: u64) -> Result<Self, LogError> {
         let readable = end.min(storage.len()?);
         Ok(LogReader { storage, log_id, end, readable, raised: Arc::default() })
     }
 
-    /// A reader of the same log, which has grown and now ends at `end`. All readers that were made from one another may
-    /// read frames up to there.
+    /// Makes a reader of the same log, which has grown and now ends at `end`. All readers that were made from one
+    /// another may read frames up to there.
     ///
     /// # Errors
-    /// If the storage cannot tell its length.
+    /// Fails if the storage cannot tell its length.
     pub fn up_to(&self, end: u64) -> Result<Self, LogError> {
         let readable = end.min(self.storage.len()?);
         self.raise(readable);
         Ok(LogReader { end, readable, ..self.clone() })
     }
 
-    /// Frames up to `end` are written now: this reader, and all readers that share its origin, may read them. Frames
-    /// that were readable stay readable.
+    /// Records that frames up to `end` are written now: this reader, and all readers that share its origin, may read
+    /// them. Frames that were readable stay readable.
     pub fn raise(&self, end: u64) {
         self.raised.fetch_max(end, Ordering::Release);
     }
 
-    /// The storage of the log.
+    /// Returns the storage of the log.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// The log's id, which is in the header of each of its frames.
+    /// Returns the log's id, which is in the header of each of its frames.
     pub fn log_id(&self) -> u64 {
         self.log_id
     }
 
-    /// Offset where the log ends.
+    /// Returns the offset in bytes where the log ends.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// Offset where the log ends, or where the bytes end if that is before.
+    /// Returns the offset where the log ends, or where the bytes end if that is before.
     pub(super) fn readable(&self) -> u64 {
         self.readable
     }
 
-    /// The header at `offset`, if it verifies and its frame is within the log.
+    /// Returns the header at `offset`, if it verifies and its frame is within the log.
     ///
     /// # Errors
-    /// `Format` if not, `Storage` if it cannot be read.
+    /// Fails with `Format` if not, with `Storage` if it cannot be read.
     pub fn header(&self, offset: LogOffset) -> Result<FrameHeader, LogError> {
         let range = self.range("frame header", offset, 0, FRAME_HEADER as u64)?;
         let mut bytes = [0; FRAME_HEADER];
@@ -89,7 +90,7 @@ impl LogReader {
         self.verify_header(offset, &bytes)
     }
 
-    /// Like [`LogReader::header`], for bytes that were already read.
+    /// Verifies a header as [`LogReader::header`] does, for bytes that were already read.
     pub(super) fn verify_header(&self, offset: LogOffset, bytes: &[u8]) -> Result<FrameHeader, LogError> {
         let header = RawFrameHeader::read(bytes, "frame header")
             .and_then(|raw| raw.validate(self.log_id, offset))
@@ -98,11 +99,11 @@ impl LogReader {
         Ok(header)
     }
 
-    /// The verified clear part of a frame, with the checksum at its end, as `ClearList::decode` expects it. Empty if
-    /// the frame has none.
+    /// Returns the verified clear part of a frame, with the checksum at its end, as `ClearList::decode` expects it. It
+    /// is empty if the frame has none.
     ///
     /// # Errors
-    /// `Format` if the checksum is wrong, `Storage` if it cannot be read.
+    /// Fails with `Format` if the checksum is wrong, with `Storage` if it cannot be read.
     pub fn clear_part(&self, header: &FrameHeader) -> Result<Vec<u8>, LogError> {
         let wrong = |source| LogError::format(header.offset, source);
         limit("clear part of a frame", header.clear_len, limits::CLEAR_LEN).map_err(wrong)?;
@@ -180,7 +181,7 @@ impl LogReader {
         Ok(self.storage.read_at(range.start + u64::from(start), out)?)
     }
 
-    /// The range of the stored bytes, if it is within the log and the limits.
+    /// Returns the range of offsets of the stored bytes, if it is within the log and the limits.
     fn stored_place(&self, place: &Place, which: LogOffset) -> Result<Range<u64>, LogError> {
         limit("clear part of a frame", place.clear_len, limits::CLEAR_LEN)
             .and_then(|()| limit("stored bytes of a frame", place.stored_len, limits::STORED_LEN))
@@ -189,7 +190,7 @@ impl LogReader {
         self.range("stored bytes of a frame", which, before, place.stored_len.into())
     }
 
-    /// The range `[frame + skip, frame + skip + len)`, if it is within the readable bytes.
+    /// Returns the range `[frame + skip, frame + skip + len)`, if it is within the readable bytes.
     fn range(&self, what: &'static str, frame: LogOffset, skip: u64, len: u64) -> Result<Range<u64>, LogError> {
         let start = frame.0.saturating_add(skip);
         match start.checked_add(len) {

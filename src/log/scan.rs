@@ -13,7 +13,7 @@ use crate::format::limits::SYNC_BLOCK;
 use crate::format::sums::Xxh3;
 use std::ops::Range;
 
-/// Bytes of a payload that are read at once for its checksum.
+/// Number of bytes of a payload that are read at once for its checksum.
 const PIECE: usize = 1 << 18;
 
 /// Iterates over the headers of a log's frames. Only headers are verified. After an error the scan ends, unless
@@ -35,38 +35,39 @@ struct Payload {
 }
 
 impl Scan {
-    /// Begins with the frame at `from`.
+    /// Begins a scan with the frame at `from`.
     pub fn new(reader: LogReader, from: LogOffset) -> Self {
         Scan { reader, at: from.0, failed: false, window: Window::default(), payload: None }
     }
 
-    /// Where the scan looks for the next frame.
+    /// Returns the offset where the scan looks for the next frame.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.at)
     }
 
-    /// The frame whose punched payload is being searched: the last frame returned, or the frame that contains it.
+    /// Returns the frame whose punched payload is being searched: the last frame returned, or the frame that contains
+    /// it.
     pub fn punched(&self) -> Option<&FrameHeader> {
         self.payload.as_ref().map(|payload| &payload.outer)
     }
 
-    /// The whole 4 KiB blocks of the punched payload that is being searched, as a range of offsets.
+    /// Returns the whole 4 KiB blocks of the punched payload that is being searched, as a range of offsets.
     pub fn payload(&self) -> Option<Range<u64>> {
         let Payload { outer, blocks_end } = self.payload.as_ref()?;
         let stored = self.at_end(outer) - u64::from(outer.stored_len);
         Some(stored.next_multiple_of(SYNC_BLOCK)..*blocks_end)
     }
 
-    /// Continues at `offset` after an error. A scan never goes back: if `offset` is not after the error, it continues
-    /// at the byte after the error.
+    /// Continues the scan at `offset` after an error. A scan never goes back: if `offset` is not after the error, it
+    /// continues at the byte after the error.
     pub fn resume_at(&mut self, offset: LogOffset) {
         let least = if self.failed { self.at.saturating_add(1) } else { self.at };
         self.at = offset.0.max(least);
         self.failed = false;
     }
 
-    /// The first frame at or after `from` whose header verifies and that is within the log. Every offset is tried, so a
-    /// damaged header loses only its own frame. Unreadable bytes are skipped.
+    /// Returns the first frame at or after `from` whose header verifies and that is within the log. Every offset is
+    /// tried, so a damaged header loses only its own frame. Unreadable bytes are skipped.
     pub fn find_next(&mut self, from: LogOffset) -> Option<LogOffset> {
         self.window.find(&self.reader, from.0)
     }
@@ -78,7 +79,7 @@ impl Scan {
         }
     }
 
-    /// The next frame in the payload that is being searched; `None` at its end, after which the scan continues.
+    /// Returns the next frame in the payload that is being searched; `None` at its end, after which the scan continues.
     fn in_payload(&mut self) -> Option<FrameHeader> {
         let payload = self.payload.as_ref()?;
         let found = self.window.find_on_borders(&self.reader, self.at, payload.blocks_end, SYNC_BLOCK);
@@ -132,12 +133,13 @@ impl Iterator for Scan {
 }
 
 impl LogReader {
-    /// The frames from `from` on, in the order of their offsets.
+    /// Iterates over the frames from `from` on, in the order of their offsets.
     pub fn scan(&self, from: LogOffset) -> Scan {
         Scan::new(self.clone(), from)
     }
 
-    /// The whole 4 KiB blocks within the stored bytes of a frame, if they are punched and may hold other frames.
+    /// Returns the whole 4 KiB blocks within the stored bytes of a frame, if they are punched and may hold other
+    /// frames.
     ///
     /// The first 64 bytes of a punched payload are zero, unreadable, or a header, whole or damaged. A live frame may
     /// look the same by chance or on purpose; but its checksum is right, and then nothing inside it counts.
@@ -161,7 +163,7 @@ impl LogReader {
         (may_be_punched && !self.has_right_sum(header, stored..end)).then_some(blocks)
     }
 
-    /// Whether the stored bytes can be read and match the checksum in the header.
+    /// Returns whether the stored bytes can be read and match the checksum in the header.
     fn has_right_sum(&self, header: &FrameHeader, stored: Range<u64>) -> bool {
         let mut sum = Xxh3::default();
         let mut piece = vec![0; PIECE.min(header.stored_len as usize)];

@@ -4,12 +4,12 @@ use super::LogReader;
 use crate::format::frame::{FRAME_HEADER, FRAME_MAGIC, FrameHeader};
 use crate::format::ids::LogOffset;
 
-/// Bytes that a search for a header reads at once.
+/// Number of bytes that a search for a header reads at once.
 const WINDOW: usize = 1 << 20;
-/// Bytes that are skipped at once if they cannot be read: the smallest unit that a disk loses.
+/// Number of bytes that are skipped at once if they cannot be read: the smallest unit that a disk loses.
 const UNREADABLE: u64 = 4096;
 
-/// Bytes `[start, start + bytes.len())` of a log.
+/// A part of a log in memory: the bytes `[start, start + bytes.len())`.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     start: u64,
@@ -17,14 +17,14 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The `N` bytes at `at`, if they are in the window.
+    /// Returns the `N` bytes at offset `at`, if they are in the window.
     pub(super) fn get<const N: usize>(&self, at: u64) -> Option<&[u8; N]> {
         let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
         self.bytes.get(from..)?.first_chunk()
     }
 
-    /// Reads bytes from `at` to at most `end`, as many as can be read. If none can, the error is the offset where to
-    /// continue.
+    /// Reads bytes from `at` to at most `end`, as many as can be read. If no byte can be read, the error is the offset
+    /// where to continue.
     fn read(&mut self, reader: &LogReader, at: u64, end: u64) -> Result<(), u64> {
         let len = end.saturating_sub(at).min(WINDOW as u64) as usize;
         self.start = at;
@@ -49,7 +49,8 @@ impl Window {
         Ok(())
     }
 
-    /// The first header that counts at or after `from`, with its frame within the log. Every offset is tried.
+    /// Returns the offset of the first header that counts at or after `from`, with its frame within the log. Every
+    /// offset is tried.
     pub(super) fn find(&mut self, reader: &LogReader, from: u64) -> Option<LogOffset> {
         let end = reader.readable();
         let mut at = from;
@@ -75,8 +76,8 @@ impl Window {
         None
     }
 
-    /// The first header that counts at a multiple of `step` in `[from, end)`, with its frame ending at or before `end`.
-    /// `from` is a multiple of `step`.
+    /// Returns the offset of the first header that counts at a multiple of `step` in `[from, end)`, with its frame
+    /// ending at or before `end`. `from` is a multiple of `step`.
     pub(super) fn find_on_borders(
         &mut self,
         reader: &LogReader,

@@ -14,31 +14,31 @@ use std::sync::Arc;
 /// A frame to append.
 #[derive(Debug, Clone, Copy)]
 pub struct NewFrame<'a> {
-    /// Its kind.
+    /// Kind of the frame.
     pub kind: FrameKind,
-    /// How the stored bytes are encoded.
+    /// Number of the codec of the stored bytes.
     pub codec: u8,
-    /// Flags.
+    /// Flags of the frame.
     pub flags: Flags,
-    /// The clear part with the checksum at its end, or nothing.
+    /// The clear part with the checksum at its end; empty for none.
     pub clear: &'a [u8],
-    /// The stored bytes.
+    /// The stored (compressed) bytes.
     pub stored: &'a [u8],
-    /// Bytes after decoding.
+    /// Length in bytes after decoding.
     pub raw_len: u32,
-    /// XXH3 of the stored bytes. The thread that encoded them has computed it.
+    /// XXH3-64 checksum of the stored bytes. The thread that encoded them has computed it.
     pub sum: u64,
 }
 
-/// The only writer of a log. Its creator has durably raised the epoch in the head.
+/// The only writer of a log. Whoever makes it has durably raised the epoch in the head.
 pub struct LogWriter {
     storage: Arc<dyn Storage>,
     log_id: u64,
     epoch: u32,
     next_sequence: u64,
     end: u64,
-    /// Where the log ended at the last sync, or when the writer was made: a multiple of 4096. Nothing before it is cut
-    /// off.
+    /// Offset where the log ended at the last sync, or when the writer was made: a multiple of 4096. Nothing before it
+    /// is cut off.
     synced: u64,
     /// Whether something was appended since the last sync. If not, `end` is a multiple of 4096.
     unsynced: bool,
@@ -57,12 +57,12 @@ impl fmt::Debug for LogWriter {
 }
 
 impl LogWriter {
-    /// Appends to the log `log_id` from `end` on. The bytes must end there: the caller has cut off what an earlier
-    /// writer left after it. `next_sequence` is above the sequence of every frame of the log.
+    /// Makes a writer that appends to the log `log_id` from `end` on. The bytes must end there: the caller has cut off
+    /// what an earlier writer left after it. `next_sequence` is above the sequence of every frame of the log.
     ///
     /// # Errors
-    /// [`LogError::NotAtEnd`] if the bytes end elsewhere; [`LogError::InsideBlock`] if `end` is not a multiple of 4096:
-    /// the block may hold synced bytes, and even a pad would be written into it.
+    /// Fails with [`LogError::NotAtEnd`] if the bytes end elsewhere; with [`LogError::InsideBlock`] if `end` is not a
+    /// multiple of 4096: the block may hold synced bytes, and even a pad would be written into it.
     pub fn new(
         storage: Arc<dyn Storage>,
         log_id: u64,
@@ -83,30 +83,30 @@ impl LogWriter {
         Ok(LogWriter { storage, log_id, epoch, next_sequence, end, synced: end, unsynced: false, stopped: false })
     }
 
-    /// Offset where the log ends now.
+    /// Returns the offset in bytes where the log ends now.
     pub fn end(&self) -> u64 {
         self.end
     }
 
-    /// The sequence of the next frame.
+    /// Returns the sequence number of the next frame.
     pub fn next_sequence(&self) -> u64 {
         self.next_sequence
     }
 
-    /// Whether an earlier failure has stopped the writer for good.
+    /// Returns whether an earlier failure has stopped the writer for good.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// The storage of the log.
+    /// Returns the storage of the log.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// A reader of everything appended so far.
+    /// Makes a reader of everything appended so far.
     ///
     /// # Errors
-    /// As [`LogReader::new`].
+    /// Fails as [`LogReader::new`] does.
     pub fn reader(&self) -> Result<LogReader, LogError> {
         LogReader::new(Arc::clone(&self.storage), self.log_id, self.end)
     }

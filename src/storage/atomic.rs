@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// Longest file name on Linux, in bytes.
 const NAME_MAX: usize = 255;
 const SUFFIX: &[u8] = b".floe-tmp";
-/// How often another process may win the race for the temporary name before this one gives up.
+/// Number of times that another process may win the race for the temporary name before this one gives up.
 const ATTEMPTS: usize = 16;
 
 /// A file that gets its name when it is finished. If it is dropped before that, nothing remains.
@@ -55,25 +55,25 @@ impl AtomicFile {
         Err(held(&target.path()).into())
     }
 
-    /// The file, open for reading and writing.
+    /// Returns the file, open for reading and writing.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Its path until it is finished.
+    /// Returns the path of the file until it is finished.
     pub fn temporary_path(&self) -> PathBuf {
         self.target.folder_path.join(&self.temporary)
     }
 
-    /// Where it appears when it is finished.
+    /// Returns the target whose name the file gets when it is finished.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// Device and inode of the file itself and, if it was written, of `IMAGE.lock`.
+    /// Returns device and inode numbers of the file itself and, if it was written, of `IMAGE.lock`.
     ///
     /// # Errors
-    /// If the file's metadata cannot be read.
+    /// Fails if the file's metadata cannot be read.
     pub fn own_inodes(&self) -> io::Result<Vec<(u64, u64)>> {
         let own = self.file.metadata()?;
         let note = self.note.as_ref().and_then(|note| note.path().symlink_metadata().ok());
@@ -121,7 +121,7 @@ impl AtomicFile {
         }
     }
 
-    /// For file systems without RENAME_NOREPLACE.
+    /// Gives the file its name by link and unlink, on file systems without RENAME_NOREPLACE.
     fn link_then_unlink(&self) -> Result<(), Errno> {
         let Target { folder, name, .. } = &self.target;
         rfs::linkat(folder, &self.temporary, folder, name, AtFlags::empty())?;
@@ -143,7 +143,8 @@ impl Drop for AtomicFile {
 /// A file, and its lock if the file system has locks.
 type LockedFile = (File, Option<ByteLock>);
 
-/// `None` if the name exists, or if another process removed it before the file was locked.
+/// Creates and locks the temporary file. Returns `None` if the name exists, or if another process removed it before the
+/// file was locked.
 fn create_locked(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<LockedFile>, AtomicError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rfs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR) {
@@ -197,7 +198,7 @@ fn remove_leftover(target: &Target, name: &OsStr, path: &Path) -> Result<(), Ato
     Ok(())
 }
 
-/// `.NAME.floe-tmp`, or `.HASH.floe-tmp` if that would be too long.
+/// Returns the temporary name: `.NAME.floe-tmp`, or `.HASH.floe-tmp` if that would be too long.
 fn temporary_name(name: &OsStr) -> OsString {
     let of = |middle: &[u8]| OsString::from_vec([b".", middle, SUFFIX].concat());
     if 1 + name.len() + SUFFIX.len() <= NAME_MAX {

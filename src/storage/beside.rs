@@ -13,28 +13,28 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Device and inode.
+/// Device and inode number of a file.
 pub type FileId = (u64, u64);
 
 /// The thaw log beside an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogBeside {
-    /// Its directory, or the directory that the pointer names.
+    /// Path of the log's directory, or of the directory that the pointer names.
     pub directory: PathBuf,
-    /// Bytes of all its segments.
+    /// Bytes of all segments of the log.
     pub bytes: u64,
     /// Whether the directory holds nothing but segments.
     pub only_segments: bool,
-    /// `IMAGE.thaw`, and the directory if it is elsewhere.
+    /// Ids of `IMAGE.thaw`, and of the directory if it is elsewhere.
     pub files: Vec<FileId>,
 }
 
 impl LogBeside {
-    /// Looks for the log of `image`; the image need not exist. `None` if `IMAGE.thaw` does not exist, or is a file that
-    /// is not a pointer.
+    /// Finds the thaw log of `image`; the image need not exist. Returns `None` if `IMAGE.thaw` does not exist, or is a
+    /// file that is not a pointer.
     ///
     /// # Errors
-    /// If there is a directory or a pointer that cannot be read.
+    /// Fails if there is a directory or a pointer that cannot be read.
     pub fn find(image: &Path) -> Result<Option<Self>, StorageError> {
         let name = ThawPlace::name(image);
         let directory = match ThawPlace::find(&name) {

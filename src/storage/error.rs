@@ -12,37 +12,37 @@ use super::HeadIndex;
 pub enum Operation {
     /// Opening a file.
     Open,
-    /// `read_at`.
+    /// Reading bytes with `read_at`.
     Read,
-    /// `len`.
+    /// Asking for the length with `len`.
     Len,
-    /// `append`.
+    /// Appending bytes with `append`.
     Append,
-    /// `sync`.
+    /// Making writes durable with `sync`.
     Sync,
-    /// `truncate`.
+    /// Truncating with `truncate`.
     Truncate,
-    /// `punch`.
+    /// Punching a hole with `punch`.
     Punch,
-    /// `allocate`.
+    /// Reserving space with `allocate`.
     Allocate,
-    /// `start_writeback`.
+    /// Starting write-back with `start_writeback`.
     StartWriteback,
-    /// `space`.
+    /// Asking for the free space with `space`.
     Space,
-    /// `read_head`.
+    /// Reading a head slot with `read_head`.
     ReadHead,
-    /// `replace_head`.
+    /// Writing a head slot with `replace_head`.
     ReplaceHead,
-    /// `list` of a folder.
+    /// Listing a folder with `list`.
     List,
-    /// `create` of a folder.
+    /// Creating a file in a folder with `create`.
     Create,
-    /// `remove` of a folder.
+    /// Removing a file of a folder with `remove`.
     Remove,
     /// Renaming a file or directory.
     Rename,
-    /// `sync` of a folder.
+    /// Making the names of a folder durable with `sync`.
     SyncFolder,
 }
 
@@ -76,23 +76,23 @@ pub enum StorageError {
     /// There are fewer bytes than requested.
     #[error("{}cannot read {wanted} bytes at offset {offset}: there are only {got}", prefix(.path))]
     Short {
-        /// Offset of the read.
+        /// Offset in bytes of the read.
         offset: u64,
-        /// Bytes requested.
+        /// Number of bytes requested.
         wanted: u64,
-        /// Bytes available.
+        /// Number of bytes available.
         got: u64,
-        /// The file, where it has a name.
+        /// Path of the file, if it has one.
         path: Option<PathBuf>,
     },
     /// An error of the operating system.
     #[error("{}cannot {operation}{}: {source}", prefix(.path), at(.offset))]
     Io {
-        /// What was asked.
+        /// The operation that failed.
         operation: Operation,
         /// Offset, in bytes from the beginning of the image.
         offset: Option<u64>,
-        /// The file, where it has a name.
+        /// Path of the file, if it has one.
         path: Option<PathBuf>,
         /// The error of the operating system.
         source: io::Error,
@@ -100,49 +100,49 @@ pub enum StorageError {
     /// A head slot does not hold what this writer wrote last: another process writes to the image.
     #[error("{}cannot write head slot {slot}: it was changed by another writer", prefix(.path))]
     HeadChanged {
-        /// Which slot.
+        /// The head slot that changed.
         slot: HeadIndex,
-        /// The file, where it has a name.
+        /// Path of the file, if it has one.
         path: Option<PathBuf>,
     },
     /// The opened file cannot hold an image.
     #[error("{}: cannot open it as an image: it is a {found}", path.display())]
     NotAnImage {
-        /// What was opened.
+        /// Path of the file that was opened.
         path: PathBuf,
-        /// The kind of file it is.
+        /// Kind of the file: for example a directory.
         found: &'static str,
     },
     /// The directory or pointer of a thaw log, or the image's path, must not be used.
     #[error("{}: refused as a thaw log: {why}", path.display())]
     Refused {
-        /// Which directory or file.
+        /// Path of the directory or file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the directory or file.
         why: &'static str,
     },
-    /// A change of a storage that is open for reading only.
+    /// The storage is open for reading only, but the operation changes it.
     #[error("{}cannot {operation}: it is open for reading only", prefix(.path))]
     ReadOnly {
-        /// What was asked.
+        /// The operation that was refused.
         operation: Operation,
-        /// The file, where it has a name.
+        /// Path of the file, if it has one.
         path: Option<PathBuf>,
     },
-    /// `truncate` to a length above the current one.
+    /// A truncation to a length above the current one was requested.
     #[error("{}cannot truncate to {wanted} bytes: there are only {len}", prefix(.path))]
     Longer {
-        /// The length requested.
+        /// The length requested, in bytes.
         wanted: u64,
-        /// The current length.
+        /// The current length in bytes.
         len: u64,
-        /// The file, where it has a name.
+        /// Path of the file, if it has one.
         path: Option<PathBuf>,
     },
 }
 
 impl StorageError {
-    /// The `std::io` kind that a caller can act on (`StorageFull`, `NotFound` …).
+    /// Returns the `std::io` kind that a caller can act on (`StorageFull`, `NotFound` …).
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Short { .. } => io::ErrorKind::UnexpectedEof,
@@ -154,7 +154,7 @@ impl StorageError {
         }
     }
 
-    /// The errno, if the error came from the operating system.
+    /// Returns the error number, if the error came from the operating system.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } => source.raw_os_error(),

@@ -19,13 +19,13 @@ const MAX_PARTS: usize = 1024;
 /// The allowed operations of a [`FileStorage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Read.
+    /// Only reading is allowed.
     ReadOnly,
-    /// Read, append, replace heads, punch, truncate.
+    /// Reading, appending, replacing heads, punching and truncating are allowed.
     ReadWrite,
 }
 
-/// The bytes of an image in a file.
+/// An image in a file.
 #[derive(Debug)]
 pub struct FileStorage {
     file: File,
@@ -41,7 +41,8 @@ impl FileStorage {
     /// Opens the file at `path`, which must exist.
     ///
     /// # Errors
-    /// [`StorageError::NotAnImage`] if it is not a regular file; for reading, a block device is allowed, too.
+    /// Fails with [`StorageError::NotAnImage`] if it is not a regular file; for reading, a block device is allowed,
+    /// too.
     pub fn open(path: &Path, access: Access) -> Result<Self, StorageError> {
         let failed = |source| io_error(Operation::Open, None, path, source);
         // Without O_NONBLOCK, opening a pipe would wait for its other end. It has no effect on files.
@@ -62,7 +63,7 @@ impl FileStorage {
     /// Opens, for reading, an image that begins `base` bytes into the file at `path`.
     ///
     /// # Errors
-    /// As [`FileStorage::open`], and [`StorageError::Short`] if the file ends before `base`.
+    /// Fails as [`FileStorage::open`] does, and with [`StorageError::Short`] if the file ends before `base`.
     pub fn open_within(path: &Path, base: u64) -> Result<Self, StorageError> {
         let whole = Self::open(path, Access::ReadOnly)?;
         let len = whole.len()?;
@@ -75,24 +76,24 @@ impl FileStorage {
     /// Uses a file that is already open with the rights in `access`; `path` is for messages.
     ///
     /// # Errors
-    /// As [`FileStorage::open`].
+    /// Fails as [`FileStorage::open`] does.
     pub fn from_file(file: File, path: PathBuf, access: Access) -> Result<Self, StorageError> {
         let metadata = file.metadata().map_err(|source| io_error(Operation::Open, None, &path, source))?;
         let device = kind_of(&path, &metadata, access)?;
         Ok(FileStorage { file, path, access, base: 0, device, appending: Mutex::new(()) })
     }
 
-    /// The file, for locking it.
+    /// Returns the file, for locking it.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// The path it was opened by.
+    /// Returns the path by which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Offset in the file where the image begins, in bytes.
+    /// Returns the offset in the file where the image begins, in bytes.
     pub fn base(&self) -> u64 {
         self.base
     }
@@ -247,12 +248,12 @@ impl Storage for FileStorage {
     }
 }
 
-/// A [`StorageError`] for an error of the operating system.
+/// Makes a [`StorageError`] from an error of the operating system.
 pub(super) fn io_error(operation: Operation, offset: Option<u64>, path: &Path, source: io::Error) -> StorageError {
     StorageError::Io { operation, offset, path: Some(path.to_owned()), source }
 }
 
-/// Whether it is a block device; an error if it cannot hold an image.
+/// Returns whether the file is a block device; an error if it cannot hold an image.
 fn kind_of(path: &Path, metadata: &Metadata, access: Access) -> Result<bool, StorageError> {
     let kind: FileType = metadata.file_type();
     let found = match kind {

@@ -15,36 +15,36 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A directory of segments, by number.
+/// A directory of segments of a thaw log, by number.
 pub trait Folder: Send + Sync {
-    /// The numbers of all segments, ascending.
+    /// Returns the numbers of all segments, ascending.
     ///
     /// # Errors
-    /// If the folder cannot be read.
+    /// Fails if the folder cannot be read.
     fn list(&self) -> Result<Vec<u64>, StorageError>;
 
     /// Opens a segment.
     ///
     /// # Errors
-    /// If there is no segment with that number, or it is not a file.
+    /// Fails if there is no segment with that number, or it is not a file.
     fn open(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError>;
 
     /// Creates an empty segment.
     ///
     /// # Errors
-    /// If there is a segment with that number, or it cannot be created.
+    /// Fails if there is a segment with that number, or it cannot be created.
     fn create(&self, number: u64) -> Result<Arc<dyn Storage>, StorageError>;
 
     /// Removes a segment. A reader that has it open can still read it.
     ///
     /// # Errors
-    /// If there is no segment with that number, or it cannot be removed.
+    /// Fails if there is no segment with that number, or it cannot be removed.
     fn remove(&self, number: u64) -> Result<(), StorageError>;
 
-    /// Makes all names durable as they are now.
+    /// Makes all names in the folder durable as they are now.
     ///
     /// # Errors
-    /// If it is not known whether they are durable.
+    /// Fails if it is not known whether they are durable.
     fn sync(&self) -> Result<(), StorageError>;
 }
 
@@ -70,19 +70,19 @@ impl<F: Folder + ?Sized> Folder for Arc<F> {
     }
 }
 
-/// The name of a segment's file: its number in 16 lower-case hexadecimal digits.
+/// Returns the name of a segment's file: its number in 16 lower-case hexadecimal digits.
 pub fn segment_name(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// The number of the segment with this file name; `None` for another name.
+/// Returns the number of the segment with this file name; `None` for another name.
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     let number = u64::from_str_radix(name, 16).ok()?;
     (segment_name(number) == name).then_some(number)
 }
 
-/// A directory that belongs to the user of this process and that nobody else can access. Files in it that are not
-/// segments are ignored.
+/// A folder in a directory that belongs to the user of this process and that nobody else can access. Files in it that
+/// are not segments are ignored.
 #[derive(Debug)]
 pub struct DirectoryFolder {
     directory: OwnedFd,
@@ -181,7 +181,7 @@ impl DirectoryFolder {
         }
     }
 
-    /// The directory's path, for messages.
+    /// Returns the directory's path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -204,7 +204,7 @@ impl DirectoryFolder {
     }
 }
 
-/// The path without slashes at its end: with one, the kernel would follow a symlink in spite of `O_NOFOLLOW`.
+/// Returns the path without slashes at its end: with one, the kernel would follow a symlink in spite of `O_NOFOLLOW`.
 fn plain(path: &Path) -> &Path {
     let bytes = path.as_os_str().as_bytes();
     let end = bytes.iter().rposition(|&byte| byte != b'/').map_or(bytes.len(), |last| last + 1);

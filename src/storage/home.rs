@@ -18,67 +18,67 @@ use std::sync::Arc;
 /// File system types (statfs) that keep files in memory (tmpfs, ramfs): nothing there survives a power cut.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// The place of a thaw log.
+/// The place where the thaw log of an image is kept.
 pub trait LogHome: Send + Sync {
-    /// The log's directory, if there is one. Changes nothing.
+    /// Returns the log's directory, if there is one. Changes nothing.
     ///
     /// # Errors
-    /// `Refused` if the directory must not be used; or if it cannot be read.
+    /// Fails with `Refused` if the directory must not be used, or if it cannot be read.
     fn find(&self) -> Result<Option<Arc<dyn Folder>>, StorageError>;
 
-    /// The log's directory, created if there is none. It is locked for this writer until it is removed or this value is
-    /// dropped. Its name is durable when this returns.
+    /// Returns the log's directory, created if there is none. It is locked for this writer until it is removed or this
+    /// value is dropped. Its name is durable when this returns.
     ///
     /// # Errors
-    /// `Refused` if the directory must not be used or is not on a disk; or if it cannot be created.
+    /// Fails with `Refused` if the directory must not be used or is not on a disk, or if it cannot be created.
     fn create(&self) -> Result<Arc<dyn Folder>, StorageError>;
 
     /// Renames the directory durably, so that a new log can begin. Returns the new path.
     ///
     /// # Errors
-    /// If there is no directory, another process writes to it, or it cannot be renamed.
+    /// Fails if there is no directory, another process writes to it, or it cannot be renamed.
     fn set_aside(&self) -> Result<String, StorageError>;
 
     /// Removes the directory, which has no segments any more, and its pointer, durably. If the directory holds other
     /// files, it stays.
     ///
     /// # Errors
-    /// If it cannot be removed, or it is not known whether the removal is durable.
+    /// Fails if it cannot be removed, or it is not known whether the removal is durable.
     fn remove(&self) -> Result<(), StorageError>;
 
     /// Checks that the image's path still names the image and not another file. Changes nothing.
     ///
     /// # Errors
-    /// `Refused` if it does not; or if that cannot be checked.
+    /// Fails with `Refused` if it does not, or if that cannot be checked.
     fn check_image(&self) -> Result<(), StorageError>;
 
-    /// The directory's path, for messages.
+    /// Returns the directory's path, for messages.
     fn describe(&self) -> String;
 
-    /// Space of the file system that the directory is on, or would be on.
+    /// Returns the space of the file system that the directory is on, or would be on.
     ///
     /// # Errors
-    /// If the backend cannot tell.
+    /// Fails if the backend cannot tell.
     fn space(&self) -> Result<Space, StorageError>;
 }
 
 /// The user's options for the thaw log of an image.
 #[derive(Debug, Clone, Default)]
 pub struct HomeOptions {
-    /// The directory, if it is not `IMAGE.thaw` (`-o thaw=DIR`). A log that a pointer names is found without this
-    /// option.
+    /// Path of the log's directory, if it is not `IMAGE.thaw` (`-o thaw=DIR`). A log that a pointer names is found
+    /// without this option.
     pub elsewhere: Option<PathBuf>,
-    /// A file system in memory is allowed (`--volatile`).
+    /// Whether a file system in memory is allowed (`--volatile`).
     pub volatile: bool,
 }
 
-/// The thaw log's directory beside an image, or where a pointer names it.
+/// The place of a thaw log in a directory beside the image, or where a pointer names it.
 #[derive(Debug)]
 pub struct DirectoryHome {
     image: PathBuf,
-    /// Device and inode of the image.
+    /// Device and inode number of the image.
     identity: (u64, u64),
-    /// `IMAGE.thaw`.
+    /// Path `IMAGE.thaw` beside the image.
     name: PathBuf,
     elsewhere: Option<PathBuf>,
     volatile: bool,
@@ -87,11 +87,11 @@ pub struct DirectoryHome {
 }
 
 impl DirectoryHome {
-    /// For the image at `image`, which must exist. All paths are made absolute here, because the working directory may
-    /// change later.
+    /// Makes the place for the image at `image`, which must exist. All paths are made absolute here, because the
+    /// working directory may change later.
     ///
     /// # Errors
-    /// If a path cannot be resolved.
+    /// Fails if a path cannot be resolved.
     pub fn new(image: &Path, options: HomeOptions) -> Result<Self, StorageError> {
         let image = real(image)?;
         let elsewhere = options.elsewhere.as_deref().map(real_or_new).transpose()?;
@@ -100,7 +100,7 @@ impl DirectoryHome {
         Ok(DirectoryHome { image, identity, name, elsewhere, volatile: options.volatile, own: Mutex::new(None) })
     }
 
-    /// The directory, and whether `IMAGE.thaw` leads to it: it is the directory itself, or a pointer to it.
+    /// Returns the directory, and whether `IMAGE.thaw` leads to it: it is the directory itself, or a pointer to it.
     fn place(&self) -> Result<(PathBuf, bool), StorageError> {
         Ok(match (ThawPlace::find(&self.name)?, &self.elsewhere) {
             (ThawPlace::Directory(path), _) => (path, true),
@@ -110,7 +110,8 @@ impl DirectoryHome {
         })
     }
 
-    /// Where a new log begins: in the directory that the user chose, unless there is a log elsewhere already.
+    /// Returns the directory where a new log begins: the one that the user chose, unless there is a log elsewhere
+    /// already; and whether `IMAGE.thaw` leads to it.
     fn place_to_begin(&self) -> Result<(PathBuf, bool), StorageError> {
         let (path, named) = self.place()?;
         match &self.elsewhere {
@@ -131,13 +132,13 @@ impl DirectoryHome {
     }
 }
 
-/// Device and inode.
+/// Returns device and inode number of a file.
 fn identity(path: &Path) -> Result<(u64, u64), StorageError> {
     let found = std::fs::metadata(path).map_err(|source| failed(Operation::Open, path, source))?;
     Ok((found.dev(), found.ino()))
 }
 
-/// Whether there is no log in the directory at `path`.
+/// Returns whether there is no log in the directory at `path`.
 fn is_free(path: &Path) -> Result<bool, StorageError> {
     match DirectoryFolder::open(path) {
         Ok(folder) => Ok(folder.list()?.is_empty()),
@@ -159,7 +160,7 @@ fn real(path: &Path) -> Result<PathBuf, StorageError> {
     std::fs::canonicalize(path).map_err(|source| failed(Operation::Open, path, source))
 }
 
-/// The real path of a file that exists, or that would be in an existing directory.
+/// Returns the real path of a file that exists, or that would be in an existing directory.
 fn real_or_new(path: &Path) -> Result<PathBuf, StorageError> {
     match (real(path), path.file_name()) {
         (Err(error), Some(name)) if error.kind() == ErrorKind::NotFound => {

@@ -15,20 +15,20 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Byte that the writer locks.
+/// Offset of the byte of an image that its writer locks.
 const WRITER: i64 = 0;
-/// Byte that readers lock shared, and gc exclusively while it frees space.
+/// Offset of the byte that readers lock shared, and gc exclusively while it frees space.
 pub(super) const READERS: i64 = 1;
 /// An upper bound of the length of an `IMAGE.lock` that floe wrote, in bytes.
 const NOTE_LEN: u64 = 4096;
 
-/// Why a lock was not taken.
+/// Why a lock of an image was not taken.
 #[derive(Debug, Error)]
 pub enum LockError {
     /// Another process is the writer. The fields are from `IMAGE.lock`.
     #[error("cannot write '{}': {} is writing it", image.display(), who(.host, .pid))]
     Held {
-        /// The image.
+        /// Path of the image.
         image: PathBuf,
         /// Name of the machine the writer runs on, if known.
         host: Option<String>,
@@ -38,13 +38,13 @@ pub enum LockError {
     /// A reader cannot begin because gc is freeing space.
     #[error("cannot open the image: gc is freeing space in it just now (try again in a moment)")]
     Freeing,
-    /// gc cannot begin because somebody reads the image.
+    /// gc cannot begin because another process reads the image.
     #[error("cannot free space in the image: another process reads it (try again when it has ended)")]
     Read,
     /// The file system has no such locks. A reader may continue without one.
     #[error("cannot lock the image: its file system has no locks: {0}")]
     Unsupported(#[source] io::Error),
-    /// Any other error.
+    /// The operating system reported another error.
     #[error("cannot lock the image: {0}")]
     Io(#[source] io::Error),
 }
@@ -63,12 +63,12 @@ pub struct Owner {
     pub host: String,
     /// The machine's boot id, empty if unknown: a process id is valid within one boot only.
     pub boot: String,
-    /// Process id.
+    /// Id of the process.
     pub pid: u32,
 }
 
 impl Owner {
-    /// This process. Only this function of the library asks the kernel for it; callers pass the answer on.
+    /// Returns this process. Only this function of the library asks the kernel for it; callers pass the answer on.
     pub fn current() -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Owner {
@@ -94,8 +94,8 @@ fn one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(255).collect()
 }
 
-/// The lock of byte 0: there is no other writer while this lives. Dropping it removes `IMAGE.lock` and releases the
-/// lock.
+/// The writer's lock on an image: there is no other writer while this lives. Dropping it removes `IMAGE.lock` and
+/// releases the lock.
 #[derive(Debug)]
 pub struct WriterLock {
     note: io::Result<Note>,
@@ -104,10 +104,10 @@ pub struct WriterLock {
 }
 
 impl WriterLock {
-    /// Becomes the writer of the image in `file`, which is open for writing; `image` is its path.
+    /// Becomes the writer of the image in `file`, which is open for writing; `image` is its path. Never waits.
     ///
     /// # Errors
-    /// [`LockError::Held`] if there is another writer; never waits.
+    /// Fails with [`LockError::Held`] if there is another writer.
     pub fn try_acquire(file: &File, image: &Path, owner: &Owner) -> Result<Self, LockError> {
         match ByteLock::writer(file)? {
             Some(lock) => Ok(WriterLock { note: Note::write(image, owner), _lock: lock }),
@@ -122,8 +122,8 @@ impl WriterLock {
         std::mem::forget(std::mem::replace(&mut self.note, Note::write(image, owner)));
     }
 
-    /// Why there is no `IMAGE.lock`, if it could not be written: a read-only directory, or a file with that name that
-    /// floe did not write. The lock works nevertheless.
+    /// Returns why there is no `IMAGE.lock`, if it could not be written: a read-only directory, or a file with that
+    /// name that floe did not write. The lock works nevertheless.
     pub fn note_error(&self) -> Option<&io::Error> {
         self.note.as_ref().err()
     }
@@ -132,14 +132,14 @@ impl WriterLock {
 /// The writer of an image, as far as known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// The contents of `IMAGE.lock`, if it can be read. Only for people: it is written a moment after the lock is
-    /// taken.
+    /// The contents of `IMAGE.lock`, if it can be read. They are only for people: the file is written a moment after
+    /// the lock is taken.
     pub owner: Option<Owner>,
 }
 
 impl Holder {
-    /// Asks whether a writer has locked byte 0 of `file`, which holds `image`; takes no lock. `None` if no writer has,
-    /// or if the file system has no locks.
+    /// Returns the writer that has locked byte 0 of `file`, which holds `image`; takes no lock. Returns `None` if there
+    /// is no writer, or if the file system has no locks.
     pub fn of(file: &File, image: &Path) -> Option<Self> {
         let held = query_lock(file, WRITER, Share::Shared).ok()?;
         held.then(|| Holder { owner: read_note(&note_path(image)).ok().flatten() })
@@ -153,25 +153,25 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The error when byte 0 is locked by another process: it names the process in `IMAGE.lock`.
+/// Makes the error for an image that another process has locked: it names the process in `IMAGE.lock`.
 pub(super) fn held(image: &Path) -> LockError {
     let (host, pid) = read_note(&note_path(image)).ok().flatten().map(|o| (o.host, o.pid)).unzip();
     LockError::Held { image: image.to_owned(), host, pid }
 }
 
-/// `IMAGE.lock`, removed when dropped.
+/// The file `IMAGE.lock`, which names the writer. It is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Note(PathBuf);
 
 impl Note {
-    /// Writes it. The caller holds the lock.
+    /// Writes `IMAGE.lock`. The caller holds the lock.
     pub(super) fn write(image: &Path, owner: &Owner) -> io::Result<Self> {
         let path = note_path(image);
         write_note(&path, owner)?;
         Ok(Note(path))
     }
 
-    /// Its path.
+    /// Returns the path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
@@ -184,17 +184,17 @@ impl Drop for Note {
     }
 }
 
-/// The shared lock of byte 1: gc frees nothing while this lives.
+/// A reader's shared lock on an image: gc frees nothing while this lives.
 #[derive(Debug)]
 pub struct ReaderLock {
     _lock: ByteLock,
 }
 
 impl ReaderLock {
-    /// Becomes a reader of the image in `file`.
+    /// Becomes a reader of the image in `file`. Never waits.
     ///
     /// # Errors
-    /// [`LockError::Freeing`] while gc frees space; never waits. [`LockError::Unsupported`] may be ignored.
+    /// Fails with [`LockError::Freeing`] while gc frees space. [`LockError::Unsupported`] may be ignored.
     pub fn shared(file: &File) -> Result<Self, LockError> {
         let lock = ByteLock::acquire(file, READERS, Share::Shared)?.ok_or(LockError::Freeing)?;
         Ok(ReaderLock { _lock: lock })
@@ -214,18 +214,18 @@ impl ReaderLock {
     }
 }
 
-/// The exclusive lock of byte 1: nobody reads while this lives.
+/// The exclusive lock of gc on an image: no other process reads it while this lives.
 #[derive(Debug)]
 pub struct GcLock {
     _lock: ByteLock,
 }
 
 impl GcLock {
-    /// Keeps readers out of the image in `file`, which is open for writing. A [`ReaderLock`] of the same `File` does
-    /// not prevent that; it becomes this lock.
+    /// Keeps readers out of the image in `file`, which is open for writing. Never waits. A [`ReaderLock`] of the same
+    /// `File` does not prevent that; it becomes this lock.
     ///
     /// # Errors
-    /// [`LockError::Read`] while there are readers; never waits.
+    /// Fails with [`LockError::Read`] while there are readers.
     pub fn try_acquire(file: &File) -> Result<Self, LockError> {
         let lock = ByteLock::acquire(file, READERS, Share::Exclusive)?.ok_or(LockError::Read)?;
         Ok(GcLock { _lock: lock })
@@ -258,13 +258,13 @@ pub(super) struct ByteLock {
 }
 
 impl ByteLock {
-    /// Locks byte 0 exclusively, for the writer; `None` if another process has locked it.
+    /// Locks byte 0 exclusively, for the writer. Returns `None` if another process has locked it.
     pub(super) fn writer(file: &File) -> Result<Option<Self>, LockError> {
         Self::acquire(file, WRITER, Share::Exclusive)
     }
 
-    /// Locks byte 0 shared, so that there is no writer; the file may be open for reading only. `None` if there is a
-    /// writer.
+    /// Locks byte 0 shared, so that there is no writer; the file may be open for reading only. Returns `None` if there
+    /// is a writer.
     pub(super) fn no_writer(file: &File) -> Result<Option<Self>, LockError> {
         Self::acquire(file, WRITER, Share::Shared)
     }
@@ -288,7 +288,7 @@ impl Drop for ByteLock {
     }
 }
 
-/// Whether another lock prevents one of this kind.
+/// Returns whether another lock prevents one of this kind.
 fn query_lock(file: &File, byte: i64, share: Share) -> io::Result<bool> {
     let mut lock = one_byte(byte, share);
     // SAFETY: the descriptor is open for as long as `file` is borrowed; F_OFD_GETLK reads and writes one `flock`, which
@@ -312,7 +312,7 @@ fn one_byte(byte: i64, share: Share) -> libc::flock {
     lock
 }
 
-/// Locks the byte; false if another lock prevents it.
+/// Locks the byte. Returns false if another lock prevents it.
 fn try_lock(file: &File, byte: i64, share: Share) -> Result<bool, LockError> {
     match set_lock(file, byte, share) {
         Ok(()) => Ok(true),
@@ -340,14 +340,14 @@ fn set_lock(file: &File, byte: i64, share: Share) -> io::Result<()> {
     }
 }
 
-/// `IMAGE.lock` beside the image.
+/// Returns the path of `IMAGE.lock` beside the image.
 fn note_path(image: &Path) -> PathBuf {
     let mut path = OsString::from(image);
     path.push(".lock");
     path.into()
 }
 
-/// Device and inode of `IMAGE.lock`, if floe wrote the file of that name.
+/// Returns device and inode number of `IMAGE.lock`, if floe wrote the file of that name.
 pub fn note_beside(image: &Path) -> Option<(u64, u64)> {
     let path = note_path(image);
     read_note(&path).ok()??;
@@ -355,7 +355,7 @@ pub fn note_beside(image: &Path) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-/// The contents of the note; `None` if floe did not write it.
+/// Reads the contents of `IMAGE.lock`; `None` if floe did not write it.
 fn read_note(path: &Path) -> io::Result<Option<Owner>> {
     // A link must not be followed, and a pipe must not make us wait.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
@@ -368,8 +368,8 @@ fn read_note(path: &Path) -> io::Result<Option<Owner>> {
     Ok(Owner::parse(&String::from_utf8_lossy(&note)))
 }
 
-/// Replaces the note. Byte 0 is locked, so a note of floe that exists is from a dead writer. A file of another program
-/// is left alone: an image named `Cargo` must not destroy a `Cargo.lock`.
+/// Replaces `IMAGE.lock`. Byte 0 is locked, so an existing file of floe is from a dead writer. A file of another
+/// program is left alone: an image named `Cargo` must not destroy a `Cargo.lock`.
 fn write_note(path: &Path, owner: &Owner) -> io::Result<()> {
     match read_note(path) {
         Ok(Some(_)) => std::fs::remove_file(path)?,

@@ -46,10 +46,10 @@ pub enum HeadIndex {
 }
 
 impl HeadIndex {
-    /// Both, in the order of their offsets.
+    /// Both slots, in the order of their offsets.
     pub const ALL: [HeadIndex; 2] = [HeadIndex::A, HeadIndex::B];
 
-    /// Offset of the slot, in bytes from the beginning of the image.
+    /// Returns the offset of the slot, in bytes from the beginning of the image.
     pub const fn offset(self) -> u64 {
         match self {
             HeadIndex::A => 0,
@@ -57,7 +57,7 @@ impl HeadIndex {
         }
     }
 
-    /// The other slot.
+    /// Returns the other slot.
     pub const fn other(self) -> HeadIndex {
         match self {
             HeadIndex::A => HeadIndex::B,
@@ -78,17 +78,17 @@ impl fmt::Display for HeadIndex {
 /// Space of the file system that a storage is on, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Free space that this process may use.
+    /// Free space that this process may use, in bytes.
     pub free: u64,
-    /// Size of the file system.
+    /// Size of the file system in bytes.
     pub total: u64,
 }
 
 /// The 512 bytes of a head slot.
 pub type HeadBytes = [u8; RawHeadSlot::SIZE];
 
-/// The 4 KiB block that is written for a slot: the slot, then zeros. If a torn write destroys the whole block, the next
-/// head makes the bytes after the slot zero again.
+/// Returns the 4 KiB block that is written for a slot: the slot, then zeros. If a torn write destroys the whole block,
+/// the next head makes the bytes after the slot zero again.
 pub fn head_block(head: &HeadBytes) -> [u8; limits::SYNC_BLOCK as usize] {
     let mut block = [0; limits::SYNC_BLOCK as usize];
     if let Some((slot, _)) = block.split_first_chunk_mut() {
@@ -97,7 +97,7 @@ pub fn head_block(head: &HeadBytes) -> [u8; limits::SYNC_BLOCK as usize] {
     block
 }
 
-/// The bytes of an image. Offsets count from the image's first byte.
+/// The store of an image's bytes. Offsets are in bytes from the image's first byte.
 ///
 /// Reads may run at the same time as any other operation. There is one writer at a time (see [`WriterLock`]); its
 /// threads may append at the same time, and each append is contiguous.
@@ -105,19 +105,19 @@ pub trait Storage: Send + Sync {
     /// Fills `buf` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// [`StorageError::Short`] if there are too few; the contents of `buf` are then undefined.
+    /// Fails with [`StorageError::Short`] if there are too few; the contents of `buf` are then undefined.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError>;
 
-    /// Length of the image in bytes.
+    /// Returns the length of the image in bytes.
     ///
     /// # Errors
-    /// If the backend cannot tell.
+    /// Fails if the backend cannot tell.
     fn len(&self) -> Result<u64, StorageError>;
 
-    /// Whether there are no bytes.
+    /// Returns whether there are no bytes.
     ///
     /// # Errors
-    /// As [`Storage::len`].
+    /// Fails as [`Storage::len`] does.
     fn is_empty(&self) -> Result<bool, StorageError> {
         Ok(self.len()? == 0)
     }
@@ -125,13 +125,14 @@ pub trait Storage: Send + Sync {
     /// Appends all `parts`, one after another, and returns the offset of the first byte.
     ///
     /// # Errors
-    /// If not all could be written. Some of the bytes may then be there; the caller has to cut them off.
+    /// Fails if not all could be written. Some of the bytes may then have been written; the caller has to cut them off.
     fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError>;
 
     /// Makes everything written before durable.
     ///
     /// # Errors
-    /// If it is not known whether all is durable. Do not try again: a second sync may succeed although bytes were lost.
+    /// Fails if it is not known whether all is durable. Do not try again: a second sync may succeed although bytes were
+    /// lost.
     fn sync(&self) -> Result<(), StorageError>;
 
     /// Cuts off all bytes from `len` on.
@@ -161,16 +162,16 @@ pub trait Storage: Send + Sync {
     /// If the backend reports one at once.
     fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
-    /// The space of the file system.
+    /// Returns the space of the file system.
     ///
     /// # Errors
-    /// If the backend cannot tell.
+    /// Fails if the backend cannot tell.
     fn space(&self) -> Result<Space, StorageError>;
 
-    /// The bytes of a head slot.
+    /// Reads the bytes of a head slot.
     ///
     /// # Errors
-    /// As [`Storage::read_at`].
+    /// Fails as [`Storage::read_at`] does.
     fn read_head(&self, slot: HeadIndex) -> Result<HeadBytes, StorageError>;
 
     /// Writes a head slot if it holds `expected`, and zeros after it up to the end of its 4 KiB block ([`head_block`]).

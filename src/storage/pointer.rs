@@ -13,10 +13,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of a pointer: the longest path of the kernel (PATH_MAX counts a zero byte) and a newline.
+/// Most bytes of a pointer file: the longest path of the kernel (PATH_MAX counts a zero byte) and a newline.
 const LONGEST: u64 = 4096;
 
-/// Where a thaw log is.
+/// Where the thaw log of an image is, as the name `IMAGE.thaw` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ThawPlace {
     /// `IMAGE.thaw` does not exist.
@@ -28,18 +28,18 @@ pub enum ThawPlace {
 }
 
 impl ThawPlace {
-    /// The name of an image's thaw log: `IMAGE.thaw`.
+    /// Returns the name of an image's thaw log: `IMAGE.thaw`.
     pub fn name(image: &Path) -> PathBuf {
         let mut name = image.as_os_str().to_owned();
         name.push(".thaw");
         PathBuf::from(name)
     }
 
-    /// Looks at `path`, which is from [`ThawPlace::name`].
+    /// Finds out where the log is, from `path`, which is from [`ThawPlace::name`].
     ///
     /// # Errors
-    /// `Refused` for a symlink or a special file, for a pointer that others can write to, and for one that does not
-    /// hold exactly one absolute path and a newline; or if it cannot be read.
+    /// Fails with `Refused` for a symlink or a special file, for a pointer that others can write to, and for one that
+    /// does not hold exactly one absolute path and a newline; or if it cannot be read.
     pub fn find(path: &Path) -> Result<Self, StorageError> {
         let refused = |why| StorageError::Refused { path: path.to_owned(), why };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -9,7 +9,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Processes of this host, except this one, that have locked the readers' byte of `file`, as far as known.
+/// Returns the ids of processes of this host, except this one, that have locked the readers' byte of `file`, as far as
+/// known.
 pub fn readers_here(file: &File) -> Vec<u32> {
     let Ok(own) = file.metadata().map(|found| (found.dev(), found.ino())) else { return Vec::new() };
     let mut found: Vec<u32> = numbers_in(Path::new("/proc"))
@@ -28,13 +29,14 @@ pub fn readers_here(file: &File) -> Vec<u32> {
     found
 }
 
-/// The entries of a directory whose names are numbers.
+/// Returns the entries of a directory whose names are numbers.
 fn numbers_in(dir: &Path) -> impl Iterator<Item = u32> + use<> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether a line of `/proc/PID/fdinfo/FD` says that the readers' byte is locked: `lock: 1: OFDLCK ADVISORY READ -1 08:01:7 1 1`.
+/// Returns whether a line of `/proc/PID/fdinfo/FD` says that the readers' byte is locked: `lock: 1: OFDLCK ADVISORY
+/// READ -1 08:01:7 1 1`.
 fn is_reader(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace();
     if words.next() != Some("lock:") || words.nth(1) != Some("OFDLCK") {

@@ -18,12 +18,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// How many links are followed one after another, as in Linux.
+/// Most links that are followed one after another, as in Linux.
 const LINKS: usize = 40;
-/// How often the name may change to another file between the check and the lock before this process gives up.
+/// Number of times that the name may change to another file between the check and the lock before this process gives
+/// up.
 const ATTEMPTS: usize = 16;
 
-/// Why an image did not get its name.
+/// Why a new image did not get its name.
 #[derive(Debug, Error)]
 pub enum AtomicError {
     /// The path of the target does not end with a name.
@@ -32,9 +33,9 @@ pub enum AtomicError {
     /// The target exists and must not be replaced, because it is not a regular file.
     #[error("cannot write '{}': it is a {found}, and an image can replace only a regular file", path.display())]
     NotAFile {
-        /// The target.
+        /// Path of the target.
         path: PathBuf,
-        /// What it is.
+        /// Kind of the file: for example a directory.
         found: &'static str,
     },
     /// The target's name can only be a directory's.
@@ -49,9 +50,9 @@ pub enum AtomicError {
         image.display(), temporary.display()
     )]
     Unknown {
-        /// The target.
+        /// Path of the target.
         image: PathBuf,
-        /// The unfinished image.
+        /// Path of the unfinished image.
         temporary: PathBuf,
     },
     /// The target exists, and the caller did not allow to replace it.
@@ -64,28 +65,28 @@ pub enum AtomicError {
         image.display(), log.display()
     )]
     ThawLog {
-        /// The target.
+        /// Path of the target.
         image: PathBuf,
-        /// The log's directory.
+        /// Path of the log's directory.
         log: PathBuf,
-        /// Bytes of its segments.
+        /// Bytes of the log's segments.
         bytes: u64,
     },
     /// It is not known whether there is a thaw log with bytes.
     #[error("cannot write '{}': it is not known whether its thaw log holds anything: {source}", image.display())]
     ThawLogUnknown {
-        /// The target.
+        /// Path of the target.
         image: PathBuf,
-        /// Why not.
+        /// Why the thaw log cannot be read.
         #[source]
         source: StorageError,
     },
-    /// An error of the operating system.
+    /// The operating system reported an error.
     #[error("cannot {operation} '{}': {source}", path.display())]
     Io {
-        /// What was tried.
+        /// Operation that failed.
         operation: &'static str,
-        /// Path of the file that it was tried on.
+        /// Path of the file on which the operation failed.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -99,7 +100,7 @@ struct Old {
     _lock: Option<ByteLock>,
 }
 
-/// A name that an image may get, and the file that has it now.
+/// The path at which a new image is to appear, and the file that has this name now.
 #[derive(Debug)]
 pub struct Target {
     pub(super) folder: OwnedFd,
@@ -111,10 +112,10 @@ pub struct Target {
 
 impl Target {
     /// Follows `path`, which may be a link, also one to a name that does not exist yet. If the file exists and
-    /// `replace` is true, nobody can become its writer while this lives.
+    /// `replace` is true, nobody can become its writer while the returned value lives.
     ///
     /// # Errors
-    /// [`AtomicError::NotAFile`] and [`AtomicError::DirectoryName`] if an image cannot replace the target;
+    /// Fails with [`AtomicError::NotAFile`] and [`AtomicError::DirectoryName`] if an image cannot replace the target;
     /// [`AtomicError::Exists`] without `replace`; [`AtomicError::Lock`] if the file has a writer;
     /// [`AtomicError::ThawLog`] if the bytes of a thaw log with this name would be lost.
     pub fn claim(path: &Path, replace: bool) -> Result<Self, AtomicError> {
@@ -148,27 +149,27 @@ impl Target {
         Ok(target)
     }
 
-    /// The path of the image, with links followed.
+    /// Returns the path of the image, with links followed.
     pub fn path(&self) -> PathBuf {
         self.folder_path.join(&self.name)
     }
 
-    /// The thaw log of the image. A claimed target has none that holds bytes.
+    /// Returns the thaw log of the image. A claimed target has none that holds bytes.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Fails if the log cannot be read.
     pub fn thaw_log(&self) -> Result<Option<LogBeside>, AtomicError> {
         let image = self.path();
         LogBeside::find(&image).map_err(|source| AtomicError::ThawLogUnknown { image, source })
     }
 
-    /// Device and inode of the file that will be replaced.
+    /// Returns device and inode number of the file that will be replaced.
     pub fn replaced(&self) -> Option<FileId> {
         let metadata = self.old.as_ref()?.file.metadata().ok()?;
         Some((metadata.dev(), metadata.ino()))
     }
 
-    /// Owner, group and permission bits of the file that will be replaced.
+    /// Returns owner, group and permission bits of the file that will be replaced.
     pub(super) fn replaced_attributes(&self) -> Option<(u32, u32, u32)> {
         let metadata = self.old.as_ref()?.file.metadata().ok()?;
         Some((metadata.uid(), metadata.gid(), metadata.mode() & 0o777))
@@ -226,10 +227,10 @@ impl Target {
     }
 }
 
-/// The path with links in its last component followed. The last link may lead to a name that does not exist.
+/// Returns the path with links in its last component followed. The last link may lead to a name that does not exist.
 ///
 /// # Errors
-/// If a link cannot be read, or there are too many.
+/// Fails if a link cannot be read, or there are too many.
 pub fn follow(path: &Path) -> Result<PathBuf, AtomicError> {
     let mut at = path.to_owned();
     for _ in 0..LINKS {
@@ -246,7 +247,7 @@ pub fn follow(path: &Path) -> Result<PathBuf, AtomicError> {
     Err(failed("follow the link", path)(Errno::LOOP))
 }
 
-/// An error that says what it is, if it is not a regular file.
+/// Returns an error that says what the file is, if it is not a regular file.
 fn regular(stat: &rfs::Stat, path: &Path) -> Result<(), AtomicError> {
     let found = match rfs::FileType::from_raw_mode(stat.st_mode) {
         rfs::FileType::RegularFile => return Ok(()),
@@ -261,7 +262,7 @@ fn regular(stat: &rfs::Stat, path: &Path) -> Result<(), AtomicError> {
     Err(AtomicError::NotAFile { path: path.to_owned(), found })
 }
 
-/// Whether the name still belongs to this file.
+/// Returns whether the name still belongs to this file.
 pub(super) fn names(folder: &OwnedFd, name: &OsStr, file: &File, path: &Path) -> Result<bool, AtomicError> {
     let ours = file.metadata().map_err(failed("look at", path))?;
     match rfs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -19,7 +19,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Key of the row.
+    /// Returns the key of the row that changes.
     pub fn key(&self) -> KeyRef<'_> {
         match self {
             Change::Put(row) => row.key.as_ref(),
@@ -31,14 +31,14 @@ impl Change {
 /// The result of [`apply`].
 #[derive(Debug)]
 pub struct Applied {
-    /// The new tree.
+    /// The tree after the changes.
     pub tree: Tree,
     /// Blocks that the new tree does not refer to: replaced blocks of the old tree, to which other trees may refer, and
     /// sometimes a new block in the sink, when the tree has lost levels.
     pub replaced: Vec<ChildRef>,
 }
 
-/// Applies changes whose keys ascend strictly.
+/// Applies changes whose keys ascend strictly to a tree, and returns the new tree.
 ///
 /// New blocks have about `target_bytes` raw bytes (limited to 1 KiB to 128 KiB). A block that would have more than
 /// twice as many is split; a block with less than a quarter is joined with a neighbour under the same parent. Changes
@@ -46,8 +46,8 @@ pub struct Applied {
 /// new blocks.
 ///
 /// # Errors
-/// Errors of the source and the sink; `OutOfOrder`, `RowTooLarge` and `Misfit` for changes; `OutOfRange` and `Format`
-/// for the old tree's blocks; `TooDeep`.
+/// Fails with errors of the source and the sink; with `OutOfOrder`, `RowTooLarge` and `Misfit` for changes; with
+/// `OutOfRange` and `Format` for the old tree's blocks; with `TooDeep`.
 pub fn apply(
     tree: &Tree,
     source: &dyn BlockSource,
@@ -92,7 +92,7 @@ pub fn apply(
     }
 }
 
-/// The batch, with one change of lookahead.
+/// The batch of changes, with one change of lookahead.
 struct Changes<'a> {
     table: &'static Table,
     rest: &'a mut dyn Iterator<Item = Change>,
@@ -106,12 +106,12 @@ impl<'a> Changes<'a> {
         Ok(changes)
     }
 
-    /// The next change, if it is below `upper`.
+    /// Returns the next change, if its key is below `upper`.
     fn below(&self, upper: Option<KeyRef<'_>>) -> Option<&Change> {
         self.next.as_ref().filter(|next| upper.is_none_or(|upper| next.key() < upper))
     }
 
-    /// Takes the next change; checks the one after it.
+    /// Takes the next change, and checks the order of the one after it.
     fn take(&mut self) -> Result<Option<Change>, TableError> {
         let taken = std::mem::replace(&mut self.next, self.rest.next());
         if let (Some(taken), Some(next)) = (&taken, &self.next)
@@ -130,9 +130,9 @@ struct Apply<'a> {
     table: &'static Table,
     changes: Changes<'a>,
     context: Context<'a>,
-    /// Rows inserted.
+    /// Number of rows inserted.
     added: u64,
-    /// Rows deleted.
+    /// Number of rows deleted.
     removed: u64,
 }
 
@@ -217,7 +217,8 @@ impl Apply<'_> {
         Ok(true)
     }
 
-    /// Adds levels until there is one block. `level` is the level of the blocks; afterwards that of the one block.
+    /// Adds levels above the blocks until one block is left. `level` is the level of the blocks; afterwards that of the
+    /// one block.
     fn grow(&mut self, level: &mut u8, mut blocks: Vec<Item>) -> Result<Option<Item>, TableError> {
         while blocks.len() > 1 {
             *level += 1;
@@ -257,7 +258,7 @@ impl Apply<'_> {
     }
 }
 
-/// Whether this change alters the leaf.
+/// Returns whether this change alters the leaf.
 fn has_effect(leaf: &Block, change: &Change) -> bool {
     let at = leaf.lower_bound(change.key());
     let exists = at < leaf.len() && leaf.key(at) == change.key();

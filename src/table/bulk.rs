@@ -7,15 +7,15 @@ use crate::format::schema::Table;
 
 /// Makes a tree from rows in key order.
 ///
-/// A leaf goes to the sink when the next row might make it larger than the target. [`BulkLoader::finish`] writes the
-/// interior blocks level by level, so that they are stored together. Memory: one leaf, and for each leaf written its
-/// first key and its reference.
+/// A leaf is passed to the sink when the next row might make it larger than the target. [`BulkLoader::finish`] writes
+/// the interior blocks level by level, so that they are stored together. Memory: one leaf, and for each leaf written
+/// its first key and its reference.
 #[derive(Debug)]
 pub struct BulkLoader {
     table: &'static Table,
     target: usize,
     leaf: BlockBuilder,
-    /// First key of `leaf`, if it has rows.
+    /// First key of `leaf`, if the leaf has rows.
     first: Key,
     /// Last key pushed, if there are rows.
     last: Key,
@@ -38,7 +38,7 @@ impl BulkLoader {
         }
     }
 
-    /// Rows pushed so far.
+    /// Returns the number of rows pushed so far.
     pub fn rows(&self) -> u64 {
         self.rows
     }
@@ -46,8 +46,8 @@ impl BulkLoader {
     /// Appends a row.
     ///
     /// # Errors
-    /// `OutOfOrder` if its key is not above the key before; `RowTooLarge` or `Misfit` if no block can hold it; errors
-    /// of the sink. After an error of the sink the loader must not be used again.
+    /// Fails with `OutOfOrder` if its key is not above the key before; `RowTooLarge` or `Misfit` if no block can hold
+    /// it; errors of the sink. After an error of the sink the loader must not be used again.
     pub fn push(
         &mut self,
         sink: &mut dyn BlockSink,
@@ -77,7 +77,7 @@ impl BulkLoader {
     /// Writes the unfinished leaf to the sink. More rows may follow.
     ///
     /// # Errors
-    /// Errors of the sink.
+    /// Fails with errors of the sink.
     pub fn finish_leaves(&mut self, sink: &mut dyn BlockSink) -> Result<(), TableError> {
         if !self.leaf.is_empty() {
             let child = put(sink, self.table, 0, self.leaf.finish())?;
@@ -89,7 +89,7 @@ impl BulkLoader {
     /// Writes everything else to the sink and returns the tree.
     ///
     /// # Errors
-    /// Errors of the sink; `TooDeep` if the tree would have too many levels.
+    /// Fails with errors of the sink; with `TooDeep` if the tree would have too many levels.
     pub fn finish(mut self, sink: &mut dyn BlockSink) -> Result<Tree, TableError> {
         self.finish_leaves(sink)?;
         let mut children = std::mem::take(&mut self.leaves);

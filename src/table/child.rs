@@ -9,22 +9,22 @@ use crate::format::schema::{self, Table};
 use crate::format::sums::Hash24;
 use std::fmt;
 
-/// How a parent names a child.
+/// The reference to a child block in a row of an interior block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildRef {
-    /// In all tables except the map.
+    /// Reference in all tables except the map: id and content hash.
     Block {
-        /// Its subchunk id.
+        /// Subchunk id of the block.
         id: SubchunkId,
-        /// Hash of its raw bytes.
+        /// Hash of the block's raw bytes.
         hash: Hash24,
     },
-    /// In the map: the place of a frame without clear part.
+    /// Reference in the map: the place of a frame without clear part.
     Frame(Place),
 }
 
 impl ChildRef {
-    /// The integers and the tail of the parent's row.
+    /// Returns the integers and the tail of the parent's row.
     pub fn encode(&self) -> (Vec<u64>, Vec<u8>) {
         match self {
             ChildRef::Block { id, hash } => (vec![id.0], hash.0.to_vec()),
@@ -45,7 +45,7 @@ impl ChildRef {
     /// Decodes the integers and the tail of a row in an interior block of `table`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Fails if the row is not valid.
     pub fn decode(table: &'static Table, ints: &[u64], tail: &[u8]) -> Result<ChildRef, FormatError> {
         const WHAT: &str = "child of a table block";
         match *ints {
@@ -72,7 +72,7 @@ impl ChildRef {
         }
     }
 
-    /// Whether an interior row of `table` can hold it.
+    /// Returns whether an interior row of `table` can hold this reference.
     pub(super) fn fits(&self, table: &'static Table) -> bool {
         match self {
             ChildRef::Block { id, .. } => !is_map(table) && (1..limits::ID).contains(&id.0),

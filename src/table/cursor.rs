@@ -10,16 +10,16 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct Cursor {
     table: &'static Table,
-    /// The blocks from the root to a leaf, each with the index of a row; empty for an empty tree. Only in the leaf may
-    /// the index be the block's length: the cursor is then after the last row of the tree.
+    /// Blocks from the root to a leaf, each with the index of a row; empty for an empty tree. Only in the leaf may the
+    /// index be the block's length: the cursor is then after the last row of the tree.
     path: Vec<(Arc<Block>, usize)>,
 }
 
 impl Tree {
-    /// A cursor on the first row whose key is not below `key`.
+    /// Makes a cursor on the first row whose key is not below `key`.
     ///
     /// # Errors
-    /// As [`Tree::get`].
+    /// Fails as [`Tree::get`] does.
     pub fn cursor_at(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Cursor, TableError> {
         let mut cursor = Cursor { table: self.table, path: Vec::new() };
         if let Some(root) = self.root_block(source)? {
@@ -31,7 +31,7 @@ impl Tree {
 }
 
 impl Cursor {
-    /// The row at the cursor; `None` after the last.
+    /// Returns the row at the cursor, or `None` after the last.
     pub fn row(&self) -> Option<RowView<'_>> {
         let (leaf, row) = self.path.last()?;
         (*row < leaf.len()).then(|| RowView::new(leaf, *row))
@@ -40,7 +40,7 @@ impl Cursor {
     /// Moves to the next row. After the last row it does not move.
     ///
     /// # Errors
-    /// As [`Tree::get`]; the cursor then has not moved.
+    /// Fails as [`Tree::get`] does; the cursor then has not moved.
     pub fn advance(&mut self, source: &dyn BlockSource) -> Result<(), TableError> {
         let Some((leaf, row)) = self.path.last_mut() else { return Ok(()) };
         if *row + 1 < leaf.len() {
@@ -139,18 +139,18 @@ impl Cursor {
     }
 }
 
-/// The row to choose for `key`: in a leaf the first row not below it; in an interior block the child whose range has
-/// it.
+/// Returns the row to choose for `key`: in a leaf the first row not below it; in an interior block the child whose
+/// range has it.
 fn towards(block: &Block, key: KeyRef<'_>) -> usize {
     if block.level() == 0 { block.lower_bound(key) } else { block.floor(key).unwrap_or(0) }
 }
 
-/// The upper bound of the keys in the child of the path's last block.
+/// Returns the upper bound of the keys in the child of the path's last block.
 fn upper(path: &[(Arc<Block>, usize)]) -> Option<KeyRef<'_>> {
     path.iter().rev().find(|(block, row)| row + 1 < block.len()).map(|(block, row)| block.key(row + 1))
 }
 
-/// Whether `key` is in the range of the path's last block, which is not the root.
+/// Returns whether `key` is in the range of the path's last block, which is not the root.
 fn covers(path: &[(Arc<Block>, usize)], key: KeyRef<'_>) -> bool {
     let above = path.split_last().map_or(&[][..], |(_, above)| above);
     above.last().is_some_and(|(block, row)| block.key(*row) <= key) && upper(above).is_none_or(|upper| key < upper)

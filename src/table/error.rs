@@ -14,7 +14,7 @@ pub enum TableError {
     Format {
         /// Name of the table.
         table: &'static str,
-        /// What is wrong.
+        /// What is wrong with the block or row.
         source: FormatError,
     },
     /// The source could not read a block, or the sink could not store one.
@@ -27,12 +27,12 @@ pub enum TableError {
     OutOfRange {
         /// Name of the table.
         table: &'static str,
-        /// Level that it should have.
+        /// Level that the block should have.
         level: u8,
-        /// The parent's reference to it.
+        /// The parent's reference to the block.
         child: ChildRef,
     },
-    /// Rows to load or changes to apply do not ascend.
+    /// The keys of rows to load or of changes to apply do not ascend.
     #[error("cannot write to the table {table}: the keys of its rows do not ascend")]
     OutOfOrder {
         /// Name of the table.
@@ -43,9 +43,9 @@ pub enum TableError {
     RowTooLarge {
         /// Name of the table.
         table: &'static str,
-        /// Bytes that it may need, or bytes of its name.
+        /// Number of bytes that the row may need, or length of its name.
         bytes: usize,
-        /// The limit.
+        /// Most bytes that are allowed.
         limit: usize,
     },
     /// A row or a reference to a block does not have the columns of the table, or a value is out of range.
@@ -53,7 +53,7 @@ pub enum TableError {
     Misfit {
         /// Name of the table.
         table: &'static str,
-        /// A row or a reference.
+        /// Name of what does not fit: a row or a reference.
         what: &'static str,
     },
     /// The tree has, or would get, too many levels (or, in a reference, none).
@@ -61,7 +61,7 @@ pub enum TableError {
     TooDeep {
         /// Name of the table.
         table: &'static str,
-        /// Levels.
+        /// Number of levels.
         levels: u8,
     },
 }
@@ -72,7 +72,7 @@ impl TableError {
         TableError::Source(error.into())
     }
 
-    /// For `map_err`: adds the name of the table.
+    /// Returns a function for `map_err` that adds the name of the table to an error.
     pub fn format(table: &'static Table) -> impl Fn(FormatError) -> Self {
         |source| TableError::Format { table: table.name, source }
     }

@@ -44,22 +44,23 @@ use crate::format::block::{Block, KeyRef};
 use crate::format::schema::Table;
 use std::sync::Arc;
 
-/// Returns verified blocks.
+/// A source of verified table blocks.
 pub trait BlockSource {
-    /// The block that `child` names, decoded as a block of `table` at `level`, and verified by its hash or checksum.
+    /// Returns the block that `child` names, decoded as a block of `table` at `level`, and verified by its hash or
+    /// checksum.
     ///
     /// # Errors
-    /// If it cannot be read or does not verify.
+    /// Fails if the block cannot be read or does not verify.
     fn block(&self, table: &'static Table, level: u8, child: &ChildRef) -> Result<Arc<Block>, TableError>;
 }
 
-/// Stores new blocks.
+/// A store for new table blocks.
 pub trait BlockSink {
-    /// Takes the raw bytes of a block of `table` at `level` and returns the reference for its parent: id and hash, or
+    /// Stores the raw bytes of a block of `table` at `level` and returns the reference for its parent: id and hash, or
     /// in the map a place without clear part.
     ///
     /// # Errors
-    /// If it cannot be stored.
+    /// Fails if the block cannot be stored.
     fn put(&mut self, table: &'static Table, level: u8, raw: Vec<u8>) -> Result<ChildRef, TableError>;
 }
 
@@ -86,7 +87,7 @@ fn fetch(
     Ok(block)
 }
 
-/// The child that row `row` of an interior block names.
+/// Returns the child that row number `row` of an interior block names.
 fn child_at(table: &'static Table, block: &Block, row: usize) -> Result<ChildRef, TableError> {
     ChildRef::decode(table, block.ints(row), block.tail(row)).map_err(TableError::format(table))
 }

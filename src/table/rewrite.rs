@@ -9,12 +9,12 @@ use crate::format::block::{Block, BlockBuilder, Key, KeyRef, Row};
 use crate::format::schema::Table;
 use std::sync::Arc;
 
-/// A row, old or new.
+/// A row of a level that is being rewritten, old or new.
 #[derive(Debug, Clone)]
 pub(super) enum Item {
-    /// In an existing block.
+    /// A row of an existing block.
     Old(RowRef),
-    /// Not yet in a block.
+    /// A row that is not yet in a block.
     New(Row),
 }
 
@@ -26,14 +26,14 @@ impl Item {
         }
     }
 
-    /// The child that it refers to, as a row of an interior block.
+    /// Returns the child that the row refers to, as a row of an interior block.
     pub(super) fn child(&self, table: &'static Table) -> Result<ChildRef, TableError> {
         let (_, ints, tail) = self.parts();
         ChildRef::decode(table, ints, tail).map_err(TableError::format(table))
     }
 }
 
-/// State that all levels share.
+/// State that all levels of a rewrite share.
 pub(super) struct Context<'a> {
     pub(super) table: &'static Table,
     pub(super) source: &'a dyn BlockSource,
@@ -47,7 +47,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Writes a block of these rows; returns the parent's row for it.
+    /// Writes a block of these rows, and returns the parent's row for it.
     fn write(&mut self, level: u8, items: &[Item]) -> Result<Item, TableError> {
         let mut block = BlockBuilder::new(self.table, level);
         for item in items {
@@ -65,9 +65,9 @@ impl Context<'_> {
 
 /// A block whose next neighbour is not known yet.
 enum Held {
-    /// An old block that stays: its row in the old parent.
+    /// An old block that stays, by its row in the old parent.
     Kept(RowRef),
-    /// Rows for a new block.
+    /// The rows for a new block.
     New(Vec<Item>),
 }
 
@@ -75,15 +75,15 @@ enum Held {
 pub(super) struct Level {
     table: &'static Table,
     level: u8,
-    /// The upper bound of the old parent: all keys are below it.
+    /// Upper bound of the old parent: all keys are below it.
     upper: Option<Key>,
     /// The block before `pending`.
     held: Option<Held>,
-    /// Rows after `held`, of at most twice the target in bytes.
+    /// Rows after `held`, of at most twice the target size in bytes.
     pending: Vec<Item>,
-    /// `pending` encoded, for its length.
+    /// The rows of `pending`, encoded to know their length.
     encoded: BlockBuilder,
-    /// How many rows of `pending` are needed to reach the target; 0 while they do not reach it.
+    /// Number of rows of `pending` that are needed to reach the target size; 0 while they do not reach it.
     cut: usize,
     /// Rows of the parent for the finished blocks.
     done: Vec<Item>,
@@ -143,13 +143,13 @@ impl Level {
         std::mem::take(&mut self.pending)
     }
 
-    /// Whether the pending rows are too few for a block that has neighbours.
+    /// Returns whether the pending rows are too few for a block that has neighbours.
     fn is_small(&self, context: &Context<'_>) -> bool {
         self.encoded.len() < context.target / 4
     }
 
-    /// Call it when all rows of a rewritten block have been pushed. If there are less than half the target, the rows of
-    /// the next rewritten block join them, which costs nothing. An old neighbour has to join only if there are less
+    /// Ends a rewritten block, when all of its rows have been pushed. If there are less than half the target, the rows
+    /// of the next rewritten block join them, which costs nothing. An old neighbour has to join only if there are less
     /// than a quarter.
     pub(super) fn boundary(&mut self, context: &mut Context<'_>) -> Result<(), TableError> {
         if self.encoded.len() < context.target / 2 { Ok(()) } else { self.close(context) }
@@ -177,7 +177,7 @@ impl Level {
         self.boundary(context)
     }
 
-    /// If this level is above the leaves and would be one block with one row: that row.
+    /// Returns the only row, if this level is above the leaves and would be one block with one row.
     pub(super) fn single(&mut self) -> Option<Item> {
         let single = self.level > 0 && self.done.is_empty() && self.held.is_none() && self.pending.len() == 1;
         if single { self.pending.pop() } else { None }
@@ -228,10 +228,10 @@ impl Level {
     }
 }
 
-/// These rows of a block.
+/// Iterates over these rows of a block.
 pub(super) fn items_of(block: &Arc<Block>, rows: std::ops::Range<usize>) -> impl Iterator<Item = Item> + '_ {
     rows.map(|row| Item::Old(RowRef::new(block, row)))
 }
 
-/// The largest target whose double is still a block.
+/// Largest target size in bytes whose double is still allowed for a block.
 pub(super) const TARGET_MAX: usize = BLOCK_MAX / 2;

@@ -3,7 +3,7 @@
 use crate::format::block::{Block, KeyRef, Row};
 use std::sync::Arc;
 
-/// A row of a block that it keeps alive.
+/// A row of a table block, which it keeps alive.
 #[derive(Debug, Clone)]
 pub struct RowRef {
     block: Arc<Block>,
@@ -11,33 +11,33 @@ pub struct RowRef {
 }
 
 impl RowRef {
-    /// `row` must be below the block's length.
+    /// Makes a reference to row number `row`, which must be below the block's length.
     pub(super) fn new(block: &Arc<Block>, row: usize) -> Self {
         debug_assert!(row < block.len());
         RowRef { block: Arc::clone(block), row }
     }
 
-    /// Its key.
+    /// Returns the key of the row.
     pub fn key(&self) -> KeyRef<'_> {
         self.block.key(self.row)
     }
 
-    /// Its integers.
+    /// Returns the integer columns of the row.
     pub fn ints(&self) -> &[u64] {
         self.block.ints(self.row)
     }
 
-    /// Its tail.
+    /// Returns the tail of the row: its bytes after the integer columns.
     pub fn tail(&self) -> &[u8] {
         self.block.tail(self.row)
     }
 
-    /// A copy.
+    /// Returns an owned copy of the row.
     pub fn to_row(&self) -> Row {
         self.block.row(self.row)
     }
 
-    /// The row, borrowed.
+    /// Returns the row, borrowed.
     pub fn view(&self) -> RowView<'_> {
         RowView { block: &self.block, row: self.row }
     }
@@ -51,7 +51,7 @@ impl RowRef {
     }
 }
 
-/// A row, borrowed from its block.
+/// A row, borrowed from its table block.
 #[derive(Debug, Clone, Copy)]
 pub struct RowView<'a> {
     block: &'a Arc<Block>,
@@ -63,27 +63,27 @@ impl<'a> RowView<'a> {
         RowView { block, row }
     }
 
-    /// Its key.
+    /// Returns the key of the row.
     pub fn key(&self) -> KeyRef<'a> {
         self.block.key(self.row)
     }
 
-    /// Its integers.
+    /// Returns the integer columns of the row.
     pub fn ints(&self) -> &'a [u64] {
         self.block.ints(self.row)
     }
 
-    /// Its tail.
+    /// Returns the tail of the row: its bytes after the integer columns.
     pub fn tail(&self) -> &'a [u8] {
         self.block.tail(self.row)
     }
 
-    /// A copy.
+    /// Returns an owned copy of the row.
     pub fn to_row(&self) -> Row {
         self.block.row(self.row)
     }
 
-    /// The row, together with its block.
+    /// Returns the row, together with its block.
     pub fn to_row_ref(&self) -> RowRef {
         RowRef::new(self.block, self.row)
     }

@@ -8,12 +8,12 @@ use crate::format::schema::{self, Table};
 use crate::format::tree_ref::{TreeRef, TreeRoot};
 use std::sync::Arc;
 
-/// One version of one table.
+/// The copy-on-write tree of one version of one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// The table.
+    /// The table whose rows the tree holds.
     pub table: &'static Table,
-    /// The root block, and how many levels the tree has (1 if the root block is a leaf, at most
+    /// Reference to the root block, and the number of levels (1 if the root block is a leaf, at most
     /// [`limits::TREE_LEVELS`]); `None` if there are no rows.
     pub root: Option<(ChildRef, u8)>,
     /// Number of rows in all leaves according to the root; only a walk over all leaves verifies it.
@@ -21,27 +21,27 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree without rows.
+    /// Makes a tree without rows.
     pub fn empty(table: &'static Table) -> Self {
         Tree { table, root: None, rows: 0 }
     }
 
-    /// The tree of any table except the map.
+    /// Makes the tree of any table except the map from its reference in a root.
     pub fn from_ref(table: &'static Table, tree: &TreeRef) -> Self {
         let root = tree.root.map(|root| (ChildRef::Block { id: root.block, hash: root.hash }, root.levels));
         Tree { table, root, rows: tree.rows }
     }
 
-    /// The map.
+    /// Makes the tree of the map from its reference in a root.
     pub fn from_map(map: &MapRef) -> Self {
         let root = map.root.map(|(place, levels)| (ChildRef::Frame(place), levels));
         Tree { table: &schema::MAP, root, rows: map.rows }
     }
 
-    /// The inverse of [`Tree::from_ref`].
+    /// Returns the reference for a root, the inverse of [`Tree::from_ref`].
     ///
     /// # Errors
-    /// `Misfit` if it is the map, whose root is a place.
+    /// Fails with `Misfit` if this is the map, whose root is a place.
     pub fn to_ref(&self) -> Result<TreeRef, TableError> {
         let root = match self.root {
             None => None,
@@ -51,10 +51,10 @@ impl Tree {
         Ok(TreeRef { root, rows: self.rows })
     }
 
-    /// The inverse of [`Tree::from_map`].
+    /// Returns the reference for a root, the inverse of [`Tree::from_map`].
     ///
     /// # Errors
-    /// `Misfit` if it is not the map.
+    /// Fails with `Misfit` if this is not the map.
     pub fn to_map_ref(&self) -> Result<MapRef, TableError> {
         let root = match self.root {
             None => None,
@@ -68,7 +68,7 @@ impl Tree {
         TableError::Misfit { table: self.table.name, what }
     }
 
-    /// The reference to the root block, and its level; `None` if the tree is empty.
+    /// Returns the reference to the root block, and its level; `None` if the tree is empty.
     pub(super) fn root_child(&self) -> Result<Option<(ChildRef, u8)>, TableError> {
         match self.root {
             None => Ok(None),
@@ -77,10 +77,10 @@ impl Tree {
         }
     }
 
-    /// The root block; `None` if the tree is empty.
+    /// Returns the root block; `None` if the tree is empty.
     ///
     /// # Errors
-    /// As [`Tree::get`].
+    /// Fails as [`Tree::get`] does.
     pub fn root_block(&self, source: &dyn BlockSource) -> Result<Option<Arc<Block>>, TableError> {
         match self.root_child()? {
             None => Ok(None),
@@ -88,10 +88,10 @@ impl Tree {
         }
     }
 
-    /// The row with this key. Reads one block per level.
+    /// Returns the row with this key, or `None`. Reads one block per level.
     ///
     /// # Errors
-    /// If a block on the way cannot be read or is not valid.
+    /// Fails if a block on the way cannot be read or is not valid.
     pub fn get(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Option<RowRef>, TableError> {
         let Some(mut block) = self.root_block(source)? else { return Ok(None) };
         let mut upper = None;
@@ -104,10 +104,10 @@ impl Tree {
         Ok(None)
     }
 
-    /// The last row whose key is not above `key`. Reads at most two blocks per level.
+    /// Returns the last row whose key is not above `key`. Reads at most two blocks per level.
     ///
     /// # Errors
-    /// As [`Tree::get`].
+    /// Fails as [`Tree::get`] does.
     pub fn floor(&self, source: &dyn BlockSource, key: KeyRef<'_>) -> Result<Option<RowRef>, TableError> {
         let Some(mut block) = self.root_block(source)? else { return Ok(None) };
         let mut upper = None;

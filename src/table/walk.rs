@@ -5,29 +5,29 @@ use crate::format::block::{Block, KeyRef};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// A block of a tree, or why it could not be read.
+/// A block of a tree that a walk visits, or why it could not be read.
 #[derive(Debug)]
 pub struct Visit<'a> {
-    /// Its level; 0 for a leaf.
+    /// Level of the block; 0 for a leaf.
     pub level: u8,
-    /// The parent's reference to it; `None` if the parent's row is not valid.
+    /// The parent's reference to the block; `None` if the parent's row is not valid.
     pub child: Option<ChildRef>,
     /// Lower bound (inclusive) of all keys in the block and below; `None`: no bound.
     pub lower: Option<KeyRef<'a>>,
     /// Upper bound (exclusive) of all keys in the block and below; `None`: no bound.
     pub upper: Option<KeyRef<'a>>,
-    /// The block. An error means that rows in this range are lost.
+    /// The verified block. An error means that rows in this range are lost.
     pub block: Result<&'a Arc<Block>, &'a TableError>,
 }
 
 /// How a walk continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Onward {
-    /// With the blocks below, if there are any.
+    /// The walk continues with the blocks below, if there are any.
     Into,
-    /// With the next block, skipping those below this one.
+    /// The walk continues with the next block, skipping those below this one.
     Past,
-    /// Not at all: the walk stops.
+    /// The walk stops.
     Stop,
 }
 
@@ -39,8 +39,8 @@ impl Tree {
         self.walk_where(source, &mut |_, _| true, visit);
     }
 
-    /// Like [`Tree::walk`], but skips blocks that are not `wanted` (by level and reference), and all blocks below them.
-    /// With a set of the blocks already seen, shared blocks of several trees are visited once.
+    /// Visits blocks as [`Tree::walk`] does, but skips those that are not `wanted` (by level and reference), and all
+    /// blocks below them. With a set of the blocks already seen, shared blocks of several trees are visited once.
     pub fn walk_where(
         &self,
         source: &dyn BlockSource,

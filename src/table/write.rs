@@ -10,7 +10,7 @@ use crate::format::schema::{Coding, Table};
 pub(super) const TARGET_MIN: usize = 1024;
 /// Most raw bytes of a block.
 pub(super) const BLOCK_MAX: usize = limits::TABLE_BLOCK as usize;
-/// An upper bound of the bytes of a block besides its rows.
+/// Upper bound of the bytes of a block besides its rows.
 const HEADER_ROOM: usize = 256;
 
 /// Checks that a block of `table` at `level` can hold the row.
@@ -58,7 +58,7 @@ pub(super) fn put(
     }
 }
 
-/// The parent's row for a child whose first key is `key`.
+/// Makes the parent's row for a child whose first key is `key`.
 pub(super) fn child_row(key: Key, child: &ChildRef) -> Row {
     let (ints, tail) = child.encode();
     Row { key, ints, tail }

@@ -25,15 +25,15 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// Old and new offsets of copied frames.
+/// Old offsets of copied frames in the thaw log, with their new offsets.
 pub type Moved = BTreeMap<LogOffset, LogOffset>;
 
 impl Recovered {
     //= format-spec.md#11.4
     //# So a writer must write the operations after the durable offset again, with the written bytes that they name,
     //# before it continues.
-    /// Continues from `durable`, which is before the log's end and after transaction `chain`. `number` is above the
-    /// numbers of all segments that are not empty.
+    /// Continues the log from the offset `durable`, which is before the log's end and after transaction `chain`.
+    /// `number` is above the numbers of all segments that are not empty.
     pub(super) fn carry(
         self,
         identity: Identity,
@@ -72,7 +72,7 @@ impl Recovered {
     }
 
     /// Appends the groups after transaction `number`, and the frames after the log's durable end that they name, and
-    /// makes all of them durable. Only one group is in memory at a time.
+    /// makes all of them durable. Only one group is in memory at a time. Returns the new offsets of the frames.
     fn copy(&self, number: u64, log: &mut ThawLog) -> Result<Moved, ThawError> {
         let mut moved = Moved::new();
         let mut group = Vec::new();

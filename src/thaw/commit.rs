@@ -9,14 +9,14 @@ use crate::storage::{Folder, Storage};
 use std::fmt;
 use std::sync::Arc;
 
-/// A commit that was begun: its group is in the log, but not yet durable.
+/// A commit that was begun: its group of transactions is in the log, but not yet durable.
 #[must_use = "a commit that is not ended blocks the log"]
 pub struct Begun {
     pub(super) number: u64,
     pub(super) transaction_end: u64,
     pub(super) end: u64,
     pub(super) folder: Option<Arc<dyn Folder>>,
-    /// In ascending order of segments, then emptied files.
+    /// The files to sync: segments in ascending order, then emptied files.
     pub(super) storages: Vec<Arc<dyn Storage>>,
 }
 
@@ -27,17 +27,19 @@ impl fmt::Debug for Begun {
 }
 
 impl Begun {
-    /// Number of the group's last transaction.
+    /// Returns the number of the group's last transaction.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Where the group's last transaction ends, before the pad. A root that contains the transaction names this offset.
+    /// Returns the offset where the group's last transaction ends, before the pad. A root that contains the transaction
+    /// names this offset.
     pub fn transaction_end(&self) -> LogOffset {
         LogOffset(self.transaction_end)
     }
 
-    /// Where the log ends after this group. When the commit has ended, the log is durable up to here.
+    /// Returns the offset where the log ends after this group. When the commit has ended, the log is durable up to
+    /// here.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.end)
     }
@@ -45,7 +47,7 @@ impl Begun {
     /// Makes everything durable that the commit needs. Takes no lock; call it once.
     ///
     /// # Errors
-    /// If it is not known whether all is durable. Pass the error to [`ThawLog::end`](super::ThawLog::end).
+    /// Fails if it is not known whether all is durable. Pass the error to [`ThawLog::end`](super::ThawLog::end).
     pub fn sync(&self) -> Result<(), ThawError> {
         if let Some(folder) = &self.folder {
             folder.sync()?;
@@ -60,30 +62,30 @@ impl Begun {
 /// A commit that failed to begin: nothing of it is in the log.
 #[derive(Debug)]
 pub struct NotBegun {
-    /// Why.
+    /// Why the commit failed to begin.
     pub error: ThawError,
-    /// The operations that were to be committed, in order.
+    /// Operations that were to be committed, in order.
     pub operations: Vec<Operation>,
 }
 
-/// The operations of one transaction, encoded.
+/// The encoded operations of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Part {
     pub(super) count: u32,
     pub(super) body: Vec<u8>,
 }
 
-/// Why an operation cannot be written.
+/// Why an operation cannot be written to the thaw log.
 #[derive(Debug)]
 pub(super) enum Unfit {
-    /// It has this many bytes, which is too large for a transaction.
+    /// The operation has this many bytes, which is too large for a transaction.
     Long(u64),
-    /// Readers would refuse it.
+    /// Readers would refuse the operation.
     Invalid(FormatError),
 }
 
 impl Unfit {
-    /// The [`ThawError`] of a log with segments of this size that ends at `offset`.
+    /// Returns the [`ThawError`] of a log with segments of this size that ends at `offset`.
     pub(super) fn error(self, offset: LogOffset, segment_size: u64) -> ThawError {
         match self {
             Unfit::Long(len) => ThawError::TooLarge { what: "an operation", len, segment_size },
@@ -95,7 +97,7 @@ impl Unfit {
 /// Splits operations into the bodies of one or more transactions of at most `room` raw bytes.
 ///
 /// # Errors
-/// If one of them cannot be written. An operation that readers refuse would make the whole log unreadable.
+/// Fails if one of them cannot be written. An operation that readers refuse would make the whole log unreadable.
 pub(super) fn group(operations: &[Operation], room: u64) -> Result<Vec<Part>, Unfit> {
     let room = room.saturating_sub(TransactionHead::SIZE as u64);
     let mut parts = Vec::new();

@@ -15,9 +15,9 @@ pub enum ThawError {
     /// A transaction cannot be encoded, or it cannot be decoded though its checksum is right.
     #[error("cannot decode the transaction at offset {offset} of the thaw log: {source}")]
     Transaction {
-        /// Offset of its frame.
+        /// Offset in the log of the transaction's frame.
         offset: LogOffset,
-        /// What is wrong with it.
+        /// What is wrong with the transaction.
         source: FormatError,
     },
     /// The log does not continue the current state of the image.
@@ -26,49 +26,49 @@ pub enum ThawError {
     /// Bytes that were durable are damaged.
     #[error("the thaw log is damaged at offset {at}, though it was durable up to {durable}: {why}")]
     Damaged {
-        /// Offset of the first damaged byte.
+        /// Offset in the log of the first damaged byte.
         at: LogOffset,
-        /// End of the synced bytes.
+        /// Offset in the log up to which bytes were synced.
         durable: LogOffset,
-        /// What is wrong there.
+        /// What is wrong at the damaged bytes.
         why: String,
     },
     /// A frame is not the frame of written bytes that a range names, or is damaged.
     #[error("cannot read written bytes at offset {offset} of the thaw log: {why}")]
     Written {
-        /// Offset of the frame.
+        /// Offset in the log of the frame.
         offset: LogOffset,
-        /// What is wrong with it.
+        /// What is wrong with the frame.
         why: String,
     },
-    /// Something does not fit into one segment.
+    /// A transaction or written bytes do not fit into one segment.
     #[error("cannot write {what} of {len} bytes to the thaw log: its segments have {segment_size} bytes")]
     TooLarge {
-        /// What it is.
+        /// Name of what is too large.
         what: &'static str,
-        /// Its bytes.
+        /// Length in bytes of what is too large.
         len: u64,
-        /// Bytes of a segment.
+        /// Length of a segment in bytes.
         segment_size: u64,
     },
-    /// A segment size or epoch that the format does not allow.
+    /// A segment size or epoch is not allowed by the format.
     #[error("cannot write to the thaw log: {what} is {value}, which is not allowed")]
     Invalid {
-        /// What it is.
+        /// Name of the value.
         what: &'static str,
-        /// Its value.
+        /// The value that is not allowed.
         value: u64,
     },
     /// A new log cannot begin, because there is a log with commits.
     #[error("cannot make a thaw log: there already is one, with {transactions} transactions")]
     Occupied {
-        /// Number of its last transaction.
+        /// Number of the last transaction of the existing log.
         transactions: u64,
     },
     /// An earlier commit was begun and has not ended.
     #[error("cannot commit to the thaw log: an earlier commit has not ended")]
     Unfinished,
-    /// An earlier sync or truncation failed: it is not known what is durable.
+    /// An earlier sync or truncation failed, so it is not known what is durable.
     #[error(
         "cannot write to the thaw log: an earlier write to it failed, so nothing more is written until it is opened again"
     )]

@@ -9,7 +9,7 @@ use crate::format::rows::{ThawedBytes, ThawedRow};
 use crate::format::transaction::Thawed;
 use crate::meta::{MetaError, View};
 
-/// The part of a row of `thawed` that says where an operation's bytes are.
+/// Returns the part of a row of `thawed` that says where an operation's bytes are.
 pub fn bytes_of(thawed: &Thawed) -> ThawedBytes {
     match thawed.frame {
         Thawed::LOST => ThawedBytes::Lost,
@@ -18,10 +18,10 @@ pub fn bytes_of(thawed: &Thawed) -> ThawedBytes {
     }
 }
 
-/// Like [`splice`], with the ranges of a view.
+/// Computes the changes as [`splice`] does, with the ranges of a view.
 ///
 /// # Errors
-/// If the table cannot be read, or a row is not valid.
+/// Fails if the table cannot be read, or a row is not valid.
 pub fn replace(
     view: &View,
     inode: InodeId,
@@ -38,9 +38,9 @@ pub fn replace(
     Ok(splice(&existing, inode, offset, len, put.map(bytes_of)))
 }
 
-/// The changes of rows after which the bytes `[offset, offset + len)` of `inode` are those of `put`, or not thawed if
-/// `put` is `None`. `existing` has the inode's ranges that overlap these bytes, as (offset, row), in order; other
-/// ranges are ignored. The changes are in key order with each key once; `None` deletes a row.
+/// Returns the changes of rows after which the bytes `[offset, offset + len)` of `inode` are those of `put`, or not
+/// thawed if `put` is `None`. `existing` has the inode's ranges that overlap these bytes, as (offset, row), in order;
+/// other ranges are ignored. The changes are in key order with each key once; `None` deletes a row.
 ///
 /// An empty range changes nothing.
 pub fn splice(
@@ -77,7 +77,7 @@ pub fn splice(
     changes
 }
 
-/// A range without its first `cut` bytes; it has more bytes than that.
+/// Returns a range without its first `cut` bytes; it has more bytes than that.
 fn after(row: ThawedRow, cut: u64) -> ThawedRow {
     let bytes = match row.bytes {
         // A range in the log ends within the 64 MiB of its frame.

@@ -4,36 +4,37 @@ use crate::format::head::Head;
 use crate::format::root::Root;
 use thiserror::Error;
 
-/// The image, and the state of it, that a segment continues.
+/// The image, and the state of it, that a segment of a thaw log continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// The image's.
+    /// Id of the image.
     pub uuid: [u8; 16],
-    /// The image's.
+    /// Id of the image's history: a copy that is changed separately gets another one.
     pub lineage: [u8; 16],
-    /// Of a head slot.
+    /// Generation of a head slot of the image.
     pub generation: u64,
-    /// Of that slot's root.
+    /// Hash of the root that this slot names.
     pub root_hash: [u8; 32],
 }
 
-/// The fields of a head slot and its root about thaw logs.
+/// What a head slot and its root say about thaw logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// The slot's.
+    /// Generation of the slot.
     pub generation: u64,
-    /// The slot's.
+    /// Root hash in the slot.
     pub root_hash: [u8; 32],
-    /// The slot's: the log that continues the image, 0 for none.
+    /// Id of the log that continues the image, from the slot; 0 for none.
     pub thaw_log_id: u64,
-    /// The root's: the log whose transactions it contains, 0 for none.
+    /// Id of the log whose transactions the root contains, from the root; 0 for none.
     pub root_log_id: u64,
-    /// The root's: the number of the last transaction that it contains.
+    /// Number of the last transaction that the root contains, from the root.
     pub thaw_transaction: u64,
 }
 
 impl Slot {
-    /// What a head slot says of the thaw log, from its `head` and the head's root; `None` for a root that cannot be read.
+    /// Collects what a head slot says of the thaw log, from its `head` and the head's root; `None` for a root that
+    /// cannot be read.
     pub fn of(head: &Head, root: Option<&Root>) -> Self {
         Slot {
             generation: head.generation,
@@ -48,11 +49,11 @@ impl Slot {
 /// The part of an image's state that a thaw log has to fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageState {
-    /// The image's.
+    /// Id of the image.
     pub uuid: [u8; 16],
-    /// The image's.
+    /// Id of the image's history.
     pub lineage: [u8; 16],
-    /// Bytes of the image's file.
+    /// Length of the image's file in bytes.
     pub len: u64,
     /// The head slots that verify.
     pub slots: Vec<Slot>,
@@ -61,23 +62,23 @@ pub struct ImageState {
 /// The part of a log's state that has to fit an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogState {
-    /// The log's.
+    /// Id of the log.
     pub log_id: u64,
-    /// The bindings of the segments that count.
+    /// Bindings of the segments that count.
     pub bindings: Vec<Binding>,
     /// Number of the last transaction that counts.
     pub last_transaction: u64,
-    /// The end of the image's bytes that were synced before that transaction was written.
+    /// Offset in the image up to which it was synced before that transaction was written.
     pub image_end: u64,
 }
 
-/// Why a log does not fit.
+/// Why a thaw log does not fit an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Misfit {
-    /// The uuid is different.
+    /// The log is of another image: the ids differ.
     #[error("it is the log of another image")]
     Uuid,
-    /// The lineage is different.
+    /// The log is of a copy of the image that was changed separately: the ids of the history differ.
     #[error("it is the thaw log of a copy of the image that was changed separately")]
     Lineage,
     /// No head slot names the log.
@@ -86,20 +87,20 @@ pub enum Misfit {
     /// The root of a generation is not the one that the log continues.
     #[error("the thaw log continues another root than the one that generation {generation} of the image has")]
     Root {
-        /// The generation.
+        /// Generation of the head slot.
         generation: u64,
     },
-    /// The log is older than the root.
+    /// The log is older than the root: it lacks transactions that the root contains.
     #[error(
         "the image contains the thaw log's transactions up to number {contained}, but the log ends with number {last}"
     )]
     EndsBefore {
         /// Number of the last transaction that the root contains.
         contained: u64,
-        /// Number of the log's last.
+        /// Number of the last transaction in the log.
         last: u64,
     },
-    /// The log is younger than the root.
+    /// The log is younger than the root: transactions between them are missing.
     #[error(
         "the image contains the thaw log's transactions up to number {contained}, but the first one in the log comes after \
          number {before}"
@@ -110,14 +111,14 @@ pub enum Misfit {
         /// Number of the transaction before the first one in the log.
         before: u64,
     },
-    /// The image is shorter than when the log was written.
+    /// The image is shorter than it was when the log was written.
     #[error(
         "the thaw log was written when the image had at least {image_end} bytes, but now the image has {len} bytes"
     )]
     ImageShort {
-        /// Bytes of the image that were synced.
+        /// Number of bytes of the image that were synced.
         image_end: u64,
-        /// Bytes of the image.
+        /// Length of the image in bytes.
         len: u64,
     },
 }
@@ -125,7 +126,7 @@ pub enum Misfit {
 /// Checks the log id and the segment heads, but not the transactions.
 ///
 /// # Errors
-/// What does not fit.
+/// Fails with what does not fit.
 pub fn fits_by_name(log_id: u64, bindings: &[Binding], image: &ImageState) -> Result<(), Misfit> {
     if bindings.iter().any(|binding| binding.uuid != image.uuid) {
         return Err(Misfit::Uuid);
@@ -147,10 +148,10 @@ pub fn fits_by_name(log_id: u64, bindings: &[Binding], image: &ImageState) -> Re
 
 //= format-spec.md#11.6
 //# A log that does not fit is set aside and reported; it must never be replayed.
-/// Whether the log fits the image.
+/// Checks whether the log fits the image.
 ///
 /// # Errors
-/// What does not fit.
+/// Fails with what does not fit.
 pub fn fits(log: &LogState, image: &ImageState) -> Result<(), Misfit> {
     fits_by_name(log.log_id, &log.bindings, image)?;
     let last = log.last_transaction;

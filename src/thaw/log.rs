@@ -26,11 +26,11 @@ const PAD: u64 = SYNC_BLOCK + HEADER;
 /// Where written bytes are in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// Their frame.
+    /// Offset in the log of the frame that holds the bytes.
     pub frame: LogOffset,
-    /// How many.
+    /// Number of bytes.
     pub len: u64,
-    /// XXH3 of all of them.
+    /// XXH3-64 checksum of all of the bytes.
     pub sum: u64,
 }
 
@@ -39,7 +39,7 @@ pub struct ThawLog {
     pub(super) folder: Arc<dyn Folder>,
     pub(super) identity: Identity,
     pub(super) chain: Chain,
-    /// All that counts before this offset is durable.
+    /// Offset before which everything that counts is durable.
     pub(super) durable: u64,
     /// The current segment, and the offset of the next frame.
     pub(super) tail: Tail,
@@ -58,11 +58,11 @@ pub struct ThawLog {
     pub(super) emptied: BTreeMap<u64, Arc<dyn Storage>>,
     /// Whether files were created since the directory was synced.
     pub(super) new_names: bool,
-    /// End of the group of the commit that was begun and has not ended.
+    /// Offset of the end of the group of the commit that was begun and has not ended.
     pub(super) running: Option<u64>,
-    /// The durable end that the last group names.
+    /// The durable end that the last group records.
     pub(super) recorded: u64,
-    /// End of the last group that has operations, and number of its last transaction.
+    /// Offset of the end of the last group that has operations, and number of its last transaction.
     pub(super) last_group: u64,
     pub(super) last_change: u64,
     pub(super) stopped: bool,
@@ -74,19 +74,19 @@ pub(super) struct Tail {
     pub(super) end: u64,
 }
 
-/// The state that a log continues from.
+/// The state from which a log is continued.
 pub(super) struct Continued {
     pub(super) chain: Chain,
-    /// Where the log ends.
+    /// Offset where the log ends.
     pub(super) end: u64,
-    /// All that counts before this offset is durable.
+    /// Offset before which everything that counts is durable.
     pub(super) durable: u64,
     pub(super) segments: BTreeMap<u64, Segment>,
     /// Number of the segment to begin.
     pub(super) number: u64,
 }
 
-/// Bytes of the pad after a group that ends at `end`, up to a multiple of 4096.
+/// Returns the bytes of the pad after a group that ends at `end`, up to a multiple of 4096.
 pub(super) fn pad_len(end: u64) -> u64 {
     match SYNC_BLOCK - end % SYNC_BLOCK {
         SYNC_BLOCK => 0,
@@ -280,79 +280,79 @@ impl ThawLog {
         Ok(())
     }
 
-    /// New segments name this state of the image from now on.
+    /// Sets the state of the image that new segments name.
     pub fn set_binding(&mut self, binding: Binding) {
         self.identity.binding = binding;
     }
 
-    /// Number of the last transaction that was begun, 0 for none.
+    /// Returns the number of the last transaction that was begun, 0 for none.
     pub fn last_transaction(&self) -> u64 {
         self.chain.number
     }
 
-    /// Number of the last transaction that has operations; before this writer's first one, number of the last
+    /// Returns the number of the last transaction that has operations; before this writer's first one, of the last
     /// transaction it found.
     pub fn last_change(&self) -> u64 {
         self.last_change
     }
 
-    /// The log's id.
+    /// Returns the log's id.
     pub fn log_id(&self) -> u64 {
         self.identity.log_id
     }
 
-    /// Bytes of a segment.
+    /// Returns the length of a segment in bytes.
     pub fn segment_size(&self) -> u64 {
         self.identity.segment_size
     }
 
-    /// Whether there are appended bytes that no commit has synced or is syncing.
+    /// Returns whether there are appended bytes that no commit has synced or is syncing.
     pub fn has_unsynced(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// Whether the last commit with operations is durable, but nothing in the log says so yet. After a crash a writer
-    /// would have to write it again; a commit without operations records that it is durable.
+    /// Returns whether the last commit with operations is durable, but nothing in the log says so. After a crash a
+    /// writer would have to write it again; a commit without operations records that it is durable.
     pub fn has_unrecorded_commit(&self) -> bool {
         !self.stopped && self.recorded < self.last_group && self.last_group <= self.durable
     }
 
-    /// Whether there is space for one more segment. If there was none before, this tries again.
+    /// Returns whether there is space for one more segment. If there was none before, this tries again.
     pub fn has_space(&mut self) -> bool {
         self.make_ahead().is_ok()
     }
 
-    /// Whether an earlier failure has stopped the log for good.
+    /// Returns whether an earlier failure has stopped the log for good.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Where the log ends now: all frames are before this offset.
+    /// Returns the offset where the log ends now: all frames are before it.
     pub fn position(&self) -> LogOffset {
         LogOffset(self.tail.end)
     }
 
-    /// The durable end of the log.
+    /// Returns the offset up to which the log is durable.
     pub fn durable(&self) -> LogOffset {
         LogOffset(self.durable)
     }
 
-    /// Most bytes of one append.
+    /// Returns the most bytes of one append.
     pub fn largest_write(&self) -> u64 {
         let head = HEADER + SegmentHead::SIZE as u64;
         self.identity.segment_size.saturating_sub(head + HEADER + PAD)
     }
 
-    /// Bytes of all its segments, the current one up to the log's end.
+    /// Returns the bytes of all segments, the current one up to the log's end.
     pub fn extent(&self) -> u64 {
         let last = self.tail.end.saturating_sub(self.tail.number.saturating_mul(self.identity.segment_size));
         self.ended.values().fold(last, |sum, &len| sum.saturating_add(len))
     }
 
-    /// Bytes in all segments.
+    /// Returns the bytes in all segments.
     ///
     /// # Errors
-    /// If the length of a segment cannot be read.
+    /// Fails if the length of a segment cannot be read.
     pub fn bytes(&self) -> Result<u64, ThawError> {
         let mut sum = 0u64;
         for segment in self.segments.values() {
@@ -361,22 +361,22 @@ impl ThawLog {
         Ok(sum)
     }
 
-    /// The segment of a frame, for reading without the log.
+    /// Returns the segment of a frame, for reading without the log.
     pub fn segment(&self, frame: LogOffset) -> Option<Segment> {
         self.segments.get(&frame.0.checked_div(self.identity.segment_size)?).cloned()
     }
 
-    /// The current segments, for reading without the log.
+    /// Returns the current segments, for reading without the log.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::new(Segments::new(self.identity.segment_size, self.segments.clone()))
     }
 
-    /// Number of the lowest segment.
+    /// Returns the number of the lowest segment.
     pub fn lowest_segment(&self) -> Option<u64> {
         self.segments.first_key_value().map(|(&number, _)| number)
     }
 
-    /// How many segments there are.
+    /// Returns the number of segments.
     pub fn segment_count(&self) -> u64 {
         self.segments.len() as u64
     }
@@ -397,14 +397,14 @@ impl ThawLog {
         self.segments.get(&number).ok_or(ThawError::Stopped)
     }
 
-    /// Whether a frame of `len` bytes and a pad after it fit into the current segment.
+    /// Returns whether a frame of `len` bytes and a pad after it fit into the current segment.
     fn has_room(&self, len: u64) -> bool {
         let size = self.identity.segment_size;
         let end = self.tail.number.saturating_add(1).saturating_mul(size);
         self.tail.end.saturating_add(HEADER + PAD).saturating_add(len) <= end
     }
 
-    /// Appends a group and a pad. Returns where its last transaction ends.
+    /// Appends a group and a pad. Returns the offset where the group's last transaction ends.
     pub(super) fn put_group(
         &mut self,
         operations: &[Operation],

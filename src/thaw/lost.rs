@@ -4,10 +4,10 @@ use crate::format::ids::LogOffset;
 use crate::format::transaction::Thawed;
 use std::collections::BTreeMap;
 
-/// Parts of the log whose frames of written bytes are damaged.
+/// The parts of a thaw log whose frames of written bytes are damaged.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LostFrames {
-    /// Start to end of each.
+    /// Start and end offset of each part.
     parts: BTreeMap<u64, u64>,
 }
 

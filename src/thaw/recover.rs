@@ -19,22 +19,22 @@ use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A recovered thaw log.
+/// A thaw log that was read from its folder and verified. Nothing of it has been changed.
 pub struct Recovered {
     pub(super) folder: Arc<dyn Folder>,
     pub(super) log_id: u64,
     pub(super) segment_size: u64,
-    /// Every file of the folder.
+    /// Every file of the folder, by segment number.
     pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
-    /// The parts that count, in order.
+    /// The parts of the log that count, in order.
     pub(super) extents: Vec<Extent>,
-    /// Durable end according to the log itself.
+    /// Offset up to which the log is durable, according to the log itself.
     pub(super) durable: u64,
-    /// Where the log ends.
+    /// Offset where the log ends.
     pub(super) end: u64,
     /// Number of the transaction before the first one in the log.
     before: u64,
-    /// That transaction, as the first segment's head names it.
+    /// Number and checksum of that transaction, as the first segment's head names it.
     begin: Chain,
     pub(super) chain: Chain,
     image_end: u64,
@@ -42,7 +42,7 @@ pub struct Recovered {
     lost: LostFrames,
 }
 
-/// Everything in an extent except written bytes and pads.
+/// What was found in an extent, except written bytes and pads.
 enum Event {
     /// The head of the next segment.
     Head { base: u64, last: Chain },
@@ -61,15 +61,15 @@ struct Found {
     info: TransactionInfo,
 }
 
-/// The contents of a thaw log's folder.
+/// What the folder of a thaw log holds.
 pub enum Contents {
-    /// Nothing: no segment has a head, and there is no transaction.
+    /// Nothing that counts: no segment has a head, and there is no transaction.
     Nothing,
     /// A log without a complete group, and with no transaction before it.
     Empty {
-        /// Its id.
+        /// Id of the log.
         log_id: u64,
-        /// Whether it belongs to the image.
+        /// Whether the log belongs to the image.
         fits: Result<(), Misfit>,
     },
     /// A log with commits.
@@ -84,7 +84,7 @@ pub enum Contents {
 /// Reads the thaw log in `folder` and checks whether it fits `image`. Writes nothing.
 ///
 /// # Errors
-/// `Foreign` if it is damaged and belongs to another image; `Damaged`; or if it cannot be read.
+/// Fails with `Foreign` if the log is damaged and belongs to another image, with `Damaged`, or if it cannot be read.
 pub fn examine(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Contents, ThawError> {
     let Some(survey) = Survey::of(folder.as_ref())? else { return Ok(Contents::Nothing) };
     let (log_id, bindings) = (survey.log_id, survey.bindings());
@@ -101,10 +101,11 @@ pub fn examine(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Contents, 
     }
 }
 
-/// Reads the thaw log in `folder`, which must fit `image`. `None` if there is no log with a commit. Writes nothing.
+/// Reads the thaw log in `folder`, which must fit `image`. Returns `None` if there is no log with a commit. Writes
+/// nothing.
 ///
 /// # Errors
-/// `Foreign` if it does not fit; `Damaged`; or if it cannot be read.
+/// Fails with `Foreign` if the log does not fit, with `Damaged`, or if it cannot be read.
 pub fn recover(folder: Arc<dyn Folder>, image: &ImageState) -> Result<Option<Recovered>, ThawError> {
     match examine(folder, image)? {
         Contents::Nothing | Contents::Empty { .. } => Ok(None),
@@ -170,7 +171,7 @@ fn read(folder: Arc<dyn Folder>, survey: Survey) -> Result<Option<Recovered>, Th
     }))
 }
 
-/// Everything in the extents except written bytes and pads, and the highest `durable_upto`.
+/// Returns everything in the extents except written bytes and pads, and the highest `durable_upto`.
 fn look(extents: &[Extent], mut durable: u64) -> Result<(Vec<Event>, u64), ThawError> {
     let mut events = Vec::new();
     let mut stored = Vec::new();
@@ -197,7 +198,7 @@ fn look(extents: &[Extent], mut durable: u64) -> Result<(Vec<Event>, u64), ThawE
     Ok((events, durable))
 }
 
-/// `None` for written bytes and pads; else the transaction in the frame, or what is wrong with it.
+/// Returns the transaction in a frame, or what is wrong with it; `None` for written bytes and pads.
 fn verify(
     segment: &Segment,
     header: &FrameHeader,
@@ -220,11 +221,11 @@ fn verify(
     Ok(Some(Ok(Found { at: at.0, end, sum: header.sum, info: transaction.info })))
 }
 
-/// The transactions that continue one another, incomplete groups included, and the parts of the log in which only
-/// written bytes can have been lost. The log ends where these transactions end.
+/// Returns the transactions that continue one another, incomplete groups included, and the parts of the log in which
+/// only written bytes can have been lost. The log ends where these transactions end.
 ///
 /// # Errors
-/// `Damaged` if they end before `durable`.
+/// Fails with `Damaged` if they end before `durable`.
 fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, LostFrames), ThawError> {
     let damaged = |at: u64, why: String| ThawError::Damaged { at: LogOffset(at), durable: LogOffset(durable), why };
     let mut chain = begin;
@@ -273,7 +274,8 @@ fn judge(events: Vec<Event>, begin: Chain, durable: u64) -> Result<(Vec<Found>, 
     }
 }
 
-/// The first frame of written bytes from `durable` on, before the end of the last transaction, whose checksum is wrong.
+/// Returns the offset of the first frame of written bytes from `durable` on, before the end of the last transaction,
+/// whose checksum is wrong.
 fn torn_written(extents: &[Extent], found: &[Found], durable: u64) -> Result<Option<u64>, ThawError> {
     let Some(end) = found.last().map(|t| t.end).filter(|&end| end > durable) else { return Ok(None) };
     // Begin after the last transaction before `durable`: headers are found from there. Frames before `durable` are not
@@ -304,31 +306,31 @@ fn changed(at: LogOffset, why: &str) -> ThawError {
 }
 
 impl Recovered {
-    /// Number of the last transaction that counts; at least 1.
+    /// Returns the number of the last transaction that counts; at least 1.
     pub fn last_transaction(&self) -> u64 {
         self.chain.number
     }
 
-    /// Number of the transaction before the first one in the log.
+    /// Returns the number of the transaction before the first one in the log.
     pub fn before(&self) -> u64 {
         self.before
     }
 
-    /// The log's id.
+    /// Returns the log's id.
     pub fn log_id(&self) -> u64 {
         self.log_id
     }
 
-    /// The segments that count, for reading.
+    /// Returns the segments that count, for reading.
     pub fn segments(&self) -> Segments {
         let by_number = self.extents.iter().map(|extent| (extent.number, extent.segment.clone()));
         Segments::new(self.segment_size, by_number.collect())
     }
 
-    /// Where the transaction with this number ends; `None` if it is not in the log.
+    /// Returns the offset where the transaction with this number ends; `None` if it is not in the log.
     ///
     /// # Errors
-    /// If it can no longer be read.
+    /// Fails if the log can no longer be read.
     pub fn transaction_end(&self, number: u64) -> Result<Option<LogOffset>, ThawError> {
         let n = number.checked_sub(self.before).and_then(|n| n.checked_sub(1));
         let Some(&at) = n.and_then(|n| self.transactions.get(usize::try_from(n).ok()?)) else { return Ok(None) };
@@ -336,7 +338,7 @@ impl Recovered {
         Ok(Some(LogOffset(at.0.saturating_add(header.frame_len()))))
     }
 
-    /// The last transaction that ends at or before `offset`.
+    /// Returns the last transaction that ends at or before `offset`.
     pub(super) fn chain_at(&self, offset: u64) -> Result<Chain, ThawError> {
         let count = self.transactions.partition_point(|at| at.0 < offset);
         match count.checked_sub(1).and_then(|n| self.transactions.get(n)) {
@@ -348,17 +350,18 @@ impl Recovered {
         }
     }
 
-    /// Where the log ends: after the last complete group.
+    /// Returns the offset where the log ends: after the last complete group.
     pub fn end(&self) -> LogOffset {
         LogOffset(self.end)
     }
 
-    /// End of the image's bytes that were synced before the last transaction was written; 0 without a transaction.
+    /// Returns the offset up to which the image was synced before the last transaction was written; 0 without a
+    /// transaction.
     pub fn image_end(&self) -> u64 {
         self.image_end
     }
 
-    /// The state that has to fit an image.
+    /// Returns the state that has to fit an image.
     pub fn state(&self) -> LogState {
         LogState {
             log_id: self.log_id,
@@ -368,7 +371,7 @@ impl Recovered {
         }
     }
 
-    /// Whether the log continues a root that contains the transactions up to `contained`.
+    /// Checks whether the log continues a root that contains the transactions up to `contained`.
     pub(super) fn joins(&self, contained: u64) -> Result<(), Misfit> {
         let (before, last) = (self.before, self.chain.number);
         if contained > last {
@@ -383,8 +386,8 @@ impl Recovered {
     /// Calls `each` for all transactions with a number above `contained`, in order. The root contains the others.
     ///
     /// # Errors
-    /// `Foreign` if the log ends before `contained`, or begins after the transaction that follows it; the error of
-    /// `each`; or if a transaction can no longer be read.
+    /// Fails with `Foreign` if the log ends before `contained`, or begins after the transaction that follows it; with
+    /// the error of `each`; or if a transaction can no longer be read.
     pub fn replay<E: From<ThawError>>(
         &self,
         contained: u64,
@@ -413,7 +416,7 @@ impl Recovered {
         Transaction::decode(stored).map_err(|source| ThawError::Transaction { offset, source })
     }
 
-    /// The segment that a frame of the log is in.
+    /// Returns the segment that a frame of the log is in.
     pub fn segment(&self, frame: LogOffset) -> Option<Segment> {
         self.extent(frame).map(|extent| extent.segment.clone())
     }
@@ -427,22 +430,22 @@ impl Recovered {
             || self.extent(frame).is_none_or(|extent| frame.0 < extent.head.end || frame.0 >= extent.limit)
     }
 
-    /// The extent in the segment of a frame.
+    /// Returns the extent that is in the segment of a frame.
     fn extent(&self, frame: LogOffset) -> Option<&Extent> {
         let number = frame.0.checked_div(self.segment_size)?;
         let n = self.extents.binary_search_by_key(&number, |extent| extent.number).ok()?;
         self.extents.get(n)
     }
 
-    /// The parts of the log in which frames of written bytes are known to be damaged, as start and end.
+    /// Returns the parts of the log in which frames of written bytes are known to be damaged, as start and end.
     pub fn lost_parts(&self) -> Vec<(LogOffset, LogOffset)> {
         self.lost.parts().map(|(from, to)| (LogOffset(from), LogOffset(to))).collect()
     }
 
-    /// Verifies all written bytes, for `check`. Damaged frames are lost from now on.
+    /// Verifies all written bytes, for `check`. Damaged frames count as lost from now on.
     ///
     /// # Errors
-    /// If something cannot be read.
+    /// Fails if something cannot be read.
     pub fn verify_written(&mut self) -> Result<(), ThawError> {
         let mut stored = Vec::new();
         for Extent { head, segment, limit, .. } in &self.extents {

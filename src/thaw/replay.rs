@@ -19,10 +19,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Rows that are deleted at once. It bounds the memory for a range of keys, besides the tombstones.
+/// Number of rows that are deleted at once. It bounds the memory for a range of keys, besides the tombstones.
 const BATCH: usize = 4096;
 
-/// Why a log was not replayed.
+/// Why a thaw log was not replayed.
 #[derive(Debug, Error)]
 pub enum ReplayError {
     /// The image's tables cannot be read, or a counter is not above an id in use.
@@ -31,12 +31,12 @@ pub enum ReplayError {
     /// The log cannot be read.
     #[error(transparent)]
     Thaw(#[from] ThawError),
-    /// A transaction does something that is not allowed.
+    /// A transaction contains a change that is not allowed.
     #[error("transaction {number} of the thaw log {why}")]
     Transaction {
-        /// Its number.
+        /// Number of the transaction.
         number: u64,
-        /// What it does.
+        /// What the transaction does that is not allowed.
         why: &'static str,
     },
 }
@@ -44,34 +44,34 @@ pub enum ReplayError {
 /// The changes that the replay recovered and the image did not contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BroughtBack {
-    /// Files with changed attributes or bytes.
+    /// Number of files with changed attributes or bytes.
     pub files: u64,
-    /// Bytes that were written.
+    /// Number of bytes that were written.
     pub bytes: u64,
-    /// Commits.
+    /// Number of commits.
     pub commits: u64,
 }
 
-/// A version of the image together with the changes in the log.
+/// A version of the image together with the changes in the thaw log.
 #[derive(Debug, Clone)]
 pub struct Replayed {
-    /// The rows that differ from the version's.
+    /// Rows that differ from those of the version.
     pub overlay: Overlay,
     /// Next free ids.
     pub counters: Counters,
-    /// Inodes of the view.
+    /// Number of inodes that the filesystem has with the changes.
     pub inodes: u64,
-    /// Sum of the sizes of its regular files.
+    /// Sum of the sizes of the regular files in bytes.
     pub bytes: u64,
     /// Ranges that are lost because their frames are damaged, as operations for the next commit. Their rows are in the
     /// overlay.
     pub lost: Vec<Operation>,
-    /// Figures for messages.
+    /// Figures about what was recovered, for messages.
     pub brought_back: BroughtBack,
 }
 
 impl Replayed {
-    /// A version without changes in a log.
+    /// Makes the result for a version without changes in a log.
     pub fn nothing(version: &Image) -> Self {
         let root = version.root();
         Replayed {
@@ -84,7 +84,7 @@ impl Replayed {
         }
     }
 
-    /// Whether something differs from `version`.
+    /// Returns whether something differs from `version`.
     pub fn changes(&self, version: &Image) -> bool {
         !self.overlay.is_empty() || self.counters != Replayed::nothing(version).counters
     }
@@ -115,7 +115,7 @@ impl Replayed {
 /// proportion to the changes.
 ///
 /// # Errors
-/// See [`ReplayError`].
+/// Fails with a [`ReplayError`].
 pub fn replay(version: &Arc<Image>, recovered: &Recovered, contained: u64) -> Result<Replayed, ReplayError> {
     let Replayed { counters, .. } = Replayed::nothing(version);
     let mut replay = Replay {
@@ -237,7 +237,7 @@ impl Replay {
     //= format-spec.md#11.5
     //# A range is lost if it names a frame in such bytes, or a frame at an offset where the log has no bytes. No other
     //# range is lost.
-    /// Makes all ranges lost that name damaged frames, also those of the version.
+    /// Marks all ranges as lost that name damaged frames, also those of the version. Returns the operations for that.
     fn lose(&mut self, recovered: &Recovered) -> Result<Vec<Operation>, MetaError> {
         let mut lost = Vec::new();
         let mut cursor = self.view.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;
@@ -262,7 +262,7 @@ impl Replay {
 
 //= format-spec.md#11.3
 //# The operations on rows apply to all tables, also to the map; only operations 3 and 4 change rows of table `thawed`.
-/// An error for rows of `thawed`, which only operations on ranges may change.
+/// Returns an error for rows of `thawed`, which only operations on ranges may change.
 fn by_interval(number: u64, table: &'static Table) -> Result<(), ReplayError> {
     if *table == schema::THAWED {
         return Err(ReplayError::Transaction { number, why: "changes a row of table thawed as a row" });
@@ -270,8 +270,8 @@ fn by_interval(number: u64, table: &'static Table) -> Result<(), ReplayError> {
     Ok(())
 }
 
-/// The number of inodes of the view and the sum of the sizes of its regular files: the version's totals plus the
-/// overlay's changes.
+/// Returns the number of inodes of the view and the sum of the sizes of its regular files in bytes: the version's
+/// totals plus the overlay's changes.
 fn totals(view: &View) -> Result<(u64, u64), MetaError> {
     let version = view.version();
     let (mut inodes, mut bytes) = (version.root().view.inodes, version.root().view.bytes);

@@ -16,26 +16,26 @@ use zerocopy::little_endian::U64;
 
 /// Smallest segment that a writer makes, in bytes.
 const WRITTEN_MIN: u64 = 4 << 20;
-/// A segment takes at most this part of the free space.
+/// Divisor of the free space: a segment takes at most one part in this many.
 const PART_OF_FREE: u64 = 32;
 /// First and largest number of bytes that a search for headers reads at once. The first is small, because the next
 /// header is usually near and each damaged header starts a new search; each next read is twice as large.
 const WINDOWS: (u64, u64) = (4 << 10, 1 << 20);
 const HEADER: u64 = FRAME_HEADER as u64;
 
-/// The segment size of a new log on a file system with `free` bytes: the largest power of two of at most 1/32 of it,
-/// from 4 MiB to 64 MiB.
+/// Returns the segment size in bytes of a new log on a file system with `free` bytes: the largest power of two of at
+/// most 1/32 of it, from 4 MiB to 64 MiB.
 pub fn segment_size(free: u64) -> u64 {
     let part = (free / PART_OF_FREE).clamp(WRITTEN_MIN, SEGMENT_MAX);
     1 << part.ilog2()
 }
 
-/// Whether the format allows segments of this size.
+/// Returns whether the format allows segments of this size in bytes.
 pub(super) fn is_segment_size(size: u64) -> bool {
     size.is_power_of_two() && (SEGMENT_MIN..=SEGMENT_MAX).contains(&size)
 }
 
-/// Number and checksum of the last transaction; the next one names them.
+/// Number and checksum of the last transaction, which the next one names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Chain {
     pub(super) number: u64,
@@ -60,11 +60,11 @@ pub(super) struct Head {
     pub(super) last: Chain,
     pub(super) previous_end: u64,
     pub(super) durable_upto: u64,
-    /// Where the frames after it begin.
+    /// Offset in the log where the frames after the head begin.
     pub(super) end: u64,
 }
 
-/// A segment. A clone reads the same file, also after the file was removed.
+/// A segment of a thaw log. A clone reads the same file, also after the file was removed.
 #[derive(Clone)]
 pub struct Segment {
     pub(super) log_id: u64,
@@ -72,21 +72,21 @@ pub struct Segment {
     pub(super) storage: Arc<dyn Storage>,
 }
 
-/// A value, or why the bytes do not verify.
+/// A value, or the reason why the bytes do not verify.
 pub(super) type Verified<T> = Result<T, String>;
 
 impl Segment {
-    /// Bytes of the segment frame at the beginning.
+    /// Bytes of the segment frame at the beginning of a segment.
     pub(super) const HEAD_LEN: u64 = HEADER + SegmentHead::SIZE as u64;
 
-    /// Segment `number` of a log of segments of `size` bytes; `None` if its offsets would be beyond the limit.
+    /// Makes segment `number` of a log of segments of `size` bytes; `None` if its offsets would be beyond the limit.
     pub(super) fn at(log_id: u64, number: u64, size: u64, storage: Arc<dyn Storage>) -> Option<Self> {
         let base = number.checked_mul(size)?;
         base.checked_add(size).filter(|&end| end <= limits::IMAGE_LEN)?;
         Some(Segment { log_id, base, storage })
     }
 
-    /// Offset of the end of its bytes.
+    /// Returns the offset in the log of the end of the segment's bytes.
     pub(super) fn end(&self) -> Result<u64, ThawError> {
         Ok(self.base.saturating_add(self.storage.len()?))
     }
@@ -106,7 +106,8 @@ impl Segment {
         Ok(self.storage.read_at(offset.checked_sub(self.base).unwrap_or(u64::MAX), out)?)
     }
 
-    /// The header at `offset`, if it verifies and its frame ends at or before `limit`. There are bytes up to `limit`.
+    /// Returns the header at `offset`, if it verifies and its frame ends at or before `limit`. There are bytes up to
+    /// `limit`.
     pub(super) fn header(&self, offset: u64, limit: u64) -> Result<Verified<FrameHeader>, ThawError> {
         if limit.saturating_sub(offset) < HEADER {
             return Ok(Err("fewer bytes are left than a header has".to_owned()));
@@ -125,12 +126,12 @@ impl Segment {
         Ok(sums::xxh3(out) == header.sum)
     }
 
-    /// The first offset from `from` on at which a header verifies whose frame ends at or before `limit`.
+    /// Returns the first offset from `from` on at which a header verifies whose frame ends at or before `limit`.
     pub(super) fn find_header(&self, from: u64, limit: u64) -> Result<Option<u64>, ThawError> {
         self.find(from, limit, |offset, bytes| verify(bytes, self.log_id, offset, limit).is_ok())
     }
 
-    /// Whether the segment holds the header of a transaction, of any log and with any offset.
+    /// Returns whether the segment holds the header of a transaction, of any log and with any offset.
     pub(super) fn has_transaction(&self) -> Result<bool, ThawError> {
         let transaction = |_, bytes: &[u8]| {
             let header = RawFrameHeader::read(bytes, "frame header")
@@ -140,8 +141,8 @@ impl Segment {
         Ok(self.find(self.base, self.end()?, transaction)?.is_some())
     }
 
-    /// The first offset from `from` on with a header's magic number at which `accept` returns true for the 64 bytes
-    /// there.
+    /// Returns the first offset from `from` on with a header's magic number at which `accept` returns true for the 64
+    /// bytes there.
     fn find(&self, from: u64, limit: u64, accept: impl Fn(u64, &[u8]) -> bool) -> Result<Option<u64>, ThawError> {
         let mut window = Vec::new();
         let (mut size, most) = WINDOWS;
@@ -166,7 +167,7 @@ impl Segment {
     /// guarantees nothing.
     ///
     /// # Errors
-    /// If the storage reports one at once.
+    /// Fails if the storage reports an error at once.
     pub fn start_writeback(&self, from: LogOffset, to: LogOffset) -> Result<(), ThawError> {
         let from = from.0.saturating_sub(self.base);
         let len = to.0.saturating_sub(self.base).saturating_sub(from);
@@ -176,15 +177,15 @@ impl Segment {
     /// Fills `out` with written bytes of `frame` from `within` on, unverified; [`Segment::written`] verifies them.
     ///
     /// # Errors
-    /// If they cannot be read.
+    /// Fails if the bytes cannot be read.
     pub fn read(&self, frame: LogOffset, within: u64, out: &mut [u8]) -> Result<(), ThawError> {
         self.read_at(frame.0.saturating_add(HEADER).saturating_add(within), out)
     }
 
-    /// All written bytes of `frame`, verified; their checksum is `sum`, from a row of `thawed`.
+    /// Returns all written bytes of `frame`, verified; their checksum is `sum`, from a row of `thawed`.
     ///
     /// # Errors
-    /// `Written` if they do not verify, `Storage` if they cannot be read.
+    /// Fails with `Written` if they do not verify, with `Storage` if they cannot be read.
     pub fn written(&self, frame: LogOffset, sum: u64) -> Result<Vec<u8>, ThawError> {
         let wrong = |why: String| ThawError::Written { offset: frame, why };
         let header = self.header(frame.0, self.end()?)?.map_err(wrong)?;
@@ -262,7 +263,7 @@ fn verify(bytes: &[u8], log_id: u64, offset: u64, limit: u64) -> Verified<FrameH
     }
 }
 
-/// Whether a frame has codec raw, no flags and no clear part, as all frames of a thaw log.
+/// Returns whether a frame has codec raw, no flags and no clear part, as all frames of a thaw log.
 pub(super) fn is_plain(header: &FrameHeader) -> bool {
     header.codec == 0
         && header.flags == Flags::default()
@@ -295,7 +296,8 @@ pub(super) fn head_bytes(
     .to_vec()
 }
 
-/// The header of a frame with `bytes` as stored bytes, codec raw; `None` if they are too many for a frame.
+/// Returns the header of a frame with `bytes` as stored bytes, codec raw; `None` if there are too many bytes for a
+/// frame.
 pub(super) fn plain_header(
     identity: &Identity,
     kind: FrameKind,

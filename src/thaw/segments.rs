@@ -4,7 +4,7 @@ use super::segment::Segment;
 use crate::format::ids::LogOffset;
 use std::collections::BTreeMap;
 
-/// Segments with open files. They stay readable after they were removed from the log.
+/// Segments of a thaw log with open files. They stay readable after they were removed from the log.
 #[derive(Clone, Default)]
 pub struct Segments {
     size: u64,
@@ -16,37 +16,37 @@ impl Segments {
         Segments { size, by_number }
     }
 
-    /// Number of segments.
+    /// Returns the number of segments.
     pub fn len(&self) -> usize {
         self.by_number.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no segments.
     pub fn is_empty(&self) -> bool {
         self.by_number.is_empty()
     }
 
-    /// Number of the lowest segment.
+    /// Returns the number of the lowest segment.
     pub fn lowest(&self) -> Option<u64> {
         self.by_number.first_key_value().map(|(&number, _)| number)
     }
 
-    /// Size of a segment in bytes; 0 if there is no log.
+    /// Returns the size of a segment in bytes; 0 if there is no log.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Their numbers, ascending.
+    /// Returns the numbers of the segments, ascending.
     pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         self.by_number.keys().copied()
     }
 
-    /// Number of the segment of a frame, whether it is among these or not; 0 if there is no log.
+    /// Returns the number of the segment of a frame, whether it is among these or not; 0 if there is no log.
     pub fn number(&self, frame: LogOffset) -> u64 {
         frame.0.checked_div(self.size).unwrap_or(0)
     }
 
-    /// The segment of a frame.
+    /// Returns the segment of a frame, or `None`.
     pub fn get(&self, frame: LogOffset) -> Option<&Segment> {
         self.by_number.get(&self.number(frame))
     }

@@ -11,7 +11,7 @@ use crate::storage::Folder;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Epochs are below this.
+/// Exclusive upper limit of epochs.
 const EPOCH: u32 = 1 << 24;
 
 impl ThawLog {
@@ -20,8 +20,8 @@ impl ThawLog {
     /// `segment_size` is a power of two from 16 KiB to 64 MiB, see [`segment_size`](super::segment_size).
     ///
     /// # Errors
-    /// `Occupied` if there is a log with commits; `Damaged` if it is damaged; `Invalid`; or if the first segment cannot
-    /// be made durable.
+    /// Fails with `Occupied` if there is a log with commits, `Damaged` if it is damaged, `Invalid`, or if the first
+    /// segment cannot be made durable.
     pub fn create(
         folder: Arc<dyn Folder>,
         binding: Binding,
@@ -84,7 +84,7 @@ impl Recovered {
         Ok((ThawLog::proceed(self.folder, identity, continued)?, Moved::new()))
     }
 
-    /// The offset up to which the log is known to be durable, and the last transaction before it.
+    /// Returns the offset up to which the log is known to be durable, and the last transaction before it.
     fn known_durable(&self, contained: u64) -> Result<(u64, Chain), ThawError> {
         let synced = self.transaction_end(contained)?.map_or(0, |LogOffset(end)| end.saturating_add(pad_len(end)));
         let durable = self.durable.max(synced);
@@ -98,7 +98,7 @@ impl Recovered {
     /// removes the directory.
     ///
     /// # Errors
-    /// If a segment cannot be removed: what remains is the end of the log.
+    /// Fails if a segment cannot be removed: what remains is the end of the log.
     pub fn remove(self) -> Result<(), ThawError> {
         let durable = self.durable.checked_div(self.segment_size).unwrap_or(0);
         for storage in self.files.range(durable..).map(|(_, storage)| storage) {
@@ -112,7 +112,7 @@ impl Recovered {
         Ok(())
     }
 
-    /// All segments below `number`. Empty files from `number` on were made ahead; they are used later.
+    /// Returns all segments below `number`. Empty files from `number` on were made ahead; they are used later.
     pub(super) fn all_segments(&self, number: u64) -> BTreeMap<u64, Segment> {
         let below = self.files.range(..number);
         let segment = |n, storage| Segment::at(self.log_id, n, self.segment_size, storage);

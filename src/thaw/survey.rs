@@ -15,15 +15,15 @@ use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The segments of a folder.
+/// The segments in the folder of a thaw log, with their heads.
 pub(super) struct Survey {
     pub(super) log_id: u64,
     pub(super) segment_size: u64,
-    /// Every file.
+    /// Every file of the folder, by segment number.
     pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
-    /// The heads of the files that begin with a head of this log.
+    /// Heads of the files that begin with a head of this log.
     heads: BTreeMap<u64, Head>,
-    /// What is wrong with the heads of the other files.
+    /// Reasons why the other files have no valid head.
     headless: BTreeMap<u64, String>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Extent {
     pub(super) number: u64,
     pub(super) head: Head,
     pub(super) segment: Segment,
-    /// Where the log leaves the segment; all frames that count end at or before it.
+    /// Offset where the log continues in the next segment; all frames that count end at or before it.
     pub(super) limit: u64,
 }
 
@@ -44,18 +44,18 @@ pub(super) struct Line {
     pub(super) durable: u64,
 }
 
-/// Where the log cannot be followed further down.
+/// The place where the log cannot be followed further down.
 struct Break {
-    /// The segment without a head.
+    /// Number of the segment without a head.
     number: u64,
     why: String,
 }
 
 impl Survey {
-    /// Reads all heads. `None` if there is no head and no transaction.
+    /// Reads all heads. Returns `None` if there is no head and no transaction.
     ///
     /// # Errors
-    /// `Damaged` if there are transactions but no head; or if something cannot be read.
+    /// Fails with `Damaged` if there are transactions but no head, or if something cannot be read.
     pub(super) fn of(folder: &dyn Folder) -> Result<Option<Self>, ThawError> {
         let mut files = BTreeMap::new();
         let (mut heads, mut headless) = (BTreeMap::new(), BTreeMap::new());
@@ -91,7 +91,7 @@ impl Survey {
         Ok(Some(Survey { log_id, segment_size, files, heads, headless }))
     }
 
-    /// The bindings of all heads.
+    /// Returns the bindings of all heads.
     pub(super) fn bindings(&self) -> Vec<Binding> {
         self.heads.values().map(|head| head.binding).collect()
     }
@@ -99,7 +99,8 @@ impl Survey {
     /// Follows the log from the highest head down.
     ///
     /// # Errors
-    /// `Damaged` if a segment without a head was synced, according to another segment; or if something cannot be read.
+    /// Fails with `Damaged` if a segment without a head was synced, according to another segment, or if something
+    /// cannot be read.
     pub(super) fn line(&self) -> Result<Line, ThawError> {
         let mut breaks = Vec::new();
         let mut below = u64::MAX;
@@ -136,7 +137,7 @@ impl Survey {
         Ok(Line { extents, durable })
     }
 
-    /// The extents from the lowest segment up to `top`.
+    /// Returns the extents from the lowest segment up to `top`.
     fn follow(&self, top: u64) -> Result<Result<Vec<Extent>, Break>, ThawError> {
         let mut extents = Vec::new();
         let mut number = top;
@@ -169,7 +170,7 @@ impl Survey {
         Segment::at(self.log_id, number, self.segment_size, Arc::clone(self.files.get(&number)?))
     }
 
-    /// The highest `durable_upto` in the head and the transactions of a segment after the log's end.
+    /// Returns the highest `durable_upto` in the head and the transactions of a segment after the log's end.
     fn claim(&self, number: u64, storage: &Arc<dyn Storage>) -> Result<u64, ThawError> {
         let mut durable = self.heads.get(&number).map_or(0, |head| head.durable_upto);
         let Some(segment) = Segment::at(self.log_id, number, self.segment_size, Arc::clone(storage)) else {

@@ -4,17 +4,17 @@ use super::ThawError;
 use super::segment::Segment;
 use crate::format::frame::FrameHeader;
 
-/// One step.
+/// One step of a walk over a segment.
 pub(super) enum Step {
     /// A frame whose header verifies; its stored bytes are not checked.
     Frame(FrameHeader),
-    /// Bytes in which no header verifies.
+    /// A range of bytes in which no header verifies.
     Bad {
-        /// Where they begin; a header should be here.
+        /// Offset where the range begins; a header should be here.
         at: u64,
         /// Offset of the next header that verifies, or the end of the walk.
         until: u64,
-        /// What is wrong with the header that should be there.
+        /// What is wrong with the header that should be at the beginning.
         why: String,
     },
 }
@@ -23,7 +23,8 @@ pub(super) enum Step {
 /// loses only its own frame: the walk searches for the next header.
 ///
 /// # Errors
-/// The error of `each`; or if the segment cannot be read. A read error is never taken for bytes that do not verify.
+/// Fails with the error of `each`, or if the segment cannot be read. A read error is never taken for bytes that do not
+/// verify.
 pub(super) fn walk(
     segment: &Segment,
     from: u64,

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use std::sync::Arc;
 
-/// How an operation fails.
+/// How a storage operation of a test fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Input/output error (EIO).
@@ -20,12 +20,12 @@ pub enum Fault {
     Enospc,
 }
 
-/// One operation as requested, whether it failed or not.
+/// An operation that was requested, whether it failed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// The operation.
+    /// The operation that was requested.
     pub operation: Operation,
-    /// The offset; 0 for operations without one, and for `append`, whose offset only the inner storage knows.
+    /// Offset in bytes; 0 for operations without one, and for `append`, whose offset only the inner storage knows.
     pub offset: u64,
     /// Number of bytes; 0 for operations without one.
     pub len: u64,
@@ -33,12 +33,12 @@ pub struct Record {
 
 #[derive(Debug, Clone, Copy)]
 struct Plan {
-    /// Only operations of this kind count; `None`: all.
+    /// Kind of the operations that count; `None` for all.
     operation: Option<Operation>,
-    /// How many of them still succeed.
+    /// Number of them that still succeed.
     left: u64,
     fault: Fault,
-    /// How many bytes of a failing append reach the inner storage.
+    /// Number of bytes of a failing append that reach the inner storage.
     written: usize,
     /// Whether all operations after the first failing one fail, too.
     lasting: bool,
@@ -54,14 +54,14 @@ struct State {
 /// A function that is called before an operation.
 type Hook = Arc<dyn Fn(Record) + Send + Sync>;
 
-/// Wraps a storage; see the module.
+/// A storage for tests that passes operations on to another one and lets chosen ones fail.
 pub struct FaultyStorage<S> {
     inner: S,
     state: Arc<Mutex<State>>,
 }
 
 impl<S: Storage> FaultyStorage<S> {
-    /// Passes everything on until a failure is planned.
+    /// Makes a storage that passes everything on until a failure is planned.
     pub fn new(inner: S) -> Self {
         FaultyStorage { inner, state: Arc::default() }
     }
@@ -102,17 +102,17 @@ impl<S: Storage> FaultyStorage<S> {
         self.state.lock().plans.clear();
     }
 
-    /// How many operations were requested.
+    /// Returns how many operations were requested.
     pub fn count(&self) -> u64 {
         self.state.lock().records.len() as u64
     }
 
-    /// All operations in the order they were requested.
+    /// Returns all operations in the order in which they were requested.
     pub fn records(&self) -> Vec<Record> {
         self.state.lock().records.clone()
     }
 
-    /// The inner storage.
+    /// Returns the inner storage.
     pub fn inner(&self) -> &S {
         &self.inner
     }
@@ -159,7 +159,7 @@ fn enter(state: &Mutex<State>, operation: Operation, offset: u64, len: u64) -> R
     }
 }
 
-/// The first `n` bytes of `parts`.
+/// Returns the first `n` bytes of `parts`.
 fn first_bytes(parts: &[&[u8]], n: usize) -> Vec<u8> {
     parts.iter().copied().flatten().copied().take(n).collect()
 }

@@ -9,25 +9,25 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A folder in memory.
+/// A folder of segments in memory.
 #[derive(Debug, Default)]
 pub struct MemoryFolder {
     segments: Mutex<BTreeMap<u64, Arc<MemoryStorage>>>,
 }
 
 impl MemoryFolder {
-    /// Without segments.
+    /// Makes a folder without segments.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With the given segments.
+    /// Makes a folder with the given segments.
     pub fn from_segments(segments: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Self {
         let segments = segments.into_iter().map(|(n, bytes)| (n, Arc::new(MemoryStorage::from_bytes(bytes)))).collect();
         MemoryFolder { segments: Mutex::new(segments) }
     }
 
-    /// A copy of all segments.
+    /// Returns a copy of all segments.
     pub fn to_segments(&self) -> BTreeMap<u64, Vec<u8>> {
         self.segments.lock().iter().map(|(&number, segment)| (number, segment.to_bytes())).collect()
     }

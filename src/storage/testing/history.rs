@@ -19,7 +19,7 @@ const BLOCK: usize = 4096;
 /// Byte value of lost sectors; nobody writes it.
 const LOST: u8 = 0xd5;
 
-/// A file.
+/// A file of a simulated disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileId {
     /// The image.
@@ -44,7 +44,8 @@ enum Event {
         offset: u64,
         len: u64,
     },
-    /// It changes neither bytes nor lengths, so a power cut cannot lose it; but power may be cut after it.
+    /// An allocation. It changes neither bytes nor lengths, so a power cut cannot lose it; but power may be cut after
+    /// it.
     Allocate,
     Sync(FileId),
     /// A sync that failed. The kernel then marks the bytes written before as clean: no later sync covers them.
@@ -55,7 +56,7 @@ enum Event {
 }
 
 impl Event {
-    /// The file whose sync settles the event; `None` for the folder.
+    /// Returns the file whose sync settles the event; `None` for the folder.
     fn settled_by(&self) -> Option<FileId> {
         match self {
             Event::Write { file, .. } | Event::Truncate { file, .. } | Event::Punch { file, .. } => Some(*file),
@@ -64,16 +65,17 @@ impl Event {
     }
 }
 
-/// What a power cut leaves of a change that was not settled.
+/// What a power cut leaves of a change that was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// All of it.
+    /// The whole change is kept.
     Kept,
-    /// Nothing.
+    /// The whole change is lost.
     Dropped,
-    /// A part. Of a write: the sectors whose bits are set (counted from the write's first, modulo 64) are written; with
-    /// `length` the file has its new length; with `block` the other sectors of touched blocks are lost. Of a punched
-    /// hole: the blocks whose bits are set are zero. Any other change is kept if bit 0 is set, else dropped.
+    /// A part of the change is kept. Of a write: the sectors whose bits are set (counted from the write's first, modulo
+    /// 64) are written; with `length` the file has its new length; with `block` the other sectors of touched blocks are
+    /// lost. Of a punched hole: the blocks whose bits are set are zero. Any other change is kept if bit 0 is set, else
+    /// dropped.
     Torn {
         /// Sectors that are written.
         sectors: u64,
@@ -84,16 +86,16 @@ pub enum Fate {
     },
 }
 
-/// The files after a power cut.
+/// The files that are left after a power cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remains {
-    /// The image.
+    /// Bytes of the image.
     pub image: Vec<u8>,
-    /// The segments of the thaw log.
+    /// Bytes of the segments of the thaw log.
     pub segments: BTreeMap<u64, Vec<u8>>,
 }
 
-/// All changes since the beginning, in order.
+/// All changes of a simulated disk since the beginning, in order.
 #[derive(Clone)]
 pub struct History {
     image: Arc<Vec<u8>>,
@@ -102,18 +104,18 @@ pub struct History {
 }
 
 impl History {
-    /// Begins with these files, all durable.
+    /// Begins a history with these files, all durable.
     pub fn new(start: Remains) -> Self {
         History { image: Arc::new(start.image), segments: Arc::new(start.segments), events: Arc::default() }
     }
 
-    /// The image; it records changes.
+    /// Returns the image; its changes are recorded.
     pub fn storage(&self) -> RecordingStorage {
         let inner = Arc::new(MemoryStorage::from_bytes((*self.image).clone()));
         RecordingStorage { inner, file: FileId::Image, events: Arc::clone(&self.events) }
     }
 
-    /// The folder of segments; it records changes.
+    /// Returns the folder of segments; its changes are recorded.
     pub fn folder(&self) -> RecordingFolder {
         let inner = MemoryFolder::from_segments((*self.segments).clone());
         RecordingFolder { inner, events: Arc::clone(&self.events) }
@@ -150,53 +152,54 @@ impl History {
         }
     }
 
-    /// The files as they are now.
+    /// Returns the files as they are now.
     pub fn now(&self) -> Remains {
         self.cut(self.len(), || Fate::Kept)
     }
 
-    /// The folder as it is now; it records changes. A process finds this after another process was killed.
+    /// Returns the folder as it is now; its changes are recorded. A process finds this after another process was
+    /// killed.
     pub fn folder_now(&self) -> RecordingFolder {
         let now = self.cut(self.len(), || Fate::Kept);
         RecordingFolder { inner: MemoryFolder::from_segments(now.segments), events: Arc::clone(&self.events) }
     }
 
-    /// The image as it is now; it records changes.
+    /// Returns the image as it is now; its changes are recorded.
     pub fn storage_now(&self) -> RecordingStorage {
         let now = self.cut(self.len(), || Fate::Kept);
         let inner = Arc::new(MemoryStorage::from_bytes(now.image));
         RecordingStorage { inner, file: FileId::Image, events: Arc::clone(&self.events) }
     }
 
-    /// A sync of this file fails now, and the kernel reports that once: bytes written before it stay unsettled for
+    /// Lets a sync of this file fail now, which the kernel reports once: bytes written before it stay unsettled for
     /// ever.
     pub fn fail_sync(&self, file: FileId) {
         self.events.lock().push(Event::FailedSync(file));
     }
 
-    /// Changes and syncs so far: power may be cut after each of them.
+    /// Returns the number of changes and syncs so far: power may be cut after each of them.
     pub fn len(&self) -> usize {
         self.events.lock().len()
     }
 
-    /// Whether nothing was changed.
+    /// Returns whether nothing was changed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many segments were removed.
+    /// Returns how many segments were removed.
     pub fn removed_segments(&self) -> usize {
         self.events.lock().iter().filter(|event| matches!(event, Event::Remove(_))).count()
     }
 
-    /// How many of the first `n` changes are not settled after event `n`.
+    /// Returns how many of the first `n` changes are not settled after event `n`.
     pub fn loose(&self, n: usize) -> usize {
         let events = self.events.lock();
         unsettled(&events[..n.min(events.len())]).len()
     }
 
-    /// For each of the first `n` changes that is not settled after event `n`, in order: how many sectors it writes; 1
-    /// if it is not a write.
+    /// Returns, for each of the first `n` changes that is not settled after event `n`, in order, how many sectors it
+    /// writes; 1 if it is not a write.
     pub fn loose_sectors(&self, n: usize) -> Vec<u64> {
         let events = self.events.lock();
         let events = &events[..n.min(events.len())];
@@ -210,7 +213,8 @@ impl History {
         unsettled(events).into_iter().map(|n| sectors(&events[n])).collect()
     }
 
-    /// The files if power is cut after the first `n` changes. `fate` is called for each unsettled change, in order.
+    /// Returns the files if power is cut after the first `n` changes. `fate` is called for each unsettled change, in
+    /// order.
     pub fn cut(&self, n: usize, mut fate: impl FnMut() -> Fate) -> Remains {
         let events = self.events.lock();
         let events = &events[..n.min(events.len())];
@@ -224,7 +228,7 @@ impl History {
     }
 }
 
-/// The events that no later sync covers.
+/// Returns the events that no later sync covers.
 fn unsettled(events: &[Event]) -> BTreeSet<usize> {
     let mut synced = BTreeSet::new();
     let mut folder_synced = false;
@@ -338,7 +342,7 @@ fn write(file: &mut Vec<u8>, offset: usize, bytes: &[u8], fate: Fate) {
     }
 }
 
-/// A storage of a [`History`].
+/// The image of a [`History`], whose changes are recorded.
 pub struct RecordingStorage {
     inner: Arc<dyn Storage>,
     file: FileId,
@@ -410,7 +414,7 @@ impl Storage for RecordingStorage {
     }
 }
 
-/// A folder of a [`History`].
+/// The folder of segments of a [`History`], whose changes are recorded.
 pub struct RecordingFolder {
     inner: MemoryFolder,
     events: Arc<Mutex<Vec<Event>>>,

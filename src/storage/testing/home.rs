@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Free bytes: so few that segments have the smallest size of a writer.
+/// Free bytes that the home reports: so few that segments have the smallest size of a writer.
 const FREE: u64 = 1 << 20;
 
 /// A home whose directory always exists. It passes all operations on to the folder, so they fail and are recorded
@@ -16,12 +16,12 @@ pub struct FolderHome {
 }
 
 impl FolderHome {
-    /// With this folder.
+    /// Makes a home with this folder.
     pub fn new(folder: Arc<dyn Folder>) -> Self {
         FolderHome { folder, aside: Mutex::default() }
     }
 
-    /// The segments of each log that was set aside.
+    /// Returns the segments of each log that was set aside.
     pub fn aside(&self) -> Vec<BTreeMap<u64, Vec<u8>>> {
         self.aside.lock().clone()
     }

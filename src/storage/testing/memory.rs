@@ -6,24 +6,24 @@
 use crate::storage::{HeadBytes, HeadIndex, Space, Storage, StorageError, head_block};
 use parking_lot::RwLock;
 
-/// The bytes of an image, in memory.
+/// An image in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     bytes: RwLock<Vec<u8>>,
 }
 
 impl MemoryStorage {
-    /// No bytes.
+    /// Makes an empty storage.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The given bytes.
+    /// Makes a storage with the given bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         MemoryStorage { bytes: RwLock::new(bytes) }
     }
 
-    /// A copy of all bytes.
+    /// Returns a copy of all bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.bytes.read().clone()
     }
@@ -31,7 +31,7 @@ impl MemoryStorage {
     /// Damages one byte: flips every bit that is set in `mask`.
     ///
     /// # Errors
-    /// [`StorageError::Short`] if there is no such byte.
+    /// Fails with [`StorageError::Short`] if there is no such byte.
     pub fn flip(&self, offset: u64, mask: u8) -> Result<(), StorageError> {
         let mut bytes = self.bytes.write();
         match usize::try_from(offset).ok().and_then(|at| bytes.get_mut(at)) {
@@ -44,7 +44,7 @@ impl MemoryStorage {
     }
 }
 
-/// The part of `[offset, offset + wanted)` before the end.
+/// Returns the part of `[offset, offset + wanted)` that is before the end.
 fn clip(bytes: &[u8], offset: u64, wanted: u64) -> std::ops::Range<usize> {
     let all = bytes.len() as u64;
     let start = offset.min(all);
