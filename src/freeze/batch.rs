@@ -19,28 +19,28 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// New bytes of a batch by default: enough for good compression, and little to lose or to repeat.
+/// New raw bytes of a batch by default: enough for good compression, and little to lose or to repeat.
 pub const DEFAULT_LIMIT: u64 = 64 << 20;
-/// A batch is also full if the bytes that it found in the image or in itself are this many times the limit of new bytes.
-/// They take no space, but each has a piece that stays in memory.
+/// Factor of the limit of new bytes: a batch is also full if the bytes that it found in the image or in itself are this
+/// many times the limit. They take no space, but each has a piece that stays in memory.
 const SHARED_FACTOR: u64 = 16;
 
 /// Options of a batch.
 #[derive(Debug, Clone)]
 pub struct BatchOptions {
-    /// The parameters of the image.
+    /// Parameters of the image.
     pub params: Params,
     /// Codec and level of new superchunks.
     pub compression: Compression,
     /// Number of threads that compress, at least one.
     pub compressors: usize,
-    /// The priority of these threads. If the system does not allow it, they run at normal priority.
+    /// Priority of these threads. If the system does not allow it, they run at normal priority.
     pub priority: Priority,
-    /// New raw bytes after which the batch is full.
+    /// Number of new raw bytes after which the batch is full.
     pub limit: u64,
 }
 
-/// The subchunks that the image has.
+/// Finds subchunks that the image has.
 pub trait Known {
     /// The error of a look-up.
     type Error;
@@ -49,7 +49,7 @@ pub trait Known {
     /// are compared.
     ///
     /// # Errors
-    /// If the look-up fails.
+    /// Fails if the look-up fails.
     fn find(&self, identity: &Identity, bytes: &[u8]) -> Result<Option<SubchunkId>, Self::Error>;
 }
 
@@ -78,14 +78,14 @@ struct Sealed {
     stored: Stored,
 }
 
-/// Its stored bytes.
+/// The stored bytes of a sealed superchunk, which a thread may still be compressing.
 #[derive(Debug)]
 enum Stored {
     Awaited(Ticket),
     There(Encoded),
 }
 
-/// Subchunks that are being packed.
+/// A batch of new subchunks that are being packed into superchunks.
 #[derive(Debug)]
 pub struct Batch<'k, K: Known + ?Sized> {
     known: &'k K,
@@ -94,23 +94,23 @@ pub struct Batch<'k, K: Known + ?Sized> {
     cutter: Arc<Cutter>,
     compressors: Compressors<'k>,
     open: Filling,
-    /// Identities of the subchunks in the open superchunk.
+    /// Identities of the subchunks in the superchunk that is being filled.
     open_identities: Vec<Identity>,
     sealed: Vec<Sealed>,
-    /// The ordinal of each new subchunk.
+    /// Ordinal of each new subchunk, by identity.
     index: HashMap<Identity, u64>,
     subchunks: u64,
     new_bytes: u64,
     shared_bytes: u64,
-    /// The batch's superchunk that was compared last, and its raw bytes.
+    /// Number of the batch's superchunk that was compared last, and its raw bytes.
     compared: Option<(usize, Vec<u8>)>,
 }
 
 impl<'k, K: Known + ?Sized> Batch<'k, K> {
-    /// An empty batch. Starts its threads.
+    /// Makes an empty batch and starts its threads.
     ///
     /// # Errors
-    /// `Thread` if one cannot be started.
+    /// Fails with `Thread` if a thread cannot be started.
     pub fn new(options: BatchOptions, known: &'k K) -> Result<Self, BatchError<K::Error>> {
         let BatchOptions { params, compression, compressors, priority, limit } = options;
         let compressors = Compressors::start(
@@ -136,28 +136,28 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         })
     }
 
-    /// From now on, when it is urgent, a second set of threads at normal priority takes over what threads at a lower
+    /// Sets when work is urgent: then a second set of threads at normal priority takes over what threads at a lower
     /// priority have not finished.
     pub fn set_urgency(&mut self, urgency: Urgency<'k>) {
         self.compressors.set_urgency(urgency);
     }
 
-    /// The image's chunker.
+    /// Returns the image's chunker.
     pub fn cutter(&self) -> Arc<Cutter> {
         Arc::clone(&self.cutter)
     }
 
-    /// New bytes so far.
+    /// Returns the number of new bytes so far.
     pub fn new_bytes(&self) -> u64 {
         self.new_bytes
     }
 
-    /// Bytes so far that the image or the batch already had.
+    /// Returns the number of bytes so far that the image or the batch already had.
     pub fn shared_bytes(&self) -> u64 {
         self.shared_bytes
     }
 
-    /// Stored bytes of the superchunks that are compressed so far.
+    /// Returns the stored bytes of the superchunks that are compressed so far.
     pub fn stored_bytes(&self) -> u64 {
         let there = |sealed: &Sealed| match &sealed.stored {
             Stored::There(encoded) => encoded.stored.len() as u64,
@@ -166,7 +166,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         self.sealed.iter().map(there).sum()
     }
 
-    /// Whether the batch should be finished before it takes more.
+    /// Returns whether the batch should be finished before it takes more.
     pub fn is_full(&self) -> bool {
         self.new_bytes >= self.limit || self.shared_bytes >= self.limit.saturating_mul(SHARED_FACTOR)
     }
@@ -174,11 +174,11 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     /// Adds a subchunk, and returns what it became. Waits if the compressors are busy.
     ///
     /// # Errors
-    /// `Known` if the look-up fails; the batch is unchanged then. `Compress` if an earlier superchunk could not be
-    /// compressed.
+    /// Fails with `Known` if the look-up fails; the batch is unchanged then. Fails with `Compress` if an earlier
+    /// superchunk could not be compressed.
     ///
     /// # Panics
-    /// If a compressor panicked: with the same panic.
+    /// Panics if a compressor panicked, with the same panic.
     pub fn add(&mut self, bytes: &[u8]) -> Result<Piece, BatchError<K::Error>> {
         let identity = Identity::of(self.params.hash, bytes);
         // The batch first: it is in memory.
@@ -206,10 +206,10 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     /// full: a later batch packs its contents into a full one.
     ///
     /// # Errors
-    /// `Compress` if a superchunk could not be compressed.
+    /// Fails with `Compress` if a superchunk could not be compressed.
     ///
     /// # Panics
-    /// If a compressor panicked: with the same panic.
+    /// Panics if a compressor panicked, with the same panic.
     pub fn finish(mut self, keep_last: bool) -> Result<Packed, BatchError<K::Error>> {
         if let Some(last) = self.open.take()
             && (keep_last || !last.short)
@@ -254,7 +254,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(())
     }
 
-    /// The ordinal of the subchunk in this batch with these bytes.
+    /// Returns the ordinal of the subchunk in this batch with these bytes, or `None`.
     fn own(&mut self, identity: &Identity, bytes: &[u8]) -> Result<Option<u64>, BatchError<K::Error>> {
         let Some(&ordinal) = self.index.get(identity) else { return Ok(None) };
         if self.params.hash == HashKind::Blake3 {
@@ -264,7 +264,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(equal.then_some(ordinal))
     }
 
-    /// Whether the subchunk in this batch with this ordinal has these bytes.
+    /// Returns whether the subchunk in this batch with this ordinal has these bytes.
     fn has_bytes(&mut self, ordinal: u64, bytes: &[u8]) -> Result<bool, BatchError<K::Error>> {
         let after = self.sealed.partition_point(|sealed| sealed.first <= ordinal);
         let open_first = self.subchunks.saturating_sub(self.open.lens().len() as u64);
@@ -282,7 +282,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(part(raw, &sealed.lens, ordinal.saturating_sub(sealed.first)) == Some(bytes))
     }
 
-    /// The raw bytes of a sealed superchunk, decoded from its stored bytes.
+    /// Returns the raw bytes of a sealed superchunk, decoded from its stored bytes.
     fn decode(&mut self, number: usize) -> Result<Vec<u8>, BatchError<K::Error>> {
         let mut raw = Vec::new();
         let Some(sealed) = self.sealed.get_mut(number) else { return Ok(raw) };
@@ -304,7 +304,7 @@ fn receive<E>(compressors: &mut Compressors<'_>, ticket: Ticket) -> Result<Encod
     compressors.receive(ticket).unwrap_or(Err(stopped)).map_err(BatchError::Compress)
 }
 
-/// The bytes of subchunk number `n` of a superchunk.
+/// Returns the bytes of subchunk number `n` of a superchunk.
 fn part<'a>(raw: &'a [u8], lens: &[u32], n: u64) -> Option<&'a [u8]> {
     let n = usize::try_from(n).ok()?;
     let len = *lens.get(n)? as usize;

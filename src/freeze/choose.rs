@@ -11,21 +11,22 @@ use super::layout::{Layout, SpanSource};
 use super::recut::{Blocks, FIXED_LEN};
 use crate::format::params::{Chunker, Params};
 
-/// Only files longer than this, in bytes, may be cut into blocks.
+/// Size in bytes: only files longer than this may be cut into blocks.
 const LARGE: u64 = 64 << 20;
-/// How many changes are looked at, from the first on.
+/// Most changes that are looked at, from the first on.
 const SAMPLE: u64 = 256;
-/// So many changes inside frozen data count as many. With fewer, blocks save less than 2 MiB.
+/// Number of changes inside frozen data that count as many. With fewer, blocks save less than 2 MiB.
 const MANY: u64 = 16;
-/// Longer changes, in bytes, are not random writes.
+/// Length in bytes: longer changes are not random writes.
 const SHORT: u64 = 2 * FIXED_LEN as u64;
-/// How many spans of one change are looked at. A change with more is not short.
+/// Most spans of one change that are looked at. A change with more is not short.
 const SPANS: usize = 32;
 
-/// Decides how to cut a file. `is_uneven`: its content is uneven. Looks only at the first changes.
+/// Decides into which blocks to cut a file. `is_uneven` tells that its content was made by changes, not by chunking it
+/// from its start. Looks only at the first changes.
 ///
 /// # Errors
-/// If the layout cannot be read.
+/// Fails if the layout cannot be read.
 pub fn choose<L: Layout>(layout: &mut L, params: &Params, is_uneven: bool) -> Result<Blocks, L::Error> {
     let is_able = matches!(params.chunker, Chunker::FastCdc { max, .. } if max >= FIXED_LEN);
     if !is_able || layout.size() <= LARGE {
@@ -47,7 +48,7 @@ pub fn choose<L: Layout>(layout: &mut L, params: &Params, is_uneven: bool) -> Re
     Ok(if inside >= MANY && inside > seen / 2 { Blocks::Fixed } else { Blocks::Image })
 }
 
-/// The end of the change that begins at `begin`; if the change is not short, some offset beyond a short one.
+/// Returns the end of the change that begins at `begin`; if the change is not short, some offset beyond a short one.
 fn change_end<L: Layout>(layout: &mut L, begin: u64) -> Result<u64, L::Error> {
     let mut end = begin;
     for _ in 0..SPANS {
@@ -63,7 +64,7 @@ fn change_end<L: Layout>(layout: &mut L, begin: u64) -> Result<u64, L::Error> {
     Ok(end)
 }
 
-/// Whether the byte is stored in a subchunk.
+/// Returns whether the byte is stored in a subchunk.
 fn is_stored<L: Layout>(layout: &mut L, offset: Option<u64>) -> Result<bool, L::Error> {
     match offset.filter(|&offset| offset < layout.size()) {
         Some(offset) => Ok(matches!(layout.span(offset)?.source, SpanSource::Stored { .. })),

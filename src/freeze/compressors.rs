@@ -21,22 +21,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// Superchunks that wait for a thread, not counting the one that is being sent.
+/// Number of superchunks that wait for a thread, not counting the one that is being sent.
 const WAITING: usize = 1;
-/// While threads at a low priority are awaited, this is the time between two checks whether somebody waits for their
-/// work.
+/// Time between two checks whether somebody waits for the work of threads at a low priority.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Bytes of memory for the threads of one batch. One thread always runs, whatever it takes.
 const MEMORY: u64 = 1 << 30;
 
-/// How many of `count` threads fit into the memory.
+/// Returns how many of `count` threads fit into the memory.
 pub(super) fn affordable(count: usize, compression: Compression, superchunk_size: u32) -> usize {
     let many = MEMORY / compressor_memory(compression, superchunk_size).max(1);
     count.min(usize::try_from(many).unwrap_or(usize::MAX)).max(1)
 }
 
-/// The threads of one batch, and their unfinished superchunks.
+/// The compressing threads of one batch, and their unfinished superchunks.
 #[derive(Debug)]
 pub(super) struct Compressors<'k> {
     count: usize,
@@ -52,14 +51,14 @@ pub(super) struct Compressors<'k> {
 #[derive(Debug)]
 struct Set {
     priority: Priority,
-    /// `None` only while the set ends.
+    /// Queue of the set; `None` only while the set ends.
     queue: Option<Sender<CompressJob>>,
     threads: Vec<JoinHandle<()>>,
-    /// Whether to leave undone what has not begun.
+    /// Whether the threads leave undone what has not begun.
     given_up: Arc<AtomicBool>,
 }
 
-/// Names a superchunk that was sent.
+/// Number of a superchunk that was sent to the threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
@@ -68,17 +67,17 @@ pub(super) struct Ticket(u64);
 struct Job {
     raw: Arc<Vec<u8>>,
     first: Awaited,
-    /// The result of the second set.
+    /// Receiver of the result of the second set, if it has taken over.
     again: Option<Awaited>,
 }
 
-/// Where stored bytes will arrive.
+/// Receiver of the stored bytes of a superchunk.
 type Awaited = Receiver<Result<Encoded, FormatError>>;
 
-/// When somebody waits for threads at a low priority, and what becomes of these threads then.
+/// Tells when somebody waits for threads at a low priority, and keeps these threads then.
 #[derive(Clone, Copy)]
 pub struct Urgency<'k> {
-    /// Whether somebody waits. Called often.
+    /// Returns whether somebody waits. Called often.
     pub is_urgent: &'k dyn Fn() -> bool,
     /// Receives the threads that were left behind.
     pub left: &'k LeftBehind,
@@ -95,7 +94,7 @@ impl fmt::Debug for Urgency<'_> {
 pub struct LeftBehind(Mutex<Vec<JoinHandle<()>>>);
 
 impl LeftBehind {
-    /// Whether all of them have ended. Until then, no more threads at a low priority should be started.
+    /// Returns whether all of them have ended. Until then, no more threads at a low priority should be started.
     pub fn is_empty(&self) -> bool {
         let mut threads = self.0.lock();
         threads.retain(|thread| !thread.is_finished());
@@ -103,15 +102,15 @@ impl LeftBehind {
     }
 }
 
-/// The priority of threads.
+/// The priority of compressing threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Priority {
-    /// They compete like any other thread.
+    /// The threads compete like any other thread.
     #[default]
     Normal,
     /// Other threads get nearly all of a processor, but these make some progress.
     Low,
-    /// They run only when no other thread wants the processor.
+    /// The threads run only when no other thread wants the processor.
     Idle,
 }
 
@@ -130,7 +129,7 @@ impl<'k> Compressors<'k> {
         Ok(Compressors { count, compression, part_size, set, urgency: None, jobs: BTreeMap::new(), next: 0 })
     }
 
-    /// From now on their work is taken over when it is urgent.
+    /// Sets when work is urgent and is taken over.
     pub(super) fn set_urgency(&mut self, urgency: Urgency<'k>) {
         self.urgency = Some(urgency);
     }
@@ -162,15 +161,15 @@ impl<'k> Compressors<'k> {
         ticket
     }
 
-    /// The stored bytes, if they have arrived.
+    /// Returns the stored bytes, if they have arrived.
     pub(super) fn try_receive(&mut self, ticket: Ticket) -> Option<Result<Encoded, FormatError>> {
         let encoded = self.jobs.get(&ticket)?.try_receive()?;
         self.jobs.remove(&ticket);
         Some(encoded)
     }
 
-    /// Waits for the stored bytes. `None` if the thread ended without sending them, which only a panic can cause; the
-    /// panic continues here.
+    /// Waits for the stored bytes. Returns `None` if the thread ended without sending them, which only a panic can
+    /// cause; the panic continues here.
     pub(super) fn receive(&mut self, ticket: Ticket) -> Option<Result<Encoded, FormatError>> {
         let received = loop {
             let may_be_taken_over = self.may_be_taken_over();
@@ -195,7 +194,7 @@ impl<'k> Compressors<'k> {
         self.set.priority != Priority::Normal && self.urgency.is_some()
     }
 
-    /// If it is urgent, lets a second set take over.
+    /// Lets a second set of threads take over, if it is urgent.
     fn look(&mut self) {
         let Some(urgency) = self.urgency.filter(|urgency| (urgency.is_urgent)()) else { return };
         // If no more threads can be started, the present ones go on, slowly.
@@ -302,7 +301,7 @@ fn join(thread: JoinHandle<()>) {
 }
 
 impl Priority {
-    /// Applies it to this thread. If that is not allowed, the priority stays as it is.
+    /// Applies the priority to this thread. If that is not allowed, the priority stays as it is.
     fn take(self) {
         match self {
             Priority::Normal => {}

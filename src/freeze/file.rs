@@ -9,12 +9,12 @@ use super::region::{FileCut, Region, RegionPiece};
 use crate::format::limits;
 use thiserror::Error;
 
-/// How a file is cut.
+/// How the parts of a file are chosen and cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cutting {
     /// Which parts are cut.
     pub scope: Scope,
-    /// Into which blocks. For [`Scope::Everything`] the image's chunker is always used.
+    /// Into which blocks the parts are cut. For [`Scope::Everything`] the image's chunker is always used.
     pub blocks: Blocks,
 }
 
@@ -24,19 +24,20 @@ pub enum CutError<E> {
     /// The file cannot be read. What was cut before is in the batch, but this file cannot use it.
     #[error(transparent)]
     Layout(E),
-    /// The batch does not accept its subchunks.
+    /// The batch does not accept the file's subchunks.
     #[error(transparent)]
     Batch(BatchError<E>),
 }
 
-/// Largest number of pieces that are cut beyond the batch's limit to reach a clean border.
+/// Most pieces that are cut beyond the batch's limit to reach a clean border.
 const OVERRUN: usize = 16;
 
-/// Cuts the parts of a file that are to be frozen, from `from` on: 0, or where an earlier call said to go on. Stops at
-/// a border if the batch is full or `stop` returns true. `stop` is called after each subchunk.
+/// Cuts the parts of a file that are to be frozen, from `from` on: 0, or the offset where an earlier call said to
+/// continue. Stops at a border if the batch is full or `stop` returns true. `stop` is called after each subchunk.
 ///
 /// # Errors
-/// `Layout` if the file cannot be read: the batch may still be used for others. `Batch` as [`Batch::add`].
+/// Fails with `Layout` if the file cannot be read: the batch may still be used for others. Fails with `Batch` as
+/// [`Batch::add`] does.
 pub fn cut_file<L, K>(
     layout: &mut L,
     how: Cutting,

@@ -6,63 +6,63 @@
 
 use crate::format::ids::{LogOffset, SubchunkId};
 
-/// Where the bytes of a span come from.
+/// The source of the bytes of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanSource {
     /// A frame of written bytes in the thaw log.
     Thawed {
         /// Offset of the frame in the thaw log.
         frame: LogOffset,
-        /// First byte of the span in the frame's raw bytes.
+        /// Offset of the span's first byte in the frame's raw bytes.
         skip: u32,
-        /// XXH3 of all raw bytes of the frame.
+        /// XXH3-64 checksum of all raw bytes of the frame.
         sum: u64,
     },
     /// A subchunk of the image, or a part of one.
     Stored {
-        /// The subchunk.
+        /// Id of the subchunk.
         subchunk: SubchunkId,
-        /// First byte of the span in the subchunk.
+        /// Offset of the span's first byte in the subchunk.
         skip: u32,
-        /// Bytes of the whole subchunk.
+        /// Length of the whole subchunk in bytes.
         subchunk_len: u32,
     },
-    /// A tiny content.
+    /// A tiny content: bytes in a row of a table.
     Tiny,
-    /// No source: the bytes read as zeros.
+    /// A hole: the bytes read as zeros.
     Hole,
-    /// No source: the bytes cannot be read.
+    /// Lost bytes, which cannot be read.
     Lost,
 }
 
 /// A range of a file whose bytes have one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Offset of the first byte in the file.
+    /// Offset in the file of the span's first byte.
     pub begin: u64,
     /// Number of bytes, at least 1.
     pub len: u64,
-    /// Where they come from.
+    /// Source of the bytes.
     pub source: SpanSource,
 }
 
 impl Span {
-    /// Offset after the last byte.
+    /// Returns the offset in the file after the span's last byte.
     pub fn end(&self) -> u64 {
         self.begin.saturating_add(self.len)
     }
 
-    /// Whether there are bytes to cut.
+    /// Returns whether there are bytes to cut.
     pub fn is_data(&self) -> bool {
         !matches!(self.source, SpanSource::Hole | SpanSource::Lost)
     }
 
-    /// Whether the bytes are in no subchunk.
+    /// Returns whether the bytes are in no subchunk.
     pub fn is_unfrozen(&self) -> bool {
         matches!(self.source, SpanSource::Thawed { .. } | SpanSource::Tiny)
     }
 
-    /// The subchunk, if the span is exactly one whole subchunk.
+    /// Returns the subchunk, if the span is exactly one whole subchunk.
     pub fn whole(&self) -> Option<SubchunkId> {
         match self.source {
             SpanSource::Stored { subchunk, skip: 0, subchunk_len } if u64::from(subchunk_len) == self.len => {
@@ -72,12 +72,12 @@ impl Span {
         }
     }
 
-    /// Whether a subchunk begins where the span begins.
+    /// Returns whether a subchunk begins where the span begins.
     pub(super) fn begins_subchunk(&self) -> bool {
         matches!(self.source, SpanSource::Stored { skip: 0, .. })
     }
 
-    /// Whether the span's subchunk, or tiny content, would begin before `offset` if all of it were in the file.
+    /// Returns whether the span's subchunk, or tiny content, would begin before `offset` if all of it were in the file.
     pub(super) fn reaches_before(&self, offset: u64) -> bool {
         match self.source {
             SpanSource::Stored { skip, .. } => self.begin.saturating_sub(skip.into()) < offset,
@@ -93,26 +93,26 @@ pub trait Layout {
     /// The error of reading.
     type Error;
 
-    /// Size of the file in bytes.
+    /// Returns the size of the file in bytes.
     fn size(&self) -> u64;
 
-    /// The span that covers `offset`, which is less than the size. Each subchunk of a run is a span of its own. What is
-    /// after the end of the content and not thawed is a hole. The offsets of successive calls ascend, except for a few
-    /// steps back at the beginning of a region.
+    /// Returns the span that covers `offset`, which is less than the size. Each subchunk of a run is a span of its own.
+    /// What is after the end of the content and not thawed is a hole. The offsets of successive calls ascend, except
+    /// for a few steps back at the beginning of a region.
     ///
     /// # Errors
-    /// If the tables cannot be read.
+    /// Fails if the tables cannot be read.
     fn span(&mut self, offset: u64) -> Result<Span, Self::Error>;
 
-    /// The first thawed byte at or after `from`. Lost ranges do not count.
+    /// Returns the offset of the first thawed byte at or after `from`. Lost ranges do not count.
     ///
     /// # Errors
-    /// If the tables cannot be read.
+    /// Fails if the tables cannot be read.
     fn thawed(&mut self, from: u64) -> Result<Option<u64>, Self::Error>;
 
     /// Reads a range of data, which may cover several spans. Never called for holes and lost ranges.
     ///
     /// # Errors
-    /// If the bytes cannot be read, or their checksum does not match.
+    /// Fails if the bytes cannot be read, or their checksum does not match.
     fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Self::Error>;
 }

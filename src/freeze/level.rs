@@ -8,32 +8,34 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The lowest level that is chosen: lower ones are hardly faster. (The image's own level is never exceeded.)
+/// Lowest level of zstd that is chosen: lower ones are hardly faster. (The image's own level is never exceeded.)
 pub const FAST: i32 = 3;
 
-/// Rates are smoothed over these two times, and the larger result counts. So a log that fills up is noticed soon, and a
-/// pause is believed only after a while.
+/// Shorter time constant for smoothing rates; the larger result of the two counts. So a log that fills up is noticed
+/// soon, and a pause is believed only after a while.
 const SOON: Duration = Duration::from_secs(1);
-/// The longer time.
+/// Longer time constant for smoothing rates.
 const LATE: Duration = Duration::from_secs(10);
 
-/// How far ahead the size of the log is estimated, in addition to the next batch.
+/// Time by which the size of the log is estimated ahead, in addition to the next batch.
 const AHEAD: Duration = Duration::from_secs(5);
 
-/// A rate is dropped if it was measured this long before the latest one: the data written now may be of another kind.
+/// Age of a measured rate, relative to the latest one, from which on it is dropped: the data written now may be of
+/// another kind.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// The share of a new measurement in the smoothed rate.
+/// Weight of a new measurement in the smoothed rate.
 const NEWEST: f64 = 0.5;
 
-/// A higher level is chosen only if it compresses this many times as fast as bytes arrive, since measured rates vary.
+/// Factor between the rate of a level and the rate at which bytes arrive, from which on a higher level is chosen, since
+/// measured rates vary.
 const MARGIN: f64 = 1.25;
 
-/// MB/s of one core at zstd's levels 1 to 22 on source text. They relate the rate of one level to that of another, and
-/// are assumed before any batch is measured.
+/// Speeds in MB/s of one core at zstd's levels 1 to 22 on source text. They relate the rate of one level to that of
+/// another, and are assumed before any batch is measured.
 const SPEEDS: [u32; 22] = [500, 400, 300, 260, 150, 110, 90, 70, 60, 45, 35, 30, 13, 11, 10, 8, 6, 5, 4, 3, 3, 2];
 
-/// Smoothed bytes per second of a total that only grows and is sampled now and then.
+/// The smoothed rate in bytes per second of a total that only grows and is sampled now and then.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arrivals {
     total: u64,
@@ -59,13 +61,13 @@ impl Arrivals {
         (self.total, self.at) = (total, now);
     }
 
-    /// Bytes per second.
+    /// Returns the rate in bytes per second.
     pub fn rate(&self) -> u64 {
         self.soon.max(self.late) as u64
     }
 }
 
-/// A measured rate.
+/// A measured rate of a compression level.
 #[derive(Debug, Clone, Copy)]
 struct Measured {
     /// Raw bytes per second.
@@ -76,13 +78,13 @@ struct Measured {
 /// How full the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fill {
-    /// Bytes of the thaw log.
+    /// Length of the thaw log in bytes.
     pub log: u64,
     /// Bytes that the log may have.
     pub budget: u64,
 }
 
-/// Chooses levels.
+/// Chooses the level of zstd at which the freezer keeps up with writers.
 #[derive(Debug, Clone)]
 pub struct Levels {
     own: i32,
@@ -94,7 +96,7 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// For an image packed at level `own`, frozen in batches of at most `batch` raw bytes.
+    /// Makes a chooser for an image packed at level `own`, frozen in batches of at most `batch` raw bytes.
     pub fn new(own: i32, batch: u64) -> Self {
         Levels { own, chosen: own, measured: BTreeMap::new(), last: Duration::ZERO, batch }
     }
@@ -110,17 +112,17 @@ impl Levels {
         self.measured.insert(level, Measured { rate: known, at: now });
     }
 
-    /// The level chosen for the last batch.
+    /// Returns the level chosen for the last batch.
     pub fn chosen(&self) -> i32 {
         self.chosen
     }
 
-    /// Raw bytes per second at the chosen level, measured or estimated.
+    /// Returns the raw bytes per second at the chosen level, measured or estimated.
     pub fn rate(&self) -> u64 {
         self.rate_at(self.chosen) as u64
     }
 
-    /// The level of the next batch. Bytes arrive at `arriving` bytes per second.
+    /// Chooses the level of the next batch. Bytes arrive at `arriving` bytes per second.
     pub fn choose(&mut self, fill: Fill, arriving: u64) -> i32 {
         let lowest = FAST.min(self.own);
         if fill.log >= fill.budget {
@@ -140,14 +142,14 @@ impl Levels {
         self.chosen
     }
 
-    /// The rate measured at a level, unless it is too much older than the latest measurement.
+    /// Returns the rate measured at a level, unless it is too much older than the latest measurement.
     fn fresh(&self, level: i32) -> Option<f64> {
         let measured = self.measured.get(&level)?;
         (self.last.saturating_sub(measured.at) <= KEEP).then_some(measured.rate)
     }
 
-    /// Raw bytes per second at a level, more than 0. If the level was not measured, the rate is estimated from its
-    /// nearest measured neighbours below and above, and lies between theirs.
+    /// Returns the raw bytes per second at a level, more than 0. If the level was not measured, the rate is estimated
+    /// from its nearest measured neighbours below and above, and is between theirs.
     fn rate_at(&self, level: i32) -> f64 {
         let rate = self.fresh(level).unwrap_or_else(|| {
             let mut all = self.measured.keys().filter_map(|&other| Some((other, self.fresh(other)?)));
@@ -165,7 +167,7 @@ impl Levels {
     }
 }
 
-/// The assumed rate of a level, in bytes per second.
+/// Returns the assumed rate of a level, in bytes per second.
 fn speed(level: i32) -> f64 {
     let last = SPEEDS.len() as i32;
     let index = usize::try_from(level.clamp(1, last) - 1).unwrap_or(0);

@@ -17,49 +17,49 @@ use crate::log::NewFrame;
 use crate::meta::MapRows;
 use crate::pack::superchunk::{Superchunk, frame, identity_rows};
 
-/// Largest number of bytes of a clear list without its subchunks.
+/// Most bytes of a clear list without its subchunks.
 const CLEAR_BASE: u64 = 40;
-/// Largest number of bytes that a subchunk takes in a clear list.
+/// Most bytes that a subchunk takes in a clear list.
 const CLEAR_EACH: u64 = 3;
 
-/// The subchunk that contains some bytes.
+/// The subchunk that holds the bytes of a piece of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
-    /// A subchunk of the image.
+    /// An existing subchunk of the image.
     Known(SubchunkId),
-    /// A subchunk of the batch, by its ordinal.
+    /// A new subchunk of the batch, by its ordinal.
     New(u64),
 }
 
 /// A compressed superchunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedSuperchunk {
-    /// Ordinal of its first subchunk; the others follow.
+    /// Ordinal of the superchunk's first subchunk; the others follow.
     pub first: u64,
     /// Length of each subchunk in bytes.
     pub lens: Vec<u32>,
     /// Identity of each subchunk.
     pub identities: Vec<Identity>,
-    /// Stored bytes.
+    /// Stored (compressed) bytes, with codec and checksum.
     pub encoded: Encoded,
     /// Number of raw bytes.
     pub raw_len: u32,
-    /// Whether it is not full.
+    /// Whether the superchunk is not full.
     pub short: bool,
 }
 
 impl PackedSuperchunk {
-    /// Its clear list. `first` is the id of the batch's first subchunk.
+    /// Makes the clear list of the superchunk. `first` is the id of the batch's first subchunk.
     pub fn clear_list(&self, first: SubchunkId, superchunk: SuperchunkId) -> ClearList {
         Superchunk::clear_list(&self.lens, SubchunkId(first.0.saturating_add(self.first)), superchunk)
     }
 
-    /// Its frame; `clear` is the encoded clear list.
+    /// Makes the frame of the superchunk; `clear` is the encoded clear list.
     pub fn frame<'a>(&'a self, clear: &'a [u8]) -> NewFrame<'a> {
         frame(&self.encoded, clear, self.raw_len, self.short)
     }
 
-    /// An upper bound of the bytes that its frame takes in the image, with a pad to the end of a block.
+    /// Returns an upper bound of the bytes that the frame takes in the image, with a pad to the end of a block.
     pub fn frame_len(&self) -> u64 {
         let clear = CLEAR_BASE + CLEAR_EACH * self.lens.len() as u64;
         FRAME_HEADER as u64 + clear + self.encoded.stored.len() as u64 + SYNC_BLOCK
@@ -69,39 +69,39 @@ impl PackedSuperchunk {
 /// The result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// The superchunks to be appended, in this order.
+    /// Superchunks to be appended, in this order.
     pub superchunks: Vec<PackedSuperchunk>,
     pub(super) subchunks: u64,
     pub(super) hash: HashKind,
 }
 
 impl Packed {
-    /// Number of subchunks to be appended: as many ids are needed.
+    /// Returns the number of subchunks to be appended: as many ids are needed.
     pub fn subchunks(&self) -> u64 {
         self.subchunks
     }
 
-    /// Whether there is nothing to append.
+    /// Returns whether there is nothing to append.
     pub fn is_empty(&self) -> bool {
         self.superchunks.is_empty()
     }
 
-    /// Raw bytes of the superchunks.
+    /// Returns the raw bytes of the superchunks.
     pub fn raw_bytes(&self) -> u64 {
         self.superchunks.iter().map(|superchunk| u64::from(superchunk.raw_len)).sum()
     }
 
-    /// Stored bytes of the superchunks.
+    /// Returns the stored bytes of the superchunks.
     pub fn stored_bytes(&self) -> u64 {
         self.superchunks.iter().map(|superchunk| superchunk.encoded.stored.len() as u64).sum()
     }
 
-    /// An upper bound of the bytes that all frames take in the image.
+    /// Returns an upper bound of the bytes that all frames take in the image.
     pub fn frames_len(&self) -> u64 {
         self.superchunks.iter().map(PackedSuperchunk::frame_len).sum()
     }
 
-    /// Whether a piece exists: not if its superchunk was dropped.
+    /// Returns whether a piece exists: not if its superchunk was dropped.
     pub fn has(&self, piece: Piece) -> bool {
         match piece {
             Piece::Known(_) => true,
@@ -109,7 +109,7 @@ impl Packed {
         }
     }
 
-    /// The id of a piece, if the batch's first subchunk has the id `first`; `None` if it was dropped.
+    /// Returns the id of a piece, if the batch's first subchunk has the id `first`; `None` if it was dropped.
     pub fn id(&self, piece: Piece, first: SubchunkId) -> Option<SubchunkId> {
         match piece {
             Piece::Known(id) => Some(id),
@@ -117,7 +117,7 @@ impl Packed {
         }
     }
 
-    /// The rows of the map for all superchunks, in key order. `places` has one for each, with its id, in order.
+    /// Makes the rows of the map for all superchunks, in key order. `places` has one for each, with its id, in order.
     pub fn map_rows(&self, first: SubchunkId, places: &[(SuperchunkId, Place)]) -> Vec<Row> {
         debug_assert_eq!(places.len(), self.superchunks.len());
         let mut rows = MapRows::default();
@@ -127,13 +127,13 @@ impl Packed {
         rows.rows().collect()
     }
 
-    /// Id and identity of each subchunk, in order: these go into the index of the image's subchunks.
+    /// Returns id and identity of each subchunk, in order: these go into the index of the image's subchunks.
     pub fn identities(&self, first: SubchunkId) -> impl Iterator<Item = (SubchunkId, Identity)> + '_ {
         let identities = self.superchunks.iter().flat_map(|superchunk| superchunk.identities.iter().copied());
         (first.0..).map(SubchunkId).zip(identities)
     }
 
-    /// The rows of the table of identities, in key order.
+    /// Makes the rows of the table of identities, in key order.
     pub fn identity_rows(&self, first: SubchunkId) -> Vec<Row> {
         identity_rows(self.hash, self.identities(first)).collect()
     }

@@ -7,86 +7,85 @@
 use super::level::Fill;
 use std::time::Duration;
 
-/// The default budget is the free space divided by this.
+/// Divisor of the free space that gives the default budget.
 const SHARE: u64 = 10;
-/// The smallest default budget.
+/// Smallest default budget in bytes.
 const LEAST: u64 = 1 << 30;
-/// The largest default budget.
+/// Largest default budget in bytes.
 const MOST: u64 = 16 << 30;
 
-/// The smallest budget that a user can ask for: four of the smallest segments.
+/// Smallest budget in bytes that a user can ask for: four of the smallest segments.
 pub const SMALLEST: u64 = 16 << 20;
 
-/// A budget has room for at least this many segments, since space is freed one segment at a time.
+/// Least number of segments for which a budget has room, since space is freed one segment at a time.
 const SEGMENTS: u64 = 16;
-/// Bytes of the smallest segment.
+/// Length of the smallest segment in bytes.
 const SEGMENT_LEAST: u64 = 4 << 20;
-/// Bytes of the largest segment.
+/// Length of the largest segment in bytes.
 const SEGMENT_MOST: u64 = 64 << 20;
 
-/// The longest delay of a reply while the log is below its budget.
+/// Longest delay of a reply while the log is below its budget.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The longest time that a reply waits for a superchunk to be frozen: a freezer that is stuck must not stop all
-/// writers.
+/// Longest time that a reply waits for a superchunk to be frozen: a freezer that is stuck must not stop all writers.
 const LONGEST_STOP: Duration = Duration::from_secs(20);
 
-/// The default budget of the thaw log, by the free bytes of the file system that contains it.
+/// Returns the default budget of the thaw log in bytes, by the free bytes of the file system that contains it.
 pub fn budget(free: u64) -> u64 {
     (free / SHARE).clamp(LEAST, MOST)
 }
 
-/// The largest size of a segment, in bytes, for a log with this budget: a power of two.
+/// Returns the largest size of a segment, in bytes, for a log with this budget: a power of two.
 pub fn largest_segment(budget: u64) -> u64 {
     let share = (budget / SEGMENTS).clamp(SEGMENT_LEAST, SEGMENT_MOST);
     1 << share.ilog2()
 }
 
-/// Whether writers are faster than the freezer. Then replies are delayed, files that are open for writing are frozen,
-/// too, and compressors run at normal priority.
+/// Returns whether writers are faster than the freezer. Then replies are delayed, files that are open for writing are
+/// frozen, too, and compressors run at normal priority.
 pub fn is_pressed(fill: Fill) -> bool {
     fill.log >= fill.budget / 2
 }
 
-/// When a reply may be sent.
+/// When the reply to a write may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delay {
-    /// At once.
+    /// The reply may be sent at once.
     None,
-    /// At this time.
+    /// The reply may be sent at this time.
     Until(Duration),
-    /// When this many superchunks are frozen, but no later than a given time.
+    /// The reply may be sent when this many superchunks are frozen, but no later than a given time.
     Frozen {
-        /// Superchunks, counted from the same beginning as [`Freezer::frozen`].
+        /// Number of superchunks, counted from the same beginning as [`Freezer::frozen`].
         count: u64,
-        /// The latest time.
+        /// Latest time at which the reply is sent.
         latest: Duration,
     },
 }
 
-/// The state of the freezer.
+/// Speed and progress of the freezer, from which delays are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freezer {
-    /// Raw bytes per second that it freezes now; 0 if unknown.
+    /// Raw bytes per second that the freezer compresses now; 0 if unknown.
     pub rate: u64,
-    /// Number of superchunks that it has frozen.
+    /// Number of superchunks that were frozen.
     pub frozen: u64,
     /// Raw bytes of a superchunk.
     pub superchunk: u64,
 }
 
-/// Computes the delays of replies.
+/// Computes the delays of replies to writes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
-    /// The time of the last reply that was delayed for the freezer's rate.
+    /// Time of the last reply that was delayed for the freezer's rate.
     due: Duration,
-    /// The count of superchunks that the last reply waits for, and the bytes written by all writes that wait for this
+    /// Count of superchunks that the last reply waits for, and the bytes written by all writes that wait for this
     /// count.
     stop: (u64, u64),
 }
 
 impl Pace {
-    /// When the reply to a write of `bytes` may be sent.
+    /// Returns when the reply to a write of `bytes` bytes may be sent.
     pub fn delay(&mut self, bytes: u64, fill: Fill, freezer: Freezer, now: Duration) -> Delay {
         if fill.log >= fill.budget {
             return self.stop(bytes, freezer, now);

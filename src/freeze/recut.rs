@@ -18,38 +18,38 @@ use std::ops::Range;
 /// Which parts of a file are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// What is thawed, and as little else as the borders require.
+    /// The thawed bytes, and as little else as the borders require.
     Changed,
     /// All data, by the image's chunker, because the content is uneven. A subchunk is kept only if the batch finds it.
     Everything,
 }
 
-/// Into what a file is cut.
+/// The kind of subchunks into which a file is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
     /// Subchunks that the image's chunker makes.
     Image,
-    /// Blocks of [`FIXED_LEN`] at multiples of it in the file. Only blocks with a change are cut, whatever is around
-    /// them.
+    /// Blocks of [`FIXED_LEN`] bytes at multiples of it in the file. Only blocks with a change are cut, whatever is
+    /// around them.
     Fixed,
 }
 
 /// Length of a block in bytes.
 pub const FIXED_LEN: u32 = 32 << 10;
 
-/// A longest subchunk is read by this many reads, if spans are short. Longer reads would read more than needed after a
+/// Number of reads that read a longest subchunk, if spans are short. Longer reads would read more than needed after a
 /// change.
 const READS: u64 = 2;
-/// Largest number of bytes in one read.
+/// Most bytes of one read.
 const READ_MAX: u64 = 1 << 20;
-/// After a change, the borders should be the old ones again within this many longest subchunks. For most data a few are
-/// enough. For data without structure (a long run of equal bytes) the borders may never agree again, and a change of
-/// one byte would cut a file of any size.
+/// Number of longest subchunks after a change within which the borders should be the old ones again. For most data a
+/// few are enough. For data without structure (a long run of equal bytes) the borders may never agree again, and a
+/// change of one byte would cut a file of any size.
 const RESYNC: u64 = 32;
-/// The search for a border of the chunker goes back over this many longest subchunks before a change. Only slices left by
-/// punching make the search necessary.
+/// Number of longest subchunks before a change over which the search for a border of the chunker goes back. Only slices
+/// left by punching make the search necessary.
 const BACK: u64 = 4;
-/// How many spans after a border are looked at to see whether it is clean.
+/// Number of spans after a border that are looked at to see whether it is clean.
 const LOOK: usize = 16;
 
 /// How to cut.
@@ -68,7 +68,7 @@ impl Cut<'_> {
         }
     }
 
-    /// Length of the first subchunk of `data`, which begins at offset `at`.
+    /// Returns the length of the first subchunk of `data`, which begins at offset `at`.
     fn cut(&self, at: u64, data: &[u8]) -> usize {
         match self.blocks {
             Blocks::Image => self.cutter.cut(data),
@@ -76,7 +76,7 @@ impl Cut<'_> {
         }
     }
 
-    /// Whether the first subchunk of `data`, with `len` bytes, stays the same however many bytes follow.
+    /// Returns whether the first subchunk of `data`, with `len` bytes, stays the same however many bytes follow.
     fn is_certain(&self, at: u64, data: &[u8], len: usize) -> bool {
         match self.blocks {
             Blocks::Image => len < data.len() || data.len() as u64 >= self.max_len(),
@@ -84,7 +84,7 @@ impl Cut<'_> {
         }
     }
 
-    /// The first byte, from `from` on, that must be cut.
+    /// Returns the offset of the first byte, from `from` on, that must be cut.
     pub(super) fn first<L: Layout>(&self, layout: &mut L, from: u64) -> Result<Option<u64>, L::Error> {
         match self.scope {
             Scope::Changed => {
@@ -111,7 +111,8 @@ impl Cut<'_> {
         }
     }
 
-    /// Where the region with the first change at `changed` begins: not before `floor`, which is a border.
+    /// Returns the offset where the region with the first change at `changed` begins: not before `floor`, which is a
+    /// border.
     pub(super) fn begin<L: Layout>(&self, layout: &mut L, floor: u64, changed: u64) -> Result<u64, L::Error> {
         let lowest = match self.blocks {
             Blocks::Image => floor.max(changed.saturating_sub(BACK.saturating_mul(self.max_len()))),
@@ -135,7 +136,7 @@ impl Cut<'_> {
     }
 }
 
-/// The range from the first to the last byte of a file that is in its tiny content, if there is one.
+/// Returns the range from the first to the last byte of a file that is in its tiny content, if there is one.
 pub(super) fn tiny<L: Layout>(layout: &mut L) -> Result<Option<Range<u64>>, L::Error> {
     let mut found: Option<Range<u64>> = None;
     let mut at = 0;
@@ -149,46 +150,46 @@ pub(super) fn tiny<L: Layout>(layout: &mut L) -> Result<Option<Range<u64>>, L::E
     Ok(found)
 }
 
-/// The end of the block that covers `at`.
+/// Returns the end of the block that covers `at`.
 fn block_end(at: u64) -> u64 {
     (at / u64::from(FIXED_LEN)).saturating_add(1).saturating_mul(FIXED_LEN.into())
 }
 
-/// A subchunk that was cut.
+/// A subchunk that was cut, with its bytes.
 #[derive(Debug)]
 pub(super) struct Subchunk<'a> {
     pub(super) bytes: &'a [u8],
     /// The old subchunk, if there is an equal one at the same place.
     pub(super) unchanged: Option<SubchunkId>,
-    /// Whether no old subchunk extends across its end.
+    /// Whether no old subchunk extends across the end of this one.
     pub(super) clean: bool,
 }
 
-/// Cuts one region.
+/// Cuts one region of a file into subchunks.
 pub(super) struct RegionCutter<'a, L: Layout> {
     cut: Cut<'a>,
     layout: &'a mut L,
     /// Bytes of the file from offset `at - used` on.
     buffer: &'a mut Vec<u8>,
     used: usize,
-    /// The border that was reached.
+    /// Offset of the border that was reached.
     at: u64,
-    /// The end of the bytes in the buffer.
+    /// Offset of the end of the bytes in the buffer.
     read: u64,
-    /// Data spans without a gap, beginning with the one that covers `at`.
+    /// Spans of data without a gap, beginning with the one that covers `at`.
     spans: VecDeque<Span>,
-    /// The end of these spans.
+    /// Offset of the end of these spans.
     known: u64,
-    /// The end of the region's data, once it is known; or the offset at which the region must end.
+    /// End of the region's data, once it is known; or the offset at which the region must end.
     data_end: Option<u64>,
-    /// The end of the last change before `at`; at first, the beginning of the first change.
+    /// End of the last change before `at`; at first, the beginning of the first change.
     changed_end: u64,
     changed: u64,
     uneven: bool,
 }
 
 impl<'a, L: Layout> RegionCutter<'a, L> {
-    /// A region that begins at `begin`. The buffer is cleared.
+    /// Begins a region at offset `begin`. The buffer is cleared.
     pub(super) fn new(cut: Cut<'a>, layout: &'a mut L, buffer: &'a mut Vec<u8>, begin: u64, changed: u64) -> Self {
         buffer.clear();
         RegionCutter {
@@ -207,17 +208,17 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         }
     }
 
-    /// The border that was reached.
+    /// Returns the offset of the border that was reached.
     pub(super) fn at(&self) -> u64 {
         self.at
     }
 
-    /// Whether some borders differ from those that the chunker would find.
+    /// Returns whether some borders differ from those that the chunker would find.
     pub(super) fn is_uneven(&self) -> bool {
         self.uneven
     }
 
-    /// The next subchunk; `None` at the region's end.
+    /// Returns the next subchunk, or `None` at the region's end.
     pub(super) fn next(&mut self) -> Result<Option<Subchunk<'_>>, L::Error> {
         if self.is_end()? {
             return Ok(None);
@@ -244,7 +245,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         Ok(Some(Subchunk { bytes, unchanged, clean }))
     }
 
-    /// Whether the region ends at the border that was reached.
+    /// Returns whether the region ends at the border that was reached.
     fn is_end(&mut self) -> Result<bool, L::Error> {
         if self.data_end == Some(self.at) {
             return Ok(true);
@@ -281,7 +282,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         }
     }
 
-    /// Whether no subchunk extends across the border that was reached.
+    /// Returns whether no subchunk extends across the border that was reached.
     fn is_clean(&mut self) -> Result<bool, L::Error> {
         for n in 0..LOOK {
             match self.ahead(n)? {
@@ -293,7 +294,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         Ok(true)
     }
 
-    /// The `n`th span after the one that covers the border that was reached; `None` after the end of the data.
+    /// Returns the `n`th span after the one that covers the border that was reached; `None` after the end of the data.
     fn ahead(&mut self, n: usize) -> Result<Option<Span>, L::Error> {
         while self.spans.len() <= n {
             let next = if self.known < self.layout.size() { Some(self.layout.span(self.known)?) } else { None };

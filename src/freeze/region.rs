@@ -5,51 +5,51 @@
 
 use super::packed::{Packed, Piece};
 
-/// A piece of a region: one subchunk.
+/// A piece of a region of a file: one subchunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegionPiece {
-    /// Length in bytes.
+    /// Length of the piece in bytes.
     pub len: u32,
-    /// The subchunk.
+    /// The subchunk that holds the piece's bytes.
     pub piece: Piece,
     /// Whether the region ends where an old subchunk ends, so that a splice that ends here cuts no old subchunk in two.
     pub clean: bool,
-    /// Whether its bytes were found in the image or in the batch.
+    /// Whether the bytes were found in the image or in the batch, so that they are not stored again.
     pub saved: bool,
 }
 
-/// A range of a file that was cut.
+/// A range of a file that was cut into subchunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
-    /// Offset of its first byte in the file.
+    /// Offset in the file of the region's first byte.
     pub begin: u64,
-    /// Offset of its first byte that is not frozen.
+    /// Offset in the file of the region's first byte that is not frozen.
     pub changed: u64,
-    /// Its subchunks, in order; at least one.
+    /// Pieces of the region, in order; at least one.
     pub pieces: Vec<RegionPiece>,
     /// Whether some borders differ from those that the chunker would find. A content with this region is uneven.
     pub uneven: bool,
 }
 
 impl Region {
-    /// Length in bytes.
+    /// Returns the length of the region in bytes.
     pub fn len(&self) -> u64 {
         self.pieces.iter().map(|piece| u64::from(piece.len)).sum()
     }
 
-    /// Whether it has no pieces. `cut_file` never makes such a region.
+    /// Returns whether the region has no pieces. `cut_file` never makes such a region.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// Offset after its last byte.
+    /// Returns the offset in the file after the region's last byte.
     pub fn end(&self) -> u64 {
         self.begin.saturating_add(self.len())
     }
 
-    /// How many of the first `among` pieces may be spliced without the rest of the region: up to the last clean border
-    /// after bytes that are not frozen. If no such border is clean, up to the last border: otherwise a file without
-    /// clean borders would stay thawed for ever.
+    /// Returns how many of the first `among` pieces may be spliced without the rest of the region: up to the last clean
+    /// border after bytes that are not frozen. If no such border is clean, up to the last border: otherwise a file
+    /// without clean borders would stay thawed for ever.
     pub(super) fn prefix(&self, among: usize) -> usize {
         let (mut at, mut clean, mut any) = (self.begin, 0, 0);
         for (n, piece) in self.pieces.iter().take(among).enumerate() {
@@ -68,11 +68,11 @@ impl Region {
 /// The parts of a file that were cut.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileCut {
-    /// In order.
+    /// Regions of the file, in order.
     pub regions: Vec<Region>,
-    /// Where to go on, if the batch was full or `stop` said so. `None`: there is nothing more to cut.
+    /// Offset where to continue, if the batch was full or `stop` returned true; `None` if there is nothing more to cut.
     pub next: Option<u64>,
-    /// The end of the tiny content in the regions; 0 if there is none. A file cannot have both a content and a tiny
+    /// End of the tiny content in the regions; 0 if there is none. A file cannot have both a content and a tiny
     /// content, so the tiny one is replaced as a whole.
     pub tiny: u64,
 }
@@ -80,11 +80,11 @@ pub struct FileCut {
 /// A range that replaces the same range of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptRegion {
-    /// Offset of its first byte.
+    /// Offset in the file of the range's first byte.
     pub begin: u64,
-    /// Offset after its last byte.
+    /// Offset in the file after the range's last byte.
     pub end: u64,
-    /// Its pieces, in order.
+    /// Pieces of the range, in order.
     pub pieces: Vec<RegionPiece>,
     /// Whether the content becomes uneven.
     pub uneven: bool,

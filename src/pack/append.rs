@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// How far packing is. A file counts when its bytes are in the image: read, compressed and appended.
+/// Progress of packing. A file counts when its bytes are in the image: read, compressed and appended.
 #[derive(Default)]
 pub(super) struct Progress {
-    /// Bytes of the image.
+    /// Bytes of the image that are written.
     pub(super) stored: AtomicU64,
-    /// Files and bytes that are read and cut.
+    /// Number of files and of bytes that are read and cut.
     read: (AtomicU64, AtomicU64),
     /// Bytes that no earlier subchunk had, and how many of these are appended.
     fresh: AtomicU64,
@@ -28,7 +28,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// So many files and bytes are read; so many of these bytes are new. Called by one thread.
+    /// Records that so many files and bytes are read, of which `fresh` bytes are new. Called by one thread.
     pub(super) fn read(&self, files: u64, bytes: u64, fresh: u64) {
         self.read.0.store(files, Ordering::Relaxed);
         // In this order nothing is ever counted as done too early for longer than a moment.
@@ -36,13 +36,13 @@ impl Progress {
         self.read.1.store(bytes, Ordering::Relaxed);
     }
 
-    /// A superchunk of `raw` bytes is done, and the image ends at `end`.
+    /// Records that a superchunk of `raw` raw bytes is appended, and that the image ends at offset `end`.
     pub(super) fn append(&self, raw: u32, end: u64) {
         self.appended.fetch_add(raw.into(), Ordering::Relaxed);
         self.stored.store(end, Ordering::Relaxed);
     }
 
-    /// Tells the observer.
+    /// Reports the progress to the observer.
     pub(super) fn tell(&self, observer: &dyn PackObserver) {
         let of = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let waiting = of(&self.fresh).saturating_sub(of(&self.appended));
@@ -54,30 +54,30 @@ impl Progress {
 pub(super) struct Sealed<E = Encoded> {
     pub(super) list: ClearList,
     pub(super) raw_len: u32,
-    /// Whether it is not full: it was sealed before it reached its full size.
+    /// Whether the superchunk is not full: it was sealed before it reached its full size.
     pub(super) short: bool,
     pub(super) encoded: Receiver<Result<E, FormatError>>,
-    /// Id of the log; the first superchunk begins the log with it.
+    /// Id of the log, which the first superchunk passes to the log's beginning.
     pub(super) log_id: u64,
 }
 
-/// What was appended.
+/// Result of appending all superchunks.
 pub(super) struct Appended {
-    /// `None` if there was no superchunk.
+    /// Writer of the image's log; `None` if there was no superchunk.
     pub(super) log: Option<LogWriter>,
     pub(super) map: MapRows,
 }
 
-/// The epoch of an image that `pack` makes.
+/// Epoch (number of the writer's session) of an image that `pack` makes.
 pub(super) const PACK_EPOCH: u32 = 1;
 
-/// A new log in an empty storage: zeros where the head slots go, then frames.
+/// Begins a new log in an empty storage: zeros where the head slots will be, then frames.
 pub(super) fn begin_log(storage: Arc<dyn Storage>, log_id: u64) -> Result<LogWriter, LogError> {
     storage.append(&[&vec![0; limits::LOG_START as usize]])?;
     LogWriter::new(storage, log_id, PACK_EPOCH, limits::first_sequence(PACK_EPOCH), limits::LOG_START)
 }
 
-/// Appends superchunks in order until there are no more.
+/// Appends superchunks in order until all are appended.
 pub(super) fn run(
     queue: &Receiver<Sealed>,
     storage: Arc<FileStorage>,

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Number of appended superchunks kept: the last ones appended or read back.
+/// Number of appended superchunks that are kept in memory: the last ones appended or read back.
 const KEPT: usize = 8;
 
 /// Places of appended superchunks; empty unless bytes are compared.
@@ -26,7 +26,7 @@ impl Places {
         Places((options.params.hash == HashKind::Xxh3).then(Mutex::default))
     }
 
-    /// For callers that take equal identities for equal bytes, whatever the hash proves.
+    /// Makes an empty value for callers that take equal identities for equal bytes, whatever the hash proves.
     pub(super) fn none() -> Self {
         Places(None)
     }
@@ -42,10 +42,10 @@ impl Places {
     }
 }
 
-/// Compares bytes. Does nothing and keeps nothing if identities prove equality.
+/// Compares the bytes of subchunks with equal identities. Does nothing and keeps nothing if identities prove equality.
 pub(super) struct Compare<'a> {
     places: &'a Places,
-    /// Where appended superchunks are; `None` if identities prove equality.
+    /// Storage of the appended superchunks; `None` if identities prove equality.
     storage: Option<Arc<FileStorage>>,
     /// Superchunk and range of each subchunk, by id - 1.
     ranges: Vec<(SuperchunkId, u32, u32)>,
@@ -56,22 +56,22 @@ pub(super) struct Compare<'a> {
     decoder: Decoder,
 }
 
-/// A superchunk's raw bytes.
+/// Id and raw bytes of a superchunk.
 type Inflated = (SuperchunkId, Arc<Vec<u8>>);
 
 impl<'a> Compare<'a> {
-    /// Compares with what is appended to `storage` and noted in `places`.
+    /// Makes a comparer that reads superchunks from `storage`, at the places noted in `places`.
     pub(super) fn new(places: &'a Places, storage: Option<Arc<FileStorage>>) -> Self {
         let (ranges, sealed, recent) = (Vec::new(), VecDeque::new(), VecDeque::new());
         Compare { places, storage, ranges, sealed, recent, decoder: Decoder::new() }
     }
 
-    /// Whether bytes must be compared.
+    /// Returns whether bytes must be compared.
     pub(super) fn needed(&self) -> bool {
         self.places.0.is_some()
     }
 
-    /// Notes where the next subchunk lies.
+    /// Records where the next subchunk is: its superchunk, position and length in bytes.
     pub(super) fn add(&mut self, superchunk: SuperchunkId, position: u32, len: u32) {
         if self.needed() {
             self.ranges.push((superchunk, position, len));
@@ -100,7 +100,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// The raw bytes of a sealed superchunk.
+    /// Returns the raw bytes of a sealed superchunk.
     fn raw(&mut self, id: SuperchunkId, log_id: u64) -> Result<Arc<Vec<u8>>, PackError> {
         if let Ok(at) = self.sealed.binary_search_by_key(&id, |(id, _)| *id) {
             return Ok(self.sealed[at].1.clone());
@@ -113,7 +113,8 @@ impl<'a> Compare<'a> {
         Ok(raw)
     }
 
-    /// Whether subchunk `id` has these bytes. `open` is the superchunk that is being filled.
+    /// Returns whether subchunk `id` has these bytes. `open` holds the raw bytes of the superchunk that is being
+    /// filled.
     pub(super) fn equal(
         &mut self,
         id: SubchunkId,

@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use thiserror::Error;
 
-/// When ancestors are reopened on the way down to a directory, this many of the deepest are kept: they are needed next.
+/// Number of the deepest ancestors that are kept open when they are reopened on the way down to a directory: they are
+/// needed next.
 const ON_THE_WAY: usize = 16;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Why a directory cannot be opened.
+/// Why a source directory cannot be opened.
 #[derive(Debug, Error)]
 pub(super) enum DirError {
     #[error("{}", io::Error::from(*.0))]
@@ -37,7 +38,8 @@ impl From<Errno> for DirError {
 }
 
 impl DirError {
-    /// The error if descriptors ran out. Nothing is wrong with the directory then, so nothing in it may be left out.
+    /// Returns the error if descriptors ran out. Nothing is wrong with the directory then, so nothing in it may be left
+    /// out.
     pub(super) fn shortage(&self) -> Option<Errno> {
         match self {
             DirError::Os(error) if is_shortage(*error) => Some(*error),
@@ -46,7 +48,7 @@ impl DirError {
     }
 }
 
-/// Whether the process, or the system, has no descriptor left.
+/// Returns whether the error says that the process, or the system, has no descriptor left.
 pub(super) fn is_shortage(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE)
 }
@@ -97,12 +99,12 @@ impl Pool {
     }
 }
 
-/// A directory, open or closed.
+/// A source directory, open or closed. It can be reopened when it is needed.
 #[derive(Debug)]
 pub(super) struct Directory {
     pool: Arc<Pool>,
     place: Place,
-    /// Device and inode.
+    /// Device and inode number of the directory.
     id: (u64, u64),
     fd: Mutex<Weak<OwnedFd>>,
 }
@@ -111,7 +113,7 @@ pub(super) struct Directory {
 enum Place {
     /// The path that the user gave.
     Path { path: PathBuf, flags: OFlags },
-    /// `parent` is `None` only while the directory is dropped.
+    /// The name in a parent directory. `parent` is `None` only while the directory is dropped.
     Below { parent: Option<Arc<Directory>>, name: Box<[u8]> },
 }
 
@@ -147,15 +149,15 @@ impl Directory {
         Ok(Opened { dir: Arc::new(dir), fd, stat })
     }
 
-    /// The pool that keeps its descriptor.
+    /// Returns the pool that keeps the directory's descriptor.
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Its descriptor.
+    /// Returns the directory's descriptor.
     ///
     /// # Errors
-    /// If it, or one of its ancestors, could not be reopened.
+    /// Fails if the directory, or one of its ancestors, could not be reopened.
     pub(super) fn fd(&self) -> Result<Arc<OwnedFd>, DirError> {
         let mut closed = Vec::new();
         let mut at = self;
@@ -180,8 +182,8 @@ impl Directory {
         Ok(fd)
     }
 
-    /// Its descriptor, given the descriptor `below` of one of its subdirectories: however deep it is, one step up
-    /// (`..`) reaches it.
+    /// Returns the directory's descriptor, given the descriptor `below` of one of its subdirectories: however deep it
+    /// is, one step up (`..`) reaches it.
     pub(super) fn fd_from_below(&self, below: &OwnedFd) -> Result<Arc<OwnedFd>, DirError> {
         if let Some(fd) = self.open_fd() {
             return Ok(fd);

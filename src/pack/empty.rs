@@ -21,7 +21,7 @@ use std::sync::Arc;
 const ROOT_MODE: u32 = 0o755;
 /// Mode of the image file: its future contents are unknown, so only its owner may read it.
 const IMAGE_MODE: u32 = 0o600;
-/// The few rows stay in memory.
+/// Bytes of memory for the few rows, which stay in memory.
 const SPILL_AFTER: usize = 1 << 20;
 
 /// Makes a new image whose root directory (inode 1, mode 0755) is empty. The image appears under its name only when it
@@ -31,7 +31,7 @@ const SPILL_AFTER: usize = 1 << 20;
 /// (the directory's times and the image's packing time), `timestamp` (replaces `now`), `seed`, `writer`.
 ///
 /// # Errors
-/// If the image exists (without `force`), is not a regular file, has a writer, or cannot be written.
+/// Fails if the image exists (without `force`), is not a regular file, has a writer, or cannot be written.
 pub fn empty(image: &Path, options: &PackOptions) -> Result<PackSummary, PackError> {
     let target = AtomicFile::create(Target::claim(image, options.force)?, options.writer.as_ref())?;
     let file = target.file().try_clone().map_err(|source| PackError::io("share", image, source))?;
@@ -42,11 +42,11 @@ pub fn empty(image: &Path, options: &PackOptions) -> Result<PackSummary, PackErr
     Ok(finished.summary)
 }
 
-/// Like [`empty`], but writes to `storage`, which must be empty. After an error the content of the storage is
-/// undefined.
+/// Makes an empty image as [`empty`] does, but in `storage`, which must be empty. After an error the content of the
+/// storage is undefined.
 ///
 /// # Errors
-/// If it cannot be written.
+/// Fails if the storage cannot be written.
 pub fn empty_into(storage: Arc<dyn Storage>, options: &PackOptions) -> Result<PackSummary, PackError> {
     Ok(write(storage, Path::new("the image"), options)?.summary)
 }

@@ -10,36 +10,36 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Why nothing was packed.
+/// Why packing failed.
 #[derive(Debug, Error)]
 pub enum PackError {
     /// The image exists already.
     #[error("cannot write '{}': the file exists (--force replaces it)", image.display())]
     Exists {
-        /// The image.
+        /// Path of the image.
         image: PathBuf,
     },
     /// A source cannot be read.
     #[error("cannot {action} '{}': {source}", path.display())]
     Io {
-        /// What was attempted.
+        /// What was attempted: a verb.
         action: &'static str,
-        /// The path of the source.
+        /// Path of the source.
         path: PathBuf,
-        /// Why it failed.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
     /// Two sources have the same name.
     #[error("cannot pack two sources that are both named '{name}': the root directory can hold only one of them")]
     SameName {
-        /// The name.
+        /// Name that both sources have.
         name: String,
     },
     /// The image is the only source.
     #[error("cannot pack '{}' into itself: it is the only source", image.display())]
     OnlyItself {
-        /// The image.
+        /// Path of the image.
         image: PathBuf,
     },
     /// No source was named.
@@ -48,18 +48,18 @@ pub enum PackError {
     /// The image cannot be written.
     #[error("cannot write '{}': {source}", image.display())]
     Image {
-        /// The image.
+        /// Path of the image.
         image: PathBuf,
-        /// Why.
+        /// The error of the storage.
         #[source]
         source: StorageError,
     },
     /// The image's head slots cannot be written.
     #[error("cannot write '{}': {source}", image.display())]
     Head {
-        /// The image.
+        /// Path of the image.
         image: PathBuf,
-        /// Why.
+        /// Why the head slots cannot be written.
         #[source]
         source: HeadError,
     },
@@ -69,9 +69,9 @@ pub enum PackError {
     /// The image's log cannot be written.
     #[error("cannot write '{}': {source}", image.display())]
     Log {
-        /// The image.
+        /// Path of the image.
         image: PathBuf,
-        /// Why.
+        /// Why the log cannot be written.
         #[source]
         source: LogError,
     },
@@ -84,17 +84,17 @@ pub enum PackError {
     /// The memory limit is too low for the codec.
     #[error("cannot pack with {} MiB of memory: this codec and superchunk size need {} MiB (set them with --memory)", given >> 20, need.div_ceil(1 << 20))]
     Memory {
-        /// Bytes given.
+        /// Memory limit that was given, in bytes.
         given: u64,
-        /// Bytes needed.
+        /// Memory that is needed, in bytes.
         need: u64,
     },
     /// Data that did not fit in memory could not be written to a temporary file.
     #[error("cannot keep intermediate data in '{}': {source}", dir.display())]
     Spill {
-        /// The directory.
+        /// Directory of the temporary file.
         dir: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
@@ -106,25 +106,25 @@ pub enum PackError {
     Descriptors {
         /// Path in the image of the file that could not be opened.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The tables of a rehearsal cannot be read back.
+    /// The tables of a rehearsal (a trial run that estimates the image) cannot be read back.
     #[error("cannot read the tables of the trial run that estimates the image: {source}")]
     Rehearsal {
-        /// Why.
+        /// Why the tables cannot be read.
         #[source]
         source: MetaError,
     },
     /// A thread cannot be started.
     #[error("cannot start a thread that packs: {source}")]
     Thread {
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// Another stage failed; report its error instead.
+    /// Packing was stopped because another thread failed; report its error instead.
     #[error("packing was stopped because another of its threads failed")]
     Stopped,
     /// The observer asked to stop.

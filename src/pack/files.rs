@@ -15,39 +15,39 @@ pub(super) struct Meta {
     pub(super) rdev: u64,
     pub(super) mtime: Time,
     pub(super) xattrs: XattrSet,
-    /// Device and inode, if it has more than one link.
+    /// Device and inode number, if the inode has more than one link.
     pub(super) link_key: Option<(u64, u64)>,
 }
 
-/// The mtime of a stat.
+/// Returns the modification time in the result of a stat(2).
 pub(super) fn mtime(stat: &Stat) -> Time {
     #[allow(clippy::unnecessary_cast, reason = "the field's types differ between architectures")]
     Time { secs: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 }
 }
 
-/// A regular file to read.
+/// A regular file that a reader is to read.
 #[derive(Clone)]
 pub(super) struct FileJob {
-    /// The directory that holds it.
+    /// The directory that holds the file.
     pub(super) dir: Arc<Directory>,
     pub(super) name: Box<[u8]>,
-    /// Its name in `dir`, if another.
+    /// Name of the file in `dir`, if it differs from the name in the image.
     pub(super) at: Option<Box<[u8]>>,
-    /// Its stat when the scan saw it. A difference at reading time means that the file changed.
+    /// Attributes of the file when the scan saw it. A difference at reading time means that the file changed.
     pub(super) stat: Stat,
-    /// Total bytes of the files before it, in path order.
+    /// Total bytes of the files before this one, in path order.
     pub(super) start: u64,
 }
 
-/// One step of the walk over the tree.
+/// One step of the walk over the source tree.
 pub(super) enum Entry {
-    /// Enters a directory.
+    /// The walk enters a directory.
     Enter { name: Box<[u8]>, meta: Meta },
-    /// Leaves it.
+    /// The walk leaves the current directory.
     Leave,
-    /// A regular file, whose content comes from a reader.
+    /// A regular file, whose content a reader provides.
     File { meta: Meta, job: FileJob },
-    /// Anything else: a symlink, device, fifo or socket.
+    /// A file without bytes to read: a symlink, device, fifo or socket.
     Other { name: Box<[u8]>, meta: Meta, target: Box<[u8]> },
     /// Another name of an inode that came before. `alone` lets a regular file be read by this name if it could not be
     /// read by its earlier ones.
@@ -70,13 +70,13 @@ pub(super) enum ReadExtent {
     },
 }
 
-/// How reading a file ended.
+/// The result of reading a file to its end.
 pub(super) enum ReadEnd {
-    /// All of it was read.
+    /// The whole file was read.
     Whole,
-    /// It was read, but differs from what the scan saw.
+    /// The file was read, but differs from what the scan saw.
     Changed(String),
-    /// It cannot be packed.
+    /// The file cannot be packed, for this reason.
     Failed(String),
     /// Descriptors ran out, which is not the file's fault: packing ends.
     Shortage(std::io::Error),
@@ -86,11 +86,11 @@ pub(super) enum ReadEnd {
 #[derive(Default)]
 pub(super) struct FilePart {
     pub(super) extents: Vec<ReadExtent>,
-    /// `Some` if the file ends here.
+    /// The result of reading, if the file ends here.
     pub(super) end: Option<ReadEnd>,
 }
 
-/// What a reader passes on: parts of consecutive files of a batch, and their bytes.
+/// What a reader passes on at once: parts of consecutive files of a batch, and their bytes.
 #[derive(Default)]
 pub(super) struct Segment {
     pub(super) parts: Vec<FilePart>,

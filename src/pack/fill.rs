@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::thread::Builder;
 use zerocopy::IntoBytes;
 
-/// After this many subchunks the chunker usually cuts where it would also cut if it had started earlier.
+/// Number of subchunks after which the chunker usually cuts where it would also cut if it had started earlier.
 const RESYNCED: u32 = 2;
 
-/// The result after the last file.
+/// The tree rows and figures after the last file was packed.
 pub(super) struct Filled {
     pub(super) rows: TreeRows,
     pub(super) index: DedupIndex,
@@ -29,11 +29,12 @@ pub(super) struct Filled {
     pub(super) next_superchunk: u64,
     pub(super) log_id: Option<u64>,
     pub(super) summary: PackSummary,
-    /// Where each subchunk is used; filled only if portions are read.
+    /// Uses of subchunks; filled only if portions are read.
     pub(super) uses: Vec<Use>,
 }
 
-/// `E` is what the compressors make of a superchunk.
+/// Fills superchunks with the subchunks of files, in path order, and deduplicates. `E` is what the compressors make of
+/// a superchunk.
 pub(super) struct Filler<'a, E> {
     options: &'a PackOptions,
     observer: &'a dyn PackObserver,
@@ -41,7 +42,7 @@ pub(super) struct Filler<'a, E> {
     sealed: Sender<Sealed<E>>,
     compare: Compare<'a>,
     progress: &'a Progress,
-    /// The portions of the files to read; `None`: everything.
+    /// Portions of the files to read; `None` for everything.
     portions: Option<&'a Portions>,
     rows: TreeRows,
     index: DedupIndex,
@@ -92,7 +93,7 @@ impl<'a, E> Filler<'a, E> {
         Filler { portions, ..self }
     }
 
-    /// Takes batches until there are no more, then seals the last superchunk.
+    /// Takes batches of files until there are no more, then seals the last superchunk.
     pub(super) fn run(mut self, batches: &Receiver<(Arc<Batch>, Receiver<Segment>)>) -> Result<Filled, PackError> {
         while let Ok((batch, segments)) = batches.recv() {
             if self.observer.cancelled() {
@@ -310,7 +311,7 @@ impl<'a, E> Filler<'a, E> {
         Ok(())
     }
 
-    /// The id of a subchunk with these bytes: an earlier subchunk, or a new one in the open superchunk.
+    /// Returns the id of a subchunk with these bytes: an earlier subchunk, or a new one in the open superchunk.
     fn subchunk(&mut self, identity: &Identity, bytes: &[u8]) -> Result<SubchunkId, PackError> {
         if let Some(id) = self.index.get(identity) {
             let open = (SuperchunkId(self.next_superchunk), self.open.raw());
@@ -335,7 +336,7 @@ impl<'a, E> Filler<'a, E> {
         Ok(id)
     }
 
-    /// Passes a superchunk on. Its subchunks are those with the highest ids so far.
+    /// Passes a superchunk to the compressors. Its subchunks are those with the highest ids so far.
     fn seal(&mut self, superchunk: Superchunk) -> Result<(), PackError> {
         let Superchunk { raw, lens, short } = superchunk;
         let raw = Arc::new(raw);
@@ -356,7 +357,7 @@ impl<'a, E> Filler<'a, E> {
     }
 }
 
-/// The log's id. It depends only on options and content, so the same input gives the same bytes.
+/// Returns the id of the image's log. It depends only on options and content, so the same input gives the same bytes.
 pub(super) fn log_id(options: &PackOptions, first: &[u8]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"floe log id").update(RawParams::from(&options.params).as_bytes());
@@ -366,7 +367,7 @@ pub(super) fn log_id(options: &PackOptions, first: &[u8]) -> u64 {
     u64::from_le_bytes(id)
 }
 
-/// The parts of a batch's files, one after another.
+/// Iterates over the parts of a batch's files, one after another.
 struct Parts {
     segments: Receiver<Segment>,
     parts: std::vec::IntoIter<FilePart>,

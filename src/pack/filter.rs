@@ -15,72 +15,72 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The file that marks a cache directory (<https://bford.info/cachedir/>).
+/// Name of the file that marks a cache directory (<https://bford.info/cachedir/>).
 pub const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
-/// First bytes of a valid [`CACHE_TAG`].
+/// The first bytes of a valid [`CACHE_TAG`].
 pub const CACHE_TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
 /// An entry that the scan found.
 #[derive(Debug, Clone, Copy)]
 pub struct FilterEntry<'a> {
-    /// Path relative to its source, without a leading slash, components separated by `/`. Never empty: the source
+    /// Path relative to the source, without a leading slash, components separated by `/`. It is never empty: the source
     /// itself is always packed.
     pub path: &'a [u8],
-    /// Whether it is a directory (a symlink to one is not).
+    /// Whether the entry is a directory (a symlink to one is not).
     pub is_dir: bool,
-    /// Bytes of a regular file, 0 for anything else.
+    /// Size of a regular file in bytes, 0 for other types.
     pub size: u64,
 }
 
-/// A directory that is packed and is about to be walked. The source itself has an empty path.
+/// A directory that is packed and whose entries are about to be walked.
 pub struct FilterDir<'a> {
-    /// Path relative to its source, empty for the source itself.
+    /// Path relative to the source, empty for the source itself.
     pub path: &'a [u8],
-    /// Whether the directory holds an entry of this name.
+    /// Returns whether the directory holds an entry of this name.
     pub has: &'a dyn Fn(&[u8]) -> bool,
-    /// The first bytes, at most the given number, of a regular file in the directory by its name; `None` if it cannot
-    /// be read or is not a regular file.
+    /// Returns the first bytes, at most the given number, of a regular file in the directory by its name; `None` if it
+    /// cannot be read or is not a regular file.
     pub head: Head<'a>,
 }
 
-/// Returns the first bytes of a file by its name.
+/// A function that returns the first bytes of a file by its name.
 pub type Head<'a> = &'a dyn Fn(&[u8], usize) -> Option<Vec<u8>>;
 
-/// The reason for a decision.
+/// Why an entry is packed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why<'a> {
-    /// No rule matches.
+    /// No rule matches the entry.
     Default,
-    /// A pattern, and the file it was read from.
+    /// A pattern matches the entry.
     Pattern {
         /// The pattern as it was given.
         pattern: &'a str,
-        /// The file it was read from; `None` if it was given on the command line.
+        /// Path of the file that the pattern was read from; `None` if it was given on the command line.
         from: Option<&'a Path>,
     },
-    /// There are `--include` patterns and none matches.
+    /// There are `--include` patterns, and none matches the entry.
     NotIncluded,
-    /// A directory that may hold something to pack.
+    /// The entry is a directory that may hold something to pack.
     OnTheWay,
-    /// The list of names holds it, or holds a directory above it.
+    /// The list of names holds the entry, or holds a directory above it.
     Listed,
-    /// There is a list of names and it is not listed.
+    /// There is a list of names, and the entry is not in it.
     NotListed,
-    /// Larger than this many bytes.
+    /// The entry is larger than this many bytes.
     Larger(u64),
 }
 
 /// Whether an entry is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision<'a> {
-    /// It is packed; a directory is walked.
+    /// The entry is packed; a directory is walked.
     Take(Why<'a>),
-    /// It is not packed, and neither is anything below it.
+    /// The entry is not packed, and neither is anything below it.
     Skip(Why<'a>),
 }
 
 impl Decision<'_> {
-    /// Whether the entry is packed.
+    /// Returns whether the entry is packed.
     pub fn is_take(&self) -> bool {
         matches!(self, Decision::Take(_))
     }
@@ -91,20 +91,20 @@ impl Decision<'_> {
 pub enum Contents<'a> {
     /// Every entry that [`Filter::decide`] takes.
     All,
-    /// Only the entry of this name. It is the tag that marks the directory as one to leave out.
+    /// Only the entry of this name, which is the tag that marks the directory as one to leave out.
     Only(&'a [u8]),
 }
 
-/// The scan's questions. The same question must always get the same answer, from any thread.
+/// The rules that decide what is packed. The same question must always get the same answer, from any thread.
 pub trait Filter: Send + Sync {
-    /// Whether `entry` is packed. All its ancestors are.
+    /// Decides whether `entry` is packed. All its ancestors are.
     fn decide(&self, entry: &FilterEntry<'_>) -> Decision<'_>;
 
-    /// Which entries of a packed directory are packed. Called before `decide` is called for them.
+    /// Decides which entries of a packed directory are packed. Called before `decide` is called for them.
     fn enter(&self, dir: &FilterDir<'_>) -> Contents<'_>;
 }
 
-/// Takes everything.
+/// A filter that takes everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TakeAll;
 
@@ -118,7 +118,7 @@ impl Filter for TakeAll {
     }
 }
 
-/// An invalid pattern.
+/// A pattern that is not valid, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("'{pattern}' is not a pattern{}: {message}", place(.from))]
 pub struct PatternError {
@@ -136,7 +136,7 @@ fn place(from: &Option<PathBuf>) -> String {
 pub struct Patterns {
     builder: GitignoreBuilder,
     is_empty: bool,
-    /// Those of the command line, and whether each decided anything.
+    /// Patterns of the command line, and whether each decided anything.
     given: BTreeMap<String, AtomicBool>,
 }
 
@@ -150,7 +150,7 @@ impl Patterns {
     /// Adds a pattern from the command line. Unlike in a file, `#` begins no comment.
     ///
     /// # Errors
-    /// If it is not a valid pattern.
+    /// Fails if it is not a valid pattern.
     pub fn add(&mut self, pattern: &str) -> Result<(), PatternError> {
         let escaped = if pattern.starts_with('#') { format!("\\{pattern}") } else { pattern.to_owned() };
         self.line(&escaped, None)?;
@@ -163,7 +163,7 @@ impl Patterns {
     /// Adds the lines of a pattern file, without empty lines and comments (`#`).
     ///
     /// # Errors
-    /// The first line that is an invalid pattern.
+    /// Fails at the first line that is not a valid pattern.
     pub fn add_lines(&mut self, text: &str, from: &Path) -> Result<(), PatternError> {
         text.trim_start_matches('\u{feff}').lines().try_for_each(|line| self.line(line, Some(from)))
     }
@@ -191,7 +191,7 @@ impl Patterns {
     }
 }
 
-/// Patterns that paths are compared with.
+/// Compiled patterns that paths are compared with.
 #[derive(Debug)]
 struct Compiled {
     patterns: Gitignore,
@@ -199,7 +199,7 @@ struct Compiled {
 }
 
 impl Compiled {
-    /// Notes that a pattern decided something.
+    /// Records that a pattern decided something.
     fn used(&self, glob: &Glob) {
         if let (None, Some(used)) = (glob.from(), self.given.get(glob.original())) {
             used.store(true, Ordering::Relaxed);
@@ -212,7 +212,8 @@ impl Compiled {
     }
 }
 
-/// The crate wraps an error in the file, line and glob it concerns; the message already names these.
+/// Returns the innermost error. The crate wraps it in the file, line and glob it concerns; the message already names
+/// these.
 fn innermost(error: ignore::Error) -> ignore::Error {
     match error {
         ignore::Error::WithLineNumber { err, .. } | ignore::Error::WithPath { err, .. } => innermost(*err),
@@ -238,7 +239,7 @@ impl NameList {
     /// without its content; with a `/` after its name it is packed with everything below it.
     ///
     /// # Errors
-    /// A name that begins with `/` or has `..` in it: it would be outside the source.
+    /// Fails at a name that begins with `/` or has `..` in it: it would be outside the source.
     pub fn parse(text: &[u8], separator: u8) -> Result<Self, PatternError> {
         let mut list = NameList::default();
         for line in text.split(|&byte| byte == separator).filter(|line| !line.is_empty()) {
@@ -257,7 +258,7 @@ impl NameList {
         Ok(list)
     }
 
-    /// The names that no entry matched, sorted.
+    /// Returns the names that no entry matched, sorted.
     pub fn unseen(&self) -> impl Iterator<Item = &[u8]> {
         let unseen = |(_, listed): &(&Vec<u8>, &Listed)| !listed.seen.load(Ordering::Relaxed);
         self.names.iter().filter(unseen).map(|(name, _)| name.as_slice()).filter(|name| !name.is_empty())
@@ -289,24 +290,24 @@ impl NameList {
     }
 }
 
-/// The rules as the options give them.
+/// Options from which the rules are compiled.
 #[derive(Debug, Default)]
 pub struct FilterOptions {
-    /// Entries to leave out. Wins over `include`.
+    /// Patterns of entries to leave out. They win over `include`.
     pub exclude: Patterns,
-    /// If there is a pattern, only matching files are packed, and the directories on the way to them.
+    /// Patterns of files to pack, with the directories on the way to them. Without patterns, all are packed.
     pub include: Patterns,
-    /// Of directories with a valid [`CACHE_TAG`] pack only the tag.
+    /// Whether to pack only the tag of directories with a valid [`CACHE_TAG`].
     pub exclude_caches: bool,
-    /// Of directories that hold an entry of one of these names pack only that entry.
+    /// Names of entries: of directories that hold an entry of one of these names, only that entry is packed.
     pub exclude_if_present: Vec<Vec<u8>>,
-    /// Leave out regular files with more bytes.
+    /// Size in bytes: larger regular files are left out.
     pub exclude_larger_than: Option<u64>,
-    /// Pack only what is listed.
+    /// List of names: only these are packed.
     pub list: Option<NameList>,
 }
 
-/// The compiled rules.
+/// A filter by patterns, tags, sizes and a list of names.
 #[derive(Debug)]
 pub struct FilterRules {
     exclude: Option<Compiled>,
@@ -321,7 +322,7 @@ impl FilterRules {
     /// Compiles the rules.
     ///
     /// # Errors
-    /// If the matcher does not accept the patterns together.
+    /// Fails if the matcher does not accept the patterns together.
     pub fn new(options: FilterOptions) -> Result<Self, PatternError> {
         Ok(FilterRules {
             exclude: options.exclude.build()?,
@@ -333,13 +334,13 @@ impl FilterRules {
         })
     }
 
-    /// The listed names that no entry matched. Call it after the scan.
+    /// Returns the listed names that no entry matched. Call it after the scan.
     pub fn unseen(&self) -> impl Iterator<Item = &[u8]> {
         self.list.iter().flat_map(NameList::unseen)
     }
 
-    /// The `--exclude` and then the `--include` patterns of the command line that decided nothing, without those that begin
-    /// with `!`. Call it after the scan.
+    /// Returns the `--exclude` and then the `--include` patterns of the command line that decided nothing, without
+    /// those that begin with `!`. Call it after the scan.
     pub fn unused(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let exclude = self.exclude.iter().flat_map(Compiled::unused).map(|pattern| ("--exclude", pattern));
         exclude.chain(self.include.iter().flat_map(Compiled::unused).map(|pattern| ("--include", pattern)))

@@ -23,26 +23,26 @@ pub(super) struct Finished {
     /// Bytes that the leaves of each table occupy.
     pub(super) leaves: LeafBytes,
     pub(super) summary: PackSummary,
-    /// Whether it holds something that not everybody may read.
+    /// Whether the image holds something that not everybody may read.
     pub(super) private: bool,
 }
 
 /// Bytes of the image that the leaves of each table occupy, as frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeafBytes {
-    /// Identities.
+    /// Bytes of the identities table.
     pub identities: u64,
-    /// Users of shared contents, tiny contents and xattr sets.
+    /// Bytes of the shares table: users of shared contents, tiny contents and xattr sets.
     pub shares: u64,
-    /// Contents of tiny files, which a table holds.
+    /// Bytes of the tiny table: contents of small files.
     pub tiny: u64,
-    /// Extended attributes.
+    /// Bytes of the xattrs table.
     pub xattrs: u64,
-    /// Extents of files.
+    /// Bytes of the contents table: extents of files.
     pub contents: u64,
-    /// Inodes.
+    /// Bytes of the inodes table.
     pub inodes: u64,
-    /// Names.
+    /// Bytes of the dirents table: names of files.
     pub dirents: u64,
 }
 
@@ -178,15 +178,15 @@ pub(super) fn finish(
 }
 
 impl LeafBytes {
-    /// The sum over all tables.
+    /// Returns the sum over all tables, in bytes.
     pub fn sum(&self) -> u64 {
         let LeafBytes { identities, shares, tiny, xattrs, contents, inodes, dirents } = *self;
         identities + shares + tiny + xattrs + contents + inodes + dirents
     }
 }
 
-/// Sixteen bytes in the form of a UUID of version 8 (RFC 9562: custom). They depend on content and options, and on the
-/// seed if there is one.
+/// Returns sixteen bytes in the form of a UUID of version 8 (RFC 9562: custom). They depend on content and options, and
+/// on the seed if there is one.
 fn derive(what: &[u8], root_hash: &[u8; 32], log_id: u64, options: &PackOptions) -> [u8; 16] {
     let mut out = [0; 16];
     let mut hasher = blake3::Hasher::new();

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// A superchunk that is kept.
+/// Number and length of a superchunk that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     index: usize,
@@ -20,7 +20,7 @@ struct Place {
     len: u32,
 }
 
-/// Superchunks that are kept.
+/// A sample of superchunks that is kept in a temporary file.
 #[derive(Debug)]
 pub(super) struct Held {
     file: File,
@@ -30,19 +30,19 @@ pub(super) struct Held {
     slots: u64,
     seed: u64,
     stride: usize,
-    /// Ascending.
+    /// Places of the kept superchunks, ascending.
     places: Vec<Place>,
     bytes: u64,
     limit: u64,
     at_least: usize,
-    /// The superchunk to keep of the block that contains `next`.
+    /// Index of the superchunk to keep of the block that contains `next`.
     wanted: usize,
     next: usize,
 }
 
 impl Held {
-    /// Keeps up to `limit` bytes, but at least `at_least` superchunks if there are so many. Each has at most
-    /// `slot_size` bytes. `seed` decides which are kept.
+    /// Makes an empty sample of up to `limit` bytes, but at least `at_least` superchunks if there are so many. Each has
+    /// at most `slot_size` bytes. `seed` decides which are kept.
     pub(super) fn new(dir: &Path, slot_size: u32, limit: u64, at_least: usize, seed: u64) -> io::Result<Self> {
         Ok(Held {
             file: unlinked_file(dir)?,
@@ -88,7 +88,7 @@ impl Held {
         Ok(())
     }
 
-    /// The superchunk with the lowest random number in the block that begins at `first`.
+    /// Returns the superchunk with the lowest random number in the block that begins at `first`.
     fn lowest(&self, first: usize) -> usize {
         (first..first + self.stride).min_by_key(|&index| mixed(self.seed, index as u64)).unwrap_or(first)
     }
@@ -113,17 +113,17 @@ impl Held {
         self.wanted = self.lowest((self.next - 1) / stride * stride);
     }
 
-    /// Indexes of the kept superchunks, counted from 0 in the order they came; ascending.
+    /// Returns the indexes of the kept superchunks, counted from 0 in the order in which they came; ascending.
     pub(super) fn indexes(&self) -> Vec<usize> {
         self.places.iter().map(|place| place.index).collect()
     }
 
-    /// Whether all superchunks that came are kept.
+    /// Returns whether all superchunks that came are kept.
     pub(super) fn holds_all(&self) -> bool {
         self.places.len() == self.next
     }
 
-    /// The raw bytes of a kept superchunk.
+    /// Reads the raw bytes of a kept superchunk.
     pub(super) fn read(&self, index: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let place = self.places.binary_search_by_key(&index, |place| place.index);
         let Some(place) = place.ok().and_then(|at| self.places.get(at)) else {
@@ -134,7 +134,7 @@ impl Held {
     }
 }
 
-/// A number that looks random, and is the same for the same arguments (SplitMix64's finalizer).
+/// Returns a number that looks random, and is the same for the same arguments (SplitMix64's finalizer).
 pub const fn mixed(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -142,7 +142,7 @@ pub const fn mixed(seed: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number less than `limit` that looks random and depends on seed and index alone; `limit` must not be 0.
+/// Returns a number less than `limit` that looks random and depends on seed and index alone; `limit` must not be 0.
 pub fn mixed_below(seed: u64, index: u64, limit: u64) -> u64 {
     // The upper half of the product is less than `limit`.
     ((u128::from(mixed(seed, index)) * u128::from(limit)) >> 64) as u64

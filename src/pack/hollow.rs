@@ -13,10 +13,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Parts of an append that precede the stored bytes of a frame: its header and its clear list.
+/// Number of parts of an append that precede the stored bytes of a frame: its header and its clear list.
 const BEFORE_STORED: usize = 2;
 
-/// An image without data.
+/// A storage for a trial image without data: it counts the stored bytes of frames and does not write them.
 #[derive(Debug)]
 pub(super) struct HollowStorage {
     file: File,
@@ -27,13 +27,13 @@ pub(super) struct HollowStorage {
 }
 
 impl HollowStorage {
-    /// A new empty storage in the directory `dir`. It leaves out the stored bytes of appended frames.
+    /// Makes an empty storage in the directory `dir`. It leaves out the stored bytes of appended frames.
     pub(super) fn new(dir: &Path) -> io::Result<Self> {
         let (len, appending) = (AtomicU64::new(0), Mutex::new(()));
         Ok(HollowStorage { file: unlinked_file(dir)?, len, appending, keeps: AtomicBool::new(false) })
     }
 
-    /// From now on keeps the stored bytes of appended frames: those of tables and roots.
+    /// Keeps the stored bytes of frames that are appended from now on: those of tables and roots.
     pub(super) fn keep_from_here(&self) {
         self.keeps.store(true, Ordering::Release);
     }

@@ -43,7 +43,7 @@ use std::sync::Arc;
 /// Walks the sources as [`pack`] would and reports the total to the observer. It writes nothing and reads no file.
 ///
 /// # Errors
-/// If a source does not exist.
+/// Fails if a source does not exist.
 pub fn survey(
     sources: &[PathBuf],
     image: &Path,
@@ -62,8 +62,8 @@ pub fn survey(
 /// name is a link, the image replaces or creates the link's target. The image's own files are not packed into it.
 ///
 /// # Errors
-/// If a source does not exist, or the image exists (without `force`), is not a regular file, has a writer, is the only
-/// source, or cannot be written. If something below a source cannot be read, the observer gets a warning, and the
+/// Fails if a source does not exist, or the image exists (without `force`), is not a regular file, has a writer, is the
+/// only source, or cannot be written. If something below a source cannot be read, the observer gets a warning, and the
 /// summary counts it.
 pub fn pack(
     sources: &[PathBuf],

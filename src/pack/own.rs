@@ -11,12 +11,12 @@ const REPLACED: &str = "left out: it is the image that is being replaced";
 const THAW_LOG: &str = "left out: it is the thaw log of the image that is being written";
 const LOCK: &str = "left out: it is the lock file of the image";
 
-/// The files to leave out, each with the note to report.
+/// The files of the image that is being written, which are not packed, each with the note to report.
 #[derive(Debug, Default)]
 pub(super) struct Own(Vec<(FileId, Option<&'static str>)>);
 
 impl Own {
-    /// The files of an image that is being written.
+    /// Lists the files of an image that is being written.
     pub(super) fn of(file: &AtomicFile) -> Result<Self, PackError> {
         let image = file.target().path();
         let own = file.own_inodes().map_err(|source| PackError::io("stat", &image, source))?;
@@ -26,7 +26,7 @@ impl Own {
         Ok(Own(own))
     }
 
-    /// The files that an image of this name would have: a survey leaves out what `pack` leaves out.
+    /// Lists the files that an image of this name would have: a survey leaves out what `pack` leaves out.
     pub(super) fn of_name(image: &Path) -> Result<Self, PackError> {
         let image = follow(image)?;
         let mut own: Vec<_> =
@@ -37,13 +37,14 @@ impl Own {
         Ok(Own(own))
     }
 
-    /// `None` if this inode is to be packed; otherwise the note to report, if any.
+    /// Returns the note to report, if any, for an inode that is left out; `None` if the inode is to be packed.
     pub(super) fn left_out(&self, device: u64, inode: u64) -> Option<Option<&'static str>> {
         self.0.iter().find(|(id, _)| *id == (device, inode)).map(|(_, note)| *note)
     }
 }
 
-/// A directory of that name that also holds other files belongs to somebody, and is packed.
+/// Lists the files of a thaw log. A directory of that name that also holds other files belongs to somebody, and is
+/// packed.
 fn thaw_log(log: Option<LogBeside>) -> impl Iterator<Item = (FileId, Option<&'static str>)> {
     let files = log.filter(|log| log.only_segments).map_or_else(Vec::new, |log| log.files);
     files.into_iter().map(|id| (id, Some(THAW_LOG)))

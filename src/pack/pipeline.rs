@@ -14,10 +14,10 @@ use super::{PackError, PackObserver, PackOptions, read};
 use crossbeam_channel::{Receiver, bounded};
 use std::thread::{Builder, ScopedJoinHandle};
 
-/// Batches that are scanned and wait for the filler: bounds what readers hold in memory.
+/// Most batches that are scanned and wait for the filler: this bounds what readers hold in memory.
 const BATCHES: usize = 24;
 
-/// What the stages need.
+/// Input of the stages of packing: scan, read, fill, compress, append.
 pub(super) struct Stages<'a> {
     pub(super) scan: &'a Scan<'a>,
     pub(super) plan: &'a Plan,
@@ -25,7 +25,7 @@ pub(super) struct Stages<'a> {
     pub(super) observer: &'a dyn PackObserver,
     pub(super) progress: &'a Progress,
     pub(super) compare: Compare<'a>,
-    /// The portions of the files to read; `None`: everything.
+    /// Portions of the files to read; `None` for everything.
     pub(super) portions: Option<&'a Portions>,
 }
 
@@ -34,7 +34,7 @@ impl Stages<'_> {
     /// until there are no more. `end` takes them in the order in which they were filled, with the result of `compress`.
     ///
     /// # Errors
-    /// The error of the first stage that failed, in the order scan, end, fill.
+    /// Fails with the error of the first stage that failed, in the order scan, end, fill.
     pub(super) fn run<E: Send, T: Send>(
         self,
         compress: &(dyn Fn(&Receiver<CompressJob<E>>) + Sync),
@@ -83,7 +83,7 @@ impl Stages<'_> {
     }
 }
 
-/// The result of a thread; its panic continues here.
+/// Returns the result of a thread; its panic continues here.
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

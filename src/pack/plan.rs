@@ -4,27 +4,27 @@ use super::superchunk::compressor_memory;
 use super::{PackError, PackOptions};
 use std::path::{Path, PathBuf};
 
-/// The most that everything except the compressors takes: queues of read data, rows before they spill, the index of a
-/// few million subchunks, the program itself.
+/// Most bytes of memory that everything except the compressors takes: queues of read data, rows before they spill, the
+/// index of a few million subchunks, the program itself.
 const BASE: u64 = 160 << 20;
-/// Rows and identities move to temporary files beyond this fraction (one in `SPILL_SHARE`) of the memory.
+/// Divisor of the memory: rows and identities move to temporary files beyond one part in this many.
 const SPILL_SHARE: u64 = 4;
-/// More readers only make a spinning disk seek.
+/// Most threads that read files. More only make a spinning disk seek.
 const MAX_READERS: usize = 8;
 
-/// Numbers of threads, and thresholds.
+/// Number of threads, and thresholds in bytes, that fit into the memory limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) readers: usize,
     pub(super) compressors: usize,
     /// Bytes after which rows, and the index, spill to disk.
     pub(super) spill_after: usize,
-    /// Directory for what spills.
+    /// Directory for temporary files.
     pub(super) temp_dir: PathBuf,
 }
 
 impl Plan {
-    /// Lowers the number of compressors until they fit into the memory.
+    /// Makes a plan. Lowers the number of compressors until they fit into the memory.
     pub(super) fn new(options: &PackOptions, image: &Path) -> Result<Self, PackError> {
         let each = compressor_memory(options.compression, options.params.superchunk_size);
         let jobs = options.jobs.max(1) as u64;

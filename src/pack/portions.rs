@@ -7,33 +7,33 @@
 use crate::format::ids::SubchunkId;
 use std::ops::Range;
 
-/// Files up to this size are read whole or not at all.
+/// Size in bytes up to which files are read whole or not at all.
 const WHOLE: u64 = 1 << 20;
-/// Larger files are cut at multiples of this, which is a multiple of most fixed subchunk sizes.
+/// Alignment in bytes of cuts in larger files, a multiple of most fixed subchunk sizes.
 const ALIGN: u64 = 128 << 10;
 
 /// One use of a subchunk in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Use {
-    /// The subchunk.
+    /// Id of the subchunk.
     pub subchunk: SubchunkId,
-    /// Its length in bytes.
+    /// Length of the subchunk in bytes.
     pub len: u32,
-    /// Where this use begins on the line of all files.
+    /// Offset of this use in the concatenation of all files.
     pub at: u64,
-    /// Whether the cuts may differ when more is read: it lies next to bytes that are not read, or next to a hole.
+    /// Whether the cuts may differ when more is read: the use is next to bytes that are not read, or next to a hole.
     pub edge: bool,
 }
 
-/// Stretches of the line of all files.
+/// The ranges of bytes to read, in the concatenation of all files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Portions {
-    /// Ascending; they do not touch.
+    /// Ranges in ascending order that do not touch.
     stretches: Vec<Range<u64>>,
 }
 
 impl Portions {
-    /// Takes stretches in any order. Overlapping stretches are merged.
+    /// Makes portions from ranges in any order. Overlapping ranges are merged.
     pub fn new(mut stretches: Vec<Range<u64>>) -> Self {
         stretches.retain(|stretch| stretch.start < stretch.end);
         stretches.sort_by_key(|stretch| stretch.start);
@@ -47,7 +47,8 @@ impl Portions {
         Portions { stretches: merged }
     }
 
-    /// The ranges to read of a file of `size` bytes that begins at `start` on the line: ascending, within the file.
+    /// Returns the ranges to read of a file of `size` bytes that begins at offset `start` of the concatenation of all
+    /// files: ascending, within the file.
     pub(super) fn of(&self, start: u64, size: u64) -> Vec<Range<u64>> {
         let first = self.stretches.partition_point(|stretch| stretch.end <= start);
         let overlapping = self.stretches.iter().skip(first);
@@ -71,7 +72,7 @@ impl Portions {
     }
 }
 
-/// The nearest position where a file of `size` bytes may be cut.
+/// Returns the nearest offset where a file of `size` bytes may be cut.
 fn aligned(at: u64, size: u64) -> u64 {
     if at >= size {
         return size;

@@ -7,17 +7,17 @@ use crate::format::FormatError;
 use crate::format::codec::{Compression, Encoder};
 use std::collections::HashSet;
 
-/// One byte in this many is compressed.
+/// Divisor: one byte in this many is compressed.
 const PROBED: usize = 8;
 /// Bytes compressed in one piece.
 const PIECE: usize = 16 << 10;
-/// How pieces are compressed: as fast as possible, since only their sizes are compared.
+/// Codec and level for pieces: as fast as possible, since only their sizes are compared.
 const CODEC: Compression = Compression::Zstd(1);
-/// A run of bytes ends where these bits of the rolling hash are zero: after 256 bytes on average.
+/// Mask of the rolling hash: a run of bytes ends where these bits are zero, after 256 bytes on average.
 const BORDER: u64 = 0xff << 56;
 /// Minimum length of a run in bytes.
 const SHORTEST: usize = 32;
-/// One run in this many is examined.
+/// Divisor: one run in this many is examined.
 const LOOKED_AT: u64 = 4;
 
 /// Numbers that look random, for the rolling hash.
@@ -31,7 +31,7 @@ const GEAR: [u64; 256] = {
     table
 };
 
-/// An estimate of the size after the fastest codec, from pieces spread over the superchunk.
+/// Estimates the size in bytes after the fastest codec, from pieces spread over the superchunk.
 pub(super) fn compressed(raw: &[u8]) -> Result<u32, FormatError> {
     let pieces = raw.len().div_ceil(PIECE * PROBED).max(1);
     let step = raw.len() / pieces;
@@ -44,8 +44,8 @@ pub(super) fn compressed(raw: &[u8]) -> Result<u32, FormatError> {
     Ok((encoded.stored.len() as u64 * raw.len() as u64).div_ceil(sample.len().max(1) as u64) as u32)
 }
 
-/// An estimate of the number of bytes that do not repeat earlier ones, over any distance. The content defines where
-/// runs of bytes end; it counts the runs that occur for the first time.
+/// Estimates the number of bytes that do not repeat earlier ones, over any distance. The content defines where runs of
+/// bytes end; the estimate counts the runs that occur for the first time.
 pub(super) fn fresh(raw: &[u8]) -> u32 {
     let mut seen = HashSet::new();
     let (mut all, mut fresh) = (0u64, 0u64);

@@ -17,17 +17,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// Bytes read at once and passed on together.
+/// Number of bytes that are read at once and passed on together.
 const SEGMENT: usize = 1 << 20;
-/// Bytes requested first of a file whose size is 0. Some files in /proc return all their bytes to one read, or none.
+/// Number of bytes requested first of a file whose size is 0. Some files in /proc return all their bytes to one read,
+/// or none.
 const PROBE: usize = 64 << 10;
-/// For files of at least this size the kernel is advised that they are read sequentially.
+/// Size in bytes from which on the kernel is advised that a file is read sequentially.
 const ADVISE: u64 = 4 << 20;
 
 /// A batch, and the channel for its files' segments.
 pub(super) type ReadJob = (Arc<Batch>, Sender<Segment>);
 
-/// Reads batches until there are no more. With `portions` it reads only those of the files.
+/// Reads the files of batches until there are no more batches. With `portions` it reads only those of the files.
 pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions, portions: Option<&Portions>) {
     let cutter = Cutter::new(&options.params);
     while let Ok((batch, segments)) = queue.recv() {
@@ -38,7 +39,7 @@ pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions, portions: Op
     }
 }
 
-/// The filler has stopped.
+/// An error: the filler has stopped and receives nothing more.
 struct Gone;
 
 struct Reader<'a> {
@@ -75,18 +76,18 @@ impl From<DirError> for Unreadable {
     }
 }
 
-/// Where a range of a file ends.
+/// The place where a range of a file ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// At this offset, where more data or a hole follows.
+    /// The range ends at this offset, where more data or a hole follows.
     At(u64),
-    /// At the end of the file, which should be this offset.
+    /// The range ends at the end of the file, which should be this offset.
     OfFile(u64),
 }
 
 /// The result of reading a range.
 struct DataRead {
-    /// Bytes.
+    /// Number of bytes read.
     len: u64,
     /// Whether the file has more bytes than it should.
     grew: bool,
@@ -284,7 +285,7 @@ fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     Ok((file, stat))
 }
 
-/// Whether the opened file is not the file that the scan saw, and must not be packed with the scan's metadata.
+/// Returns whether the opened file is not the file that the scan saw, and must not be packed with the scan's metadata.
 ///
 /// With a different owner or different permissions, bytes would become readable for users who may not read them. With
 /// more than one name, the other names would get the bytes of a foreign file. Any other file that took the name is
@@ -295,7 +296,8 @@ fn is_another(opened: &Stat, seen: &Stat) -> bool {
     !same && (seen.st_nlink > 1 || rights(opened) != rights(seen))
 }
 
-/// The next wanted range of data at or after `at` in a file of `size` bytes; both ends are `size` if there is none.
+/// Returns the next wanted range of data at or after `at` in a file of `size` bytes; both ends are `size` if there is
+/// none.
 fn next_wanted(
     file: &OwnedFd,
     at: u64,
@@ -313,7 +315,7 @@ fn next_wanted(
     Ok((size, size))
 }
 
-/// The next range of data at or after `at` in a file of `size` bytes; both ends are `size` if there is none.
+/// Returns the next range of data at or after `at` in a file of `size` bytes; both ends are `size` if there is none.
 fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadable> {
     let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(data) => data.min(size),
@@ -334,8 +336,8 @@ fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadabl
     Ok((data, if hole > data { hole } else { size }))
 }
 
-/// Appends `len` bytes from offset `at`, and up to `more` further bytes that the same reads return. It returns fewer
-/// only at the end of the file.
+/// Appends `len` bytes from offset `at`, and up to `more` further bytes that the same reads return. Returns the number
+/// of bytes; it is less than `len` only at the end of the file.
 fn read_at(file: &OwnedFd, at: u64, len: usize, more: usize, out: &mut Vec<u8>) -> Result<usize, Errno> {
     let start = out.len();
     out.resize(start + len + more, 0);

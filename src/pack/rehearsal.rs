@@ -35,33 +35,34 @@ pub use super::finish::LeafBytes;
 pub use super::held::{mixed, mixed_below};
 pub use super::scan::Count;
 
-/// How to rehearse.
+/// Options for a rehearsal: a trial run of packing that estimates the image without writing it.
 #[derive(Debug, Clone)]
 pub struct Rehearse<'a> {
-    /// The most raw bytes of superchunks to keep.
+    /// Most raw bytes of superchunks to keep.
     pub hold: u64,
-    /// The fewest superchunks to keep.
+    /// Least number of superchunks to keep.
     pub hold_at_least: usize,
-    /// Decides which superchunks are kept.
+    /// Seed that decides which superchunks are kept.
     pub seed: u64,
-    /// The portions of the files to read; `None`: everything. Bytes that are not read count as a hole.
+    /// Portions of the files to read; `None` for everything. Bytes that are not read count as a hole.
     pub portions: Option<&'a Portions>,
     /// Directory for temporary files.
     pub dir: &'a Path,
 }
 
-/// A superchunk.
+/// The sizes of a superchunk of a rehearsal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unit {
-    /// Raw bytes.
+    /// Number of raw bytes.
     pub raw_len: u32,
-    /// Bytes that the fastest codec would need for it, estimated from a part of it. Known for all superchunks.
+    /// Estimate of the bytes that the fastest codec would need for the superchunk, from a part of it. Known for all
+    /// superchunks.
     pub probe: u32,
-    /// Estimate of its raw bytes that do not repeat earlier ones of the same superchunk. Known for all superchunks.
+    /// Estimate of the raw bytes that do not repeat earlier ones of the same superchunk. Known for all superchunks.
     pub fresh: u32,
-    /// Stored bytes, if it was compressed.
+    /// Stored bytes, if the superchunk was compressed.
     pub stored: Option<u32>,
-    /// Number of its subchunks.
+    /// Number of subchunks in the superchunk.
     pub subchunks: u32,
 }
 
@@ -71,11 +72,11 @@ struct Gathered {
     unit: Unit,
     codec: u8,
     flags: Flags,
-    /// Checksum of its stored bytes, if it was compressed.
+    /// Checksum of the stored bytes, if the superchunk was compressed.
     sum: u64,
 }
 
-/// A tree that is read, cut and deduplicated.
+/// A source tree that is read, cut and deduplicated, but not written to an image.
 pub struct Rehearsal<'a> {
     options: &'a PackOptions,
     plan: Plan,
@@ -86,7 +87,7 @@ pub struct Rehearsal<'a> {
     warnings: u64,
 }
 
-/// Called with the number of superchunks compressed so far.
+/// A function that is called with the number of superchunks compressed so far.
 pub type Watch<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// A compressed part of a superchunk, or all of it.
@@ -94,7 +95,7 @@ struct Piece {
     index: usize,
     raw: u32,
     stored: u32,
-    /// Its `stored` is empty.
+    /// Codec, flags and checksum of the piece; its `stored` is empty.
     encoded: Encoded,
 }
 
@@ -103,33 +104,33 @@ struct Piece {
 pub struct Rehearsed {
     /// How the bytes of the image would be used.
     pub usage: Usage,
-    /// What was packed.
+    /// Summary as that of packing.
     pub summary: PackSummary,
     /// Bytes that the tables would take.
     pub leaves: LeafBytes,
 }
 
-/// What a thread computes for a superchunk instead of its stored bytes.
+/// Estimates that a thread computes for a superchunk instead of its stored bytes.
 struct Probed {
     raw: Arc<Vec<u8>>,
     probe: u32,
     fresh: u32,
 }
 
-/// Walks the sources, reads no file, and counts what is there.
+/// Walks the sources, reads no file, and counts files and bytes.
 ///
 /// # Errors
-/// If a source does not exist.
+/// Fails if a source does not exist.
 pub fn count(sources: &[PathBuf], options: &PackOptions, observer: &dyn PackObserver) -> Result<Count, PackError> {
     let sources = scan::sources(sources, options)?;
     scan::Scan::new(&sources, options, &Own::default(), observer).count_alike()
 }
 
-/// Reads the sources, or portions of them, and cuts, hashes and deduplicates as [`super::pack`] would.
+/// Reads the sources, or portions of them, and cuts, hashes and deduplicates as [`super::pack`] would. Equal XXH3
+/// hashes count as equal bytes.
 ///
 /// # Errors
-/// Those of [`super::pack`], except errors about the image; and an error if temporary files cannot be written. Equal
-/// XXH3 hashes count as equal bytes.
+/// Fails as [`super::pack`] does, except for errors about the image; also if temporary files cannot be written.
 pub fn rehearse<'a>(
     sources: &[PathBuf],
     options: &'a PackOptions,
@@ -197,28 +198,28 @@ fn gather(
 }
 
 impl Rehearsal<'_> {
-    /// All superchunks, in the order they would have in the image.
+    /// Returns all superchunks, in the order that they would have in the image.
     pub fn units(&self) -> Vec<Unit> {
         self.gathered.iter().map(|gathered| gathered.unit).collect()
     }
 
-    /// Indexes of the superchunks that can be compressed. They are spread evenly, at random, over all superchunks. All
-    /// of them, if all are kept.
+    /// Returns the indexes of the superchunks that can be compressed. They are spread evenly, at random, over all
+    /// superchunks; all of them, if all are kept.
     pub fn held(&self) -> Vec<usize> {
         self.held.indexes()
     }
 
-    /// Whether all superchunks can be compressed.
+    /// Returns whether all superchunks can be compressed.
     pub fn holds_all(&self) -> bool {
         self.held.holds_all()
     }
 
-    /// The summary, without the figures that only a finished image has.
+    /// Returns the summary, without the figures that only a finished image has.
     pub fn summary(&self) -> &PackSummary {
         &self.filled.summary
     }
 
-    /// Where subchunks are used, in reading order. Filled only if portions were read.
+    /// Returns the uses of subchunks, in reading order. Filled only if portions were read.
     pub fn uses(&self) -> &[Use] {
         &self.filled.uses
     }
@@ -226,7 +227,7 @@ impl Rehearsal<'_> {
     /// Compresses these kept superchunks; `watch` gets the number done.
     ///
     /// # Errors
-    /// If one is not kept or cannot be read, the codec fails, or the observer asks to stop.
+    /// Fails if one is not kept or cannot be read, the codec fails, or the observer asks to stop.
     pub fn compress(
         &mut self,
         chosen: &[usize],
@@ -245,7 +246,7 @@ impl Rehearsal<'_> {
     /// in any order: they show how much the parts of a superchunk differ.
     ///
     /// # Errors
-    /// Those of [`Rehearsal::compress`].
+    /// Fails as [`Rehearsal::compress`] does.
     pub fn compress_pieces(
         &self,
         chosen: &[usize],
@@ -300,11 +301,11 @@ impl Rehearsal<'_> {
         Ok(done.into_inner().1)
     }
 
-    /// What the image would take. For a superchunk that was not compressed, `predicted` returns its stored bytes by its
-    /// index.
+    /// Estimates the bytes that the image would take. For a superchunk that was not compressed, `predicted` returns its
+    /// stored bytes by its index.
     ///
     /// # Errors
-    /// If a temporary file cannot be written or read back.
+    /// Fails if a temporary file cannot be written or read back.
     pub fn finish(self, predicted: &dyn Fn(usize) -> u64) -> Result<Rehearsed, PackError> {
         let Rehearsal { options, dir, filled, gathered, held, warnings, .. } = self;
         drop(held);

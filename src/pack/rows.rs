@@ -14,7 +14,7 @@ use crate::format::rows::{ContentRef, ContentRow, Extent, FileType, Identity, In
 use crate::table::TableError;
 use std::collections::HashMap;
 
-/// Column of the link count, which is known only at the end.
+/// Index of the column of the link count, which is known only at the end.
 const LINKS: usize = 3;
 
 /// A directory that is being walked.
@@ -24,12 +24,12 @@ struct OpenDir {
     subdirectories: u64,
 }
 
-/// What an inode is, besides what the scan knows.
+/// The properties of an inode that the scan does not know.
 pub(super) struct Node<'a> {
     pub(super) file_type: FileType,
     pub(super) content: ContentRef,
     pub(super) size: u64,
-    /// The target of a symlink.
+    /// Target of a symlink; else empty.
     pub(super) target: &'a [u8],
     /// Bytes outside holes, if the file has holes.
     pub(super) allocated: Option<u64>,
@@ -38,13 +38,13 @@ pub(super) struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// A node without content.
+    /// Makes a node without content.
     pub(super) fn bare(file_type: FileType, size: u64) -> Self {
         Node { file_type, content: ContentRef::None, size, target: &[], allocated: None, uneven: false }
     }
 }
 
-/// The rows of the tree.
+/// Collects the rows of all tables that describe the tree.
 pub(super) struct TreeRows {
     inodes: Spool,
     dirents: Spool,
@@ -52,11 +52,11 @@ pub(super) struct TreeRows {
     tiny: Spool,
     xattrs: Spool,
     users: UserCounts,
-    /// Each directory, and the range of its entries in the spool: directories close in another order than their
-    /// numbers.
+    /// Inode number of each directory, and the range of its entries in the spool: directories close in another order
+    /// than their numbers.
     directories: Vec<(u64, u64, u64)>,
     open: Vec<OpenDir>,
-    /// Link counts other than 1 (2 for directories).
+    /// Link counts by inode, other than 1 (2 for directories).
     links: HashMap<u64, u64>,
     linked: HashMap<(u64, u64), (InodeId, FileType)>,
     tiny_index: HashMap<Identity, TinyId>,
@@ -68,7 +68,7 @@ pub(super) struct TreeRows {
     pub(super) next_xattrs: u64,
     /// Whether something is packed that not everybody may read.
     pub(super) private: bool,
-    /// The newest mtime.
+    /// The newest modification time of all entries.
     pub(super) newest: Time,
 }
 
@@ -98,7 +98,7 @@ impl TreeRows {
         }
     }
 
-    /// Enters a directory; the first is the root.
+    /// Enters a directory and adds its inode; the first is the root.
     pub(super) fn enter(&mut self, name: &[u8], meta: &Meta) -> Result<(), PackError> {
         let parent = self.open.last().map_or(InodeId::ROOT, |dir| dir.inode);
         let inode = self.inode(meta, &Node::bare(FileType::Directory, meta.size), Some(parent))?;
@@ -128,7 +128,7 @@ impl TreeRows {
         Ok(())
     }
 
-    /// Adds anything but a directory.
+    /// Adds a file of any type but a directory.
     pub(super) fn leaf(&mut self, name: &[u8], meta: &Meta, node: &Node<'_>) -> Result<(), PackError> {
         let inode = self.inode(meta, node, None)?;
         self.private |= node.file_type == FileType::Regular && meta.mode & 0o004 == 0;
@@ -139,7 +139,7 @@ impl TreeRows {
         Ok(())
     }
 
-    /// Adds another name of an inode; false if the inode was left out.
+    /// Adds another name of an inode. Returns false if the inode was left out.
     pub(super) fn link(&mut self, name: &[u8], key: (u64, u64)) -> bool {
         let Some(&(inode, file_type)) = self.linked.get(&key) else {
             return false;
@@ -211,8 +211,8 @@ impl TreeRows {
         Ok(XattrRef::Set(id))
     }
 
-    /// A content of less than 512 bytes. It is shared by BLAKE3, whatever the image's hash is, because BLAKE3 proves
-    /// equality.
+    /// Adds a content of less than 512 bytes, and returns its id and whether it is new. It is shared by BLAKE3,
+    /// whatever the image's hash is, because BLAKE3 proves equality.
     pub(super) fn tiny(&mut self, bytes: &[u8]) -> Result<(TinyId, bool), PackError> {
         let identity = Identity::of(HashKind::Blake3, bytes);
         if let Some(id) = self.tiny_index.get(&identity) {
@@ -225,7 +225,8 @@ impl TreeRows {
         Ok((id, false))
     }
 
-    /// A content of several extents. Equal contents (by the hash of their extent lists) are stored once.
+    /// Adds a content of several extents, and returns its id. Equal contents (by the hash of their extent lists) are
+    /// stored once.
     pub(super) fn content(&mut self, hash: ContentHash, rows: &[ContentRow]) -> Result<ContentId, PackError> {
         if let Some(id) = self.content_index.get(&hash) {
             return Ok(*id);
@@ -242,7 +243,7 @@ impl TreeRows {
         Ok(id)
     }
 
-    /// Rows of the inodes table.
+    /// Iterates over the rows of the inodes table.
     pub(super) fn inode_rows(&self) -> impl Iterator<Item = Result<crate::format::block::Row, TableError>> {
         self.inodes.all().map(|row| {
             let mut row = row?;
@@ -255,29 +256,29 @@ impl TreeRows {
         })
     }
 
-    /// Rows of the dirents table.
+    /// Iterates over the rows of the dirents table.
     pub(super) fn dirent_rows(&mut self) -> impl Iterator<Item = Result<crate::format::block::Row, TableError>> {
         self.directories.sort_unstable();
         let dirents = &self.dirents;
         self.directories.iter().flat_map(move |&(_, from, to)| dirents.rows(from, to))
     }
 
-    /// Rows of the contents table.
+    /// Iterates over the rows of the contents table.
     pub(super) fn content_rows(&self) -> Rows<'_> {
         self.contents.all()
     }
 
-    /// Rows of the tiny table.
+    /// Iterates over the rows of the tiny table.
     pub(super) fn tiny_rows(&self) -> Rows<'_> {
         self.tiny.all()
     }
 
-    /// Rows of the xattrs table.
+    /// Iterates over the rows of the xattrs table.
     pub(super) fn xattr_rows(&self) -> Rows<'_> {
         self.xattrs.all()
     }
 
-    /// Rows of the shares table. No users may be added after this.
+    /// Iterates over the rows of the shares table. No users may be added after this.
     pub(super) fn share_rows(&mut self) -> Result<ShareRows<'_>, PackError> {
         self.users.rows()
     }
@@ -293,10 +294,10 @@ impl TreeRows {
     }
 }
 
-/// BLAKE3 of a content's extent list, as wide as an identity: equal hashes are taken for equal lists.
+/// A BLAKE3 hash of a content's extent list, as wide as an identity: equal hashes are taken for equal lists.
 pub(super) type ContentHash = [u8; 24];
 
-/// The rows of a content, built extent by extent.
+/// Builds the rows of a content, extent by extent.
 #[derive(Default)]
 pub(super) struct ContentBuilder {
     pub(super) rows: Vec<ContentRow>,
@@ -337,7 +338,7 @@ impl ContentBuilder {
         self.rows.push(ContentRow { length: len.into(), extent: Extent::Slice { subchunk: id, skip: 0 } });
     }
 
-    /// The hash of the extent list.
+    /// Returns the hash of the extent list.
     pub(super) fn hash(&self) -> ContentHash {
         let mut out = [0; 24];
         self.hasher.finalize_xof().fill(&mut out);

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A batch ends after this many entries, or when its files reach this many bytes.
+/// Number of entries after which a batch ends, if its files do not reach [`BATCH_BYTES`] before.
 const BATCH_ENTRIES: usize = 128;
 const BATCH_BYTES: u64 = 1 << 20;
-/// Segments that a reader may be ahead of the filler within one batch.
+/// Number of segments that a reader may be ahead of the filler within one batch.
 const SEGMENTS: usize = 2;
 
 /// Opens the sources named by `paths`. A bounded number of their directories stays open.
@@ -30,14 +30,14 @@ pub(super) struct Scan<'a> {
     rules: Rules<'a>,
 }
 
-/// What the sources hold, as far as it is known before a file is read.
+/// Files and bytes that the sources hold, as far as it is known before a file is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Regular files.
+    /// Number of regular files.
     pub files: u64,
-    /// Their bytes.
+    /// Bytes of the regular files.
     pub bytes: u64,
-    /// Their bytes outside holes.
+    /// Bytes of the regular files outside holes.
     pub data_bytes: u64,
     /// Bytes that may be duplicates, judged by sizes alone: files that share a size with another, and large files.
     /// Filled only if asked for.
@@ -48,15 +48,15 @@ pub struct Count {
 #[derive(Default)]
 struct Counting {
     count: Count,
-    /// The sizes seen so far, if files of the same size are wanted.
+    /// Sizes seen so far, if files of the same size are wanted.
     sizes: Option<HashSet<u64>>,
 }
 
-/// Files of at least this size may have much in common, whatever their sizes are.
+/// Size in bytes from which on files may have much in common, whatever their sizes are.
 const LARGE: u64 = 8 << 20;
-/// Many smaller files have the same size by chance, and they matter little.
+/// Size in bytes below which files are ignored: many have the same size by chance, and they matter little.
 const SMALL: u64 = 4 << 10;
-/// The unit of `st_blocks`.
+/// Length in bytes of the unit of `st_blocks`.
 const BLOCK: u64 = 512;
 
 impl Sink for Counting {
@@ -129,15 +129,16 @@ impl<'a> Scan<'a> {
         self.rules.over.store(true, Ordering::Relaxed);
     }
 
-    /// Number of warnings so far.
+    /// Returns the number of warnings so far.
     pub(super) fn warnings(&self) -> u64 {
         self.rules.warnings.load(Ordering::Relaxed)
     }
 
-    /// Walks, and sends batches to readers and filler in path order, until the end or until nobody receives.
+    /// Walks the sources, and sends batches to readers and filler in path order, until the end or until nobody
+    /// receives.
     ///
     /// # Errors
-    /// If continuing would leave something out. Then the batches are incomplete.
+    /// Fails if continuing would leave something out. Then the batches are incomplete.
     pub(super) fn run(
         &self,
         readers: &Sender<ReadJob>,
@@ -148,20 +149,21 @@ impl<'a> Scan<'a> {
         failure(walked.and_then(|()| batches.flush()))
     }
 
-    /// Walks only to tell the observer the totals.
+    /// Walks the sources only to report the totals to the observer.
     ///
     /// # Errors
-    /// If continuing would leave something out, or the observer asked to stop; then the observer gets no totals.
+    /// Fails if continuing would leave something out, or the observer asked to stop; then the observer gets no totals.
     pub(super) fn count(&self, aloud: bool) -> Result<(), PackError> {
         let count = self.counted(Counting::default(), aloud)?;
         self.rules.observer.total(count.files, count.bytes);
         Ok(())
     }
 
-    /// Walks only to count, and estimates which files may be alike. Memory: 16 bytes for each distinct file size.
+    /// Walks the sources only to count, and estimates which files may be alike. Takes 16 bytes of memory for each
+    /// distinct file size.
     ///
     /// # Errors
-    /// Those of [`Scan::count`].
+    /// Fails as [`Scan::count`] does.
     pub(super) fn count_alike(&self) -> Result<Count, PackError> {
         self.counted(Counting { sizes: Some(HashSet::new()), ..Counting::default() }, false)
     }
@@ -175,7 +177,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// A receiver that hung up has failed and reports its own error.
+/// Returns the error of a walk, if it is its own: a receiver that hung up has failed and reports its own error.
 fn failure(walked: Result<(), Stop>) -> Result<(), PackError> {
     match walked {
         Ok(()) | Err(Stop::Gone) => Ok(()),

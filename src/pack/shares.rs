@@ -14,25 +14,26 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::path::{Path, PathBuf};
 
-/// Uses collected before they are sorted: 8 MiB.
+/// Number of uses collected before they are sorted: 8 MiB.
 const USES: usize = 1 << 20;
-/// Bytes of a run read back at once. A run holds up to a million keys, so even a thousand million files need 16 MiB.
+/// Number of bytes of a run read back at once. A run holds up to a million keys, so even a thousand million files need
+/// 16 MiB.
 const WINDOW: usize = 16 << 10;
-/// The longest entry of a run: two varints.
+/// Length in bytes of the longest entry of a run: two varints.
 const ENTRY: usize = 20;
 
-/// The users counted so far.
+/// Counts the users of each content and xattr set with little memory.
 pub(super) struct UserCounts {
     uses: Vec<u64>,
     limit: usize,
     spill: Spill,
     dir: PathBuf,
-    /// The offsets in the spill where each run begins and ends.
+    /// Offsets in the spill where each run begins and ends.
     runs: Vec<(u64, u64)>,
 }
 
 impl UserCounts {
-    /// Starts without users. Runs beyond `spill_after` bytes go to a file in `dir`.
+    /// Makes counts without users. Runs beyond `spill_after` bytes go to a file in `dir`.
     pub(super) fn new(spill_after: usize, dir: &Path) -> Self {
         UserCounts {
             uses: Vec::new(),
@@ -72,7 +73,7 @@ impl UserCounts {
         Ok(())
     }
 
-    /// Rows for everything with more than one user, in key order.
+    /// Iterates over the rows of everything with more than one user, in key order.
     pub(super) fn rows(&mut self) -> Result<ShareRows<'_>, PackError> {
         self.finish_run()?;
         self.uses = Vec::new();
@@ -80,7 +81,7 @@ impl UserCounts {
     }
 }
 
-/// A run being read back.
+/// A sorted run that is being read back.
 struct Run<'a> {
     spill: &'a Spill,
     at: u64,
@@ -95,7 +96,7 @@ impl<'a> Run<'a> {
         Run { spill, at, to, window: Vec::new(), used: 0, key: 0 }
     }
 
-    /// The next key and its number of users.
+    /// Returns the next key and its number of users.
     fn next(&mut self) -> Result<Option<(u64, u64)>, TableError> {
         if self.window.len() - self.used < ENTRY && self.at < self.to {
             self.window.drain(..self.used);
@@ -116,7 +117,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The merged runs.
+/// Merges the sorted runs into rows.
 pub(super) struct ShareRows<'a> {
     runs: Vec<Run<'a>>,
     /// The next key of each run that has one, with its users and the run's index; `None` before the first is read.

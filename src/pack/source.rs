@@ -10,12 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Something named on the command line.
+/// A source of packing: a file or directory named on the command line.
 pub(super) struct Source {
-    /// Its name in the root if there are several sources or it is not a directory.
+    /// Name of the source in the root if there are several sources or it is not a directory.
     pub(super) name: Vec<u8>,
     pub(super) path: PathBuf,
-    /// Its name in `dir`, if it is not a directory.
+    /// Name of the source in `dir`, if it is not a directory.
     pub(super) at: Vec<u8>,
     /// The source itself if it is a directory, otherwise the directory that holds it.
     pub(super) dir: Arc<Directory>,
@@ -81,7 +81,7 @@ impl Source {
         })
     }
 
-    /// Whether it is not a directory but this file, by device and inode.
+    /// Returns whether the source is not a directory but this file, by device and inode.
     pub(super) fn is_inode(&self, id: Option<(u64, u64)>) -> bool {
         !self.is_dir() && id == Some((self.stat.st_dev, self.stat.st_ino))
     }

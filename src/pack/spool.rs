@@ -7,10 +7,10 @@ use crate::format::bytes::{Cursor, put_varint};
 use crate::table::TableError;
 use std::path::{Path, PathBuf};
 
-/// Bytes read back at once.
+/// Number of bytes read back at once.
 const WINDOW: usize = 256 << 10;
 
-/// A sequence of rows.
+/// A sequence of encoded rows, in memory or in a temporary file.
 pub(super) struct Spool {
     spill: Spill,
     dir: PathBuf,
@@ -22,7 +22,7 @@ impl Spool {
         Spool { spill: Spill::new(spill_after, dir), dir: dir.to_owned(), buffer: Vec::new() }
     }
 
-    /// Appends a row; returns its offset.
+    /// Appends a row, and returns its offset.
     pub(super) fn push(&mut self, a: u64, b: u64, name: &[u8], ints: &[u64], tail: &[u8]) -> Result<u64, PackError> {
         self.buffer.clear();
         let out = &mut self.buffer;
@@ -46,17 +46,17 @@ impl Spool {
         self.spill.append(bytes).map_err(|source| PackError::Spill { dir: self.dir.clone(), source })
     }
 
-    /// The offset of the next row.
+    /// Returns the offset of the next row.
     pub(super) fn end(&self) -> u64 {
         self.spill.len()
     }
 
-    /// The rows in `[from, to)`; both must be offsets of rows or the end.
+    /// Iterates over the rows in `[from, to)`; both must be offsets of rows or the end.
     pub(super) fn rows(&self, from: u64, to: u64) -> Rows<'_> {
         Rows { spool: self, at: from, to, window: Vec::new(), used: 0 }
     }
 
-    /// All rows.
+    /// Iterates over all rows.
     pub(super) fn all(&self) -> Rows<'_> {
         self.rows(0, self.end())
     }

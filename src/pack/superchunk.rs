@@ -22,16 +22,16 @@ pub type CompressJob<E = Encoded> = (Arc<Vec<u8>>, Sender<Result<E, FormatError>
 /// A superchunk that takes no more subchunks.
 #[derive(Debug)]
 pub struct Superchunk {
-    /// The bytes of its subchunks, one after another.
+    /// Raw bytes of its subchunks, one after another.
     pub raw: Vec<u8>,
     /// The length of each subchunk in bytes.
     pub lens: Vec<u32>,
-    /// Whether it is not full.
+    /// Whether the superchunk is not full.
     pub short: bool,
 }
 
 impl Superchunk {
-    /// Its clear list, if the ids of its subchunks begin at `first`.
+    /// Makes the clear list of a superchunk whose subchunks have ids from `first` on.
     pub fn clear_list(lens: &[u32], first: SubchunkId, superchunk: SuperchunkId) -> ClearList {
         let subchunks = (first.0..).zip(lens).map(|(id, &len)| Listed::whole(SubchunkId(id), len)).collect();
         ClearList { superchunk, subchunks }
@@ -47,17 +47,17 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// An empty one.
+    /// Makes an empty superchunk.
     pub fn new(params: Params) -> Self {
         Filling { params, raw: Vec::new(), lens: Vec::new() }
     }
 
-    /// The bytes of the subchunks in it.
+    /// Returns the bytes of the subchunks in it.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// The length in bytes of each subchunk in it.
+    /// Returns the length in bytes of each subchunk in it.
     pub fn lens(&self) -> &[u32] {
         &self.lens
     }
@@ -94,8 +94,8 @@ impl Filling {
     }
 }
 
-/// Bytes of memory that one compressor thread needs for superchunks of this size: its context, the raw and stored bytes
-/// of the current one, and those that wait before and after it.
+/// Returns the bytes of memory that one compressor thread needs for superchunks of this size: its context, the raw and
+/// stored bytes of the current one, and those that wait before and after it.
 pub fn compressor_memory(compression: Compression, superchunk_size: u32) -> u64 {
     let size = superchunk_size as usize;
     (Encoder::memory(compression, size) + 5 * size) as u64
@@ -110,7 +110,7 @@ pub fn compress(queue: &Receiver<CompressJob>, compression: Compression, part_si
     }
 }
 
-/// The frame of a superchunk of `raw_len` raw bytes; `clear` is its clear list.
+/// Makes the frame of a superchunk of `raw_len` raw bytes; `clear` is its clear list.
 pub fn frame<'a>(encoded: &'a Encoded, clear: &'a [u8], raw_len: u32, short: bool) -> NewFrame<'a> {
     NewFrame {
         kind: FrameKind::SUPERCHUNK,
@@ -123,7 +123,7 @@ pub fn frame<'a>(encoded: &'a Encoded, clear: &'a [u8], raw_len: u32, short: boo
     }
 }
 
-/// Rows of the identities table. The ids must be consecutive.
+/// Makes the rows of the identities table. The ids must be consecutive.
 pub fn identity_rows(
     kind: HashKind,
     mut identities: impl Iterator<Item = (SubchunkId, Identity)>,

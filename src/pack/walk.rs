@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Bytes of directory entries read at once.
+/// Number of bytes of directory entries read at once.
 const LISTING: usize = 32 << 10;
 const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -37,34 +37,34 @@ pub(super) enum Stop {
     Failed(PackError),
 }
 
-/// Receives the entries.
+/// Receives the entries of a walk.
 pub(super) trait Sink {
     /// Takes the next entry.
     fn entry(&mut self, entry: Entry) -> Result<(), Stop>;
 }
 
-/// What the walk obeys, and whom it reports to.
+/// Rules of a walk over sources: filter and options, and the observer.
 pub(super) struct Rules<'a> {
     pub(super) filter: &'a dyn Filter,
     pub(super) options: &'a PackOptions,
     pub(super) own: &'a Own,
     pub(super) observer: &'a dyn PackObserver,
     pub(super) warnings: AtomicU64,
-    /// Packing is over, so every walk ends.
+    /// Whether packing is over, so that every walk ends.
     pub(super) over: AtomicBool,
 }
 
 /// A directory whose entries are being walked.
 struct Level {
     dir: Arc<Directory>,
-    /// Only the deepest level has it.
+    /// Descriptor of the directory; only the deepest level has it.
     fd: Option<Arc<OwnedFd>>,
     names: std::vec::IntoIter<Box<[u8]>>,
-    /// Length of the path without its own name.
+    /// Length of the path without this directory's name.
     before: usize,
 }
 
-/// A walk.
+/// A walk over the sources.
 pub(super) struct Walk<'a> {
     rules: &'a Rules<'a>,
     sink: &'a mut dyn Sink,
@@ -73,10 +73,10 @@ pub(super) struct Walk<'a> {
     /// Path of the current entry within the image, for messages and filters.
     path: Vec<u8>,
     levels: Vec<Level>,
-    /// Inodes with several links that were passed on already.
+    /// Device and inode numbers of inodes with several links that were passed on already.
     seen: HashSet<(u64, u64)>,
     device: u64,
-    /// Where the part of `path` begins that is relative to the source.
+    /// Offset in `path` where the part that is relative to the source begins.
     relative: usize,
     listing: Vec<u8>,
 }
@@ -136,7 +136,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Appends a name to the path; returns the previous length.
+    /// Appends a name to the path, and returns the previous length.
     fn push(&mut self, name: &[u8]) -> usize {
         let before = self.path.len();
         if before > 0 && !name.is_empty() {
@@ -153,7 +153,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether it belongs to the image that is being written.
+    /// Returns whether the entry belongs to the image that is being written.
     fn is_own(&self, stat: &Stat) -> bool {
         let left_out = self.rules.own.left_out(stat.st_dev, stat.st_ino);
         if let (Some(Some(note)), true) = (left_out, self.aloud) {
@@ -202,7 +202,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The names of a directory's entries that may be packed, sorted by their bytes.
+    /// Returns the names of a directory's entries that may be packed, sorted by their bytes.
     fn names(&mut self, dir: &Directory, fd: &OwnedFd) -> Result<Vec<Box<[u8]>>, Stop> {
         // Open a separate descriptor: the counting walk shares a source's descriptor, and would share its read
         // position.
@@ -313,7 +313,7 @@ impl<'a> Walk<'a> {
         self.rules.filter.decide(&FilterEntry { path, is_dir, size }).is_take()
     }
 
-    /// A directory that cannot be opened is packed empty.
+    /// Packs a directory that cannot be opened as an empty one.
     fn unopened(&mut self, name: &[u8], above: &OwnedFd, stat: &Stat, error: Errno) -> Result<(), Stop> {
         self.unreadable("cannot open the directory, packed empty", &error.into())?;
         let xattrs = self.xattrs(At::Path(&path_of(above, name)));
@@ -321,8 +321,8 @@ impl<'a> Walk<'a> {
         self.sink.entry(Entry::Leave)
     }
 
-    /// Passes on anything but a directory.
-    /// Passes on what is no directory. `at` is its name in `dir`, and `name` the one that it gets in the image.
+    /// Passes on a file of any type but a directory. `at` is its name in `dir`, and `name` the one that it gets in the
+    /// image.
     fn leaf(&mut self, (name, at): (&[u8], &[u8]), dir: &Arc<Directory>, fd: &OwnedFd, stat: Stat) -> Result<(), Stop> {
         let key = (stat.st_dev, stat.st_ino);
         let other = (name != at).then(|| at.into());
@@ -377,7 +377,7 @@ fn root_of_several(newest: Time, options: &PackOptions) -> Meta {
     }
 }
 
-/// Limits a time to the requested timestamp.
+/// Limits a time to the requested timestamp, which is in seconds since 1970.
 fn clamp(time: Time, timestamp: Option<i64>) -> Time {
     match timestamp {
         Some(secs) => time.min(Time { secs, nanos: 0 }),
@@ -385,14 +385,14 @@ fn clamp(time: Time, timestamp: Option<i64>) -> Time {
     }
 }
 
-/// A path to `name` in the directory, for calls that accept only paths.
+/// Returns a path to `name` in the directory, for calls that accept only paths.
 fn path_of(dir: &OwnedFd, name: &[u8]) -> PathBuf {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     path.push(OsStr::from_bytes(name));
     path
 }
 
-/// The names in a directory that was just opened, sorted by their bytes.
+/// Lists the names in a directory that was just opened, sorted by their bytes.
 fn list(dir: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Vec<Box<[u8]>>, Errno> {
     let mut names = Vec::new();
     let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
@@ -407,7 +407,7 @@ fn list(dir: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Vec<Box<[u8]>>, Errno> {
     Ok(names)
 }
 
-/// The first bytes of a regular file.
+/// Reads the first bytes of a regular file.
 fn head(dir: &OwnedFd, name: &[u8], len: usize) -> Result<Vec<u8>, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, OsStr::from_bytes(name), flags, Mode::empty())?;

@@ -7,11 +7,11 @@ use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-/// Namespaces that are packed. Of `system.` only [`ACLS`] are packed, which the kernel returns raw.
+/// Prefixes of the attributes that are packed. Of `system.` only [`ACLS`] are packed, which the kernel returns raw.
 const SPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// The file that has the attributes.
+/// The file whose attributes are read.
 #[derive(Clone, Copy)]
 pub(super) enum At<'a> {
     /// An open file.
@@ -20,7 +20,7 @@ pub(super) enum At<'a> {
     Path(&'a Path),
 }
 
-/// The attributes of a file. An attribute that cannot be read is reported to `warn` and left out.
+/// Reads the extended attributes of a file. An attribute that cannot be read is reported to `warn` and left out.
 pub(super) fn xattrs_of(at: At<'_>, warn: &dyn Fn(&str)) -> XattrSet {
     let names = match list(at) {
         Ok(names) => names,
