@@ -45,6 +45,8 @@ impl Live {
                 self.lock_state().durable_seal.ok_or_else(|| FsError::io("the state could not be sealed"))?
             }
         };
+        #[cfg(test)]
+        self.freezer.at(super::freezing::control::Step::Sealed);
         self.publish(image, sealed, None)?;
         self.remove_segments(sealed.end)
     }
@@ -210,17 +212,17 @@ impl Live {
             if state.closing || state.latch.is_some() {
                 return;
             }
-            let (due, bytes) = (self.is_due(&state, last), state.overlay_bytes());
+            let (due, bytes, garbage) = (self.is_due(&state, last), state.overlay_bytes(), state.garbage());
             let lowest = state.segments().lowest();
             drop(state);
             // A failure has latched, or the checkpoint is tried again when more has changed.
             if due {
                 let failed = self.checkpoint_now().is_err();
                 let mut state = self.lock_state();
-                // Garbage that came during a checkpoint takes another one. It is tried as long as each checkpoint
-                // removes segments.
-                let garbage = if state.segments().lowest() == lowest { state.garbage() } else { 0 };
-                last = Last { failed_at: if failed { bytes } else { 0 }, garbage };
+                // Garbage that was there before and could not be removed waits for more. Garbage that came during the
+                // checkpoint takes another one.
+                let left = if state.segments().lowest() == lowest { garbage.min(state.garbage()) } else { 0 };
+                last = Last { failed_at: if failed { bytes } else { 0 }, garbage: left };
                 state.checkpoint_failed = failed;
                 drop(state);
                 self.changed.notify_all();

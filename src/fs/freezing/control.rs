@@ -71,7 +71,7 @@ pub(in crate::fs) enum Step {
     Gathered,
     /// Two contents have been compared. Nothing of it counts yet.
     Compared,
-    /// A checkpoint for a snapshot, or with one, has sealed the state. Nothing is written yet.
+    /// A checkpoint has sealed the state. Nothing is written yet.
     Sealed,
     /// A snapshot has its moment. Nothing of it is frozen yet.
     Taken,

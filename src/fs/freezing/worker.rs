@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const BACKOFF: Duration = Duration::from_secs(30);
 /// Under pressure with nothing that can be frozen, it waits so long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A superchunk may be larger than a small log's budget: this part of the budget is worth freezing under pressure as well.
+const ENOUGH_PART: u64 = 8;
 /// Files that are open for writing are looked through so often: some may be quiet.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -151,7 +153,7 @@ impl Live {
 
     /// Waits until it is time; `None` when the end has begun, or changes are refused.
     fn wait_for_freeze(&self, looks: &mut Looks) -> Option<Why> {
-        let superchunk = u64::from(self.snapshot().view().params().superchunk_size);
+        let superchunk = self.superchunk_size();
         let mut state = self.lock_state();
         loop {
             if state.closing || state.latch.is_some() {
@@ -177,10 +179,13 @@ impl Live {
     }
 
     fn is_time(&self, state: &mut State, looks: &mut Looks, superchunk: u64, now: Instant) -> Option<Why> {
-        // What fills no superchunk makes no room worth mentioning.
         let freezing = *self.freezer.freezing.lock();
-        if freezing != Freezing::Off && self.pressure.is_pressed() && state.dirty.bytes() >= superchunk {
-            return Some(Why::Pressed);
+        if freezing != Freezing::Off && self.pressure.is_pressed() {
+            // Less than that makes no room worth mentioning.
+            let enough = superchunk.min(self.pressure.budget() / ENOUGH_PART);
+            if state.dirty.bytes() >= enough {
+                return Some(Why::Pressed);
+            }
         }
         if self.segments_to_empty(state).is_some() {
             return Some(Why::Sparse);
@@ -219,6 +224,10 @@ impl Live {
         None
     }
 
+    fn superchunk_size(&self) -> u64 {
+        u64::from(self.snapshot().view().params().superchunk_size)
+    }
+
     fn is_ending(&self) -> bool {
         let state = self.lock_state();
         state.closing || state.latch.is_some()
@@ -239,7 +248,13 @@ impl Live {
                     ..FreezeHow::default()
                 }
             }
-            Why::Pressed => FreezeHow { open_files: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
+            Why::Pressed => {
+                // What fills no superchunk is frozen, too, where the log has no room for a superchunk's worth. Reading
+                // the superchunk's size takes the state's lock as well.
+                let superchunk = self.superchunk_size();
+                let everything = self.lock_state().dirty.bytes() < superchunk;
+                FreezeHow { everything, open_files: true, by_rate: true, stop: &stop, ..FreezeHow::default() }
+            }
             Why::Eager => FreezeHow { everything: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
             Why::Itself => FreezeHow { priority: Priority::Idle, by_rate: true, stop: &stop, ..FreezeHow::default() },
             Why::Sparse => return Ok(FreezeReport::default()),

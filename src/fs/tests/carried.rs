@@ -1,8 +1,9 @@
 //! Live ranges are copied out of old segments, and nothing else changes.
 
-use super::world::World;
+use super::world::{World, noise, set_mark};
 use crate::format::ids::InodeId;
 use crate::format::rows::Time;
+use crate::fs::freezing::control::Step;
 use crate::fs::live::{Live, LiveOptions};
 use crate::fs::start::look;
 use crate::fs::{Fs, FsError, FsOptions, NewKind, NewNode};
@@ -12,7 +13,8 @@ use crate::storage::testing::{Fault, FolderHome, History, MemoryFolder, MemorySt
 use crate::storage::{Folder, Operation, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 const SEGMENT: u64 = 16 << 10;
 /// Sixteen segments.
@@ -114,6 +116,61 @@ fn what_a_session_before_wrote_is_copied_as_well() {
     assert!(world.segments().len() <= 5, "{:?}", world.segments());
     for (inode, bytes) in &files {
         assert_eq!(bytes_of(&live, *inode), *bytes);
+    }
+}
+
+/// Waits until `done`. Leaves the processor to threads of low priority.
+fn until(live: &Live, done: &dyn Fn() -> bool, what: &str) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        let mut state = live.lock_state();
+        live.changed.wait_for(&mut state, Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn garbage_that_came_while_a_checkpoint_was_made_takes_another() {
+    let world = World::with(Duration::from_millis(1), &PackOptions::default(), Some(BUDGET));
+    let live = &world.live;
+    let hot = create(live, "hot");
+    live.write(hot, 0, &pattern(0, 11_000), false).unwrap();
+    live.checkpoint_now().unwrap();
+    let lowest = world.segments()[0];
+    // The root of a checkpoint that is due for changed rows names the first segment. Once it is sealed, nothing else does.
+    let weak = Arc::downgrade(live);
+    live.freezer.set_hook(Step::Sealed, move || {
+        let live = weak.upgrade().unwrap();
+        live.set_memory(512 << 20);
+        for n in 1..=12 {
+            live.write(hot, 0, &pattern(n, 11_000), false).unwrap();
+        }
+    });
+    let running = live.start_threads().unwrap();
+    live.set_memory(1024);
+    set_mark(live, 7).unwrap();
+    until(live, &|| world.segments()[0] >= lowest + 5, "the garbage stays");
+    running.stop();
+    assert_eq!(bytes_of(live, hot), pattern(12, 11_000));
+}
+
+#[test]
+fn a_log_smaller_than_a_superchunk_is_frozen_before_writers_wait_long() {
+    let world = World::with_budget(BUDGET);
+    let live = &world.live;
+    let running = live.start_threads().unwrap();
+    let file = create(live, "file");
+    for n in 0..30 {
+        live.write(file, n * 11_000, &noise(11_000, n), false).unwrap();
+    }
+    let (sender, receiver) = channel();
+    live.after_write(11_000, Box::new(move |result| sender.send(result.is_ok()).unwrap()));
+    // Half of what a freezer that stands still makes them wait.
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(true));
+    until(live, &|| !live.pressure.is_full(), "the log stays full");
+    running.stop();
+    for n in 0..30 {
+        assert_eq!(bytes_of(live, file)[n as usize * 11_000..][..11_000], noise(11_000, n));
     }
 }
 
