@@ -3,8 +3,8 @@
 //! Each subchunk is looked up in the image and in the batch. A new one goes to the superchunk that is being filled.
 //! Full superchunks are compressed by the batch's own threads. Invariants: the result is a function of the input and
 //! the options, not of timing or the number of threads. Memory: the raw bytes of at most two superchunks and one for
-//! each thread (and one more if identities prove nothing), and the stored bytes of the batch. Callers: `cut_file`, and
-//! `fs`, which appends the result.
+//! each thread (and one more if identities prove nothing), a context and an output buffer for each thread, and the
+//! stored bytes of the batch. Callers: `cut_file`, and `fs`, which appends the result.
 
 use super::compressors::{Compressors, Priority, Ticket, Urgency, affordable};
 use super::packed::{Packed, PackedSuperchunk, Piece};
