@@ -36,5 +36,5 @@ pub use report::{
     Entry, Kind, Machine, Method, Missing, Outcome, Packing, Parts, Pass, Range, Read, ReadCost, Report, Sample, Saved,
     Size, Source,
 };
-pub use show::{Human, Utc, counted};
+pub use show::{Human, Utc, counted, entries};
 pub use table::table;

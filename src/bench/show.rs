@@ -31,9 +31,23 @@ impl fmt::Display for Human {
     }
 }
 
-/// `1 file`, `2 files`.
+/// `1 file`, `2 files`, `2 directories`.
 pub fn counted(number: u64, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+    match (number, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {what}s"),
+    }
+}
+
+/// What a tree has besides files: `2 links or special files, 1 directory`, or only the directories.
+pub fn entries(others: u64, directories: u64) -> String {
+    let directories = counted(directories, "directory");
+    match others {
+        0 => directories,
+        1 => format!("1 link or special file, {directories}"),
+        _ => format!("{others} links or special files, {directories}"),
+    }
 }
 
 /// Shows seconds since 1970 as `2026-11-24 23:43:12` in UTC.
@@ -111,6 +125,15 @@ mod tests {
         assert_eq!(shown(162_600_000), "155.1 MiB");
         assert_eq!(shown(u64::MAX), "16.0 EiB");
         assert_eq!(format!("{:>10}|", Human(5)), "       5 B|");
+    }
+
+    #[test]
+    fn what_is_counted_stands_in_the_singular_or_plural() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "file")), ["0 files", "1 file", "2 files"]);
+        assert_eq!([1, 2].map(|n| counted(n, "directory")), ["1 directory", "2 directories"]);
+        assert_eq!(entries(0, 1), "1 directory");
+        assert_eq!(entries(1, 0), "1 link or special file, 0 directories");
+        assert_eq!(entries(2, 1), "2 links or special files, 1 directory");
     }
 
     #[test]

@@ -38,9 +38,7 @@ pub fn table(report: &Report, width: usize) -> String {
 
 /// `48,213 files in 3,120 directories, 1.29 GiB`.
 pub fn amount(source: &Source) -> String {
-    let many = |number: u64, one: &str| {
-        counted(number, one).replacen(&number.to_string(), &grouped(number), 1).replace("directorys", "directories")
-    };
+    let many = |number: u64, one: &str| counted(number, one).replacen(&number.to_string(), &grouped(number), 1);
     format!("{} in {}, {}", many(source.files, "file"), many(source.directories, "directory"), Human(source.bytes))
 }
 

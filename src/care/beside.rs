@@ -56,6 +56,8 @@ pub(super) struct LogChecked {
     pub(super) superchunks: u64,
     /// Number of their subchunks whose content hashes match.
     pub(super) verified: u64,
+    /// Number of their subchunks that are lost.
+    pub(super) lost: u64,
     /// Whether more files are affected than are named.
     pub(super) incomplete: bool,
 }

@@ -20,6 +20,7 @@ use crate::format::{limits, schema, sums};
 use crate::meta::{Buffers, Fault, Image};
 use crate::table::RowRef;
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::Builder;
@@ -41,14 +42,15 @@ struct Verdict {
 struct Outcome {
     verdicts: Vec<Verdict>,
     verified: u64,
+    lost: u64,
 }
 
 /// The result of verifying one superchunk.
 struct Judged {
     /// Number of live subchunks in it.
-    all: usize,
-    /// Number of subchunks compared with their content hashes.
-    verified: u64,
+    all: u64,
+    /// Number of subchunks that are neither lost nor compared with a content hash.
+    unverified: u64,
     /// Subchunks whose content hash does not match.
     lost: Vec<Range<u64>>,
 }
@@ -73,6 +75,7 @@ struct Work<'a> {
     next: AtomicUsize,
     read: AtomicU64,
     verified: AtomicU64,
+    lost: AtomicU64,
     /// Verdicts, each with the index of its frame in `chosen`.
     done: Mutex<Vec<(usize, Verdict)>>,
 }
@@ -113,6 +116,7 @@ pub(super) fn check(
         next: AtomicUsize::new(0),
         read: AtomicU64::new(0),
         verified: AtomicU64::new(0),
+        lost: AtomicU64::new(0),
         done: Mutex::new(Vec::new()),
     };
     std::thread::scope(|scope| {
@@ -125,6 +129,7 @@ pub(super) fn check(
     check.cancelled()?;
     report.superchunks_read = work.read.into_inner();
     report.subchunks_verified = work.verified.into_inner();
+    report.subchunks_lost = work.lost.into_inner();
     let mut done = work.done.into_inner();
     done.sort_by_key(|(n, _)| *n);
     for (_, verdict) in done {
@@ -197,6 +202,7 @@ impl Work<'_> {
                 None => self.other(frame, &mut buffers.stored),
             };
             self.verified.fetch_add(outcome.verified, Ordering::Relaxed);
+            self.lost.fetch_add(outcome.lost, Ordering::Relaxed);
             self.check.progress(frame.header.stored_len.into());
             if !outcome.verdicts.is_empty() {
                 let mut done = self.done.lock();
@@ -250,13 +256,13 @@ impl Work<'_> {
         let mut judged: Option<Judged> = None;
         let mut judge = |raw: &[u8], intact: bool| {
             let now = self.judge(known, list.as_ref(), (raw, intact), source, identities);
-            let (lost, verified) = match judged.take() {
+            let lost = match judged.take() {
                 // Of two damaged copies, one may have what the other lost.
-                Some(before) => (intersection(&before.lost, &now.lost), now.verified.max(before.verified)),
-                None => (now.lost, now.verified),
+                Some(before) => intersection(&before.lost, &now.lost),
+                None => now.lost,
             };
             let accepted = intact || lost.is_empty();
-            judged = Some(Judged { lost, verified, all: now.all });
+            judged = Some(Judged { lost, ..now });
             accepted
         };
         let reading = self.check.image.read_superchunk(place, Buffers { stored: &mut *stored, raw }, &mut judge);
@@ -276,7 +282,8 @@ impl Work<'_> {
         }
         let mut outcome = Outcome::default();
         if let Some(judged) = judged {
-            outcome.verified = judged.verified;
+            outcome.lost = judged.lost.iter().map(|range| range.end - range.start).sum();
+            outcome.verified = judged.all.saturating_sub(judged.unverified).saturating_sub(outcome.lost);
             self.verdicts(known, good, bad, judged.all, judged.lost, &mut outcome);
         }
         outcome
@@ -302,18 +309,18 @@ impl Work<'_> {
         let of_damaged = if list.is_none() { self.clear.of_damaged(known.id) } else { &[] };
         let parts = list.into_iter().flat_map(parts).chain(of_damaged.iter().copied());
         let is_dictionary = known.id.0 == self.check.image.params().dictionary;
-        let (mut all, mut verified, mut lost) = (0, 0, Vec::new());
+        let (mut all, unverified, mut lost) = (0, Cell::new(0), Vec::new());
         let mut composed = Composed::default();
         let mut is_right = |id: SubchunkId, bytes: Option<&[u8]>| {
             let identity = identities.get(id);
             match (bytes, identity) {
                 (None, _) => false,
                 // The missing identity was reported before. Readers need it only if the checksum is wrong.
-                (Some(_), None) => intact,
-                (Some(bytes), Some(identity)) => {
-                    verified += 1;
-                    Identity::of(self.check.image.params().hash, bytes) == identity
+                (Some(_), None) => {
+                    unverified.set(unverified.get() + u64::from(intact));
+                    intact
                 }
+                (Some(bytes), Some(identity)) => Identity::of(self.check.image.params().hash, bytes) == identity,
             }
         };
         for part in parts {
@@ -322,7 +329,7 @@ impl Work<'_> {
             if is_composed {
                 match self.check.image.recipe(part.id) {
                     Ok(Some(recipe)) if composed.fits(&recipe) => composed.push(part.id, recipe),
-                    _ if self.clear.without_recipe.contains(part.id.0) => {}
+                    _ if self.clear.without_recipe.contains(part.id.0) => unverified.set(unverified.get() + 1),
                     _ => extend(&mut lost, part.id.0),
                 }
                 if composed.is_batch() {
@@ -332,13 +339,15 @@ impl Work<'_> {
                 continue;
             }
             let range = part.position as usize..part.position as usize + part.len as usize;
-            if (!is_dictionary || !intact) && !is_right(part.id, raw.get(range)) {
+            if is_dictionary && intact {
+                unverified.set(unverified.get() + 1);
+            } else if !is_right(part.id, raw.get(range)) {
                 extend(&mut lost, part.id.0);
             }
         }
         let wrong = self.sources.compose((known.id, raw), &composed.take(), source, &mut is_right);
         wrong.into_iter().for_each(|id| extend(&mut lost, id.0));
-        Judged { all, verified, lost }
+        Judged { all, unverified: unverified.into_inner(), lost }
     }
 
     /// Whether the subchunk is composed; `None` if it does not lie here, but elsewhere.
@@ -354,7 +363,7 @@ impl Work<'_> {
         known: &Super,
         good: Option<LogOffset>,
         bad: Vec<(LogOffset, String)>,
-        all: usize,
+        all: u64,
         lost: Vec<Range<u64>>,
         outcome: &mut Outcome,
     ) {

@@ -31,6 +31,8 @@ pub(super) struct Frozen {
     pub(super) superchunks: u64,
     /// Subchunks whose content hashes match.
     pub(super) verified: u64,
+    /// Subchunks that are lost, or whose rows are.
+    pub(super) lost: u64,
 }
 
 /// Faults of one kind.
@@ -118,6 +120,7 @@ pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError
             }
         }
     }
+    frozen.lost = lost.count;
     let hit = lost.count > 0;
     let told = lost.tell(view, Severity::Lost, |count, first| {
         format!("{count} of {all} subchunks that were frozen after the last checkpoint are lost; the first: {first}")

@@ -167,6 +167,7 @@ fn check_opened(
     report.superchunks += log.superchunks;
     report.superchunks_read += log.superchunks;
     report.subchunks_verified += log.verified;
+    report.subchunks_lost += log.lost;
     thawed::check(&check, &trees, log.state, &mut findings, &mut report)?;
     shares::check(&check, &trees, &mut findings)?;
     report.paths_incomplete = snapshots::check(&check, &map, &mut findings)?;

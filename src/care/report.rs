@@ -212,8 +212,10 @@ pub struct CheckReport {
     pub superchunks: u64,
     /// Data superchunks that were read.
     pub superchunks_read: u64,
-    /// Data subchunks whose content hash was computed.
+    /// Subchunks of these superchunks whose content hash is right.
     pub subchunks_verified: u64,
+    /// Subchunks of these superchunks that cannot be read or have the wrong content hash.
+    pub subchunks_lost: u64,
     /// Table blocks, including those of the map.
     pub table_blocks: u64,
     /// Inodes.

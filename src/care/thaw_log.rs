@@ -71,7 +71,7 @@ pub(super) fn check(
     image.raise_end(log.image_end());
     checked.image_end = log.image_end();
     let frozen = frozen::check(check, &mounted.0)?;
-    (checked.superchunks, checked.verified) = (frozen.superchunks, frozen.verified);
+    (checked.superchunks, checked.verified, checked.lost) = (frozen.superchunks, frozen.verified, frozen.lost);
     for (mut finding, inodes) in frozen.findings {
         if !inodes.is_empty() {
             checked.incomplete |= mounted.name(&inodes, &mut finding).is_err();

@@ -161,9 +161,14 @@ fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Re
         writeln!(out, "thaw log: verified, with all written bytes, up to transaction {last}")?;
     }
     if !context.quiet {
+        let lost = match report.subchunks_lost {
+            0 => String::new(),
+            1 => ", 1 is lost".to_owned(),
+            many => format!(", {many} are lost"),
+        };
         writeln!(
             out,
-            "{}: {} in {} frames, {} table blocks, {} inodes, {} names; read {} of {} superchunks, verified {} subchunks",
+            "{}: {} in {} frames, {} table blocks, {} inodes, {} names; read {} of {} superchunks, verified {}{lost}",
             verdict(report),
             Human(report.bytes),
             report.frames,
@@ -172,7 +177,7 @@ fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Re
             report.names,
             report.superchunks_read,
             report.superchunks,
-            report.subchunks_verified,
+            counted(report.subchunks_verified, "subchunk"),
         )?;
     }
     Ok(())
@@ -206,6 +211,7 @@ struct Document<'a> {
     superchunks: u64,
     superchunks_read: u64,
     subchunks_verified: u64,
+    subchunks_lost: u64,
     thawed: output::Thawed,
     /// Who writes the image: only its last checkpoint was checked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -250,6 +256,7 @@ impl<'a> Document<'a> {
             superchunks: report.superchunks,
             superchunks_read: report.superchunks_read,
             subchunks_verified: report.subchunks_verified,
+            subchunks_lost: report.subchunks_lost,
             thawed: output::Thawed::new(&report.thawed),
             writer: report.writer.as_deref(),
             transactions: report.transactions,

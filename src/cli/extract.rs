@@ -3,10 +3,10 @@
 use super::args::ImageAndPaths;
 use super::cat::{CatError, copy_file};
 use super::open::{Opened, shown};
-use super::pack::entries;
+
 use super::progress::{Progress, Step, clock};
 use super::sentence::told;
-use super::size::{Human, counted};
+use super::size::{Human, counted, entries};
 use super::walk::Walk;
 use super::{Context, Exit, descriptors, escape, output, signals, tell};
 use crate::format::rows::FileType;

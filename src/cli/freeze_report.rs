@@ -2,7 +2,7 @@
 //!
 //! Called by `freeze` for an image and by `freeze_mount` for a mount.
 
-use super::progress::{Progress, clock};
+use super::progress::{Progress, clock, rate};
 use super::size::{Human, counted};
 use super::{Context, Exit, output, tell};
 use crate::fs::{FreezeReport, FreezerStatus};
@@ -76,10 +76,8 @@ impl Done {
             counted(report.files, "file"),
             clock(self.elapsed)
         );
-        // Of less than a second it says nothing: part of the work may have been done before.
-        if self.elapsed >= Duration::from_secs(1) {
-            let rate = report.frozen_bytes as f64 / self.elapsed.as_secs_f64();
-            first.push_str(&format!(", {}/s", Human(rate as u64)));
+        if let Some(rate) = rate(report.frozen_bytes, self.elapsed) {
+            first.push_str(&format!(", {rate}"));
         }
         let mut lines = vec![first];
         if report.new_bytes > 0 {
@@ -184,6 +182,8 @@ mod tests {
                 "  left in the thaw log: 1.00 MiB: written meanwhile",
             ]
         );
+        let few = FreezeReport { files: 1, bytes: 11, frozen_bytes: 11, ..FreezeReport::default() };
+        assert_eq!(lines(few), ["froze 11 B of 1 file in 0:02"]);
         let failed = FreezeReport { failed: 1, ..report };
         assert!(lines(failed).last().is_some_and(|line| line.contains("1 file cannot be read")));
         assert_eq!(Done { report: failed, is_complete: false, elapsed: Duration::ZERO }.exit(), Exit::Findings);

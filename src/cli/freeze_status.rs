@@ -4,6 +4,7 @@
 
 use super::mount_state::{MountState, mount_of_directory};
 use super::open::shown;
+use super::progress::RATE_FROM_BYTES;
 use super::size::{Human, counted};
 use super::{Exit, output};
 use crate::fs::FreezeReport;
@@ -127,7 +128,7 @@ impl State {
                 Some(share) => format!("at work: {:.0}% of {}", share * 100.0, Human(self.total_bytes)),
                 None => "at work".to_owned(),
             };
-            if self.bytes_per_second > 0 {
+            if self.bytes_per_second > 0 && self.total_bytes >= RATE_FROM_BYTES {
                 text.push_str(&format!(", {}/s", Human(self.bytes_per_second)));
             }
             if let Some(level) = self.level {
@@ -213,8 +214,10 @@ mod tests {
     #[test]
     fn people_are_told_what_the_freezer_does_or_waits_for() {
         let thawed = "queue_bytes 2048\nqueue_files 1\n";
-        let at_work = "freezer_running 1\nfreezer_total_bytes 4096\nfreezer_done_bytes 1024\nrate 512\nlevel 3\n";
-        assert!(printed(&[thawed, at_work].concat()).contains("at work: 25% of 4.00 KiB, 512 B/s, at level 3"));
+        let at_work = "freezer_running 1\nfreezer_total_bytes 4194304\nfreezer_done_bytes 1048576\nrate 512\nlevel 3\n";
+        assert!(printed(&[thawed, at_work].concat()).contains("at work: 25% of 4.00 MiB, 512 B/s, at level 3"));
+        let little = at_work.replace("4194304", "4096").replace("1048576", "1024");
+        assert!(printed(&[thawed, &little].concat()).contains("at work: 25% of 4.00 KiB, at level 3"));
         assert!(printed(&[thawed, "freezing off\n"].concat()).contains("waits to be asked"));
         let by_itself = [thawed, "freezing auto\n"].concat();
         assert!(printed(&by_itself).contains("thawed           2.00 KiB of 1 file\n"));

@@ -3,9 +3,9 @@
 use super::args::{self, Resources};
 use super::making::{self, Codec};
 use super::open::shown;
-use super::progress::{Progress, Step, clock};
+use super::progress::{Progress, Step, clock, rate};
 use super::sentence::told;
-use super::size::{Human, counted};
+use super::size::{Human, counted, entries};
 use super::{Context, Exit, descriptors, escape, output, signals, size, time};
 use crate::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, FilterOptions, FilterRules, NameList};
 use crate::pack::{PackObserver, PackOptions, PackSummary};
@@ -334,20 +334,6 @@ struct Summary {
     root_hash: String,
 }
 
-/// What is packed or extracted besides files.
-pub fn entries(others: u64, directories: u64) -> String {
-    let directories = match directories {
-        1 => "1 directory".to_owned(),
-        _ => format!("{directories} directories"),
-    };
-    match others {
-        0 => directories,
-        _ => {
-            format!("{} or special file{}, {directories}", counted(others, "link"), if others == 1 { "" } else { "s" })
-        }
-    }
-}
-
 #[derive(Serialize)]
 struct Survey {
     dry_run: bool,
@@ -388,9 +374,9 @@ impl Observer {
             };
             return output::line(&mut io::stdout(), "summary", &summary);
         }
-        let rate = (summary.bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+        let rate = rate(summary.bytes, elapsed).map_or_else(String::new, |rate| format!(", {rate}"));
         self.progress.say(&format!(
-            "packed {}, {}, {} ({} of it repeats), into {} ({:.2}:1) in {}, {}/s",
+            "packed {}, {}, {} ({} of it repeats), into {} ({:.2}:1) in {}{rate}",
             counted(summary.files, "file"),
             entries(summary.symlinks + summary.specials + summary.hard_links, summary.directories),
             Human(summary.bytes),
@@ -398,7 +384,6 @@ impl Observer {
             Human(summary.image_bytes),
             summary.bytes as f64 / summary.image_bytes.max(1) as f64,
             clock(elapsed),
-            Human(rate),
         ));
         let warnings = self.progress.findings();
         if warnings > 0 {

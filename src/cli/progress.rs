@@ -31,6 +31,9 @@ const OFTEN: Duration = Duration::from_millis(100);
 /// Columns of the bar, at least and at most.
 const BAR_LEAST: usize = 10;
 const BAR_MOST: usize = 40;
+/// Fewest bytes, and shortest time, of which a rate is told.
+pub const RATE_FROM_BYTES: u64 = 1 << 20;
+const RATE_FROM_TIME: Duration = Duration::from_secs(1);
 /// Time between two plain lines.
 const SELDOM: Duration = Duration::from_secs(5);
 
@@ -80,12 +83,11 @@ impl Step {
 
     /// How much, how fast, how small, how long: each part alone, without those that are not known.
     fn parts(&self, elapsed: Duration) -> Vec<String> {
-        let rate = (self.bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         let mut parts = vec![match self.total {
             0 => Human(self.bytes).to_string(),
             total => format!("{} of {}", Human(self.bytes.min(total)), Human(total)),
         }];
-        parts.push(format!("{}/s", Human(rate)));
+        parts.extend(rate(self.bytes, elapsed));
         match self.stored {
             Some(stored) if stored > 0 => parts.push(format!("{:.2}:1", self.bytes as f64 / stored as f64)),
             _ => {}
@@ -125,6 +127,12 @@ pub fn clock(time: Duration) -> String {
         0 => format!("{}:{:02}", seconds / 60, seconds % 60),
         hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
     }
+}
+
+/// `19.3 MiB/s`; `None` of few bytes or a short time, of which a rate says nothing.
+pub fn rate(bytes: u64, elapsed: Duration) -> Option<String> {
+    let is_telling = bytes >= RATE_FROM_BYTES && elapsed >= RATE_FROM_TIME;
+    is_telling.then(|| format!("{}/s", Human((bytes as f64 / elapsed.as_secs_f64()) as u64)))
 }
 
 /// Tells people or programs how far a command is.
@@ -330,6 +338,17 @@ mod tests {
         assert_eq!((status.percent_done, status.seconds_remaining), (None, None));
         let status = Step { bytes: 9, total: 3, ..STEP }.status(Duration::from_secs(2));
         assert_eq!((status.percent_done, status.seconds_remaining), (Some(1.0), None));
+    }
+
+    #[test]
+    fn few_bytes_and_short_times_have_no_rate() {
+        let second = Duration::from_secs(1);
+        assert_eq!(rate(3 << 20, 2 * second).as_deref(), Some("1.50 MiB/s"));
+        assert_eq!(rate(1 << 20, second).as_deref(), Some("1.00 MiB/s"));
+        assert_eq!(rate(11, 2 * second), None);
+        assert_eq!(rate(1 << 30, second - Duration::from_millis(1)), None);
+        assert_eq!(Step { bytes: 11, ..STEP }.parts(2 * second)[0], "11 B of 4.00 MiB");
+        assert!(!Step { bytes: 11, ..STEP }.text(2 * second).contains("/s"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sizes as people write and read them: `4M`, `4MiB`, `1.5G` are powers of 1024, `4MB` is a power of 1000.
 
-pub use crate::bench::{Human, counted};
+pub use crate::bench::{Human, counted, entries};
 
 const LETTERS: &str = "KMGTPE";
 

@@ -8,7 +8,7 @@ use super::{Lab, nasty, noise, prose, write, xattrs};
 use floe::care::{CheckOptions, Severity, check};
 use floe::format::Field;
 use floe::format::block::{Key, Row};
-use floe::format::codec::{self, FILTER_X86, encode_filter};
+use floe::format::codec::{self, FILTER_X86};
 use floe::format::frame::Flags;
 use floe::format::head::{RawHeadSlot, incompat};
 use floe::format::ids::{ContentId, InodeId, SubchunkId, SuperchunkId};
@@ -189,7 +189,9 @@ fn dictionary(lab: &Lab) -> Vec<u8> {
 fn filter(lab: &Lab) -> Vec<u8> {
     let mut pieces = pieces(lab, "filter");
     for (_, frame) in &mut pieces.superchunks {
-        encode_filter(FILTER_X86, &mut frame.stored).expect("it is known");
+        let bytes = &mut frame.stored;
+        // SAFETY: pointer and length are those of a mutable slice, and the filter stays within them.
+        unsafe { liblzma_sys::lzma_bcj_x86_encode(0, bytes.as_mut_ptr(), bytes.len()) };
         frame.flags |= u16::from(FILTER_X86) << 8;
     }
     number(&mut pieces.head, RawHeadSlot::FIELDS, "incompat", |bits| bits | incompat::FILTERS);

@@ -23,7 +23,7 @@ use super::FormatError;
 pub use compression::Compression;
 pub use decoder::Decoder;
 pub use encoder::{Encoded, Encoder};
-pub use filter::{FILTER_ARM64, FILTER_X86, decode_filter, encode_filter};
+pub use filter::{FILTER_ARM64, FILTER_X86, decode_filter};
 pub use parts::{Part, PartTable};
 use std::ops::RangeInclusive;
 

@@ -1,3 +1,4 @@
+use super::filter::encode_filter;
 use super::machine::Machine;
 use super::*;
 use crate::format::frame::Flags;
@@ -169,7 +170,7 @@ fn filters_of_the_flags_are_undone_after_the_codec_for_frames_and_parts() {
         for part_size in [None, Some(16_384)] {
             let mut filtered = raw.clone();
             for part in filtered.chunks_mut(part_size.map_or(usize::MAX, |size| size as usize)) {
-                encode_filter(filter, part).unwrap();
+                encode_filter(filter, part);
             }
             assert!(filter == FILTER_ARM64 || filtered != raw);
             let mut encoded = encode(Compression::Zstd(5), part_size, &filtered);
@@ -179,7 +180,7 @@ fn filters_of_the_flags_are_undone_after_the_codec_for_frames_and_parts() {
             assert_eq!(whole, raw);
         }
     }
-    assert!(encode_filter(3, &mut []).is_err() && decode_filter(3, &mut []).is_err());
+    assert!(decode_filter(3, &mut []).is_err());
 }
 
 #[test]
@@ -386,7 +387,7 @@ proptest! {
     #[test]
     fn filters_are_undone_exactly(mut bytes in prop::collection::vec(any::<u8>(), 0..300), filter in 0u8..3) {
         let before = bytes.clone();
-        encode_filter(filter, &mut bytes).unwrap();
+        encode_filter(filter, &mut bytes);
         decode_filter(filter, &mut bytes).unwrap();
         prop_assert_eq!(bytes, before);
     }
