@@ -9,21 +9,21 @@ use std::sync::Arc;
 /// What is known about an image's thaw log, so that it can be checked with the image.
 #[derive(Clone, Default)]
 pub enum LogBesideImage {
-    /// Nothing. If the image may have a log, the report notes that the log was not checked.
+    /// Nothing is known. If the image may have a log, the report notes that the log was not checked.
     #[default]
     Unknown,
     /// This process writes the image, so only its last checkpoint can be checked.
     Writer(String),
-    /// There is no log.
+    /// The image has no thaw log.
     None,
-    /// The log is in this directory, and nobody writes.
+    /// The log is in this directory, and nobody writes to it.
     Folder {
-        /// The directory.
+        /// Directory of the log's segments.
         folder: Arc<dyn Folder>,
-        /// Called after the check; returns who writes the image by then.
+        /// Returns who writes the image by the end of the check; called after it.
         writer: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     },
-    /// There is a log, but it cannot be opened, for this reason.
+    /// The image has a log, but it cannot be opened, for this reason.
     Closed(String),
 }
 
@@ -39,10 +39,10 @@ pub(super) enum LogState {
     Missing,
 }
 
-/// The findings in a log.
+/// Findings of the check of a thaw log.
 #[derive(Default)]
 pub(super) struct LogChecked {
-    /// The result of looking for it.
+    /// Whether the log was found and read.
     pub(super) state: LogState,
     /// Damage and notes, with their paths.
     pub(super) findings: Vec<Finding>,
@@ -50,11 +50,11 @@ pub(super) struct LogChecked {
     pub(super) thawed: ThawedCount,
     /// Number of the last transaction in the thaw log; 0 if the log has none.
     pub(super) transactions: u64,
-    /// End of the image's log as recorded by its last transaction; 0 if there is none.
+    /// End of the image's log in bytes, as recorded by the thaw log's last transaction; 0 if there is none.
     pub(super) image_end: u64,
-    /// Superchunks frozen after the last checkpoint, if they were read.
+    /// Number of superchunks frozen after the last checkpoint, if they were read.
     pub(super) superchunks: u64,
-    /// Number of their subchunks whose content hashes match.
+    /// Number of subchunks in these superchunks whose content hashes match.
     pub(super) verified: u64,
     /// Number of their subchunks that are lost.
     pub(super) lost: u64,
@@ -67,7 +67,7 @@ impl LogChecked {
         LogChecked { state, findings: finding.into_iter().collect(), ..LogChecked::default() }
     }
 
-    /// Nobody looked at the log. The reason may be known.
+    /// Makes the result for a log that was not read. The reason may be known.
     pub(super) fn unknown(head: &Head, why: Option<&str>) -> Self {
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let message = format!("the image is or was being written to: what its thaw log holds is not checked here{why}");
@@ -75,7 +75,7 @@ impl LogChecked {
         Self::of(LogState::Unknown, is_open(head).then_some(finding))
     }
 
-    /// This process writes the image.
+    /// Makes the result for an image that this process writes.
     pub(super) fn written(who: &str) -> Self {
         let message = format!(
             "{who} writes the image: this is its last checkpoint; what was written since is in the thaw log, and is not \
@@ -84,19 +84,19 @@ impl LogChecked {
         Self::of(LogState::Unknown, Some(about(Severity::Note, message)))
     }
 
-    /// No log counts, for this reason.
+    /// Makes the result for an image without a usable log, for this reason.
     pub(super) fn missing(head: &Head, why: &str) -> Self {
         let message = format!("{why}: what was written after the last checkpoint is missing");
         Self::of(LogState::Missing, is_open(head).then(|| about(Severity::Note, message)))
     }
 
-    /// Nothing in the log can be used.
+    /// Makes the result for a log of which nothing can be used.
     pub(super) fn damaged(message: String) -> Self {
         Self::of(LogState::Unknown, Some(about(Severity::Lost, message)))
     }
 }
 
-/// What follows the end of an image's log.
+/// What may follow the end of an image's log as its head gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// Frames up to this offset, according to the thaw log.
@@ -106,7 +106,7 @@ pub(super) enum After {
 }
 
 impl After {
-    /// Derives it from the result for the thaw log, if one was looked for.
+    /// Derives the value from the result for the thaw log, if a log was looked for.
     pub(super) fn of(head: &Head, log: Option<&LogChecked>) -> Self {
         match log {
             Some(log) if log.state != LogState::Unknown => After::Frames(log.image_end),
@@ -116,12 +116,12 @@ impl After {
     }
 }
 
-/// Whether the image has or should have a thaw log.
+/// Returns whether the image has or should have a thaw log.
 fn is_open(head: &Head) -> bool {
     !head.clean || head.thaw_log_id != 0
 }
 
-/// A finding about the thaw log.
+/// Makes a finding about the thaw log.
 pub(super) fn about(severity: Severity, message: String) -> Finding {
     Finding::new(FindingKind::ThawLog, severity, message)
 }

@@ -21,13 +21,13 @@ use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS};
 use crate::format::{limits, schema, sums};
 use std::collections::{HashMap, HashSet};
 
-/// Limit of subchunks remembered for superchunks with damaged clear lists. The data of further ones is not examined.
+/// Most subchunks remembered for superchunks with damaged clear lists. The data of further ones is not examined.
 const MAX_FROM_MAP: usize = 1 << 20;
 
-/// Lower limit of the superchunks and sources that are counted, at about 100 bytes each.
+/// Least number of superchunks and sources that are counted, at about 100 bytes each.
 const MIN_SOURCES: u64 = 1 << 20;
 
-/// Position of a stored part in its raw superchunk.
+/// A stored part and its position in the superchunk's raw bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
     pub(super) id: SubchunkId,
@@ -36,7 +36,7 @@ pub(super) struct Part {
     pub(super) composed: bool,
 }
 
-/// What the clear lists say, and which of them are damaged.
+/// Contents of all clear lists, and which of them are damaged.
 #[derive(Debug, Default)]
 pub(super) struct Clear {
     /// Subchunks whose clear list agrees with the map.
@@ -49,14 +49,14 @@ pub(super) struct Clear {
     pub(super) unreachable: HashSet<SuperchunkId>,
     /// Composed subchunks, according to map and clear lists.
     composed: RangeSet,
-    /// Composed subchunks whose recipe cannot be found; already reported.
+    /// Composed subchunks whose recipe cannot be found; this was already reported.
     pub(super) without_recipe: RangeSet,
     /// Subchunks of superchunks with damaged clear lists, according to the map.
     from_map: HashMap<SuperchunkId, Vec<Part>>,
     wrong: Vec<(u64, SuperchunkId, String)>,
 }
 
-/// The entries of a clear list with their positions.
+/// Iterates over the entries of a clear list with their positions.
 pub(super) fn parts(list: &ClearList) -> impl Iterator<Item = Part> + '_ {
     list.subchunks.iter().scan(0u32, |position, &Listed { id, len, composed }| {
         let part = Part { id, position: *position, len, composed };
@@ -66,7 +66,7 @@ pub(super) fn parts(list: &ClearList) -> impl Iterator<Item = Part> + '_ {
 }
 
 impl Clear {
-    /// Takes the clear list of a live superchunk.
+    /// Adds the clear list of a live superchunk.
     pub(super) fn add(
         &mut self,
         check: &Check<'_>,
@@ -117,7 +117,7 @@ impl Clear {
         self.matched.settle();
     }
 
-    /// Subchunks, according to the map, of a superchunk whose clear list is damaged.
+    /// Returns the subchunks, according to the map, of a superchunk whose clear list is damaged.
     pub(super) fn of_damaged(&self, id: SuperchunkId) -> &[Part] {
         self.from_map.get(&id).map_or(&[], Vec::as_slice)
     }
@@ -171,7 +171,7 @@ pub(super) fn compare_with_map(
 /// Totals over all recipes of a superchunk.
 #[derive(Default)]
 struct OfSuperchunk {
-    /// The other superchunks they refer to; at most one more than the limit.
+    /// Other superchunks that the recipes refer to; at most one more than the limit.
     sources: HashSet<SuperchunkId>,
     /// Total length of the composed subchunks in bytes.
     bytes: u64,
@@ -180,7 +180,7 @@ struct OfSuperchunk {
 /// Totals over the recipes of each superchunk, as far as there is room.
 struct Recipes {
     all: HashMap<SuperchunkId, OfSuperchunk>,
-    /// How many more superchunks and sources may be remembered.
+    /// Number of superchunks and sources that may still be remembered.
     room: usize,
     left_out: bool,
 }
@@ -230,9 +230,9 @@ struct Walk<'a> {
     trees: &'a Trees,
     findings: &'a mut Findings,
     identities: RangeSet,
-    /// One more than the last subchunk seen.
+    /// The id after the last subchunk that was seen.
     end: u64,
-    /// One more than the last subchunk with a recipe seen.
+    /// The id after the last subchunk with a recipe that was seen.
     recipe_end: u64,
     with_recipe: RangeSet,
     recipes: Recipes,
@@ -399,7 +399,7 @@ impl Walk<'_> {
     }
 }
 
-/// Ids of the subchunks that have an identity.
+/// Returns the ids of the subchunks that have an identity.
 fn identities(check: &Check<'_>, findings: &mut Findings) -> RangeSet {
     let mut set = RangeSet::default();
     let width = check.image.params().hash.width();

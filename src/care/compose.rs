@@ -11,20 +11,20 @@ use crate::meta::{Buffers, ByteLru, Composition, Image};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Bytes of composed subchunks that are put together at once.
+/// Number of bytes of composed subchunks that are put together at once.
 const BATCH: usize = 16 << 20;
 
 /// Reads superchunks that recipes refer to; shared by threads.
 pub(super) struct Sources<'a> {
     image: &'a Image,
     map: &'a Map,
-    /// Keyed by superchunk and version (the number of the damaged copy).
+    /// Cache of inflated superchunks, keyed by superchunk and version (the number of the damaged copy).
     inflated: ByteLru<(SuperchunkId, usize), Arc<Source>>,
 }
 
 #[derive(Default)]
 struct Source {
-    /// Raw bytes; empty if no copy is readable.
+    /// Raw bytes of the superchunk; empty if no copy is readable.
     raw: Vec<u8>,
     /// Whether another damaged copy may give different bytes.
     has_others: bool,
@@ -47,9 +47,9 @@ fn inflate(image: &Image, place: &Place, version: usize, stored: &mut Vec<u8>) -
 /// Input and findings for the recipes of one superchunk.
 struct Job<'j> {
     superchunk: SuperchunkId,
-    /// Its raw bytes.
+    /// Raw bytes of the superchunk.
     raw: &'j [u8],
-    /// Which damaged copy of its sources to use.
+    /// Number of the damaged copy of its sources to use.
     version: usize,
     stored: &'j mut Vec<u8>,
     /// Other superchunks that its recipes refer to.
@@ -60,7 +60,7 @@ struct Job<'j> {
 }
 
 impl<'a> Sources<'a> {
-    /// Caches at most `bytes` bytes of inflated superchunks.
+    /// Makes a cache of at most `bytes` bytes of inflated superchunks.
     pub(super) fn new(image: &'a Image, map: &'a Map, bytes: usize) -> Self {
         Sources { image, map, inflated: ByteLru::new(bytes, 1) }
     }
@@ -117,7 +117,7 @@ impl<'a> Sources<'a> {
         wrong
     }
 
-    /// The bytes of these subchunks; `None` for a subchunk with a missing source.
+    /// Returns the bytes of these subchunks; `None` for a subchunk with a missing source.
     fn batch(&self, job: &mut Job<'_>, batch: &[&(SubchunkId, Recipe)]) -> Vec<Option<Vec<u8>>> {
         let limit = usize::from(self.image.params().max_sources);
         let mut composition = Composition::new(|id| self.image.locate(id));

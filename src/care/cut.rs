@@ -6,10 +6,10 @@
 use crate::format::rows::{ContentRow, Extent};
 use std::collections::BTreeMap;
 
-/// Limit of contents remembered (about 32 bytes each).
+/// Most contents that are remembered (about 32 bytes each).
 const MAX: usize = 1 << 20;
 
-/// Contents with a short subchunk.
+/// Finds contents with a short subchunk that is not their last one.
 #[derive(Debug, Default)]
 pub(super) struct ShortSubchunks {
     /// Length in bytes from which a subchunk is not short.
@@ -26,7 +26,7 @@ impl ShortSubchunks {
         ShortSubchunks { min: min.into(), ..Self::default() }
     }
 
-    /// Takes the next row. Call it for all contents in key order.
+    /// Adds the next row. Call it for all contents in key order.
     pub(super) fn row(&mut self, content: u64, offset: u64, row: &ContentRow) {
         let before = self.last.take().filter(|_| self.content == content);
         self.content = content;
@@ -50,14 +50,14 @@ impl ShortSubchunks {
         }
     }
 
-    /// Takes the content of an inode, and whether it may be uneven.
+    /// Adds the content of an inode, and whether it may be uneven (made by changes, not by chunking from its start).
     pub(super) fn user(&mut self, content: u64, uneven: bool) {
         if uneven {
             self.found.remove(&content);
         }
     }
 
-    /// The remaining contents, each with the offset of its first short subchunk.
+    /// Returns the remaining contents, each with the offset of its first short subchunk.
     pub(super) fn take(&mut self) -> BTreeMap<u64, u64> {
         std::mem::take(&mut self.found)
     }

@@ -28,10 +28,10 @@ use std::thread::Builder;
 /// Bytes of memory that a thread may need besides its superchunk.
 const PER_THREAD: u64 = 24 << 20;
 
-/// Limit of recipe pieces that are followed together, at 40 bytes each.
+/// Most recipe pieces that are followed together, at 40 bytes each.
 const PIECES: usize = 1 << 16;
 
-/// A finding, and the subchunks that it loses.
+/// A finding, and the subchunks that are lost by it.
 struct Verdict {
     finding: Finding,
     lost: Vec<Range<u64>>,
@@ -80,7 +80,7 @@ struct Work<'a> {
     done: Mutex<Vec<(usize, Verdict)>>,
 }
 
-/// Reads and verifies the data, or the subset given in the options.
+/// Reads and verifies the data of superchunks, or the subset given in the options.
 pub(super) fn check(
     check: &Check<'_>,
     frames: &Frames,
@@ -139,14 +139,14 @@ pub(super) fn check(
     Ok(())
 }
 
-/// The superchunk whose first existing frame this is, if it is live.
+/// Returns the superchunk whose first existing frame this is, if it is live.
 fn primary<'m>(frame: &DataFrame, frames: &Frames, map: &'m Map) -> Option<&'m Super> {
     let known = map.get(frame.owner?)?;
     let first = known.row.place.offsets().find(|offset| frames.begins_at(*offset))?;
     (first == frame.header.offset).then_some(known)
 }
 
-/// The frames to read, in order of offset.
+/// Returns the frames to read, in order of offset.
 fn choose(frames: &Frames, subset: Subset) -> Vec<&DataFrame> {
     let all = frames.data.iter();
     // Spread over the image, in an order that depends only on offsets.
@@ -218,7 +218,7 @@ impl Work<'_> {
         }
     }
 
-    /// A frame that is the second of two, or that nothing refers to.
+    /// Checks a frame that is the second of two, or that nothing refers to.
     fn other(&self, frame: &DataFrame, stored: &mut Vec<u8>) -> Outcome {
         let place = Place::of(&frame.header);
         let offset = frame.header.offset;
@@ -297,7 +297,7 @@ impl Work<'_> {
         ClearList::decode(&bytes, frame.header.raw_len).ok()
     }
 
-    /// Compares each subchunk that is live here with its content hash.
+    /// Compares each subchunk that is live in a superchunk with its content hash.
     fn judge(
         &self,
         known: &Super,
@@ -350,7 +350,7 @@ impl Work<'_> {
         Judged { all, unverified: unverified.into_inner(), lost }
     }
 
-    /// Whether the subchunk is composed; `None` if it does not lie here, but elsewhere.
+    /// Returns whether the subchunk is composed; `None` if its stored part is in another superchunk.
     fn lives_here(&self, known: &Super, part: &Part) -> Option<bool> {
         let located = self.check.image.locate(part.id).ok().flatten()?;
         let here = (located.superchunk, located.position, located.len) == (known.id, part.position, part.len);
@@ -409,13 +409,13 @@ impl Work<'_> {
 struct Composed {
     batch: Vec<(SubchunkId, Recipe)>,
     pieces: usize,
-    /// Total length of the composed subchunks, including those of earlier batches.
+    /// Total length of the composed subchunks in bytes, including those of earlier batches.
     bytes: u64,
 }
 
 impl Composed {
-    /// Whether the superchunk's composed bytes stay within the limit with this recipe. Recipes beyond the limit are
-    /// reported elsewhere and count as lost.
+    /// Returns whether the superchunk's composed bytes stay within the limit with this recipe. Recipes beyond the limit
+    /// are reported elsewhere and count as lost.
     fn fits(&self, recipe: &Recipe) -> bool {
         self.bytes + u64::from(recipe.subchunk_len()) <= limits::COMPOSED_BYTES
     }
@@ -443,7 +443,7 @@ fn extend(ranges: &mut Vec<Range<u64>>, id: u64) {
     }
 }
 
-/// The intersection of two lists of ranges, ascending.
+/// Returns the intersection of two ascending lists of ranges.
 fn intersection(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     let sorted = |ranges: &[Range<u64>]| {
         let mut ranges = ranges.to_vec();
@@ -466,7 +466,7 @@ fn intersection(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     both
 }
 
-/// Looks up identities; neighbouring ids share a row.
+/// Looks up identities (content hashes); neighbouring ids share a row.
 struct Identities<'a> {
     image: &'a Image,
     last: Option<RowRef>,

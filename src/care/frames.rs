@@ -26,32 +26,32 @@ use std::ops::Range;
 /// A data superchunk that the scan found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DataFrame {
-    /// Its header. If that is damaged, it is rebuilt from the map.
+    /// Header of the frame. If it is damaged, it is rebuilt from the map.
     pub(super) header: FrameHeader,
-    /// The superchunk it belongs to; `None` if nothing refers to it.
+    /// Superchunk that the frame belongs to; `None` if nothing refers to it.
     pub(super) owner: Option<SuperchunkId>,
-    /// Whether its clear list is readable.
+    /// Whether the clear list is readable.
     pub(super) clear_good: bool,
-    /// Whether its payload is punched, so that other frames may lie in it.
+    /// Whether the payload is punched, so that other frames may be in it.
     pub(super) punched: bool,
 }
 
-/// What the scan found.
+/// Frames that the scan found.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    /// Data superchunks, by offset.
+    /// Superchunks of file data, by offset.
     pub(super) data: Vec<DataFrame>,
     /// Offsets of all frames, ascending.
     offsets: Vec<u64>,
 }
 
 impl Frames {
-    /// Number of frames of all kinds.
+    /// Returns the number of frames of all kinds.
     pub(super) fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    /// Whether a frame begins at `offset`.
+    /// Returns whether a frame begins at `offset`.
     pub(super) fn begins_at(&self, offset: LogOffset) -> bool {
         self.offsets.binary_search(&offset.0).is_ok()
     }
@@ -142,7 +142,8 @@ struct Damaged {
     why: String,
 }
 
-/// Takes the header, the owner and the clear list of each superchunk and table group, and the marks for subchunks.
+/// A callback for clear lists. It gets the header, the owner and the clear list of each superchunk and table group, and
+/// the marks for subchunks.
 type OnClear<'c> = &'c mut dyn FnMut(&FrameHeader, Option<SuperchunkId>, &ClearList, &mut Marks);
 
 struct Scan<'a> {
@@ -158,9 +159,9 @@ struct Scan<'a> {
     damaged: Vec<Damaged>,
     damaged_clear: HashSet<SuperchunkId>,
     unreachable: HashSet<SuperchunkId>,
-    /// Features that frames use and the head does not name.
+    /// Feature bits that frames use and the head does not name.
     features: u64,
-    /// The next header that verifies after the last damage.
+    /// Offset of the next header that verifies after the last damage.
     next_valid: Option<LogOffset>,
     stored: Vec<u8>,
 }
@@ -462,7 +463,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reports what is known only after all frames were seen.
+    /// Reports faults that are known only after all frames were seen.
     fn finish(&mut self) {
         self.report_damaged();
         self.report_missing();
@@ -544,7 +545,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// A header rebuilt from what refers to the frame.
+/// Rebuilds a header from what refers to the frame.
 fn header_from(known: &KnownFrame, log_id: u64) -> FrameHeader {
     FrameHeader {
         kind: known.kind,
@@ -561,7 +562,7 @@ fn header_from(known: &KnownFrame, log_id: u64) -> FrameHeader {
     }
 }
 
-/// The message without the offset, which the finding holds.
+/// Returns the message without the offset, which the finding holds.
 fn plain(error: &LogError) -> String {
     match error {
         LogError::Format { source, .. } => source.to_string(),

@@ -22,14 +22,14 @@ use crate::table::Change;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The result.
+/// Result of checking what was frozen after the last checkpoint.
 #[derive(Default)]
 pub(super) struct Frozen {
-    /// The findings, each with the inodes that it affects.
+    /// Findings, each with the inodes that it affects.
     pub(super) findings: Vec<(Finding, BTreeSet<u64>)>,
-    /// Superchunks read.
+    /// Number of superchunks read.
     pub(super) superchunks: u64,
-    /// Subchunks whose content hashes match.
+    /// Number of subchunks whose content hashes match.
     pub(super) verified: u64,
     /// Subchunks that are lost, or whose rows are.
     pub(super) lost: u64,
@@ -41,7 +41,7 @@ struct Wrong {
     count: u64,
     /// Offset and description of the first fault.
     first: Option<(u64, String)>,
-    /// Subchunks that are lost.
+    /// Subchunks that are lost by these faults.
     subchunks: RangeSet,
 }
 
@@ -51,7 +51,7 @@ impl Wrong {
         self.first.get_or_insert_with(|| (at, why()));
     }
 
-    /// One finding for all of them, and the inodes that use the lost subchunks.
+    /// Makes one finding for all faults, and returns it with the inodes that use the lost subchunks.
     fn tell(
         mut self,
         view: &View,
@@ -69,7 +69,7 @@ impl Wrong {
 /// must be readable.
 ///
 /// # Errors
-/// The tables cannot be read, or the observer cancelled.
+/// Fails if the tables cannot be read, or the observer cancelled.
 pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError> {
     let mut frozen = Frozen::default();
     let mut frames = Wrong::default();
@@ -140,7 +140,7 @@ pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError
     Ok(frozen)
 }
 
-/// The rows with key part `a` that the active overlay puts into a table.
+/// Returns the rows with key part `a` that the active overlay puts into a table.
 fn puts<'v>(view: &'v View, table: &'static Table, a: u64) -> impl Iterator<Item = crate::format::block::Row> + 'v {
     let changes = view.active().changes(table).map(|change| match change {
         Change::Put(row) => Some(row),
@@ -149,7 +149,7 @@ fn puts<'v>(view: &'v View, table: &'static Table, a: u64) -> impl Iterator<Item
     changes.flatten().filter(move |row| row.key.a == a)
 }
 
-/// Why a frame of a superchunk does not match its row.
+/// Returns why a frame of a superchunk does not match its row, if it does not.
 fn frame_is_wrong(check: &Check<'_>, id: SuperchunkId, known: &SuperchunkRow, offset: LogOffset) -> Option<String> {
     let log = check.image.log();
     let place = &known.place;
@@ -180,7 +180,7 @@ fn offset_of(view: &View, id: SuperchunkId) -> u64 {
     view.superchunk(id).ok().flatten().map_or(0, |row| row.place.offset.0)
 }
 
-/// Subchunks that changed files and contents refer to, and that have no row in the map.
+/// Returns the subchunks that changed files and contents refer to, and that have no row in the map.
 fn nowhere(check: &Check<'_>, view: &View) -> Result<Wrong, CheckError> {
     let mut wrong = Wrong::default();
     let mut look_for = |id: SubchunkId| {
@@ -205,7 +205,7 @@ fn nowhere(check: &Check<'_>, view: &View) -> Result<Wrong, CheckError> {
     Ok(wrong)
 }
 
-/// Ids of the subchunks in an extent.
+/// Returns the ids of the subchunks in an extent.
 fn ids(extent: &Extent) -> std::ops::Range<u64> {
     match extent {
         Extent::Hole => 0..0,
@@ -214,7 +214,7 @@ fn ids(extent: &Extent) -> std::ops::Range<u64> {
     }
 }
 
-/// The inodes of the view that use these subchunks.
+/// Returns the inodes of the view that use these subchunks.
 fn users(view: &View, subchunks: &RangeSet) -> Result<BTreeSet<u64>, MetaError> {
     let mut contents = BTreeSet::new();
     let mut cursor = view.cursor_at(&schema::CONTENTS, KeyRef::new(0, 0))?;

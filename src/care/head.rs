@@ -16,16 +16,16 @@ use std::sync::Arc;
 
 /// Generation of the second slot that `pack` writes.
 const PACKED: u64 = 2;
-/// How often a slot that does not verify is read again while its bytes keep changing.
+/// Most reads of a slot that does not verify while its bytes keep changing.
 const READS: usize = 16;
-/// The head slot flags that have a meaning.
+/// Flag bits of a head slot that have a meaning.
 const KNOWN_FLAGS: u32 = 1;
 
 /// Returns the heads that verify, newest first; at most two.
 ///
 /// # Errors
-/// `NotAnImage` if neither slot begins with the magic, `Unsupported` if a newer program wrote the newest slot that
-/// verifies.
+/// Fails with `NotAnImage` if neither slot begins with the magic number, with `Unsupported` if a newer program wrote
+/// the newest slot that verifies.
 pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Vec<Head>, CheckError> {
     let len = storage.len()?;
     let mut whole = true;
@@ -72,7 +72,7 @@ pub(super) fn check(storage: &dyn Storage, findings: &mut Findings) -> Result<Ve
     Ok(heads)
 }
 
-/// The bytes of a complete slot. A read can overlap a write by another process; damage reads the same each time.
+/// Reads the bytes of a complete slot. A read can overlap a write by another process; damage reads the same each time.
 fn span(storage: &dyn Storage, index: HeadIndex, len: u64) -> Result<Vec<u8>, CheckError> {
     let mut bytes = vec![0; len.saturating_sub(index.offset()).min(HEAD_SLOT_SPAN) as usize];
     storage.read_at(index.offset(), &mut bytes)?;

@@ -62,12 +62,12 @@ impl Map {
         Ok(Map { supers })
     }
 
-    /// All superchunks, by id.
+    /// Returns all superchunks, by id.
     pub(super) fn supers(&self) -> &[Super] {
         &self.supers
     }
 
-    /// The superchunk with this id.
+    /// Returns the superchunk with this id, or `None`.
     pub(super) fn get(&self, id: SuperchunkId) -> Option<&Super> {
         self.supers.binary_search_by_key(&id, |known| known.id).ok().and_then(|at| self.supers.get(at))
     }
@@ -87,14 +87,14 @@ impl Map {
     }
 }
 
-/// What refers to a frame.
+/// The part of the image that refers to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Namer {
-    /// A row of the map.
+    /// A row of the map refers to the frame.
     Superchunk(SuperchunkId),
-    /// A block of the map above it, or the root.
+    /// A block of the map above it, or the root, refers to the frame.
     MapBlock,
-    /// A head slot.
+    /// A head slot refers to the frame.
     Head,
 }
 
@@ -108,20 +108,20 @@ pub(super) struct KnownFrame {
 }
 
 impl KnownFrame {
-    /// Whether it is the second frame of two.
+    /// Returns whether the frame is the second of two.
     pub(super) fn is_copy(&self) -> bool {
         self.offset != self.place.offset
     }
 }
 
-/// All known frames, by offset.
+/// All frames that something refers to, by offset.
 #[derive(Debug)]
 pub(super) struct Known {
     frames: Vec<KnownFrame>,
 }
 
 impl Known {
-    /// Collects them from head slots, map and the map's blocks.
+    /// Collects the frames that head slots, the map's rows and the map's blocks refer to.
     pub(super) fn new(heads: &[Head], map: &Map, trees: &Trees) -> Self {
         let mut frames = Vec::new();
         let mut add = |place: &Place, kind, namer| {
@@ -134,24 +134,24 @@ impl Known {
         Known { frames }
     }
 
-    /// Only the frames that the head slots name.
+    /// Collects only the frames that the head slots name.
     pub(super) fn of_heads(heads: &[Head]) -> Self {
         Known::new(heads, &Map::default(), &Trees::default())
     }
 
-    /// The known frames at `offset`; two head slots that name one root give two.
+    /// Returns the known frames at `offset`; two head slots that name one root give two.
     pub(super) fn at(&self, offset: LogOffset) -> &[KnownFrame] {
         let start = self.frames.partition_point(|frame| frame.offset < offset);
         let end = self.frames.partition_point(|frame| frame.offset <= offset);
         self.frames.get(start..end).unwrap_or_default()
     }
 
-    /// The offset of the first known frame at or after `offset`.
+    /// Returns the offset of the first known frame at or after `offset`.
     pub(super) fn next(&self, offset: LogOffset) -> Option<LogOffset> {
         self.frames.get(self.frames.partition_point(|frame| frame.offset < offset)).map(|frame| frame.offset)
     }
 
-    /// All known frames, by offset.
+    /// Returns all known frames, by offset.
     pub(super) fn all(&self) -> &[KnownFrame] {
         &self.frames
     }

@@ -44,7 +44,7 @@ use report::Findings;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often the heads are read again if they change during the check.
+/// Most times that the heads are read again if they change during the check.
 const ATTEMPTS: usize = 16;
 /// Bytes of memory for cached table blocks.
 const BLOCK_CACHE: usize = 64 << 20;
@@ -70,11 +70,12 @@ impl Check<'_> {
     }
 }
 
-/// Checks an image; reports what is wrong with it and which files that affects. It does not look for a thaw log.
+/// Checks an image; reports what is wrong with it and which files that affects. It does not look for a thaw log. Damage
+/// is in the report and not an error.
 ///
 /// # Errors
-/// Only if the image cannot be checked at all: it is not an image, its storage cannot be read, or the observer
-/// cancelled. Damage is in the report.
+/// Fails only if the image cannot be checked at all: it is not an image, its storage cannot be read, or the observer
+/// cancelled.
 pub fn check(
     storage: Arc<dyn Storage>,
     options: &CheckOptions,
@@ -83,10 +84,10 @@ pub fn check(
     check_with_log(storage, &LogBesideImage::Unknown, options, observer)
 }
 
-/// Checks an image and its thaw log. If somebody writes the image, only its last checkpoint.
+/// Checks an image and its thaw log. If somebody writes the image, only its last checkpoint is checked.
 ///
 /// # Errors
-/// Those of [`check`], and an error if the log cannot be read for a reason other than damage.
+/// Fails as [`check`] does, and if the log cannot be read for a reason other than damage.
 pub fn check_with_log(
     storage: Arc<dyn Storage>,
     beside: &LogBesideImage,

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 
 /// Inodes whose names are counted in one walk of the dirents (40 bytes each).
 const WINDOW: usize = 2 << 20;
-/// Limit of contents with holes whose data bytes are remembered (24 bytes each).
+/// Most contents with holes whose data bytes are remembered (24 bytes each).
 const MAX_SPARSE: usize = 1 << 20;
 
 /// What the walk of the dirents needs to know of an inode.
@@ -29,9 +29,9 @@ struct Facts {
     id: u64,
     parent: u64,
     links: u64,
-    /// Names that refer to it.
+    /// Number of names that refer to the inode.
     names: u64,
-    /// Number of its subdirectories.
+    /// Number of subdirectories of the inode.
     subdirectories: u64,
     file_type: FileType,
 }
@@ -64,12 +64,12 @@ struct Namespace<'a> {
     map: &'a Map,
     trees: &'a Trees,
     findings: &'a mut Findings,
-    /// Data bytes of contents that have holes.
+    /// Data bytes of contents that have holes, by content id.
     sparse: HashMap<u64, u64>,
     short: ShortSubchunks,
 }
 
-/// What prevents a subchunk from being read as `len` bytes or more.
+/// Why a subchunk cannot be read as `len` bytes or more, if it cannot.
 type Wrong = Option<String>;
 
 impl Namespace<'_> {
@@ -83,8 +83,8 @@ impl Namespace<'_> {
         self.findings.hits.inodes.add(inode..inode.saturating_add(1), id);
     }
 
-    /// The length of a data subchunk; `None` if its recipe is lost, which was reported. An error says why it has no
-    /// length. If the map is damaged there, the subchunk is not reported.
+    /// Returns the length of a data subchunk in bytes; `None` if its recipe is lost, which was reported. An error says
+    /// why it has no length. If the map is damaged there, the subchunk is not reported.
     fn subchunk(&self, id: SubchunkId) -> Result<Option<u64>, String> {
         let located = match self.check.image.locate(id) {
             Ok(Some(located)) => located,
@@ -103,7 +103,7 @@ impl Namespace<'_> {
         Ok(recipe.map(|recipe| recipe.subchunk_len().into()))
     }
 
-    /// What is wrong with a row of a content.
+    /// Returns what is wrong with a row of a content, if anything.
     fn extent(&self, row: &ContentRow) -> Wrong {
         let whole = |id: SubchunkId, len: u64| match self.subchunk(id) {
             Ok(Some(found)) if found != len => Some(format!("subchunk {id} has {found} bytes, not {len}")),
@@ -355,7 +355,7 @@ impl Namespace<'_> {
         self.check.cancelled()
     }
 
-    /// What is wrong with the content reference of a row.
+    /// Returns what is wrong with the content reference of a row, if anything.
     fn content_of(&self, row: &InodeRow) -> Option<(Severity, String)> {
         let sized = |found: u64, what: String| {
             (found != row.size)
@@ -388,7 +388,7 @@ impl Namespace<'_> {
         }
     }
 
-    /// What is wrong with the number of bytes outside holes; `end` is the end of the content.
+    /// Returns what is wrong with the number of bytes outside holes, if anything; `end` is the end of the content.
     fn allocated_of(&self, row: &InodeRow, id: ContentId, end: u64) -> Option<(Severity, String)> {
         let (said, found) = (row.allocated().unwrap_or(end), self.sparse.get(&id.0).copied().unwrap_or(end));
         let unknown = self.sparse.len() >= MAX_SPARSE;
@@ -402,7 +402,7 @@ impl Namespace<'_> {
         Some(row.tail().len() as u64)
     }
 
-    /// The end of a content, by its last row.
+    /// Returns the end of a content in bytes, by its last row.
     fn content_end(&self, id: ContentId) -> Option<Result<u64, FormatError>> {
         let tree = self.check.image.tree(&schema::CONTENTS);
         let row = tree.floor(self.check.image, KeyRef::new(id.0, u64::MAX)).ok()??;

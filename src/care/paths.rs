@@ -14,7 +14,7 @@ use crate::format::rows::{ContentRef, DirentRow, FileType, InodeRow};
 use crate::format::{limits, schema};
 use std::collections::HashMap;
 
-/// Limit of contents and inodes remembered; paths of further ones are not counted.
+/// Most contents and inodes that are remembered; paths of further ones are not counted.
 const MAX_HITS: usize = 4 << 20;
 /// Number of levels above a file that are searched for names.
 const MAX_DEPTH: usize = 4096;
@@ -43,7 +43,7 @@ struct Search<'a> {
     check: &'a Check<'a>,
     findings: &'a mut Vec<Finding>,
     incomplete: bool,
-    /// Names to list: the finding, the directory, the name in it.
+    /// Names to list: the finding, the directory's inode, and the name in it.
     named: Vec<(FindingId, u64, Vec<u8>)>,
 }
 
@@ -70,7 +70,7 @@ impl Search<'_> {
         self.check.cancelled()
     }
 
-    /// The inodes that are affected through their rows.
+    /// Returns the inodes that are affected through their rows.
     fn inodes(&mut self, hits: &Hits) -> Result<Vec<(u64, FindingId)>, CheckError> {
         let mut found: Vec<(u64, FindingId)> = Vec::new();
         each_row(self.check.image, &schema::INODES, 0, &mut |key, ints, tail| {

@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-/// Index into the list of findings.
+/// Index of a finding in the list of findings.
 pub(super) type FindingId = u32;
-/// Stands for a finding that was only counted.
+/// Index that stands for a finding that was only counted.
 pub(super) const NO_FINDING: FindingId = FindingId::MAX;
 
 /// A set of ids. Insert in any order (ascending is cheap), then call [`RangeSet::settle`], then query.
@@ -50,7 +50,7 @@ impl RangeSet {
         self.ranges.is_empty()
     }
 
-    /// The ranges: disjoint, ascending.
+    /// Returns the ranges: disjoint, ascending.
     pub(super) fn ranges(&self) -> &[Range<u64>] {
         debug_assert!(!self.unsettled);
         &self.ranges
@@ -62,7 +62,7 @@ impl RangeSet {
         at.checked_sub(1).and_then(|before| self.ranges.get(before)).is_some_and(|range| id < range.end)
     }
 
-    /// The parts of `range` that are not in the set.
+    /// Returns the parts of `range` that are not in the set.
     pub(super) fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         debug_assert!(!self.unsettled);
         let mut out = Vec::new();
@@ -80,7 +80,7 @@ impl RangeSet {
         out
     }
 
-    /// Whether any id of `range` is in the set.
+    /// Returns whether any id of `range` is in the set.
     pub(super) fn touches(&self, range: &Range<u64>) -> bool {
         debug_assert!(!self.unsettled);
         let at = self.ranges.partition_point(|known| known.end <= range.start);
@@ -88,18 +88,18 @@ impl RangeSet {
     }
 }
 
-/// What the findings affect. The search for paths starts here.
+/// Everything that the findings affect. The search for paths starts here.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
-    /// Subchunks of data.
+    /// Affected subchunks of file data.
     pub(super) subchunks: Marks,
-    /// Contents.
+    /// Affected contents.
     pub(super) contents: Marks,
-    /// Tiny contents.
+    /// Affected tiny contents.
     pub(super) tiny: Marks,
-    /// Xattr sets.
+    /// Affected xattr sets.
     pub(super) xattrs: Marks,
-    /// Inodes, with all their names.
+    /// Affected inodes, with all their names.
     pub(super) inodes: Marks,
     /// Directories whose entries are affected.
     pub(super) directories: Marks,
@@ -126,10 +126,10 @@ impl Hits {
     }
 }
 
-/// Findings remembered for one id. More findings affect the same id only in a hostile image.
+/// Most findings remembered for one id. More findings affect the same id only in a hostile image.
 const MANY: usize = 4;
 
-/// Which findings affect which ids.
+/// A map from ids to the findings that affect them.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     raw: Vec<(Range<u64>, FindingId)>,
@@ -193,7 +193,7 @@ impl Marks {
         self.raw = Vec::new();
     }
 
-    /// The union of these marks and `other`.
+    /// Returns the union of these marks and `other`.
     pub(super) fn joined(self, other: Marks) -> Marks {
         let mut out = Marks::default();
         for (range, ids) in self.segments.into_iter().chain(other.segments) {
@@ -203,7 +203,7 @@ impl Marks {
         out
     }
 
-    /// The same ids, all affected by this finding.
+    /// Returns marks of the same ids, all affected by this finding.
     pub(super) fn under(&self, finding: FindingId) -> Marks {
         let ranges = self.raw.iter().map(|(range, _)| range).chain(self.segments.iter().map(|(range, _)| range));
         Marks { raw: ranges.map(|range| (range.clone(), finding)).collect(), segments: Vec::new() }
@@ -222,7 +222,7 @@ impl Marks {
         }
     }
 
-    /// Like [`Marks::of`], for one id.
+    /// Passes each finding that affects one id, as [`Marks::of`] does for a range.
     pub(super) fn of_one(&self, id: u64, each: &mut dyn FnMut(FindingId)) {
         self.of(id..id.saturating_add(1), each);
     }

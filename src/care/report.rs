@@ -16,14 +16,14 @@ pub(super) const MAX_PATHS_ALL: usize = 100_000;
 /// Most bytes of listed paths, of all findings together: the image determines names and depth, so they need a limit.
 pub(super) const MAX_PATHS_BYTES: usize = 16 << 20;
 
-/// What to check.
+/// Options of a check.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckOptions {
-    /// Check everything except the stored bytes of data superchunks.
+    /// Whether to check everything except the stored bytes of data superchunks.
     pub quick: bool,
-    /// Which data superchunks to read; ignored if `quick`.
+    /// Subset of the data superchunks to read; ignored if `quick`.
     pub subset: Subset,
-    /// Threads that read and decode data; 0 is taken as 1.
+    /// Number of threads that read and decode data; 0 is taken as 1.
     pub jobs: usize,
     /// Bytes of memory for the buffers of all threads together. The memory that one thread needs is used in any case.
     pub memory: u64,
@@ -35,32 +35,32 @@ impl Default for CheckOptions {
     }
 }
 
-/// Which data superchunks are read: the same ones each time for the same image.
+/// The data superchunks that a check reads: the same ones each time for the same image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Subset {
-    /// All.
+    /// All superchunks.
     All,
-    /// Every `of`-th, so that the parts 1 to `of` together are all.
+    /// Every `of`-th superchunk, so that the parts 1 to `of` together are all.
     Part {
-        /// From 1.
+        /// Number of the part, from 1.
         part: u32,
-        /// At least 1.
+        /// Number of parts, at least 1.
         of: u32,
     },
-    /// This percentage of them, spread over the image.
+    /// This percentage of the superchunks, spread over the image.
     Percent(f64),
-    /// This many stored bytes of them, spread over the image; the last superchunk is read completely.
+    /// This many stored bytes of superchunks, spread over the image; the last superchunk is read completely.
     Bytes(u64),
 }
 
-/// Receives progress.
+/// Receives the progress of a check.
 pub trait CheckObserver: Sync {
-    /// Bytes of the image examined so far, and their total; called from several threads.
+    /// Reports the bytes of the image examined so far, and their total; called from several threads.
     fn progress(&self, done: u64, total: u64) {
         let _ = (done, total);
     }
 
-    /// Called often; if it returns true, `check` ends with [`CheckError::Cancelled`].
+    /// Returns whether to stop: `check` then ends with [`CheckError::Cancelled`]. Called often.
     fn cancelled(&self) -> bool {
         false
     }
@@ -72,16 +72,17 @@ impl CheckObserver for () {}
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Worth knowing, but no damage.
+    /// The finding is worth knowing, but no damage.
     Note,
-    /// Damage, but everything can still be read: there is a second copy, or the same information elsewhere.
+    /// The finding is damage, but everything can still be read: there is a second copy, or the same information
+    /// elsewhere.
     Recoverable,
-    /// Something cannot be read.
+    /// The finding is damage by which something cannot be read.
     Lost,
 }
 
 impl Severity {
-    /// The severity in one word.
+    /// Returns the severity in one word.
     pub fn name(self) -> &'static str {
         match self {
             Severity::Note => "note",
@@ -91,31 +92,31 @@ impl Severity {
     }
 }
 
-/// What a finding is about.
+/// The part of the image that a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FindingKind {
-    /// A head slot.
+    /// The finding is about a head slot.
     Head,
-    /// The log as a whole: its length, and bytes that belong to no frame.
+    /// The finding is about the log as a whole: its length, and bytes that belong to no frame.
     Log,
-    /// A root.
+    /// The finding is about a root.
     Root,
-    /// A frame's header, clear part or stored bytes.
+    /// The finding is about a frame's header, clear part or stored bytes.
     Frame,
-    /// The map's content.
+    /// The finding is about the map's content.
     Map,
-    /// A table's blocks or rows.
+    /// The finding is about a table's blocks or rows.
     Table,
-    /// Data in a superchunk.
+    /// The finding is about data in a superchunk.
     Data,
-    /// How directories, inodes and contents fit together.
+    /// The finding is about how directories, inodes and contents fit together.
     Namespace,
-    /// The thaw log beside the image.
+    /// The finding is about the thaw log beside the image.
     ThawLog,
 }
 
 impl FindingKind {
-    /// The kind in one word.
+    /// Returns the kind in one word.
     pub fn name(self) -> &'static str {
         match self {
             FindingKind::Head => "head",
@@ -131,22 +132,22 @@ impl FindingKind {
     }
 }
 
-/// One fault: what, where, and which files it affects.
+/// One fault of an image: what, where, and which files it affects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The part of the image that the finding is about.
     pub kind: FindingKind,
-    /// How bad it is.
+    /// Severity of the finding.
     pub severity: Severity,
-    /// A sentence for the user.
+    /// Sentence for the user that says what is wrong.
     pub message: String,
-    /// Offset in the image, in bytes.
+    /// Offset in the image in bytes, if known.
     pub offset: Option<u64>,
-    /// Superchunk id.
+    /// Id of the superchunk, if the finding is about one.
     pub superchunk: Option<u64>,
-    /// First and last id, if it concerns consecutive subchunks.
+    /// First and last id, if the finding is about consecutive subchunks.
     pub subchunks: Option<(u64, u64)>,
-    /// Name of the table.
+    /// Name of the table, if the finding is about one.
     pub table: Option<&'static str>,
     /// Affected paths, from the root, without a leading slash (the root itself is `.`), at most [`MAX_PATHS`]. An inode
     /// without a name is `<inode N>`.
@@ -191,7 +192,7 @@ impl Finding {
     }
 }
 
-/// The findings, and how much was examined.
+/// Result of a check: the findings, and how much was examined.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
     /// Damage and notes, in the order of the examination.
@@ -202,15 +203,15 @@ pub struct CheckReport {
     pub readable: bool,
     /// Whether more paths are affected than were counted, to limit memory.
     pub paths_incomplete: bool,
-    /// How many bytes are missing at the image's end, if the file is cut short.
+    /// Number of bytes that are missing at the image's end, if the file is cut short.
     pub missing: u64,
-    /// Frames found.
+    /// Number of frames found.
     pub frames: u64,
-    /// Bytes of the image's log.
+    /// Length of the image's log in bytes.
     pub bytes: u64,
-    /// Live data superchunks.
+    /// Number of live data superchunks.
     pub superchunks: u64,
-    /// Data superchunks that were read.
+    /// Number of data superchunks that were read.
     pub superchunks_read: u64,
     /// Subchunks of these superchunks whose content hash is right.
     pub subchunks_verified: u64,
@@ -218,21 +219,21 @@ pub struct CheckReport {
     pub subchunks_lost: u64,
     /// Table blocks, including those of the map.
     pub table_blocks: u64,
-    /// Inodes.
+    /// Number of inodes.
     pub inodes: u64,
-    /// Names in directories.
+    /// Number of names in directories.
     pub names: u64,
     /// Ranges of files and orphans whose bytes are not in the image: after replaying the thaw log if it was read,
     /// otherwise as of the last checkpoint.
     pub thawed: ThawedCount,
     /// Number of the last transaction of the thaw log, if it was read and verified.
     pub transactions: Option<u64>,
-    /// Who writes the image. Then only its last checkpoint was checked.
+    /// The process that writes the image, if there is one. Then only the image's last checkpoint was checked.
     pub writer: Option<String>,
 }
 
 impl CheckReport {
-    /// Whether anything is damaged, recoverable or lost.
+    /// Returns whether anything is damaged, recoverable or lost.
     pub fn damaged(&self) -> bool {
         self.suppressed > 0 || self.findings.iter().any(|finding| finding.severity > Severity::Note)
     }
@@ -241,10 +242,10 @@ impl CheckReport {
 /// Why an image could not be checked at all. Damage is not such a reason.
 #[derive(Debug, Error)]
 pub enum CheckError {
-    /// It is not an image.
+    /// The file is not an image.
     #[error("no floe image: bad magic at offset 0 ('file' says what it is)")]
     NotAnImage,
-    /// A newer program made it.
+    /// A newer program made the image.
     #[error(transparent)]
     Unsupported(crate::format::FormatError),
     /// The storage failed, which says nothing about the image.
@@ -256,7 +257,7 @@ pub enum CheckError {
     /// The thaw log could not be read.
     #[error(transparent)]
     Thaw(#[from] ThawError),
-    /// The image changes with one checkpoint after another.
+    /// Another process writes one checkpoint after another, so that no state of the image can be read.
     #[error("cannot check the image: another process changes it faster than it can be read (try again later)")]
     Changing,
     /// A table could not be read.

@@ -5,7 +5,7 @@ use crate::format::schema::Table;
 use crate::meta::Image;
 use crate::table::{Onward, Visit};
 
-/// Takes a row; returns whether to continue.
+/// A callback that takes a row and returns whether to continue.
 pub(super) type Each<'e> = &'e mut dyn FnMut(KeyRef<'_>, &[u64], &[u8]) -> bool;
 
 /// Passes each row whose key is at least (`from`, 0, "") to `each`, until that returns false.

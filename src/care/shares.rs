@@ -11,11 +11,11 @@ use crate::format::rows::{InodeRow, ShareKey, ShareRow};
 use crate::format::schema::{self, Table};
 use crate::meta::Image;
 
-/// Most keys counted in one walk: with those not yet merged, 160 MiB.
+/// Most keys counted in one walk: with those not yet merged, they take 160 MiB.
 const MAX_KEYS: u64 = 4 << 20;
 const MIN_KEYS: u64 = 64 << 10;
 
-/// Compares the table with the count.
+/// Compares the table of shares with a count of the inodes that use each content and xattr set.
 pub(super) fn check(check: &Check<'_>, trees: &Trees, findings: &mut Findings) -> Result<(), CheckError> {
     let room = (check.options.memory / 64).clamp(MIN_KEYS, MAX_KEYS) as usize;
     wrong_keys(check, findings)?;
@@ -102,10 +102,10 @@ fn compare(image: &Image, users: &Users, whole: bool, findings: &mut Findings) {
     }
 }
 
-/// Counts of the smallest keys from `from` on.
+/// Number of users of the smallest keys from `from` on.
 struct Users {
     from: u64,
-    /// The first key that is not counted; `None`: all are.
+    /// The first key that is not counted; `None` if all are.
     end: Option<u64>,
     room: usize,
     counted: Vec<(u64, u64)>,

@@ -16,7 +16,7 @@ use crate::format::schema::{self, Table};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 
-/// The tables of a view.
+/// The tables of a snapshot's view.
 const VIEW: [&Table; 6] =
     [&schema::INODES, &schema::DIRENTS, &schema::CONTENTS, &schema::XATTRS, &schema::TINY, &schema::IDENTITIES];
 

@@ -26,10 +26,10 @@ use std::sync::Arc;
 /// Number of levels of parent directories that are searched for names.
 const MAX_DEPTH: usize = 4096;
 
-/// Checks the log of an image that nobody is writing.
+/// Checks the thaw log of an image that nobody is writing.
 ///
 /// # Errors
-/// The log or the image cannot be read, or the observer cancelled.
+/// Fails if the log or the image cannot be read, or if the observer cancelled.
 pub(super) fn check(
     check: &Check<'_>,
     image: &Arc<Image>,
@@ -82,7 +82,7 @@ pub(super) fn check(
     Ok(checked)
 }
 
-/// The state of the image that a log must fit.
+/// Returns the state of the image that a log must fit.
 fn state(storage: &Arc<dyn Storage>, heads: &[Head]) -> Result<ImageState, CheckError> {
     // The check of the heads reports what is wrong with a root.
     let slots = heads.iter().map(|head| Slot::of(head, root_of(storage, head).ok().flatten().as_ref())).collect();

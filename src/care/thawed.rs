@@ -12,7 +12,8 @@ use crate::format::rows::{FileType, InodeRow, ThawedRow};
 use crate::format::schema::{self, Table};
 use crate::meta::RangeCount;
 
-/// Checks every row, and counts. If the log was read, the ranges are reported with the log.
+/// Checks every row of the table of thawed ranges, and counts the ranges. If the log was read, the ranges are reported
+/// with the log.
 pub(super) fn check(
     check: &Check<'_>,
     trees: &Trees,
@@ -110,10 +111,10 @@ impl Told {
 #[derive(Default)]
 struct File {
     inode: u64,
-    /// End of the previous range.
+    /// Offset in the file where the previous range ends.
     end: u64,
     size: Option<u64>,
-    /// Whether it is one of the head's files; an orphan has no name.
+    /// Whether the inode is one of the head's files; an orphan has no name.
     named: bool,
     wrong: Option<&'static str>,
 }

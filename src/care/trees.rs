@@ -14,13 +14,14 @@ use crate::table::{ChildRef, Onward, TableError, Visit};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Limit of unreadable blocks whose places are remembered. A damaged frame beyond that is only reported as damaged.
+/// Most unreadable blocks whose places are remembered. A damaged frame beyond that is only reported as damaged.
 const MAX_REFUSED: usize = 1 << 16;
 
 /// The result of walking all trees.
 #[derive(Debug, Default)]
 pub(super) struct Trees {
-    /// Ids whose rows are lost, by table. For dirents, the directories.
+    /// Ids of inodes whose rows are lost. The following sets are the same for other tables; for dirents they have the
+    /// directories.
     pub(super) inodes: RangeSet,
     pub(super) dirents: RangeSet,
     pub(super) contents: RangeSet,
@@ -28,10 +29,10 @@ pub(super) struct Trees {
     pub(super) tiny: RangeSet,
     pub(super) orphans: RangeSet,
     pub(super) thawed: RangeSet,
-    /// Kinds.
+    /// Kinds of shared things whose rows are lost.
     pub(super) shares: RangeSet,
     pub(super) identities: RangeSet,
-    /// Of the map, by space.
+    /// Ids of superchunks whose rows in the map are lost; the following sets are for the other spaces of the map.
     pub(super) superchunks: RangeSet,
     pub(super) subchunks: RangeSet,
     pub(super) recipes: RangeSet,
@@ -39,7 +40,7 @@ pub(super) struct Trees {
     pub(super) superchunk_findings: Marks,
     /// Places of the map's blocks, readable or not.
     pub(super) map_blocks: Vec<Place>,
-    /// Ids of table groups with an unreadable block; and offsets of unreadable blocks of the map.
+    /// Ids of table groups with an unreadable block, and offsets of unreadable blocks of the map.
     pub(super) lost_groups: HashSet<u64>,
     pub(super) lost_frames: HashSet<u64>,
 }
@@ -51,7 +52,7 @@ struct Gap<'a> {
 }
 
 impl Gap<'_> {
-    /// Values of `a` whose rows may be lost; `next` is greater than all existing ids.
+    /// Returns the values of `a` whose rows may be lost; `next` is greater than all existing ids.
     fn ids(&self, next: u64) -> Range<u64> {
         let end = match self.upper {
             None => next,
@@ -61,7 +62,7 @@ impl Gap<'_> {
         self.lower.a..end.max(self.lower.a)
     }
 
-    /// Values of `b` in this space of the map whose rows may be lost.
+    /// Returns the values of `b` in this space of the map whose rows may be lost.
     fn in_space(&self, space: u64, next: u64) -> Range<u64> {
         let start = match self.lower.a {
             a if a < space => 0,

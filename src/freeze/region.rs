@@ -93,15 +93,15 @@ pub struct KeptRegion {
 /// The parts of a file that replace its content.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeptFile {
-    /// In order.
+    /// Regions to splice, in order.
     pub regions: Vec<KeptRegion>,
-    /// Where to go on; `None` if everything that was to be cut is kept.
+    /// Offset where to continue; `None` if everything that was to be cut is kept.
     pub next: Option<u64>,
 }
 
 impl Packed {
-    /// What of a file may be spliced: its regions, each up to the first piece whose superchunk was dropped. If the tiny
-    /// content is not replaced as a whole, nothing is spliced.
+    /// Returns what of a file may be spliced: its regions, each up to the first piece whose superchunk was dropped. If
+    /// the tiny content is not replaced as a whole, nothing is spliced.
     pub fn kept(&self, file: &FileCut) -> KeptFile {
         let mut kept = KeptFile { regions: Vec::new(), next: file.next };
         let nothing = KeptFile { regions: Vec::new(), next: Some(0) };

@@ -25,7 +25,7 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    /// Serves `fs` with these options.
+    /// Makes the adapter that serves `fs` with these options.
     pub(super) fn new(fs: Arc<Fs>, options: MountOptions, pusher: Option<Arc<Pusher>>) -> Self {
         Adapter { reading: Reading { fs, guard: Guard::default(), options, pusher } }
     }

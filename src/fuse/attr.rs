@@ -8,15 +8,16 @@ use crate::fs::{Attr, NewKind};
 use fuser::{FileAttr, INodeNo};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The preferred block size for `stat`: one page. The kernel reads ahead by itself, in much larger requests.
+/// Block size in bytes that `stat` reports as preferred: one page. The kernel reads ahead by itself, in much larger
+/// requests.
 const BLOCK_SIZE: u32 = 4096;
 
-/// Shows other owners and permissions than those that were packed (`uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`).
+/// Owners and permissions to show instead of those that were packed (`uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Disguise {
-    /// Everything belongs to this user.
+    /// User id that is shown as the owner of everything.
     pub uid: Option<u32>,
-    /// Everything belongs to this group.
+    /// Group id that is shown as the group of everything.
     pub gid: Option<u32>,
     /// Permissions of all but directories are 0777 without these bits.
     pub fmask: Option<u16>,
@@ -25,7 +26,7 @@ pub struct Disguise {
 }
 
 impl Disguise {
-    /// Whether anything is shown differently from what was packed. ACLs would then contradict it.
+    /// Returns whether anything is shown differently from what was packed. ACLs would then contradict it.
     pub fn is_any(&self) -> bool {
         *self != Disguise::default()
     }
@@ -57,7 +58,7 @@ pub(super) fn to_fuse(attr: &Attr, disguise: &Disguise) -> FileAttr {
     }
 }
 
-/// Attributes of which only number and type are known: enough for a directory listing.
+/// Makes attributes of which only number and type are known: enough for a directory listing.
 pub(super) fn only_type(inode: u64, file_type: FileType) -> FileAttr {
     FileAttr {
         ino: INodeNo(inode),
@@ -78,7 +79,7 @@ pub(super) fn only_type(inode: u64, file_type: FileType) -> FileAttr {
     }
 }
 
-/// An entry for inode 0: the kernel then remembers that the name does not exist.
+/// Makes the entry for inode 0: the kernel then remembers that the name does not exist.
 pub(super) fn absent() -> FileAttr {
     only_type(0, FileType::Regular)
 }
@@ -95,15 +96,15 @@ pub(super) fn to_kind(file_type: FileType) -> fuser::FileType {
     }
 }
 
-/// A point in time, also before 1970. Seconds may be negative; nanoseconds always count forward from them.
+/// Converts a time, which may be before 1970. Seconds may be negative; nanoseconds always count forward from them.
 fn to_system(time: Time) -> SystemTime {
     let since = Duration::from_secs(time.secs.unsigned_abs());
     let whole = if time.secs < 0 { UNIX_EPOCH.checked_sub(since) } else { UNIX_EPOCH.checked_add(since) };
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
 }
 
-/// A time that the kernel sets. Nanoseconds count forward, also before 1970, but fuser 0.18 subtracts them from 1970
-/// together with the seconds. So this takes apart what fuser made in the same way.
+/// Converts a time that the kernel sets. Nanoseconds count forward, also before 1970, but fuser 0.18 subtracts them
+/// from 1970 together with the seconds. So this takes apart what fuser made in the same way.
 pub(super) fn from_system(time: SystemTime) -> Time {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Time { secs: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nanos: after.subsec_nanos() },
@@ -115,17 +116,17 @@ pub(super) fn from_system(time: SystemTime) -> Time {
     }
 }
 
-/// Linux's 32-bit encoding of a device number: 12 bits of major, 20 of minor.
+/// Encodes a device number in Linux's 32-bit form: 12 bits of major, 20 of minor.
 fn to_rdev((major, minor): (u32, u32)) -> u32 {
     (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
 }
 
-/// Major and minor number that `rdev` encodes.
+/// Decodes the major and minor number in `rdev`.
 pub(super) fn from_rdev(rdev: u32) -> (u32, u32) {
     (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xf_ff00)
 }
 
-/// The kind of file that mknod(2) asks for; `None` if it is not valid.
+/// Returns the kind of file that mknod(2) asks for; `None` if it is not valid.
 pub(super) fn kind_of(mode: u32, rdev: u32) -> Option<NewKind> {
     let (major, minor) = from_rdev(rdev);
     match mode & libc::S_IFMT {

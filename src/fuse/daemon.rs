@@ -21,13 +21,13 @@ use std::time::Duration;
 /// Longest message, in bytes, that the starter reads from its daemon.
 const MESSAGE_LEN: u64 = 64 << 10;
 
-/// The daemon's message when it serves. Any other message says why it does not.
+/// Message of the daemon when it serves. Any other message says why it does not.
 const READY: &[u8] = b"+";
 
-/// After the daemon is told to end, those who still use the mount may go on for this long.
+/// Time for which those who still use the mount may continue after the daemon is told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Which of the two processes this is.
+/// Which of the two processes this is after the fork.
 pub enum Side {
     /// The original process: it waits for the daemon.
     Starter(Starting),
@@ -40,20 +40,20 @@ pub struct Starting {
     report: File,
 }
 
-/// Lets the daemon report whether it serves. Dropped without a report, it means failure.
+/// The daemon's means to report whether it serves. Dropped without a report, it means failure.
 pub struct Announcer {
     report: File,
 }
 
-/// Descriptors that this process inherited, except standard input, output and error. They belong to the caller. A
+/// File descriptors that this process inherited, except standard input, output and error. They belong to the caller. A
 /// daemon that kept them would hold the caller's locks, and whoever reads a pipe to its end would wait for ever.
 pub struct Inherited(Vec<RawFd>);
 
 impl Inherited {
-    /// The descriptors that are open now. Call this before the process opens any of its own.
+    /// Lists the descriptors that are open now. Call this before the process opens any of its own.
     ///
     /// # Errors
-    /// If /proc is not mounted.
+    /// Fails if /proc is not mounted.
     pub fn now() -> io::Result<Self> {
         Ok(Inherited(descriptors()?))
     }
@@ -63,7 +63,7 @@ impl Inherited {
     }
 }
 
-/// Descriptors from 3 on that are open now.
+/// Returns the descriptors from 3 on that are open now.
 fn descriptors() -> io::Result<Vec<RawFd>> {
     const FIRST: RawFd = 3;
     let dir = rustix::fs::open("/proc/self/fd", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -87,7 +87,7 @@ fn close(number: RawFd) {
 /// the inherited descriptors.
 ///
 /// # Errors
-/// If there is no pipe or no process.
+/// Fails if no pipe or no process can be made.
 pub fn fork(inherited: Inherited) -> io::Result<Side> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: the caller is the only thread, so no other thread can hold a lock that the child would wait for.
@@ -106,7 +106,7 @@ impl Starting {
     /// Waits until the daemon serves.
     ///
     /// # Errors
-    /// The reason why it does not serve, as text.
+    /// Returns the reason why the daemon does not serve, as text.
     pub fn wait(self) -> Result<(), String> {
         let mut report = Vec::new();
         self.report.take(MESSAGE_LEN).read_to_end(&mut report).map_err(|error| error.to_string())?;
@@ -122,7 +122,7 @@ impl Announcer {
     /// Gives up everything that belongs to the starter (working directory, terminal), and reports success.
     ///
     /// # Errors
-    /// If /dev/null is missing, or the starter has ended.
+    /// Fails if /dev/null is missing, or the starter has ended.
     pub fn ready(mut self) -> io::Result<()> {
         rustix::process::chdir("/")?;
         leave_terminal()?;
@@ -144,12 +144,12 @@ fn leave_terminal() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts a process that removes the mount from `dir` if the daemon dies without unmounting (`auto_unmount`). Comes
-/// before /dev/fuse is opened, since a copy of its descriptor would keep the mount alive; and before any thread is
+/// Starts a process that removes the mount from `dir` if the daemon dies without unmounting (`auto_unmount`). Call it
+/// before /dev/fuse is opened, since a copy of its descriptor would keep the mount alive, and before any thread is
 /// started.
 ///
 /// # Errors
-/// If there is no process.
+/// Fails if no process can be made.
 pub fn leave_watchman(dir: &Path) -> io::Result<()> {
     let daemon = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
     // SAFETY: the caller is the only thread, so no other thread can hold a lock that the child would wait for.
@@ -193,31 +193,32 @@ pub struct Termination {
 
 #[derive(Default)]
 struct State {
-    /// The mount, once there is one.
+    /// The mount of this process, once there is one.
     own: Option<Own>,
-    /// What happens when it is told to end.
+    /// What happens when the process is told to end.
     ending: Option<Ending>,
-    /// Whether it was told to end already.
+    /// Whether the process was told to end already.
     told: bool,
 }
 
 /// What happens when a mount is told to end.
 pub struct Ending {
-    /// For a writable mount: asks for a commit, without waiting.
+    /// Asks for a commit, without waiting; only for a writable mount.
     commit: Option<Box<dyn FnOnce() + Send>>,
     /// Ends the process if nothing else does.
     give_up: Box<dyn FnOnce() + Send>,
 }
 
 impl Ending {
-    /// For a read-only mount: if it is still used after a while, the process exits.
+    /// Makes the ending of a read-only mount: if it is still used after a while, the process exits.
     pub fn read_only() -> Self {
         Ending { commit: None, give_up: Box::new(|| std::process::exit(0)) }
     }
 
-    /// For a writable mount. `commit` asks for a commit, without waiting. If the mount is still used after a while, its
-    /// connection to the kernel is aborted, so that [`Mounted::serve`](super::Mounted::serve) returns and the mount
-    /// ends properly. `give_up` is called only if that fails, too: it commits what there is, and ends the process.
+    /// Makes the ending of a writable mount. `commit` asks for a commit, without waiting. If the mount is still used
+    /// after a while, its connection to the kernel is aborted, so that [`Mounted::serve`](super::Mounted::serve)
+    /// returns and the mount ends properly. `give_up` is called only if that fails, too: it commits what there is, and
+    /// ends the process.
     pub fn writable(commit: impl FnOnce() + Send + 'static, give_up: impl FnOnce() + Send + 'static) -> Self {
         Ending { commit: Some(Box::new(commit)), give_up: Box::new(give_up) }
     }
@@ -228,7 +229,7 @@ fn terminating() -> SigSet {
     std::iter::once(Signal::SIGTERM).chain(asked).collect()
 }
 
-/// Whether the process was started with this signal ignored, as nohup does.
+/// Returns whether the process was started with this signal ignored, as nohup does.
 pub fn is_ignored(signal: libc::c_int) -> bool {
     // SAFETY: all-zero bytes are a valid sigaction.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -238,11 +239,11 @@ pub fn is_ignored(signal: libc::c_int) -> bool {
 }
 
 impl Termination {
-    /// From now on these signals take the mount out of the tree. Comes before any other thread is started: later
-    /// threads inherit that these signals are blocked.
+    /// Lets these signals unmount from now on. Call it before any other thread is started: later threads inherit that
+    /// these signals are blocked.
     ///
     /// # Errors
-    /// If a thread cannot be started.
+    /// Fails if a thread cannot be started.
     pub fn watch() -> io::Result<Self> {
         terminating().thread_block()?;
         let (ended, has_ended) = sync_channel(1);
@@ -265,7 +266,7 @@ impl Termination {
         }
     }
 
-    /// The mount is no longer served: joins the thread. These signals have no effect any more.
+    /// Joins the thread when the mount is no longer served. The signals have no effect any more.
     pub fn finish(self) {
         // The message tells the thread to end, and the signal wakes it. The channel has one slot and gets one message:
         // neither call can fail.

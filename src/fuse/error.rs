@@ -3,44 +3,44 @@
 use std::io;
 use std::path::PathBuf;
 
-/// What failed, with what a person needs to correct it.
+/// Why a mount could not be made, served or removed, with what a person needs to correct it.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The mount point cannot be examined.
     #[error("cannot use {} as a mount point: {error}", dir.display())]
     Unusable {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// The mount point is not a directory.
     #[error("cannot mount on {}: it is not a directory", dir.display())]
     NotDirectory {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
     },
     /// The mount would hide the image.
     #[error("cannot mount on {}: the mount would hide the image {} (choose a directory beside it)", dir.display(), image.display())]
     HidesImage {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
-        /// The image.
+        /// Path of the image.
         image: PathBuf,
     },
     /// The mount point belongs to the thaw log.
     #[error("cannot mount on {}: this directory belongs to the image's thaw log (choose another)", dir.display())]
     InThawLog {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
     },
     /// /dev/fuse cannot be opened.
     #[error("cannot open /dev/fuse: {error} ({})", explain_device(error))]
     Device {
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// There are too few file descriptors.
+    /// The process may not open enough file descriptors.
     #[error(
         "cannot serve the mount with {loops} threads: {error} (choose fewer with '-o threads=N', or raise the limit of open \
          files: 'ulimit -n')"
@@ -48,43 +48,43 @@ pub enum MountError {
     Descriptors {
         /// Number of threads that answer the kernel.
         loops: usize,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The kernel, or fusermount3, refused.
+    /// The kernel, or fusermount3, refused the mount.
     #[error("cannot mount on {}: {error}", dir.display())]
     Refused {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// The kernel and floe could not agree on a protocol, or the connection was lost.
     #[error("the kernel's FUSE connection of the mount {} failed: {error}", dir.display())]
     Connection {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// The list of mounts cannot be read.
     #[error("cannot read /proc/self/mountinfo: {error} (is /proc mounted?)")]
     Mounts {
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// Another mount covers it.
+    /// Another mount covers the mount to be removed.
     #[error("cannot unmount {}: another mount covers it (unmount that one first)", dir.display())]
     Covered {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
     },
     /// Unmounting failed.
     #[error("cannot unmount {}: {}", dir.display(), explain_unmount(error))]
     Unmount {
-        /// The mount point.
+        /// Path of the mount point.
         dir: PathBuf,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
 }

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Time between two checks whether the loops are in the right place. A process waits for loops that cannot run for two
-/// ticks at most.
+/// Time between two checks whether the event loops run on the right CPU. A process waits for loops that cannot run for
+/// two ticks at most.
 const TICK: Duration = Duration::from_millis(4);
 
-/// Field `processor` of /proc/PID/stat, counted from the first field after the name.
+/// Index of the field `processor` of /proc/PID/stat, counted from the first field after the name.
 const PROCESSOR: usize = 36;
 
-/// The thread. It ends when this is dropped.
+/// A thread that lets event loops run on the CPU of the process that sends requests. It ends when this is dropped.
 pub(super) struct Follower {
     traffic: Arc<Traffic>,
     thread: Option<JoinHandle<()>>,
@@ -80,8 +80,8 @@ fn follow(traffic: &Traffic) {
     }
 }
 
-/// Whether a thread of this process may take SCHED_IDLE and return, and has more than one CPU. It is tried on the
-/// calling thread.
+/// Returns whether a thread of this process may take SCHED_IDLE and return, and has more than one CPU. It is tried on
+/// the calling thread.
 fn may_return() -> bool {
     let has_choice = sched_getaffinity(None).is_ok_and(|cpus| cpus.count() > 1);
     has_choice
@@ -90,30 +90,31 @@ fn may_return() -> bool {
         && set_policy(0, libc::SCHED_OTHER)
 }
 
-/// The CPU on which a thread ran last. `None`: it has ended, or /proc does not show it.
+/// Returns the CPU on which a thread ran last; `None` if it has ended, or /proc does not show it.
 fn cpu_of(thread_id: u32) -> Option<usize> {
     processor(&std::fs::read_to_string(format!("/proc/{thread_id}/stat")).ok()?)
 }
 
-/// The name may contain anything, also parentheses. The fields begin after the last one.
+/// Parses the field `processor`. The name in parentheses may contain anything, also parentheses, so the fields begin
+/// after the last one.
 fn processor(stat: &str) -> Option<usize> {
     let (_, after) = stat.rsplit_once(')')?;
     after.split_ascii_whitespace().nth(PROCESSOR)?.parse().ok()
 }
 
-/// The loops that are near, each with the CPUs on which it may run otherwise.
+/// The event loops that were moved to the CPU of a process, each with the CPUs on which it may run otherwise.
 ///
 /// This thread moves with them: if it ran on another CPU, the scheduler would prefer that CPU to one that runs only
 /// loops, and would move the process there. For the same reason it moves last.
 #[derive(Default)]
 struct Moved {
     loops: Vec<(u32, CpuSet)>,
-    /// The CPU where they are, and the CPUs on which this thread may run otherwise.
+    /// The CPU to which they were moved, and the CPUs on which this thread may run otherwise.
     here: Option<(usize, CpuSet)>,
 }
 
 impl Moved {
-    /// Moves `loops` to `cpu`. Loops that are new here have answered something since the last call.
+    /// Moves `loops` to `cpu`. Loops that are new in the list have answered something since the last call.
     fn bring(&mut self, loops: &[u32], cpu: usize) {
         let is_here = self.here.as_ref().is_some_and(|(here, _)| *here == cpu);
         if is_here && self.loops.len() == loops.len() {
@@ -145,7 +146,7 @@ impl Moved {
         self.here = Some((cpu, cpus));
     }
 
-    /// Lets all of them run where they may.
+    /// Lets all loops run where they may.
     fn let_go(&mut self) {
         self.loops.drain(..).for_each(|(thread_id, cpus)| release(thread_id, &cpus));
         if let Some((_, cpus)) = self.here.take() {
@@ -154,7 +155,7 @@ impl Moved {
     }
 }
 
-/// A thread that cannot be moved stays where it is. That only costs time.
+/// Ignores the error of moving a thread: it stays where it is, which only costs time.
 fn stay_here(moved: rustix::io::Result<()>) {
     if let Err(error) = moved {
         tracing::debug!(%error, "a thread stays where it is");
@@ -198,14 +199,15 @@ fn release(thread_id: u32, cpus: &CpuSet) {
     }
 }
 
-/// The number of a thread of this process. `None` if a loop has ended and its number belongs to another process.
+/// Returns the number of a thread of this process; `None` if a loop has ended and its number belongs to another
+/// process.
 fn own(thread_id: u32) -> Option<Pid> {
     let number = i32::try_from(thread_id).ok()?;
     let exists = PathBuf::from(format!("/proc/self/task/{thread_id}")).exists();
     Pid::from_raw(number).filter(|_| exists)
 }
 
-/// The scheduling policy of a thread; 0 is the calling one.
+/// Returns the scheduling policy of a thread; 0 is the calling one.
 fn policy(thread_id: u32) -> Option<libc::c_int> {
     let number = libc::pid_t::try_from(thread_id).ok()?;
     // SAFETY: the call takes a number and touches no memory of this process.

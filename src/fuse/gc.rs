@@ -7,10 +7,10 @@ use crate::fs::{FsError, GcStatus, Live};
 use fuser::Errno;
 use std::fmt::Write;
 
-/// The attribute of the mount's root that is set to [`GC_NOW`] to free dead space. The caller then finds its ticket, or
-/// a later one, as `gc_ticket` in the state. The work is done when `gc_done` has reached it.
+/// Name of the xattr of the mount's root that is set to [`GC_NOW`] to free dead space. The caller then finds its
+/// ticket, or a later one, as `gc_ticket` in the state. The work is done when `gc_done` has reached it.
 pub const GC_XATTR: &[u8] = b"user.floe.gc";
-/// The value that asks for gc.
+/// Value of [`GC_XATTR`] that asks for gc.
 pub const GC_NOW: &[u8] = b"now";
 
 /// Asks for gc for the user `uid`.
@@ -31,7 +31,7 @@ pub(super) fn ask_for_gc(live: &Live, inode: InodeId, uid: u32, value: &[u8]) ->
     Ok(())
 }
 
-/// Adds the lines to `user.floe.state`.
+/// Adds the lines about gc to the text of `user.floe.state`.
 pub(super) fn lines(text: &mut String, status: &GcStatus) {
     let mut line = |name: &str, value: &str| {
         // Writing to a string cannot fail.

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Why a handler has no result.
+/// Why a handler of a FUSE request has no result.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The filesystem returned an error.
@@ -31,10 +31,10 @@ impl From<Errno> for Failure {
     }
 }
 
-/// Called at the first panic.
+/// A function that is called at the first panic, with its message.
 type OnPanic = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Runs handlers. The first panic closes it for good.
+/// Runs handlers of FUSE requests. The first panic closes it for good.
 #[derive(Default)]
 pub(super) struct Guard {
     latched: AtomicBool,
@@ -42,18 +42,18 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// A guard that calls `on_panic` with the message of the first panic, on the thread that panicked.
+    /// Makes a guard that calls `on_panic` with the message of the first panic, on the thread that panicked.
     pub(super) fn telling(on_panic: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Guard { latched: AtomicBool::new(false), on_panic: Some(Box::new(on_panic)) }
     }
 
     #[cfg(test)]
-    /// Whether a handler has panicked.
+    /// Returns whether a handler has panicked.
     pub(super) fn is_latched(&self) -> bool {
         self.latched.load(Ordering::Relaxed)
     }
 
-    /// The result of `handler`, or the error number for the kernel.
+    /// Runs `handler`, and returns its result or the error number for the kernel.
     pub(super) fn run<T>(
         &self,
         operation: &'static str,

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The open directories of a mount, by the kernel's handle.
+/// The open directories of a mount, by the number that the kernel gets as handle.
 #[derive(Default)]
 pub(super) struct DirHandles {
     open: Mutex<Open>,
@@ -31,7 +31,7 @@ impl DirHandles {
         number
     }
 
-    /// The handle with this number.
+    /// Returns the handle with this number.
     pub(super) fn get(&self, number: u64) -> Option<Arc<Mutex<DirHandle>>> {
         self.open.lock().handles.get(&number).cloned()
     }

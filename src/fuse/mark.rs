@@ -42,16 +42,16 @@ pub struct Mark {
 /// How a daemon ended, with a message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// All is durable.
+    /// Everything that was written is durable.
     Done(String),
-    /// Something is lost, or may be.
+    /// Something is lost, or may be, for this reason.
     Failed(String),
 }
 
-/// The mount point of the mount that the process `pid` serves, if this process sees that mount.
+/// Returns the mount point of the mount that the process `pid` serves, if this process sees that mount.
 ///
 /// # Errors
-/// If /proc is not mounted, or there are no descriptors to read it.
+/// Fails if /proc is not mounted, or there are no descriptors to read it.
 pub fn mount_served_by(pid: i32) -> io::Result<Option<PathBuf>> {
     let Some(daemon) = Daemon::with_pid(pid)? else { return Ok(None) };
     let mount = mounts()?.into_iter().find(|mount| mount.file_system() == daemon.served);
@@ -59,15 +59,15 @@ pub fn mount_served_by(pid: i32) -> io::Result<Option<PathBuf>> {
 }
 
 impl Mark {
-    /// From now on this process is marked as serving that mount.
+    /// Marks this process as serving that mount.
     ///
     /// # Errors
-    /// If the kernel has no memory for it.
+    /// Fails if the kernel has no memory for the mark.
     pub fn set(own: &Own) -> io::Result<Self> {
         Ok(Mark { file: rustix::fs::memfd_create(mark(own.file_system()), MemfdFlags::CLOEXEC)?.into() })
     }
 
-    /// The mount is no longer served, and the daemon is ending: tells those who wait for it.
+    /// Tells those who wait for the daemon that the mount is no longer served, and that the daemon is ending.
     pub fn ending(&self) {
         self.write(ENDING);
     }
@@ -89,7 +89,7 @@ impl Mark {
     }
 }
 
-/// This permission bit of a link in /proc/PID/fd says that its descriptor is writable.
+/// Permission bit of a link in /proc/PID/fd that says that its descriptor is writable.
 const OWNER_WRITES: u32 = 0o200;
 
 /// The text in the mark of a daemon that no longer serves its mount.
@@ -102,7 +102,7 @@ fn mark(FileSystem { device: (major, minor), sum }: FileSystem) -> String {
     format!("{MARK}{major}:{minor} {sum:016x}")
 }
 
-/// The file system named by a mark. `link` is the mark's name as /proc shows it.
+/// Returns the file system named by a mark. `link` is the mark's name as /proc shows it.
 fn marked(link: &OsStr) -> Option<FileSystem> {
     let name = link.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
     let (device, sum) = name.strip_prefix(MARK)?.split_once(' ')?;
@@ -111,8 +111,8 @@ fn marked(link: &OsStr) -> Option<FileSystem> {
     Some(FileSystem { device, sum: u64::from_str_radix(sum, 16).ok()? })
 }
 
-/// The opened mark of the process `pid`, if it names a `wanted` file system, and that file system. `None` if the
-/// process has ended, or if we may not look at it.
+/// Returns the opened mark of the process `pid`, if it names a `wanted` file system, and that file system; `None` if
+/// the process has ended, or if we may not look at it.
 fn mark_of(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<(FileSystem, File)>> {
     let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
         Err(error) if is_shortage(&error) => return Err(error),
@@ -141,12 +141,12 @@ fn mark_of(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<(
     Ok(None)
 }
 
-/// Whether the process or the system has no descriptors left.
+/// Returns whether the process or the system has no descriptors left.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// A daemon that can be awaited.
+/// A daemon that serves a mount, or did, and that can be awaited.
 pub struct Daemon {
     pid: i32,
     process: OwnedFd,
@@ -155,14 +155,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The process that serves a mount, if it lives and this process can see it.
+    /// Returns the process that serves a mount, if it lives and this process can see it.
     ///
     /// The kernel reuses the number of a file system once it is unmounted. So a daemon that is still ending may have
     /// the same mark as another mount of the same image. If there are several, the one counts that still serves; and of
     /// those, the one that was marked last.
     ///
     /// # Errors
-    /// If /proc is not mounted, or there are no descriptors to read it. Nothing is known then.
+    /// Fails if /proc is not mounted, or there are no descriptors to read it. Nothing is known then.
     pub fn of(mount: &Mount) -> io::Result<Option<Self>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
@@ -172,16 +172,16 @@ impl Daemon {
         Ok(found.into_iter().max_by_key(|daemon| (!daemon.is_ending(), daemon.marked_at())))
     }
 
-    /// When the mark was made, in seconds and nanoseconds; 0 if the kernel does not tell.
+    /// Returns when the mark was made, in seconds and nanoseconds; 0 if the kernel does not tell.
     fn marked_at(&self) -> (i64, u32) {
         let times = rustix::fs::statx(&self.mark, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME);
         times.map_or((0, 0), |times| (times.stx_btime.tv_sec, times.stx_btime.tv_nsec))
     }
 
-    /// The process with this number, if it is a daemon that serves a mount and this process can see it.
+    /// Returns the process with this number, if it is a daemon that serves a mount and this process can see it.
     ///
     /// # Errors
-    /// If there are no descriptors to look at it. Nothing is known then.
+    /// Fails if there are no descriptors to look at it. Nothing is known then.
     pub fn with_pid(pid: i32) -> io::Result<Option<Self>> {
         Self::serving(pid, &|_| true)
     }
@@ -200,13 +200,13 @@ impl Daemon {
         Ok(mark_of(pid, wanted)?.map(|(served, mark)| Daemon { pid, process, served, mark }))
     }
 
-    /// Whether it no longer serves, or this process does not see its mount anywhere: the mount is being unmounted, or
-    /// is in another namespace.
+    /// Returns whether the daemon no longer serves, or this process does not see its mount anywhere: the mount is being
+    /// unmounted, or is in another namespace.
     ///
     /// A later mount of the same image that got the same number belongs to another daemon.
     ///
     /// # Errors
-    /// If /proc is not mounted, or there are no descriptors to read it.
+    /// Fails if /proc is not mounted, or there are no descriptors to read it.
     pub fn is_unmounting(&self) -> io::Result<bool> {
         if self.is_ending() {
             return Ok(true);
@@ -216,7 +216,7 @@ impl Daemon {
         Ok(daemon.is_none_or(|daemon| daemon.is_some_and(|daemon| daemon.pid != self.pid)))
     }
 
-    /// Whether it no longer serves and is ending.
+    /// Returns whether the daemon no longer serves and is ending.
     pub fn is_ending(&self) -> bool {
         self.said().is_ok_and(|said| !said.is_empty())
     }
@@ -237,7 +237,7 @@ impl Daemon {
         Ok(said)
     }
 
-    /// Its last message; `None` if there is none yet, or it was killed.
+    /// Returns the daemon's last message; `None` if there is none yet, or it was killed.
     pub fn outcome(&self) -> Option<Outcome> {
         let said = self.said().ok()?;
         let text = |rest: &[u8]| String::from_utf8_lossy(rest).into_owned();
@@ -248,15 +248,15 @@ impl Daemon {
         }
     }
 
-    /// Its process id.
+    /// Returns the daemon's process id.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Waits until it ends, at most for `time`. Returns whether it has ended.
+    /// Waits until the daemon ends, at most for `time`. Returns whether it has ended.
     ///
     /// # Errors
-    /// If the kernel refuses to wait.
+    /// Fails if the kernel refuses to wait.
     pub fn wait(&self, time: Duration) -> io::Result<bool> {
         wait_for_end(&self.process, Some(time))
     }

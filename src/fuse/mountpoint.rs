@@ -14,22 +14,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How many symlinks the path of a mount point may go through, as in Linux.
+/// Most symlinks that the path of a mount point may go through, as in Linux.
 const SYMLINK_HOPS: usize = 40;
 
 /// What unmounting does if somebody still uses the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmount {
-    /// It fails.
+    /// Unmounting fails.
     IfUnused,
-    /// It takes the mount out of the tree; open files stay readable until they are closed.
+    /// Unmounting takes the mount out of the tree; open files stay readable until they are closed.
     Detach,
 }
 
-/// `dir` without links and dots. `dir` itself is not accessed, as it may be a dead mount.
+/// Returns `dir` without links and dots. `dir` itself is not accessed, as it may be a dead mount.
 ///
 /// # Errors
-/// The error of the system for the directories above.
+/// Returns the error of the system for the directories above.
 pub fn absolute(dir: &Path) -> io::Result<PathBuf> {
     let mut dir = dir.to_path_buf();
     for _ in 0..SYMLINK_HOPS {
@@ -49,10 +49,10 @@ pub fn absolute(dir: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// The topmost mount on `point`, if something is mounted there. Sends no request to a mount.
+/// Returns the topmost mount on `point`, if something is mounted there. Sends no request to a mount.
 ///
 /// # Errors
-/// If /proc is not mounted.
+/// Fails if /proc is not mounted.
 pub fn mounted_on(point: &Path) -> Result<Option<Mount>, MountError> {
     let all = mounts().map_err(|error| MountError::Mounts { error })?;
     Ok(topmost(&all, point).cloned())
@@ -61,7 +61,7 @@ pub fn mounted_on(point: &Path) -> Result<Option<Mount>, MountError> {
 /// Removes dead mounts of floe from `point`. Returns whether there were any.
 ///
 /// # Errors
-/// If one could not be removed.
+/// Fails if one could not be removed.
 pub fn clear_dead(point: &Path) -> Result<bool, MountError> {
     let mut any = false;
     while let Some(mount) = mounted_on(point)?.filter(Mount::is_floe) {
@@ -75,19 +75,19 @@ pub fn clear_dead(point: &Path) -> Result<bool, MountError> {
     Ok(any)
 }
 
-/// A directory to mount on.
+/// A directory that is ready to be mounted on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// Its absolute path.
+    /// Absolute path of the directory.
     pub point: PathBuf,
-    /// The image that is mounted there already. The new mount will hide it.
+    /// Path of the image that is mounted there already. The new mount will hide it.
     pub hides: Option<OsString>,
 }
 
 /// Prepares the directory `dir` for mounting `image`, and removes dead mounts of floe from it.
 ///
 /// # Errors
-/// If it is not a directory, or the mount would hide the image or its thaw log.
+/// Fails if it is not a directory, or the mount would hide the image or its thaw log.
 pub fn prepare(dir: &Path, image: &Path) -> Result<Prepared, MountError> {
     let unusable = |error| MountError::Unusable { dir: dir.to_path_buf(), error };
     let point = absolute(dir).map_err(unusable)?;
@@ -101,9 +101,9 @@ pub fn prepare(dir: &Path, image: &Path) -> Result<Prepared, MountError> {
     Ok(Prepared { point, hides })
 }
 
-/// A mount on the image's directory, or on one above it, would hide the image, its lock and its thaw log from all other
-/// commands. A mount on a directory *in* the image's directory, beside the image, hides nothing, and is usual (`floe
-/// mount a.floe mnt`). In there, only the thaw log's directory belongs to the image.
+/// Refuses a mount on the image's directory, or on one above it, because it would hide the image, its lock and its thaw
+/// log from all other commands. A mount on a directory *in* the image's directory, beside the image, hides nothing, and
+/// is usual (`floe mount a.floe mnt`). In there, only the thaw log's directory belongs to the image.
 fn refuse_overlap(point: &Path, image: &Path) -> Result<(), MountError> {
     if image.starts_with(point) {
         return Err(MountError::HidesImage { dir: point.to_path_buf(), image: image.to_path_buf() });
@@ -124,25 +124,27 @@ pub struct Own {
 }
 
 impl Own {
-    /// The topmost mount on `point`. Call this immediately after mounting there.
+    /// Returns the topmost mount on `point`. Call this immediately after mounting there.
     ///
     /// # Errors
-    /// If nothing is mounted there.
+    /// Fails if nothing is mounted there.
     pub(super) fn on(point: &Path) -> Result<Self, MountError> {
         let gone = || MountError::Unusable { dir: point.to_path_buf(), error: Errno::NOENT.into() };
         let mount = mounted_on(point)?.ok_or_else(gone)?;
         Ok(Own { id: mount.id, file_system: mount.file_system() })
     }
 
-    /// Its file system.
+    /// Returns the file system of the mount.
     pub(super) fn file_system(&self) -> FileSystem {
         self.file_system
     }
 
-    /// Unmounts it, wherever it is mounted by now. Does nothing if it is gone. Never touches somebody else's mount.
+    /// Unmounts the mount, wherever it is mounted by now. Does nothing if it is gone. Never touches somebody else's
+    /// mount.
     ///
     /// # Errors
-    /// If another mount covers it, so that only that one could be unmounted; or if the kernel or fusermount3 refuses.
+    /// Fails if another mount covers it, so that only that one could be unmounted; or if the kernel or fusermount3
+    /// refuses.
     pub fn unmount(&self, how: Unmount) -> Result<(), MountError> {
         let all = mounts().map_err(|error| MountError::Mounts { error })?;
         let Some(own) = all.iter().find(|mount| (mount.id, mount.file_system()) == (self.id, self.file_system)) else {
@@ -154,11 +156,11 @@ impl Own {
         unmount(&own.point, how)
     }
 
-    /// Aborts the connection to the kernel: all waiting and later requests fail, and so the event loops end. For use
-    /// when the users of the mount do not end. Also works for a detached mount.
+    /// Aborts the connection to the kernel: all waiting and later requests fail, and so the event loops end. Use it
+    /// when the users of the mount do not end. It also works for a detached mount.
     ///
     /// # Errors
-    /// If the file system of FUSE connections is not mounted, or is not writable for us.
+    /// Fails if the file system of FUSE connections is not mounted, or is not writable for us.
     pub fn abort(&self) -> io::Result<()> {
         abort_connection(self.file_system.device)
     }
@@ -185,7 +187,7 @@ pub fn abort(mount: &Mount) {
     }
 }
 
-/// The kernel names a connection by the minor number of its file system; the major number is 0.
+/// Aborts a connection. The kernel names a connection by the minor number of its file system; the major number is 0.
 fn abort_connection(device: Device) -> io::Result<()> {
     std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", device.1), b"1")
 }

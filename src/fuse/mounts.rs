@@ -9,68 +9,68 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// The kernel's number of a file system: major and minor. No two have the same at the same time.
+/// Device number of a file system: major and minor. No two have the same at the same time.
 pub type Device = (u32, u32);
 
 /// A mounted file system. Once it is unmounted, the kernel may immediately reuse its number for a mount of any type. So
 /// type and source count, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSystem {
-    /// The kernel's number.
+    /// Device number of the file system.
     pub device: Device,
-    /// A hash of its type and source, which never change.
+    /// Hash of the file system's type and source, which never change.
     pub sum: u64,
 }
 
-/// One mount.
+/// One entry of the kernel's list of mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its number. It may be reused once the mount is gone.
+    /// Number of the mount. It may be reused once the mount is gone.
     pub id: u64,
     /// Number of the mount on which it is mounted.
     pub parent: u64,
-    /// Its file system.
+    /// Device number of the mount's file system.
     pub device: Device,
-    /// Where it is mounted.
+    /// Path of the mount point.
     pub point: PathBuf,
-    /// Type, such as `fuse.floe`.
+    /// Type of the file system, such as `fuse.floe`.
     pub fs_type: OsString,
-    /// What is mounted: for a mount of floe the image's path, or the value of `fsname=`.
+    /// Source of the mount: for a mount of floe the image's path, or the value of `fsname=`.
     pub source: OsString,
-    /// Whether it is read-only.
+    /// Whether the mount is read-only.
     pub is_read_only: bool,
 }
 
 impl Mount {
-    /// Whether its type says that floe mounted it. With `subtype=`, the type is another one.
+    /// Returns whether the type says that floe made the mount. With `subtype=`, the type is another one.
     pub fn is_floe(&self) -> bool {
         self.fs_type == "fuse.floe"
     }
 
-    /// The file system that is mounted there. Bind mounts of the same one are equal.
+    /// Returns the file system that is mounted there. Bind mounts of the same one are equal.
     pub fn file_system(&self) -> FileSystem {
         let text = [self.fs_type.as_bytes(), self.source.as_bytes()].join(&0);
         FileSystem { device: self.device, sum: sums::xxh3(&text) }
     }
 }
 
-/// All mounts.
+/// Returns all mounts.
 ///
 /// # Errors
-/// If /proc is not mounted.
+/// Fails if /proc is not mounted.
 pub fn mounts() -> io::Result<Vec<Mount>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     Ok(text.split(|&byte| byte == b'\n').filter_map(parse).collect())
 }
 
-/// The mount that a path leads to if `point` is a mount point. If several are mounted there, the topmost.
+/// Returns the mount that a path leads to if `point` is a mount point; if several are mounted there, the topmost.
 pub fn topmost<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
     let here = |mount: &&Mount| mount.point == point;
     mounts.iter().filter(here).find(|mount| !mounts.iter().filter(here).any(|other| other.parent == mount.id))
 }
 
-/// Parses one line: number, parent's number, device, root, mount point, options, optional fields, `-`, type, source,
-/// options.
+/// Parses one line of /proc/self/mountinfo: number, parent's number, device, root, mount point, options, optional
+/// fields, `-`, type, source, options.
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let mut text = || std::str::from_utf8(fields.next()?).ok();
@@ -84,7 +84,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, parent, device, point: point.into(), fs_type, source, is_read_only })
 }
 
-/// A field without its escapes: a backslash and three octal digits mean a byte.
+/// Returns a field without its escapes: a backslash and three octal digits mean a byte.
 fn unescaped(mut field: &[u8]) -> OsString {
     let mut out = Vec::with_capacity(field.len());
     while let Some((&byte, rest)) = field.split_first() {

@@ -17,39 +17,40 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Thread;
 
-/// A request of this many bytes takes longer than waking a CPU, and its reader profits from a second CPU.
+/// Number of bytes of a request from which on it takes longer than waking a CPU, so that its reader profits from a
+/// second CPU.
 const BULK: usize = 128 << 10;
 
-/// So many requests of one process in a row wake the judge.
+/// Number of requests of one process in a row that wake the judge.
 const WAKING: u32 = 64;
 
-/// So many requests of one process in one tick make a streak.
+/// Number of requests of one process in one tick that make a streak.
 const STREAK: u32 = 16;
 
-/// In a streak, at most one request out of this many comes from another process, and at most one is large.
+/// Divisor: in a streak, at most one request out of this many comes from another process, and at most one is large.
 const PURITY: u32 = 16;
 
-/// After this many ticks without a streak, the judge goes to sleep.
+/// Number of ticks without a streak after which the judge goes to sleep.
 const QUIET: u32 = 16;
 
-/// So many ticks are measured before loops come near, and as many after. The first tick of each series is not counted,
-/// as it may be mixed.
+/// Number of ticks that are measured before loops come near, and as many after. The first tick of each series is not
+/// counted, as it may be mixed.
 const MEASURED: u32 = 4;
 
-/// After this many ticks near, it is measured again whether that is useful.
+/// Number of ticks near after which it is measured again whether that is useful.
 const TERM: u32 = 512;
 
-/// Shortest and longest pause, in ticks, after an attempt that was not useful.
+/// Shortest pause, in ticks, after an attempt that was not useful.
 const MIN_REST: u32 = 16;
 const MAX_REST: u32 = 2048;
 
-/// What event loops count. All of it is a hint: counts may be off by a few.
+/// Counts of the requests that event loops answer. All of it is a hint: counts may be off by a few.
 #[derive(Default)]
 pub(super) struct Traffic {
-    /// Whose requests `own` counts: the kernel's thread id; 0: nobody's.
+    /// Thread id (as the kernel gives it) of the process whose requests `own` counts; 0 for nobody.
     requester: AtomicU32,
     own: AtomicU32,
-    /// Which other process sent the last request, and how many requests came from others.
+    /// The other process that sent the last request, and the number of requests of others.
     other: AtomicU32,
     others: AtomicU32,
     bulky: AtomicU32,
@@ -62,14 +63,14 @@ pub(super) struct Traffic {
     loops: Mutex<Vec<u32>>,
 }
 
-/// What came during one tick.
+/// Counts of the requests that came during one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sample {
     /// Thread id of the process whose requests were counted.
     pub(super) requester: u32,
-    /// Number of its requests.
+    /// Number of requests of that process.
     pub(super) own: u32,
-    /// Number of requests of others.
+    /// Number of requests of other processes.
     pub(super) others: u32,
     /// Number of large requests, whoever sent them.
     pub(super) bulky: u32,
@@ -104,7 +105,7 @@ impl Traffic {
         self.loops.lock().push(thread_id);
     }
 
-    /// Thread ids of the event loops that have answered something.
+    /// Returns the thread ids of the event loops that have answered something.
     pub(super) fn loops(&self) -> Vec<u32> {
         self.loops.lock().clone()
     }
@@ -123,13 +124,13 @@ impl Traffic {
         sample
     }
 
-    /// The calling thread is the judge from now on: it is the one to be woken.
+    /// Records that the calling thread is the judge from now on: it is the one to be woken.
     pub(super) fn judged_here(&self) {
         // Only called once, so this cannot fail.
         self.judge.set(std::thread::current()).ok();
     }
 
-    /// Waits for a streak, or for the end.
+    /// Waits for a streak, or for the end of serving.
     pub(super) fn sleep(&self) {
         self.own.store(0, Ordering::Relaxed);
         self.asleep.store(true, Ordering::Release);
@@ -138,13 +139,13 @@ impl Traffic {
         }
     }
 
-    /// Notes that serving has ended.
+    /// Records that serving has ended.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Release);
         self.wake();
     }
 
-    /// Whether [`Traffic::end`] was called.
+    /// Returns whether [`Traffic::end`] was called.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -161,28 +162,28 @@ impl Traffic {
     }
 }
 
-/// When the next tick ends.
+/// How long the judge waits until it decides again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// After the usual time.
+    /// Until the usual time has passed.
     Tick,
-    /// After this many ticks. What comes meanwhile does not count.
+    /// Until this many ticks have passed. Requests that come meanwhile do not count.
     Rest(u32),
-    /// When there is a streak.
+    /// Until there is a streak.
     Streak,
 }
 
-/// Where the loops should be in the next tick.
+/// Decision about where the loops should run in the next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// The CPU on which they should run. `None`: the scheduler decides.
+    /// The CPU on which they should run; `None` if the scheduler decides.
     pub(super) cpu: Option<usize>,
     pub(super) wait: Wait,
 }
 
 const ANYWHERE: Verdict = Verdict { cpu: None, wait: Wait::Tick };
 
-/// Decides where loops run.
+/// Decides where event loops run, from samples of the requests.
 pub(super) struct Judge {
     phase: Phase,
     /// Length of the next pause, in ticks.
@@ -191,11 +192,11 @@ pub(super) struct Judge {
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// There was no streak for this many ticks.
+    /// There was no streak for `quiet` ticks.
     Watching { quiet: u32 },
     /// Loops are anywhere, and the requests of a streak are being counted.
     Measuring { requester: u32, ticks: u32, count: u32 },
-    /// Loops are near.
+    /// Loops run on the CPU of the process.
     Near(Near),
 }
 
@@ -204,7 +205,7 @@ struct Near {
     requester: u32,
     cpu: usize,
     ticks: u32,
-    /// Requests in the ticks that are compared, and requests in as many ticks before.
+    /// Number of requests in the ticks that are compared, and in as many ticks before.
     count: u32,
     before: u32,
     /// Whether the previous tick had too few requests.
@@ -296,7 +297,7 @@ impl Judge {
         Verdict { cpu: Some(near.cpu), wait: Wait::Tick }
     }
 
-    /// It was not useful: pauses for a while.
+    /// Ends an attempt that was not useful: pauses for a while.
     fn give_up(&mut self) -> Verdict {
         let rest = self.rest;
         self.rest = (rest * 2).min(MAX_REST);

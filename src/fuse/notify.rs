@@ -8,13 +8,14 @@ use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use zerocopy::{Immutable, IntoBytes};
 
-/// `fuse_out_header` and `fuse_notify_store_out` of include/uapi/linux/fuse.h.
+/// The message that stores bytes in the page cache: `fuse_out_header` and `fuse_notify_store_out` of
+/// include/uapi/linux/fuse.h.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct Store {
-    /// Bytes of the whole message.
+    /// Length of the whole message in bytes.
     len: u32,
-    /// The number of the notification, since `unique` is 0.
+    /// Number of the notification, since `unique` is 0.
     code: i32,
     unique: u64,
     node: u64,
@@ -32,7 +33,7 @@ pub(super) struct PageCache {
 }
 
 impl PageCache {
-    /// The page cache of a mount. `device` is a descriptor of the mount's connection.
+    /// Makes the page cache of a mount. `device` is a descriptor of the mount's connection.
     pub(super) fn new(device: OwnedFd) -> Self {
         PageCache { device }
     }
@@ -41,7 +42,7 @@ impl PageCache {
     /// look-up until its FORGET.
     ///
     /// # Errors
-    /// If the kernel has no memory for it, or the connection has ended.
+    /// Fails if the kernel has no memory for it, or the connection has ended.
     pub(super) fn store(&self, inode: InodeId, data: &[u8]) -> Result<bool, Errno> {
         let (Ok(size), head) = (u32::try_from(data.len()), size_of::<Store>() as u32) else {
             return Err(Errno::TOOBIG);
@@ -55,7 +56,7 @@ impl PageCache {
         }
     }
 
-    /// Whether the kernel knows the inode now.
+    /// Returns whether the kernel knows the inode now.
     pub(super) fn knows(&self, inode: InodeId) -> bool {
         matches!(self.store(inode, &[]), Ok(true))
     }

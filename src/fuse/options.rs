@@ -12,11 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long the kernel may cache its answers: all changes come through the kernel. (136 years; much more would overflow
-/// the jiffies of a 32-bit kernel.)
+/// Time for which the kernel may cache answers: all changes come through the kernel. (136 years; much more would
+/// overflow the jiffies of a 32-bit kernel.)
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Largest number of event loops. Each costs a thread, and the kernel's own limit of background requests is lower.
+/// Most event loops. Each costs a thread, and the kernel's own limit of background requests is lower.
 const MAX_THREADS: usize = 256;
 
 /// Default time from the oldest change that is not committed to its commit.
@@ -28,19 +28,20 @@ const MAX_COMMIT: u64 = 3600;
 /// When a read changes the time of the last access, on a writable mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Atime {
-    /// Never (`noatime`).
+    /// A read never changes it (`noatime`).
     #[default]
     Never,
-    /// When the old time is not after the last change, or is older than a day (`relatime`).
+    /// A read changes it when the old time is not after the last change, or is older than a day (`relatime`).
     Relative,
-    /// Always (`strictatime`, `atime`). Reads from the kernel's page cache send no request and change no time.
+    /// Every read changes it (`strictatime`, `atime`). Reads from the kernel's page cache send no request and change no
+    /// time.
     Always,
 }
 
 /// Who may use the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// The user who mounted it.
+    /// Only the user who mounted it.
     #[default]
     Owner,
     /// The user who mounted it, and root (`allow_root`).
@@ -49,66 +50,67 @@ pub enum Access {
     Everybody,
 }
 
-/// The mount options.
+/// The options of a mount, as given after `-o`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
-    /// `rw` was given: it is an error if the mount cannot be writable.
+    /// Whether `rw` was given: it is an error if the mount cannot be writable.
     pub writable: bool,
-    /// `ro` was given. With neither, the mount is writable if the image is.
+    /// Whether `ro` was given. With neither `ro` nor `rw`, the mount is writable if the image is.
     pub read_only: bool,
-    /// `dev`: device nodes work.
+    /// Whether device nodes work (`dev`).
     pub dev: bool,
-    /// `suid`: setuid and setgid bits and file capabilities work.
+    /// Whether setuid and setgid bits and file capabilities work (`suid`).
     pub suid: bool,
-    /// `exec`: programs may be run.
+    /// Whether programs may be run (`exec`).
     pub exec: bool,
-    /// `noatime`, `relatime`, `strictatime` or `atime`, if one was given. A read-only mount only shows it in /proc/mounts.
+    /// When a read changes the time of the last access: `noatime`, `relatime`, `strictatime` or `atime`, if one was
+    /// given. A read-only mount only shows it in /proc/mounts.
     pub atime: Option<Atime>,
-    /// `nodiratime`: listing a directory never changes its time of the last access.
+    /// Whether listing a directory never changes its time of the last access (`nodiratime`).
     pub nodiratime: bool,
-    /// `sync`: each write(2) returns when it is committed.
+    /// Whether each write(2) returns only when it is committed (`sync`).
     pub sync: bool,
-    /// `dirsync` was given.
+    /// Whether `dirsync` was given.
     pub dirsync: bool,
-    /// `allow_other`, `allow_root`.
+    /// Who may use the mount (`allow_other`, `allow_root`).
     pub access: Access,
-    /// The kernel checks permissions. Always true so far: there is no option to switch it off.
+    /// Whether the kernel checks permissions. It is always true so far: there is no option to switch it off.
     pub default_permissions: bool,
-    /// `auto_unmount`: a second process removes the mount if the daemon dies without unmounting.
+    /// Whether a second process removes the mount if the daemon dies without unmounting (`auto_unmount`).
     pub auto_unmount: bool,
-    /// `uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`.
+    /// Owners and permissions to show instead of those in the image (`uid=`, `gid=`, `umask=`, `fmask=`, `dmask=`).
     pub disguise: Disguise,
-    /// The part of the type after `fuse.`.
+    /// The part of the file system's type after `fuse.` (`subtype=`).
     pub subtype: String,
-    /// Source in /proc/mounts; if absent, the image's path.
+    /// Source of the mount in /proc/mounts (`fsname=`); if absent, the image's path.
     pub fsname: Option<Vec<u8>>,
-    /// How long names may be cached, also names that do not exist.
+    /// Time for which the kernel may cache names, also names that do not exist (`entry_timeout=`).
     pub entry_timeout: Duration,
-    /// How long attributes may be cached.
+    /// Time for which the kernel may cache attributes (`attr_timeout=`).
     pub attr_timeout: Duration,
-    /// Bytes of the working set.
+    /// Size of the working set in bytes (`cache=`).
     pub cache: Option<usize>,
-    /// Event loops.
+    /// Number of event loops (`threads=`).
     pub threads: Option<usize>,
-    /// Threads that inflate ahead; 0: none.
+    /// Number of threads that inflate ahead (`readahead=`); 0 for none.
     pub readahead: Option<usize>,
-    /// `push`: small files are put into the page cache ahead of a reader that has listed them.
+    /// Whether small files are put into the page cache ahead of a reader that has listed them (`push`).
     pub push: bool,
-    /// Offset in the file at which the image begins.
+    /// Offset in bytes in the file at which the image begins (`offset=`).
     pub offset: u64,
-    /// `verify`: every subchunk is checked against its own identity when it is read.
+    /// Whether every subchunk is checked against its own identity when it is read (`verify`).
     pub verify: bool,
-    /// `commit=`: the age at which a change is committed.
+    /// Age at which a change is committed (`commit=`).
     pub commit: Duration,
-    /// `thaw=`: the directory for the thaw log, instead of one beside the image.
+    /// Directory for the thaw log, instead of one beside the image (`thaw=`).
     pub thaw: Option<PathBuf>,
-    /// `volatile`: the thaw log may be on a file system that does not survive a restart.
+    /// Whether the thaw log may be on a file system that does not survive a restart (`volatile`).
     pub volatile: bool,
-    /// `budget=`: bytes that the thaw log may take, instead of a part of the free space.
+    /// Bytes that the thaw log may take, instead of a part of the free space (`budget=`).
     pub budget: Option<u64>,
-    /// `memory=`: bytes of memory for changes that are not in the image yet, in addition to the working set.
+    /// Bytes of memory for changes that are not in the image yet, in addition to the working set (`memory=`).
     pub memory: Option<usize>,
-    /// `freeze=`: when written data is frozen. With `off`, not even at the end.
+    /// When written data is frozen (`freeze=`). With `off`, it is not frozen even at the end.
     pub freezing: Freezing,
 }
 
@@ -148,40 +150,40 @@ impl Default for MountOptions {
     }
 }
 
-/// What is wrong with an option.
+/// Why a mount option is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
-    /// There is no such option.
+    /// There is no option of this name.
     #[error("mount option '{0}' is unknown ('floe mount --help' lists the options)")]
     Unknown(String),
-    /// It lacks its value.
+    /// The option lacks its value.
     #[error("mount option '{0}' needs a value ({0}=...)")]
     NeedsValue(String),
-    /// It has a value and takes none.
+    /// The option has a value and takes none.
     #[error("mount option '{0}' takes no value")]
     NoValue(String),
-    /// Its value is wrong.
+    /// The option has a wrong value.
     #[error("mount option '{option}={value}' has a wrong value: expected {expected}")]
     Value {
-        /// The option.
+        /// Name of the option.
         option: String,
-        /// What was given.
+        /// The value that was given.
         value: String,
-        /// What it takes.
+        /// The values that the option takes.
         expected: &'static str,
     },
-    /// This version does not support it.
+    /// This version of floe does not support the option.
     #[error("mount option '{0}' is not supported by this version of floe")]
     NotYet(String),
-    /// Options of a mount do not change.
+    /// A remount is asked for, but the options of a mount do not change.
     #[error("a mount of floe cannot be remounted: unmount it, and mount it with the other options")]
     Remount,
-    /// Only read-only mounts have it.
+    /// Only read-only mounts have the option.
     #[error("mount option '{option}' is for read-only mounts: {reason} (mount with 'ro', or leave it out)")]
     ReadOnly {
-        /// The option.
+        /// Name of the option.
         option: &'static str,
-        /// Why.
+        /// Why a writable mount cannot have it.
         reason: &'static str,
     },
 }
@@ -209,7 +211,7 @@ impl MountOptions {
     /// Checks that a writable mount can have these options.
     ///
     /// # Errors
-    /// The first option that a writable mount cannot have.
+    /// Fails at the first option that a writable mount cannot have.
     pub fn fit_for_writing(&self) -> Result<(), OptionError> {
         const OWNERS: &str = "a writable mount shows owners and permissions as they are stored";
         const PUSH: &str = "pushed bytes could replace newer ones in the page cache";
@@ -236,7 +238,7 @@ impl MountOptions {
     /// Applies a list of options, as given after `-o`.
     ///
     /// # Errors
-    /// The first option that is unknown, or whose value is wrong.
+    /// Fails at the first option that is unknown, or whose value is wrong.
     pub fn take(&mut self, list: &OsStr) -> Result<(), OptionError> {
         for option in split(list.as_bytes()) {
             self.take_one(&option)?;
@@ -244,10 +246,10 @@ impl MountOptions {
         Ok(())
     }
 
-    /// As [`MountOptions::take`], but ignores unknown options (`-s` of mount(8)).
+    /// Applies a list of options as [`MountOptions::take`] does, but ignores unknown options (`-s` of mount(8)).
     ///
     /// # Errors
-    /// The first option whose value is wrong.
+    /// Fails at the first option whose value is wrong.
     pub fn take_known(&mut self, list: &OsStr) -> Result<(), OptionError> {
         for option in split(list.as_bytes()) {
             match self.take_one(&option) {
@@ -376,7 +378,7 @@ fn seconds(text: &str) -> Option<Duration> {
     (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).map_or(FOR_EVER, |time| time.min(FOR_EVER)))
 }
 
-/// `4096`, `4K`, `4M`, `4MiB`, `1.5G`: powers of 1024; `4MB`: powers of 1000.
+/// Parses a size in bytes, such as `4096`, `4K`, `4M`, `4MiB`, `1.5G` (powers of 1024) or `4MB` (powers of 1000).
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -398,7 +400,7 @@ fn parse_size(text: &str) -> Option<u64> {
     }
 }
 
-/// The options in a list, without their backslashes.
+/// Splits a list into its options, without their backslashes.
 fn split(list: &[u8]) -> Vec<Vec<u8>> {
     let mut options = vec![Vec::new()];
     let mut rest = list.iter().copied().peekable();

@@ -36,7 +36,7 @@ impl Answer for Late {
     }
 }
 
-/// The queue.
+/// A queue of replies that wait for a commit or for room in the thaw log.
 pub(super) struct Parked<A> {
     state: Mutex<State<A>>,
 }
@@ -44,17 +44,17 @@ pub(super) struct Parked<A> {
 struct State<A> {
     waiting: HashMap<u64, A>,
     next: u64,
-    /// Whether nothing is parked any more: new replies are sent with EIO at once.
+    /// Whether the queue is closed: new replies are sent with EIO at once.
     is_closed: bool,
 }
 
 impl<A: Answer> Parked<A> {
-    /// An empty queue.
+    /// Makes an empty queue.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Parked { state: Mutex::new(State { waiting: HashMap::new(), next: 0, is_closed: false }) })
     }
 
-    /// Puts a reply into the queue. The ticket sends it.
+    /// Puts a reply into the queue. The returned ticket sends it.
     pub(super) fn park(self: &Arc<Self>, reply: A) -> Ticket<A> {
         let mut state = self.state.lock();
         let number = state.next;
@@ -68,7 +68,7 @@ impl<A: Answer> Parked<A> {
         Ticket { parked: Arc::clone(self), number }
     }
 
-    /// Sends EIO to all that wait, and to all that come later.
+    /// Sends EIO to all replies that wait, and to all that come later.
     pub(super) fn drain(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
@@ -81,7 +81,7 @@ impl<A: Answer> Parked<A> {
     }
 
     #[cfg(test)]
-    /// How many replies wait.
+    /// Returns how many replies wait.
     pub(super) fn len(&self) -> usize {
         self.state.lock().waiting.len()
     }

@@ -23,34 +23,34 @@ use std::sync::{Arc, OnceLock};
 
 /// Largest file that is pushed, in bytes: the kernel reads that much in one request anyway.
 pub(super) const LARGEST: u64 = 128 << 10;
-/// How many windows may wait for the thread; more are dropped.
+/// Most windows that may wait for the thread; more are dropped.
 const WAITING: usize = 4;
-/// Largest number of bytes that are pushed from one window.
+/// Most bytes that are pushed from one window.
 const WINDOW_BYTES: u64 = 2 << 20;
-/// How many READs are tracked. More event loops are rare; files that they read may be pushed meanwhile.
+/// Most READs that are tracked. More event loops are rare; files that they read may be pushed meanwhile.
 const READS: usize = 32;
-/// How many inodes are remembered as being in the page cache.
+/// Number of inodes that are remembered as being in the page cache.
 const REMEMBERED: usize = 1 << 15;
-/// So many files in a row that the kernel does not know end a window.
+/// Number of files in a row that the kernel does not know that end a window.
 const UNKNOWN: usize = 4;
 
-/// Pushes the files of one mount.
+/// Stores the files of one mount in the kernel's page cache ahead of a reader.
 pub(super) struct Pusher {
     fs: Arc<Fs>,
-    /// Set once the filesystem is mounted.
+    /// Page cache of the mount, set once the filesystem is mounted.
     cache: OnceLock<PageCache>,
     streams: Streams,
     windows: (Sender<Window>, Receiver<Window>),
     /// Inodes that were pushed or read recently, each in the slot of its number.
     cached: Vec<AtomicU64>,
-    /// Inodes whose READs are being answered; 0: none.
+    /// Inodes whose READs are being answered; 0 for none.
     reading: [AtomicU64; READS],
     /// Number of files pushed so far.
     pushed: AtomicU64,
 }
 
 impl Pusher {
-    /// A pusher for a mount of `fs`.
+    /// Makes a pusher for a mount of `fs`.
     pub(super) fn new(fs: Arc<Fs>) -> Arc<Self> {
         Arc::new(Pusher {
             fs,
@@ -63,7 +63,8 @@ impl Pusher {
         })
     }
 
-    /// Starts. `device` is a descriptor of the mount's connection. If the thread cannot be started, nothing is pushed.
+    /// Starts the thread that pushes. `device` is a descriptor of the mount's connection. If the thread cannot be
+    /// started, nothing is pushed.
     pub(super) fn start(self: &Arc<Self>, device: OwnedFd) {
         if self.cache.set(PageCache::new(device)).is_err() {
             return;
@@ -85,8 +86,8 @@ impl Pusher {
         }
     }
 
-    /// A READ of `inode` is about to be answered. The file is not pushed until the returned value is dropped, after the
-    /// answer.
+    /// Records that a READ of `inode` is about to be answered. The file is not pushed until the returned value is
+    /// dropped, after the answer.
     pub(super) fn reading(&self, inode: InodeId) -> Reading<'_> {
         let claim = |slot: &&AtomicU64| slot.compare_exchange(0, inode.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         Reading(self.reading.iter().find(claim))
@@ -96,7 +97,7 @@ impl Pusher {
         self.reading.iter().any(|slot| slot.load(Ordering::Acquire) == inode.0)
     }
 
-    /// A READ was answered. Called by event loops; never waits.
+    /// Records that a READ was answered. Called by event loops; never waits.
     pub(super) fn was_read(&self, inode: InodeId, offset: u64) {
         if offset != 0 {
             return;
@@ -111,7 +112,7 @@ impl Pusher {
         }
     }
 
-    /// Files pushed so far.
+    /// Returns the number of files pushed so far.
     pub(super) fn pushed(&self) -> u64 {
         self.pushed.load(Ordering::Relaxed)
     }
@@ -181,7 +182,7 @@ impl Pusher {
     }
 }
 
-/// A READ that is being answered.
+/// A guard that exists while a READ is being answered.
 pub(super) struct Reading<'a>(Option<&'a AtomicU64>);
 
 impl Drop for Reading<'_> {

@@ -22,37 +22,37 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The attribute of the mount's root with counters of the working set.
+/// Name of the xattr of the mount's root with counters of the working set.
 pub const COUNTERS_XATTR: &[u8] = b"user.floe.counters";
-/// The attribute of a regular file that says where it is stored in the image. It is not listed, so copying a file does
-/// not copy it.
+/// Name of the xattr of a regular file that says where it is stored in the image. It is not listed, so copying a file
+/// does not copy it.
 pub const WHERE_XATTR: &[u8] = b"user.floe.where";
 
-/// Inode numbers are never reused, so there is only one generation.
+/// The only generation of inode numbers, which are never reused.
 pub(super) const GENERATION: Generation = Generation(0);
 
-/// Cookies of the two entries that are in no table. The filesystem's own cookies begin after them.
+/// Cookie of the entry `.`, which is in no table. The filesystem's own cookies begin after those of `.` and `..`.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
 
-/// Largest number of bytes that the kernel may read or write in one request.
+/// Most bytes that the kernel may read or write in one request.
 const MAX_REQUEST: u32 = 1 << 20;
 
-/// Length of the longest name.
+/// Length of the longest name in bytes.
 pub(super) const NAME_MAX: u32 = 255;
 
 thread_local! {
-    /// Each event loop's buffer for the answers to `read`. It is kept, so that reads need not allocate.
+    /// Buffer of an event loop for the answers to `read`. It is kept, so that reads need not allocate.
     static READ_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Adds an entry to a listing. Returns false if there is no room for it.
+/// A callback that adds an entry to a listing. It returns false if there is no room for it.
 pub(super) type Add<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> bool;
 
-/// As [`Add`], with the entry's attributes if they are known.
+/// A callback as [`Add`], with the entry's attributes if they are known.
 pub(super) type AddPlus<'a> = &'a mut dyn FnMut(DirEntry<'_>, Option<Attr>) -> bool;
 
-/// The reading half of a mounted filesystem.
+/// The reading half of a mounted filesystem, which read-only and writable mounts share.
 pub(super) struct Reading {
     pub(super) fs: Arc<Fs>,
     pub(super) guard: Guard,
@@ -74,17 +74,18 @@ impl Reading {
         Ok(cookie >= DOT_DOT || dots(self.fs.parent(directory)?, b"..", DOT_DOT))
     }
 
-    /// If a listing fails after some entries, these are the answer: the next call returns the error.
+    /// Returns the result of a listing, but no error after some entries: these are the answer, and the next call
+    /// returns the error.
     fn unless_begun(any: bool, result: Result<(), Failure>) -> Result<(), Failure> {
         if any { Ok(()) } else { result }
     }
 
-    /// If owners and permissions are not shown as packed, ACLs would be wrong, and are hidden.
+    /// Returns whether an xattr is hidden: if owners and permissions are not shown as packed, ACLs would be wrong.
     fn is_hidden(&self, name: &[u8]) -> bool {
         name.starts_with(b"system.posix_acl_") && self.options.disguise.is_any()
     }
 
-    /// Counters of working set and pusher: a name and a number on each line.
+    /// Returns the counters of working set and pusher: a name and a number on each line.
     fn counters(&self) -> String {
         let c = self.fs.working_set().counters();
         let mut text = format!(
@@ -116,7 +117,7 @@ impl Reading {
         self.fs.xattr(inode, name)?.ok_or(Failure::Errno(Errno::NO_XATTR))
     }
 
-    /// Names of xattrs that `uid` may see, each with a NUL after it. Only root sees trusted ones.
+    /// Returns the names of xattrs that `uid` may see, each with a NUL after it. Only root sees trusted ones.
     fn xattr_list(&self, inode: InodeId, uid: u32) -> Result<Vec<u8>, Failure> {
         let mut list = Vec::new();
         for name in self.fs.xattr_names(inode)? {
@@ -244,7 +245,7 @@ impl Reading {
         }
     }
 
-    /// As `readdir`, with the attributes of each entry.
+    /// Answers with the entries that `list` passes, with the attributes of each.
     pub(super) fn readdirplus(
         &self,
         inode: INodeNo,

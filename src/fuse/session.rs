@@ -24,15 +24,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Default number of event loops, at least: while one inflates, another can answer from the caches. More loops than
+/// Least number of event loops by default: while one inflates, another can answer from the caches. More loops than
 /// cores are slower: the kernel wakes them in turn, each on the core where it slept longest. (Measured on two cores:
 /// unpacking 12,170 files into a file system in memory took 1.4 to 2.7 s with two, 3.2 to 3.8 s with four.)
 const MIN_THREADS: usize = 2;
 
-/// Descriptors that a mount needs in addition to those of its event loops.
+/// Number of file descriptors that a mount needs in addition to those of its event loops.
 const BESIDES: usize = 5;
 
-/// How far the kernel reads ahead, in KiB. Its default of 128 needs eight times as many round trips for large files.
+/// Bytes that the kernel reads ahead, in KiB. Its default of 128 needs eight times as many round trips for large files.
 const KERNEL_READAHEAD_KIB: u32 = 1024;
 
 /// A filesystem that is mounted, but not yet served.
@@ -42,7 +42,7 @@ pub struct Mounted {
     own: Own,
 }
 
-/// What is served, and what ends with the event loops.
+/// The filesystem that is served, and the threads that end with the event loops.
 enum Served {
     Reading(Session<Adapter>, Option<Arc<Pusher>>),
     Writing(Session<Writing>, Arc<Parked<Late>>, Arc<Traffic>),
@@ -51,7 +51,8 @@ enum Served {
 /// Mounts `fs` read-only on `mountpoint` (absolute). /proc/mounts shows `source`, unless `fsname=` says otherwise.
 ///
 /// # Errors
-/// If /dev/fuse, mount(2) or fusermount3 refuse, the kernel uses another protocol, or there are too few descriptors.
+/// Fails if /dev/fuse, mount(2) or fusermount3 refuse, the kernel uses another protocol, or there are too few
+/// descriptors.
 pub fn mount(fs: Arc<Fs>, mountpoint: &Path, source: &OsStr, options: &MountOptions) -> Result<Mounted, MountError> {
     let pusher = options.push.then(|| Pusher::new(fs.clone()));
     let adapter = Adapter::new(fs, options.clone(), pusher.clone());
@@ -64,7 +65,7 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, source: &OsStr, options: &MountOpti
 /// writable mount.
 ///
 /// # Errors
-/// As [`mount`].
+/// Fails as [`mount`] does.
 pub fn mount_writable(
     live: Arc<Live>,
     fs: Arc<Fs>,
@@ -81,7 +82,7 @@ pub fn mount_writable(
 }
 
 impl Mounted {
-    /// The mount, so that it can be unmounted.
+    /// Returns the mount, so that it can be unmounted.
     pub fn own(&self) -> Own {
         self.own
     }
@@ -90,7 +91,7 @@ impl Mounted {
     /// at the end gets EIO.
     ///
     /// # Errors
-    /// If the connection to the kernel broke.
+    /// Fails if the connection to the kernel broke.
     pub fn serve(self) -> Result<(), MountError> {
         let Mounted { served, mountpoint, .. } = self;
         let end = match served {
@@ -114,8 +115,8 @@ impl Mounted {
         end.map_err(|error| MountError::Connection { dir: mountpoint, error })
     }
 
-    /// FUSE can only reduce the kernel's default read-ahead; root can raise it through sysfs. Without it, large files
-    /// are merely slower, so a failure is not an error.
+    /// Raises the kernel's read-ahead. FUSE can only reduce the default; root can raise it through sysfs. Without it,
+    /// large files are merely slower, so a failure is not an error.
     fn widen_readahead(&self) {
         // DONT_SYNC: a request to the daemon, which does not serve yet, would hang for ever.
         let Ok(stat) = rustix::fs::statx(CWD, &self.mountpoint, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else {
@@ -137,7 +138,7 @@ struct Mounting<'a> {
 }
 
 impl Mounting<'_> {
-    /// Mounts, and answers the kernel's first request.
+    /// Mounts the filesystem, and answers the kernel's first request.
     fn establish<F: Filesystem>(&self, filesystem: F) -> Result<(Session<F>, Own), MountError> {
         check_descriptors(self.event_loops())?;
         match self.mount_directly()? {
@@ -164,7 +165,7 @@ impl Mounting<'_> {
         self.options.fsname.as_deref().map_or(self.source, OsStr::from_bytes)
     }
 
-    /// The descriptor of the connection; `None` if only fusermount3 may mount.
+    /// Mounts with mount(2), and returns the descriptor of the connection; `None` if only fusermount3 may mount.
     fn mount_directly(&self) -> Result<Option<OwnedFd>, MountError> {
         let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| MountError::Device { error: errno.into() })?;
@@ -191,7 +192,7 @@ impl Mounting<'_> {
         }
     }
 
-    /// When reads change the time of the last access. By default never, on a writable mount.
+    /// Returns when reads change the time of the last access. By default they never do on a writable mount.
     fn atime(&self) -> Option<Atime> {
         if self.is_writable { Some(self.options.atime.unwrap_or_default()) } else { self.options.atime }
     }
@@ -224,7 +225,8 @@ impl Mounting<'_> {
             .map_err(|error| MountError::Refused { dir: self.mountpoint.to_path_buf(), error })
     }
 
-    /// fuser joins these with commas for fusermount3. There, a comma after a backslash is part of the value.
+    /// Returns the options for fusermount3. fuser joins these with commas. There, a comma after a backslash is part of
+    /// the value.
     fn helper_options(&self) -> Vec<MountOption> {
         let options = self.options;
         let source = self.source().to_string_lossy().replace('\\', "\\\\").replace(',', "\\,");
@@ -264,8 +266,8 @@ impl Mounting<'_> {
     }
 }
 
-/// Whose requests fuser rejects. Without `allow_other` the kernel rejects them itself, which is better: fuser would
-/// also reject requests that the kernel makes for somebody.
+/// Returns whose requests fuser rejects. Without `allow_other` the kernel rejects them itself, which is better: fuser
+/// would also reject requests that the kernel makes for somebody.
 fn access(options: &MountOptions) -> SessionACL {
     match options.access {
         Access::OwnerAndRoot => SessionACL::RootAndOwner,

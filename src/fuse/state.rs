@@ -12,22 +12,22 @@ use fuser::Errno;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-/// The attribute with the state.
+/// Name of the xattr with the state of a writable mount, or of a file.
 pub const STATE_XATTR: &[u8] = b"user.floe.state";
 
-/// The attribute of the mount's root that is set to [`FREEZE_ALL`] or [`FREEZE_DEEP`] to freeze everything. The caller
-/// then finds its ticket, or a later one, as `freezer_ticket` in the state. The work is done when `freezer_done` has
-/// reached it.
+/// Name of the xattr of the mount's root that is set to [`FREEZE_ALL`] or [`FREEZE_DEEP`] to freeze everything. The
+/// caller then finds its ticket, or a later one, as `freezer_ticket` in the state. The work is done when `freezer_done`
+/// has reached it.
 pub const FREEZE_XATTR: &[u8] = b"user.floe.freeze";
-/// Freezes everything, and makes a checkpoint.
+/// Value of [`FREEZE_XATTR`] that freezes everything, and makes a checkpoint.
 pub const FREEZE_ALL: &[u8] = b"all";
-/// The same, and also cuts contents again that were made by changes.
+/// Value of [`FREEZE_XATTR`] that also cuts contents again that were made by changes.
 pub const FREEZE_DEEP: &[u8] = b"deep";
 
-/// Largest number of ranges of a file that are looked at: one request must not take long.
+/// Most ranges of a file that are looked at: one request must not take long.
 const RANGES: usize = 1 << 16;
 
-/// The value of `user.floe.state`; `None` if `name` is another attribute.
+/// Returns the value of `user.floe.state`; `None` if `name` is another attribute.
 pub(super) fn state_text(live: &Live, fs: &Fs, inode: InodeId, name: &[u8]) -> Result<Option<String>, Failure> {
     if name != STATE_XATTR {
         return Ok(None);
@@ -120,7 +120,7 @@ fn line(text: &mut String, name: &str, value: impl Display) {
     let _ = writeln!(text, "{name} {value}");
 }
 
-/// Text as a single line.
+/// Returns text as a single line.
 fn words(text: Option<&str>) -> String {
     text.map_or("-".into(), |text| text.replace('\n', " "))
 }
@@ -164,7 +164,7 @@ fn of_file(live: &Live, fs: &Fs, inode: InodeId) -> Result<String, FsError> {
     Ok(format!("thawed_bytes {thawed}\nlost_bytes {lost}\nfrozen_bytes {frozen}\n{more}"))
 }
 
-/// Bytes of a file that are not in holes, and whether all of the file was looked at.
+/// Returns the bytes of a file that are not in holes, and whether all of the file was looked at.
 fn data_bytes(fs: &Fs, inode: InodeId) -> Result<(u64, bool), FsError> {
     let (mut data, mut at) = (0u64, 0);
     for _ in 0..RANGES {

@@ -4,9 +4,9 @@
 use parking_lot::Mutex;
 use std::ops::Range;
 
-/// How many streams are followed at a time.
+/// Number of streams that are followed at a time.
 const STREAMS: usize = 8;
-/// How many inodes a stream may skip: directories, symlinks, and files that are already in the page cache.
+/// Number of inodes that a stream may skip: directories, symlinks, and files that are already in the page cache.
 const SLACK: u64 = 8;
 /// Number of inodes in the first and in the longest window.
 const WINDOW: Range<u64> = 8..128;
@@ -15,11 +15,11 @@ const WINDOW: Range<u64> = 8..128;
 /// has come so far. (The kernel's read-ahead marks a page for the same purpose.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
-    /// The stream, for [`Streams::reader`].
+    /// Number of the stream, for [`Streams::reader`].
     pub(super) stream: usize,
-    /// The inodes.
+    /// Inodes of the window.
     pub(super) inodes: Range<u64>,
-    /// The middle of the window.
+    /// Inode in the middle of the window.
     pub(super) mark: u64,
     /// Whether the reader has read these files before, so that the page cache must have lost them.
     pub(super) anew: bool,
@@ -47,8 +47,8 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// The beginning of `inode` was READ; `anew`: not for the first time. Returns the window to push now, if there is
-    /// one.
+    /// Records that the beginning of `inode` was READ; `anew` tells that it was not for the first time. Returns the
+    /// window to push now, if there is one.
     pub(super) fn was_read(&self, inode: u64, anew: bool) -> Option<Window> {
         let mut state = self.state.lock();
         state.clock += 1;
@@ -71,12 +71,12 @@ impl Streams {
         Some(Window { stream: n, inodes: stream.window.clone(), mark: start.saturating_add(len / 2), anew })
     }
 
-    /// The inode that the reader of a stream read last.
+    /// Returns the inode that the reader of a stream read last.
     pub(super) fn reader(&self, stream: usize) -> u64 {
         self.state.lock().streams.get(stream).map_or(0, |stream| stream.at)
     }
 
-    /// The kernel does not know the inodes of this window: the stream starts again.
+    /// Records that the kernel does not know the inodes of this window: the stream starts again.
     pub(super) fn was_unknown(&self, window: &Window) {
         if let Some(stream) = self.state.lock().streams.get_mut(window.stream)
             && stream.window == window.inodes

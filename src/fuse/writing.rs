@@ -33,10 +33,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// How many requests the kernel may send without anybody waiting for them: read-ahead and write-back.
+/// Most requests that the kernel may send without anybody waiting for them: read-ahead and write-back.
 const MAX_BACKGROUND: u16 = 64;
 
-/// Permission bits, with setuid, setgid and sticky.
+/// Mask of permission bits, with setuid, setgid and sticky.
 const PERMISSIONS: u32 = 0o7777;
 
 /// Longest copy in one request, in bytes: the reply has 32 bits for the length.
@@ -58,7 +58,7 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Serves `live`, whose reading half is `fs`, with these options. Replies that wait for a commit are in `parked`.
+    /// Makes the adapter that serves `live`; `fs` is its reading half. Replies that wait for a commit are in `parked`.
     pub(super) fn new(live: Arc<Live>, fs: Arc<Fs>, options: MountOptions, parked: Arc<Parked<Late>>) -> Self {
         let (of_guard, to_drain) = (Arc::clone(&live), Arc::clone(&parked));
         // What a handler left half done must not be committed.
@@ -71,7 +71,7 @@ impl Writing {
         Writing { reading, live, parked, dirs: DirHandles::default(), atime, traffic: Arc::default() }
     }
 
-    /// The counts of the event loops, used to follow the requesting process.
+    /// Returns the counts of the event loops, used to follow the requesting process.
     pub(super) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }
@@ -125,7 +125,7 @@ impl Writing {
         let _ = self.run("atime", INodeNo(inode.0), || self.live.touch_atime(inode, self.atime == Atime::Always));
     }
 
-    /// An open directory.
+    /// Returns an open directory.
     fn handle(&self, handle: FileHandle) -> Result<Arc<Mutex<DirHandle>>, Failure> {
         self.dirs.get(handle.0).ok_or(Failure::Errno(Errno::EBADF))
     }
@@ -405,7 +405,7 @@ impl Filesystem for Writing {
         }
     }
 
-    /// close(2): returns an error if it is known by now that written data may never become durable.
+    /// Answers close(2): returns an error if it is known by now that written data may never become durable.
     fn flush(&self, request: &Request, inode: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         self.note(request, 0);
         let flushed = self.run("flush", inode, || match self.live.latched() {
@@ -519,7 +519,7 @@ impl Filesystem for Writing {
         Self::reply_empty(reply, done);
     }
 
-    /// The kernel asks for `security.capability` before each write(2), so this must be fast if there are no attributes.
+    /// Answers getxattr(2), fast if there are no xattrs: the kernel asks for one before each write(2).
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.note(request, 0);
         let (reading, id, name) = (&self.reading, InodeId(inode.0), name.as_bytes());
@@ -586,7 +586,7 @@ impl Filesystem for Writing {
     }
 }
 
-/// The mode for fallocate(2); `None` if it is not supported.
+/// Returns the mode for fallocate(2); `None` if it is not supported.
 fn fallocate_mode(mode: i32) -> Option<FallocateMode> {
     let (keep_size, punch, zero) = (libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_ZERO_RANGE);
     match mode {
