@@ -8,15 +8,15 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The variable that names the image for commands that read one.
+/// Name of the environment variable that names the image for commands that read one.
 pub const IMAGE_VARIABLE: &str = "FLOE_IMAGE";
 
-/// Where an image is.
+/// The file and offset where an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Where in the file the image begins, in bytes.
+    /// Offset in the file where the image begins, in bytes.
     pub offset: u64,
 }
 
@@ -39,10 +39,10 @@ pub struct ImageArg {
 }
 
 impl ImageArg {
-    /// The image.
+    /// Returns the image.
     ///
     /// # Errors
-    /// With [`Exit::Usage`] if none is named, or both here and by the environment.
+    /// Fails with [`Exit::Usage`] if none is named, or both here and by the environment.
     pub fn resolve(self) -> anyhow::Result<Place> {
         let (path, others) = image_first(image_variable(), self.image.into_iter().collect())?;
         match others.first() {
@@ -66,10 +66,10 @@ pub struct ImageAndPaths {
 }
 
 impl ImageAndPaths {
-    /// The image, and the paths cleaned by [`clean`].
+    /// Returns the image, and the paths cleaned by [`clean`].
     ///
     /// # Errors
-    /// With [`Exit::Usage`] if no image is named.
+    /// Fails with [`Exit::Usage`] if no image is named.
     pub fn resolve(self) -> anyhow::Result<(Place, Vec<Vec<u8>>)> {
         self.resolve_with(image_variable())
     }
@@ -81,15 +81,15 @@ impl ImageAndPaths {
     }
 }
 
-/// What [`IMAGE_VARIABLE`] says, if anything.
+/// Returns the value of [`IMAGE_VARIABLE`], if it is set.
 pub fn image_variable() -> Option<OsString> {
     std::env::var_os(IMAGE_VARIABLE).filter(|name| !name.is_empty())
 }
 
-/// The image and the other arguments: the first argument is the image, unless the variable names it.
+/// Returns the image and the other arguments: the first argument is the image, unless the variable names it.
 ///
 /// # Errors
-/// With [`Exit::Usage`] if no image is named.
+/// Fails with [`Exit::Usage`] if no image is named.
 pub fn image_first(variable: Option<OsString>, args: Vec<OsString>) -> anyhow::Result<(PathBuf, Vec<OsString>)> {
     if let Some(image) = variable {
         return Ok((image.into(), args));
@@ -103,7 +103,7 @@ pub fn image_first(variable: Option<OsString>, args: Vec<OsString>) -> anyhow::R
     }
 }
 
-/// What people are told of an argument that has no meaning because the variable names the image.
+/// Makes the error for an argument that has no meaning because the variable names the image.
 pub fn too_many(image: &Path, arg: &OsString) -> anyhow::Error {
     let (image, arg) = (escape::shown(image.as_os_str().as_bytes()), escape::shown(arg.as_bytes()));
     told(
@@ -114,7 +114,8 @@ pub fn too_many(image: &Path, arg: &OsString) -> anyhow::Error {
     )
 }
 
-/// A path in an image without leading, trailing and double slashes and without `.`; the root is empty. `..` stays: no entry has this name.
+/// Returns a path in an image without leading, trailing and double slashes and without `.`; the root is empty. `..`
+/// stays: no entry has this name.
 pub fn clean(path: &[u8]) -> Vec<u8> {
     let parts = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.collect::<Vec<_>>().join(&b'/')
@@ -130,17 +131,17 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Threads that work: what was asked for, or as many as there are cores.
+    /// Returns the number of threads that work: what was asked for, or as many as there are cores.
     pub fn jobs(self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.jobs.map_or_else(cores, usize::from)
     }
 }
 
-/// Who owns what is packed: `U:G` in numbers.
+/// Parses the owner of what is packed: `U:G` in numbers.
 ///
 /// # Errors
-/// If it is anything else.
+/// Fails if the text is anything else.
 pub fn owner(text: &str) -> Result<(u32, u32), String> {
     let parsed = text.split_once(':').and_then(|(user, group)| Some((id(user)?, id(group)?)));
     parsed.ok_or_else(|| format!("'{text}' is not an owner (numbers of user and group, like 1000:100)"))

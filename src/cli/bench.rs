@@ -43,9 +43,9 @@ Examples:
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but an entry failed or something could not be read, 130 interrupted.
 ";
 
-/// Columns of the table.
+/// Columns of the table that is printed.
 const WIDTH: usize = 100;
-/// What is looked for in a page that is to be replaced, and how far.
+/// Text that a page has if an earlier run made it, so that it may be replaced.
 const GENERATOR: &[u8] = b"<meta name=\"generator\" content=\"floe bench";
 const GENERATOR_WITHIN: u64 = 4096;
 
@@ -82,7 +82,7 @@ pub struct Args {
     resources: Resources,
 }
 
-/// Time after which a peer is stopped, if it is.
+/// Time after which a compared program is stopped; `None` for never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limit(Option<Duration>);
 
@@ -101,10 +101,10 @@ fn limit(text: &str) -> Result<Limit, String> {
     seconds.map(|seconds| Limit(Some(Duration::from_secs(seconds)))).ok_or_else(wrong)
 }
 
-/// Measures, and prints what was found.
+/// Runs `floe bench`: measures, and prints the results.
 ///
 /// # Errors
-/// If DIR, the work directory or the page's file cannot be used, or a signal came.
+/// Fails if DIR, the work directory or the page's file cannot be used, or if a signal came.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let plan = args.plan()?;
     // Before hours of work, not after.
@@ -131,7 +131,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(if shower.findings() || report.entries.iter().any(failed) { Exit::Findings } else { Exit::Done })
 }
 
-/// The file of the page, under a temporary name until it is finished.
+/// Makes the file of the page, under a temporary name until it is finished.
 fn page_file(path: &Path) -> anyhow::Result<AtomicFile> {
     let what = || format!("cannot write the page '{}'", shown(path));
     match File::open(path) {
@@ -187,7 +187,7 @@ impl Args {
     }
 }
 
-/// Shows people where the run is: a bar on a terminal, or a line for each step.
+/// Shows people the progress of the run: a bar on a terminal, or a line for each step.
 struct Shower {
     bar: Option<ProgressBar>,
     lines: bool,
@@ -219,7 +219,7 @@ impl Shower {
         }
     }
 
-    /// Whether something of the source could not be read.
+    /// Returns whether something of the source could not be read.
     fn findings(&self) -> bool {
         self.findings.load(Ordering::Relaxed)
     }
@@ -262,7 +262,7 @@ impl BenchObserver for Shower {
     }
 }
 
-/// A line that says what became of an entry.
+/// Returns a line that says what became of an entry.
 fn became(entry: &Entry) -> String {
     match &entry.outcome {
         Outcome::Done => format!("{}: measured", entry.name),
@@ -271,7 +271,7 @@ fn became(entry: &Entry) -> String {
     }
 }
 
-/// `2 of 4, floe balanced: packing 42%, 3:10 left`
+/// Returns a line such as `2 of 4, floe balanced: packing 42%, 3:10 left`.
 fn line(at: &At) -> String {
     let share = at.share.map_or_else(String::new, |share| format!(" {:.0}%", share * 100.0));
     let left = at.seconds_left.filter(|left| left.is_finite());

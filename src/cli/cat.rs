@@ -14,7 +14,7 @@ Examples:
   floe cat logs.floe var/log/syslog.1 var/log/syslog | grep panic
 ";
 
-/// Bytes read at once.
+/// Number of bytes read at once.
 const PIECE: usize = 1 << 20;
 
 /// `floe cat`.
@@ -25,10 +25,11 @@ pub struct Args {
     image: ImageAndPaths,
 }
 
-/// Writes the files. One that cannot be read is named, and the others are still written.
+/// Runs `floe cat`: writes the files to standard output. One that cannot be read is named, and the others are still
+/// written.
 ///
 /// # Errors
-/// If the image cannot be opened, or standard output not be written.
+/// Fails if the image cannot be opened, or if standard output cannot be written.
 pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     let (image, paths) = args.image.resolve()?;
     if paths.is_empty() {
@@ -64,9 +65,9 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
 
 /// Why a file could not be copied.
 pub enum CatError {
-    /// The image does not give it.
+    /// The file cannot be read in the image.
     Read(FsError),
-    /// It could not be written.
+    /// The bytes could not be written.
     Write(io::Error),
 }
 
@@ -81,10 +82,10 @@ fn copy(fs: &Fs, path: &[u8], out: &mut dyn Write) -> Result<(), CatError> {
     copy_file(fs, &attr, out)
 }
 
-/// Writes the bytes of a file.
+/// Writes the bytes of a file to `out`.
 ///
 /// # Errors
-/// If it is no regular file, cannot be read, or `out` not be written.
+/// Fails if it is no regular file, cannot be read, or if `out` cannot be written.
 pub fn copy_file(fs: &Fs, attr: &Attr, out: &mut dyn Write) -> Result<(), CatError> {
     match attr.file_type {
         FileType::Regular => {}

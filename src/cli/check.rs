@@ -26,7 +26,7 @@ Examples:
 Exit status: 0 no damage, 1 failed, 2 wrong usage, 3 damage was found, 10 no image, 130 interrupted.
 ";
 
-/// Paths shown with a finding; `-v` shows all that are known.
+/// Number of paths shown with a finding; `-v` shows all that are known.
 const PATHS_SHOWN: usize = 10;
 
 /// `floe check`.
@@ -61,10 +61,10 @@ fn subset(text: &str) -> Result<Subset, String> {
     size::parse(text).map(Subset::Bytes).map_err(|_| wrong())
 }
 
-/// Checks.
+/// Runs `floe check`.
 ///
 /// # Errors
-/// If there is no image, it cannot be read at all, or a signal came.
+/// Fails if there is no image, it cannot be read at all, or a signal came.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let place = args.image.resolve()?;
     let path = &place.path;
@@ -183,7 +183,7 @@ fn print(report: &CheckReport, context: &Context, out: &mut dyn Write) -> io::Re
     Ok(())
 }
 
-/// What was found, and of which part of the image.
+/// Returns the verdict: what was found, and in which part of the image.
 fn verdict(report: &CheckReport) -> &'static str {
     match (report.damaged(), report.superchunks_read) {
         (true, _) => "damaged",
@@ -201,7 +201,7 @@ struct Document<'a> {
     findings: Vec<FindingShown<'a>>,
     findings_suppressed: u64,
     paths_incomplete: bool,
-    /// At the end of the file.
+    /// Number of bytes that are missing at the end of the file.
     missing_bytes: u64,
     bytes: u64,
     frames: u64,
@@ -213,10 +213,10 @@ struct Document<'a> {
     subchunks_verified: u64,
     subchunks_lost: u64,
     thawed: output::Thawed,
-    /// Who writes the image: only its last checkpoint was checked.
+    /// The process that writes the image, if there is one: then only the last checkpoint was checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     writer: Option<&'a str>,
-    /// Number of the thaw log's last transaction, where the log was read.
+    /// Number of the thaw log's last transaction, if the log was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     transactions: Option<u64>,
 }

@@ -2,14 +2,15 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors for everything but the directories that are kept open: image, temporary files, readers, standard streams.
+/// Number of descriptors for everything but the directories that are kept open: image, temporary files, readers,
+/// standard streams.
 const RESERVED: u64 = 64;
-/// More directories than wait to be read and a usual depth need are of no use.
+/// Most directories that are kept open: more than wait to be read and a usual depth need are of no use.
 const MOST: u64 = 4096;
-/// With less than this, directories are opened again all the time.
+/// Least number of directories that are kept open: with fewer, directories are opened again all the time.
 const LEAST: u64 = 8;
 
-/// Raises the soft limit of open files to the hard one; returns what it is then.
+/// Raises the soft limit of open files to the hard one, and returns the limit.
 pub fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     // If it cannot be raised, the one that is there holds.
@@ -17,7 +18,7 @@ pub fn raise() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many directories `pack` or `extract` may keep open under a limit.
+/// Returns how many directories `pack` or `extract` may keep open under a limit of open files.
 pub fn directories(limit: u64) -> usize {
     (limit.saturating_sub(RESERVED) / 2).clamp(LEAST, MOST) as usize
 }

@@ -32,10 +32,10 @@ struct Document {
     path: output::Name,
 }
 
-/// Prints the digest.
+/// Runs `floe digest`: prints the digest.
 ///
 /// # Errors
-/// If the image cannot be opened or has no such path; with [`Exit::Findings`] if something in it cannot be read.
+/// Fails if the image cannot be opened or has no such path; with [`Exit::Findings`] if something in it cannot be read.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let (image, paths) = args.image.resolve()?;
     let path = match paths.as_slice() {

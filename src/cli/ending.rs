@@ -11,23 +11,23 @@ use anyhow::Context as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// How the writing of an image came to its end.
+/// Result of ending the writing of an image.
 pub struct Ended {
-    /// What is left, or what went wrong.
+    /// The state of the image and its thaw log, or the error.
     pub result: anyhow::Result<Finished>,
     named: String,
     left: FreezerStatus,
 }
 
 impl Ended {
-    /// Ends it. What is in the thaw log is frozen for so long at most; the rest stays there.
+    /// Ends the writing. The bytes in the thaw log are frozen for at most `limit`; the rest stays there.
     pub fn of(live: &Live, path: &Path, limit: Duration) -> Self {
         let named = shown(path).into_owned();
         let result = live.end(limit).with_context(|| format!("the end of writing '{named}' failed"));
         Ended { result, named, left: live.freezer_status() }
     }
 
-    /// What is to be told; nothing if the image is complete and its thaw log gone.
+    /// Returns the message for people; it is empty if the image is complete and its thaw log gone.
     pub fn outcome(&self) -> Outcome {
         match &self.result {
             Ok(Finished::Untouched | Finished::Removed) => Outcome::Done(String::new()),

@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-/// The name as it may be shown anywhere: printable, on one line. A name without surprises is itself.
+/// Returns the name in a form that may be shown anywhere: printable, on one line. A name of printable characters is
+/// returned unchanged.
 pub fn shown(name: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(name) {
         Ok(text) if text.chars().all(is_plain) => Cow::Borrowed(text),

@@ -2,34 +2,34 @@
 
 use std::process::ExitCode;
 
-/// How the program ended.
+/// Exit status of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done.
+    /// The command succeeded.
     Done,
-    /// Failed.
+    /// The command failed.
     Failed,
-    /// Wrong usage.
+    /// The command line is wrong.
     Usage,
-    /// Done, with findings: inputs that could not be read, damage that `check` found.
+    /// The command ended, with findings: inputs that could not be read, or damage that `check` found.
     Findings,
-    /// No such image, or not one.
+    /// There is no such image, or the file is not one.
     NoImage,
-    /// Another writer holds the lock.
+    /// Another writer holds the lock of the image.
     Locked,
-    /// Wrong key. Reserved: nothing is encrypted yet.
+    /// The key is wrong. Reserved: nothing is encrypted yet.
     WrongKey,
-    /// Interrupted by a signal.
+    /// A signal interrupted the command.
     Interrupted,
-    /// As mount(8)'s helper: wrong usage or no permission.
+    /// Status of mount(8)'s helper for wrong usage or no permission.
     MountUsage,
-    /// As mount(8)'s helper: a system error.
+    /// Status of mount(8)'s helper for a system error.
     MountSystem,
-    /// As mount(8)'s helper: the mount failed.
+    /// Status of mount(8)'s helper for a failed mount.
     MountFailed,
 }
 
-/// Number and meaning of every status, in the order they are documented.
+/// Name, number and meaning of every status, in the order in which they are documented.
 pub const TABLE: [(Exit, u8, &str); 11] = [
     (Exit::Done, 0, "done"),
     (Exit::Failed, 1, "failed"),
@@ -45,7 +45,7 @@ pub const TABLE: [(Exit, u8, &str); 11] = [
 ];
 
 impl Exit {
-    /// The number the process ends with.
+    /// Returns the number with which the process ends.
     pub fn code(self) -> u8 {
         TABLE.iter().find(|row| row.0 == self).map_or(1, |row| row.1)
     }
@@ -57,7 +57,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The table as lines of text, for help and man page.
+/// Returns the table as lines of text, for help and man page.
 pub fn help() -> String {
     let own = TABLE.iter().filter(|row| !row.2.starts_with("as mount"));
     let lines = own.map(|(_, code, meaning)| format!("  {code:>3}  {meaning}\n"));

@@ -42,7 +42,7 @@ The image itself, its thaw log (IMAGE.thaw) and its lock (IMAGE.lock) are never 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something is missing, 10 no image, 130 interrupted.
 ";
 
-/// Directories held open at most: more make nothing faster.
+/// Most directories that are held open: more make nothing faster.
 const OPEN_DIRECTORIES: usize = 64;
 
 /// `floe extract`.
@@ -89,10 +89,10 @@ impl From<When> for Overwrite {
     }
 }
 
-/// Extracts.
+/// Runs `floe extract`.
 ///
 /// # Errors
-/// If the image cannot be opened or has not all of the paths, the folder cannot be used, or a signal came.
+/// Fails if the image cannot be opened or has not all of the paths, the directory cannot be used, or a signal came.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let rules = rules(&args)?;
     let (image, paths) = args.image.resolve()?;
@@ -143,7 +143,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(if unasked || observer.progress.findings() > 0 { Exit::Findings } else { Exit::Done })
 }
 
-/// The image, its thaw log and its lock.
+/// Returns device and inode of the image, its thaw log and its lock.
 fn own_files(path: &Path, image: &File) -> anyhow::Result<Vec<FileId>> {
     let metadata = image.metadata()?;
     let path = storage::follow(path)?;
@@ -161,7 +161,7 @@ fn rules(args: &Args) -> anyhow::Result<FilterRules> {
     FilterRules::new(options).map_err(wrong)
 }
 
-/// What the rules say of a path, asked as the packer asks.
+/// Returns the decision of the rules about a path, asked as the packer asks.
 fn pick(rules: &FilterRules, path: &[u8], file_type: FileType) -> Pick {
     let is_dir = file_type == FileType::Directory;
     match rules.decide(&FilterEntry { path, is_dir, size: 0 }) {
@@ -171,7 +171,7 @@ fn pick(rules: &FilterRules, path: &[u8], file_type: FileType) -> Pick {
     }
 }
 
-/// Writes the files at and below `paths`; without any, all.
+/// Writes the bytes of the files at and below `paths` to standard output; without paths, of all files.
 fn to_stdout(
     fs: &Fs,
     paths: &[Vec<u8>],
@@ -209,7 +209,7 @@ fn to_stdout(
 
 struct Observer {
     progress: Progress,
-    /// Bytes in all, 0 if not known.
+    /// Total number of bytes, 0 if unknown.
     total: u64,
     verbose: bool,
 }
@@ -247,7 +247,7 @@ impl ExtractObserver for Observer {
 #[derive(Serialize)]
 struct Summary {
     files: u64,
-    /// Links, further names of files, devices, FIFOs and sockets.
+    /// Number of links, further names of files, devices, FIFOs and sockets.
     others: u64,
     directories: u64,
     bytes: u64,

@@ -15,10 +15,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Gives the log up and tells people of it. To be called where the image cannot be written without that.
+/// Gives up the thaw log of an image and tells people about it. Call it if the image cannot be written otherwise.
 ///
 /// # Errors
-/// If it fails; it may be tried again.
+/// Fails if the log cannot be given up; it may be tried again.
 pub fn forget_thaw_log(path: &Path, storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>) -> anyhow::Result<()> {
     let what = || format!("cannot give up the thaw log of '{}'", shown(path));
     let forgotten = forget(storage, home, ImageOptions::default(), time::now()).with_context(what)?;

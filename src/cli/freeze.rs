@@ -65,10 +65,10 @@ pub struct Args {
     resources: Resources,
 }
 
-/// Freezes, or shows how far that is.
+/// Runs `floe freeze`: freezes what was written, or shows the progress. What was written is not lost by an error.
 ///
 /// # Errors
-/// There is no such mount or image, somebody else writes it, or the freeze failed. What was written is not lost by that.
+/// Fails if there is no such mount or image, somebody else writes it, or the freeze failed.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let named = shown(&args.target).into_owned();
     let found = args.target.metadata();
@@ -98,7 +98,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     image(&args, context).with_context(cannot)
 }
 
-/// An image that is not mounted.
+/// Freezes an image that is not mounted.
 fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     descriptors::raise();
     let options = MountOptions::default();
@@ -146,7 +146,7 @@ fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(done.exit())
 }
 
-/// An image that is written through a mount is frozen through that.
+/// Adds a hint to the error for an image that is written through a mount: it is frozen through the mount.
 fn explained(path: &Path, why: anyhow::Error) -> anyhow::Error {
     let Some(LockError::Held { host: Some(host), pid: Some(pid), .. }) = why.downcast_ref() else { return why };
     let pid = i32::try_from(*pid).ok().filter(|_| *host == Owner::current().host);

@@ -16,10 +16,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The first name of each file of an image that has bytes in the thaw log.
+/// Returns the first name of each file of an image that has bytes in the thaw log.
 ///
 /// # Errors
-/// If the image cannot be read.
+/// Fails if the image cannot be read.
 pub fn names(live: &Arc<Live>) -> anyhow::Result<HashMap<InodeId, Vec<u8>>> {
     let snapshot = live.snapshot();
     let view = snapshot.view();
@@ -36,13 +36,13 @@ pub fn names(live: &Arc<Live>) -> anyhow::Result<HashMap<InodeId, Vec<u8>>> {
 
 /// Thawed files of a mount, in the order in which its freezer takes them.
 pub struct Thawed {
-    /// The root of the mount.
+    /// Path of the mount's root.
     point: PathBuf,
     files: VecDeque<PathBuf>,
 }
 
 impl Thawed {
-    /// Walks over the mount. What cannot be looked at is left out.
+    /// Walks over the mount and lists thawed files. Files that cannot be examined are left out.
     pub fn of(point: &Path) -> io::Result<Self> {
         let device = point.symlink_metadata()?.dev();
         let (mut files, mut dirs) = (Vec::new(), vec![point.to_owned()]);
@@ -63,7 +63,7 @@ impl Thawed {
         Ok(Thawed { point: point.to_owned(), files })
     }
 
-    /// Lists those that are frozen by now: the first ones up to one that is not, or with `all` each of them.
+    /// Prints the files that are frozen by now: the first ones up to one that is not, or with `all` each of them.
     pub fn tell(&mut self, progress: &Progress, all: bool) {
         while let Some(path) = self.files.pop_front() {
             if !is_thawed(&path) {
@@ -76,7 +76,7 @@ impl Thawed {
     }
 }
 
-/// Whether a file has bytes in the thaw log. One that is gone, or may not be looked at, does not.
+/// Returns whether a file has bytes in the thaw log. A file that is gone, or may not be examined, does not count.
 fn is_thawed(path: &Path) -> bool {
     matches!(MountState::of(path), Ok(Some(state)) if state.number("thawed_bytes") > 0)
 }

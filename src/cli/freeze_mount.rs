@@ -18,26 +18,26 @@ use rustix::io::Errno;
 use std::path::Path;
 use std::time::Duration;
 
-/// Time from one look at the mount to the next: at first, and at most.
+/// First and longest time between two looks at the mount's state.
 const LOOK: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_millis(200);
 
-/// What the command line asks for.
+/// Options of the command line for freezing a mount.
 pub struct Asked<'a> {
     /// A directory of the mount.
     pub dir: &'a Path,
-    /// Files that were changed are cut into subchunks again, too.
+    /// Whether files that were changed are cut into subchunks again, too.
     pub deep: bool,
-    /// Only say what there is to freeze.
+    /// Whether only to report what there is to freeze.
     pub dry_run: bool,
-    /// Nothing if nothing is thawed, or the mount is not to freeze by itself (`freeze=off`).
+    /// Whether to do nothing if nothing is thawed, or if the mount is not to freeze by itself (`freeze=off`).
     pub before_unmounting: bool,
 }
 
-/// Freezes, and tells people what was done.
+/// Freezes a mount, and tells people what was done.
 ///
 /// # Errors
-/// It is no mount of floe, is another user's, or the freeze failed.
+/// Fails if it is no mount of floe, is another user's, or the freeze failed.
 pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     let mount = mount_of_directory(asked.dir)?;
     let (point, named) = (&mount.point, shown(&mount.point).into_owned());
@@ -85,7 +85,7 @@ pub fn run(asked: &Asked<'_>, context: &Context) -> anyhow::Result<Exit> {
     Ok(done.exit())
 }
 
-/// Looks at the mount until it has done what was asked for.
+/// Reads the mount's state until it has done what was asked for.
 fn watched(
     point: &Path,
     named: &str,

@@ -11,13 +11,13 @@ use serde::Serialize;
 use std::io;
 use std::time::Duration;
 
-/// What a freeze did, to be told.
+/// Result of a freeze, to be shown to people or programs.
 pub struct Done {
-    /// In numbers.
+    /// Figures of the freeze.
     pub report: FreezeReport,
     /// Whether the image alone is complete now.
     pub is_complete: bool,
-    /// How long it took.
+    /// Duration of the freeze.
     pub elapsed: Duration,
 }
 
@@ -38,10 +38,10 @@ struct Summary {
 }
 
 impl Done {
-    /// Tells people or programs.
+    /// Prints the result for people or programs.
     ///
     /// # Errors
-    /// Standard output cannot be written.
+    /// Fails if standard output cannot be written.
     pub fn tell(&self, progress: &Progress) -> io::Result<()> {
         let report = &self.report;
         if progress.is_json() {
@@ -103,7 +103,7 @@ impl Done {
         lines
     }
 
-    /// The status to end with.
+    /// Returns the exit status.
     pub fn exit(&self) -> Exit {
         if self.report.failed > 0 { Exit::Findings } else { Exit::Done }
     }
@@ -116,10 +116,10 @@ struct Survey {
     bytes: u64,
 }
 
-/// What would be frozen.
+/// Prints what would be frozen.
 ///
 /// # Errors
-/// Standard output cannot be written.
+/// Fails if standard output cannot be written.
 pub fn tell_survey(found: &FreezerStatus, json: bool) -> io::Result<()> {
     let (files, bytes) = (found.queue_files, found.queue_bytes);
     if json {
@@ -129,7 +129,7 @@ pub fn tell_survey(found: &FreezerStatus, json: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// What is told of a mount that is read-only.
+/// Prints that a read-only mount has nothing to freeze.
 pub fn nothing_to_freeze(named: &str, context: &Context) -> anyhow::Result<Exit> {
     if context.json {
         let done = Done { report: FreezeReport::default(), is_complete: true, elapsed: Duration::ZERO };
@@ -140,7 +140,7 @@ pub fn nothing_to_freeze(named: &str, context: &Context) -> anyhow::Result<Exit>
     Ok(Exit::Done)
 }
 
-/// Why a mount may not be asked.
+/// Makes the error for a mount that may not be asked to freeze.
 pub fn refused(errno: rustix::io::Errno) -> anyhow::Error {
     use rustix::io::Errno;
     match errno {

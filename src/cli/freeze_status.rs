@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// One document for programs.
+/// The document that `floe freeze --status --json` prints.
 #[derive(Serialize)]
 struct Document {
     mount: output::Name,
@@ -145,7 +145,7 @@ impl State {
     }
 }
 
-/// `5 s ago`, `3 min ago`.
+/// Returns a time such as `5 s ago` or `3 min ago`.
 fn ago(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s ago"),
@@ -170,10 +170,10 @@ impl Last {
     }
 }
 
-/// Shows it.
+/// Runs `floe freeze --status`.
 ///
 /// # Errors
-/// The directory is in no mount of floe, or the mount does not answer.
+/// Fails if the directory is in no mount of floe, or the mount does not answer.
 pub fn run(dir: &Path, named: &str, json: bool) -> anyhow::Result<Exit> {
     let cannot = || format!("cannot show the state of '{named}'");
     let mount = mount_of_directory(dir).with_context(cannot)?;

@@ -37,7 +37,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 10 no image, 11 another process wr
 130 interrupted.
 ";
 
-/// Time between two looks whether readers have ended.
+/// Time between two checks whether readers have ended.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// `floe gc`.
@@ -65,10 +65,10 @@ struct Summary {
     left_bytes: u64,
 }
 
-/// Frees.
+/// Runs `floe gc`: frees the space of dead bytes.
 ///
 /// # Errors
-/// If there is no image, it cannot be written, or it is not known what may be freed.
+/// Fails if there is no image, it cannot be written, or it is not known what may be freed.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let what = || format!("cannot free space in image '{}'", shown(&args.image));
     let is_directory = args.image.metadata().is_ok_and(|found| found.is_dir());
@@ -121,7 +121,7 @@ fn keep_readers_out(storage: &FileStorage, path: &Path, no_wait: bool) -> Result
     }
 }
 
-/// Who reads the image.
+/// Returns a text that names the processes that read the image.
 fn who(storage: &FileStorage) -> String {
     match &readers_here(storage.file())[..] {
         [] => "readers on another host or of another user".to_owned(),

@@ -14,16 +14,17 @@ use rustix::io::Errno;
 use std::path::Path;
 use std::time::Duration;
 
-/// Time from one look at the mount to the next: at first, and at most.
+/// First and longest time between two looks at the mount's state.
 const LOOK: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_millis(200);
-/// Time between two tries where others read the image.
+/// Time between two attempts while others read the image.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Frees what is dead in the image that is mounted at or above `dir`; waits for readers of the image unless `no_wait`.
+/// Frees the space of dead bytes in the image that is mounted at or above `dir`; waits for readers of the image unless
+/// `no_wait`.
 ///
 /// # Errors
-/// It is no writable mount of floe, is another user's, or nothing could be freed.
+/// Fails if it is no writable mount of floe, is another user's, or nothing could be freed.
 pub fn free(dir: &Path, no_wait: bool) -> anyhow::Result<GcReport> {
     let mount = mount_of_directory(dir)?;
     let point = &mount.point;
@@ -62,7 +63,7 @@ fn ask(point: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Looks at the mount until it has done what was asked for.
+/// Reads the mount's state until it has done what was asked for.
 fn watched(point: &Path) -> anyhow::Result<MountState> {
     let gone = || anyhow!("it was unmounted meanwhile: what is dead is freed the next time");
     // Everybody gets a ticket of his own; what a later one asks for is done no earlier than what this one does.

@@ -17,14 +17,15 @@ pub struct CompletionsArgs {
 /// Prints completions for a shell.
 ///
 /// # Errors
-/// If they cannot be written.
+/// Fails if they cannot be written.
 pub fn completions(args: CompletionsArgs) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut completable(Cli::command()), "floe", &mut script);
     print(&script)
 }
 
-/// The definition with values to offer, also where others are allowed, and no names of files where none is meant.
+/// Returns the definition of the command line with values to offer, also where others are allowed, and no names of
+/// files where none is meant.
 fn completable(command: clap::Command) -> clap::Command {
     let of_arg = |arg: clap::Arg| match values(arg.get_id().as_str()) {
         Some(values) => arg.value_parser(PossibleValuesParser::new(values)),
@@ -81,7 +82,7 @@ pub struct ManArgs {
 /// Prints a manual page.
 ///
 /// # Errors
-/// If there is no such command, or the page cannot be written.
+/// Fails if there is no such command, or the page cannot be written.
 pub fn man(args: ManArgs) -> anyhow::Result<Exit> {
     let mut all = Cli::command();
     all.build();
@@ -98,7 +99,7 @@ pub fn man(args: ManArgs) -> anyhow::Result<Exit> {
     print(&page(command, &text)?)
 }
 
-/// The page of a command. `text` is what its help ends with.
+/// Returns the page of a command. `text` is what its help ends with.
 fn page(command: clap::Command, text: &str) -> io::Result<Vec<u8>> {
     let (has_commands, has_version) = (command.has_subcommands(), command.get_version().is_some());
     let man = clap_mangen::Man::new(command);
@@ -136,7 +137,7 @@ fn page(command: clap::Command, text: &str) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// Text that no character of is an instruction to roff.
+/// Escapes text so that no character of it is an instruction to roff.
 fn roff(text: &str) -> String {
     let escaped = text.replace('\\', "\\(rs").replace('-', "\\-").replace('\'', "\\(aq");
     if escaped.starts_with('.') || escaped.is_empty() { format!("\\&{escaped}") } else { escaped }

@@ -12,7 +12,7 @@ use std::io::Write;
 const WIDEST: usize = 100;
 /// Narrowest text that is laid out; below this, lines break at the terminal's edge.
 const NARROWEST: usize = 40;
-/// Columns before what an item means, if that begins on a line of its own.
+/// Indent in columns of an item's meaning, if that begins on a line of its own.
 const INDENT: usize = 6;
 
 /// `floe help`.
@@ -26,7 +26,7 @@ pub struct Args {
 /// Prints the help.
 ///
 /// # Errors
-/// There is no such command, or standard output cannot be written.
+/// Fails if there is no such command, or standard output cannot be written.
 pub fn run(args: Args) -> anyhow::Result<Exit> {
     let argv = std::iter::once("floe").chain(args.command.as_deref()).chain(["--help"]);
     let Err(help) = command().try_get_matches_from(argv) else { return Ok(Exit::Done) };
@@ -40,7 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The definition of the command line, with its texts laid out for the terminal.
+/// Returns the definition of the command line, with its texts laid out for the terminal.
 pub fn command() -> clap::Command {
     let width = width();
     let fitted = |command: clap::Command| match command.get_after_help().map(ToString::to_string) {
@@ -54,7 +54,7 @@ fn width() -> usize {
     columns().clamp(NARROWEST, WIDEST)
 }
 
-/// Columns of the terminal, whichever stream is one; else as COLUMNS says.
+/// Returns the columns of the terminal, whichever stream is one; else as COLUMNS says.
 pub fn columns() -> usize {
     let of_terminal = [rustix::stdio::stdout(), rustix::stdio::stderr(), rustix::stdio::stdin()]
         .iter()
@@ -64,16 +64,16 @@ pub fn columns() -> usize {
     of_terminal.or_else(given).unwrap_or(WIDEST)
 }
 
-/// A part of a text.
+/// A part of a help text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Block {
     /// A paragraph on one line.
     Paragraph(String),
-    /// A heading, and items with what they mean.
+    /// A heading, and items with their meanings.
     List(String, Vec<(String, String)>),
 }
 
-/// The blocks of a text.
+/// Splits a text into its blocks.
 pub fn blocks(text: &str) -> Vec<Block> {
     text.split("\n\n").filter(|block| !block.trim().is_empty()).map(block).collect()
 }
@@ -116,7 +116,8 @@ fn list(items: &[(String, String)], width: usize) -> String {
     items.iter().map(line).collect()
 }
 
-/// The words of `text` in lines of at most `width` columns. All lines but the last end with `more`. An empty text is no line.
+/// Lays out the words of `text` in lines of at most `width` columns. All lines but the last end with `more`. An empty
+/// text is no line.
 fn wrapped(text: &str, first: usize, others: usize, more: &str, width: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
     let words = if more.is_empty() { text.split_whitespace().map(str::to_owned).collect() } else { shell_words(text) };
@@ -138,7 +139,7 @@ fn wrapped(text: &str, first: usize, others: usize, more: &str, width: usize) ->
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-/// The words of a command line; what is quoted stays in one.
+/// Splits a command line into words; what is quoted stays in one.
 fn shell_words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut is_quoted = false;

@@ -34,10 +34,10 @@ pub struct Args {
     image: ImageArg,
 }
 
-/// Shows what the image is made of.
+/// Runs `floe info`: shows what the image consists of.
 ///
 /// # Errors
-/// If it cannot be opened, or its tables not be read.
+/// Fails if the image cannot be opened, or its tables cannot be read.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let place = args.image.resolve()?;
     let path = &place.path;
@@ -60,7 +60,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What is live and what is dead. That it is not known, in a damaged image, is a warning.
+/// Returns the live and dead bytes. If they cannot be counted, in a damaged image, it prints a warning and returns
+/// `None`.
 fn space(path: &Path, opened: &Opened, usage: &Usage) -> Option<Space> {
     let why = match meta::space(&opened.image, usage) {
         Ok(space) if space.unknown == 0 => return Some(space),
@@ -71,9 +72,9 @@ fn space(path: &Path, opened: &Opened, usage: &Usage) -> Option<Space> {
     None
 }
 
-/// What was measured of an image.
+/// Figures that were measured of an image.
 struct Measured<'a> {
-    /// Of the file.
+    /// Length of the file in bytes.
     bytes: u64,
     usage: &'a Usage,
     thawed: &'a ThawedCount,
@@ -95,11 +96,11 @@ struct Info {
     params: ParamsShown,
     counts: Counts,
     sizes: Sizes,
-    /// Absent where it is not known.
+    /// Live and dead bytes; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     space: Option<SpaceShown>,
     thawed: output::Thawed,
-    /// Who writes the image: all else is of its last checkpoint.
+    /// The process that writes the image, if there is one: all figures are then of its last checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     writer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +108,7 @@ struct Info {
     warnings: Vec<String>,
 }
 
-/// What is beside the image.
+/// Files beside the image: thaw log and lock.
 #[derive(Default)]
 struct Beside {
     writer: Option<String>,
@@ -137,7 +138,7 @@ impl Beside {
 
 #[derive(Serialize)]
 struct ParamsShown {
-    /// Absent where codec and sizes are no profile's, or one's that this version does not know.
+    /// Name of the profile; absent if codec and sizes are no profile's, or one's that this version does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<&'static str>,
     compression: String,
@@ -160,11 +161,11 @@ struct Counts {
 
 #[derive(Serialize)]
 struct Sizes {
-    /// Of all regular files.
+    /// Bytes of all regular files.
     files: u64,
-    /// Of all different subchunks ever stored.
+    /// Raw bytes of all different subchunks ever stored.
     unique: u64,
-    /// What deduplication saved.
+    /// Bytes that deduplication saved.
     shared: u64,
     image: u64,
     data: u64,
@@ -186,9 +187,9 @@ struct SpaceShown {
     live_tables: u64,
     dead_data: u64,
     dead_tables: u64,
-    /// Of the dead ones: frames that nothing is live of.
+    /// Dead bytes of frames in which nothing is live.
     wholly_dead: u64,
-    /// Given back: zeros that take no space.
+    /// Bytes of punched holes, which take no space.
     punched: u64,
 }
 

@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Where syslogd or journald listens.
+/// Path of the socket where syslogd or journald listens.
 const SYSTEM_LOG: &str = "/dev/log";
 /// Facility of daemons (RFC 5424, 6.2.1), times 8.
 const DAEMON: u8 = 3 << 3;
@@ -30,9 +30,9 @@ static SYSTEM: OnceLock<Option<System>> = OnceLock::new();
 
 struct System {
     socket: UnixDatagram,
-    /// What the daemon serves, for each message.
+    /// Name of the image that the daemon serves, added to each message.
     image: String,
-    /// Hashes of the messages that are logged.
+    /// Hashes of the messages that were logged.
     logged: Mutex<HashSet<u64>>,
 }
 
@@ -62,12 +62,13 @@ pub fn start(level: LevelFilter) {
     log.with_max_level(level).log_internal_errors(false).event_format(Lines(text)).init();
 }
 
-/// From now on this process is the daemon of `image`: nobody reads its standard error.
+/// Sends messages to the system's log from now on: this process is the daemon of `image`, and nobody reads its standard
+/// error.
 pub fn to_system(image: &str) {
     SYSTEM.get_or_init(|| System::connect(SYSTEM_LOG, image).ok());
 }
 
-/// Where a message goes, by what the process is when it is logged.
+/// Chooses where a message goes, by what the process is when it is logged.
 struct Target;
 
 impl<'a> MakeWriter<'a> for Target {
@@ -99,7 +100,7 @@ impl Write for Sink {
     }
 }
 
-/// A message as syslog(3) sends it.
+/// Encodes a message as syslog(3) sends it.
 fn datagram(level: Level, pid: u32, image: &str, line: &[u8]) -> Vec<u8> {
     let severity = match level {
         Level::ERROR => 3,
@@ -110,7 +111,7 @@ fn datagram(level: Level, pid: u32, image: &str, line: &[u8]) -> Vec<u8> {
     [format!("<{}>floe[{pid}]: {image}: ", DAEMON | severity).as_bytes(), line.trim_ascii()].concat()
 }
 
-/// A message a line: text, or JSON.
+/// Formats each message as one line: text, or JSON.
 struct Lines(Format<Full, ()>);
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -143,7 +144,7 @@ struct Logged<'a> {
     message: &'a str,
 }
 
-/// A message and its fields.
+/// Collects the text of a message and its fields.
 #[derive(Default)]
 struct Text {
     message: String,

@@ -39,10 +39,10 @@ pub struct Args {
     recursive: bool,
 }
 
-/// Lists.
+/// Runs `floe ls`.
 ///
 /// # Errors
-/// If the image cannot be opened or read, or has no such path.
+/// Fails if the image cannot be opened or read, or has no such path.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let (image, mut paths) = args.image.resolve()?;
     if paths.is_empty() {
@@ -97,7 +97,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// What people may have meant by a path that is not in the image.
+/// Returns a hint at what people may have meant by a path that is not in the image.
 fn hint(path: &[u8], image: &Path) -> &'static str {
     let is_image = args::image_variable().is_some() && args::clean(image.as_os_str().as_bytes()) == path;
     if is_image { " (FLOE_IMAGE names the image, so each argument is a path in it)" } else { "" }
@@ -145,7 +145,7 @@ impl Printer {
         }
     }
 
-    /// The name of a directory whose entries follow, where there are others.
+    /// Prints the name of a directory whose entries follow, if several are listed.
     fn heading(&mut self, path: &[u8], is_alone: bool, is_first: bool) -> io::Result<()> {
         if is_alone || matches!(self.format, Format::Json) {
             return Ok(());
@@ -198,7 +198,7 @@ impl Printer {
     }
 }
 
-/// All of `ls -l` before the name.
+/// Shows the columns of `ls -l` before the name.
 struct Line<'a>(&'a Attr);
 
 impl std::fmt::Display for Line<'_> {
@@ -213,7 +213,7 @@ impl std::fmt::Display for Line<'_> {
     }
 }
 
-/// `drwxr-xr-x`, with `s`, `S`, `t` and `T` as ls(1) has them.
+/// Returns type and permissions such as `drwxr-xr-x`, with `s`, `S`, `t` and `T` as ls(1) has them.
 fn mode(attr: &Attr) -> String {
     let bit = |bit: u16, letter| if attr.permissions & bit != 0 { letter } else { '-' };
     let special =

@@ -42,7 +42,7 @@ pub struct Codec {
     hash: HashKind,
 }
 
-/// The names, each with what it gives. The figures are those of `benches/README.md`.
+/// Returns a parser of the profiles' names, each with what it gives. The figures are those of `benches/README.md`.
 fn profiles() -> impl TypedValueParser<Value = Profile> {
     let values = Profile::ALL.map(|profile| {
         PossibleValue::new(profile.name()).help(match profile {
@@ -90,8 +90,8 @@ fn hash(text: &str) -> Result<HashKind, String> {
 }
 
 impl Codec {
-    /// The parameters: those of the profile, with what is given beside it. An image with other codecs or sizes than the
-    /// profile's records none.
+    /// Returns the parameters: those of the profile, changed by the other options. An image with other codecs or sizes
+    /// than the profile's records no profile.
     fn params(&self) -> anyhow::Result<(Params, Compression)> {
         let own = self.profile.params();
         let superchunk_size = self.superchunk_size.unwrap_or(own.superchunk_size);
@@ -115,10 +115,10 @@ impl Codec {
     }
 }
 
-/// The part of the options that every new image needs: its parameters, its time, its ids and its writer.
+/// Returns the options that every new image needs: its parameters, its time, its ids and its writer.
 ///
 /// # Errors
-/// If the sizes contradict each other, or the system gives no random bytes.
+/// Fails if the sizes contradict each other, or the system gives no random bytes.
 pub fn options(codec: &Codec, timestamp: Option<i64>) -> anyhow::Result<PackOptions> {
     let (params, compression) = codec.params()?;
     Ok(PackOptions {
@@ -136,17 +136,17 @@ pub fn options(codec: &Codec, timestamp: Option<i64>) -> anyhow::Result<PackOpti
     })
 }
 
-/// The time that the environment gives. Empty counts as unset.
+/// Returns the time that the environment gives. An empty value counts as unset.
 fn source_date(variable: Option<OsString>) -> anyhow::Result<Option<i64>> {
     let Some(text) = variable.filter(|text| !text.is_empty()) else { return Ok(None) };
     let parsed = text.to_str().map_or_else(|| Err("it is not text".to_owned()), time::parse);
     parsed.map(Some).map_err(|why| told(Exit::Usage, format!("SOURCE_DATE_EPOCH: {why}")))
 }
 
-/// Refuses `-`: an image is not written from its beginning to its end.
+/// Refuses `-` as the image: an image is not written from its beginning to its end.
 ///
 /// # Errors
-/// With [`Exit::Usage`] if the image is named so.
+/// Fails with [`Exit::Usage`] if the image is named so.
 pub fn refuse_standard_output(image: &Path) -> anyhow::Result<()> {
     if image.as_os_str() == "-" {
         let why = "an image cannot be written to standard output: name a file ('./-' is a file of this name)";
@@ -155,10 +155,10 @@ pub fn refuse_standard_output(image: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 32 random bytes.
+/// Returns 32 random bytes.
 ///
 /// # Errors
-/// The kernel has none.
+/// Fails if the kernel has none.
 pub fn random_seed() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     let mut filled = 0;
@@ -172,7 +172,7 @@ pub fn random_seed() -> io::Result<[u8; 32]> {
     Ok(seed)
 }
 
-/// The process's umask, which can be asked for only by setting it: to be called while no other thread makes files.
+/// Returns the process's umask, which can be asked for only by setting it: call it while no other thread makes files.
 pub fn umask() -> u32 {
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::process::umask(umask);

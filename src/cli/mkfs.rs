@@ -54,10 +54,10 @@ struct Root {
     timestamp: Option<i64>,
 }
 
-/// Makes the image.
+/// Runs `floe mkfs`: makes an empty image.
 ///
 /// # Errors
-/// If an option is wrong, or the image exists or cannot be written.
+/// Fails if an option is wrong, or the image exists or cannot be written.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     making::refuse_standard_output(&args.image)?;
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());

@@ -177,20 +177,20 @@ impl Command {
     }
 }
 
-/// How a command is to talk.
+/// How a command prints its results and messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
-    /// Say nothing but what went wrong.
+    /// Whether to print only errors and warnings.
     pub quiet: bool,
-    /// How often `-v` was given.
+    /// Number of `-v` options.
     pub verbose: u8,
     /// How progress is shown.
     pub progress: progress::Mode,
-    /// Errors are JSON.
+    /// Whether results and errors are printed as JSON.
     pub json: bool,
 }
 
-/// Runs the command that `argv` (with the program's name first) asks for.
+/// Runs the command that `argv` (with the program's name first) asks for, and returns its exit status.
 pub fn main(argv: Vec<OsString>) -> std::process::ExitCode {
     if mount::is_helper_call(&argv) && !names_a_command(&argv) {
         log::start(LevelFilter::WARN);
@@ -215,7 +215,7 @@ pub fn main(argv: Vec<OsString>) -> std::process::ExitCode {
     }
 }
 
-/// The command line. A command's options may come before its name, too.
+/// Parses the command line. A command's options may come before its name, too.
 fn parse(argv: &[OsString]) -> Result<Cli, clap::Error> {
     let matched = |argv: &[OsString]| match Cli::command().try_get_matches_from(argv) {
         // Only what is shown is laid out.
@@ -248,7 +248,7 @@ fn is_command(arg: &OsString) -> bool {
     arg.to_str().is_some_and(|name| Cli::command().find_subcommand(name).is_some())
 }
 
-/// Tells of a command line that is none, or shows the help or version that it asks for.
+/// Prints what is wrong with a command line, or the help or version that it asks for.
 fn refuse(argv: &[OsString], error: &clap::Error) -> std::process::ExitCode {
     let asks_for_json = argv.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     if !error.use_stderr() {

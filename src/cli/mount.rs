@@ -56,7 +56,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The image and the directory.
+    /// Returns the image and the directory.
     fn places(&self, variable: Option<OsString>) -> anyhow::Result<(PathBuf, PathBuf)> {
         let (image, dirs) = args::image_first(variable, self.places.clone())?;
         match dirs.as_slice() {
@@ -77,10 +77,11 @@ struct Summary {
     read_only: bool,
 }
 
-/// Mounts, and returns once the mount can be used (or, with `-f`, when it ends).
+/// Runs `floe mount`: returns once the mount can be used (or, with `-f`, when it ends).
 ///
 /// # Errors
-/// With what went wrong as its source: a wrong option, an image that is none, a mount point that will not do.
+/// Fails for a wrong option, an image that is none, or a mount point that cannot be used; the reason is the error's
+/// source.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let mut options = MountOptions::default();
     for list in &args.options {
@@ -101,8 +102,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Whether a command line is mount(8)'s: called `mount.floe` (or `mount.fuse.floe`), or as `floe IMAGE DIR -o …`, which is
-/// how mount(8) runs the program of a `fuse.floe` entry in fstab.
+/// Returns whether a command line is mount(8)'s: called `mount.floe` (or `mount.fuse.floe`), or as `floe IMAGE DIR -o
+/// …`, which is how mount(8) runs the program of a `fuse.floe` entry in fstab.
 pub fn is_helper_call(argv: &[OsString]) -> bool {
     let name = argv.first().and_then(|program| Path::new(program).file_name());
     if name.is_some_and(|name| name.as_bytes().starts_with(b"mount.")) {
@@ -112,7 +113,7 @@ pub fn is_helper_call(argv: &[OsString]) -> bool {
     !is_option(1) && !is_option(2) && argv.get(3).is_some_and(|arg| arg == "-o") && !is_option(4) && argv.len() == 5
 }
 
-/// Mounts as mount(8)'s helper; gives mount(8)'s exit status. Says what is wrong on stderr.
+/// Mounts as mount(8)'s helper, and returns mount(8)'s exit status. Prints what is wrong to standard error.
 pub fn run_helper(argv: &[OsString]) -> i32 {
     let call = match HelperCall::parse(argv.get(1..).unwrap_or_default()) {
         Ok(call) => call,
@@ -144,7 +145,7 @@ struct HelperCall {
 }
 
 impl HelperCall {
-    /// `IMAGE DIR [-sfnv] [-N namespace] [-o options] [-t type.subtype]`, as mount(8) calls its helpers.
+    /// Parses `IMAGE DIR [-sfnv] [-N namespace] [-o options] [-t type.subtype]`, as mount(8) calls its helpers.
     fn parse(args: &[OsString]) -> Result<Self, String> {
         let (mut paths, mut lists) = (Vec::new(), Vec::new());
         let (mut fake, mut sloppy) = (false, false);

@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Most bytes of the state that are taken.
+/// Most bytes of the state that are read.
 const STATE_LEN: usize = 64 << 10;
 
-/// The innermost mount that holds `path` (absolute, without links), if it is one of floe.
+/// Returns the innermost mount that holds `path` (absolute, without links), if it is one of floe.
 ///
 /// # Errors
-/// /proc is not mounted.
+/// Fails if /proc is not mounted.
 pub fn mount_of(path: &Path) -> anyhow::Result<Option<Mount>> {
     for dir in path.ancestors() {
         if let Some(mount) = fuse::mounted_on(dir)? {
@@ -28,24 +28,24 @@ pub fn mount_of(path: &Path) -> anyhow::Result<Option<Mount>> {
     Ok(None)
 }
 
-/// The mount of floe that a directory lies in.
+/// Returns the mount of floe that a directory is in.
 ///
 /// # Errors
-/// It lies in none, or cannot be looked at.
+/// Fails if it is in none, or cannot be examined.
 pub fn mount_of_directory(dir: &Path) -> anyhow::Result<Mount> {
     let real = dir.canonicalize()?;
     mount_of(&real)?.ok_or_else(|| told(Exit::Failed, "it is in no mount of floe"))
 }
 
-/// What a writable mount says of itself at one moment: a name and a value a line.
+/// The state of a writable mount at one moment: a name and a value on each line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountState(HashMap<String, String>);
 
 impl MountState {
-    /// Asks the mount on `point`. `None`: it is read-only, and has no such state.
+    /// Reads the state of the mount on `point`. Returns `None` if the mount is read-only and has no such state.
     ///
     /// # Errors
-    /// Its daemon has ended, or it does not answer.
+    /// Fails if its daemon has ended, or does not answer.
     pub fn of(point: &Path) -> anyhow::Result<Option<Self>> {
         let mut text = vec![0; STATE_LEN];
         match rustix::fs::getxattr(point, STATE_XATTR, &mut text) {
@@ -58,33 +58,33 @@ impl MountState {
         }
     }
 
-    /// What it answered.
+    /// Parses the text of the state.
     pub fn parse(text: &str) -> Self {
         let pairs = text.lines().filter_map(|line| line.split_once(' '));
         MountState(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// The value of a line; `None` if there is none.
+    /// Returns the value of a line; `None` if there is none.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| *value != "-")
     }
 
-    /// The number of a line, if there is one.
+    /// Returns the number of a line, if there is one.
     pub fn maybe(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }
 
-    /// The number of a line; 0 if there is none.
+    /// Returns the number of a line; 0 if there is none.
     pub fn number(&self, name: &str) -> u64 {
         self.maybe(name).unwrap_or(0)
     }
 
-    /// What the last freeze did that somebody asked for.
+    /// Returns the report of the last freeze that somebody asked for.
     pub fn last(&self) -> Option<FreezeReport> {
         self.report("last")
     }
 
-    /// What all freezes of the mount did together.
+    /// Returns the sum of the reports of all freezes of the mount.
     pub fn all(&self) -> FreezeReport {
         self.report("all").unwrap_or_default()
     }

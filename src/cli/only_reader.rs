@@ -7,16 +7,16 @@ use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 
-/// The lock of a mount that reads what it writes; `None` while gc has it, or if it was lost.
+/// The reader's lock of a mount that reads what it writes; `None` while gc has it, or if it was lost.
 pub type Shared = Arc<Mutex<Option<ReaderLock>>>;
 
-/// How gc of the mount keeps other readers out.
+/// Returns the function with which gc of the mount keeps other readers out.
 pub fn keep_out(reader: &Shared) -> KeepOut {
     let reader = Arc::clone(reader);
     Arc::new(move || only_reader(&reader))
 }
 
-/// The lock of gc, which becomes that of the reader when it is dropped.
+/// The lock of gc, which becomes the reader's lock when it is dropped.
 struct OnlyReader {
     lock: Option<GcLock>,
     reader: Shared,

@@ -13,25 +13,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long gc is waited for, which punches only while it has its lock.
+/// Longest time that gc is waited for, which has its lock only while it punches holes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Time between two looks whether it has ended.
+/// Time between two checks whether gc has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// An image that is open for reading. While it is, nothing of it is freed.
+/// An image that is open for reading. As long as it exists, nothing of the image is freed.
 pub struct Opened {
-    /// Its bytes.
+    /// Storage with the bytes of the image.
     pub storage: Arc<FileStorage>,
-    /// What they say.
+    /// The newest version of the image.
     pub image: Arc<Image>,
     _lock: Option<ReaderLock>,
 }
 
 impl Opened {
-    /// Opens the image and says what is wrong with it, though it could be opened.
+    /// Opens the image, and prints warnings about problems that did not prevent opening it.
     ///
     /// # Errors
-    /// If there is none, it is locked by gc, or no root of it can be read.
+    /// Fails if there is none, it is locked by gc, or no root of it can be read.
     pub fn open(place: &Place) -> anyhow::Result<Self> {
         let path = &place.path;
         let (storage, lock) = open_storage(place)?;
@@ -45,7 +45,7 @@ impl Opened {
         Ok(Opened { storage, image: Arc::new(image), _lock: lock })
     }
 
-    /// Tells people that what they see is the last checkpoint, where more was written since.
+    /// Tells people that they see the last checkpoint, if more was written since.
     pub fn tell_of_checkpoint(&self, place: &Place) {
         let head = self.image.head();
         if head.clean {
@@ -67,7 +67,7 @@ impl Opened {
         }
     }
 
-    /// The image as a filesystem. With `ahead`, superchunks are inflated ahead of a reader.
+    /// Returns the image as a filesystem. With `ahead`, superchunks are inflated ahead of a reader.
     pub fn fs(&self, ahead: bool) -> Arc<Fs> {
         let defaults = FsOptions::default();
         let readahead = if ahead { defaults.readahead } else { 0 };
@@ -75,10 +75,10 @@ impl Opened {
     }
 }
 
-/// The bytes of what may be an image, locked against gc.
+/// Opens the file of what may be an image, and locks it against gc.
 ///
 /// # Errors
-/// If there is no such file, it is of a kind that cannot be an image, or it is locked.
+/// Fails if there is no such file, it is of a kind that cannot be an image, or it is locked.
 pub fn open_storage(place: &Place) -> anyhow::Result<(Arc<FileStorage>, Option<ReaderLock>)> {
     let Place { path, offset } = place;
     if path.as_os_str() == "-" && path.symlink_metadata().is_err() {
@@ -100,10 +100,11 @@ pub fn open_storage(place: &Place) -> anyhow::Result<(Arc<FileStorage>, Option<R
     Ok((Arc::new(storage), lock))
 }
 
-/// Keeps what `storage` holds from being freed; `None` where there are no locks. Waits a while for a gc that frees just now.
+/// Takes the reader's lock, so that nothing in `storage` is freed; `None` if there are no locks. Waits a while for a gc
+/// that frees just now.
 ///
 /// # Errors
-/// gc does not end, or the lock fails.
+/// Fails if gc does not end, or the lock fails.
 pub fn reader_lock(storage: &FileStorage) -> Result<Option<ReaderLock>, LockError> {
     let begun = Instant::now();
     loop {
@@ -119,26 +120,26 @@ pub fn reader_lock(storage: &FileStorage) -> Result<Option<ReaderLock>, LockErro
     }
 }
 
-/// Who writes the image, if somebody does. Then what is read is its last checkpoint.
-/// An image inside another file is never written.
+/// Returns the writer of the image, if there is one. Then what is read is its last checkpoint. An image inside another
+/// file is never written.
 pub fn writer(place: &Place, storage: &FileStorage) -> Option<Holder> {
     if place.offset > 0 { None } else { Holder::of(storage.file(), &real(&place.path)) }
 }
 
-/// The thaw log beside the image.
+/// Returns the thaw log beside the image.
 ///
 /// # Errors
-/// There is one, and what it holds cannot be found out.
+/// Fails if there is one, and its contents cannot be found out.
 pub fn thaw_log(place: &Place) -> Result<Option<LogBeside>, StorageError> {
     if place.offset > 0 { Ok(None) } else { LogBeside::find(&real(&place.path)) }
 }
 
-/// Where links lead: what belongs to an image lies beside the file itself.
+/// Returns the path with links followed: what belongs to an image is beside the file itself.
 fn real(path: &Path) -> PathBuf {
     follow(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// What people are told of a file that does not begin as an image does.
+/// Makes the error for a file that does not begin as an image does.
 pub fn not_an_image(path: &Path, offset: u64) -> anyhow::Error {
     let hint = match offset {
         0 => format!("'file {}' says more", shown(path)),
@@ -152,7 +153,7 @@ fn cannot_open(path: &Path) -> String {
     format!("cannot open image '{}'", shown(path))
 }
 
-/// A path of this system, safe to show.
+/// Returns a path of this system, safe to show.
 pub fn shown(path: &Path) -> std::borrow::Cow<'_, str> {
     escape::shown(path.as_os_str().as_bytes())
 }

@@ -24,24 +24,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What to do about a thaw log that is missing or damaged.
+/// Hint for people whose thaw log is missing or damaged.
 const HELP: &str = "put the log back; or see what 'floe check' says of the image, and give up what is in the log with \
                     'floe mount --forget-thaw'";
-/// What is needed of the image's directory.
+/// Permissions that are needed in the image's directory.
 const BESIDE: rustix::fs::Access = rustix::fs::Access::WRITE_OK.union(rustix::fs::Access::EXEC_OK);
-/// How long a daemon that is unmounting may take before people are told again that it is waited for.
+/// Time that a daemon that is unmounting may take before people are told again that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the command line says besides the mount options.
+/// Options of the command line besides the mount options.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct How {
-    /// Stay in the foreground.
+    /// Whether to stay in the foreground.
     pub foreground: bool,
-    /// Give up a thaw log that is missing or damaged.
+    /// Whether to give up a thaw log that is missing or damaged.
     pub forget_thaw: bool,
 }
 
-/// An image that is checked as far as mounting goes.
+/// An image that was checked and can be mounted.
 pub enum Opened {
     /// It is mounted read-only.
     Reading(Box<Reading>),
@@ -51,44 +51,44 @@ pub enum Opened {
 
 /// An image for a read-only mount.
 pub struct Reading {
-    /// Its path, without links.
+    /// Path of the image, without links.
     pub path: PathBuf,
     /// The image.
     pub image: Image,
-    /// What it names is not freed.
+    /// Lock that keeps gc from freeing what the image names.
     pub lock: Option<ReaderLock>,
-    /// What people are told if it is mounted, though it should be writable.
+    /// Reason to show if the image is mounted read-only, though it should be writable.
     not_writable: Option<String>,
 }
 
-/// An image that is to be written. Nothing of it is before the first change.
+/// An image for a writable mount. Nothing is written before the first change.
 pub struct Writing {
     path: PathBuf,
     storage: Arc<FileStorage>,
     found: Found,
     lock: WriterLock,
-    /// What it names is not freed.
+    /// Lock that keeps gc from freeing what the image names.
     reader: Option<ReaderLock>,
 }
 
 /// An image that is being written.
 pub struct Writer {
-    /// Its path, without links.
+    /// Path of the image, without links.
     pub path: PathBuf,
-    /// It as a file system.
+    /// The image as a writable filesystem.
     pub live: Arc<Live>,
-    /// Nobody else writes it.
+    /// Lock of the writer, so that no other process writes the image.
     pub lock: WriterLock,
-    /// What it names is not freed.
+    /// Lock that keeps gc from freeing what the image names.
     pub reader: Option<ReaderLock>,
 }
 
 impl Opened {
-    /// Opens the image as the options say. With neither `ro` nor `rw` it is writable if nothing is in the way; else people
-    /// are told why it is not.
+    /// Opens the image as the options say. With neither `ro` nor `rw` it is writable if nothing prevents it; else
+    /// people are told why it is not.
     ///
     /// # Errors
-    /// It is no image, or is to be written and cannot.
+    /// Fails if it is no image, or is to be written and cannot be.
     pub fn open(path: &Path, options: &MountOptions, how: How) -> anyhow::Result<Self> {
         if how.forget_thaw && options.read_only {
             return Err(told(Exit::Usage, "--forget-thaw writes to the image: it needs a writable mount, not 'ro'"));
@@ -120,12 +120,12 @@ impl Opened {
         }
     }
 
-    /// Whether the mount is read-only.
+    /// Returns whether the mount is read-only.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Opened::Reading(_))
     }
 
-    /// The image's path, without links.
+    /// Returns the image's path, without links.
     pub fn path(&self) -> &Path {
         match self {
             Opened::Reading(reading) => &reading.path,
@@ -133,7 +133,7 @@ impl Opened {
         }
     }
 
-    /// The lock is this process's from now on.
+    /// Hands the lock to `owner`, which is this process from now on.
     pub fn hand_to(&mut self, owner: &Owner) {
         if let Opened::Writing(writing) = self {
             writing.lock.hand_to(&writing.path, owner);
@@ -164,10 +164,10 @@ impl Reading {
 }
 
 impl Writing {
-    /// The image, or why it can only be read.
+    /// Opens the image for writing, or returns why it can only be read.
     ///
     /// # Errors
-    /// It is no image, or it cannot be found out what it is.
+    /// Fails if it is no image, or it cannot be found out what it is.
     pub fn open(path: &Path, options: &MountOptions, how: How) -> anyhow::Result<anyhow::Result<Self>> {
         if options.offset != 0 {
             return Ok(Err(anyhow!("an image inside another file ('offset=') cannot be written")));
@@ -229,10 +229,10 @@ impl Writing {
         Ok(Ok(Writing { path, storage, found, lock, reader }))
     }
 
-    /// The image as a file system that can be written, as the options say. No thread is started.
+    /// Returns the image as a filesystem that can be written, as the options say. Starts no thread.
     ///
     /// # Errors
-    /// Its tables cannot be read, or there are no random numbers.
+    /// Fails if its tables cannot be read, or there are no random numbers.
     pub fn begin(self, options: &MountOptions) -> anyhow::Result<Writer> {
         let Writing { path, storage, found, lock, reader } = self;
         let live_options = LiveOptions {
@@ -254,7 +254,7 @@ impl Writing {
     }
 }
 
-/// What the id of a new thaw log is made of.
+/// Returns the random number for the id of a new thaw log.
 fn random_log_id() -> std::io::Result<u64> {
     let mut id = [0; 8];
     id.iter_mut().zip(random_seed()?).for_each(|(to, from)| *to = from);
@@ -279,7 +279,7 @@ fn lock(storage: &FileStorage, path: &Path) -> Result<WriterLock, LockError> {
     }
 }
 
-/// The daemon that has the image's lock, if it is on this host and its mount is gone.
+/// Returns the daemon that has the image's lock, if it is on this host and its mount is gone.
 fn unmounting(storage: &FileStorage, path: &Path, me: &Owner) -> Option<Daemon> {
     let owner = Holder::of(storage.file(), path)?.owner?;
     if (&owner.host, &owner.boot) != (&me.host, &me.boot) {
@@ -289,7 +289,7 @@ fn unmounting(storage: &FileStorage, path: &Path, me: &Owner) -> Option<Daemon> 
     daemon.is_unmounting().unwrap_or(false).then_some(daemon)
 }
 
-/// Whether the system refuses to have the file written.
+/// Returns whether the system refuses to let the file be written.
 fn is_refusal(error: &StorageError) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::ExecutableFileBusy)
 }

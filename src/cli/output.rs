@@ -6,46 +6,46 @@ use crate::meta::{RangeCount, ThawedCount};
 use serde::Serialize;
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 
-/// Standard output, for results. Whoever takes it flushes it: an error on the last bytes is an error too.
+/// Returns standard output, for results. Whoever takes it flushes it: an error on the last bytes is an error too.
 pub fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }
 
-/// How far a long command is.
+/// Progress of a long command, as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Status {
-    /// From 0 to 1; absent where the total is not known.
+    /// Fraction that is done, from 0 to 1; absent if the total is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percent_done: Option<f64>,
-    /// Bytes worked through.
+    /// Number of bytes that are done.
     pub bytes_done: u64,
-    /// Bytes there are, as far as known.
+    /// Total number of bytes, as far as known.
     pub total_bytes: u64,
-    /// Files worked through.
+    /// Number of files that are done.
     pub files_done: u64,
-    /// Absent where it cannot be told.
+    /// Estimated number of seconds left; absent if it cannot be estimated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds_remaining: Option<u64>,
 }
 
-/// Something went wrong with one item; the command goes on.
+/// An error of one item, as JSON; the command continues.
 #[derive(Debug, Serialize)]
 pub struct ItemError<'a> {
-    /// What it is about.
+    /// Name of the item.
     pub item: &'a str,
-    /// Its bytes, if they are not UTF-8.
+    /// Bytes of the name in hex, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item_hex: Option<&'a str>,
-    /// What is wrong.
+    /// What is wrong with the item.
     pub message: &'a str,
 }
 
-/// The command failed.
+/// The error with which a command failed, as JSON.
 #[derive(Debug, Serialize)]
 pub struct ExitError<'a> {
     /// The exit status.
     pub code: u8,
-    /// Why.
+    /// Why the command failed.
     pub message: &'a str,
 }
 
@@ -89,18 +89,18 @@ pub fn document(body: &impl Serialize) -> io::Result<()> {
     whoever_reads(out.write_all(&text).and_then(|()| out.flush()))
 }
 
-/// A name in JSON, which has text only. One that is not UTF-8 is shown with escapes, and its bytes stand beside it in hex.
+/// A name in JSON, which has only text. A name that is not UTF-8 is shown with escapes, and its bytes follow in hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Name {
-    /// The name.
+    /// The name as text.
     pub path: String,
-    /// Its bytes, if they are not UTF-8.
+    /// Bytes of the name in hex, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
 }
 
 impl Name {
-    /// `name` for JSON.
+    /// Converts `name` for JSON.
     pub fn new(name: &[u8]) -> Self {
         match std::str::from_utf8(name) {
             Ok(text) => Name { path: text.to_owned(), path_hex: None },
@@ -109,33 +109,33 @@ impl Name {
     }
 }
 
-/// Thawed ranges of files.
+/// Thawed ranges of files, as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Thawed {
-    /// Whose bytes are in the thaw log.
+    /// Ranges whose bytes are in the thaw log.
     pub in_log: Ranges,
-    /// Whose bytes are lost.
+    /// Ranges whose bytes are lost.
     pub lost: Ranges,
 }
 
-/// How many, and how many bytes are in them.
+/// A number of ranges, and the sum of their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Ranges {
-    /// Ranges.
+    /// Number of ranges.
     pub ranges: u64,
-    /// Bytes.
+    /// Sum of the ranges' bytes.
     pub bytes: u64,
 }
 
 impl Thawed {
-    /// `count` for JSON.
+    /// Converts `count` for JSON.
     pub fn new(count: &ThawedCount) -> Self {
         let ranges = |count: &RangeCount| Ranges { ranges: count.ranges, bytes: count.bytes };
         Thawed { in_log: ranges(&count.in_log), lost: ranges(&count.lost) }
     }
 }
 
-/// Lower-case hexadecimal digits, two a byte.
+/// Returns lower-case hexadecimal digits, two for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

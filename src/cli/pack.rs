@@ -128,16 +128,16 @@ struct Attributes {
 }
 
 impl Attributes {
-    /// Owner and group of everything, if they are given.
+    /// Returns owner and group of everything, if they are given.
     fn owner(&self) -> Option<(u32, u32)> {
         if self.all_root { Some((0, 0)) } else { self.owner }
     }
 }
 
-/// Packs.
+/// Runs `floe pack`.
 ///
 /// # Errors
-/// If an option is wrong, a source is not there, the image exists or cannot be written, or a signal came.
+/// Fails if an option is wrong, a source does not exist, the image exists or cannot be written, or a signal came.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let (image, sources) = match args.paths.split_last() {
         Some((image, sources)) if !sources.is_empty() => (image, sources),
@@ -238,10 +238,10 @@ impl Args {
     }
 }
 
-/// Answers as the rules do, and says what and why.
+/// A filter that answers as the rules do, and prints each decision and its reason.
 struct Speaker {
     rules: Arc<FilterRules>,
-    /// Standard output's error, if it had one.
+    /// Error of standard output, if it had one.
     failed: Mutex<Option<io::Error>>,
 }
 
@@ -276,7 +276,7 @@ impl Filter for Speaker {
 
 struct Observer {
     progress: Progress,
-    /// Files and bytes in all.
+    /// Total number of files and bytes.
     total: Mutex<(u64, u64)>,
     verbose: bool,
 }

@@ -28,7 +28,7 @@ pub enum Mode {
 
 /// Least time between two status lines or two drawings of the bar.
 const OFTEN: Duration = Duration::from_millis(100);
-/// Columns of the bar, at least and at most.
+/// Least and largest number of columns of the bar.
 const BAR_LEAST: usize = 10;
 const BAR_MOST: usize = 40;
 /// Fewest bytes, and shortest time, of which a rate is told.
@@ -44,16 +44,16 @@ enum Shown {
     Nothing,
 }
 
-/// Where a command is.
+/// Progress of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Files done.
+    /// Number of files that are done.
     pub files: u64,
-    /// Bytes done.
+    /// Number of bytes that are done.
     pub bytes: u64,
-    /// Bytes in all, 0 where unknown.
+    /// Total number of bytes, 0 if unknown.
     pub total: u64,
-    /// Bytes written for them, where that is another number.
+    /// Number of bytes written, if that is another number.
     pub stored: Option<u64>,
 }
 
@@ -81,7 +81,7 @@ impl Step {
         self.parts(elapsed).join(", ")
     }
 
-    /// How much, how fast, how small, how long: each part alone, without those that are not known.
+    /// Returns how much, how fast, how small and how long: each part alone, without those that are unknown.
     fn parts(&self, elapsed: Duration) -> Vec<String> {
         let mut parts = vec![match self.total {
             0 => Human(self.bytes).to_string(),
@@ -100,7 +100,7 @@ impl Step {
         parts
     }
 
-    /// A line of at most `width` columns: what, a bar, percent, and as much of the rest as fits.
+    /// Returns a line of at most `width` columns: verb, bar, percent, and as much of the rest as fits.
     fn line(&self, verb: &str, elapsed: Duration, width: usize, is_utf8: bool) -> String {
         let mut parts = self.parts(elapsed);
         if self.total == 0 {
@@ -120,7 +120,7 @@ impl Step {
     }
 }
 
-/// `1:02:03` or `2:03`.
+/// Returns a time such as `1:02:03` or `2:03`.
 pub fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds / 3600 {
@@ -149,7 +149,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// For a command that is `verb` ("packing"). With `lines` it speaks JSON lines; a command that prints one document has none.
+    /// Makes the progress of a command that is `verb` ("packing"). With `lines` it prints JSON lines; a command that
+    /// prints one document has none.
     pub fn new(context: &Context, lines: bool, verb: &'static str) -> Self {
         let json = context.json;
         let terminal = io::stderr().is_terminal();
@@ -173,7 +174,7 @@ impl Progress {
         }
     }
 
-    /// The command has come this far.
+    /// Shows that the command has come this far.
     pub fn step(&self, step: Step) {
         let pause = if matches!(self.shown, Shown::Plain) { SELDOM } else { OFTEN };
         if matches!(self.shown, Shown::Nothing) || !self.is_due(pause) {
@@ -191,12 +192,12 @@ impl Progress {
         }
     }
 
-    /// Whether programs read.
+    /// Returns whether the output is JSON for programs.
     pub fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether anybody sees how far the command is.
+    /// Returns whether anybody sees the progress.
     pub fn is_shown(&self) -> bool {
         !matches!(self.shown, Shown::Nothing)
     }
@@ -211,18 +212,20 @@ impl Progress {
         due
     }
 
-    /// Something is wrong with the command as a whole, and it continues; shown with `--quiet` too.
+    /// Prints a warning about the command as a whole, which continues; shown with `--quiet` too.
     pub fn warning(&self, message: &str) {
         if self.json { tell::warning(message) } else { self.above(&format!("warning: {}", without_errno(message))) }
     }
 
-    /// Something is wrong with one item, and the command goes on; shown whatever `--quiet` says, and counted.
+    /// Prints that something is wrong with one item; the command continues. It is shown whatever `--quiet` says, and
+    /// counted.
     pub fn finding(&self, item: &[u8], message: &str) {
         self.findings.fetch_add(1, Ordering::Relaxed);
         self.tell("warning", item, message);
     }
 
-    /// One item could not be worked on, and the command goes on; shown whatever `--quiet` says, and counted.
+    /// Prints that one item could not be worked on; the command continues. It is shown whatever `--quiet` says, and
+    /// counted.
     pub fn fault(&self, item: &[u8], message: &str) {
         self.findings.fetch_add(1, Ordering::Relaxed);
         self.tell("error", item, message);
@@ -239,24 +242,24 @@ impl Progress {
         }
     }
 
-    /// Findings so far.
+    /// Returns the number of findings so far.
     pub fn findings(&self) -> u64 {
         self.findings.load(Ordering::Relaxed)
     }
 
-    /// Time since the beginning.
+    /// Returns the time since the beginning.
     pub fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Says something to people: not to programs, and not if asked to be quiet.
+    /// Prints a text for people: not for programs, and not with `--quiet`.
     pub fn say(&self, text: &str) {
         if !self.json && !self.quiet {
             self.above(text);
         }
     }
 
-    /// Lists an item, on a line of its own.
+    /// Prints an item on a line of its own.
     pub fn list(&self, item: &[u8]) {
         self.say(&escape::shown(item));
     }
@@ -268,7 +271,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
@@ -288,7 +291,8 @@ fn bar() -> ProgressBar {
     bar
 }
 
-/// Whether the locale says that terminals understand UTF-8: the first of these that is set decides, as for setlocale(3).
+/// Returns whether the locale says that terminals understand UTF-8: the first of these variables that is set decides,
+/// as for setlocale(3).
 fn speaks_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set).unwrap_or_default().to_ascii_lowercase();

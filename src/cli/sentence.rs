@@ -10,7 +10,7 @@ use anyhow::Error;
 use std::error::Error as StdError;
 use std::io;
 
-/// The error and its causes as one sentence. Many errors quote their cause; nothing is said twice.
+/// Returns the error and its causes as one sentence. Many errors quote their cause; nothing is repeated.
 pub fn sentence(error: &Error) -> String {
     let mut out = String::new();
     for cause in error.chain() {
@@ -29,7 +29,8 @@ pub fn sentence(error: &Error) -> String {
     without_errno(&out)
 }
 
-/// The text without suffixes such as ` (os error 2)`: the number means nothing to people and interrupts the sentence.
+/// Returns the text without suffixes such as ` (os error 2)`: the number means nothing to people and interrupts the
+/// sentence.
 pub(super) fn without_errno(text: &str) -> String {
     let mut parts = text.split(" (os error ");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -42,12 +43,12 @@ pub(super) fn without_errno(text: &str) -> String {
     out
 }
 
-/// Whether the error is no more than that the reader of stdout went away: the quiet end of `floe ls … | head`.
+/// Returns whether the error only says that the reader of stdout has ended: the quiet end of `floe ls … | head`.
 pub fn is_broken_pipe(error: &Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The status to end with: the first error of the chain that has one of its own decides.
+/// Returns the exit status: that of the first error of the chain that has one.
 pub fn exit_of(error: &Error) -> Exit {
     error.chain().find_map(exit_of_one).unwrap_or(Exit::Failed)
 }
@@ -82,16 +83,16 @@ fn exit_of_one(error: &(dyn StdError + 'static)) -> Option<Exit> {
     }
 }
 
-/// An error with the exit status it is to end with; found anywhere in a chain.
+/// An error with its message and exit status, which may be anywhere in a chain.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Told {
-    /// The status.
+    /// Exit status of the program.
     pub exit: Exit,
     message: String,
 }
 
-/// An error without a cause that ends with `exit`.
+/// Makes an error without a cause that ends with the status `exit`.
 pub fn told(exit: Exit, message: impl Into<String>) -> Error {
     Error::new(Told { exit, message: message.into() })
 }

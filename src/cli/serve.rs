@@ -21,14 +21,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is written is frozen at the end for so long at most; the rest stays in the thaw log.
+/// Longest time for which written data is frozen at the end; the rest stays in the thaw log.
 const FREEZE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Mounts, and returns once the mount can be used (or, in the foreground, when it ends). When it can be used, `mounted` is told
-/// whether it is read-only.
+/// Mounts an image, and returns once the mount can be used (or, in the foreground, when it ends). When it can be used,
+/// `mounted` is called with whether it is read-only.
 ///
 /// # Errors
-/// With what went wrong as its source.
+/// Fails with what went wrong as the error's source.
 pub fn mount(
     image: &Path,
     dir: &Path,
@@ -80,7 +80,7 @@ fn serve_in_background(opened: Opened, dir: &Path, options: &MountOptions, annou
     }
 }
 
-/// Mounts, calls `ready`, and serves until the mount is gone; then brings it to its end.
+/// Mounts, calls `ready`, and serves until the mount is gone; then ends the writing.
 fn serve(
     opened: Opened,
     dir: &Path,
@@ -134,7 +134,7 @@ fn serve_reading(
     served
 }
 
-/// Serves until the mount is gone, and sees to it that it is.
+/// Serves until the mount is gone, and makes sure that it is.
 fn until_unmounted(
     mounted: fuse::Mounted,
     ready: impl FnOnce() -> std::io::Result<()>,
@@ -152,7 +152,7 @@ fn until_unmounted(
     (taken_away(&own, served), Some(mark))
 }
 
-/// After a failure the connection is closed, so what is left of the mount is dead.
+/// Closes the connection after a failure, so that what is left of the mount is dead.
 fn taken_away(own: &fuse::Own, served: anyhow::Result<()>) -> anyhow::Result<()> {
     if served.is_err() {
         own.unmount(fuse::Unmount::Detach)?;
@@ -210,8 +210,9 @@ fn serve_writing(
     served.and(ended.result.map(drop))
 }
 
-/// Superchunks come and go in megabytes. glibc would take them from its heaps, of which there may be eight a core, and each
-/// heap keeps what it once had: measured, 421 MiB resident where 296 do, at the same speed.
+/// Limits the number of the allocator's heaps. Superchunks come and go in megabytes. glibc would take them from its
+/// heaps, of which there may be eight a core, and each heap keeps what it once had: measured, 421 MiB resident where
+/// 296 do, at the same speed.
 fn tame_allocator() {
     #[cfg(target_env = "gnu")]
     {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT, SIGTERM and SIGHUP are noted instead of ending the process; a second one ends it. One that whoever
-/// started the process has it ignore (nohup, a shell that runs it in the background) stays ignored.
+/// Records SIGINT, SIGTERM and SIGHUP from now on instead of ending the process; a second one ends it. A signal that
+/// was ignored when the process was started (nohup, a shell that runs it in the background) stays ignored.
 pub fn watch() {
     extern "C" fn note(_: libc::c_int) {
         INTERRUPTED.store(true, Ordering::Relaxed);
@@ -26,7 +26,7 @@ pub fn watch() {
     }
 }
 
-/// Whether a signal asked for an end.
+/// Returns whether a signal asked for an end.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }

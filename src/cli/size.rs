@@ -4,10 +4,10 @@ pub use crate::bench::{Human, counted, entries};
 
 const LETTERS: &str = "KMGTPE";
 
-/// The bytes that `text` means.
+/// Parses a size in bytes with an optional unit.
 ///
 /// # Errors
-/// If it is no number with a known unit, or more than 2^64-1 bytes; a fraction of a byte is cut off.
+/// Fails if it is no number with a known unit, or more than 2^64-1 bytes; a fraction of a byte is cut off.
 pub fn parse(text: &str) -> Result<u64, String> {
     let wrong = || format!("'{text}' is not a size (like 4096, 32K, 4M, 1.5G, 4MiB, 4MB)");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

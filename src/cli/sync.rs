@@ -35,10 +35,10 @@ struct Summary {
     directory: output::Name,
 }
 
-/// Returns when everything is durable.
+/// Runs `floe sync`: returns when everything written is durable.
 ///
 /// # Errors
-/// It is no directory of a mount of floe, or what was written cannot be made durable.
+/// Fails if it is no directory of a mount of floe, or what was written cannot be made durable.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let what = || format!("cannot sync '{}'", shown(&args.dir));
     mount_of_directory(&args.dir).with_context(what)?;
@@ -51,7 +51,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// After a failed write or sync a mount latches: it stays readable, and whatever would write is refused.
+/// Adds a hint to the error of a mount that refuses writes after a failed write or sync; it stays readable.
 fn explained(error: io::Error) -> anyhow::Error {
     match Errno::from_io_error(&error) {
         Some(Errno::ROFS | Errno::IO) => anyhow!(

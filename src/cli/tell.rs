@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static JSON: AtomicBool = AtomicBool::new(false);
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Sets how everything is told from now on.
+/// Sets how messages are printed from now on.
 pub fn set(json: bool, quiet: bool) {
     JSON.store(json, Ordering::Relaxed);
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
-/// Whether programs read.
+/// Returns whether messages are JSON for programs.
 pub fn is_json() -> bool {
     JSON.load(Ordering::Relaxed)
 }
@@ -30,14 +30,14 @@ struct Message<'a> {
     message: &'a str,
 }
 
-/// Something worth knowing; not with `--quiet`.
+/// Prints something worth knowing; not with `--quiet`.
 pub fn note(message: impl Display) {
     if !QUIET.load(Ordering::Relaxed) {
         tell("note", &message.to_string());
     }
 }
 
-/// Something is wrong, and the command continues.
+/// Prints that something is wrong, and that the command continues.
 pub fn warning(message: impl Display) {
     tell("warning", &message.to_string());
 }
@@ -52,13 +52,13 @@ pub fn error(item: &[u8], message: &str) {
     }
 }
 
-/// One item's trouble as a JSON line.
+/// Prints an item's error as a JSON line.
 pub fn item_error(item: &[u8], message: &str) {
     let name = output::Name::new(item);
     json("error", &output::ItemError { item: &name.path, item_hex: name.path_hex.as_deref(), message });
 }
 
-/// The command failed.
+/// Prints why the command failed.
 pub fn exit_error(exit: Exit, message: &str) {
     if is_json() {
         json("exit_error", &output::ExitError { code: exit.code(), message });
@@ -67,7 +67,7 @@ pub fn exit_error(exit: Exit, message: &str) {
     }
 }
 
-/// A line for people. Programs do not get it.
+/// Prints a line for people. Programs do not get it.
 pub fn line(message: &str) {
     if !is_json() && !QUIET.load(Ordering::Relaxed) {
         text(message);
@@ -84,7 +84,7 @@ fn json(kind: &str, body: &impl Serialize) {
     let _ = output::line(&mut io::stderr(), kind, body);
 }
 
-/// Writes a line, whoever reads. If that fails, nobody is left to tell.
+/// Prints a line for people or programs. If that fails, nobody is left to tell.
 pub fn text(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

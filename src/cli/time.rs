@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: i64 = 86_400;
 
-/// The present time.
+/// Returns the present time.
 pub fn now() -> Time {
     let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     match SystemTime::now().duration_since(UNIX_EPOCH) {
@@ -17,10 +17,11 @@ pub fn now() -> Time {
     }
 }
 
-/// The seconds since 1970 that `text` means: `@` and a number or a number alone, or RFC 3339 with `Z` or an offset. A fraction is cut off.
+/// Parses a time and returns seconds since 1970: `@` and a number or a number alone, or RFC 3339 with `Z` or an offset.
+/// A fraction is cut off.
 ///
 /// # Errors
-/// If it is neither, or no such time exists.
+/// Fails if it is neither, or no such time exists.
 pub fn parse(text: &str) -> Result<i64, String> {
     let seconds = text.strip_prefix('@').unwrap_or(text);
     let parsed = seconds.parse().ok().or_else(|| rfc3339(text));
@@ -77,7 +78,8 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin in March, in eras of 400.
+/// Returns the days since 1970 of a date. Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin in
+/// March, in eras of 400.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));

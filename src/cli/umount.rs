@@ -22,13 +22,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the daemon may take to end once it is unmounted, before people are told that it is waited for.
+/// Time that the daemon may take to end once it is unmounted, before people are told that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A mount that has not answered for so long is unmounted without a freeze before.
+/// Time after which a mount that does not answer is unmounted without a freeze before.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often it is looked whether somebody wants this to end.
+/// Time between two checks whether the user wants this command to end.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long a process that was killed may take to end.
+/// Time that a process that was killed may take to end.
 const KILLED: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
@@ -58,10 +58,10 @@ struct Summary {
     mount: output::Name,
 }
 
-/// Unmounts, and waits for the daemon.
+/// Runs `floe umount`: unmounts, and waits for the daemon.
 ///
 /// # Errors
-/// No image is mounted there, it is in use, or the daemon does not end.
+/// Fails if no image is mounted there, it is in use, or the daemon does not end.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let named = shown(&args.dir);
     let dir = fuse::absolute(&args.dir).with_context(|| format!("cannot unmount {named}"))?;
@@ -131,7 +131,8 @@ fn wait_for(daemon: &Daemon, named: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has everything frozen. A failure is told and is none of unmounting: the daemon freezes for a while before it ends.
+/// Freezes everything before unmounting. A failure is printed and does not prevent unmounting: the daemon freezes for a
+/// while before it ends.
 fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()> {
     let without = |why: &str| tell::warning(format!("{named} is unmounted without a freeze before: {why}"));
     let mut command = Command::new("/proc/self/exe");
@@ -182,7 +183,7 @@ fn freeze_first(dir: &Path, named: &str, context: &Context) -> anyhow::Result<()
     Ok(())
 }
 
-/// Why a command failed, by what it said with `--json`.
+/// Returns why a command failed, by what it printed with `--json`.
 fn why(said: &[u8]) -> Option<String> {
     let mut lines = said.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let error = lines.rfind(|line| line["message_type"] == "exit_error")?;
@@ -193,13 +194,13 @@ fn why(said: &[u8]) -> Option<String> {
 enum End {
     /// The freeze has ended.
     Itself,
-    /// Somebody wants this process to end.
+    /// The user wants this process to end.
     Interrupted,
-    /// Nothing was answered.
+    /// The mount did not answer.
     Silent,
 }
 
-/// Shows how far the freeze is, by the lines that the other process writes.
+/// Shows the progress of the freeze, by the lines that the other process writes.
 fn watch(mut out: ChildStdout, progress: &Progress) -> io::Result<End> {
     let (begun, mut has_answered) = (Instant::now(), false);
     let (mut line, mut piece) = (Vec::new(), [0; 4096]);
@@ -251,7 +252,7 @@ fn step(line: &[u8]) -> Option<Step> {
     })
 }
 
-/// Ends a process that may be asking a mount that hangs. One that the kernel does not let go of is left alone.
+/// Ends a process that may be asking a mount that hangs. A process that the kernel does not end is left alone.
 fn kill(child: &mut Child) {
     let begun = Instant::now();
     if child.kill().is_ok() {

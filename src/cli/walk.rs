@@ -6,37 +6,38 @@ use crate::format::ids::InodeId;
 use crate::fs::{Attr, Fs, FsError};
 use std::collections::HashSet;
 
-/// Entries taken from a directory at once.
+/// Number of entries read from a directory at once.
 const BATCH: usize = 1024;
 
-/// Is given the path and attributes of an entry, and says whether to go into it if it is a directory.
+/// A callback that is given the path and attributes of an entry, and returns whether to go into it if it is a
+/// directory.
 pub type Visit<'a> = dyn FnMut(&[u8], &Attr) -> anyhow::Result<bool> + 'a;
 
-/// A walk over a filesystem.
+/// A walk over the directories of a filesystem.
 pub struct Walk<'a> {
     fs: &'a Fs,
     entered: HashSet<InodeId>,
 }
 
-/// A directory that is being gone over.
+/// A directory that is being walked.
 struct Level {
     dir: InodeId,
-    /// Bytes of the path up to the directory's own name.
+    /// Length of the path up to the directory's own name, in bytes.
     path: usize,
     cookie: u64,
     batch: std::vec::IntoIter<(InodeId, Vec<u8>)>,
 }
 
 impl<'a> Walk<'a> {
-    /// One that has been nowhere.
+    /// Makes a walk that has not begun.
     pub fn new(fs: &'a Fs) -> Self {
         Walk { fs, entered: HashSet::new() }
     }
 
-    /// Visits what is in the directory `dir`; paths begin with `path`, its own.
+    /// Visits everything in the directory `dir`; paths begin with `path`, its own.
     ///
     /// # Errors
-    /// What the image or the visitor says; the walk ends there.
+    /// Fails as the image or the visitor does; the walk ends there.
     pub fn below(&mut self, dir: InodeId, path: &[u8], visit: &mut Visit<'_>) -> anyhow::Result<()> {
         let mut path = path.to_vec();
         let mut levels = Vec::new();
