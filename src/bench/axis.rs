@@ -5,7 +5,7 @@
 
 use super::show::rounded;
 
-/// What an axis shows.
+/// The quantity that an axis of a plot shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantity {
     /// Bytes; marks in MiB and the like.
@@ -14,23 +14,23 @@ pub enum Quantity {
     Seconds,
 }
 
-/// One axis.
+/// One axis of a plot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
     low: f64,
     high: f64,
-    /// Marked values and their text.
+    /// Marked values and the text of each.
     pub marks: Vec<(f64, String)>,
 }
 
-/// Free space at each end, as a fraction of the axis.
+/// Free space at each end, as a fraction of the axis's length.
 const MARGIN: f64 = 0.07;
-/// An axis spans at least this factor, so that noise does not look like a difference.
+/// Least factor between both ends of an axis, so that noise does not look like a difference.
 const LEAST_SPAN: f64 = 1.5;
 
 impl Axis {
-    /// The axis for `values`, which must be finite and above 0. Its marks are at least `apart` (a fraction of its
-    /// length) apart. `None` without values.
+    /// Makes the axis for `values`, which must be finite and above 0. Its marks are at least `apart` (a fraction of its
+    /// length) apart. Returns `None` without values.
     pub fn new(quantity: Quantity, values: impl Iterator<Item = f64>, apart: f64) -> Option<Self> {
         let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), value: f64| {
             let value = value.ln();
@@ -47,12 +47,12 @@ impl Axis {
         Some(axis)
     }
 
-    /// The position of `value`: 0 is the start of the axis, 1 its end.
+    /// Returns the position of `value`: 0 is the start of the axis, 1 its end.
     pub fn place(&self, value: f64) -> f64 {
         (value.ln() - self.low) / (self.high - self.low)
     }
 
-    /// The finest set of marks that fits.
+    /// Returns the finest set of marks that fits.
     fn choose(&self, quantity: Quantity, apart: f64) -> Vec<(f64, String)> {
         let sets = match quantity {
             Quantity::Bytes => [&[1, 2, 5][..], &[1, 3], &[1, 10]].map(|steps| self.steps(steps, BYTES)),
@@ -81,7 +81,7 @@ impl Axis {
         (0.0..=1.0).contains(&self.place(*value))
     }
 
-    /// Each of `steps` in each decade of each unit.
+    /// Returns each of `steps` in each decade of each unit.
     fn steps(&self, steps: &[u32], units: &[(f64, &str)]) -> Vec<f64> {
         let mut out = Vec::new();
         for (i, (unit, _)) in units.iter().enumerate() {
@@ -97,7 +97,7 @@ impl Axis {
         out
     }
 
-    /// Each of `steps` in each decade up to 10 seconds, and the values of `long`.
+    /// Returns each of `steps` in each decade up to 10 seconds, and the values of `long`.
     fn times(&self, steps: &[u32], long: &[f64]) -> Vec<f64> {
         let mut out = self.steps(steps, SECONDS);
         out.retain(|value| *value <= 10.0);
@@ -105,7 +105,7 @@ impl Axis {
         out
     }
 
-    /// Multiples of a round number of `unit`, for an axis too short for decades.
+    /// Returns multiples of a round number of `unit`, for an axis too short for decades.
     fn even(&self, unit: f64) -> Vec<f64> {
         let (low, high) = (self.low.exp(), self.high.exp());
         let aim = (high - low) / unit / 5.0;
@@ -128,7 +128,7 @@ const BYTES: &[(f64, &str)] = &[
 const SECONDS: &[(f64, &str)] = &[(1e-6, "µs"), (1e-3, "ms"), (1.0, "s")];
 const LONG_TIMES: &[(f64, &str)] =
     &[(1e-6, "µs"), (1e-3, "ms"), (1.0, "s"), (60.0, "min"), (3600.0, "h"), (86_400.0, "d")];
-/// Above 10 seconds people do not count in tens.
+/// Times of more than 10 seconds to mark: people do not count these in tens.
 const TIMES: &[f64] = &[
     30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 18_000.0, 36_000.0, 86_400.0, 172_800.0, 432_000.0,
     864_000.0,

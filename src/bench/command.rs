@@ -15,31 +15,31 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Standard output beyond this is read, but not kept.
+/// Most bytes of standard output that are kept; more is read and dropped.
 const MAX_OUTPUT: usize = 16 << 20;
-/// Bytes kept of the end of standard error.
+/// Number of bytes kept of the end of standard error.
 const MAX_MESSAGE: usize = 4 << 10;
-/// Lines of it that are shown.
+/// Number of lines of standard error that are shown.
 const MESSAGE_LINES: usize = 4;
-/// How often `Limits::stop` is called.
+/// Interval at which `Limits::stop` is called.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// A killed group closes its outputs within this time; otherwise another process holds them.
+/// Time within which a killed process group closes its outputs; otherwise another process holds them.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A program that has ended.
+/// Result of a program that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ran {
-    /// Wall-clock seconds, from before its start until its end.
+    /// Wall-clock seconds, from before the program's start until its end.
     pub seconds: f64,
     /// Processor seconds in user and kernel mode, including waited-for descendants.
     pub cpu_seconds: f64,
-    /// Peak resident bytes of it or of a waited-for descendant.
+    /// Peak resident bytes of the program or of a waited-for descendant.
     pub peak_memory: u64,
-    /// Its exit status: 0, or another accepted one.
+    /// Exit status of the program: 0, or another accepted one.
     pub status: i32,
-    /// Its standard output, at most 16 MiB of it.
+    /// Standard output of the program, at most 16 MiB of it.
     pub output: Vec<u8>,
-    /// The last lines of its standard error, safe to show.
+    /// The last lines of standard error, safe to show.
     pub message: String,
 }
 
@@ -49,55 +49,55 @@ pub enum CommandError {
     /// There is no such program.
     #[error("{program} is not installed (install it, or leave it out of the comparison)")]
     Missing {
-        /// Its name.
+        /// Name of the program.
         program: String,
     },
-    /// It did not start, or waiting for its end failed.
+    /// The program did not start, or waiting for its end failed.
     #[error("cannot run {program}")]
     Start {
-        /// Its name.
+        /// Name of the program.
         program: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// It took longer than allowed and was killed.
+    /// The program took longer than allowed and was killed.
     #[error("the compared program was stopped: it ran longer than its limit of {seconds:.0} seconds")]
     OverLimit {
-        /// Seconds it ran.
+        /// Number of seconds that it ran.
         seconds: f64,
     },
-    /// The caller asked to stop, and it was killed.
+    /// The caller asked to stop, and the program was killed.
     #[error("the compared program was stopped: the benchmark was interrupted")]
     Interrupted,
-    /// It failed.
+    /// The program ended with a failure.
     #[error("{program} failed ({status}): {message}")]
     Failed {
-        /// Its name.
+        /// Name of the program.
         program: String,
-        /// How it ended.
+        /// Status with which the program ended.
         status: ExitStatus,
-        /// The last lines of its standard error, safe to show.
+        /// The last lines of standard error, safe to show.
         message: String,
     },
 }
 
-/// Receives lines.
+/// A callback that receives lines.
 type Watch<'a> = &'a mut dyn FnMut(&[u8]);
 
-/// When to kill a program.
+/// Conditions under which a program is killed.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
-    /// When it has run this long.
+    /// Longest time that the program may run.
     pub time: Option<Duration>,
-    /// When this returns true. It is called ten times a second.
+    /// Returns whether to kill the program. Called ten times a second.
     pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// Runs a program to its end; its exit status must be 0.
 ///
 /// # Errors
-/// It is missing, failed, was killed because of `limits`, or ended with another exit status.
+/// Fails if the program is missing, failed, was killed because of `limits`, or ended with another exit status.
 pub fn run(command: &mut Command, limits: &Limits<'_>) -> Result<Ran, CommandError> {
     run_accepting(command, limits, &[0])
 }
@@ -105,23 +105,24 @@ pub fn run(command: &mut Command, limits: &Limits<'_>) -> Result<Ran, CommandErr
 /// Runs a program to its end; its exit status must be one of `accepted`.
 ///
 /// # Errors
-/// It is missing, failed, was killed because of `limits`, or ended with another exit status.
+/// Fails if the program is missing, failed, was killed because of `limits`, or ended with another exit status.
 pub fn run_accepting(command: &mut Command, limits: &Limits<'_>, accepted: &[i32]) -> Result<Ran, CommandError> {
     run_with(command.stdout(Stdio::piped()), limits, accepted, None)
 }
 
-/// Like [`run_accepting`], but discards standard output: for programs that write gigabytes to it.
+/// Runs a program as [`run_accepting`] does, but discards standard output: for programs that write gigabytes to it.
 ///
 /// # Errors
-/// Those of [`run_accepting`].
+/// Fails as [`run_accepting`] does.
 pub fn run_discarding(command: &mut Command, limits: &Limits<'_>, accepted: &[i32]) -> Result<Ran, CommandError> {
     run_with(command.stdout(Stdio::null()), limits, accepted, None)
 }
 
-/// Like [`run_accepting`], but passes each line of standard output to `watch` when it is written, and keeps none.
+/// Runs a program as [`run_accepting`] does, but passes each line of standard output to `watch` when it is written, and
+/// keeps none.
 ///
 /// # Errors
-/// Those of [`run_accepting`].
+/// Fails as [`run_accepting`] does.
 pub fn run_watched(
     command: &mut Command,
     limits: &Limits<'_>,
@@ -164,12 +165,12 @@ fn run_with(
     }
 }
 
-/// The name of a command's program, for messages.
+/// Returns the name of a command's program, for messages.
 pub(super) fn program_of(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
-/// Why a program did not start.
+/// Makes the error for a program that did not start.
 pub(super) fn not_started(program: &str, source: io::Error) -> CommandError {
     let program = program.to_owned();
     match source.kind() {
@@ -213,7 +214,7 @@ enum Killed {
     Interrupted,
 }
 
-/// A program that is not reaped yet. Dropping it kills and reaps it.
+/// A process that is not reaped yet. Dropping it kills and reaps it.
 struct Running {
     process: Pid,
     ended: rustix::fd::OwnedFd,
@@ -247,7 +248,7 @@ impl Running {
         made
     }
 
-    /// Reads its output until it has ended, or kills it.
+    /// Reads the program's output until it has ended, or kills it.
     fn wait(&mut self, limits: &Limits<'_>, mut watch: Option<Watch<'_>>) -> io::Result<Option<Killed>> {
         loop {
             let killed = if (limits.stop)() {
@@ -277,7 +278,7 @@ impl Running {
         }
     }
 
-    /// Kills the group and waits until its outputs are closed, which is after its last write.
+    /// Kills the process group and waits until its outputs are closed, which is after its last write.
     fn kill(&mut self) -> io::Result<()> {
         // The group may have ended already.
         let _ = kill_process_group(self.process, Signal::KILL);
@@ -292,7 +293,7 @@ impl Running {
         Ok(())
     }
 
-    /// Waits up to `time` for output, and if asked for its end; returns whether it has ended.
+    /// Waits up to `time` for output, and if asked for the program's end; returns whether it has ended.
     fn poll(&mut self, time: Duration, for_its_end: bool) -> io::Result<bool> {
         let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
         let open = [&self.output, &self.errors].into_iter().filter_map(|stream| stream.pipe.as_ref());
@@ -348,7 +349,7 @@ impl Drop for Running {
     }
 }
 
-/// Which part of a stream is kept.
+/// The part of an output stream that is kept.
 #[derive(Clone, Copy)]
 enum Keep {
     First(usize),
@@ -357,7 +358,7 @@ enum Keep {
 
 /// A pipe that a program writes to.
 struct Stream {
-    /// `None` after all writers have closed it.
+    /// The pipe; `None` after all writers have closed it.
     pipe: Option<Box<dyn Pipe>>,
     keep: Keep,
     kept: Vec<u8>,
@@ -412,7 +413,7 @@ impl Stream {
     }
 }
 
-/// The last lines of a program's output, as one line without control characters.
+/// Returns the last lines of a program's output, as one line without control characters.
 pub(super) fn last_lines(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let text = text.replace('\t', " ");

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// What a step does.
+/// The kind of work that a step of a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
     /// Packing.
@@ -18,7 +18,7 @@ pub(super) enum Work {
 struct Step {
     work: Work,
     weight: f64,
-    /// The step is stopped after this time.
+    /// Time after which the step is stopped.
     limit: Option<Duration>,
     took: Option<f64>,
 }
@@ -36,7 +36,7 @@ impl Forecast {
         self.steps.push(Step { work, weight, limit, took: None });
     }
 
-    /// The current step has ended.
+    /// Records that the current step has ended.
     pub(super) fn done(&mut self, took: Duration) {
         if let Some(step) = self.steps.get_mut(self.done) {
             step.took = Some(took.as_secs_f64());
@@ -44,12 +44,13 @@ impl Forecast {
         }
     }
 
-    /// Earlier steps that were not done are skipped: their entry failed.
+    /// Skips earlier steps that were not done, because their entry failed.
     pub(super) fn skip_to(&mut self, step: usize) {
         self.done = step.max(self.done).min(self.steps.len());
     }
 
-    /// Seconds left, if an estimate is possible. The current step has run for `elapsed`, and `share` of it is done.
+    /// Returns the estimated seconds left, if possible. The current step has run for `elapsed`, and `share` of it is
+    /// done.
     pub(super) fn left(&self, elapsed: Duration, share: Option<f64>) -> Option<f64> {
         let elapsed = elapsed.as_secs_f64();
         let under_way = self.steps.get(self.done)?;

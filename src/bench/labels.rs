@@ -5,51 +5,51 @@
 //! the marker are tried, nearest first, and each label takes the cheapest. Then each label is placed again with all
 //! others fixed, a few times. This is repeated for several orders, and the cheapest result counts. Called by `plot`.
 
-/// A point of the plot, in its units; y grows downwards.
+/// A point of the plot as (x, y), in pixels; y grows downwards.
 pub type Point = (f64, f64);
 
 /// An upright rectangle.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
-    /// Its left edge.
+    /// Position of the left edge.
     pub left: f64,
-    /// Its top edge.
+    /// Position of the top edge.
     pub top: f64,
-    /// How wide it is.
+    /// Width of the rectangle.
     pub width: f64,
-    /// How high it is.
+    /// Height of the rectangle.
     pub height: f64,
 }
 
 /// A marker and the size of its label.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Item {
-    /// The centre of the marker.
+    /// Centre of the marker.
     pub at: Point,
     /// Half the marker's width and height.
     pub radius: f64,
-    /// How wide the label is.
+    /// Width of the label.
     pub width: f64,
-    /// How high the label is.
+    /// Height of the label.
     pub height: f64,
 }
 
 /// The position of a label.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placed {
-    /// The area it covers.
+    /// Area that the label covers.
     pub rect: Rect,
     /// A line from the marker to the label, unless the label is next to it.
     pub leader: Option<(Point, Point)>,
 }
 
-/// Free space between a marker and its own label.
+/// Free space between a marker and its own label, in pixels.
 const BESIDE: f64 = 4.0;
-/// Free space between a label and everything else.
+/// Free space between a label and everything else, in pixels.
 const FREE: f64 = 2.0;
-/// The distances to try.
+/// Distances between marker and label to try, in pixels.
 const DISTANCES: &[f64] = &[BESIDE, 9.0, 15.0, 22.0, 30.0, 40.0, 52.0, 66.0, 84.0, 106.0, 132.0, 164.0];
-/// The directions to try, with the cost of each: readers look to the right first.
+/// Directions from marker to label to try, with the cost of each: readers look to the right first.
 const DIRECTIONS: &[(f64, f64, f64)] = &[
     (1.0, 0.0, 0.0),
     (-1.0, 0.0, 1.0),
@@ -73,11 +73,11 @@ const DIRECTIONS: &[(f64, f64, f64)] = &[
 const ON_LINE: f64 = 12.0;
 const AMBIGUOUS: f64 = 30.0;
 const CROSSING: f64 = 45.0;
-/// A position anywhere in the plot costs more than any position near the marker.
+/// Cost of a position anywhere in the plot: more than that of any position near the marker.
 const ANYWHERE: f64 = 200.0;
-/// How often each label is placed again.
+/// Number of times that each label is placed again.
 const ROUNDS: usize = 4;
-/// Below this distance no leader is needed.
+/// Distance below which no leader is needed.
 const NEAR: f64 = 8.0;
 
 impl Rect {
@@ -89,17 +89,17 @@ impl Rect {
         self.top + self.height
     }
 
-    /// The same rectangle, enlarged by `by` on each side.
+    /// Returns the same rectangle, enlarged by `by` on each side.
     fn grown(&self, by: f64) -> Rect {
         Rect { left: self.left - by, top: self.top - by, width: self.width + 2.0 * by, height: self.height + 2.0 * by }
     }
 
-    /// Whether they share more than an edge.
+    /// Returns whether both rectangles share more than an edge.
     pub fn overlaps(&self, other: &Rect) -> bool {
         self.left < other.right() && other.left < self.right() && self.top < other.bottom() && other.top < self.bottom()
     }
 
-    /// Whether `other` lies inside.
+    /// Returns whether `other` is inside.
     pub fn contains(&self, other: &Rect) -> bool {
         self.left <= other.left
             && self.top <= other.top
@@ -124,7 +124,7 @@ impl Rect {
 }
 
 impl Item {
-    /// The area that its marker covers.
+    /// Returns the area that the marker covers.
     pub fn marker(&self) -> Rect {
         let side = 2.0 * self.radius;
         Rect { left: self.at.0 - self.radius, top: self.at.1 - self.radius, width: side, height: side }
@@ -162,8 +162,8 @@ fn cross((a, b): (Point, Point), (c, d): (Point, Point)) -> bool {
     side(a, b, c) * side(a, b, d) < 0.0 && side(c, d, a) * side(c, d, b) < 0.0
 }
 
-/// The positions of the labels, one for each item; `None` if the plot is too crowded. Labels avoid `lines` if that is
-/// cheap.
+/// Returns the positions of the labels, one for each item; `None` if the plot is too crowded. Labels avoid `lines` if
+/// that is cheap.
 pub fn place(plot: Rect, items: &[Item], lines: &[(Point, Point)]) -> Option<Vec<Placed>> {
     let board = Board { plot, items, lines };
     let from = |key: &dyn Fn(&Item) -> f64| {
@@ -191,7 +191,7 @@ struct Board<'a> {
 }
 
 impl Board<'_> {
-    /// The number of markers near its own.
+    /// Returns the number of markers near that of the item.
     fn neighbours(&self, item: &Item) -> f64 {
         let area = item.marker().grown(item.height * 2.0);
         self.items.iter().filter(|other| area.overlaps(&other.marker())).count() as f64
@@ -230,7 +230,7 @@ impl Board<'_> {
         Ok((costs.iter().sum(), placed.into_iter().flatten().collect()))
     }
 
-    /// The cheapest position for label `i` with those of `placed` fixed, and its cost.
+    /// Returns the cheapest position for label `i` with those of `placed` fixed, and its cost.
     fn best(&self, i: usize, placed: &[Option<Placed>]) -> Option<(f64, Placed)> {
         let item = &self.items[i];
         let mut best: Option<(f64, Placed)> = None;
@@ -258,7 +258,7 @@ impl Board<'_> {
         best
     }
 
-    /// Positions all over the plot, a quarter of a label's height apart.
+    /// Passes positions all over the plot to `each`, a quarter of a label's height apart.
     fn everywhere(&self, item: &Item, mut each: impl FnMut(Rect)) {
         let steps = |room: f64, step: f64| (0..=(room / step).max(0.0) as usize).map(move |i| i as f64 * step);
         for down in steps(self.plot.height - item.height, item.height / 4.0) {

@@ -4,7 +4,7 @@ use super::report::Machine;
 use crate::fuse::mounts;
 use std::path::Path;
 
-/// This machine, and the file system of `work` (absolute). A value that cannot be found is "unknown".
+/// Describes this machine, and the file system of `work` (absolute). A value that cannot be found is "unknown".
 pub fn machine(work: &Path) -> Machine {
     let uname = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
@@ -19,7 +19,7 @@ pub fn machine(work: &Path) -> Machine {
     }
 }
 
-/// The model that the kernel reports, if it reports one.
+/// Returns the processor model that the kernel reports, if it reports one.
 fn processor(cpuinfo: &str) -> Option<String> {
     let names = ["model name", "Model", "cpu model", "cpu"];
     let value = |name: &str| {
@@ -29,7 +29,7 @@ fn processor(cpuinfo: &str) -> Option<String> {
     names.into_iter().find_map(value)
 }
 
-/// Type of the topmost mount that contains the path.
+/// Returns the type of the topmost mount that contains the path.
 fn file_system(path: &Path) -> Option<String> {
     let all = mounts().ok()?;
     let longest = all.iter().filter(|mount| path.starts_with(&mount.point));

@@ -17,15 +17,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often `Limits::stop` is called while waiting for a mount.
+/// Interval at which `Limits::stop` is called while waiting for a mount.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// If a mount does not appear within this time, its daemon hangs.
+/// Time within which a mount must appear; otherwise its daemon hangs.
 const APPEARS_WITHIN: Duration = Duration::from_secs(60);
 /// Time in which a daemon must end after unmounting; after that it is told to end.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// Time in which a daemon must end after it is told to, or killed.
 const HEEDS_WITHIN: Duration = Duration::from_secs(3);
-/// Most bytes read of a daemon's output.
+/// Most bytes that are read of a daemon's output.
 const MAX_SAID: u64 = 64 << 10;
 
 /// A read-only mount. Dropping it unmounts it.
@@ -39,7 +39,7 @@ impl Mounted {
     /// Starts a daemon that mounts on `point` and stays in the foreground; returns when it is mounted.
     ///
     /// # Errors
-    /// The program is missing, ended without mounting, or `limits` ended the waiting.
+    /// Fails if the program is missing, ended without mounting, or `limits` ended the waiting.
     pub fn serve(command: &mut Command, point: &Path, limits: &Limits<'_>) -> Result<Mounted, CommandError> {
         let program = program_of(command);
         let failed = |source| CommandError::Start { program: program.clone(), source };
@@ -77,7 +77,7 @@ impl Mounted {
     /// Mounts an image through a loop device by the kernel.
     ///
     /// # Errors
-    /// mount(8) is missing or fails: the kernel does not support `fs_type`, or no loop device is available.
+    /// Fails if mount(8) is missing or fails: the kernel does not support `fs_type`, or no loop device is available.
     pub fn kernel(fs_type: &str, image: &Path, point: &Path, limits: &Limits<'_>) -> Result<Mounted, CommandError> {
         let mut command = Command::new("mount");
         command.args(["-t", fs_type, "-o", "loop,ro"]).arg(image).arg(point);
@@ -87,15 +87,15 @@ impl Mounted {
         Ok(mounted)
     }
 
-    /// The mount point.
+    /// Returns the mount point.
     pub fn point(&self) -> &Path {
         &self.point
     }
 
-    /// Unmounts it and waits for its daemon.
+    /// Unmounts, and waits for the daemon.
     ///
     /// # Errors
-    /// It could only be unmounted lazily, or its daemon failed or had to be killed.
+    /// Fails if the mount could only be unmounted lazily, or its daemon failed or had to be killed.
     pub fn end(mut self) -> Result<(), CommandError> {
         self.end_once()
     }
@@ -141,7 +141,7 @@ pub fn abort_below(directory: &Path) {
 /// Unmounts everything below `directory`, the deepest first.
 ///
 /// # Errors
-/// A mount remains.
+/// Fails if a mount remains.
 pub fn take_away_below(directory: &Path) -> io::Result<()> {
     let mut points: Vec<PathBuf> = below(directory)?.into_iter().map(|mount| mount.point).collect();
     points.sort();
@@ -218,7 +218,7 @@ impl Daemon {
         }
     }
 
-    /// Waits for its end, which comes by itself after unmounting.
+    /// Waits for the daemon's end, which comes by itself after unmounting.
     fn end(mut self, was_mounted: bool) -> Result<(), CommandError> {
         let group = Pid::from_child(&self.child);
         let mut told = false;

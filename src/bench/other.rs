@@ -14,7 +14,7 @@ use std::path::Path;
 /// Weight of packing, relative to about 1 for floe's fastest setting: a guess.
 const PACKING: f64 = 10.0;
 
-/// The steps of one peer, in the order of [`measure`].
+/// Returns the steps of one peer, in the order of [`measure`].
 pub(super) fn steps() -> Vec<(Work, f64)> {
     let mut steps = vec![(Work::Pack, PACKING)];
     steps.extend(PASSES.iter().map(|_| (Work::Read, READING)));

@@ -20,10 +20,10 @@ const WORKING_SETS: [u64; 2] = [64 << 20, 256 << 20];
 const RANDOM_READS: u64 = 2000;
 /// Rough fraction of a prediction's time that is reading; the rest is compressing.
 const READING_SHARE: f64 = 0.3;
-/// Seed of the random reads. Any number.
+/// Seed of the random reads; the number has no meaning.
 const SEED: u64 = 21;
 
-/// The steps of one setting, in the order of [`measure`].
+/// Returns the steps of one setting, in the order of [`measure`].
 pub(super) fn steps(setting: &Setting, mounts: bool) -> Vec<(Work, f64)> {
     let mut steps = vec![(Work::Pack, setting.weight)];
     steps.extend(PASSES.iter().filter(|_| mounts).map(|_| (Work::Read, READING)));
@@ -89,7 +89,7 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// The step of a setting whose size is predicted.
+/// Returns the step of a setting whose size is predicted.
 pub(super) fn sampled_steps(setting: &Setting) -> Vec<(Work, f64)> {
     vec![(Work::Pack, setting.weight)]
 }
@@ -129,9 +129,9 @@ pub(super) fn predicted(
 /// Reports a prediction like packing.
 struct Sampling<'a> {
     watcher: &'a Watcher<'a>,
-    /// Bytes to read.
+    /// Number of bytes to read.
     whole: u64,
-    /// Their number, and the first.
+    /// Number of findings, and the first one.
     findings: Mutex<(u64, Option<String>)>,
 }
 
@@ -151,7 +151,7 @@ impl PackObserver for Sampling<'_> {
     }
 }
 
-/// Bytes inflated for each byte read with a working set; `None` if there is nothing to read.
+/// Returns the bytes inflated for each byte read with a working set; `None` if there is nothing to read.
 fn cost(
     image: &Arc<Image>,
     working_set: u64,

@@ -11,15 +11,15 @@ use super::show::{Human, rounded};
 use super::table::{amount, facts};
 use std::fmt::Write;
 
-/// The first plot on a wide screen.
+/// Frame of the first plot on a wide screen.
 const LARGE: Frame = Frame { width: 1160.0, height: 500.0, narrow: false };
-/// All plots on a normal screen.
+/// Frame of all plots on a normal screen.
 const MEDIUM: Frame = Frame { width: 568.0, height: 500.0, narrow: false };
-/// All plots on a phone.
+/// Frame of all plots on a phone.
 const SMALL: Frame = Frame { width: 358.0, height: 480.0, narrow: true };
 const STYLE: [&str; 2] = [include_str!("plot.css"), include_str!("page.css")];
 
-/// The page of `report`.
+/// Returns the HTML page of `report`.
 pub fn html(report: &Report) -> String {
     let mut out = String::with_capacity(256 << 10);
     let path = escaped(&report.source.path);
@@ -54,7 +54,7 @@ pub fn html(report: &Report) -> String {
     out
 }
 
-/// `text`, escaped for an element or a quoted attribute.
+/// Returns `text`, escaped for an element or a quoted attribute.
 fn escaped(text: &str) -> String {
     let text = plain(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('"', "&quot;").replace('\'', "&#39;")
@@ -71,7 +71,7 @@ fn list(out: &mut String, title: &str, items: impl Iterator<Item = String>) {
     }
 }
 
-/// The summary: what floe achieves, and what the smallest other program achieves.
+/// Writes the summary: what floe achieves, and what the smallest other program achieves.
 fn answer(out: &mut String, report: &Report) {
     let _ = writeln!(out, "<p class=\"soft\">{}</p>", escaped(&amount(&report.source)));
     let floe = || report.entries.iter().filter(|e| e.kind == Kind::Floe && e.size.is_some());

@@ -14,10 +14,10 @@ use svg::Node;
 use svg::node::Text;
 use svg::node::element::Element;
 
-/// The shape of a point.
+/// The shape of a point in a chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// floe.
+    /// An entry of floe.
     Disc,
     /// A peer whose result is read through a mount.
     Square,
@@ -28,26 +28,26 @@ pub enum Shape {
 /// One entry in a chart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
-    /// The entry's name.
+    /// Name of the entry.
     pub name: String,
-    /// How it is drawn.
+    /// Shape with which the entry is drawn.
     pub shape: Shape,
-    /// Seconds.
+    /// Time in seconds.
     pub seconds: f64,
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: f64,
-    /// The bounds of the true size in bytes.
+    /// Lower and upper bound of the true size in bytes, for a prediction.
     pub range: Option<(f64, f64)>,
 }
 
 /// A chart of size against one kind of time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
-    /// The title.
+    /// Title of the chart.
     pub title: &'static str,
-    /// The meaning of the times.
+    /// Meaning of the times.
     pub axis: &'static str,
-    /// The points.
+    /// Points of the chart.
     pub marks: Vec<Mark>,
     /// Names of entries that have a size, but not this time.
     pub absent: Vec<String>,
@@ -60,11 +60,11 @@ pub struct Frame {
     pub width: f64,
     /// Minimum height in pixels: it grows if labels need it.
     pub height: f64,
-    /// For a small screen: uses a smaller font.
+    /// Whether the drawing is for a small screen: uses a smaller font.
     pub narrow: bool,
 }
 
-/// README shows pictures of about this width.
+/// Frame of the pictures in README, which shows them at about this width.
 const PICTURE: Frame = Frame { width: 860.0, height: 400.0, narrow: false };
 const PICTURE_TITLE: f64 = 34.0;
 const PICTURE_GAP: f64 = 20.0;
@@ -77,16 +77,16 @@ const ABOVE: f64 = 32.0;
 const BELOW: f64 = 46.0;
 /// Free space to the right of the plot, for half of the last mark's text.
 const RIGHT: f64 = 24.0;
-/// Minimum distance of marks on an axis: texts on the lower axis are up to 50 pixels wide.
+/// Least distance of marks on an axis, in pixels: texts on the lower axis are up to 50 pixels wide.
 const APART: f64 = 58.0;
 const APART_DOWN: f64 = 30.0;
-/// A plot grows until its labels have room, at most this often.
+/// Most times that a plot grows until its labels have room.
 const GROWTHS: usize = 24;
 const GROWTH: f64 = 1.15;
-/// Limit of a label's width, as a fraction of the plot's.
+/// Largest width of a label, as a fraction of the plot's.
 const WIDEST: f64 = 0.7;
 
-/// The charts that have points.
+/// Returns the charts that have points.
 pub fn charts(report: &Report) -> Vec<Chart> {
     let pass = |entry: &Entry, read| entry.passes.iter().find(|pass| pass.read == read).cloned();
     let all = [
@@ -121,7 +121,7 @@ fn chart(report: &Report, title: &'static str, axis: &'static str, seconds: impl
     out
 }
 
-/// `text` on one line, with characters escaped that reorder or hide text.
+/// Returns `text` on one line, with characters escaped that reorder or hide text.
 pub fn plain(text: &str) -> String {
     let hides = |c: char| {
         c.is_control()
@@ -159,7 +159,7 @@ fn line(class: &str, from: Point, to: Point) -> Element {
     element("line", class, [("x1", from.0), ("y1", from.1), ("x2", to.0), ("y2", to.1)])
 }
 
-/// A marker, alone.
+/// Draws a marker, alone.
 pub fn marker(shape: Shape, (x, y): Point) -> Element {
     let r = RADIUS;
     match shape {
@@ -178,7 +178,7 @@ pub fn marker(shape: Shape, (x, y): Point) -> Element {
     }
 }
 
-/// What a shape means.
+/// Returns what a shape means.
 pub fn meaning(shape: Shape) -> &'static str {
     match shape {
         Shape::Disc => "floe",
@@ -187,13 +187,13 @@ pub fn meaning(shape: Shape) -> &'static str {
     }
 }
 
-/// The shapes that charts use, in a fixed order.
+/// Returns the shapes that charts use, in a fixed order.
 pub fn shapes(charts: &[Chart]) -> Vec<Shape> {
     let used = |shape: &Shape| charts.iter().flat_map(|chart| &chart.marks).any(|mark| mark.shape == *shape);
     [Shape::Disc, Shape::Square, Shape::Triangle].into_iter().filter(used).collect()
 }
 
-/// An upper bound of a text's width in pixels, by DejaVu Sans, which is wider than the fonts of most systems.
+/// Returns an upper bound of a text's width in pixels, by DejaVu Sans, which is wider than the fonts of most systems.
 pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
     let of = |c: char| match c {
         'i' | 'j' | 'l' | ' ' | '.' | ',' | '\'' | 'I' => 0.32,
@@ -208,7 +208,7 @@ pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
     text.chars().map(of).sum::<f64>() * size * if bold { 1.11 } else { 1.0 }
 }
 
-/// `name`, with its middle cut out if it is wider than `room`.
+/// Returns `name`, with its middle cut out if it is wider than `room`.
 fn shortened(name: &str, room: f64, size: f64, bold: bool) -> String {
     let chars: Vec<char> = name.chars().collect();
     let cut = |kept: usize| -> String {
@@ -366,7 +366,7 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// A time in the units that people use.
+/// Returns a time in the units that people use.
 fn time(seconds: f64) -> String {
     let (scale, unit) = match seconds {
         ..0.001 => (1e-6, "µs"),
@@ -384,7 +384,7 @@ fn root(width: f64, height: f64, class: &str, title: &str) -> Element {
     out
 }
 
-/// `chart` as an SVG element inside an HTML page, without an XML namespace, which HTML does not need.
+/// Draws `chart` as an SVG element inside an HTML page, without an XML namespace, which HTML does not need.
 pub fn draw(chart: &Chart, frame: Frame) -> String {
     let Some(drawing) = Drawing::new(chart, frame) else { return String::new() };
     let class = if frame.narrow { "plot narrow" } else { "plot wide" };
@@ -393,7 +393,7 @@ pub fn draw(chart: &Chart, frame: Frame) -> String {
     out.to_string()
 }
 
-/// `shape` as a small picture for use in a line of text.
+/// Draws `shape` as a small picture for use in a line of text.
 pub fn key(shape: Shape) -> String {
     let mut out = root(14.0, 14.0, "plot key", meaning(shape));
     let mut group = element("g", if shape == Shape::Disc { "floe" } else { "" }, []);
@@ -402,8 +402,8 @@ pub fn key(shape: Shape) -> String {
     out.to_string()
 }
 
-/// A picture for README: size against packing time, and below it size against the time to read everything. It follows
-/// the reader's light or dark setting, and has a background for pages that do not.
+/// Draws a picture for README: size against packing time, and below it size against the time to read everything. It
+/// follows the reader's light or dark setting, and has a background for pages that do not.
 pub fn readme_svg(report: &Report) -> String {
     let charts: Vec<Chart> = charts(report).into_iter().take(2).collect();
     let mut content = Element::new("g");

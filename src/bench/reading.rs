@@ -20,60 +20,60 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Bytes of one read call on a file that is read completely, as in `cat`.
+/// Number of bytes of one read call on a file that is read completely, as in `cat`.
 const BLOCK: usize = 128 << 10;
-/// Random reads end after this time, however many were made.
+/// Time after which random reads end, however many were made.
 const RANDOM_TIME: Duration = Duration::from_secs(20);
-/// A single read or a single stat that takes longer than this never ends.
+/// Time after which a single read or stat is taken for one that never ends.
 const STALLED: Duration = Duration::from_secs(120);
-/// How often the waiting thread checks.
+/// Interval at which the waiting thread checks the reader.
 const LOOK: Duration = Duration::from_millis(100);
 /// Time in which a reader must end after it is told to; after that the mount is aborted.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
-/// The passes, in order.
+/// The kinds of reading passes, in order.
 pub const PASSES: [Read; 4] = [Read::InOrder, Read::OneDirectory, Read::Random, Read::Find];
 
-/// Why a pass has no result.
+/// Why a reading pass has no result.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The caller asked to stop.
     #[error("reading the mount was interrupted")]
     Interrupted,
-    /// It took longer than allowed.
+    /// The pass took longer than allowed.
     #[error("reading the mount was stopped: it took longer than its limit of {seconds:.0} seconds")]
     OverLimit {
-        /// Seconds.
+        /// Number of seconds that the pass took.
         seconds: f64,
     },
     /// The mount did not answer.
     #[error("reading the mount was stopped: a read got no answer for {} seconds", STALLED.as_secs())]
     Stalled,
-    /// Something could not be read.
+    /// A file or directory could not be read.
     #[error("cannot read '{path}'")]
     Io {
-        /// Its path from the root, as far as it is known.
+        /// Path from the root, as far as it is known.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
 }
 
-/// The result of a pass.
+/// Result of a reading pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passed {
-    /// Its figures.
+    /// Figures of the pass.
     pub pass: Pass,
-    /// Random reads left out because the file does not exist: it was not packed.
+    /// Number of random reads left out because the file does not exist: it was not packed.
     pub absent: usize,
 }
 
-/// One pass over the tree at `root`; `cold` is copied into the result. `abort` makes all requests to a mount that hangs
-/// fail.
+/// Makes one reading pass over the tree at `root`; `cold` is copied into the result. `abort` makes all requests to a
+/// mount that hangs fail.
 ///
 /// # Errors
-/// Something cannot be read, the pass takes too long, or the caller asks to stop.
+/// Fails if something cannot be read, the pass takes too long, or the caller asks to stop.
 pub fn pass(
     read: Read,
     root: &Path,
@@ -103,7 +103,7 @@ pub fn pass(
 #[derive(Default)]
 struct Control {
     cancelled: AtomicBool,
-    /// Grows with each operation.
+    /// Counter that grows with each operation.
     done: AtomicU64,
 }
 
@@ -168,17 +168,18 @@ fn measure(read: Read, root: PathBuf, survey: &Survey, control: &Control, cold: 
     Ok(Passed { pass: Pass { read, mounted: true, cold, seconds, bytes, operations, p50, p99 }, absent })
 }
 
-/// The result of the operations of a pass.
+/// Counts of the operations of a pass.
 #[derive(Default)]
 struct Done {
     bytes: u64,
     operations: u64,
-    /// Duration of each operation, if they are measured singly.
+    /// Duration of each operation in seconds, if they are measured singly.
     times: Vec<f64>,
     absent: usize,
 }
 
-/// Nearest rank: the smallest value that at least `percent` percent of all values do not exceed.
+/// Returns a percentile by the nearest rank: the smallest value that at least `percent` percent of all values do not
+/// exceed.
 fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
@@ -272,7 +273,7 @@ fn open_below(root: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
     Ok(openat(within.as_ref().unwrap_or(root), rest, flags, Mode::empty())?)
 }
 
-/// What `find -ls` queries of each entry: its attributes, and the target of a link.
+/// Reads what `find -ls` queries of each entry: its attributes, and the target of a link.
 fn attributes(root: &Path, control: &Control, at: &mut String) -> io::Result<Done> {
     struct Lister<'a> {
         control: &'a Control,
@@ -304,7 +305,7 @@ fn attributes(root: &Path, control: &Control, at: &mut String) -> io::Result<Don
     Ok(lister.done)
 }
 
-/// A path, made safe to show.
+/// Returns a path, made safe to show.
 pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).replace(char::is_control, "\u{fffd}")
 }

@@ -12,71 +12,72 @@ pub struct Report {
     pub floe: String,
     /// Start of the run, seconds since 1970.
     pub time: i64,
-    /// The machine it ran on.
+    /// Machine on which the run was made.
     pub machine: Machine,
-    /// What was packed.
+    /// Source tree that was packed.
     pub source: Source,
-    /// How it was measured.
+    /// Method of the measurement.
     pub method: Method,
-    /// floe's settings in the order requested, then the peers.
+    /// Figures of floe's settings in the order requested, then of the peers.
     pub entries: Vec<Entry>,
     /// Peers that are not installed.
     pub missing: Vec<Missing>,
-    /// What a reader of the figures must know: for example that caches were warm, or that a file could not be read.
+    /// Notes that a reader of the figures must know: for example that caches were warm, or that a file could not be
+    /// read.
     pub notes: Vec<String>,
 }
 
-/// The machine.
+/// Description of the machine of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Model of the processor.
     pub processor: String,
-    /// Processors that this process may use.
+    /// Number of processors that this process may use.
     pub cores: usize,
     /// Memory in bytes.
     pub memory: u64,
     /// Kernel and its version.
     pub kernel: String,
-    /// Type of the filesystem that the work directory is on.
+    /// Type of the file system that the work directory is on.
     pub work_filesystem: String,
 }
 
 /// The tree that was packed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Its path as given, made safe to show.
+    /// Path of the tree as given, made safe to show.
     pub path: String,
-    /// Regular files, each inode once.
+    /// Number of regular files, each inode counted once.
     pub files: u64,
-    /// Directories.
+    /// Number of directories.
     pub directories: u64,
     /// Bytes of the regular files.
     pub bytes: u64,
 }
 
-/// How it was measured.
+/// Method of the measurements of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Method {
-    /// Threads that pack.
+    /// Number of threads that pack.
     pub jobs: usize,
     /// Whether each reading pass began with empty caches.
     pub cold: bool,
-    /// A peer that takes longer is stopped; seconds.
+    /// Seconds after which a peer is stopped.
     pub peer_limit: Option<f64>,
     /// The sample, if only a part was compressed.
     pub sample: Option<Sample>,
 }
 
-/// Which part of the data was compressed.
+/// The part of the data that was compressed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Bytes requested.
+    /// Number of bytes requested.
     pub bytes: u64,
-    /// Whether only these were read. Otherwise everything was read and cut, and deduplication is exact.
+    /// Whether only these bytes were read. Otherwise everything was read and cut, and deduplication is exact.
     pub fast: bool,
 }
 
-/// Whose figures an entry holds.
+/// The kind of program whose figures an entry holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -90,32 +91,32 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
-    /// It was measured.
+    /// The entry was measured completely.
     Done,
-    /// It was stopped after this many seconds.
+    /// The entry was stopped after this many seconds.
     OverLimit {
-        /// Seconds.
+        /// Number of seconds.
         seconds: f64,
     },
-    /// It failed.
+    /// The measurement failed.
     Failed {
-        /// Why.
+        /// Why the measurement failed.
         message: String,
     },
 }
 
-/// One setting of floe, or one peer.
+/// Figures of one setting of floe, or of one peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// `floe balanced`, `mksquashfs zstd:15`: short and unique.
+    /// Short and unique name, such as `floe balanced` or `mksquashfs zstd:15`.
     pub name: String,
-    /// floe or a peer.
+    /// Whether the entry is of floe or of a peer.
     pub kind: Kind,
     /// Version of the program.
     pub version: String,
     /// The options of the command as given.
     pub options: String,
-    /// How its measurement ended.
+    /// How the measurement ended.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// The size of the result.
@@ -130,49 +131,49 @@ pub struct Entry {
     pub read_costs: Vec<ReadCost>,
 }
 
-/// The size of the result.
+/// Size of an image or of what a peer makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Size {
     /// Total bytes; for a sample, the prediction.
     pub total: u64,
     /// Bytes of the source for each byte of the result.
     pub ratio: f64,
-    /// For a sample: the bounds of the true size.
+    /// Bounds of the true size in bytes, for a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<Range>,
-    /// How the bytes are used. Only for floe.
+    /// Use of the bytes. Only for floe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
-    /// What each step saved. Only for floe.
+    /// Bytes that each step saved. Only for floe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saved: Option<Saved>,
 }
 
-/// Two bounds, both included.
+/// A range of bytes; both bounds are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
-    /// The lower.
+    /// Lower bound in bytes.
     pub low: u64,
-    /// The upper.
+    /// Upper bound in bytes.
     pub high: u64,
 }
 
 /// How the bytes of an image are used; the sum is the total.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
-    /// Stored superchunks.
+    /// Bytes of stored superchunks.
     pub data: u64,
-    /// Tables, except the identities.
+    /// Bytes of tables, except the identities.
     pub metadata: u64,
-    /// Identities of subchunks.
+    /// Bytes of the identities of subchunks.
     pub identities: u64,
-    /// Clear lists of the superchunks.
+    /// Bytes of the clear lists of superchunks.
     pub clear_lists: u64,
-    /// Head slots, paddings and the rest.
+    /// Bytes of head slots, paddings and the rest.
     pub other: u64,
 }
 
-/// What each step saved.
+/// Bytes that each step of packing saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     /// Raw bytes that deduplication left out.
@@ -203,28 +204,28 @@ pub struct Packing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Read {
-    /// Every file in path order.
+    /// Reads every file in path order.
     InOrder,
-    /// Every file of one directory.
+    /// Reads every file of one directory.
     OneDirectory,
-    /// 4 KiB at random offsets.
+    /// Reads 4 KiB at random offsets.
     Random,
-    /// `find -ls`: every entry's attributes.
+    /// Reads every entry's attributes, as `find -ls` does.
     Find,
 }
 
-/// One reading pass.
+/// Figures of one reading pass.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pass {
-    /// What was read.
+    /// Kind of the pass.
     pub read: Read,
-    /// Whether it was read through a mount; otherwise by the program's own extraction.
+    /// Whether the pass read through a mount; otherwise by the program's own extraction.
     pub mounted: bool,
-    /// Whether it began with empty caches.
+    /// Whether the pass began with empty caches.
     pub cold: bool,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// Bytes read; 0 for `Find`.
+    /// Number of bytes read; 0 for `Find`.
     pub bytes: u64,
     /// Number of reads or entries.
     pub operations: u64,
@@ -239,21 +240,21 @@ pub struct Pass {
 /// Bytes inflated for each byte read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReadCost {
-    /// Bytes of the working set.
+    /// Size of the working set in bytes.
     pub working_set: u64,
-    /// Everything in path order.
+    /// Bytes inflated for each byte read, for everything in path order.
     pub in_order: f64,
-    /// One directory.
+    /// Bytes inflated for each byte read, for one directory.
     pub one_directory: f64,
-    /// 4 KiB at random offsets.
+    /// Bytes inflated for each byte read, for 4 KiB at random offsets.
     pub random: f64,
 }
 
 /// A peer that is not installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// Its name.
+    /// Name of the peer.
     pub name: String,
-    /// The package that provides it.
+    /// Name of the package that provides the peer.
     pub package: String,
 }

@@ -19,14 +19,14 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The run does not begin with less free space than the source's bytes divided by this: hardly anything compresses that
-/// well.
+/// Divisor: the run does not begin with less free space than one part in this many of the source's bytes, because
+/// hardly anything compresses that well.
 const LEAST_FREE: u64 = 50;
 
-/// Measures all of `plan`.
+/// Measures everything in `plan`. Failures of entries are in the report.
 ///
 /// # Errors
-/// The source or the work directory cannot be used, or the caller asked to stop. Failures of entries are in the report.
+/// Fails if the source or the work directory cannot be used, or the caller asked to stop.
 pub fn run(plan: &Plan, observer: &dyn BenchObserver) -> Result<Report, BenchError> {
     let base = plan.base.display().to_string();
     let work_error = |source| BenchError::Work { path: base.clone(), source };
@@ -65,7 +65,7 @@ pub fn run(plan: &Plan, observer: &dyn BenchObserver) -> Result<Report, BenchErr
     }
 }
 
-/// The most bytes that the work directory holds at once.
+/// Returns the most bytes that the work directory holds at once.
 fn needed(plan: &Plan, bytes: u64) -> u64 {
     match &plan.sample {
         Some(sample) => work::needed(sample.bytes.min(bytes).saturating_mul(2)),
@@ -82,7 +82,7 @@ struct Run<'t, 'a> {
     mounts: bool,
     peers: Vec<Peer>,
     missing: Vec<Missing>,
-    /// For each entry, the number of the step after its last.
+    /// Number of the step after the last step of each entry.
     ends: Vec<usize>,
 }
 
@@ -117,7 +117,7 @@ impl<'t, 'a> Run<'t, 'a> {
         Ok(run)
     }
 
-    /// Notes what a reader of the figures must know.
+    /// Reports what a reader of the figures must know.
     fn tell(&self, no_fuse: Option<String>) {
         let reads = self.turn.plan.sample.is_none();
         if reads && !self.turn.cold {
@@ -245,7 +245,7 @@ fn entry(name: String, kind: Kind, (version, options): (String, String)) -> Entr
     }
 }
 
-/// Why no image can be mounted with FUSE here; `None` if it can.
+/// Returns why no image can be mounted with FUSE here; `None` if it can.
 fn no_fuse(path: &OsStr) -> Option<String> {
     let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     if let Err(error) = device {

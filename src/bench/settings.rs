@@ -19,19 +19,19 @@ use std::process::Command;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// The exit status of `floe pack` if something could not be read, or not as it is.
+/// Exit status of `floe pack` if something could not be read, or not as it is.
 const FINDINGS: i32 = 3;
 
-/// A setting of floe.
+/// A setting of floe that is measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
-    /// The name that was requested.
+    /// Name of the setting as requested.
     pub name: String,
-    /// The options of `floe pack`.
+    /// Options for `floe pack`.
     pub options: Vec<String>,
-    /// The resulting parameters.
+    /// Parameters of the resulting image.
     pub params: Params,
-    /// The resulting codec and level.
+    /// Codec and level of the resulting image.
     pub compression: Compression,
     /// Rough relative duration of packing, for the estimate of the time left.
     pub weight: f64,
@@ -41,7 +41,7 @@ impl Setting {
     /// Parses the name of a profile, or a codec as in `-C`.
     ///
     /// # Errors
-    /// The message lists the accepted names.
+    /// Returns a message that lists the accepted names.
     pub fn parse(name: &str) -> Result<Setting, String> {
         let (option, params, compression) = match (name.parse::<Profile>(), name.parse::<Compression>()) {
             (Ok(profile), _) => ("--profile", profile.params(), profile.compression()),
@@ -59,13 +59,13 @@ impl Setting {
     }
 }
 
-/// What `floe pack -C` does to a profile's parameters.
+/// Changes a profile's parameters as `floe pack -C` does.
 fn with_codec(own: Params, compression: Compression) -> Params {
     let chosen = Params { codec: compression.codec_number(), level: compression.level(), ..own };
     Params { profile: if chosen == own { own.profile } else { 0 }, ..chosen }
 }
 
-/// Rough relative duration of a codec.
+/// Returns the rough relative duration of packing with a codec.
 fn weight(compression: Compression) -> f64 {
     match compression {
         Compression::Zstd(level) => 1.0 + f64::from(level) * f64::from(level) / 20.0,
@@ -77,18 +77,18 @@ fn weight(compression: Compression) -> f64 {
 /// Why an image that was just packed cannot be examined.
 #[derive(Debug, Error)]
 pub enum LookError {
-    /// Its file cannot be read.
+    /// The image's file cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// Its tables cannot be read.
+    /// The image's tables cannot be read.
     #[error(transparent)]
     Meta(#[from] MetaError),
-    /// The sizes of its parts exceed its own size.
+    /// The sizes of the image's parts exceed its own size.
     #[error("the parts of the image add up to {parts} bytes, but the image has {total} bytes")]
     Parts {
-        /// Bytes of the parts.
+        /// Sum of the parts in bytes.
         parts: u64,
-        /// Bytes of the image.
+        /// Length of the image in bytes.
         total: u64,
     },
 }
@@ -96,18 +96,18 @@ pub enum LookError {
 /// The final message of `floe pack --json`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Summary {
-    /// Raw bytes that were duplicates.
+    /// Raw bytes that deduplication saved.
     pub shared_bytes: u64,
     /// Number of files that could not be read, or not as they are.
     pub warnings: u64,
 }
 
-/// A packed image.
+/// Result of packing an image.
 #[derive(Debug)]
 pub struct Packed {
     /// Cost of packing.
     pub ran: Ran,
-    /// The final message.
+    /// Final message of `floe pack`.
     pub summary: Summary,
     /// The first file that could not be read, or not as it is.
     pub finding: Option<String>,
@@ -116,14 +116,14 @@ pub struct Packed {
 /// The program that packs and mounts: this one.
 #[derive(Debug, Clone, Copy)]
 pub struct Floe<'a> {
-    /// Its path.
+    /// Path of the program.
     pub program: &'a Path,
-    /// Threads that pack.
+    /// Number of threads that pack.
     pub jobs: usize,
 }
 
 impl Floe<'_> {
-    /// The options of packing, for display.
+    /// Returns the options of packing, for display.
     pub fn options(&self, setting: &Setting) -> String {
         format!("pack {} -j {} DIR IMAGE", setting.options.join(" "), self.jobs)
     }
@@ -131,7 +131,7 @@ impl Floe<'_> {
     /// Packs `source` into `image`, with temporary files next to it; `watch` receives the fraction of the bytes done.
     ///
     /// # Errors
-    /// The program fails, is interrupted, or prints no summary.
+    /// Fails if the program fails, is interrupted, or prints no summary.
     pub fn pack(
         &self,
         setting: &Setting,
@@ -165,7 +165,7 @@ impl Floe<'_> {
     /// Mounts an image, read-only.
     ///
     /// # Errors
-    /// It cannot be mounted.
+    /// Fails if it cannot be mounted.
     pub fn mount(&self, image: &Path, point: &Path, limits: &Limits<'_>) -> Result<Mounted, CommandError> {
         let mut command = Command::new(self.program);
         command.args(["mount", "-f", "-o", "ro", "--"]).arg(image).arg(point);
@@ -187,13 +187,13 @@ struct Said {
     message: String,
 }
 
-/// The first JSON line of a kind in a program's last output.
+/// Returns the first JSON line of a kind in a program's last output.
 fn said(words: &str, kind: &str) -> Option<Said> {
     let begin = words.find(&format!("{{\"message_type\":\"{kind}\""))?;
     serde_json::Deserializer::from_str(&words[begin..]).into_iter().next()?.ok()
 }
 
-/// A failure of floe with the message that a user would see.
+/// Changes a failure of floe to one with the message that a user would see.
 fn told(error: CommandError) -> CommandError {
     match error {
         CommandError::Failed { program, status, message } => {
@@ -207,16 +207,16 @@ fn told(error: CommandError) -> CommandError {
 /// Opens an image.
 ///
 /// # Errors
-/// It cannot be opened.
+/// Fails if it cannot be opened.
 pub fn open(image: &Path) -> Result<Arc<Image>, LookError> {
     let storage = Arc::new(FileStorage::open(image, Access::ReadOnly)?);
     Ok(Arc::new(Image::open(storage, ImageOptions::default())?))
 }
 
-/// The size of `bytes` bytes in an image of `total` bytes.
+/// Returns the sizes of an image of `total` bytes that was made of `bytes` bytes.
 ///
 /// # Errors
-/// Its tables cannot be read.
+/// Fails if its tables cannot be read.
 pub fn size(image: &Image, total: u64, bytes: u64) -> Result<Size, LookError> {
     let usage = image.usage()?;
     let named = [usage.data, usage.other_metadata(), usage.identities, usage.clear_lists];

@@ -6,16 +6,16 @@
 use super::report::{Entry, Kind, Outcome, Pass, Read, ReadCost, Report, Saved, Size};
 use super::show::{Human, rounded};
 
-/// One table.
+/// One table of figures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sheet {
-    /// The title.
+    /// Title of the table.
     pub title: String,
-    /// From left to right.
+    /// Columns from left to right.
     pub columns: Vec<Column>,
-    /// From top to bottom.
+    /// Rows from top to bottom.
     pub rows: Vec<Row>,
-    /// The meaning of its marks, and what a reader must know.
+    /// Notes: the meaning of marks, and what a reader must know.
     pub notes: Vec<String>,
 }
 
@@ -24,41 +24,41 @@ pub struct Sheet {
 pub struct Column {
     /// Heading that this column shares with its neighbours of the same group; may be empty.
     pub group: String,
-    /// Its own heading; may be empty.
+    /// Heading of the column; may be empty.
     pub heading: String,
-    /// Unit of its figures; may be empty.
+    /// Unit of the figures; may be empty.
     pub unit: &'static str,
 }
 
-/// One entry's figures.
+/// The figures of one entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its name.
+    /// Name of the entry.
     pub name: String,
-    /// floe or a peer.
+    /// Whether the entry is of floe or of a peer.
     pub kind: Kind,
-    /// One for each column, or the reason why there are none.
+    /// Figures, one for each column, or the reason why there are none.
     pub cells: Result<Vec<Option<Figure>>, String>,
 }
 
-/// One number of the report.
+/// One number of the report, as text and in full.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// The text, in the column's unit.
+    /// Text of the number, in the column's unit.
     pub text: String,
     /// The full number, as in JSON.
     pub value: serde_json::Number,
-    /// The size of the column's unit.
+    /// Size of the column's unit.
     pub scale: f64,
-    /// JSON pointer to the number.
+    /// JSON pointer to the number in the report.
     pub from: String,
-    /// JSON pointer to the divisor.
+    /// JSON pointer to the divisor, if there is one.
     pub per: Option<String>,
-    /// Refers to a note of the sheet; may be empty.
+    /// Mark that refers to a note of the table; may be empty.
     pub mark: &'static str,
 }
 
-/// Returns an entry's figure for a column, if it has one.
+/// A function that returns an entry's figure for a column, if it has one.
 type Get<'a> = Box<dyn Fn(&Entry, &str) -> Option<Figure> + 'a>;
 
 /// A column, and the function for its figures.
@@ -98,8 +98,8 @@ fn column(group: &str, heading: &str, unit: &'static str) -> Column {
     Column { group: group.into(), heading: heading.into(), unit }
 }
 
-/// Indexes of the entries in display order: floe's in the order requested, then peers by size, then peers without a
-/// size.
+/// Returns the indexes of the entries in display order: floe's in the order requested, then peers by size, then peers
+/// without a size.
 pub fn order(report: &Report) -> Vec<usize> {
     let mut order: Vec<usize> = (0..report.entries.len()).collect();
     let size = |entry: &Entry| entry.size.as_ref().map_or(u64::MAX, |size| size.total);
@@ -110,7 +110,7 @@ pub fn order(report: &Report) -> Vec<usize> {
     order
 }
 
-/// Why an entry has no figures; `None` if it has.
+/// Returns why an entry has no figures; `None` if it has.
 pub fn trouble(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Done => None,
@@ -119,7 +119,7 @@ pub fn trouble(outcome: &Outcome) -> Option<String> {
     }
 }
 
-/// All tables for which `report` has figures.
+/// Returns all tables for which `report` has figures.
 pub fn sheets(report: &Report) -> Vec<Sheet> {
     let all = [packing(report), reading(report), parts(report), saved(report), read_costs(report)];
     all.into_iter().filter(|sheet| !sheet.rows.is_empty() && !sheet.columns.is_empty()).collect()
@@ -158,7 +158,7 @@ fn sheet(
     Sheet { title, columns, rows, notes: Vec::new() }
 }
 
-/// The size of a unit and its name: the largest unit in which the smallest size is at least one.
+/// Returns the size of a unit and its name: the largest unit in which the smallest size is at least one.
 fn unit(sizes: impl Iterator<Item = u64>) -> (f64, &'static str) {
     match sizes.filter(|&size| size > 0).min().unwrap_or(0) {
         0..0x10_0000 => (1024.0, "KiB"),
@@ -201,14 +201,14 @@ fn packing(report: &Report) -> Sheet {
     sheet
 }
 
-/// The unit for the duration of random reads, and the headings: microseconds if milliseconds would lose too many
-/// figures.
+/// Returns the unit for the duration of random reads, and the headings: microseconds if milliseconds would lose too
+/// many figures.
 fn latency(report: &Report) -> (f64, [&'static str; 2]) {
     let least = report.entries.iter().flat_map(|e| &e.passes).filter_map(|pass| pass.p50).fold(f64::INFINITY, f64::min);
     if least < 1e-5 { (1e-6, ["p50 us", "p99 us"]) } else { (1e-3, ["p50 ms", "p99 ms"]) }
 }
 
-/// One column of the reading passes. A figure that was measured in another way than the rest is marked.
+/// Makes one column of the reading passes. A figure that was measured in another way than the rest is marked.
 fn pass_column<'a>(
     report: &'a Report,
     read: Read,

@@ -73,8 +73,8 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
 }
 
-/// `value` with `figures` significant figures. All digits before the point are shown, and at most three after it; `?`
-/// if `value` is not finite.
+/// Returns `value` with `figures` significant figures. All digits before the point are shown, and at most three after
+/// it; `?` if `value` is not finite.
 pub fn rounded(value: f64, figures: usize) -> String {
     if !value.is_finite() {
         return "?".into();
@@ -91,7 +91,7 @@ pub fn rounded(value: f64, figures: usize) -> String {
     }
 }
 
-/// A whole number with commas between the thousands.
+/// Returns a whole number with commas between the thousands.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -104,7 +104,7 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// `text` as printable ASCII on one line; everything else as Rust's escapes.
+/// Returns `text` as printable ASCII on one line; everything else as Rust's escapes.
 pub fn ascii(text: &str) -> String {
     let plain = |c: char| c == ' ' || c.is_ascii_graphic();
     text.chars().flat_map(|c| if plain(c) { vec![c] } else { c.escape_default().collect() }).collect()

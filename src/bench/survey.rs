@@ -10,49 +10,49 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
-/// Random reads of one pass.
+/// Number of random reads of one pass.
 const SPOTS: usize = 2000;
-/// The size of a random read; offsets are multiples of it.
+/// Length of a random read in bytes; offsets are multiples of it.
 pub const SPOT_LEN: u64 = 4096;
-/// Seed, any number: the same source is read at the same offsets each time.
+/// Seed of the random numbers: the same source is read at the same offsets each time.
 const SEED: u64 = 0x666c_6f65_2d62_656e;
-/// The directory that is read has about one in `SHARE` of all bytes.
+/// Divisor: the directory that is read has about one part in `SHARE` of all bytes.
 const SHARE: u64 = 100;
-/// It also has at least this much if possible: reading less takes no time.
+/// Least bytes of that directory, if possible: reading less takes no time.
 const LEAST: u64 = 1 << 20;
 
-/// What the source holds, and which parts are read.
+/// Files of the source, and the parts of it that are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Survey {
-    /// Regular files, each inode once.
+    /// Number of regular files, each inode counted once.
     pub files: u64,
-    /// Directories, including the root.
+    /// Number of directories, including the root.
     pub directories: u64,
     /// Bytes of the regular files.
     pub bytes: u64,
-    /// The directory that is read alone, from the root; empty if the root is the only one.
+    /// Path from the root of the directory that is read alone; empty if the root is the only one.
     pub directory: Vec<u8>,
-    /// Bytes of the regular files below it.
+    /// Bytes of the regular files below that directory.
     pub directory_bytes: u64,
     /// The random reads, in order.
     pub spots: Vec<Spot>,
-    /// Names that could not be read.
+    /// Number of names that could not be read.
     pub unreadable: u64,
 }
 
 /// The position of a random read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spot {
-    /// The file, from the root.
+    /// Path of the file from the root.
     pub path: Box<[u8]>,
-    /// A multiple of 4 KiB.
+    /// Offset in bytes, a multiple of 4 KiB.
     pub offset: u64,
 }
 
-/// Examines a tree. `cancelled` is called for each entry.
+/// Walks a tree and chooses what is read. `cancelled` is called for each entry.
 ///
 /// # Errors
-/// The root cannot be read, or it was cancelled ([`io::ErrorKind::Interrupted`]).
+/// Fails if the root cannot be read, or it was cancelled ([`io::ErrorKind::Interrupted`]).
 pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<Survey> {
     let mut count = Count { cancelled, ..Count::new() };
     walk(root, &mut count)?;
@@ -83,8 +83,8 @@ pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<
     Ok(out)
 }
 
-/// The directory whose bytes are nearest to the target, with at least [`LEAST`] if there is one; of equal ones the
-/// first.
+/// Returns the directory whose bytes are nearest to the target, with at least [`LEAST`] if there is one; of equal ones
+/// the first.
 fn choose(sizes: &[(Box<[u8]>, u64)], total: u64) -> Option<(&[u8], u64)> {
     let target = (total / SHARE).max(LEAST);
     let best = |least: u64| sizes.iter().filter(|size| size.1 >= least).min_by_key(|size| size.1.abs_diff(target));
@@ -100,7 +100,7 @@ struct Files {
 }
 
 impl Files {
-    /// The bytes of a file that is seen for the first time.
+    /// Returns the bytes of a file that is seen for the first time; `None` for others.
     fn take(&mut self, found: &Found<'_>) -> io::Result<Option<u64>> {
         if found.kind != FileType::RegularFile {
             return Ok(None);
@@ -203,7 +203,7 @@ impl Visitor for Find<'_> {
 struct Random(u64);
 
 impl Random {
-    /// A number below `limit`, which must not be 0.
+    /// Returns a number below `limit`, which must not be 0.
     fn below(&mut self, limit: u64) -> u64 {
         let random = mixed_below(SEED, self.0, limit);
         self.0 += 1;

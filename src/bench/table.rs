@@ -7,14 +7,14 @@ use super::sheet::{Column, Row, Sheet, order, sheets};
 use super::show::{Human, Utc, ascii, counted, grouped, rounded};
 use std::fmt::Write;
 
-/// Spaces between two columns.
+/// Number of spaces between two columns.
 const GAP: usize = 2;
-/// A longer name gets a line of its own, above its figures.
+/// Most columns of a name beside its figures; a longer name gets a line of its own above them.
 const NAME: usize = 28;
-/// The table is at least this wide.
+/// Least width of the table in columns.
 const NARROWEST: usize = 40;
 
-/// The text of `report`, in lines of at most `width` columns, except where figures need more.
+/// Returns the text of `report`, in lines of at most `width` columns, except where figures need more.
 pub fn table(report: &Report, width: usize) -> String {
     let width = width.max(NARROWEST);
     let mut out = String::new();
@@ -36,13 +36,13 @@ pub fn table(report: &Report, width: usize) -> String {
     out
 }
 
-/// `48,213 files in 3,120 directories, 1.29 GiB`.
+/// Returns the size of the source, such as `48,213 files in 3,120 directories, 1.29 GiB`.
 pub fn amount(source: &Source) -> String {
     let many = |number: u64, one: &str| counted(number, one).replacen(&number.to_string(), &grouped(number), 1);
     format!("{} in {}, {}", many(source.files, "file"), many(source.directories, "directory"), Human(source.bytes))
 }
 
-/// What was measured, where and how: names and sentences.
+/// Returns what was measured, where and how: names and sentences.
 pub fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let (machine, method) = (&report.machine, &report.method);
     let mut how = vec![counted(method.jobs as u64, "packing thread")];
@@ -76,8 +76,8 @@ pub fn facts(report: &Report) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// `first` and the words of `text`. Later lines are indented like the first one's text. A word that is too long is cut
-/// into pieces.
+/// Appends `first` and the words of `text`. Later lines are indented like the first one's text. A word that is too long
+/// is cut into pieces.
 fn paragraph(out: &mut String, width: usize, first: &str, text: &str) {
     let room = width.saturating_sub(first.len()).max(1);
     let mut lines: Vec<String> = Vec::new();
@@ -144,7 +144,7 @@ struct Printed {
     /// Words of the heading, one on each line, the unit last.
     heading: Vec<String>,
     width: usize,
-    /// Whether some of its figures have a mark, of one character.
+    /// Whether some of the column's figures have a mark, of one character.
     marked: bool,
 }
 

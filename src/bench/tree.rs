@@ -12,20 +12,20 @@ use std::path::Path;
 
 const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// One entry of a directory.
+/// An entry of a directory that a walk found.
 pub(super) struct Found<'a> {
-    /// Its directory.
+    /// Descriptor of the directory.
     pub(super) directory: BorrowedFd<'a>,
-    /// Its name there.
+    /// Name of the entry in the directory.
     pub(super) name: &'a CStr,
-    /// Its path from the root.
+    /// Path of the entry from the root.
     pub(super) path: &'a [u8],
-    /// Its type.
+    /// Type of the entry.
     pub(super) kind: FileType,
 }
 
 impl Found<'_> {
-    /// Its attributes.
+    /// Returns the attributes of the entry.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         Ok(statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
@@ -40,18 +40,18 @@ impl Found<'_> {
 
 /// Receives the entries of the walk.
 pub(super) trait Visitor {
-    /// An entry; a directory comes before its entries.
+    /// Receives an entry; a directory comes before its entries.
     fn entry(&mut self, found: &Found<'_>) -> io::Result<()>;
-    /// All entries of the directory last entered were visited.
+    /// Is called when all entries of the directory last entered were visited.
     fn left(&mut self) {}
-    /// Something cannot be read. If it returns an error, the walk ends.
+    /// Is called when something cannot be read. If it returns an error, the walk ends.
     fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()>;
 }
 
 struct Level {
     directory: OwnedFd,
     names: std::vec::IntoIter<(CString, FileType)>,
-    /// Length of its path.
+    /// Length of the directory's path in bytes.
     path: usize,
 }
 

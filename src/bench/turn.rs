@@ -39,7 +39,7 @@ pub(super) enum EntryError {
 }
 
 impl EntryError {
-    /// Whether the caller asked to stop.
+    /// Returns whether the caller asked to stop.
     pub(super) fn is_interrupted(&self) -> bool {
         matches!(
             self,
@@ -50,7 +50,7 @@ impl EntryError {
         )
     }
 
-    /// If it took longer than allowed: seconds.
+    /// Returns the seconds, if the entry took longer than allowed.
     pub(super) fn over_limit(&self) -> Option<f64> {
         match self {
             EntryError::Command(CommandError::OverLimit { seconds })
@@ -68,7 +68,7 @@ pub(super) struct Turn<'a> {
     pub(super) work: WorkDir,
     /// Whether reading passes can begin with empty caches.
     pub(super) cold: bool,
-    /// Finished entries.
+    /// Entries that are finished.
     pub(super) done: Vec<Entry>,
     /// Number of all entries.
     pub(super) entries: usize,
@@ -109,12 +109,12 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Everything that was reported.
+    /// Returns everything that was reported.
     pub(super) fn notes(&self) -> Vec<String> {
         lock(&self.notes).clone()
     }
 
-    /// Cost of packing, as measured by running the program.
+    /// Returns the cost of packing, as measured by running the program.
     pub(super) fn packing(&self, ran: &Ran) -> Packing {
         Packing {
             seconds: ran.seconds,
@@ -149,7 +149,7 @@ impl<'a> Turn<'a> {
         done
     }
 
-    /// One reading pass over a mounted tree.
+    /// Makes one reading pass over a mounted tree.
     pub(super) fn pass(&self, read: Read, root: &Path, cold: bool, limits: &Limits<'_>) -> Result<Pass, EntryError> {
         let abort = || abort_below(self.work.path());
         let passed = pass(read, root, &self.survey, cold, limits, &abort)?;
@@ -164,7 +164,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// The description of a pass for people.
+/// Returns the description of a pass for people.
 pub(super) fn doing(read: Read) -> &'static str {
     match read {
         Read::InOrder => "reading everything in order",
@@ -174,7 +174,7 @@ pub(super) fn doing(read: Read) -> &'static str {
     }
 }
 
-/// An error and its causes as one sentence.
+/// Returns an error and its causes as one sentence.
 pub(super) fn sentence(error: &dyn std::error::Error) -> String {
     let mut out = error.to_string();
     let mut cause = error.source();
@@ -188,7 +188,7 @@ pub(super) fn sentence(error: &dyn std::error::Error) -> String {
     out
 }
 
-/// No holder of the lock panics, and its value is complete at any time, so poisoning is ignored.
+/// Locks a mutex. No holder of the lock panics, and its value is complete at any time, so poisoning is ignored.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

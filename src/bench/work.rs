@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Random bytes in the name.
+/// Number of random bytes in the directory's name.
 const RANDOM: usize = 16;
 
 /// A directory that is removed when this value is dropped.
@@ -23,7 +23,7 @@ impl WorkDir {
     /// Makes a directory in `base`, which must be absolute and exist.
     ///
     /// # Errors
-    /// It cannot be made, or the kernel has no random bytes.
+    /// Fails if it cannot be made, or the kernel has no random bytes.
     pub fn new(base: &Path) -> io::Result<WorkDir> {
         let mut random = [0; RANDOM];
         let got = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
@@ -36,7 +36,7 @@ impl WorkDir {
         Ok(WorkDir { path })
     }
 
-    /// Its path.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -44,7 +44,7 @@ impl WorkDir {
     /// Makes an empty subdirectory, or empties the existing one.
     ///
     /// # Errors
-    /// It cannot be made or emptied.
+    /// Fails if it cannot be made or emptied.
     pub fn fresh(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         remove(&path)?;
@@ -52,10 +52,10 @@ impl WorkDir {
         Ok(path)
     }
 
-    /// Removes it now.
+    /// Removes the directory now.
     ///
     /// # Errors
-    /// Something in it cannot be removed, or is mounted and cannot be unmounted.
+    /// Fails if something in it cannot be removed, or is mounted and cannot be unmounted.
     pub fn end(mut self) -> io::Result<()> {
         let path = std::mem::take(&mut self.path);
         remove(&path)
@@ -106,16 +106,17 @@ fn open_up(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that this process may still write to the file system of `path`.
+/// Returns the bytes that this process may still write to the file system of `path`.
 ///
 /// # Errors
-/// statvfs fails.
+/// Fails if statvfs fails.
 pub fn free(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Most bytes that an image of `bytes` may take: incompressible data, its tables, and temporary files next to it.
+/// Returns the most bytes that an image of `bytes` may take: incompressible data, its tables, and temporary files next
+/// to it.
 pub fn needed(bytes: u64) -> u64 {
     const TABLES: u64 = 32;
     const ROOM: u64 = 64 << 20;

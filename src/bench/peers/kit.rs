@@ -14,22 +14,22 @@ use std::process::Command;
 /// Directories of administrator programs, which may be missing in PATH.
 const MORE_DIRECTORIES: &[&str] = &["/usr/sbin", "/sbin"];
 
-/// What the machine provides.
+/// The programs and rights that the machine provides.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    /// The directories to search for programs, as in PATH.
+    /// Directories to search for programs, as in PATH.
     pub path: OsString,
     /// Whether the kernel may be asked to mount an image: the user is root.
     pub kernel_mounts: bool,
 }
 
-/// Where programs are, and how many threads they may use.
+/// The installed programs, and the number of threads that they may use.
 #[derive(Debug, Clone)]
 pub(super) struct Kit {
     path: OsString,
     /// Whether the kernel may be asked to mount.
     pub kernel_mounts: bool,
-    /// Number of threads.
+    /// Number of threads that a program may use.
     pub jobs: usize,
 }
 
@@ -45,7 +45,7 @@ impl Kit {
         Kit { path, kernel_mounts: tools.kernel_mounts, jobs: jobs.max(1) }
     }
 
-    /// The path of a program, if it is installed.
+    /// Returns the path of a program, if it is installed.
     pub fn find(&self, program: &str) -> Option<PathBuf> {
         // An empty or relative directory in PATH would mean another directory after `current_dir`.
         let directories =
@@ -54,7 +54,8 @@ impl Kit {
         absolute.map(|directory| directory.join(program)).find(|path| is_program(path))
     }
 
-    /// A program with an environment of its own: home, caches and temporary files are below `state`.
+    /// Makes a command for a program with an environment of its own: home, caches and temporary files are below
+    /// `state`.
     pub fn command(&self, program: &str, state: &Path) -> Command {
         // If it is missing, use only its name: starting it then reports that.
         let mut command = Command::new(self.find(program).unwrap_or_else(|| program.into()));
@@ -64,26 +65,26 @@ impl Kit {
     }
 }
 
-/// Whether it is a file that somebody may execute.
+/// Returns whether the path is a file that somebody may execute.
 pub fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// A packed tree, or one to be packed.
+/// The paths of a packed tree, or of one to be packed.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    /// The directory to pack; absolute.
+    /// Absolute path of the directory to pack.
     pub source: PathBuf,
-    /// The image or the repository; absolute.
+    /// Absolute path of the image or the repository.
     pub image: PathBuf,
-    /// Homes, caches and temporary files; absolute.
+    /// Absolute path for homes, caches and temporary files.
     pub state: PathBuf,
-    /// Where an extraction writes if it must; absolute.
+    /// Absolute path where an extraction writes if it must.
     pub out: PathBuf,
 }
 
 impl Place {
-    /// Everything except the source is in `work`; makes the state directory.
+    /// Makes the paths: everything except the source is in `work`. Makes the state directory.
     pub fn make(source: &Path, work: &Path) -> io::Result<Self> {
         let place = Place {
             source: source.to_owned(),
@@ -96,13 +97,13 @@ impl Place {
         Ok(place)
     }
 
-    /// Placeholders instead of paths, to show a command.
+    /// Makes placeholders instead of paths, to show a command.
     pub fn to_show() -> Self {
         Place { source: "DIR".into(), image: "IMAGE".into(), state: "STATE".into(), out: "OUT".into() }
     }
 }
 
-/// What to extract.
+/// The part of a packed tree to extract.
 #[derive(Debug, Clone, Copy)]
 pub enum Extract<'a> {
     /// Everything.
@@ -113,24 +114,24 @@ pub enum Extract<'a> {
 
 /// A way to mount an image.
 pub(super) enum Way {
-    /// By the kernel, through a loop device: the filesystem's type.
+    /// A mount by the kernel, through a loop device, with this filesystem type.
     Kernel(&'static str),
-    /// By a program that serves until it is unmounted; the mount point is the last argument.
+    /// A mount by a program that serves until it is unmounted; the mount point is the last argument.
     Program(Command),
 }
 
-/// One setting of a family.
+/// One setting of a family of peers.
 pub(super) struct Setting {
-    /// Short and unique.
+    /// Short and unique name of the setting.
     pub name: &'static str,
-    /// The arguments of this setting; of several lists the first that the program accepts.
+    /// Argument lists of this setting; the first that the program accepts is used.
     pub arguments: Vec<Vec<String>>,
-    /// The feature that the program may have been built without. It is tested.
+    /// Feature that the program may have been built without. It is tested.
     pub optional: Option<&'static str>,
 }
 
 impl Setting {
-    /// A setting that every build of the program supports.
+    /// Makes a setting that every build of the program supports.
     pub fn new(name: &'static str, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&a| a.to_owned()).collect();
         Setting { name, arguments: vec![arguments], optional: None }
@@ -139,37 +140,37 @@ impl Setting {
 
 /// A family of peers: one program, or two that work together, with several settings.
 pub(super) trait Family: Sync {
-    /// Its name if it is missing.
+    /// Returns the name to show if the program is missing.
     fn name(&self) -> &'static str;
-    /// The programs that pack, each with the Debian package that provides it, or with its origin. All are asked for
-    /// their versions.
+    /// Returns the programs that pack, each with the Debian package that provides it, or with its origin. All are asked
+    /// for their versions.
     fn programs(&self) -> &'static [(&'static str, &'static str)];
-    /// The arguments that make the program print its version.
+    /// Returns the arguments that make the program print its version.
     fn version(&self) -> &'static [&'static str];
-    /// Its settings, in display order.
+    /// Returns the settings, in display order.
     fn settings(&self, kit: &Kit) -> Vec<Setting>;
-    /// The commands that pack, in order; the last one is shown as the options.
+    /// Returns the commands that pack, in order; the last one is shown as the options.
     fn pack(&self, kit: &Kit, place: &Place, arguments: &[String]) -> Vec<Command>;
-    /// The ways to mount, the best first.
+    /// Returns the ways to mount, the best first.
     fn mounts(&self, kit: &Kit, place: &Place) -> Vec<Way>;
-    /// The tree below the mount point.
+    /// Returns the path of the tree below the mount point.
     fn root(&self, at: &Path) -> io::Result<PathBuf> {
         Ok(at.to_owned())
     }
-    /// Reads and decodes what is requested; its output is discarded.
+    /// Returns the command that reads and decodes what is requested; its output is discarded.
     fn extract(&self, kit: &Kit, place: &Place, what: Extract<'_>) -> Option<Command>;
-    /// What a reader of its figures must know.
+    /// Returns what a reader of the figures must know, if anything.
     fn remark(&self) -> Option<&'static str> {
         None
     }
 }
 
-/// A file system error while `program` is prepared.
+/// Makes the error for a failed file operation while `program` is prepared.
 pub(super) fn cannot(program: &str, source: io::Error) -> CommandError {
     CommandError::Start { program: program.to_owned(), source }
 }
 
-/// A command as a user would type it.
+/// Returns a command as a user would type it.
 pub(super) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());

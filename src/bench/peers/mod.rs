@@ -38,18 +38,18 @@ static FAMILIES: &[&dyn Family] = &[
     &tar::XZ,
 ];
 
-/// A program must print its version, or pack a file, within this time.
+/// Time within which a program must print its version, or pack a small file.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
-/// Bytes that a program packs as a trial: enough to be compressed.
+/// Number of bytes that a program packs as a trial: enough to be compressed.
 const PROBE: usize = 64 << 10;
 /// Shown if no version is found.
 const UNKNOWN: &str = "unknown";
-/// A longer word is not a version.
+/// Most bytes of a version; a longer word is not a version.
 const MAX_VERSION: usize = 40;
 
-/// What is installed, and what is not.
+/// Programs that are installed, and those that are not.
 pub struct Found {
-    /// One for each setting, in display order.
+    /// Installed programs, one for each setting, in display order.
     pub peers: Vec<Peer>,
     /// Programs that are not installed, and settings that installed programs do not support.
     pub missing: Vec<Missing>,
@@ -59,7 +59,8 @@ pub struct Found {
 /// created if it is missing, and removed before this returns.
 ///
 /// # Errors
-/// The directory cannot be made, or the caller asked to stop. A program that fails is reported as missing, not as an error.
+/// Fails if the directory cannot be made, or the caller asked to stop. A program that fails is reported as missing, not
+/// as an error.
 pub fn look(tools: &Tools, work: &Path, jobs: usize, limits: &Limits<'_>) -> Result<Found, CommandError> {
     let kit = Kit::new(tools, jobs);
     let place = probe_tree(work).map_err(|source| cannot("the peers", source))?;
@@ -117,7 +118,7 @@ fn versions(family: &dyn Family, kit: &Kit, place: &Place, limits: &Limits<'_>) 
     Ok(said.join(", "))
 }
 
-/// The first word of numbers with dots in between.
+/// Returns the first word of numbers with dots in between.
 fn version_in(said: &[u8]) -> Option<String> {
     let said = String::from_utf8_lossy(said);
     let words = said.split(|c: char| !c.is_ascii_alphanumeric() && !".-+~".contains(c));
@@ -131,7 +132,8 @@ fn version_in(said: &[u8]) -> Option<String> {
     words.filter(is_version).map(str::to_owned).next()
 }
 
-/// The first of a setting's argument lists that the program accepts; otherwise its message about the last one.
+/// Returns the first of a setting's argument lists that the program accepts; otherwise the program's message about the
+/// last one.
 fn takes(
     family: &dyn Family,
     kit: &Kit,
@@ -162,7 +164,7 @@ fn probe_tree(work: &Path) -> io::Result<Place> {
     Ok(place)
 }
 
-/// A program with one setting.
+/// A program that floe is compared with, with one setting.
 pub struct Peer {
     family: &'static dyn Family,
     kit: Kit,
@@ -178,31 +180,31 @@ impl Peer {
         Peer { family, kit: kit.clone(), name: setting.name, arguments, version: version.to_owned(), options: shown }
     }
 
-    /// Short and unique.
+    /// Returns the short and unique name of the peer.
     pub fn name(&self) -> &str {
         self.name
     }
 
-    /// The version that the program reports.
+    /// Returns the version that the program reports.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The command that packs, with DIR and IMAGE for the paths.
+    /// Returns the command that packs, with DIR and IMAGE for the paths.
     pub fn options(&self) -> &str {
         &self.options
     }
 
-    /// What a reader of its figures must know.
+    /// Returns what a reader of the figures must know, if anything.
     pub fn remark(&self) -> Option<&'static str> {
         self.family.remark()
     }
 
     /// Packs `source` into `work`. Both are absolute, and `work` is an empty directory for this peer alone. The caller
-    /// removes it in any case. `limits` apply to all its commands together.
+    /// removes it in any case. `limits` apply to all commands together.
     ///
     /// # Errors
-    /// A command fails, or is killed because of `limits`.
+    /// Fails if a command fails, or is killed because of `limits`.
     pub fn pack(&self, source: &Path, work: &Path, limits: &Limits<'_>) -> Result<Packed, CommandError> {
         let fail = |source| cannot(self.name, source);
         let place = Place::make(source, work).map_err(fail)?;
@@ -213,7 +215,7 @@ impl Peer {
     }
 }
 
-/// Runs them one after another, within one limit. Their output is discarded.
+/// Runs commands one after another, within one limit. Their output is discarded.
 fn run_all(commands: Vec<Command>, limits: &Limits<'_>) -> Result<Ran, CommandError> {
     let began = Instant::now();
     let mut all: Option<Ran> = None;
@@ -243,33 +245,33 @@ pub struct Packed {
     family: &'static dyn Family,
     kit: Kit,
     place: Place,
-    /// Total cost of its commands.
+    /// Total cost of the commands.
     pub ran: Ran,
     /// Bytes of the image, or of all files of the repository.
     pub size: u64,
 }
 
 impl Packed {
-    /// Mounts it at an empty directory, whose path is absolute and without symlinks. `None` if no way to mount works
-    /// here.
+    /// Mounts the result at an empty directory, whose path is absolute and without symlinks. Returns `None` if no way
+    /// to mount works here.
     ///
     /// # Errors
-    /// It was killed because of `limits`, or is mounted and cannot be examined.
+    /// Fails if the mount was killed because of `limits`, or is mounted and cannot be examined.
     pub fn mount(&self, at: &Path, limits: &Limits<'_>) -> Result<Option<Mount>, CommandError> {
         serve::mount(self.family, &self.kit, &self.place, at, limits)
     }
 
-    /// The command that [`Packed::extract`] runs. Depending on the program it writes the bytes of the files or a tar
-    /// stream to standard output, or nothing. Programs that must write files write below the work directory.
+    /// Returns the command that [`Packed::extract`] runs. Depending on the program it writes the bytes of the files or
+    /// a tar stream to standard output, or nothing. Programs that must write files write below the work directory.
     pub fn extraction(&self, what: Extract<'_>) -> Option<Command> {
         self.family.extract(&self.kit, &self.place, what)
     }
 
-    /// Reads and decodes what is requested by the peer's own extraction, and discards it. `None` if the peer cannot
-    /// extract this, or if the program for it is not installed.
+    /// Reads and decodes what is requested by the peer's own extraction, and discards it. Returns `None` if the peer
+    /// cannot extract this, or if the program for it is not installed.
     ///
     /// # Errors
-    /// The program fails, or is killed because of `limits`.
+    /// Fails if the program fails, or is killed because of `limits`.
     pub fn extract(&self, what: Extract<'_>, limits: &Limits<'_>) -> Result<Option<Ran>, CommandError> {
         let Some(mut command) = self.extraction(what) else { return Ok(None) };
         // Removes the files of programs that must write some, also those of an earlier run of the command.
@@ -285,7 +287,7 @@ impl Packed {
     }
 }
 
-/// Bytes of a file, or of all regular files below a directory, each name counted.
+/// Returns the bytes of a file, or of all regular files below a directory, each name counted.
 fn size_of(path: &Path) -> io::Result<u64> {
     let metadata = path.symlink_metadata()?;
     if !metadata.is_dir() {

@@ -15,7 +15,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// The root of the packed tree.
+    /// Returns the path of the root of the packed tree.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -23,13 +23,13 @@ impl Mount {
     /// Unmounts, and waits until the serving program has ended.
     ///
     /// # Errors
-    /// It is in use and could only be detached, or its program failed or had to be killed.
+    /// Fails if the mount is in use and could only be detached, or its program failed or had to be killed.
     pub fn end(self) -> Result<(), CommandError> {
         self.mounted.end()
     }
 }
 
-/// Mounts an image at an empty directory by the first way that works; `None` if none does.
+/// Mounts an image at an empty directory by the first way that works; returns `None` if none does.
 pub(super) fn mount(
     family: &dyn Family,
     kit: &Kit,

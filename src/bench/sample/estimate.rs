@@ -33,7 +33,7 @@ impl Estimate {
     }
 }
 
-/// The number of standard errors by which an estimate with `freedom` degrees of freedom may be off.
+/// Returns the number of standard errors by which an estimate with `freedom` degrees of freedom may be off.
 pub(super) fn student(freedom: usize) -> f64 {
     match freedom.checked_sub(1).map(|at| STUDENT.get(at)) {
         None => f64::INFINITY,
@@ -45,27 +45,27 @@ pub(super) fn student(freedom: usize) -> f64 {
     }
 }
 
-/// The share of a whole that a sample of `count` may have missed. It misses a larger share only once in a hundred
-/// times.
+/// Returns the share of a whole that a sample of `count` may have missed. It misses a larger share only once in a
+/// hundred times.
 pub(super) fn missed(count: u64) -> f64 {
     1.0 - MISSED.powf(1.0 / count.max(1) as f64)
 }
 
-/// The stored sizes of the superchunks, singly and together.
+/// Stored sizes of the superchunks, singly and together.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
-    /// Bytes of each: exact if compressed, otherwise predicted.
+    /// Stored bytes of each superchunk: exact if compressed, otherwise predicted.
     pub(super) each: Vec<u64>,
-    /// Bytes of all.
+    /// Stored bytes of all superchunks.
     pub(super) all: Estimate,
 }
 
 /// The probe's result for a superchunk.
 struct Probed {
     raw: f64,
-    /// The first guess in bytes, at most `raw`.
+    /// First guess of the stored bytes, at most `raw`.
     x: f64,
-    /// The saving is proportional to this.
+    /// Scale to which the saving is proportional.
     z: f64,
 }
 
@@ -81,8 +81,8 @@ impl Probed {
     }
 }
 
-/// The stored sizes of all superchunks, from those that were compressed. The sample must be random, each superchunk
-/// equally likely.
+/// Estimates the stored sizes of all superchunks, from those that were compressed. The sample must be random, each
+/// superchunk equally likely.
 pub(super) fn stored(units: &[Unit]) -> Stored {
     let sampled: Vec<(Probed, f64)> =
         units.iter().filter_map(|unit| unit.stored.map(|stored| (Probed::of(unit), f64::from(stored)))).collect();
@@ -125,7 +125,7 @@ pub(super) fn stored(units: &[Unit]) -> Stored {
     Stored { each, all }
 }
 
-/// The distance to the nearest of these ascending values.
+/// Returns the distance to the nearest of these ascending values.
 fn distance(sorted: &[f64], from: f64) -> f64 {
     let at = sorted.partition_point(|&other| other < from);
     let below = at.checked_sub(1).and_then(|at| sorted.get(at));

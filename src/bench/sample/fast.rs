@@ -16,18 +16,18 @@ use crate::pack::rehearsal::{self, Count, Rehearse, Rehearsed, Unit};
 use crate::pack::{PackError, PackObserver, PackOptions};
 use std::path::PathBuf;
 
-/// Minimum number of stretches, as long as none is shorter than [`SHORTEST`]: more stretches miss less.
+/// Least number of stretches, as long as none is shorter than [`SHORTEST`]: more stretches miss less.
 const STRETCHES: u64 = 256;
-/// Minimum bytes of a stretch: less gives a codec no context, and costs a disk seek.
+/// Least bytes of a stretch: less gives a codec no context, and costs a disk seek.
 const SHORTEST: u64 = 512 << 10;
-/// With fewer superchunks than this, their parts are compressed separately, too.
+/// Number of superchunks below which their parts are compressed separately, too.
 const FEW: usize = 16;
-/// Bytes of such a part: as long as the shortest stretch.
+/// Length of such a part in bytes: as long as the shortest stretch.
 const PIECE: usize = SHORTEST as usize;
 /// Extra bytes in the row of an inode whose content is known.
 const INODE_CONTENT: f64 = 8.0;
 
-/// Implements [`super::predict`].
+/// Predicts the size from a part of the files, as [`super::predict`] says.
 pub(super) fn predict(
     sources: &[PathBuf],
     options: &PackOptions,
@@ -58,8 +58,8 @@ pub(super) fn predict(
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
-/// What to read, and in how many stretches. The line is divided into that many equal parts, and each has one stretch at
-/// a random position.
+/// Chooses what to read, and returns it with the number of stretches. The concatenation of all files is divided into
+/// that many equal parts, and each has one stretch at a random position.
 fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (Portions, u64) {
     let len = (how.bytes / STRETCHES).clamp(SHORTEST, u64::from(options.params.superchunk_size).max(SHORTEST));
     let stretches = (how.bytes / len).max(2);
@@ -80,8 +80,8 @@ fn portions(count: &Count, options: &PackOptions, how: &SampleOptions<'_>) -> (P
     (Portions::new(ranges), stretches)
 }
 
-/// Stored bytes for each new byte, by the superchunks of the sample. The bounds assume that what the stretches may have
-/// missed takes no bytes, or is incompressible.
+/// Estimates the stored bytes for each new byte, by the superchunks of the sample. The bounds assume that what the
+/// stretches may have missed takes no bytes, or is incompressible.
 fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: usize) -> Estimate {
     let superchunks: Vec<_> = units.iter().map(|unit| (unit.raw_len, unit.stored.unwrap_or(unit.raw_len))).collect();
     let Some((ratio, off)) = spread(&superchunks, stretches) else {
@@ -94,8 +94,8 @@ fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: usize) -> Estimate {
     Estimate { low, value: ratio, high: high.min(1.0).max(ratio) }
 }
 
-/// Stored bytes for each raw byte of these parts (raw and stored bytes), and its relative error from their variation.
-/// Parts in the same stretch count as one.
+/// Returns the stored bytes for each raw byte of these parts (raw and stored bytes), and the relative error from their
+/// variation. Parts in the same stretch count as one.
 fn spread(parts: &[(u32, u32)], stretches: usize) -> Option<(f64, f64)> {
     let raw: f64 = parts.iter().map(|part| f64::from(part.0)).sum();
     let count = parts.len() as f64;
@@ -110,7 +110,7 @@ fn spread(parts: &[(u32, u32)], stretches: usize) -> Option<(f64, f64)> {
     Some((ratio, if apart < 2 { f64::INFINITY } else { off }))
 }
 
-/// The image's size, if the unread part is like the part that was read.
+/// Returns the image's size, if the unread part is like the part that was read.
 fn size(rehearsed: &Rehearsed, ratio: &Estimate, growth: &Growth, count: &Count, superchunks: usize) -> Size {
     let (usage, leaves) = (&rehearsed.usage, &rehearsed.leaves);
     let headers = superchunks as f64 * FRAME_HEADER as f64;

@@ -19,26 +19,26 @@ use std::collections::HashMap;
 
 /// Mean number of repetitions of which the sample misses every one with a probability of one in a hundred: ln 100.
 const UNSEEN: f64 = 4.605;
-/// If less than this share of the bytes read lies inside stretches, edges count, too.
+/// Least share of the bytes read that must be inside stretches; if it is less, edges count, too.
 const LEAST_INNER: f64 = 0.25;
-/// What dividing and multiplying again may lose.
+/// Factor for what dividing and multiplying again may lose.
 const ROUNDING: f64 = 1.000_001;
 /// Two stretches of which one repeats the other have half of their bytes in common, on average.
 const OVERLAP: f64 = 0.5;
 
-/// The result for the distinct bytes of the tree.
+/// Estimate of the distinct bytes of a tree.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Growth {
-    /// Distinct bytes of the tree; the bounds hold on average.
+    /// Number of distinct bytes of the tree; the bounds hold on average.
     pub(super) new_bytes: Estimate,
-    /// How far the bounds may be off: divisor of the lower, factor of the upper; at least 1.
+    /// Factor by which the bounds may be off: divisor of the lower, factor of the upper; at least 1.
     pub(super) low_factor: f64,
     pub(super) high_factor: f64,
     /// Share of the bytes that was read.
     pub(super) share: f64,
     /// Bytes of the tree, without holes.
     pub(super) all_bytes: f64,
-    /// Stretches in which something was read.
+    /// Number of stretches in which something was read.
     pub(super) stretches: usize,
 }
 
@@ -62,7 +62,7 @@ impl Seen {
         self.different += sign * len;
     }
 
-    /// Distinct bytes in a total of `all` bytes: lower bound, prediction, upper bound.
+    /// Estimates the distinct bytes in a total of `all` bytes: lower bound, prediction, upper bound.
     fn all(&self, all: f64) -> [f64; 3] {
         let share = (self.read / all).clamp(f64::MIN_POSITIVE, 1.0);
         let (a, b) = (self.once * (1.0 - share) / share, 2.0 * self.twice * ((1.0 - share) / share).powi(2));
@@ -132,7 +132,7 @@ pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
     Growth { new_bytes, low_factor, high_factor, share, all_bytes, stretches: without.len() }
 }
 
-/// The factor by which a figure may be off, from its values without each part of the sample in turn.
+/// Returns the factor by which a figure may be off, from its values without each part of the sample in turn.
 fn factor(without: &[f64]) -> f64 {
     let count = without.len() as f64;
     if without.len() < 2 {

@@ -14,14 +14,14 @@ use super::report::Size;
 use crate::pack::{PackError, PackObserver, PackOptions, PackSummary};
 use std::path::{Path, PathBuf};
 
-/// How to sample.
+/// Options of a sample.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleOptions<'a> {
-    /// Raw bytes to compress; if `fast`, to read.
+    /// Number of raw bytes to compress; if `fast`, to read.
     pub bytes: u64,
-    /// Read no more than that. Otherwise everything is read.
+    /// Whether to read no more than that. Otherwise everything is read.
     pub fast: bool,
-    /// Decides which parts of the tree are in the sample.
+    /// Seed that decides which parts of the tree are in the sample.
     pub seed: u64,
     /// Directory for temporary files: up to twice `bytes` (nine superchunks, if that is more), 8 KiB a superchunk, and
     /// what spills.
@@ -31,16 +31,16 @@ pub struct SampleOptions<'a> {
 /// The result of a prediction.
 #[derive(Debug, Clone)]
 pub struct Prediction {
-    /// The size that an image would have. What each step saved is unknown.
+    /// Size that an image would have. What each step saved is unknown.
     pub size: Size,
-    /// Files, directories and bytes as `pack` would report them. Unique and shared bytes: if `fast`, only of the
-    /// sample.
+    /// Files, directories and bytes as `pack` would report them. Unique and shared bytes are only of the sample if
+    /// `fast`.
     pub summary: PackSummary,
-    /// Raw bytes that were compressed.
+    /// Number of raw bytes that were compressed.
     pub compressed: u64,
 }
 
-/// Receives the fraction of the sample that is compressed.
+/// A callback that receives the fraction of the sample that is compressed.
 pub type Shares<'a> = dyn Fn(f64) + Sync + 'a;
 
 /// Predicts the size of the image that `pack` would make of the sources.
@@ -49,7 +49,7 @@ pub type Shares<'a> = dyn Fn(f64) + Sync + 'a;
 /// receives the progress.
 ///
 /// # Errors
-/// Those of [`crate::pack::pack`], except errors about the image; and an error if temporary files cannot be written.
+/// Fails as [`crate::pack::pack`] does, except for errors about the image; also if temporary files cannot be written.
 pub fn predict(
     sources: &[PathBuf],
     options: &PackOptions,

@@ -11,15 +11,16 @@ use crate::pack::rehearsal::{self, Rehearse, Unit};
 use crate::pack::{PackError, PackObserver, PackOptions};
 use std::path::PathBuf;
 
-/// Minimum number of superchunks to compress, if there are so many: fewer do not show how much they vary.
+/// Least number of superchunks to compress, if there are so many: fewer do not show how much they vary.
 pub(super) const AT_LEAST: usize = 4;
-/// If the total is at most this factor times the requested bytes, everything is compressed, and the figures are exact.
+/// Factor of the requested bytes: if the total is at most this factor times these, everything is compressed, and the
+/// figures are exact.
 const ALL_WITHIN: f64 = 1.3;
 
 /// Bytes by which the rows of a superchunk may differ.
 const PLACE_ERROR: f64 = 8.0;
 
-/// Implements [`super::predict`].
+/// Predicts the size from all files, of which a sample is compressed, as [`super::predict`] says.
 pub(super) fn predict(
     sources: &[PathBuf],
     options: &PackOptions,
@@ -48,15 +49,15 @@ pub(super) fn predict(
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
-/// Superchunks stored uncompressed.
+/// Returns the sizes of superchunks that are stored uncompressed.
 fn raw(units: &[Unit]) -> Stored {
     let each: Vec<u64> = units.iter().map(|unit| unit.raw_len.into()).collect();
     let all = Estimate::exact(each.iter().sum::<u64>() as f64);
     Stored { each, all }
 }
 
-/// As many of the kept superchunks as reach the requested bytes: they are divided into that many strata, and one of
-/// each is chosen at random.
+/// Chooses as many of the kept superchunks as reach the requested bytes: they are divided into that many strata, and
+/// one of each is chosen at random.
 fn choose(held: &[usize], units: &[Unit], how: &SampleOptions<'_>) -> Vec<usize> {
     let len = |index: &usize| units.get(*index).map_or(0, |unit| u64::from(unit.raw_len));
     let bytes: u64 = held.iter().map(len).sum();
@@ -73,14 +74,14 @@ fn choose(held: &[usize], units: &[Unit], how: &SampleOptions<'_>) -> Vec<usize>
     chosen
 }
 
-/// How much the size of the tables may differ because superchunks do not take exactly the predicted bytes: the padding
-/// at the end, and for each superchunk the digits of its offset.
+/// Returns how much the size of the tables may differ because superchunks do not take exactly the predicted bytes: the
+/// padding at the end, and for each superchunk the digits of its offset.
 fn metadata_error(units: &[Unit]) -> f64 {
     let predicted = units.iter().filter(|unit| unit.stored.is_none()).count() as f64;
     if predicted == 0.0 { 0.0 } else { 2.0 * SYNC_BLOCK as f64 + predicted * PLACE_ERROR }
 }
 
-/// The image's size, if its superchunks take the estimated bytes.
+/// Returns the image's size, if its superchunks take the estimated bytes.
 fn size(usage: &Usage, units: &[Unit], stored: &Stored, bytes: u64) -> Size {
     // The rehearsal rounds each estimate down to whole bytes; the loss is added here.
     let headers = units.len() as u64 * FRAME_HEADER as u64;
