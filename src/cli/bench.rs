@@ -30,8 +30,8 @@ Images are made in the work directory, one at a time, and removed; the largest t
 that cannot be mounted are extracted beside what they made. Nothing is left, also after Ctrl-C, which ends it at once. DIR is only \
 read; do not change it meanwhile. The random reads go to the same places for all, and each one opens its file.
 
-With --sample everything is read and cut, so that deduplication is exact, but only so much is compressed; with --sample-fast only \
-so much is read. Sizes are then predicted, each with the range in which the truth should lie, and nothing else is measured.
+With --sample everything is read and cut, so that deduplication is exact, but only SIZE bytes are compressed; with \
+--sample-fast only SIZE bytes are read. Sizes are then predicted, each with the range in which the truth should lie, and nothing else is measured.
 
 Examples:
   floe bench ~/photos                                     all profiles
@@ -66,10 +66,10 @@ pub struct Args {
     /// Stop another program that packs or reads longer than this: 90, 90s, 10m, 2h, or none
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = limit)]
     peer_limit: Limit,
-    /// Compress only so much, spread over the tree, and predict the sizes
+    /// Read everything, but compress only SIZE bytes, spread over the tree, and predict the sizes
     #[arg(long, value_name = "SIZE", value_parser = size::parse, conflicts_with = "sample_fast")]
     sample: Option<u64>,
-    /// Read only so much, and predict the sizes: quicker, and less exact
+    /// Read only SIZE bytes, and predict the sizes: quicker, and less exact
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     sample_fast: Option<u64>,
     /// Directory to make images in [default: $TMPDIR, else /var/tmp]

@@ -13,8 +13,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 const EXAMPLES: &str = "\
-Without options everything is read and verified. A part is the same one each time, so 1/7, 2/7 and so on cover \
-all of the image in a week. The thaw log beside the image (IMAGE.thaw) is read too, whatever part of the data is. While \
+Without options everything is read and verified. The N-th of M parts is the same one each \
+time, so 1/7, 2/7 and so on, one a day, cover all of the image in a week. The thaw log beside the image (IMAGE.thaw) is verified, too, always as a whole. While \
 somebody writes the image, its last checkpoint is checked, and not the log.
 
 Examples:
@@ -35,10 +35,10 @@ const PATHS_SHOWN: usize = 10;
 pub struct Args {
     #[command(flatten)]
     image: ImageArg,
-    /// Do not read data, only what tells where it lies and what it is
+    /// Verify all metadata, but read no data
     #[arg(long)]
     quick: bool,
-    /// Of the data read only the N-th of M parts, so many percent, or so many bytes
+    /// Verify all metadata, but only a part of the data: the N-th of M parts, a percentage, or a number of bytes
     #[arg(long, value_name = "N/M|P%|SIZE", value_parser = subset, conflicts_with = "quick")]
     read_data_subset: Option<Subset>,
     #[command(flatten)]

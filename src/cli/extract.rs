@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Paths are paths in the image; a directory is extracted with everything in it. Nothing is ever written outside DIR, \
-whatever the image says. Symbolic links are made but never followed. Holes stay holes.
+whatever the image says. Symbolic links are made but never followed. Holes stay holes. The image itself, its thaw log \
+(IMAGE.thaw) and its lock (IMAGE.lock) are never replaced, even with --overwrite=always.
 
 Owners, set-id bits of files that belonged to somebody else, and the xattrs 'trusted.*' and 'security.*' are restored by \
 root only. What other users extract belongs to them, and that is no warning (-v says so once). A device that cannot be made is an error, \
@@ -35,9 +36,6 @@ Examples:
   floe extract photos.floe --include '*.jpg' --strip-components 1 -C out
   floe extract photos.floe notes/todo.txt --stdout | less
   floe extract photos.floe -C out --overwrite changed    once more, only what differs
-
-The image itself, its thaw log (IMAGE.thaw) and its lock (IMAGE.lock) are never replaced, even with \
---overwrite=always.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something is missing, 10 no image, 130 interrupted.
 ";

@@ -25,11 +25,11 @@ use std::time::Duration;
 
 const HELP: &str = "\
 A writable mount freezes by itself: what is closed is cut, deduplicated and compressed into the image in the background. \
-This command does it now, open files too, and ends in a checkpoint: afterwards the image alone is complete. Nobody waits \
-meanwhile who uses the mount. If it is interrupted, the mount goes on freezing.
+This command does it now, open files too, and ends in a checkpoint: afterwards the image alone is complete. \
+Users of the mount do not wait meanwhile. If this command is interrupted, the mount goes on freezing.
 
-DIR is any directory of the mount. Only who mounted it, and root, may ask for this. IMAGE is an image that is not mounted: \
-it is recovered if it was not closed, everything is frozen, and its thaw log is removed. If there is nothing to do, nothing \
+DIR is any directory of the mount. Only root and the user who mounted the image may ask for this. \
+IMAGE is an image that is not mounted: it is recovered if it was not closed, everything is frozen, and its thaw log is removed. If there is nothing to do, nothing \
 is written: it may be run from cron.
 
 Examples:
@@ -39,7 +39,7 @@ Examples:
   floe freeze --deep /mnt       once in a while: store files that were changed as 'pack' would
 
 Exit status: 0 done, 1 failed: nothing that was written is lost by that, 2 wrong usage, 3 done, but some files cannot be \
-frozen for their bytes cannot be read, 10 no such image, 11 another process writes the image, 130 interrupted.
+frozen because their bytes cannot be read, 10 no such image, 11 another process writes the image, 130 interrupted.
 ";
 
 /// `floe freeze`.
@@ -55,7 +55,7 @@ pub struct Args {
     /// Only show what is thawed in a mount, how far its freezer is, and how old the checkpoint is
     #[arg(long, conflicts_with_all = ["deep", "dry_run"])]
     status: bool,
-    /// Only say how much would be frozen
+    /// Freeze nothing; show how much would be frozen
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Only what a mount would freeze at its end: 'floe umount' asks for it

@@ -20,12 +20,13 @@ use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Superchunks of which nothing is live any more, neither in the files nor in a snapshot, lose their rows and then their bytes: \
-these become holes of the file, which keeps its length. What is dead in a superchunk that is partly live stays. Who reads the \
-image meanwhile keeps its bytes from being freed: gc waits until they have ended. It may be interrupted at any moment; the \
-next one goes on.
+these become holes of the file, which keeps its length. What is dead in a superchunk that is partly live stays. \
+Bytes are not freed while another process reads the image: gc waits until all such readers have ended. It may be interrupted at \
+any moment; the next gc goes on where it ended.
 
-A writable mount frees by itself when a quarter of its superchunks is dead (and 64 MiB) and nothing has changed for a minute; \
-for DIR, a directory of the mount, it does so now. Only who mounted it, and root, may ask for this.
+A writable mount frees such space by itself when a quarter of its superchunks is dead (and 64 MiB) and nothing has changed for a minute; \
+for DIR, a directory of the mount, it does so now. Only root and the user who mounted the image may ask for \
+this.
 
 Examples:
   floe gc photos.floe
@@ -47,7 +48,7 @@ pub struct Args {
     /// A directory of a writable mount, or an image that is not mounted
     #[arg(value_name = "DIR|IMAGE")]
     image: PathBuf,
-    /// Write nothing (for an image): say what would be freed
+    /// Write nothing; show what would be freed (only for an image that is not mounted)
     #[arg(short = 'n', long)]
     dry_run: bool,
     /// Do not wait for readers of the image: fail, and say who they are

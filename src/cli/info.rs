@@ -18,8 +18,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 const EXAMPLES: &str = "\
-Reads headers and tables, no data. Live is what files or snapshots need, dead what is left of deleted and overwritten ones: of a \
-superchunk that is partly live, its bytes are shared out by its raw bytes. Dead superchunks take space until they are punched.
+Reads headers and tables, no data. 'live' counts what files or snapshots need, 'dead' what is left of deleted and overwritten \
+files. The stored bytes of a superchunk that is partly live are divided in proportion to its raw bytes. What is dead takes space until \
+'floe gc' frees it, which takes superchunks that are wholly dead.
 
 Examples:
   floe info photos.floe

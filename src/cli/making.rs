@@ -50,7 +50,7 @@ fn profiles() -> impl TypedValueParser<Value = Profile> {
             Profile::Balanced => "zstd:12, 4 MiB: the default",
             Profile::Small => "zstd:19, 16 MiB: 13 to 27% smaller than balanced, 15 to 18 times the CPU time",
             Profile::Smallest => {
-                "xz:9, 64 MiB: 17 to 50% smaller, 17 to 20 times; slow to read, wants 1 GiB to be read with"
+                "xz:9, 64 MiB: 17 to 50% smaller, 17 to 20 times; slow to read, and reading wants 1 GiB of memory"
             }
         })
     });

@@ -139,7 +139,7 @@ enum Command {
     Info(info::Args),
     /// Verify an image; never writes to it
     Check(check::Args),
-    /// Give back the space of what is dead, in an image or a mount
+    /// Free the space that deleted and overwritten files took in an image or a mount
     Gc(gc::Args),
     /// Find out how small a directory gets, and what packing and reading it cost
     Bench(bench::Args),

@@ -35,8 +35,8 @@ const HELP: &str = "\
 Everything that was written is frozen first, however long that takes: afterwards the image alone is complete, and its thaw \
 log is gone. Returns when the daemon has ended. With --no-freeze, and where umount(8) unmounts or the daemon is told to end, \
 the daemon freezes for a minute at most; what it has not frozen by then stays in the thaw log, which is kept and named: \
-image and log belong together until 'floe freeze IMAGE'. Where the mount hangs, it is unmounted all the same; the mount of a \
-daemon that has died is taken away.
+image and log belong together until 'floe freeze IMAGE'. A mount that does not answer is unmounted all the same, and so is one \
+whose daemon has died.
 
 Exit status: 0 done, 1 failed: it is in use, or not everything is safe, 2 wrong usage, 130 interrupted.
 ";
