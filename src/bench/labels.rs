@@ -230,7 +230,8 @@ impl Board<'_> {
         Ok((costs.iter().sum(), placed.into_iter().flatten().collect()))
     }
 
-    /// Returns the cheapest position for label `i` with those of `placed` fixed, and its cost.
+    /// Returns the cheapest position for label `i` with those of `placed` fixed, and its cost; `None` if there is no
+    /// room.
     fn best(&self, i: usize, placed: &[Option<Placed>]) -> Option<(f64, Placed)> {
         let item = &self.items[i];
         let mut best: Option<(f64, Placed)> = None;

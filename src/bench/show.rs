@@ -31,7 +31,7 @@ impl fmt::Display for Human {
     }
 }
 
-/// `1 file`, `2 files`, `2 directories`.
+/// Returns a number with its noun, such as `1 file`, `2 files` or `2 directories`.
 pub fn counted(number: u64, what: &str) -> String {
     match (number, what.strip_suffix('y')) {
         (1, _) => format!("1 {what}"),
@@ -40,7 +40,7 @@ pub fn counted(number: u64, what: &str) -> String {
     }
 }
 
-/// What a tree has besides files: `2 links or special files, 1 directory`, or only the directories.
+/// Returns what a tree has besides files: `2 links or special files, 1 directory`, or only the directories.
 pub fn entries(others: u64, directories: u64) -> String {
     let directories = counted(directories, "directory");
     match others {

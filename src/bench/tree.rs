@@ -42,9 +42,9 @@ impl Found<'_> {
 pub(super) trait Visitor {
     /// Receives an entry; a directory comes before its entries.
     fn entry(&mut self, found: &Found<'_>) -> io::Result<()>;
-    /// Is called when all entries of the directory last entered were visited.
+    /// Called when all entries of the directory last entered were visited.
     fn left(&mut self) {}
-    /// Is called when something cannot be read. If it returns an error, the walk ends.
+    /// Called when something cannot be read. If it returns an error, the walk ends.
     fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()>;
 }
 

@@ -12,7 +12,7 @@ pub enum LogBesideImage {
     /// Nothing is known. If the image may have a log, the report notes that the log was not checked.
     #[default]
     Unknown,
-    /// This process writes the image, so only its last checkpoint can be checked.
+    /// The process that this text names writes the image, so only its last checkpoint can be checked.
     Writer(String),
     /// The image has no thaw log.
     None,
@@ -75,7 +75,7 @@ impl LogChecked {
         Self::of(LogState::Unknown, is_open(head).then_some(finding))
     }
 
-    /// Makes the result for an image that this process writes.
+    /// Makes the result for an image that the process `who` writes.
     pub(super) fn written(who: &str) -> Self {
         let message = format!(
             "{who} writes the image: this is its last checkpoint; what was written since is in the thaw log, and is not \

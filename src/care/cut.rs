@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// Most contents that are remembered (about 32 bytes each).
 const MAX: usize = 1 << 20;
 
-/// Finds contents with a short subchunk that is not their last one.
+/// Finds contents with a short subchunk that is followed by data.
 #[derive(Debug, Default)]
 pub(super) struct ShortSubchunks {
     /// Length in bytes from which a subchunk is not short.
@@ -50,7 +50,7 @@ impl ShortSubchunks {
         }
     }
 
-    /// Adds the content of an inode, and whether it may be uneven (made by changes, not by chunking from its start).
+    /// Adds the content of an inode, and whether it is uneven: then it may have short subchunks anywhere.
     pub(super) fn user(&mut self, content: u64, uneven: bool) {
         if uneven {
             self.found.remove(&content);

@@ -92,7 +92,7 @@ impl Map {
 pub(super) enum Namer {
     /// A row of the map refers to the frame.
     Superchunk(SuperchunkId),
-    /// A block of the map above it, or the root, refers to the frame.
+    /// The frame holds a block of the map, and a higher block, or the root, refers to it.
     MapBlock,
     /// A head slot refers to the frame.
     Head,

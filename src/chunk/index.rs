@@ -20,7 +20,7 @@ const ORDINAL: usize = 4;
 const SLOT: usize = 1 + ORDINAL;
 /// Number of slots of the first table.
 const SLOTS_MIN: usize = 1 << 10;
-/// Most ordinals, which are u32.
+/// Most subchunks of an index, because ordinals are u32.
 const MOST: u64 = u32::MAX as u64;
 /// Tag that marks a free slot.
 const FREE: u8 = 0;
@@ -121,7 +121,7 @@ impl DedupIndex {
         ids.map(SubchunkId).zip(identities.iter().map(|&bytes| Identity(bytes)))
     }
 
-    /// Returns the id after the last one.
+    /// Returns the id after the last one, if the index is not empty.
     fn next_id(&self) -> Option<SubchunkId> {
         self.runs.last().map(|run| SubchunkId(run.first.0.saturating_add(self.len() - run.ordinal)))
     }

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Least number of bytes by which a region grows; it grows by an eighth.
+/// Least number of bytes by which a region grows: it grows by an eighth of its length, but not by less than this.
 const STEP_MIN: usize = 64 << 10;
 /// Number of zeros written at once where the file system cannot reserve blocks.
 const ZEROS: usize = 64 << 10;

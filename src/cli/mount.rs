@@ -102,8 +102,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Returns whether a command line is mount(8)'s: called `mount.floe` (or `mount.fuse.floe`), or as `floe IMAGE DIR -o
-/// …`, which is how mount(8) runs the program of a `fuse.floe` entry in fstab.
+/// Returns whether a command line is mount(8)'s: called `mount.floe` (or `mount.fuse.floe`), or as
+/// `floe IMAGE DIR -o …`, which is how mount(8) runs the program of a `fuse.floe` entry in fstab.
 pub fn is_helper_call(argv: &[OsString]) -> bool {
     let name = argv.first().and_then(|program| Path::new(program).file_name());
     if name.is_some_and(|name| name.as_bytes().starts_with(b"mount.")) {

@@ -79,7 +79,7 @@ impl MountState {
         self.maybe(name).unwrap_or(0)
     }
 
-    /// Returns the report of the last freeze that somebody asked for.
+    /// Returns the report of the last freeze that somebody asked for, if there was one.
     pub fn last(&self) -> Option<FreezeReport> {
         self.report("last")
     }

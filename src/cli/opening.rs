@@ -133,7 +133,7 @@ impl Opened {
         }
     }
 
-    /// Hands the lock to `owner`, which is this process from now on.
+    /// Hands the lock to `owner`: this process, the child of the one that took the lock.
     pub fn hand_to(&mut self, owner: &Owner) {
         if let Opened::Writing(writing) = self {
             writing.lock.hand_to(&writing.path, owner);

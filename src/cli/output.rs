@@ -56,11 +56,11 @@ struct Line<'a, T: Serialize> {
     body: &'a T,
 }
 
-/// `written`, without the error that the reader has closed the pipe: what a command has done, and the exit status that says so,
-/// do not depend on who reads.
+/// Returns `written`, without the error that the reader has closed the pipe: what a command has done, and the exit
+/// status that says so, do not depend on who reads.
 ///
 /// # Errors
-/// Every other error.
+/// Fails with every other error.
 pub fn whoever_reads(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

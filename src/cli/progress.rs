@@ -31,7 +31,7 @@ const OFTEN: Duration = Duration::from_millis(100);
 /// Least and largest number of columns of the bar.
 const BAR_LEAST: usize = 10;
 const BAR_MOST: usize = 40;
-/// Fewest bytes, and shortest time, of which a rate is told.
+/// Fewest bytes, and shortest time, for which a rate is shown.
 pub const RATE_FROM_BYTES: u64 = 1 << 20;
 const RATE_FROM_TIME: Duration = Duration::from_secs(1);
 /// Time between two plain lines.
@@ -129,7 +129,7 @@ pub fn clock(time: Duration) -> String {
     }
 }
 
-/// `19.3 MiB/s`; `None` of few bytes or a short time, of which a rate says nothing.
+/// Returns a rate such as `19.3 MiB/s`; `None` for few bytes or a short time, whose rate says nothing.
 pub fn rate(bytes: u64, elapsed: Duration) -> Option<String> {
     let is_telling = bytes >= RATE_FROM_BYTES && elapsed >= RATE_FROM_TIME;
     is_telling.then(|| format!("{}/s", Human((bytes as f64 / elapsed.as_secs_f64()) as u64)))

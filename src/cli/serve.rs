@@ -80,7 +80,7 @@ fn serve_in_background(opened: Opened, dir: &Path, options: &MountOptions, annou
     }
 }
 
-/// Mounts, calls `ready`, and serves until the mount is gone; then ends the writing.
+/// Mounts, calls `ready`, and serves until the mount is gone; then ends the writing, if the mount is writable.
 fn serve(
     opened: Opened,
     dir: &Path,
@@ -152,7 +152,7 @@ fn until_unmounted(
     (taken_away(&own, served), Some(mark))
 }
 
-/// Closes the connection after a failure, so that what is left of the mount is dead.
+/// Takes the mount out of the tree after a failure: the connection is closed, so what is left of the mount is dead.
 fn taken_away(own: &fuse::Own, served: anyhow::Result<()>) -> anyhow::Result<()> {
     if served.is_err() {
         own.unmount(fuse::Unmount::Detach)?;

@@ -42,7 +42,7 @@ pub fn warning(message: impl Display) {
     tell("warning", &message.to_string());
 }
 
-/// An item that cannot be read or written; the command continues. `message` is a sentence that names the item.
+/// Prints that an item cannot be read or written; the command continues. `message` is a sentence that names the item.
 pub fn error(item: &[u8], message: &str) {
     let message = without_errno(message);
     if is_json() {

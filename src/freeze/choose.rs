@@ -22,8 +22,8 @@ const SHORT: u64 = 2 * FIXED_LEN as u64;
 /// Most spans of one change that are looked at. A change with more is not short.
 const SPANS: usize = 32;
 
-/// Decides into which blocks to cut a file. `is_uneven` tells that its content was made by changes, not by chunking it
-/// from its start. Looks only at the first changes.
+/// Decides into which blocks to cut a file. `is_uneven` says that its content is uneven: it was not cut from its start
+/// by the chunker. Looks only at the first changes.
 ///
 /// # Errors
 /// Fails if the layout cannot be read.

@@ -74,7 +74,8 @@ struct Job {
 /// Receiver of the stored bytes of a superchunk.
 type Awaited = Receiver<Result<Encoded, FormatError>>;
 
-/// Tells when somebody waits for threads at a low priority, and keeps these threads then.
+/// The condition under which the work of threads at a low priority is taken over, and the place where these threads are
+/// kept until they end.
 #[derive(Clone, Copy)]
 pub struct Urgency<'k> {
     /// Returns whether somebody waits. Called often.

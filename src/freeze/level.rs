@@ -17,17 +17,17 @@ const SOON: Duration = Duration::from_secs(1);
 /// Longer time constant for smoothing rates.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Time by which the size of the log is estimated ahead, in addition to the next batch.
+/// Time ahead for which the size of the log is estimated, in addition to the time of the next batch.
 const AHEAD: Duration = Duration::from_secs(5);
 
-/// Age of a measured rate, relative to the latest one, from which on it is dropped: the data written now may be of
+/// Largest age of a measured rate, relative to the latest one. An older rate is dropped: the data written now may be of
 /// another kind.
 const KEEP: Duration = Duration::from_secs(60);
 
 /// Weight of a new measurement in the smoothed rate.
 const NEWEST: f64 = 0.5;
 
-/// Factor between the rate of a level and the rate at which bytes arrive, from which on a higher level is chosen, since
+/// Least factor between the rate of a higher level and the rate at which bytes arrive, so that the level is chosen:
 /// measured rates vary.
 const MARGIN: f64 = 1.25;
 

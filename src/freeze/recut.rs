@@ -37,8 +37,8 @@ pub enum Blocks {
 /// Length of a block in bytes.
 pub const FIXED_LEN: u32 = 32 << 10;
 
-/// Number of reads that read a longest subchunk, if spans are short. Longer reads would read more than needed after a
-/// change.
+/// Number of reads in which a longest subchunk is read, if spans are short. Longer reads would read more than needed
+/// after a change.
 const READS: u64 = 2;
 /// Most bytes of one read.
 const READ_MAX: u64 = 1 << 20;

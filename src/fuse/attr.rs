@@ -79,7 +79,7 @@ pub(super) fn only_type(inode: u64, file_type: FileType) -> FileAttr {
     }
 }
 
-/// Makes the entry for inode 0: the kernel then remembers that the name does not exist.
+/// Makes attributes with inode 0: the kernel then remembers that the name does not exist.
 pub(super) fn absent() -> FileAttr {
     only_type(0, FileType::Regular)
 }

@@ -239,8 +239,8 @@ pub fn is_ignored(signal: libc::c_int) -> bool {
 }
 
 impl Termination {
-    /// Lets these signals unmount from now on. Call it before any other thread is started: later threads inherit that
-    /// these signals are blocked.
+    /// Makes the signals unmount from now on, instead of ending the process. Call it before any other thread is
+    /// started: later threads inherit that these signals are blocked.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.

@@ -31,7 +31,7 @@ impl DirHandles {
         number
     }
 
-    /// Returns the handle with this number.
+    /// Returns the handle with this number, if there is one.
     pub(super) fn get(&self, number: u64) -> Option<Arc<Mutex<DirHandle>>> {
         self.open.lock().handles.get(&number).cloned()
     }

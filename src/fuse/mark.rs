@@ -102,7 +102,7 @@ fn mark(FileSystem { device: (major, minor), sum }: FileSystem) -> String {
     format!("{MARK}{major}:{minor} {sum:016x}")
 }
 
-/// Returns the file system named by a mark. `link` is the mark's name as /proc shows it.
+/// Returns the file system named by a mark. `link` is the mark's name as /proc shows it; `None` if it is not of a mark.
 fn marked(link: &OsStr) -> Option<FileSystem> {
     let name = link.to_str()?.strip_prefix("/memfd:")?.strip_suffix(" (deleted)")?;
     let (device, sum) = name.strip_prefix(MARK)?.split_once(' ')?;

@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Thread;
 
-/// Number of bytes of a request from which on it takes longer than waking a CPU, so that its reader profits from a
-/// second CPU.
+/// Least number of bytes of a large request. It takes longer than waking a CPU, so its reader profits from a second
+/// CPU.
 const BULK: usize = 128 << 10;
 
 /// Number of requests of one process in a row that wake the judge.
@@ -40,7 +40,7 @@ const MEASURED: u32 = 4;
 /// Number of ticks near after which it is measured again whether that is useful.
 const TERM: u32 = 512;
 
-/// Shortest pause, in ticks, after an attempt that was not useful.
+/// Shortest and longest pause, in ticks, after an attempt that was not useful.
 const MIN_REST: u32 = 16;
 const MAX_REST: u32 = 2048;
 

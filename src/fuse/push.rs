@@ -31,7 +31,7 @@ const WINDOW_BYTES: u64 = 2 << 20;
 const READS: usize = 32;
 /// Number of inodes that are remembered as being in the page cache.
 const REMEMBERED: usize = 1 << 15;
-/// Number of files in a row that the kernel does not know that end a window.
+/// Number of successive files unknown to the kernel after which a window ends.
 const UNKNOWN: usize = 4;
 
 /// Stores the files of one mount in the kernel's page cache ahead of a reader.

@@ -32,7 +32,7 @@ const MIN_THREADS: usize = 2;
 /// Number of file descriptors that a mount needs in addition to those of its event loops.
 const BESIDES: usize = 5;
 
-/// Bytes that the kernel reads ahead, in KiB. Its default of 128 needs eight times as many round trips for large files.
+/// Number of KiB that the kernel reads ahead. Its default of 128 needs eight times as many round trips for large files.
 const KERNEL_READAHEAD_KIB: u32 = 1024;
 
 /// A filesystem that is mounted, but not yet served.
@@ -266,8 +266,8 @@ impl Mounting<'_> {
     }
 }
 
-/// Returns whose requests fuser rejects. Without `allow_other` the kernel rejects them itself, which is better: fuser
-/// would also reject requests that the kernel makes for somebody.
+/// Returns whose requests fuser accepts. Without `allow_other` the kernel itself rejects those of other users, which is
+/// better: fuser would also reject requests that the kernel makes for somebody.
 fn access(options: &MountOptions) -> SessionACL {
     match options.access {
         Access::OwnerAndRoot => SessionACL::RootAndOwner,

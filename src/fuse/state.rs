@@ -21,7 +21,8 @@ pub const STATE_XATTR: &[u8] = b"user.floe.state";
 pub const FREEZE_XATTR: &[u8] = b"user.floe.freeze";
 /// Value of [`FREEZE_XATTR`] that freezes everything, and makes a checkpoint.
 pub const FREEZE_ALL: &[u8] = b"all";
-/// Value of [`FREEZE_XATTR`] that also cuts contents again that were made by changes.
+/// Value of [`FREEZE_XATTR`] that does the same as [`FREEZE_ALL`], and also cuts contents again that were made by
+/// changes.
 pub const FREEZE_DEEP: &[u8] = b"deep";
 
 /// Most ranges of a file that are looked at: one request must not take long.

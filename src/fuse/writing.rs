@@ -519,7 +519,8 @@ impl Filesystem for Writing {
         Self::reply_empty(reply, done);
     }
 
-    /// Answers getxattr(2), fast if there are no xattrs: the kernel asks for one before each write(2).
+    /// Answers getxattr(2). The kernel asks for `security.capability` before each write(2), so this must be fast if
+    /// there are no xattrs.
     fn getxattr(&self, request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.note(request, 0);
         let (reading, id, name) = (&self.reading, InodeId(inode.0), name.as_bytes());

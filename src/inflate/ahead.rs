@@ -41,8 +41,8 @@ impl Ahead {
         Ahead { wishes: Some(wishes), threads }
     }
 
-    /// Records that a reader that uses `view` has reached superchunk `id` for the first time, and requests the next
-    /// ones.
+    /// Requests the next superchunks if a reader that uses `view` reads sequentially. Called when the reader has
+    /// reached superchunk `id` for the first time.
     pub(super) fn after(&self, cache: &Cache, view: &View, id: SuperchunkId) {
         let sequential = id.0 > 1 && cache.has_whole(SuperchunkId(id.0 - 1));
         if !sequential {

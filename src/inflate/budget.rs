@@ -27,7 +27,7 @@ pub(super) struct Need {
     pub(super) decoder: usize,
 }
 
-/// A limit on the bytes of memory for inflated superchunks, which threads wait for.
+/// The memory, in bytes, that inflated superchunks may take. Threads wait until there is room.
 pub(super) struct Budget {
     limit: usize,
     state: Mutex<State>,
@@ -156,8 +156,8 @@ impl State {
         Some(grant)
     }
 
-    /// Returns the index of the smallest spare buffer that holds `len` bytes and is at most twice as long, but never
-    /// the index `taken`.
+    /// Returns the index of the smallest spare buffer that holds `len` bytes and is at most twice as long, if there is
+    /// one. The buffer with index `taken` does not count.
     fn spare_for(&self, len: usize, taken: Option<usize>) -> Option<usize> {
         let fits = |capacity: usize| len >= SPARE_MIN / 2 && (len..=len.saturating_mul(2)).contains(&capacity);
         let spare = self.spare.iter().enumerate().filter(|(at, buffer)| Some(*at) != taken && fits(buffer.capacity()));

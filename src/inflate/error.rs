@@ -20,12 +20,13 @@ pub enum InflateError {
         #[source]
         source: Arc<MetaError>,
     },
-    /// The map has no such subchunk or superchunk, or their rows contradict each other.
-    #[error("cannot read subchunk {id}, because the image contradicts itself: {why}")]
+    /// The map has no such subchunk or superchunk, their rows contradict each other, or the thread that inflated the
+    /// superchunk panicked.
+    #[error("cannot read subchunk {id}: {why}")]
     Inconsistent {
         /// Id of the subchunk.
         id: SubchunkId,
-        /// What is wrong with the rows.
+        /// What is wrong.
         why: &'static str,
     },
     /// No copy of the superchunk can be read.

@@ -80,8 +80,9 @@ impl WorkingSet {
         WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead, verify: false }
     }
 
-    /// Makes a working set without threads, to learn what reading would inflate: data is neither read nor decoded. The
-    /// bytes that it gives out are arbitrary; the counters are those of a working set that gives out data.
+    /// Makes an empty working set as [`WorkingSet::new`] does, but without threads, to learn what reading would
+    /// inflate: data is neither read nor decoded. The bytes that it gives out are arbitrary; the counters are those of
+    /// a working set that gives out data.
     pub fn counting(image: Arc<Image>, bytes: usize) -> Self {
         let cache = Arc::new(Cache::new(image, bytes, Load::Count));
         WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead: None, verify: false }

@@ -28,7 +28,7 @@ pub enum LogError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The frame is not valid.
-    #[error("cannot read the frame at offset {offset} of the log: {source}")]
+    #[error("the frame at offset {offset} of the log is not valid: {source}")]
     Format {
         /// Offset of the frame's header.
         offset: LogOffset,

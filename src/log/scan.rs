@@ -51,7 +51,8 @@ impl Scan {
         self.payload.as_ref().map(|payload| &payload.outer)
     }
 
-    /// Returns the whole 4 KiB blocks of the punched payload that is being searched, as a range of offsets.
+    /// Returns the whole 4 KiB blocks of the punched payload that is being searched, if there is one, as a range of
+    /// offsets.
     pub fn payload(&self) -> Option<Range<u64>> {
         let Payload { outer, blocks_end } = self.payload.as_ref()?;
         let stored = self.at_end(outer) - u64::from(outer.stored_len);

@@ -57,7 +57,7 @@ pub(super) struct Sealed<E = Encoded> {
     /// Whether the superchunk is not full: it was sealed before it reached its full size.
     pub(super) short: bool,
     pub(super) encoded: Receiver<Result<E, FormatError>>,
-    /// Id of the log, which the first superchunk passes to the log's beginning.
+    /// Id of the log, which begins when the first superchunk is appended.
     pub(super) log_id: u64,
 }
 

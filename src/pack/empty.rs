@@ -21,7 +21,7 @@ use std::sync::Arc;
 const ROOT_MODE: u32 = 0o755;
 /// Mode of the image file: its future contents are unknown, so only its owner may read it.
 const IMAGE_MODE: u32 = 0o600;
-/// Bytes of memory for the few rows, which stay in memory.
+/// Bytes of rows beyond which they move to a temporary file: the few rows of an empty image stay in memory.
 const SPILL_AFTER: usize = 1 << 20;
 
 /// Makes a new image whose root directory (inode 1, mode 0755) is empty. The image appears under its name only when it

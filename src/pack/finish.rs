@@ -30,19 +30,19 @@ pub(super) struct Finished {
 /// Bytes of the image that the leaves of each table occupy, as frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeafBytes {
-    /// Bytes of the identities table.
+    /// Bytes of the leaves of the identities table.
     pub identities: u64,
-    /// Bytes of the shares table: users of shared contents, tiny contents and xattr sets.
+    /// Bytes of the leaves of the shares table: users of shared contents, tiny contents and xattr sets.
     pub shares: u64,
-    /// Bytes of the tiny table: contents of small files.
+    /// Bytes of the leaves of the tiny table: contents of small files.
     pub tiny: u64,
-    /// Bytes of the xattrs table.
+    /// Bytes of the leaves of the xattrs table.
     pub xattrs: u64,
-    /// Bytes of the contents table: extents of files.
+    /// Bytes of the leaves of the contents table: extents of files.
     pub contents: u64,
-    /// Bytes of the inodes table.
+    /// Bytes of the leaves of the inodes table.
     pub inodes: u64,
-    /// Bytes of the dirents table: names of files.
+    /// Bytes of the leaves of the dirents table: names of files.
     pub dirents: u64,
 }
 

@@ -88,7 +88,7 @@ impl Held {
         Ok(())
     }
 
-    /// Returns the superchunk with the lowest random number in the block that begins at `first`.
+    /// Returns the index of the superchunk with the lowest random number in the block that begins at `first`.
     fn lowest(&self, first: usize) -> usize {
         (first..first + self.stride).min_by_key(|&index| mixed(self.seed, index as u64)).unwrap_or(first)
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Number of parts of an append that precede the stored bytes of a frame: its header and its clear list.
 const BEFORE_STORED: usize = 2;
 
-/// A storage for a trial image without data: it counts the stored bytes of frames and does not write them.
+/// A storage for a trial image without data: it counts the stored bytes of superchunks, but does not write them.
 #[derive(Debug)]
 pub(super) struct HollowStorage {
     file: File,

@@ -22,7 +22,7 @@ const SEGMENT: usize = 1 << 20;
 /// Number of bytes requested first of a file whose size is 0. Some files in /proc return all their bytes to one read,
 /// or none.
 const PROBE: usize = 64 << 10;
-/// Size in bytes from which on the kernel is advised that a file is read sequentially.
+/// Least size in bytes of files about which the kernel is advised that they are read sequentially.
 const ADVISE: u64 = 4 << 20;
 
 /// A batch, and the channel for its files' segments.

@@ -104,7 +104,7 @@ struct Piece {
 pub struct Rehearsed {
     /// How the bytes of the image would be used.
     pub usage: Usage,
-    /// Summary as that of packing.
+    /// Summary, as packing gives it.
     pub summary: PackSummary,
     /// Bytes that the tables would take.
     pub leaves: LeafBytes,

@@ -24,7 +24,7 @@ struct OpenDir {
     subdirectories: u64,
 }
 
-/// The properties of an inode that the scan does not know.
+/// The properties of an inode that are not in its [`Meta`].
 pub(super) struct Node<'a> {
     pub(super) file_type: FileType,
     pub(super) content: ContentRef,
@@ -56,7 +56,7 @@ pub(super) struct TreeRows {
     /// than their numbers.
     directories: Vec<(u64, u64, u64)>,
     open: Vec<OpenDir>,
-    /// Link counts by inode, other than 1 (2 for directories).
+    /// Link counts by inode, if they are not 1 (2 for directories).
     links: HashMap<u64, u64>,
     linked: HashMap<(u64, u64), (InodeId, FileType)>,
     tiny_index: HashMap<Identity, TinyId>,

@@ -52,9 +52,10 @@ struct Counting {
     sizes: Option<HashSet<u64>>,
 }
 
-/// Size in bytes from which on files may have much in common, whatever their sizes are.
+/// Least size in bytes of files that may have much in common, whatever their sizes are.
 const LARGE: u64 = 8 << 20;
-/// Size in bytes below which files are ignored: many have the same size by chance, and they matter little.
+/// Least size in bytes of files that may count as alike: many smaller files have the same size by chance, and they
+/// matter little.
 const SMALL: u64 = 4 << 10;
 /// Length in bytes of the unit of `st_blocks`.
 const BLOCK: u64 = 512;

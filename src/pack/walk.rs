@@ -313,7 +313,7 @@ impl<'a> Walk<'a> {
         self.rules.filter.decide(&FilterEntry { path, is_dir, size }).is_take()
     }
 
-    /// Packs a directory that cannot be opened as an empty one.
+    /// Packs a directory that cannot be opened: in the image it is empty.
     fn unopened(&mut self, name: &[u8], above: &OwnedFd, stat: &Stat, error: Errno) -> Result<(), Stop> {
         self.unreadable("cannot open the directory, packed empty", &error.into())?;
         let xattrs = self.xattrs(At::Path(&path_of(above, name)));

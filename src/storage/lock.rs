@@ -68,7 +68,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Returns this process. Only this function of the library asks the kernel for it; callers pass the answer on.
+    /// Returns the owner that stands for this process. Only this function of the library asks the kernel for it;
+    /// callers pass the answer on.
     pub fn current() -> Self {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Owner {
@@ -214,7 +215,7 @@ impl ReaderLock {
     }
 }
 
-/// The exclusive lock of gc on an image: no other process reads it while this lives.
+/// The exclusive lock of gc on an image: there is no other reader while this lives.
 #[derive(Debug)]
 pub struct GcLock {
     _lock: ByteLock,

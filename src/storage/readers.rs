@@ -35,8 +35,8 @@ fn numbers_in(dir: &Path) -> impl Iterator<Item = u32> + use<> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Returns whether a line of `/proc/PID/fdinfo/FD` says that the readers' byte is locked: `lock: 1: OFDLCK ADVISORY
-/// READ -1 08:01:7 1 1`.
+/// Returns whether a line of `/proc/PID/fdinfo/FD` says that the readers' byte is locked:
+/// `lock: 1: OFDLCK ADVISORY READ -1 08:01:7 1 1`.
 fn is_reader(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace();
     if words.next() != Some("lock:") || words.nth(1) != Some("OFDLCK") {

@@ -163,13 +163,13 @@ impl Target {
         LogBeside::find(&image).map_err(|source| AtomicError::ThawLogUnknown { image, source })
     }
 
-    /// Returns device and inode number of the file that will be replaced.
+    /// Returns device and inode number of the file that will be replaced, if there is one.
     pub fn replaced(&self) -> Option<FileId> {
         let metadata = self.old.as_ref()?.file.metadata().ok()?;
         Some((metadata.dev(), metadata.ino()))
     }
 
-    /// Returns owner, group and permission bits of the file that will be replaced.
+    /// Returns owner, group and permission bits of the file that will be replaced, if there is one.
     pub(super) fn replaced_attributes(&self) -> Option<(u32, u32, u32)> {
         let metadata = self.old.as_ref()?.file.metadata().ok()?;
         Some((metadata.uid(), metadata.gid(), metadata.mode() & 0o777))
