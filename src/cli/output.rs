@@ -71,7 +71,7 @@ pub fn whoever_reads(written: io::Result<()>) -> io::Result<()> {
 /// Writes one line `{"message_type": kind, …}`, or nothing if the reader has closed the pipe.
 ///
 /// # Errors
-/// If it cannot be written.
+/// Fails if it cannot be written.
 pub fn line(to: &mut dyn Write, kind: &str, body: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(&Line { message_type: kind, body })?;
     text.push(b'\n');
@@ -81,7 +81,7 @@ pub fn line(to: &mut dyn Write, kind: &str, body: &impl Serialize) -> io::Result
 /// Writes one document to standard output, or nothing if the reader has closed the pipe.
 ///
 /// # Errors
-/// If it cannot be written.
+/// Fails if it cannot be written.
 pub fn document(body: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(body)?;
     text.push(b'\n');

@@ -100,8 +100,8 @@ pub struct KeptFile {
 }
 
 impl Packed {
-    /// Returns what of a file may be spliced: its regions, each up to the first piece whose superchunk was dropped. If
-    /// the tiny content is not replaced as a whole, nothing is spliced.
+    /// Returns the parts of a file that may be spliced: its regions, each up to the first piece whose superchunk was
+    /// dropped. If the tiny content is not replaced as a whole, nothing is spliced.
     pub fn kept(&self, file: &FileCut) -> KeptFile {
         let mut kept = KeptFile { regions: Vec::new(), next: file.next };
         let nothing = KeptFile { regions: Vec::new(), next: Some(0) };

@@ -196,7 +196,7 @@ fn abort_connection(device: Device) -> io::Result<()> {
 /// a mount.
 ///
 /// # Errors
-/// The error of the kernel or of fusermount3.
+/// Returns the error of the kernel or of fusermount3.
 pub fn unmount(point: &Path, how: Unmount) -> Result<(), MountError> {
     let flags = match how {
         Unmount::IfUnused => UnmountFlags::NOFOLLOW,

@@ -121,7 +121,7 @@ impl LogReader {
     /// If they cannot be read or the checksum is wrong, the copy is tried, if there is one.
     ///
     /// # Errors
-    /// The error of the first attempt, if all fail; `out` is then empty.
+    /// Fails with the error of the first attempt, if all fail; `out` is then empty.
     pub fn stored(&self, place: &Place, out: &mut Vec<u8>) -> Result<(), LogError> {
         let mut first = None;
         for which in place.offsets() {
@@ -148,7 +148,8 @@ impl LogReader {
     /// its copy. Returns whether the checksum is right. For salvage: if it is not, the bytes may be anything.
     ///
     /// # Errors
-    /// `Format` if the frame is not within the log, `Storage` if it cannot be read; `out` is then empty.
+    /// Fails with `Format` if the frame is not within the log, with `Storage` if it cannot be read; `out` is then
+    /// empty.
     pub fn stored_unverified(&self, place: &Place, which: LogOffset, out: &mut Vec<u8>) -> Result<bool, LogError> {
         Ok(self.fetch(place, which, out)? == place.sum)
     }
@@ -166,7 +167,8 @@ impl LogReader {
     /// its copy. They are not verified: this is for parts, which have their own checksums.
     ///
     /// # Errors
-    /// `Format` if the range is not within the frame's stored bytes and the log; `Storage` if it cannot be read.
+    /// Fails with `Format` if the range is not within the frame's stored bytes and the log, with `Storage` if it cannot
+    /// be read.
     pub fn stored_range(&self, place: &Place, which: LogOffset, start: u32, out: &mut [u8]) -> Result<(), LogError> {
         let range = self.stored_place(place, which)?;
         let need = u64::from(start).saturating_add(out.len() as u64);

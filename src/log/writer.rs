@@ -114,9 +114,9 @@ impl LogWriter {
     /// Appends a frame and returns its place. It is durable only after [`LogWriter::sync`].
     ///
     /// # Errors
-    /// `Format` if the frame exceeds a limit or its clear part does not verify: nothing is written then. `Storage` if
-    /// it could not be written: the bytes that reached the storage are cut off again, and a later append may succeed
-    /// when there is space. If cutting off fails, the writer stops ([`LogError::Stopped`]).
+    /// Fails with `Format` if the frame exceeds a limit or its clear part does not verify: nothing is written then.
+    /// Fails with `Storage` if it could not be written: the bytes that reached the storage are cut off again, and a
+    /// later append may succeed when there is space. If cutting off fails, the writer stops ([`LogError::Stopped`]).
     pub fn append(&mut self, frame: NewFrame<'_>) -> Result<Place, LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
@@ -129,8 +129,8 @@ impl LogWriter {
     /// is ever appended to. After it, a head may name [`LogWriter::end`].
     ///
     /// # Errors
-    /// If it is not known what is durable; the writer then stops ([`LogError::Stopped`]). If only the pad could not be
-    /// written (a full disk), nothing was synced and the writer can continue.
+    /// Fails if it is not known what is durable; the writer then stops ([`LogError::Stopped`]). If only the pad could
+    /// not be written (a full disk), nothing was synced and the writer can continue.
     pub fn sync(&mut self) -> Result<(), LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
@@ -149,8 +149,8 @@ impl LogWriter {
     /// frames in its place.
     ///
     /// # Errors
-    /// `Format` if `end` is before the synced end or after the last frame: nothing is cut off then. After any other
-    /// error the contents are not known, and the writer stops ([`LogError::Stopped`]).
+    /// Fails with `Format` if `end` is before the synced end or after the last frame: nothing is cut off then. After
+    /// any other error the contents are not known, and the writer stops ([`LogError::Stopped`]).
     pub fn cut_back(&mut self, end: u64) -> Result<(), LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
@@ -173,7 +173,7 @@ impl LogWriter {
     /// image that is written in one go and synced by other means.
     ///
     /// # Errors
-    /// As [`LogWriter::append`].
+    /// Fails as [`LogWriter::append`] does.
     pub fn fill_block(&mut self) -> Result<(), LogError> {
         if self.stopped {
             return Err(LogError::Stopped);

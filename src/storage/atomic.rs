@@ -40,7 +40,7 @@ impl AtomicFile {
     /// names `writer`.
     ///
     /// # Errors
-    /// [`LockError::Held`] if another process is doing the same.
+    /// Fails with [`LockError::Held`] if another process is doing the same.
     pub fn create(target: Target, writer: Option<&Owner>) -> Result<Self, AtomicError> {
         let temporary = temporary_name(&target.name);
         let path = target.folder_path.join(&temporary);
@@ -85,8 +85,8 @@ impl AtomicFile {
     /// cannot be kept, only the owner's bits are.
     ///
     /// # Errors
-    /// [`AtomicError::Exists`] if the name exists by now and must not be replaced. After any error the name is as it
-    /// was, except after an error of the last step, which syncs the directory.
+    /// Fails with [`AtomicError::Exists`] if the name exists by now and must not be replaced. After any error the name
+    /// is as it was, except after an error of the last step, which syncs the directory.
     pub fn finish(mut self, mode: u32) -> Result<(), AtomicError> {
         let path = self.temporary_path();
         let mode = match self.target.replaced_attributes() {

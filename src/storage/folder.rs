@@ -94,8 +94,8 @@ impl DirectoryFolder {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// `Refused` if it is a symlink or not a directory, belongs to another user, or has another mode than 0700; or if
-    /// it cannot be opened.
+    /// Fails with `Refused` if it is a symlink or not a directory, belongs to another user, or has another mode than
+    /// 0700; or if it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         Self::open_as(path, Access::ReadWrite)
     }
@@ -103,7 +103,7 @@ impl DirectoryFolder {
     /// Opens the directory at `path`, with its segments for reading only.
     ///
     /// # Errors
-    /// As [`DirectoryFolder::open`].
+    /// Fails as [`DirectoryFolder::open`] does.
     pub fn open_read_only(path: &Path) -> Result<Self, StorageError> {
         Self::open_as(path, Access::ReadOnly)
     }
@@ -132,7 +132,7 @@ impl DirectoryFolder {
     /// returns, whoever created it.
     ///
     /// # Errors
-    /// As [`DirectoryFolder::open`], or if it cannot be created.
+    /// Fails as [`DirectoryFolder::open`] does, or if it cannot be created.
     pub fn create(path: &Path) -> Result<Self, StorageError> {
         match rustix::fs::mkdir(plain(path), Mode::RWXU) {
             // The process that created it may have been killed before the name was durable.
@@ -148,7 +148,7 @@ impl DirectoryFolder {
     /// `PATH.aside-1`, `PATH.aside-2` … that does not exist. Returns the new path.
     ///
     /// # Errors
-    /// If it cannot be renamed, or it is not known whether the new name is durable.
+    /// Fails if it cannot be renamed, or it is not known whether the new name is durable.
     pub fn set_aside(path: &Path) -> Result<PathBuf, StorageError> {
         let path = plain(path);
         let mut n = 1u64;
@@ -171,7 +171,7 @@ impl DirectoryFolder {
     /// image is locked.
     ///
     /// # Errors
-    /// `Refused` if another process has locked it.
+    /// Fails with `Refused` if another process has locked it.
     pub fn lock(&self) -> Result<(), StorageError> {
         match rustix::fs::flock(&self.directory, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {

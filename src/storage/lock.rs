@@ -205,7 +205,7 @@ impl ReaderLock {
     /// back.
     ///
     /// # Errors
-    /// [`LockError::Read`] while there are other readers; never waits. The lock stays shared.
+    /// Fails with [`LockError::Read`] while there are other readers; never waits. The lock stays shared.
     pub fn into_gc(self) -> Result<GcLock, (ReaderLock, LockError)> {
         match self._lock.become_one(Share::Exclusive) {
             Ok(true) => Ok(GcLock { _lock: self._lock }),
@@ -235,7 +235,7 @@ impl GcLock {
     /// Changes the lock to shared in one step: other readers are allowed again.
     ///
     /// # Errors
-    /// If the lock cannot be changed; it is then released.
+    /// Fails if the lock cannot be changed; it is then released.
     pub fn into_reader(self) -> Result<ReaderLock, LockError> {
         match self._lock.become_one(Share::Shared)? {
             true => Ok(ReaderLock { _lock: self._lock }),

@@ -138,28 +138,29 @@ pub trait Storage: Send + Sync {
     /// Cuts off all bytes from `len` on.
     ///
     /// # Errors
-    /// [`StorageError::Longer`] if there are fewer than `len`.
+    /// Fails with [`StorageError::Longer`] if there are fewer than `len`.
     fn truncate(&self, len: u64) -> Result<(), StorageError>;
 
     /// Makes the given range read as zero and frees its space if the backend can. The length does not change. Any part
     /// of the range after the end is ignored.
     ///
     /// # Errors
-    /// Kind `Unsupported` if the backend cannot punch holes.
+    /// Fails with kind `Unsupported` if the backend cannot punch holes.
     fn punch(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
     /// Reserves space for the given range, so that appends within it do not run out of space. Bytes and length do not
     /// change.
     ///
     /// # Errors
-    /// Kind `StorageFull` if there is not enough space; `Unsupported` if the backend cannot reserve any.
+    /// Fails with kind `StorageFull` if there is not enough space, with `Unsupported` if the backend cannot reserve
+    /// any.
     fn allocate(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
     /// Starts to write the dirty bytes of the given range to the disk, and does not wait. It guarantees nothing: only
     /// [`Storage::sync`] makes bytes durable.
     ///
     /// # Errors
-    /// If the backend reports one at once.
+    /// Fails if the backend reports an error at once.
     fn start_writeback(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 
     /// Returns the space of the file system.
@@ -178,7 +179,7 @@ pub trait Storage: Send + Sync {
     /// Does not sync. The slot must exist: a new image begins with 32 KiB of zeros.
     ///
     /// # Errors
-    /// [`StorageError::HeadChanged`] if it holds something else; nothing is written then.
+    /// Fails with [`StorageError::HeadChanged`] if it holds something else; nothing is written then.
     fn replace_head(&self, slot: HeadIndex, expected: &HeadBytes, new: &HeadBytes) -> Result<(), StorageError>;
 }
 

@@ -77,7 +77,8 @@ fn is_target(path: &[u8]) -> bool {
 /// Makes `path` (`IMAGE.thaw`) a pointer to `target`, durably. An existing pointer is replaced.
 ///
 /// # Errors
-/// `Refused` if `target` is not absolute or has a newline, or `path` is a directory; or if it cannot be written.
+/// Fails with `Refused` if `target` is not absolute or has a newline, or `path` is a directory; or if it cannot be
+/// written.
 pub fn write_pointer(path: &Path, target: &Path) -> Result<(), StorageError> {
     let refused = |why| StorageError::Refused { path: path.to_owned(), why };
     let bytes = target.as_os_str().as_bytes();

@@ -49,7 +49,7 @@ pub(super) fn predict(
     Ok(Prediction { size, summary: rehearsed.summary, compressed })
 }
 
-/// Returns the sizes of superchunks that are stored uncompressed.
+/// Returns the stored sizes of superchunks that are stored uncompressed: their raw lengths.
 fn raw(units: &[Unit]) -> Stored {
     let each: Vec<u64> = units.iter().map(|unit| unit.raw_len.into()).collect();
     let all = Estimate::exact(each.iter().sum::<u64>() as f64);
