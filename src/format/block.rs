@@ -77,7 +77,7 @@ pub struct Row {
     pub tail: Vec<u8>,
 }
 
-/// Number of streams for the keys of a block. One more stream follows for each integer column.
+/// Number of streams for the keys of a block. A stream for each integer column follows, then those for the tails.
 const KEY_STREAMS: usize = 5;
 const TAIL_STREAMS: usize = 2;
 /// Bytes of the fixed head of a block: table, level, number of integer columns, reserved byte, number of rows.
@@ -400,7 +400,7 @@ impl Block {
     /// Returns the key of row number `row`.
     ///
     /// # Panics
-    /// Panics if `row` is not below [`Block::len`]; so do all accessors by row.
+    /// Panics if `row` is not below [`Block::len`], as all accessors by row do.
     #[expect(
         clippy::indexing_slicing,
         reason = "the caller answers for `row`; the streams have as many values as there are rows"

@@ -67,8 +67,8 @@ pub enum FormatError {
     },
     /// The image was made by a newer program, and this one cannot read it.
     #[error(
-        "the image needs a newer floe: it has format version {version} with incompatible features {incompat:#x}, and this \
-         program reads version 1 with features {known:#x}"
+        "the image needs a newer floe: it has format version {version} with incompatible features {incompat:#x}, and \
+         this program reads version 1 with features {known:#x}"
     )]
     Unsupported {
         /// Format version of the image.
@@ -81,7 +81,7 @@ pub enum FormatError {
     /// The decoder of a codec failed.
     #[error("cannot decode {what}: {why}")]
     Decode {
-        /// Name of the codec.
+        /// Name of the codec, or of what was decoded.
         what: &'static str,
         /// Error message of the decoder.
         why: String,

@@ -146,8 +146,8 @@ impl RecipeRow {
     }
 }
 
-/// The last piece of the row so far that is not of a composed subchunk's own stored part. Offsets of the next piece are
-/// relative to it.
+/// The last piece of the row so far that is not of a composed subchunk's own stored part. The id of the next such piece
+/// is relative to it, and so is the offset if that piece is of the same subchunk.
 #[derive(Clone, Copy)]
 struct Other {
     id: u64,

@@ -46,7 +46,7 @@ impl Counters {
         }
     }
 
-    /// Returns the larger of each two counters.
+    /// Returns, for each counter, the larger of the two values.
     pub fn larger(self, other: Counters) -> Counters {
         //= format-spec.md#11.3
         //# In a replay, a counter becomes the larger of the value in the log and its value before; it must never become
@@ -254,7 +254,7 @@ impl Operation {
     /// Checks that a reader accepts one operation that [`Operation::put`] encoded.
     ///
     /// # Errors
-    /// Returns the error that a reader returns.
+    /// Fails with the error with which a reader would refuse the operation.
     pub fn check(encoded: &[u8]) -> Result<(), FormatError> {
         let mut cursor = Cursor::new(encoded, WHAT);
         Operation::take(&mut cursor)?;

@@ -14,7 +14,7 @@ pub struct Attr {
     pub permissions: u16,
     /// User id of the owner.
     pub uid: u32,
-    /// Group id of the owner.
+    /// Id of the group that the file belongs to.
     pub gid: u32,
     /// Number of hard links.
     pub links: u64,

@@ -1,11 +1,11 @@
 //! Copies live ranges out of old segments of the thaw log, so that segments with few live bytes can be deleted.
 //!
-//! Segments are deleted in order, lowest first. A few live bytes in a low segment therefore keep every segment above it,
-//! however few of their bytes are live. This module appends such bytes to the log again, and moves their ranges to the copy in
-//! transactions that change nothing else. A range that was changed meanwhile names another frame. A frame's offset is never
-//! used twice, so a range that still names the old frame has the bytes that were copied. A frame is verified as a whole before
-//! any part of it is copied [16]. The next checkpoint deletes the old segments. The freezer's thread calls this. Nobody calls
-//! it while a batch runs: the batch would find its ranges changed.
+//! Segments are deleted in order, lowest first. A few live bytes in a low segment therefore keep every segment above
+//! it, however few of their bytes are live. This module appends such bytes to the log again, and moves their ranges to
+//! the copy in transactions that change nothing else. A range that was changed meanwhile names another frame. A frame's
+//! offset is never used twice, so a range that still names the old frame has the bytes that were copied. A frame is
+//! verified as a whole before any part of it is copied [16]. The next checkpoint deletes the old segments. The
+//! freezer's thread calls this. Nobody calls it while a batch runs: the batch would find its ranges changed.
 
 use super::FsError;
 use super::carried::CarryOver;
@@ -21,28 +21,29 @@ use crate::thaw::{Appended, Segments};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One step reads at most so many rows of thawed ranges.
+/// Most rows of thawed ranges that one step reads.
 const ROWS: usize = 1 << 16;
 
-/// One step ends when it has copied so many bytes.
+/// Number of copied bytes at which a step ends.
 const BYTES: u64 = 8 << 20;
 
-/// Small ranges are appended together, in a frame of at most so many bytes.
+/// Most bytes of a frame in which small ranges are appended together.
 const FRAME: u64 = 1 << 20;
 
-/// One transaction moves at most so many ranges. It is short because it is evaluated again whenever one of its files changes.
+/// Most ranges that one transaction moves. It is short because it is evaluated again whenever one of its files changes.
 const RANGES: usize = 128;
 
-/// Under pressure, segments are emptied if less than one part in so many of their bytes is live, and the log is longer than one
-/// and a half times the thawed bytes plus two segments. In a shorter log most bytes are live, and only freezing frees space.
+/// Divisor under pressure: segments are emptied if less than one part in this many of their bytes is live, and the log
+/// is longer than one and a half times the thawed bytes plus two segments. In a shorter log most bytes are live, and
+/// only freezing frees space.
 const PRESSED_PART: u64 = 2;
 
-/// Without pressure, segments are emptied if less than one part in so many of their bytes is live, and the log is longer than
-/// twice the thawed bytes plus two segments.
+/// Divisor without pressure: segments are emptied if less than one part in this many of their bytes is live, and the
+/// log is longer than twice the thawed bytes plus two segments.
 const CALM_PART: u64 = 8;
 
-/// The live bytes of the segments that are emptied together are at most one part in so many of the budget: the copies take up
-/// space in the log, too, until the old segments are deleted.
+/// Divisor of the budget: the live bytes of the segments that are emptied together are at most one part in this many,
+/// because the copies take up space in the log, too, until the old segments are deleted.
 const GOAL_PART: u64 = 16;
 
 /// A thawed range of a file, whose bytes are to be copied.
@@ -57,10 +58,12 @@ struct Range {
 }
 
 impl Live {
-    /// Copies ranges out of old segments while segments are worth emptying and `go_on` returns true. Returns the bytes copied.
+    /// Copies ranges out of old segments while segments are worth emptying and `go_on` returns true. Returns the bytes
+    /// copied.
     ///
     /// # Errors
-    /// As for any change; `NoSpace` if the log has no space for the copies. Ranges that were moved before stay moved.
+    /// Fails as any change does, with `NoSpace` if the log has no space for the copies. Ranges that were moved before
+    /// stay moved.
     pub(super) fn carry_over(&self, go_on: &dyn Fn() -> bool) -> Result<u64, FsError> {
         let mut copied = 0u64;
         while go_on() {
@@ -95,7 +98,7 @@ impl Live {
         self.lock_state().segments().size()
     }
 
-    /// The number below which segments are worth emptying; `None` if none is.
+    /// Returns the number below which segments are worth emptying; `None` if none is.
     pub(super) fn segments_to_empty(&self, state: &State) -> Option<u64> {
         let fill = self.pressure.fill();
         if state.latch.is_some() || !self.has_begun() || self.log_wants_checkpoint(state, 0) {
@@ -116,12 +119,13 @@ impl Live {
         worth_emptying(&numbers, state.frames.by_segment(), size, part, fill.budget / GOAL_PART)
     }
 
-    /// Ranges in segments below number `below`, in key order from key `from`, and the key from which the next call continues.
+    /// Returns ranges in segments below number `below`, in key order from key `from`, and the key from which the next
+    /// call continues.
     fn ranges_below(&self, below: u64, from: &Key) -> Result<(Vec<Range>, Option<Key>), FsError> {
         self.ranges_within(below, from, ROWS, BYTES)
     }
 
-    /// The same, for at most `most_rows` rows and about `most_bytes` bytes.
+    /// Works like [`Live::ranges_below`], for at most `most_rows` rows and about `most_bytes` bytes.
     fn ranges_within(
         &self,
         below: u64,
@@ -152,7 +156,8 @@ impl Live {
         Ok((ranges, None))
     }
 
-    /// Appends the bytes of these ranges again, and makes the ranges name the copies. A range with damaged bytes is not moved.
+    /// Appends the bytes of these ranges again, and makes the ranges name the copies. A range with damaged bytes is not
+    /// moved.
     fn copy_ranges(&self, ranges: &[Range]) -> Result<u64, FsError> {
         let segments = Arc::clone(self.lock_state().segments());
         let mut source = Source { segments, frames: BTreeMap::new(), bytes: 0 };
@@ -215,8 +220,8 @@ impl Source {
     }
 }
 
-/// Makes each range name its copy, which begins at the given offset in the bytes of `pieces`. Parts of a range that were
-/// changed meanwhile are left as they are.
+/// Makes each range name its copy, which begins at the given offset in the bytes of `pieces`. Parts of a range that
+/// were changed meanwhile are left as they are.
 fn move_ranges(draft: &mut Draft, ranges: &[(Range, u64)], pieces: &[Appended]) -> Result<(), FsError> {
     draft.only_moves();
     for (range, at) in ranges {
@@ -228,7 +233,7 @@ fn move_ranges(draft: &mut Draft, ranges: &[(Range, u64)], pieces: &[Appended]) 
     Ok(())
 }
 
-/// The parts of a range that name the same bytes as before.
+/// Returns the parts of a range that name the same bytes as before.
 fn unchanged(draft: &mut Draft, range: &Range) -> Result<Vec<(u64, u64)>, FsError> {
     draft.reads(range.inode);
     let end = range.begin.saturating_add(range.len);
@@ -246,11 +251,11 @@ fn unchanged(draft: &mut Draft, range: &Range) -> Result<Vec<(u64, u64)>, FsErro
     Ok(parts)
 }
 
-/// The number, of those in `numbers`, below which segments are worth emptying; `None` if none is.
+/// Returns the number, of those in `numbers`, below which segments are worth emptying; `None` if none is.
 ///
-/// The count begins with the lowest segment that has live bytes. Of the bytes of all counted segments, less than one part in
-/// `part` is live, and so it is in the highest counted segment alone. All live bytes together are at most `most`, except in
-/// the shortest count that is worth it. The last segment is being written, so it is never counted.
+/// The count begins with the lowest segment that has live bytes. Of the bytes of all counted segments, less than one
+/// part in `part` is live, and so it is in the highest counted segment alone. All live bytes together are at most
+/// `most`, except in the shortest count that is worth it. The last segment is being written, so it is never counted.
 fn worth_emptying(numbers: &[u64], live: &BTreeMap<u64, u64>, size: u64, part: u64, most: u64) -> Option<u64> {
     let (mut held, mut needed, mut best) = (0u64, 0u64, None);
     for pair in numbers.windows(2) {

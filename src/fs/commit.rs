@@ -18,7 +18,7 @@ struct Running {
     begun: Begun,
     waiters: Vec<Waiter>,
     seal: Option<Seal>,
-    /// Whether an earlier attempt to write it failed. The commit contains nothing that came after that attempt.
+    /// Whether it retries operations that could not be written before. It then contains nothing that came after them.
     retried: bool,
 }
 

@@ -237,7 +237,7 @@ impl Draft {
         self.unthaw(inode, size, (i64::MAX as u64).saturating_sub(size))
     }
 
-    /// Replaces the rows of thawed ranges in `[from, to)`, and returns whether any row changed.
+    /// Replaces what is thawed of the `len` bytes from `offset` on by `thawed`. Returns whether any row changed.
     fn change_extents(
         &mut self,
         inode: InodeId,

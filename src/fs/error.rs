@@ -41,7 +41,7 @@ pub enum FsError {
     /// The directory has entries, but has to be empty.
     #[error("the directory is not empty")]
     NotEmpty,
-    /// The file system that holds the image has no space for the change.
+    /// The file system that holds the image, or the one of its thaw log, has no space for the change.
     #[error("no space is left in the file system that holds the image or its thaw log")]
     NoSpace,
     /// The file system is mounted read-only, or changes are refused after a failure.

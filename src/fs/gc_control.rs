@@ -10,10 +10,10 @@ use std::sync::{Arc, Weak};
 /// Keeps readers of other processes out of the image, or fails if there are some. This process may read on.
 pub type KeepOut = Arc<dyn Fn() -> Result<NoReaders, LockError> + Send + Sync>;
 
-/// Percentage of dead bytes in superchunks and table groups from which on gc begins by itself, if they are also at
-/// least [`LEAST`].
+/// Percentage of the bytes of all superchunks and table groups. gc begins by itself when those without live subchunks
+/// take at least this part, and at least [`LEAST`] bytes.
 const PERCENT: u64 = 25;
-/// Number of dead bytes from which on gc begins by itself.
+/// Least number of dead bytes for which gc begins by itself.
 const LEAST: u64 = 64 << 20;
 
 /// Requests to gc's thread, and the state that it reports.

@@ -1,8 +1,9 @@
 //! How full the thaw log is, at which level it is frozen, and which replies wait for that.
 //!
 //! Fill and budget are written by those who append to the log or remove segments, under its lock, and read by anybody,
-//! without one. The decisions are made in `freeze`; here are the numbers that they are made from. Its own mutex is held for
-//! arithmetic only, and nothing else is locked under it. Called by `live`, `checkpoint`, `freezing`, `carry_over`, `delays`.
+//! without one. The decisions are made in `freeze`; here are the numbers that they are made from. Its own mutex is held
+//! for arithmetic only, and nothing else is locked under it. Called by `live`, `checkpoint`, `freezing`, `carry_over`,
+//! `delays`.
 
 use crate::format::codec::Compression;
 use crate::freeze::level::{Arrivals, Fill, Levels};
@@ -21,7 +22,7 @@ const REST_PART: u64 = 8;
 /// it is done.
 const BATCH_PART: u64 = 8;
 
-/// Level of zstd that counts as the level of images of other codecs, when their own codec is too slow.
+/// Level of zstd as which xz, as the codec of an image, counts: where it is too slow, a lower level of zstd is used.
 const OTHER_CODEC: i32 = 19;
 
 /// Divisor of the free space: where it is less than the budget, the log takes one part in this many, because
@@ -67,7 +68,7 @@ pub(super) struct Shown {
 }
 
 impl Pressure {
-    /// Makes the state for a budget of so many bytes; without one, the free space decides.
+    /// Makes the state for a log with a budget of `budget` bytes; without one, the free space decides.
     pub(super) fn new(budget: Option<u64>) -> Self {
         Pressure {
             budget: AtomicU64::new(budget.unwrap_or(0)),
@@ -83,8 +84,8 @@ impl Pressure {
         }
     }
 
-    /// Measures the free space where the log is to lie. Returns the length of its segments in bytes; `None` if it
-    /// cannot tell.
+    /// Measures the free space of the file system that is to hold the log. Returns the length of the log's segments in
+    /// bytes; `None` if the file system does not tell.
     pub(super) fn settle(&self, home: &Arc<dyn LogHome>) -> Option<u64> {
         let free = home.space().ok()?.free;
         if self.budget.load(Ordering::Relaxed) == 0 {
@@ -139,8 +140,8 @@ impl Pressure {
         most.min(self.budget() / BATCH_PART).max(least)
     }
 
-    /// Returns the codec and level for the next batch of at most so many bytes, in an image whose own compression is
-    /// `own`.
+    /// Returns the codec and level for the next batch, which has at most `batch` bytes, in an image whose own
+    /// compression is `own`.
     pub(super) fn compression(&self, own: Compression, batch: u64) -> Compression {
         let top = match own {
             Compression::Zstd(level) => level,
@@ -154,8 +155,8 @@ impl Pressure {
         if level == top { own } else { Compression::Zstd(level) }
     }
 
-    /// Records that a batch of `bytes` raw bytes took so long, and that it consists of `superchunks` superchunks of at
-    /// most `superchunk` raw bytes.
+    /// Records that a batch of `bytes` raw bytes took the time `took`, and that it consists of `superchunks`
+    /// superchunks of at most `superchunk` raw bytes.
     pub(super) fn froze(&self, bytes: u64, took: Duration, superchunks: u64, superchunk: u64) {
         let now = self.time();
         let mut speed = self.speed.lock();
@@ -195,7 +196,7 @@ impl Pressure {
         Shown { level: levels.map(Levels::chosen), rate: levels.map_or(0, Levels::rate) }
     }
 
-    /// Returns when the reply to a write of so many bytes may be sent, by [`Pressure::time`].
+    /// Returns when the reply to a write of `bytes` bytes may be sent, on the clock of [`Pressure::time`].
     pub(super) fn delay(&self, bytes: u64) -> Delay {
         let mut fill = self.fill();
         let alone = self.failed.load(Ordering::Relaxed) || self.unattended.load(Ordering::Relaxed);

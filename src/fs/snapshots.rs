@@ -45,20 +45,20 @@ pub enum SnapshotError {
     },
     /// A snapshot must have all bytes of its files, but some are lost.
     #[error(
-        "cannot make a snapshot: bytes of inode {inode} are lost (restore or delete the file first; 'find -inum {inode}' finds \
-         it)"
+        "cannot make a snapshot: bytes of inode {inode} are lost (restore or delete the file first; 'find -inum \
+         {inode}' finds it)"
     )]
     Lost {
-        /// Inode number of a file that cannot be read.
+        /// Inode number of the first file with lost bytes.
         inode: InodeId,
     },
     /// A snapshot must have all bytes of its files, but some cannot be read.
     #[error(
-        "cannot make a snapshot: inode {inode} cannot be read: {error} (restore or delete the file first; 'find -inum {inode}' \
-         finds it)"
+        "cannot make a snapshot: inode {inode} cannot be read: {error} (restore or delete the file first; 'find -inum \
+         {inode}' finds it)"
     )]
     Unreadable {
-        /// Inode number of a file with lost bytes.
+        /// Inode number of a file that cannot be read.
         inode: InodeId,
         /// Why the file cannot be read.
         #[source]

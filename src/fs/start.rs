@@ -43,7 +43,8 @@ pub enum StartError {
     Thaw(ThawError),
     /// The image needs a thaw log, and there is none that belongs to it.
     #[error(
-        "the thaw log of the image is missing: {place} {}; it has {} bytes of files, and changes that no checkpoint contains",
+        "the thaw log of the image is missing: {place} {}; it has {} bytes of files, and changes that no checkpoint \
+         contains",
         missing(.misfit), .count.in_log.bytes
     )]
     LogMissing {
@@ -64,8 +65,8 @@ pub enum StartError {
     },
     /// The largest epoch is reached: no more sessions can write to the image.
     #[error(
-        "the image cannot be mounted for writing: it was mounted {epoch} times, and no epoch number is left (pack its files \
-         into a new image)"
+        "the image cannot be written to: it was opened for writing {epoch} times, and no epoch number is left (pack \
+         its files into a new image)"
     )]
     NoEpoch {
         /// The largest epoch, which is reached.
@@ -245,7 +246,7 @@ fn used_ids(known: &[Known]) -> Vec<u64> {
 struct Needs {
     /// Whether a slot is not clean, or a root has ranges in a log.
     any: bool,
-    /// Number of ranges in a log that the newest root has.
+    /// Thawed ranges that the newest root has.
     count: ThawedCount,
     /// Whether a root has ranges in a log.
     ranges: bool,

@@ -17,7 +17,7 @@ pub struct LiveStatus {
     pub log_bytes: u64,
     /// Budget: bytes that the segments may take.
     pub budget: u64,
-    /// Compression level of the last batch that was frozen; `None` before the first.
+    /// Level of zstd of the last batch that was frozen; 19 for one in xz; `None` before the first.
     pub level: Option<i32>,
     /// Raw bytes a second that the freezer compresses; 0 if unknown.
     pub freeze_rate: u64,

@@ -25,17 +25,17 @@ impl<K: Hash + Eq, V> Shard<K, V> {
     }
 }
 
-/// A cache with a limit on its bytes that drops the least recently used values first. Each value counts with the weight
-/// given at insertion plus [`ByteLru::ENTRY`]. Each shard is limited to its part of the bytes. A value heavier than
-/// that stays only if the whole cache is within its limit, or if it is the only one, so a cache that is too small for a
-/// value can still hold it.
+/// A cache with a limit on its bytes. Each shard drops its least recently used values first. Each value counts with the
+/// weight given at insertion plus [`ByteLru::ENTRY`]. Each shard is limited to its part of the bytes. A value heavier
+/// than that stays only if the whole cache is within its limit, or if it is the only one, so a cache that is too small
+/// for a value can still hold it.
 pub struct ByteLru<K: Hash + Eq, V> {
     /// The first shard. It is a separate field so that there is always at least one shard.
     first: Mutex<Shard<K, V>>,
     others: Vec<Mutex<Shard<K, V>>>,
     bytes: usize,
-    /// Bytes of the values in all shards. Values that are too heavy for one shard are admitted by it; exact while
-    /// nothing is inserted.
+    /// Bytes of all shards, entries included. It decides whether a value that is too heavy for its shard may stay. It
+    /// is exact while nothing is inserted.
     total: AtomicUsize,
     /// Hasher that chooses the shard of a key. It has a new seed in each process, because the author of an image
     /// chooses the keys.
@@ -75,8 +75,8 @@ impl<K: Hash + Eq + Clone, V: Clone> ByteLru<K, V> {
         found
     }
 
-    /// Inserts a value that takes `weight` bytes besides its entry, and drops the least recently used values until the
-    /// cache is within its limit.
+    /// Inserts a value that takes `weight` bytes besides its entry, and drops the least recently used values of its
+    /// shard that no longer fit.
     pub fn insert(&self, key: K, value: V, weight: usize) {
         // Removed values are dropped after the lock is released: a value's Drop may be expensive.
         let mut gone = Vec::new();

@@ -33,10 +33,10 @@ pub enum MetaError {
         /// Length of the file in bytes.
         len: u64,
     },
-    /// No root that one of the two head slots names can be read.
+    /// No root that a head slot names can be read. In a warning: the root of one head slot cannot be read.
     #[error("the root at offset {offset} of the image cannot be read ('floe check' says more)")]
     Root {
-        /// Offset in bytes of the newest root.
+        /// Offset in bytes of the root.
         offset: u64,
         /// Why the root cannot be read.
         #[source]

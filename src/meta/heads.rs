@@ -46,8 +46,8 @@ pub enum HeadError {
     Invalid(#[source] FormatError),
     /// An earlier write of a head failed, so nothing more is written.
     #[error(
-        "cannot write the head slots: an earlier write of a head failed, so nothing more is written until the image is opened \
-         again"
+        "cannot write the head slots: an earlier write of a head failed, so nothing more is written until the image is \
+         opened again"
     )]
     Stopped,
 }

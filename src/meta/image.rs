@@ -58,7 +58,7 @@ impl Image {
     /// Opens the image with two reads for the heads and one for the root.
     ///
     /// # Errors
-    /// Fails if no head and no root can be used.
+    /// Fails if there is no usable head whose root can be read, or if the newest head is not supported.
     pub fn open(storage: Arc<dyn Storage>, options: ImageOptions) -> Result<Self, MetaError> {
         Ok(Image::new(open::find(&storage)?, options))
     }

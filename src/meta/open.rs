@@ -122,7 +122,7 @@ pub(super) struct Found {
 /// Finds the newest root that can be read. Warnings report the head slots and roots that were skipped.
 ///
 /// # Errors
-/// Fails if no head and no root can be used, or if the newest head is not supported.
+/// Fails if there is no usable head whose root can be read, or if the newest head is not supported.
 pub(super) fn find(storage: &Arc<dyn Storage>) -> Result<Found, MetaError> {
     let heads = read_heads(&**storage)?;
     let mut warnings = Vec::new();

@@ -26,7 +26,7 @@ use std::cmp::Reverse;
 /// takes twice as much, plus temporarily a clear list (4 MiB) and the window of a scan (1 MiB). Together with 32 MiB of
 /// table blocks this is below the 64 MiB that a mount may take besides its working set.
 const BUDGET: usize = 12 << 20;
-/// Most ranges of lost keys, and most failed reads of blocks, that are kept.
+/// Most ranges of lost keys that are kept. After as many failed reads of blocks, the rest of the map counts as lost.
 const MAX_LOST: usize = 16 << 10;
 
 /// Key of a row of the map: its space, and the id.
@@ -98,8 +98,8 @@ fn grow<T>(vec: &mut Vec<T>, more: usize) -> &mut Vec<T> {
     vec
 }
 
-/// Index of where superchunks and subchunks are, built from the clear lists of the frames. It replaces damaged blocks
-/// of the map.
+/// Index of where superchunks and subchunks are, built from the clear lists of the frames. It is used in place of
+/// damaged blocks of the map.
 pub(super) struct ClearLists {
     log: LogReader,
     /// Frames with clear lists, in the order of their offsets.
@@ -117,8 +117,8 @@ impl ClearLists {
         ClearLists { log, frames: Vec::new(), by_superchunk: Vec::new(), runs: Vec::new(), tails: Vec::new() }
     }
 
-    /// Reads all clear lists that verify, and skips the others. If they do not fit the budget, only those for the keys
-    /// that `lost` returns are kept.
+    /// Reads all clear lists that verify, and skips the others. If they do not fit the budget, only what the keys that
+    /// `lost` returns need is kept, as far as it fits.
     pub(super) fn scan(log: &LogReader, lost: impl FnOnce() -> LostKeys) -> Self {
         ClearLists::scan_within(BUDGET, log, lost)
     }
@@ -132,8 +132,8 @@ impl ClearLists {
         lists
     }
 
-    /// Reads the clear lists. With `lost`: keeps those for lost keys, as far as they fit the budget. Without: keeps
-    /// all, or returns `None` if not all fit.
+    /// Reads the clear lists. With `lost`: keeps what lost keys need, as far as it fits the budget. Without: keeps
+    /// everything, or returns `None` if not everything fits.
     fn read(budget: usize, log: &LogReader, lost: Option<&LostKeys>) -> Option<Self> {
         let mut lists = ClearLists::new(log.clone());
         let mut all_fit = true;
@@ -222,8 +222,8 @@ impl ClearLists {
         all_fit
     }
 
-    /// Adds a run if a lost key needs it and it fits the budget. Empties `row` and moves its position after the run.
-    /// Returns false if the run did not fit.
+    /// Adds a run if it fits the budget. With `lost`, a run that no lost key needs is skipped. Empties `row` and moves
+    /// its position after the run. Returns false if the run was needed and did not fit.
     fn add_run(&mut self, row: &mut SubchunkRun, frame: u32, budget: usize, lost: Option<&LostKeys>) -> bool {
         let (first, position, count) = (row.first, row.position, row.lens.len());
         // The lengths of a list add up to at most the raw length of a superchunk.

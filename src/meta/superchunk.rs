@@ -294,7 +294,8 @@ impl Unit<'_> {
     }
 }
 
-/// Refuses a superchunk of more than `most` raw bytes, before any memory is allocated.
+/// Refuses a superchunk of more than `most` raw bytes, or with more stored bytes than raw bytes and its part table.
+/// This is checked before any memory is allocated for it.
 fn check_lengths(place: &Place, most: u64) -> Result<(), FormatError> {
     let (raw, stored) = (u64::from(place.raw_len), u64::from(place.stored_len));
     //= format-spec.md#5

@@ -12,11 +12,11 @@ use crate::format::root::Root;
 use std::sync::Arc;
 
 impl Image {
-    /// Returns the version that `head` names, with the root `root`. Reads only the length of the storage. This version
-    /// can then read the new frames of the log, too.
+    /// Returns the version that `head` names, with the root `root`. Reads only the length of the storage. The older
+    /// version (`self`) can then read the new frames of the log, too.
     ///
     /// # Errors
-    /// Returns `Unfit` if the new version must not be written to, or if the head is of another image or the parameters
+    /// Returns `Unfit` if `self` must not be written to, or if the head is of another image or the parameters
     /// differ; `Format` if the head names another root; `CutShort` if the storage ends before the head's log does.
     pub fn successor(&self, head: Head, root: Root) -> Result<Image, MetaError> {
         if let Some(why) = self.doubts().first() {

@@ -376,7 +376,7 @@ impl BlockSink for TableWriter<'_> {
     }
 }
 
-/// Appends a frame without compression twice, for example a root. Returns the place of both.
+/// Appends a frame twice without compression, for example that of a root. Returns its place, with that of the copy.
 pub fn append_twice(log: &mut LogWriter, kind: FrameKind, stored: &[u8]) -> Result<Place, crate::log::LogError> {
     let frame = NewFrame {
         kind,

@@ -57,7 +57,7 @@ pub enum TableError {
         what: &'static str,
     },
     /// The tree has, or would get, too many levels (or, in a reference, none).
-    #[error("table {table} is damaged: its tree has {levels} levels, more than are allowed")]
+    #[error("cannot use or write the table {table}: its tree would have {levels} levels, which is not allowed")]
     TooDeep {
         /// Name of the table.
         table: &'static str,

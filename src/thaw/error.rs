@@ -70,7 +70,8 @@ pub enum ThawError {
     Unfinished,
     /// An earlier sync or truncation failed, so it is not known what is durable.
     #[error(
-        "cannot write to the thaw log: an earlier write to it failed, so nothing more is written until it is opened again"
+        "cannot write to the thaw log: an earlier write to it failed, so nothing more is written until it is opened \
+         again"
     )]
     Stopped,
 }

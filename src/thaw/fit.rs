@@ -24,11 +24,11 @@ pub struct Slot {
     pub generation: u64,
     /// Root hash in the slot.
     pub root_hash: [u8; 32],
-    /// Id of the log that continues the image, from the slot; 0 for none.
+    /// Id of the log that continues the image, according to the slot; 0 for none.
     pub thaw_log_id: u64,
-    /// Id of the log whose transactions the root contains, from the root; 0 for none.
+    /// Id of the log whose transactions the root contains; 0 for none.
     pub root_log_id: u64,
-    /// Number of the last transaction that the root contains, from the root.
+    /// Number of the last transaction that the root contains; 0 for none.
     pub thaw_transaction: u64,
 }
 
@@ -102,8 +102,8 @@ pub enum Misfit {
     },
     /// The log is younger than the root: transactions between them are missing.
     #[error(
-        "the image contains the thaw log's transactions up to number {contained}, but the first one in the log comes after \
-         number {before}"
+        "the image contains the thaw log's transactions up to number {contained}, but the first one in the log comes \
+         after number {before}"
     )]
     BeginsAfter {
         /// Number of the last transaction that the root contains.

@@ -311,7 +311,7 @@ impl ThawLog {
         !self.dirty.is_empty()
     }
 
-    /// Returns whether the last commit with operations is durable, but nothing in the log says so. After a crash a
+    /// Returns whether the last commit with operations is durable, but nothing in the log says so yet. After a crash a
     /// writer would have to write it again; a commit without operations records that it is durable.
     pub fn has_unrecorded_commit(&self) -> bool {
         !self.stopped && self.recorded < self.last_group && self.last_group <= self.durable

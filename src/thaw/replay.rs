@@ -237,7 +237,7 @@ impl Replay {
     //= format-spec.md#11.5
     //# A range is lost if it names a frame in such bytes, or a frame at an offset where the log has no bytes. No other
     //# range is lost.
-    /// Marks all ranges as lost that name damaged frames, also those of the version. Returns the operations for that.
+    /// Marks all ranges that name damaged frames as lost, those of the version too. Returns the operations that do it.
     fn lose(&mut self, recovered: &Recovered) -> Result<Vec<Operation>, MetaError> {
         let mut lost = Vec::new();
         let mut cursor = self.view.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;

@@ -33,7 +33,8 @@ pub(super) struct Extent {
     pub(super) number: u64,
     pub(super) head: Head,
     pub(super) segment: Segment,
-    /// Offset where the log continues in the next segment; all frames that count end at or before it.
+    /// Offset where the log leaves this segment for the next one; in the last extent, where the segment's bytes end.
+    /// All frames that count end at or before it.
     pub(super) limit: u64,
 }
 
@@ -44,7 +45,7 @@ pub(super) struct Line {
     pub(super) durable: u64,
 }
 
-/// The place where the log cannot be followed further down.
+/// The place where the log cannot be followed down to lower segments.
 struct Break {
     /// Number of the segment without a head.
     number: u64,

@@ -6,7 +6,7 @@ use super::{FormatError, zstd};
 const SMALLEST: usize = 4096;
 /// Level of the test: zstd's fastest. It takes about a hundredth of the time of the slow levels.
 const LEVEL: i32 = 1;
-/// A saving of less than one byte in this many bytes is not worth compressing.
+/// A saving of less than one byte in this many bytes is not worth the time that compressing takes.
 const LEAST_GAIN: usize = 256;
 
 /// Returns whether the bytes look random, so that no codec makes them much smaller: even the fastest codec saves

@@ -45,8 +45,8 @@ thread_local! {
 
 /// See [`super::Compress`].
 pub(super) fn compress(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError> {
-    // As much room as zstd may ask for: with a smaller buffer it fails even if the result would have fitted, and a frame
-    // written piece by piece has other blocks, so other bytes. The kernel gives only the pages that are written.
+    // As much room as zstd may ask for: with a smaller buffer it fails even if the result would have fitted, and a
+    // frame written piece by piece has other blocks, so other bytes. The kernel gives only the pages that are written.
     let mut compressed = Vec::with_capacity(zstd_safe::compress_bound(raw.len()));
     WORKSPACE.with_borrow_mut(|workspace| compress_in(workspace, level, raw, &mut compressed))?;
     if compressed.len() >= raw.len() {

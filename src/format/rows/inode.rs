@@ -47,7 +47,7 @@ pub struct InodeRow {
     pub permissions: u16,
     /// User id of the owner.
     pub uid: u32,
-    /// Group id of the owner.
+    /// Id of the group that the file belongs to.
     pub gid: u32,
     /// Number of hard links.
     pub links: u64,
@@ -101,8 +101,8 @@ impl InodeRow {
         Cursor::new(bytes, "allocated bytes").varint().ok()
     }
 
-    /// Returns whether the content was made by partial writes, so that its subchunks are not those of chunking it from
-    /// its start.
+    /// Returns whether the row says that the content was made by partial writes. Its subchunks may then differ from
+    /// those that chunking it from its start gives.
     pub fn is_uneven(&self) -> bool {
         let flags = self.attributes.iter().find(|(tag, _)| *tag == TAG_WRITER);
         flags.is_some_and(|(_, bytes)| Cursor::new(bytes, "flags of the writer").varint().unwrap_or(0) & UNEVEN != 0)

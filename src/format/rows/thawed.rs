@@ -6,7 +6,7 @@ use crate::format::{FormatError, limits};
 /// Number of integer columns of the table of thawed ranges.
 pub const THAWED_COLUMNS: usize = 3;
 
-/// Where the bytes of a thawed range are: file data that is not in the image.
+/// Where the bytes of a thawed range are. They are never in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThawedBytes {
     /// The bytes are in a frame of written bytes of the thaw log.

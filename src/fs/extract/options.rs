@@ -102,7 +102,7 @@ pub struct ExtractSummary {
     pub bytes: u64,
     /// Number of names left as they were.
     pub skipped: u64,
-    /// Number of attributes that could not be set; of each kind only the first counts.
+    /// Number of attributes that could not be set. Of owners, and of each xattr, only the first with each error counts.
     pub warnings: u64,
     /// Number of files that could not be made or read.
     pub errors: u64,

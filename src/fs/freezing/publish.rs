@@ -74,8 +74,8 @@ fn append(
     Ok(places)
 }
 
-/// Cuts off what was appended. Refuses all further changes if that fails, or if it is not known what is durable.
-/// Returns the error.
+/// Cuts off what was appended after `begin`. Refuses all further changes if that fails, or if it is not known what is
+/// durable. Returns the error that the caller is to return.
 fn give_up(live: &Live, image: &mut ImageSide, begin: u64, error: &LogError) -> FsError {
     // Cutting off also frees the space that was allocated after the end.
     live.reserved.store(0, Ordering::SeqCst);

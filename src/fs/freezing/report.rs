@@ -20,14 +20,14 @@ pub enum Freezing {
 pub struct FreezeHow<'a> {
     /// Whether to freeze everything: also files that are open, and what does not fill a superchunk.
     pub everything: bool,
-    /// Whether to freeze files that are open for writing, and those without a name: the log has to be emptied.
+    /// Whether to freeze also files that are open for writing, and those without a name: the log has to be emptied.
     pub open_files: bool,
     /// Level of zstd; if absent, the image's own.
     pub level: Option<i32>,
     /// If `level` is absent: whether to use the highest level at which the log stays within its budget, at most the
     /// image's own.
     pub by_rate: bool,
-    /// Whether to cut again contents that were made by changes.
+    /// Whether to cut contents that were made by changes again, too.
     pub deep: bool,
     /// Priority of the compressors.
     pub priority: Priority,
@@ -141,13 +141,13 @@ pub struct FreezerStatus {
     pub all: FreezeReport,
     /// Why the last freeze failed, if it did.
     pub error: Option<String>,
-    /// Bytes in the thaw log that wait to be frozen.
+    /// Bytes that files have in the thaw log, those of files that cannot be frozen included.
     pub queue_bytes: u64,
     /// Number of files that have bytes in the log.
     pub queue_files: u64,
     /// Number of files that cannot be frozen.
     pub failed_files: u64,
-    /// Compression level of the last batch; `None` before the first.
+    /// Level of zstd of the last batch; 19 for one in xz; `None` before the first.
     pub level: Option<i32>,
     /// Raw bytes a second that the freezer compresses at this level; 0 if unknown.
     pub rate: u64,

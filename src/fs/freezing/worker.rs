@@ -1,8 +1,8 @@
 //! The freezer's thread: freezes by itself what has been closed, and everything when somebody asks for it.
 //!
-//! By itself it begins when what is ready would fill a superchunk, and when nobody has written for a minute; it leaves what
-//! fills no superchunk. While writers are faster, open files are frozen, too. In between it copies live ranges out of old
-//! segments of the log. After a failure it waits. Called by `running`.
+//! By itself it begins when the ready bytes would fill a superchunk, and when nobody has written for a minute; it
+//! leaves bytes that fill no superchunk. While writers are faster, open files are frozen, too. Between two freezes it
+//! copies live ranges out of old segments of the log. After a failure it waits. Called by `running`.
 
 use super::report::{FreezeHow, FreezeReport, FreezerStatus, Freezing};
 use crate::freeze::Priority;
@@ -13,53 +13,54 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Nobody has written for so long: time to freeze.
+/// Time without writes after which ready bytes are frozen, however few they are.
 const IDLE: Duration = Duration::from_secs(60);
-/// By itself it begins when nobody has written for so long, or the log is long.
+/// Time without writes after which the thread may freeze by itself, even if the thaw log is short.
 const REST: Duration = Duration::from_secs(1);
-/// While there is something to freeze, it is looked at so often whether it is time.
+/// Interval at which the thread checks whether to freeze, while there is something to freeze.
 const LOOK: Duration = Duration::from_millis(500);
-/// After a failure it is tried again so much later.
+/// Time after a failure before the next attempt.
 const BACKOFF: Duration = Duration::from_secs(30);
-/// Under pressure with nothing that can be frozen, it waits so long.
+/// Time to wait under pressure if nothing can be frozen.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A superchunk may be larger than a small log's budget: this part of the budget is worth freezing under pressure as well.
+/// Divisor of the budget: under pressure one part in this many is worth freezing, too, because a superchunk may be
+/// larger than a small log's budget.
 const ENOUGH_PART: u64 = 8;
-/// Files that are open for writing are looked through so often: some may be quiet.
+/// Interval at which the files that are open for writing are checked: nobody may write to some of them any more.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// What the thread remembers from one look to the next.
+/// State that the thread keeps between two checks whether to freeze.
 struct Looks {
     /// Ready bytes that the last freeze left.
     left: u64,
-    /// When something was last written before the last freeze of an idle file system.
+    /// Time of the last write before the last freeze: an idle filesystem is frozen once after each write.
     idle_for: Option<Instant>,
-    /// When open files were last looked through.
+    /// Time when the files that are open for writing were last checked.
     quiet: Instant,
-    /// Not before this, after a failure.
+    /// Time before which nothing is frozen, after a failure or if nothing can be frozen.
     not_before: Option<Instant>,
 }
 
-/// Why to freeze.
+/// Why the thread freezes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// Somebody asked, up to this ticket.
+    /// Somebody asked for it: requests with tickets up to this one.
     Asked(u64),
-    /// The log takes too much space.
+    /// The thaw log takes too much space.
     Pressed,
-    /// By itself.
+    /// Enough is ready, or nobody has written for a while.
     Itself,
-    /// Without waiting for more.
+    /// Anything is thawed, and [`Freezing::Eager`] says not to wait for more.
     Eager,
-    /// Not at all: few bytes keep old segments of the log.
+    /// Nothing is frozen: live ranges are only copied, because a few live bytes keep old segments of the log.
     Sparse,
 }
 
 impl Live {
-    /// Asks the freezer's thread to freeze everything and to make a checkpoint; with `deep`, contents that came about by changes
-    /// are cut anew. Gives a ticket: it is done once [`FreezerStatus::ticket_done`] has reached it.
+    /// Asks the freezer's thread to freeze everything and to make a checkpoint. With `deep`, contents that were made by
+    /// changes are cut again. Returns a ticket: the work is done once [`FreezerStatus::ticket_done`] reaches it.
     pub fn request_freeze(&self, deep: bool) -> u64 {
-        // Under the mutex, so that the thread does not look away just now.
+        // Under the mutex, so that the thread cannot miss the notification.
         let state = self.lock_state();
         let ticket = self.freezer.asked.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if deep {
@@ -70,14 +71,14 @@ impl Live {
         ticket
     }
 
-    /// When the freezer's thread begins, from now on.
+    /// Sets when the freezer's thread begins to freeze.
     pub fn set_freezing(&self, freezing: Freezing) {
         *self.freezer.freezing.lock() = freezing;
         self.pressure.set_unattended(freezing == Freezing::Off);
         self.changed.notify_all();
     }
 
-    /// How the freezer is.
+    /// Returns the state of the freezer.
     pub fn freezer_status(&self) -> FreezerStatus {
         let (queue_bytes, queue_files, failed_files) = {
             let state = self.lock_state();
@@ -103,7 +104,7 @@ impl Live {
         }
     }
 
-    /// Freezes as it comes to be due, until the end has begun.
+    /// Runs the freezer's thread: freezes when it is time, until the end begins or changes are refused.
     pub(in crate::fs) fn run_freezer(self: &Arc<Self>) {
         let mut looks = Looks { left: 0, idle_for: None, quiet: Instant::now(), not_before: None };
         while let Some(why) = self.wait_for_freeze(&mut looks) {
@@ -151,7 +152,7 @@ impl Live {
         }
     }
 
-    /// Waits until it is time; `None` when the end has begun, or changes are refused.
+    /// Waits until it is time to freeze, and returns why. Returns `None` once the end has begun or changes are refused.
     fn wait_for_freeze(&self, looks: &mut Looks) -> Option<Why> {
         let superchunk = self.superchunk_size();
         let mut state = self.lock_state();

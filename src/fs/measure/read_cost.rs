@@ -24,8 +24,8 @@ pub enum Reads<'a> {
     Everything,
     /// The files below one directory, given by its path from the root; otherwise like `Everything`.
     Below(&'a [u8]),
-    /// A number of `count` reads of [`RANDOM_READ`] bytes at multiples of that. Every such offset where a file has data
-    /// is equally likely. Takes 40 bytes of memory for each read.
+    /// Random reads of [`RANDOM_READ`] bytes at multiples of that. Every such offset where a file has data is equally
+    /// likely. Takes 40 bytes of memory for each read.
     Random {
         /// Seed: the same seed gives the same reads.
         seed: u64,

@@ -45,7 +45,7 @@ pub struct NewNode {
     pub umask: u16,
     /// User id of the owner.
     pub uid: u32,
-    /// Group id of the owner. A setgid directory gives its own group instead.
+    /// Id of the group. A setgid directory gives its own group instead.
     pub gid: u32,
 }
 

@@ -28,7 +28,7 @@ pub struct SetAttr {
     /// User id of the owner. Without `mode`, anything but a directory loses setuid, setgid and capabilities, even if
     /// the owner stays the same.
     pub uid: Option<u32>,
-    /// Group id of the owner. Privileges are lost as with `uid`.
+    /// Id of the group. Privileges are lost as with `uid`.
     pub gid: Option<u32>,
     /// Size of a regular file in bytes. Setting it sets mtime, too.
     pub size: Option<u64>,

@@ -1,7 +1,7 @@
 //! Users of objects that several inodes may share (section 8.10).
 //!
-//! An object with one user has no row. Whoever adds or removes a user claims the object. So if two operations each remove
-//! one of two users, or if one adds a user to an object that the other deletes, one of them is evaluated again.
+//! An object with one user has no row. Whoever adds or removes a user claims the object. So if two operations each
+//! remove one of two users, or if one adds a user to an object that the other deletes, one of them is evaluated again.
 
 use crate::format::block::{Key, Row};
 use crate::format::rows::{ShareKey, ShareRow};

@@ -14,7 +14,7 @@ use crate::meta::View;
 /// Largest size of a file in bytes.
 pub(super) const SIZE: u64 = i64::MAX as u64;
 
-/// Returns an error if the file is not a regular file, which alone has bytes.
+/// Fails if the inode is not a regular file: nothing else has bytes.
 pub(super) fn regular(row: &InodeRow) -> Result<(), FsError> {
     match row.file_type {
         FileType::Regular => Ok(()),

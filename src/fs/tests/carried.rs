@@ -137,7 +137,8 @@ fn garbage_that_came_while_a_checkpoint_was_made_takes_another() {
     live.write(hot, 0, &pattern(0, 11_000), false).unwrap();
     live.checkpoint_now().unwrap();
     let lowest = world.segments()[0];
-    // The root of a checkpoint that is due for changed rows names the first segment. Once it is sealed, nothing else does.
+    // The root of a checkpoint that is due for changed rows names the first segment. Once it is sealed, nothing else
+    // does.
     let weak = Arc::downgrade(live);
     live.freezer.set_hook(Step::Sealed, move || {
         let live = weak.upgrade().unwrap();

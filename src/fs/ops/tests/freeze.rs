@@ -288,7 +288,8 @@ proptest! {
         if after.is_empty() && frozen.whole {
             prop_assert_eq!(world.thawed_bytes(a), 0);
         }
-        // If a file was cut off, or punched up to its end, the freezer cuts the end again when something comes after it.
+        // If a file was cut off, or punched up to its end, the freezer cuts the end again when something comes after
+        // it.
         let cuts_off = before.iter().map(|(_, step)| step).chain(&after).any(|step| matches!(step, Step::Truncate(_) | Step::Punch(..)));
         if !cuts_off && !world.row(a).is_uneven() {
             // No part of a frozen subchunk is left.
