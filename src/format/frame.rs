@@ -45,7 +45,7 @@ on_disk! {
     }
 }
 
-/// Number of what a frame holds. Unknown numbers are kept.
+/// Kind of a frame, as its number: what the frame holds. Unknown numbers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameKind(pub u8);
 

@@ -58,7 +58,7 @@ pub enum Chunker {
         /// Longest length.
         max: u32,
     },
-    /// Cuts of a fixed length: one after each this many bytes.
+    /// Subchunks of a fixed length, in bytes.
     Fixed(u32),
 }
 

@@ -80,7 +80,7 @@ impl RawView {
     /// Returns the view, if each tree reference names the right table.
     ///
     /// # Errors
-    /// Fails with what is wrong with the first tree reference that does not.
+    /// Fails if a tree reference is not valid or is that of another table; says what is wrong with the first such one.
     pub fn validate(&self) -> Result<View, FormatError> {
         Ok(View {
             inodes_tree: self.inodes_tree.validate(schema::INODES.id())?,

@@ -318,7 +318,7 @@ impl Draft {
         self.only_moves = true;
     }
 
-    /// Returns the changed view.
+    /// Returns the snapshot, with all changes in its view.
     pub(super) fn into_snapshot(self) -> Snapshot {
         self.snapshot
     }

@@ -38,7 +38,7 @@ pub struct Applied {
     pub replaced: Vec<ChildRef>,
 }
 
-/// Applies changes whose keys ascend strictly to a tree, and returns the new tree.
+/// Applies changes, whose keys ascend strictly, to a tree. Returns the new tree.
 ///
 /// New blocks have about `target_bytes` raw bytes (limited to 1 KiB to 128 KiB). A block that would have more than
 /// twice as many is split; a block with less than a quarter is joined with a neighbour under the same parent. Changes

@@ -126,7 +126,7 @@ pub enum Misfit {
 /// Checks the log id and the segment heads, but not the transactions.
 ///
 /// # Errors
-/// Fails with what does not fit.
+/// Fails with the first thing that does not fit.
 pub fn fits_by_name(log_id: u64, bindings: &[Binding], image: &ImageState) -> Result<(), Misfit> {
     if bindings.iter().any(|binding| binding.uuid != image.uuid) {
         return Err(Misfit::Uuid);
@@ -151,7 +151,7 @@ pub fn fits_by_name(log_id: u64, bindings: &[Binding], image: &ImageState) -> Re
 /// Checks whether the log fits the image.
 ///
 /// # Errors
-/// Fails with what does not fit.
+/// Fails with the first thing that does not fit.
 pub fn fits(log: &LogState, image: &ImageState) -> Result<(), Misfit> {
     fits_by_name(log.log_id, &log.bindings, image)?;
     let last = log.last_transaction;

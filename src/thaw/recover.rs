@@ -19,12 +19,12 @@ use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A thaw log that was read from its folder and verified. Nothing of it has been changed.
+/// A thaw log that was read from its directory, and whose transactions were verified. Nothing of it has been changed.
 pub struct Recovered {
     pub(super) folder: Arc<dyn Folder>,
     pub(super) log_id: u64,
     pub(super) segment_size: u64,
-    /// Every file of the folder, by segment number.
+    /// Every file of the directory, by segment number.
     pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
     /// The parts of the log that count, in order.
     pub(super) extents: Vec<Extent>,
@@ -61,7 +61,7 @@ struct Found {
     info: TransactionInfo,
 }
 
-/// What the folder of a thaw log holds.
+/// What the directory of a thaw log holds.
 pub enum Contents {
     /// Nothing that counts: no segment has a head, and there is no transaction.
     Nothing,

@@ -15,8 +15,8 @@ use std::sync::Arc;
 const EPOCH: u32 = 1 << 24;
 
 impl ThawLog {
-    /// Begins a log in a folder that has no log with commits; segments of a log without commits are removed first. The
-    /// first segment is durable when this returns. `epoch` is the image's, durably raised by this writer;
+    /// Begins a log in a directory that has no log with commits; segments of a log without commits are removed first.
+    /// The first segment is durable when this returns. `epoch` is the image's, durably raised by this writer;
     /// `segment_size` is a power of two from 16 KiB to 64 MiB, see [`segment_size`](super::segment_size).
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Finds the segments of a folder that make up the log, by their heads alone.
+//! Finds the segments of a directory that make up the log, by their heads alone.
 //!
 //! Each head names where the log ended before it, so the log is followed from the highest head down. Everything between
 //! that end and the segment's own start was abandoned and does not count, whole segments included.
@@ -15,11 +15,11 @@ use crate::storage::{Folder, Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The segments in the folder of a thaw log, with their heads.
+/// The segments in the directory of a thaw log, with their heads.
 pub(super) struct Survey {
     pub(super) log_id: u64,
     pub(super) segment_size: u64,
-    /// Every file of the folder, by segment number.
+    /// Every file of the directory, by segment number.
     pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
     /// Heads of the files that begin with a head of this log.
     heads: BTreeMap<u64, Head>,
@@ -33,8 +33,8 @@ pub(super) struct Extent {
     pub(super) number: u64,
     pub(super) head: Head,
     pub(super) segment: Segment,
-    /// Offset where the log leaves this segment for the next one; in the last extent, where the segment's bytes end.
-    /// All frames that count end at or before it.
+    /// Offset where the log leaves this segment for the next one; in the last extent, where the segment's bytes or the
+    /// log end. All frames that count end at or before it.
     pub(super) limit: u64,
 }
 

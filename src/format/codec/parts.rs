@@ -12,7 +12,8 @@ const CRC: usize = 4;
 /// Where a part of a frame is, and its length after decoding. Parts can be decoded alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Offset in bytes from the beginning of the frame's stored bytes, where the part table begins.
+    /// Offset of the part's stored bytes from the beginning of the frame's stored bytes, which is that of the part
+    /// table.
     pub offset: u32,
     /// Stored bytes of the part; equal to `raw_len` if the part is stored raw.
     pub stored_len: u32,

@@ -23,7 +23,8 @@ pub enum FileType {
 }
 
 impl FileType {
-    /// Returns the type with this number, or `None`: the upper four bits of a mode, the same as in `d_type`.
+    /// Returns the type with this number: the upper four bits of a mode, as in `d_type`. `None` if there is no such
+    /// type.
     pub fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             1 => Self::Fifo,

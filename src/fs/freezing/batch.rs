@@ -266,7 +266,7 @@ fn next_uneven(view: &View, from: InodeId) -> Result<Option<InodeId>, FsError> {
     Ok(None)
 }
 
-/// Cuts the thawed bytes of one file into subchunks.
+/// Cuts into subchunks what is to be frozen of one file: what has changed, or all of it if `how.deep` asks for that.
 fn cut(
     reader: &Reader<'_>,
     how: &FreezeHow<'_>,

@@ -70,7 +70,7 @@ pub struct FreezeReport {
     pub frozen_bytes: u64,
     /// Bytes of new subchunks.
     pub new_bytes: u64,
-    /// Bytes that the new subchunks take in the image, compressed.
+    /// Bytes that the new superchunks take in the image.
     pub stored_bytes: u64,
     /// Bytes that the image already had, so that they were not stored again.
     pub shared_bytes: u64,
