@@ -9,7 +9,7 @@ use crate::storage::{HeadIndex, Storage};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// Most reads of a head slot that does not verify while its bytes keep changing.
+/// Most times that a head slot that does not verify is read again, while its bytes keep changing.
 const READS: usize = 16;
 
 /// The decoded contents of one head slot.
