@@ -257,7 +257,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reports the damaged header of a frame that is known only by its place, and checks the rest of the frame.
+    /// Reports the damaged header of a frame of the image's log whose place is known from the tables, and checks the rest
+    /// of the frame. `on_clear` is called with the clear list, if it is one.
     fn known_by_place(&mut self, known: &KnownFrame, error: &LogError, on_clear: OnClear<'_>) {
         let message = format!(
             "header of the {} at offset {} is damaged: {}; no file is affected: the map has the same information",

@@ -68,8 +68,9 @@ impl ClearList {
         Ok(ClearList { superchunk, subchunks })
     }
 
-    /// Decodes a clear list without keeping it: gives each subchunk to `each`, and returns the superchunk's id.
-    /// Allocates nothing.
+    /// Decodes `bytes` as the clear list of a superchunk (the list of its subchunks, for recovery without tables) without
+    /// keeping it: gives each subchunk to `each`, and returns the superchunk's id. The subchunks must cover `raw_len`
+    /// bytes, the length of the inflated superchunk. Allocates nothing.
     ///
     /// # Errors
     /// Fails if the checksum is wrong or the list is not valid. The subchunks that `each` was given then do not count.

@@ -124,12 +124,12 @@ pub(super) enum FoundLog {
 }
 
 impl Found {
-    /// Returns the version that the newest head names.
+    /// Returns the image in the state of its newest checkpoint when it was opened.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
     }
 
-    /// Returns the changes since then that the thaw log has.
+    /// Returns the changes since that checkpoint that the thaw log has.
     pub fn replayed(&self) -> &Replayed {
         &self.replayed
     }

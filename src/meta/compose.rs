@@ -18,10 +18,10 @@ pub enum ComposeError {
     #[error(transparent)]
     Lookup(MetaError),
     /// The map has no subchunk with an id that the recipe names.
-    #[error("the recipe of a composed subchunk names a subchunk that the map does not have")]
+    #[error("the image is damaged: the recipe of a composed subchunk uses a subchunk that the image does not have")]
     Unknown,
-    /// The recipe names bytes outside the stored part of their subchunk.
-    #[error("the recipe of a composed subchunk names bytes outside the stored part of their subchunk")]
+    /// The recipe names bytes outside of what is stored of the subchunk that it names.
+    #[error("the image is damaged: the recipe of a composed subchunk uses bytes beyond the end of another subchunk")]
     Outside,
 }
 

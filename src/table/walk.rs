@@ -32,7 +32,8 @@ pub enum Onward {
 }
 
 impl Tree {
-    /// Visits every block, parents first, in key order, and continues after a block that cannot be read.
+    /// Visits every block, parents first, in key order. `visit` is also called for a block that cannot be read, with the
+    /// error, and then the walk continues with the next block. The result of `visit` says where the walk goes on.
     ///
     /// The module's documentation says what bounds a walk.
     pub fn walk(&self, source: &dyn BlockSource, visit: &mut dyn FnMut(&Visit<'_>) -> Onward) {

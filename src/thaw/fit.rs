@@ -148,7 +148,7 @@ pub fn fits_by_name(log_id: u64, bindings: &[Binding], image: &ImageState) -> Re
 
 //= format-spec.md#11.6
 //# A log that does not fit is set aside and reported; it must never be replayed.
-/// Checks whether the log fits the image.
+/// Checks whether the thaw log fits the image: it belongs to this image and continues each root that names it.
 ///
 /// # Errors
 /// Fails with the first thing that does not fit.

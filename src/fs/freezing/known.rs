@@ -31,7 +31,8 @@ pub(in crate::fs) struct Freezer {
     working_set: Option<Arc<WorkingSet>>,
     /// Directory for the files of a large index.
     spill: PathBuf,
-    /// Progress of copying out of old segments. Copying does not run while a batch is being made.
+    /// Progress of copying live ranges out of the thaw log's oldest segments, so that these can be removed. Nothing is
+    /// copied while files are being frozen: both hold this lock.
     pub(in crate::fs) carry: CarryOver,
 }
 

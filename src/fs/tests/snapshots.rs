@@ -305,7 +305,7 @@ fn a_taken_name_an_invalid_name_and_a_long_comment_are_refused() {
     file(live, "a", b"a");
     assert_eq!(live.snapshot_now(b"s", b"", &how()).unwrap(), 1);
     let error = live.snapshot_now(b"s", b"", &how()).unwrap_err();
-    assert_eq!(error.to_string(), "a snapshot 's' already exists");
+    assert_eq!(error.to_string(), "cannot make a snapshot 's': one of this name already exists (choose another name)");
     for name in [&b""[..], b".", b"..", b"a/b", b"a\0", &[b'x'; 256]] {
         assert!(matches!(live.snapshot_now(name, b"", &how()), Err(SnapshotError::Name(_))), "{name:?}");
     }
