@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Sizes in bytes of the working sets for which reading is counted.
 const WORKING_SETS: [u64; 2] = [64 << 20, 256 << 20];
-/// Number of random reads counted: as many as are made.
+/// Number of random reads whose inflated bytes are counted: the same number as is timed in a mount.
 const RANDOM_READS: u64 = 2000;
 /// Rough fraction of a prediction's time that is reading; the rest is compressing.
 const READING_SHARE: f64 = 0.3;

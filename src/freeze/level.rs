@@ -90,7 +90,7 @@ pub struct Levels {
     own: i32,
     chosen: i32,
     measured: BTreeMap<i32, Measured>,
-    /// Time of the latest measurement.
+    /// When the latest batch was measured, on the clock of the caller.
     last: Duration,
     batch: u64,
 }

@@ -59,7 +59,7 @@ impl Frames {
         }
     }
 
-    /// Records that the state is sealed now.
+    /// Records that the state is sealed now: the next checkpoint makes a root of this state, which needs its frames.
     pub(super) fn seal(&mut self) {
         self.sealed = self.now.clone();
         self.unpublished = [self.unpublished, self.named.take()].into_iter().flatten().min();

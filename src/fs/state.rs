@@ -238,7 +238,8 @@ impl State {
         true
     }
 
-    /// Counts the changes that a draft makes to thawed ranges, by segment and by file.
+    /// Updates the number of live bytes in each segment of the thaw log, and the thawed bytes of each file, by the ranges
+    /// that a draft adds and removes.
     fn count_thawed(&mut self, draft: &Draft) {
         let mut files = BTreeMap::<InodeId, (i128, bool)>::new();
         for change in &draft.frames {

@@ -147,7 +147,10 @@ pub(super) fn part_codec(codec: u8, part: &Part) -> u8 {
     if part.stored_len == part.raw_len { RAW } else { codec }
 }
 
-/// Returns the dictionary to decode with, if the flags ask for one. Fails if codec and flags do not fit together.
+/// Returns the dictionary to decode with; `None` if the flags ask for none.
+///
+/// # Errors
+/// Fails if the flags ask for a dictionary and there is none, or if codec and flags do not fit together.
 pub(super) fn check_flags(codec: u8, flags: Flags, dictionary: Option<&[u8]>) -> Result<Option<&[u8]>, FormatError> {
     if codec == XZ && flags.filter() != 0 {
         return Err(FormatError::invalid("flags", "codec xz with a filter outside of its stream"));
