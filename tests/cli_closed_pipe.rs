@@ -131,11 +131,14 @@ fn whatever_a_command_wrote_before_its_reader_went_away_is_whole_json() {
             );
             ends_as_read(&[arg("gc"), arg("-n"), image], Prints::Lines);
             ends_as_read(&[arg("freeze"), arg("-n"), image], Prints::Lines);
-            check(&[arg("ls"), arg("-R"), image, arg("nothing"), arg("/")], Prints::Document);
+            ends_as_read(&[arg("ls"), arg("-R"), image, arg("nothing"), arg("/")], Prints::Document);
         }
         // People are told by the exit status, too, what a check has found.
         let args = [OsString::from("check"), bad.clone().into_os_string()];
         assert_eq!(closed(&args, after_first).code, 3);
+        // And that a file is not there, before nobody read any more.
+        let args = ["cat".into(), image.clone().into_os_string(), "nothing".into(), "text".into()];
+        assert_eq!(closed(&args, after_first).code, 1);
         let image = image.as_os_str();
         for command in ["gc", "freeze"] {
             assert_eq!(check(&[arg(command), image], Prints::Lines), 0, "{command}");

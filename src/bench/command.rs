@@ -47,7 +47,7 @@ pub struct Ran {
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// There is no such program.
-    #[error("{program} is not installed (install it, or leave it out of the comparison)")]
+    #[error("{program} is not installed (install it)")]
     Missing {
         /// Name of the program.
         program: String,
@@ -62,13 +62,13 @@ pub enum CommandError {
         source: io::Error,
     },
     /// The program took longer than allowed and was killed.
-    #[error("the compared program was stopped: it ran longer than its limit of {seconds:.0} seconds")]
+    #[error("the program was stopped: it ran longer than its limit of {seconds:.0} seconds")]
     OverLimit {
         /// Number of seconds that it ran.
         seconds: f64,
     },
     /// The caller asked to stop, and the program was killed.
-    #[error("the compared program was stopped: the benchmark was interrupted")]
+    #[error("the program was stopped: the benchmark was interrupted")]
     Interrupted,
     /// The program ended with a failure.
     #[error("{program} failed ({status}): {message}")]

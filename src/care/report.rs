@@ -258,7 +258,7 @@ pub enum CheckError {
     #[error(transparent)]
     Thaw(#[from] ThawError),
     /// Another process writes one checkpoint after another, so that no state of the image can be read.
-    #[error("cannot check the image: another process changes it faster than it can be read (try again later)")]
+    #[error("another process changes the image faster than it can be read (try again later)")]
     Changing,
     /// A table could not be read.
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use super::args::ImageAndPaths;
 use super::open::{Opened, shown};
-use super::sentence::told;
+use super::sentence::{found, told};
 use super::{Context, Exit, escape, output, tell};
 use crate::format::rows::FileType;
 use crate::fs::{Attr, Fs, FsError};
@@ -40,27 +40,32 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
     let fs = opened.fs(true);
     let mut out = output::stdout();
     let mut exit = Exit::Done;
-    for path in &paths {
-        match copy(&fs, path, &mut out) {
-            Ok(()) => {}
-            Err(CatError::Write(error)) => return Err(error.into()),
-            Err(CatError::Read(error)) => {
-                out.flush()?;
-                tell::error(
-                    path,
-                    &format!("cannot read '{}' in '{}': {error}", escape::shown(path), shown(&image.path)),
-                );
-                // What the image cannot give is a finding; what it does not have was asked for by mistake.
-                match error {
-                    FsError::Io(_) if exit == Exit::Done => exit = Exit::Findings,
-                    FsError::Io(_) => {}
-                    _ => exit = Exit::Failed,
+    let mut write = || -> io::Result<()> {
+        for path in &paths {
+            match copy(&fs, path, &mut out) {
+                Ok(()) => {}
+                Err(CatError::Write(error)) => return Err(error),
+                Err(CatError::Read(error)) => {
+                    // On a terminal the message comes after what was read.
+                    let flushed = out.flush();
+                    tell::error(
+                        path,
+                        &format!("cannot read '{}' in '{}': {error}", escape::shown(path), shown(&image.path)),
+                    );
+                    // What the image cannot give is a finding; what it does not have was asked for by mistake.
+                    match error {
+                        FsError::Io(_) if exit == Exit::Done => exit = Exit::Findings,
+                        FsError::Io(_) => {}
+                        _ => exit = Exit::Failed,
+                    }
+                    flushed?;
                 }
             }
         }
-    }
-    out.flush()?;
-    Ok(exit)
+        out.flush()
+    };
+    let written = write();
+    found(exit, written.map_err(Into::into))
 }
 
 /// Why a file could not be copied.

@@ -3,9 +3,8 @@
 use super::args::ImageAndPaths;
 use super::cat::{CatError, copy_file};
 use super::open::{Opened, shown};
-
 use super::progress::{Progress, Step, clock};
-use super::sentence::told;
+use super::sentence::{found, told};
 use super::size::{Human, counted, entries};
 use super::walk::Walk;
 use super::{Context, Exit, descriptors, escape, output, signals, tell};
@@ -16,6 +15,7 @@ use crate::pack::filter::{Decision, Filter, FilterEntry, FilterOptions, FilterRu
 use crate::storage::{self, FileId, LogBeside};
 use anyhow::Context as _;
 use serde::Serialize;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -177,7 +177,7 @@ fn to_stdout(
     pick: &dyn Fn(&[u8], FileType) -> Pick,
 ) -> anyhow::Result<Exit> {
     let mut out = output::stdout();
-    let mut exit = Exit::Done;
+    let exit = Cell::new(Exit::Done);
     let mut visit = |path: &[u8], attr: &Attr| -> anyhow::Result<bool> {
         let picked = pick(path, attr.file_type);
         if picked == Pick::Take && attr.file_type == FileType::Regular {
@@ -186,23 +186,27 @@ fn to_stdout(
                 Err(CatError::Write(error)) => return Err(error.into()),
                 Err(CatError::Read(error)) => {
                     tell::error(path, &format!("cannot read '{}': {error}", escape::shown(path)));
-                    exit = Exit::Findings;
+                    exit.set(Exit::Findings);
                 }
             }
         }
         Ok(picked != Pick::Skip)
     };
-    let mut walk = Walk::new(fs);
-    if paths.is_empty() {
-        walk.below(crate::format::ids::InodeId::ROOT, b"", &mut visit)?;
-    }
-    for (path, attr) in paths.iter().zip(attrs) {
-        if path.is_empty() || visit(path, attr)? && attr.is_dir() {
-            walk.below(attr.inode, path, &mut visit)?;
+    let mut write = || -> anyhow::Result<()> {
+        let mut walk = Walk::new(fs);
+        if paths.is_empty() {
+            walk.below(crate::format::ids::InodeId::ROOT, b"", &mut visit)?;
         }
-    }
-    out.flush()?;
-    Ok(exit)
+        for (path, attr) in paths.iter().zip(attrs) {
+            if path.is_empty() || visit(path, attr)? && attr.is_dir() {
+                walk.below(attr.inode, path, &mut visit)?;
+            }
+        }
+        Ok(())
+    };
+    let written = write();
+    let flushed = out.flush();
+    found(exit.get(), written.and_then(|()| Ok(flushed?)))
 }
 
 struct Observer {

@@ -1,9 +1,10 @@
 //! `floe mount --forget-thaw`: gives a thaw log up that is missing or damaged, and lists the files that lose bytes with it.
 
 use super::open::shown;
+use super::sentence::found;
 use super::size::{Human, counted};
 use super::walk::Walk;
-use super::{escape, output, tell, time};
+use super::{Exit, escape, output, tell, time};
 use crate::format::ids::InodeId;
 use crate::fs::forget::{Forgotten, forget};
 use crate::fs::{Fs, FsOptions};
@@ -42,6 +43,12 @@ fn tell(path: &Path, fs: &Fs, forgotten: &Forgotten) -> anyhow::Result<()> {
     if let Some(aside) = &forgotten.set_aside {
         tell::note(format_args!("what was there is now '{}'", shown(Path::new(aside))));
     }
+    // The log is given up, and what was asked for goes on, whether somebody reads the list or not.
+    found(Exit::Done, list(fs, lost)).map(|_| ())
+}
+
+/// Lists the files that lose bytes, each with the number of its ranges and the bytes that it loses.
+fn list(fs: &Fs, lost: BTreeMap<InodeId, (u64, u64)>) -> anyhow::Result<()> {
     // Without a thread or a mount yet, so standard output is the caller's.
     let mut out = output::stdout();
     let mut left = lost.clone();

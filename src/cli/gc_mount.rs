@@ -40,7 +40,7 @@ pub fn free(dir: &Path, no_wait: bool) -> anyhow::Result<GcReport> {
             return Ok(GcReport { superchunks: freed.superchunks, ..report });
         };
         if state.number("gc_readers") == 0 {
-            return Err(anyhow!("{why} (nothing is lost by that)"));
+            return Err(anyhow!("{why}"));
         }
         if no_wait {
             return Err(told(Exit::Locked, why));

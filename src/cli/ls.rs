@@ -2,6 +2,7 @@
 
 use super::args::{self, ImageAndPaths};
 use super::open::{Opened, shown};
+use super::sentence::found;
 use super::time::Utc;
 use super::walk::Walk;
 use super::{Context, Exit, escape, output, tell};
@@ -92,9 +93,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let printed = print();
     // Also after an error: what was printed is a whole document.
     let ended = printer.end();
-    printed?;
-    ended?;
-    Ok(exit)
+    found(exit, printed.and_then(|()| Ok(ended?)))
 }
 
 /// Returns a hint at what people may have meant by a path that is not in the image.

@@ -313,6 +313,12 @@ mod tests {
     }
 
     #[test]
+    fn no_time_left_is_foretold_from_less_than_a_hundredth() {
+        let left = |bytes| Step { bytes, total: 1000 << 20, ..STEP }.left(Duration::from_secs(2));
+        assert_eq!((left(9 << 20), left(10 << 20)), (None, Some(Duration::from_secs(198))));
+    }
+
+    #[test]
     fn the_bar_fits_its_line_and_agrees_with_the_text_beside_it() {
         let line = |bytes, width| Step { bytes, ..STEP }.line("packing", Duration::from_secs(2), width, false);
         let wide = line(1 << 20, 120);

@@ -22,7 +22,10 @@ pub fn sentence(error: &Error) -> String {
         };
         if out.is_empty() {
             out = text.to_owned();
-        } else if !out.ends_with(text) && !out.contains(&format!(": {text}")) {
+        } else if !out.ends_with(text)
+            && !out.contains(&format!(": {text}"))
+            && !out.contains(&format!("({text})"))
+        {
             out = format!("{out}: {text}");
         }
     }
@@ -46,6 +49,17 @@ pub(super) fn without_errno(text: &str) -> String {
 /// Returns whether the error only says that the reader of stdout has ended: the quiet end of `floe ls … | head`.
 pub fn is_broken_pipe(error: &Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Returns `exit`, what a command has found, if it could write its results or nobody reads standard output any more.
+///
+/// # Errors
+/// Returns any other error of `written`.
+pub fn found(exit: Exit, written: anyhow::Result<()>) -> anyhow::Result<Exit> {
+    match written {
+        Err(error) if !is_broken_pipe(&error) => Err(error),
+        _ => Ok(exit),
+    }
 }
 
 /// Returns the exit status: that of the first error of the chain that has one.
@@ -111,8 +125,10 @@ mod tests {
 
     #[test]
     fn a_cause_that_was_quoted_is_not_repeated() {
-        let error = Err::<(), _>(anyhow!("disk full")).context("cannot write: disk full").unwrap_err();
-        assert_eq!(sentence(&error), "cannot write: disk full");
+        for quoting in ["cannot write: disk full", "cannot write (disk full), and cannot cut off"] {
+            let error = Err::<(), _>(anyhow!("disk full")).context(quoting).unwrap_err();
+            assert_eq!(sentence(&error), quoting);
+        }
     }
 
     #[test]

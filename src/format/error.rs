@@ -48,7 +48,7 @@ pub enum FormatError {
         what: &'static str,
     },
     /// A number exceeds its limit.
-    #[error("limit exceeded: {what} is {value}, the limit is {limit}")]
+    #[error("out of bounds: {what} is {value}, the limit is {limit}")]
     Limit {
         /// Name of the number.
         what: &'static str,

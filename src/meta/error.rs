@@ -14,7 +14,7 @@ pub enum MetaError {
     #[error("no floe image: bad magic at offset 0 ('file' says what it is)")]
     NotAnImage,
     /// Both head slots are damaged.
-    #[error("cannot open the image: no head slot can be used: {0} ('floe check' says more)")]
+    #[error("no head slot of the image can be used: {0} ('floe check' says more)")]
     Head(#[source] FormatError),
     /// The newest head slot that verifies needs a newer program. The other slot is not used instead.
     #[error("{0}")]

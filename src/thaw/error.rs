@@ -13,7 +13,7 @@ pub enum ThawError {
     #[error("cannot read or write the thaw log: {0}")]
     Storage(#[from] StorageError),
     /// A transaction cannot be encoded, or it cannot be decoded though its checksum is right.
-    #[error("cannot decode the transaction at offset {offset} of the thaw log: {source}")]
+    #[error("the transaction at offset {offset} of the thaw log is not valid: {source}")]
     Transaction {
         /// Offset in the log of the transaction's frame.
         offset: LogOffset,
