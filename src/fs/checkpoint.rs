@@ -213,7 +213,7 @@ impl Live {
                 return;
             }
             let (due, bytes, garbage) = (self.is_due(&state, last), state.overlay_bytes(), state.garbage());
-            let lowest = state.segments().lowest();
+            let (lowest, given_up) = (state.segments().lowest(), state.sealed().is_some());
             drop(state);
             // A failure has latched, or the checkpoint is tried again when more has changed.
             if due {
@@ -221,7 +221,9 @@ impl Live {
                 let mut state = self.lock_state();
                 // Garbage that was there before and could not be removed waits for more. Garbage that came during the
                 // checkpoint takes another one.
-                let left = if state.segments().lowest() == lowest { garbage.min(state.garbage()) } else { 0 };
+                // So does what an earlier checkpoint had sealed that was given up: this one published no more.
+                let moved = state.segments().lowest() != lowest || given_up && !failed;
+                let left = if moved { 0 } else { garbage.min(state.garbage()) };
                 last = Last { failed_at: if failed { bytes } else { 0 }, garbage: left };
                 state.checkpoint_failed = failed;
                 drop(state);

@@ -104,10 +104,12 @@ impl Live {
             answer(waiters, || Ok(()));
             return Ok(None);
         }
-        let group = state.take_group(self.ids.counters(), sealing);
+        // A freeze raises the image's end and makes rows pending in one step, under both locks. A group that could not
+        // be written keeps its own end: the rows of a freeze since then are in the next one.
+        let group = state.take_group(self.ids.counters(), self.image_end.load(Ordering::Relaxed), sealing);
+        let image_end = group.image_end;
         state.syncing = Some(Instant::now());
         drop(state);
-        let image_end = self.image_end.load(Ordering::Relaxed);
         let time = (self.options.clock)();
         match log.begin(group.operations, image_end, (time.secs, time.nanos)) {
             Ok(begun) => {
@@ -117,7 +119,7 @@ impl Live {
             Err(NotBegun { error, operations }) => {
                 let full = matches!(FsError::of_log(&error), FsError::NoSpace);
                 let mut state = self.lock_state();
-                state.failed = Some(Group { operations, seal: group.seal });
+                state.failed = Some(Group { operations, seal: group.seal, image_end });
                 state.syncing = None;
                 if !full {
                     state.latch(&error.to_string());
@@ -175,7 +177,15 @@ impl Live {
         let _one = self.committing.lock();
         let mut side = self.log.lock();
         let Some(log) = side.log.as_mut().filter(|log| log.has_unrecorded_commit()) else { return Ok(()) };
-        self.lock_state().check_latch()?;
+        {
+            let state = self.lock_state();
+            state.check_latch()?;
+            if state.has_pending() {
+                // The next commit records it. The image's end may belong to rows that are pending: without them it must
+                // not be written.
+                return Ok(());
+            }
+        }
         let time = (self.options.clock)();
         let image_end = self.image_end.load(Ordering::Relaxed);
         // Nothing is lost if this cannot be written.

@@ -118,14 +118,15 @@ impl Live {
     }
 
     fn is_free(&self, name: &[u8]) -> Result<(), SnapshotError> {
-        let view = self.snapshot().view().clone();
+        let now = self.snapshot();
+        let view = now.view();
         let meta = |error: MetaError| SnapshotError::Fs(error.into());
         let mut cursor = view.cursor_at(&schema::SNAPSHOTS, KeyRef::new(0, 0)).map_err(meta)?;
         while let Some(row) = cursor.row() {
             if SnapshotRow::decode(row.tail()).map_err(|error| meta(error.into()))?.name == name {
                 return Err(SnapshotError::Exists { name: String::from_utf8_lossy(name).into_owned() });
             }
-            cursor.advance(&view).map_err(meta)?;
+            cursor.advance(view).map_err(meta)?;
         }
         Ok(())
     }

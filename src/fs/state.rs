@@ -49,6 +49,8 @@ pub(super) struct Group {
     pub(super) operations: Vec<Operation>,
     /// The seal, if the state was sealed when the operations were taken.
     pub(super) seal: Option<Seal>,
+    /// Offset in the image where the frames end that the operations name.
+    pub(super) image_end: u64,
 }
 
 /// A seal whose commit is durable.
@@ -273,8 +275,9 @@ impl State {
         }
     }
 
-    /// Takes what is pending for a commit. With `seal`, also seals the state, unless something is sealed already.
-    pub(super) fn take_group(&mut self, counters: Counters, seal: bool) -> Group {
+    /// Takes what is pending for a commit; `image_end` is the present end of the image. With `seal`, also seals the
+    /// state, unless something is sealed already.
+    pub(super) fn take_group(&mut self, counters: Counters, image_end: u64, seal: bool) -> Group {
         if let Some(failed) = self.failed.take() {
             return failed;
         }
@@ -287,7 +290,7 @@ impl State {
             self.frames.seal();
             Seal { counters, totals: self.totals }
         });
-        Group { operations, seal }
+        Group { operations, seal, image_end }
     }
 
     /// Returns whether a commit has anything to do.

@@ -138,9 +138,9 @@ pub(super) fn run(
         // The caller wants to end, and nobody waits for this batch.
         return Ok(None);
     }
-    // The next batch fills up the last superchunk with more files. At the end it is written as it is, if everything is
-    // to be frozen.
-    let keep_last = how.everything && (next.is_none() || stopped);
+    // The next batch fills up the last superchunk with more files. At the end it is written as it is, if the rest is to
+    // be frozen, too.
+    let keep_last = (how.everything || how.rest) && (next.is_none() || stopped);
     let raw = batch.new_bytes().saturating_add(batch.shared_bytes());
     let packed = batch.finish(keep_last).map_err(of_batch)?;
     let first = if packed.superchunks.is_empty() { SubchunkId(0) } else { publish(live, &packed)? };

@@ -22,6 +22,8 @@ pub struct FreezeHow<'a> {
     pub everything: bool,
     /// Whether to freeze also files that are open for writing, and those without a name: the log has to be emptied.
     pub open_files: bool,
+    /// Whether to freeze also what does not fill a superchunk.
+    pub rest: bool,
     /// Level of zstd; if absent, the image's own.
     pub level: Option<i32>,
     /// If `level` is absent: whether to use the highest level at which the log stays within its budget, at most the
@@ -42,6 +44,7 @@ impl Default for FreezeHow<'_> {
         FreezeHow {
             everything: false,
             open_files: false,
+            rest: false,
             level: None,
             by_rate: false,
             deep: false,

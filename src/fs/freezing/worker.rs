@@ -39,6 +39,8 @@ struct Looks {
     quiet: Instant,
     /// Time before which nothing is frozen, after a failure or if nothing can be frozen.
     not_before: Option<Instant>,
+    /// Length of the log in bytes from which on old segments are looked at again: nothing in them could be copied.
+    sparse_from: u64,
 }
 
 /// Why the thread freezes.
@@ -106,7 +108,7 @@ impl Live {
 
     /// Runs the freezer's thread: freezes when it is time, until the end begins or changes are refused.
     pub(in crate::fs) fn run_freezer(self: &Arc<Self>) {
-        let mut looks = Looks { left: 0, idle_for: None, quiet: Instant::now(), not_before: None };
+        let mut looks = Looks { left: 0, idle_for: None, quiet: Instant::now(), not_before: None, sparse_from: 0 };
         while let Some(why) = self.wait_for_freeze(&mut looks) {
             let written = self.lock_state().dirty.written();
             self.freezer.running.store(true, Ordering::Relaxed);
@@ -117,10 +119,17 @@ impl Live {
                 self.pressure.set_idle(nothing, done.is_err());
             }
             self.delays.wake();
-            if let Err(error) = self.carry_over(&|| !self.is_ending()) {
+            let carried = self.carry_over(&|| !self.is_ending());
+            if let Err(error) = &carried {
                 // As long as there is no space, or for good.
                 tracing::debug!(%error, "old segments of the thaw log stay");
             }
+            let fill = self.pressure.fill().log;
+            looks.sparse_from = match carried {
+                Ok(copied) if copied > 0 => 0,
+                // What cannot be read keeps its segment. That must not keep other files from being frozen.
+                _ => fill.saturating_add(self.lock_state().segments().size()),
+            };
             let mut shown = self.freezer.shown.lock();
             match &done {
                 Ok(report) => {
@@ -188,7 +197,7 @@ impl Live {
                 return Some(Why::Pressed);
             }
         }
-        if self.segments_to_empty(state).is_some() {
+        if self.pressure.fill().log >= looks.sparse_from && self.segments_to_empty(state).is_some() {
             return Some(Why::Sparse);
         }
         // Nothing of the image is written before the first change.
@@ -253,8 +262,8 @@ impl Live {
                 // What fills no superchunk is frozen, too, where the log has no room for a superchunk's worth. Reading
                 // the superchunk's size takes the state's lock as well.
                 let superchunk = self.superchunk_size();
-                let everything = self.lock_state().dirty.bytes() < superchunk;
-                FreezeHow { everything, open_files: true, by_rate: true, stop: &stop, ..FreezeHow::default() }
+                let rest = self.lock_state().dirty.bytes() < superchunk;
+                FreezeHow { rest, open_files: true, by_rate: true, stop: &stop, ..FreezeHow::default() }
             }
             Why::Eager => FreezeHow { everything: true, by_rate: true, stop: &stop, ..FreezeHow::default() },
             Why::Itself => FreezeHow { priority: Priority::Idle, by_rate: true, stop: &stop, ..FreezeHow::default() },

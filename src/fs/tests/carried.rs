@@ -4,6 +4,7 @@ use super::world::{World, noise, set_mark};
 use crate::format::ids::InodeId;
 use crate::format::rows::Time;
 use crate::fs::freezing::control::Step;
+use crate::fs::freezing::report::Freezing;
 use crate::fs::live::{Live, LiveOptions};
 use crate::fs::start::look;
 use crate::fs::{Fs, FsError, FsOptions, NewKind, NewNode};
@@ -223,6 +224,22 @@ fn what_cannot_be_read_stays_where_it_is_and_is_not_tried_again_at_once() {
     assert_eq!(world.faults.count(), reads, "it was looked at again");
     world.faults.fail_no_more();
     for (inode, bytes) in &files {
+        assert_eq!(bytes_of(live, *inode), *bytes);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_in_an_old_segment_does_not_keep_other_files_from_being_frozen() {
+    let world = World::with_budget(BUDGET);
+    let live = &world.live;
+    let files = sparse(live);
+    world.damage_written(&pattern(0, 700));
+    live.set_freezing(Freezing::Eager);
+    let running = live.start_threads().unwrap();
+    until(live, &|| live.freezer_status().failed_files == 1 && live.lock_state().dirty.len() == 1, "nothing is frozen");
+    assert!(live.segments_to_empty(&live.lock_state()).is_some(), "the segment would be worth emptying");
+    running.stop();
+    for (inode, bytes) in &files[1..] {
         assert_eq!(bytes_of(live, *inode), *bytes);
     }
 }

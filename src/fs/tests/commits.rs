@@ -1,8 +1,9 @@
 //! Commits and checkpoints.
 
-use super::world::{World, mark, set_mark, set_mark_removing};
+use super::world::{World, file, mark, noise, read, set_mark, set_mark_removing};
 use crate::format::ids::InodeId;
 use crate::format::transaction::Thawed;
+use crate::fs::freezing::report::FreezeHow;
 use crate::fs::live::Live;
 use crate::fs::{Finished, FsError};
 use crate::meta::Image;
@@ -200,6 +201,49 @@ fn a_group_that_could_not_be_written_is_retried_before_anything_newer() {
     world.live.commit_now().unwrap();
     assert!(matches!(*waiter.lock(), Some(Ok(()))));
     assert_eq!(mark(&world.reopened()), 3);
+}
+
+// Case 25: frames count together with their rows, or not at all.
+#[test]
+fn a_group_that_is_retried_does_not_count_the_frames_of_a_freeze_since_then() {
+    let world = Arc::new(World::new());
+    let live = &world.live;
+    let inode = file(live, "a", &noise(100_000, 1));
+    live.commit_now().unwrap();
+    let end = world.end_after_a_crash();
+    set_mark(live, 2).unwrap();
+    // A commit fails for lack of space after the freezer has looked whether one had failed.
+    let (weak, once) = (Arc::downgrade(&world), AtomicBool::new(false));
+    world.storage.before(Operation::Sync, move |_| {
+        let Some(world) = weak.upgrade().filter(|_| !once.swap(true, Ordering::SeqCst)) else { return };
+        world.faults.fail_nth_of(Operation::Append, 0, Fault::Enospc);
+        assert!(matches!(world.live.commit_now(), Err(FsError::NoSpace)));
+    });
+    // Its rows are pending. Nothing can be spliced as long as the group has not been written.
+    let _ = live.freeze_now(&FreezeHow::everything(), &|_| ());
+    assert!(live.image_end.load(Ordering::SeqCst) > end, "nothing was published");
+    // The group is written, and what comes after it is not.
+    world.faults.fail_nth_of(Operation::Append, 1, Fault::Enospc);
+    assert!(matches!(live.commit_now(), Err(FsError::NoSpace)));
+    assert_eq!(mark(&world.reopened()), 2);
+    assert_eq!(world.end_after_a_crash(), end);
+    live.commit_now().unwrap();
+    assert!(world.end_after_a_crash() > end);
+    assert_eq!(read(&world.reopened(), inode), noise(100_000, 1));
+}
+
+#[test]
+fn the_last_commit_is_not_recorded_beside_rows_that_are_pending() {
+    let world = World::new();
+    let live = &world.live;
+    file(live, "a", &noise(100_000, 1));
+    live.commit_now().unwrap();
+    let end = world.end_after_a_crash();
+    live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
+    live.record_last_commit().unwrap();
+    assert_eq!(world.end_after_a_crash(), end);
+    live.commit_now().unwrap();
+    assert!(world.end_after_a_crash() > end);
 }
 
 // Case 14.

@@ -4,7 +4,7 @@ use super::gate::Gate;
 use crate::format::ids::InodeId;
 use crate::format::rows::Time;
 use crate::fs::live::{Live, LiveOptions};
-use crate::fs::start::look;
+use crate::fs::start::{FoundLog, look};
 use crate::fs::{Fs, FsError, FsOptions, NewKind, NewNode};
 use crate::meta::ImageOptions;
 use crate::pack::{PackOptions, empty_into};
@@ -64,6 +64,15 @@ impl World {
     pub fn reopened(&self) -> Arc<Live> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         open(self.storage.clone(), self.folder.clone(), Duration::from_secs(3600), self.budget, session)
+    }
+
+    /// The end of the image that the last counted transaction of the thaw log names; 0 without one.
+    pub fn end_after_a_crash(&self) -> u64 {
+        let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(self.folder.clone()));
+        match look(self.storage.clone(), home, ImageOptions::default()).unwrap().log {
+            FoundLog::Resume(recovered, _) => recovered.image_end(),
+            _ => 0,
+        }
     }
 
     /// Flips a bit in some written bytes of the thaw log.
