@@ -3,9 +3,8 @@
 use super::world::{World, file, mark, noise, read, set_mark, set_mark_removing};
 use crate::format::ids::InodeId;
 use crate::format::transaction::Thawed;
-use crate::fs::freezing::report::FreezeHow;
 use crate::fs::live::Live;
-use crate::fs::{Finished, FsError};
+use crate::fs::{Finished, FreezeHow, FsError};
 use crate::meta::Image;
 use crate::storage::Operation;
 use crate::storage::testing::Fault;
