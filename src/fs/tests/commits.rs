@@ -221,8 +221,8 @@ fn a_group_that_is_retried_does_not_count_the_frames_of_a_freeze_since_then() {
     // Its rows are pending. Nothing can be spliced as long as the group has not been written.
     let _ = live.freeze_now(&FreezeHow::everything(), &|_| ());
     assert!(live.image_end.load(Ordering::SeqCst) > end, "nothing was published");
-    // The group is written, and what comes after it is not.
-    world.faults.fail_nth_of(Operation::Append, 1, Fault::Enospc);
+    // The group is written, a transaction and a pad, and what comes after it is not.
+    world.faults.fail_nth_of(Operation::Append, 2, Fault::Enospc);
     assert!(matches!(live.commit_now(), Err(FsError::NoSpace)));
     assert_eq!(mark(&world.reopened()), 2);
     assert_eq!(world.end_after_a_crash(), end);
