@@ -22,10 +22,7 @@ pub fn sentence(error: &Error) -> String {
         };
         if out.is_empty() {
             out = text.to_owned();
-        } else if !out.ends_with(text)
-            && !out.contains(&format!(": {text}"))
-            && !out.contains(&format!("({text})"))
-        {
+        } else if !out.ends_with(text) && !out.contains(&format!(": {text}")) && !out.contains(&format!("({text})")) {
             out = format!("{out}: {text}");
         }
     }
