@@ -19,6 +19,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DEEP: FreezeHow<'static> = FreezeHow {
     everything: true,
     open_files: false,
+    rest: false,
     level: None,
     by_rate: false,
     deep: true,
