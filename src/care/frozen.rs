@@ -1,4 +1,5 @@
-//! Checks what was frozen since the last checkpoint: superchunks that the thaw log refers to, and no root yet.
+//! Checks what was frozen since the last checkpoint: superchunks that the thaw log refers to, and no root yet, and those
+//! that were packed again: of these, the root refers to an older frame.
 //!
 //! Each of their subchunks is read as a mount would read it, by the rows restored from the log, and compared with its
 //! content hash, whatever the checksum of its superchunk says. All are read, whichever subset of the image's data is
@@ -75,9 +76,14 @@ pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError
     let mut frames = Wrong::default();
     let mut lost = Wrong::default();
     let (mut all, mut places) = (0, 0u64);
+    // Superchunks that the root has, too: they were packed again, and their subchunks have no new rows.
+    let mut again = BTreeSet::new();
     for row in puts(view, &schema::MAP, SPACE_SUPERCHUNKS) {
         check.cancelled()?;
         places = places.saturating_add(1);
+        if let Ok(Some(_)) = view.version().superchunk(SuperchunkId(row.key.b)) {
+            again.insert(row.key.b);
+        }
         match SuperchunkRow::decode(&row.ints, &row.tail) {
             Ok(known) => {
                 for offset in known.place.offsets() {
@@ -95,13 +101,15 @@ pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError
         let set = WorkingSet::new(Arc::clone(view.version()), (check.options.memory / 2) as usize, ahead);
         let set = set.verifying(true);
         let mut bytes = Vec::new();
-        for row in puts(view, &schema::MAP, SPACE_SUBCHUNKS) {
-            let run = match SubchunkRun::decode(SubchunkId(row.key.b), &row.ints, &row.tail) {
+        let mut verify = |key: u64, ints: &[u64], tail: &[u8], only: Option<&BTreeSet<u64>>| {
+            let run = match SubchunkRun::decode(SubchunkId(key), ints, tail) {
+                Ok(run) if only.is_some_and(|only| !only.contains(&run.superchunk.0)) => return Ok(()),
                 Ok(run) => run,
+                Err(_) if only.is_some() => return Ok(()),
                 Err(error) => {
-                    lost.add(0, || format!("the row of subchunk {} is wrong: {error}", row.key.b));
-                    lost.subchunks.insert(row.key.b..row.key.b.saturating_add(1));
-                    continue;
+                    lost.add(0, || format!("the row of subchunk {key} is wrong: {error}"));
+                    lost.subchunks.insert(key..key.saturating_add(1));
+                    return Ok(());
                 }
             };
             for (id, len) in (run.first.0..).map(SubchunkId).zip(&run.lens) {
@@ -117,6 +125,22 @@ pub(super) fn check(check: &Check<'_>, view: &View) -> Result<Frozen, CheckError
                         lost.subchunks.insert(id.0..id.0.saturating_add(1));
                     }
                 }
+            }
+            Ok::<_, CheckError>(())
+        };
+        for row in puts(view, &schema::MAP, SPACE_SUBCHUNKS) {
+            verify(row.key.b, &row.ints, &row.tail, None)?;
+        }
+        let root = View::of(Arc::clone(view.version()));
+        let from = KeyRef::new(SPACE_SUBCHUNKS, 0);
+        // Damage of the root's map is told elsewhere.
+        let mut cursor = if again.is_empty() { None } else { root.cursor_at(&schema::MAP, from).ok() };
+        while let Some(cursor) = &mut cursor
+            && let Some(row) = cursor.row().filter(|row| row.key().a == SPACE_SUBCHUNKS)
+        {
+            verify(row.key().b, row.ints(), row.tail(), Some(&again))?;
+            if cursor.advance(&root).is_err() {
+                break;
             }
         }
     }

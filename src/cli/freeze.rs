@@ -49,7 +49,8 @@ pub struct Args {
     /// A directory of a mount, or an image that is not mounted
     #[arg(value_name = "DIR|IMAGE")]
     target: PathBuf,
-    /// Cut files that were changed into subchunks again, and store equal files once, as 'pack' would
+    /// Cut files that were changed into subchunks again, pack again what was packed fast while writers were faster, and
+    /// store equal files once, as 'pack' would
     #[arg(long)]
     deep: bool,
     /// Only show what is thawed in a mount, how far its freezer is, and how old the checkpoint is

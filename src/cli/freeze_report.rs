@@ -30,6 +30,8 @@ struct Summary {
     stored_bytes: u64,
     shared_bytes: u64,
     superchunks: u64,
+    repacked: u64,
+    repacked_saved_bytes: u64,
     dropped_files: u64,
     failed_files: u64,
     left_bytes: u64,
@@ -53,6 +55,8 @@ impl Done {
                 stored_bytes: report.stored_bytes,
                 shared_bytes: report.shared_bytes,
                 superchunks: report.superchunks,
+                repacked: report.repacked,
+                repacked_saved_bytes: report.repacked_saved_bytes,
                 dropped_files: report.dropped,
                 failed_files: report.failed,
                 left_bytes: report.left_bytes,
@@ -67,7 +71,7 @@ impl Done {
 
     fn lines(&self) -> Vec<String> {
         let report = &self.report;
-        if report.bytes == 0 && report.frozen_bytes == 0 && report.superchunks == 0 {
+        if report.bytes == 0 && report.frozen_bytes == 0 && report.superchunks == 0 && report.repacked == 0 {
             return vec!["nothing to freeze: no bytes of files are in the thaw log".into()];
         }
         let mut first = format!(
@@ -91,6 +95,13 @@ impl Done {
         }
         if report.shared_bytes > 0 {
             lines.push(format!("  shared: {}, which the image has already", Human(report.shared_bytes)));
+        }
+        if report.repacked > 0 {
+            lines.push(format!(
+                "  packed again: {}, which take {} less ('floe gc' frees that)",
+                counted(report.repacked, "superchunk"),
+                Human(report.repacked_saved_bytes)
+            ));
         }
         if report.left_bytes > 0 {
             let why = match (report.failed, report.dropped) {
@@ -170,6 +181,8 @@ mod tests {
             stored_bytes: 1 << 20,
             shared_bytes: 1 << 20,
             superchunks: 1,
+            repacked: 2,
+            repacked_saved_bytes: 1 << 20,
             left_bytes: 1 << 20,
             ..FreezeReport::default()
         };
@@ -179,6 +192,7 @@ mod tests {
                 "froze 4.00 MiB of 2 files in 0:02, 2.00 MiB/s",
                 "  new: 3.00 MiB, which take 1.00 MiB in the image (3.00:1), in 1 superchunk",
                 "  shared: 1.00 MiB, which the image has already",
+                "  packed again: 2 superchunks, which take 1.00 MiB less ('floe gc' frees that)",
                 "  left in the thaw log: 1.00 MiB: written meanwhile",
             ]
         );

@@ -99,6 +99,8 @@ impl MountState {
             stored_bytes: number("stored_bytes"),
             shared_bytes: number("shared_bytes"),
             superchunks: number("superchunks"),
+            repacked: number("repacked"),
+            repacked_saved_bytes: number("repacked_saved_bytes"),
             dropped: number("dropped"),
             failed: number("failed"),
             left_bytes: number("left_bytes"),

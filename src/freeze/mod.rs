@@ -8,6 +8,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod again;
 mod batch;
 mod choose;
 mod compressors;
@@ -19,6 +20,7 @@ pub mod pressure;
 mod recut;
 mod region;
 
+pub use again::Again;
 pub use batch::{Batch, BatchError, BatchOptions, DEFAULT_LIMIT, Known};
 pub use choose::choose;
 pub use compressors::{LeftBehind, Priority, Urgency};

@@ -5,7 +5,7 @@
 
 use crate::format::bytes::put_varint;
 use crate::format::ids::SubchunkId;
-use crate::format::rows::inode::{TAG_ALLOCATED, TAG_WRITER, UNEVEN};
+use crate::format::rows::inode::{FAST, TAG_ALLOCATED, TAG_WRITER, UNEVEN};
 use crate::format::rows::{ContentRow, Extent, InodeRow};
 
 /// Returns the rows that describe the range `[from, to)` as `row`, which begins at offset `begin`, describes it. They
@@ -93,27 +93,32 @@ pub(super) fn set_allocated(row: &mut InodeRow, data: u64, end: u64) {
 
 /// Records that the content was made by changes, not by chunking it from its start.
 pub(super) fn set_uneven(row: &mut InodeRow) {
-    let flags = writer_flags(row) | UNEVEN;
-    set_attribute(row, TAG_WRITER, Some(flags));
+    set_flags(row, row.writer_flags() | UNEVEN);
 }
 
 /// Records that the content is as if it had been chunked from its start.
 pub(super) fn clear_uneven(row: &mut InodeRow) {
-    let flags = writer_flags(row) & !UNEVEN;
-    set_attribute(row, TAG_WRITER, (flags != 0).then_some(flags));
+    set_flags(row, row.writer_flags() & !UNEVEN);
+}
+
+/// Records that some superchunks of the content were packed at a lower level than the image's own.
+pub(super) fn set_fast(row: &mut InodeRow) {
+    set_flags(row, row.writer_flags() | FAST);
+}
+
+/// Records that all superchunks of the content are packed at the image's own level.
+pub(super) fn clear_fast(row: &mut InodeRow) {
+    set_flags(row, row.writer_flags() & !FAST);
 }
 
 /// Removes the attributes of the row that describe a content that it no longer has.
 pub(super) fn forget_content(row: &mut InodeRow) {
     set_attribute(row, TAG_ALLOCATED, None);
-    clear_uneven(row);
+    set_flags(row, row.writer_flags() & !(UNEVEN | FAST));
 }
 
-fn writer_flags(row: &InodeRow) -> u64 {
-    let flags = row.attributes.iter().find(|(tag, _)| *tag == TAG_WRITER);
-    flags
-        .and_then(|(_, bytes)| crate::format::bytes::Cursor::new(bytes, "flags of the writer").varint().ok())
-        .unwrap_or(0)
+fn set_flags(row: &mut InodeRow, flags: u64) {
+    set_attribute(row, TAG_WRITER, (flags != 0).then_some(flags));
 }
 
 /// Sets or removes an attribute that is one varint. Attributes ascend by tag.

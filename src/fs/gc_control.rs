@@ -25,7 +25,7 @@ pub(super) struct GcControl {
     pub(super) keep_out: Mutex<Option<KeepOut>>,
     pub(super) percent: AtomicU64,
     pub(super) least: AtomicU64,
-    /// Whether rows were deleted whose frames are not punched yet.
+    /// Whether rows were deleted, or superchunks were packed again, whose old frames are not punched yet.
     pub(super) is_behind: AtomicBool,
     /// Pins of snapshots from before the rows were deleted.
     pub(super) old: Mutex<Vec<Weak<()>>>,

@@ -3,8 +3,9 @@
 //! Whatever no row of the present view leads to is dead. It stays dead: an operation names only what it finds in rows
 //! that it claims; and the freezer, which finds subchunks by their bytes, is kept out from the first look to the last.
 //! The freezer's index is dropped before the first row is deleted. The rows are deleted in transactions of whole
-//! superchunks; a checkpoint removes them from the roots of both slots. Nothing is punched before all earlier snapshots
-//! are gone and other readers of the image are kept out. What could not be punched has no rows any more, and the next
+//! superchunks; a checkpoint removes them from the roots of both slots. It also brings the places of superchunks that
+//! were packed again into these roots. Nothing is punched before all changes so far are durable, all earlier snapshots
+//! are gone, and other readers of the image are kept out. What could not be punched has no rows any more, and the next
 //! gc punches it. Called by `running` (the thread), fuse and tests.
 
 use super::FsError;
@@ -99,9 +100,7 @@ impl Live {
             self.delete_rows(&changes)?;
             self.gc.is_behind.store(true, Ordering::Relaxed);
         }
-        if census.dead().next().is_some() {
-            self.checkpoint_without(&census)?;
-        }
+        self.make_durable(census.dead().next().is_some())?;
         self.punch_dead(&mut report, stop)?;
         Ok(report)
     }
@@ -123,18 +122,22 @@ impl Live {
         })
     }
 
-    /// Makes checkpoints until the roots of both slots lack what was deleted. A checkpoint that was given up before is
-    /// made first.
-    fn checkpoint_without(&self, census: &Census) -> Result<(), GcError> {
-        self.checkpoint_now()?;
-        let version = Arc::clone(self.snapshot().view().version());
-        for tally in census.dead() {
-            if version.superchunk(tally.id)?.is_some() {
-                self.checkpoint_now()?;
-                break;
-            }
+    /// Brings all changes of the map into the roots of both slots: what was deleted, and the new places of superchunks
+    /// that were packed again. Nobody else changes the map: the freezer is kept out. Afterwards all changes so far are
+    /// durable. Otherwise a crash could bring back files and rows that name what gc frees.
+    fn make_durable(&self, has_deleted: bool) -> Result<(), FsError> {
+        if has_deleted || !self.is_map_in_root() {
+            // A checkpoint that was given up before is made first, and is not enough.
+            drop(self.checkpoint_moment()?);
         }
-        Ok(())
+        self.commit_now()
+    }
+
+    fn is_map_in_root(&self) -> bool {
+        let snapshot = self.snapshot();
+        let view = snapshot.view();
+        view.active().says_nothing_of(&schema::MAP)
+            && view.sealed().is_none_or(|sealed| sealed.says_nothing_of(&schema::MAP))
     }
 
     /// Punches the frames that nothing names any more.

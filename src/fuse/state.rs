@@ -108,6 +108,8 @@ fn report(text: &mut String, of: &str, report: &FreezeReport) {
         ("stored_bytes", report.stored_bytes),
         ("shared_bytes", report.shared_bytes),
         ("superchunks", report.superchunks),
+        ("repacked", report.repacked),
+        ("repacked_saved_bytes", report.repacked_saved_bytes),
         ("dropped", report.dropped),
         ("failed", report.failed),
         ("left_bytes", report.left_bytes),

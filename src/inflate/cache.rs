@@ -165,6 +165,15 @@ impl Cache {
         Some(self.hit(ready))
     }
 
+    /// Drops the bytes of a unit that is damaged.
+    pub(super) fn forget_damaged(&self, key: &Key) {
+        let mut shard = self.shard(key).lock();
+        let is_damaged = matches!(shard.peek(key), Some(Slot::Ready(ready)) if !ready.inflated.intact);
+        let gone = is_damaged.then(|| shard.pop(key));
+        drop(shard);
+        drop(gone);
+    }
+
     /// Counts a cache hit.
     fn hit(&self, ready: &mut Ready) -> (Arc<Inflated>, bool) {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);

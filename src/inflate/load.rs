@@ -4,7 +4,7 @@ use super::InflateError;
 use super::budget::{Buffer, Need, Room};
 use crate::format::codec::Part;
 use crate::format::frame::FrameKind;
-use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::rows::SuperchunkRow;
 use crate::meta::{self, Buffers, Fault, Image, Reading, View};
@@ -45,6 +45,8 @@ pub(super) struct Inflated {
     pub(super) intact: bool,
     /// Whether another damaged copy may give different bytes.
     pub(super) has_others: bool,
+    /// Offset of the frame that was read. A superchunk that was packed again has several, with the same raw bytes.
+    pub(super) frame: LogOffset,
 }
 
 /// How a unit is inflated.
@@ -60,7 +62,7 @@ pub(super) enum Load {
 pub(super) fn count(unit: &Unit, mut room: Room) -> Inflated {
     // A spare buffer keeps its length, and a new one is zeroed by the kernel when it is touched: nearly nothing is written.
     room.raw.resize(unit.need().raw, 0);
-    Inflated { bytes: room.into_buffer(), intact: true, has_others: false }
+    Inflated { bytes: room.into_buffer(), intact: true, has_others: false, frame: unit.place.offset }
 }
 
 /// Reads and decodes a unit. If all copies are damaged, it takes the damaged copy numbered `version`, from 0; returns
@@ -93,7 +95,8 @@ pub(super) fn inflate(
         let (id, offset) = (unit.id, unit.place.offset);
         tracing::warn!("superchunk {id} at offset {offset} is damaged: decoded as far as it goes");
     }
-    Ok(Some(Inflated { bytes: room.into_buffer(), intact, has_others: !intact && reading.damaged() > 1 }))
+    let has_others = !intact && reading.damaged() > 1;
+    Ok(Some(Inflated { bytes: room.into_buffer(), intact, has_others, frame: unit.place.offset }))
 }
 
 fn error(id: SuperchunkId, reading: Reading) -> InflateError {

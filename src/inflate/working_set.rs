@@ -5,7 +5,7 @@ use super::cache::{Cache, InflateCounters};
 use super::load::{self, Inflated, Load, Unit};
 use super::{InflateError, error};
 use crate::format::codec::PartTable;
-use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::recipe::Recipe;
 use crate::format::rows::Identity;
@@ -22,7 +22,8 @@ const COPIES: usize = 2;
 /// A cache of inflated superchunks of one image, with a limit on their bytes.
 pub struct WorkingSet {
     cache: Arc<Cache>,
-    part_tables: ByteLru<SuperchunkId, Option<Arc<PartTable>>>,
+    /// Part tables, by superchunk and by the offset of its frame: one that is packed again gets another table.
+    part_tables: ByteLru<(SuperchunkId, LogOffset), Option<Arc<PartTable>>>,
     ahead: Option<Ahead>,
     /// Whether subchunks of intact superchunks are verified by their content hashes too.
     verify: bool,
@@ -201,6 +202,8 @@ impl WorkingSet {
     ) -> Result<Quality, InflateError> {
         let Some(superchunk) = extracts.first().map(|extract| extract.superchunk) else { return Ok(Quality::GOOD) };
         let ready = if version == 0 { self.cache.ready(&(superchunk, None)) } else { None };
+        // Damaged bytes may be those of a frame that this view does not name.
+        let ready = ready.filter(|(inflated, _)| inflated.intact);
         let (inflated, fresh) = match ready {
             Some(found) => found,
             // Only now is it worth looking up where the superchunk lies.
@@ -270,6 +273,15 @@ impl WorkingSet {
     /// Returns the raw bytes of a unit, and whether a reader gets them for the first time.
     fn inflated(&self, unit: &Unit, version: usize) -> Result<(Arc<Inflated>, bool), InflateError> {
         let (cached, fresh) = self.cache.get(unit)?;
+        if !cached.intact && cached.frame != unit.place.offset {
+            // A view from before the superchunk was packed again read the old frame, which gc may have freed.
+            drop(cached);
+            self.cache.forget_damaged(&unit.key());
+            return match self.cache.alone(unit, version)? {
+                Some(inflated) => Ok((Arc::new(inflated), false)),
+                None => self.cache.get(unit),
+            };
+        }
         if version == 0 || !cached.has_others {
             return Ok((cached, fresh));
         }
@@ -287,12 +299,13 @@ impl WorkingSet {
         id: SuperchunkId,
         place: &Place,
     ) -> Result<Option<Arc<PartTable>>, InflateError> {
-        if let Some(known) = self.part_tables.get(&id) {
+        let key = (id, place.offset);
+        if let Some(known) = self.part_tables.get(&key) {
             return Ok(known);
         }
         let table = self.cache.image().part_table(place).map_err(error::lookup(subchunk))?.map(Arc::new);
         let weight = table.as_ref().map_or(0, |table| size_of_val(table.parts.as_slice()));
-        self.part_tables.insert(id, table.clone(), weight);
+        self.part_tables.insert(key, table.clone(), weight);
         Ok(table)
     }
 

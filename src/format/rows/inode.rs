@@ -74,10 +74,12 @@ pub struct InodeRow {
 
 const TAG_TARGET: u64 = 1;
 const TAG_XATTRS: u64 = 2;
-/// Attribute tag of the writer's flags: bit 0 is [`UNEVEN`].
+/// Attribute tag of the writer's flags: bit 0 is [`UNEVEN`], bit 1 is [`FAST`].
 pub const TAG_WRITER: u64 = 6;
 /// Flag: the content was made by partial writes, not by chunking it from its start.
 pub const UNEVEN: u64 = 1;
+/// Flag: some superchunks of the content were packed at a lower level than the image's own.
+pub const FAST: u64 = 2;
 /// Attribute tag of the number of bytes of a file that are not in a hole.
 pub const TAG_ALLOCATED: u64 = 7;
 
@@ -104,8 +106,19 @@ impl InodeRow {
     /// Returns whether the row says that the content was made by partial writes. Its subchunks may then differ from
     /// those that chunking it from its start gives.
     pub fn is_uneven(&self) -> bool {
+        self.writer_flags() & UNEVEN != 0
+    }
+
+    /// Returns whether the row says that some superchunks of the content were packed at a lower level than the image's
+    /// own.
+    pub fn is_fast(&self) -> bool {
+        self.writer_flags() & FAST != 0
+    }
+
+    /// Returns the flags of the writer, those that this version does not know included.
+    pub fn writer_flags(&self) -> u64 {
         let flags = self.attributes.iter().find(|(tag, _)| *tag == TAG_WRITER);
-        flags.is_some_and(|(_, bytes)| Cursor::new(bytes, "flags of the writer").varint().unwrap_or(0) & UNEVEN != 0)
+        flags.and_then(|(_, bytes)| Cursor::new(bytes, "flags of the writer").varint().ok()).unwrap_or(0)
     }
 
     /// Returns the integers and the tail of the row.

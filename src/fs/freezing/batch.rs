@@ -98,7 +98,9 @@ pub(super) fn run(
     let reader = Reader::new(&now, &working_set);
     let known = KnownSubchunks { index, working_set: &working_set, view: head.view() };
     let is_urgent = || is_urgent(live, how);
-    let mut batch = Batch::new(options(live, how, &now)?, &known).map_err(of_batch)?;
+    let options = options(live, how, &now)?;
+    let is_fast = is_fast(options.compression, Compression::from_numbers(options.params.codec, options.params.level)?);
+    let mut batch = Batch::new(options, &known).map_err(of_batch)?;
     batch.set_urgency(Urgency { is_urgent: &is_urgent, left: &live.left_behind });
     let (mut outcomes, mut next) = (Vec::new(), None);
     let mut after = from.inode;
@@ -164,7 +166,7 @@ pub(super) fn run(
             Outcome::Nothing => continue,
             Outcome::Tiny(frozen) => (frozen, true),
             Outcome::Cut(cut) => {
-                let (frozen, goes_on) = frozen(&reader, &cut, &packed, first)?;
+                let (frozen, goes_on) = frozen(&reader, &cut, &packed, first, is_fast)?;
                 if let Some(offset) = goes_on {
                     unfinished = unfinished.or(Some(Cursor { inode: cut.inode, offset }));
                 }
@@ -209,10 +211,19 @@ fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOpti
     })
 }
 
+/// Returns whether a compression is one that is chosen to be faster than the image's own.
+fn is_fast(compression: Compression, own: Compression) -> bool {
+    match (compression, own) {
+        (Compression::Zstd(level), Compression::Zstd(own)) => level < own,
+        (Compression::Zstd(_), Compression::Xz(_)) => true,
+        _ => false,
+    }
+}
+
 /// Returns the priority of the compressors. Under pressure the work is done by threads at normal priority. Threads at
 /// idle priority are not used while somebody asks, or while some of them have not finished work that others took over
 /// from them.
-fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
+pub(super) fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
     match how.priority {
         _ if live.pressure.is_pressed() => Priority::Normal,
         Priority::Idle if live.freezer.is_asked() || !live.left_behind.is_empty() => Priority::Low,
@@ -222,7 +233,7 @@ fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
 
 /// Returns whether somebody waits for a batch whose compressors run at low priority: writers, somebody who asked for a
 /// freeze, or the end.
-fn is_urgent(live: &Live, how: &FreezeHow<'_>) -> bool {
+pub(super) fn is_urgent(live: &Live, how: &FreezeHow<'_>) -> bool {
     live.pressure.is_pressed() || how.priority == Priority::Idle && live.freezer.is_asked() || (how.stop)()
 }
 
@@ -312,6 +323,7 @@ fn tiny(reader: &Reader<'_>, inode: InodeId, file: &mut FileLayout<'_>) -> Resul
         whole: true,
         deep: false,
         uneven: false,
+        fast: false,
         tiny: Some(bytes),
         was_tiny,
     }))
@@ -330,16 +342,18 @@ fn frozen(
     cut: &Cut,
     packed: &Packed,
     first: SubchunkId,
+    is_fast: bool,
 ) -> Result<(Frozen, Option<u64>), FsError> {
     let kept = packed.kept(&cut.file);
     let (mut pieces, mut sources) = (Vec::new(), Vec::new());
-    let mut uneven = false;
+    let (mut uneven, mut fast) = (false, false);
     for region in &kept.regions {
         uneven |= region.uneven;
         let mut begin = region.begin;
         for &RegionPiece { len, piece, saved, .. } in &region.pieces {
             let subchunk = packed.id(piece, first).ok_or_else(|| FsError::io("a subchunk of a batch has no id"))?;
             pieces.push(Piece { begin, len, subchunk, saved });
+            fast |= is_fast && matches!(piece, crate::freeze::Piece::New(_));
             begin = begin.saturating_add(len.into());
         }
         let range = (region.begin, region.end.min(cut.row.size));
@@ -357,7 +371,8 @@ fn frozen(
     }
     let was_tiny = tiny_of(reader, &cut.row)?;
     let (inode, size) = (cut.inode, cut.row.size);
-    Ok((Frozen { inode, size, sources, pieces, whole, deep: cut.deep, uneven, tiny: None, was_tiny }, kept.next))
+    let deep = cut.deep;
+    Ok((Frozen { inode, size, sources, pieces, whole, deep, uneven, fast, tiny: None, was_tiny }, kept.next))
 }
 
 /// Returns the spans between the pieces, if all of them are holes.

@@ -67,6 +67,8 @@ pub(super) struct Shown {
 pub(in crate::fs) enum Step {
     /// Superchunks are appended and their rows are pending. No file names them yet.
     Published,
+    /// Superchunks are packed again: their frames are appended and their rows are pending.
+    Repacked,
     /// Candidates for equal contents are known. Nothing has been compared.
     Gathered,
     /// Two contents have been compared. Nothing of it counts yet.

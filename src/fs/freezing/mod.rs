@@ -12,6 +12,7 @@ pub(super) mod known;
 pub(super) mod moment;
 mod pass;
 mod publish;
+mod repack;
 mod report;
 mod share;
 mod sorted;

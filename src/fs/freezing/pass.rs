@@ -5,6 +5,7 @@
 
 use super::batch::{self, Cursor, Which};
 use super::moment::Moment;
+use super::repack::Repack;
 use super::report::{FreezeHow, FreezeProgress, FreezeReport};
 use super::share;
 use crate::format::ids::InodeId;
@@ -74,6 +75,16 @@ impl Live {
             && !(how.stop)()
         {
             cursor = batch::run(self, how, Which::Uneven, from, &mut report, &|_, _| (), None)?;
+        }
+        let mut repack = Repack::default();
+        while how.deep && !(how.stop)() && repack.round(self, how, &mut report)? {
+            // Writers do not wait for what can be done later.
+            let mut cursor = self.pressure.is_pressed().then(Cursor::default);
+            while let Some(from) = cursor.take()
+                && !(how.stop)()
+            {
+                cursor = batch::run(self, how, Which::Dirty, from, &mut report, &|_, _| (), None)?;
+            }
         }
         if how.deep {
             share::share(self, how, &mut report)?;

@@ -2,24 +2,80 @@
 //!
 //! All this happens under the image's lock; ids of subchunks and superchunks are given out only under it. The rows of
 //! all superchunks become pending in one step [25], and the same step raises the image's end: a commit has either both
-//! or neither. A failure before that leaves nothing behind. Called by `batch`.
+//! or neither. A failure before that leaves nothing behind. Called by `batch` and `repack`.
 
+use crate::format::block::{Key, Row};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::limits;
 use crate::format::place::Place;
+use crate::format::rows::SuperchunkRow;
+use crate::format::rows::map::SPACE_SUPERCHUNKS;
 use crate::format::schema;
 use crate::freeze::Packed;
 use crate::fs::FsError;
 use crate::fs::draft::Draft;
 use crate::fs::ids::take;
 use crate::fs::live::{ImageSide, Live};
-use crate::log::LogError;
+use crate::log::{LogError, LogWriter, NewFrame};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Appends the superchunks of a batch to the image. Returns the id of the batch's first subchunk.
 pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsError> {
+    let bytes = packed.superchunks.iter().fold(0u64, |sum, packed| sum.saturating_add(packed.frame_len()));
+    let give_ids = || {
+        let first = take(&live.ids.subchunk, packed.subchunks(), limits::ID).map(SubchunkId).ok_or(FsError::NoSpace)?;
+        let count = packed.superchunks.len() as u64;
+        Ok((first, take(&live.ids.superchunk, count, limits::ID).ok_or(FsError::NoSpace)?))
+    };
+    let append = |log: &mut LogWriter, &(first, superchunk): &(SubchunkId, u64)| {
+        let ids = (superchunk..).map(SuperchunkId);
+        let mut places = Vec::with_capacity(packed.superchunks.len());
+        for (id, packed) in ids.zip(&packed.superchunks) {
+            let clear = packed.clear_list(first, id).encode();
+            places.push((id, log.append(packed.frame(&clear))?));
+        }
+        Ok(places)
+    };
+    let put_rows = |draft: &mut Draft, &(first, _): &(SubchunkId, u64), places: &[(SuperchunkId, Place)]| {
+        packed.map_rows(first, places).into_iter().for_each(|row| draft.put(&schema::MAP, row));
+        packed.identity_rows(first).into_iter().for_each(|row| draft.put(&schema::IDENTITIES, row));
+    };
+    let (first, _) = make_part(live, bytes, give_ids, append, put_rows)?;
+    Ok(first)
+}
+
+/// Appends superchunks again that the image has already, each as another frame. Each keeps its id and its subchunks; only
+/// its row of the map changes. The caller holds the freezer's lock, so nobody else changes these rows.
+pub(super) fn publish_again(live: &Live, frames: &[(SuperchunkId, NewFrame<'_>)]) -> Result<(), FsError> {
+    let len = |frame: &NewFrame<'_>| {
+        let bytes = frame.clear.len().saturating_add(frame.stored.len());
+        (bytes as u64).saturating_add(limits::SYNC_BLOCK)
+    };
+    let bytes = frames.iter().fold(0u64, |sum, (_, frame)| sum.saturating_add(len(frame)));
+    let append = |log: &mut LogWriter, &(): &()| {
+        frames.iter().map(|(id, frame)| Ok((*id, log.append(*frame)?))).collect::<Result<Vec<_>, LogError>>()
+    };
+    let put_rows = |draft: &mut Draft, &(): &(), places: &[(SuperchunkId, Place)]| {
+        for ((_, frame), &(id, place)) in frames.iter().zip(places) {
+            let (ints, tail) = SuperchunkRow { kind: frame.kind, place }.encode();
+            let key = Key::new(SPACE_SUPERCHUNKS, id.0);
+            draft.put(&schema::MAP, Row { key, ints: ints.to_vec(), tail: tail.to_vec() });
+        }
+    };
+    make_part(live, bytes, || Ok(()), append, put_rows)
+}
+
+/// Appends frames of at most `bytes` bytes to the image, and makes rows for their places pending. `ids` is called once
+/// there is space, and its result is passed on and returned.
+fn make_part<I>(
+    live: &Live,
+    bytes: u64,
+    ids: impl FnOnce() -> Result<I, FsError>,
+    append: impl FnOnce(&mut LogWriter, &I) -> Result<Vec<(SuperchunkId, Place)>, LogError>,
+    put_rows: impl FnOnce(&mut Draft, &I, &[(SuperchunkId, Place)]),
+) -> Result<I, FsError> {
     live.begin()?;
     let mut image = live.image.lock();
     let image = image.as_mut().ok_or_else(|| FsError::io("the file system has ended already"))?;
@@ -32,20 +88,15 @@ pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsErro
         }
     }
     live.is_still_the_image(image)?;
-    let bytes =
-        packed.superchunks.iter().fold(limits::SYNC_BLOCK, |sum, packed| sum.saturating_add(packed.frame_len()));
-    live.allocate_before_reserve(bytes)?;
-    let first = take(&live.ids.subchunk, packed.subchunks(), limits::ID).map(SubchunkId).ok_or(FsError::NoSpace)?;
-    let count = packed.superchunks.len() as u64;
-    let superchunk = take(&live.ids.superchunk, count, limits::ID).ok_or(FsError::NoSpace)?;
+    live.allocate_before_reserve(bytes.saturating_add(limits::SYNC_BLOCK))?;
+    let ids = ids()?;
     let begin = image.log.end();
-    let appended = append(image, packed, first, superchunk).and_then(|places| image.log.sync().map(|()| places));
+    let appended = append(&mut image.log, &ids).and_then(|places| image.log.sync().map(|()| places));
     let places = appended.map_err(|error| give_up(live, image, begin, &error))?;
     let end = image.log.end();
     live.snapshot().view().version().raise_end(end);
     let mut draft = Draft::new(live.snapshot(), Arc::clone(&live.ids), live.now());
-    packed.map_rows(first, &places).into_iter().for_each(|row| draft.put(&schema::MAP, row));
-    packed.identity_rows(first).into_iter().for_each(|row| draft.put(&schema::IDENTITIES, row));
+    put_rows(&mut draft, &ids, &places);
     // A commit takes the pending rows and the image's end under the log's lock.
     let log = live.log.lock();
     let mut state = live.lock_state();
@@ -56,22 +107,7 @@ pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsErro
     drop((state, log));
     live.reserved.store(0, Ordering::SeqCst);
     live.changed.notify_all();
-    Ok(first)
-}
-
-fn append(
-    image: &mut ImageSide,
-    packed: &Packed,
-    first: SubchunkId,
-    superchunk: u64,
-) -> Result<Vec<(SuperchunkId, Place)>, LogError> {
-    let ids = (superchunk..).map(SuperchunkId);
-    let mut places = Vec::with_capacity(packed.superchunks.len());
-    for (id, packed) in ids.zip(&packed.superchunks) {
-        let clear = packed.clear_list(first, id).encode();
-        places.push((id, image.log.append(packed.frame(&clear))?));
-    }
-    Ok(places)
+    Ok(ids)
 }
 
 /// Cuts off what was appended after `begin`. Refuses all further changes if that fails, or if it is not known what is

@@ -29,7 +29,8 @@ pub struct FreezeHow<'a> {
     /// If `level` is absent: whether to use the highest level at which the log stays within its budget, at most the
     /// image's own.
     pub by_rate: bool,
-    /// Whether to cut contents that were made by changes again, too.
+    /// Whether to cut contents that were made by changes again, to pack again what was packed fast, and to share equal
+    /// contents, too.
     pub deep: bool,
     /// Priority of the compressors.
     pub priority: Priority,
@@ -79,6 +80,10 @@ pub struct FreezeReport {
     pub shared_bytes: u64,
     /// Number of superchunks appended.
     pub superchunks: u64,
+    /// Number of superchunks that had been packed fast and were packed again; they are not among those appended.
+    pub repacked: u64,
+    /// Bytes that these take less in the image than before.
+    pub repacked_saved_bytes: u64,
     /// Number of files that had changed, so that nothing of what was cut could be spliced.
     pub dropped: u64,
     /// Number of files that cannot be frozen, because their bytes cannot be read.
@@ -109,6 +114,8 @@ impl FreezeReport {
             stored_bytes: sum(self.stored_bytes, later.stored_bytes),
             shared_bytes: sum(self.shared_bytes, later.shared_bytes),
             superchunks: sum(self.superchunks, later.superchunks),
+            repacked: sum(self.repacked, later.repacked),
+            repacked_saved_bytes: sum(self.repacked_saved_bytes, later.repacked_saved_bytes),
             dropped: sum(self.dropped, later.dropped),
             failed: later.failed,
             left_bytes: later.left_bytes,

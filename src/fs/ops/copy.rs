@@ -12,7 +12,7 @@ use crate::format::rows::{ContentRef, ContentRow, InodeRow, ShareKey, ThawedByte
 use crate::format::schema;
 use crate::format::transaction::Thawed;
 use crate::fs::FsError;
-use crate::fs::content::{hole, part, slice};
+use crate::fs::content::{hole, part, set_fast, slice};
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
@@ -140,7 +140,11 @@ fn bytes(
         return thaw::put(draft, inode, &pieces, 0, offset, copied);
     }
     let rows = rows_of(draft, range)?;
-    body::replace(draft, row, offset, &rows)
+    body::replace(draft, row, offset, &rows)?;
+    if range.row.is_fast() && matches!(row.content, ContentRef::Content(_)) {
+        set_fast(row);
+    }
+    Ok(())
 }
 
 /// Returns the rows of the source's content in the range, with holes where it has none.

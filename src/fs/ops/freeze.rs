@@ -14,7 +14,7 @@ use crate::format::rows::{ContentRef, ContentRow, Extent, InodeRow};
 use crate::format::schema;
 use crate::freeze::Span;
 use crate::fs::FsError;
-use crate::fs::content::{clear_uneven, hole, slice};
+use crate::fs::content::{clear_fast, clear_uneven, hole, set_fast, slice};
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::layout::{self, Unchanged};
 
@@ -51,6 +51,8 @@ pub(in crate::fs) struct Frozen {
     pub(in crate::fs) deep: bool,
     /// Whether some borders of pieces differ from those that the chunker would find.
     pub(in crate::fs) uneven: bool,
+    /// Whether some pieces are in superchunks that were packed at a lower level than the image's own.
+    pub(in crate::fs) fast: bool,
     /// All bytes of the file, if it becomes tiny.
     pub(in crate::fs) tiny: Option<Vec<u8>>,
     /// The tiny content that the file had, if any.
@@ -89,14 +91,37 @@ pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) ->
         && thawed_rows(draft, frozen.inode, 0)? <= STEP_ROWS
         && let Some((bytes, saved)) = anew(draft, frozen, &mut row)?
     {
+        mark_fast(frozen, &mut row);
         draft.put_any(frozen.inode, &row, standing);
         return Ok(Spliced { bytes, saved, changed: true, ..Spliced::default() });
     }
     let spliced = some(draft, frozen, first, &mut row)?;
     if spliced.changed {
+        mark_fast(frozen, &mut row);
         draft.put_any(frozen.inode, &row, standing);
     }
     Ok(spliced)
+}
+
+/// Marks a content that got pieces which were packed fast. Pieces at the image's own level remove no mark: others may
+/// still be there.
+fn mark_fast(frozen: &Frozen, row: &mut InodeRow) {
+    if frozen.fast && matches!(row.content, ContentRef::Content(_) | ContentRef::Subchunk(_)) {
+        set_fast(row);
+    }
+}
+
+/// Removes the mark that a content was packed fast, if the file still has this content.
+pub(in crate::fs) fn no_longer_fast(draft: &mut Draft, inode: InodeId, content: ContentRef) -> Result<(), FsError> {
+    let (mut row, standing) = match draft.any_inode(inode) {
+        Err(FsError::NotFound) => return Ok(()),
+        found => found?,
+    };
+    if row.content == content && row.is_fast() {
+        clear_fast(&mut row);
+        draft.put_any(inode, &row, standing);
+    }
+    Ok(())
 }
 
 /// Gives the file the content that `pack` would give it, if nothing of the file has changed. Returns how many bytes

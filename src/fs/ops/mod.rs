@@ -34,7 +34,7 @@ mod tests;
 pub(in crate::fs) use body::end_of as content_end;
 pub use create::{NewKind, NewNode};
 pub use fallocate::FallocateMode;
-pub(in crate::fs) use freeze::{Frozen, Piece, even_out, freeze};
+pub(in crate::fs) use freeze::{Frozen, Piece, even_out, freeze, no_longer_fast};
 pub(in crate::fs) use reap::reap_step;
 pub use rename::RenameFlags;
 pub use setattr::{NewTime, SetAttr};

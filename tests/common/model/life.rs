@@ -500,6 +500,8 @@ pub fn sum(a: &FreezeReport, b: &FreezeReport) -> FreezeReport {
         stored_bytes: a.stored_bytes + b.stored_bytes,
         shared_bytes: a.shared_bytes + b.shared_bytes,
         superchunks: a.superchunks + b.superchunks,
+        repacked: a.repacked + b.repacked,
+        repacked_saved_bytes: a.repacked_saved_bytes + b.repacked_saved_bytes,
         dropped: a.dropped + b.dropped,
         failed: a.failed + b.failed,
         left_bytes: b.left_bytes,

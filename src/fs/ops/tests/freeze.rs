@@ -39,7 +39,8 @@ impl World {
             }
         }
         let whole = (from, to) == (0, row.size);
-        Frozen { inode, size: row.size, sources, pieces, whole, deep: false, uneven: false, tiny: None, was_tiny: None }
+        let (deep, uneven, fast) = (false, false, false);
+        Frozen { inode, size: row.size, sources, pieces, whole, deep, uneven, fast, tiny: None, was_tiny: None }
     }
 
     /// Splices it, in as many steps as that takes. Returns the number of bytes that left the log.

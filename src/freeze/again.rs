@@ -1,0 +1,81 @@
+//! Compresses superchunks again that exist already, by the threads that compress those of a batch.
+//!
+//! Only results that are small enough are kept. Memory: the raw bytes of one superchunk for each thread and two more, a
+//! context for each thread, and the stored bytes that are kept. Called by `fs`.
+
+use super::batch::{BatchError, BatchOptions};
+use super::compressors::{Compressors, Ticket, Urgency, affordable};
+use crate::format::FormatError;
+use crate::format::codec::Encoded;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// Superchunks that are being compressed again.
+#[derive(Debug)]
+pub struct Again<'k> {
+    compressors: Compressors<'k>,
+    /// Superchunks whose stored bytes are not there yet, with the most stored bytes that they may have.
+    awaited: BTreeMap<u64, (Ticket, usize)>,
+    /// Stored bytes of the superchunks that are kept.
+    kept: BTreeMap<u64, Encoded>,
+}
+
+impl<'k> Again<'k> {
+    /// Starts the threads. The limit of the options does not matter.
+    ///
+    /// # Errors
+    /// Fails with `Thread` if a thread cannot be started.
+    pub fn new(options: &BatchOptions, urgency: Urgency<'k>) -> Result<Self, BatchError<Infallible>> {
+        let BatchOptions { params, compression, compressors, priority, .. } = *options;
+        let count = affordable(compressors, compression, params.superchunk_size);
+        let compressors = Compressors::start(count, priority, compression, params.part_size);
+        let mut compressors = compressors.map_err(BatchError::Thread)?;
+        compressors.set_urgency(urgency);
+        Ok(Again { compressors, awaited: BTreeMap::new(), kept: BTreeMap::new() })
+    }
+
+    /// Compresses a superchunk, which the caller numbers. Its result is kept if it has at most `most` stored bytes. Waits
+    /// if the compressors are busy.
+    ///
+    /// # Errors
+    /// Fails with `Compress` if an earlier superchunk could not be compressed.
+    ///
+    /// # Panics
+    /// Panics if a compressor panicked, with the same panic.
+    pub fn add(&mut self, number: u64, raw: Vec<u8>, most: usize) -> Result<(), BatchError<Infallible>> {
+        let ticket = self.compressors.send(Arc::new(raw));
+        self.awaited.insert(number, (ticket, most));
+        let (compressors, kept) = (&mut self.compressors, &mut self.kept);
+        let mut failed = None;
+        self.awaited.retain(|&number, &mut (ticket, most)| {
+            let Some(encoded) = compressors.try_receive(ticket) else { return true };
+            match encoded {
+                Ok(encoded) if encoded.stored.len() <= most => _ = kept.insert(number, encoded),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+            false
+        });
+        failed.map_or(Ok(()), |error| Err(BatchError::Compress(error)))
+    }
+
+    /// Waits for the rest. Returns the results that are kept, by number.
+    ///
+    /// # Errors
+    /// Fails with `Compress` if a superchunk could not be compressed.
+    ///
+    /// # Panics
+    /// Panics if a compressor panicked, with the same panic.
+    pub fn finish(mut self) -> Result<BTreeMap<u64, Encoded>, BatchError<Infallible>> {
+        for (number, (ticket, most)) in std::mem::take(&mut self.awaited) {
+            let stopped = FormatError::Decode { what: "superchunk", why: "its thread has stopped".into() };
+            let encoded = self.compressors.receive(ticket).unwrap_or(Err(stopped)).map_err(BatchError::Compress)?;
+            if encoded.stored.len() <= most {
+                self.kept.insert(number, encoded);
+            }
+        }
+        self.compressors.end();
+        Ok(std::mem::take(&mut self.kept))
+    }
+}
