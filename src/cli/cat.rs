@@ -2,7 +2,7 @@
 
 use super::args::ImageAndPaths;
 use super::open::{Opened, shown};
-use super::sentence::{found, told};
+use super::sentence::told;
 use super::{Context, Exit, escape, output, tell};
 use crate::format::rows::FileType;
 use crate::fs::{Attr, Fs, FsError};
@@ -64,8 +64,8 @@ pub fn run(args: Args, _: &Context) -> anyhow::Result<Exit> {
         }
         out.flush()
     };
-    let written = write();
-    found(exit, written.map_err(Into::into))
+    output::whoever_reads(write())?;
+    Ok(exit)
 }
 
 /// Why a file could not be copied.

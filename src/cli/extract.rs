@@ -4,7 +4,7 @@ use super::args::ImageAndPaths;
 use super::cat::{CatError, copy_file};
 use super::open::{Opened, shown};
 use super::progress::{Progress, Step, clock};
-use super::sentence::{found, told};
+use super::sentence::{told, unless_unread};
 use super::size::{Human, counted, entries};
 use super::walk::Walk;
 use super::{Context, Exit, descriptors, escape, output, signals, tell};
@@ -206,7 +206,8 @@ fn to_stdout(
     };
     let written = write();
     let flushed = out.flush();
-    found(exit.get(), written.and_then(|()| Ok(flushed?)))
+    unless_unread(written.and_then(|()| Ok(flushed?)))?;
+    Ok(exit.get())
 }
 
 struct Observer {

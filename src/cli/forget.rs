@@ -1,10 +1,10 @@
 //! `floe mount --forget-thaw`: gives a thaw log up that is missing or damaged, and lists the files that lose bytes with it.
 
 use super::open::shown;
-use super::sentence::found;
+use super::sentence::unless_unread;
 use super::size::{Human, counted};
 use super::walk::Walk;
-use super::{Exit, escape, output, tell, time};
+use super::{escape, output, tell, time};
 use crate::format::ids::InodeId;
 use crate::fs::forget::{Forgotten, forget};
 use crate::fs::{Fs, FsOptions};
@@ -44,7 +44,7 @@ fn tell(path: &Path, fs: &Fs, forgotten: &Forgotten) -> anyhow::Result<()> {
         tell::note(format_args!("what was there is now '{}'", shown(Path::new(aside))));
     }
     // The log is given up, and what was asked for goes on, whether somebody reads the list or not.
-    found(Exit::Done, list(fs, lost)).map(|_| ())
+    unless_unread(list(fs, lost))
 }
 
 /// Lists the files that lose bytes, each with the number of its ranges and the bytes that it loses.

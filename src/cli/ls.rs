@@ -2,7 +2,7 @@
 
 use super::args::{self, ImageAndPaths};
 use super::open::{Opened, shown};
-use super::sentence::found;
+use super::sentence::unless_unread;
 use super::time::Utc;
 use super::walk::Walk;
 use super::{Context, Exit, escape, output, tell};
@@ -93,7 +93,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let printed = print();
     // Also after an error: what was printed is a whole document.
     let ended = printer.end();
-    found(exit, printed.and_then(|()| Ok(ended?)))
+    unless_unread(printed.and_then(|()| Ok(ended?)))?;
+    Ok(exit)
 }
 
 /// Returns a hint at what people may have meant by a path that is not in the image.

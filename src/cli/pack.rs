@@ -4,7 +4,7 @@ use super::args::{self, Resources};
 use super::making::{self, Codec};
 use super::open::shown;
 use super::progress::{Progress, Step, clock, rate};
-use super::sentence::{found, told};
+use super::sentence::told;
 use super::size::{Human, counted, entries};
 use super::{Context, Exit, descriptors, escape, output, signals, size, time};
 use crate::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, FilterOptions, FilterRules, NameList};
@@ -165,10 +165,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let exit = if debug || args.dry_run {
         crate::pack::survey(sources, image, &options, &observer)?;
         let written = match speaker.and_then(|speaker| speaker.failed.lock().take()) {
-            Some(error) => Err(error.into()),
-            None => observer.tell_survey(json).map_err(Into::into),
+            Some(error) => Err(error),
+            None => observer.tell_survey(json),
         };
-        found(Exit::Done, written)?
+        output::whoever_reads(written)?;
+        Exit::Done
     } else {
         signals::watch();
         let packed = crate::pack::pack(sources, image, &options, &observer);

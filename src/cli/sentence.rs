@@ -48,14 +48,15 @@ pub fn is_broken_pipe(error: &Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Returns `exit`, what a command has found, if it could write its results or nobody reads standard output any more.
+/// Returns the result of writing to standard output, but success if nobody reads that any more: the command goes on, and
+/// what it has found decides its exit status. [`output::whoever_reads`](super::output::whoever_reads) does it for plain I/O.
 ///
 /// # Errors
 /// Returns any other error of `written`.
-pub fn found(exit: Exit, written: anyhow::Result<()>) -> anyhow::Result<Exit> {
+pub fn unless_unread(written: anyhow::Result<()>) -> anyhow::Result<()> {
     match written {
-        Err(error) if !is_broken_pipe(&error) => Err(error),
-        _ => Ok(exit),
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        written => written,
     }
 }
 

@@ -47,17 +47,15 @@ impl<'k> Again<'k> {
         let ticket = self.compressors.send(Arc::new(raw));
         self.awaited.insert(number, (ticket, most));
         let (compressors, kept) = (&mut self.compressors, &mut self.kept);
-        let mut failed = None;
+        let mut done = Ok(());
         self.awaited.retain(|&number, &mut (ticket, most)| {
             let Some(encoded) = compressors.try_receive(ticket) else { return true };
-            match encoded {
-                Ok(encoded) if encoded.stored.len() <= most => _ = kept.insert(number, encoded),
-                Ok(_) => {}
-                Err(error) => failed = Some(error),
+            if let Err(error) = keep(kept, number, most, encoded) {
+                done = Err(error);
             }
             false
         });
-        failed.map_or(Ok(()), |error| Err(BatchError::Compress(error)))
+        done
     }
 
     /// Waits for the rest. Returns the results that are kept, by number.
@@ -70,12 +68,23 @@ impl<'k> Again<'k> {
     pub fn finish(mut self) -> Result<BTreeMap<u64, Encoded>, BatchError<Infallible>> {
         for (number, (ticket, most)) in std::mem::take(&mut self.awaited) {
             let stopped = FormatError::Decode { what: "superchunk", why: "its thread has stopped".into() };
-            let encoded = self.compressors.receive(ticket).unwrap_or(Err(stopped)).map_err(BatchError::Compress)?;
-            if encoded.stored.len() <= most {
-                self.kept.insert(number, encoded);
-            }
+            keep(&mut self.kept, number, most, self.compressors.receive(ticket).unwrap_or(Err(stopped)))?;
         }
         self.compressors.end();
         Ok(std::mem::take(&mut self.kept))
     }
+}
+
+/// Adds a result to `kept` if it has at most `most` stored bytes.
+fn keep(
+    kept: &mut BTreeMap<u64, Encoded>,
+    number: u64,
+    most: usize,
+    encoded: Result<Encoded, FormatError>,
+) -> Result<(), BatchError<Infallible>> {
+    let encoded = encoded.map_err(BatchError::Compress)?;
+    if encoded.stored.len() <= most {
+        kept.insert(number, encoded);
+    }
+    Ok(())
 }

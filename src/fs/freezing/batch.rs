@@ -193,7 +193,8 @@ pub(super) fn run(
     })
 }
 
-fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOptions, FsError> {
+/// Returns the options of the next batch, or of packing superchunks again.
+pub(super) fn options(live: &Live, how: &FreezeHow<'_>, now: &Snapshot) -> Result<BatchOptions, FsError> {
     let params = *now.view().params();
     let least = u64::from(params.superchunk_size).saturating_mul(SUPERCHUNKS);
     let limit = live.pressure.batch(DEFAULT_LIMIT, least);
@@ -223,7 +224,7 @@ fn is_fast(compression: Compression, own: Compression) -> bool {
 /// Returns the priority of the compressors. Under pressure the work is done by threads at normal priority. Threads at
 /// idle priority are not used while somebody asks, or while some of them have not finished work that others took over
 /// from them.
-pub(super) fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
+fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
     match how.priority {
         _ if live.pressure.is_pressed() => Priority::Normal,
         Priority::Idle if live.freezer.is_asked() || !live.left_behind.is_empty() => Priority::Low,

@@ -10,18 +10,17 @@
 //! in each round from the first look-up to the last change, so nobody else changes these rows, splices, or frees. Memory:
 //! the raw bytes of one superchunk for each compressor and two more, and what one round keeps. Called by `pass`.
 
-use super::batch::{is_urgent, priority};
+use super::batch::{is_urgent, options};
 use super::publish::publish_again;
 use super::report::{FreezeHow, FreezeReport};
 use crate::format::block::KeyRef;
 use crate::format::clear::ClearList;
-use crate::format::codec::Compression;
 use crate::format::frame::FrameKind;
 use crate::format::ids::{InodeId, SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::rows::{ContentRef, Extent, FileType, Identity, InodeRow};
 use crate::format::schema;
-use crate::freeze::{Again, BatchOptions, DEFAULT_LIMIT, Urgency};
+use crate::freeze::{Again, DEFAULT_LIMIT, Urgency};
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use crate::fs::ops::no_longer_fast;
@@ -107,14 +106,7 @@ impl Repack {
             live.begin()?;
             return Ok(true);
         }
-        let params = *view.params();
-        let options = BatchOptions {
-            params,
-            compression: Compression::from_numbers(params.codec, params.level)?,
-            compressors: live.compressors.load(Ordering::Relaxed).max(1),
-            priority: priority(live, how),
-            limit: DEFAULT_LIMIT,
-        };
+        let options = options(live, &FreezeHow { level: None, by_rate: false, ..*how }, &now)?;
         let is_urgent = || is_urgent(live, how);
         let urgency = Urgency { is_urgent: &is_urgent, left: &live.left_behind };
         let again = Again::new(&options, urgency).map_err(|error| FsError::io(error.to_string()))?;
