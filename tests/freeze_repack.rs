@@ -1,51 +1,31 @@
 //! What was packed fast under pressure is packed again by a deep freeze: files, snapshots, old readers, gc, `check`, damage
 //! and power cuts.
 
+#[path = "common/memory.rs"]
+mod memory;
+
 use floe::care::{self, CheckOptions, CheckReport, FindingKind, LogBesideImage, Severity, check_with_log};
 use floe::format::frame::{FRAME_HEADER, FrameKind};
 use floe::format::ids::{InodeId, LogOffset, SubchunkId, SuperchunkId};
 use floe::format::limits::LOG_START;
-use floe::format::params::{Chunker, Params};
+use floe::format::params::Params;
 use floe::format::place::Place;
-use floe::format::rows::{ContentRef, Extent, Time};
+use floe::format::rows::{ContentRef, Extent};
 use floe::fs::gc::NoReaders;
-use floe::fs::start::look;
-use floe::fs::{Finished, FreezeHow, FreezeReport, Fs, FsError, FsOptions, Live, LiveOptions, NewKind, NewNode};
+use floe::fs::{Finished, FreezeHow, FreezeReport, Fs, FsError, FsOptions, Live};
 use floe::inflate::WorkingSet;
 use floe::meta::{Image, ImageOptions, View};
-use floe::pack::{PackOptions, empty_into};
-use floe::storage::testing::{Fault, FaultyStorage, FolderHome, History, MemoryFolder, MemoryStorage, Remains};
+use floe::storage::testing::{Fault, FaultyStorage, History, MemoryFolder, MemoryStorage, Remains};
 use floe::storage::{Folder, Operation, Storage};
+use memory::{Files, HOUR, assert_clean, empty, files, inodes, params, write};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-const HOUR: Duration = Duration::from_secs(3600);
 const NEVER: &dyn Fn() -> bool = &|| false;
 
-type Files = BTreeMap<String, Vec<u8>>;
-
-/// Small subchunks and superchunks, packed at level 12.
-fn params() -> Params {
-    let chunker = Chunker::FastCdc { min: 1024, avg: 2048, max: 8192 };
-    Params { chunker, superchunk_size: 1 << 20, ..Params::default() }
-}
-
-fn empty(params: Params) -> Vec<u8> {
-    let storage = Arc::new(MemoryStorage::new());
-    let compression = "zstd:12".parse().unwrap();
-    empty_into(storage.clone(), &PackOptions { params, compression, ..PackOptions::default() }).unwrap();
-    storage.to_bytes()
-}
-
 fn open(storage: Arc<dyn Storage>, folder: Arc<dyn Folder>, session: u64) -> Arc<Live> {
-    let found = look(storage.clone(), Arc::new(FolderHome::new(folder)), ImageOptions::default()).unwrap();
-    let seconds = AtomicI64::new(1000);
-    let clock = Arc::new(move || Time { secs: seconds.fetch_add(1, Ordering::Relaxed), nanos: 0 });
-    let options = LiveOptions { commit: HOUR, clock, log_id: session, segment_size: Some(64 << 10), budget: None };
-    let live = Live::new(storage, found, options).unwrap();
+    let live = memory::open(storage, folder, session);
     live.set_keep_out(Arc::new(|| Ok(Box::new(()) as NoReaders)));
     live
 }
@@ -110,37 +90,11 @@ fn text(len: usize, seed: u64) -> Vec<u8> {
     out
 }
 
-fn write(live: &Live, name: &str, bytes: &[u8]) -> InodeId {
-    let node = NewNode { kind: NewKind::Regular, mode: 0o644, umask: 0o022, uid: 0, gid: 0 };
-    let inode = live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode;
-    live.write(inode, 0, bytes, false).unwrap();
-    inode
-}
-
-fn files(live: &Arc<Live>) -> Files {
-    let view = live.snapshot().view().clone();
-    let fs = Fs::over(live.clone(), FsOptions { readahead: 0, ..FsOptions::default() });
-    let (mut entries, mut files) = (view.dirents(InodeId::ROOT, None).unwrap(), Files::new());
-    while let Some((name, entry)) = entries.peek().unwrap() {
-        let (name, mut bytes) = (String::from_utf8(name.to_vec()).unwrap(), Vec::new());
-        fs.read(entry.inode, 0, usize::MAX >> 1, &mut bytes).unwrap();
-        files.insert(name, bytes);
-        entries.advance(&view).unwrap();
-    }
-    files
-}
-
-/// Whether each file is marked as packed fast.
+/// The files that are marked as packed fast.
 fn fast(live: &Live) -> BTreeSet<String> {
-    let view = live.snapshot().view().clone();
-    let (mut entries, mut fast) = (view.dirents(InodeId::ROOT, None).unwrap(), BTreeSet::new());
-    while let Some((name, entry)) = entries.peek().unwrap() {
-        if view.inode(entry.inode).unwrap().unwrap().is_fast() {
-            fast.insert(String::from_utf8(name.to_vec()).unwrap());
-        }
-        entries.advance(&view).unwrap();
-    }
-    fast
+    let view = view(live);
+    let is_fast = |inode| view.inode(inode).unwrap().unwrap().is_fast();
+    inodes(live).into_iter().filter(|(_, inode)| is_fast(*inode)).map(|(name, _)| name).collect()
 }
 
 fn freeze(live: &Live, level: Option<i32>) -> FreezeReport {
@@ -166,12 +120,6 @@ fn stored(view: &View) -> u64 {
 
 fn view(live: &Live) -> View {
     live.snapshot().view().clone()
-}
-
-#[track_caller]
-fn assert_clean(report: &CheckReport, what: &str) {
-    let bad: Vec<_> = report.findings.iter().filter(|finding| finding.severity > Severity::Note).collect();
-    assert!(bad.is_empty(), "{what}: {bad:#?}");
 }
 
 fn check(storage: &Arc<FaultyStorage<MemoryStorage>>) -> CheckReport {
