@@ -81,7 +81,7 @@ impl Axis {
         (0.0..=1.0).contains(&self.place(*value))
     }
 
-    /// Returns each of `steps` in each decade of each unit.
+    /// Returns the products of each of `steps`, each power of ten and each unit that are on the axis.
     fn steps(&self, steps: &[u32], units: &[(f64, &str)]) -> Vec<f64> {
         let mut out = Vec::new();
         for (i, (unit, _)) in units.iter().enumerate() {
@@ -97,7 +97,8 @@ impl Axis {
         out
     }
 
-    /// Returns each of `steps` in each decade up to 10 seconds, and the values of `long`.
+    /// Returns the values that [`Axis::steps`] gives for seconds, up to 10 seconds, and those of `long` that are on the
+    /// axis.
     fn times(&self, steps: &[u32], long: &[f64]) -> Vec<f64> {
         let mut out = self.steps(steps, SECONDS);
         out.retain(|value| *value <= 10.0);
@@ -105,7 +106,7 @@ impl Axis {
         out
     }
 
-    /// Returns multiples of a round number of `unit`, for an axis too short for decades.
+    /// Returns the multiples of a round number of `unit` that are on the axis, for an axis too short for powers of ten.
     fn even(&self, unit: f64) -> Vec<f64> {
         let (low, high) = (self.low.exp(), self.high.exp());
         let aim = (high - low) / unit / 5.0;

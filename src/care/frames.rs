@@ -238,7 +238,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Handles frames that are referred to and should lie within the stored bytes of a dead frame, but that the scan
-    /// did not find. Their headers are damaged, or the evidence that the dead frame is punched is.
+    /// did not find. Either their headers are damaged, or the bytes are that would show that the dead frame is punched.
     fn known_within(&mut self, range: Range<u64>, on_clear: OnClear<'_>) {
         let mut at = range.start;
         while let Some(offset) = self.known.next(LogOffset(at)).filter(|offset| offset.0 < range.end) {
@@ -257,8 +257,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reports the damaged header of a frame of the image's log whose place is known from the tables, and checks the rest
-    /// of the frame. `on_clear` is called with the clear list, if it is one.
+    /// Reports the damaged header of a frame of the image's log whose place is known from the tables, and checks the
+    /// rest of the frame. `on_clear` is called with the frame's clear list, if it has one.
     fn known_by_place(&mut self, known: &KnownFrame, error: &LogError, on_clear: OnClear<'_>) {
         let message = format!(
             "header of the {} at offset {} is damaged: {}; no file is affected: the map has the same information",

@@ -125,7 +125,8 @@ impl Namespace<'_> {
         }
     }
 
-    /// Checks that the rows of each content tile it, and that the subchunks they name are long enough.
+    /// Checks that the rows of each content follow one another without gaps and overlaps, and that the subchunks that
+    /// they name are long enough.
     fn contents(&mut self) -> Result<(), CheckError> {
         let next = self.check.image.root().next_content;
         let mut current = 0;

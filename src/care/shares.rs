@@ -47,7 +47,7 @@ pub(super) fn check(check: &Check<'_>, trees: &Trees, findings: &mut Findings) -
     }
 }
 
-/// Reports rows that no count can match.
+/// Reports rows that are wrong in themselves: no content or xattr set can have such a key or number of users.
 fn wrong_keys(check: &Check<'_>, findings: &mut Findings) -> Result<(), CheckError> {
     each_row(check.image, &schema::SHARES, 0, &mut |key, ints, _| {
         if let Err(error) = ShareKey::decode(key.a, key.b).and(ShareRow::decode(ints)) {

@@ -4,7 +4,8 @@
 
 /// The constant that is hashed before the key to make the gear table.
 const GEAR_CONTEXT: &[u8] = b"floe gear v1";
-/// Number of bits by which the masks before and after the average differ from its own.
+/// Number of bits by which the two masks differ from the mask that would give the average length alone: the strict one
+/// has more, the loose one fewer.
 const NORMALISATION: u32 = 2;
 /// Number of bytes examined between two checks for the end of data.
 const STRIDE: usize = 16;

@@ -121,7 +121,7 @@ pub fn clean(path: &[u8]) -> Vec<u8> {
     parts.collect::<Vec<_>>().join(&b'/')
 }
 
-/// `-j`.
+/// The option `-j`: how many threads a command uses.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 #[command(next_help_heading = "Resources")]
 pub struct Resources {

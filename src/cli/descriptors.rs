@@ -5,7 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Number of descriptors for everything but the directories that are kept open: image, temporary files, readers,
 /// standard streams.
 const RESERVED: u64 = 64;
-/// Most directories that are kept open: more than wait to be read and a usual depth need are of no use.
+/// Most directories that are kept open. More would be of no use: only those are needed that wait to be read, and those
+/// on the way down to them.
 const MOST: u64 = 4096;
 /// Least number of directories that are kept open: with fewer, directories are opened again all the time.
 const LEAST: u64 = 8;

@@ -24,8 +24,8 @@ pub fn completions(args: CompletionsArgs) -> anyhow::Result<Exit> {
     print(&script)
 }
 
-/// Returns the definition of the command line with values to offer, also where others are allowed, and no names of
-/// files where none is meant.
+/// Returns the definition of the command line as completions need it. Some arguments get values to offer, although
+/// other values are allowed, too. Names of files are offered only for arguments that name a file.
 fn completable(command: clap::Command) -> clap::Command {
     let of_arg = |arg: clap::Arg| match values(arg.get_id().as_str()) {
         Some(values) => arg.value_parser(PossibleValuesParser::new(values)),

@@ -54,7 +54,8 @@ fn width() -> usize {
     columns().clamp(NARROWEST, WIDEST)
 }
 
-/// Returns the columns of the terminal, whichever stream is one; else as COLUMNS says.
+/// Returns the width in columns of the terminal, if one of the standard streams is one; otherwise that in the variable
+/// COLUMNS, or a default.
 pub fn columns() -> usize {
     let of_terminal = [rustix::stdio::stdout(), rustix::stdio::stderr(), rustix::stdio::stdin()]
         .iter()

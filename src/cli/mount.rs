@@ -140,7 +140,7 @@ struct HelperCall {
     image: PathBuf,
     dir: PathBuf,
     options: MountOptions,
-    /// `-f`: all but the mount itself.
+    /// Whether `-f` was given: do everything except the mount itself.
     fake: bool,
 }
 

@@ -118,12 +118,12 @@ pub struct Thawed {
     pub lost: Ranges,
 }
 
-/// A number of ranges, and the sum of their bytes.
+/// How many ranges of files there are, and how many bytes they have in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Ranges {
     /// Number of ranges.
     pub ranges: u64,
-    /// Sum of the ranges' bytes.
+    /// Sum of the lengths of the ranges in bytes.
     pub bytes: u64,
 }
 

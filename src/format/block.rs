@@ -82,8 +82,8 @@ const KEY_STREAMS: usize = 5;
 const TAIL_STREAMS: usize = 2;
 /// Bytes of the fixed head of a block: table, level, number of integer columns, reserved byte, number of rows.
 const FIXED: usize = 8;
-/// Most raw bytes of a name for each byte of a block: with one byte of front-coded name a row can repeat up to 255
-/// bytes of the previous name.
+/// Most bytes of names that one byte of a block can decode to. Names are front-coded, so one byte can repeat up to 255
+/// bytes of the name before.
 const NAME_EXPANSION: usize = 256;
 
 /// Encodes rows, which are pushed in key order, as the raw bytes of one table block.

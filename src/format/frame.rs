@@ -203,8 +203,8 @@ fn crc(raw: &RawFrameHeader) -> u32 {
     raw.as_bytes().split_last_chunk::<4>().map_or(0, |(before, _)| sums::crc32(before))
 }
 
-/// Returns whether these bytes may be a frame header at `offset`, whole or damaged, or are zeros, so that no header was
-/// written yet. Data seldom looks like this.
+/// Returns whether these bytes may be a frame header at `offset`, whole or damaged. Zeros count, too: perhaps the
+/// header was never written. Data seldom looks like this.
 pub fn may_be_header(bytes: &[u8; FRAME_HEADER], offset: LogOffset) -> bool {
     let own_offset = RawFrameHeader::read(bytes, "frame header").map(|raw| raw.own_offset.get());
     bytes.starts_with(&FRAME_MAGIC) || own_offset == Ok(offset.0) || bytes == &[0; FRAME_HEADER]

@@ -21,7 +21,7 @@ id! {
     InodeId
 }
 id! {
-    /// Id of a subchunk, which is of file data or a table block.
+    /// Id of a subchunk: a piece of file data, or a table block.
     SubchunkId
 }
 id! {

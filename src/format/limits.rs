@@ -4,7 +4,7 @@
 pub const HEAD_SLOT_SPAN: u64 = 16 * 1024;
 /// Offset in bytes where the log of an image begins.
 pub const LOG_START: u64 = 2 * HEAD_SLOT_SPAN;
-/// Bytes of a sync block: a block of this size that was synced is never appended to.
+/// Length of a sync block in bytes. Nothing is ever appended to a block of this length that has synced bytes.
 pub const SYNC_BLOCK: u64 = 4096;
 /// Most bytes of the clear part of a frame.
 pub const CLEAR_LEN: u64 = 4 << 20;
@@ -15,7 +15,8 @@ pub const RAW_LEN: u64 = 64 << 20;
 /// Most stored bytes of a frame: raw bytes plus more than the largest part table (64 MiB in parts of 4 KiB, 12 bytes
 /// each).
 pub const STORED_LEN: u64 = RAW_LEN + (1 << 20);
-/// Most raw bytes of a superchunk and of all those that its recipes may refer to: a reader holds them to inflate it.
+/// Most raw bytes of a superchunk together with all superchunks that its recipes may refer to. A reader that inflates
+/// it needs all of them in memory.
 pub const SOURCE_BYTES: u64 = 2 << 30;
 /// Smallest superchunk size of an image, in bytes.
 pub const SUPERCHUNK_MIN: u32 = 1 << 20;
@@ -27,7 +28,7 @@ pub const PART_MIN: u32 = 4096;
 pub const TABLE_BLOCK: u64 = 256 * 1024;
 /// Most raw bytes of a table group: a lookup inflates no more than that.
 pub const TABLE_GROUP: u64 = 256 * 1024;
-/// Most levels of a tree: with two children a block this is far beyond any image.
+/// Most levels of a tree. With only 16 children in each interior block, this is enough for 2^44 leaves.
 pub const TREE_LEVELS: u8 = 12;
 /// Most bytes of a subchunk.
 pub const SUBCHUNK_LEN: u64 = 1 << 20;

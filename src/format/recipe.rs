@@ -146,8 +146,9 @@ impl RecipeRow {
     }
 }
 
-/// The last piece of the row so far that is not of a composed subchunk's own stored part. The id of the next such piece
-/// is relative to it, and so is the offset if that piece is of the same subchunk.
+/// The last piece so far, in a row of recipes, that takes its bytes from another subchunk than the composed one. The id
+/// of the next such piece is stored as a difference to it. So is the offset, if that piece takes its bytes from the
+/// same subchunk.
 #[derive(Clone, Copy)]
 struct Other {
     id: u64,

@@ -266,8 +266,8 @@ impl Root {
 }
 
 /// Returns the root hash: BLAKE3-32 of the view's hash and of all bytes of the logical part after the view, bytes of
-/// later minor versions included. A part shorter than a view is not valid; the hash of no bytes is returned then, which
-/// no head names.
+/// later minor versions included. A part that is shorter than a view is not valid. For such a part the result is the
+/// hash of no bytes, which no head names.
 pub fn root_hash(logical: &[u8]) -> [u8; 32] {
     let Some((view, rest)) = logical.split_at_checked(RawView::SIZE) else {
         return *blake3::hash(&[]).as_bytes();

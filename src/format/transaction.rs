@@ -114,7 +114,7 @@ pub enum Operation {
     },
 }
 
-/// The head of a transaction: its number, order and time.
+/// The head of a transaction: its number, its time, and what was durable before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionInfo {
     /// Number of the transaction: one more than that of the one before; the first is 1.
@@ -136,7 +136,7 @@ pub struct TransactionInfo {
 /// A transaction of the thaw log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Number, order and time of the transaction.
+    /// Head of the transaction: its number, its time, and what was durable before it.
     pub info: TransactionInfo,
     /// Changes of the transaction, in order.
     pub operations: Vec<Operation>,

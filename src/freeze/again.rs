@@ -22,7 +22,7 @@ pub struct Again<'k> {
 }
 
 impl<'k> Again<'k> {
-    /// Starts the threads. The limit of the options does not matter.
+    /// Starts the threads. The options' `limit` is ignored.
     ///
     /// # Errors
     /// Fails with `Thread` if a thread cannot be started.

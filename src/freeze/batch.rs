@@ -21,8 +21,8 @@ use thiserror::Error;
 
 /// New raw bytes of a batch by default: enough for good compression, and little to lose or to repeat.
 pub const DEFAULT_LIMIT: u64 = 64 << 20;
-/// Factor of the limit of new bytes: a batch is also full if the bytes that it found in the image or in itself are this
-/// many times the limit. They take no space, but each has a piece that stays in memory.
+/// A batch is also full if the bytes that it found in the image or in itself are this many times the limit of new
+/// bytes. Such bytes are not stored again, but the caller keeps a [`Piece`] in memory for each subchunk of them.
 const SHARED_FACTOR: u64 = 16;
 
 /// Options of a batch.

@@ -54,7 +54,7 @@ struct Set {
     /// Queue of the set; `None` only while the set ends.
     queue: Option<Sender<CompressJob>>,
     threads: Vec<JoinHandle<()>>,
-    /// Whether the threads leave undone what has not begun.
+    /// Whether each thread ends after its present superchunk, and the superchunks in the queue are dropped.
     given_up: Arc<AtomicBool>,
 }
 

@@ -27,8 +27,8 @@ const KEEP: Duration = Duration::from_secs(60);
 /// Weight of a new measurement in the smoothed rate.
 const NEWEST: f64 = 0.5;
 
-/// Least factor between the rate of a higher level and the rate at which bytes arrive, so that the level is chosen:
-/// measured rates vary.
+/// A level above the last one is chosen only if its rate is at least this many times the rate at which bytes arrive,
+/// because measured rates vary.
 const MARGIN: f64 = 1.25;
 
 /// Speeds in MB/s of one core at zstd's levels 1 to 22 on source text. They relate the rate of one level to that of

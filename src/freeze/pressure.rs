@@ -102,7 +102,8 @@ impl Pace {
         Delay::Until(self.due)
     }
 
-    /// For each superchunk that is frozen, replies for as many bytes as it has are sent, but for at least one write.
+    /// Returns the delay of a reply while the log is full. Each superchunk that is frozen lets replies go for as many
+    /// written bytes as a superchunk has, but at least one reply.
     fn stop(&mut self, bytes: u64, freezer: Freezer, now: Duration) -> Delay {
         let next = freezer.frozen.saturating_add(1);
         let (count, given) = self.stop;

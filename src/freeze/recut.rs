@@ -37,17 +37,17 @@ pub enum Blocks {
 /// Length of a block in bytes.
 pub const FIXED_LEN: u32 = 32 << 10;
 
-/// Number of reads in which a longest subchunk is read, if spans are short. Longer reads would read more than needed
-/// after a change.
+/// Divisor: if spans are short, one read takes this fraction of the longest subchunk's length. Longer reads would read
+/// more than needed after a change.
 const READS: u64 = 2;
 /// Most bytes of one read.
 const READ_MAX: u64 = 1 << 20;
-/// Number of longest subchunks after a change within which the borders should be the old ones again. For most data a
-/// few are enough. For data without structure (a long run of equal bytes) the borders may never agree again, and a
-/// change of one byte would cut a file of any size.
+/// Distance after a change, in lengths of the longest subchunk, after which the old borders are kept even if the
+/// chunker does not find them. For most data it finds them again after a few subchunks. For data without structure (a
+/// long run of equal bytes) it may never find them, and a change of one byte would cut a file of any size.
 const RESYNC: u64 = 32;
-/// Number of longest subchunks before a change over which the search for a border of the chunker goes back. Only slices
-/// left by punching make the search necessary.
+/// Distance before a change, in lengths of the longest subchunk, up to which a border of the chunker is searched. The
+/// search is necessary only after slices that punching left.
 const BACK: u64 = 4;
 /// Number of spans after a border that are looked at to see whether it is clean.
 const LOOK: usize = 16;

@@ -115,7 +115,7 @@ impl Acl {
         self.of(Tag::UserObj).unwrap_or(0) << 6 | group << 3 | self.of(Tag::Other).unwrap_or(0)
     }
 
-    /// Returns whether the mode alone says the same. Then the ACL need not be stored.
+    /// Returns whether the file's mode alone says the same as the ACL. Then the ACL need not be stored.
     pub(super) fn is_mode(&self) -> bool {
         self.0.iter().all(|entry| matches!(entry.tag, Tag::UserObj | Tag::GroupObj | Tag::Other))
     }

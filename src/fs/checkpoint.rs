@@ -32,7 +32,7 @@ impl Live {
         self.checkpoint(false)
     }
 
-    /// With `unchanged`, makes a checkpoint even if nothing has changed.
+    /// Makes a checkpoint as [`Live::checkpoint_now`] does. With `unchanged`, makes one even if nothing has changed.
     pub(super) fn checkpoint(&self, unchanged: bool) -> Result<(), FsError> {
         let mut image = self.image.lock();
         let Some(image) = image.as_mut() else { return Ok(()) };
@@ -161,9 +161,9 @@ impl Live {
         Ok(())
     }
 
-    /// The counters of the new root. Blocks take the next ids of subchunks and superchunks, and a freeze may have given
-    /// out some since the sealing; ordinals are given out here. All this happens under the image's lock, which the
-    /// caller holds, so no id is given out twice.
+    /// Returns the counters of the new root. Blocks take the next ids of subchunks and superchunks, and a freeze may
+    /// have given out some since the sealing; ordinals are given out here. All this happens under the image's lock,
+    /// which the caller holds, so no id is given out twice.
     fn counters_of(&self, sealed: &Sealed) -> Counters {
         let Counters { subchunk, superchunk, ordinal, .. } = self.ids.counters();
         sealed.seal.counters.larger(Counters { subchunk, superchunk, ordinal, ..Counters::default() })
@@ -251,13 +251,13 @@ impl Live {
         }
     }
 
-    /// Whether publishing a root of the present state would free so much of the log that a checkpoint is worth it.
-    /// `left` are the bytes that the last one could not remove.
+    /// Returns whether publishing a root of the present state would free so much of the log that a checkpoint is worth
+    /// it. `left` are the bytes that the last one could not remove.
     pub(super) fn log_wants_checkpoint(&self, state: &State, left: u64) -> bool {
         state.garbage().saturating_sub(left) >= self.pressure.budget() / CHECKPOINT_PART
     }
 
-    /// Whether too much has changed, or too much of the log is garbage.
+    /// Returns whether a checkpoint is due: much has changed, or much of the log is garbage.
     fn is_due(&self, state: &State, last: Last) -> bool {
         let bytes = state.overlay_bytes();
         bytes >= self.checkpoint_at() && bytes > last.failed_at.saturating_add(last.failed_at / 8)

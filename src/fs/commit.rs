@@ -44,7 +44,8 @@ impl Live {
     }
 
     /// Makes all changes so far durable. With `seal`, the state is sealed for a checkpoint in the same step that takes
-    /// the operations [2].
+    /// the operations.
+    // Case 2.
     pub(super) fn commit(&self, seal: bool) -> Result<(), FsError> {
         self.keep_what_came_back()?;
         let _one = self.committing.lock();
@@ -62,8 +63,8 @@ impl Live {
         }
     }
 
-    /// Writes again what was recovered after a crash, as before a first change, because it may be in the page cache
-    /// only. Whoever asks for a commit is told that everything is durable.
+    /// If somebody waits for a commit, writes again what was recovered after a crash, as is done before a first change.
+    /// Until then it may be in the page cache only, and whoever asks for a commit is told that everything is durable.
     fn keep_what_came_back(&self) -> Result<(), FsError> {
         let nobody_waits = self.lock_state().waiters.is_empty();
         if nobody_waits || self.has_begun() || !self.has_recovered() {

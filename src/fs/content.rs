@@ -8,8 +8,8 @@ use crate::format::ids::SubchunkId;
 use crate::format::rows::inode::{FAST, TAG_ALLOCATED, TAG_WRITER, UNEVEN};
 use crate::format::rows::{ContentRow, Extent, InodeRow};
 
-/// Returns the rows that describe the range `[from, to)` as `row`, which begins at offset `begin`, describes it. They
-/// are in order, each with the offset at which it begins; empty if the range and the row do not overlap.
+/// Cuts a row of a content, which begins at offset `begin`, down to the range `[from, to)`. Returns the rows for what
+/// is left, in order, each with the offset at which it begins. There are none if row and range do not overlap.
 pub(super) fn part(begin: u64, row: &ContentRow, from: u64, to: u64) -> Vec<(u64, ContentRow)> {
     let (from, to) = (from.max(begin), to.min(begin.saturating_add(row.length)));
     if from >= to {

@@ -30,7 +30,7 @@ struct Mark {
     cookie: u64,
     /// The name; empty for the beginning of the directory.
     name: Box<[u8]>,
-    /// Whether a reader came here by seekdir(3). Then the numbers and names before it do not adjoin it.
+    /// Whether a reader came here by seekdir(3). Then it does not continue the names that were returned before it.
     jump: bool,
     /// Hashes of the names since the previous mark, combined by exclusive or.
     hash: u64,
@@ -45,7 +45,8 @@ impl Mark {
 /// The names of the last reply to a reader.
 #[derive(Debug, Default)]
 struct Reply {
-    /// The number that was asked for, and the number before that of the first name.
+    /// The number after which the reader asked for names, and the number before that of the first name in the reply.
+    /// They differ after a seekdir(3).
     asked: u64,
     before: u64,
     /// The name after which the reply begins; empty for the beginning of the directory.
@@ -240,8 +241,8 @@ impl DirHandle {
         }
     }
 
-    /// Drops half of the marks: every second one, or the oldest ones if that frees too little. A mark stays if a jump
-    /// or nothing follows it.
+    /// Drops half of the marks: every second one, or the oldest ones if that frees too little. A mark stays if the next
+    /// one was made by a jump, or if there is no next one.
     fn thin(&mut self) {
         self.sparse = (self.sparse * 2).min(SPARSE_MAX);
         let old = std::mem::take(&mut self.marks);

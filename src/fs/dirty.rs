@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// Time without writes after which a file that is open for writing may be frozen.
 pub(super) const UNWRITTEN: Duration = Duration::from_secs(30);
 /// Number of times in a row that a file changes during its freeze, so that nothing of it can be spliced, after which it
-/// has to wait [28].
+/// has to wait.
+// Case 28.
 const DROPS: u32 = 2;
 /// Time that such a file waits until it is frozen again.
 const WAIT_AFTER_DROPS: Duration = Duration::from_secs(60);

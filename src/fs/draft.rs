@@ -148,7 +148,8 @@ impl Draft {
         Ok(self.view().lookup(dir, name)?)
     }
 
-    /// Claims a shared content or xattr set: neither it nor its number of users may change meanwhile [7].
+    /// Claims a shared content or xattr set: neither it nor its number of users may change meanwhile.
+    // Case 7.
     pub(super) fn claim_shared(&mut self, key: ShareKey) {
         self.claims.write(Claim::Shared(key));
     }
@@ -302,7 +303,8 @@ impl Draft {
         self.bytes = self.bytes.wrapping_add(bytes);
     }
 
-    /// Marks the operation as one that frees space: it may use the reserve [24].
+    /// Marks the operation as one that frees space: it may use the reserve.
+    // Case 24.
     pub(super) fn removes(&mut self) {
         self.removes = true;
     }

@@ -32,7 +32,7 @@ pub type NoReaders = Box<dyn Any>;
 /// with typical rows, 3 MiB.
 const ROUND: u64 = 1 << 20;
 /// Most times that marking is repeated, because gc's own checkpoints leave dead blocks. The second pass changes only
-/// the map, whose blocks have no rows.
+/// the map. The map's own blocks have no rows in it, so no third pass finds more.
 const PASSES: usize = 3;
 
 /// Why gc freed nothing, or not everything.

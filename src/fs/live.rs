@@ -52,7 +52,7 @@ pub(super) const PENDING_MAX: u64 = 64 << 20;
 /// Bytes of memory for what is not in the image yet, by default.
 const MEMORY: usize = 512 << 20;
 
-/// Growth of the changed rows in bytes after which the reserve is estimated again.
+/// Growth of the changed rows in bytes, after which it is estimated again how much space to reserve for checkpoints.
 const RESERVE_ROWS: usize = 32 << 10;
 
 /// A function that returns the time of day.
@@ -107,7 +107,7 @@ pub struct Live {
     pub(super) image_end: AtomicU64,
     /// Bytes that are allocated after the image's end.
     pub(super) reserved: AtomicU64,
-    /// Bytes of changed rows for which the reserve was last estimated.
+    /// Bytes of changed rows when it was last estimated how much space to reserve for checkpoints.
     reserved_for: AtomicUsize,
     /// Bytes of memory for what is not in the image yet.
     memory: AtomicUsize,
@@ -220,8 +220,9 @@ impl Live {
         self.take_turns(operation)
     }
 
-    /// Evaluates and applies an operation, waiting for nothing but a turn: whoever has a turn makes others wait for
-    /// theirs, including the thread that makes checkpoints [23].
+    /// Evaluates and applies an operation. It waits for its turn, and for nothing else while it has the turn: others
+    /// wait for theirs meanwhile, also the thread that makes checkpoints.
+    // Case 23.
     fn take_turns<T>(&self, operation: impl Fn(&mut Draft) -> Result<T, FsError>) -> Result<T, FsError> {
         for _ in 0..TRIES {
             let _turn = self.turns.read();
@@ -270,7 +271,8 @@ impl Live {
     }
 
     /// Makes changes wait while a sync takes longer than the time between commits, so that a crash loses a bounded
-    /// amount [29]. With `checkpoint`, they also wait for a checkpoint while too many rows have changed.
+    /// amount. With `checkpoint`, they also wait for a checkpoint while too many rows have changed.
+    // Case 29.
     fn wait_for_room(&self, checkpoint: bool) -> Result<(), FsError> {
         let mut state = self.state.lock();
         loop {
@@ -340,7 +342,8 @@ impl Live {
         self.found.lock().as_ref().is_some_and(|found| found.brought_back().is_some())
     }
 
-    /// Makes sure that there is space for two checkpoints of what has changed [24].
+    /// Makes sure that there is space for two checkpoints of what has changed.
+    // Case 24.
     fn reserve(&self, draft: &Draft) -> Result<(), FsError> {
         // An estimate takes longer than a change. It is repeated only after the rows have grown by a step; twice the
         // estimate has room for that.
@@ -386,10 +389,11 @@ impl Live {
     }
 
     /// Appends bytes to the thaw log, in pieces. Nothing names them until a draft does; until then, their segments are
-    /// held [10].
+    /// held.
     ///
     /// # Errors
     /// Fails with `NoSpace`, or with `ReadOnly` after a failure.
+    // Case 10.
     pub(super) fn append(&self, bytes: &[u8]) -> Result<Written<'_>, FsError> {
         self.state.lock().check_latch()?;
         self.begin()?;
@@ -430,7 +434,8 @@ impl Live {
     }
 
     /// Makes sure that there is space for another segment before an operation uses up the log's last one. Otherwise
-    /// operations that remove something could not be committed [24].
+    /// operations that remove something could not be committed.
+    // Case 24.
     fn find_space_for_log(&self) -> Result<(), FsError> {
         let has_space = || {
             let found = self.log.lock().log.as_mut().is_none_or(ThawLog::has_space);

@@ -55,7 +55,7 @@ impl FsOptions {
     }
 }
 
-/// A value, after the stamp of its snapshot.
+/// The stamp of a snapshot, and a value that was computed from it.
 pub(super) type Stamped = (u64, u64);
 
 /// An image as a filesystem that can be read.

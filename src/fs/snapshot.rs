@@ -27,8 +27,8 @@ pub struct Snapshot {
     pub(super) view: View,
     /// Segments with written bytes; `None` without a thaw log.
     pub(super) segments: Option<Arc<Segments>>,
-    /// Frames of the thaw log before this offset are older than this mount: they are verified before they are used
-    /// [16].
+    /// Frames of the thaw log before this offset are older than this mount: they are verified before they are used.
+    // Case 16.
     pub(super) session: LogOffset,
     /// Inodes that are open, with their handles.
     pub(super) opens: Opens,

@@ -20,8 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// Bytes of the thaw log that nothing names from which on a checkpoint is worthwhile, if they are also half of the log.
-/// If segments are small because there is little space, it takes only this many segments.
+/// A checkpoint is worthwhile if it frees at least this many bytes of the thaw log (or the bytes of
+/// [`GARBAGE_SEGMENTS`] segments, if these are fewer) and at least half of the log. Segments are small where there is
+/// little space.
 const GARBAGE_MIN: u64 = 64 << 20;
 const GARBAGE_SEGMENTS: u64 = 4;
 
@@ -393,7 +394,8 @@ impl State {
         self.orphans.contains(&inode)
     }
 
-    /// Counts all handles as closed [31].
+    /// Counts all handles as closed.
+    // Case 31.
     pub(super) fn close_all(&mut self) {
         self.stamp += 1;
         for inode in self.opens.keys() {

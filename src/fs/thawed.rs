@@ -34,7 +34,8 @@ impl Moment<'_> {
     }
 
     /// Verifies a frame that is older than the session as a whole when it is first read, and returns its length in
-    /// bytes [16]. Newer frames were written by the session itself.
+    /// bytes. Newer frames were written by the session itself.
+    // Case 16.
     fn verified_len(&self, segment: &Segment, frame: LogOffset, sum: u64) -> Result<u64, FsError> {
         if let Some(len) = self.fs.verified.get(&(frame, sum)) {
             return Ok(len);

@@ -103,8 +103,9 @@ fn to_system(time: Time) -> SystemTime {
     whole.and_then(|whole| whole.checked_add(Duration::from_nanos(time.nanos.into()))).unwrap_or(UNIX_EPOCH)
 }
 
-/// Converts a time that the kernel sets. Nanoseconds count forward, also before 1970, but fuser 0.18 subtracts them
-/// from 1970 together with the seconds. So this takes apart what fuser made in the same way.
+/// Converts a time that the kernel sets. The kernel's nanoseconds count forward, also before 1970, but fuser 0.18
+/// subtracts them from 1970 together with the seconds. This function undoes that: it takes seconds and nanoseconds from
+/// fuser's time as fuser put them in.
 pub(super) fn from_system(time: SystemTime) -> Time {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Time { secs: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nanos: after.subsec_nanos() },

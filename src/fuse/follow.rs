@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Time between two checks whether the event loops run on the right CPU. A process waits for loops that cannot run for
-/// two ticks at most.
+/// Time between two checks whether the event loops run on the right CPU. If moved loops cannot run, a process that
+/// waits for them waits for two ticks at most.
 const TICK: Duration = Duration::from_millis(4);
 
 /// Index of the field `processor` of /proc/PID/stat, counted from the first field after the name.
@@ -114,7 +114,8 @@ struct Moved {
 }
 
 impl Moved {
-    /// Moves `loops` to `cpu`. Loops that are new in the list have answered something since the last call.
+    /// Moves `loops` to `cpu`. A loop is in the list once it has answered a request, so the list may have grown since
+    /// the last call.
     fn bring(&mut self, loops: &[u32], cpu: usize) {
         let is_here = self.here.as_ref().is_some_and(|(here, _)| *here == cpu);
         if is_here && self.loops.len() == loops.len() {
@@ -168,8 +169,8 @@ fn only(cpu: usize) -> CpuSet {
     only
 }
 
-/// Moves a loop to `cpu` that was not near before. Returns the CPUs on which it may run otherwise; `None` if it stays
-/// away.
+/// Moves a loop that has not been moved yet to `cpu`. Returns the CPUs on which it may run otherwise; `None` if it was
+/// not moved.
 fn take(thread_id: u32, cpu: usize) -> Option<CpuSet> {
     let cpus = sched_getaffinity(Some(own(thread_id)?)).ok()?;
     // If somebody gave it another scheduling policy, that was intended.

@@ -134,7 +134,7 @@ impl Own {
         Ok(Own { id: mount.id, file_system: mount.file_system() })
     }
 
-    /// Returns the file system of the mount.
+    /// Returns which file system is mounted: its device number, and a hash of its type and source.
     pub(super) fn file_system(&self) -> FileSystem {
         self.file_system
     }

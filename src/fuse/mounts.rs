@@ -47,7 +47,7 @@ impl Mount {
         self.fs_type == "fuse.floe"
     }
 
-    /// Returns the file system that is mounted there. Bind mounts of the same one are equal.
+    /// Returns the file system that is mounted there. It is the same for all bind mounts of that file system.
     pub fn file_system(&self) -> FileSystem {
         let text = [self.fs_type.as_bytes(), self.source.as_bytes()].join(&0);
         FileSystem { device: self.device, sum: sums::xxh3(&text) }

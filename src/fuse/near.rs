@@ -21,23 +21,24 @@ use std::thread::Thread;
 /// CPU.
 const BULK: usize = 128 << 10;
 
-/// Number of requests of one process in a row that wake the judge.
+/// Number of requests of one process in a row that wake the judge, the thread that decides where loops run.
 const WAKING: u32 = 64;
 
-/// Number of requests of one process in one tick that make a streak.
+/// Number of requests of one process in one tick that make a streak. A tick is the time between two decisions where
+/// loops run.
 const STREAK: u32 = 16;
 
 /// Divisor: in a streak, at most one request out of this many comes from another process, and at most one is large.
 const PURITY: u32 = 16;
 
-/// Number of ticks without a streak after which the judge goes to sleep.
+/// Number of ticks without a streak after which the judge (the thread that decides where loops run) goes to sleep.
 const QUIET: u32 = 16;
 
-/// Number of ticks that are measured before loops come near, and as many after. The first tick of each series is not
-/// counted, as it may be mixed.
+/// Number of ticks in which requests are counted before loops are moved to the CPU of the process, and again
+/// afterwards. The first tick of each series is not counted: only a part of it may belong to the series.
 const MEASURED: u32 = 4;
 
-/// Number of ticks near after which it is measured again whether that is useful.
+/// Number of ticks after which it is measured again whether it is useful that loops run on the CPU of the process.
 const TERM: u32 = 512;
 
 /// Shortest and longest pause, in ticks, after an attempt that was not useful.
@@ -54,7 +55,7 @@ pub(super) struct Traffic {
     other: AtomicU32,
     others: AtomicU32,
     bulky: AtomicU32,
-    /// Whether the judge sleeps until there is a streak.
+    /// Whether the judge (the thread that decides where loops run) sleeps until there is a streak.
     asleep: AtomicBool,
     /// Whether serving has ended.
     over: AtomicBool,
@@ -110,7 +111,8 @@ impl Traffic {
         self.loops.lock().clone()
     }
 
-    /// Returns what came since the last call. If others sent more, the next call counts for one of them.
+    /// Returns the counts since the last call. If other processes sent more requests than the one that was counted, one
+    /// of the others is counted from now on.
     pub(super) fn take(&self) -> Sample {
         let sample = Sample {
             requester: self.requester.load(Ordering::Relaxed),
@@ -124,7 +126,8 @@ impl Traffic {
         sample
     }
 
-    /// Records that the calling thread is the judge from now on: it is the one to be woken.
+    /// Records that the calling thread is the judge from now on: the thread that decides where loops run, and that is
+    /// woken by a streak.
     pub(super) fn judged_here(&self) {
         // Only called once, so this cannot fail.
         self.judge.set(std::thread::current()).ok();
@@ -162,7 +165,7 @@ impl Traffic {
     }
 }
 
-/// How long the judge waits until it decides again.
+/// How long the judge waits until it decides again where loops run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// Until the usual time has passed.

@@ -27,7 +27,8 @@ pub(super) const LARGEST: u64 = 128 << 10;
 const WAITING: usize = 4;
 /// Most bytes that are pushed from one window.
 const WINDOW_BYTES: u64 = 2 << 20;
-/// Most READs that are tracked. More event loops are rare; files that they read may be pushed meanwhile.
+/// Most READs that are tracked at a time. There are seldom more event loops; if there are, a file may be pushed while
+/// one of them reads it.
 const READS: usize = 32;
 /// Number of inodes that are remembered as being in the page cache.
 const REMEMBERED: usize = 1 << 15;

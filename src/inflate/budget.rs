@@ -41,7 +41,7 @@ struct State {
     /// Number of rooms and buffers.
     live: usize,
     spare: Vec<Vec<u8>>,
-    /// Number of changes that waiting threads may be waiting for.
+    /// Number of changes so far that may have made room. A waiting thread tries again when this number grows.
     turn: u64,
     waiting: usize,
     #[cfg(test)]
@@ -172,7 +172,8 @@ struct Claim {
 }
 
 impl Claim {
-    /// Returns a buffer, and `more` bytes beside it. The buffer is kept for the next inflation if that is worthwhile.
+    /// Gives a buffer back to the budget, and `more` bytes in addition. The buffer is kept for the next inflation if it
+    /// is large enough.
     fn give_back(&mut self, buffer: Vec<u8>, more: usize) {
         let mut gone = None;
         let mut state = self.budget.state.lock();

@@ -256,7 +256,8 @@ impl Cache {
         self.budget.take(unit.need(), || self.evict(Evict::Any).is_some())
     }
 
-    /// Inflates the unit whose `Busy` slot this thread has put, and wakes all that wait for it.
+    /// Inflates the unit that this thread has marked as being inflated (`Busy`), and wakes all threads that wait for
+    /// it.
     fn fly(&self, landing: Landing<'_>, unit: &Unit, room: Room, share: Option<AheadShare>) -> Outcome {
         let inflated = match self.load {
             Load::Decode => load::inflate(&self.image, unit, room, 0),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Bytes of part tables that are kept: a table of 4 MiB in parts of 128 KiB takes 800 bytes.
 const PART_TABLES: usize = 2 << 20;
 
-/// Most copies that a place names.
+/// Most frames that a place names: one and its copy.
 const COPIES: usize = 2;
 
 /// A cache of inflated superchunks of one image, with a limit on their bytes.

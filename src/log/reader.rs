@@ -11,8 +11,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Reads the frames of one log up to the end of the log when the reader was made, and frames after it up to the offset
-/// that [`LogReader::raise`] set since. A scan stops at the first of these ends.
+/// Reads the frames of one log. A scan stops where the log ended when the reader was made. By its offset, a later frame
+/// can be read, too, if it is before the offset that [`LogReader::raise`] was given since.
 #[derive(Clone)]
 pub struct LogReader {
     storage: Arc<dyn Storage>,
@@ -42,8 +42,8 @@ impl LogReader {
         Ok(LogReader { storage, log_id, end, readable, raised: Arc::default() })
     }
 
-    /// Makes a reader of the same log, which has grown and now ends at `end`. All readers that were made from one
-    /// another may read frames up to there.
+    /// Makes a reader of the same log, which has grown and now ends at `end`. All readers that share an origin with
+    /// this one may then read frames up to there.
     ///
     /// # Errors
     /// Fails if the storage cannot tell its length.

@@ -49,8 +49,8 @@ impl Window {
         Ok(())
     }
 
-    /// Returns the offset of the first header that counts at or after `from`, with its frame within the log. Every
-    /// offset is tried.
+    /// Returns the offset of the first header at or after `from` that verifies and whose frame is within the log. Tries
+    /// every offset.
     pub(super) fn find(&mut self, reader: &LogReader, from: u64) -> Option<LogOffset> {
         let end = reader.readable();
         let mut at = from;
@@ -76,8 +76,8 @@ impl Window {
         None
     }
 
-    /// Returns the offset of the first header that counts at a multiple of `step` in `[from, end)`, with its frame
-    /// ending at or before `end`. `from` is a multiple of `step`.
+    /// Returns the first header at a multiple of `step` in `[from, end)` that verifies and whose frame ends at or
+    /// before `end`. `from` is a multiple of `step`.
     pub(super) fn find_on_borders(
         &mut self,
         reader: &LogReader,

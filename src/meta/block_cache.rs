@@ -8,7 +8,8 @@ use crate::format::schema::TableId;
 use crate::format::sums::Hash24;
 use std::sync::Arc;
 
-/// Inflated groups (at most 256 KiB each) that are kept besides the blocks: neighbouring blocks are in the same group.
+/// Number of inflated table groups (at most 256 KiB each) that are kept besides the blocks. Blocks that are read one
+/// after another are often in the same group.
 const GROUPS: usize = 16;
 const SHARDS: usize = 8;
 

@@ -212,8 +212,8 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     Ok((root, place, root_hash, counters))
 }
 
-/// Returns the number and the raw bytes of the subchunks of file data that are new since the version. The overlay's
-/// changes of the map are only about these: the checkpoint itself makes the rows of table blocks.
+/// Returns the number and the raw bytes of the subchunks of file data that are new since the version. The changed rows
+/// of the map are only for such subchunks: the rows for table blocks are made by the checkpoint itself.
 fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     let (mut subchunks, mut bytes) = (0u64, 0u64);
     let map = version.tree(&schema::MAP);

@@ -29,8 +29,8 @@ const GROUP_SHARE: u64 = FRAME_HEADER as u64 + 32;
 /// Upper bound of the bytes of a root's frame. A pad follows the copy of a root.
 const ROOT: u64 = FRAME_HEADER as u64 + 1024;
 const PAD: u64 = limits::SYNC_BLOCK + FRAME_HEADER as u64;
-/// Largest number of blocks that one changed leaf, with a neighbour that it joins, can become, besides those for new
-/// rows.
+/// Largest number of blocks that replace one changed leaf and the neighbour with which it is joined, not counting
+/// blocks for new rows.
 const SPLIT: u64 = 3;
 
 /// What a batch of changes to one tree writes.

@@ -80,7 +80,8 @@ struct Frame {
 /// Subchunks with consecutive ids in one superchunk: at most [`limits::RUN`], as in a row of the map.
 struct Run {
     first: SubchunkId,
-    /// Index in [`ClearLists::tails`] where its lengths and bits begin.
+    /// Index in [`ClearLists::tails`] where the lengths of the subchunks begin, and the bits that tell which of them
+    /// are composed.
     tail: u64,
     /// Index of the run's frame in [`ClearLists::frames`].
     frame: u32,

@@ -131,7 +131,7 @@ impl Image {
     /// Reads the table of a superchunk's parts. Returns `None` if the table is damaged in every copy that can be read.
     ///
     /// # Errors
-    /// Fails if no copy can be read, or a length is above its limit.
+    /// Fails if no copy of the frame can be read, or if a length in `place` is above its limit.
     pub fn part_table(&self, place: &Place) -> Result<Option<PartTable>, MetaError> {
         self.check_lengths(place)?;
         let (mut first_error, mut damaged) = (None, false);

@@ -10,12 +10,12 @@ use crate::format::ids::InodeId;
 use crate::format::rows::ThawedRow;
 use crate::format::schema;
 
-/// A number of ranges, and the sum of their bytes.
+/// How many ranges of files there are, and how many bytes they have in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RangeCount {
     /// Number of ranges.
     pub ranges: u64,
-    /// Sum of the ranges' bytes.
+    /// Sum of the lengths of the ranges in bytes.
     pub bytes: u64,
 }
 

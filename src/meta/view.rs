@@ -15,8 +15,9 @@ use crate::format::rows::{DirentRow, InodeRow, ShareKey, ShareRow, XattrSet};
 use crate::format::schema::{self, Table};
 use std::sync::Arc;
 
-/// The current state of all tables: a version of the image, under the sealed overlay that is being checkpointed (if
-/// there is one), under the active overlay that takes changes.
+/// The current state of all tables, in up to three layers. The lowest is a version of the image. Above it is the sealed
+/// overlay: changed rows that a checkpoint is writing, if one is. The uppermost is the active overlay, which takes new
+/// changes.
 #[derive(Clone)]
 pub struct View {
     version: Arc<Image>,

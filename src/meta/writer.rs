@@ -17,8 +17,8 @@ use crate::table::{BlockSink, BlockSource, BulkLoader, Change, ChildRef, TableEr
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
-/// Divisor of the space for second copies of the map's leaves with recipes: they may take one byte in this many bytes
-/// of the image before them.
+/// Limit on second copies of the map's leaves with recipes: together they take at most the bytes of the image before
+/// them, divided by this.
 const RECIPE_COPIES_SHARE: u64 = 100;
 
 /// Collects the rows of the map while superchunks and table groups are written.

@@ -63,7 +63,7 @@ pub enum PackError {
         #[source]
         source: HeadError,
     },
-    /// The image cannot be put under its name.
+    /// The finished image cannot get its name.
     #[error(transparent)]
     Appear(AtomicError),
     /// The image's log cannot be written.

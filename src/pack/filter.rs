@@ -212,8 +212,8 @@ impl Compiled {
     }
 }
 
-/// Returns the innermost error. The crate wraps it in the file, line and glob it concerns; the message already names
-/// these.
+/// Returns the innermost error. The crate `ignore` wraps it in errors that name the file, the line and the pattern; the
+/// caller's message already names these.
 fn innermost(error: ignore::Error) -> ignore::Error {
     match error {
         ignore::Error::WithLineNumber { err, .. } | ignore::Error::WithPath { err, .. } => innermost(*err),

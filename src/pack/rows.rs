@@ -98,7 +98,7 @@ impl TreeRows {
         }
     }
 
-    /// Enters a directory and adds its inode; the first is the root.
+    /// Enters a directory and adds its inode. The first directory entered is the root.
     pub(super) fn enter(&mut self, name: &[u8], meta: &Meta) -> Result<(), PackError> {
         let parent = self.open.last().map_or(InodeId::ROOT, |dir| dir.inode);
         let inode = self.inode(meta, &Node::bare(FileType::Directory, meta.size), Some(parent))?;
@@ -111,7 +111,7 @@ impl TreeRows {
         Ok(())
     }
 
-    /// Leaves a directory: its entries are complete.
+    /// Leaves the directory that was entered last, after all its entries were added.
     pub(super) fn leave(&mut self) -> Result<(), PackError> {
         let Some(dir) = self.open.pop() else { return Ok(()) };
         if dir.subdirectories > 0 {

@@ -80,9 +80,9 @@ impl AtomicFile {
         Ok(std::iter::once(own).chain(note).map(|file| (file.dev(), file.ino())).collect())
     }
 
-    /// Sets the mode (permission bits, as for `chmod`), makes all of the file durable, and then gives it its name.
-    /// A file that is replaced hands on its owner, group and permission bits instead of `mode`. If owner and group
-    /// cannot be kept, only the owner's bits are.
+    /// Sets the mode (permission bits, as for `chmod`), makes all of the file durable, and then gives it its name. If
+    /// it replaces a file, it gets the owner, group and permission bits of that file, and `mode` is ignored. If it
+    /// cannot get that owner and group, it gets only the permission bits for the owner.
     ///
     /// # Errors
     /// Fails with [`AtomicError::Exists`] if the name exists by now and must not be replaced. After any error the name

@@ -19,7 +19,7 @@ pub type FileId = (u64, u64);
 /// The thaw log beside an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogBeside {
-    /// Path of the log's directory, or of the directory that the pointer names.
+    /// Path of the log's directory: `IMAGE.thaw`, or the directory that a file of this name (a pointer) names.
     pub directory: PathBuf,
     /// Bytes of all segments of the log.
     pub bytes: u64,
@@ -31,7 +31,7 @@ pub struct LogBeside {
 
 impl LogBeside {
     /// Finds the thaw log of `image`; the image need not exist. Returns `None` if `IMAGE.thaw` does not exist, or is a
-    /// file that is not a pointer.
+    /// file that is not a pointer to a directory.
     ///
     /// # Errors
     /// Fails if there is a directory or a pointer that cannot be read.

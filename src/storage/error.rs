@@ -113,7 +113,8 @@ pub enum StorageError {
         /// Kind of the file: for example a directory.
         found: &'static str,
     },
-    /// The directory or pointer of a thaw log, or the image's path, must not be used.
+    /// A path must not be used: that of a thaw log's directory, of the file (pointer) that names this directory, or of
+    /// the image.
     #[error("{}: refused as a thaw log: {why}", path.display())]
     Refused {
         /// Path of the directory or file.

@@ -72,7 +72,8 @@ pub struct HomeOptions {
     pub volatile: bool,
 }
 
-/// The place of a thaw log in a directory beside the image, or where a pointer names it.
+/// The place of an image's thaw log: the directory `IMAGE.thaw`, or the directory that a file of this name (a pointer)
+/// names.
 #[derive(Debug)]
 pub struct DirectoryHome {
     image: PathBuf,

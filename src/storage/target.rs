@@ -175,8 +175,9 @@ impl Target {
         Some((metadata.uid(), metadata.gid(), metadata.mode() & 0o777))
     }
 
-    /// Makes sure that the file with this name, if any, is a regular file without a writer, and keeps it so. Makes sure
-    /// that no thaw log with bytes loses its image. Without a writer, no log grows.
+    /// Makes sure that the file with this name, if there is one, is a regular file without a writer, and that none can
+    /// become its writer. Makes sure that no thaw log that has bytes loses its image; without a writer, the log cannot
+    /// get bytes later.
     //= format-spec.md#16
     //# A program must not replace an image whose byte 0 another process has locked.
     pub(super) fn hold(&mut self) -> Result<(), AtomicError> {

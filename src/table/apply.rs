@@ -217,8 +217,8 @@ impl Apply<'_> {
         Ok(true)
     }
 
-    /// Adds levels above the blocks until one block is left. `level` is the level of the blocks; afterwards that of the
-    /// one block.
+    /// Adds levels above the blocks until one block is left. `level` is the level of the blocks; when this returns, it
+    /// is the level of the one block.
     fn grow(&mut self, level: &mut u8, mut blocks: Vec<Item>) -> Result<Option<Item>, TableError> {
         while blocks.len() > 1 {
             *level += 1;

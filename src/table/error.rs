@@ -20,7 +20,7 @@ pub enum TableError {
     /// The source could not read a block, or the sink could not store one.
     #[error(transparent)]
     Source(Box<dyn Error + Send + Sync>),
-    /// A block does not have the level, or its keys are not in the range, that its parent says.
+    /// A block does not have the level that its parent gives, or its keys are not in the range that its parent gives.
     #[error(
         "table {table} is damaged: the block {child} has not the level {level} or not the keys that its parent names"
     )]
@@ -56,7 +56,7 @@ pub enum TableError {
         /// Name of what does not fit: a row or a reference.
         what: &'static str,
     },
-    /// The tree has, or would get, too many levels (or, in a reference, none).
+    /// The tree has too many levels, or would get too many. A reference to a tree with 0 levels has this error, too.
     #[error("cannot use or write the table {table}: its tree would have {levels} levels, which is not allowed")]
     TooDeep {
         /// Name of the table.

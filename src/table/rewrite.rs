@@ -79,7 +79,7 @@ pub(super) struct Level {
     upper: Option<Key>,
     /// The block before `pending`.
     held: Option<Held>,
-    /// Rows after `held`, of at most twice the target size in bytes.
+    /// Rows after those of `held`. They take at most twice the target size in bytes.
     pending: Vec<Item>,
     /// The rows of `pending`, encoded to know their length.
     encoded: BlockBuilder,
@@ -148,9 +148,9 @@ impl Level {
         self.encoded.len() < context.target / 4
     }
 
-    /// Ends a rewritten block, when all of its rows have been pushed. If there are less than half the target, the rows
-    /// of the next rewritten block join them, which costs nothing. An old neighbour has to join only if there are less
-    /// than a quarter.
+    /// Ends a rewritten block, when all of its rows have been pushed. If they take less than half of the target size,
+    /// they share a block with the rows of the next rewritten block, which costs nothing. They take in the rows of an
+    /// old neighbour only if they take less than a quarter.
     pub(super) fn boundary(&mut self, context: &mut Context<'_>) -> Result<(), TableError> {
         if self.encoded.len() < context.target / 2 { Ok(()) } else { self.close(context) }
     }

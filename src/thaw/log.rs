@@ -290,8 +290,8 @@ impl ThawLog {
         self.chain.number
     }
 
-    /// Returns the number of the last transaction that has operations; before this writer's first one, of the last
-    /// transaction it found.
+    /// Returns the number of the last transaction that has operations. Until this writer has begun one, it is the
+    /// number of the last transaction that the writer found.
     pub fn last_change(&self) -> u64 {
         self.last_change
     }

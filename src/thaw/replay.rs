@@ -270,8 +270,8 @@ fn by_interval(number: u64, table: &'static Table) -> Result<(), ReplayError> {
     Ok(())
 }
 
-/// Returns the number of inodes of the view and the sum of the sizes of its regular files in bytes: the version's
-/// totals plus the overlay's changes.
+/// Returns the number of inodes in the view, and the sum of the sizes of its regular files in bytes. It takes both
+/// totals from the root, and corrects them by the rows that have changed since.
 fn totals(view: &View) -> Result<(u64, u64), MetaError> {
     let version = view.version();
     let (mut inodes, mut bytes) = (version.root().view.inodes, version.root().view.bytes);

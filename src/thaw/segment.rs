@@ -23,8 +23,8 @@ const PART_OF_FREE: u64 = 32;
 const WINDOWS: (u64, u64) = (4 << 10, 1 << 20);
 const HEADER: u64 = FRAME_HEADER as u64;
 
-/// Returns the segment size in bytes of a new log on a file system with `free` bytes: the largest power of two of at
-/// most 1/32 of it, from 4 MiB to 64 MiB.
+/// Returns the size in bytes of the segments of a new log, on a file system with `free` free bytes. It is the largest
+/// power of two that is at most 1/32 of the free space, but at least 4 MiB and at most 64 MiB.
 pub fn segment_size(free: u64) -> u64 {
     let part = (free / PART_OF_FREE).clamp(WRITTEN_MIN, SEGMENT_MAX);
     1 << part.ilog2()

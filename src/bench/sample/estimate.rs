@@ -9,8 +9,8 @@
 
 use crate::pack::rehearsal::Unit;
 
-/// Saving assumed to be possible in data that the probe finds incompressible: without it, a tree of only such data has
-/// no scale.
+/// Fraction that the codec is assumed to be able to save even in data that the probe finds incompressible. Without it,
+/// savings in a tree of only such data could not be predicted at all.
 const HOPELESS: f64 = 0.02;
 /// The quantile of the normal distribution that leaves 1 % outside, on both sides together.
 const NORMAL: f64 = 2.576;

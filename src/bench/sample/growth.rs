@@ -21,7 +21,7 @@ use std::collections::HashMap;
 const UNSEEN: f64 = 4.605;
 /// Least share of the bytes read that must be inside stretches; if it is less, edges count, too.
 const LEAST_INNER: f64 = 0.25;
-/// Factor for what dividing and multiplying again may lose.
+/// Factor that allows for the rounding of a division and a multiplication.
 const ROUNDING: f64 = 1.000_001;
 /// Two stretches of which one repeats the other have half of their bytes in common, on average.
 const OVERLAP: f64 = 0.5;
@@ -75,8 +75,9 @@ impl Seen {
     }
 }
 
-/// Estimates the whole tree from these uses of subchunks. They were read in `stretches` stretches, one in each of as
-/// many equal parts of the line.
+/// Estimates the distinct bytes of the whole tree. `uses` are the uses of subchunks in the sample, and `count` has the
+/// totals of the tree. To take the sample, the concatenation of all files was divided into `stretches` equal parts, and
+/// one stretch of each was read.
 pub(super) fn grow(uses: &[Use], count: &Count, stretches: u64) -> Growth {
     let read: f64 = uses.iter().map(|used| f64::from(used.len)).sum();
     let inner: Vec<Use> = uses.iter().filter(|used| !used.edge).copied().collect();

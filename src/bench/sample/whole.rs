@@ -17,7 +17,7 @@ pub(super) const AT_LEAST: usize = 4;
 /// figures are exact.
 const ALL_WITHIN: f64 = 1.3;
 
-/// Bytes by which the rows of a superchunk may differ.
+/// Number of bytes by which the rows for one superchunk may be longer or shorter than predicted.
 const PLACE_ERROR: f64 = 8.0;
 
 /// Predicts the size from all files, of which a sample is compressed, as [`super::predict`] says.

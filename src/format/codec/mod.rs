@@ -37,7 +37,8 @@ pub const XZ: u8 = 2;
 /// All codecs, in order of their numbers.
 static CODECS: [Codec; 3] = [raw::CODEC, zstd::CODEC, xz::CODEC];
 
-/// Appends the encoded bytes of `raw` to `out`. Returns false, with `out` unchanged, if they would not be fewer.
+/// Appends the encoded bytes of `raw` to `out`. If these would not be fewer than the bytes of `raw`, returns false and
+/// leaves `out` unchanged.
 type Compress = fn(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError>;
 
 /// Properties and functions of a codec.
@@ -51,9 +52,10 @@ struct Codec {
     /// From this level on the codec is so slow that a [`probe`] before it is cheap.
     probe_from: i32,
     compress: Compress,
-    /// Returns the bytes of memory that compressing `raw_len` bytes takes, without input and output.
+    /// Returns the memory in bytes that the codec takes besides input and output, while it compresses `raw_len` bytes.
     memory: fn(level: i32, raw_len: usize) -> usize,
-    /// Returns the bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output.
+    /// Returns the memory in bytes that the codec takes at most besides input and output, while it decodes `raw_len`
+    /// bytes.
     decoding_memory: fn(raw_len: usize) -> usize,
     decompressor: fn() -> Result<Box<dyn Decompress>, FormatError>,
 }
@@ -86,8 +88,8 @@ pub fn name(number: u8) -> &'static str {
     codec(number).map_or("unknown", |codec| codec.name)
 }
 
-/// Returns the bytes of memory that decoding `raw_len` bytes takes while it runs, without input and output. This holds
-/// whatever the stored bytes claim. The result is 0 for an unknown codec.
+/// Returns an upper bound of the memory in bytes that a decoder takes besides its input and output, while it decodes
+/// `raw_len` bytes. The bound holds for any stored bytes, also for forged ones. It is 0 for an unknown codec.
 pub fn decoding_memory(number: u8, raw_len: usize) -> usize {
     codec(number).map_or(0, |codec| (codec.decoding_memory)(raw_len))
 }

@@ -9,8 +9,8 @@ const LEVEL: i32 = 1;
 /// A saving of less than one byte in this many bytes is not worth the time that compressing takes.
 const LEAST_GAIN: usize = 256;
 
-/// Returns whether the bytes look random, so that no codec makes them much smaller: even the fastest codec saves
-/// something on all others. The result depends on the bytes alone.
+/// Returns whether compressing the bytes is hopeless, because they look random. It tries the fastest codec: if that
+/// saves next to nothing, no codec saves much. The result depends on the bytes alone.
 pub(super) fn is_hopeless(raw: &[u8]) -> Result<bool, FormatError> {
     if raw.len() < SMALLEST {
         return Ok(false);

@@ -68,7 +68,7 @@ pub(super) fn publish_again(live: &Live, frames: &[(SuperchunkId, NewFrame<'_>)]
 }
 
 /// Appends frames of at most `bytes` bytes to the image, and makes rows for their places pending. `ids` is called once
-/// there is space, and its result is passed on and returned.
+/// there is space. Its result is passed to `append` and `put_rows`, and returned.
 fn make_part<I>(
     live: &Live,
     bytes: u64,

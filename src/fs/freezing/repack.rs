@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 const FILES: usize = 16 << 10;
 /// Number of files that are passed between two checks whether to stop.
 const LOOK: usize = 1024;
-/// The new frame counts only if it saves one of this many stored bytes.
+/// The new frame is used only if it saves at least one in this many stored bytes.
 const WORTH: u32 = 64;
 
 /// The state of a pass over all files, between its rounds.

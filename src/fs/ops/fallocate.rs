@@ -71,7 +71,8 @@ pub(in crate::fs) fn fallocate(
     Ok(next)
 }
 
-/// Returns the offset in `[from, to)` up to which one step may go [27].
+/// Returns the offset in `[from, to)` up to which one step may go.
+// Case 27.
 pub(super) fn reach(draft: &mut Draft, inode: InodeId, row: &InodeRow, from: u64, to: u64) -> Result<u64, FsError> {
     let mut reached = to;
     if draft.view().has_thawed() {

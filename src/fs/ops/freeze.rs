@@ -74,7 +74,8 @@ pub(in crate::fs) struct Spliced {
     pub(in crate::fs) gone: bool,
 }
 
-/// Splices what was cut into the file, beginning with piece number `first`, as far as one step may go [27].
+/// Splices what was cut into the file, beginning with piece number `first`, as far as one step may go.
+// Case 27.
 pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) -> Result<Spliced, FsError> {
     draft.lightens_log();
     let (mut row, standing) = match draft.any_inode(frozen.inode) {

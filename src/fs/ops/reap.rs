@@ -55,7 +55,8 @@ fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     }
 }
 
-/// Deletes rows of the content in the same way, from its end: a content always begins at 0, so the rest stays valid.
+/// Deletes rows of the content from its end, one step of them: a content always begins at 0, so the rest stays valid.
+/// Returns true, and deletes nothing, if the last step can delete the rest.
 fn reap_content(draft: &mut Draft, row: &mut InodeRow) -> Result<bool, FsError> {
     let ContentRef::Content(id) = row.content else { return Ok(true) };
     if shares::is_shared(draft, body::content_share(id))?

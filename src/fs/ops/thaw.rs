@@ -10,8 +10,8 @@ use crate::fs::live::{Live, Written};
 use crate::thaw::Appended;
 use std::cell::RefCell;
 
-/// A function that appends some bytes to the thaw log, followed by those that the operation was called with, which it
-/// need not know. It returns where they are.
+/// A function that appends the given bytes to the thaw log, followed by the data that the operation was called with. So
+/// the operation itself need not have that data. The function returns where all of these bytes are.
 pub(super) type Append<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Appended>, FsError>;
 
 /// Appends bytes to the thaw log for one operation, however often it is evaluated: what an earlier evaluation appended

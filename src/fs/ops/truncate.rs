@@ -65,7 +65,8 @@ pub(super) fn resize(
 }
 
 /// Returns the size to which one step may cut a file that is to be `size` bytes long. It is larger than `size` if too
-/// many rows would be deleted [27].
+/// many rows would be deleted.
+// Case 27.
 pub(super) fn step(draft: &mut Draft, inode: InodeId, row: &InodeRow, size: u64) -> Result<u64, FsError> {
     let mut to = size;
     if size >= row.size {

@@ -9,7 +9,8 @@ use crate::fs::FsError;
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::live::Live;
 
-/// Most rows that one step deletes. More rows take several steps [27].
+/// Most rows that one step deletes. More rows take several steps.
+// Case 27.
 pub(in crate::fs) const STEP_ROWS: usize = 4096;
 
 /// Removes a name that is not a directory's.
