@@ -14,15 +14,15 @@ use std::path::Path;
 /// Weight of packing, relative to about 1 for floe's fastest setting: a guess.
 const PACKING: f64 = 10.0;
 
-/// Returns the steps of one peer, in the order of [`measure`].
+/// Returns the steps of measuring a compared program, in the order of [`measure`].
 pub(super) fn steps() -> Vec<(Work, f64)> {
     let mut steps = vec![(Work::Pack, PACKING)];
     steps.extend(PASSES.iter().map(|_| (Work::Read, READING)));
     steps
 }
 
-/// Measures one peer. On a failure `entry` holds what was measured before. A pass that exceeds the limit is noted and
-/// left out.
+/// Measures one program that floe is compared with. On a failure `entry` holds what was measured before. A pass that
+/// exceeds the limit is noted and left out.
 pub(super) fn measure(turn: &Turn<'_>, peer: &Peer, entry: &mut Entry) -> Result<(), EntryError> {
     let work = turn.work.fresh("entry")?;
     let (source, limit) = (&turn.plan.source, turn.plan.peer_limit);

@@ -25,7 +25,7 @@ pub struct Plan {
     pub pack: PackOptions,
     /// Whether other programs are measured, too.
     pub with_peers: bool,
-    /// Time after which a step of a peer is stopped.
+    /// Time after which a step of another program is stopped.
     pub peer_limit: Option<Duration>,
     /// Absolute path of the directory in which the work directory is made.
     pub base: PathBuf,

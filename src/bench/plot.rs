@@ -19,9 +19,9 @@ use svg::node::element::Element;
 pub enum Shape {
     /// An entry of floe.
     Disc,
-    /// A peer whose result is read through a mount.
+    /// Another program, whose result is read through a mount.
     Square,
-    /// A peer whose result is extracted to be read.
+    /// Another program, whose result is extracted to be read.
     Triangle,
 }
 

@@ -18,9 +18,9 @@ pub struct Report {
     pub source: Source,
     /// Method of the measurement.
     pub method: Method,
-    /// Figures of floe's settings in the order requested, then of the peers.
+    /// Figures of floe's settings in the order requested, then of the other programs.
     pub entries: Vec<Entry>,
-    /// Peers that are not installed.
+    /// Programs that floe would be compared with, but that are not installed.
     pub missing: Vec<Missing>,
     /// Notes that a reader of the figures must know: for example that caches were warm, or that a file could not be
     /// read.
@@ -62,7 +62,7 @@ pub struct Method {
     pub jobs: usize,
     /// Whether each reading pass began with empty caches.
     pub cold: bool,
-    /// Seconds after which a peer is stopped.
+    /// Seconds after which a step of another program is stopped.
     pub peer_limit: Option<f64>,
     /// The sample, if only a part was compressed.
     pub sample: Option<Sample>,
@@ -105,12 +105,12 @@ pub enum Outcome {
     },
 }
 
-/// Figures of one setting of floe, or of one peer.
+/// Figures of one setting of floe, or of another program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Short and unique name, such as `floe balanced` or `mksquashfs zstd:15`.
     pub name: String,
-    /// Whether the entry is of floe or of a peer.
+    /// Whether the entry is of floe or of another program.
     pub kind: Kind,
     /// Version of the program.
     pub version: String,
@@ -131,7 +131,7 @@ pub struct Entry {
     pub read_costs: Vec<ReadCost>,
 }
 
-/// Size of an image or of what a peer makes.
+/// Size of an image, or of what another program makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Size {
     /// Total bytes; for a sample, the prediction.
@@ -250,11 +250,11 @@ pub struct ReadCost {
     pub random: f64,
 }
 
-/// A peer that is not installed.
+/// A program that floe would be compared with, but that is not installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// Name of the peer.
+    /// Name of the program.
     pub name: String,
-    /// Name of the package that provides the peer.
+    /// Name of the package that provides the program.
     pub package: String,
 }

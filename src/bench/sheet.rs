@@ -35,7 +35,7 @@ pub struct Column {
 pub struct Row {
     /// Name of the entry.
     pub name: String,
-    /// Whether the entry is of floe or of a peer.
+    /// Whether the entry is of floe or of another program.
     pub kind: Kind,
     /// Figures, one for each column, or the reason why there are none.
     pub cells: Result<Vec<Option<Figure>>, String>,
@@ -98,8 +98,8 @@ fn column(group: &str, heading: &str, unit: &'static str) -> Column {
     Column { group: group.into(), heading: heading.into(), unit }
 }
 
-/// Returns the indexes of the entries in display order: floe's in the order requested, then peers by size, then peers
-/// without a size.
+/// Returns the indexes of the entries in display order: floe's in the order requested, then other programs by size,
+/// then other programs without a size.
 pub fn order(report: &Report) -> Vec<usize> {
     let mut order: Vec<usize> = (0..report.entries.len()).collect();
     let size = |entry: &Entry| entry.size.as_ref().map_or(u64::MAX, |size| size.total);

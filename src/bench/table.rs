@@ -42,7 +42,7 @@ pub fn amount(source: &Source) -> String {
     format!("{} in {}, {}", many(source.files, "file"), many(source.directories, "directory"), Human(source.bytes))
 }
 
-/// Returns what was measured, where and how: names and sentences.
+/// Returns what was measured, on what machine and how: names, each with a sentence.
 pub fn facts(report: &Report) -> Vec<(&'static str, String)> {
     let (machine, method) = (&report.machine, &report.method);
     let mut how = vec![counted(method.jobs as u64, "packing thread")];

@@ -50,7 +50,7 @@ impl EntryError {
         )
     }
 
-    /// Returns the seconds, if the entry took longer than allowed.
+    /// Returns after how many seconds the measurement was stopped, if it took longer than allowed.
     pub(super) fn over_limit(&self) -> Option<f64> {
         match self {
             EntryError::Command(CommandError::OverLimit { seconds })

@@ -37,7 +37,7 @@ struct Verdict {
     lost: Vec<Range<u64>>,
 }
 
-/// The result of one frame.
+/// The result of checking one frame.
 #[derive(Default)]
 struct Outcome {
     verdicts: Vec<Verdict>,

@@ -37,7 +37,7 @@ on_disk! {
         table_block: U32,
         /// Shortest range of another subchunk in a recipe, in bytes.
         min_match: U32,
-        /// Key of the chunker's gear table.
+        /// Key from which the chunker computes the random numbers of its rolling hash (the gear table).
         chunk_key: [u8; 16],
         /// Id of the superchunk that holds the dictionary, 0 for none.
         dictionary: U64,
@@ -112,7 +112,7 @@ pub struct Params {
     pub part_size: Option<u32>,
     /// The method that cuts file data into subchunks.
     pub chunker: Chunker,
-    /// Key of the chunker's gear table.
+    /// Key from which the chunker computes the random numbers of its rolling hash (the gear table).
     pub chunk_key: [u8; 16],
     /// The hash that makes identities.
     pub hash: HashKind,

@@ -11,11 +11,12 @@ use super::layout::{Layout, SpanSource};
 use super::recut::{Blocks, FIXED_LEN};
 use crate::format::params::{Chunker, Params};
 
-/// Size in bytes: only files longer than this may be cut into blocks.
+/// Size in bytes: only longer files may be cut into blocks of a fixed length.
 const LARGE: u64 = 64 << 20;
-/// Most changes that are looked at, from the first on.
+/// Most changes of a file that are looked at, from the first on, to decide into which blocks it is cut.
 const SAMPLE: u64 = 256;
-/// Number of changes inside frozen data that count as many. With fewer, blocks save less than 2 MiB.
+/// Least number of changes inside frozen data for which a file is cut into blocks of a fixed length. With fewer
+/// changes, that saves less than 2 MiB.
 const MANY: u64 = 16;
 /// Length in bytes: longer changes are not random writes.
 const SHORT: u64 = 2 * FIXED_LEN as u64;

@@ -67,7 +67,7 @@ pub(super) struct Ticket(u64);
 struct Job {
     raw: Arc<Vec<u8>>,
     first: Awaited,
-    /// Receiver of the result of the second set, if it has taken over.
+    /// Receiver of the result from the second set of threads, if that has taken the superchunk over.
     again: Option<Awaited>,
 }
 
@@ -78,9 +78,9 @@ type Awaited = Receiver<Result<Encoded, FormatError>>;
 /// kept until they end.
 #[derive(Clone, Copy)]
 pub struct Urgency<'k> {
-    /// Returns whether somebody waits. Called often.
+    /// Returns whether somebody waits for the threads' work. Called often.
     pub is_urgent: &'k dyn Fn() -> bool,
-    /// Receives the threads that were left behind.
+    /// Receives the threads whose work was taken over, until they end.
     pub left: &'k LeftBehind,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Debug for Urgency<'_> {
 pub struct LeftBehind(Mutex<Vec<JoinHandle<()>>>);
 
 impl LeftBehind {
-    /// Returns whether all of them have ended. Until then, no more threads at a low priority should be started.
+    /// Returns whether all these threads have ended. Until then, no more threads at a low priority should be started.
     pub fn is_empty(&self) -> bool {
         let mut threads = self.0.lock();
         threads.retain(|thread| !thread.is_finished());
@@ -233,7 +233,8 @@ impl Job {
         self.first.try_recv().ok().or_else(|| self.again.as_ref()?.try_recv().ok())
     }
 
-    /// Waits for whichever result is first. Returns `None` once neither can come.
+    /// Waits for the result of the first or of the second set of threads, whichever comes first. Returns `None` once
+    /// neither can come.
     fn receive(&self) -> Option<Result<Encoded, FormatError>> {
         let Some(again) = &self.again else { return self.first.recv().ok() };
         select! {

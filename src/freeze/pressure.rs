@@ -7,14 +7,14 @@
 use super::level::Fill;
 use std::time::Duration;
 
-/// Divisor of the free space that gives the default budget.
+/// Divisor of the free space that gives the default budget of the thaw log.
 const SHARE: u64 = 10;
-/// Smallest default budget in bytes.
+/// Smallest default budget of the thaw log in bytes.
 const LEAST: u64 = 1 << 30;
-/// Largest default budget in bytes.
+/// Largest default budget of the thaw log in bytes.
 const MOST: u64 = 16 << 30;
 
-/// Smallest budget in bytes that a user can ask for: four of the smallest segments.
+/// Smallest budget of the thaw log in bytes that a user can ask for: four of the smallest segments.
 pub const SMALLEST: u64 = 16 << 20;
 
 /// Least number of segments for which a budget has room, since space is freed one segment at a time.

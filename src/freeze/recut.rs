@@ -52,7 +52,7 @@ const BACK: u64 = 4;
 /// Number of spans after a border that are looked at to see whether it is clean.
 const LOOK: usize = 16;
 
-/// How to cut.
+/// How a file is cut into subchunks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cut<'a> {
     pub(super) cutter: &'a Cutter,
@@ -178,7 +178,7 @@ pub(super) struct RegionCutter<'a, L: Layout> {
     read: u64,
     /// Spans of data without a gap, beginning with the one that covers `at`.
     spans: VecDeque<Span>,
-    /// Offset of the end of these spans.
+    /// Offset in the file of the end of `spans`.
     known: u64,
     /// End of the region's data, once it is known; or the offset at which the region must end.
     data_end: Option<u64>,

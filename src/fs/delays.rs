@@ -23,7 +23,7 @@ pub(super) struct Queue {
     pub(super) waiting: Vec<(Delay, Waiter)>,
     /// Whether a thread that sends the replies is running.
     pub(super) served: bool,
-    /// Whether something has changed that the thread has not seen.
+    /// Whether something has changed that the thread that sends the replies has not seen.
     pub(super) news: bool,
 }
 
@@ -52,7 +52,7 @@ impl Queue {
 }
 
 impl Delays {
-    /// Wakes the thread, because something happened that may end a wait.
+    /// Wakes the thread that sends the replies, because something happened that may let a reply go.
     pub(super) fn wake(&self) {
         self.queue.lock().news = true;
         self.changed.notify_all();

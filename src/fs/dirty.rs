@@ -37,7 +37,7 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// Returns the bytes that the file adds to `ready`.
+    /// Returns how many bytes of the file count as ready to be frozen: none while it is open for writing or held.
     fn weight(&self) -> u64 {
         if self.writing || self.hold.is_some() { 0 } else { self.bytes }
     }

@@ -106,7 +106,8 @@ impl Draft {
         &self.snapshot
     }
 
-    /// Returns all tables, with the changes so far. The caller claims whatever it reads here and relies on.
+    /// Returns all tables, with the changes so far. The caller must claim what it reads there and relies on, so that a
+    /// change by another operation is noticed.
     pub(super) fn view(&self) -> &View {
         &self.snapshot.view
     }
@@ -186,12 +187,12 @@ impl Draft {
         self.delete(&schema::DIRENTS, KeyRef::named(dir.0, name).to_key());
     }
 
-    /// Writes a row. The caller claims its owner.
+    /// Writes a row. The caller must claim the inode or the shared object that owns the row.
     pub(super) fn put(&mut self, table: &'static Table, row: Row) {
         self.change(RowChange { table, key: row.key.clone(), row: Some(row), logged: true, hides: true });
     }
 
-    /// Deletes a row. The caller claims its owner.
+    /// Deletes a row. The caller must claim the inode or the shared object that owns the row.
     pub(super) fn delete(&mut self, table: &'static Table, key: Key) {
         self.change(RowChange { table, key, row: None, logged: true, hides: true });
     }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const ROUND: u64 = 1 << 16;
 /// Longest time that gc waits for earlier snapshots. Each belongs to one request.
 const SNAPSHOTS: Duration = Duration::from_secs(30);
-/// Time between two checks whether these snapshots are gone.
+/// Time between two checks whether all earlier snapshots of the state are gone.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Time without changes after which gc may begin by itself.
 const IDLE: Duration = Duration::from_secs(60);

@@ -204,7 +204,8 @@ impl State {
         self.stamp
     }
 
-    /// Applies all of a draft. Returns false, and changes nothing, if something that the draft claims has changed.
+    /// Applies all changes of one operation. Returns false, and changes nothing, if something that the operation has
+    /// read or changes was changed after its snapshot.
     pub(super) fn apply(&mut self, draft: Draft) -> bool {
         let base = draft.snapshot();
         if !self.stamps.hold(&draft.claims, base.stamp) {
@@ -241,8 +242,8 @@ impl State {
         true
     }
 
-    /// Updates the number of live bytes in each segment of the thaw log, and the thawed bytes of each file, by the ranges
-    /// that a draft adds and removes.
+    /// Updates the number of live bytes in each segment of the thaw log, and the thawed bytes of each file, by the
+    /// ranges that an operation adds and removes.
     fn count_thawed(&mut self, draft: &Draft) {
         let mut files = BTreeMap::<InodeId, (i128, bool)>::new();
         for change in &draft.frames {

@@ -21,18 +21,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Largest file that is pushed, in bytes: the kernel reads that much in one request anyway.
+/// Largest file in bytes that is stored in the page cache ahead of a reader: the kernel reads that much in one request
+/// anyway.
 pub(super) const LARGEST: u64 = 128 << 10;
-/// Most windows that may wait for the thread; more are dropped.
+/// Most windows (ranges of inodes) that may wait to be stored in the page cache; more are dropped.
 const WAITING: usize = 4;
-/// Most bytes that are pushed from one window.
+/// Most bytes that are stored in the page cache for one window (range of inodes).
 const WINDOW_BYTES: u64 = 2 << 20;
 /// Most READs that are tracked at a time. There are seldom more event loops; if there are, a file may be pushed while
 /// one of them reads it.
 const READS: usize = 32;
 /// Number of inodes that are remembered as being in the page cache.
 const REMEMBERED: usize = 1 << 15;
-/// Number of successive files unknown to the kernel after which a window ends.
+/// Number of successive files unknown to the kernel after which the rest of a window (range of inodes) is left out.
 const UNKNOWN: usize = 4;
 
 /// Stores the files of one mount in the kernel's page cache ahead of a reader.

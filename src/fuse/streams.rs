@@ -4,11 +4,13 @@
 use parking_lot::Mutex;
 use std::ops::Range;
 
-/// Number of streams that are followed at a time.
+/// Number of streams that are followed at a time. A stream is a reader that reads files in the order of their inode
+/// numbers.
 const STREAMS: usize = 8;
 /// Number of inodes that a stream may skip: directories, symlinks, and files that are already in the page cache.
 const SLACK: u64 = 8;
-/// Number of inodes in the first and in the longest window.
+/// Number of inodes in the first and in the longest window. A window is the range of inodes whose files a reader will
+/// probably need next.
 const WINDOW: Range<u64> = 8..128;
 
 /// A window of inodes to be pushed. One file at or after `mark` is left out: its READ tells the pusher that the reader

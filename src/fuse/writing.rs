@@ -43,7 +43,7 @@ const PERMISSIONS: u32 = 0o7777;
 const MAX_COPY: u64 = u32::MAX as u64 & !0xfff;
 
 thread_local! {
-    /// Whether this event loop is registered in `traffic`.
+    /// Whether this event loop is in the list of loops whose requests are counted.
     static KNOWN: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -218,7 +218,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Keeps the raw bytes and returns the rest.
+    /// Keeps the buffer with the raw bytes, and gives the rest of the room back to the budget.
     pub(super) fn into_buffer(self) -> Buffer {
         let Room { raw, stored, decoder, mut claim } = self;
         claim.give_back(stored, decoder);

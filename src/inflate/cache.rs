@@ -302,7 +302,8 @@ impl Cache {
     }
 }
 
-/// A guard that ends a flight: if the inflating thread panics, waiting threads get an error instead of waiting forever.
+/// A guard of the thread that inflates a unit: if that thread panics, the threads that wait for the unit get an error
+/// instead of waiting for ever.
 struct Landing<'a> {
     cache: &'a Cache,
     key: Key,

@@ -24,7 +24,7 @@ use crate::table::{ChildRef, Onward, TableError, Tree, Visit};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Number of rows between two calls of `stop`.
+/// Number of rows that are read between two calls of `stop`, by which the caller can end the search.
 const STEP: u64 = 4096;
 
 /// Why the live subchunks could not be found.

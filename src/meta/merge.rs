@@ -214,7 +214,7 @@ struct Descent<'a> {
     tree: Tree,
     source: &'a dyn BlockSource,
     row: Option<RowRef>,
-    /// The cursor on the current row, after the first step back.
+    /// Cursor on the current row; `None` before the first step back.
     cursor: Option<Cursor>,
 }
 

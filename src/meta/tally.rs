@@ -18,7 +18,7 @@ use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS
 use crate::format::rows::{SubchunkRun, SuperchunkRow};
 use crate::format::schema;
 
-/// Number of rows of the map between two calls of `stop`.
+/// Number of rows of the map that are read between two calls of `stop`, by which the caller can end the count.
 const STEP: u64 = 4096;
 
 /// The counts of one superchunk or table group.

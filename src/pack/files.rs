@@ -54,7 +54,7 @@ pub(super) enum Entry {
     Link { name: Box<[u8]>, key: (u64, u64), alone: Option<Box<(Meta, FileJob)>> },
 }
 
-/// Entries in path order.
+/// A batch of entries that the walk has found, in path order.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,

@@ -29,7 +29,7 @@ pub(super) struct Filled {
     pub(super) next_superchunk: u64,
     pub(super) log_id: Option<u64>,
     pub(super) summary: PackSummary,
-    /// Uses of subchunks; filled only if portions are read.
+    /// Uses of subchunks in files. It is filled only if just portions of the files are read.
     pub(super) uses: Vec<Use>,
 }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Number and length of a superchunk that is kept.
+/// Place in the file, number and length of a superchunk that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     index: usize,
@@ -35,7 +35,7 @@ pub(super) struct Held {
     bytes: u64,
     limit: u64,
     at_least: usize,
-    /// Index of the superchunk to keep of the block that contains `next`.
+    /// Index of the superchunk that is to be kept of the current block of superchunks: one of each block is kept.
     wanted: usize,
     next: usize,
 }
@@ -93,7 +93,7 @@ impl Held {
         (first..first + self.stride).min_by_key(|&index| mixed(self.seed, index as u64)).unwrap_or(first)
     }
 
-    /// Doubles the stride: two blocks become one.
+    /// Doubles the number of superchunks in a block: two blocks become one, of which one superchunk is kept.
     fn widen(&mut self) {
         self.stride *= 2;
         let (stride, seed) = (self.stride, self.seed);

@@ -17,7 +17,7 @@ const MAX_READERS: usize = 8;
 pub(super) struct Plan {
     pub(super) readers: usize,
     pub(super) compressors: usize,
-    /// Bytes after which rows, and the index, spill to disk.
+    /// Number of bytes in memory beyond which rows move to a temporary file, and so does the dedup index.
     pub(super) spill_after: usize,
     /// Directory for temporary files.
     pub(super) temp_dir: PathBuf,

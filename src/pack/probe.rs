@@ -7,7 +7,7 @@ use crate::format::FormatError;
 use crate::format::codec::{Compression, Encoder};
 use std::collections::HashSet;
 
-/// Divisor: one byte in this many is compressed.
+/// Divisor: one byte in this many is compressed, to estimate how well a superchunk compresses.
 const PROBED: usize = 8;
 /// Bytes compressed in one piece.
 const PIECE: usize = 16 << 10;

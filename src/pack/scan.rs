@@ -44,7 +44,7 @@ pub struct Count {
     pub alike_bytes: u64,
 }
 
-/// A sink that only counts.
+/// Receives the entries of a walk, and only counts them.
 #[derive(Default)]
 struct Counting {
     count: Count,
@@ -79,7 +79,7 @@ impl Sink for Counting {
     }
 }
 
-/// A sink that makes batches for readers and filler.
+/// Receives the entries of a walk, and makes batches of them for the readers and the filler.
 struct Batches<'a> {
     batch: Batch,
     /// Bytes of the batch's files, and of all files.

@@ -77,7 +77,7 @@ pub(super) struct Level {
     level: u8,
     /// Upper bound of the old parent: all keys are below it.
     upper: Option<Key>,
-    /// The block before `pending`.
+    /// The block before the pending rows. It is finished once its next neighbour is known.
     held: Option<Held>,
     /// Rows after those of `held`. They take at most twice the target size in bytes.
     pending: Vec<Item>,
@@ -126,7 +126,7 @@ impl Level {
         }
     }
 
-    /// Makes a block from the rows up to the cut.
+    /// Makes a block from the pending rows up to `cut`.
     fn split(&mut self, context: &mut Context<'_>) -> Result<(), TableError> {
         let cut = if self.cut == 0 { self.pending.len() } else { self.cut };
         let mut first = self.take_pending();

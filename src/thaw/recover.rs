@@ -34,7 +34,8 @@ pub struct Recovered {
     pub(super) end: u64,
     /// Number of the transaction before the first one in the log.
     before: u64,
-    /// Number and checksum of that transaction, as the first segment's head names it.
+    /// Number and checksum of the transaction before the first one in the log, as the head of the first segment names
+    /// them.
     begin: Chain,
     pub(super) chain: Chain,
     image_end: u64,

@@ -141,7 +141,7 @@ struct Replay {
     counters: Counters,
     files: BTreeSet<u64>,
     brought_back: BroughtBack,
-    /// Whether the previous transactions belong to the same group, and the group has had operations.
+    /// Whether the group of the previous transaction continues, and has had operations already.
     in_group: bool,
 }
 

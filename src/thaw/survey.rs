@@ -23,7 +23,7 @@ pub(super) struct Survey {
     pub(super) files: BTreeMap<u64, Arc<dyn Storage>>,
     /// Heads of the files that begin with a head of this log.
     heads: BTreeMap<u64, Head>,
-    /// Reasons why the other files have no valid head.
+    /// Reasons why files of the directory have no valid head of this log, by segment number.
     headless: BTreeMap<u64, String>,
 }
 

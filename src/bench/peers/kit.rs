@@ -120,7 +120,7 @@ pub(super) enum Way {
     Program(Command),
 }
 
-/// One setting of a family of peers.
+/// One setting of a family of programs that floe is compared with.
 pub(super) struct Setting {
     /// Short and unique name of the setting.
     pub name: &'static str,
@@ -138,7 +138,8 @@ impl Setting {
     }
 }
 
-/// A family of peers: one program, or two that work together, with several settings.
+/// A family of peers, the programs that floe is compared with: one program, or two that work together, with several
+/// settings.
 pub(super) trait Family: Sync {
     /// Returns the name to show if the program is missing.
     fn name(&self) -> &'static str;

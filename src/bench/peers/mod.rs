@@ -180,7 +180,7 @@ impl Peer {
         Peer { family, kit: kit.clone(), name: setting.name, arguments, version: version.to_owned(), options: shown }
     }
 
-    /// Returns the short and unique name of the peer.
+    /// Returns the short and unique name of the program with its setting.
     pub fn name(&self) -> &str {
         self.name
     }
@@ -200,8 +200,8 @@ impl Peer {
         self.family.remark()
     }
 
-    /// Packs `source` into `work`. Both are absolute, and `work` is an empty directory for this peer alone. The caller
-    /// removes it in any case. `limits` apply to all commands together.
+    /// Packs `source` into `work`. Both are absolute, and `work` is an empty directory for this program alone. The
+    /// caller removes it in any case. `limits` apply to all commands together.
     ///
     /// # Errors
     /// Fails if a command fails, or is killed because of `limits`.
@@ -240,7 +240,7 @@ fn run_all(commands: Vec<Command>, limits: &Limits<'_>) -> Result<Ran, CommandEr
     all.ok_or_else(|| cannot("nothing", io::Error::other("there is no command that packs")))
 }
 
-/// The result of a peer's packing.
+/// The result of packing with a program that floe is compared with.
 pub struct Packed {
     family: &'static dyn Family,
     kit: Kit,
@@ -267,8 +267,8 @@ impl Packed {
         self.family.extract(&self.kit, &self.place, what)
     }
 
-    /// Reads and decodes what is requested by the peer's own extraction, and discards it. Returns `None` if the peer
-    /// cannot extract this, or if the program for it is not installed.
+    /// Lets the program's own extraction read and decode what is requested, and discards the output. Returns `None` if
+    /// the program cannot extract this, or if the command for it is not installed.
     ///
     /// # Errors
     /// Fails if the program fails, or is killed because of `limits`.

@@ -4,7 +4,7 @@
 use super::kit::{Extract, Family, Kit, Place, Setting, Way};
 use std::process::Command;
 
-/// The peer `tar | zstd --long`.
+/// The compared program `tar | zstd --long`.
 pub(super) static ZSTD: Tar = Tar {
     name: "tar | zstd --long",
     programs: &[("tar", "tar"), ("zstd", "zstd")],
@@ -12,7 +12,7 @@ pub(super) static ZSTD: Tar = Tar {
     packs: "zstd -19 --long=31",
     unpacks: "zstd --long=31",
 };
-/// The peer `tar | xz`.
+/// The compared program `tar | xz`.
 pub(super) static XZ: Tar = Tar {
     name: "tar | xz",
     programs: &[("tar", "tar"), ("xz", "xz-utils")],
@@ -21,7 +21,7 @@ pub(super) static XZ: Tar = Tar {
     unpacks: "xz -T0",
 };
 
-/// A peer of tar and one compressor.
+/// A compared program that consists of tar and one compressor.
 pub(super) struct Tar {
     name: &'static str,
     programs: &'static [(&'static str, &'static str)],

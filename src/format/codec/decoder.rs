@@ -5,7 +5,7 @@ use super::{CODECS, Decompress, FormatError, RAW, XZ, codec, decode_filter};
 use crate::format::frame::Flags;
 use crate::format::sums;
 
-/// Decodes frames one after another and keeps its contexts between them. Each thread has its own.
+/// Decodes frames one after another, and keeps the codecs' contexts between them. Each thread has its own decoder.
 #[derive(Default)]
 pub struct Decoder {
     /// Contexts by codec number; each is made when it is first needed.

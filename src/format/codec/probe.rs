@@ -2,9 +2,9 @@
 
 use super::{FormatError, zstd};
 
-/// Length in bytes below which the test costs more than it saves.
+/// Length in bytes below which testing bytes costs more than compressing them in vain.
 const SMALLEST: usize = 4096;
-/// Level of the test: zstd's fastest. It takes about a hundredth of the time of the slow levels.
+/// Level of zstd at which bytes are tested: the fastest. It takes about a hundredth of the time of the slow levels.
 const LEVEL: i32 = 1;
 /// A saving of less than one byte in this many bytes is not worth the time that compressing takes.
 const LEAST_GAIN: usize = 256;

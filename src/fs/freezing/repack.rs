@@ -28,7 +28,7 @@ use crate::meta::{Buffers, IdSet, View};
 use crate::pack::superchunk::frame;
 use std::sync::atomic::Ordering;
 
-/// Most files that one round finishes.
+/// Most files that are finished in one round of packing superchunks again.
 const FILES: usize = 16 << 10;
 /// Number of files that are passed between two checks whether to stop.
 const LOOK: usize = 1024;
@@ -38,9 +38,9 @@ const WORTH: u32 = 64;
 /// The state of a pass over all files, between its rounds.
 #[derive(Default)]
 pub(super) struct Repack {
-    /// Superchunks that were looked at.
+    /// Superchunks that this pass has looked at.
     done: IdSet,
-    /// Those among them that could not be verified.
+    /// Superchunks that could not be verified.
     bad: IdSet,
     /// The current file. All files before it are done.
     inode: InodeId,
@@ -52,14 +52,14 @@ pub(super) struct Repack {
     is_bad: bool,
 }
 
-/// One round of the pass.
+/// One round of packing superchunks again.
 struct Round<'r> {
     view: &'r View,
     stop: &'r dyn Fn() -> bool,
     is_pressed: bool,
     again: Again<'r>,
     candidates: Vec<Candidate>,
-    /// Raw bytes of the candidates.
+    /// Raw bytes of the superchunks that this round compresses again.
     raw: u64,
     /// Files all of whose superchunks are verified, with their contents.
     finished: Vec<(InodeId, ContentRef)>,
@@ -78,11 +78,11 @@ struct Candidate {
 
 /// What was found at the place of a superchunk.
 enum Look {
-    /// It is verified.
+    /// The superchunk is verified.
     Good(Candidate, Vec<u8>),
-    /// It was not made by the freezer.
+    /// The superchunk was not made by the freezer.
     Other,
-    /// It could not be verified.
+    /// The superchunk could not be verified.
     Bad,
 }
 
@@ -153,7 +153,8 @@ impl Repack {
         Ok(next.is_some())
     }
 
-    /// Compresses what one file needs. Returns whether the round may go on to the next file.
+    /// Compresses again the superchunks of one file that were packed fast. Returns whether the round may go on to the
+    /// next file.
     fn file(&mut self, round: &mut Round<'_>, inode: InodeId) -> Result<bool, FsError> {
         let Some(row) = round.view.inode(inode)? else { return Ok(true) };
         if (inode, Some(row.content)) != (self.inode, self.content) {
@@ -177,8 +178,8 @@ impl Repack {
         Ok(true)
     }
 
-    /// Compresses what a content needs from the present offset on. Returns false if the round is full or is to stop: then
-    /// the offset is where to continue.
+    /// Compresses again the superchunks of a content that were packed fast, from the present offset on. Returns false
+    /// if the round is full or is to stop: then the offset is where to continue.
     fn walk(&mut self, round: &mut Round<'_>, content: ContentRef) -> Result<bool, FsError> {
         let id = match content {
             ContentRef::None | ContentRef::Tiny(_) => return Ok(true),
@@ -203,8 +204,8 @@ impl Repack {
         Ok(true)
     }
 
-    /// Compresses the superchunk that holds a subchunk, unless it was looked at before. Returns false, and does nothing,
-    /// if the round is full or is to stop.
+    /// Compresses the superchunk that holds a subchunk again, unless this pass has looked at it before. Returns false,
+    /// and does nothing, if the round is full or is to stop.
     fn subchunk(&mut self, round: &mut Round<'_>, id: SubchunkId) -> Result<bool, FsError> {
         if round.is_full() || (round.stop)() {
             return Ok(false);

@@ -80,9 +80,9 @@ pub struct FreezeReport {
     pub shared_bytes: u64,
     /// Number of superchunks appended.
     pub superchunks: u64,
-    /// Number of superchunks that had been packed fast and were packed again; they are not among those appended.
+    /// Number of superchunks that had been packed fast and were packed again. They do not count in `superchunks`.
     pub repacked: u64,
-    /// Bytes that these take less in the image than before.
+    /// Bytes by which the superchunks that were packed again have become smaller in the image.
     pub repacked_saved_bytes: u64,
     /// Number of files that had changed, so that nothing of what was cut could be spliced.
     pub dropped: u64,

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Time without writes after which ready bytes are frozen, however few they are.
 const IDLE: Duration = Duration::from_secs(60);
-/// Time without writes after which the thread may freeze by itself, even if the thaw log is short.
+/// Time without writes after which the freezer's thread may freeze by itself, even if the thaw log is short.
 const REST: Duration = Duration::from_secs(1);
-/// Interval at which the thread checks whether to freeze, while there is something to freeze.
+/// Interval at which the freezer's thread checks whether to freeze, while there is something to freeze.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time after a failure before the next attempt.
 const BACKOFF: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ const ENOUGH_PART: u64 = 8;
 /// Interval at which the files that are open for writing are checked: nobody may write to some of them any more.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// State that the thread keeps between two checks whether to freeze.
+/// State that the freezer's thread keeps between two checks whether to freeze.
 struct Looks {
     /// Ready bytes that the last freeze left.
     left: u64,
@@ -43,7 +43,7 @@ struct Looks {
     sparse_from: u64,
 }
 
-/// Why the thread freezes.
+/// Why the freezer's thread begins to freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
     /// Somebody asked for it: requests with tickets up to this one.
