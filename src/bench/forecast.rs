@@ -8,9 +8,9 @@ use std::time::Duration;
 /// The kind of work that a step of a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Packing.
+    /// The step packs.
     Pack,
-    /// Reading, and measurements that are not timed.
+    /// The step reads, or makes a measurement that is not timed.
     Read,
 }
 

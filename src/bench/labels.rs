@@ -212,7 +212,7 @@ impl Board<'_> {
         None
     }
 
-    /// Places all labels in `order`, or returns the index in `order` that found no position.
+    /// Places all labels in `order`, or returns the index in `order` of the first label for which there is no position.
     fn attempt(&self, order: &[usize]) -> Result<(f64, Vec<Placed>), usize> {
         let mut placed: Vec<Option<Placed>> = vec![None; self.items.len()];
         let mut costs = vec![0.0; self.items.len()];
@@ -230,8 +230,8 @@ impl Board<'_> {
         Ok((costs.iter().sum(), placed.into_iter().flatten().collect()))
     }
 
-    /// Returns the cheapest position for label `i` with those of `placed` fixed, and its cost; `None` if there is no
-    /// room.
+    /// Returns the cheapest position for label `i`, and its cost. The labels in `placed` stay where they are. Returns
+    /// `None` if there is no room.
     fn best(&self, i: usize, placed: &[Option<Placed>]) -> Option<(f64, Placed)> {
         let item = &self.items[i];
         let mut best: Option<(f64, Placed)> = None;

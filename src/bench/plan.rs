@@ -19,7 +19,7 @@ pub struct Plan {
     pub shown: String,
     /// Settings of floe to measure.
     pub settings: Vec<Setting>,
-    /// Sample: if set, only a part is compressed, the size is predicted, and nothing else is measured.
+    /// Sample to take. If there is one, only a part is compressed, the size is predicted, and nothing else is measured.
     pub sample: Option<Sample>,
     /// Threads and memory of a prediction. The other options are the setting's.
     pub pack: PackOptions,

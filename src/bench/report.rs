@@ -73,7 +73,7 @@ pub struct Method {
 pub struct Sample {
     /// Number of bytes requested.
     pub bytes: u64,
-    /// Whether only these bytes were read. Otherwise everything was read and cut, and deduplication is exact.
+    /// Whether only a sample of the tree was read. Otherwise everything was read and cut, and deduplication is exact.
     pub fast: bool,
 }
 
@@ -81,9 +81,9 @@ pub struct Sample {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// floe with one setting.
+    /// The figures are of floe with one setting.
     Floe,
-    /// Another program.
+    /// The figures are of another program.
     Peer,
 }
 
@@ -141,7 +141,7 @@ pub struct Size {
     /// Bounds of the true size in bytes, for a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<Range>,
-    /// Use of the bytes. Only for floe.
+    /// How the bytes are used. Only for floe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
     /// Bytes that each step saved. Only for floe.

@@ -16,9 +16,9 @@ const SPOTS: usize = 2000;
 pub const SPOT_LEN: u64 = 4096;
 /// Seed of the random numbers: the same source is read at the same offsets each time.
 const SEED: u64 = 0x666c_6f65_2d62_656e;
-/// Divisor: the directory that is read has about one part in `SHARE` of all bytes.
+/// Divisor: the directory that is read alone has about one part in this many of all bytes.
 const SHARE: u64 = 100;
-/// Least bytes of that directory, if possible: reading less takes no time.
+/// Least bytes of the directory that is read alone, if there is such a directory: reading less takes no time.
 const LEAST: u64 = 1 << 20;
 
 /// Files of the source, and the parts of it that are read.
@@ -32,7 +32,7 @@ pub struct Survey {
     pub bytes: u64,
     /// Path from the root of the directory that is read alone; empty if the root is the only one.
     pub directory: Vec<u8>,
-    /// Bytes of the regular files below that directory.
+    /// Bytes of the regular files below `directory`.
     pub directory_bytes: u64,
     /// The random reads, in order.
     pub spots: Vec<Spot>,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// What is known about an image's thaw log, so that it can be checked with the image.
 #[derive(Clone, Default)]
 pub enum LogBesideImage {
-    /// Nothing is known. If the image may have a log, the report notes that the log was not checked.
+    /// Nothing is known about a thaw log. If the image may have one, the report notes that it was not checked.
     #[default]
     Unknown,
     /// The process that this text names writes the image, so only its last checkpoint can be checked.
@@ -20,7 +20,8 @@ pub enum LogBesideImage {
     Folder {
         /// Directory of the log's segments.
         folder: Arc<dyn Folder>,
-        /// Returns who writes the image by the end of the check; called after it.
+        /// Returns who writes the image, if somebody does. Called after the check, because a writer may have begun
+        /// meanwhile.
         writer: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     },
     /// The image has a log, but it cannot be opened, for this reason.
@@ -54,9 +55,9 @@ pub(super) struct LogChecked {
     pub(super) image_end: u64,
     /// Number of superchunks frozen after the last checkpoint, if they were read.
     pub(super) superchunks: u64,
-    /// Number of subchunks in these superchunks whose content hashes match.
+    /// Number of subchunks frozen after the last checkpoint whose content hashes match.
     pub(super) verified: u64,
-    /// Number of their subchunks that are lost.
+    /// Number of subchunks frozen after the last checkpoint that are lost.
     pub(super) lost: u64,
     /// Whether more files are affected than are named.
     pub(super) incomplete: bool,
@@ -99,9 +100,9 @@ impl LogChecked {
 /// What may follow the end of an image's log as its head gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
-    /// Frames up to this offset, according to the thaw log.
+    /// Frames follow, up to this offset, according to the thaw log.
     Frames(u64),
-    /// Unknown, because the thaw log was not read.
+    /// It is unknown what follows, because the thaw log was not read.
     Unknown,
 }
 

@@ -52,9 +52,9 @@ struct Job<'j> {
     /// Number of the damaged copy of its sources to use.
     version: usize,
     stored: &'j mut Vec<u8>,
-    /// Other superchunks that its recipes refer to.
+    /// Other superchunks that the superchunk's recipes refer to.
     sources: HashSet<SuperchunkId>,
-    /// Whether one of these sources has another damaged copy.
+    /// Whether one of `sources` has another damaged copy.
     has_others: bool,
     is_right: &'j mut dyn FnMut(SubchunkId, Option<&[u8]>) -> bool,
 }
@@ -117,7 +117,7 @@ impl<'a> Sources<'a> {
         wrong
     }
 
-    /// Returns the bytes of these subchunks; `None` for a subchunk with a missing source.
+    /// Returns the bytes of each composed subchunk in `batch`; `None` for a subchunk with a missing source.
     fn batch(&self, job: &mut Job<'_>, batch: &[&(SubchunkId, Recipe)]) -> Vec<Option<Vec<u8>>> {
         let limit = usize::from(self.image.params().max_sources);
         let mut composition = Composition::new(|id| self.image.locate(id));

@@ -15,7 +15,7 @@ pub(super) struct ShortSubchunks {
     /// Length in bytes from which a subchunk is not short.
     min: u64,
     content: u64,
-    /// Offset of a short subchunk that is the last one seen of the current content.
+    /// Offset of the last subchunk seen of the current content, if that is short.
     last: Option<u64>,
     /// For each content, the offset of its first short subchunk.
     found: BTreeMap<u64, u64>,
@@ -26,7 +26,7 @@ impl ShortSubchunks {
         ShortSubchunks { min: min.into(), ..Self::default() }
     }
 
-    /// Adds the next row. Call it for all contents in key order.
+    /// Adds the next row of the contents table. Call it for all rows in key order.
     pub(super) fn row(&mut self, content: u64, offset: u64, row: &ContentRow) {
         let before = self.last.take().filter(|_| self.content == content);
         self.content = content;
@@ -57,7 +57,8 @@ impl ShortSubchunks {
         }
     }
 
-    /// Returns the remaining contents, each with the offset of its first short subchunk.
+    /// Returns the contents that have a short subchunk followed by data and that no inode calls uneven, each with the
+    /// offset of its first such subchunk.
     pub(super) fn take(&mut self) -> BTreeMap<u64, u64> {
         std::mem::take(&mut self.found)
     }

@@ -409,7 +409,7 @@ impl Work<'_> {
 struct Composed {
     batch: Vec<(SubchunkId, Recipe)>,
     pieces: usize,
-    /// Total length of the composed subchunks in bytes, including those of earlier batches.
+    /// Total length in bytes of the superchunk's composed subchunks so far, including those of earlier batches.
     bytes: u64,
 }
 

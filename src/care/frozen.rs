@@ -32,7 +32,7 @@ pub(super) struct Frozen {
     pub(super) superchunks: u64,
     /// Number of subchunks whose content hashes match.
     pub(super) verified: u64,
-    /// Subchunks that are lost, or whose rows are.
+    /// Number of subchunks that are lost, or whose rows are lost.
     pub(super) lost: u64,
 }
 
@@ -42,7 +42,7 @@ struct Wrong {
     count: u64,
     /// Offset and description of the first fault.
     first: Option<(u64, String)>,
-    /// Subchunks that are lost by these faults.
+    /// Subchunks that are lost by the faults of this kind.
     subchunks: RangeSet,
 }
 

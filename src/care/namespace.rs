@@ -64,7 +64,7 @@ struct Namespace<'a> {
     map: &'a Map,
     trees: &'a Trees,
     findings: &'a mut Findings,
-    /// Data bytes of contents that have holes, by content id.
+    /// Number of bytes outside holes of each content that has holes, by content id.
     sparse: HashMap<u64, u64>,
     short: ShortSubchunks,
 }

@@ -91,17 +91,17 @@ impl RangeSet {
 /// Everything that the findings affect. The search for paths starts here.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
-    /// Affected subchunks of file data.
+    /// Subchunks of file data that findings affect.
     pub(super) subchunks: Marks,
-    /// Affected contents.
+    /// Contents that findings affect.
     pub(super) contents: Marks,
-    /// Affected tiny contents.
+    /// Tiny contents that findings affect.
     pub(super) tiny: Marks,
-    /// Affected xattr sets.
+    /// Xattr sets that findings affect.
     pub(super) xattrs: Marks,
-    /// Affected inodes, with all their names.
+    /// Inodes that findings affect, with all their names.
     pub(super) inodes: Marks,
-    /// Directories whose entries are affected.
+    /// Directories whose entries findings affect.
     pub(super) directories: Marks,
 }
 

@@ -38,18 +38,18 @@ impl Default for CheckOptions {
 /// The data superchunks that a check reads: the same ones each time for the same image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Subset {
-    /// All superchunks.
+    /// All superchunks are read.
     All,
-    /// Every `of`-th superchunk, so that the parts 1 to `of` together are all.
+    /// The superchunks are dealt out to `of` parts in turn, and those of one part are read.
     Part {
         /// Number of the part, from 1.
         part: u32,
         /// Number of parts, at least 1.
         of: u32,
     },
-    /// This percentage of the superchunks, spread over the image.
+    /// This percentage of the superchunks is read, spread over the image.
     Percent(f64),
-    /// This many stored bytes of superchunks, spread over the image; the last superchunk is read completely.
+    /// This many stored bytes of superchunks are read, spread over the image. The last superchunk is read completely.
     Bytes(u64),
 }
 
@@ -213,11 +213,11 @@ pub struct CheckReport {
     pub superchunks: u64,
     /// Number of data superchunks that were read.
     pub superchunks_read: u64,
-    /// Subchunks of these superchunks whose content hash is right.
+    /// Number of subchunks, of the superchunks that were read, whose content hash is right.
     pub subchunks_verified: u64,
-    /// Subchunks of these superchunks that cannot be read or have the wrong content hash.
+    /// Number of subchunks, of the superchunks that were read, that cannot be read or have the wrong content hash.
     pub subchunks_lost: u64,
-    /// Table blocks, including those of the map.
+    /// Number of table blocks, including those of the map.
     pub table_blocks: u64,
     /// Number of inodes.
     pub inodes: u64,

@@ -102,7 +102,7 @@ fn compare(image: &Image, users: &Users, whole: bool, findings: &mut Findings) {
     }
 }
 
-/// Number of users of the smallest keys from `from` on.
+/// Number of users of each key, for the smallest keys from `from` on.
 struct Users {
     from: u64,
     /// The first key that is not counted; `None` if all are.

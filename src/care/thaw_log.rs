@@ -94,7 +94,7 @@ fn state(storage: &Arc<dyn Storage>, heads: &[Head]) -> Result<ImageState, Check
 struct Mounted(View);
 
 impl Mounted {
-    /// Counts the ranges, and names the files that have them.
+    /// Counts the thawed ranges, and names the files that have lost ranges or ranges in the log.
     fn tell(&self, checked: &mut LogChecked) -> Result<(), CheckError> {
         let (mut in_log, mut lost) = (BTreeSet::new(), BTreeSet::new());
         let mut cursor = self.0.cursor_at(&schema::THAWED, KeyRef::new(0, 0))?;

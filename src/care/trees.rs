@@ -86,7 +86,7 @@ pub(super) fn check(check: &Check<'_>, findings: &mut Findings, report: &mut Che
     check_tables(check, &tables, findings, report)
 }
 
-/// Walks the trees of these tables.
+/// Walks the trees of the given tables.
 pub(super) fn check_tables(
     check: &Check<'_>,
     tables: &[&'static Table],

@@ -179,7 +179,7 @@ impl Table {
         self.slots.bytes().len() / SLOT
     }
 
-    /// Makes a table of all these identities in `slots`, which are zero; their number is a power of two.
+    /// Makes a table of all `identities`. `slots` are zero, and their number is a power of two.
     fn filled(slots: Region, identities: &[u8]) -> Self {
         let mut table = Table { slots };
         let (all, _) = identities.as_chunks::<WIDTH>();

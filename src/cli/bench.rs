@@ -47,7 +47,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but an entry failed or some
 const WIDTH: usize = 100;
 /// Text that a page has if an earlier run made it, so that it may be replaced.
 const GENERATOR: &[u8] = b"<meta name=\"generator\" content=\"floe bench";
-/// Number of bytes at the beginning of a page in which that text is looked for.
+/// Number of bytes at the beginning of a page in which the text [`GENERATOR`] is looked for.
 const GENERATOR_WITHIN: u64 = 4096;
 
 /// `floe bench`.

@@ -13,7 +13,7 @@ pub enum Exit {
     Usage,
     /// The command ended, with findings: inputs that could not be read, or damage that `check` found.
     Findings,
-    /// There is no such image, or the file is not one.
+    /// The image does not exist, or the file is not an image.
     NoImage,
     /// Another writer holds the lock of the image.
     Locked,

@@ -147,7 +147,8 @@ fn image(args: &Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(done.exit())
 }
 
-/// Adds a hint to the error for an image that is written through a mount: it is frozen through the mount.
+/// Adds a hint to the error that an image is written through a mount: the hint says how to freeze it through that
+/// mount.
 fn explained(path: &Path, why: anyhow::Error) -> anyhow::Error {
     let Some(LockError::Held { host: Some(host), pid: Some(pid), .. }) = why.downcast_ref() else { return why };
     let pid = i32::try_from(*pid).ok().filter(|_| *host == Owner::current().host);

@@ -43,9 +43,9 @@ pub struct How {
 
 /// An image that was checked and can be mounted.
 pub enum Opened {
-    /// It is mounted read-only.
+    /// The image is to be mounted read-only.
     Reading(Box<Reading>),
-    /// It is mounted writable.
+    /// The image is to be mounted writable.
     Writing(Box<Writing>),
 }
 

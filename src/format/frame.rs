@@ -119,7 +119,7 @@ impl Flags {
         self.0 & Self::SHORT != 0
     }
 
-    /// Returns these flags with the bit for a superchunk that is not full set to `short`.
+    /// Returns the flags with the bit [`Flags::SHORT`] (a superchunk that is not full) set to `short`.
     pub fn with_short(self, short: bool) -> Self {
         Flags(self.0 & !Self::SHORT | if short { Self::SHORT } else { 0 })
     }
@@ -129,7 +129,7 @@ impl Flags {
         (self.0 >> 8) as u8
     }
 
-    /// Returns these flags with the given filter.
+    /// Returns the flags with the number of the filter set to `filter`.
     pub fn with_filter(self, filter: u8) -> Self {
         Flags(self.0 & 0xff | u16::from(filter) << 8)
     }

@@ -35,7 +35,7 @@ on_disk! {
         working_set: U32,
         /// Target size of a table block in raw bytes.
         table_block: U32,
-        /// Shortest range of another subchunk in a recipe, in bytes.
+        /// Length in bytes of the shortest range that a recipe takes from another subchunk.
         min_match: U32,
         /// Key from which the chunker computes the random numbers of its rolling hash (the gear table).
         chunk_key: [u8; 16],
@@ -51,11 +51,11 @@ on_disk! {
 pub enum Chunker {
     /// Content-defined chunking (section 15). Lengths are in bytes; `avg` is a power of two.
     FastCdc {
-        /// Shortest length, except for a file's last subchunk.
+        /// Shortest length of a subchunk in bytes, except for a file's last subchunk.
         min: u32,
-        /// Average length.
+        /// Average length of a subchunk in bytes.
         avg: u32,
-        /// Longest length.
+        /// Longest length of a subchunk in bytes.
         max: u32,
     },
     /// Subchunks of a fixed length, in bytes.
@@ -128,7 +128,7 @@ pub struct Params {
     pub working_set: u32,
     /// Target size of a table block, in raw bytes.
     pub table_block: u32,
-    /// Shortest range of another subchunk in a recipe, in bytes.
+    /// Length in bytes of the shortest range that a recipe takes from another subchunk.
     pub min_match: u32,
     /// Id of the superchunk that holds the dictionary, 0 for none.
     pub dictionary: u64,

@@ -13,14 +13,14 @@ use std::str::FromStr;
 /// A named set of parameters for a new image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Packs several times as fast as the default.
+    /// This profile packs several times as fast as the default.
     Fast,
-    /// Balances speed and size. This is the default.
+    /// This profile balances speed and size. It is the default.
     #[default]
     Balanced,
-    /// Makes a smaller image, which reads nearly as fast and packs much more slowly.
+    /// This profile makes a smaller image, which is read nearly as fast and packed much more slowly.
     Small,
-    /// Makes the image as small as possible, however long packing and reading take.
+    /// This profile makes the image as small as possible, however long packing and reading take.
     Smallest,
 }
 

@@ -19,7 +19,7 @@ on_disk! {
         params: RawParams,
         /// Time of the root, seconds since 1970.
         time: I64,
-        /// Nanoseconds after that second.
+        /// Nanoseconds after the second `time`.
         time_ns: U32,
         /// Reserved, zero.
         reserved: U32,
@@ -75,7 +75,7 @@ on_disk! {
         subchunks: U64,
         /// Time when the image was packed, seconds since 1970.
         packed_time: I64,
-        /// Nanoseconds after that second.
+        /// Nanoseconds after the second `packed_time`.
         packed_time_ns: U32,
         /// Reserved, zero.
         reserved1: U32,
@@ -100,7 +100,7 @@ pub struct Root {
     pub params: Params,
     /// Time of the root, seconds since 1970.
     pub time: i64,
-    /// Nanoseconds after that second.
+    /// Nanoseconds after the second `time`.
     pub time_ns: u32,
     /// Next free inode number.
     pub next_inode: u64,
@@ -142,7 +142,7 @@ pub struct Root {
     pub subchunks: u64,
     /// Time when the image was packed, seconds since 1970.
     pub packed_time: i64,
-    /// Nanoseconds after that second.
+    /// Nanoseconds after the second `packed_time`.
     pub packed_time_ns: u32,
 }
 

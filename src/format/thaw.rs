@@ -30,7 +30,7 @@ on_disk! {
         segment_size: U64,
         /// Number of the last transaction before this segment.
         last_transaction: U64,
-        /// Checksum (`sum`) of the frame of that transaction.
+        /// Checksum (`sum`) of the frame of the last transaction before this segment.
         last_sum: U64,
         /// Offset in bytes where the log ended before this segment.
         previous_end: U64,
@@ -52,7 +52,7 @@ on_disk! {
         image_end: U64,
         /// Time of the commit, seconds since 1970.
         time: I64,
-        /// Nanoseconds after that second.
+        /// Nanoseconds after the second `time`.
         time_ns: U32,
         /// Number of operations that follow.
         operations: U32,

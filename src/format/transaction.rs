@@ -127,7 +127,7 @@ pub struct TransactionInfo {
     pub image_end: u64,
     /// Time of the commit, seconds since 1970.
     pub time: i64,
-    /// Nanoseconds after that second, below 10^9.
+    /// Nanoseconds after the second `time`, below 10^9.
     pub time_ns: u32,
     /// Whether the next transaction belongs to the same group.
     pub more_follows: bool,

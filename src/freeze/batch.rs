@@ -34,7 +34,7 @@ pub struct BatchOptions {
     pub compression: Compression,
     /// Number of threads that compress, at least one.
     pub compressors: usize,
-    /// Priority of these threads. If the system does not allow it, they run at normal priority.
+    /// Priority of the threads that compress. If the system does not allow it, they run at normal priority.
     pub priority: Priority,
     /// Number of new raw bytes after which the batch is full.
     pub limit: u64,
@@ -45,8 +45,8 @@ pub trait Known {
     /// The error of a look-up.
     type Error;
 
-    /// Finds a subchunk with these bytes, which have this identity. If identities prove nothing (XXH3-128), the bytes
-    /// are compared.
+    /// Finds a subchunk that has the bytes `bytes`, whose identity is `identity`. If equal identities do not prove
+    /// equal bytes (XXH3-128), the bytes are compared.
     ///
     /// # Errors
     /// Fails if the look-up fails.

@@ -51,7 +51,7 @@ pub(super) struct Compressors<'k> {
 #[derive(Debug)]
 struct Set {
     priority: Priority,
-    /// Queue of the set; `None` only while the set ends.
+    /// Queue of superchunks for the set's threads; `None` only while the set ends.
     queue: Option<Sender<CompressJob>>,
     threads: Vec<JoinHandle<()>>,
     /// Whether each thread ends after its present superchunk, and the superchunks in the queue are dropped.
@@ -109,7 +109,7 @@ pub enum Priority {
     /// The threads compete like any other thread.
     #[default]
     Normal,
-    /// Other threads get nearly all of a processor, but these make some progress.
+    /// The threads leave nearly all of a processor to other threads, but make some progress.
     Low,
     /// The threads run only when no other thread wants the processor.
     Idle,

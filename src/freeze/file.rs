@@ -12,7 +12,7 @@ use thiserror::Error;
 /// How the parts of a file are chosen and cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cutting {
-    /// Which parts are cut.
+    /// Which parts of the file are cut.
     pub scope: Scope,
     /// Into which blocks the parts are cut. For [`Scope::Everything`] the image's chunker is always used.
     pub blocks: Blocks,

@@ -18,19 +18,20 @@ use std::ops::Range;
 /// Which parts of a file are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The thawed bytes, and as little else as the borders require.
+    /// The thawed bytes are cut, and as little else as the borders require.
     Changed,
-    /// All data, by the image's chunker, because the content is uneven. A subchunk is kept only if the batch finds it.
+    /// All data is cut by the image's chunker, because the content is uneven. An old subchunk is used again only if the
+    /// batch finds it.
     Everything,
 }
 
 /// The kind of subchunks into which a file is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
-    /// Subchunks that the image's chunker makes.
+    /// The file is cut into subchunks as the image's chunker makes them.
     Image,
-    /// Blocks of [`FIXED_LEN`] bytes at multiples of it in the file. Only blocks with a change are cut, whatever is
-    /// around them.
+    /// The file is cut into blocks of [`FIXED_LEN`] bytes, at multiples of that in the file. Only blocks with a change
+    /// are cut, whatever is around them.
     Fixed,
 }
 

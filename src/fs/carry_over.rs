@@ -21,7 +21,7 @@ use crate::thaw::{Appended, Segments};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most rows of thawed ranges that one step reads.
+/// Most rows of thawed ranges that one step of copying reads.
 const ROWS: usize = 1 << 16;
 
 /// Number of copied bytes at which a step ends.
@@ -30,7 +30,8 @@ const BYTES: u64 = 8 << 20;
 /// Most bytes of a frame in which small ranges are appended together.
 const FRAME: u64 = 1 << 20;
 
-/// Most ranges that one transaction moves. It is short because it is evaluated again whenever one of its files changes.
+/// Most ranges that one transaction moves. A transaction is short, because it is evaluated again whenever one of its
+/// files changes.
 const RANGES: usize = 128;
 
 /// Divisor under pressure: segments are emptied if less than one part in this many of their bytes is live, and the log
@@ -156,8 +157,8 @@ impl Live {
         Ok((ranges, None))
     }
 
-    /// Appends the bytes of these ranges again, and makes the ranges name the copies. A range with damaged bytes is not
-    /// moved.
+    /// Appends the bytes of the given ranges to the thaw log again, and makes the ranges name the copies. A range with
+    /// damaged bytes is not moved.
     fn copy_ranges(&self, ranges: &[Range]) -> Result<u64, FsError> {
         let segments = Arc::clone(self.lock_state().segments());
         let mut source = Source { segments, frames: BTreeMap::new(), bytes: 0 };

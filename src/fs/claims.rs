@@ -70,7 +70,7 @@ impl Stamps {
         self.0.get(claim.slot()).is_some_and(|&stamp| stamp <= base)
     }
 
-    /// Records that everything these claims write has changed at `stamp`.
+    /// Records that everything that an operation with these claims writes has changed at `stamp`.
     pub(super) fn set(&mut self, claims: &Claims, stamp: u64) {
         for &slot in &claims.written {
             self.set_slot(slot, stamp);

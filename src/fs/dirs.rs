@@ -18,7 +18,7 @@ const FIRST_COOKIES: u64 = 2;
 /// Distance of remembered names: before the last reply, one name out of this many is remembered; fewer if the directory
 /// is very large.
 const SPARSE: u64 = 64;
-/// Largest distance of remembered names, as long as there is memory for them.
+/// Largest distance between two remembered names, as long as there is memory for them.
 const SPARSE_MAX: u64 = 1 << 16;
 /// Bytes of memory for the remembered names of one handle.
 const MARKS_BYTES: usize = 256 << 10;
@@ -103,9 +103,9 @@ pub struct DirHandle {
 
 /// Position in a directory from which reading continues.
 enum Place {
-    /// After this name; if it is empty, at the beginning.
+    /// Reading continues after this name; if it is empty, at the beginning of the directory.
     After(Vec<u8>),
-    /// After all names of the directory.
+    /// Reading continues after the last name of the directory: nothing is left to read.
     End,
 }
 

@@ -14,7 +14,7 @@ pub(super) const UNWRITTEN: Duration = Duration::from_secs(30);
 /// has to wait.
 // Case 28.
 const DROPS: u32 = 2;
-/// Time that such a file waits until it is frozen again.
+/// Time that a file has to wait if it changed during its freeze several times in a row.
 const WAIT_AFTER_DROPS: Duration = Duration::from_secs(60);
 /// Time to wait after any other failure to freeze a file, such as a frame that does not verify.
 const WAIT_AFTER_FAILURE: Duration = Duration::from_secs(600);
@@ -71,7 +71,7 @@ pub(super) struct DirtyFiles {
 }
 
 impl DirtyFiles {
-    /// Makes the list from files, none of them open, with their bytes in the thaw log.
+    /// Makes the list from files that nobody has open, each with the number of its bytes in the thaw log.
     pub(super) fn found(files: impl IntoIterator<Item = (InodeId, u64)>, now: Instant) -> Self {
         let mut dirty = DirtyFiles::default();
         files.into_iter().for_each(|(inode, bytes)| dirty.change(inode, i128::from(bytes), true, false, now));

@@ -78,7 +78,8 @@ pub(super) struct Draft {
     pub(super) bytes: i64,
     pub(super) removes: bool,
     pub(super) lightens_log: bool,
-    /// Whether the operation only moves bytes within the thaw log, so that no application has written them.
+    /// Whether the operation only moves bytes within the thaw log, so that it does not count as a write by an
+    /// application.
     pub(super) only_moves: bool,
 }
 

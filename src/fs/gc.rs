@@ -102,7 +102,7 @@ pub struct GcHow<'a> {
     pub time: Time,
     /// Keeps readers of other processes out, and waits for those that exist; or fails.
     pub no_readers: &'a dyn Fn() -> Result<NoReaders, LockError>,
-    /// Called regularly; gc ends early if it returns true.
+    /// Returns whether gc is to end early. Called regularly.
     pub stop: &'a dyn Fn() -> bool,
 }
 
@@ -113,7 +113,7 @@ pub struct GcReport {
     pub superchunks: u64,
     /// Number of frames whose payloads were punched.
     pub frames: u64,
-    /// Bytes of these payloads.
+    /// Bytes of the payloads that were punched.
     pub freed_bytes: u64,
     /// Dead bytes that stay, in superchunks that are partly live.
     pub left_bytes: u64,

@@ -47,8 +47,8 @@ impl FsOptions {
         WorkingSet::new(Arc::clone(image), self.cache, self.readahead).verifying(self.verify)
     }
 
-    /// Returns the defaults for an image with these parameters. If the image records that a reader should have more
-    /// bytes of inflated superchunks than the default, that number is used.
+    /// Returns the defaults for an image with these parameters. If the parameters say that a reader should have more
+    /// memory for inflated superchunks than the default, that much is used.
     pub fn suiting(params: &Params) -> Self {
         let recorded = (u64::from(params.working_set) << 20).min(CACHE_MAX);
         FsOptions { cache: usize::try_from(recorded).map_or(CACHE, |bytes| bytes.max(CACHE)), ..FsOptions::default() }

@@ -58,9 +58,9 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sealed {
     pub(super) seal: Seal,
-    /// Number of the last transaction of the commit.
+    /// Number of the last transaction of the commit that made the seal durable.
     pub(super) transaction: u64,
-    /// Offset in the thaw log where that transaction ends.
+    /// Offset in the thaw log where the last transaction of the commit ends.
     pub(super) end: LogOffset,
 }
 

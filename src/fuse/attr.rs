@@ -19,9 +19,9 @@ pub struct Disguise {
     pub uid: Option<u32>,
     /// Group id that is shown as the group of everything.
     pub gid: Option<u32>,
-    /// Permissions of all but directories are 0777 without these bits.
+    /// Permission bits that are taken away from everything but directories: it is shown with 0777 without these bits.
     pub fmask: Option<u16>,
-    /// Permissions of directories are 0777 without these bits.
+    /// Permission bits that are taken away from directories: they are shown with 0777 without these bits.
     pub dmask: Option<u16>,
 }
 

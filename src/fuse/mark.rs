@@ -111,8 +111,8 @@ fn marked(link: &OsStr) -> Option<FileSystem> {
     Some(FileSystem { device, sum: u64::from_str_radix(sum, 16).ok()? })
 }
 
-/// Returns the opened mark of the process `pid`, if it names a `wanted` file system, and that file system; `None` if
-/// the process has ended, or if we may not look at it.
+/// Returns the opened mark of the process `pid`, if it names a `wanted` file system, and the file system that it names;
+/// `None` if the process has ended, or if this process may not look at it.
 fn mark_of(pid: i32, wanted: &dyn Fn(FileSystem) -> bool) -> io::Result<Option<(FileSystem, File)>> {
     let entries = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
         Err(error) if is_shortage(&error) => return Err(error),

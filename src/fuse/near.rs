@@ -51,7 +51,7 @@ pub(super) struct Traffic {
     /// Thread id (as the kernel gives it) of the process whose requests `own` counts; 0 for nobody.
     requester: AtomicU32,
     own: AtomicU32,
-    /// The other process that sent the last request, and the number of requests of others.
+    /// Thread id of the process that sent the last request which `own` does not count, and the number of such requests.
     other: AtomicU32,
     others: AtomicU32,
     bulky: AtomicU32,
@@ -168,11 +168,11 @@ impl Traffic {
 /// How long the judge waits until it decides again where loops run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Until the usual time has passed.
+    /// The judge waits for the usual time.
     Tick,
-    /// Until this many ticks have passed. Requests that come meanwhile do not count.
+    /// The judge waits for this many ticks. Requests that come meanwhile do not count.
     Rest(u32),
-    /// Until there is a streak.
+    /// The judge waits until there is a streak: many small requests of one process in one tick.
     Streak,
 }
 
@@ -197,9 +197,9 @@ pub(super) struct Judge {
 enum Phase {
     /// There was no streak for `quiet` ticks.
     Watching { quiet: u32 },
-    /// Loops are anywhere, and the requests of a streak are being counted.
+    /// The scheduler decides where loops run, and the requests of a streak are being counted.
     Measuring { requester: u32, ticks: u32, count: u32 },
-    /// Loops run on the CPU of the process.
+    /// Loops run on the CPU of the process that sends the requests.
     Near(Near),
 }
 
@@ -208,7 +208,8 @@ struct Near {
     requester: u32,
     cpu: usize,
     ticks: u32,
-    /// Number of requests in the ticks that are compared, and in as many ticks before.
+    /// Number of requests that were counted since the loops run on the CPU of the process, and in as many ticks before
+    /// that.
     count: u32,
     before: u32,
     /// Whether the previous tick had too few requests.

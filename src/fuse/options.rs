@@ -41,12 +41,12 @@ pub enum Atime {
 /// Who may use the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// Only the user who mounted it.
+    /// Only the user who mounted it may use it.
     #[default]
     Owner,
-    /// The user who mounted it, and root (`allow_root`).
+    /// The user who mounted it may use it, and root (`allow_root`).
     OwnerAndRoot,
-    /// Everybody (`allow_other`).
+    /// Everybody may use it (`allow_other`).
     Everybody,
 }
 

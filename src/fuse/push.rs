@@ -39,20 +39,21 @@ const UNKNOWN: usize = 4;
 /// Stores the files of one mount in the kernel's page cache ahead of a reader.
 pub(super) struct Pusher {
     fs: Arc<Fs>,
-    /// Page cache of the mount, set once the filesystem is mounted.
+    /// Page cache of the mount; set as soon as the filesystem is mounted.
     cache: OnceLock<PageCache>,
     streams: Streams,
     windows: (Sender<Window>, Receiver<Window>),
-    /// Inodes that were pushed or read recently, each in the slot of its number.
+    /// Inodes whose files were recently read, or stored in the page cache ahead of a reader. Each is in the slot that
+    /// its number selects.
     cached: Vec<AtomicU64>,
-    /// Inodes whose READs are being answered; 0 for none.
+    /// Inodes for which a READ request is being answered; 0 in a free slot.
     reading: [AtomicU64; READS],
     /// Number of files pushed so far.
     pushed: AtomicU64,
 }
 
 impl Pusher {
-    /// Makes a pusher for a mount of `fs`.
+    /// Makes a pusher, which stores files of a mount of `fs` in the kernel's page cache ahead of readers.
     pub(super) fn new(fs: Arc<Fs>) -> Arc<Self> {
         Arc::new(Pusher {
             fs,

@@ -21,9 +21,9 @@ pub(super) struct Window {
     pub(super) stream: usize,
     /// Inodes of the window.
     pub(super) inodes: Range<u64>,
-    /// Inode in the middle of the window.
+    /// Inode in the middle of the window; a READ of a file from here on tells that the reader has come so far.
     pub(super) mark: u64,
-    /// Whether the reader has read these files before, so that the page cache must have lost them.
+    /// Whether the reader has read the files of the window before, so that the page cache must have lost them.
     pub(super) anew: bool,
 }
 

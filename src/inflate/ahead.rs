@@ -17,7 +17,7 @@ const QUEUE: usize = 8;
 
 /// A superchunk to inflate ahead, and the superchunk that its reader has reached.
 struct Wish {
-    /// View through which the reader reads.
+    /// View through which the sequential reader reads.
     view: View,
     reader_at: SuperchunkId,
     wanted: SuperchunkId,

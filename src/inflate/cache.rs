@@ -24,7 +24,7 @@ const AHEAD_SHARE: usize = 4;
 pub struct InflateCounters {
     /// Number of superchunks (or parts) inflated.
     pub inflations: u64,
-    /// Raw bytes of these inflations.
+    /// Raw bytes that were inflated.
     pub inflated_bytes: u64,
     /// Number of inflations ahead of any reader.
     pub ahead: u64,
@@ -60,7 +60,7 @@ type Shard = Mutex<LruCache<Key, Slot>>;
 
 /// Inflated superchunks of one image, with a limit on their bytes.
 pub(super) struct Cache {
-    /// Any version of the image: all versions share its storage, parameters and dictionary.
+    /// A version of the image. It may be any: all share the storage, the parameters and the dictionary.
     image: Arc<Image>,
     first: Shard,
     others: Vec<Shard>,
@@ -106,7 +106,7 @@ impl Drop for AheadShare {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Evict {
     Any,
-    /// Only entries that a reader has taken or inflated: read-ahead never evicts its own work.
+    /// Only entries may be evicted that a reader has used or inflated: read-ahead never evicts its own work.
     NotFresh,
 }
 
@@ -165,7 +165,7 @@ impl Cache {
         Some(self.hit(ready))
     }
 
-    /// Drops the bytes of a unit that is damaged.
+    /// Drops the bytes of a unit (a superchunk, or a part of one) that is damaged.
     pub(super) fn forget_damaged(&self, key: &Key) {
         let mut shard = self.shard(key).lock();
         let is_damaged = matches!(shard.peek(key), Some(Slot::Ready(ready)) if !ready.inflated.intact);
@@ -209,13 +209,14 @@ impl Cache {
         }
     }
 
-    /// Inflates a unit for one reader alone: its damaged copy numbered `version`, or `None` if there is none.
+    /// Inflates a unit (a superchunk, or a part of one) for one reader alone, from its damaged copy numbered `version`.
+    /// Returns `None` if there is no such copy.
     pub(super) fn alone(&self, unit: &Unit, version: usize) -> Result<Option<Inflated>, InflateError> {
         load::inflate(&self.image, unit, self.room(unit), version)
     }
 
-    /// Inflates a unit ahead of its readers, unless it is inflated or being inflated, and only if there is room without
-    /// waiting.
+    /// Inflates a unit (a superchunk, or a part of one) ahead of its readers. Does nothing if it is inflated or being
+    /// inflated, or if there is no room for it without waiting.
     pub(super) fn get_ahead(&self, unit: &Unit) {
         let (key, need) = (unit.key(), unit.need());
         let Some(share) = AheadShare::take(&self.ahead, need.raw, self.budget.limit() / AHEAD_SHARE) else { return };
@@ -247,7 +248,7 @@ impl Cache {
         let _ = self.fly(landing, unit, room, Some(share));
     }
 
-    /// Returns whether a unit is inflated or being inflated.
+    /// Returns whether a unit (a superchunk, or a part of one) is inflated or being inflated.
     pub(super) fn has(&self, key: &Key) -> bool {
         self.shard(key).lock().contains(key)
     }

@@ -22,7 +22,7 @@ const COPIES: usize = 2;
 /// A cache of inflated superchunks of one image, with a limit on their bytes.
 pub struct WorkingSet {
     cache: Arc<Cache>,
-    /// Part tables, by superchunk and by the offset of its frame: one that is packed again gets another table.
+    /// Part tables, by superchunk and by the offset of its frame: a superchunk that is packed again gets another table.
     part_tables: ByteLru<(SuperchunkId, LogOffset), Option<Arc<PartTable>>>,
     ahead: Option<Ahead>,
     /// Whether subchunks of intact superchunks are verified by their content hashes too.
@@ -270,7 +270,8 @@ impl WorkingSet {
         Ok(quality)
     }
 
-    /// Returns the raw bytes of a unit, and whether a reader gets them for the first time.
+    /// Returns the raw bytes of a unit (a superchunk, or a part of one), and whether a reader gets them for the first
+    /// time.
     fn inflated(&self, unit: &Unit, version: usize) -> Result<(Arc<Inflated>, bool), InflateError> {
         let (cached, fresh) = self.cache.get(unit)?;
         if !cached.intact && cached.frame != unit.place.offset {

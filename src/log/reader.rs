@@ -42,8 +42,8 @@ impl LogReader {
         Ok(LogReader { storage, log_id, end, readable, raised: Arc::default() })
     }
 
-    /// Makes a reader of the same log, which has grown and now ends at `end`. All readers that share an origin with
-    /// this one may then read frames up to there.
+    /// Makes a reader of the same log, which has grown and now ends at `end`. This reader and its clones may then read
+    /// frames up to there, too.
     ///
     /// # Errors
     /// Fails if the storage cannot tell its length.
@@ -53,8 +53,8 @@ impl LogReader {
         Ok(LogReader { end, readable, ..self.clone() })
     }
 
-    /// Records that frames up to `end` are written now: this reader, and all readers that share its origin, may read
-    /// them. Frames that were readable stay readable.
+    /// Records that frames up to the offset `end` are written now. This reader may then read them, and so may all its
+    /// clones and all readers made by [`LogReader::up_to`]. Frames that were readable stay readable.
     pub fn raise(&self, end: u64) {
         self.raised.fetch_max(end, Ordering::Release);
     }

@@ -53,7 +53,7 @@ pub struct ThawMark {
     pub log_id: u64,
     /// Number of the last transaction that the root contains.
     pub transaction: u64,
-    /// Offset in bytes in the thaw log where that transaction ends.
+    /// Offset in bytes in the thaw log where the last transaction ends that the root contains.
     pub offset: u64,
 }
 
@@ -62,7 +62,7 @@ pub struct ThawMark {
 pub struct CheckpointInput<'a> {
     /// The version of the image that the checkpoint starts from. The checkpoint is appended to the log of this version.
     pub version: &'a Image,
-    /// The rows that differ from those of the version.
+    /// The rows that differ from those of `version`.
     pub changes: &'a Overlay,
     /// Next free ids. If the version has a larger one, the larger one is used.
     pub counters: Counters,

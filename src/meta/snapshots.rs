@@ -33,7 +33,7 @@ pub struct NewSnapshot<'a> {
     pub time: Time,
     /// The version of the image at that moment.
     pub version: &'a Image,
-    /// Rows of the snapshot's view that differ from those of the version.
+    /// Rows of the snapshot's view that differ from those of `version`.
     pub changes: &'a Overlay,
 }
 

@@ -30,7 +30,7 @@ pub struct Tally {
     pub row: SuperchunkRow,
     /// Number of subchunks in the superchunk.
     pub subchunks: u32,
-    /// Number of these subchunks that are kept.
+    /// Number of the superchunk's subchunks that are kept.
     pub live: u32,
     /// Raw bytes of the kept subchunks.
     pub live_raw: u64,

@@ -22,7 +22,7 @@ pub(super) struct Progress {
     pub(super) stored: AtomicU64,
     /// Number of files and of bytes that are read and cut.
     read: (AtomicU64, AtomicU64),
-    /// Bytes that no earlier subchunk had, and how many of these are appended.
+    /// Number of bytes in subchunks that deduplication did not find, and how many of them are appended.
     fresh: AtomicU64,
     appended: AtomicU64,
 }

@@ -125,7 +125,7 @@ impl<'a> Scan<'a> {
         Scan { sources, rules }
     }
 
-    /// Ends all walks, because nobody waits for them any more.
+    /// Makes all walks end, because nobody needs their entries any more.
     pub(super) fn end(&self) {
         self.rules.over.store(true, Ordering::Relaxed);
     }

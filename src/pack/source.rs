@@ -81,7 +81,7 @@ impl Source {
         })
     }
 
-    /// Returns whether the source is not a directory but this file, by device and inode.
+    /// Returns whether the source is a file that is not a directory and has the device and inode numbers `id`.
     pub(super) fn is_inode(&self, id: Option<(u64, u64)>) -> bool {
         !self.is_dir() && id == Some((self.stat.st_dev, self.stat.st_ino))
     }

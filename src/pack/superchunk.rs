@@ -94,8 +94,8 @@ impl Filling {
     }
 }
 
-/// Returns the bytes of memory that one compressor thread needs for superchunks of this size: its context, the raw and
-/// stored bytes of the current one, and those that wait before and after it.
+/// Returns the bytes of memory that one compressor thread needs for superchunks of this size: the codec's context, the
+/// raw and stored bytes of the superchunk that it compresses, and the superchunks that wait before and after it.
 pub fn compressor_memory(compression: Compression, superchunk_size: u32) -> u64 {
     let size = superchunk_size as usize;
     (Encoder::memory(compression, size) + 5 * size) as u64

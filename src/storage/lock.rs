@@ -41,7 +41,7 @@ pub enum LockError {
     /// gc cannot begin because another process reads the image.
     #[error("cannot free space in the image: another process reads it (try again when it has ended)")]
     Read,
-    /// The file system has no such locks. A reader may continue without one.
+    /// The file system has no locks on parts of a file. A reader may continue without one.
     #[error("cannot lock the image: its file system has no locks: {0}")]
     Unsupported(#[source] io::Error),
     /// The operating system reported another error.

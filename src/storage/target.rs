@@ -263,7 +263,7 @@ fn regular(stat: &rfs::Stat, path: &Path) -> Result<(), AtomicError> {
     Err(AtomicError::NotAFile { path: path.to_owned(), found })
 }
 
-/// Returns whether the name still belongs to this file.
+/// Returns whether `name` in the directory `folder` is still the name of `file`.
 pub(super) fn names(folder: &OwnedFd, name: &OsStr, file: &File, path: &Path) -> Result<bool, AtomicError> {
     let ours = file.metadata().map_err(failed("look at", path))?;
     match rfs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {

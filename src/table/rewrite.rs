@@ -47,7 +47,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Writes a block of these rows, and returns the parent's row for it.
+    /// Writes a block with the rows `items`, and returns the parent's row for it.
     fn write(&mut self, level: u8, items: &[Item]) -> Result<Item, TableError> {
         let mut block = BlockBuilder::new(self.table, level);
         for item in items {
@@ -228,7 +228,7 @@ impl Level {
     }
 }
 
-/// Iterates over these rows of a block.
+/// Iterates over the rows of a block whose indexes are in `rows`.
 pub(super) fn items_of(block: &Arc<Block>, rows: std::ops::Range<usize>) -> impl Iterator<Item = Item> + '_ {
     rows.map(|row| Item::Old(RowRef::new(block, row)))
 }

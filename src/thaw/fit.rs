@@ -68,7 +68,7 @@ pub struct LogState {
     pub bindings: Vec<Binding>,
     /// Number of the last transaction that counts.
     pub last_transaction: u64,
-    /// Offset in the image up to which it was synced before that transaction was written.
+    /// Offset in the image up to which it was synced before the last transaction was written.
     pub image_end: u64,
 }
 

@@ -55,7 +55,7 @@ pub struct BroughtBack {
 /// A version of the image together with the changes in the thaw log.
 #[derive(Debug, Clone)]
 pub struct Replayed {
-    /// Rows that differ from those of the version.
+    /// Rows that the thaw log changes, compared with the version of the image.
     pub overlay: Overlay,
     /// Next free ids.
     pub counters: Counters,

@@ -41,7 +41,8 @@ impl Segments {
         self.by_number.keys().copied()
     }
 
-    /// Returns the number of the segment of a frame, whether it is among these or not; 0 if there is no log.
+    /// Returns the number of the segment that a frame is in, also if that segment is not among these segments; 0 if
+    /// there is no log.
     pub fn number(&self, frame: LogOffset) -> u64 {
         frame.0.checked_div(self.size).unwrap_or(0)
     }

@@ -106,9 +106,9 @@ impl Place {
 /// The part of a packed tree to extract.
 #[derive(Debug, Clone, Copy)]
 pub enum Extract<'a> {
-    /// Everything.
+    /// Everything is extracted.
     Everything,
-    /// A directory, relative to the tree's root.
+    /// Only this directory is extracted, given relative to the tree's root.
     Directory(&'a Path),
 }
 
@@ -124,7 +124,7 @@ pub(super) enum Way {
 pub(super) struct Setting {
     /// Short and unique name of the setting.
     pub name: &'static str,
-    /// Argument lists of this setting; the first that the program accepts is used.
+    /// Lists of arguments that may make the setting: the first list that the program accepts is used.
     pub arguments: Vec<Vec<String>>,
     /// Feature that the program may have been built without. It is tested.
     pub optional: Option<&'static str>,

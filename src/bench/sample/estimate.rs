@@ -65,7 +65,7 @@ struct Probed {
     raw: f64,
     /// First guess of the stored bytes, at most `raw`.
     x: f64,
-    /// Scale to which the saving is proportional.
+    /// Scale to which the difference between `x` and the stored bytes is proportional.
     z: f64,
 }
 
@@ -125,7 +125,7 @@ pub(super) fn stored(units: &[Unit]) -> Stored {
     Stored { each, all }
 }
 
-/// Returns the distance to the nearest of these ascending values.
+/// Returns the distance from `from` to the nearest value in `sorted`.
 fn distance(sorted: &[f64], from: f64) -> f64 {
     let at = sorted.partition_point(|&other| other < from);
     let below = at.checked_sub(1).and_then(|at| sorted.get(at));

@@ -20,9 +20,9 @@ use std::path::PathBuf;
 const STRETCHES: u64 = 256;
 /// Least bytes of a stretch: less gives a codec no context, and costs a disk seek.
 const SHORTEST: u64 = 512 << 10;
-/// Number of superchunks below which their parts are compressed separately, too.
+/// If the sample has fewer superchunks than this, parts of them are compressed separately, too.
 const FEW: usize = 16;
-/// Length of such a part in bytes: as long as the shortest stretch.
+/// Length in bytes of the parts of superchunks that are compressed separately: as long as the shortest stretch.
 const PIECE: usize = SHORTEST as usize;
 /// Extra bytes in the row of an inode whose content is known.
 const INODE_CONTENT: f64 = 8.0;
@@ -94,8 +94,8 @@ fn ratio(units: &[Unit], pieces: &[(u32, u32)], stretches: usize) -> Estimate {
     Estimate { low, value: ratio, high: high.min(1.0).max(ratio) }
 }
 
-/// Returns the stored bytes for each raw byte of these parts (raw and stored bytes), and the relative error from their
-/// variation. Parts in the same stretch count as one.
+/// Returns the stored bytes for each raw byte, from the raw and stored bytes in `parts`, and the relative error, from
+/// the variation of the parts. Parts in the same stretch count as one.
 fn spread(parts: &[(u32, u32)], stretches: usize) -> Option<(f64, f64)> {
     let raw: f64 = parts.iter().map(|part| f64::from(part.0)).sum();
     let count = parts.len() as f64;

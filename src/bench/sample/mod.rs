@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 /// Options of a sample.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleOptions<'a> {
-    /// Number of raw bytes to compress; if `fast`, to read.
+    /// Number of raw bytes to compress; if `fast` is true, number of bytes to read.
     pub bytes: u64,
-    /// Whether to read no more than that. Otherwise everything is read.
+    /// Whether to read no more than `bytes` bytes of the tree. Otherwise everything is read.
     pub fast: bool,
     /// Seed that decides which parts of the tree are in the sample.
     pub seed: u64,
@@ -33,8 +33,8 @@ pub struct SampleOptions<'a> {
 pub struct Prediction {
     /// Size that an image would have. What each step saved is unknown.
     pub size: Size,
-    /// Files, directories and bytes as `pack` would report them. Unique and shared bytes are only of the sample if
-    /// `fast`.
+    /// Files, directories and bytes as `pack` would report them. If only a sample was read, unique and shared bytes are
+    /// those of the sample.
     pub summary: PackSummary,
     /// Number of raw bytes that were compressed.
     pub compressed: u64,

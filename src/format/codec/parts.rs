@@ -51,8 +51,8 @@ impl PartTable {
         PART_SIZE_FIELD + ENTRY * count(raw_len, part_size) + CRC
     }
 
-    /// Returns the bytes of the part table that begins with these `bytes`, which are at least four:
-    /// [`PartTable::decode`] needs that much of a frame.
+    /// Returns the length in bytes of the part table that begins with `bytes`, of which four are enough.
+    /// [`PartTable::decode`] needs that many bytes of a frame.
     ///
     /// # Errors
     /// Returns `Truncated`, or `Limit` if the part size or `raw_len` is out of bounds.

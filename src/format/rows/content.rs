@@ -30,7 +30,7 @@ pub enum Extent {
 pub struct ContentRow {
     /// Bytes of the file that the extent covers, at least 1.
     pub length: u64,
-    /// Where these bytes are.
+    /// Where the bytes of the extent are.
     pub extent: Extent,
 }
 

@@ -10,7 +10,7 @@ use crate::format::{FormatError, limits};
 pub struct Time {
     /// Seconds since 1970, negative before that.
     pub secs: i64,
-    /// Nanoseconds after that second, below 10^9.
+    /// Nanoseconds after the second `secs`, below 10^9.
     pub nanos: u32,
 }
 

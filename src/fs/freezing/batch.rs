@@ -36,9 +36,9 @@ const SUPERCHUNKS: u64 = 2;
 /// Position in the files where the next batch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cursor {
-    /// Inode number of the current file; all files before it are done.
+    /// Inode number of the file where the next batch begins. All files before it are done.
     inode: InodeId,
-    /// Offset in bytes in that file; all bytes before it are done.
+    /// Offset in bytes in the file where the next batch begins. All bytes before it are done.
     offset: u64,
 }
 
@@ -241,9 +241,9 @@ pub(super) fn is_urgent(live: &Live, how: &FreezeHow<'_>) -> bool {
 /// The files that a batch looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
-    /// Files with bytes in the thaw log.
+    /// The batch looks at files with bytes in the thaw log.
     Dirty,
-    /// Files whose content was made by changes, not by chunking it from its start.
+    /// The batch looks at files whose content was made by changes, not by chunking it from its start.
     Uneven,
 }
 

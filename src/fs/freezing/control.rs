@@ -13,7 +13,7 @@ pub(in crate::fs) struct Control {
     pub(super) asked_deep: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) running: AtomicBool,
-    /// When the thread freezes by itself.
+    /// When the freezer's thread freezes by itself.
     pub(super) freezing: Mutex<Freezing>,
     pub(super) shown: Mutex<Shown>,
     /// Function that a test runs between the steps of a batch.
@@ -41,12 +41,12 @@ impl Control {
         }
     }
 
-    /// Runs `hook` once, at the next such step.
+    /// Runs `hook` once, when a batch next reaches the step `step`.
     pub(in crate::fs) fn set_hook(&self, step: Step, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock() = Some((Some(step), Box::new(move |_| hook())));
     }
 
-    /// Runs `hook` once, at the next step of any kind.
+    /// Runs `hook` once, when a batch next reaches any step.
     pub(in crate::fs) fn set_hook_anywhere(&self, hook: impl FnOnce(Step) + Send + 'static) {
         *self.hook.lock() = Some((None, Box::new(hook)));
     }

@@ -6,12 +6,13 @@ use crate::freeze::Priority;
 /// When the freezer's thread begins to freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Freezing {
-    /// By itself: when there is enough to freeze, or nobody writes.
+    /// The freezer begins by itself: when there is enough to freeze, or when nobody writes.
     #[default]
     Auto,
-    /// Only when somebody asks, or when the thaw log takes too much space.
+    /// The freezer begins only when somebody asks, or when the thaw log takes too much space.
     Off,
-    /// As soon as anything is thawed, also in open files, and even if it does not fill a superchunk. For tests.
+    /// The freezer begins as soon as anything is thawed, also in open files, and even if it does not fill a superchunk.
+    /// For tests.
     Eager,
 }
 
@@ -20,7 +21,8 @@ pub enum Freezing {
 pub struct FreezeHow<'a> {
     /// Whether to freeze everything: also files that are open, and what does not fill a superchunk.
     pub everything: bool,
-    /// Whether to freeze also files that are open for writing, and those without a name: the log has to be emptied.
+    /// Whether to freeze also files that are open for writing and files without a name, because the thaw log has to be
+    /// emptied.
     pub open_files: bool,
     /// Whether to freeze also what does not fill a superchunk.
     pub rest: bool,
@@ -103,8 +105,8 @@ impl FreezeReport {
         self.each(all, |before, after| after.saturating_sub(before))
     }
 
-    /// Combines the fields with those of a later report. What is left and what cannot be frozen are not sums: they are
-    /// taken from the later report.
+    /// Combines each field with the same field of a later report, by `sum`. Two fields are no sums and are taken from
+    /// the later report: the bytes that are left, and the number of files that cannot be frozen.
     fn each(&self, later: &FreezeReport, sum: impl Fn(u64, u64) -> u64) -> Self {
         FreezeReport {
             files: sum(self.files, later.files),
@@ -151,7 +153,7 @@ pub struct FreezerStatus {
     pub all: FreezeReport,
     /// Why the last freeze failed, if it did.
     pub error: Option<String>,
-    /// Bytes that files have in the thaw log, those of files that cannot be frozen included.
+    /// Bytes that files have in the thaw log, including files that cannot be frozen.
     pub queue_bytes: u64,
     /// Number of files that have bytes in the log.
     pub queue_files: u64,

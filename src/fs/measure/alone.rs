@@ -40,7 +40,7 @@ pub struct AloneOptions {
 pub struct Alone {
     /// Number of different subchunks of file data.
     pub subchunks: u64,
-    /// Raw bytes of these subchunks.
+    /// Raw bytes of all different subchunks of file data.
     pub raw_bytes: u64,
     /// Bytes if each subchunk is compressed by itself, or stored as it is where that does not make it smaller.
     pub alone_bytes: u64,

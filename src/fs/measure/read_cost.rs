@@ -20,12 +20,12 @@ const READ: u64 = 128 << 10;
 /// The reads to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads<'a> {
-    /// All files, each from its beginning to its end, in path order.
+    /// All files are read, each from its beginning to its end, in path order.
     Everything,
-    /// The files below one directory, given by its path from the root; otherwise like `Everything`.
+    /// The files below one directory are read, given by its path from the root; otherwise like `Everything`.
     Below(&'a [u8]),
-    /// Random reads of [`RANDOM_READ`] bytes at multiples of that. Every such offset where a file has data is equally
-    /// likely. Takes 40 bytes of memory for each read.
+    /// Random reads of [`RANDOM_READ`] bytes are made, at offsets that are multiples of that. Every such offset where a
+    /// file has data is equally likely. Takes 40 bytes of memory for each read.
     Random {
         /// Seed: the same seed gives the same reads.
         seed: u64,

@@ -24,7 +24,7 @@ pub(in crate::fs) struct Piece {
     pub(in crate::fs) begin: u64,
     pub(in crate::fs) len: u32,
     pub(in crate::fs) subchunk: SubchunkId,
-    /// Whether the image already had these bytes.
+    /// Whether the image already had the bytes of the piece.
     pub(in crate::fs) saved: bool,
 }
 
@@ -64,7 +64,7 @@ pub(in crate::fs) struct Frozen {
 pub(in crate::fs) struct Spliced {
     /// Bytes that are no longer in the thaw log.
     pub(in crate::fs) bytes: u64,
-    /// Number of these bytes that the image already had.
+    /// How many of the bytes that are no longer in the thaw log the image already had.
     pub(in crate::fs) saved: u64,
     /// Whether anything was spliced.
     pub(in crate::fs) changed: bool,
@@ -323,7 +323,7 @@ struct Group {
     at: u64,
     end: u64,
     rows: Rows,
-    /// Whether all of these rows are whole subchunks.
+    /// Whether all rows of the group are whole subchunks.
     whole: bool,
 }
 
