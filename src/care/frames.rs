@@ -143,7 +143,7 @@ struct Damaged {
 }
 
 /// A callback for clear lists. It gets the header, the owner and the clear list of each superchunk and table group, and
-/// the marks for subchunks.
+/// the findings about subchunks, to which it may add.
 type OnClear<'c> = &'c mut dyn FnMut(&FrameHeader, Option<SuperchunkId>, &ClearList, &mut Marks);
 
 struct Scan<'a> {

@@ -209,7 +209,7 @@ impl Marks {
         Marks { raw: ranges.map(|range| (range.clone(), finding)).collect(), segments: Vec::new() }
     }
 
-    /// Adds marks that are not settled yet.
+    /// Adds the marks of `other`, for which [`Marks::settle`] was not called yet.
     pub(super) fn take_in(&mut self, other: &Marks) {
         self.raw.extend(other.raw.iter().cloned());
     }

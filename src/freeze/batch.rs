@@ -78,7 +78,7 @@ struct Sealed {
     stored: Stored,
 }
 
-/// The stored bytes of a sealed superchunk, which a thread may still be compressing.
+/// The stored bytes of a superchunk that takes no more subchunks. A thread may still be compressing them.
 #[derive(Debug)]
 enum Stored {
     Awaited(Ticket),
@@ -282,7 +282,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(part(raw, &sealed.lens, ordinal.saturating_sub(sealed.first)) == Some(bytes))
     }
 
-    /// Returns the raw bytes of a sealed superchunk, decoded from its stored bytes.
+    /// Returns the raw bytes of a superchunk that takes no more subchunks, decoded from its stored bytes.
     fn decode(&mut self, number: usize) -> Result<Vec<u8>, BatchError<K::Error>> {
         let mut raw = Vec::new();
         let Some(sealed) = self.sealed.get_mut(number) else { return Ok(raw) };

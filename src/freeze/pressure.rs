@@ -17,14 +17,14 @@ const MOST: u64 = 16 << 30;
 /// Smallest budget of the thaw log in bytes that a user can ask for: four of the smallest segments.
 pub const SMALLEST: u64 = 16 << 20;
 
-/// Least number of segments for which a budget has room, since space is freed one segment at a time.
+/// Least number of segments for which the thaw log's budget has room, since space is freed one segment at a time.
 const SEGMENTS: u64 = 16;
 /// Length of the smallest segment in bytes.
 const SEGMENT_LEAST: u64 = 4 << 20;
 /// Length of the largest segment in bytes.
 const SEGMENT_MOST: u64 = 64 << 20;
 
-/// Longest delay of a reply while the log is below its budget.
+/// Longest delay of a reply to a write, while the thaw log is below its budget.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// Longest time that a reply waits for a superchunk to be frozen: a freezer that is stuck must not stop all writers.
@@ -35,7 +35,7 @@ pub fn budget(free: u64) -> u64 {
     (free / SHARE).clamp(LEAST, MOST)
 }
 
-/// Returns the largest size of a segment, in bytes, for a log with this budget: a power of two.
+/// Returns the largest size of a segment in bytes for a thaw log with this budget: a power of two.
 pub fn largest_segment(budget: u64) -> u64 {
     let share = (budget / SEGMENTS).clamp(SEGMENT_LEAST, SEGMENT_MOST);
     1 << share.ilog2()

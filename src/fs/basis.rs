@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Beginning of the session in the thaw log while no log has been written: every frame is then older.
+/// Offset that stands for the beginning of this session in the thaw log, as long as this session has written no log:
+/// every frame is then older.
 pub(super) const NO_SESSION: LogOffset = LogOffset(u64::MAX);
 
 /// Reads all rows of the tables `thawed` and `orphans`, and makes the state to begin with. `session` is the offset in

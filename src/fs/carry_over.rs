@@ -21,10 +21,10 @@ use crate::thaw::{Appended, Segments};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most rows of thawed ranges that one step of copying reads.
+/// Most rows of thawed ranges that are read at once, to copy ranges out of old segments of the thaw log.
 const ROWS: usize = 1 << 16;
 
-/// Number of copied bytes at which a step ends.
+/// Number of bytes that are copied at once, out of old segments of the thaw log.
 const BYTES: u64 = 8 << 20;
 
 /// Most bytes of a frame in which small ranges are appended together.
@@ -43,8 +43,8 @@ const PRESSED_PART: u64 = 2;
 /// log is longer than twice the thawed bytes plus two segments.
 const CALM_PART: u64 = 8;
 
-/// Divisor of the budget: the live bytes of the segments that are emptied together are at most one part in this many,
-/// because the copies take up space in the log, too, until the old segments are deleted.
+/// Divisor of the thaw log's budget: the live bytes of the segments that are emptied together are at most one part in
+/// this many, because the copies take up space in the log, too, until the old segments are deleted.
 const GOAL_PART: u64 = 16;
 
 /// A thawed range of a file, whose bytes are to be copied.

@@ -19,12 +19,14 @@ use crate::thaw::Binding;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// A checkpoint is due when segments that nothing in the state needs take up the budget divided by this.
+/// A checkpoint is due when segments that nothing in the present state needs take up the thaw log's budget divided by
+/// this.
 const CHECKPOINT_PART: u64 = 4;
 
 impl Live {
     /// Makes the head's root contain all changes so far. Thawed bytes stay in the thaw log. If an earlier checkpoint
-    /// was given up, this one publishes only what was sealed for it; later changes take another checkpoint.
+    /// was given up, this one contains only the changes that were to be in that one; later changes take another
+    /// checkpoint.
     ///
     /// # Errors
     /// `NoSpace`: it may be tried again. Any other error: changes are refused from now on.
@@ -70,8 +72,7 @@ impl Live {
         Ok(ordinal)
     }
 
-    /// Seals the present state and publishes it. If a checkpoint was given up before, what that one sealed is published
-    /// first.
+    /// Makes a checkpoint of the present state. If an earlier checkpoint was given up, first makes that one.
     fn checkpoint_anew(&self, image: &mut ImageSide, snapshot: Option<NewSnapshot<'_>>) -> Result<(), FsError> {
         loop {
             // Nobody else can seal: the caller holds the image's lock.
@@ -93,7 +94,8 @@ impl Live {
         }
     }
 
-    /// Writes the sealed state, with a snapshot if one is given, and then both head slots.
+    /// Writes the blocks and the root of a checkpoint, with a snapshot if one is given, and then both head slots.
+    /// `sealed` is the state that the checkpoint contains.
     fn publish(&self, image: &mut ImageSide, sealed: Sealed, snapshot: Option<NewSnapshot<'_>>) -> Result<(), FsError> {
         let (version, changes) = {
             let state = self.lock_state();
@@ -200,7 +202,8 @@ impl Live {
         })
     }
 
-    /// Makes checkpoints and reaps orphans when they are due, until the end begins.
+    /// Makes checkpoints, and deletes orphans that nobody has open, when that is due, until the filesystem begins to
+    /// end.
     pub(super) fn run_checkpointer(self: &Arc<Self>) {
         let mut last = Last::default();
         loop {
@@ -257,7 +260,7 @@ impl Live {
         state.garbage().saturating_sub(left) >= self.pressure.budget() / CHECKPOINT_PART
     }
 
-    /// Returns whether a checkpoint is due: much has changed, or much of the log is garbage.
+    /// Returns whether a checkpoint is due: much has changed, or much of the thaw log is needed by nothing.
     fn is_due(&self, state: &State, last: Last) -> bool {
         let bytes = state.overlay_bytes();
         bytes >= self.checkpoint_at() && bytes > last.failed_at.saturating_add(last.failed_at / 8)

@@ -32,7 +32,7 @@ impl Live {
         self.commit(false)
     }
 
-    /// Asks for a commit and waits for it, if a committer runs.
+    /// Asks the thread that commits for a commit, and waits for it, if that thread runs.
     ///
     /// # Errors
     /// Fails as [`Live::commit_now`] does.
@@ -43,8 +43,8 @@ impl Live {
         receiver.recv().unwrap_or_else(|_| Err(FsError::io("the committer has ended")))
     }
 
-    /// Makes all changes so far durable. With `seal`, the state is sealed for a checkpoint in the same step that takes
-    /// the operations.
+    /// Makes all changes so far durable. With `seal`, the state that the commit makes durable is also set aside for a
+    /// checkpoint (sealed), in the same step.
     // Case 2.
     pub(super) fn commit(&self, seal: bool) -> Result<(), FsError> {
         self.keep_what_came_back()?;
@@ -199,14 +199,14 @@ impl Live {
         self.end_commit(Running { begun, waiters: Vec::new(), seal: None, retried: false }, synced)
     }
 
-    /// Answers those who wait for a commit with an error: there is no committer any more.
+    /// Answers those who wait for a commit with an error: the thread that commits does not run any more.
     pub(super) fn give_up_waiters(&self) {
         let waiters = std::mem::take(&mut self.lock_state().waiters);
         answer(waiters, || Err(FsError::latched()));
     }
 
-    /// Runs the committer's thread. It commits when somebody waits, when much is pending, and some time after the
-    /// oldest change, until the end begins.
+    /// Runs the thread that commits: when somebody waits for a commit, when there are many changes, and some time after
+    /// the oldest change, until the filesystem begins to end.
     pub(super) fn run_committer(self: &Arc<Self>) {
         loop {
             let mut state = self.lock_state();

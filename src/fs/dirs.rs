@@ -32,7 +32,7 @@ struct Mark {
     name: Box<[u8]>,
     /// Whether a reader came here by seekdir(3). Then it does not continue the names that were returned before it.
     jump: bool,
-    /// Hashes of the names since the previous mark, combined by exclusive or.
+    /// Hashes of the names since the previous remembered name, combined by exclusive or.
     hash: u64,
 }
 
@@ -94,8 +94,8 @@ pub struct DirHandle {
     marks: Vec<Mark>,
     bytes: usize,
     sparse: u64,
-    /// Number of the names returned since the last mark and before the last reply, and their hashes combined by
-    /// exclusive or.
+    /// Number of the names that were returned since the last remembered name and before the last reply, and their
+    /// hashes combined by exclusive or.
     since: u64,
     hash: u64,
     reply: Reply,
@@ -191,8 +191,8 @@ impl DirHandle {
         Ok(Place::After(self.step(now, mark, steps, last, hash)?))
     }
 
-    /// Returns the name `steps` after a mark, if the names up to number `last` are still those that were returned;
-    /// `hash` is theirs. Otherwise returns the mark's name.
+    /// Returns the name that is `steps` names after the remembered name `mark`, if the names up to number `last` are
+    /// still those that were returned, whose hash is `hash`. Otherwise returns the remembered name.
     fn step(&self, now: &Moment<'_>, mark: &Mark, steps: u64, last: u64, hash: u64) -> Result<Vec<u8>, FsError> {
         let after = (!mark.name.is_empty()).then_some(&*mark.name);
         let mut entries = now.view().dirents(self.dir, after)?;
@@ -209,7 +209,7 @@ impl DirHandle {
         Ok(if left == 0 { found } else { mark.name.to_vec() })
     }
 
-    /// Keeps marks of the last reply, and begins a reply after `name`, which has number `cookie`.
+    /// Remembers some names of the last reply, and begins a reply after `name`, which has number `cookie`.
     fn begin(&mut self, cookie: u64, name: &[u8]) {
         let old = std::mem::take(&mut self.reply);
         for (number, name) in old.names() {
@@ -241,8 +241,8 @@ impl DirHandle {
         }
     }
 
-    /// Drops half of the marks: every second one, or the oldest ones if that frees too little. A mark stays if the next
-    /// one was made by a jump, or if there is no next one.
+    /// Drops half of the remembered names (marks): every second one, or the oldest ones if that frees too little. A
+    /// mark stays if the next one was made by a jump, or if there is no next one.
     fn thin(&mut self) {
         self.sparse = (self.sparse * 2).min(SPARSE_MAX);
         let old = std::mem::take(&mut self.marks);

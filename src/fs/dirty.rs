@@ -32,12 +32,13 @@ pub(super) struct Dirty {
     drops: u32,
     /// Time until which the file is not frozen.
     hold: Option<Instant>,
-    /// Whether the file is held because it could not be frozen.
+    /// Whether the file has to wait because it could not be frozen.
     failed: bool,
 }
 
 impl Dirty {
-    /// Returns how many bytes of the file count as ready to be frozen: none while it is open for writing or held.
+    /// Returns how many bytes of the file count as ready to be frozen: none while it is open for writing, or has to
+    /// wait after a failure.
     fn weight(&self) -> u64 {
         if self.writing || self.hold.is_some() { 0 } else { self.bytes }
     }
@@ -48,7 +49,8 @@ impl Dirty {
         quiet && self.hold.is_none_or(|until| until <= now)
     }
 
-    /// Returns whether the file is held: it changed during its freeze again and again, or cannot be frozen.
+    /// Returns whether the file has to wait until it is frozen: it changed during its freeze again and again, or cannot
+    /// be frozen.
     pub(super) fn is_held(&self, now: Instant) -> bool {
         self.hold.is_some_and(|until| until > now)
     }
@@ -131,7 +133,7 @@ impl DirtyFiles {
         is_news
     }
 
-    /// Releases the files that have been held long enough.
+    /// Lets files be frozen again that have waited long enough after a failure.
     pub(super) fn expire(&mut self, now: Instant) {
         let due: Vec<_> = (self.held.iter())
             .filter(|inode| self.files.get(*inode).is_none_or(|file| file.hold.is_none_or(|until| until <= now)))
@@ -190,7 +192,8 @@ impl DirtyFiles {
         self.bytes
     }
 
-    /// Returns the bytes of the files that nobody has open for writing and that are not held.
+    /// Returns the bytes of the files that may be frozen: nobody has them open for writing, and they do not wait after
+    /// a failure.
     pub(super) fn ready(&self) -> u64 {
         self.ready
     }
@@ -200,7 +203,7 @@ impl DirtyFiles {
         self.held.iter().filter(|inode| self.files.get(*inode).is_some_and(|file| file.failed)).count()
     }
 
-    /// Returns whether some file with bytes in the thaw log is not held.
+    /// Returns whether there is a file with bytes in the thaw log that does not have to wait after a failure.
     pub(super) fn has_more_than_held(&self) -> bool {
         self.files.len() > self.held.len()
     }

@@ -11,11 +11,13 @@ use std::collections::BTreeMap;
 pub(super) struct Frames {
     /// Bytes of thawed ranges in the present state, by segment.
     now: BTreeMap<u64, u64>,
-    /// Bytes of thawed ranges, by segment, in the state that was sealed last: the root made from it will name these.
+    /// Bytes of thawed ranges, by segment, in the state that was last set aside for a checkpoint: the root of that
+    /// checkpoint will name them.
     sealed: BTreeMap<u64, u64>,
-    /// The lowest segment that an operation since the last sealing names.
+    /// The lowest segment that is named by an operation since a state was last set aside for a checkpoint.
     named: Option<u64>,
-    /// The lowest segment named by operations from before the last sealing that no published root contains yet.
+    /// The lowest segment that is named by operations which no published root contains yet, from before a state was
+    /// last set aside for a checkpoint.
     unpublished: Option<u64>,
     /// Bytes of thawed ranges, by segment, in the published root.
     published: BTreeMap<u64, u64>,
@@ -59,13 +61,13 @@ impl Frames {
         }
     }
 
-    /// Records that the state is sealed now: the next checkpoint makes a root of this state, which needs its frames.
+    /// Records that the present state is set aside for a checkpoint: the root of that checkpoint will need its frames.
     pub(super) fn seal(&mut self) {
         self.sealed = self.now.clone();
         self.unpublished = [self.unpublished, self.named.take()].into_iter().flatten().min();
     }
 
-    /// Records that a root of the sealed state is published in both slots.
+    /// Records that both head slots name the root of the state that was set aside last.
     pub(super) fn publish(&mut self) {
         self.published = std::mem::take(&mut self.sealed);
         self.unpublished = None;

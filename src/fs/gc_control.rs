@@ -27,7 +27,8 @@ pub(super) struct GcControl {
     pub(super) least: AtomicU64,
     /// Whether rows were deleted, or superchunks were packed again, whose old frames are not punched yet.
     pub(super) is_behind: AtomicBool,
-    /// Pins of snapshots from before the rows were deleted.
+    /// Reference counts of snapshots from before the rows were deleted: these snapshots may still read what the rows
+    /// named.
     pub(super) old: Mutex<Vec<Weak<()>>>,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Shown {
 pub struct GcStatus {
     /// Whether gc is running.
     pub running: bool,
-    /// Last ticket that was given out for a request.
+    /// Ticket (number) of the last request.
     pub ticket: u64,
     /// Requests up to this ticket are done, or have failed.
     pub ticket_done: u64,

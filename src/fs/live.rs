@@ -37,7 +37,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Number of times that an operation is evaluated before it gets a turn in which nobody else changes anything.
+/// Number of times that an operation is evaluated again because of other changes, before it gets a turn in which nobody
+/// else changes anything.
 const TRIES: usize = 8;
 
 /// Number of appended bytes after which write-back of the thaw log is started.
@@ -46,7 +47,7 @@ const WRITEBACK: u64 = 8 << 20;
 /// Unit in bytes in which space after the image's end is allocated.
 const RESERVE_STEP: u64 = 4 << 20;
 
-/// Number of pending bytes at which a commit begins at once.
+/// Number of bytes for the next commit at which that commit begins at once.
 pub(super) const PENDING_MAX: u64 = 64 << 20;
 
 /// Bytes of memory for what is not in the image yet, by default.
@@ -90,7 +91,8 @@ pub(super) struct LogSide {
 /// A writable filesystem: an image, its thaw log, and the changes in memory.
 pub struct Live {
     pub(super) state: Mutex<State>,
-    /// Notified when something is pending, somebody waits, a commit has ended, or the end has begun.
+    /// Notified when there is something to commit, when somebody waits for a commit, when a commit has ended, and when
+    /// the filesystem begins to end.
     pub(super) changed: Condvar,
     pub(super) log: Mutex<LogSide>,
     pub(super) image: Mutex<Option<ImageSide>>,
@@ -388,8 +390,8 @@ impl Live {
         }
     }
 
-    /// Appends bytes to the thaw log, in pieces. Nothing names them until a draft does; until then, their segments are
-    /// held.
+    /// Appends bytes to the thaw log, in pieces. No row names them until the operation is applied; until then, their
+    /// segments are not deleted.
     ///
     /// # Errors
     /// Fails with `NoSpace`, or with `ReadOnly` after a failure.
@@ -542,7 +544,7 @@ impl SnapshotSource for Live {
     }
 }
 
-/// Appended bytes. Their segments are held as long as this exists.
+/// Bytes that were appended to the thaw log. As long as this exists, their segments are not deleted.
 pub(super) struct Written<'a> {
     live: &'a Live,
     pub(super) pieces: Vec<Appended>,
@@ -550,7 +552,7 @@ pub(super) struct Written<'a> {
 }
 
 impl Written<'_> {
-    /// Holds the segment of an append, under the log's lock, and makes it readable.
+    /// Keeps the segment of an append from being deleted, and makes it readable. Called under the log's lock.
     fn hold(&mut self, log: &ThawLog, appended: Appended) {
         let mut state = self.live.state.lock();
         if state.segments().get(appended.frame).is_none() {

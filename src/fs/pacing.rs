@@ -35,12 +35,12 @@ impl Live {
         self.pressure.is_pressed()
     }
 
-    /// Sends all delayed replies, and delays none from now on: the end has begun.
+    /// Sends all delayed replies, and delays none from now on. Called when the filesystem begins to end.
     pub fn answer_writers(&self) {
         self.delays.close();
     }
 
-    /// Runs the thread that sends each delayed reply at its time, until the end begins.
+    /// Runs the thread that sends each delayed reply at its time, until the filesystem begins to end.
     pub(super) fn run_pacer(self: &Arc<Self>) {
         loop {
             let is_over = {

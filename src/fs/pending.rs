@@ -10,7 +10,7 @@ use crate::format::schema::{Table, TableId};
 use crate::format::transaction::{Counters, Operation};
 use std::collections::BTreeMap;
 
-/// Bytes that an operation counts in addition to its contents, for the limit on pending bytes.
+/// Bytes that an operation counts in addition to its contents, for the limit on what waits for the next commit.
 const EACH: u64 = 64;
 
 /// Changes that the next commit will contain.

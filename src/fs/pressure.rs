@@ -15,18 +15,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Divisor of the budget: while somebody writes, nothing is frozen until that much is ready to be frozen.
+/// Divisor of the thaw log's budget: while somebody writes, nothing is frozen until that much is ready to be frozen.
 const REST_PART: u64 = 8;
 
-/// Divisor of the budget: a batch has at most one part in this many, because what it takes in leaves the log only when
-/// it is done.
+/// Divisor of the thaw log's budget: a batch has at most one part in this many, because its bytes leave the log only
+/// when it is done.
 const BATCH_PART: u64 = 8;
 
 /// The level of zstd for which xz stands, if it is the image's codec. If xz is too slow, a lower level of zstd is used.
 const OTHER_CODEC: i32 = 19;
 
-/// Divisor of the free space: if that is less than the budget, the log takes at most one part in this many of it,
-/// because superchunks need space, too.
+/// Divisor of the free space: if that is less than the thaw log's budget, the log takes at most one part in this many
+/// of it, because superchunks need space, too.
 const SPACE_PART: u64 = 2;
 
 /// Budget of the thaw log, and how full it is. Writers are slowed down when it fills.
@@ -109,7 +109,7 @@ impl Pressure {
         }
     }
 
-    /// Returns the budget: the bytes that the log may have.
+    /// Returns the budget: the bytes that the thaw log may have.
     pub(super) fn budget(&self) -> u64 {
         match self.budget.load(Ordering::Relaxed) {
             0 => budget(0),
@@ -135,7 +135,7 @@ impl Pressure {
         fill.log >= fill.budget
     }
 
-    /// Returns the raw bytes of the next batch: a part of the budget, at most `most`, but at least `least`.
+    /// Returns the raw bytes of the next batch: a part of the thaw log's budget, at most `most`, but at least `least`.
     pub(super) fn batch(&self, most: u64, least: u64) -> u64 {
         most.min(self.budget() / BATCH_PART).max(least)
     }

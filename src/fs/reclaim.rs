@@ -205,7 +205,7 @@ impl Live {
         })
     }
 
-    /// Runs gc's thread: frees space on request, and by itself, until the end begins.
+    /// Runs gc's thread: frees space on request, and by itself, until the filesystem begins to end.
     pub(super) fn run_gc(self: &Arc<Self>) {
         let mut looks = Looks { stamp: 0, since: Instant::now(), looked_at: 0, not_before: Instant::now() };
         while let Some(ticket) = self.wait_for_gc(&mut looks) {
@@ -254,8 +254,8 @@ impl Live {
             || self.gc.is_behind.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is a ticket, or until it is time by itself. Returns `None` once the end has begun or changes
-    /// are refused.
+    /// Waits for a request, and returns its ticket; or until gc should begin by itself, and returns no ticket. Returns
+    /// `None` once the filesystem begins to end or refuses changes.
     fn wait_for_gc(&self, looks: &mut Looks) -> Option<Option<u64>> {
         let mut state = self.lock_state();
         loop {

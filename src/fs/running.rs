@@ -25,7 +25,8 @@ pub struct Running {
 }
 
 impl Live {
-    /// Starts the committer, the checkpointer, the freezer, gc, and the thread that sends delayed replies.
+    /// Starts the threads: those that make commits and checkpoints, the freezer, gc, and the one that sends delayed
+    /// replies.
     ///
     /// # Errors
     /// Fails if a thread cannot be started.
@@ -81,9 +82,10 @@ impl Live {
         self.checkpoint(true)
     }
 
-    /// Ends the filesystem. All handles count as closed. Orphans are reaped; everything is frozen, as fast as possible
-    /// and for at most `limit`; then committed and checkpointed. What is left in the thaw log stays there. With a limit
-    /// of 0, nothing is frozen. Call this after the threads are stopped, when nobody calls anything else any more.
+    /// Ends the filesystem. All handles count as closed. Orphans are deleted. Everything is frozen, as fast as possible
+    /// and for at most `limit`. Then a commit and a checkpoint are made. What is left in the thaw log stays there. With
+    /// a limit of 0, nothing is frozen. Call this after the threads are stopped, when nobody calls anything else any
+    /// more.
     ///
     /// # Errors
     /// Fails if not everything became durable, or the image could not be marked clean.
@@ -147,7 +149,7 @@ impl Live {
 }
 
 impl Running {
-    /// Commits what is pending, ends the threads and waits for them.
+    /// Commits all changes, ends the threads and waits for them.
     pub fn stop(mut self) {
         self.stop_threads();
     }

@@ -34,10 +34,10 @@ pub struct Snapshot {
     pub(super) opens: Opens,
     /// The number of changes so far.
     pub(super) stamp: u64,
-    /// Number of times that the layers of the view were moved. A view can replace another one only if both have the
-    /// same layers.
+    /// Number of times that the layers of the view (version, sealed overlay, active overlay) were exchanged. A view can
+    /// replace another one only if both have the same layers.
     pub(super) layout: u64,
-    /// Pin: as long as it exists, what the view names must stay.
+    /// A reference count (pin): as long as it exists, everything that the view names must stay.
     pub(super) _pin: Arc<()>,
 }
 

@@ -38,7 +38,8 @@ pub struct Totals {
     pub bytes: u64,
 }
 
-/// State that was sealed for a checkpoint. Together with the rows in `sealed` it makes a checkpoint.
+/// What a checkpoint needs besides the changed rows that were set aside for it (sealed): the next free ids, and the
+/// totals of the filesystem.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seal {
     pub(super) counters: Counters,
@@ -48,19 +49,19 @@ pub(super) struct Seal {
 /// The operations of one commit.
 pub(super) struct Group {
     pub(super) operations: Vec<Operation>,
-    /// The seal, if the state was sealed when the operations were taken.
+    /// The state that was set aside for a checkpoint when the operations were taken, if it was.
     pub(super) seal: Option<Seal>,
     /// Offset in the image where the frames end that the operations name.
     pub(super) image_end: u64,
 }
 
-/// A seal whose commit is durable.
+/// A state that was set aside for a checkpoint, and whose commit is durable.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sealed {
     pub(super) seal: Seal,
-    /// Number of the last transaction of the commit that made the seal durable.
+    /// Number of the last transaction of the commit that made the state durable.
     pub(super) transaction: u64,
-    /// Offset in the thaw log where the last transaction of the commit ends.
+    /// Offset in the thaw log where the last transaction ends of the commit that made the state durable.
     pub(super) end: LogOffset,
 }
 
@@ -76,7 +77,7 @@ pub(super) struct State {
     layout: u64,
     stamps: Stamps,
     opens: Opens,
-    /// Inodes without a name. The reaper deletes those that nobody has open.
+    /// Inodes without a name. Those that nobody has open are deleted in the background.
     orphans: BTreeSet<InodeId>,
     totals: Totals,
     segments: Arc<Segments>,
@@ -88,25 +89,25 @@ pub(super) struct State {
     pending: Pending,
     /// Number of written bytes that were appended since the last commit began.
     pub(super) appended: u64,
-    /// Time since which something has been pending.
+    /// Time of the oldest change that no commit contains yet.
     pub(super) oldest: Option<Instant>,
     /// Operations that could not be written. They are retried unchanged, before anything else.
     pub(super) failed: Option<Group>,
     pub(super) waiters: Vec<Waiter>,
     /// Time when the running commit began.
     pub(super) syncing: Option<Instant>,
-    /// State that is sealed and durable, but not yet in the head.
+    /// The state that was set aside for a checkpoint and is durable, but not yet in the head's root.
     pub(super) durable_seal: Option<Sealed>,
     pub(super) latch: Option<Latch>,
-    /// Whether a committer's and a checkpointer's thread run.
+    /// Whether threads run that make commits and checkpoints.
     pub(super) has_threads: bool,
     /// Time when the last checkpoint of this mount was made.
     pub(super) checkpointed: Option<Instant>,
     /// Whether the last checkpoint failed.
     pub(super) checkpoint_failed: bool,
-    /// Whether the end has begun. Threads then end.
+    /// Whether the filesystem has begun to end. Its threads then end, too.
     pub(super) closing: bool,
-    /// The pin of which every snapshot has a clone.
+    /// A reference count: every snapshot has a clone, so it tells whether earlier snapshots still exist.
     pin: Arc<()>,
 }
 
@@ -193,8 +194,8 @@ impl State {
         Snapshot { view: View::of(Arc::clone(&self.version)), opens: Opens::new(), ..self.snapshot() }
     }
 
-    /// Gives later snapshots another pin. The returned reference to the old pin is dead when all earlier snapshots are
-    /// gone.
+    /// Gives later snapshots another reference count. The returned reference to the old one is dead when all earlier
+    /// snapshots are gone.
     pub(super) fn renew_pin(&mut self) -> Weak<()> {
         Arc::downgrade(&std::mem::take(&mut self.pin))
     }
@@ -277,8 +278,8 @@ impl State {
         }
     }
 
-    /// Takes what is pending for a commit; `image_end` is the present end of the image. With `seal`, also seals the
-    /// state, unless something is sealed already.
+    /// Takes the operations that no commit contains yet, for a commit; `image_end` is the present end of the image.
+    /// With `seal`, also sets the state aside for a checkpoint, unless there is such a state already.
     pub(super) fn take_group(&mut self, counters: Counters, image_end: u64, seal: bool) -> Group {
         if let Some(failed) = self.failed.take() {
             return failed;
@@ -305,12 +306,12 @@ impl State {
         self.pending.bytes().saturating_add(self.appended)
     }
 
-    /// Returns the version and the sealed rows above it, if a state is sealed.
+    /// Returns the version, and the changed rows above it that were set aside for a checkpoint, if there are such rows.
     pub(super) fn sealed(&self) -> Option<(&Arc<Image>, &Overlay)> {
         self.sealed.as_ref().map(|sealed| (&self.version, sealed))
     }
 
-    /// Records that the head's root now contains what was sealed.
+    /// Records that the head's root now contains the state that was set aside for a checkpoint.
     pub(super) fn published(&mut self, version: Arc<Image>) {
         self.version = version;
         self.sealed = None;
@@ -379,7 +380,8 @@ impl State {
         true
     }
 
-    /// Counts a handle as closed. Returns whether the reaper may now delete the inode.
+    /// Counts a handle as closed. Returns whether the inode may now be deleted in the background: it has no name, and
+    /// nobody has it open.
     pub(super) fn release(&mut self, inode: InodeId, writing: bool) -> bool {
         let Some(mut handles) = self.opens.get(&inode).copied() else { return false };
         handles.all = handles.all.saturating_sub(1);

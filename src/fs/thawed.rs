@@ -33,8 +33,8 @@ impl Moment<'_> {
         Ok(segment.read(frame, skip, out)?)
     }
 
-    /// Verifies a frame that is older than the session as a whole when it is first read, and returns its length in
-    /// bytes. Newer frames were written by the session itself.
+    /// Returns the length of a frame in bytes. A frame from before this mount is verified as a whole when it is first
+    /// read; newer frames were written by this mount.
     // Case 16.
     fn verified_len(&self, segment: &Segment, frame: LogOffset, sum: u64) -> Result<u64, FsError> {
         if let Some(len) = self.fs.verified.get(&(frame, sum)) {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Time between two checks whether the event loops run on the right CPU. If moved loops cannot run, a process that
-/// waits for them waits for two ticks at most.
+/// Time between two checks whether the event loops run on the right CPU. If event loops that were moved cannot run, a
+/// process that waits for them waits for two ticks at most.
 const TICK: Duration = Duration::from_millis(4);
 
 /// Index of the field `processor` of /proc/PID/stat, counted from the first field after the name.
@@ -104,18 +104,18 @@ fn processor(stat: &str) -> Option<usize> {
 
 /// The event loops that were moved to the CPU of a process, each with the CPUs on which it may run otherwise.
 ///
-/// This thread moves with them: if it ran on another CPU, the scheduler would prefer that CPU to one that runs only
-/// loops, and would move the process there. For the same reason it moves last.
+/// The thread that moves them goes along: if it ran on another CPU, the scheduler would prefer that CPU to one that
+/// runs only event loops, and would move the process there. For the same reason it moves last.
 #[derive(Default)]
 struct Moved {
     loops: Vec<(u32, CpuSet)>,
-    /// The CPU to which they were moved, and the CPUs on which this thread may run otherwise.
+    /// The CPU to which event loops were moved, and the CPUs on which the thread that moves them may run otherwise.
     here: Option<(usize, CpuSet)>,
 }
 
 impl Moved {
-    /// Moves `loops` to `cpu`. A loop is in the list once it has answered a request, so the list may have grown since
-    /// the last call.
+    /// Moves the event loops with the thread ids `loops` to `cpu`. The list may have grown since the last call: a loop
+    /// is in it once it has answered a request.
     fn bring(&mut self, loops: &[u32], cpu: usize) {
         let is_here = self.here.as_ref().is_some_and(|(here, _)| *here == cpu);
         if is_here && self.loops.len() == loops.len() {
@@ -147,7 +147,7 @@ impl Moved {
         self.here = Some((cpu, cpus));
     }
 
-    /// Lets all loops run where they may.
+    /// Lets all event loops run on any CPU that they may use.
     fn let_go(&mut self) {
         self.loops.drain(..).for_each(|(thread_id, cpus)| release(thread_id, &cpus));
         if let Some((_, cpus)) = self.here.take() {
@@ -169,8 +169,8 @@ fn only(cpu: usize) -> CpuSet {
     only
 }
 
-/// Moves a loop that has not been moved yet to `cpu`. Returns the CPUs on which it may run otherwise; `None` if it was
-/// not moved.
+/// Moves an event loop that has not been moved yet to `cpu`. Returns the CPUs on which it may run otherwise; `None` if
+/// it was not moved.
 fn take(thread_id: u32, cpu: usize) -> Option<CpuSet> {
     let cpus = sched_getaffinity(Some(own(thread_id)?)).ok()?;
     // If somebody gave it another scheduling policy, that was intended.
@@ -184,13 +184,14 @@ fn take(thread_id: u32, cpu: usize) -> Option<CpuSet> {
     None
 }
 
-/// Restricts a loop, which may run on `allowed`, to `cpu`. Returns whether that succeeded.
+/// Restricts an event loop, which may run on `allowed`, to `cpu`. Returns whether that succeeded.
 fn pin(thread_id: u32, allowed: &CpuSet, cpu: usize) -> bool {
     let is_allowed = cpu < CpuSet::MAX_CPU && allowed.is_set(cpu);
     is_allowed && own(thread_id).is_some_and(|pid| sched_setaffinity(Some(pid), &only(cpu)).is_ok())
 }
 
-/// Lets a loop run where and how it did before. A loop that has ended needs nothing.
+/// Lets an event loop run on the CPUs `cpus` and with the usual scheduling policy, as before it was moved. For a loop
+/// that has ended, it does nothing.
 fn release(thread_id: u32, cpus: &CpuSet) {
     if !set_policy(thread_id, libc::SCHED_OTHER) {
         tracing::debug!(thread_id, "an event loop keeps its scheduling policy, or has ended");
@@ -200,7 +201,7 @@ fn release(thread_id: u32, cpus: &CpuSet) {
     }
 }
 
-/// Returns the number of a thread of this process; `None` if a loop has ended and its number belongs to another
+/// Returns the number of a thread of this process; `None` if the thread has ended and its number belongs to another
 /// process.
 fn own(thread_id: u32) -> Option<Pid> {
     let number = i32::try_from(thread_id).ok()?;

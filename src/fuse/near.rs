@@ -17,28 +17,32 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Thread;
 
-/// Least number of bytes of a large request. It takes longer than waking a CPU, so its reader profits from a second
-/// CPU.
+/// Least number of bytes of a large request. A large request takes longer than waking a CPU, so a process that sends it
+/// profits from a second CPU.
 const BULK: usize = 128 << 10;
 
-/// Number of requests of one process in a row that wake the judge, the thread that decides where loops run.
+/// Number of requests of one process in a row that wake the judge: the thread that decides on which CPUs event loops
+/// run.
 const WAKING: u32 = 64;
 
-/// Number of requests of one process in one tick that make a streak. A tick is the time between two decisions where
-/// loops run.
+/// Number of requests of one process in one tick that make a streak. A tick is the time between two decisions on which
+/// CPUs event loops run.
 const STREAK: u32 = 16;
 
 /// Divisor: in a streak, at most one request out of this many comes from another process, and at most one is large.
 const PURITY: u32 = 16;
 
-/// Number of ticks without a streak after which the judge (the thread that decides where loops run) goes to sleep.
+/// Number of ticks without a streak after which the judge goes to sleep: the thread that decides on which CPUs event
+/// loops run.
 const QUIET: u32 = 16;
 
-/// Number of ticks in which requests are counted before loops are moved to the CPU of the process, and again
-/// afterwards. The first tick of each series is not counted: only a part of it may belong to the series.
+/// Number of ticks in which requests are counted before event loops are moved to the CPU of the process that sends
+/// them, and again afterwards. The first tick of each series is not counted: only a part of it may belong to the
+/// series.
 const MEASURED: u32 = 4;
 
-/// Number of ticks after which it is measured again whether it is useful that loops run on the CPU of the process.
+/// Number of ticks after which it is measured again whether it is useful that event loops run on the CPU of the process
+/// that sends requests.
 const TERM: u32 = 512;
 
 /// Shortest and longest pause, in ticks, after an attempt that was not useful.
@@ -55,9 +59,9 @@ pub(super) struct Traffic {
     other: AtomicU32,
     others: AtomicU32,
     bulky: AtomicU32,
-    /// Whether the judge (the thread that decides where loops run) sleeps until there is a streak.
+    /// Whether the thread that decides on which CPUs event loops run sleeps until there is a streak of requests.
     asleep: AtomicBool,
-    /// Whether serving has ended.
+    /// Whether the mount is no longer served.
     over: AtomicBool,
     judge: OnceLock<Thread>,
     /// Thread ids of the event loops.
@@ -126,14 +130,14 @@ impl Traffic {
         sample
     }
 
-    /// Records that the calling thread is the judge from now on: the thread that decides where loops run, and that is
-    /// woken by a streak.
+    /// Records that the calling thread is the judge from now on: it decides on which CPUs event loops run, and a streak
+    /// of requests wakes it.
     pub(super) fn judged_here(&self) {
         // Only called once, so this cannot fail.
         self.judge.set(std::thread::current()).ok();
     }
 
-    /// Waits for a streak, or for the end of serving.
+    /// Waits for a streak of requests, or until the mount is no longer served.
     pub(super) fn sleep(&self) {
         self.own.store(0, Ordering::Relaxed);
         self.asleep.store(true, Ordering::Release);
@@ -142,7 +146,7 @@ impl Traffic {
         }
     }
 
-    /// Records that serving has ended.
+    /// Records that the mount is no longer served.
     pub(super) fn end(&self) {
         self.over.store(true, Ordering::Release);
         self.wake();
@@ -165,7 +169,7 @@ impl Traffic {
     }
 }
 
-/// How long the judge waits until it decides again where loops run.
+/// How long the judge, which decides on which CPUs event loops run, waits until its next decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// The judge waits for the usual time.
@@ -176,10 +180,10 @@ pub(super) enum Wait {
     Streak,
 }
 
-/// Decision about where the loops should run in the next tick.
+/// Decision about the CPU on which event loops should run in the next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// The CPU on which they should run; `None` if the scheduler decides.
+    /// The CPU on which event loops should run; `None` if the scheduler decides.
     pub(super) cpu: Option<usize>,
     pub(super) wait: Wait,
 }
@@ -189,17 +193,17 @@ const ANYWHERE: Verdict = Verdict { cpu: None, wait: Wait::Tick };
 /// Decides where event loops run, from samples of the requests.
 pub(super) struct Judge {
     phase: Phase,
-    /// Length of the next pause, in ticks.
+    /// Length of the next pause in ticks, after an attempt that was not useful.
     rest: u32,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// There was no streak for `quiet` ticks.
+    /// There was no streak of requests for `quiet` ticks.
     Watching { quiet: u32 },
-    /// The scheduler decides where loops run, and the requests of a streak are being counted.
+    /// The scheduler decides on which CPUs event loops run, and the requests of a streak are being counted.
     Measuring { requester: u32, ticks: u32, count: u32 },
-    /// Loops run on the CPU of the process that sends the requests.
+    /// Event loops run on the CPU of the process that sends the requests.
     Near(Near),
 }
 
@@ -208,8 +212,8 @@ struct Near {
     requester: u32,
     cpu: usize,
     ticks: u32,
-    /// Number of requests that were counted since the loops run on the CPU of the process, and in as many ticks before
-    /// that.
+    /// Number of requests that were counted since event loops run on the CPU of the process, and in as many ticks
+    /// before that.
     count: u32,
     before: u32,
     /// Whether the previous tick had too few requests.
@@ -234,8 +238,8 @@ impl Sample {
 }
 
 impl Judge {
-    /// Decides where loops should be after a tick with this `sample`. `cpu_of` returns the CPU on which a thread ran
-    /// last.
+    /// Decides on which CPU event loops should run after a tick with this `sample`. `cpu_of` returns the CPU on which a
+    /// thread ran last.
     pub(super) fn judge(&mut self, sample: Sample, cpu_of: impl FnOnce(u32) -> Option<usize>) -> Verdict {
         match self.phase {
             Phase::Watching { quiet } => self.watch(sample, quiet),

@@ -43,7 +43,7 @@ const PERMISSIONS: u32 = 0o7777;
 const MAX_COPY: u64 = u32::MAX as u64 & !0xfff;
 
 thread_local! {
-    /// Whether this event loop is in the list of loops whose requests are counted.
+    /// Whether this event loop is in the list of event loops whose requests are counted.
     static KNOWN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -71,7 +71,7 @@ impl Writing {
         Writing { reading, live, parked, dirs: DirHandles::default(), atime, traffic: Arc::default() }
     }
 
-    /// Returns the counts of the event loops, used to follow the requesting process.
+    /// Returns the counts of requests. They tell on which CPU event loops should run.
     pub(super) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }

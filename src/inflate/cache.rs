@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Number of shards beside the first. With this many, threads that read different superchunks seldom contend.
 const OTHER_SHARDS: usize = 15;
-/// Divisor of the budget: superchunks inflated ahead and not yet read take at most one part in this many. So they evict
-/// nothing that is in use, and a working set of few superchunks inflates nothing ahead at all.
+/// Divisor of the working set's size: superchunks that were inflated ahead and not yet read take at most one part in
+/// this many. So they evict nothing that is in use, and a working set of few superchunks inflates nothing ahead at all.
 const AHEAD_SHARE: usize = 4;
 
 /// Counters of a working set since it was made.

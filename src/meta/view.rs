@@ -117,8 +117,8 @@ impl View {
         Ok(self.layers(table).cursor_at(key, Some(end))?)
     }
 
-    /// Returns whether a layer below the active overlay has a row with this key: a deletion must then hide the row with
-    /// a tombstone.
+    /// Returns whether the version or the sealed overlay has a row with this key. A deletion must then hide that row by
+    /// a tombstone in the active overlay.
     ///
     /// # Errors
     /// Fails if the table cannot be read.

@@ -54,7 +54,7 @@ impl Progress {
 pub(super) struct Sealed<E = Encoded> {
     pub(super) list: ClearList,
     pub(super) raw_len: u32,
-    /// Whether the superchunk is not full: it was sealed before it reached its full size.
+    /// Whether the superchunk is not full.
     pub(super) short: bool,
     pub(super) encoded: Receiver<Result<E, FormatError>>,
     /// Id of the log, which begins when the first superchunk is appended.

@@ -49,7 +49,8 @@ pub(super) struct Compare<'a> {
     storage: Option<Arc<FileStorage>>,
     /// Superchunk and range of each subchunk, by id - 1.
     ranges: Vec<(SuperchunkId, u32, u32)>,
-    /// Sealed superchunks not known to be appended, ascending. They can be read nowhere else.
+    /// Superchunks that take no more subchunks and are not known to be appended, by ascending id. They can be read
+    /// nowhere else.
     sealed: VecDeque<Inflated>,
     /// Appended superchunks, the most recently used last.
     recent: VecDeque<Inflated>,
@@ -78,7 +79,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Keeps a superchunk that was just sealed, until it is appended.
+    /// Keeps the raw bytes of a superchunk that takes no more subchunks, until it is appended.
     pub(super) fn sealed(&mut self, id: SuperchunkId, raw: &Arc<Vec<u8>>) {
         if !self.needed() {
             return;
@@ -100,7 +101,7 @@ impl<'a> Compare<'a> {
         }
     }
 
-    /// Returns the raw bytes of a sealed superchunk.
+    /// Returns the raw bytes of a superchunk that takes no more subchunks.
     fn raw(&mut self, id: SuperchunkId, log_id: u64) -> Result<Arc<Vec<u8>>, PackError> {
         if let Ok(at) = self.sealed.binary_search_by_key(&id, |(id, _)| *id) {
             return Ok(self.sealed[at].1.clone());

@@ -93,7 +93,7 @@ impl<'a, E> Filler<'a, E> {
         Filler { portions, ..self }
     }
 
-    /// Takes batches of files until there are no more, then seals the last superchunk.
+    /// Takes batches of files until there are no more. Then passes on the last superchunk, however full it is.
     pub(super) fn run(mut self, batches: &Receiver<(Arc<Batch>, Receiver<Segment>)>) -> Result<Filled, PackError> {
         while let Ok((batch, segments)) = batches.recv() {
             if self.observer.cancelled() {

@@ -11,7 +11,8 @@ const REPLACED: &str = "left out: it is the image that is being replaced";
 const THAW_LOG: &str = "left out: it is the thaw log of the image that is being written";
 const LOCK: &str = "left out: it is the lock file of the image";
 
-/// The files of the image that is being written, which are not packed, each with the note to report.
+/// The files of the image that is being written, which are not packed. Each is listed with the message that is reported
+/// when it is left out, if any.
 #[derive(Debug, Default)]
 pub(super) struct Own(Vec<(FileId, Option<&'static str>)>);
 
@@ -37,7 +38,7 @@ impl Own {
         Ok(Own(own))
     }
 
-    /// Returns the note to report, if any, for an inode that is left out; `None` if the inode is to be packed.
+    /// Returns `None` if the inode is to be packed. If it is left out, returns the message to report, if any.
     pub(super) fn left_out(&self, device: u64, inode: u64) -> Option<Option<&'static str>> {
         self.0.iter().find(|(id, _)| *id == (device, inode)).map(|(_, note)| *note)
     }

@@ -14,7 +14,8 @@ use super::{PackError, PackObserver, PackOptions, read};
 use crossbeam_channel::{Receiver, bounded};
 use std::thread::{Builder, ScopedJoinHandle};
 
-/// Most batches that are scanned and wait for the filler: this bounds what readers hold in memory.
+/// Most batches of files that are scanned and wait to be filled into superchunks. This bounds what readers hold in
+/// memory.
 const BATCHES: usize = 24;
 
 /// Input of the stages of packing: scan, read, fill, compress, append.

@@ -39,7 +39,7 @@ pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions, portions: Op
     }
 }
 
-/// An error: the filler has stopped and receives nothing more.
+/// An error: the thread that fills superchunks has stopped and receives nothing more.
 struct Gone;
 
 struct Reader<'a> {

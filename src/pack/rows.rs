@@ -52,8 +52,8 @@ pub(super) struct TreeRows {
     tiny: Spool,
     xattrs: Spool,
     users: UserCounts,
-    /// Inode number of each directory, and the range of its entries in the spool: directories close in another order
-    /// than their numbers.
+    /// Inode number of each directory, and the range of its entries among the collected rows. Directories are not left
+    /// in the order of their numbers.
     directories: Vec<(u64, u64, u64)>,
     open: Vec<OpenDir>,
     /// Link counts by inode, if they are not 1 (2 for directories).

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Number of entries after which a batch ends, if its files do not reach [`BATCH_BYTES`] before.
 const BATCH_ENTRIES: usize = 128;
 const BATCH_BYTES: u64 = 1 << 20;
-/// Number of segments that a reader may be ahead of the filler within one batch.
+/// Number of segments (pieces of files) of one batch that a reader may be ahead of the thread that fills superchunks.
 const SEGMENTS: usize = 2;
 
 /// Opens the sources named by `paths`. A bounded number of their directories stays open.
@@ -79,7 +79,8 @@ impl Sink for Counting {
     }
 }
 
-/// Receives the entries of a walk, and makes batches of them for the readers and the filler.
+/// Receives the entries of a walk, and makes batches of them for the threads that read files and the one that fills
+/// superchunks.
 struct Batches<'a> {
     batch: Batch,
     /// Bytes of the batch's files, and of all files.
@@ -135,8 +136,8 @@ impl<'a> Scan<'a> {
         self.rules.warnings.load(Ordering::Relaxed)
     }
 
-    /// Walks the sources, and sends batches to readers and filler in path order, until the end or until nobody
-    /// receives.
+    /// Walks the sources, and sends batches in path order to the threads that read files and the one that fills
+    /// superchunks. Ends after the last entry, or when nobody receives any more.
     ///
     /// # Errors
     /// Fails if continuing would leave something out. Then the batches are incomplete.

@@ -90,7 +90,7 @@ impl Owner {
     }
 }
 
-/// Removes control characters, which would disturb a terminal or the lines of the note, and limits the length.
+/// Removes control characters, which would disturb a terminal or the lines of `IMAGE.lock`, and limits the length.
 fn one_line(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(255).collect()
 }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Requests to the freezer's thread, and the state that it reports.
 #[derive(Default)]
 pub(in crate::fs) struct Control {
-    /// Last ticket that was given out for a request.
+    /// Ticket (number) of the last request.
     pub(super) asked: AtomicU64,
-    /// Last ticket that asked for contents to be cut again.
+    /// Ticket (number) of the last request that asked for contents to be cut again.
     pub(super) asked_deep: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) running: AtomicBool,
@@ -65,20 +65,20 @@ pub(super) struct Shown {
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) enum Step {
-    /// Superchunks are appended and their rows are pending. No file names them yet.
+    /// Superchunks are appended, and their rows wait for the next commit. No file names them yet.
     Published,
-    /// Superchunks are packed again: their frames are appended and their rows are pending.
+    /// Superchunks are packed again: their frames are appended, and their rows wait for the next commit.
     Repacked,
     /// Candidates for equal contents are known. Nothing has been compared.
     Gathered,
     /// Two contents have been compared. Nothing of it counts yet.
     Compared,
-    /// A checkpoint has sealed the state. Nothing is written yet.
+    /// A checkpoint has set the state aside. Nothing is written yet.
     Sealed,
-    /// A snapshot has its moment. Nothing of it is frozen yet.
+    /// It is decided which moment a snapshot shows. Nothing of it is frozen yet.
     Taken,
-    /// A batch of a snapshot's moment is frozen.
+    /// A batch is frozen for a snapshot.
     Frozen,
-    /// Everything of a snapshot's moment is frozen.
+    /// Everything that a snapshot shows is frozen.
     Packed,
 }

@@ -62,7 +62,7 @@ impl Freezer {
         Ok((Arc::clone(working_set), self.index.insert(index)))
     }
 
-    /// Adds the subchunks of a batch whose rows are pending.
+    /// Adds the subchunks of a batch, whose rows wait for the next commit.
     pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId) {
         let insert =
             |index: &mut DedupIndex| packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id));

@@ -37,14 +37,14 @@ pub(in crate::fs) struct Moment {
 }
 
 impl Moment {
-    /// Makes the moment of this snapshot, which must be a version without changes.
+    /// Makes the value for the moment of this snapshot, which must be a version without changes.
     pub(in crate::fs) fn new(snapshot: Snapshot, ids: Arc<Ids>, time: Time) -> Self {
         let root = snapshot.view().version().root();
         let unknown = [root.next_superchunk, root.next_subchunk, root.next_subchunk];
         Moment { snapshot, ids, time, unknown, splices: 0, unreadable: None }
     }
 
-    /// Returns how many splices changed something.
+    /// Returns how many times frozen data has replaced thawed data of a file.
     pub(super) fn splices(&self) -> u64 {
         self.splices
     }
@@ -64,7 +64,7 @@ impl Moment {
         self.snapshot.view()
     }
 
-    /// Returns the rows that differ from those of the moment's version.
+    /// Returns the rows that differ from those of the version of the image at the moment.
     pub(in crate::fs) fn changes(&self) -> &Overlay {
         self.view().active()
     }

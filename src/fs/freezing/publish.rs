@@ -67,8 +67,8 @@ pub(super) fn publish_again(live: &Live, frames: &[(SuperchunkId, NewFrame<'_>)]
     make_part(live, bytes, || Ok(()), append, put_rows)
 }
 
-/// Appends frames of at most `bytes` bytes to the image, and makes rows for their places pending. `ids` is called once
-/// there is space. Its result is passed to `append` and `put_rows`, and returned.
+/// Appends frames of at most `bytes` bytes to the image, and hands rows for their places to the next commit. `ids` is
+/// called once there is space. Its result is passed to `append` and `put_rows`, and returned.
 fn make_part<I>(
     live: &Live,
     bytes: u64,

@@ -143,7 +143,7 @@ pub struct FreezerStatus {
     pub running: bool,
     /// When the freezer begins to freeze.
     pub freezing: Freezing,
-    /// Last ticket that was given out for a request.
+    /// Ticket (number) of the last request.
     pub ticket: u64,
     /// Requests with tickets up to this one are done, or have failed.
     pub ticket_done: u64,

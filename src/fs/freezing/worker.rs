@@ -21,10 +21,10 @@ const REST: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// Time after a failure before the next attempt.
 const BACKOFF: Duration = Duration::from_secs(30);
-/// Time to wait under pressure if nothing can be frozen.
+/// Time to wait if writers are faster than the freezer and nothing can be frozen.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Divisor of the budget: under pressure one part in this many is worth freezing, too, because a superchunk may be
-/// larger than a small log's budget.
+/// Divisor of the thaw log's budget: if writers are faster than the freezer, one part in this many is worth freezing,
+/// too, because a superchunk may be larger than a small budget.
 const ENOUGH_PART: u64 = 8;
 /// Interval at which the files that are open for writing are checked: nobody may write to some of them any more.
 const QUIET: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ impl Live {
         }
     }
 
-    /// Runs the freezer's thread: freezes when it is time, until the end begins or changes are refused.
+    /// Runs the freezer's thread: freezes when it is time, until the filesystem begins to end or refuses changes.
     pub(in crate::fs) fn run_freezer(self: &Arc<Self>) {
         let mut looks = Looks { left: 0, idle_for: None, quiet: Instant::now(), not_before: None, sparse_from: 0 };
         while let Some(why) = self.wait_for_freeze(&mut looks) {
@@ -161,7 +161,8 @@ impl Live {
         }
     }
 
-    /// Waits until it is time to freeze, and returns why. Returns `None` once the end has begun or changes are refused.
+    /// Waits until it is time to freeze, and returns why. Returns `None` once the filesystem begins to end or refuses
+    /// changes.
     fn wait_for_freeze(&self, looks: &mut Looks) -> Option<Why> {
         let superchunk = self.superchunk_size();
         let mut state = self.lock_state();

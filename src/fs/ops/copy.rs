@@ -65,7 +65,8 @@ pub(in crate::fs) fn copy_range(
     Ok(len)
 }
 
-/// Shortens the range to what one step may do, and so that it ends before lost bytes. Returns the thawed ranges in it.
+/// Shortens the range to what may be copied at once, and so that it ends before lost bytes. Returns the thawed ranges
+/// in it.
 fn bound(
     draft: &mut Draft,
     range: &mut Range,

@@ -33,7 +33,8 @@ pub enum FallocateMode {
     },
 }
 
-/// Performs the operation. If one step does not reach the end of the range, returns where to go on.
+/// Performs the operation, with a limited number of changed rows. If it does not reach the end of the range, returns
+/// where to go on.
 pub(in crate::fs) fn fallocate(
     draft: &mut Draft,
     inode: InodeId,
@@ -71,7 +72,8 @@ pub(in crate::fs) fn fallocate(
     Ok(next)
 }
 
-/// Returns the offset in `[from, to)` up to which one step may go.
+/// Returns the offset in `[from, to)` up to which a single operation may go, because it deletes a limited number of
+/// rows.
 // Case 27.
 pub(super) fn reach(draft: &mut Draft, inode: InodeId, row: &InodeRow, from: u64, to: u64) -> Result<u64, FsError> {
     let mut reached = to;

@@ -59,7 +59,7 @@ pub(in crate::fs) struct Frozen {
     pub(in crate::fs) was_tiny: Option<Vec<u8>>,
 }
 
-/// Result of one step of splicing.
+/// Result of splicing some pieces into a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::fs) struct Spliced {
     /// Bytes that are no longer in the thaw log.
@@ -68,13 +68,14 @@ pub(in crate::fs) struct Spliced {
     pub(in crate::fs) saved: u64,
     /// Whether anything was spliced.
     pub(in crate::fs) changed: bool,
-    /// Number of the piece with which the next step begins.
+    /// Number of the piece with which to continue; `None` if all pieces are done.
     pub(in crate::fs) next: Option<usize>,
     /// Whether the file is deleted.
     pub(in crate::fs) gone: bool,
 }
 
-/// Splices what was cut into the file, beginning with piece number `first`, as far as one step may go.
+/// Splices what was cut into the file, beginning with piece number `first`, as far as a single operation may go: it
+/// changes a limited number of rows.
 // Case 27.
 pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) -> Result<Spliced, FsError> {
     draft.lightens_log();
@@ -276,7 +277,7 @@ pub(in crate::fs) fn even_out(draft: &mut Draft, inode: InodeId) -> Result<(), F
     Ok(())
 }
 
-/// Returns as many of the pieces as one step may splice; at least one.
+/// Returns as many of the pieces as a single operation may splice; at least one.
 fn step<'p>(draft: &Draft, inode: InodeId, begin: u64, pieces: &'p [Piece]) -> Result<&'p [Piece], FsError> {
     let most = pieces.get(..STEP_ROWS).unwrap_or(pieces);
     let Some(end) = most.last().map(Piece::end) else { return Ok(most) };

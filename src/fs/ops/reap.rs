@@ -70,8 +70,8 @@ fn reap_content(draft: &mut Draft, row: &mut InodeRow) -> Result<bool, FsError> 
 }
 
 impl Live {
-    /// Deletes an inode without a name, unless somebody has it open. It takes one step after the other, so that nobody
-    /// waits for more than one.
+    /// Deletes an inode without a name, unless somebody has it open. It deletes a limited number of rows at a time, so
+    /// that nobody waits long.
     ///
     /// # Errors
     /// Fails with `ReadOnly`, or with `Io` if tables cannot be read.
@@ -80,7 +80,8 @@ impl Live {
         Ok(())
     }
 
-    /// Does one step of [`Live::reap`], for the thread that makes checkpoints.
+    /// Deletes a limited number of rows of an orphan, as one step of [`Live::reap`]. For the thread that makes
+    /// checkpoints.
     ///
     /// # Errors
     /// Fails as [`Live::reap`] does.

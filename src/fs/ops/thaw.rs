@@ -15,7 +15,7 @@ use std::cell::RefCell;
 pub(super) type Append<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Appended>, FsError>;
 
 /// Appends bytes to the thaw log for one operation, however often it is evaluated: what an earlier evaluation appended
-/// is not appended again. The segments are held until this is dropped.
+/// is not appended again. The segments are not deleted until this is dropped.
 pub(super) struct Source<'a> {
     live: &'a Live,
     data: &'a [u8],

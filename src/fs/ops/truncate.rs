@@ -64,8 +64,8 @@ pub(super) fn resize(
     Ok(())
 }
 
-/// Returns the size to which one step may cut a file that is to be `size` bytes long. It is larger than `size` if too
-/// many rows would be deleted.
+/// Returns the size to which a single operation may cut a file that is to be `size` bytes long. It is larger than
+/// `size` if too many rows would be deleted.
 // Case 27.
 pub(super) fn step(draft: &mut Draft, inode: InodeId, row: &InodeRow, size: u64) -> Result<u64, FsError> {
     let mut to = size;
@@ -100,7 +100,8 @@ pub(super) fn back(view: &View, table: &'static Table, a: u64) -> Result<u64, Fs
     Ok(at)
 }
 
-/// Returns the offset of the first row that is one too many for a step over `[from, to)`; `to` if there is none.
+/// Returns the offset in `[from, to)` of the first row that is one too many to be deleted by a single operation; `to`
+/// if there is none.
 pub(super) fn upto(view: &View, table: &'static Table, a: u64, from: u64, to: u64) -> Result<u64, FsError> {
     let mut cursor = view.cursor_within(table, KeyRef::new(a, from), Key::new(a, to))?;
     let mut rows = 0;

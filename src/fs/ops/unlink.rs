@@ -9,7 +9,7 @@ use crate::fs::FsError;
 use crate::fs::draft::{Draft, Standing};
 use crate::fs::live::Live;
 
-/// Most rows that one step deletes. More rows take several steps.
+/// Most rows that a single operation deletes. More rows take several operations.
 // Case 27.
 pub(in crate::fs) const STEP_ROWS: usize = 4096;
 
@@ -69,8 +69,8 @@ pub(super) fn drop_directory(draft: &mut Draft, inode: InodeId, mut row: InodeRo
     nameless(draft, inode, row)
 }
 
-/// Handles an inode that lost its last name. The inode is deleted; or it becomes an orphan, until nobody has it open,
-/// or until the reaper deletes it.
+/// Handles an inode that lost its last name. The inode is deleted at once, or it becomes an orphan: if somebody has it
+/// open, or if it has too many rows to delete at once.
 fn nameless(draft: &mut Draft, inode: InodeId, mut row: InodeRow) -> Result<(), FsError> {
     let bytes = if row.file_type == FileType::Regular { row.size } else { 0 };
     // Sizes are below 2^63.
@@ -96,7 +96,7 @@ pub(super) fn dispose(draft: &mut Draft, inode: InodeId, row: &mut InodeRow) -> 
     sets::release(draft, row)
 }
 
-/// Returns whether the inode has more rows than one step may delete.
+/// Returns whether the inode has more rows than a single operation may delete.
 fn is_large(draft: &mut Draft, inode: InodeId, row: &InodeRow) -> Result<bool, FsError> {
     if row.file_type != FileType::Regular {
         return Ok(false);
@@ -111,7 +111,8 @@ fn is_large(draft: &mut Draft, inode: InodeId, row: &InodeRow) -> Result<bool, F
     Ok(rows > STEP_ROWS)
 }
 
-/// Returns the number of thawed ranges that begin at or after `from`, at most one more than a step may delete.
+/// Returns the number of thawed ranges that begin at or after `from`, at most one more than a single operation may
+/// delete.
 pub(super) fn thawed_rows(draft: &Draft, inode: InodeId, from: u64) -> Result<usize, FsError> {
     let view = draft.view();
     if !view.has_thawed() {

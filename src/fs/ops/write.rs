@@ -9,7 +9,7 @@ use crate::fs::FsError;
 use crate::fs::draft::Draft;
 use crate::fs::live::Live;
 
-/// Number of bytes that are written in one step: more than any kernel sends.
+/// Most bytes that are written by a single operation: more than any kernel sends in one request.
 const STEP: usize = 8 << 20;
 
 /// Appends `len` bytes by `append`, and makes them the bytes of `inode` from `offset` on.
