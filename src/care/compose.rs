@@ -26,7 +26,7 @@ pub(super) struct Sources<'a> {
 struct Source {
     /// Raw bytes of the superchunk; empty if no copy is readable.
     raw: Vec<u8>,
-    /// Whether another damaged copy may give different bytes.
+    /// Whether the superchunk has another damaged copy, which may give different bytes.
     has_others: bool,
 }
 

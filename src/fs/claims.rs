@@ -10,7 +10,8 @@ use crate::format::ids::InodeId;
 use crate::format::rows::ShareKey;
 use std::collections::BTreeSet;
 
-/// Number of slots that claims are hashed to. Only a handful of operations run at a time, so few collide.
+/// Number of slots that claims are hashed to. Only a few operations run at a time, so their claims seldom share a slot
+/// by chance.
 const SLOTS: usize = 4096;
 
 /// Something that an operation reads or changes as a whole. Two operations conflict if they claim the same.
@@ -51,7 +52,7 @@ impl Claims {
     }
 }
 
-/// The stamp (number of the change) at which each slot was last changed.
+/// The stamp (number of the change) of the last change of each slot. Claims are hashed to slots.
 pub(super) struct Stamps(Vec<u64>);
 
 impl Stamps {

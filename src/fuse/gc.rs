@@ -13,7 +13,7 @@ pub const GC_XATTR: &[u8] = b"user.floe.gc";
 /// Value of [`GC_XATTR`] that asks for gc.
 pub const GC_NOW: &[u8] = b"now";
 
-/// Asks for gc for the user `uid`.
+/// Asks for gc on behalf of the user `uid`. `value` must be [`GC_NOW`].
 pub(super) fn ask_for_gc(live: &Live, inode: InodeId, uid: u32, value: &[u8]) -> Result<(), Failure> {
     if inode != InodeId::ROOT {
         return Err(Errno::EOPNOTSUPP.into());

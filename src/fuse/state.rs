@@ -128,7 +128,8 @@ fn words(text: Option<&str>) -> String {
     text.map_or("-".into(), |text| text.replace('\n', " "))
 }
 
-/// Asks the freezer for the freeze in `value`, for the user `uid`.
+/// Asks the freezer for the kind of freeze that `value` names ([`FREEZE_ALL`] or [`FREEZE_DEEP`]), on behalf of the
+/// user `uid`.
 pub(super) fn ask_to_freeze(live: &Live, inode: InodeId, uid: u32, value: &[u8]) -> Result<(), Failure> {
     if inode != InodeId::ROOT {
         return Err(Errno::EOPNOTSUPP.into());

@@ -43,7 +43,7 @@ pub(super) struct Inflated {
     pub(super) bytes: Buffer,
     /// Whether the checksum was right. If not, each subchunk must be verified by its content hash.
     pub(super) intact: bool,
-    /// Whether another damaged copy may give different bytes.
+    /// Whether the superchunk has another damaged copy, which may give different bytes.
     pub(super) has_others: bool,
     /// Offset of the frame that was read. A superchunk that was packed again has several, with the same raw bytes.
     pub(super) frame: LogOffset,

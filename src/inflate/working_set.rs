@@ -34,7 +34,7 @@ pub struct WorkingSet {
 struct Quality {
     /// Whether all bytes came from superchunks with the right checksum.
     intact: bool,
-    /// Whether another damaged copy may give different bytes.
+    /// Whether a superchunk has another damaged copy, which may give different bytes.
     has_others: bool,
 }
 

@@ -19,8 +19,9 @@ pub(super) enum Step {
     },
 }
 
-/// Calls `each` for everything from `from` to `limit`, in order, until it returns false. A header that does not verify
-/// loses only its own frame: the walk searches for the next header.
+/// Calls `each` for each frame, and for each range of bytes in which no header verifies, from offset `from` to `limit`,
+/// in order, until it returns false. A header that does not verify loses only its own frame: the walk searches for the
+/// next header.
 ///
 /// # Errors
 /// Fails with the error of `each`, or if the segment cannot be read. A read error is never taken for bytes that do not

@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering;
 
 /// Most files that are finished in one round of packing superchunks again.
 const FILES: usize = 16 << 10;
-/// Number of files that are passed between two checks whether to stop.
+/// Number of files that are looked at between two checks whether to stop.
 const LOOK: usize = 1024;
 /// The new frame is used only if it saves at least one in this many stored bytes.
 const WORTH: u32 = 64;
