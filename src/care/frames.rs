@@ -238,7 +238,8 @@ impl<'a> Scan<'a> {
     }
 
     /// Handles frames that are referred to and should lie within the stored bytes of a dead frame, but that the scan
-    /// did not find. Either their headers are damaged, or the bytes are that would show that the dead frame is punched.
+    /// did not find. Either their headers are damaged, or the dead frame is damaged where it would show that it is
+    /// punched.
     fn known_within(&mut self, range: Range<u64>, on_clear: OnClear<'_>) {
         let mut at = range.start;
         while let Some(offset) = self.known.next(LogOffset(at)).filter(|offset| offset.0 < range.end) {

@@ -56,8 +56,8 @@ struct Line<'a, T: Serialize> {
     body: &'a T,
 }
 
-/// Returns `written`, without the error that the reader has closed the pipe: what a command has done, and the exit
-/// status that says so, do not depend on who reads.
+/// Returns the result `written`, but no error if the reader has closed the pipe: whether somebody reads the output
+/// changes neither what a command does nor its exit status.
 ///
 /// # Errors
 /// Fails with every other error.

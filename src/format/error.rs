@@ -50,7 +50,7 @@ pub enum FormatError {
     /// A number exceeds its limit.
     #[error("out of bounds: {what} is {value}, the limit is {limit}")]
     Limit {
-        /// Name of the number.
+        /// Name of the number that exceeds its limit.
         what: &'static str,
         /// The number's value.
         value: u64,

@@ -48,7 +48,7 @@ impl Default for GcControl {
     }
 }
 
-/// What gc reports of its last run.
+/// What is reported of the last gc.
 #[derive(Default)]
 pub(super) struct Shown {
     pub(super) last: Option<GcReport>,

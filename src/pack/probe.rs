@@ -13,11 +13,11 @@ const PROBED: usize = 8;
 const PIECE: usize = 16 << 10;
 /// Codec and level for pieces: as fast as possible, since only their sizes are compared.
 const CODEC: Compression = Compression::Zstd(1);
-/// Mask of the rolling hash: a run of bytes ends where these bits are zero, after 256 bytes on average.
+/// Mask of the rolling hash: a short piece of data ends where these bits are zero, after 256 bytes on average.
 const BORDER: u64 = 0xff << 56;
-/// Minimum length of a run in bytes.
+/// Minimum length in bytes of a piece of data that the rolling hash cuts.
 const SHORTEST: usize = 32;
-/// Divisor: one run in this many is examined.
+/// Divisor: one piece of data in this many is examined, to see whether it repeats an earlier one.
 const LOOKED_AT: u64 = 4;
 
 /// Numbers that look random, for the rolling hash.
@@ -44,8 +44,8 @@ pub(super) fn compressed(raw: &[u8]) -> Result<u32, FormatError> {
     Ok((encoded.stored.len() as u64 * raw.len() as u64).div_ceil(sample.len().max(1) as u64) as u32)
 }
 
-/// Estimates the number of bytes that do not repeat earlier ones, over any distance. The content defines where runs of
-/// bytes end; the estimate counts the runs that occur for the first time.
+/// Estimates the number of bytes that do not repeat earlier ones, over any distance. The data is cut by a rolling hash
+/// into short pieces; the estimate counts the pieces that occur for the first time.
 pub(super) fn fresh(raw: &[u8]) -> u32 {
     let mut seen = HashSet::new();
     let (mut all, mut fresh) = (0u64, 0u64);

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 /// Number of uses collected before they are sorted: 8 MiB.
 const USES: usize = 1 << 20;
-/// Number of bytes of a run read back at once. A run holds up to a million keys, so even a thousand million files need
-/// 16 MiB.
+/// Number of bytes of a sorted run that are read back at once. A sorted run has up to a million keys, so even for a
+/// thousand million files this takes only 16 MiB.
 const WINDOW: usize = 16 << 10;
-/// Length in bytes of the longest entry of a run: two varints.
+/// Length in bytes of the longest entry of a sorted run: two varints.
 const ENTRY: usize = 20;
 
 /// Counts the users of each content and xattr set with little memory.
@@ -28,7 +28,7 @@ pub(super) struct UserCounts {
     limit: usize,
     spill: Spill,
     dir: PathBuf,
-    /// Offsets in the spill where each run begins and ends.
+    /// Offsets in the spill where each sorted run begins and ends.
     runs: Vec<(u64, u64)>,
 }
 
@@ -73,7 +73,8 @@ impl UserCounts {
         Ok(())
     }
 
-    /// Iterates over the rows of everything with more than one user, in key order.
+    /// Iterates over the rows of the table of shares, in key order: one for each content, tiny content and xattr set
+    /// with more than one user.
     pub(super) fn rows(&mut self) -> Result<ShareRows<'_>, PackError> {
         self.finish_run()?;
         self.uses = Vec::new();
@@ -120,7 +121,8 @@ impl<'a> Run<'a> {
 /// Merges the sorted runs into rows.
 pub(super) struct ShareRows<'a> {
     runs: Vec<Run<'a>>,
-    /// The next key of each run that has one, with its users and the run's index; `None` before the first is read.
+    /// The next key of each sorted run, with its number of users and the run's index; runs that are at their end are
+    /// left out. `None` before the first keys are read.
     heads: Option<BinaryHeap<Reverse<(u64, u64, usize)>>>,
 }
 

@@ -54,7 +54,7 @@ pub enum ThawError {
     /// A segment size or epoch is not allowed by the format.
     #[error("cannot write to the thaw log: {what} is {value}, which is not allowed")]
     Invalid {
-        /// Name of the value.
+        /// Name of the value that is not allowed.
         what: &'static str,
         /// The value that is not allowed.
         value: u64,

@@ -75,7 +75,8 @@ pub trait ExtractObserver {
     fn progress(&self, files: u64, bytes: u64) {
         let _ = (files, bytes);
     }
-    /// Reports that a file was made, but lacks something that only root can restore. Each kind is reported once.
+    /// Reports that a file was made, but lacks something that only root can restore. Each kind of such a lack is
+    /// reported once.
     fn note(&self, path: &[u8], message: &str) {
         let _ = (path, message);
     }

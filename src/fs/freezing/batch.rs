@@ -233,7 +233,7 @@ fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
 }
 
 /// Returns whether somebody waits for a batch whose compressors run at low priority: writers, somebody who asked for a
-/// freeze, or the end.
+/// freeze, or a filesystem that is ending.
 pub(super) fn is_urgent(live: &Live, how: &FreezeHow<'_>) -> bool {
     live.pressure.is_pressed() || how.priority == Priority::Idle && live.freezer.is_asked() || (how.stop)()
 }

@@ -29,7 +29,7 @@ const WORKING_SET: usize = 16 << 20;
 pub(in crate::fs) struct Freezer {
     index: Option<DedupIndex>,
     working_set: Option<Arc<WorkingSet>>,
-    /// Directory for the files of a large index.
+    /// Directory in which a large index of known subchunks is stored, in unlinked files.
     spill: PathBuf,
     /// Progress of copying live ranges out of the thaw log's oldest segments, so that these can be removed. Nothing is
     /// copied while files are being frozen: both hold this lock.
@@ -42,12 +42,13 @@ impl Freezer {
         self.spill = folder;
     }
 
-    /// Returns the directory for large indexes.
+    /// Returns the directory in which a large index of known subchunks is stored.
     pub(super) fn spill(&self) -> &Path {
         &self.spill
     }
 
-    /// Drops the index: some subchunks are about to be deleted. The next freeze finds the rest.
+    /// Drops the index of known subchunks, because some subchunks are about to be deleted. The next freeze makes an
+    /// index of the rest.
     pub(in crate::fs) fn forget(&mut self) {
         self.index = None;
     }

@@ -15,19 +15,19 @@ pub(super) const LEN: usize = 32;
 /// A record to be sorted.
 pub(super) type Record = [u8; LEN];
 
-/// Number of records of a run that is sorted in memory.
+/// Number of records that are sorted in memory at a time, as one sorted run.
 const RECORDS: usize = (8 << 20) / LEN;
-/// Bytes of runs that are kept in memory; more go to a file.
+/// Bytes of sorted runs that are kept in memory; more go to a file.
 const SPILL_AFTER: usize = 8 << 20;
-/// Number of records of a run that are read back at a time: 16 KiB.
+/// Number of records of a sorted run that are read back at a time: 16 KiB.
 const WINDOW: usize = 512;
 
-/// Sorts any number of records with little memory: sorts runs, and merges them.
+/// Sorts any number of records with little memory: sorts some at a time (a sorted run), and merges the sorted runs.
 pub(super) struct Sorter {
     buffer: Vec<Record>,
     most: usize,
     spill: Spill,
-    /// Offsets at which each run begins and ends.
+    /// Offsets at which each sorted run begins and ends.
     runs: Vec<(u64, u64)>,
 }
 
@@ -70,7 +70,7 @@ impl Sorter {
     }
 }
 
-/// A run that is being read back.
+/// A sorted run that is being read back.
 struct Run {
     at: u64,
     end: u64,
@@ -94,7 +94,7 @@ impl Run {
 pub(super) struct Sorted {
     spill: Spill,
     runs: Vec<Run>,
-    /// The next record of each run that has one, with the number of the run.
+    /// The next record of each sorted run that has one, with the number of the run.
     heads: BinaryHeap<Reverse<(Record, usize)>>,
 }
 
