@@ -28,7 +28,7 @@ use std::thread::Builder;
 /// Bytes of memory that a thread may need besides its superchunk.
 const PER_THREAD: u64 = 24 << 20;
 
-/// Most recipe pieces that are followed together, at 40 bytes each.
+/// Most pieces of recipes whose bytes are put together at once. A piece takes 40 bytes of memory.
 const PIECES: usize = 1 << 16;
 
 /// A finding, and the subchunks that are lost by it.
@@ -404,7 +404,7 @@ impl Work<'_> {
     }
 }
 
-/// Recipes of one superchunk that are followed together.
+/// Recipes of one superchunk whose bytes are put together at once.
 #[derive(Default)]
 struct Composed {
     batch: Vec<(SubchunkId, Recipe)>,

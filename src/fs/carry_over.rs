@@ -34,13 +34,13 @@ const FRAME: u64 = 1 << 20;
 /// files changes.
 const RANGES: usize = 128;
 
-/// Divisor under pressure: segments are emptied if less than one part in this many of their bytes is live, and the log
-/// is longer than one and a half times the thawed bytes plus two segments. In a shorter log most bytes are live, and
-/// only freezing frees space.
+/// Divisor that counts if writers are faster than the freezer: segments are emptied if less than one part in this many
+/// of their bytes is live, and the log is longer than one and a half times the thawed bytes plus two segments. In a
+/// shorter log most bytes are live, and only freezing frees space.
 const PRESSED_PART: u64 = 2;
 
-/// Divisor without pressure: segments are emptied if less than one part in this many of their bytes is live, and the
-/// log is longer than twice the thawed bytes plus two segments.
+/// Divisor that counts if writers are not faster than the freezer: segments are emptied if less than one part in this
+/// many of their bytes is live, and the log is longer than twice the thawed bytes plus two segments.
 const CALM_PART: u64 = 8;
 
 /// Divisor of the thaw log's budget: the live bytes of the segments that are emptied together are at most one part in
@@ -196,7 +196,7 @@ struct Source {
 }
 
 impl Source {
-    /// The bytes of a range; `None` if they are damaged or cannot be read.
+    /// Returns the bytes of a range; `None` if they are damaged or cannot be read.
     fn get(&mut self, range: &Range) -> Option<&[u8]> {
         if !self.frames.contains_key(&range.frame) {
             if self.bytes > BYTES {

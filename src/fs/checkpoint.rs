@@ -164,14 +164,14 @@ impl Live {
     }
 
     /// Returns the counters of the new root. Blocks take the next ids of subchunks and superchunks, and a freeze may
-    /// have given out some since the sealing; ordinals are given out here. All this happens under the image's lock,
-    /// which the caller holds, so no id is given out twice.
+    /// have given out some since the state was set aside; ordinals are given out here. All this happens under the
+    /// image's lock, which the caller holds, so no id is given out twice.
     fn counters_of(&self, sealed: &Sealed) -> Counters {
         let Counters { subchunk, superchunk, ordinal, .. } = self.ids.counters();
         sealed.seal.counters.larger(Counters { subchunk, superchunk, ordinal, ..Counters::default() })
     }
 
-    /// Checks that the file being written is still the image: somebody may have replaced it.
+    /// Checks that the image's path still leads to the file that is being written: somebody may have replaced it.
     pub(super) fn is_still_the_image(&self, image: &ImageSide) -> Result<(), FsError> {
         image.home.check_image().map_err(|error| {
             self.latch(&error.to_string());
@@ -241,7 +241,7 @@ impl Live {
         }
     }
 
-    /// Reaps orphans until a checkpoint is due. Reaping alone may make one due.
+    /// Deletes orphans that nobody has open, until a checkpoint is due. The deletions alone may make one due.
     fn reap_until_due(&self, last: Last) -> Result<(), FsError> {
         loop {
             let inode = {
@@ -272,7 +272,7 @@ impl Live {
 /// What the last checkpoint left undone.
 #[derive(Clone, Copy, Default)]
 struct Last {
-    /// Bytes of changed rows at that time, if it failed.
+    /// Bytes of changed rows at the time of the last checkpoint, if it failed.
     failed_at: usize,
     /// Bytes of the log that nothing needs and that are still there.
     garbage: u64,

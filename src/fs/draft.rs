@@ -42,8 +42,8 @@ pub(super) struct RowChange {
 }
 
 impl RowChange {
-    /// Changes the row in the active overlay. `same` tells that the layers below the overlay are the same as for the
-    /// draft.
+    /// Changes the row in the active overlay. `same` tells that the layers below the overlay are the same as when the
+    /// operation was evaluated.
     pub(super) fn put_into(&self, active: &mut Overlay, same: bool) {
         if self.hides || !same {
             active.set(self.table, self.key.clone(), self.row.clone());
@@ -53,14 +53,14 @@ impl RowChange {
     }
 }
 
-/// A change in the number of bytes of one segment that an inode's thawed ranges name.
+/// A change of how many bytes an inode has in one segment of the thaw log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameChange {
     pub(super) inode: InodeId,
-    /// Offset in the thaw log of any frame in that segment.
+    /// Offset in the thaw log of any frame in the segment.
     pub(super) frame: LogOffset,
     pub(super) bytes: u64,
-    /// Whether the range was added; otherwise it was removed.
+    /// Whether the bytes were added; otherwise they were removed.
     pub(super) added: bool,
 }
 
@@ -305,7 +305,7 @@ impl Draft {
         self.bytes = self.bytes.wrapping_add(bytes);
     }
 
-    /// Marks the operation as one that frees space: it may use the reserve.
+    /// Marks the operation as one that frees space: it may use the space that is reserved for checkpoints.
     // Case 24.
     pub(super) fn removes(&mut self) {
         self.removes = true;

@@ -40,7 +40,8 @@ impl Ids {
         }
     }
 
-    /// Returns the present values. Read after an operation's changes, they are above all ids in the changes.
+    /// Returns the present values. If they are read after an operation has made its changes, they are above all ids in
+    /// these changes.
     pub(super) fn counters(&self) -> Counters {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {

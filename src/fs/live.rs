@@ -527,8 +527,9 @@ impl Live {
     }
 }
 
-/// Returns the state after a failed beginning. The version stays the one that readers have: versions made from it share
-/// how far frames can be read, and a newly opened version would not share that with readers.
+/// Reads image and thaw log again, after the first change could not be prepared. The version stays the one that readers
+/// have: versions made from it share how far frames can be read, and a newly opened version would not share that with
+/// readers.
 fn look_again(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, base: &Arc<Image>) -> Result<(Basis, Found), FsError> {
     let mut found = look(storage, home, ImageOptions::default())?;
     if found.image.head().root_hash != base.head().root_hash {

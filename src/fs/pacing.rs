@@ -8,7 +8,7 @@ use crate::freeze::pressure::Delay;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Interval at which the thread checks whether changes are refused, while replies wait.
+/// Interval at which the thread that sends delayed replies checks whether changes are refused, while replies wait.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Live {

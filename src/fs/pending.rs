@@ -62,7 +62,7 @@ impl Pending {
         self.bytes
     }
 
-    /// Returns all operations in the order of a group. No operations make no group, whatever the counters are.
+    /// Returns all operations in the order of a group. Without operations there is no group, whatever the counters are.
     pub(super) fn into_group(self, counters: Counters) -> Vec<Operation> {
         if self.is_empty() {
             return Vec::new();

@@ -39,11 +39,12 @@ pub(super) struct Pressure {
     /// Bytes by which the log may grow, as far as there is space for it.
     room: AtomicU64,
     home: Mutex<Option<Arc<dyn LogHome>>>,
-    /// Whether the freezer has found nothing that it may freeze, or has failed: then nobody waits for superchunks.
+    /// Whether the freezer has found nothing that it may freeze, or has failed: then no reply to a write waits for
+    /// superchunks.
     idle: AtomicBool,
-    /// Whether the freezer has failed: then nobody waits at all.
+    /// Whether the freezer has failed: then no reply to a write is delayed at all.
     failed: AtomicBool,
-    /// Whether the freezer freezes only when it is asked to: then nobody waits either.
+    /// Whether the freezer freezes only when it is asked to: then no reply to a write is delayed either.
     unattended: AtomicBool,
     began: Instant,
     speed: Mutex<Speed>,

@@ -122,7 +122,7 @@ impl Fs {
         self.source.take().clone()
     }
 
-    /// Returns whether nobody changes what it serves.
+    /// Returns whether the filesystem is an image that nobody changes.
     pub(super) fn is_fixed(&self) -> bool {
         matches!(self.source, Source::Fixed(_))
     }

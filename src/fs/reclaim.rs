@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Number of subchunks whose rows are deleted in one transaction: this takes a few milliseconds under the mutex.
+/// Number of subchunks whose rows are deleted in one transaction. Each transaction holds the mutex of the state for a
+/// few milliseconds.
 const ROUND: u64 = 1 << 16;
 /// Longest time that gc waits for earlier snapshots. Each belongs to one request.
 const SNAPSHOTS: Duration = Duration::from_secs(30);

@@ -160,7 +160,7 @@ impl State {
     }
 
     /// Replaces the basis, before anything was changed. The new rows say the same, but thawed ranges may name other
-    /// frames. So drafts on earlier snapshots do not count.
+    /// frames. So operations that were evaluated on earlier snapshots are not applied.
     pub(super) fn rebase(&mut self, basis: Basis) {
         self.stamp += 1;
         self.layout += 1;
@@ -335,8 +335,8 @@ impl State {
         needed.saturating_sub(lowest).saturating_mul(self.segments.size())
     }
 
-    /// Returns whether so much of the log is garbage that a checkpoint is worth it. `left` are the bytes that the last
-    /// checkpoint could not remove.
+    /// Returns whether so much of the thaw log is needed by nothing that a checkpoint is worth it. `left` are the bytes
+    /// that the last checkpoint could not remove.
     pub(super) fn has_much_garbage(&self, left: u64) -> bool {
         let size = self.segments.size();
         let least = GARBAGE_MIN.min(size.saturating_mul(GARBAGE_SEGMENTS));

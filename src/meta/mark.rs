@@ -166,7 +166,7 @@ struct Marking<'a> {
 }
 
 impl Marking<'_> {
-    /// Marks the blocks of a tree and, if `reads_leaves`, the subchunks that its rows name.
+    /// Marks the blocks of a tree as live and, if `reads_leaves` is true, the subchunks that its rows name.
     fn tree(&mut self, version: &Arc<Image>, tree: &Tree, reads_leaves: bool) -> Result<(), MarkError> {
         let Marking { rows, blocks, seen: [with_rows, without], stop } = self;
         let table = tree.table;
@@ -192,7 +192,7 @@ impl Marking<'_> {
         done
     }
 
-    /// Marks the blocks of a view's table, and the subchunks that its rows name.
+    /// Marks the blocks of a view's table, and the subchunks that its rows name, as live.
     fn table(&mut self, view: &View, table: &'static Table) -> Result<(), MarkError> {
         let tree = view.version().tree(table);
         if !names(table) || view.is_bare(table) {

@@ -28,7 +28,7 @@ pub(super) struct UserCounts {
     limit: usize,
     spill: Spill,
     dir: PathBuf,
-    /// Offsets in the spill where each sorted run begins and ends.
+    /// Offsets at which each sorted run begins and ends.
     runs: Vec<(u64, u64)>,
 }
 

@@ -362,7 +362,7 @@ impl Recovered {
         self.image_end
     }
 
-    /// Returns the state that has to fit an image.
+    /// Returns the part of the log's state that has to fit an image.
     pub fn state(&self) -> LogState {
         LogState {
             log_id: self.log_id,

@@ -37,7 +37,7 @@ fn timestamps(attr: &Attr) -> Timestamps {
 
 /// A message about attributes that were not set.
 pub(super) enum Remark {
-    /// The attribute can be set only by root. Users of such programs expect that.
+    /// Only root can set the attribute. This is what users expect, so it is no warning.
     Note(String),
     /// The attribute could not be set, although it should have been possible.
     Warning(String),

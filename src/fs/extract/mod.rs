@@ -449,7 +449,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Remembers the first name of a file with several; forgets it when all names are made.
+    /// Remembers the first name of a file that has several names; forgets it when all names are made.
     fn remember(&mut self, name: &[u8], attr: &Attr) {
         if attr.links < 2 {
             return;

@@ -21,7 +21,8 @@ pub(super) enum TargetError {
     /// The operating system refuses the call.
     #[error("{0}")]
     Os(#[from] Errno),
-    /// It is the image that is being extracted, or a file of it, and would be removed or written into.
+    /// The file or directory is the image that is being extracted, or belongs to it, and would be removed or written
+    /// into.
     #[error("it is not extracted: it would replace the image that is read, its thaw log or its lock")]
     Own,
 }
@@ -80,7 +81,7 @@ struct Level {
     exists: bool,
     /// Whether this extraction made the directory.
     made: bool,
-    /// Id of its place, if somebody asked for it.
+    /// Id with which the directory can be opened again later, if somebody has asked for one.
     place: Option<PlaceId>,
 }
 
@@ -93,7 +94,7 @@ pub(super) struct PlaceId(usize);
 struct Place {
     above: Option<PlaceId>,
     name: Vec<u8>,
-    /// Number of directories above it, not counting the target.
+    /// Number of directories above this one, not counting the target.
     depth: usize,
 }
 
@@ -104,7 +105,7 @@ pub(super) struct Target {
     /// Descriptors of the deepest levels with the number of the level, ascending without gaps.
     open: VecDeque<(usize, OwnedFd)>,
     places: Vec<Place>,
-    /// Descriptors of the places that were opened last.
+    /// Descriptors of the directories that were last opened again.
     recent: VecDeque<(PlaceId, OwnedFd)>,
     /// Most entries of `open`, and of `recent`. It shrinks when descriptors are short.
     limit: usize,
@@ -243,7 +244,7 @@ impl Target {
         above
     }
 
-    /// Opens a place again without following symbolic links.
+    /// Opens a directory again, by the id from [`Target::place`], without following symbolic links.
     pub(super) fn open(&mut self, place: Option<PlaceId>) -> Result<OwnedFd, Errno> {
         loop {
             match self.try_open(place) {
@@ -282,7 +283,7 @@ impl Target {
         Ok(fd)
     }
 
-    /// Returns the descriptor of a place, if it is open.
+    /// Returns the descriptor of a directory with an id from [`Target::place`], if it is open.
     fn descriptor(&self, place: PlaceId, depth: usize) -> Option<BorrowedFd<'_>> {
         let on_the_way = || {
             let level = self.levels.get(depth).filter(|level| level.place == Some(place));

@@ -221,9 +221,9 @@ fn is_fast(compression: Compression, own: Compression) -> bool {
     }
 }
 
-/// Returns the priority of the compressors. Under pressure the work is done by threads at normal priority. Threads at
-/// idle priority are not used while somebody asks, or while some of them have not finished work that others took over
-/// from them.
+/// Returns the priority of the compressors. If writers are faster than the freezer, the threads run at normal priority.
+/// Idle priority is not used while somebody asks for a freeze, or while threads at idle priority still run whose work
+/// others took over.
 fn priority(live: &Live, how: &FreezeHow<'_>) -> Priority {
     match how.priority {
         _ if live.pressure.is_pressed() => Priority::Normal,
@@ -401,7 +401,7 @@ fn holes_between(
     Ok(Some(holes))
 }
 
-/// Splices the pieces of a file into its content, in steps.
+/// Splices the pieces of a file into its content, by several operations if there are many.
 fn splice(
     live: &Live,
     how: &FreezeHow<'_>,

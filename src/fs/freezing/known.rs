@@ -37,7 +37,7 @@ pub(in crate::fs) struct Freezer {
 }
 
 impl Freezer {
-    /// Sets the directory in which a large index is stored, in unlinked files.
+    /// Sets the directory in which a large index of known subchunks is stored, in unlinked files.
     pub(super) fn set_spill(&mut self, folder: PathBuf) {
         self.spill = folder;
     }
@@ -63,7 +63,7 @@ impl Freezer {
         Ok((Arc::clone(working_set), self.index.insert(index)))
     }
 
-    /// Adds the subchunks of a batch, whose rows wait for the next commit.
+    /// Adds the subchunks of a batch to the index. Their rows wait for the next commit.
     pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId) {
         let insert =
             |index: &mut DedupIndex| packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id));
@@ -101,7 +101,7 @@ fn build(view: &View, spill: PathBuf) -> Result<DedupIndex, FsError> {
     Ok(index)
 }
 
-/// Finds subchunks with given bytes in the index.
+/// Finds subchunks with given bytes in the index of known subchunks.
 pub(super) struct KnownSubchunks<'a> {
     pub(super) index: &'a DedupIndex,
     pub(super) working_set: &'a WorkingSet,

@@ -35,7 +35,7 @@ const LOOK: usize = 1024;
 /// The new frame is used only if it saves at least one in this many stored bytes.
 const WORTH: u32 = 64;
 
-/// The state of a pass over all files, between its rounds.
+/// The state of a pass over all files that packs superchunks again, between its rounds.
 #[derive(Default)]
 pub(super) struct Repack {
     /// Superchunks that this pass has looked at.

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Time without writes after which ready bytes are frozen, however few they are.
+/// Time without writes after which bytes are frozen, however few they are.
 const IDLE: Duration = Duration::from_secs(60);
 /// Time without writes after which the freezer's thread may freeze by itself, even if the thaw log is short.
 const REST: Duration = Duration::from_secs(1);
 /// Interval at which the freezer's thread checks whether to freeze, while there is something to freeze.
 const LOOK: Duration = Duration::from_millis(500);
-/// Time after a failure before the next attempt.
+/// Time after a failed freeze before the next attempt.
 const BACKOFF: Duration = Duration::from_secs(30);
 /// Time to wait if writers are faster than the freezer and nothing can be frozen.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_secs(30);
 
 /// State that the freezer's thread keeps between two checks whether to freeze.
 struct Looks {
-    /// Ready bytes that the last freeze left.
+    /// Number of bytes that were ready to be frozen and that the last freeze left.
     left: u64,
     /// Time of the last write before the last freeze: an idle filesystem is frozen once after each write.
     idle_for: Option<Instant>,
@@ -39,7 +39,8 @@ struct Looks {
     quiet: Instant,
     /// Time before which nothing is frozen, after a failure or if nothing can be frozen.
     not_before: Option<Instant>,
-    /// Length of the log in bytes from which on old segments are looked at again: nothing in them could be copied.
+    /// Length of the thaw log in bytes at which old segments are looked at again, after nothing in them could be
+    /// copied.
     sparse_from: u64,
 }
 
@@ -50,7 +51,7 @@ enum Why {
     Asked(u64),
     /// The thaw log takes too much space.
     Pressed,
-    /// Enough is ready, or nobody has written for a while.
+    /// Enough bytes are ready to be frozen, or nobody has written for a while.
     Itself,
     /// Anything is thawed, and [`Freezing::Eager`] says not to wait for more.
     Eager,

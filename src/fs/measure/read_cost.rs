@@ -138,7 +138,8 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Returns the file and offset of each drawn page. Pages are numbered in path order.
+    /// Returns the file and the offset of each page of data whose number is in `drawn`. Pages are numbered in path
+    /// order.
     fn places(&self, drawn: Vec<u64>) -> Result<Vec<(InodeId, u64)>, MeasureError> {
         let mut places = vec![(InodeId::ROOT, 0); drawn.len()];
         let mut sorted: Vec<(u64, usize)> = drawn.into_iter().zip(0..).collect();

@@ -201,8 +201,8 @@ fn put_thawed(
 
 impl Live {
     /// Copies up to `len` bytes of one file to another, or within one file if the ranges do not overlap. Returns the
-    /// number of bytes copied: fewer only at the end of the source, before lost bytes, or if it is too much for one
-    /// step; 0 only at the end of the source.
+    /// number of bytes copied: fewer only at the end of the source, before lost bytes, or if it is too much for a
+    /// single operation; 0 only at the end of the source.
     ///
     /// # Errors
     /// Fails with `Invalid` if the ranges overlap, with `TooLarge`, `NotFound`, `IsDirectory`, `NotRegular`, `NoSpace`

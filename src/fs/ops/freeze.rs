@@ -47,7 +47,7 @@ pub(in crate::fs) struct Frozen {
     pub(in crate::fs) pieces: Vec<Piece>,
     /// Whether pieces and holes cover the whole file.
     pub(in crate::fs) whole: bool,
-    /// Whether pieces without thawed bytes are useful, too: the whole content is being cut again.
+    /// Whether pieces without thawed bytes are useful, too, because the whole content is being cut again.
     pub(in crate::fs) deep: bool,
     /// Whether some borders of pieces differ from those that the chunker would find.
     pub(in crate::fs) uneven: bool,
@@ -74,8 +74,8 @@ pub(in crate::fs) struct Spliced {
     pub(in crate::fs) gone: bool,
 }
 
-/// Splices what was cut into the file, beginning with piece number `first`, as far as a single operation may go: it
-/// changes a limited number of rows.
+/// Splices the pieces in `frozen` into the file's content, from piece number `first` on, as far as a single operation
+/// may go: it changes a limited number of rows.
 // Case 27.
 pub(in crate::fs) fn freeze(draft: &mut Draft, frozen: &Frozen, first: usize) -> Result<Spliced, FsError> {
     draft.lightens_log();

@@ -11,7 +11,7 @@ use crate::fs::draft::{Draft, Standing};
 use crate::fs::live::Live;
 
 /// Deletes up to [`STEP_ROWS`] thawed ranges, and as many rows of the content, of an orphan that nobody has open. The
-/// last step deletes its own row. Returns true if nothing is left to do.
+/// last call deletes the orphan's row. Returns true if nothing is left to do.
 pub(in crate::fs) fn reap_step(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     draft.removes();
     let (mut row, standing) = match draft.any_inode(inode) {
@@ -31,8 +31,8 @@ pub(in crate::fs) fn reap_step(draft: &mut Draft, inode: InodeId) -> Result<bool
     Ok(false)
 }
 
-/// Deletes thawed ranges in order, one step of them. Returns true, and deletes nothing, if the last step can delete the
-/// rest.
+/// Deletes as many thawed ranges of an orphan as a single operation may. Returns true, and deletes nothing, if so few
+/// are left that they can be deleted with the orphan's row.
 fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     let view = draft.view().clone();
     if !view.has_thawed() {
@@ -55,8 +55,9 @@ fn reap_thawed(draft: &mut Draft, inode: InodeId) -> Result<bool, FsError> {
     }
 }
 
-/// Deletes rows of the content from its end, one step of them: a content always begins at 0, so the rest stays valid.
-/// Returns true, and deletes nothing, if the last step can delete the rest.
+/// Deletes as many rows of an orphan's content as a single operation may, from the end: a content always begins at 0,
+/// so the rest stays valid. Returns true, and deletes nothing, if so few are left that they can be deleted with the
+/// orphan's row.
 fn reap_content(draft: &mut Draft, row: &mut InodeRow) -> Result<bool, FsError> {
     let ContentRef::Content(id) = row.content else { return Ok(true) };
     if shares::is_shared(draft, body::content_share(id))?

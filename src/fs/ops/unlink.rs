@@ -42,7 +42,8 @@ pub(in crate::fs) fn rmdir(draft: &mut Draft, parent: InodeId, name: &[u8]) -> R
     drop_directory(draft, entry.inode, row)
 }
 
-/// Returns the row of a directory that is empty. Adding a name to it changes its row, which is claimed.
+/// Returns the row of a directory that is empty. If another operation adds a name to it, this one is evaluated again,
+/// because the row is claimed.
 pub(super) fn empty_directory(draft: &mut Draft, inode: InodeId) -> Result<InodeRow, FsError> {
     let row = names::directory(draft, inode)?;
     if draft.view().dirents(inode, None)?.peek()?.is_some() {
