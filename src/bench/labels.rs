@@ -73,11 +73,11 @@ const DIRECTIONS: &[(f64, f64, f64)] = &[
 const ON_LINE: f64 = 12.0;
 const AMBIGUOUS: f64 = 30.0;
 const CROSSING: f64 = 45.0;
-/// Cost of a position anywhere in the plot: more than that of any position near the marker.
+/// Cost of a label's position anywhere in the plot: more than that of any position near its marker.
 const ANYWHERE: f64 = 200.0;
-/// Number of times that each label is placed again.
+/// Number of times that each label is placed again after all are placed, since a better position may be free then.
 const ROUNDS: usize = 4;
-/// Distance below which no leader is needed.
+/// Distance in pixels between marker and label below which no line connects them.
 const NEAR: f64 = 8.0;
 
 impl Rect {
@@ -191,7 +191,7 @@ struct Board<'a> {
 }
 
 impl Board<'_> {
-    /// Returns the number of markers near that of the item.
+    /// Returns the number of markers near the marker of `item`, including itself.
     fn neighbours(&self, item: &Item) -> f64 {
         let area = item.marker().grown(item.height * 2.0);
         self.items.iter().filter(|other| area.overlaps(&other.marker())).count() as f64

@@ -14,7 +14,7 @@ use crate::meta::Image;
 use crate::pack::{PackObserver, PackOptions};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Sizes in bytes of the working sets for which reading is counted.
+/// Sizes in bytes of the working sets with which it is counted how many bytes reading inflates.
 const WORKING_SETS: [u64; 2] = [64 << 20, 256 << 20];
 /// Number of random reads whose inflated bytes are counted: the same number as is timed in a mount.
 const RANDOM_READS: u64 = 2000;
@@ -23,7 +23,7 @@ const READING_SHARE: f64 = 0.3;
 /// Seed of the random reads; the number has no meaning.
 const SEED: u64 = 21;
 
-/// Returns the steps of one setting, in the order of [`measure`].
+/// Returns the steps of measuring one setting of floe, in the order of [`measure`].
 pub(super) fn steps(setting: &Setting, mounts: bool) -> Vec<(Work, f64)> {
     let mut steps = vec![(Work::Pack, setting.weight)];
     steps.extend(PASSES.iter().filter(|_| mounts).map(|_| (Work::Read, READING)));
@@ -32,8 +32,8 @@ pub(super) fn steps(setting: &Setting, mounts: bool) -> Vec<(Work, f64)> {
     steps
 }
 
-/// Measures one setting. On a failure `entry` holds what was measured before. With `mounts`, images are read through
-/// mounts.
+/// Measures one setting of floe. On a failure `entry` holds what was measured before. With `mounts`, images are read
+/// through mounts.
 pub(super) fn measure(
     turn: &Turn<'_>,
     floe: &Floe<'_>,

@@ -180,7 +180,7 @@ pub struct Saved {
     pub deduplication: u64,
     /// Stored bytes of the data if each subchunk were compressed alone.
     pub alone: u64,
-    /// Stored bytes that packing into superchunks saved over that.
+    /// Stored bytes that packing into superchunks saved, compared with compressing each subchunk alone.
     pub superchunks: u64,
     /// Stored bytes that matching saved; absent if the setting does not use matching.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -82,12 +82,12 @@ struct Run<'t, 'a> {
     mounts: bool,
     peers: Vec<Peer>,
     missing: Vec<Missing>,
-    /// Number of the step after the last step of each entry.
+    /// For each entry, the number of the step that follows its last step.
     ends: Vec<usize>,
 }
 
 impl<'t, 'a> Run<'t, 'a> {
-    /// Determines what can be measured here.
+    /// Prepares a run: finds out what can be measured on this machine.
     fn begin(turn: &'t mut Turn<'a>) -> Result<Self, BenchError> {
         let plan = turn.plan;
         turn.cold = plan.sample.is_none() && drop_caches();

@@ -54,7 +54,7 @@ pub struct Figure {
     pub from: String,
     /// JSON pointer to the divisor, if there is one.
     pub per: Option<String>,
-    /// Mark that refers to a note of the table; may be empty.
+    /// Mark after the number, such as `*`, that refers to a note below the table; may be empty.
     pub mark: &'static str,
 }
 

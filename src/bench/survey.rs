@@ -125,9 +125,9 @@ struct Count<'a> {
     files: Files,
     directories: u64,
     unreadable: u64,
-    /// Path of each entered directory, and bytes before it.
+    /// Path of each directory that the walk is in, and the total bytes that the walk had seen before it.
     entered: Vec<(Box<[u8]>, u64)>,
-    /// Bytes below each directory, if there are any.
+    /// Path of each directory that the walk has left, and the bytes below it, unless these are 0.
     sizes: Vec<(Box<[u8]>, u64)>,
 }
 

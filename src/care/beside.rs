@@ -16,7 +16,7 @@ pub enum LogBesideImage {
     Writer(String),
     /// The image has no thaw log.
     None,
-    /// The log is in this directory, and nobody writes to it.
+    /// The thaw log is in this directory, and nobody writes to it.
     Folder {
         /// Directory of the log's segments.
         folder: Arc<dyn Folder>,
@@ -24,17 +24,17 @@ pub enum LogBesideImage {
         /// meanwhile.
         writer: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     },
-    /// The image has a log, but it cannot be opened, for this reason.
+    /// The image has a thaw log, but it cannot be opened, for this reason.
     Closed(String),
 }
 
-/// The result of looking for a log.
+/// The result of looking for a thaw log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum LogState {
-    /// The log was not read, and may exist.
+    /// The thaw log was not read, and may exist.
     #[default]
     Unknown,
-    /// The log was read completely; other parts of the check need not report what it holds.
+    /// The thaw log was read completely; other parts of the check need not report what it holds.
     Read,
     /// No log fits the image.
     Missing,
@@ -43,11 +43,11 @@ pub(super) enum LogState {
 /// Findings of the check of a thaw log.
 #[derive(Default)]
 pub(super) struct LogChecked {
-    /// Whether the log was found and read.
+    /// Whether the thaw log was found and read.
     pub(super) state: LogState,
     /// Damage and notes, with their paths.
     pub(super) findings: Vec<Finding>,
-    /// Thawed ranges after replaying the log.
+    /// Thawed ranges after replaying the thaw log.
     pub(super) thawed: ThawedCount,
     /// Number of the last transaction in the thaw log; 0 if the log has none.
     pub(super) transactions: u64,
@@ -68,7 +68,7 @@ impl LogChecked {
         LogChecked { state, findings: finding.into_iter().collect(), ..LogChecked::default() }
     }
 
-    /// Makes the result for a log that was not read. The reason may be known.
+    /// Makes the result for a thaw log that was not read, for the reason `why` if it is known.
     pub(super) fn unknown(head: &Head, why: Option<&str>) -> Self {
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         let message = format!("the image is or was being written to: what its thaw log holds is not checked here{why}");
@@ -85,19 +85,19 @@ impl LogChecked {
         Self::of(LogState::Unknown, Some(about(Severity::Note, message)))
     }
 
-    /// Makes the result for an image without a usable log, for this reason.
+    /// Makes the result for an image without a usable thaw log, for the reason `why`.
     pub(super) fn missing(head: &Head, why: &str) -> Self {
         let message = format!("{why}: what was written after the last checkpoint is missing");
         Self::of(LogState::Missing, is_open(head).then(|| about(Severity::Note, message)))
     }
 
-    /// Makes the result for a log of which nothing can be used.
+    /// Makes the result for a thaw log of which nothing can be used.
     pub(super) fn damaged(message: String) -> Self {
         Self::of(LogState::Unknown, Some(about(Severity::Lost, message)))
     }
 }
 
-/// What may follow the end of an image's log as its head gives it.
+/// What may follow the end of an image's log that the head names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// Frames follow, up to this offset, according to the thaw log.
@@ -107,7 +107,7 @@ pub(super) enum After {
 }
 
 impl After {
-    /// Derives the value from the result for the thaw log, if a log was looked for.
+    /// Says what may follow the end of the log, given the result `log` for the thaw log, if one was looked for.
     pub(super) fn of(head: &Head, log: Option<&LogChecked>) -> Self {
         match log {
             Some(log) if log.state != LogState::Unknown => After::Frames(log.image_end),
@@ -117,7 +117,7 @@ impl After {
     }
 }
 
-/// Returns whether the image has or should have a thaw log.
+/// Returns whether the image has a thaw log, or should have one.
 fn is_open(head: &Head) -> bool {
     !head.clean || head.thaw_log_id != 0
 }

@@ -24,7 +24,8 @@ use std::collections::{HashMap, HashSet};
 /// Most subchunks remembered for superchunks with damaged clear lists. The data of further ones is not examined.
 const MAX_FROM_MAP: usize = 1 << 20;
 
-/// Least number of superchunks and sources that are counted, at about 100 bytes each.
+/// Least number of superchunks, and of others that their recipes refer to, that are counted for limits; each takes
+/// about 100 bytes of memory.
 const MIN_SOURCES: u64 = 1 << 20;
 
 /// A stored part and its position in the superchunk's raw bytes.
@@ -177,7 +178,7 @@ struct OfSuperchunk {
     bytes: u64,
 }
 
-/// Totals over the recipes of each superchunk, as far as there is room.
+/// Totals over the recipes of each superchunk, for as many superchunks as `room` allows.
 struct Recipes {
     all: HashMap<SuperchunkId, OfSuperchunk>,
     /// Number of superchunks and sources that may still be remembered.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Number of bytes of composed subchunks that are put together at once.
 const BATCH: usize = 16 << 20;
 
-/// Reads superchunks that recipes refer to; shared by threads.
+/// Reads superchunks that recipes refer to. Several threads use it at once.
 pub(super) struct Sources<'a> {
     image: &'a Image,
     map: &'a Map,

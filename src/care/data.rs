@@ -76,7 +76,7 @@ struct Work<'a> {
     read: AtomicU64,
     verified: AtomicU64,
     lost: AtomicU64,
-    /// Verdicts, each with the index of its frame in `chosen`.
+    /// Verdicts of the frames that are checked, each with the index of its frame.
     done: Mutex<Vec<(usize, Verdict)>>,
 }
 
@@ -139,7 +139,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Returns the superchunk whose first existing frame this is, if it is live.
+/// Returns the superchunk that readers take from this frame, if there is one: the frame is live, and no earlier copy of
+/// it exists.
 fn primary<'m>(frame: &DataFrame, frames: &Frames, map: &'m Map) -> Option<&'m Super> {
     let known = map.get(frame.owner?)?;
     let first = known.row.place.offsets().find(|offset| frames.begins_at(*offset))?;
@@ -218,7 +219,7 @@ impl Work<'_> {
         }
     }
 
-    /// Checks a frame that is the second of two, or that nothing refers to.
+    /// Checks a frame that is the copy of another frame, or that nothing refers to.
     fn other(&self, frame: &DataFrame, stored: &mut Vec<u8>) -> Outcome {
         let place = Place::of(&frame.header);
         let offset = frame.header.offset;

@@ -410,7 +410,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Compares what refers to the frame with the frame's header.
+    /// Compares the frame's header with the rows, blocks and head slots that refer to the frame.
     fn named(&mut self, header: &FrameHeader, header_good: bool) -> Option<KnownFrame> {
         let known = self.known.at(header.offset);
         let first = *known.first()?;

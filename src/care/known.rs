@@ -98,7 +98,7 @@ pub(super) enum Namer {
     Head,
 }
 
-/// A place where a frame must be.
+/// A place where a frame must be, because something refers to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KnownFrame {
     pub(super) offset: LogOffset,
@@ -108,7 +108,7 @@ pub(super) struct KnownFrame {
 }
 
 impl KnownFrame {
-    /// Returns whether the frame is the second of two.
+    /// Returns whether the frame is the copy of another frame.
     pub(super) fn is_copy(&self) -> bool {
         self.offset != self.place.offset
     }

@@ -455,7 +455,7 @@ impl Namespace<'_> {
         Ok(())
     }
 
-    /// Walks the dirents once for the inodes of a window.
+    /// Walks all dirents once, and counts the names of the inodes in `window`.
     fn count_names(
         &mut self,
         facts: &mut [Facts],

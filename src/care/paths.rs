@@ -43,7 +43,7 @@ struct Search<'a> {
     check: &'a Check<'a>,
     findings: &'a mut Vec<Finding>,
     incomplete: bool,
-    /// Names to list: the finding, the directory's inode, and the name in it.
+    /// Names that will be listed as paths: the finding, the directory's inode, and the name in it.
     named: Vec<(FindingId, u64, Vec<u8>)>,
 }
 
@@ -152,8 +152,8 @@ impl Search<'_> {
         }
     }
 
-    /// Takes a name for listing, or only counts it. A name to list has an empty path until its directory's path is
-    /// known.
+    /// Adds a name to the paths that a finding lists, or only counts it if it lists enough. The path stays empty until
+    /// that of the directory is known.
     fn name(&mut self, finding: FindingId, dir: u64, name: &[u8]) {
         let room = self.has_room(finding);
         let Some(target) = self.findings.get_mut(finding as usize) else { return };

@@ -11,7 +11,8 @@ use crate::format::rows::{InodeRow, ShareKey, ShareRow};
 use crate::format::schema::{self, Table};
 use crate::meta::Image;
 
-/// Most keys counted in one walk: with those not yet merged, they take 160 MiB.
+/// Most keys whose users are counted in one walk over the tables; with the keys that are not yet sorted, they take 160
+/// MiB.
 const MAX_KEYS: u64 = 4 << 20;
 const MIN_KEYS: u64 = 64 << 10;
 
@@ -127,7 +128,8 @@ impl Users {
         }
     }
 
-    /// Merges the fresh keys. If they exceed the room, the largest keys are dropped: another walk counts them.
+    /// Moves the keys in `fresh` to `counted`. If that then has more than `room` keys, the largest are dropped: another
+    /// walk counts them.
     fn merge(&mut self) {
         self.fresh.sort_unstable();
         let mut fresh =

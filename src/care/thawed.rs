@@ -12,8 +12,8 @@ use crate::format::rows::{FileType, InodeRow, ThawedRow};
 use crate::format::schema::{self, Table};
 use crate::meta::RangeCount;
 
-/// Checks every row of the table of thawed ranges, and counts the ranges. If the log was read, the ranges are reported
-/// with the log.
+/// Checks every row of the table of thawed ranges, and counts the ranges. If the thaw log was read, the ranges are
+/// reported with it instead.
 pub(super) fn check(
     check: &Check<'_>,
     trees: &Trees,
@@ -90,7 +90,7 @@ fn wrong(findings: &mut Findings, inode: u64, severity: Severity, why: String) {
     findings.hits.inodes.add(inode..inode.saturating_add(1), id);
 }
 
-/// A finding about ranges of any number of files.
+/// A finding about thawed ranges, of any number of files.
 #[derive(Default)]
 struct Told {
     finding: Option<FindingId>,

@@ -20,8 +20,8 @@ const MAX_REFUSED: usize = 1 << 16;
 /// The result of walking all trees.
 #[derive(Debug, Default)]
 pub(super) struct Trees {
-    /// Ids of inodes whose rows are lost. The following sets are the same for other tables; for dirents they have the
-    /// directories.
+    /// Ids of inodes whose rows are lost. The next fields hold the ids whose rows other tables have lost; for dirents,
+    /// the ids of the directories.
     pub(super) inodes: RangeSet,
     pub(super) dirents: RangeSet,
     pub(super) contents: RangeSet,
@@ -29,10 +29,10 @@ pub(super) struct Trees {
     pub(super) tiny: RangeSet,
     pub(super) orphans: RangeSet,
     pub(super) thawed: RangeSet,
-    /// Kinds of shared things whose rows are lost.
+    /// Kinds of shared things (numbers in the table of shares) whose rows are lost.
     pub(super) shares: RangeSet,
     pub(super) identities: RangeSet,
-    /// Ids of superchunks whose rows in the map are lost; the following sets are for the other spaces of the map.
+    /// Ids of superchunks whose rows in the map are lost. The next fields hold the lost ids of the map's other spaces.
     pub(super) superchunks: RangeSet,
     pub(super) subchunks: RangeSet,
     pub(super) recipes: RangeSet,

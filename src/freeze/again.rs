@@ -15,14 +15,14 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Again<'k> {
     compressors: Compressors<'k>,
-    /// Superchunks whose stored bytes are not there yet, with the most stored bytes that they may have.
+    /// By number, the superchunks that are not compressed yet, and the most stored bytes with which a result is kept.
     awaited: BTreeMap<u64, (Ticket, usize)>,
-    /// Stored bytes of the superchunks that are kept.
+    /// By number, the stored bytes of the superchunks whose results are kept.
     kept: BTreeMap<u64, Encoded>,
 }
 
 impl<'k> Again<'k> {
-    /// Starts the threads. The options' `limit` is ignored.
+    /// Starts the threads that compress. The `limit` in `options` is ignored.
     ///
     /// # Errors
     /// Fails with `Thread` if a thread cannot be started.
@@ -58,7 +58,7 @@ impl<'k> Again<'k> {
         done
     }
 
-    /// Waits for the rest. Returns the results that are kept, by number.
+    /// Waits until all superchunks are compressed. Returns the results that are kept, by number.
     ///
     /// # Errors
     /// Fails with `Compress` if a superchunk could not be compressed.
@@ -75,7 +75,7 @@ impl<'k> Again<'k> {
     }
 }
 
-/// Adds a result to `kept` if it has at most `most` stored bytes.
+/// Adds a compressed superchunk to `kept` if it has at most `most` stored bytes.
 fn keep(
     kept: &mut BTreeMap<u64, Encoded>,
     number: u64,

@@ -53,7 +53,7 @@ pub trait Known {
     fn find(&self, identity: &Identity, bytes: &[u8]) -> Result<Option<SubchunkId>, Self::Error>;
 }
 
-/// Why a subchunk was not taken.
+/// Why a batch did not take a subchunk, or cannot be finished.
 #[derive(Debug, Error)]
 pub enum BatchError<E> {
     /// The look-up in the image failed. The batch is unchanged.

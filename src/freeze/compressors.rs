@@ -26,10 +26,10 @@ const WAITING: usize = 1;
 /// Time between two checks whether somebody waits for the work of threads at a low priority.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Bytes of memory for the threads of one batch. One thread always runs, whatever it takes.
+/// Bytes of memory that the compressing threads of one batch may take. One thread always runs, whatever it takes.
 const MEMORY: u64 = 1 << 30;
 
-/// Returns how many of `count` threads fit into the memory.
+/// Returns how many of `count` compressing threads fit into [`MEMORY`]; at least one.
 pub(super) fn affordable(count: usize, compression: Compression, superchunk_size: u32) -> usize {
     let many = MEMORY / compressor_memory(compression, superchunk_size).max(1);
     count.min(usize::try_from(many).unwrap_or(usize::MAX)).max(1)
@@ -130,7 +130,7 @@ impl<'k> Compressors<'k> {
         Ok(Compressors { count, compression, part_size, set, urgency: None, jobs: BTreeMap::new(), next: 0 })
     }
 
-    /// Sets when work is urgent and is taken over.
+    /// Sets when somebody waits for the work: then threads of normal priority take it over.
     pub(super) fn set_urgency(&mut self, urgency: Urgency<'k>) {
         self.urgency = Some(urgency);
     }
@@ -195,7 +195,8 @@ impl<'k> Compressors<'k> {
         self.set.priority != Priority::Normal && self.urgency.is_some()
     }
 
-    /// Lets a second set of threads take over, if it is urgent.
+    /// Starts a second set of threads at normal priority if somebody waits for the work, and sends them all superchunks
+    /// whose stored bytes have not arrived.
     fn look(&mut self) {
         let Some(urgency) = self.urgency.filter(|urgency| (urgency.is_urgent)()) else { return };
         // If no more threads can be started, the present ones go on, slowly.
@@ -211,8 +212,8 @@ impl<'k> Compressors<'k> {
         }
     }
 
-    /// Waits for the threads to end, except those that would take too long while somebody waits. A thread's panic
-    /// continues here.
+    /// Waits for the threads to end; but while somebody waits for the work, does not wait for threads at a low
+    /// priority. A thread's panic continues here.
     pub(super) fn end(&mut self) {
         match self.urgency.filter(|urgency| self.set.priority != Priority::Normal && (urgency.is_urgent)()) {
             Some(urgency) => self.set.leave(urgency.left),

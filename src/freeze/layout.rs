@@ -98,7 +98,7 @@ pub trait Layout {
 
     /// Returns the span that covers `offset`, which is less than the size. Each subchunk of a run is a span of its own.
     /// What is after the end of the content and not thawed is a hole. The offsets of successive calls ascend, except
-    /// for a few steps back at the beginning of a region.
+    /// that a call may go back a few subchunks where the cutting of a region begins.
     ///
     /// # Errors
     /// Fails if the tables cannot be read.

@@ -11,13 +11,13 @@ use std::time::Duration;
 /// Lowest level of zstd that is chosen: lower ones are hardly faster. (The image's own level is never exceeded.)
 pub const FAST: i32 = 3;
 
-/// Shorter time constant for smoothing rates; the larger result of the two counts. So a log that fills up is noticed
-/// soon, and a pause is believed only after a while.
+/// Shorter of the two time constants with which the rate of written bytes is smoothed; the larger of both results
+/// counts. So a thaw log that fills up is noticed soon, and a pause is believed only after a while.
 const SOON: Duration = Duration::from_secs(1);
-/// Longer time constant for smoothing rates.
+/// Longer of the two time constants with which the rate of written bytes is smoothed.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Time ahead for which the size of the log is estimated, in addition to the time of the next batch.
+/// Time ahead for which the size of the thaw log is estimated, in addition to the time of the next batch.
 const AHEAD: Duration = Duration::from_secs(5);
 
 /// Largest age of a measured rate, relative to the latest one. An older rate is dropped: the data written now may be of
@@ -80,7 +80,7 @@ struct Measured {
 pub struct Fill {
     /// Length of the thaw log in bytes.
     pub log: u64,
-    /// Bytes that the log may have.
+    /// Bytes that the thaw log may have.
     pub budget: u64,
 }
 

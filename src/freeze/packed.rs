@@ -101,7 +101,7 @@ impl Packed {
         self.superchunks.iter().map(PackedSuperchunk::frame_len).sum()
     }
 
-    /// Returns whether a piece exists: not if its superchunk was dropped.
+    /// Returns whether a piece exists. It does not if its superchunk was left out of the batch because it was not full.
     pub fn has(&self, piece: Piece) -> bool {
         match piece {
             Piece::Known(_) => true,
@@ -109,7 +109,8 @@ impl Packed {
         }
     }
 
-    /// Returns the id of a piece, if the batch's first subchunk has the id `first`; `None` if it was dropped.
+    /// Returns the id of a piece, given the id `first` of the batch's first subchunk; `None` if the piece does not
+    /// exist.
     pub fn id(&self, piece: Piece, first: SubchunkId) -> Option<SubchunkId> {
         match piece {
             Piece::Known(id) => Some(id),

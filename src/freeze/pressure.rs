@@ -56,7 +56,7 @@ pub enum Delay {
     Until(Duration),
     /// The reply may be sent when this many superchunks are frozen, but no later than a given time.
     Frozen {
-        /// Number of superchunks, counted from the same beginning as [`Freezer::frozen`].
+        /// Value of [`Freezer::frozen`] from which the reply may be sent.
         count: u64,
         /// Latest time at which the reply is sent.
         latest: Duration,
@@ -77,7 +77,7 @@ pub struct Freezer {
 /// Computes the delays of replies to writes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
-    /// Time of the last reply that was delayed for the freezer's rate.
+    /// Time at which the last reply may be sent that is delayed because the freezer is slower than writers.
     due: Duration,
     /// Count of superchunks that the last reply waits for, and the bytes written by all writes that wait for this
     /// count.
@@ -102,8 +102,9 @@ impl Pace {
         Delay::Until(self.due)
     }
 
-    /// Returns the delay of a reply while the log is full. Each superchunk that is frozen lets replies go for as many
-    /// written bytes as a superchunk has, but at least one reply.
+    /// Returns the delay of the reply to a write of `bytes` bytes while the thaw log has used up its budget. For each
+    /// superchunk that is frozen, replies are sent to writes of at most as many bytes as a superchunk has, but to one
+    /// write at least.
     fn stop(&mut self, bytes: u64, freezer: Freezer, now: Duration) -> Delay {
         let next = freezer.frozen.saturating_add(1);
         let (count, given) = self.stop;

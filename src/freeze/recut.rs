@@ -50,7 +50,8 @@ const RESYNC: u64 = 32;
 /// Distance before a change, in lengths of the longest subchunk, up to which a border of the chunker is searched. The
 /// search is necessary only after slices that punching left.
 const BACK: u64 = 4;
-/// Number of spans after a border that are looked at to see whether it is clean.
+/// Number of spans after a border that are looked at to see whether the border is clean: no old subchunk extends across
+/// it.
 const LOOK: usize = 16;
 
 /// How a file is cut into subchunks.
@@ -170,7 +171,7 @@ pub(super) struct Subchunk<'a> {
 pub(super) struct RegionCutter<'a, L: Layout> {
     cut: Cut<'a>,
     layout: &'a mut L,
-    /// Bytes of the file from offset `at - used` on.
+    /// Bytes of the file that were read; the first is at offset `at - used`.
     buffer: &'a mut Vec<u8>,
     used: usize,
     /// Offset of the border that was reached.
@@ -309,7 +310,7 @@ impl<'a, L: Layout> RegionCutter<'a, L> {
         Ok(self.spans.get(n).copied())
     }
 
-    /// Drops the spans before the border.
+    /// Drops the spans that end at or before the border that was reached.
     fn pass(&mut self) {
         while let Some(span) = self.spans.front().filter(|span| span.end() <= self.at) {
             if span.is_unfrozen() {

@@ -12,7 +12,7 @@ pub struct RegionPiece {
     pub len: u32,
     /// The subchunk that holds the piece's bytes.
     pub piece: Piece,
-    /// Whether the region ends where an old subchunk ends, so that a splice that ends here cuts no old subchunk in two.
+    /// Whether no old subchunk extends across the end of this piece, so that a splice that ends here cuts none in two.
     pub clean: bool,
     /// Whether the bytes were found in the image or in the batch, so that they are not stored again.
     pub saved: bool,
@@ -47,9 +47,9 @@ impl Region {
         self.begin.saturating_add(self.len())
     }
 
-    /// Returns how many of the first `among` pieces may be spliced without the rest of the region: up to the last clean
-    /// border after bytes that are not frozen. If no such border is clean, up to the last border: otherwise a file
-    /// without clean borders would stay thawed for ever.
+    /// Returns how many of the first `among` pieces may be spliced without the rest of the region: up to the last
+    /// border after bytes that are not frozen that no old subchunk extends across. If there is no such border, up to
+    /// the last border: otherwise the file might stay thawed for ever.
     pub(super) fn prefix(&self, among: usize) -> usize {
         let (mut at, mut clean, mut any) = (self.begin, 0, 0);
         for (n, piece) in self.pieces.iter().take(among).enumerate() {

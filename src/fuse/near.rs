@@ -216,7 +216,7 @@ struct Near {
     /// before that.
     count: u32,
     before: u32,
-    /// Whether the previous tick had too few requests.
+    /// Whether the previous tick had too few requests for event loops to stay on this CPU.
     is_weak: bool,
 }
 
@@ -305,7 +305,7 @@ impl Judge {
         Verdict { cpu: Some(near.cpu), wait: Wait::Tick }
     }
 
-    /// Ends an attempt that was not useful: pauses for a while.
+    /// Ends an attempt to run event loops on the CPU of a process, because it was not useful: pauses for a while.
     fn give_up(&mut self) -> Verdict {
         let rest = self.rest;
         self.rest = (rest * 2).min(MAX_REST);

@@ -28,8 +28,8 @@ pub(super) const LARGEST: u64 = 128 << 10;
 const WAITING: usize = 4;
 /// Most bytes that are stored in the page cache for one window (range of inodes).
 const WINDOW_BYTES: u64 = 2 << 20;
-/// Most READs that are tracked at a time. There are seldom more event loops; if there are, a file may be pushed while
-/// one of them reads it.
+/// Most READs that are tracked at a time. There are seldom more event loops; if there are, a file may be stored in the
+/// page cache while one of them reads it.
 const READS: usize = 32;
 /// Number of inodes that are remembered as being in the page cache.
 const REMEMBERED: usize = 1 << 15;
@@ -48,7 +48,7 @@ pub(super) struct Pusher {
     cached: Vec<AtomicU64>,
     /// Inodes for which a READ request is being answered; 0 in a free slot.
     reading: [AtomicU64; READS],
-    /// Number of files pushed so far.
+    /// Number of files stored in the page cache so far.
     pushed: AtomicU64,
 }
 
@@ -66,8 +66,8 @@ impl Pusher {
         })
     }
 
-    /// Starts the thread that pushes. `device` is a descriptor of the mount's connection. If the thread cannot be
-    /// started, nothing is pushed.
+    /// Starts the thread that stores files in the page cache. `device` is a descriptor of the mount's connection. If
+    /// the thread cannot be started, nothing is stored ahead.
     pub(super) fn start(self: &Arc<Self>, device: OwnedFd) {
         if self.cache.set(PageCache::new(device)).is_err() {
             return;
@@ -89,8 +89,8 @@ impl Pusher {
         }
     }
 
-    /// Records that a READ of `inode` is about to be answered. The file is not pushed until the returned value is
-    /// dropped, after the answer.
+    /// Records that a READ of `inode` is about to be answered. The file is not stored in the page cache until the
+    /// returned value is dropped, after the answer.
     pub(super) fn reading(&self, inode: InodeId) -> Reading<'_> {
         let claim = |slot: &&AtomicU64| slot.compare_exchange(0, inode.0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         Reading(self.reading.iter().find(claim))
@@ -115,7 +115,7 @@ impl Pusher {
         }
     }
 
-    /// Returns the number of files pushed so far.
+    /// Returns the number of files stored in the page cache so far.
     pub(super) fn pushed(&self) -> u64 {
         self.pushed.load(Ordering::Relaxed)
     }

@@ -52,7 +52,7 @@ pub(super) type Add<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> bool;
 /// A callback as [`Add`], with the entry's attributes if they are known.
 pub(super) type AddPlus<'a> = &'a mut dyn FnMut(DirEntry<'_>, Option<Attr>) -> bool;
 
-/// The reading half of a mounted filesystem, which read-only and writable mounts share.
+/// Answers the requests of a mounted filesystem that only read; used by read-only and by writable mounts.
 pub(super) struct Reading {
     pub(super) fs: Arc<Fs>,
     pub(super) guard: Guard,
@@ -85,7 +85,8 @@ impl Reading {
         name.starts_with(b"system.posix_acl_") && self.options.disguise.is_any()
     }
 
-    /// Returns the counters of working set and pusher: a name and a number on each line.
+    /// Returns the counters of the working set and of files stored in the page cache ahead: a name and a number on each
+    /// line.
     fn counters(&self) -> String {
         let c = self.fs.working_set().counters();
         let mut text = format!(

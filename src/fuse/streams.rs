@@ -13,11 +13,11 @@ const SLACK: u64 = 8;
 /// probably need next.
 const WINDOW: Range<u64> = 8..128;
 
-/// A window of inodes to be pushed. One file at or after `mark` is left out: its READ tells the pusher that the reader
-/// has come so far. (The kernel's read-ahead marks a page for the same purpose.)
+/// A range of inodes whose files are to be stored in the page cache. One file at or after `mark` is left out: when it
+/// is READ, the reader has come so far. (The kernel's read-ahead marks a page for the same purpose.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
-    /// Number of the stream, for [`Streams::reader`].
+    /// Number of the stream (reader) for which the window is; [`Streams::reader`] takes it.
     pub(super) stream: usize,
     /// Inodes of the window.
     pub(super) inodes: Range<u64>,
@@ -29,9 +29,9 @@ pub(super) struct Window {
 
 #[derive(Default, Clone)]
 struct Stream {
-    /// The inode that was read last; 0 if there is no stream yet.
+    /// The inode that the reader read last; 0 if there is no reader yet.
     at: u64,
-    /// The window that was requested last.
+    /// The range of inodes that was returned last for the reader, to be stored in the page cache.
     window: Range<u64>,
     used: u64,
 }
@@ -50,7 +50,7 @@ pub(super) struct Streams {
 
 impl Streams {
     /// Records that the beginning of `inode` was READ; `anew` tells that it was not for the first time. Returns the
-    /// window to push now, if there is one.
+    /// range of inodes to store in the page cache now, if there is one.
     pub(super) fn was_read(&self, inode: u64, anew: bool) -> Option<Window> {
         let mut state = self.state.lock();
         state.clock += 1;
@@ -78,7 +78,8 @@ impl Streams {
         self.state.lock().streams.get(stream).map_or(0, |stream| stream.at)
     }
 
-    /// Records that the kernel does not know the inodes of this window: the stream starts again.
+    /// Records that the kernel does not know the inodes of this window: its reader is forgotten, and found again when
+    /// it reads on.
     pub(super) fn was_unknown(&self, window: &Window) {
         if let Some(stream) = self.state.lock().streams.get_mut(window.stream)
             && stream.window == window.inodes

@@ -36,9 +36,9 @@ pub(super) struct Budget {
 
 #[derive(Default)]
 struct State {
-    /// Bytes of all rooms, buffers and spare buffers.
+    /// Bytes that are taken by all [`Room`]s, [`Buffer`]s and spare buffers.
     used: usize,
-    /// Number of rooms and buffers.
+    /// Number of [`Room`]s and [`Buffer`]s.
     live: usize,
     spare: Vec<Vec<u8>>,
     /// Number of changes so far that may have made room. A waiting thread tries again when this number grows.
@@ -48,7 +48,8 @@ struct State {
     waits: u64,
 }
 
-/// What [`State::grant`] found: buffers to reuse, and buffers to return to the allocator.
+/// The memory that [`State::grant`] gives to an inflation: spare buffers to use again, if they fit, and spare buffers
+/// to return to the allocator.
 struct Grant {
     raw: Option<Vec<u8>>,
     stored: Option<Vec<u8>>,
@@ -165,7 +166,8 @@ impl State {
     }
 }
 
-/// Bytes counted for one holder. Dropping it frees them.
+/// Bytes that are counted in the budget for one inflation, or for its result. When this is dropped, they are free
+/// again.
 struct Claim {
     counted: usize,
     budget: Arc<Budget>,

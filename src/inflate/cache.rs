@@ -50,7 +50,7 @@ enum Slot {
 
 struct Ready {
     inflated: Arc<Inflated>,
-    /// Share of the bytes inflated ahead: `Some` after read-ahead, until the first reader takes the bytes.
+    /// What the bytes count as inflated ahead: `Some` after read-ahead, until the first reader takes the bytes.
     fresh: Option<AheadShare>,
     /// Value of `Cache::clock` when the superchunk was last requested.
     used: u64,
@@ -157,8 +157,8 @@ impl Cache {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Returns the inflated bytes if they are cached, and whether a reader takes them for the first time since
-    /// read-ahead.
+    /// Returns the inflated bytes of a unit if they are cached, and whether read-ahead inflated them and this reader is
+    /// the first to take them.
     pub(super) fn ready(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
         let mut shard = self.shard(key).lock();
         let Some(Slot::Ready(ready)) = shard.get_mut(key) else { return None };
@@ -181,7 +181,7 @@ impl Cache {
         (ready.inflated.clone(), ready.fresh.take().is_some())
     }
 
-    /// Returns the inflated bytes, and whether this reader gets them for the first time since they were inflated.
+    /// Returns the inflated bytes of a unit, and whether this reader is the first to get them since they were inflated.
     pub(super) fn get(&self, unit: &Unit) -> Result<(Arc<Inflated>, bool), InflateError> {
         let key = unit.key();
         let flight = {

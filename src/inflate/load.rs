@@ -54,7 +54,7 @@ pub(super) struct Inflated {
 pub(super) enum Load {
     /// The unit is read and decoded.
     Decode,
-    /// The unit only takes its room: the bytes are arbitrary, and everything else is as if it had been decoded.
+    /// The unit only takes its memory: the bytes are arbitrary, and everything else is as if it had been decoded.
     Count,
 }
 

@@ -22,7 +22,8 @@ pub(super) struct Progress {
     pub(super) stored: AtomicU64,
     /// Number of files and of bytes that are read and cut.
     read: (AtomicU64, AtomicU64),
-    /// Number of bytes in subchunks that deduplication did not find, and how many of them are appended.
+    /// Number of bytes in new subchunks, which deduplication did not find elsewhere. `appended` counts those of them
+    /// that are in the image.
     fresh: AtomicU64,
     appended: AtomicU64,
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use thiserror::Error;
 
-/// Number of the deepest ancestors that are kept open when they are reopened on the way down to a directory: they are
+/// Number of ancestors that stay open when a directory is reopened through them: the deepest ones, because they are
 /// needed next.
 const ON_THE_WAY: usize = 16;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -88,7 +88,7 @@ impl Pool {
         !closed.is_empty()
     }
 
-    /// Calls `open` until descriptors suffice, closing kept directories in between.
+    /// Calls `open`, and again as long as descriptors do not suffice and there are kept directories to close.
     pub(super) fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         loop {
             match open() {

@@ -90,7 +90,7 @@ pub(super) struct FilePart {
     pub(super) end: Option<ReadEnd>,
 }
 
-/// What a reader passes on at once: parts of consecutive files of a batch, and their bytes.
+/// What a thread that reads files passes on at once: parts of consecutive files of a batch, and their bytes.
 #[derive(Default)]
 pub(super) struct Segment {
     pub(super) parts: Vec<FilePart>,

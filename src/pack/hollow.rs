@@ -33,7 +33,7 @@ impl HollowStorage {
         Ok(HollowStorage { file: unlinked_file(dir)?, len, appending, keeps: AtomicBool::new(false) })
     }
 
-    /// Keeps the stored bytes of frames that are appended from now on: those of tables and roots.
+    /// Writes the stored bytes of frames that are appended from now on. Called before tables and roots are appended.
     pub(super) fn keep_from_here(&self) {
         self.keeps.store(true, Ordering::Release);
     }

@@ -27,7 +27,8 @@ impl Own {
         Ok(Own(own))
     }
 
-    /// Lists the files that an image of this name would have: a survey leaves out what `pack` leaves out.
+    /// Lists the files that belong to an image of this name, whether it exists or not: the benchmark does not count
+    /// files that `pack` would leave out.
     pub(super) fn of_name(image: &Path) -> Result<Self, PackError> {
         let image = follow(image)?;
         let mut own: Vec<_> =

@@ -4,8 +4,8 @@ use super::superchunk::compressor_memory;
 use super::{PackError, PackOptions};
 use std::path::{Path, PathBuf};
 
-/// Most bytes of memory that everything except the compressors takes: queues of read data, rows before they spill, the
-/// index of a few million subchunks, the program itself.
+/// Most bytes of memory that everything except the compressors takes: queues of read data, rows before they go to a
+/// temporary file, the index of a few million subchunks, the program itself.
 const BASE: u64 = 160 << 20;
 /// Divisor of the memory: rows and identities move to temporary files beyond one part in this many.
 const SPILL_SHARE: u64 = 4;

@@ -25,10 +25,11 @@ const PROBE: usize = 64 << 10;
 /// Least size in bytes of files about which the kernel is advised that they are read sequentially.
 const ADVISE: u64 = 4 << 20;
 
-/// A batch, and the channel for its files' segments.
+/// A batch of files, and the channel for the [`Segment`]s that are read of them.
 pub(super) type ReadJob = (Arc<Batch>, Sender<Segment>);
 
-/// Reads the files of batches until there are no more batches. With `portions` it reads only those of the files.
+/// Reads the files of batches until there are no more batches. With `portions` it reads only these portions of the
+/// files.
 pub(super) fn run(queue: &Receiver<ReadJob>, options: &PackOptions, portions: Option<&Portions>) {
     let cutter = Cutter::new(&options.params);
     while let Ok((batch, segments)) = queue.recv() {

@@ -161,7 +161,7 @@ pub fn rehearse<'a>(
     Ok(Rehearsal { options, plan, dir: how.dir, filled, gathered, held, warnings })
 }
 
-/// Probes superchunks until there are no more.
+/// Estimates the sizes of superchunks until there are no more.
 fn probe_all(queue: &Receiver<CompressJob<Probed>>) {
     while let Ok((raw, done)) = queue.recv() {
         let probed = probe::compressed(&raw).map(|probe| Probed { probe, fresh: probe::fresh(&raw), raw });
@@ -219,12 +219,12 @@ impl Rehearsal<'_> {
         &self.filled.summary
     }
 
-    /// Returns the uses of subchunks, in reading order. Filled only if portions were read.
+    /// Returns the uses of subchunks, in reading order. Empty if everything was read instead of portions.
     pub fn uses(&self) -> &[Use] {
         &self.filled.uses
     }
 
-    /// Compresses these kept superchunks; `watch` gets the number done.
+    /// Compresses the kept superchunks with the indexes `chosen`; `watch` gets the number done.
     ///
     /// # Errors
     /// Fails if one is not kept or cannot be read, the codec fails, or the observer asks to stop.
@@ -242,8 +242,8 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
-    /// Compresses these superchunks in pieces of `piece` bytes, each alone. Returns raw and stored bytes of each piece,
-    /// in any order: they show how much the parts of a superchunk differ.
+    /// Compresses the kept superchunks with the indexes `chosen` in pieces of `piece` bytes, each alone. Returns raw
+    /// and stored bytes of each piece, in any order: they show how much the parts of a superchunk differ.
     ///
     /// # Errors
     /// Fails as [`Rehearsal::compress`] does.

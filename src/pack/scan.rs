@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Number of entries after which a batch ends, if its files do not reach [`BATCH_BYTES`] before.
 const BATCH_ENTRIES: usize = 128;
 const BATCH_BYTES: u64 = 1 << 20;
-/// Number of segments (pieces of files) of one batch that a reader may be ahead of the thread that fills superchunks.
+/// Number of segments (pieces of files) of one batch by which a reader may be ahead of the thread that fills
+/// superchunks.
 const SEGMENTS: usize = 2;
 
 /// Opens the sources named by `paths`. A bounded number of their directories stays open.
@@ -39,8 +40,8 @@ pub struct Count {
     pub bytes: u64,
     /// Bytes of the regular files outside holes.
     pub data_bytes: u64,
-    /// Bytes that may be duplicates, judged by sizes alone: files that share a size with another, and large files.
-    /// Filled only if asked for.
+    /// Bytes that may be duplicates, judged by sizes alone: files that share a size with another, and large files. 0
+    /// unless asked for.
     pub alike_bytes: u64,
 }
 
@@ -179,7 +180,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Returns the error of a walk, if it is its own: a receiver that hung up has failed and reports its own error.
+/// Returns the error that the walk itself met. If it ended because nobody receives its entries any more, that is no
+/// error of the walk: the receiver reports why.
 fn failure(walked: Result<(), Stop>) -> Result<(), PackError> {
     match walked {
         Ok(()) | Err(Stop::Gone) => Ok(()),

@@ -14,7 +14,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::path::{Path, PathBuf};
 
-/// Number of uses collected before they are sorted: 8 MiB.
+/// Number of uses of contents and xattr sets that are collected before they are sorted: 8 MiB.
 const USES: usize = 1 << 20;
 /// Number of bytes of a sorted run that are read back at once. A sorted run has up to a million keys, so even for a
 /// thousand million files this takes only 16 MiB.
@@ -33,7 +33,7 @@ pub(super) struct UserCounts {
 }
 
 impl UserCounts {
-    /// Makes counts without users. Runs beyond `spill_after` bytes go to a file in `dir`.
+    /// Makes counts without users. Sorted runs beyond `spill_after` bytes go to a file in `dir`.
     pub(super) fn new(spill_after: usize, dir: &Path) -> Self {
         UserCounts {
             uses: Vec::new(),

@@ -73,7 +73,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Fills the window with at least `need` bytes, or with all that are left.
+    /// Reads on until `window` has at least `need` unused bytes, or all that are left.
     fn fill(&mut self, need: usize) -> Result<(), TableError> {
         if self.window.len() - self.used >= need {
             return Ok(());

@@ -57,7 +57,7 @@ pub(super) struct Rules<'a> {
 /// A directory whose entries are being walked.
 struct Level {
     dir: Arc<Directory>,
-    /// Descriptor of the directory; only the deepest level has it.
+    /// Descriptor of the directory; only the deepest directory that is being walked has one.
     fd: Option<Arc<OwnedFd>>,
     names: std::vec::IntoIter<Box<[u8]>>,
     /// Length of the path without this directory's name.

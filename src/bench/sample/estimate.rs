@@ -9,8 +9,8 @@
 
 use crate::pack::rehearsal::Unit;
 
-/// Fraction that the codec is assumed to be able to save even in data that the probe finds incompressible. Without it,
-/// savings in a tree of only such data could not be predicted at all.
+/// Fraction that the codec is assumed to be able to save even in data that a fast codec did not compress at all.
+/// Without it, savings in a tree of only such data could not be predicted at all.
 const HOPELESS: f64 = 0.02;
 /// The quantile of the normal distribution that leaves 1 % outside, on both sides together.
 const NORMAL: f64 = 2.576;
@@ -60,10 +60,10 @@ pub(super) struct Stored {
     pub(super) all: Estimate,
 }
 
-/// The probe's result for a superchunk.
+/// What is known of a superchunk before it is compressed.
 struct Probed {
     raw: f64,
-    /// First guess of the stored bytes, at most `raw`.
+    /// First guess of the stored bytes, from a fast codec and from repetitions; at most `raw`.
     x: f64,
     /// Scale to which the difference between `x` and the stored bytes is proportional.
     z: f64,

@@ -24,7 +24,7 @@ const SHORTEST: u64 = 512 << 10;
 const FEW: usize = 16;
 /// Length in bytes of the parts of superchunks that are compressed separately: as long as the shortest stretch.
 const PIECE: usize = SHORTEST as usize;
-/// Extra bytes in the row of an inode whose content is known.
+/// Estimated bytes by which an inode's row is longer if the file's content was read: then the row names it.
 const INODE_CONTENT: f64 = 8.0;
 
 /// Predicts the size from a part of the files, as [`super::predict`] says.

@@ -19,11 +19,12 @@ use std::collections::HashMap;
 
 /// Mean number of repetitions of which the sample misses every one with a probability of one in a hundred: ln 100.
 const UNSEEN: f64 = 4.605;
-/// Least share of the bytes read that must be inside stretches; if it is less, edges count, too.
+/// Least share of the bytes read whose cuts are certain. If it is less, subchunks next to bytes that were not read
+/// count, too.
 const LEAST_INNER: f64 = 0.25;
 /// Factor that allows for the rounding of a division and a multiplication.
 const ROUNDING: f64 = 1.000_001;
-/// Two stretches of which one repeats the other have half of their bytes in common, on average.
+/// Share of its bytes that a stretch has in common, on average, with a stretch that repeats a part of it.
 const OVERLAP: f64 = 0.5;
 
 /// Estimate of the distinct bytes of a tree.
@@ -31,12 +32,13 @@ const OVERLAP: f64 = 0.5;
 pub(super) struct Growth {
     /// Number of distinct bytes of the tree; the bounds hold on average.
     pub(super) new_bytes: Estimate,
-    /// Factor by which the bounds may be off: divisor of the lower, factor of the upper; at least 1.
+    /// Divisor of the lower bound of `new_bytes`, at least 1: the bound may be off by so much. `high_factor` is a
+    /// factor of the upper bound for the same reason.
     pub(super) low_factor: f64,
     pub(super) high_factor: f64,
     /// Share of the bytes that was read.
     pub(super) share: f64,
-    /// Bytes of the tree, without holes.
+    /// Bytes of the tree's files outside holes.
     pub(super) all_bytes: f64,
     /// Number of stretches in which something was read.
     pub(super) stretches: usize,

@@ -24,7 +24,7 @@ pub struct SampleOptions<'a> {
     /// Seed that decides which parts of the tree are in the sample.
     pub seed: u64,
     /// Directory for temporary files: up to twice `bytes` (nine superchunks, if that is more), 8 KiB a superchunk, and
-    /// what spills.
+    /// rows that do not fit into memory.
     pub work: &'a Path,
 }
 

@@ -56,8 +56,8 @@ fn raw(units: &[Unit]) -> Stored {
     Stored { each, all }
 }
 
-/// Chooses as many of the kept superchunks as reach the requested bytes: they are divided into that many strata, and
-/// one of each is chosen at random.
+/// Chooses as many of the kept superchunks as reach the requested bytes. The kept superchunks are divided, in their
+/// order, into as many equal groups, and one of each group is chosen at random.
 fn choose(held: &[usize], units: &[Unit], how: &SampleOptions<'_>) -> Vec<usize> {
     let len = |index: &usize| units.get(*index).map_or(0, |unit| u64::from(unit.raw_len));
     let bytes: u64 = held.iter().map(len).sum();
