@@ -82,7 +82,7 @@ pub(super) fn check(
     Ok(checked)
 }
 
-/// Returns the state of the image that a log must fit.
+/// Returns the part of the image's state that a thaw log must fit.
 fn state(storage: &Arc<dyn Storage>, heads: &[Head]) -> Result<ImageState, CheckError> {
     // The check of the heads reports what is wrong with a root.
     let slots = heads.iter().map(|head| Slot::of(head, root_of(storage, head).ok().flatten().as_ref())).collect();

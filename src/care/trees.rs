@@ -14,7 +14,8 @@ use crate::table::{ChildRef, Onward, TableError, Visit};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Most unreadable blocks whose places are remembered. A damaged frame beyond that is only reported as damaged.
+/// Most unreadable blocks whose places are remembered. If there are more, it is not known for some damaged frames that
+/// they hold such a block: then they are only reported as damaged.
 const MAX_REFUSED: usize = 1 << 16;
 
 /// The result of walking all trees.

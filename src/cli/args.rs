@@ -86,7 +86,8 @@ pub fn image_variable() -> Option<OsString> {
     std::env::var_os(IMAGE_VARIABLE).filter(|name| !name.is_empty())
 }
 
-/// Returns the image and the other arguments: the first argument is the image, unless the variable names it.
+/// Returns the image and the other arguments: the first argument is the image, unless the environment variable, whose
+/// value is `variable`, names it.
 ///
 /// # Errors
 /// Fails with [`Exit::Usage`] if no image is named.
@@ -103,7 +104,8 @@ pub fn image_first(variable: Option<OsString>, args: Vec<OsString>) -> anyhow::R
     }
 }
 
-/// Makes the error for an argument that has no meaning because the variable names the image.
+/// Makes the error for an argument that has no meaning because the environment variable [`IMAGE_VARIABLE`] names the
+/// image.
 pub fn too_many(image: &Path, arg: &OsString) -> anyhow::Error {
     let (image, arg) = (escape::shown(image.as_os_str().as_bytes()), escape::shown(arg.as_bytes()));
     told(

@@ -263,7 +263,7 @@ impl BenchObserver for Shower {
     }
 }
 
-/// Returns a line that says what became of an entry.
+/// Returns a line that says how the measurement of an entry ended.
 fn became(entry: &Entry) -> String {
     match &entry.outcome {
         Outcome::Done => format!("{}: measured", entry.name),

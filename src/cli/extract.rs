@@ -159,7 +159,7 @@ fn rules(args: &Args) -> anyhow::Result<FilterRules> {
     FilterRules::new(options).map_err(wrong)
 }
 
-/// Returns the decision of the rules about a path, asked as the packer asks.
+/// Returns what the filter rules decide about a path. They are asked as `pack` asks them.
 fn pick(rules: &FilterRules, path: &[u8], file_type: FileType) -> Pick {
     let is_dir = file_type == FileType::Directory;
     match rules.decide(&FilterEntry { path, is_dir, size: 0 }) {

@@ -68,7 +68,7 @@ pub fn to_system(image: &str) {
     SYSTEM.get_or_init(|| System::connect(SYSTEM_LOG, image).ok());
 }
 
-/// Chooses where a message goes, by what the process is when it is logged.
+/// Sends each message to standard error or, if the process is a daemon by then, to the system's log.
 struct Target;
 
 impl<'a> MakeWriter<'a> for Target {

@@ -42,7 +42,8 @@ pub struct Codec {
     hash: HashKind,
 }
 
-/// Returns a parser of the profiles' names, each with what it gives. The figures are those of `benches/README.md`.
+/// Returns a parser of the profiles' names, each with a text about its images. The figures in it are those of
+/// `benches/README.md`.
 fn profiles() -> impl TypedValueParser<Value = Profile> {
     let values = Profile::ALL.map(|profile| {
         PossibleValue::new(profile.name()).help(match profile {
@@ -136,7 +137,7 @@ pub fn options(codec: &Codec, timestamp: Option<i64>) -> anyhow::Result<PackOpti
     })
 }
 
-/// Returns the time that the environment gives. An empty value counts as unset.
+/// Parses the value of the environment variable SOURCE_DATE_EPOCH, which is a time. An empty value counts as unset.
 fn source_date(variable: Option<OsString>) -> anyhow::Result<Option<i64>> {
     let Some(text) = variable.filter(|text| !text.is_empty()) else { return Ok(None) };
     let parsed = text.to_str().map_or_else(|| Err("it is not text".to_owned()), time::parse);

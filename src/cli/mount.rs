@@ -56,7 +56,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// Returns the image and the directory.
+    /// Returns the image, and the directory to mount it on. `variable` is the value of the environment variable that
+    /// may name the image.
     fn places(&self, variable: Option<OsString>) -> anyhow::Result<(PathBuf, PathBuf)> {
         let (image, dirs) = args::image_first(variable, self.places.clone())?;
         match dirs.as_slice() {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Most bytes of the state that are read.
+/// Most bytes of a mount's state that are read.
 const STATE_LEN: usize = 64 << 10;
 
 /// Returns the innermost mount that holds `path` (absolute, without links), if it is one of floe.

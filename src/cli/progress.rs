@@ -81,7 +81,7 @@ impl Step {
         self.parts(elapsed).join(", ")
     }
 
-    /// Returns how much, how fast, how small and how long: each part alone, without those that are unknown.
+    /// Returns the parts of a progress message that are known: bytes done, rate, compression ratio, and time left.
     fn parts(&self, elapsed: Duration) -> Vec<String> {
         let mut parts = vec![match self.total {
             0 => Human(self.bytes).to_string(),
@@ -247,7 +247,7 @@ impl Progress {
         self.findings.load(Ordering::Relaxed)
     }
 
-    /// Returns the time since the beginning.
+    /// Returns the time since the command began.
     pub fn elapsed(&self) -> Duration {
         self.begun.elapsed()
     }

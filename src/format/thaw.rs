@@ -22,7 +22,7 @@ on_disk! {
         lineage: [u8; 16],
         /// Generation of the head that the log continues from.
         generation: U64,
-        /// Root hash of that head.
+        /// Root hash of the head that the log continues from.
         root_hash: [u8; 32],
         /// Number of this segment.
         segment: U64,

@@ -189,8 +189,8 @@ pub(super) fn take_census(view: &View, stop: &dyn Fn() -> bool) -> Result<Census
     }
 }
 
-/// Returns the version, and the one that the other slot names, if it is another one. A damaged root names nothing that
-/// could be read.
+/// Returns the view `newest`, and views of the versions that the head slots name, if these are others. A version with a
+/// damaged root is left out: nothing can be read through it.
 fn slots(heads: &Heads, newest: &View) -> Result<Vec<View>, GcError> {
     let mut views = vec![newest.clone()];
     let version = newest.version();

@@ -135,7 +135,7 @@ impl Spans {
     }
 }
 
-/// Returns the source of the bytes that begin `by` bytes after the first.
+/// Returns the source of what remains of a span with this source after its first `by` bytes are cut off.
 pub(super) fn from(source: SpanSource, by: u64) -> SpanSource {
     // The offset is within a subchunk or a frame, whose length fits a u32.
     let by = u32::try_from(by).unwrap_or(u32::MAX);

@@ -98,7 +98,7 @@ pub struct Live {
     pub(super) image: Mutex<Option<ImageSide>>,
     pub(super) committing: Mutex<()>,
     turns: RwLock<()>,
-    /// What was found at the start; taken by the first change.
+    /// The image and the thaw log as they were found at the start; taken by the first change.
     pub(super) found: Mutex<Option<Found>>,
     begun: AtomicBool,
     pub(super) ids: Arc<Ids>,

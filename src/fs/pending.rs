@@ -57,12 +57,13 @@ impl Pending {
         self.ranges.is_empty() && self.rows.is_empty() && self.thawed.is_empty()
     }
 
-    /// Returns the approximate bytes of a group of transactions with these operations.
+    /// Returns the approximate bytes that the changes will take in the thaw log.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Returns all operations in the order of a group. Without operations there is no group, whatever the counters are.
+    /// Returns the operations for the next commit, in the order in which it writes them: the changes, then the
+    /// counters. If there are no changes, there is nothing to commit, whatever the counters are.
     pub(super) fn into_group(self, counters: Counters) -> Vec<Operation> {
         if self.is_empty() {
             return Vec::new();

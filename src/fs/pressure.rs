@@ -44,7 +44,7 @@ pub(super) struct Pressure {
     idle: AtomicBool,
     /// Whether the freezer has failed: then no reply to a write is delayed at all.
     failed: AtomicBool,
-    /// Whether the freezer freezes only when it is asked to: then no reply to a write is delayed either.
+    /// Whether the freezer freezes only when it is asked to: then no reply to a write is delayed.
     unattended: AtomicBool,
     began: Instant,
     speed: Mutex<Speed>,

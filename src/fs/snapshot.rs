@@ -23,7 +23,7 @@ pub(super) type Opens = imbl::OrdMap<InodeId, Handles>;
 /// The state of a filesystem at one moment. It does not change afterwards.
 #[derive(Clone)]
 pub struct Snapshot {
-    /// All tables at that moment.
+    /// All tables at the moment of the snapshot.
     pub(super) view: View,
     /// Segments with written bytes; `None` without a thaw log.
     pub(super) segments: Option<Arc<Segments>>,

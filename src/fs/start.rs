@@ -52,7 +52,7 @@ pub enum StartError {
         place: String,
         /// Why another log that is there does not belong to the image.
         misfit: Option<Misfit>,
-        /// The ranges that are in the log, according to the image.
+        /// The ranges of files whose bytes are in the thaw log, according to the image.
         count: ThawedCount,
     },
     /// The thaw log is damaged. Nothing was replayed from it, and nothing of it may be overwritten.
@@ -117,7 +117,7 @@ pub(super) enum FoundLog {
     None,
     /// A log, or the rest of one, that neither root needs. If it has commits, both roots contain them.
     Leftover(Option<Box<Recovered>>),
-    /// A log to continue, and the number of the last transaction that the root contains.
+    /// A log to continue, and the number of the last transaction that the image's root contains.
     Resume(Box<Recovered>, u64),
     /// A log that does not belong to the image, and that the image does not need; with the reason.
     Aside(String),
@@ -129,7 +129,7 @@ impl Found {
         &self.image
     }
 
-    /// Returns the changes since that checkpoint that the thaw log has.
+    /// Returns the changes since the image's newest checkpoint that the thaw log has.
     pub fn replayed(&self) -> &Replayed {
         &self.replayed
     }
@@ -198,7 +198,7 @@ pub fn look(storage: Arc<dyn Storage>, home: Arc<dyn LogHome>, options: ImageOpt
     Ok(found)
 }
 
-/// Checks that every slot whose checksum is right can be used. If one breaks a rule, another program wrote it.
+/// Checks that every head slot whose checksum is right can be used. If one breaks a rule, another program wrote it.
 fn slots_are_usable(storage: &dyn Storage, heads: &Heads, image: &Image) -> Result<(), StartError> {
     let state = read_heads(storage)?;
     for slot in [&state.a, &state.b] {
@@ -227,7 +227,7 @@ fn known(heads: &Heads, image: &Arc<Image>) -> Result<Vec<Known>, StartError> {
     Ok(known)
 }
 
-/// Returns the version that the other slot names; `None` if its root is damaged.
+/// Returns the version of the image that `head` names, which is not that of `image`; `None` if its root is damaged.
 pub(super) fn older(image: &Image, head: &Head) -> Result<Option<Image>, StartError> {
     let root = root_of(image.log().storage(), head)?;
     Ok(root.and_then(|root| image.successor(head.clone(), root).ok()))

@@ -159,8 +159,8 @@ impl State {
         state
     }
 
-    /// Replaces the basis, before anything was changed. The new rows say the same, but thawed ranges may name other
-    /// frames. So operations that were evaluated on earlier snapshots are not applied.
+    /// Replaces the parts from which the state was made, before anything was changed. The new rows say the same, but
+    /// thawed ranges may name other frames. So operations that were evaluated on earlier snapshots are not applied.
     pub(super) fn rebase(&mut self, basis: Basis) {
         self.stamp += 1;
         self.layout += 1;

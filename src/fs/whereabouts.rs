@@ -72,7 +72,7 @@ impl Moment<'_> {
     }
 }
 
-/// The lines so far.
+/// The text that says where a file's bytes are stored, as far as it is written.
 struct Lines(String);
 
 impl Lines {

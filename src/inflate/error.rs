@@ -57,12 +57,12 @@ pub enum InflateError {
     },
 }
 
-/// Makes the error of a look-up for subchunk `id`.
+/// Returns a function for `map_err` that makes the error of subchunk `id` whose look-up in the tables failed.
 pub(super) fn lookup(id: SubchunkId) -> impl FnOnce(MetaError) -> InflateError {
     move |error| InflateError::Lookup { id, source: Arc::new(error) }
 }
 
-/// Makes the error of a recipe for subchunk `id`.
+/// Returns a function for `map_err` that makes the error of subchunk `id` whose recipe cannot be used.
 pub(super) fn compose(id: SubchunkId) -> impl FnOnce(ComposeError) -> InflateError {
     move |error| match error {
         ComposeError::Lookup(error) => lookup(id)(error),

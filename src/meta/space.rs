@@ -16,7 +16,8 @@ use std::sync::Arc;
 pub struct Space {
     /// Live bytes of superchunks of file data. A partly live superchunk counts in proportion to its live raw bytes.
     pub live_data: u64,
-    /// Live bytes of table groups, counted the same way, of the map's blocks, and of the head's root.
+    /// Live bytes of table groups, of the map's blocks, and of the head's root. A partly live table group counts in
+    /// proportion to its live raw bytes.
     pub live_tables: u64,
     /// Dead bytes of superchunks of file data, with the dead share of partly live ones.
     pub dead_data: u64,

@@ -69,7 +69,7 @@ impl Tally {
 #[derive(Debug, Default)]
 pub struct Census {
     marked: Marked,
-    /// Subchunks that are not marked, but whose stored parts the recipes of kept subchunks use.
+    /// Subchunks that no file, table or snapshot names, but whose stored parts the recipes of kept subchunks use.
     sources: IdSet,
     /// The counts of the superchunks, in the order of their ids.
     pub superchunks: Vec<Tally>,

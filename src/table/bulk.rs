@@ -86,7 +86,7 @@ impl BulkLoader {
         Ok(())
     }
 
-    /// Writes everything else to the sink and returns the tree.
+    /// Writes the unfinished leaf and all interior blocks to the sink, and returns the tree.
     ///
     /// # Errors
     /// Fails with errors of the sink; with `TooDeep` if the tree would have too many levels.

@@ -204,7 +204,7 @@ impl Level {
         Ok(())
     }
 
-    /// Writes the rest; returns the parent's rows for all blocks.
+    /// Writes the blocks that are not written yet. Returns the parent's rows for all blocks of the level.
     pub(super) fn finish(mut self, context: &mut Context<'_>) -> Result<Vec<Item>, TableError> {
         if !self.pending.is_empty() && self.is_small(context) {
             // There is no block after it, so it joins the one before.

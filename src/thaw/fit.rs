@@ -13,7 +13,7 @@ pub struct Binding {
     pub lineage: [u8; 16],
     /// Generation of a head slot of the image.
     pub generation: u64,
-    /// Hash of the root that this slot names.
+    /// Hash of the root that the head slot of this generation names.
     pub root_hash: [u8; 32],
 }
 

@@ -384,7 +384,8 @@ impl Recovered {
         Ok(())
     }
 
-    /// Calls `each` for all transactions with a number above `contained`, in order. The root contains the others.
+    /// Calls `each` for all transactions with a number above `contained`, in order. The image's root contains those up
+    /// to `contained`.
     ///
     /// # Errors
     /// Fails with `Foreign` if the log ends before `contained`, or begins after the transaction that follows it; with

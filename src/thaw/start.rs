@@ -50,8 +50,8 @@ impl Recovered {
     /// Continues the log in a new segment above all existing ones; nothing is cut off. `contained` is the number of the
     /// last transaction that the image's current root contains: these transactions were synced before the root was
     /// written. `binding` is that of the image's head; `epoch` is the image's, durably raised. Everything after the
-    /// durable end of the log is written again, because it may be in the page cache only; the map has the new offsets
-    /// of frames of written bytes.
+    /// durable end of the log is written again, because it may be in the page cache only; the returned map has the new
+    /// offsets of frames of written bytes.
     ///
     /// # Errors
     /// `Foreign` if the log ends before `contained` or begins after the transaction that follows it; `Invalid`; or if

@@ -15,8 +15,8 @@ pub(super) enum Machine {
     PowerPc,
 }
 
-/// Bytes are probably code if there is a call instruction in every so many bytes. Random bytes have a sixteenth as many
-/// calls, and code has several times as many.
+/// Bytes are probably code if, on average, there is a call instruction in this many bytes. Random bytes have a
+/// sixteenth as many calls, and code has several times as many.
 const BYTES_A_CALL: usize = 1024;
 /// Most pieces of a sample.
 const PIECES: usize = 8;

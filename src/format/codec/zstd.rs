@@ -43,7 +43,7 @@ thread_local! {
     static WORKSPACE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// See [`super::Compress`].
+/// Compresses `raw` with zstd, as [`super::Compress`] says.
 pub(super) fn compress(level: i32, raw: &[u8], out: &mut Vec<u8>) -> Result<bool, FormatError> {
     // As much room as zstd may ask for: with a smaller buffer it fails even if the result would have fitted, and a
     // frame written piece by piece has other blocks, so other bytes. The kernel gives only the pages that are written.

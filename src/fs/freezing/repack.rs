@@ -32,7 +32,8 @@ use std::sync::atomic::Ordering;
 const FILES: usize = 16 << 10;
 /// Number of files that are looked at between two checks whether to stop.
 const LOOK: usize = 1024;
-/// The new frame is used only if it saves at least one in this many stored bytes.
+/// Divisor: a superchunk is replaced by a frame with the same subchunks, compressed again, only if that saves at least
+/// one in this many stored bytes.
 const WORTH: u32 = 64;
 
 /// The state of a pass over all files that packs superchunks again, between its rounds.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Length of a random read in bytes.
 pub const RANDOM_READ: u64 = 4096;
-/// Most bytes of other reads: what the kernel asks for when a file is read from its beginning.
+/// Most bytes of a read that is not random: what the kernel asks for when a file is read from its beginning.
 const READ: u64 = 128 << 10;
 
 /// The reads to measure.

@@ -93,7 +93,8 @@ fn contains(draft: &mut Draft, inode: InodeId, dir: InodeId) -> Result<bool, FsE
     Err(FsError::io(format!("directory {dir} is not below the root: its parents form a loop")))
 }
 
-/// Removes the new name from the inode that has it. If that is a directory, its parent has one subdirectory less.
+/// Removes the name `place` from the inode in `target`, which has the name now, so that a rename can give it to the
+/// inode in `from`. If the inode in `target` is a directory, its parent has one subdirectory less.
 fn replaced(draft: &mut Draft, from: &DirentRow, place: Place<'_>, target: &DirentRow) -> Result<(), FsError> {
     let directory = FileType::Directory;
     draft.removes();
@@ -123,7 +124,7 @@ fn exchange(
     names::directory_changed(draft, new.dir, gained)
 }
 
-/// Gives the inode this name. A directory also records its new parent.
+/// Gives the inode in `entry` the name `place`. A directory also records its new parent.
 fn put(draft: &mut Draft, place: Place<'_>, entry: &DirentRow) -> Result<(), FsError> {
     draft.put_dirent(place.dir, place.name, entry);
     let mut row = draft.inode(entry.inode)?;
