@@ -74,7 +74,7 @@ impl Drop for WorkDir {
     }
 }
 
-/// Unmounts everything in a tree and removes it; it need not exist.
+/// Unmounts everything in the directory `path` and removes the directory, which need not exist.
 fn remove(path: &Path) -> io::Result<()> {
     take_away_below(path)?;
     let gone = |result: io::Result<()>| match result {

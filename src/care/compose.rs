@@ -49,7 +49,7 @@ struct Job<'j> {
     superchunk: SuperchunkId,
     /// Raw bytes of the superchunk.
     raw: &'j [u8],
-    /// Number of the damaged copy of its sources to use.
+    /// Number of the damaged copy that is used of each superchunk to which recipes refer.
     version: usize,
     stored: &'j mut Vec<u8>,
     /// Other superchunks that the superchunk's recipes refer to.

@@ -152,8 +152,8 @@ impl Search<'_> {
         }
     }
 
-    /// Adds a name to the paths that a finding lists, or only counts it if it lists enough. The path stays empty until
-    /// that of the directory is known.
+    /// Adds a name to the paths that a finding lists. If the finding lists enough paths, the name is only counted. The
+    /// new path stays empty until the path of the directory `dir` is known.
     fn name(&mut self, finding: FindingId, dir: u64, name: &[u8]) {
         let room = self.has_room(finding);
         let Some(target) = self.findings.get_mut(finding as usize) else { return };

@@ -132,7 +132,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     Ok(if shower.findings() || report.entries.iter().any(failed) { Exit::Findings } else { Exit::Done })
 }
 
-/// Makes the file of the page, under a temporary name until it is finished.
+/// Makes the file of the page with plots, under a temporary name until it is finished.
 fn page_file(path: &Path) -> anyhow::Result<AtomicFile> {
     let what = || format!("cannot write the page '{}'", shown(path));
     match File::open(path) {

@@ -64,17 +64,17 @@ impl MountState {
         MountState(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// Returns the value of a line; `None` if there is none.
+    /// Returns the value in the line that begins with `name`; `None` if there is no such line or its value is `-`.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| *value != "-")
     }
 
-    /// Returns the number of a line, if there is one.
+    /// Returns the number in the line that begins with `name`; `None` if there is no such line or no number in it.
     pub fn maybe(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }
 
-    /// Returns the number of a line; 0 if there is none.
+    /// Returns the number in the line that begins with `name`; 0 if there is no such line or no number in it.
     pub fn number(&self, name: &str) -> u64 {
         self.maybe(name).unwrap_or(0)
     }

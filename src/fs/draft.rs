@@ -107,8 +107,8 @@ impl Draft {
         &self.snapshot
     }
 
-    /// Returns all tables, with the changes so far. The caller must claim what it reads there and relies on, so that a
-    /// change by another operation is noticed.
+    /// Returns all tables, with the changes so far. The caller must claim what it reads there and relies on, that is,
+    /// record it as read: so a change by another operation is noticed.
     pub(super) fn view(&self) -> &View {
         &self.snapshot.view
     }
@@ -123,7 +123,8 @@ impl Draft {
         self.rows.is_empty() && self.ranges.is_empty() && self.thawed.is_empty()
     }
 
-    /// Returns whether somebody has the inode open. Claim the inode first: opening it counts as a change.
+    /// Returns whether somebody has the inode open. Claim the inode first, that is, record it as read: opening it
+    /// counts as a change.
     pub(super) fn is_open(&self, inode: InodeId) -> bool {
         self.snapshot.opens.contains_key(&inode)
     }
@@ -188,12 +189,14 @@ impl Draft {
         self.delete(&schema::DIRENTS, KeyRef::named(dir.0, name).to_key());
     }
 
-    /// Writes a row. The caller must claim the inode or the shared object that owns the row.
+    /// Writes a row. The caller must claim the inode or the shared object that owns the row, that is, record it as
+    /// changed.
     pub(super) fn put(&mut self, table: &'static Table, row: Row) {
         self.change(RowChange { table, key: row.key.clone(), row: Some(row), logged: true, hides: true });
     }
 
-    /// Deletes a row. The caller must claim the inode or the shared object that owns the row.
+    /// Deletes a row. The caller must claim the inode or the shared object that owns the row, that is, record it as
+    /// changed.
     pub(super) fn delete(&mut self, table: &'static Table, key: Key) {
         self.change(RowChange { table, key, row: None, logged: true, hides: true });
     }

@@ -186,7 +186,7 @@ fn end(span: &Span) -> u64 {
     span.begin.saturating_add(span.len)
 }
 
-/// A range whose sources have not changed.
+/// A range of a file whose bytes still have the sources that they had before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unchanged {
     pub(super) from: u64,

@@ -38,7 +38,7 @@ pub(super) struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// Makes a node without content.
+    /// Makes the properties of an inode without content.
     pub(super) fn bare(file_type: FileType, size: u64) -> Self {
         Node { file_type, content: ContentRef::None, size, target: &[], allocated: None, uneven: false }
     }

@@ -33,8 +33,8 @@ pub(super) fn remove_user(draft: &mut Draft, share: ShareKey) -> Result<bool, Fs
     Ok(false)
 }
 
-/// Adds a user to a content or xattr set that the row of another inode names. The caller has claimed that inode; so the
-/// object has a user, and its rows exist.
+/// Adds a user to a content or xattr set that the row of another inode names. The caller has claimed that inode
+/// (recorded it as read); so the object has a user, and its rows exist.
 pub(super) fn add_user(draft: &mut Draft, share: ShareKey) -> Result<(), FsError> {
     draft.claim_shared(share);
     let users = draft.view().users(share)?.max(1);

@@ -43,7 +43,7 @@ pub(in crate::fs) fn rmdir(draft: &mut Draft, parent: InodeId, name: &[u8]) -> R
 }
 
 /// Returns the row of a directory that is empty. If another operation adds a name to it, this one is evaluated again,
-/// because the row is claimed.
+/// because the row is recorded as read.
 pub(super) fn empty_directory(draft: &mut Draft, inode: InodeId) -> Result<InodeRow, FsError> {
     let row = names::directory(draft, inode)?;
     if draft.view().dirents(inode, None)?.peek()?.is_some() {
