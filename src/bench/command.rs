@@ -64,7 +64,7 @@ pub enum CommandError {
     /// The program took longer than allowed and was killed.
     #[error("the program was stopped: it ran longer than its limit of {seconds:.0} seconds")]
     OverLimit {
-        /// Number of seconds that it ran.
+        /// Number of seconds that the program ran.
         seconds: f64,
     },
     /// The caller asked to stop, and the program was killed.

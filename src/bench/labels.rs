@@ -99,7 +99,7 @@ impl Rect {
         self.left < other.right() && other.left < self.right() && self.top < other.bottom() && other.top < self.bottom()
     }
 
-    /// Returns whether `other` is inside.
+    /// Returns whether `other` is inside this rectangle.
     pub fn contains(&self, other: &Rect) -> bool {
         self.left <= other.left
             && self.top <= other.top

@@ -109,7 +109,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Returns everything that was reported.
+    /// Returns all texts that [`Turn::note`] and [`Turn::finding`] reported.
     pub(super) fn notes(&self) -> Vec<String> {
         lock(&self.notes).clone()
     }

@@ -47,7 +47,7 @@ struct Outcome {
 
 /// The result of verifying one superchunk.
 struct Judged {
-    /// Number of live subchunks in it.
+    /// Number of live subchunks in the superchunk.
     all: u64,
     /// Number of subchunks that are neither lost nor compared with a content hash.
     unverified: u64,

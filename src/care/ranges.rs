@@ -193,7 +193,7 @@ impl Marks {
         self.raw = Vec::new();
     }
 
-    /// Returns the union of these marks and `other`.
+    /// Returns the union of `self` and `other`.
     pub(super) fn joined(self, other: Marks) -> Marks {
         let mut out = Marks::default();
         for (range, ids) in self.segments.into_iter().chain(other.segments) {
@@ -203,7 +203,7 @@ impl Marks {
         out
     }
 
-    /// Returns marks of the same ids, all affected by this finding.
+    /// Returns marks of the same ids, each affected by `finding`.
     pub(super) fn under(&self, finding: FindingId) -> Marks {
         let ranges = self.raw.iter().map(|(range, _)| range).chain(self.segments.iter().map(|(range, _)| range));
         Marks { raw: ranges.map(|range| (range.clone(), finding)).collect(), segments: Vec::new() }

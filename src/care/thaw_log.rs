@@ -90,7 +90,7 @@ fn state(storage: &Arc<dyn Storage>, heads: &[Head]) -> Result<ImageState, Check
     Ok(ImageState { uuid, lineage, len: storage.len()?, slots })
 }
 
-/// The image as a mount would show it, with the log replayed.
+/// The image as a mount would show it, with the thaw log replayed.
 struct Mounted(View);
 
 impl Mounted {

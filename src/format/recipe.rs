@@ -12,7 +12,7 @@ const WHAT: &str = "row of recipes";
 /// A piece of a recipe: the range `[offset, offset + len)` of a subchunk's stored part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// The subchunk whose stored part it is in.
+    /// The subchunk whose stored part contains the piece.
     pub subchunk: SubchunkId,
     /// Offset in the stored part of the piece's first byte.
     pub offset: u32,

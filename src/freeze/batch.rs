@@ -171,7 +171,8 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         self.new_bytes >= self.limit || self.shared_bytes >= self.limit.saturating_mul(SHARED_FACTOR)
     }
 
-    /// Adds a subchunk, and returns what it became. Waits if the compressors are busy.
+    /// Adds a subchunk with the bytes `bytes`, and returns the piece that names it: a known subchunk, or a new one.
+    /// Waits if the compressors are busy.
     ///
     /// # Errors
     /// Fails with `Known` if the look-up fails; the batch is unchanged then. Fails with `Compress` if an earlier
@@ -202,8 +203,8 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(Piece::New(ordinal))
     }
 
-    /// Compresses the rest, and waits for everything. Without `keep_last`, the last superchunk is dropped unless it is
-    /// full: a later batch packs its contents into a full one.
+    /// Passes the last superchunk to the compressors, and waits for all results. Without `keep_last`, the last
+    /// superchunk is left out unless it is full: a later batch packs its contents into a full one.
     ///
     /// # Errors
     /// Fails with `Compress` if a superchunk could not be compressed.

@@ -95,7 +95,8 @@ impl fmt::Debug for Urgency<'_> {
 pub struct LeftBehind(Mutex<Vec<JoinHandle<()>>>);
 
 impl LeftBehind {
-    /// Returns whether all these threads have ended. Until then, no more threads at a low priority should be started.
+    /// Returns whether all threads whose work was taken over have ended. Until then, no more threads at a low priority
+    /// should be started.
     pub fn is_empty(&self) -> bool {
         let mut threads = self.0.lock();
         threads.retain(|thread| !thread.is_finished());

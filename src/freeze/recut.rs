@@ -161,7 +161,7 @@ fn block_end(at: u64) -> u64 {
 #[derive(Debug)]
 pub(super) struct Subchunk<'a> {
     pub(super) bytes: &'a [u8],
-    /// The old subchunk, if there is an equal one at the same place.
+    /// The old subchunk at the same place, if there is one with the same bytes.
     pub(super) unchanged: Option<SubchunkId>,
     /// Whether no old subchunk extends across the end of this one.
     pub(super) clean: bool,

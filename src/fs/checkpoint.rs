@@ -255,7 +255,7 @@ impl Live {
     }
 
     /// Returns whether publishing a root of the present state would free so much of the log that a checkpoint is worth
-    /// it. `left` are the bytes that the last one could not remove.
+    /// it. `left` are the bytes that the last checkpoint could not remove.
     pub(super) fn log_wants_checkpoint(&self, state: &State, left: u64) -> bool {
         state.garbage().saturating_sub(left) >= self.pressure.budget() / CHECKPOINT_PART
     }
@@ -274,6 +274,6 @@ impl Live {
 struct Last {
     /// Bytes of changed rows at the time of the last checkpoint, if it failed.
     failed_at: usize,
-    /// Bytes of the log that nothing needs and that are still there.
+    /// Bytes of the thaw log that nothing needs and that are still there.
     garbage: u64,
 }

@@ -18,7 +18,8 @@ struct Running {
     begun: Begun,
     waiters: Vec<Waiter>,
     seal: Option<Seal>,
-    /// Whether it retries operations that could not be written before. It then contains nothing that came after them.
+    /// Whether the commit retries operations that could not be written before. It then contains nothing that came after
+    /// these operations.
     retried: bool,
 }
 

@@ -105,7 +105,7 @@ impl DirtyFiles {
     }
 
     /// Records that nothing of a file that was cut could be spliced, because it had changed. After [`DROPS`] times in a
-    /// row it waits.
+    /// row the file has to wait.
     pub(super) fn dropped(&mut self, inode: InodeId, now: Instant) {
         if let Some(mut file) = self.files.get(&inode).copied() {
             file.drops = file.drops.saturating_add(1);

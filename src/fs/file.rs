@@ -89,7 +89,8 @@ impl Moment<'_> {
         }
     }
 
-    /// Fills `out`, which is zeroed, from `extents` on. The first extent covers `at`, or is the last one.
+    /// Fills `out`, which is zeroed, with the bytes of `extents` from offset `at` of the file on. The first extent
+    /// covers `at`, or is the last one.
     fn read_content(&self, extents: &mut Extents, mut at: u64, out: &mut [u8]) -> Result<(), FsError> {
         let mut rest = out;
         while !rest.is_empty() {

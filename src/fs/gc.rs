@@ -126,7 +126,7 @@ impl GcReport {
         GcReport { superchunks: census.dead().count() as u64, left_bytes, ..GcReport::default() }
     }
 
-    /// Counts frames that are being punched, except those that already were.
+    /// Counts frames that are being punched, except frames that were punched already.
     pub(super) fn count(&mut self, dead: &[DeadFrame]) {
         for frame in dead.iter().filter(|frame| !frame.is_punched) {
             self.frames += 1;

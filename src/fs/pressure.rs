@@ -39,8 +39,8 @@ pub(super) struct Pressure {
     /// Bytes by which the log may grow, as far as there is space for it.
     room: AtomicU64,
     home: Mutex<Option<Arc<dyn LogHome>>>,
-    /// Whether the freezer has found nothing that it may freeze, or has failed: then no reply to a write waits for
-    /// superchunks.
+    /// Whether the freezer has found nothing that it may freeze, or has failed: then no reply to a write waits until
+    /// superchunks are frozen.
     idle: AtomicBool,
     /// Whether the freezer has failed: then no reply to a write is delayed at all.
     failed: AtomicBool,

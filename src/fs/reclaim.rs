@@ -288,7 +288,7 @@ impl Live {
 
 /// State that gc's thread keeps between two looks.
 struct Looks {
-    /// Number of changes, and since when it has been the same.
+    /// Number of changes so far. The next field is the time since which this number is the same.
     stamp: u64,
     since: Instant,
     /// Number of changes at the last look for what is dead.

@@ -67,7 +67,7 @@ pub enum SnapshotError {
     /// The caller asked to stop.
     #[error("making the snapshot was interrupted: there is no snapshot")]
     Stopped,
-    /// The filesystem refuses changes, or has no space for this one.
+    /// The filesystem refuses changes, or has no space for the snapshot.
     #[error(transparent)]
     Fs(#[from] FsError),
 }

@@ -113,13 +113,13 @@ pub struct Found {
 
 /// The thaw log that was found.
 pub(super) enum FoundLog {
-    /// There is no log, and none is needed.
+    /// There is no thaw log, and none is needed.
     None,
-    /// A log, or the rest of one, that neither root needs. If it has commits, both roots contain them.
+    /// There is a thaw log, or the rest of one, that neither root needs. If it has commits, both roots contain them.
     Leftover(Option<Box<Recovered>>),
-    /// A log to continue, and the number of the last transaction that the image's root contains.
+    /// There is a thaw log to continue; the number is that of the last transaction that the image's root contains.
     Resume(Box<Recovered>, u64),
-    /// A log that does not belong to the image, and that the image does not need; with the reason.
+    /// There is a thaw log that does not belong to the image, for this reason, and that the image does not need.
     Aside(String),
 }
 
@@ -355,7 +355,7 @@ fn log_with_commits(
     Ok((FoundLog::Resume(recovered, contained), replayed))
 }
 
-/// Returns whether the roots of all slots contain everything that was committed to the log.
+/// Returns whether the roots of all head slots contain everything that was committed to the thaw log.
 fn is_contained(known: &[Known], recovered: &Recovered) -> Result<bool, StartError> {
     for Known { version, .. } in known {
         let Some(version) = version else { return Ok(false) };

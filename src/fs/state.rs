@@ -306,7 +306,8 @@ impl State {
         self.pending.bytes().saturating_add(self.appended)
     }
 
-    /// Returns the version, and the changed rows above it that were set aside for a checkpoint, if there are such rows.
+    /// Returns the version of the image, and the changed rows above it that were set aside for a checkpoint, if there
+    /// are such rows.
     pub(super) fn sealed(&self) -> Option<(&Arc<Image>, &Overlay)> {
         self.sealed.as_ref().map(|sealed| (&self.version, sealed))
     }

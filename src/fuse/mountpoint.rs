@@ -166,8 +166,8 @@ impl Own {
     }
 }
 
-/// Aborts the connection of a FUSE mount, if it is still mounted there. Does nothing for other mounts, or if this is
-/// not allowed.
+/// Aborts the connection of the FUSE mount `mount`, if it is still mounted. Does nothing for a mount that is not of
+/// FUSE, or if this process may not abort it.
 pub fn abort(mount: &Mount) {
     let is_fuse = mount.fs_type.to_str().is_some_and(|name| name == "fuse" || name.starts_with("fuse."));
     if !is_fuse || mount.device.0 != 0 {

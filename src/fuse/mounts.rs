@@ -27,7 +27,7 @@ pub struct FileSystem {
 pub struct Mount {
     /// Number of the mount. It may be reused once the mount is gone.
     pub id: u64,
-    /// Number of the mount on which it is mounted.
+    /// Number of the mount on which this mount is mounted.
     pub parent: u64,
     /// Device number of the mount's file system.
     pub device: Device,

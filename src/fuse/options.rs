@@ -28,25 +28,26 @@ const MAX_COMMIT: u64 = 3600;
 /// When a read changes the time of the last access, on a writable mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Atime {
-    /// A read never changes it (`noatime`).
+    /// A read never changes the time (`noatime`).
     #[default]
     Never,
-    /// A read changes it when the old time is not after the last change, or is older than a day (`relatime`).
+    /// A read changes the time of the last access if that is not after the last change, or is older than a day
+    /// (`relatime`).
     Relative,
-    /// Every read changes it (`strictatime`, `atime`). Reads from the kernel's page cache send no request and change no
-    /// time.
+    /// Every read changes the time of the last access (`strictatime`, `atime`). Reads from the kernel's page cache send
+    /// no request and change no time.
     Always,
 }
 
 /// Who may use the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// Only the user who mounted it may use it.
+    /// Only the user who made the mount may use it.
     #[default]
     Owner,
-    /// The user who mounted it may use it, and root (`allow_root`).
+    /// The user who made the mount may use it, and root (`allow_root`).
     OwnerAndRoot,
-    /// Everybody may use it (`allow_other`).
+    /// Everybody may use the mount (`allow_other`).
     Everybody,
 }
 
@@ -183,7 +184,7 @@ pub enum OptionError {
     ReadOnly {
         /// Name of the option.
         option: &'static str,
-        /// Why a writable mount cannot have it.
+        /// Why a writable mount cannot have the option.
         reason: &'static str,
     },
 }

@@ -121,7 +121,7 @@ impl Budget {
 }
 
 impl State {
-    /// Counts `need` if it fits. Spare buffers are dropped if they are in the way.
+    /// Counts the memory `need` as used, if that stays within `limit`. Spare buffers are dropped if that makes room.
     fn grant(&mut self, need: Need, limit: usize) -> Option<Grant> {
         let all_spare: usize = self.spare.iter().map(Vec::capacity).sum();
         let in_use = self.used - all_spare;

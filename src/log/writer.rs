@@ -125,8 +125,8 @@ impl LogWriter {
         self.put(frame)
     }
 
-    /// Makes everything appended durable. Before that it fills the last 4 KiB block with a pad, so that no synced block
-    /// is ever appended to. After it, a head may name [`LogWriter::end`].
+    /// Makes durable everything that was appended. Before that it fills the last 4 KiB block with a pad, so that no
+    /// synced block is ever appended to. After it, a head may name [`LogWriter::end`].
     ///
     /// # Errors
     /// Fails if it is not known what is durable; the writer then stops ([`LogError::Stopped`]). If only the pad could

@@ -29,7 +29,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Records that so many files and bytes are read, of which `fresh` bytes are new. Called by one thread.
+    /// Records that `files` files with `bytes` bytes are read so far, and that `fresh` of the bytes are new. Called by
+    /// one thread.
     pub(super) fn read(&self, files: u64, bytes: u64, fresh: u64) {
         self.read.0.store(files, Ordering::Relaxed);
         // In this order nothing is ever counted as done too early for longer than a moment.

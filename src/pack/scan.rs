@@ -49,7 +49,7 @@ pub struct Count {
 #[derive(Default)]
 struct Counting {
     count: Count,
-    /// Sizes seen so far, if files of the same size are wanted.
+    /// Sizes of the files seen so far, if files that share a size are to be counted.
     sizes: Option<HashSet<u64>>,
 }
 

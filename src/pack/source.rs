@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 /// A source of packing: a file or directory named on the command line.
 pub(super) struct Source {
-    /// Name of the source in the root if there are several sources or it is not a directory.
+    /// Name that the source gets in the image's root directory, if there are several sources or the source is not a
+    /// directory.
     pub(super) name: Vec<u8>,
     pub(super) path: PathBuf,
     /// Name of the source in `dir`, if it is not a directory.

@@ -52,12 +52,12 @@ impl Filling {
         Filling { params, raw: Vec::new(), lens: Vec::new() }
     }
 
-    /// Returns the bytes of the subchunks in it.
+    /// Returns the bytes of the subchunks in the superchunk.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// Returns the length in bytes of each subchunk in it.
+    /// Returns the length in bytes of each subchunk in the superchunk.
     pub fn lens(&self) -> &[u32] {
         &self.lens
     }

@@ -83,7 +83,7 @@ pub struct DirectoryHome {
     name: PathBuf,
     elsewhere: Option<PathBuf>,
     volatile: bool,
-    /// The directory while this writer has locked it.
+    /// The log's directory, while this writer has locked it.
     own: Mutex<Option<Arc<DirectoryFolder>>>,
 }
 
@@ -101,7 +101,8 @@ impl DirectoryHome {
         Ok(DirectoryHome { image, identity, name, elsewhere, volatile: options.volatile, own: Mutex::new(None) })
     }
 
-    /// Returns the directory, and whether `IMAGE.thaw` leads to it: it is the directory itself, or a pointer to it.
+    /// Returns the log's directory, and whether `IMAGE.thaw` leads to it: it is the directory itself, or a pointer to
+    /// it.
     fn place(&self) -> Result<(PathBuf, bool), StorageError> {
         Ok(match (ThawPlace::find(&self.name)?, &self.elsewhere) {
             (ThawPlace::Directory(path), _) => (path, true),

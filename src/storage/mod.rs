@@ -128,7 +128,7 @@ pub trait Storage: Send + Sync {
     /// Fails if not all could be written. Some of the bytes may then have been written; the caller has to cut them off.
     fn append(&self, parts: &[&[u8]]) -> Result<u64, StorageError>;
 
-    /// Makes everything written before durable.
+    /// Makes durable everything that was written before.
     ///
     /// # Errors
     /// Fails if it is not known whether all is durable. Do not try again: a second sync may succeed although bytes were

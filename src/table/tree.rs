@@ -131,7 +131,8 @@ impl Tree {
         Ok(Some(RowRef::new(&block, block.len() - 1)))
     }
 
-    /// Goes from an interior block to the child of `row`; the key of `upper` bounds the child's keys.
+    /// Reads the child that row number `row` of an interior block refers to. `upper` becomes the next row of the block,
+    /// if there is one: its key is above all keys of the child.
     fn step(
         &self,
         source: &dyn BlockSource,

@@ -133,7 +133,7 @@ impl ThawLog {
         Ok(())
     }
 
-    /// Makes everything that was appended durable, and the new length of files that were emptied.
+    /// Makes durable everything that was appended, and the new length of files that were emptied.
     fn sync_all(&mut self) -> Result<(), ThawError> {
         let dirty = self.dirty.iter().filter_map(|number| self.segments.get(number)).map(|segment| &segment.storage);
         for storage in dirty.chain(self.emptied.values()) {

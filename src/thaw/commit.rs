@@ -44,7 +44,7 @@ impl Begun {
         LogOffset(self.end)
     }
 
-    /// Makes everything durable that the commit needs. Takes no lock; call it once.
+    /// Makes durable everything that the commit needs. Takes no lock; call it once.
     ///
     /// # Errors
     /// Fails if it is not known whether all is durable. Pass the error to [`ThawLog::end`](super::ThawLog::end).

@@ -123,7 +123,8 @@ pub enum Misfit {
     },
 }
 
-/// Checks the log id and the segment heads, but not the transactions.
+/// Checks whether a thaw log fits the image by its id and by what the heads of its segments name. The log's
+/// transactions are not looked at.
 ///
 /// # Errors
 /// Fails with the first thing that does not fit.

@@ -39,7 +39,7 @@ pub struct ThawLog {
     pub(super) folder: Arc<dyn Folder>,
     pub(super) identity: Identity,
     pub(super) chain: Chain,
-    /// Offset before which everything that counts is durable.
+    /// Offset before which all frames that count are durable: transactions, and the written bytes that they name.
     pub(super) durable: u64,
     /// The current segment, and the offset of the next frame.
     pub(super) tail: Tail,
@@ -79,7 +79,7 @@ pub(super) struct Continued {
     pub(super) chain: Chain,
     /// Offset where the log ends.
     pub(super) end: u64,
-    /// Offset before which everything that counts is durable.
+    /// Offset before which all frames that count are durable: transactions, and the written bytes that they name.
     pub(super) durable: u64,
     pub(super) segments: BTreeMap<u64, Segment>,
     /// Number of the segment to begin.

@@ -77,7 +77,7 @@ pub enum Contents {
     Log {
         /// The recovered log.
         recovered: Box<Recovered>,
-        /// Whether it continues the current state of the image.
+        /// Whether the log continues the current state of the image.
         fits: Result<(), Misfit>,
     },
 }

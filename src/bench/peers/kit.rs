@@ -79,7 +79,7 @@ pub(super) struct Place {
     pub image: PathBuf,
     /// Absolute path for homes, caches and temporary files.
     pub state: PathBuf,
-    /// Absolute path where an extraction writes if it must.
+    /// Absolute path of the directory for extracted files, used for programs that cannot extract to nowhere.
     pub out: PathBuf,
 }
 

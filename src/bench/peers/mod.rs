@@ -26,7 +26,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// All families, in display order.
+/// All families of compared programs, in the order in which they are shown.
 static FAMILIES: &[&dyn Family] = &[
     &squashfs::Squashfs,
     &erofs::Erofs,

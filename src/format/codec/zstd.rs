@@ -33,7 +33,7 @@ pub(super) const CODEC: Codec = Codec {
     decompressor: || Ok(Box::new(Unzstd { context: context()? })),
 };
 
-/// The smallest window that holds all of the input.
+/// Returns log2 of the smallest window that holds all of the input, within the limits of zstd and of floe.
 fn window_log(raw_len: usize) -> u32 {
     raw_len.next_power_of_two().trailing_zeros().clamp(WINDOW_LOG_MIN, WINDOW_LOG_MAX)
 }
@@ -95,7 +95,7 @@ fn compress_in(workspace: &mut Vec<u64>, level: i32, raw: &[u8], out: &mut Vec<u
     Ok(())
 }
 
-/// The number that zstd returned, unless it means an error.
+/// Returns the number `code` that zstd returned, or the error that it means.
 fn checked(code: usize) -> Result<usize, FormatError> {
     // SAFETY: the function takes and returns numbers only.
     if unsafe { zstd_sys::ZSTD_isError(code) } == 0 {
@@ -123,7 +123,8 @@ fn context() -> Result<DCtx<'static>, FormatError> {
     Ok(context)
 }
 
-/// The window in bytes that a frame asks for; 0 if it is as large as the content. `None` if there is no header.
+/// Returns the window in bytes that a frame asks for; 0 if it is as large as the content. Returns `None` if there is no
+/// header.
 fn window(stored: &[u8]) -> Option<u64> {
     const SINGLE_SEGMENT: u8 = 1 << 5;
     if stored.get(4)? & SINGLE_SEGMENT != 0 {

@@ -169,7 +169,7 @@ impl Extraction<'_> {
         }
     }
 
-    /// Enters the directories above a path, and looks it up.
+    /// Enters the directories above a path, and looks up the path itself.
     fn enter_above(&mut self, names: &[Vec<u8>]) -> Result<Attr, FsError> {
         let mut attr = match self.above.last() {
             Some((_, attr)) => *attr,

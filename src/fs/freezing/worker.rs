@@ -47,7 +47,7 @@ struct Looks {
 /// Why the freezer's thread begins to freeze.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// Somebody asked for it: requests with tickets up to this one.
+    /// Somebody asked for a freeze: requests with tickets up to this one.
     Asked(u64),
     /// The thaw log takes too much space.
     Pressed,

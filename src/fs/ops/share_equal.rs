@@ -24,9 +24,9 @@ pub(in crate::fs) struct Holder {
 pub(in crate::fs) enum Sharing {
     /// Both files have one content now, or had it before.
     Shared,
-    /// The target has another content, or is deleted.
+    /// The file with the content that is to be shared (`target`) has another content now, or is deleted.
     TargetChanged,
-    /// The other file has changed, or the contents are not equal.
+    /// The file that is to share the content (`holder`) has changed, or the contents are not equal.
     Not,
 }
 
