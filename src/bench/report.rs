@@ -71,7 +71,7 @@ pub struct Method {
 /// The part of the data that was compressed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Number of bytes requested.
+    /// Number of bytes that the user asked to compress, or to read if `fast` is true.
     pub bytes: u64,
     /// Whether only a sample of the tree was read. Otherwise everything was read and cut, and deduplication is exact.
     pub fast: bool,

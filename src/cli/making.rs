@@ -91,8 +91,8 @@ fn hash(text: &str) -> Result<HashKind, String> {
 }
 
 impl Codec {
-    /// Returns the parameters: those of the profile, changed by the other options. An image with other codecs or sizes
-    /// than the profile's records no profile.
+    /// Returns the parameters: those of the profile, changed by the other options. If codec and sizes are not those of
+    /// the profile, the parameters name no profile.
     fn params(&self) -> anyhow::Result<(Params, Compression)> {
         let own = self.profile.params();
         let superchunk_size = self.superchunk_size.unwrap_or(own.superchunk_size);

@@ -58,7 +58,7 @@ impl MountState {
         }
     }
 
-    /// Parses the text of the state.
+    /// Parses the text of a mount's state.
     pub fn parse(text: &str) -> Self {
         let pairs = text.lines().filter_map(|line| line.split_once(' '));
         MountState(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())

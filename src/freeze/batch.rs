@@ -147,12 +147,12 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Arc::clone(&self.cutter)
     }
 
-    /// Returns the number of new bytes so far.
+    /// Returns how many of the bytes that were added so far are new.
     pub fn new_bytes(&self) -> u64 {
         self.new_bytes
     }
 
-    /// Returns the number of bytes so far that the image or the batch already had.
+    /// Returns how many of the bytes that were added so far were in the image or in the batch already.
     pub fn shared_bytes(&self) -> u64 {
         self.shared_bytes
     }

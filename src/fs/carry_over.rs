@@ -252,11 +252,13 @@ fn unchanged(draft: &mut Draft, range: &Range) -> Result<Vec<(u64, u64)>, FsErro
     Ok(parts)
 }
 
-/// Returns the number, of those in `numbers`, below which segments are worth emptying; `None` if none is.
+/// Returns the number below which segments of the thaw log are worth emptying; `None` if no segment is. `numbers` are
+/// the segments, ascending, each of `size` bytes; `live` has the live bytes of each.
 ///
-/// The count begins with the lowest segment that has live bytes. Of the bytes of all counted segments, less than one
-/// part in `part` is live, and so it is in the highest counted segment alone. All live bytes together are at most
-/// `most`, except in the shortest count that is worth it. The last segment is being written, so it is never counted.
+/// Segments are looked at from the lowest with live bytes on, without the last one, which is being written. It is worth
+/// emptying them up to one of them if less than one part in `part` of the bytes of all of these is live, and less than
+/// one part in `part` of that one. Of several such segments, the highest is chosen up to which at most `most` bytes are
+/// live; if there is none, the lowest.
 fn worth_emptying(numbers: &[u64], live: &BTreeMap<u64, u64>, size: u64, part: u64, most: u64) -> Option<u64> {
     let (mut held, mut needed, mut best) = (0u64, 0u64, None);
     for pair in numbers.windows(2) {

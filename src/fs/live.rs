@@ -288,7 +288,8 @@ impl Live {
         }
     }
 
-    /// Prepares the first change: epoch, thaw log, head slots.
+    /// Prepares the image for the first change: raises the epoch in the head slots, and continues the thaw log or makes
+    /// a new one.
     pub(super) fn begin(&self) -> Result<(), FsError> {
         if self.begun.load(Ordering::Acquire) {
             return Ok(());

@@ -61,7 +61,7 @@ pub(super) struct Sealed {
     pub(super) seal: Seal,
     /// Number of the last transaction of the commit that made the state durable.
     pub(super) transaction: u64,
-    /// Offset in the thaw log where the last transaction ends of the commit that made the state durable.
+    /// Offset in the thaw log of the end of the last transaction of the commit that made the state durable.
     pub(super) end: LogOffset,
 }
 

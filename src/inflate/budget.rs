@@ -41,7 +41,8 @@ struct State {
     /// Number of [`Room`]s and [`Buffer`]s.
     live: usize,
     spare: Vec<Vec<u8>>,
-    /// Number of changes so far that may have made room. A waiting thread tries again when this number grows.
+    /// Number of changes up to now by which there may be more room. A waiting thread tries again when this number
+    /// grows.
     turn: u64,
     waiting: usize,
     #[cfg(test)]
@@ -121,7 +122,8 @@ impl Budget {
 }
 
 impl State {
-    /// Counts the memory `need` as used, if that stays within `limit`. Spare buffers are dropped if that makes room.
+    /// Counts the memory `need` as used, if that stays within `limit` or nothing else is in use. Spare buffers are
+    /// dropped if that makes room.
     fn grant(&mut self, need: Need, limit: usize) -> Option<Grant> {
         let all_spare: usize = self.spare.iter().map(Vec::capacity).sum();
         let in_use = self.used - all_spare;

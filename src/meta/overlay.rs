@@ -29,8 +29,9 @@ const MAX_COLUMNS: usize = 16;
 /// Overhead of an allocation in bytes: the two counts of an `Arc`, and the allocator's word. The allocator rounds up to
 /// 16.
 const ALLOCATION: usize = 16 + 8;
-/// An entry's share of the map's nodes, in bytes. A leaf of 16 entries takes 304 bytes and is half full after ascending
-/// insertions; branches add a fifth. `tests/overlay_memory.rs` compares it with what is allocated.
+/// An entry's share of the nodes of the ordered map in memory that holds all entries, in bytes. A leaf of 16 entries
+/// takes 304 bytes and is half full after ascending insertions; branches add a fifth. `tests/overlay_memory.rs`
+/// compares it with what is allocated.
 const NODE_SHARE: usize = 48;
 
 /// One entry of an overlay: `PREFIX` bytes, varint length of the name, name, varint 0 for a tombstone or 1 + the number
@@ -97,7 +98,8 @@ impl Entry {
         Some(OverlayRow { entry: self.clone(), name_len, tail_len, width: width.min(MAX_COLUMNS), ints })
     }
 
-    /// Returns the bytes of memory that the entry takes, with its share of the map.
+    /// Returns the bytes of memory that the entry takes, with its share of the ordered map in memory that holds all
+    /// entries.
     fn bytes(&self) -> usize {
         (self.0.len() + ALLOCATION).next_multiple_of(16) + NODE_SHARE
     }
@@ -304,7 +306,7 @@ impl Overlay {
         entries.take_while(move |entry| entry.table() == table.id().0)
     }
 
-    /// Returns the bytes of memory of all entries, each with its share of the map.
+    /// Returns the bytes of memory of all entries, each with its share of the ordered map that holds them.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -36,14 +36,14 @@ pub struct FilterEntry<'a> {
 pub struct FilterDir<'a> {
     /// Path relative to the source, empty for the source itself.
     pub path: &'a [u8],
-    /// Returns whether the directory holds an entry of this name.
+    /// A function that returns whether the directory holds an entry of a given name.
     pub has: &'a dyn Fn(&[u8]) -> bool,
-    /// Returns the first bytes, at most the given number, of a regular file in the directory by its name; `None` if it
-    /// cannot be read or is not a regular file.
+    /// A function that returns the first bytes of a file in the directory, given its name and the most bytes to return;
+    /// `None` if it cannot be read or is not a regular file.
     pub head: Head<'a>,
 }
 
-/// A function that returns the first bytes of a file by its name.
+/// A function that returns the first bytes of a file in a directory, given its name and the most bytes to return.
 pub type Head<'a> = &'a dyn Fn(&[u8], usize) -> Option<Vec<u8>>;
 
 /// Why an entry is packed or not.

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 const PROBED: usize = 8;
 /// Bytes compressed in one piece.
 const PIECE: usize = 16 << 10;
-/// Codec and level for pieces: as fast as possible, since only their sizes are compared.
+/// Codec and level with which pieces of superchunks are compressed: as fast as possible, since only sizes are compared.
 const CODEC: Compression = Compression::Zstd(1);
 /// Mask of the rolling hash: a short piece of data ends where these bits are zero, after 256 bytes on average.
 const BORDER: u64 = 0xff << 56;

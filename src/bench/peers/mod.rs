@@ -42,7 +42,7 @@ static FAMILIES: &[&dyn Family] = &[
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// Number of bytes that a program packs as a trial: enough to be compressed.
 const PROBE: usize = 64 << 10;
-/// Shown if no version is found.
+/// Shown as the version of a program if the program prints none.
 const UNKNOWN: &str = "unknown";
 /// Most bytes of a version; a longer word is not a version.
 const MAX_VERSION: usize = 40;

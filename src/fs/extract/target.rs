@@ -200,7 +200,8 @@ impl Target {
         self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
     }
 
-    /// Opens or makes the directory of a level. Its parent is the deepest open one.
+    /// Opens or makes directory number `number` on the way from the target down. Its parent is the deepest directory
+    /// that is open.
     fn go_down(&mut self, number: usize, replace: bool) -> Result<()> {
         let above = self.open.back().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd());
         let Some(level) = self.levels.get_mut(number) else { return Ok(()) };
