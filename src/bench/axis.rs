@@ -8,9 +8,9 @@ use super::show::rounded;
 /// The quantity that an axis of a plot shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantity {
-    /// Bytes; marks in MiB and the like.
+    /// The axis shows bytes, with marks in KiB, MiB, GiB and so on.
     Bytes,
-    /// Seconds; marks from microseconds to hours.
+    /// The axis shows times in seconds, with marks from microseconds to hours.
     Seconds,
 }
 

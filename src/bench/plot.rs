@@ -72,7 +72,8 @@ const KEY: f64 = 30.0;
 
 const STYLE: &str = include_str!("plot.css");
 const RADIUS: f64 = 5.0;
-/// Height of the axis title above, and of marks and title below.
+/// Height in pixels of the title of the upright axis, which is above the plot; and of marks and title of the other
+/// axis, which are below it.
 const ABOVE: f64 = 32.0;
 const BELOW: f64 = 46.0;
 /// Free space to the right of the plot, for half of the last mark's text.

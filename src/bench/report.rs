@@ -119,7 +119,7 @@ pub struct Entry {
     /// How the measurement ended.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// The size of the result.
+    /// The size of the image, or of what another program makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
     /// Cost of packing.

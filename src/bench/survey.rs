@@ -83,8 +83,8 @@ pub fn survey(root: &Path, cancelled: &(dyn Fn() -> bool + Sync)) -> io::Result<
     Ok(out)
 }
 
-/// Returns the directory whose bytes are nearest to the target, with at least [`LEAST`] if there is one; of equal ones
-/// the first.
+/// Returns the directory whose bytes are nearest to one part in [`SHARE`] of all bytes, with at least [`LEAST`] bytes
+/// if there is one; of equally near ones the first.
 fn choose(sizes: &[(Box<[u8]>, u64)], total: u64) -> Option<(&[u8], u64)> {
     let target = (total / SHARE).max(LEAST);
     let best = |least: u64| sizes.iter().filter(|size| size.1 >= least).min_by_key(|size| size.1.abs_diff(target));

@@ -23,7 +23,7 @@ use crate::log::{self, LogError, LogReader};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// A data superchunk that the scan found.
+/// A superchunk of file data that the scan of the log found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DataFrame {
     /// Header of the frame. If it is damaged, it is rebuilt from the map.
@@ -36,7 +36,7 @@ pub(super) struct DataFrame {
     pub(super) punched: bool,
 }
 
-/// Frames that the scan found.
+/// Frames that the scan of the log found.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     /// Superchunks of file data, by offset.

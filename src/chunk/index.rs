@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of an identity (content hash).
 const WIDTH: usize = 24;
-/// Bytes of an ordinal in the table.
+/// Bytes of an ordinal in a slot of the hash table.
 const ORDINAL: usize = 4;
 /// Bytes of a slot: tag and ordinal.
 const SLOT: usize = 1 + ORDINAL;

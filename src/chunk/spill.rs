@@ -53,7 +53,7 @@ pub struct Spill {
     limit: usize,
     dir: PathBuf,
     file: Option<File>,
-    /// Number of bytes in the file; the tail follows them.
+    /// Number of bytes in the file; those in `tail` come after them.
     written: u64,
     tail: Vec<u8>,
 }

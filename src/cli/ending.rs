@@ -20,7 +20,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Ends the writing. The bytes in the thaw log are frozen for at most `limit`; the rest stays there.
+    /// Ends the writing of an image. The bytes in the thaw log are frozen for at most `limit`; the rest stays there.
     pub fn of(live: &Live, path: &Path, limit: Duration) -> Self {
         let named = shown(path).into_owned();
         let result = live.end(limit).with_context(|| format!("the end of writing '{named}' failed"));

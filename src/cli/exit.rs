@@ -57,7 +57,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Returns the table as lines of text, for help and man page.
+/// Returns the table of exit statuses as lines of text, for help and man page.
 pub fn help() -> String {
     let own = TABLE.iter().filter(|row| !row.2.starts_with("as mount"));
     let lines = own.map(|(_, code, meaning)| format!("  {code:>3}  {meaning}\n"));

@@ -91,7 +91,7 @@ fn hash(text: &str) -> Result<HashKind, String> {
 }
 
 impl Codec {
-    /// Returns the parameters: those of the profile, changed by the other options. If codec and sizes are not those of
+    /// Returns the parameters: those of the profile, changed by the other options. If codec or sizes are not those of
     /// the profile, the parameters name no profile.
     fn params(&self) -> anyhow::Result<(Params, Compression)> {
         let own = self.profile.params();

@@ -239,7 +239,7 @@ impl Args {
     }
 }
 
-/// A filter that answers as the rules do, and prints each decision and its reason.
+/// A filter that decides as the filter rules do, and prints each decision and its reason.
 struct Speaker {
     rules: Arc<FilterRules>,
     /// Error of standard output, if it had one.

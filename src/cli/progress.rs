@@ -26,9 +26,9 @@ pub enum Mode {
     None,
 }
 
-/// Least time between two status lines or two drawings of the bar.
+/// Least time between two status lines or two drawings of the progress bar.
 const OFTEN: Duration = Duration::from_millis(100);
-/// Least and largest number of columns of the bar.
+/// Least and largest number of columns of the progress bar.
 const BAR_LEAST: usize = 10;
 const BAR_MOST: usize = 40;
 /// Fewest bytes, and shortest time, for which a rate is shown.
@@ -141,7 +141,7 @@ pub struct Progress {
     quiet: bool,
     json: bool,
     verb: &'static str,
-    /// Whether the bar may be drawn with more than ASCII.
+    /// Whether the progress bar may be drawn with more than ASCII.
     is_utf8: bool,
     begun: Instant,
     last: Mutex<Option<Instant>>,
@@ -271,7 +271,7 @@ impl Progress {
         }
     }
 
-    /// Removes the bar.
+    /// Removes the progress bar.
     pub fn finish(&self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();

@@ -152,7 +152,8 @@ fn until_unmounted(
     (taken_away(&own, served), Some(mark))
 }
 
-/// Takes the mount out of the tree after a failure: the connection is closed, so what is left of the mount is dead.
+/// Takes the mount out of the directory tree after a failure: the connection is closed, so what is left of the mount is
+/// dead.
 fn taken_away(own: &fuse::Own, served: anyhow::Result<()>) -> anyhow::Result<()> {
     if served.is_err() {
         own.unmount(fuse::Unmount::Detach)?;

@@ -58,7 +58,7 @@ struct Set {
     given_up: Arc<AtomicBool>,
 }
 
-/// Number of a superchunk that was sent to the threads.
+/// Number of a superchunk that was sent to the compressing threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 

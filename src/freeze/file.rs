@@ -29,7 +29,7 @@ pub enum CutError<E> {
     Batch(BatchError<E>),
 }
 
-/// Most pieces that are cut beyond the batch's limit to reach a clean border.
+/// Most pieces that are cut beyond the batch's limit, to reach a border that no old subchunk extends across.
 const OVERRUN: usize = 16;
 
 /// Cuts the parts of a file that are to be frozen, from `from` on: 0, or the offset where an earlier call said to

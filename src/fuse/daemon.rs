@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Longest message, in bytes, that the starter reads from its daemon.
+/// Longest message, in bytes, that the process which starts a daemon reads from it.
 const MESSAGE_LEN: u64 = 64 << 10;
 
 /// Message of the daemon when it serves. Any other message says why it does not.
@@ -119,7 +119,8 @@ impl Starting {
 }
 
 impl Announcer {
-    /// Gives up everything that belongs to the starter (working directory, terminal), and reports success.
+    /// Gives up everything that belongs to the process that started the daemon (working directory, terminal), and
+    /// reports success to it.
     ///
     /// # Errors
     /// Fails if /dev/null is missing, or the starter has ended.
@@ -129,7 +130,7 @@ impl Announcer {
         self.report.write_all(READY)
     }
 
-    /// Reports to the starter why there will be no mount.
+    /// Reports to the process that started the daemon why there will be no mount.
     pub fn failed(mut self, message: &str) {
         // If the starter has ended, nobody reads the message.
         self.report.write_all(message.as_bytes()).ok();

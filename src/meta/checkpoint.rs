@@ -70,8 +70,8 @@ pub struct CheckpointInput<'a> {
     pub inodes: u64,
     /// Sum of the sizes of the regular files in bytes, each inode counted once.
     pub bytes: u64,
-    /// Bytes of file data that the freezer did not store since the version, because deduplication found them in the
-    /// image.
+    /// Bytes of file data that the freezer did not store since `version` was made, because deduplication found them in
+    /// the image.
     pub shared: u64,
     /// Time of the checkpoint, which the root records.
     pub time: Time,
@@ -212,8 +212,8 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     Ok((root, place, root_hash, counters))
 }
 
-/// Returns the number and the raw bytes of the subchunks of file data that are new since the version. The changed rows
-/// of the map are only for such subchunks: the rows for table blocks are made by the checkpoint itself.
+/// Returns the number and the raw bytes of the subchunks of file data that `version` does not have. The changed rows of
+/// the map are only for such subchunks: the rows for table blocks are made by the checkpoint itself.
 fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     let (mut subchunks, mut bytes) = (0u64, 0u64);
     let map = version.tree(&schema::MAP);

@@ -5,7 +5,7 @@ use crate::format::rows::{Time, XattrSet};
 use rustix::fs::Stat;
 use std::sync::Arc;
 
-/// What the scan knows about an inode.
+/// What the walk over the sources has found out about an inode.
 #[derive(Debug, Clone)]
 pub(super) struct Meta {
     pub(super) mode: u32,
@@ -33,7 +33,8 @@ pub(super) struct FileJob {
     pub(super) name: Box<[u8]>,
     /// Name of the file in `dir`, if it differs from the name in the image.
     pub(super) at: Option<Box<[u8]>>,
-    /// Attributes of the file when the scan saw it. A difference at reading time means that the file changed.
+    /// Attributes of the file when the walk over the sources found it. If they differ when the file is read, it has
+    /// changed.
     pub(super) stat: Stat,
     /// Total bytes of the files before this one, in path order.
     pub(super) start: u64,
@@ -74,7 +75,7 @@ pub(super) enum ReadExtent {
 pub(super) enum ReadEnd {
     /// The whole file was read.
     Whole,
-    /// The file was read, but differs from what the scan saw.
+    /// The file was read, but differs from what the walk over the sources found.
     Changed(String),
     /// The file cannot be packed, for this reason.
     Failed(String),

@@ -21,7 +21,7 @@ use zerocopy::IntoBytes;
 /// Number of subchunks after which the chunker usually cuts where it would also cut if it had started earlier.
 const RESYNCED: u32 = 2;
 
-/// The tree rows and figures after the last file was packed.
+/// What is known when the last file was packed: rows of tables that describe the tree, and figures.
 pub(super) struct Filled {
     pub(super) rows: TreeRows,
     pub(super) index: DedupIndex,
@@ -311,7 +311,8 @@ impl<'a, E> Filler<'a, E> {
         Ok(())
     }
 
-    /// Returns the id of a subchunk with these bytes: an earlier subchunk, or a new one in the open superchunk.
+    /// Returns the id of a subchunk with these bytes: an earlier subchunk, or a new one in the superchunk that is being
+    /// filled.
     fn subchunk(&mut self, identity: &Identity, bytes: &[u8]) -> Result<SubchunkId, PackError> {
         if let Some(id) = self.index.get(identity) {
             let open = (SuperchunkId(self.next_superchunk), self.open.raw());

@@ -20,7 +20,7 @@ pub const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
 /// The first bytes of a valid [`CACHE_TAG`].
 pub const CACHE_TAG_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// An entry that the scan found.
+/// An entry of a source that the walk over the sources found.
 #[derive(Debug, Clone, Copy)]
 pub struct FilterEntry<'a> {
     /// Path relative to the source, without a leading slash, components separated by `/`. It is never empty: the source

@@ -31,7 +31,7 @@ const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEX
 
 /// Why the walk ended early.
 pub(super) enum Stop {
-    /// Nobody wants entries any more: the observer asked to stop, or the receiving stage has ended.
+    /// Nobody wants entries any more: the observer asked to stop, or the thread that receives entries has ended.
     Gone,
     /// Continuing would leave out something that can be read.
     Failed(PackError),
@@ -60,7 +60,7 @@ struct Level {
     /// Descriptor of the directory; only the deepest directory that is being walked has one.
     fd: Option<Arc<OwnedFd>>,
     names: std::vec::IntoIter<Box<[u8]>>,
-    /// Length of the path without this directory's name.
+    /// Length of the path of the current entry ([`Walk::path`]) without this directory's name.
     before: usize,
 }
 

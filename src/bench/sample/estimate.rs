@@ -14,7 +14,7 @@ use crate::pack::rehearsal::Unit;
 const HOPELESS: f64 = 0.02;
 /// The quantile of the normal distribution that leaves 1 % outside, on both sides together.
 const NORMAL: f64 = 2.576;
-/// Probability that the sample missed more superchunks of another kind than the range allows for.
+/// Probability that the sample missed more superchunks of another kind than the bounds allow for.
 const MISSED: f64 = 0.01;
 /// Student's t for 1 to 8 degrees of freedom; beyond that a series is precise to three digits.
 const STUDENT: [f64; 8] = [63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355];
