@@ -212,8 +212,8 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     Ok((root, place, root_hash, counters))
 }
 
-/// Returns the number and the raw bytes of the subchunks of file data that `version` does not have. The changed rows of
-/// the map are only for such subchunks: the rows for table blocks are made by the checkpoint itself.
+/// Returns the number and the raw bytes of the subchunks of file data that `changes` add to those of `version`. The
+/// changed rows of the map are only for such subchunks: the rows for table blocks are made by the checkpoint itself.
 fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     let (mut subchunks, mut bytes) = (0u64, 0u64);
     let map = version.tree(&schema::MAP);
