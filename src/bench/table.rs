@@ -7,11 +7,12 @@ use super::sheet::{Column, Row, Sheet, order, sheets};
 use super::show::{Human, Utc, ascii, counted, grouped, rounded};
 use std::fmt::Write;
 
-/// Number of spaces between two columns.
+/// Number of spaces between two columns of the table.
 const GAP: usize = 2;
-/// Most columns of a name beside its figures; a longer name gets a line of its own above them.
+/// Greatest width, in columns of text, of a name that stands beside its figures. A wider name gets a line of its own
+/// above them.
 const NAME: usize = 28;
-/// Least width of the table in columns.
+/// Least width of the table, in columns of text.
 const NARROWEST: usize = 40;
 
 /// Returns the text of `report`, in lines of at most `width` columns, except where figures need more.

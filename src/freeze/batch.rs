@@ -243,7 +243,8 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         self.take_what_is_there()
     }
 
-    /// Collects results early: errors and figures are known sooner, and raw bytes are freed.
+    /// Collects the superchunks that are compressed by now, so that errors and figures are known early, and raw bytes
+    /// are freed.
     fn take_what_is_there(&mut self) -> Result<(), BatchError<K::Error>> {
         for sealed in &mut self.sealed {
             if let Stored::Awaited(ticket) = sealed.stored

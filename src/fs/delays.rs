@@ -17,7 +17,7 @@ pub(super) struct Delays {
     pub(super) changed: Condvar,
 }
 
-/// The replies to writes that wait, and the state of the thread that sends them.
+/// The replies that wait, each to a write, and the state of the thread that sends them.
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) waiting: Vec<(Delay, Waiter)>,

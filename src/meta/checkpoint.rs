@@ -139,8 +139,8 @@ impl CheckpointError {
     }
 }
 
-/// Appends the table blocks that `input.changes` changes, the changed blocks of the map, and a root to `log`, the
-/// writer of the version's log, and makes them durable.
+/// Appends the table blocks that `input.changes` changes, the changed blocks of the map, and a root to `log`, which is
+/// the writer of the image's log, and makes them durable.
 ///
 /// # Errors
 /// See [`CheckpointError`].

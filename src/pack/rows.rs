@@ -211,8 +211,8 @@ impl TreeRows {
         Ok(XattrRef::Set(id))
     }
 
-    /// Adds a content of less than 512 bytes, and returns its id and whether it is new. It is shared by BLAKE3,
-    /// whatever the image's hash is, because BLAKE3 proves equality.
+    /// Adds a content of less than 512 bytes, and returns its id and whether it is new. Equal contents are recognized
+    /// by BLAKE3, whatever the image's hash is, because BLAKE3 proves equality.
     pub(super) fn tiny(&mut self, bytes: &[u8]) -> Result<(TinyId, bool), PackError> {
         let identity = Identity::of(HashKind::Blake3, bytes);
         if let Some(id) = self.tiny_index.get(&identity) {

@@ -49,7 +49,7 @@ impl Moment {
         self.splices
     }
 
-    /// Returns the time of the moment.
+    /// Returns the time of the snapshot's moment.
     pub(in crate::fs) fn time(&self) -> Time {
         self.time
     }
