@@ -58,8 +58,7 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Makes the adapter that serves `live`; `fs` is the same filesystem for requests that only read. Replies that wait
-    /// for a commit are in `parked`.
+    /// Makes the adapter that serves `live`. `fs` answers requests that only read, and `parked` has replies that wait.
     pub(super) fn new(live: Arc<Live>, fs: Arc<Fs>, options: MountOptions, parked: Arc<Parked<Late>>) -> Self {
         let (of_guard, to_drain) = (Arc::clone(&live), Arc::clone(&parked));
         // What a handler left half done must not be committed.
