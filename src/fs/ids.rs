@@ -25,7 +25,7 @@ impl Ids {
         ids
     }
 
-    /// Raises each counter to at least this value.
+    /// Raises each counter to at least its value in `counters`.
     pub(super) fn raise(&self, counters: &Counters) {
         for (counter, value) in [
             (&self.inode, counters.inode),

@@ -19,7 +19,7 @@ const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Most event loops. Each costs a thread, and the kernel's own limit of background requests is lower.
 const MAX_THREADS: usize = 256;
 
-/// Default time from the oldest change that is not committed to its commit.
+/// Default of the longest time between a change and its commit.
 const COMMIT: Duration = Duration::from_secs(5);
 
 /// Longest time between commits, in seconds. Nobody wants to lose more than an hour in a crash.

@@ -61,8 +61,8 @@ pub fn mount(fs: Arc<Fs>, mountpoint: &Path, source: &OsStr, options: &MountOpti
     Ok(mount.finished(Served::Reading(session, pusher), own))
 }
 
-/// Mounts `live`, whose reading half is `fs`, writable on `mountpoint` (absolute). The options must be valid for a
-/// writable mount.
+/// Mounts `live` writable on `mountpoint` (absolute). `fs` is the same filesystem for requests that only read. The
+/// options must be valid for a writable mount.
 ///
 /// # Errors
 /// Fails as [`mount`] does.

@@ -108,8 +108,8 @@ impl View {
         Ok(self.layers(table).cursor_at(key, None)?)
     }
 
-    /// Makes a cursor on the first row whose key is not below `key` that ends before the key `end`. It does not step
-    /// over tombstones from there on, of which there may be many.
+    /// Makes a cursor on the first row whose key is not below `key`. The cursor ends before the key `end`. It does not
+    /// step over tombstones from there on, of which there may be many.
     ///
     /// # Errors
     /// Fails if the table cannot be read.
