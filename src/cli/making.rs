@@ -17,6 +17,8 @@ use std::path::Path;
 
 /// Smallest subchunk that `fixed:` may ask for, in bytes.
 const FIXED_MIN: u64 = 64;
+/// Shortest match that may be asked for, in bytes: a shorter one costs more than it saves.
+const MATCH_MIN: u64 = 64;
 
 /// How data is cut and stored.
 #[derive(Debug, clap::Args)]
@@ -34,6 +36,12 @@ pub struct Codec {
     /// Compress superchunks in parts of this size, each of which can be read alone: for random reads [default: by profile; none]
     #[arg(long, value_name = "SIZE", value_parser = part_size)]
     part_size: Option<u32>,
+    /// Shortest range of earlier data that is not stored again; 0 for no matching [default: by profile; 256]
+    #[arg(long, value_name = "BYTES", value_parser = min_match)]
+    min_match: Option<u32>,
+    /// How many other superchunks one superchunk may take data from: more makes the image smaller and slower to read [default: by profile; 8]
+    #[arg(long, value_name = "N")]
+    max_sources: Option<u8>,
     /// How files are cut into subchunks: fastcdc (depends on the content) or fixed:SIZE
     #[arg(long, value_name = "HOW", default_value = "fastcdc", value_parser = chunker)]
     chunker: Chunker,
@@ -64,6 +72,13 @@ fn superchunk_size(text: &str) -> Result<u32, String> {
 
 fn part_size(text: &str) -> Result<u32, String> {
     within(text, size::parse(text)?, limits::PART_MIN.into(), limits::SUPERCHUNK_MAX.into())
+}
+
+fn min_match(text: &str) -> Result<u32, String> {
+    match size::parse(text)? {
+        0 => Ok(0),
+        bytes => within(text, bytes, MATCH_MIN, limits::SUBCHUNK_LEN),
+    }
 }
 
 fn chunker(text: &str) -> Result<Chunker, String> {
@@ -108,6 +123,9 @@ impl Codec {
             part_size,
             codec,
             level,
+            max_sources: self.max_sources.unwrap_or(own.max_sources),
+            // Bytes can be compared before they are shared, but not before they are in an image.
+            min_match: if self.hash == HashKind::Xxh3 { 0 } else { self.min_match.unwrap_or(own.min_match) },
             working_set: own.working_set.max(working_set(superchunk_size)),
             ..own
         };

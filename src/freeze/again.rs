@@ -35,7 +35,7 @@ impl<'k> Again<'k> {
         Ok(Again { compressors, awaited: BTreeMap::new(), kept: BTreeMap::new() })
     }
 
-    /// Compresses a superchunk, which the caller numbers. Its result is kept if it has at most `most` stored bytes. Waits
+    /// Compresses a superchunk, which the caller numbers, in parts or not. Its result is kept if it has at most `most` stored bytes. Waits
     /// if the compressors are busy.
     ///
     /// # Errors
@@ -43,8 +43,14 @@ impl<'k> Again<'k> {
     ///
     /// # Panics
     /// Panics if a compressor panicked, with the same panic.
-    pub fn add(&mut self, number: u64, raw: Vec<u8>, most: usize) -> Result<(), BatchError<Infallible>> {
-        let ticket = self.compressors.send(Arc::new(raw));
+    pub fn add(
+        &mut self,
+        number: u64,
+        raw: Vec<u8>,
+        in_parts: bool,
+        most: usize,
+    ) -> Result<(), BatchError<Infallible>> {
+        let ticket = self.compressors.send(Arc::new(raw), in_parts);
         self.awaited.insert(number, (ticket, most));
         let (compressors, kept) = (&mut self.compressors, &mut self.kept);
         let mut done = Ok(());

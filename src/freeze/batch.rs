@@ -10,11 +10,12 @@ use super::compressors::{Compressors, Priority, Ticket, Urgency, affordable};
 use super::packed::{Packed, PackedSuperchunk, Piece};
 use crate::chunk::Cutter;
 use crate::format::FormatError;
+use crate::format::clear::Listed;
 use crate::format::codec::{Compression, Decoder, Encoded};
 use crate::format::ids::SubchunkId;
 use crate::format::params::{HashKind, Params};
 use crate::format::rows::Identity;
-use crate::pack::superchunk::{Filling, Superchunk};
+use crate::pack::superchunk::{Filling, Large, Superchunk, is_large};
 use std::collections::HashMap;
 use std::sync::Arc;
 use thiserror::Error;
@@ -94,6 +95,9 @@ pub struct Batch<'k, K: Known + ?Sized> {
     cutter: Arc<Cutter>,
     compressors: Compressors<'k>,
     open: Filling,
+    /// The present file, if it is large; and the number of large files so far.
+    large: Option<Large>,
+    large_files: Large,
     /// Identities of the subchunks in the superchunk that is being filled.
     open_identities: Vec<Identity>,
     sealed: Vec<Sealed>,
@@ -125,6 +129,8 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
             cutter: Arc::new(Cutter::new(&params)),
             compressors: compressors.map_err(BatchError::Thread)?,
             open: Filling::new(params),
+            large: None,
+            large_files: 0,
             params,
             open_identities: Vec::new(),
             sealed: Vec::new(),
@@ -171,6 +177,14 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         self.new_bytes >= self.limit || self.shared_bytes >= self.limit.saturating_mul(SHARED_FACTOR)
     }
 
+    /// Begins a file of `len` bytes: the subchunks that follow are of this file.
+    pub fn begin_file(&mut self, len: u64) {
+        self.large = is_large(&self.params, len).then(|| {
+            self.large_files += 1;
+            self.large_files
+        });
+    }
+
     /// Adds a subchunk with the bytes `bytes`, and returns the piece that names it: a known subchunk, or a new one.
     /// Waits if the compressors are busy.
     ///
@@ -195,7 +209,7 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
             self.seal(complete)?;
         }
         let ordinal = self.subchunks;
-        self.open.push(bytes);
+        self.open.push(SubchunkId(ordinal), bytes, self.large);
         self.open_identities.push(identity);
         self.index.insert(identity, ordinal);
         self.subchunks = self.subchunks.saturating_add(1);
@@ -233,12 +247,13 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
 
     /// Passes a superchunk to the compressors. It contains the last subchunks that were added.
     fn seal(&mut self, superchunk: Superchunk) -> Result<(), BatchError<K::Error>> {
-        let Superchunk { raw, lens, short } = superchunk;
+        let Superchunk { raw, subchunks, short, in_parts, .. } = superchunk;
+        let lens = lens(&subchunks);
         let raw_len = raw.len() as u32;
         let first = self.subchunks.saturating_sub(lens.len() as u64);
         let identities = std::mem::take(&mut self.open_identities);
         self.take_what_is_there()?;
-        let stored = Stored::Awaited(self.compressors.send(Arc::new(raw)));
+        let stored = Stored::Awaited(self.compressors.send(Arc::new(raw), in_parts));
         self.sealed.push(Sealed { first, lens, identities, raw_len, short, stored });
         self.take_what_is_there()
     }
@@ -269,9 +284,9 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     /// Returns whether the subchunk in this batch with this ordinal has these bytes.
     fn has_bytes(&mut self, ordinal: u64, bytes: &[u8]) -> Result<bool, BatchError<K::Error>> {
         let after = self.sealed.partition_point(|sealed| sealed.first <= ordinal);
-        let open_first = self.subchunks.saturating_sub(self.open.lens().len() as u64);
+        let open_first = self.subchunks.saturating_sub(self.open.subchunks().len() as u64);
         if ordinal >= open_first {
-            return Ok(part(self.open.raw(), self.open.lens(), ordinal - open_first) == Some(bytes));
+            return Ok(part(self.open.raw(), &lens(self.open.subchunks()), ordinal - open_first) == Some(bytes));
         }
         let Some(number) = after.checked_sub(1) else { return Ok(false) };
         if self.compared.as_ref().is_none_or(|(other, _)| *other != number) {
@@ -304,6 +319,11 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
 fn receive<E>(compressors: &mut Compressors<'_>, ticket: Ticket) -> Result<Encoded, BatchError<E>> {
     let stopped = FormatError::Decode { what: "superchunk", why: "its thread has stopped".into() };
     compressors.receive(ticket).unwrap_or(Err(stopped)).map_err(BatchError::Compress)
+}
+
+/// Returns the length of each subchunk.
+fn lens(subchunks: &[Listed]) -> Vec<u32> {
+    subchunks.iter().map(|listed| listed.len).collect()
 }
 
 /// Returns the bytes of subchunk number `n` of a superchunk.

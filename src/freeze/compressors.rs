@@ -66,6 +66,7 @@ pub(super) struct Ticket(u64);
 #[derive(Debug)]
 struct Job {
     raw: Arc<Vec<u8>>,
+    in_parts: bool,
     first: Awaited,
     /// Receiver of the result from the second set of threads, if that has taken the superchunk over.
     again: Option<Awaited>,
@@ -136,12 +137,12 @@ impl<'k> Compressors<'k> {
         self.urgency = Some(urgency);
     }
 
-    /// Sends a superchunk to the threads. Waits while all threads are busy and another superchunk waits.
-    pub(super) fn send(&mut self, raw: Arc<Vec<u8>>) -> Ticket {
+    /// Sends a superchunk to the threads, which compress it in parts or not. Waits while all threads are busy and another superchunk waits.
+    pub(super) fn send(&mut self, raw: Arc<Vec<u8>>, in_parts: bool) -> Ticket {
         let ticket = Ticket(self.next);
         self.next = self.next.saturating_add(1);
         let (done, first) = bounded(1);
-        let mut job = (Arc::clone(&raw), done);
+        let mut job = CompressJob { raw: Arc::clone(&raw), in_parts, done };
         while let Some(queue) = &self.set.queue {
             if !self.may_be_taken_over() {
                 if queue.send(job).is_err() {
@@ -159,7 +160,7 @@ impl<'k> Compressors<'k> {
             }
             self.look();
         }
-        self.jobs.insert(ticket, Job { raw, first, again: None });
+        self.jobs.insert(ticket, Job { raw, in_parts, first, again: None });
         ticket
     }
 
@@ -208,7 +209,7 @@ impl<'k> Compressors<'k> {
         for job in self.jobs.values_mut() {
             let (done, again) = bounded(1);
             // If these threads panic, whoever waits for the result notices.
-            let _ = queue.send((Arc::clone(&job.raw), done));
+            let _ = queue.send(CompressJob { raw: Arc::clone(&job.raw), in_parts: job.in_parts, done });
             job.again = Some(again);
         }
     }
@@ -257,11 +258,11 @@ impl Set {
             let thread = Builder::new().name(format!("freeze-{n}")).spawn(move || {
                 priority.take();
                 let mut encoder = Encoder::new(compression, part_size);
-                while let Ok((raw, done)) = queue.recv()
+                // If a receiver hung up, the batch has failed or has this result from another thread.
+                while let Ok(job) = queue.recv()
                     && !given_up.load(Ordering::Relaxed)
                 {
-                    // If the receiver hung up, the batch has failed or has this result from another thread.
-                    let _ = done.send(encoder.encode(&raw));
+                    job.run(&mut encoder);
                 }
             })?;
             started.threads.push(thread);
@@ -350,7 +351,7 @@ mod tests {
     fn starving() -> (Compressors<'static>, Sender<()>) {
         let (go, wait) = bounded::<()>(1);
         let compressors = with(Priority::Idle, move |queue| {
-            let (raw, done) = queue.recv().unwrap();
+            let CompressJob { raw, done, .. } = queue.recv().unwrap();
             let _ = wait.recv();
             let _ = done.send(Encoder::new(COMPRESSION, None).encode(&raw));
         });
@@ -396,7 +397,7 @@ mod tests {
         let (mut compressors, go): (Compressors<'_>, _) = starving();
         compressors.set_urgency(Urgency { is_urgent: &is_urgent, left: &left });
         // More than fit into the queue: without a second set this would wait for ever.
-        let tickets: Vec<_> = (0..6).map(|n| compressors.send(raw(n))).collect();
+        let tickets: Vec<_> = (0..6).map(|n| compressors.send(raw(n), false)).collect();
         for (n, ticket) in (0..).zip(tickets) {
             assert_eq!(compressors.receive(ticket).unwrap().unwrap(), encoded(n));
         }
@@ -413,7 +414,7 @@ mod tests {
         let left = LeftBehind::default();
         let (mut compressors, go): (Compressors<'_>, _) = starving();
         compressors.set_urgency(urgent(&left));
-        let ticket = compressors.send(raw(1));
+        let ticket = compressors.send(raw(1), false);
         assert_eq!(compressors.receive(ticket).unwrap().unwrap(), encoded(1));
         drop(go);
         drop(compressors);
@@ -425,7 +426,7 @@ mod tests {
         for first_ends in [true, false] {
             let (give, first) = bounded(1);
             let (gives, again) = bounded(1);
-            let job = Job { raw: raw(1), first, again: Some(again) };
+            let job = Job { raw: raw(1), in_parts: false, first, again: Some(again) };
             assert!(job.try_receive().is_none());
             let (ends, never) = if first_ends { (give, gives) } else { (gives, give) };
             ends.send(Ok(encoded(1))).unwrap();
@@ -442,7 +443,7 @@ mod tests {
         let left = LeftBehind::default();
         let (mut compressors, go): (Compressors<'_>, _) = starving();
         compressors.set_urgency(urgent(&left));
-        compressors.send(raw(1));
+        compressors.send(raw(1), false);
         drop(compressors);
         assert!(!left.is_empty());
         drop(go);
@@ -454,7 +455,7 @@ mod tests {
         let left = LeftBehind::default();
         let mut compressors = Compressors::start(1, Priority::Idle, COMPRESSION, None).unwrap();
         compressors.set_urgency(Urgency { is_urgent: &|| false, left: &left });
-        let tickets: Vec<_> = (0..4).map(|n| compressors.send(raw(n))).collect();
+        let tickets: Vec<_> = (0..4).map(|n| compressors.send(raw(n), false)).collect();
         for (n, ticket) in (0..).zip(tickets) {
             assert_eq!(compressors.receive(ticket).unwrap().unwrap(), encoded(n));
         }
@@ -466,7 +467,7 @@ mod tests {
     #[test]
     fn a_panic_of_a_compressor_goes_on_where_its_work_is_waited_for() {
         let mut compressors = panicking();
-        let awaited = compressors.send(Arc::new(vec![1]));
+        let awaited = compressors.send(Arc::new(vec![1]), false);
         let panic = catch_unwind(AssertUnwindSafe(|| drop(compressors.receive(awaited))));
         assert_eq!(message(panic), "out of order");
     }
@@ -474,14 +475,15 @@ mod tests {
     #[test]
     fn a_panic_of_a_compressor_goes_on_where_more_work_is_handed_over() {
         let mut compressors = panicking();
-        let panic = catch_unwind(AssertUnwindSafe(|| (0..9).for_each(|_| _ = compressors.send(Arc::new(vec![1])))));
+        let panic =
+            catch_unwind(AssertUnwindSafe(|| (0..9).for_each(|_| _ = compressors.send(Arc::new(vec![1]), false))));
         assert_eq!(message(panic), "out of order");
     }
 
     #[test]
     fn a_panic_of_a_compressor_goes_on_where_a_batch_is_given_up() {
         let mut compressors = panicking();
-        compressors.send(Arc::new(vec![1]));
+        compressors.send(Arc::new(vec![1]), false);
         assert_eq!(message(catch_unwind(AssertUnwindSafe(|| drop(compressors)))), "out of order");
     }
 }

@@ -49,6 +49,7 @@ where
     L: Layout<Error = K::Error>,
     K: Known + ?Sized,
 {
+    batch.begin_file(layout.size());
     let cutter = batch.cutter();
     // Cutting everything again is meant to give an even content.
     let blocks = if how.scope == Scope::Everything { Blocks::Image } else { how.blocks };

@@ -5,7 +5,7 @@
 //! appends.
 
 use crate::format::block::Row;
-use crate::format::clear::ClearList;
+use crate::format::clear::{ClearList, Listed};
 use crate::format::codec::Encoded;
 use crate::format::frame::{FRAME_HEADER, FrameKind};
 use crate::format::ids::{SubchunkId, SuperchunkId};
@@ -15,7 +15,7 @@ use crate::format::place::Place;
 use crate::format::rows::Identity;
 use crate::log::NewFrame;
 use crate::meta::MapRows;
-use crate::pack::superchunk::{Superchunk, frame, identity_rows};
+use crate::pack::superchunk::{frame, identity_rows};
 
 /// Most bytes of a clear list without its subchunks.
 const CLEAR_BASE: u64 = 40;
@@ -51,7 +51,9 @@ pub struct PackedSuperchunk {
 impl PackedSuperchunk {
     /// Makes the clear list of the superchunk. `first` is the id of the batch's first subchunk.
     pub fn clear_list(&self, first: SubchunkId, superchunk: SuperchunkId) -> ClearList {
-        Superchunk::clear_list(&self.lens, SubchunkId(first.0.saturating_add(self.first)), superchunk)
+        let first = first.0.saturating_add(self.first);
+        let subchunks = (first..).zip(&self.lens).map(|(id, &len)| Listed::whole(SubchunkId(id), len)).collect();
+        ClearList { superchunk, subchunks }
     }
 
     /// Makes the frame of the superchunk; `clear` is the encoded clear list.

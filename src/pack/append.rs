@@ -1,12 +1,14 @@
 //! Appends superchunks in the order in which they were sealed, whatever order their compressors finish in.
 
-use super::compare::Places;
+use super::stored::Places;
 use super::{PackObserver, superchunk};
 use crate::format::FormatError;
 use crate::format::clear::ClearList;
 use crate::format::codec::Encoded;
 use crate::format::frame::FrameKind;
+use crate::format::ids::SubchunkId;
 use crate::format::limits;
+use crate::format::recipe::Recipe;
 use crate::log::{LogError, LogWriter};
 use crate::meta::MapRows;
 use crate::storage::{FileStorage, Storage};
@@ -38,9 +40,9 @@ impl Progress {
         self.read.1.store(bytes, Ordering::Relaxed);
     }
 
-    /// Records that a superchunk of `raw` raw bytes is appended, and that the image ends at offset `end`.
-    pub(super) fn append(&self, raw: u32, end: u64) {
-        self.appended.fetch_add(raw.into(), Ordering::Relaxed);
+    /// Records that a superchunk with `bytes` bytes of subchunks is appended, and that the image ends at offset `end`.
+    pub(super) fn append(&self, bytes: u64, end: u64) {
+        self.appended.fetch_add(bytes, Ordering::Relaxed);
         self.stored.store(end, Ordering::Relaxed);
     }
 
@@ -55,6 +57,10 @@ impl Progress {
 /// A complete superchunk, and the receiver of its compressed form.
 pub(super) struct Sealed<E = Encoded> {
     pub(super) list: ClearList,
+    /// Recipes of its composed subchunks.
+    pub(super) recipes: Vec<(SubchunkId, Recipe)>,
+    /// Bytes of its subchunks, as files have them.
+    pub(super) subchunk_bytes: u64,
     pub(super) raw_len: u32,
     /// Whether the superchunk is not full.
     pub(super) short: bool,
@@ -68,6 +74,8 @@ pub(super) struct Appended {
     /// Writer of the image's log; `None` if there was no superchunk.
     pub(super) log: Option<LogWriter>,
     pub(super) map: MapRows,
+    /// Whether some subchunk is composed.
+    pub(super) has_recipes: bool,
 }
 
 /// Epoch (number of the writer's session) of an image that `pack` makes.
@@ -87,7 +95,7 @@ pub(super) fn run(
     places: &Places,
     observer: &dyn PackObserver,
 ) -> Result<Appended, LogError> {
-    let mut appended = Appended { log: None, map: MapRows::default() };
+    let mut appended = Appended { log: None, map: MapRows::default(), has_recipes: false };
     while let Ok(sealed) = queue.recv() {
         // The compressor hung up because it panicked; the thread scope passes the panic on.
         let Ok(encoded) = sealed.encoded.recv() else { break };
@@ -99,9 +107,10 @@ pub(super) fn run(
         let Some(log) = &mut appended.log else { break };
         let clear = sealed.list.encode();
         let place = log.append(superchunk::frame(&encoded, &clear, sealed.raw_len, sealed.short))?;
-        appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list, Vec::new());
-        places.add(sealed.list.superchunk, place);
-        progress.append(sealed.raw_len, log.end());
+        appended.has_recipes |= !sealed.recipes.is_empty();
+        appended.map.add(FrameKind::SUPERCHUNK, place, &sealed.list, sealed.recipes);
+        places.add(place);
+        progress.append(sealed.subchunk_bytes, log.end());
         progress.tell(observer);
     }
     Ok(appended)

@@ -76,7 +76,7 @@ fn write(storage: Arc<dyn Storage>, image: &Path, options: &PackOptions) -> Resu
         summary: PackSummary { directories: 1, ..PackSummary::default() },
         uses: Vec::new(),
     };
-    finish(filled, Appended { log: None, map: MapRows::default() }, storage, image, options)
+    finish(filled, Appended { log: None, map: MapRows::default(), has_recipes: false }, storage, image, options)
 }
 
 #[cfg(test)]

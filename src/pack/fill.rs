@@ -3,12 +3,15 @@
 use super::append::{Progress, Sealed};
 use super::compare::Compare;
 use super::files::{Batch, Entry, FileJob, FilePart, Meta, ReadEnd, ReadExtent, Segment};
+use super::matching::Matching;
 use super::plan::Plan;
 use super::portions::{Portions, Use};
 use super::rows::{ContentBuilder, Node, TreeRows};
-use super::superchunk::{CompressJob, Filling, Superchunk};
+use super::stored::Stored;
+use super::superchunk::{CompressJob, Large, Superchunk, is_large};
 use super::{PackError, PackObserver, PackOptions, PackSummary, read};
 use crate::chunk::DedupIndex;
+use crate::format::clear::ClearList;
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::limits;
 use crate::format::params::RawParams;
@@ -40,13 +43,17 @@ pub(super) struct Filler<'a, E> {
     observer: &'a dyn PackObserver,
     compress: Sender<CompressJob<E>>,
     sealed: Sender<Sealed<E>>,
-    compare: Compare<'a>,
+    compare: Compare,
+    stored: Stored<'a>,
     progress: &'a Progress,
     /// Portions of the files to read; `None` for everything.
     portions: Option<&'a Portions>,
     rows: TreeRows,
     index: DedupIndex,
-    open: Filling,
+    matching: Matching,
+    /// The present file, if it is large; and the number of large files so far.
+    large: Option<Large>,
+    large_files: Large,
     next_subchunk: u64,
     next_superchunk: u64,
     log_id: Option<u64>,
@@ -64,7 +71,7 @@ impl<'a, E> Filler<'a, E> {
         observer: &'a dyn PackObserver,
         compress: Sender<CompressJob<E>>,
         sealed: Sender<Sealed<E>>,
-        compare: Compare<'a>,
+        (compare, stored): (Compare, Stored<'a>),
         progress: &'a Progress,
     ) -> Self {
         Filler {
@@ -73,11 +80,14 @@ impl<'a, E> Filler<'a, E> {
             compress,
             sealed,
             compare,
+            stored,
             progress,
             portions: None,
             rows: TreeRows::new(plan),
             index: DedupIndex::new(plan.spill_after, &plan.temp_dir),
-            open: Filling::new(options.params),
+            matching: Matching::new(options.params, SuperchunkId(1)),
+            large: None,
+            large_files: 0,
             next_subchunk: 1,
             next_superchunk: 1,
             log_id: None,
@@ -113,9 +123,10 @@ impl<'a, E> Filler<'a, E> {
             // The scan ended inside a directory: its thread panicked, and the thread scope passes the panic on.
             return Err(PackError::Stopped);
         }
-        if let Some(last) = self.open.take() {
-            self.seal(last)?;
+        while let Some(superchunk) = self.matching.finish(&mut self.stored)? {
+            self.seal(superchunk)?;
         }
+        self.summary.matched_bytes = self.matching.matched();
         Ok(Filled {
             rows: self.rows,
             index: self.index,
@@ -215,6 +226,10 @@ impl<'a, E> Filler<'a, E> {
 
     fn file(&mut self, job: &FileJob, meta: &Meta, parts: &mut Parts) -> Result<(), PackError> {
         let name = &*job.name;
+        self.large = is_large(&self.options.params, meta.size).then(|| {
+            self.large_files += 1;
+            self.large_files
+        });
         let mut builder = ContentBuilder::default();
         let mut tiny = None;
         let min = self.options.params.chunker.min_len();
@@ -315,46 +330,47 @@ impl<'a, E> Filler<'a, E> {
     /// filled.
     fn subchunk(&mut self, identity: &Identity, bytes: &[u8]) -> Result<SubchunkId, PackError> {
         if let Some(id) = self.index.get(identity) {
-            let open = (SuperchunkId(self.next_superchunk), self.open.raw());
-            if !self.compare.needed() || self.compare.equal(id, bytes, open, self.log_id.unwrap_or(0))? {
+            let open = (SuperchunkId(self.next_superchunk), self.matching.open().raw());
+            if !self.compare.needed() || self.compare.equal(id, bytes, open, &mut self.stored)? {
                 self.summary.shared_bytes += bytes.len() as u64;
                 return Ok(id);
             }
-        }
-        if let Some(complete) = self.open.make_room(bytes.len()) {
-            self.seal(complete)?;
         }
         let id = SubchunkId(self.next_subchunk);
         //= format-spec.md#5
         //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a
         //# superchunk written a second time (3.1, copy) keeps its id.
         self.next_subchunk += 1;
-        self.compare.add(SuperchunkId(self.next_superchunk), self.open.raw().len() as u32, bytes.len() as u32);
-        self.open.push(bytes);
+        self.matching.push(id, bytes, self.large);
+        while let Some(superchunk) = self.matching.advance(&mut self.stored)? {
+            self.seal(superchunk)?;
+        }
+        let at = self.matching.open().raw().len().saturating_sub(bytes.len());
+        self.compare.add(SuperchunkId(self.next_superchunk), at as u32, bytes.len() as u32);
         self.index.insert(*identity, id)?;
         self.summary.unique_bytes += bytes.len() as u64;
         self.summary.subchunks += 1;
         Ok(id)
     }
 
-    /// Passes a superchunk to the compressors. Its subchunks are those with the highest ids so far.
+    /// Passes a superchunk to the compressors.
     fn seal(&mut self, superchunk: Superchunk) -> Result<(), PackError> {
-        let Superchunk { raw, lens, short } = superchunk;
+        let Superchunk { raw, subchunks, recipes, subchunk_bytes, short, in_parts } = superchunk;
         let raw = Arc::new(raw);
         let log_id = *self.log_id.get_or_insert_with(|| log_id(self.options, &raw));
-        let first = SubchunkId(self.next_subchunk - lens.len() as u64);
         //= format-spec.md#5
         //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a superchunk
         //# written a second time (3.1, copy) keeps its id.
-        let list = Superchunk::clear_list(&lens, first, SuperchunkId(self.next_superchunk));
+        let list = ClearList { superchunk: SuperchunkId(self.next_superchunk), subchunks };
         self.next_superchunk += 1;
         self.summary.superchunks += 1;
-        self.compare.sealed(list.superchunk, &raw);
+        self.stored.add(&list, &raw, log_id)?;
         let (done, encoded) = bounded(1);
         let raw_len = raw.len() as u32;
         // The receiver hung up because it failed; its error is reported instead.
-        self.compress.send((raw, done)).map_err(|_| PackError::Stopped)?;
-        self.sealed.send(Sealed { list, raw_len, short, encoded, log_id }).map_err(|_| PackError::Stopped)
+        self.compress.send(CompressJob { raw, in_parts, done }).map_err(|_| PackError::Stopped)?;
+        let sealed = Sealed { list, recipes, subchunk_bytes, raw_len, short, encoded, log_id };
+        self.sealed.send(sealed).map_err(|_| PackError::Stopped)
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn finish(
     options: &PackOptions,
 ) -> Result<Finished, PackError> {
     let id = filled.log_id.unwrap_or_else(|| log_id(options, &[]));
-    let Appended { log, mut map } = appended;
+    let Appended { log, mut map, has_recipes } = appended;
     let mut log = match log {
         Some(log) => log,
         None => begin_log(storage.clone(), id).map_err(|source| PackError::log(at, source))?,
@@ -151,6 +151,9 @@ pub(super) fn finish(
     }
     if params.part_size.is_some() {
         features |= incompat::PARTS;
+    }
+    if has_recipes {
+        features |= incompat::RECIPES;
     }
     let head = Head {
         compat: 0,

@@ -15,6 +15,7 @@ pub mod filter;
 mod finish;
 mod held;
 mod hollow;
+pub mod matching;
 mod options;
 mod own;
 mod pipeline;
@@ -28,6 +29,7 @@ mod scan;
 mod shares;
 mod source;
 mod spool;
+mod stored;
 pub mod superchunk;
 mod walk;
 mod xattrs;
@@ -85,14 +87,15 @@ pub fn pack(
     let storage = Arc::new(storage.map_err(|source| PackError::image(image, source))?);
 
     let scan = scan::Scan::new(&sources, options, &own, observer);
-    let (progress, places) = (append::Progress::default(), compare::Places::new(options));
+    let (progress, places) = (append::Progress::default(), stored::Places::new(options));
     let stages = pipeline::Stages {
         scan: &scan,
         plan: &plan,
         options,
         observer,
         progress: &progress,
-        compare: compare::Compare::new(&places, Some(storage.clone())),
+        compare: compare::Compare::new(options),
+        stored: stored::Stored::new(stored::Back::Image(storage.clone(), &places), options),
         portions: None,
     };
     let compress = |queue: &_| superchunk::compress(queue, options.compression, options.params.part_size);

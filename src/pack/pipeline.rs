@@ -9,6 +9,7 @@ use super::fill::{Filled, Filler};
 use super::plan::Plan;
 use super::portions::Portions;
 use super::scan::Scan;
+use super::stored::Stored;
 use super::superchunk::CompressJob;
 use super::{PackError, PackObserver, PackOptions, read};
 use crossbeam_channel::{Receiver, bounded};
@@ -25,7 +26,8 @@ pub(super) struct Stages<'a> {
     pub(super) options: &'a PackOptions,
     pub(super) observer: &'a dyn PackObserver,
     pub(super) progress: &'a Progress,
-    pub(super) compare: Compare<'a>,
+    pub(super) compare: Compare,
+    pub(super) stored: Stored<'a>,
     /// Portions of the files to read; `None` for everything.
     pub(super) portions: Option<&'a Portions>,
 }
@@ -41,7 +43,7 @@ impl Stages<'_> {
         compress: &(dyn Fn(&Receiver<CompressJob<E>>) + Sync),
         end: impl FnOnce(&Receiver<Sealed<E>>) -> Result<T, PackError> + Send,
     ) -> Result<(Filled, T), PackError> {
-        let Stages { scan, plan, options, observer, progress, compare, portions } = self;
+        let Stages { scan, plan, options, observer, progress, compare, stored, portions } = self;
         std::thread::scope(|scope| {
             let (read_jobs, read_queue) = bounded(BATCHES);
             let (batches, batch_queue) = bounded(BATCHES);
@@ -70,7 +72,7 @@ impl Stages<'_> {
             drop((read_queue, compress_queue));
             let ending = spawn("append".into()).spawn_scoped(scope, move || end(&sealed_queue)).map_err(failed)?;
 
-            let filler = Filler::new(options, plan, observer, compress_jobs, sealed, compare, progress);
+            let filler = Filler::new(options, plan, observer, compress_jobs, sealed, (compare, stored), progress);
             let filled = filler.reading(portions).run(&batch_queue);
             scan.end();
             // Readers that wait to send now see that nobody receives.

@@ -1,7 +1,7 @@
 //! How many threads fit in the memory limit.
 
 use super::superchunk::compressor_memory;
-use super::{PackError, PackOptions};
+use super::{PackError, PackOptions, matching, stored};
 use std::path::{Path, PathBuf};
 
 /// Most bytes of memory that everything except the compressors takes: queues of read data, rows before they go to a
@@ -28,9 +28,10 @@ impl Plan {
     pub(super) fn new(options: &PackOptions, image: &Path) -> Result<Self, PackError> {
         let each = compressor_memory(options.compression, options.params.superchunk_size);
         let jobs = options.jobs.max(1) as u64;
-        let fit = options.memory.saturating_sub(BASE) / each;
+        let base = BASE + matching::memory(&options.params) + stored::memory(&options.params);
+        let fit = options.memory.saturating_sub(base) / each;
         if fit == 0 {
-            return Err(PackError::Memory { given: options.memory, need: BASE + each });
+            return Err(PackError::Memory { given: options.memory, need: base + each });
         }
         Ok(Plan {
             readers: options.jobs.clamp(2, MAX_READERS),

@@ -7,7 +7,7 @@
 //! superchunks are compressed, each figure is that of the image that `pack` would make. Called by `bench`.
 
 use super::append::{Progress, Sealed, begin_log};
-use super::compare::{Compare, Places};
+use super::compare::Compare;
 use super::fill::Filled;
 use super::finish::finish;
 use super::held::Held;
@@ -16,12 +16,14 @@ use super::own::Own;
 use super::pipeline::Stages;
 use super::plan::Plan;
 use super::portions::{Portions, Use};
+use super::stored::{Back, Spool, Stored};
 use super::superchunk::{self, CompressJob};
 use super::{PackError, PackObserver, PackOptions, PackSummary, append::Appended, probe, scan};
 use crate::format::clear::ClearList;
 use crate::format::codec::{self, Encoded, Encoder};
 use crate::format::frame::{Flags, FrameKind};
 use crate::format::ids::SubchunkId;
+use crate::format::recipe::Recipe;
 use crate::format::sums;
 use crate::log::NewFrame;
 use crate::meta::{Image, ImageOptions, MapRows, Usage};
@@ -68,6 +70,7 @@ pub struct Unit {
 
 struct Gathered {
     list: ClearList,
+    recipes: Vec<(SubchunkId, Recipe)>,
     short: bool,
     unit: Unit,
     codec: u8,
@@ -146,14 +149,15 @@ pub fn rehearse<'a>(
     let size = options.params.superchunk_size;
     let held = Held::new(how.dir, size, how.hold, how.hold_at_least, how.seed);
     let held = held.map_err(|source| PackError::Spill { dir: how.dir.to_owned(), source })?;
-    let (progress, places) = (Progress::default(), Places::none());
+    let progress = Progress::default();
     let stages = Stages {
         scan: &scan,
         plan: &plan,
         options,
         observer,
         progress: &progress,
-        compare: Compare::new(&places, None),
+        compare: Compare::none(),
+        stored: Stored::new(Back::Spool(Spool::new(how.dir)?), options),
         portions: how.portions,
     };
     let (filled, (gathered, held)) = stages.run(&probe_all, |queue| gather(queue, held, how.dir, &progress))?;
@@ -163,7 +167,7 @@ pub fn rehearse<'a>(
 
 /// Estimates the sizes of superchunks until there are no more.
 fn probe_all(queue: &Receiver<CompressJob<Probed>>) {
-    while let Ok((raw, done)) = queue.recv() {
+    while let Ok(CompressJob { raw, done, .. }) = queue.recv() {
         let probed = probe::compressed(&raw).map(|probe| Probed { probe, fresh: probe::fresh(&raw), raw });
         // A receiver that hung up has failed and reports its own error.
         let _ = done.send(probed);
@@ -182,11 +186,12 @@ fn gather(
         let Ok(probed) = sealed.encoded.recv() else { break };
         let Probed { raw, probe, fresh } = probed?;
         held.offer(&raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
-        progress.append(sealed.raw_len, 0);
+        progress.append(sealed.subchunk_bytes, 0);
         let subchunks = sealed.list.subchunks.len() as u32;
         let unit = Unit { raw_len: sealed.raw_len, probe, fresh, stored: None, subchunks };
         gathered.push(Gathered {
             list: sealed.list,
+            recipes: sealed.recipes,
             short: sealed.short,
             unit,
             codec: 0,
@@ -313,10 +318,11 @@ impl Rehearsal<'_> {
         let storage = HollowStorage::new(dir).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
         let storage = Arc::new(storage);
         let on_log = |source| PackError::log(at, source);
-        let mut appended = Appended { log: None, map: MapRows::default() };
+        let mut appended = Appended { log: None, map: MapRows::default(), has_recipes: false };
         let mut stored = Vec::new();
         for (index, gathered) in gathered.into_iter().enumerate() {
-            let Gathered { list, short, unit, codec, flags, sum } = gathered;
+            let Gathered { list, recipes, short, unit, codec, flags, sum } = gathered;
+            appended.has_recipes |= !recipes.is_empty();
             let len = match unit.stored {
                 Some(len) => len,
                 None => predicted(index).min(unit.raw_len.into()) as u32,
@@ -341,7 +347,7 @@ impl Rehearsal<'_> {
             let mut place = log.append(NewFrame { clear: &clear, ..frame }).map_err(on_log)?;
             // The map keeps the checksum of the bytes that are left out.
             place.sum = sum;
-            appended.map.add(FrameKind::SUPERCHUNK, place, &list, Vec::<(SubchunkId, _)>::new());
+            appended.map.add(FrameKind::SUPERCHUNK, place, &list, recipes);
             stored = encoded.stored;
         }
         storage.keep_from_here();

@@ -5,37 +5,64 @@
 
 use crate::format::FormatError;
 use crate::format::block::{KeyRef, Row};
-use crate::format::clear::{ClearList, Listed};
+use crate::format::clear::Listed;
 use crate::format::codec::{Compression, Encoded, Encoder};
 use crate::format::frame::FrameKind;
-use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::ids::SubchunkId;
 use crate::format::limits;
 use crate::format::params::{HashKind, Params};
+use crate::format::recipe::Recipe;
 use crate::format::rows::{Identity, identity};
 use crate::log::NewFrame;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
 
-/// Raw bytes of a superchunk, and the channel for the result, which usually is its stored bytes.
-pub type CompressJob<E = Encoded> = (Arc<Vec<u8>>, Sender<Result<E, FormatError>>);
+/// A superchunk to be compressed. `E` is the result, which usually is its stored bytes.
+#[derive(Debug)]
+pub struct CompressJob<E = Encoded> {
+    /// Raw bytes of the superchunk.
+    pub raw: Arc<Vec<u8>>,
+    /// Whether it is compressed in parts, if the image has parts at all.
+    pub in_parts: bool,
+    /// Where the result goes.
+    pub done: Sender<Result<E, FormatError>>,
+}
+
+impl CompressJob {
+    /// Compresses the superchunk and sends the result. A receiver that hung up does not need it.
+    pub fn run(self, encoder: &mut Encoder) {
+        let CompressJob { raw, in_parts, done } = self;
+        let _ = done.send(if in_parts { encoder.encode(&raw) } else { encoder.encode_whole(&raw) });
+    }
+}
+
+/// Number of a large file among those that are packed together.
+pub type Large = u64;
+
+/// A file of at least so many superchunks is large: superchunks that it fills alone are in parts, because such files
+/// are read at random; small files are read as a whole.
+const LARGE: u64 = 4;
+
+/// Returns whether a file of `len` bytes is large.
+pub fn is_large(params: &Params, len: u64) -> bool {
+    params.part_size.is_some() && len >= LARGE * u64::from(params.superchunk_size)
+}
 
 /// A superchunk that takes no more subchunks.
 #[derive(Debug)]
 pub struct Superchunk {
-    /// Raw bytes of its subchunks, one after another.
+    /// Raw bytes: the stored parts of its subchunks, one after another.
     pub raw: Vec<u8>,
-    /// The length of each subchunk in bytes.
-    pub lens: Vec<u32>,
+    /// Its subchunks, in this order.
+    pub subchunks: Vec<Listed>,
+    /// Recipes of those that are composed.
+    pub recipes: Vec<(SubchunkId, Recipe)>,
+    /// Bytes of its subchunks, as files have them.
+    pub subchunk_bytes: u64,
     /// Whether the superchunk is not full.
     pub short: bool,
-}
-
-impl Superchunk {
-    /// Makes the clear list of a superchunk whose subchunks have ids from `first` on.
-    pub fn clear_list(lens: &[u32], first: SubchunkId, superchunk: SuperchunkId) -> ClearList {
-        let subchunks = (first.0..).zip(lens).map(|(id, &len)| Listed::whole(SubchunkId(id), len)).collect();
-        ClearList { superchunk, subchunks }
-    }
+    /// Whether all of it is of one large file, so that it is compressed in parts.
+    pub in_parts: bool,
 }
 
 /// The superchunk that is being filled.
@@ -43,54 +70,92 @@ impl Superchunk {
 pub struct Filling {
     params: Params,
     raw: Vec<u8>,
-    lens: Vec<u32>,
+    subchunks: Vec<Listed>,
+    recipes: Vec<(SubchunkId, Recipe)>,
+    subchunk_bytes: u64,
+    /// The large file that all subchunks are of.
+    large: Option<Large>,
 }
 
 impl Filling {
     /// Makes an empty superchunk.
     pub fn new(params: Params) -> Self {
-        Filling { params, raw: Vec::new(), lens: Vec::new() }
+        Filling { params, raw: Vec::new(), subchunks: Vec::new(), recipes: Vec::new(), subchunk_bytes: 0, large: None }
     }
 
-    /// Returns the bytes of the subchunks in the superchunk.
+    /// Returns the stored parts of the subchunks in the superchunk, one after another.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// Returns the length in bytes of each subchunk in the superchunk.
-    pub fn lens(&self) -> &[u32] {
-        &self.lens
+    /// Returns the subchunks in the superchunk.
+    pub fn subchunks(&self) -> &[Listed] {
+        &self.subchunks
+    }
+
+    /// Returns the number of bytes for which the superchunk has room.
+    pub fn room(&self) -> u64 {
+        (self.params.superchunk_size as usize).saturating_sub(self.raw.len()) as u64
     }
 
     /// Makes room for a subchunk of `len` bytes. If the current superchunk has no room for it, that superchunk is
     /// returned and must be finished first.
     pub fn make_room(&mut self, len: usize) -> Option<Superchunk> {
-        let has_room = self.raw.len().saturating_add(len) <= self.params.superchunk_size as usize;
-        if has_room && (self.lens.len() as u64) < limits::SUBCHUNKS {
-            return None;
-        }
-        self.take()
+        let has_room = len as u64 <= self.room()
+            && (self.subchunks.len() as u64) < limits::SUBCHUNKS
+            && self.subchunk_bytes + len as u64 <= limits::COMPOSED_BYTES;
+        if has_room { None } else { self.take() }
     }
 
-    /// Adds a subchunk. Call [`Filling::make_room`] first.
-    pub fn push(&mut self, bytes: &[u8]) {
+    /// Adds a subchunk that is stored as it is, and the large file that it is of, if any. Call [`Filling::make_room`]
+    /// first.
+    pub fn push(&mut self, id: SubchunkId, bytes: &[u8], large: Option<Large>) {
+        self.store(bytes);
+        self.close(id, bytes.len() as u32, bytes.len() as u32, None, large);
+    }
+
+    /// Adds bytes to the stored part of a subchunk, which [`Filling::close`] ends. Call [`Filling::make_room`] first.
+    pub fn store(&mut self, bytes: &[u8]) {
         if self.raw.capacity() == 0 {
             self.raw.reserve_exact(self.params.superchunk_size as usize);
         }
-        self.lens.push(bytes.len() as u32);
         self.raw.extend_from_slice(bytes);
+    }
+
+    /// Ends a subchunk of `len` bytes, which may be of a large file. Its stored part is the last `stored` bytes; without
+    /// recipe these are all of it.
+    pub fn close(
+        &mut self,
+        id: SubchunkId,
+        stored: u32,
+        len: u32,
+        recipe: Option<Recipe>,
+        large: Option<Large>,
+    ) -> Listed {
+        debug_assert!(recipe.is_some() || stored == len);
+        if self.subchunks.is_empty() {
+            self.large = large;
+        } else if self.large != large {
+            self.large = None;
+        }
+        let listed = Listed { id, len: stored, composed: recipe.is_some() };
+        self.subchunks.push(listed);
+        self.subchunk_bytes += u64::from(len);
+        self.recipes.extend(recipe.map(|recipe| (id, recipe)));
+        listed
     }
 
     /// Takes the current content as a superchunk, however full; `None` if it is empty. Filling then starts anew.
     pub fn take(&mut self) -> Option<Superchunk> {
-        if self.lens.is_empty() {
+        if self.subchunks.is_empty() {
             return None;
         }
-        let (raw, lens) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.lens));
+        let Filling { raw, subchunks, recipes, subchunk_bytes, large, .. } =
+            std::mem::replace(self, Filling::new(self.params));
         //= format-spec.md#5
         //# Every superchunk without the bit must be full.
         let short = !self.params.is_full(raw.len() as u32);
-        Some(Superchunk { raw, lens, short })
+        Some(Superchunk { raw, subchunks, recipes, subchunk_bytes, short, in_parts: large.is_some() })
     }
 }
 
@@ -104,9 +169,8 @@ pub fn compressor_memory(compression: Compression, superchunk_size: u32) -> u64 
 /// Compresses superchunks until there are no more. The result depends only on the superchunk's bytes and the options.
 pub fn compress(queue: &Receiver<CompressJob>, compression: Compression, part_size: Option<u32>) {
     let mut encoder = Encoder::new(compression, part_size);
-    while let Ok((raw, done)) = queue.recv() {
-        // A receiver that hung up has failed and reports its own error.
-        let _ = done.send(encoder.encode(&raw));
+    while let Ok(job) = queue.recv() {
+        job.run(&mut encoder);
     }
 }
 
@@ -158,14 +222,14 @@ mod tests {
         let mut filling = filling();
         for len in [1024, 1024, 1024] {
             assert!(filling.make_room(len).is_none());
-            filling.push(&vec![1; len]);
+            filling.push(SubchunkId(1), &vec![1; len], None);
         }
         // 1024 bytes more would fit, so this one ends early.
         let short = filling.take().unwrap();
-        assert_eq!((short.raw.len(), &short.lens[..], short.short), (3072, &[1024, 1024, 1024][..], true));
+        assert_eq!((short.raw.len(), short.subchunks.len(), short.short), (3072, 3, true));
         for len in [1024, 1024, 1024, 1] {
             assert!(filling.make_room(len).is_none());
-            filling.push(&vec![1; len]);
+            filling.push(SubchunkId(1), &vec![1; len], None);
         }
         let full = filling.make_room(1024).unwrap();
         assert_eq!((full.raw.len(), full.short), (3073, false));
@@ -177,16 +241,16 @@ mod tests {
         let mut filling = filling();
         for _ in 0..4 {
             assert!(filling.make_room(1024).is_none());
-            filling.push(&[1; 1024]);
+            filling.push(SubchunkId(1), &[1; 1024], None);
         }
         assert_eq!(filling.make_room(1).unwrap().raw.len(), 4096);
         let mut many = Filling::new(Params::default());
         for _ in 0..limits::SUBCHUNKS {
             assert!(many.make_room(1).is_none());
-            many.push(&[1]);
+            many.push(SubchunkId(1), &[1], None);
         }
         let many = many.make_room(1).unwrap();
-        assert_eq!((many.lens.len() as u64, many.short), (limits::SUBCHUNKS, true));
+        assert_eq!((many.subchunks.len() as u64, many.short), (limits::SUBCHUNKS, true));
     }
 
     #[test]

@@ -45,10 +45,22 @@ impl Encoder {
     /// Returns `Limit` if `raw` is longer than a frame may be, or if the level or part size given to [`Encoder::new`]
     /// is out of bounds; `Decode` if the compressor fails, for example because memory is short.
     pub fn encode(&mut self, raw: &[u8]) -> Result<Encoded, FormatError> {
+        self.encode_in(self.part_size, raw)
+    }
+
+    /// Compresses one frame as [`Encoder::encode`] does, but never in parts.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn encode_whole(&mut self, raw: &[u8]) -> Result<Encoded, FormatError> {
+        self.encode_in(None, raw)
+    }
+
+    fn encode_in(&mut self, part_size: Option<u32>, raw: &[u8]) -> Result<Encoded, FormatError> {
         let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
         check_raw_len(raw_len)?;
         self.compression.validate()?;
-        match self.part_size {
+        match part_size {
             Some(size) if size < limits::PART_MIN => {
                 Err(FormatError::Limit { what: "part size", value: size.into(), limit: limits::PART_MIN.into() })
             }

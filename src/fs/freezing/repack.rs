@@ -75,6 +75,7 @@ struct Candidate {
     raw_len: u32,
     stored_len: u32,
     short: bool,
+    in_parts: bool,
 }
 
 /// What was found at the place of a superchunk.
@@ -136,7 +137,7 @@ impl Repack {
         let (mut frames, mut saved) = (Vec::new(), 0u64);
         for (number, encoded) in &kept {
             let at = usize::try_from(*number).ok().and_then(|at| candidates.get(at));
-            let Some(Candidate { id, clear, raw_len, stored_len, short }) = at else { continue };
+            let Some(Candidate { id, clear, raw_len, stored_len, short, .. }) = at else { continue };
             frames.push((*id, frame(encoded, clear, *raw_len, *short)));
             saved = saved.saturating_add(u64::from(*stored_len).saturating_sub(encoded.stored.len() as u64));
         }
@@ -235,10 +236,10 @@ impl Round<'_> {
 
     fn add(&mut self, candidate: Candidate, raw: Vec<u8>) -> Result<(), FsError> {
         let most = candidate.stored_len.saturating_sub((candidate.stored_len / WORTH).max(1));
-        let number = self.candidates.len() as u64;
+        let (number, in_parts) = (self.candidates.len() as u64, candidate.in_parts);
         self.raw = self.raw.saturating_add(raw.len() as u64);
         self.candidates.push(candidate);
-        self.again.add(number, raw, most as usize).map_err(|error| FsError::io(error.to_string()))
+        self.again.add(number, raw, in_parts, most as usize).map_err(|error| FsError::io(error.to_string()))
     }
 
     /// Reads and verifies a superchunk.
@@ -278,7 +279,7 @@ impl Round<'_> {
             return Look::Bad;
         }
         let (raw_len, stored_len, short) = (place.raw_len, place.stored_len, place.flags.short());
-        Look::Good(Candidate { id, clear, raw_len, stored_len, short }, raw)
+        Look::Good(Candidate { id, clear, raw_len, stored_len, short, in_parts: place.flags.parts() }, raw)
     }
 }
 

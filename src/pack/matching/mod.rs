@@ -1,0 +1,342 @@
+//! Matching: new data is searched for in the data that is stored already, and what is found is not stored again.
+//!
+//! New subchunks are gathered until they make about a superchunk. Their anchors vote for earlier superchunks; those
+//! with most votes become the sources, at most `max_sources` for each superchunk, so that reading stays cheap. Only
+//! they, and the superchunk itself, are searched. A subchunk in which something is found gets a recipe (format-spec
+//! section 5.2). Ranges are compared byte by byte, so hashes only cost time when they mislead.
+//!
+//! Invariants: the result is a function of the subchunks and the parameters, not of timing or the number of threads. A
+//! recipe refers only to stored parts. Memory: the window, the index and the sources of one superchunk (see [`memory`]).
+//! Called by `pack` and by the freezer; they give the sources ([`Sources`]).
+
+mod anchor;
+mod choice;
+mod index;
+mod search;
+mod source;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use source::Source;
+
+use super::superchunk::{Filling, Large, Superchunk};
+use crate::format::FormatError;
+use crate::format::ids::{SubchunkId, SuperchunkId};
+use crate::format::limits;
+use crate::format::params::Params;
+use crate::format::recipe::{Piece, Recipe};
+use anchor::{ANCHOR_LEN, Anchor, SPACING};
+use choice::Votes;
+use index::{AnchorIndex, Location};
+use search::{Ground, Match};
+use source::Layout;
+use window::{Gathered, Window};
+
+/// Most bytes of the index of anchors.
+const INDEX: usize = 256 << 20;
+/// Most bytes of the window, as a factor of the superchunk size.
+const WINDOW_FACTOR: usize = 4;
+/// Divisor of the superchunk size: a source has at least that many bytes that no other source has.
+const PROMISE: u32 = 64;
+
+/// Gives the superchunks that new data may be matched with.
+pub trait Sources {
+    /// The error of reading one back.
+    type Error: From<FormatError>;
+
+    /// Returns a superchunk that [`Matching`] completed before.
+    ///
+    /// # Errors
+    /// Fails if the superchunk cannot be read.
+    fn source(&mut self, id: SuperchunkId) -> Result<Source, Self::Error>;
+}
+
+/// Returns the most bytes of memory that matching takes with these parameters, without the sources.
+pub fn memory(params: &Params) -> u64 {
+    if params.min_match == 0 {
+        return 0;
+    }
+    let window = WINDOW_FACTOR * params.superchunk_size as usize;
+    (INDEX + window + window / SPACING as usize * size_of::<Anchor>()) as u64
+}
+
+/// New subchunks on their way into superchunks, matched with earlier ones.
+#[derive(Debug)]
+pub struct Matching {
+    params: Params,
+    index: AnchorIndex,
+    window: Window,
+    open: Filling,
+    open_id: SuperchunkId,
+    /// Which subchunks the bytes of the open superchunk belong to.
+    layout: Layout,
+    sources: Vec<Source>,
+    /// Where the bytes after those of the last match are, if that match ended with its subchunk.
+    next: Option<Location>,
+    /// A superchunk that was completed and not taken yet.
+    complete: Option<Superchunk>,
+    matched: u64,
+}
+
+impl Matching {
+    /// Begins with an empty superchunk `first`. If the parameters have no recipes, subchunks only fill superchunks.
+    pub fn new(params: Params, first: SuperchunkId) -> Self {
+        Matching {
+            params,
+            index: AnchorIndex::new(INDEX),
+            window: Window::default(),
+            open: Filling::new(params),
+            open_id: first,
+            layout: Layout::default(),
+            sources: Vec::new(),
+            next: None,
+            complete: None,
+            matched: 0,
+        }
+    }
+
+    /// Returns the superchunk that is being filled.
+    pub fn open(&self) -> &Filling {
+        &self.open
+    }
+
+    /// Returns the number of bytes that are not stored, because recipes take them from elsewhere.
+    pub fn matched(&self) -> u64 {
+        self.matched
+    }
+
+    /// Adds a new subchunk, and the large file that it is of, if any. Call [`Matching::advance`] afterwards until it returns `None`.
+    pub fn push(&mut self, id: SubchunkId, bytes: &[u8], large: Option<Large>) {
+        if self.params.min_match > 0 {
+            self.window.push(id, bytes, large, &self.index);
+            return;
+        }
+        debug_assert!(self.complete.is_none());
+        if let Some(complete) = self.open.make_room(bytes.len()) {
+            self.complete(complete);
+        }
+        self.open.push(id, bytes, large);
+    }
+
+    /// Goes on as far as the gathered subchunks allow, and returns the next superchunk that is complete. It may be a
+    /// source from the next call on.
+    ///
+    /// # Errors
+    /// Fails if a source cannot be read.
+    pub fn advance<S: Sources>(&mut self, sources: &mut S) -> Result<Option<Superchunk>, S::Error> {
+        let room = self.open.room();
+        while self.complete.is_none()
+            && (self.window.fresh() >= room || self.window.len() >= self.most_gathered())
+            && self.window.first().is_some()
+        {
+            self.place_window(sources)?;
+        }
+        Ok(self.complete.take())
+    }
+
+    /// Places what is gathered, and returns the next superchunk, however full. Returns `None` when all are returned.
+    ///
+    /// # Errors
+    /// Fails if a source cannot be read.
+    pub fn finish<S: Sources>(&mut self, sources: &mut S) -> Result<Option<Superchunk>, S::Error> {
+        if self.complete.is_none() && self.window.first().is_some() {
+            self.place_window(sources)?;
+        }
+        if self.complete.is_none()
+            && let Some(last) = self.open.take()
+        {
+            self.complete(last);
+        }
+        Ok(self.complete.take())
+    }
+
+    fn most_gathered(&self) -> usize {
+        WINDOW_FACTOR * self.params.superchunk_size as usize
+    }
+
+    fn complete(&mut self, superchunk: Superchunk) {
+        self.complete = Some(superchunk);
+        self.open_id.0 += 1;
+        self.layout = Layout::default();
+        self.sources.clear();
+        self.next = None;
+    }
+
+    /// Chooses sources for the gathered subchunks and places them, until none is left or the superchunk is complete.
+    fn place_window<S: Sources>(&mut self, sources: &mut S) -> Result<(), S::Error> {
+        self.choose(sources)?;
+        while let Some(subchunk) = self.window.first().cloned() {
+            // Whatever is found in it, it must not need more room than there is.
+            if let Some(complete) = self.open.make_room(subchunk.bytes.len()) {
+                self.complete(complete);
+                break;
+            }
+            self.place(&subchunk)?;
+            self.window.pop();
+        }
+        self.window.compact();
+        Ok(())
+    }
+
+    fn choose<S: Sources>(&mut self, sources: &mut S) -> Result<(), S::Error> {
+        let most = usize::from(self.params.max_sources).saturating_sub(self.sources.len());
+        if most == 0 {
+            return Ok(());
+        }
+        let mut votes = Votes::default();
+        for anchor in self.window.anchors() {
+            let found = || self.index.find(anchor.hash).map(|location| location.superchunk);
+            let is_near = |id| id == self.open_id || self.sources.iter().any(|source| source.id == id);
+            if !found().any(is_near) {
+                votes.add(found());
+            }
+        }
+        let least = (u64::from(self.params.superchunk_size / PROMISE) / SPACING) >> self.index.thinning();
+        for id in votes.choose(most, least as usize) {
+            self.sources.push(sources.source(id)?);
+        }
+        Ok(())
+    }
+
+    /// Puts a gathered subchunk into the open superchunk, which has room for it.
+    fn place(&mut self, subchunk: &Gathered) -> Result<(), FormatError> {
+        let (data, anchors) = self.window.parts(subchunk);
+        let mut placing = Placing {
+            id: subchunk.id,
+            data,
+            anchors,
+            base: subchunk.bytes.start,
+            index: &mut self.index,
+            open: &mut self.open,
+            open_id: self.open_id,
+            layout: &self.layout,
+            sources: &self.sources,
+            pieces: Vec::new(),
+            begin: 0,
+            done: 0,
+        };
+        placing.begin = placing.open.raw().len();
+        self.next = placing.run(self.next, self.params.min_match as usize);
+        let Placing { pieces, begin, .. } = placing;
+        let stored = (self.open.raw().len() - begin) as u32;
+        self.matched += data.len() as u64 - u64::from(stored);
+        let recipe = match pieces[..] {
+            [Piece { subchunk: own, .. }] if own == subchunk.id => None,
+            _ => Some(Recipe::new(pieces)?),
+        };
+        let listed = self.open.close(subchunk.id, stored, data.len() as u32, recipe, subchunk.large);
+        self.layout.push(&listed);
+        Ok(())
+    }
+}
+
+/// A subchunk that is being put into the open superchunk.
+struct Placing<'a> {
+    id: SubchunkId,
+    data: &'a [u8],
+    /// The subchunk's anchors; their positions count from `base` before the data.
+    anchors: &'a [Anchor],
+    base: usize,
+    index: &'a mut AnchorIndex,
+    open: &'a mut Filling,
+    open_id: SuperchunkId,
+    layout: &'a Layout,
+    sources: &'a [Source],
+    pieces: Vec<Piece>,
+    /// Where the subchunk's stored part begins in the open superchunk.
+    begin: usize,
+    /// Number of bytes that have a piece.
+    done: usize,
+}
+
+impl Placing<'_> {
+    /// Makes the pieces. Returns where the bytes after those of the last match are, if it ended with the subchunk.
+    fn run(&mut self, next: Option<Location>, min_match: usize) -> Option<Location> {
+        let mut end = None;
+        if let Some(location) = next {
+            let len = self.ground().following(self.data, location);
+            if len >= min_match {
+                end = Some(self.take(Match { from: 0, len, location }));
+            }
+        }
+        for anchor in self.anchors {
+            let at = anchor.at as usize - self.base;
+            if at < self.done || self.left() == 0 {
+                continue;
+            }
+            let found = self.ground().longest(self.data, self.done, at, anchor.hash);
+            if let Some(found) = found.filter(|found| found.len >= min_match) {
+                end = Some(self.take(found));
+            }
+        }
+        let is_last = self.done == self.data.len();
+        self.store(self.data.len());
+        end.filter(|_| is_last)
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        Ground { index: self.index, sources: self.sources, open: (self.open_id, self.open.raw()) }
+    }
+
+    /// Returns how many pieces a match may have: room remains for stored bytes before and after it.
+    fn left(&self) -> usize {
+        (limits::RECIPE_PIECES as usize).saturating_sub(self.pieces.len() + 2)
+    }
+
+    /// Makes pieces of a match, and of the bytes before it. Returns where the bytes after these are.
+    fn take(&mut self, found: Match) -> Location {
+        let left = self.left();
+        self.store(found.from);
+        let Match { len, location: Location { superchunk, at }, .. } = found;
+        let mut pieces = Vec::new();
+        if superchunk == self.open_id {
+            // The subchunk's own stored part is not in the layout yet.
+            let (len, begin) = (len as u32, self.begin as u32);
+            let others = begin.saturating_sub(at).min(len);
+            self.layout.pieces(at, others, &mut pieces);
+            if len > others {
+                pieces.push(Piece { subchunk: self.id, offset: at + others - begin, len: len - others });
+            }
+        } else if let Some(source) = self.sources.iter().find(|source| source.id == superchunk) {
+            source.pieces(at, len as u32, &mut pieces);
+        }
+        pieces.truncate(left);
+        let len: u32 = pieces.iter().map(|piece| piece.len).sum();
+        pieces.into_iter().for_each(|piece| self.add(piece));
+        self.done += len as usize;
+        Location { superchunk, at: at + len }
+    }
+
+    /// Stores the bytes up to `until`, and adds their anchors to the index.
+    fn store(&mut self, until: usize) {
+        let bytes = self.done..until;
+        if bytes.is_empty() {
+            return;
+        }
+        let at = self.open.raw().len();
+        self.open.store(&self.data[bytes.clone()]);
+        let position = |anchor: &Anchor| anchor.at as usize - self.base;
+        let first = self.anchors.partition_point(|anchor| position(anchor) < bytes.start);
+        for anchor in &self.anchors[first..] {
+            if position(anchor) + ANCHOR_LEN > bytes.end {
+                break;
+            }
+            let at = (at + position(anchor) - bytes.start) as u32;
+            self.index.insert(anchor.hash, Location { superchunk: self.open_id, at });
+        }
+        self.done = until;
+        self.add(Piece { subchunk: self.id, offset: (at - self.begin) as u32, len: bytes.len() as u32 });
+    }
+
+    fn add(&mut self, piece: Piece) {
+        if let Some(last) = self.pieces.last_mut()
+            && last.subchunk == piece.subchunk
+            && last.offset + last.len == piece.offset
+        {
+            last.len += piece.len;
+            return;
+        }
+        self.pieces.push(piece);
+    }
+}
