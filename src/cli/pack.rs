@@ -7,6 +7,7 @@ use super::progress::{Progress, Step, clock, rate};
 use super::sentence::told;
 use super::size::{Human, counted, entries};
 use super::{Context, Exit, descriptors, escape, output, signals, size, time};
+use crate::fs::verify::{self, Verified};
 use crate::pack::filter::{Contents, Decision, Filter, FilterDir, FilterEntry, FilterOptions, FilterRules, NameList};
 use crate::pack::{PackObserver, PackOptions, PackSummary};
 use anyhow::Context as _;
@@ -17,6 +18,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 A single directory becomes the root of the image. Several sources, or a single file, are put into the root under \
@@ -26,6 +28,11 @@ If IMAGE is a symbolic link, the image is written to its target, which need not 
 With --force only a regular file is replaced, and not while another process writes it, nor while its thaw log \
 (IMAGE.thaw) holds bytes: they may be nowhere else. The image, the one it replaces, IMAGE.thaw and IMAGE.lock are \
 left out of their own sources.
+
+With --verify the finished image is read back and compared with the sources, which are read once more: bytes, types, \
+permissions, owners, times of modification, extended attributes, link targets. Then the image gets its name. What has changed \
+since it was packed is a warning. If something differs that has not changed, or cannot be read back, no image is written, and the \
+status is 1.
 
 Patterns work as in .gitignore: '*.o' matches anywhere, '/build' only at the top of a source, 'tmp/' only directories; \
 the last pattern that matches decides, and '!' negates a pattern. With --include, files that match no pattern are \
@@ -39,6 +46,7 @@ Examples:
   floe pack --profile small logs logs.floe                         smaller, and slower to pack
   floe pack --chunker fixed:32K --part-size 128K disks disks.floe  for disk images, random reads
   floe pack --all-root --timestamp 2026-01-01T00:00:00Z tree tree.floe   the same bytes every time
+  floe pack --verify ~/photos photos.floe                          compare the image with the files, too
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but something could not be read as it is, 11 another process \
 writes the image, 130 interrupted.
@@ -57,6 +65,9 @@ pub struct Args {
     /// Pack nothing; show how much there is to pack
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Read the finished image back and compare it with the sources before it gets its name
+    #[arg(long)]
+    verify: bool,
     #[command(flatten)]
     choice: Choice,
     #[command(flatten)]
@@ -157,11 +168,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     };
 
     let json = context.json;
-    let observer = Observer {
-        progress: Progress::new(context, true, "packing"),
-        total: Mutex::default(),
-        verbose: context.verbose > 0,
-    };
+    let observer = Observer::new(context, "packing", (0, 0));
+    let mut later_findings = 0;
     let exit = if debug || args.dry_run {
         crate::pack::survey(sources, image, &options, &observer)?;
         let written = match speaker.and_then(|speaker| speaker.failed.lock().take()) {
@@ -172,13 +180,19 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
         Exit::Done
     } else {
         signals::watch();
-        let packed = crate::pack::pack(sources, image, &options, &observer);
-        observer.progress.finish();
-        let summary = packed?;
+        let (summary, checked) = if args.verify {
+            let (summary, checked) = pack_and_verify(sources, image, &options, &observer, context)?;
+            (summary, Some(checked))
+        } else {
+            let packed = crate::pack::pack(sources, image, &options, &observer);
+            observer.progress.finish();
+            (packed?, None)
+        };
+        later_findings = checked.as_ref().map_or(0, |checked| checked.findings);
         for name in rules.unseen() {
             observer.progress.finding(name, "it is listed, but there is no such file in the source");
         }
-        observer.tell_summary(&summary, json)?;
+        observer.tell_summary(&summary, checked.as_ref(), json)?;
         Exit::Done
     };
     for (option, pattern) in rules.unused() {
@@ -187,7 +201,35 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
             .progress
             .warning(&format!("{option} '{}' matches nothing ({hint})", escape::shown(pattern.as_bytes())));
     }
-    Ok(if observer.progress.findings() > 0 { Exit::Findings } else { exit })
+    Ok(if observer.progress.findings() + later_findings > 0 { Exit::Findings } else { exit })
+}
+
+/// The result of a verification.
+struct Checked {
+    verified: Verified,
+    /// Number of warnings.
+    findings: u64,
+    elapsed: Duration,
+}
+
+/// Packs, verifies the image, and then gives it its name.
+fn pack_and_verify(
+    sources: &[PathBuf],
+    image: &Path,
+    options: &PackOptions,
+    observer: &Observer,
+    context: &Context,
+) -> anyhow::Result<(PackSummary, Checked)> {
+    let written = crate::pack::write(sources, image, options, observer);
+    observer.progress.finish();
+    let written = written?;
+    let summary = written.summary();
+    let checking = Observer::new(context, "verifying", (summary.files, summary.bytes));
+    let verified = verify::verify(&written, &checking);
+    checking.progress.finish();
+    let (findings, elapsed) = (checking.progress.findings(), checking.progress.elapsed());
+    let checked = Checked { verified: verified?, findings, elapsed };
+    Ok((written.finish()?, checked))
 }
 
 impl Choice {
@@ -296,6 +338,11 @@ impl PackObserver for Observer {
         self.progress.step(Step { files, bytes, total, stored: Some(stored) });
     }
 
+    fn verified(&self, files: u64, bytes: u64) {
+        let total = self.total.lock().1;
+        self.progress.step(Step { files, bytes, total, stored: None });
+    }
+
     fn packed(&self, path: &[u8]) {
         if self.verbose {
             self.progress.list(path);
@@ -333,6 +380,18 @@ struct Summary {
     warnings: u64,
     seconds: f64,
     root_hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<VerifiedShown>,
+}
+
+/// What was compared with the sources after packing. Its time is not part of the summary's.
+#[derive(Serialize)]
+struct VerifiedShown {
+    names: u64,
+    files: u64,
+    bytes: u64,
+    warnings: u64,
+    seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -343,6 +402,12 @@ struct Survey {
 }
 
 impl Observer {
+    /// Makes the observer of what is `verb` ("packing"). `total` is the number of files and bytes, as far as known.
+    fn new(context: &Context, verb: &'static str, total: (u64, u64)) -> Self {
+        let progress = Progress::new(context, true, verb);
+        Observer { progress, total: Mutex::new(total), verbose: context.verbose > 0 }
+    }
+
     fn tell_survey(&self, json: bool) -> io::Result<()> {
         let (files, bytes) = *self.total.lock();
         if json {
@@ -352,8 +417,9 @@ impl Observer {
         Ok(())
     }
 
-    fn tell_summary(&self, summary: &PackSummary, json: bool) -> io::Result<()> {
-        let elapsed = self.progress.elapsed();
+    fn tell_summary(&self, summary: &PackSummary, checked: Option<&Checked>, json: bool) -> io::Result<()> {
+        let elapsed = self.progress.elapsed().saturating_sub(checked.map_or(Duration::ZERO, |checked| checked.elapsed));
+        let warnings = self.progress.findings() + checked.map_or(0, |checked| checked.findings);
         if json {
             let summary = Summary {
                 files: summary.files,
@@ -369,15 +435,22 @@ impl Observer {
                 shared_bytes: summary.shared_bytes,
                 subchunks: summary.subchunks,
                 superchunks: summary.superchunks,
-                warnings: self.progress.findings(),
+                warnings,
                 seconds: elapsed.as_secs_f64(),
                 root_hash: output::hex(&summary.root_hash),
+                verified: checked.map(|checked| VerifiedShown {
+                    names: checked.verified.names,
+                    files: checked.verified.files,
+                    bytes: checked.verified.bytes,
+                    warnings: checked.findings,
+                    seconds: checked.elapsed.as_secs_f64(),
+                }),
             };
             return output::line(&mut io::stdout(), "summary", &summary);
         }
-        let rate = rate(summary.bytes, elapsed).map_or_else(String::new, |rate| format!(", {rate}"));
+        let rated = |bytes, time| rate(bytes, time).map_or_else(String::new, |rate| format!(", {rate}"));
         self.progress.say(&format!(
-            "packed {}, {}, {} ({} of it repeats), into {} ({:.2}:1) in {}{rate}",
+            "packed {}, {}, {} ({} of it repeats), into {} ({:.2}:1) in {}{}",
             counted(summary.files, "file"),
             entries(summary.symlinks + summary.specials + summary.hard_links, summary.directories),
             Human(summary.bytes),
@@ -385,8 +458,17 @@ impl Observer {
             Human(summary.image_bytes),
             summary.bytes as f64 / summary.image_bytes.max(1) as f64,
             clock(elapsed),
+            rated(summary.bytes, elapsed),
         ));
-        let warnings = self.progress.findings();
+        if let Some(Checked { verified, elapsed, .. }) = checked {
+            self.progress.say(&format!(
+                "compared with the sources: {}, {}, in {}{}",
+                counted(verified.files, "file"),
+                Human(verified.bytes),
+                clock(*elapsed),
+                rated(verified.bytes, *elapsed),
+            ));
+        }
         if warnings > 0 {
             self.progress.say(&format!("{}, see above", counted(warnings, "warning")));
         }

@@ -3,6 +3,7 @@
 use super::exit::Exit;
 use crate::care::CheckError;
 use crate::format::FormatError;
+use crate::fs::verify::VerifyError;
 use crate::meta::MetaError;
 use crate::pack::PackError;
 use crate::storage::{AtomicError, LockError, Operation, StorageError};
@@ -68,6 +69,12 @@ pub fn exit_of(error: &Error) -> Exit {
 fn exit_of_one(error: &(dyn StdError + 'static)) -> Option<Exit> {
     if let Some(told) = error.downcast_ref::<Told>() {
         return Some(told.exit);
+    }
+    // No image is left, so the status does not say that the image is none.
+    match error.downcast_ref() {
+        Some(VerifyError::Pack(error)) => return exit_of_one(error),
+        Some(_) => return Some(Exit::Failed),
+        None => {}
     }
     if let Some(error) = error.downcast_ref::<PackError>() {
         return Some(match error {
@@ -150,6 +157,8 @@ mod tests {
     fn the_error_decides_the_status_whatever_it_is_wrapped_in() {
         assert_eq!(exit_of(&Error::new(MetaError::NotAnImage).context("cannot open image 'a'")), Exit::NoImage);
         assert_eq!(exit_of(&Error::new(PackError::Cancelled).context("cannot pack 'a'")), Exit::Interrupted);
+        assert_eq!(exit_of(&Error::new(VerifyError::Pack(PackError::Cancelled))), Exit::Interrupted);
+        assert_eq!(exit_of(&Error::new(VerifyError::Image(MetaError::NotAnImage))), Exit::Failed);
         assert_eq!(exit_of(&told(Exit::Usage, "no").context("again")), Exit::Usage);
         assert_eq!(exit_of(&anyhow!("anything")), Exit::Failed);
         let missing = |operation| StorageError::Io {

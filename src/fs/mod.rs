@@ -62,6 +62,7 @@ mod tests;
 mod thawed;
 #[cfg(test)]
 mod thawed_tests;
+pub mod verify;
 mod whereabouts;
 
 pub use attr::{Attr, StatFs};

@@ -52,17 +52,21 @@ pub fn empty_into(storage: Arc<dyn Storage>, options: &PackOptions) -> Result<Pa
 }
 
 fn write(storage: Arc<dyn Storage>, image: &Path, options: &PackOptions) -> Result<Finished, PackError> {
-    let plan = Plan { readers: 0, compressors: 0, spill_after: SPILL_AFTER, temp_dir: PathBuf::from(".") };
+    let plan =
+        Plan { readers: 0, compressors: 0, spill_after: SPILL_AFTER, temp_dir: PathBuf::from("."), stamps: false };
     let (uid, gid) = options.owner.unwrap_or((0, 0));
+    let mtime = options.timestamp.map_or(options.now, |secs| Time { secs, nanos: 0 });
     let root = Meta {
         mode: ROOT_MODE,
         uid,
         gid,
         size: 0,
         rdev: 0,
-        mtime: options.timestamp.map_or(options.now, |secs| Time { secs, nanos: 0 }),
+        mtime,
         xattrs: XattrSet::default(),
         link_key: None,
+        changed: mtime,
+        stamp: 0,
     };
     let mut rows = TreeRows::new(&plan);
     rows.enter(b"", &root)?;

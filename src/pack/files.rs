@@ -2,21 +2,51 @@
 
 use super::dirs::Directory;
 use crate::format::rows::{Time, XattrSet};
+use crate::format::sums;
 use rustix::fs::Stat;
 use std::sync::Arc;
 
-/// What the walk over the sources has found out about an inode.
+/// What the walk over the sources has found out about an inode, as it is packed.
 #[derive(Debug, Clone)]
-pub(super) struct Meta {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) size: u64,
-    pub(super) rdev: u64,
-    pub(super) mtime: Time,
-    pub(super) xattrs: XattrSet,
+pub struct Meta {
+    /// Type and permission bits, as in `st_mode`.
+    pub mode: u32,
+    /// User id of the owner.
+    pub uid: u32,
+    /// Id of the group.
+    pub gid: u32,
+    /// Size in bytes that stat(2) reports; 0 for a directory if the image must not depend on its file system.
+    pub size: u64,
+    /// Device number of a device, as in `st_rdev`.
+    pub rdev: u64,
+    /// Time of the last change of the contents, limited to the requested timestamp.
+    pub mtime: Time,
+    /// Extended attributes.
+    pub xattrs: XattrSet,
     /// Device and inode number, if the inode has more than one link.
-    pub(super) link_key: Option<(u64, u64)>,
+    pub link_key: Option<(u64, u64)>,
+    /// Time of the last change of the inode in its source. It is not packed.
+    pub changed: Time,
+    /// Stamp of the inode in its source, which differs after a change. It is not packed.
+    pub stamp: u64,
+}
+
+/// Returns a number that differs after the inode has changed: it depends on size, mtime and ctime.
+pub(super) fn stamp(stat: &Stat) -> u64 {
+    let (mtime, ctime) = (mtime(stat), ctime(stat));
+    let mut bytes = Vec::with_capacity(32);
+    bytes.extend_from_slice(&stat.st_size.to_le_bytes());
+    for time in [mtime, ctime] {
+        bytes.extend_from_slice(&time.secs.to_le_bytes());
+        bytes.extend_from_slice(&time.nanos.to_le_bytes());
+    }
+    sums::xxh3(&bytes)
+}
+
+/// Returns the time of the last change of the inode in the result of a stat(2).
+pub(super) fn ctime(stat: &Stat) -> Time {
+    #[allow(clippy::unnecessary_cast, reason = "the field's types differ between architectures")]
+    Time { secs: stat.st_ctime as i64, nanos: stat.st_ctime_nsec as u32 }
 }
 
 /// Returns the modification time in the result of a stat(2).
@@ -27,7 +57,7 @@ pub(super) fn mtime(stat: &Stat) -> Time {
 
 /// A regular file that a reader is to read.
 #[derive(Clone)]
-pub(super) struct FileJob {
+pub struct FileJob {
     /// The directory that holds the file.
     pub(super) dir: Arc<Directory>,
     pub(super) name: Box<[u8]>,
@@ -41,18 +71,41 @@ pub(super) struct FileJob {
 }
 
 /// One step of the walk over the source tree.
-pub(super) enum Entry {
+pub enum Entry {
     /// The walk enters a directory.
-    Enter { name: Box<[u8]>, meta: Meta },
+    Enter {
+        /// Name of the directory in the image; empty for the root.
+        name: Box<[u8]>,
+        /// Attributes of the directory.
+        meta: Meta,
+    },
     /// The walk leaves the current directory.
     Leave,
     /// A regular file, whose content a reader provides.
-    File { meta: Meta, job: FileJob },
+    File {
+        /// Attributes of the file.
+        meta: Meta,
+        /// The file to read.
+        job: FileJob,
+    },
     /// A file without bytes to read: a symlink, device, fifo or socket.
-    Other { name: Box<[u8]>, meta: Meta, target: Box<[u8]> },
-    /// Another name of an inode that came before. `alone` lets a regular file be read by this name if it could not be
-    /// read by its earlier ones.
-    Link { name: Box<[u8]>, key: (u64, u64), alone: Option<Box<(Meta, FileJob)>> },
+    Other {
+        /// Name of the file in the image.
+        name: Box<[u8]>,
+        /// Attributes of the file.
+        meta: Meta,
+        /// Target of a symlink, else empty.
+        target: Box<[u8]>,
+    },
+    /// Another name of an inode that came before.
+    Link {
+        /// The other name.
+        name: Box<[u8]>,
+        /// Device and inode number of the inode.
+        key: (u64, u64),
+        /// A regular file, to be read by this name if it could not be read by its earlier ones.
+        alone: Option<Box<(Meta, FileJob)>>,
+    },
 }
 
 /// A batch of entries that the walk has found, in path order.

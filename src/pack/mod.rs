@@ -4,6 +4,7 @@
 //! the scan, so the image depends only on input and options, never on timing or the number of threads. Threads: `scan`,
 //! `count`, `read-N`, the caller's own (fill), `compress-N`, `append`. Callers: cli.
 
+mod again;
 mod append;
 mod compare;
 mod dirs;
@@ -29,18 +30,28 @@ mod scan;
 mod shares;
 mod source;
 mod spool;
+mod stamps;
 mod stored;
 pub mod superchunk;
 mod walk;
+mod written;
 mod xattrs;
 
+pub use again::SourceFile;
 pub use empty::{empty, empty_into};
 pub use error::PackError;
+pub use files::{Entry, FileJob, Meta};
 pub use options::{PackObserver, PackOptions, PackSummary};
+pub use read::Unreadable;
+pub use written::Written;
 
+use crate::format::rows::Time;
 use crate::storage::{Access, AtomicFile, FileStorage, Target};
+use again::{Remembering, Warned};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use written::Complete;
 
 /// Walks the sources as [`pack`] would and reports the total to the observer. It writes nothing and reads no file.
 ///
@@ -73,15 +84,45 @@ pub fn pack(
     options: &PackOptions,
     observer: &dyn PackObserver,
 ) -> Result<PackSummary, PackError> {
-    let plan = plan::Plan::new(options, image)?;
+    complete(sources, image, options, observer, false)?.finish()
+}
+
+/// Packs the sources into a new image as [`pack`] does, but does not give it its name yet, so that it can be verified
+/// before. Takes 8 bytes more for each inode, in a temporary file if there are many.
+///
+/// # Errors
+/// Fails as [`pack`] does.
+pub fn write<'a>(
+    sources: &'a [PathBuf],
+    image: &Path,
+    options: &'a PackOptions,
+    observer: &dyn PackObserver,
+) -> Result<Written<'a>, PackError> {
+    let warned = Warned::default();
+    let complete = complete(sources, image, options, &Remembering { observer, warned: &warned }, true)?;
+    Written::new(complete, image, sources, options, warned)
+}
+
+/// Makes a complete image without its name. With `stamps`, the stamps of all inodes are kept.
+fn complete(
+    sources: &[PathBuf],
+    image: &Path,
+    options: &PackOptions,
+    observer: &dyn PackObserver,
+    stamps: bool,
+) -> Result<Complete, PackError> {
+    let plan = plan::Plan { stamps, ..plan::Plan::new(options, image)? };
     // Refuse a target that cannot be written before reading anything.
     let target = Target::claim(image, options.force)?;
     let sources = scan::sources(sources, options)?;
     if sources.iter().all(|source| source.is_inode(target.replaced())) {
         return Err(PackError::OnlyItself { image: image.to_owned() });
     }
+    let before = sources.iter().map(|source| source.stat).collect();
     let target = AtomicFile::create(target, options.writer.as_ref())?;
     let file = target.file().try_clone().map_err(|source| PackError::io("share", image, source))?;
+    let made = file.metadata().map_err(|source| PackError::io("stat", image, source))?;
+    let begun = Time { secs: made.ctime(), nanos: made.ctime_nsec() as u32 };
     let own = own::Own::of(&target)?;
     let storage = FileStorage::from_file(file, image.to_owned(), Access::ReadWrite);
     let storage = Arc::new(storage.map_err(|source| PackError::image(image, source))?);
@@ -103,13 +144,13 @@ pub fn pack(
         append::run(queue, storage.clone(), &progress, &places, observer)
             .map_err(|source| PackError::log(image, source))
     };
-    let (filled, appended) = stages.run(&compress, append)?;
-    let mut finished = finish::finish(filled, appended, storage, image, options)?;
+    let (mut filled, appended) = stages.run(&compress, append)?;
+    let stamps = filled.rows.stamps.take();
+    let mut finished = finish::finish(filled, appended, storage.clone(), image, options)?;
     if observer.cancelled() {
         return Err(PackError::Cancelled);
     }
     let mode = if finished.private { 0o600 } else { 0o666 & !options.umask };
     finished.summary.warnings += scan.warnings();
-    target.finish(mode)?;
-    Ok(finished.summary)
+    Ok(Complete { target, storage, own, before, begun, stamps, mode, summary: finished.summary })
 }

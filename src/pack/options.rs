@@ -94,6 +94,8 @@ pub trait PackObserver: Sync {
     fn total(&self, _files: u64, _bytes: u64) {}
     /// Reports the number of files read, of bytes that are in the image so far, and of bytes of the image written.
     fn progress(&self, _files: u64, _bytes: u64, _stored: u64) {}
+    /// Reports, while a finished image is verified, the number of files and of their bytes that were compared.
+    fn verified(&self, _files: u64, _bytes: u64) {}
     /// Reports that an entry is packed: a file, a directory, or another name of a file. Directories come before their
     /// entries. A source that has no name in the image is not reported.
     fn packed(&self, _path: &[u8]) {}

@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) spill_after: usize,
     /// Directory for temporary files.
     pub(super) temp_dir: PathBuf,
+    /// Whether the stamps of the inodes are kept, so that the image can be verified.
+    pub(super) stamps: bool,
 }
 
 impl Plan {
@@ -41,6 +43,7 @@ impl Plan {
                 Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
                 _ => PathBuf::from("."),
             }),
+            stamps: false,
         })
     }
 }

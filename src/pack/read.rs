@@ -52,7 +52,8 @@ struct Reader<'a> {
 }
 
 /// Why a file cannot be read.
-enum Unreadable {
+#[derive(Debug)]
+pub enum Unreadable {
     /// A reason in words for the user.
     Because(String),
     /// Descriptors ran out.
@@ -261,7 +262,8 @@ impl Reader<'_> {
     }
 }
 
-fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
+/// Opens a file, if it is still the one that the scan saw.
+pub(super) fn open(job: &FileJob) -> Result<(OwnedFd, Stat), Unreadable> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let name = OsStr::from_bytes(job.at.as_ref().unwrap_or(&job.name));
     let dir = job.dir.fd()?;
@@ -317,7 +319,7 @@ fn next_wanted(
 }
 
 /// Returns the next range of data at or after `at` in a file of `size` bytes; both ends are `size` if there is none.
-fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadable> {
+pub(super) fn next_data(file: &OwnedFd, at: u64, size: u64) -> Result<(u64, u64), Unreadable> {
     let data = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(data) => data.min(size),
         Err(Errno::NXIO) => return Ok((size, size)),

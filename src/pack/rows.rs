@@ -4,6 +4,7 @@ use super::files::Meta;
 use super::plan::Plan;
 use super::shares::{ShareRows, UserCounts};
 use super::spool::{Rows, Spool};
+use super::stamps::Stamps;
 use super::{PackError, PackSummary};
 use crate::format::bytes::put_varint;
 use crate::format::ids::{ContentId, InodeId, SubchunkId, TinyId, XattrSetId};
@@ -70,6 +71,8 @@ pub(super) struct TreeRows {
     pub(super) private: bool,
     /// The newest modification time of all entries.
     pub(super) newest: Time,
+    /// The stamps of the inodes, if they are kept.
+    pub(super) stamps: Option<Stamps>,
 }
 
 impl TreeRows {
@@ -95,6 +98,7 @@ impl TreeRows {
             next_xattrs: 1,
             private: false,
             newest: Time { secs: i64::MIN, nanos: 0 },
+            stamps: plan.stamps.then(|| Stamps::new(&plan.temp_dir)),
         }
     }
 
@@ -183,6 +187,9 @@ impl TreeRows {
         let inode = InodeId(self.next_inode);
         self.next_inode += 1;
         self.newest = self.newest.max(meta.mtime);
+        if let Some(stamps) = &mut self.stamps {
+            stamps.push(meta.stamp)?;
+        }
         ShareKey::used_by(&row).try_for_each(|key| self.users.add(key))?;
         let (ints, tail) = row.encode();
         self.inodes.push(inode.0, 0, &[], &ints, &tail)?;

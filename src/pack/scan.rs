@@ -103,6 +103,15 @@ impl Sink for Batches<'_> {
     }
 }
 
+/// A sink that passes every entry on.
+struct Passing<'a>(&'a mut dyn FnMut(Entry) -> bool);
+
+impl Sink for Passing<'_> {
+    fn entry(&mut self, entry: Entry) -> Result<(), Stop> {
+        if (self.0)(entry) { Ok(()) } else { Err(Stop::Gone) }
+    }
+}
+
 impl Batches<'_> {
     fn flush(&mut self) -> Result<(), Stop> {
         let batch = Arc::new(std::mem::take(&mut self.batch));
@@ -123,8 +132,22 @@ impl<'a> Scan<'a> {
         observer: &'a dyn PackObserver,
     ) -> Self {
         let (warnings, over) = (AtomicU64::new(0), AtomicBool::new(false));
-        let rules = Rules { filter: &*options.filter, options, own, observer, warnings, over };
+        let rules = Rules { filter: &*options.filter, options, own, observer, warnings, over, again: false };
         Scan { sources, rules }
+    }
+
+    /// Makes this the scan after packing, with which the image is verified: its warnings say so.
+    pub(super) fn again(mut self) -> Self {
+        self.rules.again = true;
+        self
+    }
+
+    /// Walks the sources and passes each entry to `each`, until that returns false or the observer asks to stop.
+    ///
+    /// # Errors
+    /// Fails if continuing would leave something out.
+    pub(super) fn pass(&self, each: &mut dyn FnMut(Entry) -> bool) -> Result<(), PackError> {
+        failure(Walk::new(&self.rules, &mut Passing(each), true).run(self.sources))
     }
 
     /// Makes all walks end, because nobody needs their entries any more.

@@ -6,18 +6,20 @@
 //! shortage of descriptors ends it.
 
 use super::dirs::{DirError, Directory, Opened, is_shortage};
-use super::files::{Entry, FileJob, Meta, mtime};
+use super::files::{Entry, FileJob, Meta, ctime, mtime, stamp};
 use super::filter::{Contents, Filter, FilterDir, FilterEntry};
 use super::own::Own;
 use super::source::Source;
 use super::xattrs::{At, xattrs_of};
 use super::{PackError, PackObserver, PackOptions};
 use crate::format::rows::{FileType, Time, XattrSet};
+use crate::format::sums;
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -52,6 +54,8 @@ pub(super) struct Rules<'a> {
     pub(super) warnings: AtomicU64,
     /// Whether packing is over, so that every walk ends.
     pub(super) over: AtomicBool,
+    /// Whether this is the walk after packing, with which the image is verified.
+    pub(super) again: bool,
 }
 
 /// A directory whose entries are being walked.
@@ -98,7 +102,7 @@ impl<'a> Walk<'a> {
         let mut sources: Vec<&Source> = sources.iter().collect();
         sources.sort_by(|a, b| a.name.cmp(&b.name));
         let newest = sources.iter().map(|source| mtime(&source.stat)).max().unwrap_or_default();
-        let meta = root_of_several(newest, self.rules.options);
+        let meta = root_of_several(newest, &sources, self.rules.options);
         self.sink.entry(Entry::Enter { name: Box::default(), meta })?;
         for source in sources {
             self.relative = if source.is_dir() { source.name.len() + 1 } else { 0 };
@@ -153,6 +157,12 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Reports that something cannot be read, and what that means for the image.
+    fn unread(&self, what: &str, consequence: &str, error: &dyn Display) {
+        let consequence = if self.rules.again { "it is not verified" } else { consequence };
+        self.warn(&format!("{what}, {consequence}: {error}"));
+    }
+
     /// Returns whether the entry belongs to the image that is being written.
     fn is_own(&self, stat: &Stat) -> bool {
         let left_out = self.rules.own.left_out(stat.st_dev, stat.st_ino);
@@ -178,6 +188,8 @@ impl<'a> Walk<'a> {
             mtime: clamp(mtime(stat), options.timestamp),
             xattrs,
             link_key: (stat.st_nlink > 1 && !is_dir).then_some((stat.st_dev, stat.st_ino)),
+            changed: ctime(stat),
+            stamp: stamp(stat),
         }
     }
 
@@ -211,7 +223,7 @@ impl<'a> Walk<'a> {
             Ok(names) => names,
             Err(error) if is_shortage(error) => return Err(shortage(&self.path, error)),
             Err(error) => {
-                self.warn(&format!("cannot list it, packed empty: {}", io::Error::from(error)));
+                self.unread("cannot list it", "packed empty", &io::Error::from(error));
                 Vec::new()
             }
         };
@@ -254,18 +266,18 @@ impl<'a> Walk<'a> {
             Err(_) if level.names.len() == 0 => {}
             Err(error) => {
                 level.names = Vec::new().into_iter();
-                self.unreadable("cannot open it again, the rest of it is left out", &error)?;
+                self.unreadable("cannot open it again", "the rest of it is left out", &error)?;
             }
         }
         Ok(())
     }
 
     /// Reports a warning, or ends the walk if descriptors ran out.
-    fn unreadable(&self, what: &str, error: &DirError) -> Result<(), Stop> {
+    fn unreadable(&self, what: &str, consequence: &str, error: &DirError) -> Result<(), Stop> {
         match error.shortage() {
             Some(error) => Err(shortage(&self.path, error)),
             None => {
-                self.warn(&format!("{what}: {error}"));
+                self.unread(what, consequence, error);
                 Ok(())
             }
         }
@@ -284,7 +296,7 @@ impl<'a> Walk<'a> {
         let taken = match rustix::fs::statat(&*fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => self.takes(&stat).then_some(stat),
             Err(error) => {
-                self.warn(&format!("cannot stat it, left out: {}", io::Error::from(error)));
+                self.unread("cannot stat it", "left out", &io::Error::from(error));
                 None
             }
         };
@@ -315,7 +327,7 @@ impl<'a> Walk<'a> {
 
     /// Packs a directory that cannot be opened: in the image it is empty.
     fn unopened(&mut self, name: &[u8], above: &OwnedFd, stat: &Stat, error: Errno) -> Result<(), Stop> {
-        self.unreadable("cannot open the directory, packed empty", &error.into())?;
+        self.unreadable("cannot open the directory", "packed empty", &error.into())?;
         let xattrs = self.xattrs(At::Path(&path_of(above, name)));
         self.sink.entry(Entry::Enter { name: name.into(), meta: self.meta(stat, xattrs) })?;
         self.sink.entry(Entry::Leave)
@@ -345,7 +357,7 @@ impl<'a> Walk<'a> {
                     self.sink.entry(Entry::Other { name: name.into(), meta, target })
                 }
                 Err(error) => {
-                    self.warn(&format!("cannot read the link, left out: {}", io::Error::from(error)));
+                    self.unread("cannot read the link", "left out", &io::Error::from(error));
                     Ok(())
                 }
             },
@@ -362,7 +374,7 @@ fn shortage(path: &[u8], error: Errno) -> Stop {
     Stop::Failed(PackError::descriptors(path, error.into()))
 }
 
-fn root_of_several(newest: Time, options: &PackOptions) -> Meta {
+fn root_of_several(newest: Time, sources: &[&Source], options: &PackOptions) -> Meta {
     let (uid, gid) =
         options.owner.unwrap_or_else(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
     Meta {
@@ -374,6 +386,9 @@ fn root_of_several(newest: Time, options: &PackOptions) -> Meta {
         mtime: clamp(newest, options.timestamp),
         xattrs: XattrSet::default(),
         link_key: None,
+        changed: sources.iter().map(|source| ctime(&source.stat)).max().unwrap_or_default(),
+        // The root has no inode in the sources: it changes with them.
+        stamp: sums::xxh3(&sources.iter().flat_map(|source| stamp(&source.stat).to_le_bytes()).collect::<Vec<_>>()),
     }
 }
 

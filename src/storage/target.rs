@@ -163,6 +163,12 @@ impl Target {
         LogBeside::find(&image).map_err(|source| AtomicError::ThawLogUnknown { image, source })
     }
 
+    /// Returns device and inode number of the directory that holds the image, if they can be found out.
+    pub fn directory(&self) -> Option<FileId> {
+        let stat = rfs::fstat(&self.folder).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    }
+
     /// Returns device and inode number of the file that will be replaced, if there is one.
     pub fn replaced(&self) -> Option<FileId> {
         let metadata = self.old.as_ref()?.file.metadata().ok()?;
