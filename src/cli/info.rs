@@ -9,7 +9,7 @@ use crate::format::codec::Compression;
 use crate::format::head::VERSION;
 use crate::format::params::{Chunker, HashKind, Params};
 use crate::format::profile::Profile;
-use crate::meta::{self, Image, Space, ThawedCount, Usage};
+use crate::meta::{self, Image, Matched, Space, ThawedCount, Usage};
 use crate::storage::Storage;
 use anyhow::Context as _;
 use serde::Serialize;
@@ -48,8 +48,13 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<Exit> {
     let thawed = opened.image.thawed_count().with_context(what)?;
     let bytes = opened.storage.len().with_context(what)?;
     let space = space(path, &opened, &usage);
+    let matched = opened.image.matched();
+    // The map is damaged then, of which the warning above says enough.
+    if let (Err(why), true) = (&matched, space.is_some()) {
+        tell::warning(format!("{}: it is not known what matching saved: {why}", shown(path)));
+    }
     let beside = Beside::of(&place, &opened);
-    let measured = Measured { bytes, usage: &usage, thawed: &thawed, space };
+    let measured = Measured { bytes, usage: &usage, thawed: &thawed, space, matched: matched.ok() };
     let info = Info::new(shown(path).into_owned(), &opened.image, &measured, beside);
     if context.json {
         output::document(&info)?;
@@ -80,6 +85,7 @@ struct Measured<'a> {
     usage: &'a Usage,
     thawed: &'a ThawedCount,
     space: Option<Space>,
+    matched: Option<Matched>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +106,9 @@ struct Info {
     /// Live and dead bytes; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     space: Option<SpaceShown>,
+    /// What matching saved and costs; absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matching: Option<MatchingShown>,
     thawed: output::Thawed,
     /// The process that writes the image, if there is one: all figures are then of its last checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,7 +157,10 @@ struct ParamsShown {
     chunker: String,
     hash: &'static str,
     trusted: bool,
+    /// Most other superchunks that the recipes of one superchunk take bytes from.
     max_sources: u8,
+    /// Least bytes that a recipe takes from another subchunk; 0 if the image is packed without matching.
+    min_match: u32,
     table_block: u32,
     working_set: u64,
 }
@@ -158,6 +170,9 @@ struct Counts {
     inodes: u64,
     subchunks: u64,
     superchunks: u64,
+    /// Superchunks of file data that are compressed in parts; absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    superchunks_in_parts: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -194,10 +209,23 @@ struct SpaceShown {
     punched: u64,
 }
 
+/// What recipes save and cost.
+#[derive(Serialize)]
+struct MatchingShown {
+    /// Number of subchunks with a recipe.
+    composed: u64,
+    /// Number of the pieces of all recipes.
+    pieces: u64,
+    /// Raw bytes taken from other subchunks.
+    matched: u64,
+    /// Bytes of the image for recipes; they are part of the other metadata.
+    recipes: u64,
+}
+
 impl Info {
     fn new(name: String, image: &Image, measured: &Measured<'_>, beside: Beside) -> Self {
         let (head, root) = (image.head(), image.root());
-        let Measured { bytes: image_bytes, usage, thawed, space } = *measured;
+        let Measured { bytes: image_bytes, usage, thawed, space, matched } = *measured;
         Info {
             image: name,
             format_version: VERSION,
@@ -210,7 +238,12 @@ impl Info {
             time: root.time,
             packed_time: root.packed_time,
             params: ParamsShown::new(&root.params),
-            counts: Counts { inodes: root.view.inodes, subchunks: root.subchunks, superchunks: usage.superchunks },
+            counts: Counts {
+                inodes: root.view.inodes,
+                subchunks: root.subchunks,
+                superchunks: usage.superchunks,
+                superchunks_in_parts: matched.map(|matched| matched.in_parts),
+            },
             sizes: Sizes {
                 files: root.view.bytes,
                 unique: root.unique_bytes,
@@ -234,6 +267,12 @@ impl Info {
                 dead_tables: space.dead_tables,
                 wholly_dead: space.wholly_dead,
                 punched: usage.punched,
+            }),
+            matching: matched.map(|matched| MatchingShown {
+                composed: matched.composed,
+                pieces: matched.pieces,
+                matched: matched.bytes,
+                recipes: matched.recipe_bytes,
             }),
             thawed: output::Thawed::new(thawed),
             writer: beside.writer,
@@ -272,6 +311,13 @@ impl Info {
         line("compression", &p.compression)?;
         let parts = p.part_size.map_or_else(String::new, |size| format!(", in parts of {}", Human(size.into())));
         line("superchunks", &format!("{}{parts}", Human(p.superchunk_size.into())))?;
+        if let Some(count) = c.superchunks_in_parts.filter(|count| *count > 0) {
+            line("in parts", &counted(count, "superchunk"))?;
+        }
+        if p.min_match > 0 {
+            let (least, most) = (Human(p.min_match.into()), counted(p.max_sources.into(), "other superchunk"));
+            line("matching", &format!("{least} or more, from at most {most}"))?;
+        }
         line("chunker", &p.chunker)?;
         line("hash", &format!("{}{}", p.hash, if p.trusted { " (not proof against forgery)" } else { "" }))?;
         line("working set", &format!("{} or more", Human(p.working_set)))?;
@@ -290,6 +336,11 @@ impl Info {
         if s.shared > 0 {
             line("repeated", &Human(s.shared))?;
         }
+        let matching = self.matching.as_ref().filter(|matching| matching.composed > 0);
+        if let Some(matching) = matching {
+            let composed = counted(matching.composed, "composed subchunk");
+            line("matched", &format!("{} in {composed}", Human(matching.matched)))?;
+        }
         for (name, thawed) in [("in the thaw log", self.thawed.in_log), ("lost", self.thawed.lost)] {
             if thawed.ranges > 0 {
                 line(name, &format!("{} in {}", Human(thawed.bytes), counted(thawed.ranges, "range")))?;
@@ -301,6 +352,9 @@ impl Info {
         let each = |bytes, count, what| format!("{} ({:.1} B for each {what})", Human(bytes), ratio(bytes, count));
         line("  content hashes", &each(s.identities, c.subchunks, "subchunk"))?;
         line("  other metadata", &each(s.other_metadata, c.inodes, "inode"))?;
+        if let Some(matching) = matching {
+            line("    recipes", &each(matching.recipes, matching.composed, "composed subchunk"))?;
+        }
         line("  heads", &Human(s.heads))?;
         for (name, bytes) in
             [("  punched", s.punched), ("  parity", s.parity), ("  other", s.other), ("  damaged", s.damaged)]
@@ -338,6 +392,7 @@ impl ParamsShown {
             },
             trusted: params.hash == HashKind::Xxh3,
             max_sources: params.max_sources,
+            min_match: params.min_match,
             table_block: params.table_block,
             working_set: u64::from(params.working_set) << 20,
         }

@@ -21,6 +21,7 @@ mod id_set;
 mod image;
 mod lists;
 mod mark;
+mod matched;
 mod merge;
 #[cfg(test)]
 mod merge_tests;
@@ -52,6 +53,7 @@ pub use id_set::IdSet;
 pub use image::{Image, ImageOptions};
 pub use lists::{Dirents, Extents};
 pub use mark::{MarkError, Marked, mark};
+pub use matched::Matched;
 pub use merge::{ViewCursor, ViewRow, ViewRowRef};
 pub use open::{HeadState, Slot, read_heads, root_of};
 pub use overlay::{Overlay, OverlayRow};
