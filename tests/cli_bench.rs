@@ -6,7 +6,7 @@ mod common;
 use common::left_out::{is_root, left_out, need_fuse, need_program, need_root};
 use common::mounted::wait_until_ended;
 use common::run::{wait, with_signals};
-use common::{Lab, Run, floe_command, noise, prose, run, spawn, write};
+use common::{Lab, Run, floe, floe_command, noise, prose, run, spawn, write};
 use floe::bench::{Entry, Kind, Outcome, Read, Report, html};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -146,6 +146,9 @@ fn figures_are_those_of_packing_by_hand_and_add_up() {
         assert!(parts.data > 300_000 && parts.metadata > 0 && parts.identities > 0, "{parts:?}");
         let saved = found.saved.as_ref().unwrap();
         assert_eq!(summary["shared_bytes"], saved.deduplication);
+        let info: serde_json::Value =
+            serde_json::from_slice(&floe!("info", "--json", &image).exits(0).stdout).unwrap();
+        assert_eq!(info["matching"]["matched"], saved.matching.unwrap_or(0));
         assert!(
             saved.deduplication >= 300_000 && saved.superchunks > 0 && saved.alone > saved.superchunks,
             "{saved:?}"

@@ -55,6 +55,7 @@ pub(super) fn measure(
     let total = image.metadata()?.len();
     let opened = settings::open(&image)?;
     entry.size = Some(settings::size(&opened, total, bytes)?);
+    let matched = opened.matched().map_err(settings::LookError::from)?;
     for read in PASSES.into_iter().filter(|_| mounts) {
         let done = turn.step(&entry.name, doing(read), None, |limits, _| {
             let point = turn.work.fresh("mnt")?;
@@ -78,7 +79,7 @@ pub(super) fn measure(
             deduplication: packed.summary.shared_bytes,
             alone: alone.alone_bytes,
             superchunks: alone.alone_bytes.saturating_sub(alone.together_bytes),
-            matching: None,
+            matching: (matched.composed > 0).then_some(matched.bytes),
         });
     }
     entry.read_costs = turn.step(&entry.name, "counting what reading inflates", None, |limits, watch| {

@@ -178,13 +178,13 @@ pub struct Parts {
 pub struct Saved {
     /// Raw bytes that deduplication left out.
     pub deduplication: u64,
-    /// Stored bytes of the data if each subchunk were compressed alone.
-    pub alone: u64,
-    /// Stored bytes that packing into superchunks saved, compared with compressing each subchunk alone.
-    pub superchunks: u64,
-    /// Stored bytes that matching saved; absent if the setting does not use matching.
+    /// Raw bytes of different subchunks that matching takes from other subchunks; absent if the image has no recipes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matching: Option<u64>,
+    /// Stored bytes of the data if each subchunk were compressed alone, without matching.
+    pub alone: u64,
+    /// Stored bytes that packing into superchunks, with matching, saved, compared with compressing each subchunk alone.
+    pub superchunks: u64,
 }
 
 /// Cost of packing.

@@ -292,8 +292,10 @@ fn parts(report: &Report) -> Sheet {
 
 fn saved(report: &Report) -> Sheet {
     let saved = |e: &Entry| -> Option<Saved> { e.size.as_ref()?.saved.clone() };
-    let alone = report.entries.iter().filter_map(|e| Some(saved(e)?.alone));
-    let (scale, name) = unit(alone);
+    let all = || report.entries.iter().filter_map(saved);
+    let (scale, name) = unit(all().map(|saved| saved.alone));
+    let has_matching = all().any(|saved| saved.matching.is_some());
+    let superchunks = if has_matching { "saved by superchunks and matching" } else { "saved by superchunks" };
     let step = |group: &str, heading, get: fn(&Saved) -> Option<u64>, field: &'static str| {
         let get: Get<'_> = Box::new(move |e, at| whole(get(&saved(e)?)?, scale, format!("{at}/size/saved/{field}")));
         Source(column(group, heading, name), get)
@@ -305,9 +307,9 @@ fn saved(report: &Report) -> Sheet {
     let sources = vec![
         Source(column("Uncompressed", "source", name), source),
         step("Uncompressed", "saved by deduplication", |s| Some(s.deduplication), "deduplication"),
+        step("Uncompressed", "saved by matching", |s| s.matching, "matching"),
         step("Compressed", "each subchunk alone", |s| Some(s.alone), "alone"),
-        step("Compressed", "saved by superchunks", |s| Some(s.superchunks), "superchunks"),
-        step("Compressed", "saved by matching", |s| s.matching, "matching"),
+        step("Compressed", superchunks, |s| Some(s.superchunks), "superchunks"),
         Source(column("Compressed", "data as stored", name), data),
     ];
     sheet(report, "What each step of floe saved".into(), sources, |e| saved(e).is_some(), "")
