@@ -146,8 +146,7 @@ fn figures_are_those_of_packing_by_hand_and_add_up() {
         assert!(parts.data > 300_000 && parts.metadata > 0 && parts.identities > 0, "{parts:?}");
         let saved = found.saved.as_ref().unwrap();
         assert_eq!(summary["shared_bytes"], saved.deduplication);
-        let info: serde_json::Value =
-            serde_json::from_slice(&floe!("info", "--json", &image).exits(0).stdout).unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&floe!("info", "--json", &image).exits(0).stdout).unwrap();
         assert_eq!(info["matching"]["matched"], saved.matching.unwrap_or(0));
         assert!(
             saved.deduplication >= 300_000 && saved.superchunks > 0 && saved.alone > saved.superchunks,
