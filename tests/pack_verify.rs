@@ -59,6 +59,25 @@ fn the_nasty_tree_is_verified_without_a_finding_whatever_the_options() {
 }
 
 #[test]
+fn an_image_with_recipes_is_verified() {
+    let lab = Lab::new();
+    let source = lab.tree("source");
+    let mut bytes = noise(1, 2 << 20);
+    for n in 0..8 {
+        // Each file nearly repeats the one before.
+        bytes.iter_mut().step_by(10_000).for_each(|byte| *byte = byte.wrapping_add(1));
+        write(source.join(n.to_string()), &bytes);
+    }
+    let options = ["--min-match", "256", "--superchunk-size", "1M", "-C", "zstd:1"];
+    let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([source.as_os_str()]).collect();
+    verified(&lab, &args, "recipes.floe");
+    let info = floe!("info", "--json", lab.image("recipes.floe")).exits(0).stdout;
+    let info: serde_json::Value = serde_json::from_slice(&info).expect("one document");
+    assert!(info["matching"]["matched"].as_u64() > Some(4 << 20), "{}", info["matching"]);
+    assert_eq!(info["params"]["min_match"], 256);
+}
+
+#[test]
 fn several_sources_links_to_them_and_a_list_of_names_are_verified() {
     let lab = Lab::new();
     let (one, two) = (lab.tree("one"), lab.tree("two"));
