@@ -120,7 +120,7 @@ impl<'a> Sources<'a> {
     /// Returns the bytes of each composed subchunk in `batch`; `None` for a subchunk with a missing source.
     fn batch(&self, job: &mut Job<'_>, batch: &[&(SubchunkId, Recipe)]) -> Vec<Option<Vec<u8>>> {
         let limit = usize::from(self.image.params().max_sources);
-        let mut composition = Composition::new(|id| self.image.locate(id));
+        let mut composition = Composition::new(|id| self.image.run(id));
         let mut outputs: Vec<Option<Vec<u8>>> = Vec::with_capacity(batch.len());
         for (n, (_, recipe)) in batch.iter().enumerate() {
             let added = composition.add(n, recipe, 0..recipe.subchunk_len());

@@ -124,6 +124,20 @@ impl RecipeRow {
         Ok(recipes)
     }
 
+    /// Decodes all recipes of a row of space 2 of the map if it has one of `id`; returns `None` if it does not.
+    ///
+    /// # Errors
+    /// Fails if the row is not valid.
+    pub fn decode_with(
+        first: SubchunkId,
+        ints: &[u64],
+        tail: &[u8],
+        id: SubchunkId,
+    ) -> Result<Option<Vec<(SubchunkId, Recipe)>>, FormatError> {
+        let recipes = RecipeRow::decode(first, ints, tail)?;
+        Ok(recipes.binary_search_by_key(&id, |(id, _)| *id).is_ok().then_some(recipes))
+    }
+
     /// Decodes the recipe of `id` in a row of space 2 of the map; `None` if the row has none. The rest of the row is
     /// not checked.
     ///
@@ -319,7 +333,9 @@ mod tests {
             for wanted in first..=id + 1 {
                 let found = RecipeRow::find(SubchunkId(first), &ints, &tail, SubchunkId(wanted)).unwrap();
                 let there = recipes.iter().find(|(id, _)| id.0 == wanted).map(|(_, recipe)| recipe.clone());
-                prop_assert_eq!(found, there);
+                prop_assert_eq!(found, there.clone());
+                let all = RecipeRow::decode_with(SubchunkId(first), &ints, &tail, SubchunkId(wanted)).unwrap();
+                prop_assert_eq!(all.as_ref(), there.is_some().then_some(&recipes));
             }
         }
 

@@ -6,7 +6,9 @@
 use super::InflateError;
 use super::budget::{Budget, Room};
 use super::load::{self, Inflated, Key, Load, Unit};
-use crate::format::ids::{SubchunkId, SuperchunkId};
+use super::parts::PartTables;
+use super::sequence::Purpose;
+use crate::format::ids::SubchunkId;
 use crate::meta::Image;
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
@@ -64,6 +66,7 @@ pub(super) struct Cache {
     image: Arc<Image>,
     first: Shard,
     others: Vec<Shard>,
+    part_tables: PartTables,
     budget: Arc<Budget>,
     /// Raw bytes inflated ahead, or being inflated ahead, that no reader has taken yet.
     ahead: Arc<AtomicUsize>,
@@ -83,17 +86,11 @@ struct Counters {
 }
 
 /// Bytes counted as inflated ahead, until this value is dropped.
-struct AheadShare {
+pub(super) struct AheadShare {
     bytes: usize,
     all: Arc<AtomicUsize>,
-}
-
-impl AheadShare {
-    fn take(all: &Arc<AtomicUsize>, bytes: usize, limit: usize) -> Option<Self> {
-        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
-        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(AheadShare { bytes, all: all.clone() })
-    }
+    /// What they are inflated for.
+    purpose: Purpose,
 }
 
 impl Drop for AheadShare {
@@ -117,6 +114,7 @@ impl Cache {
             image,
             first: shard(),
             others: (0..OTHER_SHARDS).map(|_| shard()).collect(),
+            part_tables: PartTables::new(),
             budget: Budget::new(bytes),
             ahead: Arc::default(),
             clock: AtomicU64::new(0),
@@ -127,6 +125,10 @@ impl Cache {
 
     pub(super) fn image(&self) -> &Arc<Image> {
         &self.image
+    }
+
+    pub(super) fn part_tables(&self) -> &PartTables {
+        &self.part_tables
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -157,9 +159,8 @@ impl Cache {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Returns the inflated bytes of a unit if they are cached, and whether read-ahead inflated them and this reader is
-    /// the first to take them.
-    pub(super) fn ready(&self, key: &Key) -> Option<(Arc<Inflated>, bool)> {
+    /// Returns the inflated bytes of a unit if they are cached.
+    pub(super) fn ready(&self, key: &Key) -> Option<Arc<Inflated>> {
         let mut shard = self.shard(key).lock();
         let Some(Slot::Ready(ready)) = shard.get_mut(key) else { return None };
         Some(self.hit(ready))
@@ -175,14 +176,15 @@ impl Cache {
     }
 
     /// Counts a cache hit.
-    fn hit(&self, ready: &mut Ready) -> (Arc<Inflated>, bool) {
+    fn hit(&self, ready: &mut Ready) -> Arc<Inflated> {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
         ready.used = self.tick();
-        (ready.inflated.clone(), ready.fresh.take().is_some())
+        ready.fresh = None;
+        ready.inflated.clone()
     }
 
-    /// Returns the inflated bytes of a unit, and whether this reader is the first to get them since they were inflated.
-    pub(super) fn get(&self, unit: &Unit) -> Result<(Arc<Inflated>, bool), InflateError> {
+    /// Returns the inflated bytes of a unit, which this thread inflates if nobody does.
+    pub(super) fn get(&self, unit: &Unit) -> Outcome {
         let key = unit.key();
         let flight = {
             let mut shard = self.shard(&key).lock();
@@ -198,12 +200,12 @@ impl Cache {
         let Some(flight) = flight else {
             let landing = Landing { cache: self, key, landed: false };
             let room = self.room(unit);
-            return self.fly(landing, unit, room, None).map(|inflated| (inflated, true));
+            return self.fly(landing, unit, room, None);
         };
         let mut outcome = flight.outcome.lock();
         loop {
             match &*outcome {
-                Some(outcome) => return outcome.clone().map(|inflated| (inflated, true)),
+                Some(outcome) => return outcome.clone(),
                 None => flight.done.wait(&mut outcome),
             }
         }
@@ -215,11 +217,38 @@ impl Cache {
         load::inflate(&self.image, unit, self.room(unit), version)
     }
 
+    /// Takes the share of a unit of what may be inflated ahead, if it is not used up.
+    pub(super) fn share(&self, unit: &Unit, purpose: Purpose) -> Option<AheadShare> {
+        let (bytes, limit) = (unit.need().raw, self.budget.limit() / AHEAD_SHARE);
+        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(AheadShare { bytes, all: self.ahead.clone(), purpose })
+    }
+
+    /// Gives back the shares of what was inflated ahead and is not wanted any more: it stays, but counts like what was
+    /// read. Returns whether there was anything.
+    pub(super) fn forget_unwanted(&self, wants: impl Fn(&Purpose) -> bool) -> bool {
+        let mut any = false;
+        for shard in self.shards() {
+            let fresh = |(key, slot): (&Key, &Slot)| match slot {
+                Slot::Ready(Ready { fresh: Some(share), .. }) => Some((*key, share.purpose)),
+                _ => None,
+            };
+            // No lock is taken under that of a shard.
+            let fresh: Vec<_> = shard.lock().iter().filter_map(fresh).collect();
+            for (key, _) in fresh.into_iter().filter(|(_, purpose)| !wants(purpose)) {
+                if let Some(Slot::Ready(ready)) = shard.lock().peek_mut(&key) {
+                    any |= ready.fresh.take().is_some();
+                }
+            }
+        }
+        any
+    }
+
     /// Inflates a unit (a superchunk, or a part of one) ahead of its readers. Does nothing if it is inflated or being
     /// inflated, or if there is no room for it without waiting.
-    pub(super) fn get_ahead(&self, unit: &Unit) {
+    pub(super) fn get_ahead(&self, unit: &Unit, share: AheadShare) {
         let (key, need) = (unit.key(), unit.need());
-        let Some(share) = AheadShare::take(&self.ahead, need.raw, self.budget.limit() / AHEAD_SHARE) else { return };
         if self.has(&key) {
             return;
         }
@@ -249,8 +278,19 @@ impl Cache {
     }
 
     /// Returns whether a unit (a superchunk, or a part of one) is inflated or being inflated.
-    pub(super) fn has(&self, key: &Key) -> bool {
+    fn has(&self, key: &Key) -> bool {
         self.shard(key).lock().contains(key)
+    }
+
+    /// Returns whether a unit is inflated or being inflated. If it is, it becomes the most recently used one.
+    pub(super) fn touch(&self, key: &Key) -> bool {
+        let mut shard = self.shard(key).lock();
+        match shard.get_mut(key) {
+            Some(Slot::Ready(ready)) => ready.used = self.tick(),
+            Some(Slot::Busy(_)) => {}
+            None => return false,
+        }
+        true
     }
 
     fn room(&self, unit: &Unit) -> Room {
@@ -345,18 +385,13 @@ impl Drop for Landing<'_> {
     }
 }
 
-impl Cache {
-    /// Returns whether the superchunk is inflated or being inflated as a whole.
-    pub(super) fn has_whole(&self, id: SuperchunkId) -> bool {
-        self.has(&(id, None))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::ids::SuperchunkId;
     use crate::format::params::Params;
     use crate::inflate::budget::Need;
+    use crate::inflate::sequence::Sequences;
     use crate::meta::{ImageOptions, View};
     use crate::pack::{PackObserver, PackOptions, pack};
     use crate::storage::{Access, FileStorage};
@@ -390,35 +425,73 @@ mod tests {
         Unit { id, place: load::row(&view, id, SubchunkId(0)).unwrap().place, part: None }
     }
 
+    impl Cache {
+        fn has_whole(&self, id: u64) -> bool {
+            self.has(&(SuperchunkId(id), None))
+        }
+
+        /// Inflates superchunk `id` ahead of somebody who reads in order, if there is a share for it.
+        fn ahead(&self, id: u64) {
+            let sequences = Sequences::default();
+            let stretch = (1..100).find_map(|id| sequences.is_read(SubchunkId(id))).unwrap();
+            let purpose = Purpose { reader: stretch.reader, subchunk: SubchunkId(id) };
+            let unit = unit(&self.image, id);
+            if let Some(share) = self.share(&unit, purpose) {
+                self.get_ahead(&unit, share);
+            }
+        }
+    }
+
     #[test]
     fn read_ahead_waits_for_no_room_and_keeps_no_slot_without_it() {
-        let image = image();
-        let cache = Cache::new(image.clone(), 16 * MIB, Load::Decode);
+        let cache = Cache::new(image(), 16 * MIB, Load::Decode);
         let others = cache.budget.try_take(Need { raw: 15 * MIB, stored: 0, decoder: 0 }).unwrap();
-        cache.get_ahead(&unit(&image, 1));
-        assert!(!cache.has_whole(SuperchunkId(1)));
+        cache.ahead(1);
+        assert!(!cache.has_whole(1));
         assert_eq!((cache.counters().ahead, cache.ahead.load(Ordering::Relaxed)), (0, 0));
         drop(others);
-        cache.get_ahead(&unit(&image, 1));
-        assert!(cache.has_whole(SuperchunkId(1)));
+        cache.ahead(1);
+        assert!(cache.has_whole(1));
     }
 
     #[test]
     fn read_ahead_takes_a_quarter_of_the_budget_until_readers_come_and_evicts_none_of_its_own() {
         let image = image();
         let cache = Cache::new(image.clone(), 8 * MIB, Load::Decode);
-        (1..=6).for_each(|id| cache.get_ahead(&unit(&image, id)));
-        let inflated: Vec<_> = (1..=6).filter(|id| cache.has_whole(SuperchunkId(*id))).collect();
+        (1..=6).for_each(|id| cache.ahead(id));
+        let inflated: Vec<_> = (1..=6).filter(|id| cache.has_whole(*id)).collect();
         assert_eq!(inflated, [1, 2]);
         // A reader takes the first: there is room for another.
-        assert!(cache.get(&unit(&image, 1)).unwrap().1);
-        cache.get_ahead(&unit(&image, 3));
-        assert!(cache.has_whole(SuperchunkId(3)));
+        cache.get(&unit(&image, 1)).unwrap();
+        cache.ahead(3);
+        assert!(cache.has_whole(3));
         assert_eq!(cache.counters().ahead, 3);
         drop(cache);
         // If a quarter of the budget does not hold one superchunk, nothing is inflated ahead.
         let small = Cache::new(image.clone(), 3 * MIB, Load::Decode);
-        small.get_ahead(&unit(&image, 1));
-        assert!(!small.has_whole(SuperchunkId(1)));
+        small.ahead(1);
+        assert!(!small.has_whole(1));
+    }
+
+    #[test]
+    fn what_was_inflated_ahead_and_is_not_wanted_any_more_makes_room_for_other_read_ahead() {
+        let cache = Cache::new(image(), 8 * MIB, Load::Decode);
+        (1..=3).for_each(|id| cache.ahead(id));
+        assert!(!cache.forget_unwanted(|_| true) && !cache.has_whole(3));
+        assert!(cache.forget_unwanted(|purpose| purpose.subchunk.0 != 1));
+        cache.ahead(3);
+        assert!((1..=3).all(|id| cache.has_whole(id)), "what is not wanted stays as long as there is room");
+        assert!(cache.ahead.load(Ordering::Relaxed) <= cache.budget.limit() / AHEAD_SHARE);
+    }
+
+    #[test]
+    fn what_is_touched_is_evicted_last() {
+        let image = image();
+        let cache = Cache::new(image.clone(), 4 * MIB, Load::Decode);
+        for id in 1..=8 {
+            cache.get(&unit(&image, id)).unwrap();
+            assert!(cache.touch(&(SuperchunkId(1), None)), "{id}");
+        }
+        assert!(!cache.touch(&(SuperchunkId(2), None)));
     }
 }

@@ -13,8 +13,11 @@
 mod ahead;
 mod budget;
 mod cache;
+mod coming;
 mod error;
 mod load;
+mod parts;
+mod sequence;
 mod working_set;
 
 pub use cache::InflateCounters;

@@ -5,16 +5,13 @@ use super::cache::{Cache, InflateCounters};
 use super::load::{self, Inflated, Load, Unit};
 use super::{InflateError, error};
 use crate::format::codec::PartTable;
-use crate::format::ids::{LogOffset, SubchunkId, SuperchunkId};
+use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::recipe::Recipe;
 use crate::format::rows::Identity;
-use crate::meta::{ByteLru, Composition, Extract, Image, Located, View};
+use crate::meta::{Composition, Extract, Image, Located, View};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Bytes of part tables that are kept: a table of 4 MiB in parts of 128 KiB takes 800 bytes.
-const PART_TABLES: usize = 2 << 20;
 
 /// Most frames that a place names: one and its copy.
 const COPIES: usize = 2;
@@ -22,8 +19,6 @@ const COPIES: usize = 2;
 /// A cache of inflated superchunks of one image, with a limit on their bytes.
 pub struct WorkingSet {
     cache: Arc<Cache>,
-    /// Part tables, by superchunk and by the offset of its frame: a superchunk that is packed again gets another table.
-    part_tables: ByteLru<(SuperchunkId, LogOffset), Option<Arc<PartTable>>>,
     ahead: Option<Ahead>,
     /// Whether subchunks of intact superchunks are verified by their content hashes too.
     verify: bool,
@@ -78,7 +73,7 @@ impl WorkingSet {
     pub fn new(image: Arc<Image>, bytes: usize, ahead: usize) -> Self {
         let cache = Arc::new(Cache::new(image, bytes, Load::Decode));
         let ahead = (ahead > 0).then(|| Ahead::start(&cache, ahead));
-        WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead, verify: false }
+        WorkingSet { cache, ahead, verify: false }
     }
 
     /// Makes an empty working set as [`WorkingSet::new`] does, but without threads, to learn what reading would
@@ -86,7 +81,7 @@ impl WorkingSet {
     /// a working set that gives out data.
     pub fn counting(image: Arc<Image>, bytes: usize) -> Self {
         let cache = Arc::new(Cache::new(image, bytes, Load::Count));
-        WorkingSet { cache, part_tables: ByteLru::new(PART_TABLES, 2), ahead: None, verify: false }
+        WorkingSet { cache, ahead: None, verify: false }
     }
 
     /// Sets whether every subchunk is verified by its content hash, whatever its superchunk's checksum says. An image
@@ -105,6 +100,9 @@ impl WorkingSet {
             .map_err(error::lookup(id))?
             .ok_or(InflateError::Inconsistent { id, why: "the map does not know it" })?;
         self.cache.has_read(out.len());
+        if let Some(ahead) = &self.ahead {
+            ahead.is_read(view, id);
+        }
         if !located.composed {
             return self.read(view, id, &Make::Stored(&located), skip, out);
         }
@@ -170,7 +168,7 @@ impl WorkingSet {
             }
             Make::Composed(located, recipe) => (located, recipe),
         };
-        let mut composition = Composition::new(|source| view.locate(source));
+        let mut composition = Composition::new(|source| view.run(source));
         composition.add(0, recipe, range).map_err(error::compose(id))?;
         let mut quality = Quality::GOOD;
         let groups = composition.by_superchunk();
@@ -203,8 +201,8 @@ impl WorkingSet {
         let Some(superchunk) = extracts.first().map(|extract| extract.superchunk) else { return Ok(Quality::GOOD) };
         let ready = if version == 0 { self.cache.ready(&(superchunk, None)) } else { None };
         // Damaged bytes may be those of a frame that this view does not name.
-        let ready = ready.filter(|(inflated, _)| inflated.intact);
-        let (inflated, fresh) = match ready {
+        let ready = ready.filter(|inflated| inflated.intact);
+        let inflated = match ready {
             Some(found) => found,
             // Only now is it worth looking up where the superchunk lies.
             None => {
@@ -213,7 +211,7 @@ impl WorkingSet {
                     return Err(outside(id));
                 }
                 if place.flags.parts()
-                    && let Some(table) = self.part_table(id, superchunk, &place)?
+                    && let Some(table) = self.cache.part_tables().get(self.cache.image(), id, superchunk, &place)?
                 {
                     return self.extract_parts(id, &place, &table, extracts, version, out);
                 }
@@ -222,9 +220,6 @@ impl WorkingSet {
         };
         if !extracts.iter().all(|extract| extract.copy(&inflated.bytes, out)) {
             return Err(outside(id));
-        }
-        if fresh && let Some(ahead) = &self.ahead {
-            ahead.after(&self.cache, view, superchunk);
         }
         Ok(Quality::of(&inflated))
     }
@@ -253,7 +248,7 @@ impl WorkingSet {
                         drop(before);
                         let part = table.parts.get(index).ok_or_else(|| outside(id))?;
                         let unit = Unit { id: extract.superchunk, place: *place, part: Some((index as u32, *part)) };
-                        self.inflated(&unit, version)?.0
+                        self.inflated(&unit, version)?
                     }
                 };
                 let now = target.start..target.start + len;
@@ -270,44 +265,27 @@ impl WorkingSet {
         Ok(quality)
     }
 
-    /// Returns the raw bytes of a unit (a superchunk, or a part of one), and whether a reader gets them for the first
-    /// time.
-    fn inflated(&self, unit: &Unit, version: usize) -> Result<(Arc<Inflated>, bool), InflateError> {
-        let (cached, fresh) = self.cache.get(unit)?;
+    /// Returns the raw bytes of a unit (a superchunk, or a part of one).
+    fn inflated(&self, unit: &Unit, version: usize) -> Result<Arc<Inflated>, InflateError> {
+        let cached = self.cache.get(unit)?;
         if !cached.intact && cached.frame != unit.place.offset {
             // A view from before the superchunk was packed again read the old frame, which gc may have freed.
             drop(cached);
             self.cache.forget_damaged(&unit.key());
             return match self.cache.alone(unit, version)? {
-                Some(inflated) => Ok((Arc::new(inflated), false)),
+                Some(inflated) => Ok(Arc::new(inflated)),
                 None => self.cache.get(unit),
             };
         }
         if version == 0 || !cached.has_others {
-            return Ok((cached, fresh));
+            return Ok(cached);
         }
         // Never hold two at once: the working set may be as small as one.
         drop(cached);
         match self.cache.alone(unit, version)? {
-            Some(inflated) => Ok((Arc::new(inflated), false)),
+            Some(inflated) => Ok(Arc::new(inflated)),
             None => self.cache.get(unit),
         }
-    }
-
-    fn part_table(
-        &self,
-        subchunk: SubchunkId,
-        id: SuperchunkId,
-        place: &Place,
-    ) -> Result<Option<Arc<PartTable>>, InflateError> {
-        let key = (id, place.offset);
-        if let Some(known) = self.part_tables.get(&key) {
-            return Ok(known);
-        }
-        let table = self.cache.image().part_table(place).map_err(error::lookup(subchunk))?.map(Arc::new);
-        let weight = table.as_ref().map_or(0, |table| size_of_val(table.parts.as_slice()));
-        self.part_tables.insert(key, table.clone(), weight);
-        Ok(table)
     }
 
     /// Returns the counters since the working set was made.

@@ -1,15 +1,19 @@
 //! Composed subchunks: translates recipes to ranges of superchunks' raw bytes. Readers and `check` both use this
 //! module.
 //!
-//! Only pieces that overlap the requested range are looked up, each subchunk once. Ranges are ordered by superchunk, so
+//! Only pieces that overlap the requested range are looked up. Pieces of one recipe mostly name subchunks of a few runs
+//! of the map, so whole runs are looked up, and a bounded number of them is kept. Ranges are ordered by superchunk, so
 //! that each superchunk is inflated once, whatever the order of the pieces. Called by inflate and care.
 
 use super::{Located, MetaError};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::recipe::Recipe;
-use std::collections::HashMap;
+use crate::format::rows::SubchunkRun;
 use std::ops::Range;
 use thiserror::Error;
+
+/// Most runs that are kept: those of nine superchunks of small files. A recipe that uses more is only slower.
+const RUNS: usize = 64;
 
 /// Why the recipe of a composed subchunk cannot be used.
 #[derive(Debug, Error)]
@@ -53,19 +57,20 @@ impl Extract {
     }
 }
 
-/// Collects the copies that make the bytes of composed subchunks from their recipes. `L` looks up where the stored part
-/// of a subchunk is.
+/// Collects the copies that make the bytes of composed subchunks from their recipes. `L` looks up the run of the map
+/// that has a subchunk.
 pub struct Composition<L> {
     look_up: L,
-    located: HashMap<SubchunkId, Option<Located>>,
+    /// Runs that were looked up. The first is the one that was used last.
+    runs: Vec<SubchunkRun>,
     extracts: Vec<Extract>,
 }
 
-impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
-    /// Makes an empty collection. `look_up` returns the place of a subchunk's stored part, or `None` if the map has no
+impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Composition<L> {
+    /// Makes an empty collection. `look_up` returns the run of the map that has a subchunk, or `None` if the map has no
     /// such subchunk.
     pub fn new(look_up: L) -> Self {
-        Composition { look_up, located: HashMap::new(), extracts: Vec::new() }
+        Composition { look_up, runs: Vec::new(), extracts: Vec::new() }
     }
 
     /// Adds the copies that make the bytes `range` of a composed subchunk. The output with the number `output` receives
@@ -100,18 +105,112 @@ impl<L: Fn(SubchunkId) -> Result<Option<Located>, MetaError>> Composition<L> {
         Ok(())
     }
 
-    fn locate(&mut self, id: SubchunkId) -> Result<Option<Located>, ComposeError> {
-        if let Some(known) = self.located.get(&id) {
-            return Ok(*known);
+    /// Returns where the stored part of a subchunk is, or `None` if the map has no such subchunk.
+    ///
+    /// # Errors
+    /// Fails if the run of the subchunk cannot be looked up.
+    pub fn locate(&mut self, id: SubchunkId) -> Result<Option<Located>, ComposeError> {
+        for at in 0..self.runs.len() {
+            if let Some(located) = self.runs.get(at).and_then(|run| run.locate(id)) {
+                self.runs.swap(0, at);
+                return Ok(Some(located));
+            }
         }
-        let located = (self.look_up)(id).map_err(ComposeError::Lookup)?;
-        self.located.insert(id, located);
+        let Some(run) = (self.look_up)(id).map_err(ComposeError::Lookup)? else { return Ok(None) };
+        let located = run.locate(id);
+        if self.runs.len() >= RUNS {
+            self.runs.pop();
+        }
+        self.runs.push(run);
+        let last = self.runs.len().saturating_sub(1);
+        self.runs.swap(0, last);
         Ok(located)
+    }
+
+    /// Returns the copies in the order in which they were added.
+    pub fn extracts(&self) -> &[Extract] {
+        &self.extracts
+    }
+
+    /// Removes all copies. What was looked up stays.
+    pub fn clear(&mut self) {
+        self.extracts.clear();
     }
 
     /// Returns the copies grouped by the superchunk to copy from, in the order of superchunks and of positions.
     pub fn by_superchunk(&mut self) -> impl Iterator<Item = &[Extract]> + Clone {
-        self.extracts.sort_by_key(|extract| (extract.superchunk, extract.start));
+        // The order of copies from one position does not matter: each fills its own range.
+        self.extracts.sort_unstable_by_key(|extract| (extract.superchunk, extract.start));
         self.extracts.chunk_by(|a, b| a.superchunk == b.superchunk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::recipe::Piece;
+    use std::cell::Cell;
+
+    /// Run number `n`, from 0: ten subchunks of 100 bytes, from id `10 * n + 1` on, in superchunk `n + 1`.
+    fn run(n: u64) -> SubchunkRun {
+        SubchunkRun {
+            first: SubchunkId(10 * n + 1),
+            superchunk: SuperchunkId(n + 1),
+            position: 1000,
+            lens: vec![100; 10],
+            composed: Vec::new(),
+        }
+    }
+
+    fn piece(id: u64, offset: u32, len: u32) -> Piece {
+        Piece { subchunk: SubchunkId(id), offset, len }
+    }
+
+    /// The copies for `range` of a subchunk of these pieces, and how many runs were looked up. Ids above 10,000 do not
+    /// exist.
+    fn extracts(pieces: Vec<Piece>, range: Range<u32>) -> Result<(Vec<Extract>, usize), String> {
+        let looked_up = Cell::new(0);
+        let mut composition = Composition::new(|id: SubchunkId| {
+            looked_up.set(looked_up.get() + 1);
+            Ok((id.0 <= 10_000).then(|| run((id.0 - 1) / 10)))
+        });
+        composition.add(0, &Recipe::new(pieces).unwrap(), range).map_err(|error| error.to_string())?;
+        Ok((composition.by_superchunk().flatten().cloned().collect(), looked_up.get()))
+    }
+
+    #[test]
+    fn pieces_of_one_run_are_looked_up_once_in_whatever_order() {
+        let pieces = (0..300).map(|n| piece(1 + n * 7 % 60, (n % 50) as u32, 50)).collect();
+        let (extracts, looked_up) = extracts(pieces, 0..15_000).unwrap();
+        assert_eq!((extracts.len(), looked_up), (300, 6));
+        for (n, extract) in (0..300).map(|n| (n, extracts.iter().find(|e| e.target.start == 50 * n).unwrap())) {
+            let id = 1 + n * 7 % 60;
+            let start = 1000 + (id - 1) % 10 * 100 + n % 50;
+            assert_eq!((extract.superchunk.0 as usize, extract.start), ((id - 1) / 10 + 1, start));
+            assert_eq!(extract.target, 50 * n..50 * (n + 1));
+        }
+        assert!(extracts.is_sorted_by_key(|extract| (extract.superchunk, extract.start)));
+    }
+
+    #[test]
+    fn pieces_of_more_runs_than_are_kept_come_out_right() {
+        let many = 3 * RUNS as u64;
+        let pieces = (0..many * 3).map(|n| piece(10 * (n % many) + 1, 5, 10)).collect();
+        let (extracts, looked_up) = extracts(pieces, 0..30 * many as u32).unwrap();
+        assert!(looked_up > many as usize);
+        assert!(extracts.iter().all(|extract| extract.start == 1005));
+        let superchunks = extracts.chunk_by(|a, b| a.superchunk == b.superchunk);
+        assert!(superchunks.map(|group| (group[0].superchunk.0, group.len())).eq((1..=many).map(|n| (n, 3))));
+    }
+
+    #[test]
+    fn only_pieces_of_the_range_are_looked_up() {
+        let pieces = || vec![piece(20_000, 0, 10), piece(1, 90, 10), piece(2, 0, 100), piece(20_000, 0, 10)];
+        let (extracts, looked_up) = extracts(pieces(), 15..120).unwrap();
+        assert_eq!(looked_up, 1);
+        let found: Vec<_> = extracts.iter().map(|extract| (extract.start, extract.target.clone())).collect();
+        assert_eq!(found, [(1095, 0..5), (1100, 5..105)]);
+        assert!(super::tests::extracts(pieces(), 15..121).unwrap_err().contains("does not have"));
+        assert!(super::tests::extracts(vec![piece(1, 90, 11)], 0..1).unwrap_err().contains("beyond the end"));
     }
 }

@@ -5,6 +5,7 @@ use super::block_cache::BlockCache;
 use super::open::{self, Found};
 use super::salvage::{ClearLists, LostKeys};
 use super::shape::Shape;
+use crate::format::FormatError;
 use crate::format::block::KeyRef;
 use crate::format::head::Head;
 use crate::format::ids::{InodeId, SubchunkId, SuperchunkId};
@@ -177,14 +178,34 @@ impl Image {
     }
 
     fn locate_by_map(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
-        let Some(row) = self.tree(&schema::MAP).floor(self, KeyRef::new(SPACE_SUBCHUNKS, id.0))? else {
-            return Ok(None);
-        };
-        let key = row.key();
-        if key.a != SPACE_SUBCHUNKS {
-            return Ok(None);
+        self.in_map(SPACE_SUBCHUNKS, id, |first, ints, tail| SubchunkRun::find(first, ints, tail, id))
+    }
+
+    /// Returns the run of subchunks that has `id`, according to the map. If the map is damaged there, it returns a run
+    /// of this subchunk alone, according to the clear lists.
+    ///
+    /// # Errors
+    /// Fails if neither can be read.
+    pub fn run(&self, id: SubchunkId) -> Result<Option<SubchunkRun>, MetaError> {
+        match self.in_map(SPACE_SUBCHUNKS, id, |first, ints, tail| SubchunkRun::decode_with(first, ints, tail, id)) {
+            Err(error) => {
+                self.by_clear_lists(error, |lists| lists.locate(id).map(|located| SubchunkRun::alone(id, located)))
+            }
+            run => run,
         }
-        Ok(SubchunkRun::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
+    }
+
+    /// Calls `find` for the row of the map that may cover `id`, if there is one in this space. The row's key is not
+    /// above `id`.
+    fn in_map<T>(
+        &self,
+        space: u64,
+        id: SubchunkId,
+        find: impl FnOnce(SubchunkId, &[u64], &[u8]) -> Result<Option<T>, FormatError>,
+    ) -> Result<Option<T>, MetaError> {
+        let row = self.tree(&schema::MAP).floor(self, KeyRef::new(space, id.0))?;
+        let Some(row) = row.filter(|row| row.key().a == space) else { return Ok(None) };
+        Ok(find(SubchunkId(row.key().b), row.ints(), row.tail())?)
     }
 
     /// Returns where a superchunk is, according to the map, or to the frames if the map is damaged there.
@@ -208,14 +229,15 @@ impl Image {
     /// # Errors
     /// Fails if the map cannot be read there.
     pub fn recipe(&self, id: SubchunkId) -> Result<Option<Recipe>, MetaError> {
-        let Some(row) = self.tree(&schema::MAP).floor(self, KeyRef::new(SPACE_RECIPES, id.0))? else {
-            return Ok(None);
-        };
-        let key = row.key();
-        if key.a != SPACE_RECIPES {
-            return Ok(None);
-        }
-        Ok(RecipeRow::find(SubchunkId(key.b), row.ints(), row.tail(), id)?)
+        self.in_map(SPACE_RECIPES, id, |first, ints, tail| RecipeRow::find(first, ints, tail, id))
+    }
+
+    /// Returns the recipes of the row of the map that has one of `id`, with the ids of their subchunks, which ascend.
+    ///
+    /// # Errors
+    /// Fails if the map cannot be read there.
+    pub fn recipes(&self, id: SubchunkId) -> Result<Option<Vec<(SubchunkId, Recipe)>>, MetaError> {
+        self.in_map(SPACE_RECIPES, id, |first, ints, tail| RecipeRow::decode_with(first, ints, tail, id))
     }
 
     /// Looks for an answer in the clear lists after a lookup in the map failed with `error`. Returns that error if they

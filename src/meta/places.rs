@@ -43,6 +43,27 @@ impl View {
         }
     }
 
+    /// Returns the run of subchunks that has `id`, according to the map. If the map is damaged there, it returns a run
+    /// of this subchunk alone, according to the clear lists.
+    ///
+    /// # Errors
+    /// Fails if neither can be read.
+    pub fn run(&self, id: SubchunkId) -> Result<Option<SubchunkRun>, MetaError> {
+        let key = KeyRef::new(SPACE_SUBCHUNKS, id.0);
+        let find =
+            |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| SubchunkRun::decode_with(SubchunkId(key.b), ints, tail, id);
+        match self.said(&schema::MAP, key, SPACE_SUBCHUNKS, find)? {
+            Said::This(run) => Ok(Some(run)),
+            Said::Nothing => self.version().run(id),
+            Said::Near => match self.covering(&schema::MAP, key, SPACE_SUBCHUNKS, find) {
+                Err(error) => self
+                    .version()
+                    .by_clear_lists(error, |lists| lists.locate(id).map(|located| SubchunkRun::alone(id, located))),
+                run => run,
+            },
+        }
+    }
+
     /// Returns where a superchunk is, according to the map, or to the frames if the map is damaged there.
     ///
     /// # Errors
@@ -65,6 +86,17 @@ impl View {
         let find = |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| RecipeRow::find(SubchunkId(key.b), ints, tail, id);
         let key = KeyRef::new(SPACE_RECIPES, id.0);
         self.find(&schema::MAP, key, SPACE_RECIPES, find, |version| version.recipe(id))
+    }
+
+    /// Returns the recipes of the row of the map that has one of `id`, with the ids of their subchunks, which ascend.
+    ///
+    /// # Errors
+    /// Fails if the map cannot be read there.
+    pub fn recipes(&self, id: SubchunkId) -> Result<Option<Vec<(SubchunkId, Recipe)>>, MetaError> {
+        let find =
+            |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| RecipeRow::decode_with(SubchunkId(key.b), ints, tail, id);
+        let key = KeyRef::new(SPACE_RECIPES, id.0);
+        self.find(&schema::MAP, key, SPACE_RECIPES, find, |version| version.recipes(id))
     }
 
     /// Returns the identity (content hash) of a subchunk of file data, or `None`.

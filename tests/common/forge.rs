@@ -4,7 +4,7 @@
 use floe::format::block::{Key, Row};
 use floe::format::bytes::put_varint;
 use floe::format::clear::{ClearList, Listed};
-use floe::format::codec::{Compression, RAW};
+use floe::format::codec::{Compression, Encoder, RAW};
 use floe::format::frame::{Flags, FrameHeader, FrameKind};
 use floe::format::head::{Head, RawHeadSlot, incompat};
 use floe::format::ids::{InodeId, LogOffset, SubchunkId, SuperchunkId};
@@ -47,6 +47,8 @@ pub struct Forge {
     /// Whether table blocks are uncompressed, for a reader without zstd.
     pub raw_tables: bool,
     pub max_sources: u8,
+    /// Raw bytes of a part; `None`: superchunks are whole.
+    pub part_size: Option<u32>,
     pub second_copy: SecondCopy,
     /// Number of superchunks, from the first, that lie in the punched payload of a dead frame, which was superchunk 1
     /// before.
@@ -198,14 +200,15 @@ impl Forge {
                 recipes.extend(recipe.as_ref().map(|(recipe, _)| (id, recipe.clone())));
             }
             next_superchunk += 1;
+            let encoded = Encoder::new(Compression::None, self.part_size).encode(&raw).unwrap();
             let frame = NewFrame {
                 kind: FrameKind::SUPERCHUNK,
-                codec: RAW,
-                flags: Flags::default().with_short(self.says_short && !params.is_full(raw.len() as u32)),
+                codec: encoded.codec,
+                flags: encoded.flags.with_short(self.says_short && !params.is_full(raw.len() as u32)),
                 clear: &list.encode(),
-                stored: &raw,
+                stored: &encoded.stored,
                 raw_len: raw.len() as u32,
-                sum: sums::xxh3(&raw),
+                sum: encoded.sum,
             };
             let mut place = if n < self.in_dead {
                 let sequence = first_sequence(1) + (1 << 20) + n as u64;

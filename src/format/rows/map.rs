@@ -121,10 +121,47 @@ impl SubchunkRun {
     /// # Errors
     /// Fails if the row is not valid.
     pub fn decode(first: SubchunkId, ints: &[u64], tail: &[u8]) -> Result<Self, FormatError> {
-        let mut lens = Vec::new();
+        let mut lens = Vec::with_capacity(tail.len().min(limits::RUN as usize));
         let (superchunk, position, bits) = walk(first, ints, tail, |len| lens.push(len))?;
         let composed = if bits.is_empty() { Vec::new() } else { (0..lens.len()).map(|i| bit(bits, i)).collect() };
         Ok(SubchunkRun { first, superchunk, position, lens, composed })
+    }
+
+    /// Decodes a row of space 1 if it has the subchunk `id`; returns `None` if it does not.
+    ///
+    /// # Errors
+    /// Fails if the row is not valid.
+    pub fn decode_with(
+        first: SubchunkId,
+        ints: &[u64],
+        tail: &[u8],
+        id: SubchunkId,
+    ) -> Result<Option<Self>, FormatError> {
+        Ok(Some(SubchunkRun::decode(first, ints, tail)?).filter(|run| run.locate(id).is_some()))
+    }
+
+    /// Returns where the stored part of `id` is; `None` if the run does not have it. The run must be a valid one.
+    pub fn locate(&self, id: SubchunkId) -> Option<Located> {
+        let n = usize::try_from(id.0.checked_sub(self.first.0)?).ok()?;
+        let (before, len) = (self.lens.get(..n)?, *self.lens.get(n)?);
+        Some(Located {
+            superchunk: self.superchunk,
+            position: self.position.saturating_add(before.iter().sum()),
+            len,
+            composed: self.composed.get(n).copied().unwrap_or(false),
+        })
+    }
+
+    /// Makes the run of one subchunk alone.
+    pub fn alone(id: SubchunkId, located: Located) -> Self {
+        let Located { superchunk, position, len, composed } = located;
+        let composed = if composed { vec![true] } else { Vec::new() };
+        SubchunkRun { first: id, superchunk, position, lens: vec![len], composed }
+    }
+
+    /// Returns the id after the last one of the run.
+    pub fn end(&self) -> SubchunkId {
+        SubchunkId(self.first.0.saturating_add(self.lens.len() as u64))
     }
 
     /// Finds the subchunk `id` in the run with this key, integers and tail, without decoding the others. Returns `None`
@@ -216,6 +253,10 @@ mod tests {
             };
             let (ints, tail) = run.encode();
             assert_eq!(SubchunkRun::decode(SubchunkId(5), &ints, &tail).unwrap(), run);
+            for id in (0..20).map(SubchunkId) {
+                assert_eq!(run.locate(id), SubchunkRun::find(run.first, &ints, &tail, id).unwrap(), "{id}");
+                assert_eq!(run.locate(id).is_some(), (run.first..run.end()).contains(&id));
+            }
         }
     }
 
