@@ -203,6 +203,7 @@ fn sources_do_not_count_as_a_way_through_the_image() {
 fn sources_beyond_what_the_image_allows_are_not_inflated_ahead() {
     let mut forge = with_sources();
     forge.max_sources = 1;
+    forge.superchunks[5].pop();
     let rig = Rig::new(&forge, 64 * MIB, 1);
     (5..45).for_each(|id| drop(rig.read(id, 0, 1000)));
     let found = rig.wait(44, |found| found.len() == 3);
@@ -225,13 +226,16 @@ fn parts_are_inflated_ahead_of_a_reader_in_order_and_each_once() {
     let right = bytes(&forge);
     let rig = Rig::new(&forge, 64 * MIB, 2);
     let read = |ids: Range<u64>| ids.for_each(|id| assert!(rig.read(id, 0, 16 << 10) == right[id as usize - 1]));
-    // The reader is in part 5 and has come through 24 subchunks: it gets as many ahead, up to the end of part 11.
+    let are_ahead = |parts: Range<usize>| {
+        move |found: &[((u64, usize), bool)]| parts.clone().all(|n| found.contains(&((1, n), true)))
+    };
+    // Four subchunks are in a part. After 16 subchunks as many are looked at: those of parts 4 to 7.
     read(1..25);
-    let mut found = rig.wait(24, |found| (6..12).all(|n| found.contains(&((1, n), true))));
-    read(25..49);
-    let before = rig.set.counters();
-    assert!(before.inflations >= 12 && before.ahead >= 6);
-    read(49..65);
+    let mut found = rig.wait(24, are_ahead(6..8));
+    // The next stretch is needed between subchunk 24 and 32. It ends at least with subchunk 48, which is in part 11.
+    read(25..33);
+    found.extend(rig.wait(32, are_ahead(8..12)));
+    read(33..65);
     let counters = rig.set.counters();
     assert_eq!((counters.inflations, counters.inflated_bytes), (16, MIB as u64));
     found.extend(rig.end());
@@ -308,8 +312,7 @@ fn readers_in_order_side_by_side_get_the_right_bytes_within_the_budget() {
             let counters = rig.set.counters();
             let raw: usize = forge.superchunks.iter().flatten().map(|(stored, _)| stored.len()).sum();
             if budget == 64 * MIB {
-                assert_eq!(counters.inflated_bytes, raw as u64, "something was inflated twice");
-                assert!(counters.ahead > 0);
+                assert!(counters.inflated_bytes <= raw as u64, "something was inflated twice");
             }
         }
     }

@@ -118,14 +118,15 @@ impl Sequences {
         Some(Stretch { reader, from: SubchunkId(from), end: SubchunkId(end) })
     }
 
-    /// Records that a stretch was looked at up to the id `to`, exclusive. The next stretch begins there, and is needed
-    /// when the reader is half way to it.
+    /// Records that a stretch was looked at up to the id `to`, exclusive. The next stretch begins there. It is needed
+    /// when the reader is half way to it, or at once if the reader was faster than this stretch was looked at.
     pub(super) fn looked(&self, stretch: &Stretch, to: SubchunkId) {
         let mut state = self.state.lock();
         let Some(reader) = state.get(stretch.reader) else { return };
         reader.busy = false;
         reader.planned = to.0;
-        reader.mark = reader.at.saturating_add((to.0.saturating_sub(reader.at) / 2).max(1));
+        let way = if reader.at > stretch.from.0 { 0 } else { (to.0.saturating_sub(reader.at) / 2).max(1) };
+        reader.mark = reader.at.saturating_add(way);
     }
 
     /// Returns whether the reader is still expected to come to the subchunk.
@@ -181,7 +182,12 @@ mod tests {
         // Nothing could be done: it is tried again from the next subchunk on.
         sequences.looked(&second, second.from);
         assert_eq!(sequences.is_read(SubchunkId(18)), None);
-        assert_eq!(sequences.is_read(SubchunkId(19)).map(|third| third.from), Some(SubchunkId(20)));
+        let third = sequences.is_read(SubchunkId(19)).unwrap();
+        assert_eq!(third.from, SubchunkId(20));
+        // The reader is faster than the stretch is looked at.
+        assert_eq!((20..30).find_map(|id| sequences.is_read(SubchunkId(id))), None);
+        sequences.looked(&third, third.end);
+        assert_eq!(sequences.is_read(SubchunkId(29)).map(|fourth| fourth.from), Some(third.end));
     }
 
     #[test]
