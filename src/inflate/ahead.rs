@@ -63,7 +63,7 @@ impl Ahead {
         let Some(stretch) = self.sequences.is_read(id) else { return };
         let plan = Plan { view: view.clone(), stretch };
         // If the queue is full, the threads are busy, and the reader inflates for itself.
-        if !self.plans.as_ref().is_some_and(|plans| plans.try_send(plan).is_ok()) {
+        if self.plans.as_ref().is_none_or(|plans| plans.try_send(plan).is_err()) {
             self.sequences.looked(&stretch, stretch.from);
         }
     }
