@@ -10,7 +10,7 @@ use floe::format::ids::{SubchunkId, SuperchunkId};
 use floe::format::limits;
 use floe::format::params::{Chunker, HashKind, Params};
 use floe::format::rows::{Identity, SuperchunkRow, identity};
-use floe::freeze::{Batch, BatchError, BatchOptions, Known, Packed, Piece};
+use floe::freeze::{Batch, BatchError, BatchOptions, Known, Last, Packed, Piece};
 use floe::log::LogWriter;
 use floe::storage::testing::MemoryStorage;
 use freezing::{Image, noise, options, small};
@@ -25,7 +25,7 @@ fn packed(options: BatchOptions, subchunks: &[Vec<u8>], keep_last: bool) -> Pack
     for bytes in subchunks {
         batch.add(bytes).unwrap();
     }
-    batch.finish(keep_last).unwrap()
+    batch.finish(if keep_last { Last::Keep } else { Last::Drop }).unwrap()
 }
 
 /// Different subchunks of 500 bytes.
@@ -46,13 +46,13 @@ fn equal_subchunks_are_one_within_a_batch_and_with_what_the_image_has() {
         let again: Vec<_> = subchunks.iter().rev().map(|bytes| batch.add(bytes).unwrap()).collect();
         assert_eq!(again, (0..100).rev().map(Piece::New).collect::<Vec<_>>());
         assert_eq!((batch.new_bytes(), batch.shared_bytes()), (50_000, 50_000));
-        let packed = batch.finish(true).unwrap();
+        let packed = batch.finish(Last::Keep).unwrap();
         assert_eq!((packed.subchunks(), packed.raw_bytes()), (100, 50_000));
         image.append(&packed);
         let mut batch = Batch::new(options(params, LIMIT), &image).unwrap();
         assert_eq!(batch.add(&subchunks[7]).unwrap(), Piece::Known(SubchunkId(8)));
         assert_eq!(batch.add(&noise(500, 1000)).unwrap(), Piece::New(0));
-        assert_eq!(batch.finish(true).unwrap().subchunks(), 1);
+        assert_eq!(batch.finish(Last::Keep).unwrap().subchunks(), 1);
     }
 }
 
@@ -62,7 +62,7 @@ fn superchunks_are_full_but_the_last_which_a_batch_in_the_background_drops() {
     // 16 fit, and no further subchunk.
     let all = packed(options(params, LIMIT), &subchunks(40), true);
     let shape = |packed: &Packed| -> Vec<_> {
-        packed.superchunks.iter().map(|s| (s.first, s.lens.len(), s.raw_len, s.short)).collect()
+        packed.superchunks.iter().map(|s| (s.first, s.subchunks.len(), s.raw_len, s.short)).collect()
     };
     let full = [(0, 16, 8000, false), (16, 16, 8000, false)];
     assert_eq!(shape(&all)[..2], full);
@@ -133,7 +133,7 @@ fn a_subchunk_that_cannot_be_looked_up_is_not_taken_and_the_batch_goes_on() {
     assert_eq!(batch.add(&noise(500, 0)).unwrap(), Piece::New(0));
     known.fails.set(false);
     assert_eq!(batch.add(&noise(500, 1)).unwrap(), Piece::New(1));
-    assert_eq!(batch.finish(true).unwrap().subchunks(), 2);
+    assert_eq!(batch.finish(Last::Keep).unwrap().subchunks(), 2);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_level_that_does_not_exist_is_an_error_and_not_an_empty_superchunk() {
     let wrong = BatchOptions { compression: Compression::Zstd(99), ..options(small(), LIMIT) };
     let mut batch = Batch::new(wrong, &image).unwrap();
     batch.add(&noise(500, 0)).unwrap();
-    assert!(matches!(batch.finish(true), Err(BatchError::Compress(_))));
+    assert!(matches!(batch.finish(Last::Keep), Err(BatchError::Compress(_))));
 }
 
 #[test]

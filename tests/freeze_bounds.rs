@@ -4,7 +4,7 @@ use floe::format::codec::Compression;
 use floe::format::ids::SubchunkId;
 use floe::format::params::Params;
 use floe::format::rows::Identity;
-use floe::freeze::{Batch, BatchOptions, Known, Priority};
+use floe::freeze::{Batch, BatchOptions, Known, Last, Priority};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -111,7 +111,7 @@ fn a_batch_holds_the_raw_bytes_of_two_superchunks_and_one_a_thread() {
         batch.add(subchunk).unwrap();
     }
     assert!(batch.is_full());
-    let packed = batch.finish(true).unwrap();
+    let packed = batch.finish(Last::Keep).unwrap();
     assert_eq!(packed.raw_bytes(), 64 << 20);
     let most = [raws.most_since(before[0]), outputs.most_since(before[1]), rest.most_since(before[2])];
     // With none at all, they would have been counted elsewhere.
@@ -164,6 +164,6 @@ fn threads_run_at_the_priority_that_is_asked_for_and_end_with_the_batch() {
     drop(batch);
     let batch = Batch::new(options(2, Priority::Normal), &Nothing).unwrap();
     until((2, 0, 0));
-    batch.finish(true).unwrap();
+    batch.finish(Last::Keep).unwrap();
     assert_eq!(threads(), (0, 0, 0));
 }

@@ -5,7 +5,9 @@ mod freezing;
 
 use floe::format::ids::{LogOffset, SubchunkId};
 use floe::format::params::{Chunker, Params};
-use floe::freeze::{Batch, Blocks, CutError, Cutting, FIXED_LEN, Layout, Scope, Span, SpanSource, choose, cut_file};
+use floe::freeze::{
+    Batch, Blocks, CutError, Cutting, FIXED_LEN, Last, Layout, Scope, Span, SpanSource, choose, cut_file,
+};
 use freezing::{File, Image, Source, cut_anew, freeze, freeze_once, noise, options, small};
 use proptest::prelude::*;
 
@@ -306,7 +308,7 @@ fn a_file_that_cannot_be_read_leaves_the_batch_to_others() {
     let error = cut_file(&mut seen, CHANGED, 0, &mut batch, &|| false).unwrap_err();
     assert!(matches!(error, CutError::Layout(_)), "{error:?}");
     let cut = cut_file(&mut good.layout(&image), CHANGED, 0, &mut batch, &|| false).unwrap();
-    let packed = batch.finish(true).unwrap();
+    let packed = batch.finish(Last::Keep).unwrap();
     assert_eq!(packed.kept(&cut).regions[0].end, 10_000);
 }
 

@@ -56,6 +56,12 @@ impl Recipe {
         &self.pieces
     }
 
+    /// Returns the recipe with other ids for the subchunks that its pieces name.
+    pub fn renamed(&self, id_of: impl Fn(SubchunkId) -> SubchunkId) -> Recipe {
+        let pieces = self.pieces.iter().map(|piece| Piece { subchunk: id_of(piece.subchunk), ..*piece }).collect();
+        Recipe { pieces, len: self.len }
+    }
+
     /// Returns the length of the composed subchunk, in bytes.
     pub fn subchunk_len(&self) -> u32 {
         self.len

@@ -28,7 +28,7 @@ impl<'k> Again<'k> {
     /// Fails with `Thread` if a thread cannot be started.
     pub fn new(options: &BatchOptions, urgency: Urgency<'k>) -> Result<Self, BatchError<Infallible>> {
         let BatchOptions { params, compression, compressors, priority, .. } = *options;
-        let count = affordable(compressors, compression, params.superchunk_size);
+        let count = affordable(compressors, compression, params.superchunk_size, 0);
         let compressors = Compressors::start(count, priority, compression, params.part_size);
         let mut compressors = compressors.map_err(BatchError::Thread)?;
         compressors.set_urgency(urgency);

@@ -1,21 +1,24 @@
 //! A batch: takes in subchunks, and returns superchunks that are ready to be appended.
 //!
-//! Each subchunk is looked up in the image and in the batch. A new one goes to the superchunk that is being filled.
-//! Full superchunks are compressed by the batch's own threads. Invariants: the result is a function of the input and
-//! the options, not of timing or the number of threads. Memory: the raw bytes of at most two superchunks and one for
-//! each thread (and one more if identities prove nothing), a context and an output buffer for each thread, and the
-//! stored bytes of the batch. Callers: `cut_file`, and `fs`, which appends the result.
+//! Each subchunk is looked up in the image and in the batch. A new one is searched for data that the image or the batch
+//! has (`pack::matching`), and the rest goes to the superchunk that is being filled. Full superchunks are compressed by
+//! the batch's own threads. Invariants: the result is a function of the input, the image and the options, not of timing or
+//! the number of threads. A batch that is full of new bytes has at least one superchunk: so batch after batch makes progress.
+//! Memory: the raw bytes of at most two superchunks and one for each thread (and one more if identities prove nothing),
+//! a context and an output buffer for each thread, and the stored bytes of the batch; with recipes also what [`memory`]
+//! says. Callers: `cut_file`, and `fs`, which appends the result.
 
-use super::compressors::{Compressors, Priority, Ticket, Urgency, affordable};
-use super::packed::{Packed, PackedSuperchunk, Piece};
+use super::compressors::{Compressors, Priority, Urgency, affordable};
+use super::packed::{self, Packed, Piece};
+use super::sealed::{SealedSuperchunks, range_of};
 use crate::chunk::Cutter;
 use crate::format::FormatError;
-use crate::format::clear::Listed;
-use crate::format::codec::{Compression, Decoder, Encoded};
-use crate::format::ids::SubchunkId;
+use crate::format::codec::Compression;
+use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::params::{HashKind, Params};
 use crate::format::rows::Identity;
-use crate::pack::superchunk::{Filling, Large, Superchunk, is_large};
+use crate::pack::matching::{self, AnchorIndex, Matching, PROVISIONAL, Source, Sources};
+use crate::pack::superchunk::{Large, Superchunk, is_large};
 use std::collections::HashMap;
 use std::sync::Arc;
 use thiserror::Error;
@@ -25,6 +28,46 @@ pub const DEFAULT_LIMIT: u64 = 64 << 20;
 /// A batch is also full if the bytes that it found in the image or in itself are this many times the limit of new
 /// bytes. Such bytes are not stored again, but the caller keeps a [`Piece`] in memory for each subchunk of them.
 const SHARED_FACTOR: u64 = 16;
+/// A batch is also full if its new subchunks have this many times as many bytes as the limit, however little of them is
+/// stored because recipes take it from elsewhere. This bounds the time that a batch takes.
+const COMPOSED_FACTOR: u64 = 4;
+/// Most bytes of the index of a batch's own anchors: enough for all anchors of 64 MiB.
+const INDEX: usize = 64 << 20;
+/// Most raw bytes of the superchunks that are searched at a time. Where superchunks are large, fewer are searched than
+/// the image allows.
+const SOURCES: u64 = 256 << 20;
+/// Most raw bytes of superchunks that are kept because they may be searched again soon.
+const RECENT: u64 = 128 << 20;
+
+/// Returns the parameters for matching: how many superchunks are searched at a time.
+fn matching_params(params: &Params) -> Params {
+    // Where identities prove nothing, bytes are compared in the stored parts, which must then be whole.
+    let min_match = if params.hash == HashKind::Xxh3 { 0 } else { params.min_match };
+    let most = (SOURCES / u64::from(params.superchunk_size).max(1)).max(1);
+    let max_sources = params.max_sources.min(u8::try_from(most).unwrap_or(u8::MAX));
+    Params { min_match, max_sources, ..*params }
+}
+
+/// Returns the raw bytes of superchunks that are kept for later use.
+fn recent_bytes(params: &Params) -> u64 {
+    let superchunk = u64::from(params.superchunk_size);
+    match params.min_match {
+        0 => superchunk,
+        _ => superchunk.saturating_mul(u64::from(params.max_sources).saturating_add(2)).min(RECENT).max(superchunk),
+    }
+}
+
+/// Returns the most bytes of memory that matching takes in a batch with these parameters, without the image's index of
+/// anchors.
+pub(super) fn memory(params: &Params) -> u64 {
+    let params = matching_params(params);
+    if params.min_match == 0 {
+        return 0;
+    }
+    let sources = u64::from(params.superchunk_size).saturating_mul(params.max_sources.into());
+    let window = matching::window_memory(&params).saturating_add(INDEX as u64);
+    window.saturating_add(sources).saturating_add(recent_bytes(&params))
+}
 
 /// Options of a batch.
 #[derive(Debug, Clone)]
@@ -52,6 +95,17 @@ pub trait Known {
     /// # Errors
     /// Fails if the look-up fails.
     fn find(&self, identity: &Identity, bytes: &[u8]) -> Result<Option<SubchunkId>, Self::Error>;
+
+    /// Returns the anchors in superchunks of the image, which new data may be matched with.
+    fn anchors(&self) -> Option<&AnchorIndex> {
+        None
+    }
+
+    /// Returns a superchunk of the image, verified; `None` if it is there no longer or cannot be verified. Recipes may
+    /// refer to every stored part that the result names.
+    fn source(&self, _id: SuperchunkId) -> Option<Source> {
+        None
+    }
 }
 
 /// Why a batch did not take a subchunk, or cannot be finished.
@@ -65,25 +119,20 @@ pub enum BatchError<E> {
     Thread(#[source] std::io::Error),
     /// A superchunk could not be compressed. The batch cannot be finished.
     #[error("cannot compress a superchunk: {0}")]
-    Compress(#[source] FormatError),
+    Compress(#[from] FormatError),
 }
 
-/// A superchunk that takes no more subchunks.
-#[derive(Debug)]
-struct Sealed {
-    first: u64,
-    lens: Vec<u32>,
-    identities: Vec<Identity>,
-    raw_len: u32,
-    short: bool,
-    stored: Stored,
-}
-
-/// The stored bytes of a superchunk that takes no more subchunks. A thread may still be compressing them.
-#[derive(Debug)]
-enum Stored {
-    Awaited(Ticket),
-    There(Encoded),
+/// What becomes of the last superchunk of a batch if it is not full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// It is packed like the others.
+    Keep,
+    /// It is left out, unless it is the batch's only one, and the batch's new bytes would fill a superchunk without
+    /// recipes.
+    KeepIfAlone,
+    /// It is left out: a later batch packs its contents into a full one. It is packed nevertheless if it is the batch's
+    /// only one, and the batch's new bytes would fill the batch without recipes.
+    Drop,
 }
 
 /// A batch of new subchunks that are being packed into superchunks.
@@ -93,21 +142,40 @@ pub struct Batch<'k, K: Known + ?Sized> {
     params: Params,
     limit: u64,
     cutter: Arc<Cutter>,
-    compressors: Compressors<'k>,
-    open: Filling,
+    matching: Matching<'k>,
+    sealed: SealedSuperchunks<'k>,
     /// The present file, if it is large; and the number of large files so far.
     large: Option<Large>,
     large_files: Large,
-    /// Identities of the subchunks in the superchunk that is being filled.
+    /// Identities of the subchunks that are in no sealed superchunk yet.
     open_identities: Vec<Identity>,
-    sealed: Vec<Sealed>,
     /// Ordinal of each new subchunk, by identity.
     index: HashMap<Identity, u64>,
     subchunks: u64,
     new_bytes: u64,
     shared_bytes: u64,
-    /// Number of the batch's superchunk that was compared last, and its raw bytes.
-    compared: Option<(usize, Vec<u8>)>,
+}
+
+/// Where the superchunks come from that a batch's new data is searched for in: the batch itself and the image.
+struct Reach<'r, 'k, K: Known + ?Sized> {
+    known: &'k K,
+    sealed: &'r mut SealedSuperchunks<'k>,
+}
+
+impl<K: Known + ?Sized> Sources for Reach<'_, '_, K> {
+    type Error = BatchError<K::Error>;
+
+    fn source(&mut self, id: SuperchunkId) -> Result<Option<Source>, Self::Error> {
+        if id >= PROVISIONAL {
+            return Ok(self.sealed.source(id)?);
+        }
+        if let Some(source) = self.sealed.recent().take(id) {
+            return Ok(Some(source));
+        }
+        let source = self.known.source(id);
+        source.iter().for_each(|source| self.sealed.recent().keep(source.clone()));
+        Ok(source)
+    }
 }
 
 impl<'k, K: Known + ?Sized> Batch<'k, K> {
@@ -117,35 +185,31 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
     /// Fails with `Thread` if a thread cannot be started.
     pub fn new(options: BatchOptions, known: &'k K) -> Result<Self, BatchError<K::Error>> {
         let BatchOptions { params, compression, compressors, priority, limit } = options;
-        let compressors = Compressors::start(
-            affordable(compressors, compression, params.superchunk_size),
-            priority,
-            compression,
-            params.part_size,
-        );
+        let count = affordable(compressors, compression, params.superchunk_size, memory(&params));
+        let compressors = Compressors::start(count, priority, compression, params.part_size);
+        let compressors = compressors.map_err(BatchError::Thread)?;
+        let own = matching_params(&params);
         Ok(Batch {
             known,
             limit,
             cutter: Arc::new(Cutter::new(&params)),
-            compressors: compressors.map_err(BatchError::Thread)?,
-            open: Filling::new(params),
+            matching: Matching::beside(own, PROVISIONAL, INDEX, known.anchors()),
+            sealed: SealedSuperchunks::new(compressors, recent_bytes(&own) as usize),
             large: None,
             large_files: 0,
             params,
             open_identities: Vec::new(),
-            sealed: Vec::new(),
             index: HashMap::new(),
             subchunks: 0,
             new_bytes: 0,
             shared_bytes: 0,
-            compared: None,
         })
     }
 
     /// Sets when work is urgent: then a second set of threads at normal priority takes over what threads at a lower
     /// priority have not finished.
     pub fn set_urgency(&mut self, urgency: Urgency<'k>) {
-        self.compressors.set_urgency(urgency);
+        self.sealed.compressors.set_urgency(urgency);
     }
 
     /// Returns the image's chunker.
@@ -165,16 +229,14 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
 
     /// Returns the stored bytes of the superchunks that are compressed so far.
     pub fn stored_bytes(&self) -> u64 {
-        let there = |sealed: &Sealed| match &sealed.stored {
-            Stored::There(encoded) => encoded.stored.len() as u64,
-            Stored::Awaited(_) => 0,
-        };
-        self.sealed.iter().map(there).sum()
+        self.sealed.stored_bytes()
     }
 
     /// Returns whether the batch should be finished before it takes more.
     pub fn is_full(&self) -> bool {
-        self.new_bytes >= self.limit || self.shared_bytes >= self.limit.saturating_mul(SHARED_FACTOR)
+        self.new_bytes.saturating_sub(self.matching.matched()) >= self.limit
+            || self.new_bytes >= self.limit.saturating_mul(COMPOSED_FACTOR)
+            || self.shared_bytes >= self.limit.saturating_mul(SHARED_FACTOR)
     }
 
     /// Begins a file of `len` bytes: the subchunks that follow are of this file.
@@ -205,70 +267,42 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
             self.shared_bytes = self.shared_bytes.saturating_add(bytes.len() as u64);
             return Ok(Piece::Known(id));
         }
-        if let Some(complete) = self.open.make_room(bytes.len()) {
-            self.seal(complete)?;
-        }
         let ordinal = self.subchunks;
-        self.open.push(SubchunkId(ordinal), bytes, self.large);
+        self.matching.push(packed::provisional(ordinal), bytes, self.large);
         self.open_identities.push(identity);
         self.index.insert(identity, ordinal);
         self.subchunks = self.subchunks.saturating_add(1);
         self.new_bytes = self.new_bytes.saturating_add(bytes.len() as u64);
+        let Batch { matching, sealed, known, .. } = self;
+        while let Some(complete) = matching.advance(&mut Reach { known: *known, sealed })? {
+            seal(&self.params, sealed, &mut self.open_identities, complete)?;
+        }
         Ok(Piece::New(ordinal))
     }
 
-    /// Passes the last superchunk to the compressors, and waits for all results. Without `keep_last`, the last
-    /// superchunk is left out unless it is full: a later batch packs its contents into a full one.
+    /// Passes the last superchunk to the compressors, and waits for all results. `last` says what becomes of that one.
     ///
     /// # Errors
     /// Fails with `Compress` if a superchunk could not be compressed.
     ///
     /// # Panics
     /// Panics if a compressor panicked, with the same panic.
-    pub fn finish(mut self, keep_last: bool) -> Result<Packed, BatchError<K::Error>> {
-        if let Some(last) = self.open.take()
-            && (keep_last || !last.short)
-        {
-            self.seal(last)?;
-        }
-        let mut superchunks = Vec::with_capacity(self.sealed.len());
-        for sealed in std::mem::take(&mut self.sealed) {
-            let Sealed { first, lens, identities, raw_len, short, stored } = sealed;
-            let encoded = match stored {
-                Stored::There(encoded) => encoded,
-                Stored::Awaited(ticket) => receive(&mut self.compressors, ticket)?,
+    pub fn finish(mut self, last: Last) -> Result<Packed, BatchError<K::Error>> {
+        let Batch { mut matching, mut sealed, known, params, new_bytes, limit, .. } = self;
+        while let Some(superchunk) = matching.finish(&mut Reach { known, sealed: &mut sealed })? {
+            let is_kept = match last {
+                _ if !superchunk.short || !matching.is_empty() => true,
+                Last::Keep => true,
+                Last::KeepIfAlone => sealed.is_empty() && new_bytes >= params.superchunk_size.into(),
+                Last::Drop => sealed.is_empty() && new_bytes >= limit,
             };
-            superchunks.push(PackedSuperchunk { first, lens, identities, encoded, raw_len, short });
-        }
-        self.compressors.end();
-        let subchunks = superchunks.iter().map(|superchunk| superchunk.lens.len() as u64).sum();
-        Ok(Packed { superchunks, subchunks, hash: self.params.hash })
-    }
-
-    /// Passes a superchunk to the compressors. It contains the last subchunks that were added.
-    fn seal(&mut self, superchunk: Superchunk) -> Result<(), BatchError<K::Error>> {
-        let Superchunk { raw, subchunks, short, in_parts, .. } = superchunk;
-        let lens = lens(&subchunks);
-        let raw_len = raw.len() as u32;
-        let first = self.subchunks.saturating_sub(lens.len() as u64);
-        let identities = std::mem::take(&mut self.open_identities);
-        self.take_what_is_there()?;
-        let stored = Stored::Awaited(self.compressors.send(Arc::new(raw), in_parts));
-        self.sealed.push(Sealed { first, lens, identities, raw_len, short, stored });
-        self.take_what_is_there()
-    }
-
-    /// Collects the superchunks that are compressed by now, so that errors and figures are known early, and raw bytes
-    /// are freed.
-    fn take_what_is_there(&mut self) -> Result<(), BatchError<K::Error>> {
-        for sealed in &mut self.sealed {
-            if let Stored::Awaited(ticket) = sealed.stored
-                && let Some(encoded) = self.compressors.try_receive(ticket)
-            {
-                sealed.stored = Stored::There(encoded.map_err(BatchError::Compress)?);
+            if is_kept {
+                seal(&params, &mut sealed, &mut self.open_identities, superchunk)?;
             }
         }
-        Ok(())
+        let superchunks = sealed.finish()?;
+        let subchunks = superchunks.iter().map(|superchunk| superchunk.subchunks.len() as u64).sum();
+        Ok(Packed { superchunks, subchunks, hash: params.hash, anchors: matching.into_anchors() })
     }
 
     /// Returns the ordinal of the subchunk in this batch with these bytes, or `None`.
@@ -281,57 +315,29 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
         Ok(equal.then_some(ordinal))
     }
 
-    /// Returns whether the subchunk in this batch with this ordinal has these bytes.
+    /// Returns whether the subchunk in this batch with this ordinal has these bytes. No subchunk is composed then.
     fn has_bytes(&mut self, ordinal: u64, bytes: &[u8]) -> Result<bool, BatchError<K::Error>> {
-        let after = self.sealed.partition_point(|sealed| sealed.first <= ordinal);
-        let open_first = self.subchunks.saturating_sub(self.open.subchunks().len() as u64);
-        if ordinal >= open_first {
-            return Ok(part(self.open.raw(), &lens(self.open.subchunks()), ordinal - open_first) == Some(bytes));
+        let open = self.matching.open();
+        let open_first = self.subchunks.saturating_sub(open.subchunks().len() as u64);
+        if let Some(number) = ordinal.checked_sub(open_first) {
+            return Ok(range_of(open.subchunks(), number).and_then(|range| open.raw().get(range)) == Some(bytes));
         }
-        let Some(number) = after.checked_sub(1) else { return Ok(false) };
-        if self.compared.as_ref().is_none_or(|(other, _)| *other != number) {
-            // Keep only one: free the previous one's bytes first.
-            self.compared = None;
-            let raw = self.decode(number)?;
-            self.compared = Some((number, raw));
-        }
-        let (Some(sealed), Some((_, raw))) = (self.sealed.get(number), &self.compared) else { return Ok(false) };
-        Ok(part(raw, &sealed.lens, ordinal.saturating_sub(sealed.first)) == Some(bytes))
-    }
-
-    /// Returns the raw bytes of a superchunk that takes no more subchunks, decoded from its stored bytes.
-    fn decode(&mut self, number: usize) -> Result<Vec<u8>, BatchError<K::Error>> {
-        let mut raw = Vec::new();
-        let Some(sealed) = self.sealed.get_mut(number) else { return Ok(raw) };
-        if let Stored::Awaited(ticket) = sealed.stored {
-            sealed.stored = Stored::There(receive(&mut self.compressors, ticket)?);
-        }
-        if let Stored::There(encoded) = &sealed.stored {
-            let Encoded { codec, flags, stored, .. } = encoded;
-            let decoded = Decoder::new().decode(*codec, *flags, stored, sealed.raw_len, None, &mut raw);
-            decoded.map_err(BatchError::Compress)?;
-        }
-        Ok(raw)
+        let Some((superchunk, range)) = self.sealed.find(ordinal) else { return Ok(false) };
+        let source = self.sealed.source(superchunk)?;
+        Ok(source.is_some_and(|source| source.raw.get(range) == Some(bytes)))
     }
 }
 
-/// Waits for stored bytes. If a thread ended without sending them, its panic continues here.
-fn receive<E>(compressors: &mut Compressors<'_>, ticket: Ticket) -> Result<Encoded, BatchError<E>> {
-    let stopped = FormatError::Decode { what: "superchunk", why: "its thread has stopped".into() };
-    compressors.receive(ticket).unwrap_or(Err(stopped)).map_err(BatchError::Compress)
-}
-
-/// Returns the length of each subchunk.
-fn lens(subchunks: &[Listed]) -> Vec<u32> {
-    subchunks.iter().map(|listed| listed.len).collect()
-}
-
-/// Returns the bytes of subchunk number `n` of a superchunk.
-fn part<'a>(raw: &'a [u8], lens: &[u32], n: u64) -> Option<&'a [u8]> {
-    let n = usize::try_from(n).ok()?;
-    let len = *lens.get(n)? as usize;
-    let at: usize = lens.iter().take(n).map(|&len| len as usize).sum();
-    raw.get(at..at.checked_add(len)?)
+/// Passes a superchunk to the compressors. It contains the next subchunks, to which the first identities belong.
+fn seal(
+    params: &Params,
+    sealed: &mut SealedSuperchunks<'_>,
+    identities: &mut Vec<Identity>,
+    superchunk: Superchunk,
+) -> Result<(), FormatError> {
+    let is_needed = params.min_match > 0 || params.hash == HashKind::Xxh3;
+    let own = identities.drain(..superchunk.subchunks.len().min(identities.len())).collect();
+    sealed.add(superchunk, own, is_needed)
 }
 
 #[cfg(test)]

@@ -26,12 +26,13 @@ const WAITING: usize = 1;
 /// Time between two checks whether somebody waits for the work of threads at a low priority.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Bytes of memory that the compressing threads of one batch may take. One thread always runs, whatever it takes.
+/// Bytes of memory that matching and the compressing threads of one batch may take together. One thread always runs,
+/// whatever it takes.
 const MEMORY: u64 = 1 << 30;
 
-/// Returns how many of `count` compressing threads fit into [`MEMORY`]; at least one.
-pub(super) fn affordable(count: usize, compression: Compression, superchunk_size: u32) -> usize {
-    let many = MEMORY / compressor_memory(compression, superchunk_size).max(1);
+/// Returns how many of `count` compressing threads fit into [`MEMORY`] beside `other` bytes; at least one.
+pub(super) fn affordable(count: usize, compression: Compression, superchunk_size: u32, other: u64) -> usize {
+    let many = MEMORY.saturating_sub(other) / compressor_memory(compression, superchunk_size).max(1);
     count.min(usize::try_from(many).unwrap_or(usize::MAX)).max(1)
 }
 
@@ -360,11 +361,13 @@ mod tests {
 
     #[test]
     fn threads_give_way_to_memory_where_superchunks_are_large() {
-        let affordable =
-            |count, profile: Profile| super::affordable(count, profile.compression(), profile.params().superchunk_size);
+        let affordable = |count, profile: Profile| {
+            super::affordable(count, profile.compression(), profile.params().superchunk_size, 0)
+        };
         assert_eq!([affordable(0, Profile::Balanced), affordable(8, Profile::Balanced)], [1, 8]);
         assert_eq!(affordable(64, Profile::Smallest), 1);
         assert!((2..64).contains(&affordable(64, Profile::Small)));
+        assert_eq!(super::affordable(8, COMPRESSION, 4 << 20, MEMORY), 1);
     }
 
     fn message(result: std::thread::Result<()>) -> String {

@@ -19,9 +19,10 @@ mod packed;
 pub mod pressure;
 mod recut;
 mod region;
+mod sealed;
 
 pub use again::Again;
-pub use batch::{Batch, BatchError, BatchOptions, DEFAULT_LIMIT, Known};
+pub use batch::{Batch, BatchError, BatchOptions, DEFAULT_LIMIT, Known, Last};
 pub use choose::choose;
 pub use compressors::{LeftBehind, Priority, Urgency};
 pub use file::{CutError, Cutting, cut_file};

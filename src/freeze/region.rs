@@ -134,9 +134,10 @@ mod tests {
     use super::*;
     use crate::format::ids::SubchunkId;
     use crate::format::params::HashKind;
+    use crate::pack::matching::AnchorIndex;
 
     fn packed(subchunks: u64) -> Packed {
-        Packed { superchunks: Vec::new(), subchunks, hash: HashKind::Blake3 }
+        Packed { superchunks: Vec::new(), subchunks, hash: HashKind::Blake3, anchors: AnchorIndex::new(0) }
     }
 
     fn region(begin: u64, changed: u64, pieces: &[(Piece, bool)]) -> Region {

@@ -158,6 +158,6 @@ fn new_id(random: u64, used: &[u64]) -> u64 {
 }
 
 /// Returns what a segment of the thaw log records about the image.
-fn binding(head: &Head) -> Binding {
+pub(super) fn binding(head: &Head) -> Binding {
     Binding { uuid: head.uuid, lineage: head.lineage, generation: head.generation, root_hash: head.root_hash }
 }

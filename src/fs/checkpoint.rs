@@ -6,6 +6,7 @@
 //! nothing needs any more are removed [10].
 
 use super::FsError;
+use super::begin::binding;
 use super::ids;
 use super::live::{ImageSide, Live};
 use super::snapshot::Snapshot;
@@ -15,7 +16,6 @@ use crate::format::ids::LogOffset;
 use crate::format::limits;
 use crate::format::transaction::Counters;
 use crate::meta::{self, CheckpointInput, NewSnapshot, ThawMark, write_checkpoint};
-use crate::thaw::Binding;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -144,8 +144,7 @@ impl Live {
             return Err(FsError::io(error.to_string()));
         }
         let head = image.heads.newest().clone();
-        let binding =
-            Binding { uuid: head.uuid, lineage: head.lineage, generation: head.generation, root_hash: head.root_hash };
+        let binding = binding(&head);
         let next = match version.successor(head, written.root) {
             Ok(next) => Arc::new(next),
             Err(error) => {

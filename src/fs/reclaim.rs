@@ -12,11 +12,13 @@ use super::FsError;
 use super::gc::{GcError, GcReport, roots, take_census};
 use super::gc_control::{GcStatus, KeepOut, Shown};
 use super::live::Live;
+use crate::format::ids::SuperchunkId;
 use crate::format::place::Place;
 use crate::format::schema;
 use crate::meta::{Census, DeadFrame, Overlay, View, dead_frames, deletions, punch, rounds};
 use crate::storage::{HeadIndex, LockError, Operation, StorageError};
 use crate::table::Change;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -93,7 +95,8 @@ impl Live {
             return Ok(GcReport { superchunks: 0, ..report });
         }
         self.begin()?;
-        freezer.forget();
+        let dead: HashSet<SuperchunkId> = census.dead().map(|tally| tally.id).collect();
+        freezer.forget(|id| dead.contains(&id));
         for round in rounds(&census, ROUND) {
             let view = self.snapshot().view().clone();
             let changes = deletions(&view, &census, &round, stop)?;

@@ -98,8 +98,9 @@ pub fn estimate(changes: &Overlay, version: &Image) -> u64 {
     let map_blocks = map.blocks.saturating_add(blocks_of(map_rows));
     let map_interior = map.interior.saturating_add(map_blocks.saturating_mul(2 * PARENT_ROW));
 
-    // Leaves with recipes may be written twice.
-    let map_leaves = if version.head().incompat & incompat::RECIPES == 0 { 1 } else { 2 };
+    // Leaves with recipes may be written twice. The version's head may be from before the first recipe.
+    let has_recipes = version.head().incompat & incompat::RECIPES != 0 || version.params().min_match > 0;
+    let map_leaves = if has_recipes { 2 } else { 1 };
     let frames = sum.blocks.saturating_add(map_blocks).saturating_mul(4 * GROUP_SHARE);
     [
         sum.leaves,

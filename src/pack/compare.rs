@@ -49,7 +49,7 @@ impl Compare {
         if superchunk == open.0 {
             return Ok(open.1.get(range) == Some(bytes));
         }
-        Ok(stored.source(superchunk)?.raw.get(range) == Some(bytes))
+        Ok(stored.source(superchunk)?.is_some_and(|source| source.raw.get(range) == Some(bytes)))
     }
 }
 
@@ -68,10 +68,11 @@ mod tests {
     impl Sources for Filled {
         type Error = FormatError;
 
-        fn source(&mut self, id: SuperchunkId) -> Result<Source, FormatError> {
+        fn source(&mut self, id: SuperchunkId) -> Result<Option<Source>, FormatError> {
             let listed = |n| Listed::whole(SubchunkId(id.0 * 2 - n), 100);
             let raw = [[id.0 as u8; 100], [id.0 as u8 + 100; 100]].concat();
-            Ok(Source::new(&ClearList { superchunk: id, subchunks: vec![listed(1), listed(0)] }, Arc::new(raw)))
+            let list = ClearList { superchunk: id, subchunks: vec![listed(1), listed(0)] };
+            Ok(Some(Source::new(&list, Arc::new(raw))))
         }
     }
 

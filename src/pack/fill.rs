@@ -50,7 +50,7 @@ pub(super) struct Filler<'a, E> {
     portions: Option<&'a Portions>,
     rows: TreeRows,
     index: DedupIndex,
-    matching: Matching,
+    matching: Matching<'static>,
     /// The present file, if it is large; and the number of large files so far.
     large: Option<Large>,
     large_files: Large,

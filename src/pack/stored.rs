@@ -204,9 +204,9 @@ impl<'a> Stored<'a> {
 impl Sources for Stored<'_> {
     type Error = PackError;
 
-    fn source(&mut self, id: SuperchunkId) -> Result<Source, PackError> {
+    fn source(&mut self, id: SuperchunkId) -> Result<Option<Source>, PackError> {
         if let Ok(at) = self.sealed.binary_search_by_key(&id, |source| source.id) {
-            return Ok(self.sealed[at].clone());
+            return Ok(Some(self.sealed[at].clone()));
         }
         let source = match self.recent.iter().position(|recent| recent.id == id).and_then(|at| self.recent.remove(at)) {
             Some(source) => {
@@ -216,7 +216,7 @@ impl Sources for Stored<'_> {
             None => self.read_back(id)?,
         };
         self.keep(source.clone());
-        Ok(source)
+        Ok(Some(source))
     }
 }
 
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn has(stored: &mut Stored<'_>, id: u64) -> bool {
-        let source = stored.source(SuperchunkId(id)).unwrap();
+        let source = stored.source(SuperchunkId(id)).unwrap().unwrap();
         source.id == SuperchunkId(id) && source.raw == raw(id)
     }
 

@@ -8,7 +8,8 @@ use floe::format::ids::{LogOffset, SubchunkId};
 use floe::format::params::{Chunker, Params};
 use floe::format::rows::Identity;
 use floe::freeze::{
-    Batch, BatchOptions, Cutting, FileCut, KeptFile, Known, Layout, Packed, RegionPiece, Span, SpanSource, cut_file,
+    Batch, BatchOptions, Cutting, FileCut, KeptFile, Known, Last, Layout, Packed, RegionPiece, Span, SpanSource,
+    cut_file,
 };
 use std::collections::HashMap;
 
@@ -63,8 +64,8 @@ impl Image {
             assert_eq!(superchunk.first, self.subchunks.len() as u64 + 1 - first.0);
             assert_eq!(superchunk.short, !self.params.is_full(superchunk.raw_len));
             let mut rest = &raw[..];
-            for (&len, identity) in superchunk.lens.iter().zip(&superchunk.identities) {
-                let (bytes, after) = rest.split_at(len as usize);
+            for (listed, identity) in superchunk.subchunks.iter().zip(&superchunk.identities) {
+                let (bytes, after) = rest.split_at(listed.len as usize);
                 assert_eq!(*identity, Identity::of(self.params.hash, bytes));
                 self.subchunks.push(bytes.to_vec());
                 rest = after;
@@ -267,7 +268,7 @@ pub fn freeze_once(
     let mut seen = file.layout(image);
     let cut = cut_file(&mut seen, how, from, &mut batch, &|| false).unwrap();
     let read = seen.read;
-    let packed = batch.finish(keep_last).unwrap();
+    let packed = batch.finish(if keep_last { Last::Keep } else { Last::Drop }).unwrap();
     let kept = packed.kept(&cut);
     let first = image.append(&packed);
     let mut floor = from;

@@ -16,7 +16,7 @@ use crate::format::limits;
 use crate::format::rows::{ContentRef, FileType, InodeRow};
 use crate::format::schema;
 use crate::freeze::{
-    Batch, BatchError, BatchOptions, Blocks, CutError, Cutting, DEFAULT_LIMIT, FileCut, Layout, Packed, Priority,
+    Batch, BatchError, BatchOptions, Blocks, CutError, Cutting, DEFAULT_LIMIT, FileCut, Last, Layout, Packed, Priority,
     RegionPiece, Scope, SpanSource, Urgency, choose, cut_file,
 };
 use crate::fs::dirty::DirtyFiles;
@@ -94,9 +94,8 @@ pub(super) fn run(
             moment.snapshot().clone()
         }
     };
-    let (working_set, index) = freezer.prepare(head.view())?;
+    let (working_set, known) = freezer.prepare(head.view())?;
     let reader = Reader::new(&now, &working_set);
-    let known = KnownSubchunks { index, working_set: &working_set, view: head.view() };
     let is_urgent = || is_urgent(live, how);
     let options = options(live, how, &now)?;
     let is_fast = is_fast(options.compression, Compression::from_numbers(options.params.codec, options.params.level)?);
@@ -142,12 +141,19 @@ pub(super) fn run(
     }
     // The next batch fills up the last superchunk with more files. At the end it is written as it is, if the rest is to
     // be frozen, too.
-    let keep_last = (how.everything || how.rest) && (next.is_none() || stopped);
+    let last = match next.is_none() || stopped {
+        true if how.everything || how.rest => Last::Keep,
+        // The log has to become shorter, however little is left of its bytes.
+        _ if how.open_files => Last::KeepIfAlone,
+        _ => Last::Drop,
+    };
     let raw = batch.new_bytes().saturating_add(batch.shared_bytes());
-    let packed = batch.finish(keep_last).map_err(of_batch)?;
-    let first = if packed.superchunks.is_empty() { SubchunkId(0) } else { publish(live, &packed)? };
-    if !packed.superchunks.is_empty() {
-        freezer.add(&packed, first);
+    let packed = batch.finish(last).map_err(of_batch)?;
+    let mut first = SubchunkId(0);
+    if !packed.is_empty() {
+        let (subchunk, superchunk) = publish(live, &packed)?;
+        first = subchunk;
+        freezer.add(&packed, first, superchunk);
     }
     report.superchunks = report.superchunks.saturating_add(packed.superchunks.len() as u64);
     for superchunk in &packed.superchunks {

@@ -1,20 +1,24 @@
-//! The subchunks of the image by their identities, so that equal bytes are stored once.
+//! What the freezer knows of the image: its subchunks by their identities, so that equal bytes are stored once, and the
+//! anchors in its superchunks, so that similar data is.
 //!
-//! Invariant: an index has only subchunks whose rows are in the state. Those of a batch are added after its rows are
-//! pending [8]. The index is built at the first freeze, and dropped by whoever deletes subchunks. Called by `batch` and
-//! `publish`.
+//! Invariant: an index has only what has rows in the state. What a batch brings is added after its rows are pending
+//! [8]. Whoever deletes subchunks drops the index of subchunks, which is built again at the next freeze, and takes the
+//! superchunks out of the index of anchors. That index only says where to look: a superchunk is used only if the state
+//! has it, and it is verified. Called by `batch` and gc.
 
+use super::verified;
 use crate::chunk::DedupIndex;
 use crate::format::block::KeyRef;
-use crate::format::ids::SubchunkId;
+use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::params::HashKind;
 use crate::format::rows::{Identity, identity};
 use crate::format::schema;
 use crate::freeze::{Known, Packed};
-use crate::fs::FsError;
 use crate::fs::carried::CarryOver;
+use crate::fs::{FsError, layout};
 use crate::inflate::WorkingSet;
 use crate::meta::{Image, View};
+use crate::pack::matching::{AnchorIndex, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,12 +26,19 @@ use std::sync::Arc;
 const SPILL_AFTER: usize = 64 << 20;
 /// Least size of the freezer's working set in bytes; it also has room for two superchunks of the image.
 const WORKING_SET: usize = 16 << 20;
+/// Largest size of the freezer's working set in bytes, for superchunks that recipes refer to; unless it has room for just
+/// two superchunks.
+const SOURCES: usize = 64 << 20;
+/// Most bytes of the index of anchors: enough for all anchors of 335 MB of raw bytes. Of more, it has every second one,
+/// then every fourth, and so on.
+const ANCHORS: usize = 128 << 20;
 
 /// What the freezes of one mount share: the index of known subchunks and the working set. It is locked from the first
 /// look-up of a batch to its last splice.
 #[derive(Default)]
 pub(in crate::fs) struct Freezer {
     index: Option<DedupIndex>,
+    anchors: Option<AnchorIndex>,
     working_set: Option<Arc<WorkingSet>>,
     /// Directory in which a large index of known subchunks is stored, in unlinked files.
     spill: PathBuf,
@@ -47,37 +58,54 @@ impl Freezer {
         &self.spill
     }
 
-    /// Drops the index of known subchunks, because some subchunks are about to be deleted. The next freeze makes an
-    /// index of the rest.
-    pub(in crate::fs) fn forget(&mut self) {
+    /// Drops the index of known subchunks, because those of the superchunks for which `goes` is true are about to be
+    /// deleted. The next freeze makes an index of the rest.
+    pub(in crate::fs) fn forget(&mut self, goes: impl Fn(SuperchunkId) -> bool) {
         self.index = None;
+        if let Some(anchors) = &mut self.anchors {
+            anchors.remove(goes);
+        }
     }
 
-    /// Returns the working set, and the index of all subchunks that the view has.
-    pub(super) fn prepare(&mut self, view: &View) -> Result<(Arc<WorkingSet>, &mut DedupIndex), FsError> {
+    /// Returns the working set, and what is known of the image that the view shows.
+    pub(super) fn prepare<'a>(&'a mut self, view: &'a View) -> Result<(Arc<WorkingSet>, KnownSubchunks<'a>), FsError> {
         let index = match self.index.take() {
             Some(index) => index,
             None => build(view, self.spill.clone())?,
         };
         let working_set = self.working_set.get_or_insert_with(|| Arc::new(working_set(view.version())));
-        Ok((Arc::clone(working_set), self.index.insert(index)))
+        let working_set = Arc::clone(working_set);
+        let has_recipes = view.params().min_match > 0;
+        let anchors = has_recipes.then(|| &*self.anchors.get_or_insert_with(|| AnchorIndex::new(ANCHORS)));
+        let known =
+            KnownSubchunks { index: self.index.insert(index), anchors, working_set: Arc::clone(&working_set), view };
+        Ok((working_set, known))
     }
 
-    /// Adds the subchunks of a batch to the index. Their rows wait for the next commit.
-    pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId) {
+    /// Adds a batch's subchunks and the anchors in its superchunks. Their rows wait for the next commit. The ids are those
+    /// of its first subchunk and superchunk.
+    pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId, superchunk: SuperchunkId) {
+        if let Some(anchors) = &mut self.anchors {
+            packed.add_anchors(superchunk, anchors);
+        }
         let insert =
             |index: &mut DedupIndex| packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id));
         if let Some(Err(error)) = self.index.as_mut().map(insert) {
             // Without them some bytes are stored twice; nothing else is wrong.
             tracing::warn!(%error, "the known subchunks are read again at the next freeze");
-            self.forget();
+            self.index = None;
         }
     }
 }
 
 fn working_set(image: &Arc<Image>) -> WorkingSet {
-    let superchunk = image.params().superchunk_size as usize;
-    WorkingSet::new(Arc::clone(image), superchunk.saturating_mul(2).max(WORKING_SET), 0)
+    let params = image.params();
+    let superchunk = params.superchunk_size as usize;
+    let mut size = superchunk.saturating_mul(2).max(WORKING_SET);
+    if params.min_match > 0 {
+        size = size.max(superchunk.saturating_mul(usize::from(params.max_sources).saturating_add(1)).min(SOURCES));
+    }
+    WorkingSet::new(Arc::clone(image), size, 0)
 }
 
 /// Makes an index of all subchunks of file data that the view's rows name, in the order of their ids.
@@ -101,11 +129,12 @@ fn build(view: &View, spill: PathBuf) -> Result<DedupIndex, FsError> {
     Ok(index)
 }
 
-/// Finds subchunks with given bytes in the index of known subchunks.
+/// Finds subchunks with given bytes, and superchunks with similar data.
 pub(super) struct KnownSubchunks<'a> {
-    pub(super) index: &'a DedupIndex,
-    pub(super) working_set: &'a WorkingSet,
-    pub(super) view: &'a View,
+    index: &'a DedupIndex,
+    anchors: Option<&'a AnchorIndex>,
+    working_set: Arc<WorkingSet>,
+    view: &'a View,
 }
 
 impl Known for KnownSubchunks<'_> {
@@ -120,6 +149,14 @@ impl Known for KnownSubchunks<'_> {
         // A subchunk that cannot be read, or is shorter, does not count as equal.
         let same = self.working_set.read_subchunk(self.view, id, 0, &mut known).is_ok() && known == bytes;
         // A longer one almost certainly has another identity, but that is no proof.
-        Ok((same && self.view.locate(id)?.is_some_and(|located| located.len as usize == bytes.len())).then_some(id))
+        Ok((same && layout::subchunk_len(self.view, id)? as usize == bytes.len()).then_some(id))
+    }
+
+    fn anchors(&self) -> Option<&AnchorIndex> {
+        self.anchors
+    }
+
+    fn source(&self, id: SuperchunkId) -> Option<Source> {
+        verified::source(self.view, id)
     }
 }

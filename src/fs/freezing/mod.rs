@@ -17,6 +17,7 @@ mod report;
 mod share;
 mod sorted;
 mod source;
+mod verified;
 mod worker;
 
 pub use report::{FreezeHow, FreezeProgress, FreezeReport, FreezerStatus, Freezing};

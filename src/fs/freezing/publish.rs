@@ -2,9 +2,12 @@
 //!
 //! All this happens under the image's lock; ids of subchunks and superchunks are given out only under it. The rows of
 //! all superchunks become pending in one step [25], and the same step raises the image's end: a commit has either both
-//! or neither. A failure before that leaves nothing behind. Called by `batch` and `repack`.
+//! or neither. A failure before that leaves nothing behind. The first superchunk with composed subchunks is appended only
+//! after both head slots name that feature: a reader that does not know it refuses the image before it could miss
+//! something. Called by `batch` and `repack`.
 
 use crate::format::block::{Key, Row};
+use crate::format::head::incompat;
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::limits;
 use crate::format::place::Place;
@@ -13,6 +16,7 @@ use crate::format::rows::map::SPACE_SUPERCHUNKS;
 use crate::format::schema;
 use crate::freeze::Packed;
 use crate::fs::FsError;
+use crate::fs::begin::binding;
 use crate::fs::draft::Draft;
 use crate::fs::ids::take;
 use crate::fs::live::{ImageSide, Live};
@@ -21,8 +25,9 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Appends the superchunks of a batch to the image. Returns the id of the batch's first subchunk.
-pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsError> {
+/// Appends the superchunks of a batch to the image. Returns the ids of the batch's first subchunk and superchunk; the
+/// others follow.
+pub(super) fn publish(live: &Live, packed: &Packed) -> Result<(SubchunkId, SuperchunkId), FsError> {
     let bytes = packed.superchunks.iter().fold(0u64, |sum, packed| sum.saturating_add(packed.frame_len()));
     let give_ids = || {
         let first = take(&live.ids.subchunk, packed.subchunks(), limits::ID).map(SubchunkId).ok_or(FsError::NoSpace)?;
@@ -42,8 +47,9 @@ pub(super) fn publish(live: &Live, packed: &Packed) -> Result<SubchunkId, FsErro
         packed.map_rows(first, places).into_iter().for_each(|row| draft.put(&schema::MAP, row));
         packed.identity_rows(first).into_iter().for_each(|row| draft.put(&schema::IDENTITIES, row));
     };
-    let (first, _) = make_part(live, bytes, give_ids, append, put_rows)?;
-    Ok(first)
+    let features = if packed.has_recipes() { incompat::RECIPES } else { 0 };
+    let (first, superchunk) = make_part(live, bytes, features, give_ids, append, put_rows)?;
+    Ok((first, SuperchunkId(superchunk)))
 }
 
 /// Appends superchunks again that the image has already, each as another frame. Each keeps its id and its subchunks; only
@@ -64,14 +70,17 @@ pub(super) fn publish_again(live: &Live, frames: &[(SuperchunkId, NewFrame<'_>)]
             draft.put(&schema::MAP, Row { key, ints: ints.to_vec(), tail: tail.to_vec() });
         }
     };
-    make_part(live, bytes, || Ok(()), append, put_rows)
+    // A superchunk that has composed subchunks had them before.
+    make_part(live, bytes, 0, || Ok(()), append, put_rows)
 }
 
-/// Appends frames of at most `bytes` bytes to the image, and hands rows for their places to the next commit. `ids` is
-/// called once there is space. Its result is passed to `append` and `put_rows`, and returned.
+/// Appends frames of at most `bytes` bytes to the image, and hands rows for their places to the next commit. They need
+/// these incompatible features. `ids` is called once there is space. Its result is passed to `append` and `put_rows`,
+/// and returned.
 fn make_part<I>(
     live: &Live,
     bytes: u64,
+    features: u64,
     ids: impl FnOnce() -> Result<I, FsError>,
     append: impl FnOnce(&mut LogWriter, &I) -> Result<Vec<(SuperchunkId, Place)>, LogError>,
     put_rows: impl FnOnce(&mut Draft, &I, &[(SuperchunkId, Place)]),
@@ -89,6 +98,7 @@ fn make_part<I>(
     }
     live.is_still_the_image(image)?;
     live.allocate_before_reserve(bytes.saturating_add(limits::SYNC_BLOCK))?;
+    name_features(live, image, features)?;
     let ids = ids()?;
     let begin = image.log.end();
     let appended = append(&mut image.log, &ids).and_then(|places| image.log.sync().map(|()| places));
@@ -108,6 +118,23 @@ fn make_part<I>(
     live.reserved.store(0, Ordering::SeqCst);
     live.changed.notify_all();
     Ok(ids)
+}
+
+/// Makes both head slots name these incompatible features, durably, if they do not yet.
+fn name_features(live: &Live, image: &mut ImageSide, features: u64) -> Result<(), FsError> {
+    if image.heads.slots().all(|head| head.incompat & features == features) {
+        return Ok(());
+    }
+    if let Err(error) = image.heads.publish(|head| head.incompat |= features) {
+        if error.is_final() {
+            live.latch(&error.to_string());
+        }
+        return Err(FsError::io(error.to_string()));
+    }
+    if let Some(log) = &mut live.log.lock().log {
+        log.set_binding(binding(image.heads.newest()));
+    }
+    Ok(())
 }
 
 /// Cuts off what was appended after `begin`. Refuses all further changes if that fails, or if it is not known what is

@@ -13,18 +13,17 @@
 use super::batch::{is_urgent, options};
 use super::publish::publish_again;
 use super::report::{FreezeHow, FreezeReport};
+use super::verified::{self, Verified};
 use crate::format::block::KeyRef;
-use crate::format::clear::ClearList;
 use crate::format::frame::FrameKind;
 use crate::format::ids::{InodeId, SubchunkId, SuperchunkId};
-use crate::format::place::Place;
-use crate::format::rows::{ContentRef, Extent, FileType, Identity, InodeRow};
+use crate::format::rows::{ContentRef, Extent, FileType, InodeRow};
 use crate::format::schema;
 use crate::freeze::{Again, DEFAULT_LIMIT, Urgency};
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use crate::fs::ops::no_longer_fast;
-use crate::meta::{Buffers, IdSet, View};
+use crate::meta::{IdSet, View};
 use crate::pack::superchunk::frame;
 use std::sync::atomic::Ordering;
 
@@ -259,38 +258,18 @@ impl Round<'_> {
                 _ => return Look::Bad,
             }
         }
-        let mut raw = Vec::new();
-        let buffers = Buffers { stored: &mut self.stored, raw: &mut raw };
-        if !version.read_superchunk(&place, buffers, &mut |_, intact| intact).intact() {
-            return Look::Bad;
-        }
-        let log = version.log();
-        let Ok(header) = log.header(place.offset) else { return Look::Bad };
-        if header.kind != row.kind || Place::of(&header) != place {
-            return Look::Bad;
-        }
-        let Ok(clear) = log.clear_part(&header) else { return Look::Bad };
-        let Ok(list) = ClearList::decode(&clear, place.raw_len) else { return Look::Bad };
+        let Some(verified) = verified::read(view, id, &row, &mut self.stored) else { return Look::Bad };
         // Only `pack` makes composed subchunks, and it packs nothing fast.
-        if list.subchunks.iter().any(|listed| listed.composed) {
+        if verified.list.subchunks.iter().any(|listed| listed.composed) {
             return Look::Other;
         }
-        if list.superchunk != id || !is_right(view, &list, &raw) {
+        if !verified.is_right(view, |_| true) {
             return Look::Bad;
         }
+        let Verified { clear, raw, .. } = verified;
         let (raw_len, stored_len, short) = (place.raw_len, place.stored_len, place.flags.short());
         Look::Good(Candidate { id, clear, raw_len, stored_len, short, in_parts: place.flags.parts() }, raw)
     }
-}
-
-/// Returns whether the content hash of every subchunk is right.
-fn is_right(view: &View, list: &ClearList, raw: &[u8]) -> bool {
-    let mut rest = raw;
-    list.subchunks.iter().all(|listed| {
-        let Some((bytes, after)) = rest.split_at_checked(listed.len as usize) else { return false };
-        rest = after;
-        matches!(view.identity(listed.id), Ok(Some(known)) if known == Identity::of(view.params().hash, bytes))
-    })
 }
 
 /// Returns the next file, from `from` on, that was packed fast. Returns `None` if it is to stop.
@@ -314,9 +293,6 @@ fn next_fast(view: &View, from: InodeId, stop: &dyn Fn() -> bool) -> Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::frame::FrameHeader;
-    use crate::format::ids::LogOffset;
-    use crate::format::limits;
     use crate::fs::freezing::control::Step;
     use crate::fs::tests::world::{World, file, noise, read};
     use crate::pack::PackOptions;
@@ -371,32 +347,5 @@ mod tests {
         assert_eq!((live.freeze_now(&deep, &|_| ()).unwrap().repacked, is_fast()), (1, false));
         assert_eq!(live.freeze_now(&deep, &|_| ()).unwrap().repacked, 0);
         assert!(read(live, inode) == text(600_000, 1));
-    }
-
-    #[test]
-    fn bytes_with_a_right_checksum_count_only_if_all_content_hashes_are_right() {
-        let world = World::new();
-        let live = &world.live;
-        file(live, "a", &noise(300_000, 1));
-        live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
-        live.checkpoint_now().unwrap();
-        let view = live.snapshot().view().clone();
-        let log = view.version().log();
-        let is_data = |header: &FrameHeader| header.kind == FrameKind::SUPERCHUNK;
-        let header = log.scan(LogOffset(limits::LOG_START)).map(Result::unwrap).find(is_data).unwrap();
-        let list = ClearList::decode(&log.clear_part(&header).unwrap(), header.raw_len).unwrap();
-        let (mut stored, mut raw) = (Vec::new(), Vec::new());
-        let buffers = Buffers { stored: &mut stored, raw: &mut raw };
-        view.version().read_superchunk(&Place::of(&header), buffers, &mut |_, _| true);
-        assert!(list.subchunks.len() > 1 && is_right(&view, &list, &raw));
-        for at in [0, raw.len() / 2, raw.len() - 1] {
-            raw[at] ^= 1;
-            assert!(!is_right(&view, &list, &raw), "byte {at}");
-            raw[at] ^= 1;
-        }
-        assert!(!is_right(&view, &list, &raw[..raw.len() - 1]));
-        let mut other = list.clone();
-        other.subchunks.reverse();
-        assert!(!is_right(&view, &other, &raw));
     }
 }

@@ -18,6 +18,7 @@ mod source;
 mod tests;
 mod window;
 
+pub use index::{AnchorIndex, PROVISIONAL};
 pub use source::Source;
 
 use super::superchunk::{Filling, Large, Superchunk};
@@ -28,9 +29,10 @@ use crate::format::params::Params;
 use crate::format::recipe::{Piece, Recipe};
 use anchor::{ANCHOR_LEN, Anchor, SPACING};
 use choice::Votes;
-use index::{AnchorIndex, Location};
+use index::{Anchors, Location};
 use search::{Ground, Match};
 use source::Layout;
+use std::collections::HashSet;
 use window::{Gathered, Window};
 
 /// Most bytes of the index of anchors.
@@ -45,11 +47,12 @@ pub trait Sources {
     /// The error of reading one back.
     type Error: From<FormatError>;
 
-    /// Returns a superchunk that [`Matching`] completed before.
+    /// Returns a superchunk that [`Matching`] completed before, or one whose anchors are in the image's index; `None` if
+    /// it is there no longer or cannot be used.
     ///
     /// # Errors
     /// Fails if the superchunk cannot be read.
-    fn source(&mut self, id: SuperchunkId) -> Result<Source, Self::Error>;
+    fn source(&mut self, id: SuperchunkId) -> Result<Option<Source>, Self::Error>;
 }
 
 /// Returns the most bytes of memory that matching takes with these parameters, without the sources.
@@ -57,21 +60,28 @@ pub fn memory(params: &Params) -> u64 {
     if params.min_match == 0 {
         return 0;
     }
+    INDEX as u64 + window_memory(params)
+}
+
+/// Returns the most bytes of memory that the gathered subchunks take with these parameters.
+pub fn window_memory(params: &Params) -> u64 {
     let window = WINDOW_FACTOR * params.superchunk_size as usize;
-    (INDEX + window + window / SPACING as usize * size_of::<Anchor>()) as u64
+    (window + window / SPACING as usize * size_of::<Anchor>()) as u64
 }
 
 /// New subchunks on their way into superchunks, matched with earlier ones.
 #[derive(Debug)]
-pub struct Matching {
+pub struct Matching<'i> {
     params: Params,
-    index: AnchorIndex,
+    index: Anchors<'i>,
     window: Window,
     open: Filling,
     open_id: SuperchunkId,
     /// Which subchunks the bytes of the open superchunk belong to.
     layout: Layout,
     sources: Vec<Source>,
+    /// Superchunks that cannot be used as sources.
+    gone: HashSet<SuperchunkId>,
     /// Where the bytes after those of the last match are, if that match ended with its subchunk.
     next: Option<Location>,
     /// A superchunk that was completed and not taken yet.
@@ -79,17 +89,24 @@ pub struct Matching {
     matched: u64,
 }
 
-impl Matching {
+impl<'i> Matching<'i> {
     /// Begins with an empty superchunk `first`. If the parameters have no recipes, subchunks only fill superchunks.
     pub fn new(params: Params, first: SuperchunkId) -> Self {
+        Matching::beside(params, first, INDEX, None)
+    }
+
+    /// Begins with an empty superchunk `first`, whose id is larger than those in `image`, the index of an image's
+    /// anchors. The index of new anchors takes at most `most_bytes` bytes.
+    pub fn beside(params: Params, first: SuperchunkId, most_bytes: usize, image: Option<&'i AnchorIndex>) -> Self {
         Matching {
             params,
-            index: AnchorIndex::new(INDEX),
+            index: Anchors { own: AnchorIndex::new(most_bytes), image },
             window: Window::default(),
             open: Filling::new(params),
             open_id: first,
             layout: Layout::default(),
             sources: Vec::new(),
+            gone: HashSet::new(),
             next: None,
             complete: None,
             matched: 0,
@@ -104,6 +121,16 @@ impl Matching {
     /// Returns the number of bytes that are not stored, because recipes take them from elsewhere.
     pub fn matched(&self) -> u64 {
         self.matched
+    }
+
+    /// Returns whether nothing is gathered, being filled or complete.
+    pub fn is_empty(&self) -> bool {
+        self.complete.is_none() && self.window.first().is_none() && self.open.subchunks().is_empty()
+    }
+
+    /// Returns the index of the anchors in the superchunks that were filled.
+    pub fn into_anchors(self) -> AnchorIndex {
+        self.index.own
     }
 
     /// Adds a new subchunk, and the large file that it is of, if any. Call [`Matching::advance`] afterwards until it returns `None`.
@@ -185,8 +212,9 @@ impl Matching {
             return Ok(());
         }
         let mut votes = Votes::default();
-        for anchor in self.window.anchors() {
-            let found = || self.index.find(anchor.hash).map(|location| location.superchunk);
+        for anchor in self.window.anchors().iter().filter(|anchor| self.index.counts(anchor.hash)) {
+            let places = || self.index.find(anchor.hash).map(|location| location.superchunk);
+            let found = || places().filter(|id| !self.gone.contains(id));
             let is_near = |id| id == self.open_id || self.sources.iter().any(|source| source.id == id);
             if !found().any(is_near) {
                 votes.add(found());
@@ -194,7 +222,10 @@ impl Matching {
         }
         let least = (u64::from(self.params.superchunk_size / PROMISE) / SPACING) >> self.index.thinning();
         for id in votes.choose(most, least as usize) {
-            self.sources.push(sources.source(id)?);
+            match sources.source(id)? {
+                Some(source) => self.sources.push(source),
+                None => _ = self.gone.insert(id),
+            }
         }
         Ok(())
     }
@@ -232,13 +263,13 @@ impl Matching {
 }
 
 /// A subchunk that is being put into the open superchunk.
-struct Placing<'a> {
+struct Placing<'a, 'i> {
     id: SubchunkId,
     data: &'a [u8],
     /// The subchunk's anchors; their positions count from `base` before the data.
     anchors: &'a [Anchor],
     base: usize,
-    index: &'a mut AnchorIndex,
+    index: &'a mut Anchors<'i>,
     open: &'a mut Filling,
     open_id: SuperchunkId,
     layout: &'a Layout,
@@ -250,7 +281,7 @@ struct Placing<'a> {
     done: usize,
 }
 
-impl Placing<'_> {
+impl Placing<'_, '_> {
     /// Makes the pieces. Returns where the bytes after those of the last match are, if it ended with the subchunk.
     fn run(&mut self, next: Option<Location>, min_match: usize) -> Option<Location> {
         let mut end = None;
@@ -323,7 +354,7 @@ impl Placing<'_> {
                 break;
             }
             let at = (at + position(anchor) - bytes.start) as u32;
-            self.index.insert(anchor.hash, Location { superchunk: self.open_id, at });
+            self.index.own.insert(anchor.hash, Location { superchunk: self.open_id, at });
         }
         self.done = until;
         self.add(Piece { subchunk: self.id, offset: (at - self.begin) as u32, len: bytes.len() as u32 });

@@ -1,7 +1,7 @@
 //! The search for data in the superchunks that were chosen, and in the one that is being filled.
 
 use super::anchor::ANCHOR_LEN;
-use super::index::{AnchorIndex, Location};
+use super::index::{Anchors, Location};
 use super::source::Source;
 use crate::format::ids::SuperchunkId;
 
@@ -10,7 +10,7 @@ const WORD: usize = size_of::<u64>();
 
 /// Where equal data may be: the stored parts of superchunks.
 pub(super) struct Ground<'a> {
-    pub(super) index: &'a AnchorIndex,
+    pub(super) index: &'a Anchors<'a>,
     pub(super) sources: &'a [Source],
     /// The superchunk that is being filled, and its raw bytes so far.
     pub(super) open: (SuperchunkId, &'a [u8]),

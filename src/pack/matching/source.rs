@@ -5,6 +5,9 @@ use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::recipe::Piece;
 use std::sync::Arc;
 
+/// Stands for the subchunk of bytes that recipes may not refer to. Ids begin with 1.
+const NOBODY: SubchunkId = SubchunkId(0);
+
 /// A superchunk that recipes may refer to.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -27,8 +30,16 @@ pub struct Layout {
 impl Source {
     /// Makes a source of a superchunk with this clear list.
     pub fn new(list: &ClearList, raw: Arc<Vec<u8>>) -> Self {
+        Source::of_some(list, raw, |_| true)
+    }
+
+    /// Makes a source of a superchunk with this clear list. Recipes may refer only to the stored parts of the subchunks
+    /// for which `has` is true: the image no longer has the others.
+    pub fn of_some(list: &ClearList, raw: Arc<Vec<u8>>, has: impl Fn(&Listed) -> bool) -> Self {
         let mut layout = Layout::default();
-        list.subchunks.iter().for_each(|listed| layout.push(listed));
+        for listed in &list.subchunks {
+            layout.push(&Listed { id: if has(listed) { listed.id } else { NOBODY }, ..*listed });
+        }
         Source { id: list.superchunk, raw, layout }
     }
 
@@ -49,12 +60,15 @@ impl Layout {
     }
 
     /// Appends the pieces that make the range of `len` bytes from `at` on: one for each stored part that it touches.
-    /// Bytes behind the last stored part are ignored.
+    /// Ends early at bytes behind the last stored part, and at bytes that recipes may not refer to.
     pub(super) fn pieces(&self, at: u32, len: u32, pieces: &mut Vec<Piece>) {
         let (mut at, end) = (at, self.end.min(at + len));
         let mut number = self.begins.partition_point(|&begin| begin <= at).saturating_sub(1);
         while at < end {
             let (Some(&begin), Some(&id)) = (self.begins.get(number), self.ids.get(number)) else { return };
+            if id == NOBODY {
+                return;
+            }
             number += 1;
             let until = self.begins.get(number).map_or(end, |&next| next.min(end));
             pieces.push(Piece { subchunk: id, offset: at - begin, len: until - at });
@@ -84,5 +98,20 @@ mod tests {
         assert_eq!(pieces(150, 1), [piece(40, 49, 1)]);
         assert_eq!(pieces(100, 1), [piece(12, 0, 1)]);
         assert_eq!(pieces(150, 9), [piece(40, 49, 1)]);
+    }
+
+    #[test]
+    fn a_range_ends_where_the_image_no_longer_has_the_subchunk() {
+        let subchunks = [(10, 100), (11, 50), (12, 70)].map(|(id, len)| Listed::whole(SubchunkId(id), len)).to_vec();
+        let list = ClearList { superchunk: SuperchunkId(3), subchunks };
+        let source = Source::of_some(&list, Arc::new(vec![0; 220]), |listed| listed.id.0 != 11);
+        let pieces = |at, len| {
+            let mut pieces = Vec::new();
+            source.pieces(at, len, &mut pieces);
+            pieces.iter().map(|piece| (piece.subchunk.0, piece.offset, piece.len)).collect::<Vec<_>>()
+        };
+        assert_eq!(pieces(40, 180), [(10, 40, 60)]);
+        assert_eq!(pieces(120, 100), []);
+        assert_eq!(pieces(150, 100), [(12, 0, 70)]);
     }
 }

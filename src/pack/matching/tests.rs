@@ -30,10 +30,10 @@ struct Packed {
 impl Sources for Packed {
     type Error = FormatError;
 
-    fn source(&mut self, id: SuperchunkId) -> Result<Source, FormatError> {
+    fn source(&mut self, id: SuperchunkId) -> Result<Option<Source>, FormatError> {
         self.asked += 1;
         let (list, raw) = &self.superchunks[id.0 as usize - 1];
-        Ok(Source::new(list, raw.clone()))
+        Ok(Some(Source::new(list, raw.clone())))
     }
 }
 

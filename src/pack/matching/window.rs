@@ -1,7 +1,7 @@
 //! New subchunks that are gathered before they are searched: about as many as fill a superchunk.
 
 use super::anchor::{self, Anchor, SPACING};
-use super::index::AnchorIndex;
+use super::index::Anchors;
 use crate::format::ids::SubchunkId;
 use crate::pack::superchunk::Large;
 use std::collections::VecDeque;
@@ -32,12 +32,12 @@ pub(super) struct Window {
 
 impl Window {
     /// Adds a subchunk, and the large file that it is of, if any. The index tells how much of it is known.
-    pub(super) fn push(&mut self, id: SubchunkId, bytes: &[u8], large: Option<Large>, index: &AnchorIndex) {
+    pub(super) fn push(&mut self, id: SubchunkId, bytes: &[u8], large: Option<Large>, index: &Anchors<'_>) {
         let (begin, first) = (self.raw.len(), self.anchors.len());
         self.raw.extend_from_slice(bytes);
         anchor::find(bytes, begin as u32, &mut self.anchors);
         let new = &self.anchors[first..];
-        let known = new.iter().filter(|anchor| index.has(anchor.hash)).count() as u64;
+        let known = new.iter().filter(|anchor| index.counts(anchor.hash) && index.has(anchor.hash)).count() as u64;
         // Thinned out, the index knows of fewer anchors than there are.
         let known = (known * SPACING) << index.thinning();
         let fresh = (bytes.len() as u64).saturating_sub(known);
