@@ -267,6 +267,62 @@ fn recipes_do_not_refer_to_composed_subchunks_whose_rows_gc_deleted() {
 }
 
 #[test]
+fn superchunks_with_composed_subchunks_that_were_packed_fast_are_packed_again_and_their_recipes_stay() {
+    let disk = Disk::new(matching());
+    let live = disk.open();
+    let fast = FreezeHow { level: Some(1), ..FreezeHow::everything() };
+    let bytes = text(900_000, 1);
+    write(&live, "a", &bytes);
+    live.freeze_now(&fast, &|_| ()).unwrap();
+    let mut changed = bytes.clone();
+    changed.iter_mut().step_by(900).for_each(|byte| *byte = b'_');
+    let other = [&changed[..], &text(300_000, 2)].concat();
+    write(&live, "b", &other);
+    live.freeze_now(&fast, &|_| ()).unwrap();
+    let before = composed(&live, "b");
+    assert!(before.0 > 100, "{before:?}");
+    let recipes = |live: &Live| {
+        let view = view(live);
+        subchunks(&view, inode(live, "b")).into_iter().map(|id| view.recipe(id).unwrap()).collect::<Vec<_>>()
+    };
+    let made = recipes(&live);
+    let report = live.freeze_now(&FreezeHow { deep: true, ..FreezeHow::everything() }, &|_| ()).unwrap();
+    assert_eq!(report.repacked, 2, "{report:?}");
+    assert!(report.repacked_saved_bytes > 10_000 && recipes(&live) == made, "{report:?}");
+    live.commit_now().unwrap();
+    let live = disk.open();
+    assert!(files(&live)["b"] == other && files(&live)["a"] == bytes);
+    assert!(live.gc_now(NEVER).unwrap().frames >= 2);
+    assert!(files(&live)["b"] == other && files(&live)["a"] == bytes);
+    assert_eq!(live.end(HOUR).unwrap(), Finished::Removed);
+    disk.assert_clean("at the end");
+}
+
+#[test]
+fn what_is_composed_of_damaged_bytes_is_not_packed_again() {
+    let disk = Disk::new(matching());
+    let live = disk.open();
+    let fast = FreezeHow { level: Some(1), ..FreezeHow::everything() };
+    let bytes = text(900_000, 1);
+    write(&live, "a", &bytes);
+    live.freeze_now(&fast, &|_| ()).unwrap();
+    let mut changed = bytes.clone();
+    changed.iter_mut().step_by(900).for_each(|byte| *byte = b'_');
+    write(&live, "b", &changed);
+    live.freeze_now(&fast, &|_| ()).unwrap();
+    live.commit_now().unwrap();
+    let place = {
+        let (view, (sources, _)) = (view(&live), superchunks(&live, "b"));
+        view.superchunk(*sources.first().unwrap()).unwrap().unwrap().place
+    };
+    disk.storage.flip(place.offset.0 + place.frame_len() - 1000, 1).unwrap();
+    let live = disk.open();
+    let report = live.freeze_now(&FreezeHow { deep: true, ..FreezeHow::everything() }, &|_| ()).unwrap();
+    // Neither the damaged one, nor the one that needs it.
+    assert_eq!(report.repacked, 0, "{report:?}");
+}
+
+#[test]
 fn damaged_superchunks_are_no_sources() {
     for damaged in [false, true] {
         let disk = Disk::new(matching());

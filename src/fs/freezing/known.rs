@@ -67,14 +67,18 @@ impl Freezer {
         }
     }
 
+    /// Returns the working set.
+    pub(super) fn working_set(&mut self, view: &View) -> Arc<WorkingSet> {
+        Arc::clone(self.working_set.get_or_insert_with(|| Arc::new(working_set(view.version()))))
+    }
+
     /// Returns the working set, and what is known of the image that the view shows.
     pub(super) fn prepare<'a>(&'a mut self, view: &'a View) -> Result<(Arc<WorkingSet>, KnownSubchunks<'a>), FsError> {
         let index = match self.index.take() {
             Some(index) => index,
             None => build(view, self.spill.clone())?,
         };
-        let working_set = self.working_set.get_or_insert_with(|| Arc::new(working_set(view.version())));
-        let working_set = Arc::clone(working_set);
+        let working_set = self.working_set(view);
         let has_recipes = view.params().min_match > 0;
         let anchors = has_recipes.then(|| &*self.anchors.get_or_insert_with(|| AnchorIndex::new(ANCHORS)));
         let known =

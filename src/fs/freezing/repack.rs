@@ -8,12 +8,13 @@
 //! Invariants: the new frame has the raw bytes of the old one. If the checksum of the old one or the content hash of any
 //! subchunk in it is wrong, it is left as it is: damaged bytes must not get a right checksum. The freezer's lock is held
 //! in each round from the first look-up to the last change, so nobody else changes these rows, splices, or frees. Memory:
-//! the raw bytes of one superchunk for each compressor and two more, and what one round keeps. Called by `pass`.
+//! the raw bytes of one superchunk for each compressor and two more, the working set, and what one round keeps. Called
+//! by `pass`.
 
 use super::batch::{is_urgent, options};
 use super::publish::publish_again;
 use super::report::{FreezeHow, FreezeReport};
-use super::verified::{self, Verified};
+use super::verified::{self, Verified, are_composed_right};
 use crate::format::block::KeyRef;
 use crate::format::frame::FrameKind;
 use crate::format::ids::{InodeId, SubchunkId, SuperchunkId};
@@ -23,8 +24,10 @@ use crate::freeze::{Again, DEFAULT_LIMIT, Urgency};
 use crate::fs::FsError;
 use crate::fs::live::Live;
 use crate::fs::ops::no_longer_fast;
+use crate::inflate::WorkingSet;
 use crate::meta::{IdSet, View};
 use crate::pack::superchunk::frame;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Most files that are finished in one round of packing superchunks again.
@@ -55,6 +58,7 @@ pub(super) struct Repack {
 /// One round of packing superchunks again.
 struct Round<'r> {
     view: &'r View,
+    working_set: Arc<WorkingSet>,
     stop: &'r dyn Fn() -> bool,
     is_pressed: bool,
     again: Again<'r>,
@@ -95,7 +99,7 @@ impl Repack {
         how: &FreezeHow<'_>,
         report: &mut FreezeReport,
     ) -> Result<bool, FsError> {
-        let _freezer = live.freezing.lock();
+        let mut freezer = live.freezing.lock();
         let now = {
             let state = live.lock_state();
             state.check_latch()?;
@@ -113,6 +117,7 @@ impl Repack {
         let again = Again::new(&options, urgency).map_err(|error| FsError::io(error.to_string()))?;
         let mut round = Round {
             view,
+            working_set: freezer.working_set(view),
             stop: how.stop,
             is_pressed: live.pressure.is_pressed(),
             again,
@@ -259,11 +264,8 @@ impl Round<'_> {
             }
         }
         let Some(verified) = verified::read(view, id, &row, &mut self.stored) else { return Look::Bad };
-        // Only `pack` makes composed subchunks, and it packs nothing fast.
-        if verified.list.subchunks.iter().any(|listed| listed.composed) {
-            return Look::Other;
-        }
-        if !verified.is_right(view, |_| true) {
+        // A frame that is packed again has the same raw bytes, so recipes that use them stay as they are.
+        if !verified.is_right(view, |_| true) || !are_composed_right(view, &self.working_set, &verified) {
             return Look::Bad;
         }
         let Verified { clear, raw, .. } = verified;
@@ -296,7 +298,6 @@ mod tests {
     use crate::fs::freezing::control::Step;
     use crate::fs::tests::world::{World, file, noise, read};
     use crate::pack::PackOptions;
-    use std::sync::Arc;
     use std::time::Duration;
 
     /// Text of words in no order.

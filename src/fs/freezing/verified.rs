@@ -1,13 +1,15 @@
 //! Reads superchunks whose bytes are to be used for something new: a frame packed again, or recipes.
 //!
 //! Invariant: damaged bytes are never used. The checksum of the frame has to be right, and the content hash of every
-//! subchunk that is not composed; the rest of a superchunk has no hash of its own. Called by `repack` and `known`.
+//! subchunk that is not composed. Stored parts of composed subchunks have no hash of their own: before a frame is
+//! replaced, the subchunks are put together and compared with theirs. Called by `repack` and `known`.
 
 use crate::format::clear::ClearList;
 use crate::format::frame::FrameKind;
 use crate::format::ids::SuperchunkId;
 use crate::format::place::Place;
 use crate::format::rows::{Identity, SuperchunkRow};
+use crate::inflate::WorkingSet;
 use crate::meta::{Buffers, View};
 use crate::pack::matching::Source;
 use std::collections::HashSet;
@@ -52,6 +54,23 @@ impl Verified {
             listed.composed || !counts(number) || is_known()
         })
     }
+}
+
+/// Returns whether the content hash of every composed subchunk in a superchunk is right, read by the working set. Those
+/// that the view's map does not have do not count: nothing can read them.
+pub(super) fn are_composed_right(view: &View, working_set: &WorkingSet, verified: &Verified) -> bool {
+    let mut bytes = Vec::new();
+    verified.list.subchunks.iter().filter(|listed| listed.composed).all(|listed| {
+        let recipe = match (view.locate(listed.id), view.recipe(listed.id)) {
+            (Ok(None), Ok(_)) => return true,
+            (Ok(Some(_)), Ok(Some(recipe))) => recipe,
+            _ => return false,
+        };
+        bytes.resize(recipe.subchunk_len() as usize, 0);
+        let is_read = working_set.read_subchunk(view, listed.id, 0, &mut bytes).is_ok();
+        let known = || view.identity(listed.id).ok().flatten();
+        is_read && known() == Some(Identity::of(view.params().hash, &bytes))
+    })
 }
 
 /// Reads a superchunk as a source of recipes. Returns `None` if the view does not have it, or if it is damaged. Stored

@@ -220,7 +220,9 @@ impl Live {
         }
         let ready = state.dirty.ready();
         looks.left = looks.left.min(ready);
-        if ready - looks.left >= superchunk {
+        // What the last freeze left is matched once more. It may be much, because recipes took most of it from elsewhere:
+        // so each attempt waits for as much again.
+        if ready - looks.left >= superchunk.max(looks.left) {
             return Some(Why::Itself);
         }
         let is_idle = written.is_some_and(|written| now.saturating_duration_since(written) >= IDLE);

@@ -5,6 +5,7 @@ mod carried;
 mod commits;
 mod freezing;
 mod freezing_compared;
+mod freezing_matched;
 mod gate;
 mod sharing;
 mod snapshots;
