@@ -181,6 +181,31 @@ fn what_is_similar_within_a_batch_and_across_batches_is_stored_once_and_reads_ri
 }
 
 #[test]
+fn what_was_there_before_the_mount_is_found_by_its_first_freezes() {
+    let disk = Disk::new(matching());
+    let live = disk.open();
+    write(&live, "a", &version(900_000, 0));
+    write(&live, "b", &version(900_000, 1));
+    freeze(&live);
+    assert_eq!(live.end(HOUR).unwrap(), Finished::Removed);
+    for number in 2..5 {
+        let live = disk.open();
+        let name = format!("v{number}");
+        write(&live, &name, &version(900_000, number));
+        let report = freeze(&live);
+        assert!(report.new_bytes < 60_000, "{report:?}");
+        assert!(files(&live)[&name] == version(900_000, number));
+        if number == 3 {
+            // The superchunks that the next mount finds have rows only in the thaw log.
+            live.commit_now().unwrap();
+        } else {
+            assert_eq!(live.end(HOUR).unwrap(), Finished::Removed);
+            disk.assert_clean(&name);
+        }
+    }
+}
+
+#[test]
 fn without_recipes_in_the_parameters_there_are_none() {
     let disk = Disk::new(params());
     let live = disk.open();

@@ -48,6 +48,11 @@ fn matching_params(params: &Params) -> Params {
     Params { min_match, max_sources, ..*params }
 }
 
+/// Returns whether a batch of an image with these parameters makes recipes.
+pub fn makes_recipes(params: &Params) -> bool {
+    matching_params(params).min_match > 0
+}
+
 /// Returns the raw bytes of superchunks that are kept for later use.
 fn recent_bytes(params: &Params) -> u64 {
     let superchunk = u64::from(params.superchunk_size);

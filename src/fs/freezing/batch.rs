@@ -94,10 +94,13 @@ pub(super) fn run(
             moment.snapshot().clone()
         }
     };
+    let options = options(live, how, &now)?;
+    let bytes = if which == Which::Dirty && moment.is_none() { dirty.bytes() } else { u64::MAX };
+    // Writers do not wait for a better ratio.
+    freezer.read_anchors(head.view(), bytes.min(options.limit), &|| (how.stop)() || live.pressure.is_pressed())?;
     let (working_set, known) = freezer.prepare(head.view())?;
     let reader = Reader::new(&now, &working_set);
     let is_urgent = || is_urgent(live, how);
-    let options = options(live, how, &now)?;
     let is_fast = is_fast(options.compression, Compression::from_numbers(options.params.codec, options.params.level)?);
     let mut batch = Batch::new(options, &known).map_err(of_batch)?;
     batch.set_urgency(Urgency { is_urgent: &is_urgent, left: &live.left_behind });

@@ -6,6 +6,7 @@
 //! superchunks out of the index of anchors. That index only says where to look: a superchunk is used only if the state
 //! has it, and it is verified. Called by `batch` and gc.
 
+use super::anchors::ImageAnchors;
 use super::verified;
 use crate::chunk::DedupIndex;
 use crate::format::block::KeyRef;
@@ -13,7 +14,7 @@ use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::params::HashKind;
 use crate::format::rows::{Identity, identity};
 use crate::format::schema;
-use crate::freeze::{Known, Packed};
+use crate::freeze::{Known, Packed, makes_recipes};
 use crate::fs::carried::CarryOver;
 use crate::fs::{FsError, layout};
 use crate::inflate::WorkingSet;
@@ -29,16 +30,13 @@ const WORKING_SET: usize = 16 << 20;
 /// Largest size of the freezer's working set in bytes, for superchunks that recipes refer to; unless it has room for just
 /// two superchunks.
 const SOURCES: usize = 64 << 20;
-/// Most bytes of the index of anchors: enough for all anchors of 335 MB of raw bytes. Of more, it has every second one,
-/// then every fourth, and so on.
-const ANCHORS: usize = 128 << 20;
 
 /// What the freezes of one mount share: the index of known subchunks and the working set. It is locked from the first
 /// look-up of a batch to its last splice.
 #[derive(Default)]
 pub(in crate::fs) struct Freezer {
     index: Option<DedupIndex>,
-    anchors: Option<AnchorIndex>,
+    anchors: Option<ImageAnchors>,
     working_set: Option<Arc<WorkingSet>>,
     /// Directory in which a large index of known subchunks is stored, in unlinked files.
     spill: PathBuf,
@@ -63,13 +61,26 @@ impl Freezer {
     pub(in crate::fs) fn forget(&mut self, goes: impl Fn(SuperchunkId) -> bool) {
         self.index = None;
         if let Some(anchors) = &mut self.anchors {
-            anchors.remove(goes);
+            anchors.index_mut().remove(goes);
         }
     }
 
     /// Returns the working set.
     pub(super) fn working_set(&mut self, view: &View) -> Arc<WorkingSet> {
         Arc::clone(self.working_set.get_or_insert_with(|| Arc::new(working_set(view.version()))))
+    }
+
+    /// Reads superchunks from before this mount, so that a freeze of about `bytes` bytes finds what resembles them, until
+    /// `stop` returns true. Does nothing in an image without recipes.
+    pub(super) fn read_anchors(&mut self, view: &View, bytes: u64, stop: &dyn Fn() -> bool) -> Result<(), FsError> {
+        if !makes_recipes(view.params()) {
+            return Ok(());
+        }
+        let anchors = match self.anchors.take() {
+            Some(anchors) => anchors,
+            None => ImageAnchors::new(view)?,
+        };
+        self.anchors.insert(anchors).read(view, bytes, stop)
     }
 
     /// Returns the working set, and what is known of the image that the view shows.
@@ -79,8 +90,7 @@ impl Freezer {
             None => build(view, self.spill.clone())?,
         };
         let working_set = self.working_set(view);
-        let has_recipes = view.params().min_match > 0;
-        let anchors = has_recipes.then(|| &*self.anchors.get_or_insert_with(|| AnchorIndex::new(ANCHORS)));
+        let anchors = self.anchors.as_ref().map(ImageAnchors::index);
         let known =
             KnownSubchunks { index: self.index.insert(index), anchors, working_set: Arc::clone(&working_set), view };
         Ok((working_set, known))
@@ -90,7 +100,7 @@ impl Freezer {
     /// of its first subchunk and superchunk.
     pub(super) fn add(&mut self, packed: &Packed, first: SubchunkId, superchunk: SuperchunkId) {
         if let Some(anchors) = &mut self.anchors {
-            packed.add_anchors(superchunk, anchors);
+            packed.add_anchors(superchunk, anchors.index_mut());
         }
         let insert =
             |index: &mut DedupIndex| packed.identities(first).try_for_each(|(id, identity)| index.insert(identity, id));

@@ -6,6 +6,7 @@
 //! subchunks [8]. The state that a snapshot is to show is frozen in the same way (`moment`). Callers: the freezer's
 //! thread, `running` at the end, cli and tests.
 
+mod anchors;
 mod batch;
 pub(super) mod control;
 pub(super) mod known;

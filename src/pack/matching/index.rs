@@ -143,6 +143,12 @@ impl AnchorIndex {
         self.thinning
     }
 
+    /// Returns how many anchors another index has, too.
+    #[cfg(test)]
+    pub fn shares(&self, other: &AnchorIndex) -> usize {
+        self.buckets.iter().flatten().filter(|slot| slot.place != 0 && other.has(slot.hash)).count()
+    }
+
     #[cfg(test)]
     fn has(&self, hash: u64) -> bool {
         self.find(hash).next().is_some()
