@@ -111,6 +111,64 @@ fn a_batch_is_full_when_it_has_its_limit_of_new_bytes_or_many_times_that_of_othe
     assert_eq!(shared, 32);
 }
 
+/// Subchunks that resemble earlier ones.
+fn similar(count: u64) -> Vec<Vec<u8>> {
+    let base = noise(20_000, 1);
+    let subchunk = |n: u64| {
+        [&base[n as usize * 331 % 19_000..][..700], &noise(60, n), &base[n as usize * 97 % 19_000..][..200]].concat()
+    };
+    (0..count).map(subchunk).collect()
+}
+
+#[test]
+fn what_resembles_the_batch_or_the_image_is_composed_whatever_the_number_of_threads() {
+    let params = Params { min_match: 64, superchunk_size: 16 << 10, ..small() };
+    let mut image = Image::new(params);
+    let subchunks = similar(300);
+    let batch_of = |image: &Image, compressors, subchunks: &[Vec<u8>]| {
+        let mut batch = Batch::new(BatchOptions { compressors, ..options(params, LIMIT) }, image).unwrap();
+        let pieces: Vec<_> = subchunks.iter().map(|bytes| batch.add(bytes).unwrap()).collect();
+        assert_eq!(pieces, (0..subchunks.len() as u64).map(Piece::New).collect::<Vec<_>>());
+        assert_eq!(batch.new_bytes(), 960 * subchunks.len() as u64);
+        batch.finish(Last::Keep).unwrap()
+    };
+    let first = batch_of(&image, 1, &subchunks[..200]);
+    assert_eq!(batch_of(&image, 3, &subchunks[..200]), first);
+    assert!(first.has_recipes() && first.raw_bytes() < 60_000, "{}", first.raw_bytes());
+    image.append(&first);
+    // Of the second batch, only what is in no subchunk of the first one is stored.
+    let second = batch_of(&image, 2, &subchunks[200..]);
+    assert!(second.has_recipes() && second.raw_bytes() < 20_000, "{}", second.raw_bytes());
+    image.append(&second);
+    assert!(image.composed > 250 && image.subchunks == subchunks, "{}", image.composed);
+}
+
+#[test]
+fn a_batch_of_which_recipes_leave_little_is_full_after_some_times_its_limit_and_has_a_superchunk() {
+    let params = Params { min_match: 64, ..small() };
+    let mut image = Image::new(params);
+    image.append(&packed(options(params, LIMIT), &[noise(1000, 1), noise(1000, 2)], true));
+    let limit = 4 * 8192;
+    let of = |count: u64, last| {
+        let mut batch = Batch::new(options(params, limit), &image).unwrap();
+        for n in 0..count {
+            if batch.is_full() {
+                break;
+            }
+            let noise = noise(1000, 1 + n % 2);
+            batch.add(&[&noise[..999 - n as usize / 4], &n.to_le_bytes()[..2]].concat()).unwrap();
+        }
+        (batch.is_full(), batch.new_bytes(), batch.finish(last).unwrap())
+    };
+    let (is_full, new, full) = of(1000, Last::Drop);
+    assert!(is_full && (4 * limit..5 * limit).contains(&new), "{new}");
+    assert!(full.superchunks.len() == 1 && full.superchunks[0].short, "{}", full.raw_bytes());
+    // One that is not full is left for a later batch, unless space is needed.
+    assert!(of(30, Last::Drop).2.is_empty() && of(5, Last::KeepIfAlone).2.is_empty());
+    assert_eq!(of(30, Last::KeepIfAlone).2.superchunks.len(), 1);
+    assert_eq!(of(5, Last::Keep).2.superchunks.len(), 1);
+}
+
 struct Failing {
     fails: Cell<bool>,
 }

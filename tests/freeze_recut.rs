@@ -89,6 +89,7 @@ proptest! {
         tiny in prop_oneof![3 => Just(0usize), 1 => 1usize..512],
         params in prop::sample::select(vec![
             small(),
+            Params { min_match: 64, ..small() },
             Params { chunker: Chunker::Fixed(256), superchunk_size: 8192, ..Params::default() },
             Params { chunker: Chunker::FastCdc { min: 1, avg: 64, max: 64 }, superchunk_size: 8192, ..Params::default() },
         ]),

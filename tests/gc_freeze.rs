@@ -1,6 +1,7 @@
 //! gc and the freezer in one session: freed bytes are never taken for existing ones.
 
 use floe::care::{self, CheckOptions, Severity};
+use floe::format::head::incompat;
 use floe::format::ids::InodeId;
 use floe::format::params::Params;
 use floe::format::rows::Time;
@@ -44,8 +45,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        World::of(0)
+    }
+
+    fn of(min_match: u32) -> Self {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-        let params = Params { superchunk_size: 1 << 20, ..PackOptions::default().params };
+        let params = Params { superchunk_size: 1 << 20, min_match, ..PackOptions::default().params };
         empty_into(storage.clone(), &PackOptions { params, ..PackOptions::default() }).unwrap();
         let home: Arc<dyn LogHome> = Arc::new(FolderHome::new(Arc::new(MemoryFolder::new())));
         let live = open(&storage, &home, 1);
@@ -147,10 +152,12 @@ fn bytes_that_were_freed_are_stored_anew_when_they_are_written_again() {
 
 #[test]
 fn a_life_with_freezes_gc_and_crashes_has_the_bytes_of_a_model() {
-    let mut punched = 0;
-    for seed in 0..6 {
+    let (mut punched, mut composed) = (0, 0);
+    for seed in 0..10 {
         let mut dice = Dice(seed);
-        let mut world = World::new();
+        // With recipes, less is stored, and less becomes dead.
+        let min_match = if seed < 6 { 0 } else { 128 };
+        let mut world = World::of(min_match);
         for step in 0..250 {
             let name = format!("file-{}", dice.below(12));
             match dice.below(20) {
@@ -178,14 +185,22 @@ fn a_life_with_freezes_gc_and_crashes_has_the_bytes_of_a_model() {
         world.verify(&format!("seed {seed}, at the end"));
         world.live.end(Duration::from_secs(60)).unwrap();
         assert_clean(&world.storage, &format!("seed {seed}"));
-        punched += world.punched();
+        let features = Image::open(world.storage.clone(), ImageOptions::default()).unwrap().head().incompat;
+        *(if min_match == 0 { &mut punched } else { &mut composed }) += world.punched();
+        assert_eq!(features & incompat::RECIPES != 0, min_match > 0);
     }
-    assert!(punched > 20 << 20, "{punched} bytes were freed");
+    assert!(punched > 20 << 20 && composed > 4 << 20, "{punched} and {composed} bytes were freed");
 }
 
 #[test]
 fn gc_beside_freezes_writes_and_reads_of_other_threads_loses_nothing() {
-    let mut world = World::new();
+    for min_match in [0, 128] {
+        gc_beside_others(min_match);
+    }
+}
+
+fn gc_beside_others(min_match: u32) {
+    let mut world = World::of(min_match);
     for n in 0..8 {
         world.write(format!("kept-{n}"), (n..n + 6).flat_map(piece).collect());
     }
@@ -213,7 +228,9 @@ fn gc_beside_freezes_writes_and_reads_of_other_threads_loses_nothing() {
                 }
                 let inode = live.create(InodeId::ROOT, name.as_bytes(), &node).unwrap().inode;
                 // Some of it is also in files that are kept.
-                let data = [piece(n % 12), piece(100 + n), piece(200 + n % 5), piece(300 + n)].concat();
+                let mut data = [piece(n % 12), piece(100 + n), piece(200 + n % 5), piece(300 + n)].concat();
+                // What is not the same resembles other data.
+                data.iter_mut().skip(n as usize).step_by(5000).for_each(|byte| *byte ^= 1);
                 live.write(inode, 0, &data, false).unwrap();
                 live.freeze_now(&FreezeHow::everything(), &|_| ()).unwrap();
             }

@@ -3,15 +3,20 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use floe::chunk::Cutter;
+use floe::format::clear::ClearList;
 use floe::format::codec::{Compression, Decoder};
-use floe::format::ids::{LogOffset, SubchunkId};
+use floe::format::ids::{LogOffset, SubchunkId, SuperchunkId};
 use floe::format::params::{Chunker, Params};
+use floe::format::recipe;
 use floe::format::rows::Identity;
 use floe::freeze::{
     Batch, BatchOptions, Cutting, FileCut, KeptFile, Known, Last, Layout, Packed, RegionPiece, Span, SpanSource,
     cut_file,
 };
-use std::collections::HashMap;
+use floe::pack::matching::{AnchorIndex, Source as MatchSource};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Parameters so small that a few kilobytes are many subchunks.
 pub fn small() -> Params {
@@ -31,6 +36,13 @@ pub struct Image {
     pub params: Params,
     pub subchunks: Vec<Vec<u8>>,
     index: HashMap<Identity, SubchunkId>,
+    /// Clear list and raw bytes of each superchunk, by id - 1.
+    superchunks: Vec<(ClearList, Arc<Vec<u8>>)>,
+    /// The superchunk of each subchunk and the range of its stored part there, by id - 1.
+    parts: Vec<(usize, Range<usize>)>,
+    anchors: AnchorIndex,
+    /// Number of composed subchunks.
+    pub composed: usize,
 }
 
 impl Known for Image {
@@ -43,35 +55,81 @@ impl Known for Image {
         }
         Ok(found)
     }
+
+    fn anchors(&self) -> Option<&AnchorIndex> {
+        Some(&self.anchors)
+    }
+
+    fn source(&self, id: SuperchunkId) -> Option<MatchSource> {
+        let (list, raw) = &self.superchunks[id.0 as usize - 1];
+        Some(MatchSource::new(list, raw.clone()))
+    }
 }
 
 impl Image {
     pub fn new(params: Params) -> Self {
-        Image { params, subchunks: Vec::new(), index: HashMap::new() }
+        Image {
+            params,
+            subchunks: Vec::new(),
+            index: HashMap::new(),
+            superchunks: Vec::new(),
+            parts: Vec::new(),
+            anchors: AnchorIndex::new(1 << 20),
+            composed: 0,
+        }
     }
 
     pub fn bytes(&self, id: SubchunkId) -> &[u8] {
         &self.subchunks[id.0 as usize - 1]
     }
 
+    fn part(&self, id: SubchunkId) -> &[u8] {
+        let (superchunk, range) = &self.parts[id.0 as usize - 1];
+        &self.superchunks[*superchunk].1[range.clone()]
+    }
+
     /// Adds what a batch packed; returns the id of its first subchunk.
     pub fn append(&mut self, packed: &Packed) -> SubchunkId {
         let first = SubchunkId(self.subchunks.len() as u64 + 1);
+        let first_superchunk = SuperchunkId(self.superchunks.len() as u64 + 1);
         for superchunk in &packed.superchunks {
             let (mut raw, encoded) = (Vec::new(), &superchunk.encoded);
             let len = superchunk.raw_len;
             Decoder::new().decode(encoded.codec, encoded.flags, &encoded.stored, len, None, &mut raw).unwrap();
             assert_eq!(superchunk.first, self.subchunks.len() as u64 + 1 - first.0);
             assert_eq!(superchunk.short, !self.params.is_full(superchunk.raw_len));
-            let mut rest = &raw[..];
-            for (listed, identity) in superchunk.subchunks.iter().zip(&superchunk.identities) {
-                let (bytes, after) = rest.split_at(listed.len as usize);
-                assert_eq!(*identity, Identity::of(self.params.hash, bytes));
-                self.subchunks.push(bytes.to_vec());
-                rest = after;
+            let number = self.superchunks.len();
+            let list = superchunk.clear_list(first, SuperchunkId(number as u64 + 1));
+            let mut end = 0;
+            for (id, listed) in (self.parts.len() as u64 + 1..).zip(&list.subchunks) {
+                assert_eq!(listed.id.0, id);
+                self.parts.push((number, end..end + listed.len as usize));
+                end += listed.len as usize;
             }
-            assert!(rest.is_empty());
+            assert_eq!(end, raw.len());
+            self.superchunks.push((list.clone(), Arc::new(raw)));
+            let recipes: HashMap<_, _> = superchunk.recipes(first).into_iter().collect();
+            let mut sources = HashSet::new();
+            for (listed, identity) in list.subchunks.iter().zip(&superchunk.identities) {
+                assert_eq!(listed.composed, recipes.contains_key(&listed.id));
+                let bytes = match recipes.get(&listed.id) {
+                    None => self.part(listed.id).to_vec(),
+                    Some(recipe) => {
+                        sources.extend(recipe.pieces().iter().map(|piece| self.parts[piece.subchunk.0 as usize - 1].0));
+                        let piece = |piece: &recipe::Piece| {
+                            &self.part(piece.subchunk)[piece.offset as usize..][..piece.len as usize]
+                        };
+                        recipe.pieces().iter().flat_map(piece).copied().collect()
+                    }
+                };
+                assert_eq!(*identity, Identity::of(self.params.hash, &bytes));
+                self.subchunks.push(bytes);
+            }
+            sources.remove(&number);
+            assert!(sources.len() <= usize::from(self.params.max_sources));
+            self.composed += recipes.len();
         }
+        packed.add_anchors(first_superchunk, &mut self.anchors);
         assert_eq!(self.subchunks.len() as u64 + 1 - first.0, packed.subchunks());
         self.index.extend(packed.identities(first).map(|(id, identity)| (identity, id)));
         first
