@@ -15,7 +15,7 @@ use floe::format::params::Params;
 use floe::format::rows::{ContentRef, Extent};
 use floe::fs::gc::NoReaders;
 use floe::fs::{Finished, FreezeHow, FreezeReport, Live};
-use floe::meta::{Image, ImageOptions, View};
+use floe::meta::{Heads, View};
 use floe::storage::testing::{History, MemoryFolder, MemoryStorage, Remains};
 use floe::storage::{Folder, Storage};
 use memory::{HOUR, assert_clean, empty, files, inodes, params, write};
@@ -138,9 +138,9 @@ fn superchunks(live: &Live, name: &str) -> (BTreeSet<SuperchunkId>, BTreeSet<Sup
     (&sources - &own, own)
 }
 
-/// The feature bits of the head.
+/// The feature bits that all usable head slots name.
 fn features(storage: Arc<dyn Storage>) -> u64 {
-    Image::open(storage, ImageOptions::default()).unwrap().head().incompat
+    Heads::read(storage).unwrap().slots().fold(u64::MAX, |bits, head| bits & head.incompat)
 }
 
 #[test]
@@ -372,6 +372,10 @@ fn damaged_superchunks_are_no_sources() {
     }
 }
 
+//= format-spec.md#3.2
+//= type=test
+//# A head
+//# slot must name every incompat bit that its root needs, or the thaw log that continues it.
 #[test]
 fn a_power_cut_anywhere_in_freezes_with_recipes_loses_nothing_and_old_readers_refuse_whatever_has_recipes() {
     let history = History::new(Remains { image: empty(matching()), segments: BTreeMap::new() });

@@ -120,6 +120,9 @@ fn make_part<I>(
     Ok(ids)
 }
 
+//= format-spec.md#3.2
+//# A head
+//# slot must name every incompat bit that its root needs, or the thaw log that continues it.
 /// Makes both head slots name these incompatible features, durably, if they do not yet.
 fn name_features(live: &Live, image: &mut ImageSide, features: u64) -> Result<(), FsError> {
     if image.heads.slots().all(|head| head.incompat & features == features) {
