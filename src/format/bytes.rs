@@ -113,6 +113,10 @@ impl<'a> Cursor<'a> {
             self.bytes = rest;
             return Ok(u64::from(*first));
         }
+        if let [first, second @ 1..0x80, rest @ ..] = self.bytes {
+            self.bytes = rest;
+            return Ok(u64::from(*first & 0x7f) | u64::from(*second) << 7);
+        }
         self.long_varint()
     }
 

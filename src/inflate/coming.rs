@@ -10,6 +10,7 @@ use super::cache::Cache;
 use super::load::{self, Key, Unit};
 use super::{InflateError, error};
 use crate::format::block::{Key as RowKey, KeyRef};
+use crate::format::codec::PartTable;
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::place::Place;
 use crate::format::recipe::Recipe;
@@ -20,6 +21,7 @@ use crate::meta::{Composition, MetaError, View};
 use lru::DefaultHasher;
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes of file data of a stretch, in superchunks: the reader gets one of them while the other is inflated.
 const DISTANCE: u64 = 2;
@@ -85,8 +87,8 @@ struct Coming<'a, L> {
     composition: Composition<L>,
     /// Recipes of the row of the map that was used last, by the ids of their subchunks.
     recipes: Vec<(SubchunkId, Recipe)>,
-    /// Places of superchunks that were looked up.
-    places: Vec<(SuperchunkId, Place)>,
+    /// Places of superchunks that were looked up, and their part tables.
+    places: Vec<(SuperchunkId, Place, Option<Arc<PartTable>>)>,
     /// Units that were passed on.
     named: HashSet<Key, DefaultHasher>,
     /// A superchunk, and the others that its recipes name.
@@ -153,16 +155,21 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Coming<'_, L> 
         let (_, recipe) = self.recipes.get(found).ok_or(Stop::Unknown)?;
         let len = recipe.subchunk_len();
         self.work = self.work.saturating_sub(recipe.pieces().len());
-        self.composition.clear();
-        self.composition.add(0, recipe, 0..len).map_err(error::compose(self.at))?;
         if self.sources.0 != run.superchunk {
             self.sources = (run.superchunk, Vec::new());
         }
-        for n in 0..self.composition.extracts().len() {
-            let Some(extract) = self.composition.extracts().get(n) else { break };
-            let (superchunk, range) = (extract.superchunk, extract.start..extract.start + extract.target.len());
+        for n in 0..recipe.pieces().len() {
+            let Some(&piece) = self.recipes.get(found).and_then(|(_, recipe)| recipe.pieces().get(n)) else { break };
+            let run = self.composition.run(piece.subchunk).map_err(error::compose(self.at))?.ok_or(Stop::Unknown)?;
+            let superchunk = run.superchunk;
+            // Most pieces are in superchunks that are named already.
+            if self.named.contains(&(superchunk, None)) {
+                continue;
+            }
+            let located = run.locate(piece.subchunk).ok_or(Stop::Unknown)?;
+            let start = located.position as usize + piece.offset as usize;
             self.source(superchunk)?;
-            self.range(superchunk, range)?;
+            self.range(superchunk, start..start + piece.len as usize)?;
         }
         Ok(len.into())
     }
@@ -185,12 +192,7 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Coming<'_, L> 
         if range.is_empty() || self.named.contains(&(id, None)) {
             return Ok(());
         }
-        let place = self.place(id)?;
-        let table = if place.flags.parts() {
-            self.cache.part_tables().get(self.cache.image(), self.at, id, &place)?
-        } else {
-            None
-        };
+        let (place, table) = self.place(id)?;
         let Some(table) = table else {
             return self.unit(Unit { id, place, part: None });
         };
@@ -213,15 +215,21 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Coming<'_, L> 
         Ok(())
     }
 
-    fn place(&mut self, id: SuperchunkId) -> Result<Place, InflateError> {
-        if let Some((_, place)) = self.places.iter().rev().find(|(known, _)| *known == id) {
-            return Ok(*place);
+    /// Returns where a superchunk is, and its part table if it has parts and their table is not damaged.
+    fn place(&mut self, id: SuperchunkId) -> Result<(Place, Option<Arc<PartTable>>), InflateError> {
+        if let Some((_, place, table)) = self.places.iter().rev().find(|(known, _, _)| *known == id) {
+            return Ok((*place, table.clone()));
         }
         let place = load::row(self.view, id, self.at)?.place;
+        let table = if place.flags.parts() {
+            self.cache.part_tables().get(self.cache.image(), self.at, id, &place)?
+        } else {
+            None
+        };
         if self.places.len() >= PLACES {
             self.places.remove(0);
         }
-        self.places.push((id, place));
-        Ok(place)
+        self.places.push((id, place, table.clone()));
+        Ok((place, table))
     }
 }

@@ -61,8 +61,10 @@ impl Extract {
 /// that has a subchunk.
 pub struct Composition<L> {
     look_up: L,
-    /// Runs that were looked up. The first is the one that was used last.
+    /// Runs that were looked up, in the order of ids.
     runs: Vec<SubchunkRun>,
+    /// Index of the run that was used last.
+    last: usize,
     extracts: Vec<Extract>,
 }
 
@@ -70,7 +72,7 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Composition<L>
     /// Makes an empty collection. `look_up` returns the run of the map that has a subchunk, or `None` if the map has no
     /// such subchunk.
     pub fn new(look_up: L) -> Self {
-        Composition { look_up, runs: Vec::new(), extracts: Vec::new() }
+        Composition { look_up, runs: Vec::new(), last: 0, extracts: Vec::new() }
     }
 
     /// Adds the copies that make the bytes `range` of a composed subchunk. The output with the number `output` receives
@@ -105,36 +107,29 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Composition<L>
         Ok(())
     }
 
-    /// Returns where the stored part of a subchunk is, or `None` if the map has no such subchunk.
+    /// Returns the run of the map that has the subchunk `id`, or `None` if the map has no such subchunk.
     ///
     /// # Errors
-    /// Fails if the run of the subchunk cannot be looked up.
-    pub fn locate(&mut self, id: SubchunkId) -> Result<Option<Located>, ComposeError> {
-        for at in 0..self.runs.len() {
-            if let Some(located) = self.runs.get(at).and_then(|run| run.locate(id)) {
-                self.runs.swap(0, at);
-                return Ok(Some(located));
+    /// Fails if it cannot be looked up.
+    pub fn run(&mut self, id: SubchunkId) -> Result<Option<&SubchunkRun>, ComposeError> {
+        let is_known = |run: Option<&SubchunkRun>| run.is_some_and(|run| run.has(id));
+        if !is_known(self.runs.get(self.last)) {
+            let after = self.runs.partition_point(|run| run.first <= id);
+            self.last = after.saturating_sub(1);
+            if !is_known(self.runs.get(self.last)) {
+                let Some(run) = (self.look_up)(id).map_err(ComposeError::Lookup)? else { return Ok(None) };
+                if self.runs.len() >= RUNS {
+                    self.runs.clear();
+                }
+                self.last = after.min(self.runs.len());
+                self.runs.insert(self.last, run);
             }
         }
-        let Some(run) = (self.look_up)(id).map_err(ComposeError::Lookup)? else { return Ok(None) };
-        let located = run.locate(id);
-        if self.runs.len() >= RUNS {
-            self.runs.pop();
-        }
-        self.runs.push(run);
-        let last = self.runs.len().saturating_sub(1);
-        self.runs.swap(0, last);
-        Ok(located)
+        Ok(self.runs.get(self.last))
     }
 
-    /// Returns the copies in the order in which they were added.
-    pub fn extracts(&self) -> &[Extract] {
-        &self.extracts
-    }
-
-    /// Removes all copies. What was looked up stays.
-    pub fn clear(&mut self) {
-        self.extracts.clear();
+    fn locate(&mut self, id: SubchunkId) -> Result<Option<Located>, ComposeError> {
+        Ok(self.run(id)?.and_then(|run| run.locate(id)))
     }
 
     /// Returns the copies grouped by the superchunk to copy from, in the order of superchunks and of positions.

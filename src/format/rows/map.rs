@@ -137,7 +137,7 @@ impl SubchunkRun {
         tail: &[u8],
         id: SubchunkId,
     ) -> Result<Option<Self>, FormatError> {
-        Ok(Some(SubchunkRun::decode(first, ints, tail)?).filter(|run| run.locate(id).is_some()))
+        Ok(Some(SubchunkRun::decode(first, ints, tail)?).filter(|run| run.has(id)))
     }
 
     /// Returns where the stored part of `id` is; `None` if the run does not have it. The run must be a valid one.
@@ -157,6 +157,11 @@ impl SubchunkRun {
         let Located { superchunk, position, len, composed } = located;
         let composed = if composed { vec![true] } else { Vec::new() };
         SubchunkRun { first: id, superchunk, position, lens: vec![len], composed }
+    }
+
+    /// Returns whether the run has the subchunk `id`.
+    pub fn has(&self, id: SubchunkId) -> bool {
+        (self.first..self.end()).contains(&id)
     }
 
     /// Returns the id after the last one of the run.
@@ -255,7 +260,7 @@ mod tests {
             assert_eq!(SubchunkRun::decode(SubchunkId(5), &ints, &tail).unwrap(), run);
             for id in (0..20).map(SubchunkId) {
                 assert_eq!(run.locate(id), SubchunkRun::find(run.first, &ints, &tail, id).unwrap(), "{id}");
-                assert_eq!(run.locate(id).is_some(), (run.first..run.end()).contains(&id));
+                assert_eq!(run.locate(id).is_some(), run.has(id));
             }
         }
     }
