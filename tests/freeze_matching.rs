@@ -173,6 +173,11 @@ fn what_is_similar_within_a_batch_and_across_batches_is_stored_once_and_reads_ri
     disk.assert_clean("recipes in the thaw log");
     live.checkpoint_now().unwrap();
     assert!(files(&live) == expected);
+    let root = *view(&live).version().root();
+    let all: BTreeSet<_> = (0..5).flat_map(|n| subchunks(&view(&live), inode(&live, &format!("v{n}")))).collect();
+    // As `pack` counts them: the lengths of the subchunks, not of what is stored.
+    assert_eq!(root.subchunks, all.len() as u64);
+    assert!((3_000_000..=3_500_000).contains(&root.unique_bytes), "{}", root.unique_bytes);
     // An index of an earlier session is not needed to read, and a later one finds new similar data.
     assert_eq!(live.end(HOUR).unwrap(), Finished::Removed);
     let live = disk.open();

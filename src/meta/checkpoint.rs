@@ -14,8 +14,9 @@ use crate::format::codec::Compression;
 use crate::format::frame::FrameKind;
 use crate::format::ids::SubchunkId;
 use crate::format::place::Place;
+use crate::format::recipe::RecipeRow;
 use crate::format::root::Root;
-use crate::format::rows::map::SPACE_SUBCHUNKS;
+use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS};
 use crate::format::rows::{SubchunkRun, Time};
 use crate::format::schema::{self, Table};
 use crate::format::transaction::Counters;
@@ -182,7 +183,8 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     }
     let interior_offset = writer.flush_interior()?;
     let changes = input.changes.changes(&schema::MAP);
-    let (tree, _) = writer.finish_change(&version.tree(&schema::MAP), version, changes)?;
+    let before = version.head().log_end.0;
+    let (tree, _) = writer.finish_change(&version.tree(&schema::MAP), version, changes, before)?;
     (counters.subchunk, counters.superchunk) = (subchunk, superchunk);
 
     let (subchunks, bytes) = frozen(version, input.changes)?;
@@ -212,19 +214,28 @@ fn append(log: &mut LogWriter, input: &CheckpointInput<'_>) -> Result<(Root, Pla
     Ok((root, place, root_hash, counters))
 }
 
-/// Returns the number and the raw bytes of the subchunks of file data that `changes` add to those of `version`. The
-/// changed rows of the map are only for such subchunks: the rows for table blocks are made by the checkpoint itself.
+/// Returns the number of the subchunks of file data that `changes` add to those of `version`, and the sum of their
+/// lengths. The changed rows of the map are only for such subchunks: the rows for table blocks are made by the checkpoint
+/// itself.
 fn frozen(version: &Image, changes: &Overlay) -> Result<(u64, u64), MetaError> {
     let (mut subchunks, mut bytes) = (0u64, 0u64);
-    let map = version.tree(&schema::MAP);
+    let mut count = |len: u32| bytes = bytes.saturating_add(len.into());
     for change in changes.changes(&schema::MAP) {
         let Change::Put(row) = change else { continue };
-        if row.key.a != SPACE_SUBCHUNKS || map.get(version, row.key.as_ref())?.is_some() {
+        let id = SubchunkId(row.key.b);
+        // gc replaces rows by shorter ones, of subchunks that are not new.
+        if ![SPACE_SUBCHUNKS, SPACE_RECIPES].contains(&row.key.a) || version.locate(id)?.is_some() {
             continue;
         }
-        let run = SubchunkRun::decode(SubchunkId(row.key.b), &row.ints, &row.tail)?;
+        if row.key.a == SPACE_RECIPES {
+            let recipes = RecipeRow::decode(id, &row.ints, &row.tail)?;
+            recipes.iter().for_each(|(_, recipe)| count(recipe.subchunk_len()));
+            continue;
+        }
+        let run = SubchunkRun::decode(id, &row.ints, &row.tail)?;
         subchunks = subchunks.saturating_add(run.lens.len() as u64);
-        bytes = run.lens.iter().fold(bytes, |sum, &len| sum.saturating_add(len.into()));
+        let is_whole = |n: &usize| run.composed.get(*n) != Some(&true);
+        run.lens.iter().enumerate().filter(|(n, _)| is_whole(n)).for_each(|(_, &len)| count(len));
     }
     Ok((subchunks, bytes))
 }

@@ -17,8 +17,8 @@ use crate::table::{BlockSink, BlockSource, BulkLoader, Change, ChildRef, TableEr
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
-/// Limit on second copies of the map's leaves with recipes: together they take at most the bytes of the image before
-/// them, divided by this.
+/// Limit on second copies of the map's leaves with recipes: together they take at most the bytes that the image has grown
+/// by since the root before, divided by this. So all roots together keep to it.
 const RECIPE_COPIES_SHARE: u64 = 100;
 
 /// Most pieces in a row of recipes, if it has more than one recipe. A reader that looks for one recipe decodes the row up
@@ -161,6 +161,8 @@ pub struct TableWriter<'a> {
     bytes: TableBytes,
     /// Bytes of the second copies of the map's leaves that hold recipes.
     recipe_copies: u64,
+    /// Offset where the log ended when the root before was published; 0 if this is the first one.
+    before: u64,
 }
 
 impl<'a> TableWriter<'a> {
@@ -185,6 +187,7 @@ impl<'a> TableWriter<'a> {
             target,
             bytes: TableBytes::default(),
             recipe_copies: 0,
+            before: 0,
         }
     }
 
@@ -299,7 +302,8 @@ impl<'a> TableWriter<'a> {
     }
 
     /// Writes the changed blocks of the map: the changes are the rows collected so far and `changes`, in key order.
-    /// Leaves and interior blocks are written once or twice as in [`TableWriter::finish_map`].
+    /// Leaves and interior blocks are written once or twice as in [`TableWriter::finish_map`]. `before` is the offset where
+    /// the log ended when the root before was published.
     ///
     /// # Errors
     /// Fails as [`apply`] does; the old map does not change.
@@ -308,7 +312,9 @@ impl<'a> TableWriter<'a> {
         map: &Tree,
         source: &dyn BlockSource,
         changes: impl Iterator<Item = Change>,
+        before: u64,
     ) -> Result<(Tree, TableBytes), TableError> {
+        self.before = before;
         let rows = std::mem::take(self.map);
         let mut changes = Merged { left: rows.rows().map(Change::Put).peekable(), right: changes.peekable() };
         let target = self.target;
@@ -322,7 +328,7 @@ impl<'a> TableWriter<'a> {
         let block = Block::decode(&schema::MAP, 0, raw).map_err(failed)?;
         let has_recipes = block.len().checked_sub(1).is_some_and(|last| block.key(last).a == SPACE_RECIPES);
         let cost = self.recipe_copies + len;
-        let twice = has_recipes && cost <= offset / RECIPE_COPIES_SHARE;
+        let twice = has_recipes && cost <= offset.saturating_sub(self.before) / RECIPE_COPIES_SHARE;
         if twice {
             self.recipe_copies = cost;
         }
