@@ -105,6 +105,13 @@ fn hash(text: &str) -> Result<HashKind, String> {
     }
 }
 
+/// Returns how many sources superchunks of another size than the profile's have: with larger ones fewer, so that they
+/// need no more memory to read.
+fn sources(own: &Params, superchunk_size: u32) -> u8 {
+    let bytes = u64::from(own.max_sources) * u64::from(own.superchunk_size);
+    (bytes / u64::from(superchunk_size)).clamp(1, own.max_sources.max(1).into()) as u8
+}
+
 impl Codec {
     /// Returns the parameters: those of the profile, changed by the other options. If codec or sizes are not those of
     /// the profile, the parameters name no profile.
@@ -123,7 +130,7 @@ impl Codec {
             part_size,
             codec,
             level,
-            max_sources: self.max_sources.unwrap_or(own.max_sources),
+            max_sources: self.max_sources.unwrap_or_else(|| sources(&own, superchunk_size)),
             // Bytes can be compared before they are shared, but not before they are in an image.
             min_match: if self.hash == HashKind::Xxh3 { 0 } else { self.min_match.unwrap_or(own.min_match) },
             working_set: own.working_set.max(working_set(superchunk_size)),

@@ -39,6 +39,9 @@ struct Entry {
     compression: Compression,
     superchunk_size: u32,
     part_size: Option<u32>,
+    /// Most superchunks that one superchunk takes data from, and the shortest range that it takes.
+    max_sources: u8,
+    min_match: u32,
     /// Working set of a reader, in MiB.
     working_set: u32,
 }
@@ -48,20 +51,31 @@ impl Profile {
     pub const ALL: [Profile; 4] = [Profile::Fast, Profile::Balanced, Profile::Small, Profile::Smallest];
 
     fn entry(self) -> Entry {
-        let (compression, superchunk_size, part_size, working_set) = match self {
-            Profile::Fast => (Compression::Zstd(3), 4 << 20, None, 64),
-            Profile::Balanced => (Compression::Zstd(12), 4 << 20, None, 64),
-            Profile::Small => (Compression::Zstd(19), 16 << 20, None, 256),
-            Profile::Smallest => (Compression::Xz(9), 64 << 20, None, 1024),
+        let parts = Some(128 << 10);
+        let (compression, superchunk_size, part_size, max_sources, min_match, working_set) = match self {
+            Profile::Fast => (Compression::Zstd(3), 4 << 20, parts, 12, 256, 64),
+            Profile::Balanced => (Compression::Zstd(12), 4 << 20, parts, 12, 128, 64),
+            Profile::Small => (Compression::Zstd(19), 16 << 20, None, 14, 128, 256),
+            Profile::Smallest => (Compression::Xz(9), 16 << 20, None, 24, 128, 512),
         };
-        Entry { compression, superchunk_size, part_size, working_set }
+        Entry { compression, superchunk_size, part_size, max_sources, min_match, working_set }
     }
 
     /// Returns the parameters of the profile's images; codec and level are those of [`Profile::compression`].
     pub fn params(self) -> Params {
-        let Entry { compression, superchunk_size, part_size, working_set } = self.entry();
+        let Entry { compression, superchunk_size, part_size, max_sources, min_match, working_set } = self.entry();
         let (codec, level) = (compression.codec_number(), compression.level());
-        Params { superchunk_size, part_size, codec, level, profile: self.number(), working_set, ..Params::default() }
+        Params {
+            superchunk_size,
+            part_size,
+            codec,
+            level,
+            profile: self.number(),
+            max_sources,
+            min_match,
+            working_set,
+            ..Params::default()
+        }
     }
 
     /// Returns the profile's codec and level.
@@ -135,10 +149,18 @@ mod tests {
     }
 
     #[test]
-    fn balanced_is_what_images_were_made_with_before_there_were_profiles() {
-        let before = Params { profile: Profile::Balanced.number(), ..Params::default() };
-        assert_eq!((Profile::default(), Profile::default().params()), (Profile::Balanced, before));
-        assert_eq!(Profile::Balanced.compression(), Compression::default());
+    fn balanced_is_the_default_and_has_the_default_sizes() {
+        let (own, before) = (Profile::Balanced.params(), Params::default());
+        assert_eq!((Profile::default(), Profile::Balanced.compression()), (Profile::Balanced, Compression::default()));
+        assert_eq!((own.superchunk_size, own.level, own.chunker), (before.superchunk_size, before.level, before.chunker));
+    }
+
+    #[test]
+    fn a_superchunk_and_its_sources_fit_into_the_working_set() {
+        for params in Profile::ALL.map(Profile::params) {
+            let needed = (u64::from(params.max_sources) + 1) * u64::from(params.superchunk_size);
+            assert!(needed < u64::from(params.working_set) << 20, "{params:?}");
+        }
     }
 
     #[test]

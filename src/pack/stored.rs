@@ -21,10 +21,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Least and most bytes of superchunks in memory that can be read back; between these, [`CACHE_SUPERCHUNKS`].
+/// Least and most bytes of superchunks in memory that can be read back; between these, the sources of two superchunks. But the sources of one always have room.
 const CACHE: (usize, usize) = (128 << 20, 256 << 20);
-/// Number of superchunks that are kept in memory, within the bounds: more than one superchunk has sources.
-const CACHE_SUPERCHUNKS: usize = 12;
 /// The codec of the temporary file: fast, and good enough to need a fraction of the disk.
 const SPOOL: Compression = Compression::Zstd(1);
 
@@ -34,7 +32,8 @@ fn is_needed(params: &Params) -> bool {
 }
 
 fn cache_bytes(params: &Params) -> usize {
-    (CACHE_SUPERCHUNKS * params.superchunk_size as usize).clamp(CACHE.0, CACHE.1)
+    let sources = usize::from(params.max_sources) * params.superchunk_size as usize;
+    (2 * sources).clamp(CACHE.0, CACHE.1).max(sources)
 }
 
 /// Returns the most bytes of memory that superchunks take with these parameters, without those that are not appended.

@@ -10,7 +10,7 @@ use crate::format::sums;
 pub(super) const ANCHOR_LEN: usize = 32;
 /// Number of positions of which one is chosen, on average.
 pub(super) const SPACING: u64 = 1 << SPACING_BITS;
-const SPACING_BITS: u32 = 6;
+const SPACING_BITS: u32 = 5;
 /// Bits by which the rolling hash is shifted for each byte.
 const SHIFT: u32 = 64 / ANCHOR_LEN as u32;
 

@@ -35,10 +35,16 @@ use source::Layout;
 use std::collections::HashSet;
 use window::{Gathered, Window};
 
-/// Most bytes of the index of anchors.
+/// Most bytes of the index of anchors; and less for superchunks of more than [`LARGE`] bytes, whose compressors need the
+/// memory.
 const INDEX: usize = 256 << 20;
-/// Most bytes of the window, as a factor of the superchunk size.
+const SMALL_INDEX: usize = 64 << 20;
+const LARGE: u32 = 16 << 20;
+/// Bytes of the window, as a factor of the superchunk size; more than [`WINDOW`] only for one superchunk.
 const WINDOW_FACTOR: usize = 4;
+const WINDOW: usize = 64 << 20;
+/// Shortest range in bytes that is taken from the superchunk itself: its codec finds shorter ones for less.
+const OWN_MATCH: usize = 512;
 /// Divisor of the superchunk size: a source has at least that many bytes that no other source has.
 const PROMISE: u32 = 64;
 
@@ -60,13 +66,23 @@ pub fn memory(params: &Params) -> u64 {
     if params.min_match == 0 {
         return 0;
     }
-    INDEX as u64 + window_memory(params)
+    index_bytes(params) as u64 + window_memory(params)
 }
 
 /// Returns the most bytes of memory that the gathered subchunks take with these parameters.
 pub fn window_memory(params: &Params) -> u64 {
-    let window = WINDOW_FACTOR * params.superchunk_size as usize;
+    let window = most_gathered(params);
     (window + window / SPACING as usize * size_of::<Anchor>()) as u64
+}
+
+fn index_bytes(params: &Params) -> usize {
+    if params.superchunk_size > LARGE { SMALL_INDEX } else { INDEX }
+}
+
+/// Returns the number of bytes of new subchunks that are gathered at most before they are placed.
+fn most_gathered(params: &Params) -> usize {
+    let superchunk = params.superchunk_size as usize;
+    (WINDOW_FACTOR * superchunk).min(WINDOW).max(superchunk)
 }
 
 /// New subchunks on their way into superchunks, matched with earlier ones.
@@ -92,7 +108,7 @@ pub struct Matching<'i> {
 impl<'i> Matching<'i> {
     /// Begins with an empty superchunk `first`. If the parameters have no recipes, subchunks only fill superchunks.
     pub fn new(params: Params, first: SuperchunkId) -> Self {
-        Matching::beside(params, first, INDEX, None)
+        Matching::beside(params, first, index_bytes(&params), None)
     }
 
     /// Begins with an empty superchunk `first`, whose id is larger than those in `image`, the index of an image's
@@ -154,7 +170,7 @@ impl<'i> Matching<'i> {
     pub fn advance<S: Sources>(&mut self, sources: &mut S) -> Result<Option<Superchunk>, S::Error> {
         let room = self.open.room();
         while self.complete.is_none()
-            && (self.window.fresh() >= room || self.window.len() >= self.most_gathered())
+            && (self.window.fresh() >= room || self.window.len() >= most_gathered(&self.params))
             && self.window.first().is_some()
         {
             self.place_window(sources)?;
@@ -176,10 +192,6 @@ impl<'i> Matching<'i> {
             self.complete(last);
         }
         Ok(self.complete.take())
-    }
-
-    fn most_gathered(&self) -> usize {
-        WINDOW_FACTOR * self.params.superchunk_size as usize
     }
 
     fn complete(&mut self, superchunk: Superchunk) {
@@ -284,6 +296,7 @@ struct Placing<'a, 'i> {
 impl Placing<'_, '_> {
     /// Makes the pieces. Returns where the bytes after those of the last match are, if it ended with the subchunk.
     fn run(&mut self, next: Option<Location>, min_match: usize) -> Option<Location> {
+        let own_match = min_match.max(OWN_MATCH);
         let mut end = None;
         if let Some(location) = next {
             let len = self.ground().following(self.data, location);
@@ -297,7 +310,8 @@ impl Placing<'_, '_> {
                 continue;
             }
             let found = self.ground().longest(self.data, self.done, at, anchor.hash);
-            if let Some(found) = found.filter(|found| found.len >= min_match) {
+            let least = |found: &Match| if found.location.superchunk == self.open_id { own_match } else { min_match };
+            if let Some(found) = found.filter(|found| found.len >= least(found)) {
                 end = Some(self.take(found));
             }
         }
