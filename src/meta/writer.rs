@@ -19,7 +19,7 @@ use std::iter::Peekable;
 
 /// Limit on second copies of the map's leaves with recipes: together they take at most the bytes that the image has grown
 /// by since the root before, divided by this. So all roots together keep to it.
-const RECIPE_COPIES_SHARE: u64 = 100;
+const RECIPE_COPIES_SHARE: u64 = 500;
 
 /// Most pieces in a row of recipes, if it has more than one recipe. A reader that looks for one recipe decodes the row up
 /// to there: with this many that takes about as long as the look-up of the row. The format allows eight times as many,
