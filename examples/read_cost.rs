@@ -28,7 +28,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     costs.sort_by(f64::total_cmp);
     if let Some(most) = costs.last() {
         let mean = costs.iter().sum::<f64>() / costs.len() as f64;
-        println!("directories {}: all together {:.2}, mean {mean:.2}, 90% {:.2}, most {most:.2}", costs.len(), inflated as f64 / read as f64, costs[costs.len() * 9 / 10]);
+        println!(
+            "directories {}: all together {:.2}, mean {mean:.2}, 90% {:.2}, most {most:.2}",
+            costs.len(),
+            inflated as f64 / read as f64,
+            costs[costs.len() * 9 / 10]
+        );
     }
     Ok(())
 }

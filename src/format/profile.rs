@@ -152,7 +152,10 @@ mod tests {
     fn balanced_is_the_default_and_has_the_default_sizes() {
         let (own, before) = (Profile::Balanced.params(), Params::default());
         assert_eq!((Profile::default(), Profile::Balanced.compression()), (Profile::Balanced, Compression::default()));
-        assert_eq!((own.superchunk_size, own.level, own.chunker), (before.superchunk_size, before.level, before.chunker));
+        assert_eq!(
+            (own.superchunk_size, own.level, own.chunker),
+            (before.superchunk_size, before.level, before.chunker)
+        );
     }
 
     #[test]

@@ -272,6 +272,9 @@ impl<'k, K: Known + ?Sized> Batch<'k, K> {
             self.shared_bytes = self.shared_bytes.saturating_add(bytes.len() as u64);
             return Ok(Piece::Known(id));
         }
+        if let Some(complete) = self.matching.make_room(bytes.len()) {
+            seal(&self.params, &mut self.sealed, &mut self.open_identities, complete)?;
+        }
         let ordinal = self.subchunks;
         self.matching.push(packed::provisional(ordinal), bytes, self.large);
         self.open_identities.push(identity);

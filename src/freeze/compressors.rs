@@ -365,8 +365,8 @@ mod tests {
             super::affordable(count, profile.compression(), profile.params().superchunk_size, 0)
         };
         assert_eq!([affordable(0, Profile::Balanced), affordable(8, Profile::Balanced)], [1, 8]);
-        assert_eq!(affordable(64, Profile::Smallest), 1);
-        assert!((2..64).contains(&affordable(64, Profile::Small)));
+        assert_eq!(super::affordable(64, Profile::Smallest.compression(), 64 << 20, 0), 1);
+        assert!([Profile::Small, Profile::Smallest].iter().all(|&profile| (2..64).contains(&affordable(64, profile))));
         assert_eq!(super::affordable(8, COMPRESSION, 4 << 20, MEMORY), 1);
     }
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
 /// Limit on second copies of the map's leaves with recipes: together they take at most the bytes that the image has grown
-/// by since the root before, divided by this. So all roots together keep to it.
+/// by since the root before, divided by this, or one sync block. So all roots together keep to it.
 const RECIPE_COPIES_SHARE: u64 = 500;
 
 /// Most pieces in a row of recipes, if it has more than one recipe. A reader that looks for one recipe decodes the row up
@@ -328,7 +328,8 @@ impl<'a> TableWriter<'a> {
         let block = Block::decode(&schema::MAP, 0, raw).map_err(failed)?;
         let has_recipes = block.len().checked_sub(1).is_some_and(|last| block.key(last).a == SPACE_RECIPES);
         let cost = self.recipe_copies + len;
-        let twice = has_recipes && cost <= offset.saturating_sub(self.before) / RECIPE_COPIES_SHARE;
+        let share = offset.saturating_sub(self.before) / RECIPE_COPIES_SHARE;
+        let twice = has_recipes && cost <= share.max(limits::SYNC_BLOCK);
         if twice {
             self.recipe_copies = cost;
         }

@@ -64,6 +64,8 @@ pub(super) struct Sealed<E = Encoded> {
     pub(super) raw_len: u32,
     /// Whether the superchunk is not full.
     pub(super) short: bool,
+    /// Whether the superchunk is compressed in parts, if the image has parts at all.
+    pub(super) in_parts: bool,
     pub(super) encoded: Receiver<Result<E, FormatError>>,
     /// Id of the log, which begins when the first superchunk is appended.
     pub(super) log_id: u64,

@@ -336,6 +336,9 @@ impl<'a, E> Filler<'a, E> {
                 return Ok(id);
             }
         }
+        if let Some(complete) = self.matching.make_room(bytes.len()) {
+            self.seal(complete)?;
+        }
         let id = SubchunkId(self.next_subchunk);
         //= format-spec.md#5
         //# Ids of subchunks and superchunks are ≥ 1 and < 2^62; both ascend, and are never used twice; a
@@ -369,7 +372,7 @@ impl<'a, E> Filler<'a, E> {
         let raw_len = raw.len() as u32;
         // The receiver hung up because it failed; its error is reported instead.
         self.compress.send(CompressJob { raw, in_parts, done }).map_err(|_| PackError::Stopped)?;
-        let sealed = Sealed { list, recipes, subchunk_bytes, raw_len, short, encoded, log_id };
+        let sealed = Sealed { list, recipes, subchunk_bytes, raw_len, short, in_parts, encoded, log_id };
         self.sealed.send(sealed).map_err(|_| PackError::Stopped)
     }
 }

@@ -72,6 +72,7 @@ struct Gathered {
     list: ClearList,
     recipes: Vec<(SubchunkId, Recipe)>,
     short: bool,
+    in_parts: bool,
     unit: Unit,
     codec: u8,
     flags: Flags,
@@ -193,6 +194,7 @@ fn gather(
             list: sealed.list,
             recipes: sealed.recipes,
             short: sealed.short,
+            in_parts: sealed.in_parts,
             unit,
             codec: 0,
             flags: Flags::default(),
@@ -271,7 +273,7 @@ impl Rehearsal<'_> {
     ) -> Result<Vec<Piece>, PackError> {
         let next = AtomicUsize::new(0);
         let done: Mutex<(usize, Vec<Piece>)> = Mutex::default();
-        let (held, options, dir) = (&self.held, self.options, self.dir);
+        let (held, gathered, options, dir) = (&self.held, &self.gathered, self.options, self.dir);
         let work = || -> Result<(), PackError> {
             let mut encoder = Encoder::new(options.compression, options.params.part_size);
             let mut raw = Vec::new();
@@ -280,8 +282,9 @@ impl Rehearsal<'_> {
                     return Err(PackError::Cancelled);
                 }
                 held.read(index, &mut raw).map_err(|source| PackError::Spill { dir: dir.to_owned(), source })?;
+                let in_parts = gathered[index].in_parts;
                 for part in raw.chunks(piece.max(1)) {
-                    let mut encoded = encoder.encode(part)?;
+                    let mut encoded = if in_parts { encoder.encode(part)? } else { encoder.encode_whole(part)? };
                     // From here on only their number counts.
                     let stored = std::mem::take(&mut encoded.stored).len() as u32;
                     done.lock().1.push(Piece { index, raw: part.len() as u32, stored, encoded });
@@ -321,7 +324,7 @@ impl Rehearsal<'_> {
         let mut appended = Appended { log: None, map: MapRows::default(), has_recipes: false };
         let mut stored = Vec::new();
         for (index, gathered) in gathered.into_iter().enumerate() {
-            let Gathered { list, recipes, short, unit, codec, flags, sum } = gathered;
+            let Gathered { list, recipes, short, unit, codec, flags, sum, .. } = gathered;
             appended.has_recipes |= !recipes.is_empty();
             let len = match unit.stored {
                 Some(len) => len,

@@ -103,12 +103,12 @@ fn the_gain_of_superchunks_is_what_subchunks_have_in_common() {
 fn in_parts_and_with_no_codec_subchunks_alone_take_what_they_are() {
     for part_size in [None, Some(100_000)] {
         let image =
-            image(Compression::None, part_size, |dir| std::fs::write(dir.join("f"), noise(2, 3 * MIB)).unwrap());
+            image(Compression::None, part_size, |dir| std::fs::write(dir.join("f"), noise(2, 4 * MIB)).unwrap());
         let found = alone(&image, 2);
-        let bytes = 3 * MIB as u64;
-        assert_eq!((found.subchunks, found.raw_bytes, found.alone_bytes), (48, bytes, bytes));
-        // Three superchunks, each with a table of eleven parts if there are parts.
-        assert_eq!(found.together_bytes, bytes + if part_size.is_some() { 3 * (4 + 11 * 12 + 4) } else { 0 });
+        let bytes = 4 * MIB as u64;
+        assert_eq!((found.subchunks, found.raw_bytes, found.alone_bytes), (64, bytes, bytes));
+        // Four superchunks, each with a table of eleven parts if there are parts.
+        assert_eq!(found.together_bytes, bytes + if part_size.is_some() { 4 * (4 + 11 * 12 + 4) } else { 0 });
     }
 }
 

@@ -149,15 +149,24 @@ impl<'i> Matching<'i> {
         self.index.own
     }
 
-    /// Adds a new subchunk, and the large file that it is of, if any. Call [`Matching::advance`] afterwards until it returns `None`.
+    /// Makes room for a new subchunk of `len` bytes. If the superchunk that is being filled has no room for it, that
+    /// superchunk is returned.
+    pub fn make_room(&mut self, len: usize) -> Option<Superchunk> {
+        if self.params.min_match > 0 {
+            // The room that is needed is known only when the subchunk is placed.
+            return None;
+        }
+        let complete = self.open.make_room(len)?;
+        self.complete(complete);
+        self.complete.take()
+    }
+
+    /// Adds a new subchunk, and the large file that it is of, if any. Call [`Matching::make_room`] before, and
+    /// [`Matching::advance`] afterwards until it returns `None`.
     pub fn push(&mut self, id: SubchunkId, bytes: &[u8], large: Option<Large>) {
         if self.params.min_match > 0 {
             self.window.push(id, bytes, large, &self.index);
             return;
-        }
-        debug_assert!(self.complete.is_none());
-        if let Some(complete) = self.open.make_room(bytes.len()) {
-            self.complete(complete);
         }
         self.open.push(id, bytes, large);
     }

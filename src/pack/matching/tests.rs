@@ -42,6 +42,7 @@ impl Packed {
         let mut packed = Packed::default();
         let mut matching = Matching::new(params, SuperchunkId(1));
         for (id, bytes) in (1..).zip(subchunks) {
+            matching.make_room(bytes.len()).into_iter().for_each(|superchunk| packed.add(superchunk));
             matching.push(SubchunkId(id), bytes, None);
             while let Some(superchunk) = matching.advance(&mut packed).unwrap() {
                 packed.add(superchunk);
@@ -124,7 +125,7 @@ fn what_changed_a_little_is_stored_once() {
     packed.check(&params(), &subchunks);
     let raw: usize = packed.raw_lens.iter().map(|(len, _)| len).sum();
     assert_eq!(raw as u64 + matched, 9_000_000);
-    assert!(raw < 1_000_000, "{raw}");
+    assert!(raw < 1_100_000, "{raw}");
 }
 
 #[test]
@@ -156,11 +157,11 @@ fn without_recipes_subchunks_are_stored_as_they_are() {
 
 #[test]
 fn a_recipe_has_no_more_pieces_than_it_may() {
-    // Each match touches many tiny stored parts: subchunks of 360 bytes in which all but 60 are known.
+    // Each match touches many tiny stored parts: subchunks of 760 bytes in which all but 60 are known.
     let base = noise(400_000, 1);
     let mut subchunks = vec![base.clone()];
     for n in 0..20_000 {
-        subchunks.push([noise(60, 1 << 32 | n), base[n as usize * 19..][..300].to_vec()].concat());
+        subchunks.push([noise(60, 1 << 32 | n), base[n as usize * 19..][..700].to_vec()].concat());
     }
     let stored: Vec<u8> = (0..20_000).flat_map(|n| noise(60, 1 << 32 | n)).collect();
     subchunks.push(stored[..300_000].to_vec());
