@@ -63,7 +63,8 @@ fn every_codec_chunker_hash_and_kind_of_superchunk_gives_the_tree_back() {
         &["--chunker", "fixed:32K"],
         &["--chunker", "fixed:4K", "--part-size", "32K"],
         &["--hash", "xxh3"],
-        &["--memory", "256M", "-j", "1"],
+        &["--memory", "256M", "-j", "1", "--min-match", "0"],
+        &["--memory", "700M", "-j", "1"],
     ];
     for (i, options) in variants.iter().enumerate() {
         let image = lab.pack(options, &source, &format!("{i}.floe"));

@@ -18,8 +18,10 @@ use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
 /// Limit on second copies of the map's leaves with recipes: together they take at most the bytes that the image has grown
-/// by since the root before, divided by this, or one sync block. So all roots together keep to it.
+/// by since the root before, divided by this, or [`RECIPE_COPIES_LEAST`]. So all roots together keep to it.
 const RECIPE_COPIES_SHARE: u64 = 500;
+/// Bytes that second copies of the map's leaves with recipes may always take: those of a small image.
+const RECIPE_COPIES_LEAST: u64 = 512;
 
 /// Most pieces in a row of recipes, if it has more than one recipe. A reader that looks for one recipe decodes the row up
 /// to there: with this many that takes about as long as the look-up of the row. The format allows eight times as many,
@@ -329,7 +331,7 @@ impl<'a> TableWriter<'a> {
         let has_recipes = block.len().checked_sub(1).is_some_and(|last| block.key(last).a == SPACE_RECIPES);
         let cost = self.recipe_copies + len;
         let share = offset.saturating_sub(self.before) / RECIPE_COPIES_SHARE;
-        let twice = has_recipes && cost <= share.max(limits::SYNC_BLOCK);
+        let twice = has_recipes && cost <= share.max(RECIPE_COPIES_LEAST);
         if twice {
             self.recipe_copies = cost;
         }
