@@ -11,6 +11,7 @@ use super::MetaError;
 use super::open::{self, Slot};
 use crate::format::FormatError;
 use crate::format::head::{Head, RawHeadSlot};
+use crate::format::limits;
 use crate::storage::{HeadBytes, HeadIndex, Storage, StorageError};
 use std::fmt;
 use std::sync::Arc;
@@ -77,12 +78,25 @@ impl Known {
     }
 }
 
+/// Returns whether a byte after a head slot, in the block that is written with it, is not zero.
+fn has_litter(storage: &dyn Storage) -> Result<bool, StorageError> {
+    let mut rest = [0; limits::SYNC_BLOCK as usize - RawHeadSlot::SIZE];
+    for index in HeadIndex::ALL {
+        storage.read_at(index.offset() + RawHeadSlot::SIZE as u64, &mut rest)?;
+        if rest.iter().any(|&byte| byte != 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Both head slots of an image, as the only writer of the image knows them.
 pub struct Heads {
     storage: Arc<dyn Storage>,
     known: [Known; 2],
     newest: Head,
     stopped: bool,
+    has_litter: bool,
 }
 
 impl fmt::Debug for Heads {
@@ -107,7 +121,8 @@ impl Heads {
         let Some(newest) = newest else { return Err(heads.unusable()) };
         let known = |index| Ok::<_, StorageError>(Known::new(index, storage.read_head(index)?));
         let known = [known(HeadIndex::A)?, known(HeadIndex::B)?];
-        Ok(Heads { known, newest, storage, stopped: false })
+        let has_litter = has_litter(&*storage)?;
+        Ok(Heads { known, newest, storage, stopped: false, has_litter })
     }
 
     /// Publishes the first head of a new image, whose slots are all zero: generation 1 in slot A, 2 in slot B. The
@@ -117,7 +132,8 @@ impl Heads {
     /// As [`Heads::publish`].
     pub fn create(storage: Arc<dyn Storage>, head: Head) -> Result<Heads, HeadError> {
         let known = HeadIndex::ALL.map(|index| Known::new(index, [0; RawHeadSlot::SIZE]));
-        let mut heads = Heads { storage, known, newest: Head { generation: 0, ..head }, stopped: false };
+        let mut heads =
+            Heads { storage, known, newest: Head { generation: 0, ..head }, stopped: false, has_litter: false };
         heads.publish(|_| ())?;
         Ok(heads)
     }
@@ -130,6 +146,12 @@ impl Heads {
     /// Returns the usable heads of both slots.
     pub fn slots(&self) -> impl Iterator<Item = &Head> {
         self.known.iter().filter_map(|known| known.slot.head.as_ref().ok())
+    }
+
+    /// Returns whether bytes after a head slot, in the same block, were not zero when the slots were read: a power cut
+    /// may leave them. The next publication clears them.
+    pub fn has_litter(&self) -> bool {
+        self.has_litter
     }
 
     /// Returns whether an earlier failure has stopped all further writes.
