@@ -24,7 +24,7 @@ const MATCH_MIN: u64 = 64;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Codec")]
 pub struct Codec {
-    /// Codec, sizes and working set by name; -C, --superchunk-size and --part-size change a part of it
+    /// Codec, sizes, matching and working set by name; the next options change a part of it
     #[arg(long, value_name = "NAME", default_value_t = Profile::default(), value_parser = profiles())]
     profile: Profile,
     /// zstd:LEVEL (1 to 22), xz:LEVEL (0 to 9) or none [default: by profile; zstd:12]
@@ -33,13 +33,13 @@ pub struct Codec {
     /// Size of the unit that is compressed as a whole, 1M to 64M [default: by profile; 4M]
     #[arg(long, value_name = "SIZE", value_parser = superchunk_size)]
     superchunk_size: Option<u32>,
-    /// Compress superchunks in parts of this size, each of which can be read alone: for random reads [default: by profile; none]
+    /// Compress superchunks of large files in parts of this size, each of which can be read alone: for random reads [default: by profile; 128K]
     #[arg(long, value_name = "SIZE", value_parser = part_size)]
     part_size: Option<u32>,
-    /// Shortest range of earlier data that is not stored again; 0 for no matching [default: by profile; 256]
+    /// Shortest range of earlier data that is not stored again; 0 for no matching [default: by profile; 128]
     #[arg(long, value_name = "BYTES", value_parser = min_match)]
     min_match: Option<u32>,
-    /// How many other superchunks one superchunk may take data from: more makes the image smaller and slower to read [default: by profile; 8]
+    /// How many other superchunks one superchunk may take data from: more makes the image smaller and slower to read [default: by profile; 12]
     #[arg(long, value_name = "N")]
     max_sources: Option<u8>,
     /// How files are cut into subchunks: fastcdc (depends on the content) or fixed:SIZE
@@ -55,12 +55,10 @@ pub struct Codec {
 fn profiles() -> impl TypedValueParser<Value = Profile> {
     let values = Profile::ALL.map(|profile| {
         PossibleValue::new(profile.name()).help(match profile {
-            Profile::Fast => "zstd:3, superchunks of 4 MiB: a fifth of the CPU time of balanced, a fifth larger",
+            Profile::Fast => "zstd:3, superchunks of 4 MiB: about half the CPU time of balanced, a fifth larger",
             Profile::Balanced => "zstd:12, 4 MiB: the default",
-            Profile::Small => "zstd:19, 16 MiB: 13 to 27% smaller than balanced, 15 to 18 times the CPU time",
-            Profile::Smallest => {
-                "xz:9, 64 MiB: 17 to 50% smaller, 17 to 20 times; slow to read, and reading wants 1 GiB of memory"
-            }
+            Profile::Small => "zstd:19, 16 MiB: smaller than balanced, many times the CPU time",
+            Profile::Smallest => "xz:9, 16 MiB: smaller still; slow to read, and reading wants 512 MiB of memory",
         })
     });
     PossibleValuesParser::new(values).try_map(|name| name.parse::<Profile>())
