@@ -7,7 +7,7 @@
 //! at whatever cannot be looked up: a reader that comes to it reports the error. Called by `ahead`.
 
 use super::cache::Cache;
-use super::load::{self, Key, Unit};
+use super::load::{self, Unit};
 use super::{InflateError, error};
 use crate::format::block::{Key as RowKey, KeyRef};
 use crate::format::codec::PartTable;
@@ -18,8 +18,6 @@ use crate::format::rows::SubchunkRun;
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS};
 use crate::format::schema;
 use crate::meta::{Composition, MetaError, View};
-use lru::DefaultHasher;
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -67,8 +65,9 @@ pub(super) fn coming(
         composition,
         recipes: Vec::new(),
         places: Vec::new(),
-        named: HashSet::default(),
-        sources: (SuperchunkId(0), Vec::new()),
+        last: 0,
+        sources: 0,
+        home: SuperchunkId(0),
         at: ids.start,
         work: WORK,
         bytes: DISTANCE.saturating_mul(view.params().superchunk_size.into()),
@@ -81,18 +80,31 @@ pub(super) fn coming(
     }
 }
 
+/// A superchunk of the stretch.
+struct Known {
+    id: SuperchunkId,
+    place: Place,
+    /// Its part table, if it has parts and their table is not damaged.
+    table: Option<Arc<PartTable>>,
+    /// Which of its parts were passed on; one value if it is a whole.
+    named: Vec<bool>,
+    /// The superchunk for which it was last counted as a source.
+    counted: SuperchunkId,
+}
+
 struct Coming<'a, L> {
     cache: &'a Cache,
     view: &'a View,
     composition: Composition<L>,
     /// Recipes of the row of the map that was used last, by the ids of their subchunks.
     recipes: Vec<(SubchunkId, Recipe)>,
-    /// Places of superchunks that were looked up, and their part tables.
-    places: Vec<(SuperchunkId, Place, Option<Arc<PartTable>>)>,
-    /// Units that were passed on.
-    named: HashSet<Key, DefaultHasher>,
-    /// A superchunk, and the others that its recipes name.
-    sources: (SuperchunkId, Vec<SuperchunkId>),
+    /// Superchunks that were looked up.
+    places: Vec<Known>,
+    /// Index of the superchunk that was used last.
+    last: usize,
+    /// The superchunk whose recipes are looked at, and the number of other superchunks that they name.
+    home: SuperchunkId,
+    sources: usize,
     /// The subchunk that is looked at.
     at: SubchunkId,
     /// Number of pieces and subchunks that may still be looked at.
@@ -102,7 +114,7 @@ struct Coming<'a, L> {
     want: &'a mut dyn FnMut(&Unit, SubchunkId) -> bool,
 }
 
-impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Coming<'_, L> {
+impl<L: Fn(SubchunkId) -> Result<Option<Arc<SubchunkRun>>, MetaError>> Coming<'_, L> {
     fn walk(&mut self, end: SubchunkId) -> Result<(), Stop> {
         while self.at < end {
             let Some(run) = self.view.run(self.at)? else {
@@ -111,13 +123,16 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Coming<'_, L> 
                 self.at = next;
                 continue;
             };
-            if self.place(run.superchunk).is_err() {
+            if self.home != run.superchunk {
+                (self.home, self.sources) = (run.superchunk, 0);
+            }
+            if self.known(run.superchunk).is_err() {
                 // Table blocks, between the data of two sessions.
                 self.at = run.end();
                 self.work = self.work.checked_sub(1).ok_or(Stop::Enough)?;
                 continue;
             }
-            while self.at < end && self.at < run.end() {
+            while self.at < end && run.has(self.at) {
                 if self.work == 0 || self.bytes == 0 {
                     return Err(Stop::Enough);
                 }
@@ -144,82 +159,86 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Coming<'_, L> 
             self.range(located.superchunk, start..start + located.len as usize)?;
             return Ok(located.len.into());
         }
-        let found = self.recipes.binary_search_by_key(&self.at, |(id, _)| *id);
-        let found = match found {
-            Ok(found) => found,
-            Err(_) => {
-                self.recipes = self.view.recipes(self.at)?.ok_or(Stop::Unknown)?;
-                self.recipes.binary_search_by_key(&self.at, |(id, _)| *id).map_err(|_| Stop::Unknown)?
-            }
-        };
-        let (_, recipe) = self.recipes.get(found).ok_or(Stop::Unknown)?;
-        let len = recipe.subchunk_len();
-        self.work = self.work.saturating_sub(recipe.pieces().len());
-        if self.sources.0 != run.superchunk {
-            self.sources = (run.superchunk, Vec::new());
+        let at = self.at;
+        let find = |recipes: &[(SubchunkId, Recipe)]| recipes.binary_search_by_key(&at, |(id, _)| *id);
+        if find(&self.recipes).is_err() {
+            self.recipes = self.view.recipes(at)?.ok_or(Stop::Unknown)?;
         }
-        for n in 0..recipe.pieces().len() {
-            let Some(&piece) = self.recipes.get(found).and_then(|(_, recipe)| recipe.pieces().get(n)) else { break };
-            let run = self.composition.run(piece.subchunk).map_err(error::compose(self.at))?.ok_or(Stop::Unknown)?;
-            let superchunk = run.superchunk;
-            // Most pieces are in superchunks that are named already.
-            if self.named.contains(&(superchunk, None)) {
-                continue;
-            }
+        let recipes = std::mem::take(&mut self.recipes);
+        let (_, recipe) = find(&recipes).ok().and_then(|found| recipes.get(found)).ok_or(Stop::Unknown)?;
+        self.work = self.work.saturating_sub(recipe.pieces().len());
+        for piece in recipe.pieces() {
+            let run = self.composition.run(piece.subchunk).map_err(error::compose(at))?.ok_or(Stop::Unknown)?;
             let located = run.locate(piece.subchunk).ok_or(Stop::Unknown)?;
             let start = located.position as usize + piece.offset as usize;
-            self.source(superchunk)?;
-            self.range(superchunk, start..start + piece.len as usize)?;
+            self.range(located.superchunk, start..start + piece.len as usize)?;
         }
+        let len = recipe.subchunk_len();
+        self.recipes = recipes;
         Ok(len.into())
-    }
-
-    /// Counts a superchunk that a recipe names.
-    fn source(&mut self, id: SuperchunkId) -> Result<(), Stop> {
-        let (own, sources) = &mut self.sources;
-        if id == *own || sources.contains(&id) {
-            return Ok(());
-        }
-        if sources.len() >= usize::from(self.view.params().max_sources) {
-            return Err(Stop::Unknown);
-        }
-        sources.push(id);
-        Ok(())
     }
 
     /// Passes on the units of a range of a superchunk's raw bytes.
     fn range(&mut self, id: SuperchunkId, range: Range<usize>) -> Result<(), Stop> {
-        if range.is_empty() || self.named.contains(&(id, None)) {
+        if range.is_empty() {
             return Ok(());
         }
-        let (place, table) = self.place(id)?;
-        let Some(table) = table else {
-            return self.unit(Unit { id, place, part: None });
+        let known = self.known(id)?;
+        let (id, place) = (known.id, known.place);
+        let Some(table) = &known.table else {
+            return self.unit(0, Unit { id, place, part: None });
         };
         let size = table.part_size as usize;
         for index in range.start / size..range.end.div_ceil(size) {
-            let part = table.parts.get(index).ok_or(Stop::Unknown)?;
-            self.unit(Unit { id, place, part: Some((index as u32, *part)) })?;
+            let Some(known) = self.places.get(self.last) else { return Ok(()) };
+            if known.named.get(index).is_some_and(|named| *named) {
+                continue;
+            }
+            let part = known.table.as_ref().and_then(|table| table.parts.get(index)).ok_or(Stop::Unknown)?;
+            let part = Some((index as u32, *part));
+            self.unit(index, Unit { id, place, part })?;
         }
         Ok(())
     }
 
-    fn unit(&mut self, unit: Unit) -> Result<(), Stop> {
-        if self.named.contains(&unit.key()) {
+    /// Passes on a unit of the superchunk that was used last, unless it was passed on before.
+    fn unit(&mut self, index: usize, unit: Unit) -> Result<(), Stop> {
+        let Some(named) = self.places.get_mut(self.last).and_then(|known| known.named.get_mut(index)) else {
+            return Err(Stop::Unknown);
+        };
+        if *named {
             return Ok(());
         }
         if !(self.want)(&unit, self.at) {
             return Err(Stop::Enough);
         }
-        self.named.insert(unit.key());
+        *named = true;
         Ok(())
     }
 
-    /// Returns where a superchunk is, and its part table if it has parts and their table is not damaged.
-    fn place(&mut self, id: SuperchunkId) -> Result<(Place, Option<Arc<PartTable>>), InflateError> {
-        if let Some((_, place, table)) = self.places.iter().rev().find(|(known, _, _)| *known == id) {
-            return Ok((*place, table.clone()));
+    /// Returns what is known of a superchunk, and counts it as a source if it is one.
+    fn known(&mut self, id: SuperchunkId) -> Result<&Known, InflateError> {
+        let is_last = self.places.get(self.last).is_some_and(|known| known.id == id);
+        if !is_last {
+            self.last = match self.places.iter().position(|known| known.id == id) {
+                Some(at) => at,
+                None => self.look_up(id)?,
+            };
         }
+        let gone = InflateError::Inconsistent { id: self.at, why: "its recipe needs too many superchunks" };
+        let Some(known) = self.places.get_mut(self.last) else { return Err(gone) };
+        if id != self.home && known.counted != self.home {
+            if self.sources >= usize::from(self.view.params().max_sources) {
+                return Err(gone);
+            }
+            self.sources += 1;
+            known.counted = self.home;
+        }
+        Ok(known)
+    }
+
+    /// Looks a superchunk up, and returns its index.
+    fn look_up(&mut self, id: SuperchunkId) -> Result<usize, InflateError> {
         let place = load::row(self.view, id, self.at)?.place;
         let table = if place.flags.parts() {
             self.cache.part_tables().get(self.cache.image(), self.at, id, &place)?
@@ -227,9 +246,11 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Coming<'_, L> 
             None
         };
         if self.places.len() >= PLACES {
+            // What was passed on of it may be passed on again.
             self.places.remove(0);
         }
-        self.places.push((id, place, table.clone()));
-        Ok((place, table))
+        let named = vec![false; table.as_ref().map_or(1, |table| table.parts.len())];
+        self.places.push(Known { id, place, table, named, counted: SuperchunkId(0) });
+        Ok(self.places.len().saturating_sub(1))
     }
 }

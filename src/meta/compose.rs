@@ -10,6 +10,7 @@ use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::recipe::Recipe;
 use crate::format::rows::SubchunkRun;
 use std::ops::Range;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Most runs that are kept: those of nine superchunks of small files. A recipe that uses more is only slower.
@@ -62,13 +63,13 @@ impl Extract {
 pub struct Composition<L> {
     look_up: L,
     /// Runs that were looked up, in the order of ids.
-    runs: Vec<SubchunkRun>,
+    runs: Vec<Arc<SubchunkRun>>,
     /// Index of the run that was used last.
     last: usize,
     extracts: Vec<Extract>,
 }
 
-impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Composition<L> {
+impl<L: Fn(SubchunkId) -> Result<Option<Arc<SubchunkRun>>, MetaError>> Composition<L> {
     /// Makes an empty collection. `look_up` returns the run of the map that has a subchunk, or `None` if the map has no
     /// such subchunk.
     pub fn new(look_up: L) -> Self {
@@ -112,7 +113,7 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Composition<L>
     /// # Errors
     /// Fails if it cannot be looked up.
     pub fn run(&mut self, id: SubchunkId) -> Result<Option<&SubchunkRun>, ComposeError> {
-        let is_known = |run: Option<&SubchunkRun>| run.is_some_and(|run| run.has(id));
+        let is_known = |run: Option<&Arc<SubchunkRun>>| run.is_some_and(|run| run.has(id));
         if !is_known(self.runs.get(self.last)) {
             let after = self.runs.partition_point(|run| run.first <= id);
             self.last = after.saturating_sub(1);
@@ -125,7 +126,7 @@ impl<L: Fn(SubchunkId) -> Result<Option<SubchunkRun>, MetaError>> Composition<L>
                 self.runs.insert(self.last, run);
             }
         }
-        Ok(self.runs.get(self.last))
+        Ok(self.runs.get(self.last).map(Arc::as_ref))
     }
 
     fn locate(&mut self, id: SubchunkId) -> Result<Option<Located>, ComposeError> {
@@ -167,7 +168,7 @@ mod tests {
         let looked_up = Cell::new(0);
         let mut composition = Composition::new(|id: SubchunkId| {
             looked_up.set(looked_up.get() + 1);
-            Ok((id.0 <= 10_000).then(|| run((id.0 - 1) / 10)))
+            Ok((id.0 <= 10_000).then(|| Arc::new(run((id.0 - 1) / 10))))
         });
         composition.add(0, &Recipe::new(pieces).unwrap(), range).map_err(|error| error.to_string())?;
         Ok((composition.by_superchunk().flatten().cloned().collect(), looked_up.get()))

@@ -2,6 +2,7 @@
 
 use super::MetaError;
 use super::block_cache::BlockCache;
+use super::map_cache::MapCache;
 use super::open::{self, Found};
 use super::salvage::{ClearLists, LostKeys};
 use super::shape::Shape;
@@ -46,6 +47,8 @@ pub struct Image {
     clear_lists: OnceLock<ClearLists>,
     /// Sizes of the tables' trees, by table number from 1; each is read when it is first needed.
     shapes: [OnceLock<Shape>; TABLES.len()],
+    /// Rows of the map that were looked up.
+    map_cache: MapCache,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -72,7 +75,8 @@ impl Image {
     /// Makes a version from a head and its root that shares `shared` with other versions.
     pub(super) fn version(found: Found, shared: Arc<Shared>) -> Self {
         let Found { head, root, log, warnings, doubts } = found;
-        Image { head, root, log, warnings, doubts, clear_lists: OnceLock::new(), shapes: Default::default(), shared }
+        let (clear_lists, shapes, map_cache) = (OnceLock::new(), Default::default(), MapCache::new());
+        Image { head, root, log, warnings, doubts, clear_lists, shapes, map_cache, shared }
     }
 
     /// Returns the head of this version.
@@ -171,14 +175,7 @@ impl Image {
     /// # Errors
     /// Fails if neither can be read.
     pub fn locate(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
-        match self.locate_by_map(id) {
-            Err(error) => self.by_clear_lists(error, |lists| lists.locate(id)),
-            located => located,
-        }
-    }
-
-    fn locate_by_map(&self, id: SubchunkId) -> Result<Option<Located>, MetaError> {
-        self.in_map(SPACE_SUBCHUNKS, id, |first, ints, tail| SubchunkRun::find(first, ints, tail, id))
+        Ok(self.run(id)?.and_then(|run| run.locate(id)))
     }
 
     /// Returns the run of subchunks that has `id`, according to the map. If the map is damaged there, it returns a run
@@ -186,13 +183,23 @@ impl Image {
     ///
     /// # Errors
     /// Fails if neither can be read.
-    pub fn run(&self, id: SubchunkId) -> Result<Option<SubchunkRun>, MetaError> {
-        match self.in_map(SPACE_SUBCHUNKS, id, |first, ints, tail| SubchunkRun::decode_with(first, ints, tail, id)) {
-            Err(error) => {
-                self.by_clear_lists(error, |lists| lists.locate(id).map(|located| SubchunkRun::alone(id, located)))
-            }
-            run => run,
+    pub fn run(&self, id: SubchunkId) -> Result<Option<Arc<SubchunkRun>>, MetaError> {
+        if let Some(known) = self.map_cache.run(id) {
+            return Ok(Some(known));
         }
+        match self.in_map(SPACE_SUBCHUNKS, id, |first, ints, tail| SubchunkRun::decode_with(first, ints, tail, id)) {
+            Err(error) => self.run_by_clear_lists(error, id),
+            Ok(run) => Ok(run.map(Arc::new).inspect(|run| self.map_cache.keep_run(id, run))),
+        }
+    }
+
+    pub(super) fn run_by_clear_lists(
+        &self,
+        error: MetaError,
+        id: SubchunkId,
+    ) -> Result<Option<Arc<SubchunkRun>>, MetaError> {
+        let alone = |located| Arc::new(SubchunkRun::alone(id, located));
+        self.by_clear_lists(error, |lists| lists.locate(id).map(alone))
     }
 
     /// Calls `find` for the row of the map that may cover `id`, if there is one in this space. The row's key is not
@@ -213,13 +220,16 @@ impl Image {
     /// # Errors
     /// Fails if neither can be read.
     pub fn superchunk(&self, id: SuperchunkId) -> Result<Option<SuperchunkRow>, MetaError> {
+        if let Some(known) = self.map_cache.superchunk(id) {
+            return Ok(Some(known));
+        }
         let by_map = || match self.tree(&schema::MAP).get(self, KeyRef::new(SPACE_SUPERCHUNKS, id.0))? {
             Some(row) => Ok(Some(SuperchunkRow::decode(row.ints(), row.tail())?)),
             None => Ok(None),
         };
         match by_map() {
             Err(error) => self.by_clear_lists(error, |lists| lists.superchunk(id)),
-            row => row,
+            Ok(row) => Ok(row.inspect(|row| self.map_cache.keep_superchunk(id, *row))),
         }
     }
 
@@ -257,9 +267,9 @@ impl Image {
         }
     }
 
-    /// Returns the memory that the cached table blocks and groups take now, in bytes. All versions of an image share
-    /// these caches.
+    /// Returns the memory that the cached table blocks and groups take now, in bytes, which all versions of an image
+    /// share, and that of the rows of the map that this version keeps.
     pub fn block_memory(&self) -> usize {
-        self.shared.blocks.bytes()
+        self.shared.blocks.bytes() + self.map_cache.bytes()
     }
 }

@@ -20,6 +20,7 @@ mod heads;
 mod id_set;
 mod image;
 mod lists;
+mod map_cache;
 mod mark;
 mod matched;
 mod merge;

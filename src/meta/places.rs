@@ -13,6 +13,7 @@ use crate::format::recipe::{Recipe, RecipeRow};
 use crate::format::rows::map::{SPACE_RECIPES, SPACE_SUBCHUNKS, SPACE_SUPERCHUNKS};
 use crate::format::rows::{Identity, Located, SubchunkRun, SuperchunkRow, identity};
 use crate::format::schema::{self, Table};
+use std::sync::Arc;
 
 /// What the overlays of a view know about an id.
 enum Said<T> {
@@ -48,18 +49,16 @@ impl View {
     ///
     /// # Errors
     /// Fails if neither can be read.
-    pub fn run(&self, id: SubchunkId) -> Result<Option<SubchunkRun>, MetaError> {
+    pub fn run(&self, id: SubchunkId) -> Result<Option<Arc<SubchunkRun>>, MetaError> {
         let key = KeyRef::new(SPACE_SUBCHUNKS, id.0);
         let find =
             |key: KeyRef<'_>, ints: &[u64], tail: &[u8]| SubchunkRun::decode_with(SubchunkId(key.b), ints, tail, id);
         match self.said(&schema::MAP, key, SPACE_SUBCHUNKS, find)? {
-            Said::This(run) => Ok(Some(run)),
+            Said::This(run) => Ok(Some(Arc::new(run))),
             Said::Nothing => self.version().run(id),
             Said::Near => match self.covering(&schema::MAP, key, SPACE_SUBCHUNKS, find) {
-                Err(error) => self
-                    .version()
-                    .by_clear_lists(error, |lists| lists.locate(id).map(|located| SubchunkRun::alone(id, located))),
-                run => run,
+                Err(error) => self.version().run_by_clear_lists(error, id),
+                Ok(run) => Ok(run.map(Arc::new)),
             },
         }
     }
