@@ -159,7 +159,7 @@ pub fn gc_image(storage: &Arc<dyn Storage>, home: &Arc<dyn LogHome>, how: &GcHow
     // What a power cut left after a slot goes, too.
     let newest = work.heads.newest();
     let same = work.heads.slots().filter(|head| (head.root, head.root_hash) == (newest.root, newest.root_hash));
-    if same.count() < HeadIndex::ALL.len() || work.heads.has_litter() {
+    if same.count() < HeadIndex::ALL.len() || work.heads.has_litter()? {
         work.begin()?;
     }
     // A checkpoint replaces table blocks. So table groups that were live before it may be dead after it.

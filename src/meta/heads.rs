@@ -78,25 +78,12 @@ impl Known {
     }
 }
 
-/// Returns whether a byte after a head slot, in the block that is written with it, is not zero.
-fn has_litter(storage: &dyn Storage) -> Result<bool, StorageError> {
-    let mut rest = [0; limits::SYNC_BLOCK as usize - RawHeadSlot::SIZE];
-    for index in HeadIndex::ALL {
-        storage.read_at(index.offset() + RawHeadSlot::SIZE as u64, &mut rest)?;
-        if rest.iter().any(|&byte| byte != 0) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Both head slots of an image, as the only writer of the image knows them.
 pub struct Heads {
     storage: Arc<dyn Storage>,
     known: [Known; 2],
     newest: Head,
     stopped: bool,
-    has_litter: bool,
 }
 
 impl fmt::Debug for Heads {
@@ -121,8 +108,7 @@ impl Heads {
         let Some(newest) = newest else { return Err(heads.unusable()) };
         let known = |index| Ok::<_, StorageError>(Known::new(index, storage.read_head(index)?));
         let known = [known(HeadIndex::A)?, known(HeadIndex::B)?];
-        let has_litter = has_litter(&*storage)?;
-        Ok(Heads { known, newest, storage, stopped: false, has_litter })
+        Ok(Heads { known, newest, storage, stopped: false })
     }
 
     /// Publishes the first head of a new image, whose slots are all zero: generation 1 in slot A, 2 in slot B. The
@@ -132,8 +118,7 @@ impl Heads {
     /// As [`Heads::publish`].
     pub fn create(storage: Arc<dyn Storage>, head: Head) -> Result<Heads, HeadError> {
         let known = HeadIndex::ALL.map(|index| Known::new(index, [0; RawHeadSlot::SIZE]));
-        let mut heads =
-            Heads { storage, known, newest: Head { generation: 0, ..head }, stopped: false, has_litter: false };
+        let mut heads = Heads { storage, known, newest: Head { generation: 0, ..head }, stopped: false };
         heads.publish(|_| ())?;
         Ok(heads)
     }
@@ -148,10 +133,20 @@ impl Heads {
         self.known.iter().filter_map(|known| known.slot.head.as_ref().ok())
     }
 
-    /// Returns whether bytes after a head slot, in the same block, were not zero when the slots were read: a power cut
-    /// may leave them. The next publication clears them.
-    pub fn has_litter(&self) -> bool {
-        self.has_litter
+    /// Returns whether a byte after a head slot, in the block that is written with it, is not zero: a power cut may leave
+    /// such bytes. The next publication clears them.
+    ///
+    /// # Errors
+    /// Fails if the storage cannot be read.
+    pub fn has_litter(&self) -> Result<bool, MetaError> {
+        let mut rest = [0; limits::SYNC_BLOCK as usize - RawHeadSlot::SIZE];
+        for index in HeadIndex::ALL {
+            self.storage.read_at(index.offset() + RawHeadSlot::SIZE as u64, &mut rest)?;
+            if rest.iter().any(|&byte| byte != 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns whether an earlier failure has stopped all further writes.
