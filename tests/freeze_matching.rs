@@ -298,19 +298,28 @@ fn recipes_do_not_refer_to_composed_subchunks_whose_rows_gc_deleted() {
     disk.assert_clean("after a crash");
 }
 
+/// The text of [`text`], with a byte changed in every 900.
+fn changed_text(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = text(len, seed);
+    bytes.iter_mut().step_by(900).for_each(|byte| *byte = b'_');
+    bytes
+}
+
+/// Freezes everything at the fastest level.
+fn freeze_fast(live: &Live) {
+    live.freeze_now(&FreezeHow { level: Some(1), ..FreezeHow::everything() }, &|_| ()).unwrap();
+}
+
 #[test]
 fn superchunks_with_composed_subchunks_that_were_packed_fast_are_packed_again_and_their_recipes_stay() {
     let disk = Disk::new(matching());
     let live = disk.open();
-    let fast = FreezeHow { level: Some(1), ..FreezeHow::everything() };
-    let bytes = text(900_000, 1);
+    let (bytes, changed) = (text(900_000, 1), changed_text(900_000, 1));
     write(&live, "a", &bytes);
-    live.freeze_now(&fast, &|_| ()).unwrap();
-    let mut changed = bytes.clone();
-    changed.iter_mut().step_by(900).for_each(|byte| *byte = b'_');
+    freeze_fast(&live);
     let other = [&changed[..], &text(300_000, 2)].concat();
     write(&live, "b", &other);
-    live.freeze_now(&fast, &|_| ()).unwrap();
+    freeze_fast(&live);
     let before = composed(&live, "b");
     assert!(before.0 > 100, "{before:?}");
     let recipes = |live: &Live| {
@@ -334,14 +343,11 @@ fn superchunks_with_composed_subchunks_that_were_packed_fast_are_packed_again_an
 fn what_is_composed_of_damaged_bytes_is_not_packed_again() {
     let disk = Disk::new(matching());
     let live = disk.open();
-    let fast = FreezeHow { level: Some(1), ..FreezeHow::everything() };
-    let bytes = text(900_000, 1);
+    let (bytes, changed) = (text(900_000, 1), changed_text(900_000, 1));
     write(&live, "a", &bytes);
-    live.freeze_now(&fast, &|_| ()).unwrap();
-    let mut changed = bytes.clone();
-    changed.iter_mut().step_by(900).for_each(|byte| *byte = b'_');
+    freeze_fast(&live);
     write(&live, "b", &changed);
-    live.freeze_now(&fast, &|_| ()).unwrap();
+    freeze_fast(&live);
     live.commit_now().unwrap();
     let place = {
         let (view, (sources, _)) = (view(&live), superchunks(&live, "b"));

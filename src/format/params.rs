@@ -135,6 +135,17 @@ pub struct Params {
 }
 
 impl Params {
+    /// Returns whether new subchunks get recipes. Where identities prove nothing they do not: bytes are compared in the
+    /// stored parts, which must then be whole.
+    pub fn makes_recipes(&self) -> bool {
+        self.min_match > 0 && self.hash == HashKind::Blake3
+    }
+
+    /// Returns whether a packer needs the bytes of earlier superchunks again: for recipes, or to compare bytes.
+    pub fn needs_earlier_bytes(&self) -> bool {
+        self.makes_recipes() || self.hash == HashKind::Xxh3
+    }
+
     /// Returns whether a superchunk of `raw_len` raw bytes is full: it has no room for a subchunk of the largest
     /// length.
     pub fn is_full(&self, raw_len: u32) -> bool {

@@ -41,32 +41,25 @@ const RECENT: u64 = 128 << 20;
 
 /// Returns the parameters for matching: how many superchunks are searched at a time.
 fn matching_params(params: &Params) -> Params {
-    // Where identities prove nothing, bytes are compared in the stored parts, which must then be whole.
-    let min_match = if params.hash == HashKind::Xxh3 { 0 } else { params.min_match };
     let most = (SOURCES / u64::from(params.superchunk_size).max(1)).max(1);
     let max_sources = params.max_sources.min(u8::try_from(most).unwrap_or(u8::MAX));
-    Params { min_match, max_sources, ..*params }
-}
-
-/// Returns whether a batch of an image with these parameters makes recipes.
-pub fn makes_recipes(params: &Params) -> bool {
-    matching_params(params).min_match > 0
+    Params { max_sources, ..*params }
 }
 
 /// Returns the raw bytes of superchunks that are kept for later use.
 fn recent_bytes(params: &Params) -> u64 {
     let superchunk = u64::from(params.superchunk_size);
-    match params.min_match {
-        0 => superchunk,
-        _ => superchunk.saturating_mul(u64::from(params.max_sources).saturating_add(2)).min(RECENT).max(superchunk),
+    if !params.makes_recipes() {
+        return superchunk;
     }
+    superchunk.saturating_mul(u64::from(params.max_sources).saturating_add(2)).min(RECENT).max(superchunk)
 }
 
 /// Returns the most bytes of memory that matching takes in a batch with these parameters, without the image's index of
 /// anchors.
 pub(super) fn memory(params: &Params) -> u64 {
     let params = matching_params(params);
-    if params.min_match == 0 {
+    if !params.makes_recipes() {
         return 0;
     }
     let sources = u64::from(params.superchunk_size).saturating_mul(params.max_sources.into());
@@ -343,9 +336,8 @@ fn seal(
     identities: &mut Vec<Identity>,
     superchunk: Superchunk,
 ) -> Result<(), FormatError> {
-    let is_needed = params.min_match > 0 || params.hash == HashKind::Xxh3;
     let own = identities.drain(..superchunk.subchunks.len().min(identities.len())).collect();
-    sealed.add(superchunk, own, is_needed)
+    sealed.add(superchunk, own, params.needs_earlier_bytes())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ mod region;
 mod sealed;
 
 pub use again::Again;
-pub use batch::{Batch, BatchError, BatchOptions, DEFAULT_LIMIT, Known, Last, makes_recipes};
+pub use batch::{Batch, BatchError, BatchOptions, DEFAULT_LIMIT, Known, Last};
 pub use choose::choose;
 pub use compressors::{LeftBehind, Priority, Urgency};
 pub use file::{CutError, Cutting, cut_file};

@@ -12,9 +12,8 @@ use crate::format::codec::{Decoder, Encoded};
 use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::recipe::Recipe;
 use crate::format::rows::Identity;
-use crate::pack::matching::{PROVISIONAL, Source};
+use crate::pack::matching::{PROVISIONAL, Recent, Source};
 use crate::pack::superchunk::Superchunk;
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,40 +43,6 @@ pub(super) struct SealedSuperchunks<'k> {
     pub(super) compressors: Compressors<'k>,
     sealed: Vec<Sealed>,
     recent: Recent,
-}
-
-/// The superchunks that were used last, up to a number of raw bytes; at least one.
-#[derive(Debug)]
-pub(super) struct Recent {
-    last: VecDeque<Source>,
-    bytes: usize,
-    most: usize,
-}
-
-impl Recent {
-    fn new(most: usize) -> Self {
-        Recent { last: VecDeque::new(), bytes: 0, most }
-    }
-
-    /// Returns a superchunk if it is there, and makes it the most recently used.
-    pub(super) fn take(&mut self, id: SuperchunkId) -> Option<Source> {
-        let at = self.last.iter().position(|source| source.id == id)?;
-        let source = self.last.remove(at)?;
-        self.last.push_back(source.clone());
-        Some(source)
-    }
-
-    /// Adds a superchunk as the most recently used.
-    pub(super) fn keep(&mut self, source: Source) {
-        self.bytes = self.bytes.saturating_add(source.raw.len());
-        self.last.push_back(source);
-        while self.bytes > self.most
-            && self.last.len() > 1
-            && let Some(oldest) = self.last.pop_front()
-        {
-            self.bytes = self.bytes.saturating_sub(oldest.raw.len());
-        }
-    }
 }
 
 impl<'k> SealedSuperchunks<'k> {

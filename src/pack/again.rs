@@ -4,7 +4,7 @@
 //! them, so that an error of one is found by the other. Called by those who verify a finished image.
 
 use super::PackObserver;
-use super::files::{FileJob, stamp};
+use super::files::{FileJob, allocated, stamp};
 use super::read::{self, Unreadable};
 use crate::format::sums;
 use parking_lot::Mutex;
@@ -12,9 +12,6 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-
-/// Length in bytes of the unit of `st_blocks`.
-const BLOCK: u64 = 512;
 
 /// A file of the sources, open to be read again.
 #[derive(Debug)]
@@ -46,7 +43,7 @@ impl SourceFile {
 
     /// Returns whether the file may have holes.
     pub fn may_have_holes(&self) -> bool {
-        (self.stat.st_blocks as u64).saturating_mul(BLOCK) < self.size()
+        allocated(&self.stat) < self.size()
     }
 
     /// Returns the offset of the next data at or after offset `at`, or the file's size if only a hole follows.

@@ -31,6 +31,12 @@ pub struct Meta {
     pub stamp: u64,
 }
 
+/// Returns the bytes that the file system has allocated for a file, by the result of a stat(2).
+pub(super) fn allocated(stat: &Stat) -> u64 {
+    // The unit of `st_blocks`, whatever the file system's own blocks are.
+    (stat.st_blocks as u64).saturating_mul(512)
+}
+
 /// Returns a number that differs after the inode has changed: it depends on size, mtime and ctime.
 pub(super) fn stamp(stat: &Stat) -> u64 {
     let (mtime, ctime) = (mtime(stat), ctime(stat));

@@ -126,7 +126,6 @@ impl<'a, E> Filler<'a, E> {
         while let Some(superchunk) = self.matching.finish(&mut self.stored)? {
             self.seal(superchunk)?;
         }
-        self.summary.matched_bytes = self.matching.matched();
         Ok(Filled {
             rows: self.rows,
             index: self.index,

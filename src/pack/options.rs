@@ -130,8 +130,6 @@ pub struct PackSummary {
     pub unique_bytes: u64,
     /// Raw bytes that deduplication saved.
     pub shared_bytes: u64,
-    /// Raw bytes of distinct subchunks that are not stored, because recipes take them from elsewhere.
-    pub matched_bytes: u64,
     /// Number of distinct subchunks.
     pub subchunks: u64,
     /// Number of superchunks.

@@ -3,7 +3,7 @@
 
 use super::PackOptions;
 use super::dirs::{DirError, is_shortage};
-use super::files::{Batch, Entry, FileJob, FilePart, ReadEnd, ReadExtent, Segment, mtime};
+use super::files::{Batch, Entry, FileJob, FilePart, ReadEnd, ReadExtent, Segment, allocated, mtime};
 use super::portions::Portions;
 use crate::chunk::Cutter;
 use crate::format::params::HashKind;
@@ -142,7 +142,7 @@ impl Reader<'_> {
             Err(error) => return Ok(Err(error)),
         };
         let size = stat.st_size as u64;
-        let sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
+        let sparse = allocated(&stat) < size;
         let all = || std::iter::once(0..size).collect();
         let wanted = self.portions.map_or_else(all, |portions| portions.of(job.start, size));
         // Bytes packed so far, including holes.

@@ -1,7 +1,7 @@
 //! The scan: walks the sources, and either makes batches of entries for readers and filler, or only counts.
 
 use super::dirs::Pool;
-use super::files::{Batch, Entry, Segment};
+use super::files::{Batch, Entry, Segment, allocated};
 use super::own::Own;
 use super::read::ReadJob;
 use super::source::Source;
@@ -58,13 +58,11 @@ const LARGE: u64 = 8 << 20;
 /// Least size in bytes of files that may count as alike: many smaller files have the same size by chance, and they
 /// matter little.
 const SMALL: u64 = 4 << 10;
-/// Length in bytes of the unit of `st_blocks`.
-const BLOCK: u64 = 512;
 
 impl Sink for Counting {
     fn entry(&mut self, entry: Entry) -> Result<(), Stop> {
         if let Entry::File { meta, job } = entry {
-            let data = meta.size.min((job.stat.st_blocks as u64).saturating_mul(BLOCK));
+            let data = meta.size.min(allocated(&job.stat));
             let count = &mut self.count;
             count.files += 1;
             count.bytes = count.bytes.saturating_add(meta.size);

@@ -4,13 +4,13 @@
 //! The rest is read back from the image that is being written, or from a temporary file if there is no image. The last
 //! ones used stay in memory, up to a bound. Called by the filler.
 
-use super::matching::{Source, Sources};
+use super::matching::{Recent, Source, Sources};
 use super::{PackError, PackOptions};
 use crate::chunk::unlinked_file;
 use crate::format::clear::ClearList;
 use crate::format::codec::{Compression, Decoder, Encoded, Encoder};
 use crate::format::ids::SuperchunkId;
-use crate::format::params::{HashKind, Params};
+use crate::format::params::Params;
 use crate::format::place::Place;
 use crate::log::LogReader;
 use crate::storage::{FileStorage, Storage};
@@ -26,11 +26,6 @@ const CACHE: (usize, usize) = (128 << 20, 256 << 20);
 /// The codec of the temporary file: fast, and good enough to need a fraction of the disk.
 const SPOOL: Compression = Compression::Zstd(1);
 
-/// Returns whether superchunks are needed again with these parameters.
-fn is_needed(params: &Params) -> bool {
-    params.hash == HashKind::Xxh3 || params.min_match > 0
-}
-
 fn cache_bytes(params: &Params) -> usize {
     let sources = usize::from(params.max_sources) * params.superchunk_size as usize;
     (2 * sources).clamp(CACHE.0, CACHE.1).max(sources)
@@ -38,7 +33,7 @@ fn cache_bytes(params: &Params) -> usize {
 
 /// Returns the most bytes of memory that superchunks take with these parameters, without those that are not appended.
 pub(super) fn memory(params: &Params) -> u64 {
-    if is_needed(params) { cache_bytes(params) as u64 } else { 0 }
+    if params.needs_earlier_bytes() { cache_bytes(params) as u64 } else { 0 }
 }
 
 /// Places of appended superchunks, by id; nothing is recorded if none is needed again.
@@ -47,7 +42,7 @@ pub(super) struct Places(Option<Mutex<Vec<Place>>>);
 
 impl Places {
     pub(super) fn new(options: &PackOptions) -> Self {
-        Places(is_needed(&options.params).then(Mutex::default))
+        Places(options.params.needs_earlier_bytes().then(Mutex::default))
     }
 
     /// Records where the next superchunk is.
@@ -88,10 +83,8 @@ pub(super) struct Stored<'a> {
     is_needed: bool,
     /// Superchunks not known to be appended, ascending.
     sealed: VecDeque<Source>,
-    /// Superchunks that can be read back, the most recently used last.
-    recent: VecDeque<Source>,
-    bytes: usize,
-    most: usize,
+    /// Superchunks that can be read back.
+    recent: Recent,
     decoder: Decoder,
 }
 
@@ -133,11 +126,9 @@ impl<'a> Stored<'a> {
         Stored {
             back,
             log_id: 0,
-            is_needed: is_needed(&options.params),
+            is_needed: options.params.needs_earlier_bytes(),
             sealed: VecDeque::new(),
-            recent: VecDeque::new(),
-            bytes: 0,
-            most: cache_bytes(&options.params),
+            recent: Recent::new(cache_bytes(&options.params)),
             decoder: Decoder::new(),
         }
     }
@@ -155,7 +146,7 @@ impl<'a> Stored<'a> {
         match &mut self.back {
             Back::Spool(spool) => {
                 spool.add(&source, list)?;
-                self.keep(source);
+                self.recent.keep(source);
             }
             Back::Image(_, places) => {
                 let places = *places;
@@ -164,22 +155,11 @@ impl<'a> Stored<'a> {
                 while self.sealed.front().is_some_and(|first| places.of(first.id).is_some())
                     && let Some(first) = self.sealed.pop_front()
                 {
-                    self.keep(first);
+                    self.recent.keep(first);
                 }
             }
         }
         Ok(())
-    }
-
-    fn keep(&mut self, source: Source) {
-        self.bytes += source.raw.len();
-        self.recent.push_back(source);
-        while self.bytes > self.most
-            && self.recent.len() > 1
-            && let Some(oldest) = self.recent.pop_front()
-        {
-            self.bytes -= oldest.raw.len();
-        }
     }
 
     fn read_back(&mut self, id: SuperchunkId) -> Result<Source, PackError> {
@@ -207,14 +187,11 @@ impl Sources for Stored<'_> {
         if let Ok(at) = self.sealed.binary_search_by_key(&id, |source| source.id) {
             return Ok(Some(self.sealed[at].clone()));
         }
-        let source = match self.recent.iter().position(|recent| recent.id == id).and_then(|at| self.recent.remove(at)) {
-            Some(source) => {
-                self.bytes -= source.raw.len();
-                source
-            }
-            None => self.read_back(id)?,
-        };
-        self.keep(source.clone());
+        if let Some(source) = self.recent.take(id) {
+            return Ok(Some(source));
+        }
+        let source = self.read_back(id)?;
+        self.recent.keep(source.clone());
         Ok(Some(source))
     }
 }
@@ -298,7 +275,7 @@ mod tests {
         for _ in 0..2 {
             assert!((1..=303).all(|id| has(&mut stored, id)));
         }
-        assert_eq!((stored.sealed.len(), stored.recent.len(), stored.bytes), (3, CACHE.0 / LEN, CACHE.0));
+        assert_eq!((stored.sealed.len(), stored.recent.len()), (3, (CACHE.0 / LEN, CACHE.0)));
     }
 
     #[test]
@@ -308,7 +285,7 @@ mod tests {
         let mut stored = Stored::new(Back::Spool(Spool::new(dir.path()).unwrap()), &bench.options);
         fill(&mut stored, 1..=300);
         assert!((1..=300).all(|id| has(&mut stored, id)));
-        assert!(stored.sealed.is_empty() && stored.bytes == CACHE.0);
+        assert!(stored.sealed.is_empty() && stored.recent.len().1 == CACHE.0);
         assert!(matches!(stored.source(SuperchunkId(301)), Err(PackError::Stopped)));
     }
 
@@ -320,6 +297,6 @@ mod tests {
         let options = PackOptions { params, ..bench.options.clone() };
         let mut stored = Stored::new(Back::Image(bench.storage.clone(), &bench.places), &options);
         fill(&mut stored, 1..=3);
-        assert!(stored.sealed.is_empty() && stored.recent.is_empty());
+        assert!(stored.sealed.is_empty() && stored.recent.len().0 == 0);
     }
 }

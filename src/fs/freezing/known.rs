@@ -14,7 +14,7 @@ use crate::format::ids::{SubchunkId, SuperchunkId};
 use crate::format::params::HashKind;
 use crate::format::rows::{Identity, identity};
 use crate::format::schema;
-use crate::freeze::{Known, Packed, makes_recipes};
+use crate::freeze::{Known, Packed};
 use crate::fs::carried::CarryOver;
 use crate::fs::{FsError, layout};
 use crate::inflate::WorkingSet;
@@ -73,7 +73,7 @@ impl Freezer {
     /// Reads superchunks from before this mount, so that a freeze of about `bytes` bytes finds what resembles them, until
     /// `stop` returns true. Does nothing in an image without recipes.
     pub(super) fn read_anchors(&mut self, view: &View, bytes: u64, stop: &dyn Fn() -> bool) -> Result<(), FsError> {
-        if !makes_recipes(view.params()) {
+        if !view.params().makes_recipes() {
             return Ok(());
         }
         let anchors = match self.anchors.take() {

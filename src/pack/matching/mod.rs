@@ -12,6 +12,7 @@
 mod anchor;
 mod choice;
 mod index;
+mod recent;
 mod search;
 mod source;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod tests;
 mod window;
 
 pub use index::{AnchorIndex, PROVISIONAL};
+pub use recent::Recent;
 pub use source::Source;
 
 use super::superchunk::{Filling, Large, Superchunk};
@@ -35,11 +37,11 @@ use source::Layout;
 use std::collections::HashSet;
 use window::{Gathered, Window};
 
-/// Most bytes of the index of anchors; and less for superchunks of more than [`LARGE`] bytes, whose compressors need the
+/// Most bytes of the index of anchors; and less for superchunks of more than [`MOST_INDEXED`] bytes, whose compressors need the
 /// memory.
 const INDEX: usize = 256 << 20;
 const SMALL_INDEX: usize = 64 << 20;
-const LARGE: u32 = 16 << 20;
+const MOST_INDEXED: u32 = 16 << 20;
 /// Bytes of the window, as a factor of the superchunk size; more than [`WINDOW`] only for one superchunk.
 const WINDOW_FACTOR: usize = 4;
 const WINDOW: usize = 64 << 20;
@@ -63,7 +65,7 @@ pub trait Sources {
 
 /// Returns the most bytes of memory that matching takes with these parameters, without the sources.
 pub fn memory(params: &Params) -> u64 {
-    if params.min_match == 0 {
+    if !params.makes_recipes() {
         return 0;
     }
     index_bytes(params) as u64 + window_memory(params)
@@ -76,7 +78,7 @@ pub fn window_memory(params: &Params) -> u64 {
 }
 
 fn index_bytes(params: &Params) -> usize {
-    if params.superchunk_size > LARGE { SMALL_INDEX } else { INDEX }
+    if params.superchunk_size > MOST_INDEXED { SMALL_INDEX } else { INDEX }
 }
 
 /// Returns the number of bytes of new subchunks that are gathered at most before they are placed.
@@ -152,7 +154,7 @@ impl<'i> Matching<'i> {
     /// Makes room for a new subchunk of `len` bytes. If the superchunk that is being filled has no room for it, that
     /// superchunk is returned.
     pub fn make_room(&mut self, len: usize) -> Option<Superchunk> {
-        if self.params.min_match > 0 {
+        if self.params.makes_recipes() {
             // The room that is needed is known only when the subchunk is placed.
             return None;
         }
@@ -164,7 +166,7 @@ impl<'i> Matching<'i> {
     /// Adds a new subchunk, and the large file that it is of, if any. Call [`Matching::make_room`] before, and
     /// [`Matching::advance`] afterwards until it returns `None`.
     pub fn push(&mut self, id: SubchunkId, bytes: &[u8], large: Option<Large>) {
-        if self.params.min_match > 0 {
+        if self.params.makes_recipes() {
             self.window.push(id, bytes, large, &self.index);
             return;
         }
@@ -254,6 +256,7 @@ impl<'i> Matching<'i> {
     /// Puts a gathered subchunk into the open superchunk, which has room for it.
     fn place(&mut self, subchunk: &Gathered) -> Result<(), FormatError> {
         let (data, anchors) = self.window.parts(subchunk);
+        let begin = self.open.raw().len();
         let mut placing = Placing {
             id: subchunk.id,
             data,
@@ -265,12 +268,11 @@ impl<'i> Matching<'i> {
             layout: &self.layout,
             sources: &self.sources,
             pieces: Vec::new(),
-            begin: 0,
+            begin,
             done: 0,
         };
-        placing.begin = placing.open.raw().len();
         self.next = placing.run(self.next, self.params.min_match as usize);
-        let Placing { pieces, begin, .. } = placing;
+        let pieces = placing.pieces;
         let stored = (self.open.raw().len() - begin) as u32;
         self.matched += data.len() as u64 - u64::from(stored);
         let recipe = match pieces[..] {
